@@ -12,14 +12,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
-from notifier.model.documents.event_document import parse_strictly
+from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_entries import MAX_ISSUES
 from notifier.model.errors import InputIssue, MalformedEvent, QueueError
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import find_nearest_name, format_suggestion
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
+from notifier.publishing.event_remarks import remark_unknown_clients, remark_unread_members
 
 MAX_IN_FLIGHT_EVENTS = 256  # sent and not yet confirmed
 
@@ -94,14 +94,13 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
 
 def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
-    read = parse_strictly(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
-    event = read.event
+    event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     if reading.issuers and event.iss not in reading.issuers:
         known = ", ".join(sorted(reading.issuers))
         near = find_nearest_name(event.iss, sorted(reading.issuers))
         hint = "" if near is None else f"; {format_suggestion(near, event.iss)}"
         raise MalformedEvent([InputIssue("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
-    remarks = [*remark_unread_members(event), *remark_misspelt_members(read.data)]
+    remarks = list(remark_unread_members(event))
     if (registry := reading.registry) is not None:
         remarks += remark_unknown_clients(event, registry, heard=registry.inline != "deny")
     return event, tuple(remarks)

@@ -15,10 +15,9 @@ A `note` in the response points out what the publisher probably did not intend.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import NoReturn
 
 import structlog
@@ -27,7 +26,7 @@ from aiohttp import web
 from notifier.delivery.event_clients import publisher_objection
 from notifier.delivery.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
-from notifier.model.documents.event_document import parse_strictly
+from notifier.model.documents.event_document import read_event
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
 from notifier.model.nearest import suggest_issuer
@@ -59,7 +58,7 @@ from notifier.network.listeners.problem import (
     problem_response,
 )
 from notifier.network.listeners.throttle import Throttle
-from notifier.publishing.event_remarks import remark_misspelt_members, remark_unknown_clients, remark_unread_members
+from notifier.publishing.event_remarks import remark_unknown_clients, remark_unread_members
 from notifier.publishing.notice_wait import MAX_WAIT_SECONDS, EventNotices, WaitingRequests, parse_wait
 from notifier.publishing.route_steps import (
     BODY_RETRY_SECONDS,
@@ -85,7 +84,6 @@ _WAIT: Mapping[str, object] = {
 }
 QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
 BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
-MAX_REMARKS = 5  # in one answer
 NOTE: JsonSchema = {
     "type": "string",
     "description": "Remarks on probable mistakes. The event is durable nevertheless.",
@@ -141,13 +139,14 @@ class EventRequests:
         waiting = self.sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.admit() as place:
             async with self._place_for(body):
-                event, misspelt = self._understand(request, body, token)
+                event = self._understand(request, body, token)
                 self._check_issuer(event, token)
                 document = {"id": event.id, **prepare(event)}
                 notes = [str(document["note"])] if "note" in document else []
                 registry = self.sources.registry()
                 heard = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-                if notes := [*notes, *misspelt, *remark_unknown_clients(event, registry, heard=heard)]:
+                notes += [*remark_unread_members(event), *remark_unknown_clients(event, registry, heard=heard)]
+                if notes:
                     document["note"] = "; ".join(notes)
                 await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
                 del event  # a waiting request holds no part of it
@@ -182,10 +181,8 @@ class EventRequests:
         then = f"send the event again with the id {event.id}, so that a copy is recognised"
         await publish_in_time(self._accept(event, lane), self.limits, then)
 
-    def _understand(
-        self, request: web.Request, body: bytes, token: ApiToken | None
-    ) -> tuple[SessionEnded, Sequence[str]]:
-        """Parse the event strictly, with remarks. An event without an id gets one, and keeps it."""
+    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
+        """Parse the event strictly. An event without an id gets one, and keeps it."""
         message = Message(
             lane=Lane.EVENTS,
             body=body,
@@ -201,11 +198,10 @@ class EventRequests:
         )
         sources = self.sources
         try:
-            read = parse_strictly(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
+            event = read_event(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
         except MalformedEvent as error:
             raise Refusal(problem_response(400, "The event is malformed", mistakes=error.mistakes)) from None
-        remarks = (*remark_unread_members(read.event), *islice(remark_misspelt_members(read.data), MAX_REMARKS))
-        return replace(read.event, id_given=True), remarks
+        return replace(event, id_given=True)
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not permits_issuer(token, event.iss):

@@ -54,7 +54,7 @@ def publish(
 
     An event is a JSON object, bare or as a CloudEvent, on one line or several; more events may follow it. The command
     reads all of them before it sends the first: if any is wrong, it sends nothing and exits with 2. An event without
-    an id gets one. Probable mistakes, such as a misspelt member, are reported on stderr.
+    an id gets one. Probable mistakes, such as an unknown client, are reported on stderr.
 
     If the queue becomes unavailable, the exit status is 1, and the command lists the lines that were not confirmed.
     Send those again; a copy does no harm. --json prints id, line and confirmed of each event.

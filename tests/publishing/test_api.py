@@ -16,7 +16,6 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing import event_remarks
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
@@ -104,10 +103,6 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
 @pytest.mark.parametrize(
     ("more", "note"),
     [
-        ({"sessionId": "5F2A", "sid": None}, "sessionId is not read; did you mean sid?"),
-        ({"notAfter": "2026-01-31T12:00:00Z"}, "notAfter is not read; did you mean not_after?"),
-        ({"clients": [{"client_id": "shop", "backchannel_logout_url": "https://a.example"}]},
-         "clients[0].backchannel_logout_url is not read; did you mean backchannel_logout_uri?"),
         ({"ended_at": 1764147600000, "reason": 5}, "ended_at cannot be read and is left out; it must be an RFC 3339"),
         ({"reason": 5}, "reason cannot be read and is left out; it must be a text"),
         ({"clients": ["shop", "shpo"]}, "the registry has no client shpo; the logout waits for its registration"),
@@ -124,18 +119,6 @@ async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], no
     assert note in document.get("note", "")
     assert bool(note) is ("note" in document)
     assert len(api.queue.taken) == 1
-
-
-def test_a_body_full_of_unknown_members_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To compare thousands of names would hold the loop for seconds."""
-    compared: list[str] = []
-    monkeypatch.setattr(event_remarks, "_find_meant_member", lambda name, _known: compared.append(name))
-    entries = [{"client_id": "shop", **{f"y{n}": 1 for n in range(50)}} for _ in range(50)]
-    assert (
-        list(event_remarks.remark_misspelt_members({f"x{n}" * 90: 1 for n in range(5000)} | {"clients": entries})) == []
-    )
-    assert len(compared) == event_remarks.MAX_EXAMINED_MEMBERS
-    assert max(map(len, compared)) <= event_remarks.MAX_NAME_CHARACTERS
 
 
 async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:

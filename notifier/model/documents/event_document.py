@@ -12,7 +12,7 @@ No delivery depends on the informational members: `ended_at`, CloudEvents `time`
 dropped, and their names are kept in `unread`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -81,14 +81,10 @@ def event_schema() -> dict[str, object]:
 
 @frozen
 class ParsedEvent:
-    """An event with at least one valid entry, and its members as they were written.
-
-    `wrong` describes the unreadable entries; None if there are none.
-    """
+    """An event with at least one valid entry. `wrong` describes the unreadable entries; None if there are none."""
 
     event: SessionEnded
     wrong: WrongEntries | None
-    data: Mapping[str, object]
 
 
 def read_event(
@@ -99,17 +95,10 @@ def read_event(
     `new_id` is called only if no id was given. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
     has the positions in `clients` to parse; the other entries are left out.
     """
-    return parse_strictly(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only).event
-
-
-def parse_strictly(
-    message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
-) -> ParsedEvent:
-    """Like `read_event`, with the event's members as they were written."""
     document = parse_event(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
     if document.wrong is not None:
         raise MalformedEvent(abridge_issues(document.wrong.mistakes, document.wrong.more))
-    return document
+    return document.event
 
 
 def parse_event(
@@ -159,7 +148,7 @@ def parse_opened(
         reply_to=message.reply_to,
         unread=unread if opened.unread_time is None else (*unread, "time"),
     )
-    return ParsedEvent(event=event, wrong=wrong, data=opened.data)
+    return ParsedEvent(event=event, wrong=wrong)
 
 
 def _parse_members(
