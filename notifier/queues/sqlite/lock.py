@@ -1,8 +1,8 @@
 """Permits one worker at a time on a queue file, by an flock on `<path>.lock`. The kernel releases it with the process.
 
-The path is resolved, as a symbolic link is another name of the same file. An older release locks the configured name,
-so that is locked, too. The lock file has the worker's pid, for a second worker's error, and device and inode of the
-queue file. It is never deleted: a lock on a deleted file would not exclude other workers.
+The path is resolved, as a symbolic link is another name of the same file. The lock file has the worker's pid, for a
+second worker's error, and device and inode of the queue file. It is never deleted: a lock on a deleted file would not
+exclude other workers.
 """
 
 import errno
@@ -10,7 +10,6 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -20,7 +19,7 @@ from notifier.model.errors import QueueUnavailable
 # `has_worker` holds the lock for microseconds, so a worker that starts at that time retries.
 _MAX_TRIES = 10
 _RETRY_SECONDS = 0.02
-_PID_WIDTH = 31  # characters of the first line; an older release reads 20 bytes, and strips blanks
+_PID_WIDTH = 31  # characters of the first line; earlier releases read 20 bytes, and strip blanks
 
 FileId: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
@@ -42,45 +41,25 @@ class WorkerLock:
     """The lock of `path`, held until `release`. Raises QueueUnavailable if another worker holds it."""
 
     def __init__(self, path: Path, file: FileId) -> None:
-        own, *others = _lock_files(path)
-        self._fds = [_acquire(own, path, file, required=True)]
+        lock_file = _lock_file(path)
         try:
-            for other in others:
-                with suppress(OSError):  # an older release cannot write to such a folder either
-                    self._fds.append(_acquire(other, path, file))
-        except QueueUnavailable:
+            self._fd = _open_regular(lock_file, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise QueueUnavailable(f"cannot open the lock file {lock_file}: {error.strerror}") from error
+        if not _try_lock(self._fd):
+            pid = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             self.release()
-            raise
+            raise QueueUnavailable(
+                f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
+                "worker; stop that one, or use another file, or RabbitMQ for several workers"
+            )
+        with suppress(OSError):  # on a full disk the lock is held all the same
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
 
     def release(self) -> None:
         """Release the lock."""
-        for fd in self._fds:
-            os.close(fd)
-
-
-def _acquire(lock_file: Path, path: Path, file: FileId, *, required: bool = False) -> int:
-    """Lock `lock_file`, write the holder to it, and return its descriptor.
-
-    Raises QueueUnavailable if another worker holds it. If it cannot be opened, raises QueueUnavailable when it is
-    `required`, otherwise OSError.
-    """
-    try:
-        fd = _open_regular(lock_file, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        if not required:
-            raise
-        raise QueueUnavailable(f"cannot open the lock file {lock_file}: {error.strerror}") from error
-    if not _try_lock(fd):
-        pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise QueueUnavailable(
-            f"{path} is in use by another worker (pid {pid}, lock file {lock_file}): the embedded queue serves one "
-            "worker; stop that one, or use another file, or RabbitMQ for several workers"
-        )
-    with suppress(OSError):  # on a full disk the lock is held all the same
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
-    return fd
+        os.close(self._fd)
 
 
 def _open_regular(lock_file: Path, flags: int) -> int:
@@ -105,16 +84,15 @@ def _try_lock(fd: int) -> bool:
 
 def has_worker(path: Path) -> bool:
     """Return True if a worker of any process consumes the queue at `path` now."""
-    return any(_read_holder(lock_file) is not None for lock_file in _lock_files(path))
+    return _read_holder(path) is not None
 
 
 def find_moved_file(path: Path) -> str | None:
-    """Return an error if a worker uses another file than `path` has now. Older releases do not record the file."""
-    for lock_file in _lock_files(path):
-        words = (_read_holder(lock_file) or "").split()
-        here = file_id_of(path)
-        if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
-            return describe_move(path, here, f"the worker with pid {words[0]}")
+    """Return an error if a worker uses another file than `path` has now."""
+    words = (_read_holder(path) or "").split()
+    here = file_id_of(path)
+    if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
+        return describe_move(path, here, f"the worker with pid {words[0]}")
     return None
 
 
@@ -127,10 +105,10 @@ def describe_move(path: Path, here: FileId | None, who: str) -> str:
     )
 
 
-def _read_holder(lock_file: Path) -> str | None:
+def _read_holder(path: Path) -> str | None:
     """Return the contents of the lock file if a worker holds the lock, else None."""
     try:
-        fd = _open_regular(lock_file, os.O_RDONLY)
+        fd = _open_regular(_lock_file(path), os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -142,8 +120,6 @@ def _read_holder(lock_file: Path) -> str | None:
     return None
 
 
-def _lock_files(path: Path) -> Iterator[Path]:
-    """Yield the lock file of the resolved path, then that of the configured path if it differs."""
-    names = (path.resolve(), path.absolute())
-    for one in dict.fromkeys(name.parent.resolve() / name.name for name in names):
-        yield one.with_name(one.name + ".lock")
+def _lock_file(path: Path) -> Path:
+    resolved = path.resolve()
+    return resolved.with_name(f"{resolved.name}.lock")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import resource
@@ -178,22 +177,6 @@ async def test_a_symbolic_link_is_the_same_queue(place: Place, file: Path, throu
     for queue in queues:
         await queue.close()
     assert {path.stat().st_mode & 0o777 for path in file.parent.glob("queue.db*")} == {0o600}
-
-
-async def test_an_older_release_behind_a_link_is_seen(file: Path) -> None:
-    """It locks the name that it is configured with, and neither begins beside the other."""
-    link = file.with_name("link.db")
-    link.symlink_to(file)
-    queue = SqliteQueue(SqliteOptions(path=link))
-    await queue.open()
-    with link.with_name("link.db.lock").open("w") as older:
-        fcntl.flock(older, fcntl.LOCK_EX)
-        with pytest.raises(QueueUnavailable, match=r"link\.db\.lock"):
-            await queue.consume(Inbox())
-    await queue.consume(Inbox())
-    with link.with_name("link.db.lock").open("w") as older, pytest.raises(BlockingIOError):
-        fcntl.flock(older, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    await queue.close()
 
 
 def move(file: Path, name: str) -> None:
