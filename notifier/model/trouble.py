@@ -6,6 +6,7 @@ A trouble is shown while it lasts, and logged once. `merge_troubles` combines th
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Self
 
 from notifier.model.frozen import frozen, replace
 from notifier.model.moment import earliest
@@ -13,75 +14,47 @@ from notifier.model.outcome import Cause
 
 
 class TroubleKind(StrEnum):
-    """The kinds, the most urgent first."""
+    """The kinds, the most urgent first, each with its section of the runbook.
 
-    QUEUE = "queue"
-    BLOCKED = "publishing_blocked"
-    EVENTS_REFUSED = "events_refused"
-    KEY_MISSING = "signing_key_missing"
-    RELOAD_FAILED = "reload_failed"
-    RELOAD_REFUSED = "reload_refused"
-    SOURCE_FAILED = "registry_source_failed"
-    CLOCK = "clock_differs"
-    UNKNOWN_ISSUER = "unknown_issuer"
-    UNKNOWN_CLIENT = "unknown_client"
-    UNKNOWN_VERSION = "unknown_version"
-    SIGNER = "signer_failing"
-    SIGNING = "signing"
-    ENCRYPTION = "encryption"
-    TLS_FILES = "tls_files"
-    PROXY = "proxy"
-    ORIGIN = "origin"
-    WORKER_VANISHED = "worker_vanished"
-    JWKS_UNREAD = "jwks_unread"
-    RESTART_NEEDED = "restart_needed"
-    POLICY = "queue_policy"
-    BEYOND = "registry_source_beyond"
-    SOURCE_CHANGED = "registry_source_changed"
+    A `mild` kind does not prevent any delivery now.
+    """
+
+    section: str
+    mild: bool
+
+    def __new__(cls, value: str, section: str, mild: bool = False) -> Self:  # noqa: FBT001, FBT002  given as a tuple
+        """Return the kind of this name."""
+        kind = str.__new__(cls, value)
+        kind._value_, kind.section, kind.mild = value, section, mild
+        return kind
+
+    QUEUE = "queue", "NotifierQueueDisconnected"
+    BLOCKED = "publishing_blocked", "NotifierPublishingBlocked"
+    EVENTS_REFUSED = "events_refused", "NotifierEventsRefused"
+    KEY_MISSING = "signing_key_missing", "NotifierSigningKeyNotPublished"
+    RELOAD_FAILED = "reload_failed", "NotifierReloadFailed"
+    RELOAD_REFUSED = "reload_refused", "NotifierReloadFailed"
+    SOURCE_FAILED = "registry_source_failed", "NotifierRegistryStale"
+    CLOCK = "clock_differs", "NotifierClockDiffers"
+    UNKNOWN_ISSUER = "unknown_issuer", str(Cause.UNKNOWN)
+    UNKNOWN_CLIENT = "unknown_client", str(Cause.UNKNOWN)
+    UNKNOWN_VERSION = "unknown_version", str(Cause.UNKNOWN)
+    SIGNER = "signer_failing", "NotifierSignerFailing"
+    SIGNING = "signing", str(Cause.SIGNING)
+    ENCRYPTION = "encryption", str(Cause.ENCRYPTION)
+    TLS_FILES = "tls_files", str(Cause.TLS_FILES)
+    PROXY = "proxy", str(Cause.PROXY)
+    ORIGIN = "origin", str(Cause.ORIGIN)
+    WORKER_VANISHED = "worker_vanished", "NotifierWorkerVanished", True
+    JWKS_UNREAD = "jwks_unread", "NotifierSigningKeyNotPublished", True
+    RESTART_NEEDED = "restart_needed", "NotifierRestartNeeded", True
+    POLICY = "queue_policy", "NotifierQueuePolicy", True
+    BEYOND = "registry_source_beyond", "NotifierRegistryBeyond", True
+    SOURCE_CHANGED = "registry_source_changed", "NotifierRegistryChanged", True
 
 
-RUNBOOK_SECTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        TroubleKind.QUEUE: "NotifierQueueDisconnected",
-        TroubleKind.BLOCKED: "NotifierPublishingBlocked",
-        TroubleKind.EVENTS_REFUSED: "NotifierEventsRefused",
-        TroubleKind.KEY_MISSING: "NotifierSigningKeyNotPublished",
-        TroubleKind.RELOAD_FAILED: "NotifierReloadFailed",
-        TroubleKind.RELOAD_REFUSED: "NotifierReloadFailed",
-        TroubleKind.SOURCE_FAILED: "NotifierRegistryStale",
-        TroubleKind.CLOCK: "NotifierClockDiffers",
-        TroubleKind.UNKNOWN_ISSUER: str(Cause.UNKNOWN),
-        TroubleKind.UNKNOWN_CLIENT: str(Cause.UNKNOWN),
-        TroubleKind.UNKNOWN_VERSION: str(Cause.UNKNOWN),
-        TroubleKind.SIGNER: "NotifierSignerFailing",
-        TroubleKind.SIGNING: str(Cause.SIGNING),
-        TroubleKind.ENCRYPTION: str(Cause.ENCRYPTION),
-        TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
-        TroubleKind.PROXY: str(Cause.PROXY),
-        TroubleKind.ORIGIN: str(Cause.ORIGIN),
-        TroubleKind.WORKER_VANISHED: "NotifierWorkerVanished",
-        TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
-        TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
-        TroubleKind.POLICY: "NotifierQueuePolicy",
-        TroubleKind.BEYOND: "NotifierRegistryBeyond",
-        TroubleKind.SOURCE_CHANGED: "NotifierRegistryChanged",
-    }
-)
-"""The section of the runbook for each kind."""
-
-MILD_KINDS = frozenset(
-    {
-        TroubleKind.WORKER_VANISHED,
-        TroubleKind.JWKS_UNREAD,
-        TroubleKind.RESTART_NEEDED,
-        TroubleKind.POLICY,
-        TroubleKind.BEYOND,
-        TroubleKind.SOURCE_CHANGED,
-    }
-)
-"""Kinds that do not prevent any delivery now."""
-
-_URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}
+_URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
+_KINDS: Mapping[str, TroubleKind] = MappingProxyType({kind.value: kind for kind in TroubleKind})
 
 
 @frozen
@@ -109,7 +82,12 @@ class Trouble:
     @property
     def explained(self) -> str:
         """The name for `notifier explain`; empty if there is none."""
-        return RUNBOOK_SECTIONS.get(self.kind, "")
+        return _KINDS[self.kind].section if self.kind in _KINDS else ""
+
+    @property
+    def mild(self) -> bool:
+        """True if it does not prevent any delivery now."""
+        return self.kind in _KINDS and _KINDS[self.kind].mild
 
 
 def join_by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:

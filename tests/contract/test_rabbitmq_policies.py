@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from notifier.model.message import PolicyKey
+from notifier.queues.rabbitmq.broker_trials import TRIAL_QUEUE_ARGUMENTS, try_policies
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
-from notifier.queues.rabbitmq.policy_trial import TRIAL_QUEUE_ARGUMENTS, try_policies
 from tests.contract.broker import emptied
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node

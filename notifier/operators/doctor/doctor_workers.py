@@ -8,7 +8,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from notifier.model.durations import format_in_words
 from notifier.model.library_hooks import Hook
 from notifier.model.printable import counted
-from notifier.model.trouble import MILD_KINDS
 from notifier.operators.doctor.doctor import Area, Finding, Severity, failure, ok, warning
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, troubles_of
@@ -43,7 +42,7 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         trouble = shared.trouble
         whom = " ".join(filter(None, (trouble.client_id, trouble.iss or trouble.subject)))
         advice = f"notifier explain {trouble.explained}" if trouble.explained else "see the log of the worker"
-        judged = warning if trouble.kind in MILD_KINDS else failure
+        judged = warning if trouble.mild else failure
         yield judged(Area.WORKER, f"{trouble.kind.replace('_', ' ')} {whom}".strip(), trouble.text, advice)
     unexamined = [
         client for client in status.clients if client.circuit and (client.iss, client.client_id) not in examined

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from notifier.model.outcome import Cause
-from notifier.model.trouble import RUNBOOK_SECTIONS, TroubleKind
+from notifier.model.trouble import TroubleKind
 from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
 from notifier.operators.doctor.settings_reference import find_settings
 from notifier.operators.terminal.command_options import Json
@@ -40,8 +40,8 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
         **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
         **{
-            kind: ("`notifier status` shows this problem while it lasts.", name)
-            for kind, name in RUNBOOK_SECTIONS.items()
+            str(kind): ("`notifier status` shows this problem while it lasts.", kind.section)
+            for kind in TroubleKind
             if kind != TroubleKind.QUEUE  # a section of the settings
         },
     }

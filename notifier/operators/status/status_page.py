@@ -9,7 +9,6 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted
-from notifier.model.trouble import MILD_KINDS
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import (
     ServiceStatus,
@@ -62,7 +61,7 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
         count = f", {counted(trouble.count, trouble.counted)}" if trouble.count else ""
         head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
-        sign, style = ("!", "yellow") if trouble.kind in MILD_KINDS else ("✗", "bold red")
+        sign, style = ("!", "yellow") if trouble.mild else ("✗", "bold red")
         yield Text(f"{sign} {head}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
         yield Text(f"  {trouble.text}{more}")

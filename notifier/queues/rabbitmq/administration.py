@@ -9,10 +9,10 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.rabbitmq import topology
+from notifier.queues.rabbitmq.broker_trials import require_kept_expired
 from notifier.queues.rabbitmq.buckets import bucket_names
 from notifier.queues.rabbitmq.connection import Connection, broker_request, close_channel, connected, open_channel
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.queues.rabbitmq.expiry import require_kept_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings

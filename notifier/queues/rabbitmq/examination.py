@@ -14,10 +14,9 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, Deliv
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.queues.queue_state import BrokerState
 from notifier.queues.rabbitmq import topology
+from notifier.queues.rabbitmq.broker_trials import check_policies, keeps_expired
 from notifier.queues.rabbitmq.connection import Connection, channel_of, connected, is_blocked, reason_of, underlay_of
-from notifier.queues.rabbitmq.expiry import keeps_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.policy_trial import check_policies
 from notifier.queues.rabbitmq.source_bindings import check_bindings
 
 CONFIRM_TIMEOUT_SECONDS = 15.0  # a broker with an alarm reports that it blocks, and confirms nothing

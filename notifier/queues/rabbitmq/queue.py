@@ -19,6 +19,7 @@ from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers, with_visited
 from notifier.queues.rabbitmq.acks import AckTag
 from notifier.queues.rabbitmq.administration import count_workers, read_all_depths, read_depths
+from notifier.queues.rabbitmq.broker_trials import PolicyWatch
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
@@ -30,7 +31,6 @@ from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
-from notifier.queues.rabbitmq.policy_trial import PolicyWatch
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings

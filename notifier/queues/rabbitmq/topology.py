@@ -4,8 +4,8 @@ Every queue is a durable quorum queue with at-least-once dead-lettering. The del
 missing limit means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import aiormq
@@ -90,102 +90,71 @@ def _build_queue_spec(name: str, *, limit: int, to: str | None, ttl: int | None 
 
 
 class _Surveyor:
-    """Checks a topology and collects the differences. The broker closes the channel at each difference."""
+    """Queries and declares one queue or exchange at a time. The broker closes the channel at each difference."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel: aiormq.Channel | None = None
-        self.missing: list[str] = []
-        self.different: list[str] = []
-        self.ready: dict[str, int] = {}
-        self.consumers: dict[str, int] = {}
 
     async def channel(self) -> aiormq.Channel:
         if self._channel is None or self._channel.is_closed:
             self._channel = await open_channel(self._connection)
         return self._channel
 
-    async def declare(self, topology: Topology, settling: Settling) -> None:
-        for queue in topology.queues:
-            if await self._find_queue(queue.name) is None:
-                settling.on_missing(queue.name)
-            await self._declare_queue(queue)
-            settling.on_declared(queue.name)
-        if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
-            # Another worker may have just created the queues, and also wait for them.
-            for queue in topology.queues:
-                settling.on_missing(queue.name)
-                settling.on_declared(queue.name)
-        # The exchanges come last, so that publishers cannot reach a queue that is too new.
-        await settling.wait_until_usable()
-        for exchange in topology.exchanges:
-            await self._declare_exchange(exchange)
-
-    async def verify(self, topology: Topology) -> None:
-        for queue in topology.queues:
-            declared = await self._find_queue(queue.name)
-            if declared is None:
-                self.missing.append(f"queue {queue.name}")
-                continue
-            self.ready[queue.name] = declared.message_count or 0
-            self.consumers[queue.name] = declared.consumer_count or 0
-            # A passive declare compares nothing; a full declare of an existing queue changes nothing.
-            await self._declare_queue(queue, allowed_to_be_refused=True)
-        for exchange in topology.exchanges:
-            if not await self._find_exchange(exchange.name):
-                self.missing.append(f"exchange {exchange.name}")
-
-    async def _find_queue(self, name: str) -> commands.Queue.DeclareOk | None:
+    async def find_queue(self, name: str) -> commands.Queue.DeclareOk | None:
         try:
             return await (await self.channel()).queue_declare(name, passive=True)
         except ChannelNotFoundEntity:
             return None
 
-    async def _find_exchange(self, name: str) -> bool:
+    async def find_exchange(self, name: str) -> bool:
         try:
             await (await self.channel()).exchange_declare(name, exchange_type="topic", passive=True)
         except ChannelNotFoundEntity:
             return False
         return True
 
-    async def _declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> None:
+    async def declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> str | None:
+        """Return the difference to the existing queue, None if there is none."""
         try:
             await (await self.channel()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
         except ChannelPreconditionFailed as failed:
-            self.different.append(_explain_difference(f"queue {queue.name}", failed))
+            return _explain_difference(f"queue {queue.name}", failed)
         except ChannelAccessRefused as refused:
             if not allowed_to_be_refused:
                 raise _to_refusal(refused) from refused
+        return None
 
-    async def _declare_exchange(self, exchange: ExchangeSpec) -> None:
+    async def declare_exchange(self, exchange: ExchangeSpec) -> str | None:
+        """Return the difference to the existing exchange, None if there is none."""
         try:
             await (await self.channel()).exchange_declare(exchange.name, exchange_type="topic", durable=True)
             if exchange.queue is not None:
                 await (await self.channel()).queue_bind(exchange.queue, exchange.name, routing_key="#")
         except ChannelPreconditionFailed as failed:
-            self.different.append(_explain_difference(f"exchange {exchange.name}", failed))
+            return _explain_difference(f"exchange {exchange.name}", failed)
         except ChannelNotFoundEntity:
             pass  # its queue could not be declared, which is already reported
         except ChannelAccessRefused as refused:
             raise _to_refusal(refused) from refused
+        return None
 
     async def leave(self) -> None:
         if self._channel is not None:
             await close_channel(self._channel)
 
-    async def finish(self) -> None:
-        await self.leave()
-        if not (self.missing or self.different):
-            return
-        parts = list(self.different)
-        if self.different:
-            parts.append(
-                "to keep its messages, choose another queue.prefix; "
-                "else stop the workers and delete it (`notifier topology delete`), and it is declared again"
-            )
-        if self.missing:
-            parts.append(f"missing: {', '.join(abridge_buckets(self.missing))}")
-            parts.append("declare with `notifier topology declare`, or set queue.topology: declare")
+
+def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> None:
+    parts = [difference for difference in different if difference is not None]
+    if parts:
+        parts.append(
+            "to keep its messages, choose another queue.prefix; "
+            "else stop the workers and delete it (`notifier topology delete`), and it is declared again"
+        )
+    if missing:
+        parts.append(f"missing: {', '.join(abridge_buckets(missing))}")
+        parts.append("declare with `notifier topology declare`, or set queue.topology: declare")
+    if parts:
         raise TopologyMismatch("; ".join(parts))
 
 
@@ -195,18 +164,22 @@ async def declare(connection: Connection, topology: Topology, settling: Settling
     Raises TopologyMismatch, or QueueError if not allowed.
     """
     surveyor = _Surveyor(connection)
-    await surveyor.declare(topology, settling)
-    await surveyor.finish()
-
-
-async def verify(connection: Connection, topology: Topology) -> None:
-    """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
-
-    Raises TopologyMismatch with all differences.
-    """
-    surveyor = _Surveyor(connection)
-    await surveyor.verify(topology)
-    await surveyor.finish()
+    different: list[str | None] = []
+    for queue in topology.queues:
+        if await surveyor.find_queue(queue.name) is None:
+            settling.on_missing(queue.name)
+        different.append(await surveyor.declare_queue(queue))
+        settling.on_declared(queue.name)
+    if not all([await surveyor.find_exchange(exchange.name) for exchange in topology.exchanges]):
+        # Another worker may have just created the queues, and also wait for them.
+        for queue in topology.queues:
+            settling.on_missing(queue.name)
+            settling.on_declared(queue.name)
+    # The exchanges come last, so that publishers cannot reach a queue that is too new.
+    await settling.wait_until_usable()
+    different += [await surveyor.declare_exchange(exchange) for exchange in topology.exchanges]
+    await surveyor.leave()
+    _require_match((), different)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,35 +191,44 @@ class TopologyState:
 
     what: Literal["queue", "exchange"]
     name: str
-    arguments: Mapping[str, str | int]
-    missing: bool
-    difference: str | None
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+    missing: bool = False
+    difference: str | None = None
     ready: int | None = None
     consumers: int | None = None
+
+
+async def verify(connection: Connection, topology: Topology) -> None:
+    """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
+
+    Raises TopologyMismatch with all differences.
+    """
+    states = await survey(connection, topology)
+    missing = [f"{state.what} {state.name}" for state in states if state.missing]
+    _require_match(missing, [state.difference for state in states])
 
 
 async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
     """Return the state of every queue and exchange. Arguments are compared only if we may configure queues."""
     surveyor = _Surveyor(connection)
-    await surveyor.verify(topology)
+    states: list[TopologyState] = []
+    for queue in topology.queues:
+        name, arguments, declared = queue.name, queue.arguments, await surveyor.find_queue(queue.name)
+        if declared is None:
+            states.append(TopologyState(what="queue", name=name, arguments=arguments, missing=True))
+            continue
+        # A passive declare compares nothing; a full declare of an existing queue changes nothing.
+        difference = await surveyor.declare_queue(queue, allowed_to_be_refused=True)
+        state = TopologyState(
+            what="queue", name=name, arguments=arguments, difference=difference,
+            ready=declared.message_count or 0, consumers=declared.consumer_count or 0,
+        )  # fmt: skip
+        states.append(state)
+    for exchange in topology.exchanges:
+        missing = not await surveyor.find_exchange(exchange.name)
+        states.append(TopologyState(what="exchange", name=exchange.name, missing=missing))
     await surveyor.leave()
-
-    def item(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> TopologyState:
-        full = f"{what} {name}"
-        return TopologyState(
-            what=what,
-            name=name,
-            arguments=arguments,
-            missing=full in surveyor.missing,
-            difference=next((text for text in surveyor.different if text.startswith(f"{full}: ")), None),
-            ready=surveyor.ready.get(name) if what == "queue" else None,
-            consumers=surveyor.consumers.get(name) if what == "queue" else None,
-        )
-
-    return (
-        *(item("queue", queue.name, queue.arguments) for queue in topology.queues),
-        *(item("exchange", exchange.name, {}) for exchange in topology.exchanges),
-    )
+    return tuple(states)
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
@@ -270,7 +252,7 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
             await (await surveyor.channel()).exchange_delete(exchange.name)
         except ChannelNotFoundEntity:
             continue
-    await surveyor.finish()
+    await surveyor.leave()
     return lost
 
 

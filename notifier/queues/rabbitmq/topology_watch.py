@@ -9,8 +9,8 @@ from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.administration import read_depths
+from notifier.queues.rabbitmq.broker_trials import require_kept_expired
 from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS, Connection, broker_timeout, is_cancelled
-from notifier.queues.rabbitmq.expiry import require_kept_expired
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 

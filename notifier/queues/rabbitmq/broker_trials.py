@@ -1,4 +1,9 @@
-"""Tests with temporary queues whether a policy overrides the arguments of notifier's queues.
+"""Tests with temporary queues whether the broker keeps expired messages, and whether policies change our queues.
+
+The delay queues require that an expired message stays until its next queue has it. RabbitMQ 3.10 and 3.11 do so only
+with the feature flag `stream_queue`. Without it they accept the arguments of at-least-once dead-lettering, but drop
+messages that expire while `retries` is missing or full. AMQP does not report flags, so a temporary queue is tested:
+messages kept after their expiry count towards the queue's maximum length. From 3.12 on the flag is always on.
 
 AMQP reports no policy: neither a declare nor a message shows one. But a policy that matches our prefix (`.*`,
 `^notifier`) also matches our temporary queues, and changes their behaviour. Tested on 3.10.8 and 4.0.5:
@@ -11,8 +16,8 @@ AMQP reports no policy: neither a declare nor a message shows one. But a policy 
 | `delivery-limit` | a message is gone within `DEFAULT_DELIVERY_LIMIT` + 1 returns |
 | larger limits, `expires`, or a policy for one queue only | none |
 
-Only a process that may declare queues can test that: with `topology: verify` only the doctor. A worker tests it during
-its start, which does not wait for the result.
+Only a process that may declare queues can test policies: with `topology: verify` only the doctor. A worker tests them
+during its start, which does not wait for the result.
 """
 
 import asyncio
@@ -21,11 +26,12 @@ import secrets
 import aiormq
 import structlog
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, DeliveryError
 from pamqp import commands
 
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import PolicyKey
+from notifier.queues.queue_state import parse_release
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -34,6 +40,7 @@ from notifier.queues.rabbitmq.connection import (
     connected,
     is_cancelled,
     reason_of,
+    underlay_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 
@@ -52,6 +59,72 @@ TRIAL_QUEUE_ARGUMENTS: dict[str, str | int] = {
     "x-delivery-limit": 2**31 - 1,
     "x-expires": 60_000,  # if the deletion fails
 }
+FLAG_REQUIRED_FROM = (3, 12)  # from this version on, the broker requires the flag
+EXPIRY_CHECK_SECONDS = 0.01
+EXPIRY_TIMEOUT_SECONDS = 5.0
+EXPIRY_QUEUE_ARGUMENTS = TRIAL_QUEUE_ARGUMENTS | {
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-message-ttl": 1,
+    "x-max-length": 1,
+}
+
+
+async def require_kept_expired(connection: Connection, options: RabbitOptions) -> None:
+    """Raise QueueError with the remedy if the broker drops expired messages, or refuses the test.
+
+    It uses a dedicated connection, since an alarm blocks a connection that publishes. Raises QueueUnavailable if the
+    test is impossible now.
+    """
+    if _has_permanent_flag(connection):
+        return
+    async with connected(options, "topology") as own:
+        try:
+            kept = await keeps_expired(own, options.prefix)
+        except ChannelAccessRefused as refused:
+            text = "give the user these permissions, or declare by another and set queue.topology: verify"
+            raise QueueError(f"{reason_of(refused)}; {text}") from refused
+    if not kept:
+        raise QueueError(
+            "the broker drops messages that expire while their next queue is missing or full: its feature flag"
+            " stream_queue is off; run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes"
+            " effect at once"
+        )
+
+
+async def keeps_expired(connection: Connection, prefix: str) -> bool:
+    """Return True if the broker keeps an expired message until it is moved. Needs all permissions on the prefix.
+
+    Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
+    """
+    if _has_permanent_flag(connection):
+        return True
+    async with channel_of(connection, confirms=True) as channel, broker_timeout(EXPIRY_TIMEOUT_SECONDS):
+        name = f"{prefix}.doctor.{secrets.token_hex(4)}"
+        await channel.queue_declare(
+            name, durable=True, arguments={**EXPIRY_QUEUE_ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
+        )
+        kept = await _is_filled_by_expired(channel, name)
+        await channel.queue_delete(name)
+        # A policy `overflow: drop-head` has the same effect; it is reported as a policy.
+        return kept or not await refuses_when_full(channel, f"{name}.full")
+
+
+def _has_permanent_flag(connection: Connection) -> bool:
+    return parse_release(str(underlay_of(connection).server_properties.get("version", ""))) >= FLAG_REQUIRED_FROM
+
+
+async def _is_filled_by_expired(channel: aiormq.Channel, name: str) -> bool:
+    """Return True if expired messages fill the queue, which has a maximum length.
+
+    Each message is published after the expiry of the last one, so no unexpired message counts.
+    """
+    for _ in range(MAX_PUBLISHES):
+        if not await _accepts(channel, name, b""):
+            return True
+        while await _count_ready(channel, name):  # noqa: ASYNC110  there is no event
+            await asyncio.sleep(EXPIRY_CHECK_SECONDS)
+    return False
 
 
 class PolicyWatch:
