@@ -20,6 +20,7 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.client_buckets import Buckets
+from notifier.delivery.pending_counts import DelayCounts
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.errors import QueueError
@@ -67,14 +68,17 @@ class DeferralRelease:
             self._second_walks[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
         self._change.set()
 
-    async def run(self, buckets: Buckets) -> None:
-        """Release deliveries of ended causes until cancelled. `buckets` requests an attempt at each changed client."""
+    async def run(self, buckets: Buckets, delayed: DelayCounts) -> None:
+        """Release deliveries of ended causes until cancelled.
+
+        `buckets` requests an attempt at each changed client. `delayed`: the worker's counts of what is released.
+        """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
                     await self._change.wait()
             self._change.clear()
-            await self._on_reload(buckets)
+            await self._on_reload(buckets, delayed)
             now = time.monotonic()
             for ended in [ended for ended, due in self._second_walks.items() if due <= now]:
                 del self._second_walks[ended]
@@ -84,7 +88,7 @@ class DeferralRelease:
                 self._ended -= ready
                 await self._release_waiting(frozenset(ready))
 
-    async def _on_reload(self, buckets: Buckets) -> None:
+    async def _on_reload(self, buckets: Buckets, delayed: DelayCounts) -> None:
         """Detect the changes of a reload or a refresh."""
         keys, registry = self._live.now.keys, self._live.now.registry
         if keys is not self._keys:
@@ -97,7 +101,7 @@ class DeferralRelease:
             for iss in registry.issuers.keys() - before.issuers.keys():
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
             if changes := await asyncio.to_thread(changed_clients, before, registry):
-                await self._release_clients(changes, buckets)
+                await self._release_clients(changes, buckets, delayed)
 
     async def _release_waiting(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
@@ -117,7 +121,7 @@ class DeferralRelease:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(took, 1)
             )
 
-    async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets) -> None:
+    async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets, delayed: DelayCounts) -> None:
         tried = 0
         for number, (key, moved) in enumerate(changes.items()):
             if buckets.is_held_up(key):
@@ -129,7 +133,11 @@ class DeferralRelease:
         due = 0
         for force in (True, False):
             if keys := frozenset(key for key, moved in changes.items() if moved is force):
-                due += (await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)).done
+                result = await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)
+                due += result.done
+                if result.unfinished is None:
+                    for key in keys.intersection([(iss, client_id) for iss, client_id, _, _ in delayed]):
+                        delayed.forget(key)
         if tried or due:
             structlog.get_logger().info("clients_freed", clients=tried, deliveries=due)
 

@@ -250,7 +250,7 @@ class Service:
             watches.signers.run,
         )
         yield from (watches.self_watch.watch_loop, watches.self_watch.watch_files, watches.registry.refresh.run)
-        yield partial(watches.deferral_release.run, self.worker.gate.buckets)
+        yield partial(watches.deferral_release.run, self.worker.gate.buckets, self.worker.delayed)
         yield self._jobs.run
         yield self.queue.wait_until_broken
 

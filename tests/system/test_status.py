@@ -138,3 +138,25 @@ async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str,
                 second.send(signal.SIGCONT)
             await until(lambda: first.metric("workers_vanished"), lambda count: count == 0, 60)
             assert "vanished" not in (await run(site)).stdout
+
+
+async def test_no_delivery_is_pending_after_a_pause_ended(tmp_path: Path) -> None:
+    """Deliveries deferred for minutes are released by the reload, and leave the counts of the worker."""
+
+    async with Clients() as clients:
+        site = site_of(tmp_path, clients, "sqlite:notifier.db", "notifier")
+        shop = client("shop", clients.url("shop"))
+        site.write_clients([shop | {"notifier": {"paused": True}}])
+
+        async with worker(site) as running:
+
+            async def delayed() -> int:
+                _, document = await status(running)
+                return sum(row["delayed"] for row in document["clients"])
+
+            for number in range(3):
+                await running.post({"iss": ISSUER, "sub": "alice", "sid": f"s{number}", "clients": ["shop"]})
+            await until(delayed, lambda count: count == 3)
+            site.write_clients([shop])
+            await clients.until_told("shop", ["s0", "s1", "s2"])
+            await until(delayed, lambda count: count == 0)
