@@ -101,7 +101,7 @@ def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
     """Every outcome, and the way out; an id that is none exits 1."""
     shown = place.run("show", "stale")
     letter_ = json.loads(shown.stdout)
-    assert [(each["reason"], each["status"]) for each in letter_["outcomes"]][0] == ("server_error", 500)
+    assert (letter_["outcomes"][0]["reason"], letter_["outcomes"][0]["status"]) == ("server_error", 500)
     assert "--end-newer-sessions" in letter_["replay"]
     missing = place.run("show", "d-9")
     assert (missing.returncode, missing.stdout) == (1, "")
