@@ -5,13 +5,11 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.faults.embedded_rig import EmbeddedRig
 from tests.faults.rig import ANSWER, Rig
 from tests.support.rabbit_options import BUCKETS
 from tests.system.broker import broker
@@ -39,10 +37,9 @@ class Down(StrEnum):
     REFUSES = "refuses connections"
 
 
-def parks(**changes: str | int) -> list[str]:
-    """The command of a worker with these changes: see parks.py."""
-    program = str(ROOT / "tests" / "faults" / "parks.py")
-    return [sys.executable, program, *(f"{name}={value}" for name, value in changes.items())]
+def parks(step: str) -> list[str]:
+    """Return the command of a worker that kills itself at this step: see parks.py."""
+    return [sys.executable, str(ROOT / "tests" / "faults" / "parks.py"), step]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +136,10 @@ async def sick_in(made: Rig) -> AsyncIterator[Sick]:
             print(*sick.lags, sep="\n")  # noqa: T201  as the account is
 
 
-def buckets() -> list[str]:
-    """The buckets' names."""
-    return [f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)]
-
-
 async def parked(made: Rig) -> int:
     """How many deliveries are parked."""
-    if isinstance(made, EmbeddedRig):
-        with contextlib.closing(sqlite3.connect(made.file)) as database:
-            return int(database.execute("SELECT count(*) FROM messages WHERE parked IS NOT NULL").fetchone()[0])
     async with broker(made.urls[0], made.prefix) as rabbit:
-        return sum((await rabbit.depths(buckets())).values())
+        return sum((await rabbit.depths([f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)])).values())
 
 
 async def until_parked(made: Rig, least: int) -> None:

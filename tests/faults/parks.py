@@ -1,14 +1,13 @@
-"""The worker as it ships, but for what tests of parking cannot wait for, or cannot hit from outside.
+"""Run the worker and kill it at a step of parking.
 
-    python parks.py [overdue=2] [dies=STEP:COUNT] run -c …
+    python parks.py STEP:COUNT run -c …
 
-`overdue`: the seconds that a traveller may be late, and those between two looks for such ones.
-`dies`: the process kills itself when it has come to this step so often:
+The process kills itself when it reaches the step for the nth time:
 
-- `parked`: a delivery is durable in its bucket, and what it came with is not acked yet.
-- `travels`: a traveller is durable in its delay queue, and what it came with is not acked yet.
-- `fetched`: a delivery came out of its bucket, and nothing was done with it yet.
-- `told`: the client has accepted a delivery that came out of its bucket, which is not acked yet.
+- `parked`: a delivery is durable in its bucket, and its original message is not acked yet.
+- `probe`: a probe is durable in its delay queue, and its original message is not acked yet.
+- `fetched`: a delivery was fetched from its bucket, and not handled yet.
+- `delivered`: the client has accepted a delivery from its bucket, which is not acked yet.
 """
 
 import math
@@ -17,7 +16,6 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.delivery import client_buckets, pulls
 from notifier.delivery import worker as pipeline
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.settlement import Settlement
@@ -31,11 +29,11 @@ _take_parked = vars(pipeline.Worker)["_take_parked"]
 
 
 def die_at(step: str, count: int) -> None:
-    """Have this process die when it has come to the step so often."""
+    """Kill this process when it reaches the step for the nth time."""
     left = count
     fetched: set[str | None] = set()
 
-    def comes_to(name: str) -> None:
+    def reach(name: str) -> None:
         nonlocal left
         if name == step:
             left -= 1
@@ -43,7 +41,7 @@ def die_at(step: str, count: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def take_parked(self: pipeline.Worker, message: Message) -> bool:
-        comes_to("fetched")
+        reach("fetched")
         fetched.add(message.message_id)
         return bool(_take_parked(self, message))
 
@@ -51,16 +49,16 @@ def die_at(step: str, count: int) -> None:
         durable = await _settle(self, delivery, verdict, message)
         match verdict:
             case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
-                comes_to("parked")
+                reach("parked")
             case RetryAt(waits_as=WaitsAs.PROBE) | Defer(waits_as=WaitsAs.PROBE):
-                comes_to("travels")
+                reach("probe")
         return durable
 
     def settle_delivery(
         self: Ledger, held: HeldMessage, begun: Delivery, *, covers_copies_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
         if covers_copies_until == math.inf and begun.id in fetched:
-            comes_to("told")
+            reach("delivered")
         return _settle_delivery(self, held, begun, covers_copies_until=covers_copies_until)
 
     pipeline.Worker._take_parked = take_parked  # type: ignore[method-assign]
@@ -68,19 +66,7 @@ def die_at(step: str, count: int) -> None:
     Ledger.settle_delivery = settle_delivery  # type: ignore[method-assign]
 
 
-def change(name: str, value: str) -> None:
-    """Change one of the worker's times, or have it die."""
-    match name:
-        case "overdue":
-            client_buckets.OVERDUE_SECONDS = pulls.COUNT_SECONDS = float(value)
-        case "dies":
-            step, _, count = value.partition(":")
-            die_at(step, int(count))
-        case _:
-            sys.exit(f"parks.py knows no {name}")
-
-
 if __name__ == "__main__":
-    while len(sys.argv) > 1 and "=" in sys.argv[1]:
-        change(*sys.argv.pop(1).split("=", 1))
+    step, _, count = sys.argv.pop(1).partition(":")
+    die_at(step, int(count))
     main()

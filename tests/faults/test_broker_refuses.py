@@ -26,56 +26,6 @@ async def settled(made: Rig, running: WorkerProcess) -> None:
     assert await running.stop() == 0
 
 
-@pytest.mark.parametrize(
-    "left",
-    [
-        pytest.param((), marks=pytest.mark.fault("broker", "all permissions of a worker withdrawn, and given back")),
-        pytest.param(
-            ("", "", ".*"),
-            marks=pytest.mark.fault("broker", "a worker's permission to write withdrawn, and given back"),
-        ),
-    ],
-)
-@pytest.mark.timeout(600)
-async def test_permissions_withdrawn(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, left: tuple[str, ...], form: Form[int], tell: Tell
-) -> None:
-    """The worker meets it on its open connections, then on new ones. It has its own user, so the publisher goes on."""
-    times = form(1, 5)
-    async with rig(tmp_path, own_node.url, queues) as made, user(own_node):
-        made.site.config["queue"]["url"] = own_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
-        made.site.write()
-        async with worker(made.site) as running:
-            async with load(made.publisher, rate=60):
-                for _ in range(times):
-                    await made.more(50, BACK)
-                    if left:
-                        await asyncio.to_thread(own_node.ctl, "set_permissions", USER, *left)
-                    else:
-                        await asyncio.to_thread(own_node.ctl, "clear_permissions", USER)
-                    await asyncio.sleep(1)  # what it does on the connections it has
-                    await asyncio.to_thread(own_node.ctl, "close_all_connections", "permissions withdrawn")
-                    await running.until_ready(ready=False)
-                    await running.until_said("queue_not_connected")
-                    _, told = await running.get("/readyz")
-                    assert "permission" in told or "refused virtual host" in told
-                    await asyncio.to_thread(own_node.ctl, "set_permissions", USER, *ALL)
-                    await running.until_ready(patience=BACK)
-            await settled(made, running)
-        tell(await made.account(cause=LIVED_ON), times=times)
-
-
-@asynccontextmanager
-async def user(node: RabbitmqNode) -> AsyncIterator[None]:
-    """A user for the worker."""
-    await asyncio.to_thread(node.ctl, "add_user", USER, PASSWORD)
-    try:
-        await asyncio.to_thread(node.ctl, "set_permissions", USER, *ALL)
-        yield
-    finally:
-        await asyncio.to_thread(node.ctl, "delete_user", USER)
-
-
 @asynccontextmanager
 async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
     """Configure the broker. Channels that open from now on use the values."""

@@ -11,24 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aio_pika import connect
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import embedded
-from tests.faults.parking_rig import Down, Sick, parked, parks, sick_in, until_parked
+from tests.faults.parking_rig import Down, Sick, parks, sick_in, until_parked
 from tests.faults.rig import Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
 from tests.faults.test_network import LONG
 from tests.faults.test_workers import KILLED
 from tests.support.rabbitmq_node import RabbitmqNode
-from tests.system.broker import QUEUES, broker
-from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 RATE = 30  # events a second
 MOST = 100_000  # events of one round
-STEPS = ("parked:20", "travels:2", "parked:5", "fetched:5", "told:5")  # see parks.py
+STEPS = ("parked:20", "probe:2", "parked:5", "fetched:5", "delivered:5")  # see parks.py
 
 
 async def by_turns(sick: Sick, chance: random.Random, times: int) -> None:
@@ -144,70 +140,10 @@ async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> No
                 for step in STEPS:
                     if step.startswith("fetched"):
                         await sick.recover()
-                    async with worker(made.site, command=parks(dies=step), ready=False) as running:
+                    async with worker(made.site, command=parks(step), ready=False) as running:
                         assert await running.ended(LONG) == -signal.SIGKILL
             async with worker(made.site) as running:
                 await sick.until_served()
                 await made.settle(running)
         tell(await made.account(cause=KILLED), times=times * len(STEPS))
         sick.was_served_soon()
-
-
-@pytest.mark.fault("embedded queue", "worker killed by SIGKILL with deliveries parked, and while they are delivered")
-@pytest.mark.timeout(900)
-async def test_on_sqlite(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """The next worker tries the client, parks what waits anew, and delivers it after the recovery."""
-    times = form(1, 10)
-    async with embedded(tmp_path) as made, sick_in(made) as sick:
-        sick.takes = 0.05
-        for nth in range(times):
-            sick.fall(chance.choice(list(Down)))
-            async with worker(made.site) as running:
-                async with load(made.publisher, rate=2 * RATE, first=nth * MOST):
-                    await until_parked(made, 100)
-                await kill(running)
-            async with worker(made.site) as running:
-                await until_parked(made, 80)
-                await sick.recover()
-                await until_told_more(made, 20)
-                await kill(running)
-            async with worker(made.site) as running:
-                await sick.until_served()
-                await made.settle(running)
-        tell(await made.account(cause=KILLED), times=2 * times)
-        sick.was_served_soon()
-
-
-async def take_travellers(made: Rig, count: int) -> str:
-    """Take what waits in the delay queues, as if it had been lost, until the rest of so many is parked. Returns it."""
-    delays = [name for name in QUEUES if name.startswith("delay.")]
-    lost: list[str] = []
-    async with await connect(made.urls[0]) as connection, broker(made.urls[0], made.prefix) as rabbit:
-        channel = await connection.channel()
-        while await parked(made) + len(lost) < count:
-            for name in await rabbit.depths(delays):
-                queue = await channel.get_queue(f"{made.prefix}.{name}", ensure=False)
-                if (message := await queue.get(fail=False)) is not None:
-                    await message.ack()
-                    lost.append(message.body.decode())
-            await asyncio.sleep(0.05)
-    return "".join(lost)
-
-
-@pytest.mark.fault("parking", "probe lost: the delivery that probes the client taken out of its delay queue")
-@pytest.mark.timeout(600)
-async def test_traveller_lost(made: Rig, tell: Tell) -> None:
-    """Another one takes its place, after a minute and a bit by default; here after two seconds."""
-    async with sick_in(made) as sick:
-        async with worker(made.site, command=parks(overdue=2)) as running:
-            sick.fall(Down.REFUSES)
-            await made.publisher.publish(range(100), rate=RATE)
-            lost = await take_travellers(made, 100)
-            await sick.recover()
-            await until(lambda: parked(made), lambda count: count == 0, 120)
-            await made.clients.until(lambda: all(f'"{event}"' in lost for event in sick.owed()), BACK)
-            assert sick.owed()
-            for event in sick.owed():
-                made.publisher.confirmed[event] = ["healthy"]
-            await made.settle(running)
-        tell(await made.account(cause="told again"))

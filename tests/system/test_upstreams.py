@@ -12,7 +12,6 @@ from aiohttp import web
 
 from tests.features.upstreams.upstream_provider import logout_token
 from tests.system.clients import Clients, verify_all
-from tests.system.command import notifier_at
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import WorkerProcess, worker
@@ -105,38 +104,6 @@ def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
         connection.execute("CREATE TABLE sessions (upstream_sid, sub, sid, clients)")
         connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?)", rows)
     connection.close()
-
-
-async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> None:
-    """Once it was asked for as long as a delivery lives. After a replay it is asked anew."""
-    answers: list[int] = []
-
-    async def sessions(request: web.BaseRequest) -> web.Response:
-        asked = json.loads(await request.read())
-        assert (asked["sid"], request.headers["X-Key"]) == ("raw-sid-88", "k1")
-        answers.append(500 if len(answers) < 2 else 200)
-        known = [{"sub": "alice", "sid": "local-1", "clients": ["shop"]}]
-        return web.json_response({"sessions": known}, status=answers[-1])
-
-    async with Clients() as clients, LoopbackServer(published) as upstream, LoopbackServer(sessions) as server:
-        http = {"url": f"{server.base}/sessions", "headers": {"X-Key": "k1"}}
-        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"http": http}}
-        site = installation(tmp_path, (f"sqlite:{tmp_path}/q.db", "notifier"), clients, login=login)
-        site.config["delivery"]["max_age"] = "1ms"
-        site.write()
-        async with worker(site) as running:
-            await running.until_ready()
-            form = {"logout_token": token(upstream.base).decode()}
-            assert await send(running, "login", form) == (200, None)
-            letter = await running.until_said("dead_letter")
-            assert (letter["reason"], "answered 500" in letter["error"]) == ("unresolved", True)
-            listed = await notifier_at(site, "dead-letters", "list")
-            assert "upstream/login" in listed.stdout + listed.stderr or "unresolved" in listed.stdout
-            told = await notifier_at(site, "dead-letters", "replay", "--all")
-            assert told.returncode == 0, told.stderr
-            await clients.until_told("shop", ["local-1"])
-            assert await running.stop() == 0
-        assert not [secret for secret in SECRETS if secret in running.log + listed.stdout]
 
 
 async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) -> None:
