@@ -23,7 +23,7 @@ import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from yarl import URL
 
-AT_ONCE = 64  # more is no faster, on loopback
+AT_ONCE = 64  # more is not faster, on loopback
 CLAIMS = {
     "iss": "https://id.example.com",
     "aud": "client-0",

@@ -6,7 +6,7 @@
 
 Each case delivers twice, and the difference is counted, so that neither a start nor a first delivery counts. Timers due
 within 10 s of virtual time have fired by then, so that deferred work counts. The code of C libraries, of the event loop
-and of the publishing channel does not count. Each minor version of Python has instructions of its own, and so a record.
+and of the publishing channel does not count. Each minor version of Python has different instructions, and so a record.
 """
 
 import argparse

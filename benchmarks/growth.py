@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth --case 'backlog-*' --json FILE
 
-Each case is drained by one worker on a core of its own, beside the ceiling of the same run; FILE keeps the cases that
+Each case is drained by one worker on a dedicated core, beside the ceiling of the same run; FILE keeps the cases that
 this run has not measured. The `start-…` cases start a worker with so many clients registered, and let it read them
 again while its event loop is watched.
 """
@@ -29,7 +29,7 @@ WARMED_UP = 50_000  # the first fifth, which does not count, has met each of 5,0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """One point of a series; `x` is the number that grows. `deliveries` 0: as many as the arguments say."""
+    """A point of a series; `x` is the number that grows. `deliveries` 0: as many as the arguments set."""
 
     series: str
     x: int

@@ -43,7 +43,7 @@ TARGETS: Final = MappingProxyType({"p99": "< 1.10", "p99_second": "< 1.10", "dra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One case. `ratios` are B over A, pair by pair; `noise` is A over the A of the round before: what is no effect."""
+    """One case. `ratios` are B over A, pair by pair; `noise` is A over the A of the round before: without an effect."""
 
     case: str
     what: Case

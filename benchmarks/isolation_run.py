@@ -1,6 +1,6 @@
 """One case of the isolation benchmark: measures the capacity, then runs the load with and without the fault by turns.
 
-Each turn has a worker (or several) and queues of its own, so that nothing of one turn is left to the next.
+Each turn has a new worker (or several) and new queues, so that nothing of one turn is left to the next.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Measures how long a worker's event loop is held up: a thread asks `/livez` every 2 ms over one connection.
 
-What it tells is what anything that comes in from outside feels: a stall of the loop, and the switches of Python's lock
-that a thread beside it costs. An idle loop answers in well under a millisecond.
+It shows what every request feels: a stall of the loop, and the switches of Python's lock that a thread beside it
+costs. An idle loop answers in well under a millisecond.
 """
 
 import socket

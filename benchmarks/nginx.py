@@ -56,7 +56,7 @@ class Nginx:
         return f"https://127.0.0.1:{self.tls}/{name}" if tls else f"http://127.0.0.1:{self.plain}/{name}"
 
     async def count(self, session: aiohttp.ClientSession) -> int:
-        """How many requests have come, without those that ask for the count."""
+        """Return the number of requests, without those for the count."""
         self._asked += 1
         async with session.get(f"http://127.0.0.1:{self.plain}/count") as response:
             found = re.search(r"\n (\d+) (\d+) (\d+) ", await response.text())

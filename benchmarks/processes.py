@@ -34,7 +34,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at how much has arrived
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request, as the receivers' process tells it."""
+    """One request, as the receivers' process reports it."""
 
     event: int
     client: int

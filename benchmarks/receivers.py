@@ -1,4 +1,4 @@
-"""The clients of a benchmark: one uvloop process that plays all of them, each at a port of its own on 127.0.0.1.
+"""The clients of a benchmark: one uvloop process with a port for each on 127.0.0.1.
 
 Started by `rig.receivers`; takes commands as JSON lines on stdin, answers each with one on stdout, ends with stdin.
 Raw protocols, and nothing is decoded while a run lasts: what is measured is the worker, not this.
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self._client.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

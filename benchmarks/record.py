@@ -1,7 +1,7 @@
 """Keeps the figures of the benchmarks as JSON: a file for each benchmark, its cases by name.
 
 A run replaces the cases it has measured and leaves the others, so that a long benchmark can be run in pieces. Each case
-says when, on what machine and under what load it was taken.
+names the date, machine and load.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.rig import described, plain, write_json
 
 FOLDER = Path(__file__).with_name("results")
-"""Where the figures are kept that docs/evidence/performance.md tells."""
+"""The folder of the figures of docs/evidence/performance.md."""
 
 
 def merge(file: Path | None, cases: Mapping[str, object]) -> None:

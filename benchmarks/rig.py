@@ -1,4 +1,4 @@
-"""What all benchmarks need: cores, an installation of their own, a publisher on a schedule, and output.
+"""Parts of all benchmarks: cores, an installation, a publisher on a schedule, and output.
 
 Only loopback. All moments are of the monotonic clock, which all processes of a machine share.
 """
@@ -66,7 +66,7 @@ class Setup:
 
 @contextlib.asynccontextmanager
 async def installation(url: str, ports: Sequence[int], setup: Setup) -> AsyncIterator[tuple[Site, Broker]]:
-    """Queues, configuration and clients of its own, `client-0` at the first port and so on; nothing is left behind."""
+    """Create queues, configuration and clients, `client-0` at the first port and so on; all are deleted at the end."""
     prefix = f"bench-{secrets.token_hex(4)}"
     options = RabbitOptions(urls=(url,), prefix=prefix)
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
@@ -226,7 +226,7 @@ def console() -> Console:
 
 
 def answer(json_file: Path | None = None) -> Console:
-    """The console for tables: stdout, unless the JSON goes there. It is wide if it is no terminal."""
+    """Return the console for tables: stdout, unless the JSON goes there. Without a terminal it is wide."""
     to_stderr = str(json_file) == "-"
     made = Console(stderr=to_stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=180)

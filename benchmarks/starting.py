@@ -15,7 +15,7 @@ from tests.system.site import Site
 from tests.system.waiting import until
 
 PATIENCE = 120.0
-QUIET = 100  # answers before the reload, and after it, to tell what it changed
+QUIET = 100  # answers before the reload, and after it, to show its effect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The documents say what the files of figures hold, and no more."""
+"""The documents agree with the files of figures."""
 
 import json
 

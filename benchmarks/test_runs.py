@@ -62,7 +62,7 @@ async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> Non
 
 
 async def test_two_workers_share_a_queue(amqp_url: str) -> None:
-    """One of them makes each delivery. Without shares of a core, the gain is not told."""
+    """One of them makes each delivery. Without shares of a core, the gain is unknown."""
     case = CASES["es256-10"]
     async with stand_in() as receiver:
         bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100)

@@ -1,4 +1,4 @@
-"""A cluster of one's own, until this is told to stop: prints where its kubeconfig lies.
+"""Start a cluster, print the path of its kubeconfig, and run until a signal.
 
 `python -m tests.cluster` runs it, `python -m tests.cluster build` builds what it is made of, and `… look` only looks
 whether that is there. Its pods run nothing, and are ready.

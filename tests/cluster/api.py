@@ -59,7 +59,7 @@ class Api:
         return None if found is None else list(found.get("items") or ())
 
     async def apply(self, path: str, body: Body) -> int:
-        """Make an object, or what is named of it, as `body` says; the status."""
+        """Create an object, or a part of it, from `body`; return the status."""
         return (await self.call("PATCH", f"{path}?fieldManager=nodes&force=true", body, APPLY))[0]
 
     async def define(self, definition: Body) -> None:

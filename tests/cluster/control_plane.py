@@ -1,6 +1,6 @@
 """A Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager and kube-scheduler.
 
-They speak to each other by tokens of their own. Nothing is kept when it ends.
+They authenticate to each other by tokens. Nothing is kept when it ends.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class ControlPlane:
             "kube-controller-manager", **common, kubeconfig=self.kubeconfig(CONTROLLERS), secure_port=self._controllers,
             use_service_account_credentials="true", root_ca_file=self.pki / "apiserver.crt",
             service_account_private_key_file=self.folder / "service-accounts.pem",
-            node_monitor_grace_period="1h",  # the nodes here tell of themselves once
+            node_monitor_grace_period="1h",  # the nodes report themselves once
             controllers="*,-nodeipam,-cloud-node-lifecycle",
         )  # fmt: skip
         await self._start(

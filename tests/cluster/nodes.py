@@ -61,7 +61,7 @@ class Nodes:
             await asyncio.sleep(EVERY)
 
     async def _serve(self, body: dict[str, Any]) -> None:
-        """Have a new pod be ready, and forget one that goes."""
+        """Mark a new pod ready, and forget a deleted one."""
         meta = body["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         if meta.get("deletionTimestamp"):
@@ -98,7 +98,7 @@ def _status(spec: dict[str, Any]) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def nodes(plane: ControlPlane) -> AsyncIterator[None]:
     """Nodes whose pods are ready."""
-    async with plane.api() as api, asyncio.TaskGroup() as group:  # a fault of ours ends it all
+    async with plane.api() as api, asyncio.TaskGroup() as group:  # an internal error ends everything
         made = Nodes(api)
         await made.register()
         watching = group.create_task(made.watch())

@@ -80,7 +80,7 @@ class Programs:
         return self.folder / f"crds-{versions}"
 
     def missing(self) -> list[str]:
-        """The names of what has not been built yet."""
+        """Return the names of the programs to build."""
         found = [each.file for each in WANTED if not self[each.name].exists()]
         return found if self.crds.exists() else [*found, self.crds.name]
 
@@ -170,7 +170,7 @@ def _module(wanted: Wanted, work: Path) -> Path:
 
 
 def _replacements() -> list[str]:
-    """What Kubernetes keeps in a folder of its own repository is published as modules of v0.MINOR.PATCH."""
+    """Kubernetes publishes the folders of its repository as modules of version v0.MINOR.PATCH."""
     text = got_module(f"k8s.io/kubernetes@v{KUBERNETES}", "GoMod").read_text()
     names = re.findall(r"(k8s\.io/[a-z-]+) => \./staging", text)
     return [f"replace {name} => {name} v0.{KUBERNETES.partition('.')[2]}" for name in names]

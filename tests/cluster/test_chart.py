@@ -1,4 +1,4 @@
-"""What only a real API server can say of the chart. Its pods run nothing, and are ready."""
+"""The chart, as a real API server accepts it. Its pods run nothing, and are ready."""
 
 import asyncio
 import secrets
@@ -41,7 +41,7 @@ async def minimal(commands: Commands, helm: str, namespace: str, tmp_path: Path)
 
 
 async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path) -> None:
-    """The API server takes each object, and warns of none; nor does Helm."""
+    """The API server accepts each object without a warning; so does Helm."""
 
     async def install(name: str) -> str:
         namespace = f"logout-{name}"
@@ -79,14 +79,14 @@ async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Re
 
 
 async def test_an_upgrade_after_a_scale_by_hand_sets_what_the_values_say(minimal: Release) -> None:
-    """As docs/kubernetes.md says it is done."""
+    """By the steps of docs/kubernetes.md."""
     (await minimal.put("install", "--wait", "--timeout", "1m")).good()
     name = (await minimal.deployment())["metadata"]["name"]
     scaled = await minimal.commands.kubectl("-n", minimal.namespace, "scale", f"deployment/{name}", "--replicas=3")
     scaled.good()
     minimal.values["replicaCount"] = 4
     done = await minimal.put("upgrade")
-    if done.code:  # Helm 4 does not take the field from kubectl unless it is told to
+    if done.code:  # Helm 4 does not take the field from kubectl without this option
         assert ".spec.replicas" in done.err, done
         (await minimal.put("upgrade", "--force-conflicts")).good()
     assert (await minimal.deployment())["spec"]["replicas"] == 4

@@ -28,7 +28,7 @@ from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoi
 from tests.support.certificates import authority
 from tests.support.rabbit_options import rabbit_options
 
-NOTHING = b"\0" * 64  # said by nobody
+NOTHING = b"\0" * 64  # never sent
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
@@ -39,7 +39,7 @@ class Proxy:
     def __init__(self, broker: URL) -> None:
         self.url = ""
         self.ending_at_once = False  # new connections get the broker's first words and the end
-        self.silent_from = NOTHING  # what is said when the proxy falls silent
+        self.silent_from = NOTHING  # the data at which the proxy falls silent
         self._broker = broker
         self._passing = asyncio.Event()
         self._passing.set()
@@ -146,7 +146,7 @@ async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy
     await consuming(queue)
     proxy.fall_silent()
     waiting = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(20)]
-    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.count_parked())]  # type: ignore[arg-type]  # what they would return is not looked at
+    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.count_parked())]  # type: ignore[arg-type]  # their results are not used
     waiting.append(asyncio.ensure_future(queue.stop_consuming()))
     await asyncio.wait(waiting, timeout=0.1)  # so that each waits for the broker's answer
     proxy.end()

@@ -44,7 +44,7 @@ class Delete(AnyName, commands.Exchange.Delete):
 
 
 class Others:
-    """The servers that own the exchanges of sources. The test deletes what they declare."""
+    """The servers that own the exchanges of sources. The test deletes the exchanges."""
 
     def __init__(self, channel: aio_pika.abc.AbstractChannel, prefix: str) -> None:
         self.channel = channel

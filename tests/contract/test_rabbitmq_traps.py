@@ -212,7 +212,7 @@ async def test_properties_that_cannot_be_decoded_close_nothing(
 
 
 async def test_credentials_are_read_again(amqp_url: str, prefix: str) -> None:
-    """A refused password gives an error without the password; a corrected one is used without a restart."""
+    """A refused password gives an error without the password; a corrected password is used without a restart."""
     passwords = iter(["wrong-secret"] * 2)
     queue = RabbitQueue(rabbit_options(amqp_url, prefix, credentials=lambda: ("guest", next(passwords, "guest"))))
     await queue.open()

@@ -64,7 +64,7 @@ async def test_a_rate_is_kept(jump: float, monkeypatch: pytest.MonkeyPatch) -> N
         await stage.settled()
         assert stage.told() == ["shop"]
         stage.jumped = jump
-        for seconds in range(1, 31):  # what had its turn by the old time may have to line up once more
+        for seconds in range(1, 31):  # a delivery that was due by the old time may be deferred once more
             await stage.pass_time(1)
             assert len(stage.told()) <= 1 + seconds
         assert len(stage.told()) == 12

@@ -443,7 +443,7 @@ def test_after_four_failures_a_parked_delivery_replaces_the_probe(
     situation: Callable[[], Desk], failures: int, outcome: Failed | None, meanwhile: Callable[[Desk], object],
     seconds: float, waits_as: WaitsAs,
 ) -> None:  # fmt: skip
-    """The former probe stays the probe until the new one is durable, then it is parked. It is not charged."""
+    """The former probe stays the probe until the new one is durable, then it is parked. No failure is charged."""
     desk = situation()
     desk.rotate = lambda: meanwhile(desk)
     verdict, delivery = fail_probe(desk, outcome, attempts=failures - 1)

@@ -106,7 +106,7 @@ def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> Non
     known, bare = replace(none, client_id="c0"), "c0"
     for by in (registry(), registry(inline="deny")):
         (step,), (other,) = planned(event(known), by), planned(event(bare), by)
-        assert step.id == other.id  # it is no other logout
+        assert step.id == other.id  # it is not another logout
 
 
 def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() -> None:

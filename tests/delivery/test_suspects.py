@@ -41,7 +41,7 @@ async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> Non
     stage.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
     stage.event("shop", id="fresh")
     await stage.until(lambda: len(stage.told()) == 21)
-    assert len(stage.queue.acked) == 21  # the other lane's message was never lost: this one is a suspect
+    assert len(stage.queue.acked) == 21  # the other lane's message was not lost: it is a suspect
     stage.worker.stop()
     await running
 

@@ -242,7 +242,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
 
 
 async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None:
-    """A partly sent event is finished, so that no client is notified twice; an unstarted one is not acked."""
+    """A partly sent event is finished, so that no client is notified twice; an unstarted event is not acked."""
     stage = Stage(client("a"), client("b", max_concurrent=1), max_in_flight=1)
     async with running(stage):
         release = asyncio.Event()

@@ -1,4 +1,4 @@
-"""How long each fault is made, where its account is told, and what is kept of one that fails.
+"""Length of each fault, its account for the table of docs, and the logs of failed tests.
 
 `NOTIFIER_TEST_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_TEST_FAULTS_SEED` another chance, and
 `NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which the table of
@@ -39,7 +39,7 @@ SETTINGS = ("NOTIFIER_TEST_RABBITMQ", "NOTIFIER_TEST_FAULTS", "NOTIFIER_TEST_FAU
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What failed says where its logs are, and how to run it again."""
+    """Add the folder of the logs and the command that repeats a failed test."""
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         name = re.sub(r"@[\w-]+$", "", item.nodeid)  # without the group that pytest-xdist adds
@@ -92,7 +92,7 @@ async def made(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Rig]
 
 @pytest.fixture
 async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    """One on the queue that the parameter names, `rabbitmq` or `sqlite`. Ask for it before `tell`."""
+    """Return an installation on the queue of the parameter, `rabbitmq` or `sqlite`. Request it before `tell`."""
     if request.param == "sqlite":
         opened: AbstractAsyncContextManager[Rig] = embedded(tmp_path)
     else:
@@ -134,9 +134,9 @@ async def queues(own_node: RabbitmqNode, new_queues: str) -> str:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
-    """`tell(account, times=20)` fails if the account does not hold, and writes it down for the table.
+    """`tell(account, times=20)` fails if the account does not hold, and records it for the table.
 
-    `once`: it fails too if anybody was told twice.
+    `once`: it also fails if a client was notified twice.
     """
     marker = request.node.get_closest_marker("fault")
 

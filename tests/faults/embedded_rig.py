@@ -38,7 +38,7 @@ class EmbeddedRig(Rig):
         await until(rest, lambda answer: answer == (True, 0), patience)
 
     async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
-        """What lies in the file."""
+        """Return the messages of the file."""
         return [each for each in ledger.in_sqlite(self.file) if queues is None or each.queue in queues]
 
 

@@ -1,4 +1,4 @@
-"""The key services of AWS, Azure and Google as a worker reaches them, each of which can be told to fail.
+"""The key services of AWS, Azure and Google as a worker reaches them, each with faults on request.
 
 The worker is the installed one: it has the vendors' variables and nothing else. AWS is moto behind a server that passes
 requests on. Azure and Google are the stand-ins, at the vendors' own names by way of a proxy and a certificate of ours.
@@ -68,14 +68,14 @@ class Mood:
         self._turned(self.now)
 
     async def passed(self, signature: bytes) -> bytes:
-        """What becomes of a signature. A wrong one has the same form: DER and r‖s both end with s."""
+        """Return a signature or its fault. A wrong one has the same form: DER and r‖s both end with s."""
         if self.now is ServiceFault.HANGS:
             await self._over.wait()
         return signature[:-1] + bytes([signature[-1] ^ 1]) if self.now is ServiceFault.LIES else signature
 
 
 class Fails(Protocol):
-    """What can be told to fail."""
+    """A key service with faults on request."""
 
     def be(self, what: str) -> None:
         """`well`, or a fault that each signature meets from now on."""

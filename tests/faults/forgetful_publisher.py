@@ -1,7 +1,7 @@
-"""An identity server that hears few of its confirms: it hangs up right after sending, and sends each event twice.
+"""An identity server that misses most confirms: it disconnects right after sending, and sends each event twice.
 
-The copy comes up to `COPY_WITHIN` seconds after the confirm that it did not hear, so that it meets its event at every
-stage: waiting, in flight, told, waiting for a retry, and while that is made.
+The copy follows up to `COPY_WITHIN` seconds after the missed confirm, so that it meets its event at every
+stage: pending, in flight, delivered, waiting for a retry, and during the retry.
 """
 
 import asyncio

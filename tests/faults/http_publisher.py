@@ -22,7 +22,7 @@ _HEADERS = {"Authorization": f"Bearer {API_TOKEN}", "Content-Type": "application
 
 
 class HttpPublisher(Publisher):
-    """An identity server. `answers` counts what it was told, by status; 0 is no answer at all."""
+    """An identity server. `answers` counts the answers by status; 0 is a missing answer."""
 
     def __init__(self, port: int, clients: Sequence[str], path: str = "/v1/events") -> None:
         super().__init__((), "", clients)

@@ -18,7 +18,7 @@ SLOW = 2  # of them may take longer: a busy machine stands still now and then
 
 
 async def others_logouts(running: WorkerProcess, times: int = OTHERS) -> float:
-    """Logouts of the other issuer, one after the other; the seconds of the slowest, but for `SLOW` of them.
+    """Log out at the other issuer, one session after the other. Return the seconds of the slowest but `SLOW`.
 
     If they waited for the first one's signatures, each would.
     """
@@ -68,7 +68,7 @@ async def suffer(made: Rig, service: KeyService, faults: Iterable[tuple[str, str
 
 
 async def _one(service: KeyService, running: WorkerProcess, fault: str, result: str, usual: float) -> None:
-    """The fault, until deliveries were put off and the other issuer's were not; and then its end."""
+    """Hold the fault until deliveries are deferred, and the other issuer's are not; then end it."""
     deferred = await running.metric("deferrals_total", iss=ISSUER, cause="signing")
     begun = await running.metric("signatures_total", signer=service.kind, result=result)
     service.mood.be(fault)
@@ -76,7 +76,7 @@ async def _one(service: KeyService, running: WorkerProcess, fault: str, result: 
     await are_unmoved(running, usual)
     await beyond(deferred, running, "deferrals_total", iss=ISSUER, cause="signing")
     service.mood.be("well")
-    if result == "wrong":  # somebody corrected it; a worker that nobody tells looks within half a minute
+    if result == "wrong":  # somebody corrected it; without a signal, a worker looks within half a minute
         running.send(signal.SIGHUP)
     signed = await running.metric("signatures_total", signer=service.kind, result="ok")
     await beyond(signed + AGAIN, running, "signatures_total", signer=service.kind, result="ok")

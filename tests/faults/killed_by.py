@@ -1,10 +1,10 @@
-"""The worker as it ships, but for one poisoned event: whoever comes to it is killed at once. And its supervisor.
+"""Run the worker with one poisoned event, which kills the process, and a supervisor that restarts it.
 
     python killed_by.py reading|telling EVENT CLIENT run -c …
 
-`reading`: the process dies as the event, or a delivery of it, is read. `telling`: as it begins to tell that client of
-it. The supervisor is the process that was started: it forks a worker, and another whenever that one was killed; any
-other end is its own end. Each worker says how often the neighbours of the poison were given back, whenever that grows.
+`reading`: the process dies when it reads the event or a delivery of it. `telling`: when it starts the attempt at that
+client. The supervisor is the started process: it forks a worker, and another whenever that worker was killed; any
+other exit is its own. Each worker logs the redelivery count of the poison's neighbours, whenever it grows.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ def say(event: str, **more: object) -> None:
 
 
 def poison(when: str, event: str, client: str) -> None:
-    """Have this process die of that event, and tell of the others."""
+    """Kill this process at that event, and log the redelivery count of the others."""
     most = -1
 
     def marked(message: Message) -> bool:

@@ -1,4 +1,4 @@
-"""A healthy client, and beside it `sick`, which goes down and recovers as the test says. What waits for it is parked.
+"""A healthy client, and beside it `sick`, which goes down and recovers on request. Its deliveries are parked.
 
 `sick` is down in one of three ways: it answers 503, hangs, or refuses connections.
 """
@@ -24,7 +24,7 @@ AT_A_TIME = 4  # attempts that `sick` takes at a time
 TIMEOUT = 2.0  # seconds of an attempt
 # The policy's bound is half of the outage and 3 s, and one timeout if the client hung; then its own pace counts, which
 # the simulator holds. The rest is for a worker that was killed or disconnected after the recovery, and for a machine so
-# busy that each of hundreds of attempts takes 0.3 s. What was forgotten comes after 17 min.
+# busy that each of hundreds of attempts takes 0.3 s. Forgotten deliveries return after 17 min.
 SECONDS = 90.0
 PATIENCE = 120.0  # seconds
 
@@ -44,7 +44,7 @@ def parks(step: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
-    """A recovery: the seconds that the client was down, how many waited then, and the seconds until all were told."""
+    """A recovery: the seconds of the outage, the parked deliveries, and the seconds until all were delivered."""
 
     down: float
     waiting: int
@@ -77,7 +77,7 @@ class Sick:
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The client's address."""
         return f"http://127.0.0.1:{self._way.port}/sick"
 
     def fall(self, down: Down) -> None:

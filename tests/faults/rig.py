@@ -59,14 +59,14 @@ class Publishes(Protocol):
     """An identity server, however it publishes."""
 
     async def publish(self, numbers: Iterable[int], *, rate: float) -> None:
-        """So many events a second; returns once every one is confirmed."""
+        """Publish so many events a second, and return when all are confirmed."""
 
 
 @contextlib.asynccontextmanager
 async def load(publisher: Publishes, rate: float, first: int = 0) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Publish events from number `first` on while the block lasts, however slow the machine.
 
-    At the end, or when what it gives is called, no more are sent, and every one is confirmed.
+    At the end, or when the yielded function is called, publishing stops, and every event is confirmed.
     """
     going = True
     numbers = itertools.takewhile(lambda _: going, itertools.count(first))
@@ -100,7 +100,7 @@ class Rig:
         if len(urls) > 1:
             self.site.config["queue"]["url"] = list(urls)
         self.expected: Mapping[ledger.Pair, str] | None = None
-        # For who looks at a failed test. The long form has too many lines for it.
+        # For failed tests. The long form has too many lines for it.
         self.site.config["log"] |= {"level": "info" if LONG else "debug", "subject": "raw"}
         self.site.write()
         self.register(clients.port)
@@ -161,7 +161,7 @@ class Rig:
         await until(buried, lambda count: count >= len(self.to_die), patience)
 
     async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
-        """What lies in the queues. Only what no worker holds is seen."""
+        """Return the messages of the queues, except those that a worker holds."""
         return await ledger.in_rabbitmq(self.urls[0], self.prefix, queues or QUEUES)
 
     async def account(self, *, cause: str = "redelivered") -> Account:
@@ -169,7 +169,7 @@ class Rig:
         return self.cast(await self.found(), cause=cause)
 
     def cast(self, found: Sequence[Found], *, cause: str = "") -> Account:
-        """The account of what was found in the queues."""
+        """Return the account of the messages found in the queues."""
         publisher = self.publisher
         return ledger.account(
             publisher.confirmed, self.clients, found, to_die=self.to_die, resent=publisher.resent, cause=cause

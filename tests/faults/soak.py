@@ -4,7 +4,7 @@
 
 Two workers on a private RabbitMQ under a steady load; Ctrl-C ends it early, with its account. Four scripts side by
 side make faults by a seed: of workers, broker, a client and the registry. Each goes through its faults in an order
-drawn anew each round, with a pause before each. So every kind gets its share, and faults of different scripts overlap.
+drawn anew each round, with a pause before each. So faults of every kind occur, and those of different scripts overlap.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from tests.system.worker_process import WorkerProcess, worker
 from tools.soak_section import write_section
 
 FIRST_OF_BULK = 10_000_000
-NEXT = 300.0  # seconds for the next delivery: a delay queue whose target was away goes on after 178 s
+NEXT = 300.0  # seconds for the next delivery: a delay queue whose target was missing goes on after 178 s
 READY, DRAINED = 120.0, 60.0  # seconds
 LASTS = (2, 10)  # seconds
 SAMPLES = 150
@@ -93,7 +93,7 @@ class Soak:
                 asyncio.get_running_loop().call_later(self._plan.seconds, self.over.set)
                 await self._under_load()
                 taken = dt.datetime.now(dt.UTC) - began
-                with suppress(AssertionError):  # the account tells what is missing
+                with suppress(AssertionError):  # the account lists missing deliveries
                     await self._rig.until_settled(NEXT)
                 for running in (self._long, self._other):
                     await self._end(running, signal.SIGTERM)
@@ -112,8 +112,8 @@ class Soak:
         )
 
     def _install(self) -> None:
-        """Default settings but for what one machine needs. Every event is also for the client that falls sick."""
-        made, others = self._rig, answers(12)  # one that always fails a third is rightly held back
+        """Use default settings but those that one machine needs. Every event is also for the client that falls sick."""
+        made, others = self._rig, answers(12)  # a client that fails a third of all is rightly slowed down
 
         async def judge(hit: Hit) -> int:
             # It came just now, so it is the last; kept whole, those of half an hour would take a gigabyte.
@@ -172,7 +172,7 @@ class Soak:
                 self._made[what] += 1
 
     async def _make(self, what: str, seconds: float) -> None:
-        """Make one, and mend it after so long, or once the soak is over."""
+        """Make one fault, and end it after so many seconds, or at the end of the soak."""
         if what in (KILLED, DRAINED_AGAIN):
             await self._end(self._other, signal.SIGKILL if what == KILLED else signal.SIGTERM)
             await self._start_other()
@@ -215,7 +215,7 @@ class Soak:
                 return
 
     async def _start_other(self) -> None:
-        """It may start while the broker is away."""
+        """Start the worker, also while the broker is down."""
         self._other = await self._life.enter_async_context(worker(self._rig.site, ready=False, keep=_is_kept))
         await self._other.until_ready(patience=READY)
 

@@ -51,7 +51,7 @@ def course(what: str, values: Sequence[float]) -> Course:
 
 
 def look(pid: int, ports: Collection[int]) -> dict[str, float]:
-    """One sample, from /proc: `memory` in MiB; `connections` to clients at these ports are no `descriptors`."""
+    """Take one sample from /proc: `memory` in MiB; `connections` to clients at these ports are not in `descriptors`."""
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     sockets = {f"socket:[{row[9]}]" for row in rows if int(row[2].rpartition(":")[2], 16) in ports}
     opened = [_target(path) for path in Path(f"/proc/{pid}/fd").iterdir()]

@@ -71,7 +71,7 @@ async def test_killed_and_restarted(
 @pytest.mark.fault("broker", "frozen by SIGSTOP for 30 s, then continued")
 @pytest.mark.timeout(600)
 async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell) -> None:
-    """Its sockets stay open and silent. It may handle what was sent later, or never."""
+    """Its sockets stay open and silent. Messages sent meanwhile may be handled later, or never."""
     # A connection silent for three heartbeats is given up: in 7 s in the short form, and after 33 s in the long one, so
     # that it lives through.
     seconds = form(10, 30)

@@ -14,12 +14,12 @@ from tests.system.worker_process import worker
 from tests.tokens.encryption_keys import opened, public
 
 READER = "healthy"
-SLOW = 400.0  # seconds for the last delivery: one that was put off again and again comes back after 256 s at most
+SLOW = 400.0  # seconds for the last delivery: after several deferrals it returns after 256 s at most
 KEYS = "keys of a client"
 
 
 class Reader(LoopbackServer):
-    """The client: publishes its key and decrypts its tokens. Until `mend` its `jwks_uri` hangs or answers 503."""
+    """The client: publishes its key and decrypts its tokens. Until `mend`, its `jwks_uri` hangs or answers 503."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(self._publish)

@@ -73,7 +73,7 @@ async def leader_of(cluster: RabbitmqCluster, prefix: str) -> RabbitmqNode:
 @contextlib.asynccontextmanager
 async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
     """Run a worker, and publish while the block lasts. At the end, every delivery is settled and the worker stops."""
-    made.clients.judge = answers(30)  # a client that fails more has its line put off by the minute
+    made.clients.judge = answers(30)  # a client that fails more often has its deliveries deferred by minutes
     async with worker(made.site) as running, rig_load(made.publisher, RATE) as end:
         await more(made, 200)
         yield running
@@ -105,7 +105,7 @@ def urls(first: RabbitmqNode, members: list[RabbitmqNode]) -> list[str]:
 async def test_leader_killed_that_was_the_host(
     tmp_path: Path, cluster: RabbitmqCluster, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """Worker and publisher go on at another host, with another leader, while the dead node is away."""
+    """Worker and publisher go on at another host, with another leader, while the dead node is down."""
     times = form(1, 10)
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made):
@@ -160,7 +160,7 @@ async def killed_and_restarted(
         await asyncio.sleep(1)
         return len(made.publisher.confirmed) == before
 
-    await until(still, bool, PATIENCE)  # what was under way is confirmed, or will not be
+    await until(still, bool, PATIENCE)  # publishes in flight are confirmed, or fail
     confirmed = len(made.publisher.confirmed)
     await asyncio.sleep(seconds)
     assert len(made.publisher.confirmed) == confirmed

@@ -31,7 +31,7 @@ async def too_slow(hit: Hit) -> int:
 
 
 async def until_each_answers(url: str, prefix: str) -> None:
-    """Ask each queue for a message. One without a leader does not even say that it is empty."""
+    """Request a message from each queue. Without a leader a queue does not even report that it is empty."""
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         for spec in topology_of(rabbit_options(url, prefix)).queues:

@@ -1,6 +1,6 @@
 """A publisher that may write to the two exchanges and nothing else forges messages of notifier's own.
 
-Each forgery is copied from a real message of the queues, and says that a user of another issuer is to be signed out, in
+Each forgery is copied from a real message of the queues, and names a user of another issuer for logout, in
 the name of a publisher that may speak for it. It expires unread, so that the broker moves it by the default exchange.
 """
 
@@ -114,7 +114,7 @@ async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
 @pytest.mark.fault("publisher", "forges deliveries, parts of events and dead letters of ours, which expire unread")
 @pytest.mark.timeout(600)
 async def test_no_forgery_is_taken_for_ours(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
-    """No client hears of a forgery, a replay sends none, and everything else is delivered."""
+    """No client receives a forgery, a replay sends none, and everything else is delivered."""
     async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config["issuers"][OTHER]["publishers"] = ["guest"]
         made.site.config["registry"]["grace"] = "1h"

@@ -1,4 +1,4 @@
-"""Moving to another broker by shovels, as docs/kubernetes.md says: all that waits on the old one arrives once.
+"""Move to another broker by shovels, as in docs/kubernetes.md: all messages of the old broker arrive once.
 
 Two virtual hosts of one node are the two brokers.
 """

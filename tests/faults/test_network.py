@@ -45,7 +45,7 @@ class Behind:
 
         await until(left, lambda more: more <= 0, PATIENCE)
 
-        async def connections() -> int:  # a look at the broker's policies has one of its own, and ends
+        async def connections() -> int:  # reading the broker's policies takes another connection, which ends
             return self.proxy.connections
 
         await until(connections, lambda count: count == LINKS, PATIENCE)
@@ -100,7 +100,7 @@ STALLED = "network to the broker, stalled past the heartbeat"
 )
 @pytest.mark.timeout(400)
 async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], tell: Tell, ways: list[Way]) -> None:
-    """Whoever hears nothing gives the connection up. Later everything that was held back arrives."""
+    """The silent connection is closed after the heartbeats. Later all delayed data arrives."""
     times = form(1, 4)
     publishing = given.publish(form(240, 4000), rate=40)
     for count in range(times):
@@ -117,7 +117,7 @@ async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], tell: 
 
 
 async def lost(running: WorkerProcess, times: int) -> None:
-    """Wait until the worker has said so often that it lost a connection."""
+    """Wait until the worker has logged so many lost connections."""
 
     async def said() -> int:
         return len(running.said("queue_connection_lost"))

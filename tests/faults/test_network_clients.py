@@ -18,7 +18,7 @@ from tests.system.worker_process import worker
 
 IN_THE_ANSWER = 120  # bytes; with its headers an answer has 150
 IN_THE_REQUEST = 700  # bytes; with its headers a request has 850
-SLOW = 400.0  # seconds for the last delivery: where many wait for a client that failed, some are put off by 256 s
+SLOW = 400.0  # seconds for the last delivery: with many pending, some are deferred by 256 s
 NETWORK = "network to the clients"
 
 

@@ -1,6 +1,6 @@
 """Faults while deliveries wait in buckets for a client that is down, and while they are delivered after its recovery.
 
-Nothing is lost, and what waits is delivered within seconds of the recovery.
+Nothing is lost, and parked deliveries follow within seconds of the recovery.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ async def killed_now_and_then(
 
 
 async def until_told_more(made: Rig, count: int) -> None:
-    """Wait until `sick` has been told so often more."""
+    """Wait until `sick` has received so many more requests."""
     before = len(made.clients.at("sick"))
     await made.clients.until(lambda: len(made.clients.at("sick")) >= before + count, BACK)
 
@@ -131,7 +131,7 @@ async def test_broker_killed(
 )
 @pytest.mark.timeout(900)
 async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> None:
-    """No other worker knows the client. The next one finds what is parked by a traveller, or by its first look."""
+    """Other workers do not know the client. The next one finds parked deliveries by a probe, or by its first pass."""
     times = form(1, 5)
     async with sick_in(made) as sick:
         for nth in range(times):

@@ -32,7 +32,7 @@ def killed_by(when: str, client: str) -> list[str]:
 
 
 def given_up(letters: Sequence[AbstractIncomingMessage]) -> bool:
-    """True if a message was given up: by a worker, which says why, or by the broker, which does not."""
+    """Return True if a message was given up: by a worker, with a reason, or by the broker, without."""
     return any(letter.headers.get("reason", "delivery_limit") == "delivery_limit" for letter in letters)
 
 
@@ -45,7 +45,7 @@ async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Coun
         return sum(count for queue, count in found.items() if queue != "dead") == left
 
     def long_enough(found: Mapping[str, int]) -> bool:
-        """One that is stopped at once tells nobody: each life is a little longer than the one before."""
+        """A worker that is stopped at once delivers nothing: each life is a little longer than the one before."""
         nonlocal looks
         looks += settled(found)
         return looks > 5 * tally["stops"]

@@ -1,4 +1,4 @@
-"""Publishers miss their confirms and send again: one worker tells no client twice, two workers do no harm."""
+"""Publishers miss confirms and send again: one worker notifies no client twice, two workers do no harm."""
 
 import random
 

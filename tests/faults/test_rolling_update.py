@@ -18,7 +18,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 MOST = 20_000  # events; the flow ends with the update
-RATE = 60  # a second: what `flaky`, one attempt at a time, can bear on a loaded machine too
+RATE = 60  # a second: `flaky` keeps up with it, one attempt at a time, on a loaded machine too
 ANSWER = 0.1  # seconds that `healthy` takes, so that at any moment something is in flight
 AGAIN = "told again by the update"
 

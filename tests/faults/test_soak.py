@@ -14,7 +14,7 @@ from tests.support.rabbitmq_node import RabbitmqNode
 async def test_nothing_is_lost_or_wrong(
     tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[float], tell: Tell
 ) -> None:
-    """Every script makes faults for a few seconds. Only a longer run can say whether memory is flat."""
+    """Every script makes faults for a few seconds. Only a longer run shows whether memory is flat."""
     plan = Plan(seconds=form(8, 60), pace=form(0.1, 0.3), seed=38)
     figures = await Soak(plan, own_node).run(tmp_path, new_queues)
     print(figures)  # noqa: T201  what `pytest -s` and a failed run show

@@ -19,7 +19,7 @@ from tests.system.worker_process import worker
 async def test_an_exchange_that_is_missing_or_not_ours_to_read(
     tmp_path: Path, own_node: RabbitmqNode, queues: str
 ) -> None:
-    """The worker is ready, and says what to do. Once that is done it is bound without a restart."""
+    """The worker is ready and logs the remedy. Once that is done, the exchange is bound without a restart."""
     exchange = f"{queues}.theirs"
 
     async def ctl(*words: str) -> None:

@@ -20,7 +20,7 @@ USABLE = "queue_file_usable"
 
 
 async def until_problem(running: WorkerProcess, text: str | None) -> None:
-    """Wait until `/readyz` tells this problem; None: none."""
+    """Wait until `/readyz` reports this problem; None: no problem."""
 
     def good(answer: tuple[int, str]) -> bool:
         return '"problem": null' in answer[1] if text is None else text in answer[1]
@@ -31,7 +31,7 @@ async def until_problem(running: WorkerProcess, text: str | None) -> None:
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
 @pytest.mark.timeout(900)
 async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """While the disk is full, publishers get 503, and probe and log say why. Then all goes on by itself."""
+    """While the disk is full, publishers get 503, and probe and log report why. Then the worker recovers by itself."""
     times = form(1, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
@@ -53,7 +53,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
 @pytest.mark.timeout(900)
 async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """Publishers get 503, and probe and log say why. Once the lock is gone, all goes on by itself."""
+    """Publishers get 503, and probe and log report why. Once the lock is released, the worker recovers by itself."""
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):

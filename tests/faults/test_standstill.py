@@ -1,4 +1,4 @@
-"""A worker that stood still blames no client for it: none is taken for one that is down."""
+"""A worker that was frozen does not charge clients for it: no circuit opens."""
 
 import asyncio
 import signal
@@ -9,13 +9,13 @@ from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig, answers
 from tests.system.worker_process import worker
 
-ANSWER = 0.1  # seconds: so that at any moment some are under way, and six seconds of events are no flood
+ANSWER = 0.1  # seconds: so that some attempts are always in flight, and six seconds of events are few
 
 
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
 @pytest.mark.timeout(600)
 async def test_no_client_is_blamed(made: Rig, form: Form[int], tell: Tell) -> None:
-    """Answers lay unread or deadlines passed meanwhile, which is no fault of the clients."""
+    """Answers were unread or deadlines passed meanwhile, and the clients are not charged for it."""
     times = form(1, 5)
     made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly rest
     async with worker(made.site) as running:

@@ -1,4 +1,4 @@
-"""The table of docs/evidence/faults.md has the faults of these tests, and says that nothing was lost."""
+"""The table of docs/evidence/faults.md has the faults of these tests, and no lost delivery."""
 
 from tools.faults_table import DOCUMENT, catalogue, written
 
@@ -9,7 +9,7 @@ def test_every_fault_has_its_row_and_no_row_is_left_of_another() -> None:
 
 
 def test_nothing_was_lost() -> None:
-    """The last column counts what was lost."""
+    """The last column counts lost deliveries."""
     rows = written(DOCUMENT.read_text())
     assert rows
     assert [row for row in rows if row[-1] != "0"] == []

@@ -1,4 +1,4 @@
-"""Workers die or freeze: the next one takes what they held, and nothing is lost."""
+"""Workers die or freeze: the next one takes their messages, and nothing is lost."""
 
 import asyncio
 import random

@@ -58,7 +58,7 @@ class Watch(threading.Thread):
                 self.largest = max(self.largest, resident(self._pid))
 
     def check(self, late: Sequence[float]) -> None:
-        """It may have grown so far, and nobody may have waited for longer: of the answers, but for one in ten.
+        """Fail if memory has grown beyond the bound, or if an answer was late, except the slowest tenth.
 
         The machine is not ours alone; a worker that is held is late with nearly all of them.
         """
@@ -89,7 +89,7 @@ async def watched(running: WorkerProcess) -> AsyncIterator[Watch]:
 
 
 async def one_behind(made: Rig, number: int) -> float:
-    """Seconds until the healthy client hears of an event that is published now."""
+    """Return the seconds until the healthy client receives an event that is published now."""
     begun = time.monotonic()
     publishing = asyncio.create_task(made.publisher.publish([number], rate=100))
     await made.clients.until(lambda: ("/healthy", str(number)) in made.clients.accepted, PATIENCE)
@@ -105,7 +105,7 @@ async def test_the_worst_events_in_a_row(made: Rig, form: Form[int], tell: Tell)
     """A logout behind a hundred of them comes at once. Each becomes one dead letter, no larger than the event."""
     count = form(AT_ONCE, 10 * AT_ONCE)
     bodies = list(worst(count))
-    made.site.config["registry"]["grace"] = "6s"  # so that those of no issuer are put off, and again
+    made.site.config["registry"]["grace"] = "6s"  # so that events of an unknown issuer are deferred twice
     made.site.write()
     async with worker(made.site) as running, broker(made.urls[0], made.prefix) as rabbit:
         async with watched(running) as watch:

@@ -1,4 +1,4 @@
-"""The worst events of 128 KiB that a publisher may send: costly to read, to bury or to put off."""
+"""The worst events of 128 KiB that a publisher may send: costly to read, to dead-letter or to defer."""
 
 import base64
 import itertools

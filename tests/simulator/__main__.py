@@ -35,7 +35,7 @@ def curve() -> list[dict[str, float | str]]:
                 {
                     "kind": kind,
                     "outage": length,
-                    "begins": round(max(run.begun for run in runs), 1),
+                    "begins": round(max(run.start for run in runs), 1),
                     "last": round(max(run.lag for run in runs), 1),
                 }
             )
@@ -46,7 +46,7 @@ def main() -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("names", nargs="*", default=[""], help="beginnings of cases' names")
-    parser.add_argument("--short", action="store_true", help="only those that run with the tests")
+    parser.add_argument("--short", action="store_true", help="only cases that run with the tests")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="write the curve of outage against lag")
     options = parser.parse_args()
     if options.curve is not None:
@@ -62,7 +62,7 @@ def main() -> int:
         found = case.measure()
         short_of += not found.ok
         verdict = "ok" if found.ok else "SHORT"
-        row = (case.name, case.goal, found.said, verdict, f"{time.process_time() - began:.1f}")
+        row = (case.name, case.goal, found.text, verdict, f"{time.process_time() - began:.1f}")
         sys.stdout.write(f"| {' | '.join(row)} |\n")
         sys.stdout.flush()
     sys.stdout.write(f"\n{len(chosen)} cases, {short_of} fall short\n")

@@ -1,7 +1,7 @@
 """A broker in memory and in virtual time: lanes with a prefetch, delay queues, and buckets that clients share.
 
-It delays as RabbitMQ does, by the real passes. What the core of a worker spends on a message is spent here. What was
-written is durable even if its worker is killed before the confirm, and what a worker held unacked is given back.
+It delays as RabbitMQ does, by the real passes. The CPU time of a worker for a message is spent here. A written
+message is durable even if its worker is killed before the confirm, and unacked messages are redelivered.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from notifier.queues.rabbitmq.delays import to_first_pass
 from tests.simulator.virtual_time import VirtualLoop
 
 BUCKETS = 64
-CONFIRM = 5e-3  # seconds until the broker has confirmed what was written
+CONFIRM = 5e-3  # seconds until the broker confirms a publish
 HAND_OUT = 1e-3  # seconds from a queue to a worker
 
 
@@ -52,7 +52,7 @@ class Tag:
 
 @dataclass(slots=True, eq=False)
 class Consumer:
-    """A worker's side of the broker, as it is connected: `inbox` takes what comes. Satisfies what a worker wants.
+    """A worker's connection to the broker: `inbox` receives messages. Satisfies the worker's ports.
 
     Once `cut` off it reaches nobody: what its worker does from then on has no effect.
     """

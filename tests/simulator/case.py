@@ -1,4 +1,4 @@
-"""A goal as a case with a name: what is measured, what must hold, and what is said of it."""
+"""A goal as a named case: the measurement, the condition, and the text of the result."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class Finding:
     """What a case came to."""
 
-    said: str
+    text: str
     ok: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One case: `measure` returns its figures. A `short` one is part of every run of the tests."""
+    """One case: `measure` returns its figures. A `short` one runs with the tests."""
 
     name: str
     goal: str

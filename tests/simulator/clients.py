@@ -1,6 +1,6 @@
 """How simulated clients behave: well, down, half well, overloaded.
 
-A behaviour is a function (moment, chance) → (seconds until the attempt ends, what comes over the wire). Some have a
+A behaviour is a function (moment, chance) → (seconds until the attempt ends, result of the request). Some have a
 memory, so each run makes its own.
 """
 

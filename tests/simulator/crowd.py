@@ -35,7 +35,7 @@ class Felt:
     """The healthy clients' figures: deliveries as (born, sent), the deferred ones, and the core's busy share."""
 
     sent: list[tuple[float, float]]
-    put_off: int
+    deferred: int
     busy: float
 
 
@@ -47,10 +47,10 @@ class Isolation:
     first: float  # of the first second
     seconds: float  # p99 with the fault
     done: float
-    put_off: int
+    deferred: int
     busy: float
     rate: float = 1.0
-    half: float = 1.0  # what was sent within half a second
+    half: float = 1.0  # requests within half a second
 
 
 def isolation(how: Crowd) -> Isolation:
@@ -61,14 +61,16 @@ def isolation(how: Crowd) -> Isolation:
         return Isolation(
             p99=math.nan, seconds=math.nan,
             half=_by(felt, 0.5) / _by(usual, 0.5), first=_by(felt, 1.0) / _by(usual, 1.0),
-            rate=_end(usual) / _end(felt), done=len(felt.sent) / len(usual.sent), put_off=felt.put_off, busy=felt.busy,
+            rate=_end(usual) / _end(felt), done=len(felt.sent) / len(usual.sent), deferred=felt.deferred,
+            busy=felt.busy,
         )  # fmt: skip
     whole, first = how.since, how.since + 1.0
     p99 = [quantile((sent - born for born, sent in one.sent if born >= whole), 0.99) for one in (usual, felt)]
     early = [quantile((sent - born for born, sent in one.sent if whole <= born < first), 0.99) for one in (usual, felt)]
     return Isolation(
         p99=p99[1] / p99[0], first=early[1] / early[0], seconds=p99[1], done=len(felt.sent) / len(usual.sent),
-        put_off=felt.put_off, busy=felt.busy,
+        deferred=felt.deferred,
+            busy=felt.busy,
     )  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def _usual(how: Crowd) -> tuple[Tally, float]:
 
 
 def _run(how: Crowd) -> tuple[Tally, float]:
-    """What was seen, and for how long the core was busy."""
+    """The figures, and the seconds for which the core was busy."""
     everyone = names(how.clients)
     behaviours = dict.fromkeys(everyone[: how.ill], how.behaviour)
     with World(map(client, everyone), behaviours, workers=how.workers, core=how.core) as world:
@@ -101,9 +103,11 @@ def _run(how: Crowd) -> tuple[Tally, float]:
 
 
 def _felt(how: Crowd, tally: Tally, busy: float) -> Felt:
-    """What the clients that are healthy in this crowd saw, in its time."""
+    """Return the figures of the healthy clients of this crowd."""
     healthy = names(how.clients)[how.ill :]
-    until = how.seconds - LAST  # what was published at the end may be on its way, with or without the fault
-    told = [one for name in healthy for one in tally.told[name] if one.born <= until and one.answered <= how.seconds]
-    sent = [(one.born, one.sent) for one in told]
-    return Felt(sent=sent, put_off=sum(tally.put_off[name] for name in healthy), busy=busy / how.seconds)
+    until = how.seconds - LAST  # the last events may be in flight, with or without the fault
+    delivered = [
+        one for name in healthy for one in tally.delivered[name] if one.born <= until and one.answered <= how.seconds
+    ]
+    sent = [(one.born, one.sent) for one in delivered]
+    return Felt(sent=sent, deferred=sum(tally.deferred[name] for name in healthy), busy=busy / how.seconds)

@@ -16,19 +16,19 @@ def _p99(name: str, how: Crowd, most: float = 1.10, *, short: bool = False) -> C
 
     def measure() -> Finding:
         it = isolation(how)
-        said = f"p99 × {it.p99:.2f} ({it.seconds * 1e3:.1f} ms), first s × {it.first:.2f}, put off {it.put_off}"
-        return Finding(said, it.p99 <= most and it.first <= most and it.done > 0.999)
+        text = f"p99 × {it.p99:.2f} ({it.seconds * 1e3:.1f} ms), first s × {it.first:.2f}, deferred {it.deferred}"
+        return Finding(text, it.p99 <= most and it.first <= most and it.done > 0.999)
 
     return Case(name=f"isolation-{name}", goal=f"p99 × ≤ {most:g}, first s too", measure=measure, short=short)
 
 
 def _drain(name: str, how: Crowd, *, short: bool = False) -> Case:
-    """What waits for healthy clients at a start comes as fast."""
+    """The pending deliveries of healthy clients follow a start as fast."""
 
     def measure() -> Finding:
         it = isolation(how)
-        said = f"rate {it.rate:.2f}, first ½ s {it.half:.2f}, first s {it.first:.2f}"
-        return Finding(said, min(it.rate, it.half, it.first) >= 0.95 and it.done == 1)
+        text = f"rate {it.rate:.2f}, first ½ s {it.half:.2f}, first s {it.first:.2f}"
+        return Finding(text, min(it.rate, it.half, it.first) >= 0.95 and it.done == 1)
 
     return Case(name=f"drain-{name}", goal="rate ≥ 0.95, first s too", measure=measure, short=short)
 
@@ -71,8 +71,8 @@ def crowds() -> Iterator[Case]:
 
 
 def _half_fails(half: Behaviour) -> Finding:
-    """Each of their deliveries takes two attempts, which is work of the loop. No healthy delivery is put off for it."""
+    """Each of their deliveries takes two attempts, which use the loop. No healthy delivery is deferred for it."""
     it = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25))
     quiet = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25, load=0.25))
-    said = f"put off {it.put_off}; loop {it.busy:.2f}, p99 × {it.p99:.2f}; half the load: × {quiet.p99:.2f}"
-    return Finding(said, it.put_off == 0 and it.done > 0.999)
+    text = f"deferred {it.deferred}; loop {it.busy:.2f}, p99 × {it.p99:.2f}; half the load: × {quiet.p99:.2f}"
+    return Finding(text, it.deferred == 0 and it.done > 0.999)

@@ -1,7 +1,7 @@
 """An ideal sender: a failed delivery waits for its own backoff, and any other for a slot of its client, nothing else.
 
-It is the measure for a client that half works, and knows no other client. It is no model for an outage, in which it
-goes on charging each delivery.
+It is the measure for a client that works half the time, and has no other clients. It does not model an outage, in which
+it goes on charging each delivery.
 """
 
 import heapq
@@ -17,7 +17,7 @@ from tests.simulator.world import RepairReport
 def send(client: Client, behaviour: Behaviour, births: list[float], until: float, seed: int = 1) -> list[RepairReport]:
     """Return the deliveries that the client accepted until then, of those published at these moments."""
     chance = random.Random(seed)
-    told: list[RepairReport] = []
+    delivered: list[RepairReport] = []
     coming = [(born, number, 0, born) for number, born in enumerate(births)]  # (due, number, tries, born)
     heapq.heapify(coming)
     slots = [0.0] * client.max_concurrent  # when each is free
@@ -35,8 +35,8 @@ def send(client: Client, behaviour: Behaviour, births: list[float], until: float
         seconds = min(seconds, client.timeout)
         heapq.heapreplace(slots, free + seconds)
         if wire is OK and seconds < client.timeout:
-            told.append(RepairReport(born, free, free + seconds))
+            delivered.append(RepairReport(born, free, free + seconds))
         else:
             wait = compute_backoff(client.retry, tries + 1, chance.random)
             heapq.heappush(coming, (free + seconds + wait, number, tries + 1, born))
-    return [one for one in told if one.answered <= until]
+    return [one for one in delivered if one.answered <= until]

@@ -62,13 +62,13 @@ class Recovery:
     """The result of an outage: seconds after the recovery, and for events published after it."""
 
     noticed: float  # the first success
-    begun: float  # the longest gap without a delivery, while any waited
+    start: float  # the longest gap without a delivery, while any waited
     lag: float  # until all that had waited was delivered
     fresh: float  # the latest of those published after the first success
     later: float  # the latest of those published 5 s after the recovery
     probes: int
     most_a_second: int
-    failed: int  # attempts in vain at one delivery
+    failed: int  # failed attempts at one delivery
     charged: int  # of these, to its own backoff
     left: int
 
@@ -93,23 +93,25 @@ def outage(how: Outage) -> Recovery:
             world.stream(how.after, end + how.watched, lambda _: ["x"], seed=11)
         world.run(end + how.watched)
         tally = world.run_until_done(end + 400)
-    return _recovery(how, end, tally.told["x"], tally.attempts["x"], tally.failed["x"], tally.charged["x"], tally.left)
+    return _recovery(
+        how, end, tally.delivered["x"], tally.attempts["x"], tally.failed["x"], tally.charged["x"], tally.left
+    )
 
 
 def _recovery(
-    how: Outage, end: float, told: list[RepairReport], attempts: list[float], failed: int, charged: int, left: int
+    how: Outage, end: float, delivered: list[RepairReport], attempts: list[float], failed: int, charged: int, left: int
 ) -> Recovery:
-    answered = sorted(one.answered for one in told if one.answered >= end)
+    answered = sorted(one.answered for one in delivered if one.answered >= end)
     noticed = answered[0] if answered else math.inf
-    waited = sorted(one.answered for one in told if one.born < end <= one.answered)
+    waited = sorted(one.answered for one in delivered if one.born < end <= one.answered)
     rested = BEGIN + 2 * how.timeout + 1  # by then it rests, whatever its credit was
     probes = [began for began in attempts if rested < began < end]
     return Recovery(
         noticed=noticed - end,
-        begun=(waited[0] - end) if waited else 0.0,
+        start=(waited[0] - end) if waited else 0.0,
         lag=math.inf if left else (waited[-1] - end if waited else 0.0),
-        fresh=max((one.answered - one.born for one in told if one.born >= noticed + 0.1), default=0.0),
-        later=max((one.answered - one.born for one in told if one.born >= end + 5), default=0.0),
+        fresh=max((one.answered - one.born for one in delivered if one.born >= noticed + 0.1), default=0.0),
+        later=max((one.answered - one.born for one in delivered if one.born >= end + 5), default=0.0),
         probes=len(probes),
         most_a_second=max(Counter(int(began) for began in probes).values(), default=0),
         failed=failed,
@@ -121,7 +123,7 @@ def _recovery(
 def restart(workers: int, seed: int) -> tuple[float, float]:
     """A client accepts 8 of 20 a second for 30 s, is down for 45 s, and then accepts all.
 
-    Returns the seconds until the first and until the last of what waited was delivered.
+    Returns the seconds until the first and until the last pending delivery arrived.
     """
     small, begin, end = LimitedRate(8, UNAVAILABLE), 30.0, 75.0
     with World(
@@ -132,7 +134,7 @@ def restart(workers: int, seed: int) -> tuple[float, float]:
         world.stream(20.0, end, lambda _: ["x"])
         world.run(end)
         tally = world.run_until_done(end + 400)
-    answered = [one.answered - end for one in tally.told["x"] if one.answered >= end]
+    answered = [one.answered - end for one in tally.delivered["x"] if one.answered >= end]
     return min(answered), math.inf if tally.left else max(answered)
 
 

@@ -1,4 +1,4 @@
-"""The goals of recovery, politeness and cost: a client that is down, and what waits for it."""
+"""The goals of recovery, politeness and cost: a client that is down, and its pending deliveries."""
 
 import math
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from tests.simulator.outage import Outage, outage, restart, wait
 NEW = 1.5  # seconds: the latest of those published after the first success
 SOON_AFTER = 1.0  # of those published from 5 s after the recovery
 HUNG = 11.0  # of both, if the client hung: an attempt takes 5 s to fail
-BACKOFF = 2.0  # of one that failed before its client was taken for down: it waits for itself
-RESTARTED = 5.0  # of 1,300 that waited for a client that was overloaded, and bears all after a restart
+BACKOFF = 2.0  # of a failure before the circuit opened: its own backoff counts
+RESTARTED = 5.0  # of 1,300 pending deliveries of an overloaded client, which accepts all after a restart
 BACKLOG = 64  # a second: half of the pace of a client that answers after 0.25 s
 
 
@@ -22,14 +22,14 @@ def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool =
 
     def measure() -> Finding:
         it = outage(how)
-        said = f"begins {seconds(it.begun)}, last {seconds(it.lag)}, new {seconds(it.fresh)}, later {seconds(it.later)}"
+        text = f"begins {seconds(it.start)}, last {seconds(it.lag)}, new {seconds(it.fresh)}, later {seconds(it.later)}"
         drained = how.count / BACKLOG
         new = it.fresh <= NEW and it.later <= SOON_AFTER
         if how.bad is hangs:
             new = max(it.fresh, it.later) <= HUNG
         if how.slowly:
-            return Finding(said, it.begun <= allowed and it.lag < math.inf)
-        return Finding(said, it.begun <= allowed and it.lag <= allowed + backoff + drained and new)
+            return Finding(text, it.start <= allowed and it.lag < math.inf)
+        return Finding(text, it.start <= allowed and it.lag <= allowed + backoff + drained and new)
 
     return Case(name=f"recovery-{name}", goal=f"begins ≤ {allowed:g} s, new ≤ 1 s", measure=measure, short=short)
 
@@ -92,8 +92,8 @@ def _polite(name: str, how: Outage, most: int, *, short: bool = False) -> Case:
 
     def measure() -> Finding:
         it = outage(how)
-        said = f"{it.probes} probes, ≤ {it.most_a_second} a second; {it.failed} attempts at one, charged {it.charged}"
-        return Finding(said, it.most_a_second <= how.workers and it.failed <= most and it.charged == 0)
+        text = f"{it.probes} probes, ≤ {it.most_a_second} a second; {it.failed} attempts at one, charged {it.charged}"
+        return Finding(text, it.most_a_second <= how.workers and it.failed <= most and it.charged == 0)
 
     return Case(
         name=f"polite-{name}",
@@ -124,11 +124,11 @@ def _cost(
 
     def measure() -> Finding:
         it = wait(clients, each, behaviour, until=until)
-        said = (
+        text = (
             f"{it.busiest:.3f} of a core (arrival {it.arrival:.3f}), {it.passes:.2f} passes, {it.attempts:.0f} attempts"
         )
         scale = clients * each / 100_000
-        return Finding(said, it.busiest <= 0.2 * scale and it.passes <= 3 + until / 1024)
+        return Finding(text, it.busiest <= 0.2 * scale and it.passes <= 3 + until / 1024)
 
     return Case(
         name=f"cost-{name}", goal="≤ 0.1 of a core for 100,000, 0.2 if a TTL returns them", measure=measure, short=short

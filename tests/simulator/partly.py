@@ -65,25 +65,25 @@ def served(how: Partly) -> EffectiveClients:
         attempts = len(tally.attempts["x"])
         tally = world.run(how.seconds + how.after)
         rests = sum(isinstance(change, ClientFailing) and change.client_id == "x" for change in tally.changes)
-        return _served(tally.told["x"], tally.published["x"], attempts, how.seconds, rests)
+        return _served(tally.delivered["x"], tally.published["x"], attempts, how.seconds, rests)
 
 
 def ideally(how: Partly) -> EffectiveClients:
     """Have an ideal sender serve it."""
     known = client("x", max_concurrent=how.max_concurrent, timeout=how.timeout, retry=how.retry)
     births = [0.0] * how.backlog + [(number + 1) / how.rate for number in range(int(how.rate * how.seconds) - 1)]
-    told = ideal.send(known, how.behaviour(), births, how.seconds + how.after, how.seed)
-    return _served(told, len(births), 0, how.seconds, 0)
+    delivered = ideal.send(known, how.behaviour(), births, how.seconds + how.after, how.seed)
+    return _served(delivered, len(births), 0, how.seconds, 0)
 
 
-def _served(told: list[RepairReport], count: int, attempts: int, seconds: float, rests: int) -> EffectiveClients:
-    in_time = [one for one in told if one.answered <= seconds]
-    waits = [one.answered - one.born for one in told] + [math.inf] * (count - len(told))
+def _served(delivered: list[RepairReport], count: int, attempts: int, seconds: float, rests: int) -> EffectiveClients:
+    in_time = [one for one in delivered if one.answered <= seconds]
+    waits = [one.answered - one.born for one in delivered] + [math.inf] * (count - len(delivered))
     return EffectiveClients(
         done=len(in_time),
         settled=sum(one.answered >= SETTLED for one in in_time),
         p95=quantile(waits, 0.95),
-        last=max(one.answered for one in told) - seconds if len(told) == count else math.inf,
+        last=max(one.answered for one in delivered) - seconds if len(delivered) == count else math.inf,
         tries=attempts / max(1, len(in_time)),
         rests=rests,
     )

@@ -22,7 +22,7 @@ from tests.simulator.clients import (
 )
 from tests.simulator.partly import SETTLED, Partly, ideally, served
 
-THREADS = 0.7  # of the pace of a client with four threads: what comes while all are busy is refused, however even
+THREADS = 0.7  # of the pace of a client with four threads: requests are refused while all are busy, however even
 
 
 def _partial(
@@ -34,8 +34,8 @@ def _partial(
         each = [(served(one), ideally(one)) for one in (replace(how, seed=seed) for seed in range(1, seeds + 1))]
         pace = (min if each_seed else mean)(it.done / best.done for it, best in each)
         p95, p95_best = (median(one[which].p95 for one in each) for which in (0, 1))
-        said = f"pace {pace:.2f}, p95 {seconds(p95)} (ideal {seconds(p95_best)})"
-        return Finding(said, pace >= 0.8 and (not roomy or p95 <= 1.1 * p95_best + 1.0))
+        text = f"pace {pace:.2f}, p95 {seconds(p95)} (ideal {seconds(p95_best)})"
+        return Finding(text, pace >= 0.8 and (not roomy or p95 <= 1.1 * p95_best + 1.0))
 
     goal = (
         "pace ≥ 0.8 of ideal"
@@ -125,8 +125,8 @@ def _instance_at_4(workers: int) -> Finding:
     each = [(served(one), ideally(one)) for one in (replace(how, seed=seed) for seed in range(5))]
     p95, last = median(it.p95 for it, _ in each), median(it.last for it, _ in each)
     p95_best, last_best = median(best.p95 for _, best in each), median(best.last for _, best in each)
-    said = f"p95 {seconds(p95)} (ideal {seconds(p95_best)}), last {seconds(last)} ({seconds(last_best)})"
-    return Finding(said, p95 <= 1.1 * p95_best + 1 and last <= 1.2 * last_best + 1)
+    text = f"p95 {seconds(p95)} (ideal {seconds(p95_best)}), last {seconds(last)} ({seconds(last_best)})"
+    return Finding(text, p95 <= 1.1 * p95_best + 1 and last <= 1.2 * last_best + 1)
 
 
 def instance_hangs() -> Iterator[Case]:
@@ -157,7 +157,7 @@ def instance_hangs() -> Iterator[Case]:
 def _overload(
     name: str, how: Partly, pace: float, most: float, least: float, seeds: int = 1, *, short: bool = False
 ) -> Case:
-    """It takes so many a second and refuses the rest: few attempts in vain, and its whole pace is used."""
+    """The client accepts so many a second and refuses the rest: few failed attempts, and its whole pace is used."""
     possible = min(pace, how.rate or pace) * (how.seconds - SETTLED)
 
     def measure() -> Finding:

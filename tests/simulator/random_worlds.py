@@ -35,8 +35,8 @@ from tests.simulator.world import World
 
 TROUBLE = 60.0  # seconds: then every client is well, every bucket can be read, and nothing more is published
 MOST_DELAY = 30.0  # seconds between two attempts of a delivery, less a quarter, at most
-LAST = 110.0  # seconds after the trouble in which the last is told, and the time of its backlog
-ENDS = 130.0  # seconds after the last is told in which the copies end too
+LAST = 110.0  # seconds after the trouble until the last delivery, and the time of its backlog
+ENDS = 130.0  # seconds after the last delivery in which the copies end too
 MOODS: dict[str, Behaviour] = {
     "well": well,
     "refuses": refuses,
@@ -213,20 +213,20 @@ def _lose(plan: Plan, world: World, names: Sequence[str]) -> None:
 def _promises(plan: Plan, world: World, late: list[tuple[str, str]], most: float) -> Iterator[str]:
     """Nothing is lost or late, or sent twice by one worker."""
     if late:
-        yield f"{len(late)} are not told {most:.0f} s after the trouble, such as {late[:3]}"
+        yield f"{len(late)} are not delivered {most:.0f} s after the trouble, such as {late[:3]}"
     if parked := sum(map(len, world.broker.parked_in.values())):
         yield f"{parked} are left in the buckets"
     if unacked := sum(len(consumer.held) for consumer in world.broker.consumers):
         yield f"{unacked} are not acked"
     # A worker that begins while addresses of events do not count gives those deliveries other ids than before.
     renamed = plan.restarts and any(loss.what == "inline" for loss in plan.losses)
-    if world.tally.told_twice and not renamed:
-        yield f"{world.tally.told_twice} are told twice by one worker"
+    if world.tally.delivered_twice and not renamed:
+        yield f"{world.tally.delivered_twice} are delivered twice by one worker"
 
 
 def _cost(plan: Plan, world: World, waits: int) -> Iterator[str]:
     """Copies make few chains of retries, and the broker has little to do."""
-    # Each worker makes one a minute, since it knows of its own alone. What was written and not acked comes again.
+    # Each worker makes one a minute, for its own state alone. Unacked messages return.
     each = 1 if plan.workers == 1 else 1 + math.ceil((plan.again or 0) / 60)
     chains = plan.workers * each + 2 * len(plan.restarts)
     if plan.losses and plan.again is not None:  # an unknown client's deliveries wait for longer than that minute

@@ -50,10 +50,10 @@ def most_within(seconds: float, moments: Sequence[float]) -> int:
     return max(sum(start <= moment < start + seconds for moment in moments) for start in moments)
 
 
-def told_twice(world: World) -> int:
+def delivered_twice(world: World) -> int:
     """Return how many logouts were sent more than once."""
     times = Counter[tuple[str, str]]()
-    for (_, event, name), count in world.tally.told_by.items():
+    for (_, event, name), count in world.tally.delivered_by.items():
         times[event, name] += count
     return sum(count > 1 for count in times.values())
 
@@ -116,7 +116,7 @@ def test_one_that_kills_is_alone_in_the_end(rate: float | None) -> None:
         world.deadly = "e40"
         tally = world.run_until_done(3000)
         assert (tally.left, world.deaths) == (0, 99)
-        ((_, letter),) = tally.buried
+        ((_, letter),) = tally.dead_letters
         assert (letter.event_id, letter.reason) == ("e40", DeadReason.DELIVERY_LIMIT)
 
 
@@ -128,7 +128,7 @@ def test_one_that_kills_long_after_its_request_is_alone_in_the_end() -> None:
             world.publish(["x"])
         world.deadly = "e40"
         tally = world.run_until_done(3000)
-        assert [letter.event_id for _, letter in tally.buried] == ["e40"]
+        assert [letter.event_id for _, letter in tally.dead_letters] == ["e40"]
         assert tally.left == 0
 
 
@@ -142,7 +142,7 @@ def test_clients_that_hang_hold_up_no_other() -> None:
         died_at = world.now
         world.run(died_at + 10)
         well = [name for name in everyone if name not in everyone[::10]]
-        late = [name for name in well if not world.tally.told[name]]
+        late = [name for name in well if not world.tally.delivered[name]]
         assert not late
 
 
@@ -151,16 +151,16 @@ def test_an_event_of_thousands_is_acked_part_by_part() -> None:
     everyone = names(5000)
     with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, steady(0.1))) as world:
         world.publish(everyone)
-        while sum(map(len, world.tally.told.values())) < 2500:
+        while sum(map(len, world.tally.delivered.values())) < 2500:
             world.run(world.now + 0.01)
         before = sum(map(len, world.tally.attempts.values()))
         world.publish(["new"])
-        while not world.tally.told["new"]:
+        while not world.tally.delivered["new"]:
             world.run(world.now + 0.001)
         assert sum(map(len, world.tally.attempts.values())) - before <= 500
         world.die()
         assert world.run_until_done(60).left == 0
-        assert told_twice(world) <= 700
+        assert delivered_twice(world) <= 700
 
 
 def test_a_worker_may_die_at_any_moment_while_probes_take_turns() -> None:

@@ -29,4 +29,4 @@ SLOW = {
 def test_goal(case: Case) -> None:
     """The goal is met. `python -m tests.simulator NAME` shows the same."""
     found = case.measure()
-    assert found.ok, f"{case.goal}: {found.said}"
+    assert found.ok, f"{case.goal}: {found.text}"

@@ -62,8 +62,8 @@ def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:
         assert min(sum(began > 60 for began in tally.attempts[name]) for name in everyone) >= 25
         before = world.broker.halves_in.total()
         world.run(end + 65)
-        assert len(tally.told["c0"]) == 30
-        assert len(tally.told["c1"]) < 30
+        assert len(tally.delivered["c0"]) == 30
+        assert len(tally.delivered["c1"]) < 30
         passes = (world.broker.halves_in.total() - before) / 2
         assert passes < 5000, f"{passes:.0f} passes in the 65 s after the recovery"
 
@@ -95,7 +95,7 @@ def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
             world.publish(["x"])
         before = len(world.run(age - 60).attempts["x"])
         tally = world.run_until_done(age + 1100)
-        assert (tally.left, len(tally.buried)) == (0, 60)
-        assert {fact.reason for _, fact in tally.buried} == {DeadReason.EXPIRED}
+        assert (tally.left, len(tally.dead_letters)) == (0, 60)
+        assert {fact.reason for _, fact in tally.dead_letters} == {DeadReason.EXPIRED}
         assert len(tally.attempts["x"]) - before <= 2 + closed.most / 20
         assert len(tally.attempts["x"]) <= closed.most

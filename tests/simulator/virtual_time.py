@@ -1,6 +1,6 @@
 """An event loop whose time is virtual: it jumps to the next timer, so that an hour passes in a second.
 
-The loop is also the core that workers run on. Whoever does work says how long it takes (`spend`), and everything else
+The loop is also the core that workers run on. Work declares its length (`spend`), and everything else
 waits meanwhile, as it does on a real core.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """See the module. `now` are seconds since the beginning; `busy` are those that work took."""
+    """See the module. `now`: seconds since the beginning; `busy`: seconds of work."""
 
     def __init__(self) -> None:
         super().__init__()

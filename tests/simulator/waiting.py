@@ -51,12 +51,12 @@ def rolling(how: Rolling) -> float:
         while world.tally.left_of("paced") and world.now < 2600:
             world.run(world.now + 5)
         left = world.tally.left_of("paced")
-        return math.inf if left else max(one.answered for one in world.tally.told["paced"]) - how.at
+        return math.inf if left else max(one.answered for one in world.tally.delivered["paced"]) - how.at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hung:
-    """How late, in seconds, are those of a client that fails each fourth; `back`: the last of one that recovers."""
+    """Lateness, in seconds, for a client that fails each fourth; `back`: the last delivery of a recovering client."""
 
     p99: float
     longest: float
@@ -82,19 +82,19 @@ def hung(count: int, workers: int) -> Hung:
             world.at(second + 6, world.publish, ["back"])
         world.at(299, world.stream, 2, 700, lambda _chance: ["flaky"])
         tally = world.run(900)
-        late = [one.answered - one.born for one in tally.told["flaky"] if 300 < one.born < 700]
+        late = [one.answered - one.born for one in tally.delivered["flaky"] if 300 < one.born < 700]
         late += [math.inf] * tally.left_of("flaky")
-        back = [one.answered - 605 for one in tally.told["back"] if one.answered > 605]
+        back = [one.answered - 605 for one in tally.delivered["back"] if one.answered > 605]
         return Hung(p99=quantile(late, 0.99), longest=max(late), back=max(back, default=math.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Storm:
-    """Passes a second and worker, while nothing happens and while clients are told for the first time."""
+    """Passes a second and worker, while idle and while clients are notified for the first time."""
 
     idle: float
     busy: float
-    told: float  # seconds within which these were told
+    delivered: float  # seconds within which these were delivered
 
 
 def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1) -> Storm:
@@ -114,8 +114,8 @@ def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1
         world.stream(firsts / 60, 250, lambda _chance: [next(order, others[0])])
         world.run(250)
         busy = world.broker.halves_in.total() - before - idle
-        late = [one.answered - one.born for name in others for one in world.tally.told[name]]
-        return Storm(idle=idle / 120 / workers, busy=busy / 120 / workers, told=max(late))
+        late = [one.answered - one.born for name in others for one in world.tally.delivered[name]]
+        return Storm(idle=idle / 120 / workers, busy=busy / 120 / workers, delivered=max(late))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class Copied:
     """The results of events that were published twice."""
 
     published: int
-    twice: int  # told twice by the one worker
+    twice: int  # delivered twice by the one worker
     left: int
 
 
@@ -135,7 +135,7 @@ def copied(behaviour: Behaviour, rate: float, confirm: float, **registered: obje
         world.run(20)
         tally = world.run_until_done(400)
         world.run(world.now + 130)  # copies come late too
-        return Copied(published=tally.published["x"], twice=tally.told_twice, left=tally.left)
+        return Copied(published=tally.published["x"], twice=tally.delivered_twice, left=tally.left)
 
 
 def chains(workers: int) -> int:
@@ -175,7 +175,7 @@ def first_fails(rate: float, workers: int = 1) -> Firsts:
         world.stream(rate, 20, lambda _chance: ["x"], evenly=True)
         world.run(20)
         tally = world.run_until_done(900)
-        last = math.inf if tally.left else max(one.answered for one in tally.told["x"]) - 20
+        last = math.inf if tally.left else max(one.answered for one in tally.delivered["x"]) - 20
         attempts = len(tally.attempts["x"]) / tally.published["x"]
         return Firsts(last=last, attempts=attempts, rests=tally.rests_of("x"))
 
@@ -183,15 +183,15 @@ def first_fails(rate: float, workers: int = 1) -> Firsts:
 def outnumbered(rate: float, workers: int = 1) -> float:
     """A client that takes ten a second of each worker is down for 10 s. Then `rate` come, for 120 s.
 
-    Return the seconds from its end until the last that came before is told.
+    Return the seconds from its end until the last earlier event is delivered.
     """
     known, behaviours = client("x", max_concurrent=workers), {"x": between(0, 10, refuses, steady(0.1))}
     with World([known], behaviours, workers=workers) as world:
         world.stream(4, 10, lambda _chance: ["x"], evenly=True)
         before = world.run(10).published["x"]
         world.stream(workers * rate, 130, lambda _chance: ["x"])
-        told = [one.answered for one in world.run(130).told["x"] if one.born < 10]
-        return max(told) - 10 if len(told) == before else math.inf
+        delivered = [one.answered for one in world.run(130).delivered["x"] if one.born < 10]
+        return max(delivered) - 10 if len(delivered) == before else math.inf
 
 
 def paused(count: int) -> int:
@@ -206,16 +206,16 @@ def paused(count: int) -> int:
         return world.run(75).left_of("other")
 
 
-def many(told: int, dead: int, parked: int) -> int:
+def many(delivered: int, dead: int, parked: int) -> int:
     """Send so many once while so many are parked for others. Return the pending deliveries of healthy clients."""
-    down, others = [f"dead{number}" for number in range(dead)], names(told)
+    down, others = [f"dead{number}" for number in range(dead)], names(delivered)
     behaviours = dict.fromkeys(down, between(5, math.inf, refuses))
     with World(map(client, [*down, *others]), behaviours) as world:
         for number in range(2 * dead):
             world.at(0.1 + 2 * number / dead, world.publish, [down[number % dead]])
         for number in range(parked):
             world.at(6 + 30 * number / parked, world.publish, [down[number % dead]])
-        order = iter(range(0, told, 10))
-        world.at(40, world.stream, 50, 41 + told / 500, lambda _chance: others[(at := next(order, 0)) : at + 10])
-        tally = world.run(60 + told / 500)
+        order = iter(range(0, delivered, 10))
+        world.at(40, world.stream, 50, 41 + delivered / 500, lambda _chance: others[(at := next(order, 0)) : at + 10])
+        tally = world.run(60 + delivered / 500)
         return sum(tally.left_of(name) for name in others)

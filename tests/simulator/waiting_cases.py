@@ -51,8 +51,8 @@ def _restarts() -> Iterator[Case]:
 def _hung(count: int, workers: int, *, short: bool = False) -> Case:
     def measure() -> Finding:
         it = hung(count, workers)
-        said = f"p99 {seconds(it.p99)}, longest {seconds(it.longest)}; one that recovers: last {seconds(it.back)}"
-        return Finding(said, it.p99 <= 30)
+        text = f"p99 {seconds(it.p99)}, longest {seconds(it.longest)}; recovering: last {seconds(it.back)}"
+        return Finding(text, it.p99 <= 30)
 
     return Case(name=f"hung-{count}-{workers}-workers", goal="p99 ≤ 30 s", measure=measure, short=short)
 
@@ -68,8 +68,8 @@ def _storm(name: str, *, short: bool = False, **how: int) -> Case:
     def measure() -> Finding:
         it = storm(**how)
         return Finding(
-            f"{it.busy:.1f} a second and worker (idle {it.idle:.1f}), told within {seconds(it.told)}",
-            it.busy < 10 and it.told < 1,
+            f"{it.busy:.1f} a second and worker (idle {it.idle:.1f}), delivered within {seconds(it.delivered)}",
+            it.busy < 10 and it.delivered < 1,
         )
 
     return Case(name=f"storm-{name}", goal="moves < 10 a second and worker", measure=measure, short=short)
@@ -85,10 +85,13 @@ def _storms() -> Iterator[Case]:
 def _copied(name: str, behaviour: Behaviour, rate: float, confirm: float, *, short: bool, **more: object) -> Case:
     def measure() -> Finding:
         it = copied(behaviour, rate, confirm, **more)
-        return Finding(f"{it.twice} of {it.published} told twice, {it.left} left", it.twice == it.left == 0)
+        return Finding(f"{it.twice} of {it.published} delivered twice, {it.left} left", it.twice == it.left == 0)
 
     return Case(
-        name=f"copies-{name}-{confirm * 1e3:g}-ms", goal="none told twice by one worker", measure=measure, short=short
+        name=f"copies-{name}-{confirm * 1e3:g}-ms",
+        goal="none delivered twice by one worker",
+        measure=measure,
+        short=short,
     )
 
 
@@ -117,8 +120,8 @@ def _chains(workers: int) -> Case:
 def _firsts(rate: float, workers: int, *, short: bool = False) -> Case:
     def measure() -> Finding:
         it = first_fails(rate, workers)
-        said = f"last {seconds(it.last)}, {it.attempts:.2f} attempts each, {it.rests} rests"
-        return Finding(said, it.last <= 7 and it.attempts <= 2.1)
+        text = f"last {seconds(it.last)}, {it.attempts:.2f} attempts each, {it.rests} rests"
+        return Finding(text, it.last <= 7 and it.attempts <= 2.1)
 
     name = f"firsts-fail-{rate:g}/s-{workers}-workers"
     return Case(name=name, goal="last ≤ 7 s after the last event", measure=measure, short=short)
@@ -140,7 +143,10 @@ def _outnumbered() -> Iterator[Case]:
                 last = outnumbered(rate, workers)
                 return Finding(f"last {seconds(last)}", last <= 120)
 
-            name, goal = f"outnumbered-{rate}/s-{workers}-workers", "40 parked ones are told meanwhile: last ≤ 120 s"
+            name, goal = (
+                f"outnumbered-{rate}/s-{workers}-workers",
+                "40 parked ones are delivered meanwhile: last ≤ 120 s",
+            )
             yield Case(name=name, goal=goal, measure=measure, short=(rate, workers) == (15, 1))
 
 
@@ -156,4 +162,4 @@ def _bounds() -> Iterator[Case]:
         return Finding(f"{left} of 25000 left", left == 0)
 
     yield Case(name="bounds-25000-paused", goal="goes on", measure=paused_ones)
-    yield Case(name="bounds-25000-told-beside-3000-parked", goal="lives", measure=told_ones)
+    yield Case(name="bounds-25000-delivered-beside-3000-parked", goal="lives", measure=told_ones)

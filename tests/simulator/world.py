@@ -67,18 +67,18 @@ class Tally:
     """The figures by client."""
 
     published: Counter[str] = field(default_factory=Counter)
-    told: dict[str, list[RepairReport]] = field(default_factory=lambda: defaultdict(list))
+    delivered: dict[str, list[RepairReport]] = field(default_factory=lambda: defaultdict(list))
     attempts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # when they began
     failed: Counter[str] = field(default_factory=Counter)  # the most failures of one delivery
     charged: Counter[str] = field(default_factory=Counter)  # the most of them that were charged to one delivery
-    told_by: Counter[tuple[int, str, str]] = field(default_factory=Counter)  # by worker, event and client
-    put_off: Counter[str] = field(default_factory=Counter)
+    delivered_by: Counter[tuple[int, str, str]] = field(default_factory=Counter)  # by worker, event and client
+    deferred: Counter[str] = field(default_factory=Counter)
     running: Counter[str] = field(default_factory=Counter)
     most_running: Counter[str] = field(default_factory=Counter)
     changes: list[ClientFailing | ClientRecovered | ClientServed] = field(default_factory=list)
-    buried: list[tuple[float, DeadLettered]] = field(default_factory=list)
+    dead_letters: list[tuple[float, DeadLettered]] = field(default_factory=list)
     open: set[tuple[str, str]] = field(default_factory=set)  # deliveries without a fate, by event and client
-    waiting: set[tuple[str, str]] = field(default_factory=set)  # those that were ever put off
+    waiting: set[tuple[str, str]] = field(default_factory=set)  # deliveries that were ever deferred
     skipped: Counter[str] = field(default_factory=Counter)  # by workers that could not know better
 
     @property
@@ -95,9 +95,9 @@ class Tally:
         return sum(isinstance(change, ClientFailing) and change.client_id == name for change in self.changes)
 
     @property
-    def told_twice(self) -> int:
+    def delivered_twice(self) -> int:
         """Count repeated notifications of one client by the same worker."""
-        return sum(times - 1 for times in self.told_by.values())
+        return sum(times - 1 for times in self.delivered_by.values())
 
 
 class Process:
@@ -115,7 +115,7 @@ class Process:
         self.stops = False
 
     def count(self) -> int:
-        """Return the number of workers. Satisfies the port `Peers`, as does `tell`."""
+        """Return the number of workers. Satisfies the port `Peers`, as does `report`."""
         return self._world.size
 
     def report(self, news: News) -> None:
@@ -289,7 +289,7 @@ class World:
         return f'{{"client_id":"{name}","backchannel_logout_uri":"https://{name}.example/"}}'
 
     def restart(self, number: int, *, kill: bool = False) -> None:
-        """One of the workers is replaced, as in a rolling update: the new one is there when the old one stops.
+        """Replace a worker, as in a rolling update: the new one runs when the old one stops.
 
         With `kill` the old one ends at once, without a drain.
         """
@@ -374,8 +374,8 @@ class World:
         finally:
             tally.running[name] -= 1
         if wire is OK:
-            tally.told[name].append(RepairReport(self._born[request.secret], began, self._loop.now))
-            tally.told_by[worker, request.secret, name] += 1
+            tally.delivered[name].append(RepairReport(self._born[request.secret], began, self._loop.now))
+            tally.delivered_by[worker, request.secret, name] += 1
         self._loop.spend(self._costs.answer)
         return wire
 
@@ -384,7 +384,7 @@ class World:
         return self._behaviours.get(name, well)(self._loop.now, self._chance)
 
     def uri(self, client: Client) -> str:
-        """Where the client is told. Satisfies the port `Channel`, as do the methods up to `internal_fault`."""
+        """The client's address. Satisfies the port `Channel`, as do the methods up to `internal_fault`."""
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
@@ -417,9 +417,9 @@ class World:
                 tally.charged[name] = max(tally.charged[name], delivery.backoffs)
             case DeadLettered():
                 tally.open.discard((fact.event_id, fact.client_id or ""))
-                tally.buried.append((self.now, fact))
+                tally.dead_letters.append((self.now, fact))
             case Deferred():
-                tally.put_off[fact.client_id] += 1
+                tally.deferred[fact.client_id] += 1
                 tally.waiting.add((fact.event_id, fact.client_id))
             case ClientFailing() | ClientRecovered() | ClientServed():
                 tally.changes.append(fact)

@@ -42,7 +42,7 @@ class Stack:
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def start(self, name: str, *command: str, **environment: str) -> None:
-        """Start a service; what it says is in a file of its name."""
+        """Start a service; its output goes to a file of its name."""
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR")}
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = await asyncio.create_subprocess_exec(
@@ -71,7 +71,7 @@ class Stack:
 
     @property
     def log(self) -> str:
-        """The end of what each has said."""
+        """Return the last output of each service."""
         return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in self.folder.glob("*.log"))
 
 
@@ -193,7 +193,7 @@ async def all_is_up(prometheus: Prometheus) -> None:
 
 @pytest.mark.timeout(600)
 async def test_a_client_that_dies_is_told_of_and_forgotten_when_it_is_back(tmp_path: Path) -> None:
-    """By Alertmanager, from the rules that we ship; of the one that was never there too, and of no healthy one."""
+    """By Alertmanager, from the rules that we ship; for a missing worker too, and not for a healthy one."""
     async with stack(tmp_path) as made, aiohttp.ClientSession() as session:
         prometheus = Prometheus(f"http://127.0.0.1:{made.places.at['prometheus:9090']}", session)
         alertmanager = Alertmanager(f"http://127.0.0.1:{made.places.at['alertmanager:9093']}", session)

@@ -2,7 +2,7 @@
 
 Bytes go through unchanged and in order, or not at all. Everything can be changed while it runs, and holds for the
 connections there are and for those to come. What a stalled way holds back includes the end of a connection: while
-nothing gets through, nobody can hear that the other one is gone.
+nothing gets through, no side notices that the other is gone.
 """
 
 import asyncio
@@ -163,7 +163,7 @@ class TcpProxy:
     ) -> None:
         """Write each piece as soon as this direction is free. One held piece waits here, the rest in buffers."""
         piece: bytes | Ending = b""
-        with contextlib.suppress(OSError):  # who should have got it is gone, and the other way will tell
+        with contextlib.suppress(OSError):  # the recipient has closed, and the other direction reports it
             while not isinstance(piece, Ending):
                 try:
                     piece = await reader.read(CHUNK) or Ending.CUT
@@ -197,7 +197,7 @@ class _Connection:
         await writer.drain()
 
     def half_end(self, writer: asyncio.StreamWriter, ending: Ending) -> None:
-        """One side has ended it: so hears the other."""
+        """One side has closed: close the other."""
         if ending is Ending.RESET:
             self.end(ending)
         elif not writer.is_closing():

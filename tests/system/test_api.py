@@ -1,4 +1,4 @@
-"""The API of a running worker: it tells of every route, and no route is open to who has no token, or not the scope."""
+"""The API of a running worker: it describes every route, and each route requires a token with its scope."""
 
 import asyncio
 import json
@@ -60,10 +60,10 @@ async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None
             if path in TOKENLESS:
                 assert await ask(method, path, "wrong") not in (401, 403), path
                 continue
-            if path.startswith("/v1/events/"):  # of sources, which have proofs of their own: there are none here
+            if path.startswith("/v1/events/"):  # sources have other proofs: there are none here
                 assert await ask(method, path, API_TOKEN) == 404, path
                 continue
-            scopes = said["security"][0]["token"]  # none of a route that does not say it
+            scopes = said["security"][0]["token"]  # none of an undescribed route
             assert await ask(method, path, None) == 401, path
             assert await ask(method, path, "wrong") == 401, path
             other = READER if scopes == ["publish"] else API_TOKEN

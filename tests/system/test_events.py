@@ -1,4 +1,4 @@
-"""What publishers may send, and what becomes of it: identity, CloudEvents, malformed input, tenants, the API."""
+"""Events of publishers and their results: identity, CloudEvents, malformed input, tenants, the API."""
 
 import asyncio
 import json
@@ -86,7 +86,7 @@ WRONG: dict[str, bytes] = {
 
 
 async def test_what_cannot_be_read_becomes_a_dead_letter(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Whatever comes, the worker lives on, and any RabbitMQ tool can read what was wrong."""
+    """Whatever arrives, the worker keeps running, and any RabbitMQ tool shows the error."""
     async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
         for body in WRONG.values():
             await rabbit.publish(body)

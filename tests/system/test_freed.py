@@ -1,4 +1,4 @@
-"""What waits for a fault of ours comes when that is over, however long it lasted, and nothing else comes.
+"""Deliveries deferred for an internal fault follow once it is over, however long it lasted, and no others do.
 
 The waits grow with an outage, to more than four minutes. Deliveries are written into the queue as it leaves them.
 """
@@ -68,16 +68,16 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
 
 
 def sessions(deliveries: Iterable[Delivery]) -> set[str]:
-    """Of whom a client hears."""
+    """Return the sessions of these deliveries."""
     return {str(each.sid) for each in deliveries}
 
 
 async def test_what_waits_for_a_key_comes_when_it_signs_again(
     place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
 ) -> None:
-    """No worker has seen it sign, and none was asked to. What waits for another cause or issuer goes on waiting.
+    """No worker has seen it sign, and none needs a request. Deliveries with another cause or issuer stay deferred.
 
-    The worker is killed while the key is away; and when all is well, what an earlier one left comes at the start.
+    The worker is killed while the key fails; deliveries of an earlier worker follow at the start.
     """
     faulty = hsm.faulty()
     faulty.be("error")
@@ -127,7 +127,7 @@ async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Pa
 
 
 async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_path: Path) -> None:
-    """And not what waits for another cause, or at another client."""
+    """Deliveries deferred for another cause, or at another client, are not."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
         site.write_clients([client(name, "http://127.0.0.1:1/out", proxy=clients.base) for name in ("shop", "mail")])

@@ -1,4 +1,4 @@
-"""Whose word counts that says how to reach a client: the identity server's and the operator's, and nobody else's."""
+"""Addresses in events: only those of the identity server and the operator count."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def event(sid: str, *clients: object) -> dict[str, object]:
 
 
 def said(clients: Clients, name: str, path: str) -> dict[str, object]:
-    """An entry that says how to reach the client."""
+    """An entry with an address of the client."""
     return {
         "client_id": name,
         "backchannel_logout_uri": clients.url(path),
@@ -33,9 +33,9 @@ async def commanded(site: Site, *words: str) -> str:
 
 
 async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """A known client is told at its own address. Of an unknown one log, status and dead letter name the way out.
+    """A known client is notified at its registered address. Log, status and dead letter name the remedy.
 
-    Once the publisher is named, the replay of that letter goes where the event said, and so does each new event.
+    Once the publisher is listed, the replay of that dead letter and each new event use the address of the event.
     """
     who = urlsplit(amqp_url).username or "guest"
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:

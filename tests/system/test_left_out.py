@@ -1,4 +1,4 @@
-"""A list has a client that its source may not have: whoever asks for it hears why, and which setting lets it in."""
+"""A list has a client that its source may not have: the reason and the setting that permits it are shown."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.system.worker_process import worker
 
 @pytest.mark.full
 async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
-    """By the log, `status`, `check` and `clients show`. Once the setting lets it in, what waited is delivered."""
+    """In the log, `status`, `check` and `clients show`. Once the setting permits it, its pending deliveries follow."""
     async with Clients() as clients:
 
         async def listed(_request: web.Request) -> web.Response:

@@ -21,7 +21,7 @@ OF_ONE_ISSUER = "repair-token-of-one-issuer-3c"
 
 
 async def test_a_signal_turns_debug_on_and_off(tmp_path: Path) -> None:
-    """Debug lines come between two SIGUSR1 and at no other time; attempts are told all the while."""
+    """Debug lines are logged between two SIGUSR1 only; attempts are always logged."""
     async with Clients() as clients:
         site = _site(tmp_path, clients)
         async with worker(site) as running:
@@ -80,7 +80,7 @@ def _site(folder: Path, clients: Clients) -> Site:
 
 
 async def _sign_out(running: WorkerProcess, session: str) -> None:
-    """End a session, and wait until its client was told and that was counted."""
+    """End a session, and wait until its client was notified and that was counted."""
     before = await running.metric("events_total", result="accepted")
     event = {"id": session, "iss": ISSUER, "sub": "u", "sid": session, "clients": ["shop"]}
     async with asyncio.timeout(60):

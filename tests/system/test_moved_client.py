@@ -1,4 +1,4 @@
-"""A list of others moves a client for which a file lends a gateway's secret: its logouts wait, and it shows."""
+"""A remote list moves a client whose file lends it a gateway's secret: its deliveries are deferred, visibly."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ class Gateway(LoopbackServer):
 
 
 async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path) -> None:
-    """`check`, `status`, `doctor` and the log say which. A canary is not sent either. Then the client is told there.
+    """`check`, `status`, `doctor` and the log name it. No canary is sent either. Then the client is notified there.
 
     A worker that is killed meanwhile changes nothing.
     """

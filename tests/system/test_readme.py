@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is true of the code: samples run, files load, and every name they mention exists.
+"""README.md and docs/ agree with the code: samples run, files load, and every name they mention exists.
 
 A table that lists a closed set (reasons, causes, metrics, settings, commands) lists all of it and nothing else.
 """
@@ -93,7 +93,7 @@ def table(text: str, above: str) -> list[list[str]]:
 
 
 def names(rows: list[list[str]], column: int = 0) -> list[str]:
-    """What stands in backquotes in one column, in order."""
+    """Return the names in backquotes of one column, in order."""
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row[column])]
 
 
@@ -108,7 +108,7 @@ async def taken(url: str, prefix: str) -> list[SessionEnded]:
 
 
 async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
-    """Run the Python sample as its reader would, but for the name of the exchange."""
+    """Run the Python sample as its reader would, with another exchange name."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -208,7 +208,7 @@ def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path
 
 @pytest.fixture
 def vhost(rabbitmq: RabbitmqNode | None) -> str:
-    """A virtual host of its own, with the users and permissions of docs/publishing.md. All goes with the node."""
+    """A new virtual host with the users and permissions of docs/publishing.md. All goes with the node."""
     if rabbitmq is None:
         pytest.skip("users can only be made on a node of our own")
     name = f"readme-{secrets.token_hex(4)}"
@@ -262,7 +262,7 @@ async def test_with_the_permissions_that_are_printed_each_does_its_work_and_no_m
 
 
 def test_every_member_of_the_event_has_its_row() -> None:
-    """And those of an entry of `clients` are told."""
+    """The members of an entry of `clients` are listed, too."""
     assert set(names(table(EVENT, "# The event"))) == set(EventBody.__annotations__)
     told = EVENT.split("An object in `clients` has", 1)[1].split(";", 1)[0]
     assert set(re.findall(r"`(\w+)`", told)) == set(EntryDocument.__annotations__)
@@ -302,7 +302,7 @@ QUEUE_URL = "queue.url"
 _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 _NAMED = ("sources", "upstreams", "check_session")
 _IN_PARTS = ("sources.<name>.", "upstreams.<name>.", "web.", "issuers.<iss>.keys[].", "api.console.oidc.")
-"""What no single setting is a whole document of."""
+"""Members of lists and maps, which no document can set alone."""
 _DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "the ARN's", "the metadata's")
 
 
@@ -363,7 +363,7 @@ def test_every_setting_of_a_registry_source_is_documented() -> None:
 
 
 def as_left_out(path: str) -> Settings:
-    """With the section there, for the one that has no default as a whole."""
+    """Include the section that has no default as a whole."""
     return SETTINGS.model_validate({"api": {}} if path.startswith("api.") else {})
 
 
@@ -418,7 +418,7 @@ def commands() -> dict[str, set[str]]:
 
 
 def test_every_command_has_its_row() -> None:
-    """And only those that are there."""
+    """And no others."""
     told = names(table(COMMANDS, "\n| command | |"))
     assert {name.removeprefix("notifier ").removesuffix(" event") for name in told} == set(commands())
 
@@ -440,7 +440,7 @@ def test_every_command_that_is_mentioned_exists() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """To a file that is there, and to a heading that is there; what lies outside the repository is not asked."""
+    """To an existing file and heading; addresses outside the repository are not requested."""
     wrong = []
     for path, text in DOCUMENTS.items():
         for target in re.findall(r"\]\((?!https:)([^)]+)\)", text):

@@ -1,4 +1,4 @@
-"""The configuration changes under a running worker: what waits is served by the new, and a bad file by the old."""
+"""The configuration changes under a running worker: pending deliveries use it, and a bad file keeps the old."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ def event(sid: str, client_id: str = "shop") -> dict[str, object]:
 async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Half-written, much shorter, or without URIs, and SIGHUP changes nothing of that: the old clients are served.
 
-    `notifier reload` tells what each worker did and who would go, and takes the files once somebody accepts it.
+    `notifier reload` shows each worker's result and the lost clients, and applies the files once accepted.
     """
     names = [f"c{number}" for number in range(10)]
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
@@ -111,7 +111,7 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
 async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep.
 
-    If the source is away then, logouts wait for its answer, for as long as that takes.
+    If the source is down then, logouts wait for its answer, for as long as that takes.
     """
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
         honest = [client(f"c{nth}", clients.url(f"c{nth}")) for nth in range(3)]

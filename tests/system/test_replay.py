@@ -1,4 +1,4 @@
-"""A replay tells what became of the letters: the command, and the API, by any worker."""
+"""A replay reports the results of its dead letters: the command, and the API, from any worker."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.system.worker_process import worker
 
 @pytest.mark.full
 async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str], tmp_path: Path) -> None:
-    """Given up again, put off, then delivered. The exit status is that of the replay."""
+    """Given up again, deferred, then delivered. The exit status is that of the replay."""
     answers = Answers(shop=404, wiki=404)
     async with Clients(answers) as clients:
         site = site_of(tmp_path, clients, place)

@@ -1,4 +1,4 @@
-"""`notifier retry` and `notifier waiting`, and the same over HTTP: what waits is seen, tried at once, or cancelled."""
+"""`notifier retry` and `notifier waiting`, and their routes: pending deliveries are listed, retried, cancelled."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.system.worker_process import WorkerProcess, worker
 
 
 class Answers:
-    """What each client answers, by its path; 200 if nothing is said."""
+    """The answer of each client, by its path; 200 by default."""
 
     def __init__(self, **statuses: int) -> None:
         self.by_path = statuses
@@ -45,7 +45,7 @@ def site_of(folder: Path, clients: Clients, place: tuple[str, str]) -> Site:
 
 
 def event(number: int, *names: str) -> dict[str, Any]:
-    """A session of its own."""
+    """An event of a new session."""
     return {"iss": ISSUER, "sub": "alice", "sid": f"s{number}", "clients": list(names)}
 
 
@@ -105,13 +105,13 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (4, 4, 0)
             done = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
-            # The next probe may be in hand, and the one that replaces it.
+            # The next probe may be in flight, and its replacement.
             assert re.match("[2-4] deliveries waited for shop\n0 delivered\n", done.stdout), done.stdout
             assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
             done = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
             account = json.loads(done.stdout)
-            # Its own next try may come first, and put off one that comes while it runs.
+            # Its next attempt may come first, and defer a delivery that arrives meanwhile.
             assert (account["failed"], account["dead"]) == ({}, {}), done.stdout
             assert '"retried_now"' in done.stderr
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
@@ -164,7 +164,7 @@ async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], t
 
 
 async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_path: Path) -> None:
-    """By itself, and what waits for others stays."""
+    """By itself, while deliveries to others stay pending."""
     answers = Answers(shop=400, wiki=400)
     async with Clients(answers) as clients:
         site = site_of(tmp_path, clients, place)

@@ -31,7 +31,7 @@ def echo(hit: Hit) -> web.Response:
 
 
 def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
-    """Clients that fail in three ways, one behind a proxy that is away, one at whom nobody listens."""
+    """Clients that fail in three ways: one behind an unreachable proxy, one without a listener."""
     site = Site(tmp_path, url, prefix)
     site.config["delivery"] = {"max_age": "4s", "retry": {"base": "1s", "max_delay": "1s"}}
     site.write()
@@ -61,7 +61,7 @@ async def misuse(running: WorkerProcess) -> None:
 
 
 def searched(where: str, text: str, secrets: Iterable[str]) -> None:
-    """Fails with what was found, and where."""
+    """Fail with the secrets found, and where."""
     found = [secret for secret in secrets if secret in text] + TOKEN.findall(text)
     lines = [line[:400] for line in text.splitlines() if any(secret in line for secret in found)]
     assert not found, f"{where}: {lines[:5]}"
@@ -90,7 +90,7 @@ async def test_no_secret_is_in_logs_metrics_or_dead_letters(
 ) -> None:
     """No token, key or password anywhere; no raw `sub` or `sid` in logs and metrics, at level debug.
 
-    Though clients echo what they were sent, and files are broken while they are read.
+    Clients echo their requests, and files are broken while they are read.
     """
     url = amqp_url
     if rabbitmq is not None:
@@ -113,7 +113,7 @@ async def test_no_secret_is_in_logs_metrics_or_dead_letters(
 
 
 async def test_a_refused_login_is_told_without_the_password(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """The broker refuses the user: the worker ends with 1 and says so."""
+    """The broker refuses the user: the worker exits with 1 and logs it."""
     site = Site(tmp_path, amqp_url.replace("guest:guest", f"nobody:{PASSWORD}"), prefix)
     async with worker(site, ready=False) as running:
         assert await running.ended() == 1

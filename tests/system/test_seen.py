@@ -30,7 +30,7 @@ MARKS = "\u202e\u2066\u2069\u200e\u200f\u061c\u2028\u2029\u200b\ufeff\U000e0041"
 MARKUP = "[bold red]x[/bold red][/] :warning:"
 BAD = f"{CONTROLS}{MARKS}{MARKUP}"
 NAME = f"sh{MARKS}op{MARKUP}"  # what a valid event may name a client, a user and itself
-REFUSES = "re\u202e[red]fuses\u2066:warning:"  # one that is registered
+REFUSES = "re\u202e[red]fuses\u2066:warning:"  # a registered one
 COLUMNS = 400
 # What rich draws with: colours, the cursor and the lines of a bar.
 DRAWN = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\x1b\[[0-9]*[AK]|\r")
@@ -65,7 +65,7 @@ def events() -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 async def judge(hit: Hit) -> web.Response:
-    """Refuses, in words of its own choice."""
+    """Refuse with a hostile text."""
     return web.Response(status=403, text=BAD)
 
 

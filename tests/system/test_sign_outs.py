@@ -1,4 +1,4 @@
-"""`POST /v1/sign-outs` of a running worker: clients are told by back-channel, and the URL opens by the worker's key."""
+"""`POST /v1/sign-outs` of a worker: back-channel clients are notified, and the URL opens by the worker's key."""
 
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") 
 
 
 async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str, str], tmp_path: Path) -> None:
-    """With `wait` it also tells what became of the clients that are told by back-channel."""
+    """With `wait` the answer also has the results of back-channel clients."""
     async with Clients() as clients:
         site, key = site_of(tmp_path, clients, *place)
         async with worker(site) as running:

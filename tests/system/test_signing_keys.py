@@ -15,7 +15,7 @@ from tests.system.worker_process import worker
 
 
 async def _seen_keys(site: Site) -> list[dict[str, Any]]:
-    """What the workers say of the keys, by `notifier status`."""
+    """Return the workers' reports on keys, by `notifier status`."""
     done = await notifier_at(site, "status", "--json")
     told: list[dict[str, Any]] = json.loads(done.stdout)["keys"]
     return told

@@ -36,7 +36,7 @@ async def ask(
 
 
 def ended(sub: str, sid: str) -> bytes:
-    """An event hook of Okta, with an event that ends no session before the one that does."""
+    """An event hook of Okta, with another event before the session end."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
     session = {
         "uuid": f"u-{sid}", "published": moment, "eventType": "user.session.end", "actor": {"id": sub, "type": "User"},

@@ -1,4 +1,4 @@
-"""`notifier status` and `GET /v1/status`: every worker is asked, and what none of them can say is not made up."""
+"""`notifier status` and `GET /v1/status` query every worker, and make up nothing."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def judge(hit: Hit) -> Answer:
 
 
 def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
-    """Two clients, of which one is down, and asks for a pause that ends long after the test."""
+    """Two clients, one of which is down and requests a pause that ends long after the test."""
     site = Site(folder, url, prefix)
     site.config["registry"]["grace"] = "5m"
     del site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause
@@ -42,7 +42,7 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
 
 
 async def status(running: WorkerProcess) -> tuple[int, Any]:
-    """What it says of everything."""
+    """Return the status document."""
     return await running.ask("GET", "/v1/status", "r")
 
 
@@ -52,13 +52,13 @@ async def run(site: Site, *words: str) -> CompletedProcess[str]:
 
 
 def told(document: Any) -> dict[str, tuple[int, str | None]]:
-    """What is said of each client."""
+    """Return each client's count and reason."""
     return {each["client_id"]: (each["delivered"] + each["put_off"], each["reason"]) for each in document["clients"]}
 
 
 @pytest.mark.parametrize("place", [pytest.param("sqlite", marks=pytest.mark.full), "rabbitmq"], indirect=True)
 async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_path: Path) -> None:
-    """Over HTTP and at the command line alike: what waits, and which client is down and why."""
+    """Over HTTP and at the command line alike: pending deliveries, and which client is down and why."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
@@ -71,7 +71,7 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             assert document["clients"][0]["client_id"] == "down"
             await until(lambda: status(running), lambda answer: answer[1]["queues"]["delayed"]["ready"] == 1)
             assert (await running.ask("GET", "/v1/status"))[0] == 403
-            # A busy machine may be late for the two seconds that are waited for an answer: hence again.
+            # A busy machine may exceed the two seconds for an answer: hence again.
             done = await until(lambda: run(site, "--json"), lambda done: told(json.loads(done.stdout)) == expected)
             assert (done.returncode, done.stderr) == (0, "")
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
@@ -117,7 +117,7 @@ async def test_a_policy_of_the_broker_is_told_by_all_who_can(
 @pytest.mark.full  # a worker is missed after 30 s
 @pytest.mark.timeout(300)
 async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """By status and doctor, as last seen; one that stopped is not, and one that goes on is there again."""
+    """By status and doctor, as last seen; one that stopped is not, and one that continues is listed again."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
         async with worker(site) as first, worker(site) as second:

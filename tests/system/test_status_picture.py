@@ -1,4 +1,4 @@
-"""The documents' picture of `notifier status`. `make pictures` makes it anew; other runs make it, and keep none."""
+"""The documents' picture of `notifier status`. `make pictures` keeps it; other runs only draw it."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def judge(hit: Hit) -> Answer:
 
 @pytest.mark.full
 async def test_a_picture_of_status(tmp_path: Path) -> None:
-    """Of four clients: one is well, one fails, one refuses, one asked for a pause."""
+    """Four clients: well, failing, refusing, and pausing."""
     async with Clients(judge) as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
         del site.config["delivery"]["retry"]["max_delay"]  # it bounds the pause

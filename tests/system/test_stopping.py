@@ -36,7 +36,7 @@ def slowly(hit: Hit) -> "asyncio.Future[int]":
 
 
 def failed(hit: Hit) -> bool:
-    """Some: a client that fails often is told one at a time."""
+    """Some: a client that fails often is notified one at a time."""
     return int(hit.who) % 60 == 59 and hit.nth == 1
 
 
@@ -54,7 +54,7 @@ def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
 
 
 def succeeded(clients: Clients) -> Counter[tuple[str, str]]:
-    """How often each client heard of each session and said 200."""
+    """Return how often each client answered 200 for each session."""
     return Counter((hit.path, hit.who) for hit in clients.hits if not failed(hit))
 
 
@@ -83,7 +83,7 @@ async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
 
 
 async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
-    """Its log says why. It does not live on and do less."""
+    """Its log has the reason. It does not keep running with less."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
     (tmp_path / "broken.py").write_text(BROKEN)
     async with worker(site, command=[sys.executable, str(tmp_path / "broken.py")]) as running:
@@ -117,7 +117,7 @@ async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
 async def test_a_drain_is_bounded(
     tmp_path: Path, amqp_url: str, prefix: str, grace: str, signals: int, status: int
 ) -> None:
-    """By `shutdown_grace` and by a second signal, while a client hangs. What it did not answer is told by the next."""
+    """By `shutdown_grace` and by a second signal, while a client hangs. The next worker delivers the rest."""
     held = asyncio.Event()
     async with Clients(hang_until(held)) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
@@ -137,7 +137,7 @@ async def test_a_drain_is_bounded(
 
 
 async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """For whoever has not heard yet that it goes; what it takes is told by the next worker, once."""
+    """For publishers that still use it; the next worker delivers those events, once."""
     held = asyncio.Event()
     async with Clients(hang_until(held)) as clients:
         site = install(tmp_path, amqp_url, prefix, clients)

@@ -59,7 +59,7 @@ async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_pa
 
 
 async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path: Path) -> None:
-    """Asked for by the environment's standard variable alone; one trace an event, begun by the event."""
+    """Requested by the environment's standard variable alone; one trace per event, begun by the event."""
     headers: list[str] = []
 
     async def keep(request: web.BaseRequest) -> web.Response:

@@ -36,7 +36,7 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
 
 @pytest.mark.timeout(240)
 async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
-    """A logout arrives; one for a client that is down arrives once it is up; one that was refused, once replayed."""
+    """A logout arrives; a client that is down gets it on recovery; a refused one is replayed once."""
     _, set_up, start, sign_out = blocks("README.md", "sh")
     for line in set_up.splitlines():
         if line.startswith(("notifier keys", "(umask")):

@@ -57,9 +57,9 @@ async def published(request: web.BaseRequest) -> web.Response:
 
 
 async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, place: tuple[str, str]) -> None:
-    """Its own clients are told, each by a token of ours. One that comes again, or is wrong, tells nobody.
+    """Its clients are notified, each by a token of the notifier. A repeated or wrong token notifies none.
 
-    Another token is no copy, though the upstream gives it the same `jti`: its logout is not lost.
+    Another token is not a copy, though the upstream gives it the same `jti`: its logout is not lost.
     """
     async with Clients() as clients, LoopbackServer(published) as upstream:
         login = {
@@ -99,7 +99,7 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
 
 
 def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
-    """Note sessions: the upstream's `sid`, and what they are here."""
+    """Record sessions: the upstream's `sid`, and the local sessions."""
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE sessions (upstream_sid, sub, sid, clients)")
         connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?)", rows)

@@ -1,4 +1,4 @@
-"""Who asks hears what became of each client, whichever worker told it: over HTTP, and by `reply_to` over AMQP."""
+"""A publisher can request each client's result, whichever worker delivers: over HTTP, and by `reply_to` over AMQP."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.system.worker_process import WorkerProcess, worker
 
 
 def judge(hit: Hit) -> int | web.Response:
-    """By the client's name; the one that is down says for how long."""
+    """By the client's name; the failing one sends Retry-After."""
     if hit.path == "/down":
         return web.Response(status=503, headers={"Retry-After": "600"})
     return {"/wiki": 403}.get(hit.path, 200)
@@ -44,7 +44,7 @@ async def post(
 
 
 async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Two share the queue; of the events that one takes over HTTP the other delivers some, and tells of them."""
+    """Two share the queue; some events that one accepts over HTTP are delivered and reported by the other."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
         async with worker(site) as first, worker(site) as second:
@@ -81,7 +81,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
                 "down": "retrying",
             }
             assert all((each["v"], each["of"]) == (1, 3) for each in documents.values())
-            await running.until_metric(1, "retries_scheduled_total")  # the other event is put off
+            await running.until_metric(1, "retries_scheduled_total")  # the other event is deferred
 
             async def dead() -> int | None:
                 queue = await channel.declare_queue(f"{prefix}.dead", passive=True)
@@ -117,7 +117,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
 
 @pytest.mark.full
 async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """The user of the connection is the event's publisher; one that is not listed is warned, and sees exit 1."""
+    """The user of the connection is the event's publisher; an unlisted user gets a warning and exit 1."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
         site.config["issuers"][ISSUER]["publishers"] = ["guest"]

@@ -115,7 +115,7 @@ async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(t
 
 
 def test_the_example_of_the_documents_is_right(tmp_path: Path) -> None:
-    """With a key of its own for pages, as the documents make it; and it is what they show."""
+    """With a new key for pages, created as documented; and the documents show the same."""
     example = (ROOT / "docs/examples/web.yaml").read_text()
     shown = documented("yaml")
     assert [line for line in shown.splitlines() if line not in example.splitlines()] == []

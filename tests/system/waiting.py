@@ -1,4 +1,4 @@
-"""Waiting for what tells nobody when it changes: a broker's count, a probe, a scrape, a process's descriptors."""
+"""Polling of state without notification: a broker's count, a probe, a scrape, a process's descriptors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

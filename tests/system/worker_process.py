@@ -1,4 +1,4 @@
-"""`notifier run` as a process of its own: start it, wait for what it says, ask its listeners, signal it.
+"""`notifier run` as a separate process: start it, wait for log lines, send requests to its listeners, signal it.
 
 Everything it writes to stderr is kept as lines, and every wait is on a line or an answer, bounded by PATIENCE.
 """
@@ -46,7 +46,7 @@ class WorkerProcess:
         async with self._changed:
             self._changed.notify_all()
 
-    # ── what it says ──
+    # ── its log ──
 
     @property
     def pid(self) -> int:
@@ -60,7 +60,7 @@ class WorkerProcess:
 
     @property
     def log(self) -> str:
-        """All it has said so far."""
+        """The log so far."""
         return "".join(self.lines)
 
     def said(self, event: str) -> list[dict[str, Any]]:
@@ -99,11 +99,11 @@ class WorkerProcess:
             return response.status, await response.text()
 
     async def until_ready(self, *, ready: bool = True, patience: float = PATIENCE) -> None:
-        """Wait until `/readyz` says so."""
+        """Wait until `/readyz` answers so."""
         await until(lambda: self.get("/readyz"), lambda answer: answer[0] == (200 if ready else 503), patience)
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series of `notifier_<name>` that bear these labels."""
+        """Return the sum of the series of `notifier_<name>` with these labels."""
         _, text = await self.get("/metrics")
         return sum(
             sample.value
@@ -113,7 +113,7 @@ class WorkerProcess:
         )
 
     async def until_metric(self, wanted: float, name: str, **labels: str) -> None:
-        """Wait until `metric` is exactly that: counted is what is settled, a moment after a client was told."""
+        """Wait until `metric` has exactly this value: a delivery is counted a moment after its client was notified."""
         await until(lambda: self.metric(name, **labels), lambda value: value == wanted)
 
     async def post(
