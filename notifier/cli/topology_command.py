@@ -193,13 +193,9 @@ def _merge_buckets(standings: Sequence[TopologyState], begins: str) -> Sequence[
 def _print_table(standings: Sequence[TopologyState]) -> None:
     console = make_screen()
     table = Grid("name", "state", "ready:", "arguments")
-    shared = _shared_arguments(standings)
     for standing in standings:
-        own = {name: value for name, value in standing.arguments.items() if name not in shared}
         style = {"ok": "", "missing": "yellow", "different": "bold red"}[_format_state(standing)]
-        arguments = " ".join(f"{name}={value}" for name, value in own.items()) or (
-            "" if standing.arguments else standing.what
-        )
+        arguments = " ".join(f"{name}={value}" for name, value in standing.arguments.items()) or standing.what
         table.add_row(
             standing.name,
             _format_state(standing),
@@ -208,17 +204,6 @@ def _print_table(standings: Sequence[TopologyState]) -> None:
             style=style,
         )
     console.print(table)
-    text = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
-    console.print(f"Every queue that has them: {text}", style="dim")
     for standing in standings:
         if standing.difference is not None:
             console.print(standing.difference)
-
-
-def _shared_arguments(standings: Sequence[TopologyState]) -> dict[str, str | int]:
-    """Return the arguments with one value in all queues that have them."""
-    values: dict[str, set[str | int]] = {}
-    for standing in standings:
-        for name, value in standing.arguments.items():
-            values.setdefault(name, set()).add(value)
-    return {name: next(iter(settings)) for name, settings in values.items() if len(settings) == 1}

@@ -21,14 +21,9 @@ def find_url_issue(url: str) -> str | None:
         return stray_character(url)
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.partition("+")[0] not in DATABASES:
-        form = ""
-        if re.search(r"(?i)\b(server|data source|host)\s*=", url):
-            form = " (not a connection string as .NET has it)"
-        elif url.startswith("jdbc:"):
-            form = " (without jdbc:)"
         return stray_character(url) or (
-            "must be a URL that begins with postgresql://, mysql://, mariadb://, mssql:// or sqlite:///"
-            f"{form}, such as postgresql://USER:PASSWORD@HOST/DATABASE"
+            "must be a URL that begins with postgresql://, mysql://, mariadb://, mssql:// or sqlite:///, such as"
+            " postgresql://USER:PASSWORD@HOST/DATABASE"
         )
     if scheme.startswith("sqlite"):
         return None if rest.startswith("/") and len(rest) > 1 else "must name a file: sqlite:////var/lib/ids/clients.db"

@@ -67,19 +67,8 @@ class TableFinder:
             " …" if len(self._names) > _MAX_SHOWN_NAMES else ""
         )
         here = f"it shows notifier's user {shown}" if self._names else "it shows notifier's user no table"
-        others = [
-            str(other)
-            for other in self._inspector.get_schema_names()
-            if other not in ("information_schema", schema)
-            and any(
-                normalize_name(hit) == normalize_name(name) for hit in self._names_in(quoted_name(other, quote=True))
-            )
-        ]
-        hint = f"; there is one in the schema {' and in '.join(others)}: set sql.schema" if others else ""
-        return (
-            f"there is no table like {name} in {where} ({here}){hint or '; set sql.schema or sql.tables,'}"
-            f"{'' if others else ' or give it the right to SELECT'}"
-        )
+        remedy = "set sql.schema or sql.tables, or give it the right to SELECT"
+        return f"there is no table like {name} in {where} ({here}); {remedy}"
 
     def _columns_of(self, table: str) -> list[str]:
         if self.connection.dialect.name not in ("mysql", "mariadb"):

@@ -16,6 +16,7 @@ from notifier.model.moment import parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
+from notifier.operators.deliveries.repair_pass import Filter
 from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import DeadLetters
 
@@ -66,54 +67,35 @@ class ReplayMembers(RepairMembers, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterFilter:
-    """Selects the dead letters that meet every given condition. Times are in epoch seconds.
+class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
+    """Selects dead letters."""
 
-    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`. `issuers`: the issuers that the
-    caller may see, None for all.
-    """
-
-    ids: frozenset[str] = frozenset()
-    client_id: str | None = None
-    iss: str | None = None
-    event_id: str | None = None
-    reasons: frozenset[str] = frozenset()
-    since: float | None = None
-    until: float | None = None
-    subject: str | None = None
     source: str | None = None
     given_up_until: float | None = None
-    issuers: frozenset[str] | None = None
 
     @property
     def has_conditions(self) -> bool:
-        """Return False if the filter selects every letter."""
+        """See Filter."""
         return self != DeadLetterFilter(issuers=self.issuers)
 
     def restrict_to_arrived_by(self, moment: float) -> "DeadLetterFilter":
         """See Filter."""
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
-    def open_visit(self, dead_letters: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
-        """Open a visit to the selected dead letters, with bodies if `whole`. Raises QueueError."""
-        return dead_letters.visit(make_visit_reader(read_summary, self.matches, whole=whole))
+    def open_visit(self, messages: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
+        """See Filter."""
+        return messages.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the letter."""
         return self.matches_summary(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
 
     def matches_summary(self, summary: DeadLetterSummary) -> bool:
-        """Return True if the filter selects the dead letter, ignoring `subject`."""
+        """See Filter."""
         return (
-            (not self.ids or summary.id in self.ids)
-            and (self.issuers is None or summary.iss in self.issuers)
-            and (self.client_id is None or summary.client_id == self.client_id)
-            and (self.iss is None or summary.iss == self.iss)
-            and (self.event_id is None or summary.event_id == self.event_id)
+            self._meets_shared_conditions(summary)
             and (self.source is None or summary.source == self.source)
-            and (not self.reasons or summary.reason in self.reasons)
             and (self.given_up_until is None or summary.dead_since <= self.given_up_until)
-            and is_within(summary.session_at, self.since, self.until)
         )
 
     def _concerns_subject(self, message: Message, subject: str) -> bool:
@@ -151,13 +133,6 @@ def read_conditions(
     if unknown := sorted(wanted - frozenset(reasons)):
         return InputIssue("reason", f"unknown reason {unknown[0]}; the reasons are {', '.join(reasons)}")
     return {"ids": ids, "reasons": wanted, **given}
-
-
-def is_within(moment: float | None, since: float | None, until: float | None) -> bool:
-    """Return True if the moment lies between the bounds. An unknown moment fails any bound."""
-    if moment is None:
-        return since is None and until is None
-    return (since is None or moment >= since) and (until is None or moment <= until)
 
 
 def parse_moment_or_age(text: str, now: float) -> float:

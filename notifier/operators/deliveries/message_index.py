@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -16,6 +16,7 @@ from notifier.model.frozen import frozen
 from notifier.model.moment import format_moment
 from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
+from notifier.operators.deliveries.repair_pass import Filter
 
 PAGE_MEMBERS = {
     "as_of": str, "took": float, "total": int, "skip": int, "left_off": int, "reasons": Counts, "groups": Items,
@@ -37,18 +38,11 @@ class PageQuery(TypedDict, total=False):
     age: Annotated[float, Field(ge=0, le=600, description="Maximum age of the counts in seconds; default 60.")]
 
 
-class SummaryFilter(Protocol):
-    """A condition on summaries. Equal conditions select the same summaries."""
-
-    def matches_summary(self, summary: Any, /) -> bool:
-        """Return True if the condition selects the summary."""
-
-
 @frozen
 class PageSelection:
     """A selection of summaries to page through. `reasons` limits the rows (empty: all), but not the counts."""
 
-    filter_: SummaryFilter
+    filter_: Filter[Any, Any]
     reasons: frozenset[str]
     newest_first: bool
 

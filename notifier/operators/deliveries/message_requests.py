@@ -28,7 +28,6 @@ from notifier.operators.deliveries.message_index import (
     MessageIndexes,
     PageRequest,
     PageSelection,
-    SummaryFilter,
 )
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
@@ -166,7 +165,7 @@ class MessageRequests(Generic[P, S]):
     async def answer_page(
         self,
         everything: Filter[P, S],
-        filter_: SummaryFilter,
+        filter_: Filter[P, S],
         request: ApiRequest,
         *,
         groups: int,

@@ -6,7 +6,7 @@ An audit line names the operator and the operation. It never has `sub` or `sid`.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.message import Message, Transfer
@@ -94,7 +94,7 @@ def format_conditions(
     filter_: Filter[Any, Any], subject_id: Callable[[str], str] = mask_subject
 ) -> Mapping[str, object]:
     """Return the given conditions in a form that may be logged."""
-    chosen_by = (member for member in fields(cast("Any", filter_)) if "aside" not in member.metadata)
+    chosen_by = (member for member in fields(filter_) if "aside" not in member.metadata)
     members = {member.name: getattr(filter_, member.name) for member in chosen_by}
     if (subject := members.get("subject")) is not None:
         members["subject"] = subject_id(subject)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
-from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
@@ -28,38 +28,56 @@ STOP_CHECK_SECONDS = 1.0  # seconds between two checks of a pause for a stop
 MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
-P_contra = TypeVar("P_contra", contravariant=True)
 S = TypeVar("S", bound=Summary)
 
 
-class Filter(Protocol[P_contra, S]):
-    """Selects messages among all dead letters or all pending deliveries."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter(Generic[P, S]):
+    """Selects the messages that meet every given condition, of all dead letters or all pending deliveries.
+
+    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`, in epoch seconds. `issuers`: the
+    issuers that the caller may see, None for all.
+    """
+
+    ids: frozenset[str] = frozenset()
+    client_id: str | None = None
+    iss: str | None = None
+    event_id: str | None = None
+    subject: str | None = None
+    reasons: frozenset[str] = frozenset()
+    since: float | None = None
+    until: float | None = None
+    issuers: frozenset[str] | None = None
 
     @property
     def has_conditions(self) -> bool:
         """Return False if the filter selects every message."""
+        raise NotImplementedError
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """Return the selected IDs; empty for any."""
-
-    @property
-    def client_id(self) -> str | None:
-        """Return the selected client."""
-
-    @property
-    def iss(self) -> str | None:
-        """Return the selected issuer."""
-
-    @property
-    def issuers(self) -> frozenset[str] | None:
-        """Return the issuers that the caller may see; None for all."""
-
-    def restrict_to_arrived_by(self, moment: float, /) -> Self:
+    def restrict_to_arrived_by(self, moment: float) -> Self:
         """Return the same filter without messages that arrived after the moment."""
+        raise NotImplementedError
 
-    def open_visit(self, messages: P_contra, /, *, whole: bool) -> OpenVisit[S]:
+    def open_visit(self, messages: P, *, whole: bool) -> OpenVisit[S]:
         """Open a visit to the selected messages, with bodies if `whole`. Raises QueueError."""
+        raise NotImplementedError
+
+    def matches_summary(self, summary: S) -> bool:
+        """Return True if the filter selects the message, ignoring `subject`."""
+        raise NotImplementedError
+
+    def _meets_shared_conditions(self, summary: Any) -> bool:
+        moment = summary.session_at
+        return (
+            (not self.ids or summary.id in self.ids)
+            and (self.issuers is None or summary.iss in self.issuers)
+            and (self.client_id is None or summary.client_id == self.client_id)
+            and (self.iss is None or summary.iss == self.iss)
+            and (self.event_id is None or summary.event_id == self.event_id)
+            and (not self.reasons or summary.reason in self.reasons)
+            and (self.since is None or (moment is not None and moment >= self.since))
+            and (self.until is None or (moment is not None and moment <= self.until))
+        )
 
 
 async def find_messages(

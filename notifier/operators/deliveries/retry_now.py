@@ -95,14 +95,10 @@ class RetryResult:
 
 async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
     """Return what a retry would attempt. Changes nothing. Raises QueueError."""
-    pending = await _count(queue, request, options)
-    workers, answers = await ask_workers_to(
-        queue, request_of(request.key, request.who, begin=False), ANSWER_TIMEOUT_SECONDS
-    )
-    return RetryResult(
-        waited=pending.by_reason, waiting=pending.by_reason, asked=0 if request.force else pending.asked,
-        workers=workers, answered=len(answers), account=sum_of(answers),
-    )  # fmt: skip
+    result = await _count(queue, request, options)
+    query = request_of(request.key, request.who, begin=False)
+    workers, answers = await ask_workers_to(queue, query, ANSWER_TIMEOUT_SECONDS)
+    return replace(result, workers=workers, answered=len(answers), account=sum_of(answers))
 
 
 async def retry_now(
@@ -118,13 +114,10 @@ async def retry_now(
     The queue must be open. `on_progress` receives the results so far. Raises QueueError.
     """
     async with lock():
-        before = await _count(queue, request, options)
-        result = RetryResult(
-            waited=before.by_reason, asked=0 if request.force else before.asked, waiting=before.by_reason,
-            unfinished=before.unfinished,
-        )  # fmt: skip
+        result = await _count(queue, request, options)
+        total = sum(result.waited.values())
         on_progress(result)
-        if not before.total or result.unfinished is not None:
+        if not total or result.unfinished is not None:
             return result
         begin = request_of(request.key, request.who, begin=True, force=request.force, everything=result.asked == 0)
         workers, answers = await ask_workers_to(queue, begin, ANSWER_TIMEOUT_SECONDS)
@@ -139,43 +132,33 @@ async def retry_now(
 
     def on_account(account: RetryAccount) -> None:
         nonlocal result
-        result = replace(result, account=account, waiting=_count_remaining(before, account))
+        remaining = max(0, total - account.settled)
+        result = replace(result, account=account, waiting={"not counted again": remaining} if remaining else {})
         on_progress(result)
 
     last_answers = LastAnswers()
     last_answers.take_missing(answers)
-    unfinished = await _watch(queue, request, options, before.total, due.unfinished, last_answers, on_account)
+    unfinished = await _watch(queue, request, options, total, due.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):
         return replace(result, unfinished=unfinished)
     async with lock():
         after = await _count(queue, request, options)
-    return replace(result, waiting=after.by_reason, unfinished=after.unfinished or unfinished)
+    return replace(result, waiting=after.waiting, unfinished=after.unfinished or unfinished)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PendingCounts:
-    """The pending deliveries of the client: counts by reason, and how many of them it asked to delay."""
-
-    total: int = 0
-    by_reason: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    asked: int = 0
-    unfinished: str | None = None
-
-
-async def _count(queue: Queue, request: RetryRequest, options: RepairOptions) -> _PendingCounts:
+async def _count(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
     """Count the pending deliveries. Raises QueueError."""
     filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
     reasons, asked, unfinished = Counter[str](), 0, None
     async with aclosing(find_messages(queue.waiting(), filter_)) as summaries:
         async for summary, _ in summaries:
             reasons[summary.reason] += 1
-            asked += summary.asked
+            asked += summary.asked and not request.force
             if options.stop():
                 unfinished = STOPPED_TEXT
                 break
-    return _PendingCounts(
-        total=reasons.total(), by_reason=dict(reasons.most_common()), asked=asked, unfinished=unfinished
-    )
+    waiting = dict(reasons.most_common())
+    return RetryResult(waited=waiting, waiting=waiting, asked=asked, unfinished=unfinished)
 
 
 async def _watch(
@@ -212,9 +195,3 @@ async def _watch(
         if options.stop() or options.steady() - news_at > STUCK_SECONDS:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(QUERY_INTERVAL_SECONDS)
-
-
-def _count_remaining(before: _PendingCounts, account: RetryAccount) -> Mapping[str, int]:
-    """Return about how many deliveries are still pending."""
-    remaining = max(0, before.total - account.settled)
-    return {"not counted again": remaining} if remaining else {}

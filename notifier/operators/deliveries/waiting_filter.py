@@ -21,11 +21,11 @@ from notifier.model.outcome import Cause, Reason
 from notifier.operators.deliveries.dead_letter_filter import (
     REASON_DESCRIPTION,
     FilterMembers,
-    is_within,
     read_conditions,
     subjects_of,
 )
 from notifier.operators.deliveries.groups import Group
+from notifier.operators.deliveries.repair_pass import Filter
 from notifier.operators.status.life import LifeOf
 from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import WaitingDeliveries
@@ -203,24 +203,14 @@ class CancelMembers(WaitingMembers, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingFilter:
-    """Selects deliveries that meet every given condition. `issuers`: the issuers that the caller may see, None for all.
+class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
+    """Selects pending deliveries.
 
-    `subject` is a `sub` or `sid`. `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`)
-    of ended causes to wait; an empty `client_id` means all clients of the issuer. `parked=False` excludes parked
-    deliveries; `taken_by` selects deliveries that a worker first took by then. `since` and `until` compare with
-    `session_at`. Times are in epoch seconds. `life` returns how long each delivery may live.
+    `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`) of ended causes to wait; an
+    empty `client_id` means all clients of the issuer. `parked=False` excludes parked deliveries; `taken_by` selects
+    deliveries that a worker first took by then. `life` returns how long each delivery may live.
     """
 
-    ids: frozenset[str] = frozenset()
-    client_id: str | None = None
-    iss: str | None = None
-    event_id: str | None = None
-    subject: str | None = None
-    reasons: frozenset[str] = frozenset()
-    since: float | None = None
-    until: float | None = None
-    issuers: frozenset[str] | None = None
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
@@ -229,37 +219,31 @@ class WaitingFilter:
 
     @property
     def has_conditions(self) -> bool:
-        """Return False if the filter selects every pending delivery."""
+        """See Filter."""
         return self != WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
 
     def restrict_to_arrived_by(self, moment: float) -> Self:
         """See Filter."""
         return replace(self, taken_by=moment)
 
-    def open_visit(self, waiting: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
-        """Open a visit to the selected deliveries, with bodies if `whole`. Raises QueueError."""
+    def open_visit(self, messages: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
+        """See Filter."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
         summarise = read_waiting if self.life is None else partial(read_waiting, life=self.life)
         reader = make_visit_reader(summarise, self.matches, whole=whole)
-        return waiting.visit(reader, clients=clients, parked=self.parked)
+        return messages.visit(reader, clients=clients, parked=self.parked)
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery."""
         return self.matches_summary(summary) and (self.subject is None or _names_subject(message.body, self.subject))
 
     def matches_summary(self, summary: WaitingSummary) -> bool:
-        """Return True if the filter selects the delivery, ignoring `subject`."""
+        """See Filter."""
         return (
-            (not self.ids or summary.id in self.ids)
-            and (self.issuers is None or summary.iss in self.issuers)
-            and (self.client_id is None or summary.client_id == self.client_id)
-            and (self.iss is None or summary.iss == self.iss)
-            and (self.event_id is None or summary.event_id == self.event_id)
-            and (not self.reasons or summary.reason in self.reasons)
+            self._meets_shared_conditions(summary)
             and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
-            and is_within(summary.session_at, self.since, self.until)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (
                 self.ended is None

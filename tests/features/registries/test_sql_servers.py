@@ -93,11 +93,11 @@ def test_duende_and_identityserver4_are_read(tables: DatabaseServer, version: st
 @pytest.mark.parametrize("server", [postgresql], indirect=True, ids=["postgresql"], scope="module")
 @pytest.mark.parametrize("variant", ["-snake", "-schema"])
 def test_naming_conventions_and_schemas_of_postgresql_are_read(tables: DatabaseServer, variant: str) -> None:
-    """A table in another schema is not found until it is named, and the fault says where it is."""
+    """A table in another schema is not found until it is named, and the fault names the setting."""
     tables.run(*filled(recorded("is-7.4.8", "postgresql", variant), CLIENTS))
     if variant == "-schema":
         text = "there is no table like Clients in the schema public (it shows notifier's user no table)"
-        assert fault(tables.url) == f"{text}; there is one in the schema idsrv: set sql.schema"
+        assert fault(tables.url) == f"{text}; set sql.schema or sql.tables, or give it the right to SELECT"
     answer = read(tables.url, schema="idsrv" if variant == "-schema" else "public")
     assert by_name(answer) == expected("is-7.4.8")
 
