@@ -111,7 +111,7 @@ async def real_sites(folder: Path, pem: Path, *, own_url: bool = False, limit: s
         told: dict[str, Any] = {"base": f"{world.iss}/connect/notify", "key": world.web_keys.decode()}
         told["module"] = PAGE_URL.as_uri()
         if not own_url:
-            api = await world.worker.until_said("listening", lambda line: "api" in line)
+            api = await world.worker.until_logged("listening", lambda line: "api" in line)
             told = {"api": api["api"], "token": API_TOKEN}
         settings = {
             "port": behind, "issuer": world.iss, "told": told, "also": [*others(world)], "template": LOGGED_OUT,

@@ -49,7 +49,7 @@ async def test_a_worker_runs_by_its_certificate(tmp_path: Path, ours: Authority,
         async with worker(site) as running:
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.post(event))[0] == 202
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
             assert await running.stop() == 0
 
 

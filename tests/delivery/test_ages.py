@@ -11,17 +11,17 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Cause
 from notifier.model.registry import ENDLESS_SECONDS
-from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
 
 HOUR = 3600.0
 
 
-async def waits(stage: Stage, **members: Any) -> Delivery:
+async def waits(harness: WorkerHarness, **members: Any) -> Delivery:
     """Pause `shop` at its request, and return the delivery of a second event as it was written."""
-    stage.receivers.behaviours["shop"] = answers(503, "3600")
-    await stage.acked(stage.event("shop", id="first"))
-    await stage.acked(stage.event("shop", id="second", **members))
-    return load_delivery(stage.queue.published[-1][1].body)
+    harness.receivers.behaviours["shop"] = answers(503, "3600")
+    await harness.acked(harness.event("shop", id="first"))
+    await harness.acked(harness.event("shop", id="second", **members))
+    return load_delivery(harness.queue.published[-1][1].body)
 
 
 async def test_what_was_never_attempted_expires() -> None:
@@ -29,13 +29,13 @@ async def test_what_was_never_attempted_expires() -> None:
 
     With less than a minute left it is not parked: nothing would expire it there.
     """
-    async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
-        began = stage.now
-        waiting = await waits(stage)
+    async with running(WorkerHarness(client("shop", retry=RetryPolicy(max_age=50.0)))) as harness:
+        began = harness.now
+        waiting = await waits(harness)
         assert (waiting.attempts, waiting.first_taken_at, waiting.waited_for) == (0, began, (Cause.RETRY_AFTER,))
-        looks = await stage.through_delays(most=60.0)
-        [letter] = stage.dead()
-    assert stage.told() == ["shop"]
+        looks = await harness.through_delays(most=60.0)
+        [letter] = harness.dead()
+    assert harness.notified() == ["shop"]
     assert [48 < look <= 50 for look in looks[-2:]] == [True, False]
     assert (looks[-1] <= 52, len(looks) <= 16) == (True, True)
     assert letter["reason"] == "expired"
@@ -45,15 +45,15 @@ async def test_what_was_never_attempted_expires() -> None:
 
 async def test_what_names_no_session_is_never_sent_late() -> None:
     """Not even by a first attempt: it would end a session that the user has started since."""
-    async with running(Stage(client("shop"))) as stage:
-        await waits(stage, sid=None)
-        assert stage.queue.published[-1][0] == PARKED
-        del stage.receivers.behaviours["shop"]
-        stage.now += HOUR
-        await stage.acked(stage.event("shop", id="third"))
-        await stage.until(lambda: bool(stage.dead()))
-        [letter] = stage.dead()
-    assert stage.told() == ["shop", "shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await waits(harness, sid=None)
+        assert harness.queue.published[-1][0] == PARKED
+        del harness.receivers.behaviours["shop"]
+        harness.now += HOUR
+        await harness.acked(harness.event("shop", id="third"))
+        await harness.until(lambda: bool(harness.dead()))
+        [letter] = harness.dead()
+    assert harness.notified() == ["shop", "shop"]
     assert letter["event_id"] == "second"
     assert "sub_only_max_age (600 s)" in letter["text"]
 
@@ -62,43 +62,43 @@ async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
     """The client asked for a pause of an hour. The delivery expires a second later, and a check just before finds the
     client ready.
     """
-    async with running(Stage(client("shop", retry=RetryPolicy(max_age=HOUR + 2, max_delay=HOUR)))) as stage:
-        stage.receivers.behaviours["shop"] = answers(503, "3600")
-        await stage.acked(stage.event("shop", id="first"))
-        del stage.receivers.behaviours["shop"]
-        await stage.through_delays(most=HOUR + 10)
-        assert stage.dead() == []
-    assert stage.told() == ["shop", "shop"]
+    async with running(WorkerHarness(client("shop", retry=RetryPolicy(max_age=HOUR + 2, max_delay=HOUR)))) as harness:
+        harness.receivers.behaviours["shop"] = answers(503, "3600")
+        await harness.acked(harness.event("shop", id="first"))
+        del harness.receivers.behaviours["shop"]
+        await harness.through_delays(most=HOUR + 10)
+        assert harness.dead() == []
+    assert harness.notified() == ["shop", "shop"]
 
 
 async def test_an_age_goes_on_while_the_queue_is_away() -> None:
     """A delivery that waits in memory, because the queue accepts no deferral, keeps its
     age when it is offered again.
     """
-    async with running(Stage(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as stage:
-        await stage.acked(stage.event("shop", id="first"))
-        stage.queue.open.clear()
-        stage.event("shop", id="second")
-        await stage.until(lambda: bool(stage.queue.refused))
-        assert stage.queue.refused == ["delay.1s"]
-        stage.now += 3.0
-        await stage.until(lambda: "dead" in stage.queue.refused)
-        stage.queue.open.set()
-        await stage.until(lambda: len(stage.queue.acked) == 2)
-        [letter] = stage.dead()
+    async with running(WorkerHarness(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as harness:
+        await harness.acked(harness.event("shop", id="first"))
+        harness.queue.open.clear()
+        harness.event("shop", id="second")
+        await harness.until(lambda: bool(harness.queue.refused))
+        assert harness.queue.refused == ["delay.1s"]
+        harness.now += 3.0
+        await harness.until(lambda: "dead" in harness.queue.refused)
+        harness.queue.open.set()
+        await harness.until(lambda: len(harness.queue.acked) == 2)
+        [letter] = harness.dead()
     assert letter["text"] == "never attempted in 3 s, deferred for rate: older than max_age (2 s)"
-    assert [fact for fact in stage.facts if isinstance(fact, Deferred)] == []
+    assert [fact for fact in harness.facts if isinstance(fact, Deferred)] == []
 
 
 @pytest.mark.parametrize(("sid", "limit"), [("s1", "max_age (5 s)"), (None, "sub_only_max_age (4 s)")])
 async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(sid: str | None, limit: str) -> None:
     """Also while a registry source, which may have the client, does not answer. The issuer's limits apply."""
     own = client("", retry=RetryPolicy(max_age=5.0, sub_only_max_age=4.0, max_paused=10.0))
-    async with running(Stage(client("shop"))) as stage:
-        stage.registry = replace(stage.registry, grace=ENDLESS_SECONDS, unregistered_at={ISS: own})
-        await stage.acked(stage.event("nobody", id="e1", sid=sid))
-        looks = await stage.through_delays(most=60.0)
-        [letter] = stage.dead()
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.registry = replace(harness.registry, grace=ENDLESS_SECONDS, unregistered_at={ISS: own})
+        await harness.acked(harness.event("nobody", id="e1", sid=sid))
+        looks = await harness.through_delays(most=60.0)
+        [letter] = harness.dead()
     assert looks == [2.0, 6.0, 14.0, 30.0]
     assert letter["reason"] == "expired"
     assert letter["text"].startswith("never attempted in 30 s, deferred for unknown, 10 s of it through no fault")
@@ -107,10 +107,10 @@ async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(
 
 async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
     """Also while a registry source does not answer: no source has issuers."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.registry = replace(stage.registry, grace=ENDLESS_SECONDS)
-        await stage.acked(stage.event("shop", iss="https://new.example"))
-        looks = await stage.through_delays(most=90_000.0)
-        [letter] = stage.dead()
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.registry = replace(harness.registry, grace=ENDLESS_SECONDS)
+        await harness.acked(harness.event("shop", iss="https://new.example"))
+        looks = await harness.through_delays(most=90_000.0)
+        [letter] = harness.dead()
     assert letter["reason"] == "unknown_issuer"
     assert looks[-1] > 86_000.0

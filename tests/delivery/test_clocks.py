@@ -20,19 +20,19 @@ from notifier.model.outcome import Answer, Wire
 from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import split_into_hops
-from tests.delivery.stage import ISS, PARKED, Stage, answers, client, hop_of, running
+from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, hop_of, running
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
 NOW = 1_800_000_000.0
 
 
-async def failed_once(stage: Stage, **members: Any) -> None:
+async def failed_once(harness: WorkerHarness, **members: Any) -> None:
     """Return an event whose delivery to `shop` has failed once and is deferred."""
-    await stage.prove("shop")
-    stage.receivers.behaviours["shop"] = answers(503)
-    await stage.acked(stage.event("shop", id="e1", **members))
-    del stage.receivers.behaviours["shop"]
+    await harness.prove("shop")
+    harness.receivers.behaviours["shop"] = answers(503)
+    await harness.acked(harness.event("shop", id="e1", **members))
+    del harness.receivers.behaviours["shop"]
 
 
 # ── deferred deliveries ────────────────────────────────────────────────────────────────────────────────────────
@@ -42,30 +42,30 @@ async def failed_once(stage: Stage, **members: Any) -> None:
 async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
     """It is attempted after its delays at the latest, and not before the current delay has passed."""
     slow = RetryPolicy(base=45.0, jitter=0.0)
-    async with running(Stage(client("shop", retry=slow))) as stage:
-        await failed_once(stage)
+    async with running(WorkerHarness(client("shop", retry=slow))) as harness:
+        await failed_once(harness)
         path = split_into_hops(45.0)
-        assert hop_of(stage.queue.published[-1][0]) == path[0] == 32
-        stage.jumped = jump
-        looks = await stage.through_delays(most=45.0)
+        assert hop_of(harness.queue.published[-1][0]) == path[0] == 32
+        harness.jumped = jump
+        looks = await harness.through_delays(most=45.0)
         assert looks[-1] == (path[0] if jump > 0 else sum(path))
-        assert stage.told() == ["shop", "shop"]
-        assert stage.dead() == []
+        assert harness.notified() == ["shop", "shop"]
+        assert harness.dead() == []
 
 
 @JUMPS
 async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None:
     """Its delay follows the backoff, whatever the clock showed before."""
-    async with running(Stage(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as stage:
-        await failed_once(stage)
-        stage.jumped = jump
-        await stage.prove("shop")  # this failure belongs to the delivery, not to an outage of the client
-        stage.receivers.behaviours["shop"] = answers(503)
-        await stage.through_delays(most=45.0)
-        body = stage.queue.published[-1][1].body
+    async with running(WorkerHarness(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as harness:
+        await failed_once(harness)
+        harness.jumped = jump
+        await harness.prove("shop")  # this failure belongs to the delivery, not to an outage of the client
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.through_delays(most=45.0)
+        body = harness.queue.published[-1][1].body
         schedule = json.loads(body)["schedule"]
-        assert schedule["due"] == stage.now + jump + 45.0
-        assert (hop_of(stage.queue.published[-1][0]), *schedule["hops"]) == split_into_hops(45.0)
+        assert schedule["due"] == harness.now + jump + 45.0
+        assert (hop_of(harness.queue.published[-1][0]), *schedule["hops"]) == split_into_hops(45.0)
 
 
 @JUMPS
@@ -73,19 +73,19 @@ async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
     """With the jump, it would seem an hour long, and a delivery without `sid` would expire after one attempt."""
 
     async def jumps(_request: Request) -> Wire:
-        stage.now += 2.0
-        stage.jumped = jump
+        harness.now += 2.0
+        harness.jumped = jump
         return Answer(status=503)
 
-    async with running(Stage(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as stage:
-        await stage.prove("shop")
-        stage.receivers.behaviours["shop"] = jumps
-        await stage.acked(stage.event("shop", sid=None))
-        assert stage.dead() == []
-        assert stage.queue.published[-1][0] == "delay.8s"
-        delivery = load_delivery(stage.queue.published[-1][1].body)
-        assert delivery.first_attempt_at == stage.now + jump - 2.0
-        [fact] = [fact for fact in stage.facts if isinstance(fact, Attempted)]
+    async with running(WorkerHarness(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as harness:
+        await harness.prove("shop")
+        harness.receivers.behaviours["shop"] = jumps
+        await harness.acked(harness.event("shop", sid=None))
+        assert harness.dead() == []
+        assert harness.queue.published[-1][0] == "delay.8s"
+        delivery = load_delivery(harness.queue.published[-1][1].body)
+        assert delivery.first_attempt_at == harness.now + jump - 2.0
+        [fact] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
         assert fact.seconds == 2.0
 
 
@@ -94,135 +94,135 @@ async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
 
 async def test_max_age_survives_the_jump() -> None:
     """A delivery with `sid` is retried for a day; a jump forwards expires it only in its last hour."""
-    async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage)
-        stage.jumped = HOUR
-        await stage.through_delays(most=2.0)
-        assert stage.told() == ["shop", "shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await failed_once(harness)
+        harness.jumped = HOUR
+        await harness.through_delays(most=2.0)
+        assert harness.notified() == ["shop", "shop"]
 
 
 async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
     """Unavoidable: it may really have waited that long while no worker ran, and after `sub_only_max_age` (10 min) it
     would end a later session. An operator may replay it.
     """
-    async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage, sid=None)
-        stage.jumped = HOUR
-        await stage.through_delays(most=2.0)
-        assert [letter["reason"] for letter in stage.dead()] == ["expired"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await failed_once(harness, sid=None)
+        harness.jumped = HOUR
+        await harness.through_delays(most=2.0)
+        assert [letter["reason"] for letter in harness.dead()] == ["expired"]
 
 
 @pytest.mark.parametrize("sid", ["s1", None])
 @pytest.mark.parametrize("parked", [True, False])
 async def test_a_clock_a_day_ahead_ends_no_young_delivery_with_sid(sid: str | None, *, parked: bool) -> None:
     """It has waited for seconds, so it gets an attempt before it expires. Without `sid` it expires: it may be old."""
-    async with running(Stage(client("shop"))) as stage:
-        await stage.prove("shop")
-        stage.receivers.behaviours["shop"] = answers(503, "60")
-        await stage.acked(stage.event("shop", id="e1"))
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await harness.prove("shop")
+        harness.receivers.behaviours["shop"] = answers(503, "60")
+        await harness.acked(harness.event("shop", id="e1"))
         if parked:
-            await stage.acked(stage.event("shop", id="e2", sid=sid))
-            assert stage.queue.published[-1][0] == PARKED
+            await harness.acked(harness.event("shop", id="e2", sid=sid))
+            assert harness.queue.published[-1][0] == PARKED
         else:
-            stage.receivers.behaviours["shop"] = answers(503)
-            stage.now += 61.0
-            await stage.acked(stage.event("shop", id="e2", sid=sid))
-        del stage.receivers.behaviours["shop"]
-        told = len(stage.told())
-        stage.now, stage.jumped = stage.now + 61.0, 25 * HOUR
+            harness.receivers.behaviours["shop"] = answers(503)
+            harness.now += 61.0
+            await harness.acked(harness.event("shop", id="e2", sid=sid))
+        del harness.receivers.behaviours["shop"]
+        told = len(harness.notified())
+        harness.now, harness.jumped = harness.now + 61.0, 25 * HOUR
         if parked:
-            await stage.acked(stage.event("shop", id="e3"))
-            await stage.until(lambda: not any(stage.queue.buckets.values()))
+            await harness.acked(harness.event("shop", id="e3"))
+            await harness.until(lambda: not any(harness.queue.buckets.values()))
         else:
-            await stage.acked(stage.retake(stage.queue.published[-1][0]))
-        await stage.settled()
-        assert [letter["event_id"] for letter in stage.dead()] == ([] if sid else ["e2"])
-        assert len(stage.told()) == told + parked + (sid is not None)
+            await harness.acked(harness.retake(harness.queue.published[-1][0]))
+        await harness.settled()
+        assert [letter["event_id"] for letter in harness.dead()] == ([] if sid else ["e2"])
+        assert len(harness.notified()) == told + parked + (sid is not None)
 
 
 async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
     """If it fails, the delivery expires, since the clock may be right."""
-    async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage)
-        stage.receivers.behaviours["shop"] = answers(503)
-        stage.jumped = 25 * HOUR
-        await stage.through_delays(most=2.0)
-        await stage.until(lambda: bool(stage.dead()))
-        assert [letter["attempts"] for letter in stage.dead()] == [2]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await failed_once(harness)
+        harness.receivers.behaviours["shop"] = answers(503)
+        harness.jumped = 25 * HOUR
+        await harness.through_delays(most=2.0)
+        await harness.until(lambda: bool(harness.dead()))
+        assert [letter["attempts"] for letter in harness.dead()] == [2]
 
 
 async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead() -> None:
     """Its client asked for a minute. The clock alone does not expire the delivery; its recorded waits do."""
-    async with running(Stage(client("shop", retry=RetryPolicy(max_age=50.0)))) as stage:
-        stage.receivers.behaviours["shop"] = answers(503, "3600")
-        await stage.acked(stage.event("shop", id="e1"))
-        await stage.acked(stage.event("shop", id="e2"))
-        stage.jumped = 25 * HOUR
-        looks = await stage.through_delays(most=60.0)
+    async with running(WorkerHarness(client("shop", retry=RetryPolicy(max_age=50.0)))) as harness:
+        harness.receivers.behaviours["shop"] = answers(503, "3600")
+        await harness.acked(harness.event("shop", id="e1"))
+        await harness.acked(harness.event("shop", id="e2"))
+        harness.jumped = 25 * HOUR
+        looks = await harness.through_delays(most=60.0)
         assert looks[-1] >= 40.0
-        assert [letter["event_id"] for letter in stage.dead()] == ["e2"]
+        assert [letter["event_id"] for letter in harness.dead()] == ["e2"]
 
 
 @pytest.mark.parametrize("parked", [True, False])
 async def test_a_delivery_without_sid_is_never_late_after_a_clock_was_set_back(*, parked: bool) -> None:
     """Its recorded waits are the minimum of its age. The age of a delivery parked meanwhile is unknown."""
     policy = RetryPolicy(base=100.0, factor=1.0, jitter=0.0, sub_only_max_age=300.0)
-    async with running(Stage(client("shop", retry=policy))) as stage:
-        stage.jumped = HOUR
-        await stage.prove("shop")
-        stage.receivers.behaviours["shop"] = answers(503, "200" if parked else None)
-        began = stage.now
-        await stage.acked(stage.event("shop", id="e1", sid=None))
+    async with running(WorkerHarness(client("shop", retry=policy))) as harness:
+        harness.jumped = HOUR
+        await harness.prove("shop")
+        harness.receivers.behaviours["shop"] = answers(503, "200" if parked else None)
+        began = harness.now
+        await harness.acked(harness.event("shop", id="e1", sid=None))
         if parked:
-            await stage.acked(stage.event("shop", id="e2", sid=None))
-            assert stage.queue.published[-1][0] == PARKED
-            stage.now, stage.jumped = stage.now + 250.0, 0.0
-            del stage.receivers.behaviours["shop"]
-            await stage.acked(stage.event("shop", id="e3"))
-            await stage.until(lambda: bool(stage.dead()))
+            await harness.acked(harness.event("shop", id="e2", sid=None))
+            assert harness.queue.published[-1][0] == PARKED
+            harness.now, harness.jumped = harness.now + 250.0, 0.0
+            del harness.receivers.behaviours["shop"]
+            await harness.acked(harness.event("shop", id="e3"))
+            await harness.until(lambda: bool(harness.dead()))
         else:
-            stage.now, stage.jumped = stage.now + 1.0, 0.0
-            while not stage.dead():
-                await stage.prove("shop")
-                stage.receivers.behaviours["shop"] = answers(503)
-                await stage.through_delays(most=200.0)
-            assert stage.now - began < 350.0
-        [letter] = stage.dead()
+            harness.now, harness.jumped = harness.now + 1.0, 0.0
+            while not harness.dead():
+                await harness.prove("shop")
+                harness.receivers.behaviours["shop"] = answers(503)
+                await harness.through_delays(most=200.0)
+            assert harness.now - began < 350.0
+        [letter] = harness.dead()
         assert "without sid" in letter["text"]
 
 
 async def test_a_first_attempt_is_made_however_late() -> None:
     """A jump forwards expires no untried delivery, with or without `sid`."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.jumped = HOUR
-        await stage.acked(stage.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z"))
-        assert stage.told() == ["shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.jumped = HOUR
+        await harness.acked(harness.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z"))
+        assert harness.notified() == ["shop"]
 
 
 async def test_not_after_is_what_the_clock_says() -> None:
     """Unavoidable: the publisher sets this moment. A jump backwards permits an attempt that was too late before."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.event("shop", not_after="2027-01-15T08:10:00Z")  # ten minutes from now
-        await stage.until(lambda: len(stage.queue.acked) == 1)
-        stage.jumped = HOUR
-        await stage.acked(stage.event("shop", not_after="2027-01-15T08:10:00Z"))
-        assert [letter["reason"] for letter in stage.dead()] == ["expired"]
-        stage.jumped = -HOUR
-        await stage.acked(stage.event("shop", not_after="2027-01-15T07:10:00Z"))
-        assert stage.told() == ["shop", "shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.event("shop", not_after="2027-01-15T08:10:00Z")  # ten minutes from now
+        await harness.until(lambda: len(harness.queue.acked) == 1)
+        harness.jumped = HOUR
+        await harness.acked(harness.event("shop", not_after="2027-01-15T08:10:00Z"))
+        assert [letter["reason"] for letter in harness.dead()] == ["expired"]
+        harness.jumped = -HOUR
+        await harness.acked(harness.event("shop", not_after="2027-01-15T07:10:00Z"))
+        assert harness.notified() == ["shop", "shop"]
 
 
 @JUMPS
 @pytest.mark.parametrize("unknown", ["client", "issuer"])
 async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: str, jump: float) -> None:
     """Its recorded checks give its waiting time: five minutes, plus or minus the error of the last one."""
-    async with running(Stage(client("shop"))) as stage:
+    async with running(WorkerHarness(client("shop"))) as harness:
         named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}
-        await stage.acked(stage.event("nobody", id="e1", **named))
-        stage.jumped = jump
-        looks = await stage.through_delays(most=450.0)
+        await harness.acked(harness.event("nobody", id="e1", **named))
+        harness.jumped = jump
+        looks = await harness.through_delays(most=450.0)
         assert looks[-1] >= 250
-        assert [letter["reason"] for letter in stage.dead()] == [f"unknown_{unknown}"]
+        assert [letter["reason"] for letter in harness.dead()] == [f"unknown_{unknown}"]
 
 
 @JUMPS
@@ -247,22 +247,22 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
 @JUMPS
 async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
     """Neither the event's end nor the delivery's start is used, so a corrected clock gives correct tokens."""
-    async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage)
-        stage.jumped, stage.now = jump, stage.now + 0.75
-        await stage.through_delays(most=2.0)
-        [_, (_, claims)] = stage.receivers.posts
-        assert claims["iat"] == math.floor(stage.now + jump) <= stage.now + jump
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await failed_once(harness)
+        harness.jumped, harness.now = jump, harness.now + 0.75
+        await harness.through_delays(most=2.0)
+        [_, (_, claims)] = harness.receivers.posts
+        assert claims["iat"] == math.floor(harness.now + jump) <= harness.now + jump
 
 
 @JUMPS
 async def test_propagation_is_never_negative(jump: float) -> None:
     """An event that ended before the clock stepped back has an end in the future."""
-    async with running(Stage(client("shop"))) as stage:
-        await failed_once(stage, ended_at="2027-01-15T07:59:59Z")
-        stage.jumped = jump
-        await stage.through_delays(most=2.0)
-        [fact] = [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await failed_once(harness, ended_at="2027-01-15T07:59:59Z")
+        harness.jumped = jump
+        await harness.through_delays(most=2.0)
+        [fact] = [fact for fact in harness.facts if isinstance(fact, LogoutDelivered)]
         assert fact.propagation == (HOUR + 3 if jump > 0 else 0.0)
 
 

@@ -13,7 +13,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.session_ended import SessionEnded
-from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
 
 NOW = 1000.0
 FOREVER = math.inf
@@ -39,20 +39,20 @@ class Copies:
     def ack(self, message: Message) -> None:
         """The queue takes every ack."""
 
-    def begin(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> HeldMessage:
+    def begin(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> HeldMessage:
         """Pass a message with this delivery, and close it if nothing remains to do."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
         held.work = Expand(steps=iter(()), event=EVENT if of_event else None)
         delivery = Delivery(
-            id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=stage
+            id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=harness
         )
         if self.ledger.open_delivery(held, delivery):
             self.started[delivery_id] = held, delivery
         return held
 
-    def starts(self, delivery_id: str, stage: int = 0, *, of_event: bool) -> bool:
+    def starts(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> bool:
         """Pass a message with this delivery while none is in flight; return whether it is started."""
-        held = self.begin(delivery_id, stage, of_event=of_event)
+        held = self.begin(delivery_id, harness, of_event=of_event)
         assert held.closed is (delivery_id not in self.started)
         return not held.closed
 
@@ -152,164 +152,164 @@ def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, secon
 # ── by a worker ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def results(stage: Stage) -> list[str]:
+def results(harness: WorkerHarness) -> list[str]:
     """Return the result of each event."""
-    return [fact.result for fact in stage.facts if isinstance(fact, EventTaken)]
+    return [fact.result for fact in harness.facts if isinstance(fact, EventTaken)]
 
 
-async def put_off(stage: Stage) -> None:
+async def put_off(harness: WorkerHarness) -> None:
     """Return an event whose only attempt failed, with a deferred retry."""
-    await stage.prove("shop")
-    stage.receivers.behaviours["shop"] = answers(503)
-    await stage.acked(stage.event("shop", id="e"))
-    assert stage.queue.published[-1][0] == "delay.2s"
-    del stage.receivers.behaviours["shop"]
+    await harness.prove("shop")
+    harness.receivers.behaviours["shop"] = answers(503)
+    await harness.acked(harness.event("shop", id="e"))
+    assert harness.queue.published[-1][0] == "delay.2s"
+    del harness.receivers.behaviours["shop"]
 
 
 async def test_an_event_sent_again_is_done_while_its_retry_waits() -> None:
     """It is attempted later, because another worker may have given up the retry."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.others.size = 2
-        await put_off(stage)
-        stage.now += HOP - 0.1
-        await stage.acked(stage.event("shop", id="e"))
-        assert (stage.told(), results(stage)) == (["shop"], ["accepted", "duplicate"])
-        stage.now += 0.1
-        await stage.acked(stage.event("shop", id="e"))
-        assert (stage.told(), results(stage)[2:]) == (["shop", "shop"], ["accepted"])
-        await stage.acked(stage.retake("delay.2s"))
-        assert stage.told() == ["shop", "shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.others.size = 2
+        await put_off(harness)
+        harness.now += HOP - 0.1
+        await harness.acked(harness.event("shop", id="e"))
+        assert (harness.notified(), results(harness)) == (["shop"], ["accepted", "duplicate"])
+        harness.now += 0.1
+        await harness.acked(harness.event("shop", id="e"))
+        assert (harness.notified(), results(harness)[2:]) == (["shop", "shop"], ["accepted"])
+        await harness.acked(harness.retake("delay.2s"))
+        assert harness.notified() == ["shop", "shop"]
 
 
 async def test_wrong_entries_do_not_count_as_deliveries() -> None:
     """Together they are one dead letter. An event sent again is a duplicate if each of its deliveries is."""
-    async with running(Stage(client("shop"))) as stage:
+    async with running(WorkerHarness(client("shop"))) as harness:
         for _ in range(2):
-            await stage.acked(stage.event("shop", 7, id="e"))
-        taken = [fact for fact in stage.facts if isinstance(fact, EventTaken)]
+            await harness.acked(harness.event("shop", 7, id="e"))
+        taken = [fact for fact in harness.facts if isinstance(fact, EventTaken)]
         assert [(fact.result, fact.deliveries) for fact in taken] == [("accepted", 1), ("duplicate", 1)]
-        assert stage.told() == ["shop"]
+        assert harness.notified() == ["shop"]
 
 
 async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once() -> None:
     """Its client is down. After the recovery it receives each logout once."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = answers(503)
-        await stage.acked(stage.event("shop", id="traveller"))
-        stage.queue.open.clear()
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.acked(harness.event("shop", id="traveller"))
+        harness.queue.open.clear()
         for _ in range(2):
-            stage.event("shop", id="e", sid="e")
-            await stage.until(lambda: stage.queue.refused == [PARKED])
-        stage.queue.open.set()
-        await stage.settled()
-        assert results(stage) == ["accepted", "accepted", "duplicate"]
-        del stage.receivers.behaviours["shop"]
-        stage.now += 1
-        stage.retake("delay.1s")
-        await stage.until(lambda: len(stage.told()) == 3)
-        await stage.settled()
-        assert [claims["sid"] for _, claims in stage.receivers.posts] == ["s1", "s1", "e"]
+            harness.event("shop", id="e", sid="e")
+            await harness.until(lambda: harness.queue.refused == [PARKED])
+        harness.queue.open.set()
+        await harness.settled()
+        assert results(harness) == ["accepted", "accepted", "duplicate"]
+        del harness.receivers.behaviours["shop"]
+        harness.now += 1
+        harness.retake("delay.1s")
+        await harness.until(lambda: len(harness.notified()) == 3)
+        await harness.settled()
+        assert [claims["sid"] for _, claims in harness.receivers.posts] == ["s1", "s1", "e"]
 
 
 async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> None:
     """It is attempted after the confirm, so that the only durable copy is not acked with
     the message that scheduled it.
     """
-    stage, confirm = Stage(client("shop")), asyncio.Event()
-    publish_later = stage.queue.publish_later
+    harness, confirm = WorkerHarness(client("shop")), asyncio.Event()
+    publish_later = harness.queue.publish_later
 
     async def confirmed_late(*args: Any, **more: Any) -> None:
         await publish_later(*args, **more)
         await confirm.wait()
 
-    async with running(stage):
-        await stage.prove("shop")
-        stage.receivers.behaviours["shop"] = answers(503)
-        stage.queue.publish_later = confirmed_late  # type: ignore[method-assign]
-        event = stage.event("shop", id="e")
-        await stage.until(lambda: len(stage.queue.published) == 1)
-        del stage.receivers.behaviours["shop"]
-        stage.now += HOP
-        retry = stage.retake("delay.2s")
-        await stage.acked(stage.event("shop", id="other", sid="other"))
-        assert event not in stage.queue.acked
+    async with running(harness):
+        await harness.prove("shop")
+        harness.receivers.behaviours["shop"] = answers(503)
+        harness.queue.publish_later = confirmed_late  # type: ignore[method-assign]
+        event = harness.event("shop", id="e")
+        await harness.until(lambda: len(harness.queue.published) == 1)
+        del harness.receivers.behaviours["shop"]
+        harness.now += HOP
+        retry = harness.retake("delay.2s")
+        await harness.acked(harness.event("shop", id="other", sid="other"))
+        assert event not in harness.queue.acked
         confirm.set()
-        await stage.acked(retry)
-        assert event in stage.queue.acked
-        assert [claims["sid"] for _, claims in stage.receivers.posts] == ["s1", "other", "s1"]
+        await harness.acked(retry)
+        assert event in harness.queue.acked
+        assert [claims["sid"] for _, claims in harness.receivers.posts] == ["s1", "other", "s1"]
 
 
 async def test_what_the_broker_gives_out_again_is_told_once() -> None:
     """After a loss of the connection: the copy is done when the retry of the first is confirmed."""
-    async with running(Stage(client("shop"))) as stage:
-        await stage.prove("shop")
-        stage.receivers.behaviours["shop"] = answers(503)
-        stage.queue.open.clear()
-        stage.event("shop", id="e")
-        await stage.until(lambda: stage.queue.refused == ["delay.2s"])
-        stage.worker.on_lost(Lane.EVENTS)
-        stage.event("shop", id="e", delivery_count=1)
-        await stage.until(lambda: stage.worker.ledger.unsettled()["events"].messages == 1)
-        stage.queue.open.set()
-        await stage.until(lambda: len(stage.queue.acked) == 2)
-        assert stage.told() == ["shop"]
-        assert len(stage.queue.published) == 1
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await harness.prove("shop")
+        harness.receivers.behaviours["shop"] = answers(503)
+        harness.queue.open.clear()
+        harness.event("shop", id="e")
+        await harness.until(lambda: harness.queue.refused == ["delay.2s"])
+        harness.worker.on_lost(Lane.EVENTS)
+        harness.event("shop", id="e", delivery_count=1)
+        await harness.until(lambda: harness.worker.ledger.unsettled()["events"].messages == 1)
+        harness.queue.open.set()
+        await harness.until(lambda: len(harness.queue.acked) == 2)
+        assert harness.notified() == ["shop"]
+        assert len(harness.queue.published) == 1
 
 
 async def test_an_event_sent_again_after_its_dead_letter_is_attempted() -> None:
     """Also if the dead letter is visible before this worker has its confirm."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = answers(403)
-        stage.queue.open.clear()
-        stage.event("shop", id="e")
-        await stage.until(lambda: stage.queue.refused == ["dead"])
-        stage.receivers.behaviours.clear()
-        again = stage.event("shop", id="e")
-        stage.queue.open.set()
-        await stage.acked(again)
-        assert stage.told() == ["shop", "shop"]
-        assert len(stage.dead()) == 1
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.receivers.behaviours["shop"] = answers(403)
+        harness.queue.open.clear()
+        harness.event("shop", id="e")
+        await harness.until(lambda: harness.queue.refused == ["dead"])
+        harness.receivers.behaviours.clear()
+        again = harness.event("shop", id="e")
+        harness.queue.open.set()
+        await harness.acked(again)
+        assert harness.notified() == ["shop", "shop"]
+        assert len(harness.dead()) == 1
 
 
 async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -> None:
     """Another worker gave it up while this worker still expected its retry."""
-    async with running(Stage(client("shop"))) as stage:
-        await put_off(stage)
-        (_, sent) = stage.queue.published[-1]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await put_off(harness)
+        (_, sent) = harness.queue.published[-1]
         delivery = Delivery(
             id=str(sent.message_id), event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1"
         )
-        stage.now += 1
-        body = dump_delivery(delivery, due=stage.now)
-        await stage.acked(stage.take(body, lane=Lane.RETRIES, kind=Kind.DELIVERY, message_id=delivery.id))
-        assert stage.told() == ["shop", "shop"]
+        harness.now += 1
+        body = dump_delivery(delivery, due=harness.now)
+        await harness.acked(harness.take(body, lane=Lane.RETRIES, kind=Kind.DELIVERY, message_id=delivery.id))
+        assert harness.notified() == ["shop", "shop"]
 
 
 async def test_a_delivery_that_was_made_says_so() -> None:
     """A retry that returns after the delivery is reported as delivered to the caller that waits for its end."""
-    async with running(Stage(client("shop"))) as stage:
-        await put_off(stage)
-        stage.now += HOP
+    async with running(WorkerHarness(client("shop"))) as harness:
+        await put_off(harness)
+        harness.now += HOP
         for _ in range(2):
-            await stage.acked(stage.retake("delay.2s"))
-        assert stage.told() == ["shop", "shop"]
-        [said] = [fact for fact in stage.facts if isinstance(fact, AlreadyDelivered)]
+            await harness.acked(harness.retake("delay.2s"))
+        assert harness.notified() == ["shop", "shop"]
+        [said] = [fact for fact in harness.facts if isinstance(fact, AlreadyDelivered)]
         assert said.delivery.client_id == "shop"
-        await stage.acked(stage.event("shop", id="e"))
-        taken = [fact for fact in stage.facts if isinstance(fact, EventTaken)]
+        await harness.acked(harness.event("shop", id="e"))
+        taken = [fact for fact in harness.facts if isinstance(fact, EventTaken)]
         assert [(fact.result, fact.copies) for fact in taken] == [("accepted", 0), ("duplicate", 1)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_parked_delivery_stands_for_a_copy_for_a_minute(workers: int) -> None:
     """It does so regardless of the next probe: without other workers nothing else can have fetched it."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.others.size = workers
-        stage.receivers.behaviours["shop"] = answers(503, "5")
-        await stage.acked(stage.event("shop", id="e1"))
-        await stage.acked(stage.event("shop", id="e2"))
-        assert stage.queue.published[-1][0] == PARKED
-        stage.now += 50.0
-        told = len(stage.told())
-        await stage.acked(stage.event("shop", id="e2"))
-        assert len(stage.told()) == told + (workers > 1)
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.others.size = workers
+        harness.receivers.behaviours["shop"] = answers(503, "5")
+        await harness.acked(harness.event("shop", id="e1"))
+        await harness.acked(harness.event("shop", id="e2"))
+        assert harness.queue.published[-1][0] == PARKED
+        harness.now += 50.0
+        told = len(harness.notified())
+        await harness.acked(harness.event("shop", id="e2"))
+        assert len(harness.notified()) == told + (workers > 1)

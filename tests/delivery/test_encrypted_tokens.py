@@ -14,7 +14,7 @@ from notifier.model.outcome import Answer, Cause, Failed, Refused
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.http.requests import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
-from tests.delivery.stage import ISS, PlainSigner, client
+from tests.delivery.worker_harness import ISS, PlainSigner, client
 from tests.tokens.encryption_keys import keys, made, opened, public
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1")

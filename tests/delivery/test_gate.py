@@ -17,11 +17,11 @@ from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
 from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
-from tests.delivery.desk import AHEAD, SIZE, Desk
+from tests.delivery.gate_harness import AHEAD, SIZE, GateHarness
 
 AN_HOUR = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
 TIMEOUT = Failed(reason=Reason.TIMEOUT)
-KEY = Desk.key("shop")
+KEY = GateHarness.key("shop")
 PARKED, PROBE, DELAYED = WaitsAs.PARKED, WaitsAs.PROBE, WaitsAs.DELAYED
 CIRCUIT, RETRY_AFTER, SLOT, RATE = Cause.CIRCUIT, Cause.RETRY_AFTER, Cause.SLOT, Cause.RATE
 BY_PROBE = {"leash": 0.0}
@@ -31,28 +31,28 @@ MOMENTS = {"leash", "first_taken_at", "turn", "not_after", "asked_until"}
 # ── situations ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answer(desk: Desk, **members: Any) -> object:
+def answer(harness: GateHarness, **members: Any) -> object:
     """The answer to a delivery whose moments are seconds from now: a type, or where it waits, why, and for how long."""
-    moments = {name: desk.wall() + value for name, value in members.items() if name in MOMENTS}
-    found = desk.ask("shop", **members | moments)
-    return (found.waits_as, found.cause, round(found.due - desk.wall(), 3)) if isinstance(found, Defer) else found
+    moments = {name: harness.wall() + value for name, value in members.items() if name in MOMENTS}
+    found = harness.ask("shop", **members | moments)
+    return (found.waits_as, found.cause, round(found.due - harness.wall(), 3)) if isinstance(found, Defer) else found
 
 
-def fail_probe(desk: Desk, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
+def fail_probe(harness: GateHarness, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
     """An attempt of the probe fails."""
-    return desk.fails("shop", outcome, leash=desk.wall(), attempts=attempts)
+    return harness.fails("shop", outcome, leash=harness.wall(), attempts=attempts)
 
 
-def step(name: str, *arguments: object, **options: object) -> Callable[[Desk], object]:
+def step(name: str, *arguments: object, **options: object) -> Callable[[GateHarness], object]:
     """An event of the client's bucket."""
-    return lambda desk: getattr(desk.gate.buckets, name)(*arguments, **options)
+    return lambda harness: getattr(harness.gate.buckets, name)(*arguments, **options)
 
 
-def wait(seconds: float) -> Callable[[Desk], object]:
+def wait(seconds: float) -> Callable[[GateHarness], object]:
     """For so long nothing happens."""
 
-    def pass_time(desk: Desk) -> None:
-        desk.now += seconds
+    def pass_time(harness: GateHarness) -> None:
+        harness.now += seconds
 
     return pass_time
 
@@ -60,108 +60,108 @@ def wait(seconds: float) -> Callable[[Desk], object]:
 END_PASS = step("on_pass", KEY, in_pass=False, empty=True)
 
 
-def park(desk: Desk, name: str = "shop") -> None:
+def park(harness: GateHarness, name: str = "shop") -> None:
     """A delivery for it is parked; the queue confirms it."""
-    assert desk.put_off(name).waits_as is PARKED
-    desk.gate.buckets.on_parked(desk.key(name))
+    assert harness.put_off(name).waits_as is PARKED
+    harness.gate.buckets.on_parked(harness.key(name))
 
 
-def succeed(desk: Desk, name: str = "shop") -> None:
+def succeed(harness: GateHarness, name: str = "shop") -> None:
     """The probe succeeds."""
-    assert desk.ask(name, leash=desk.wall()) is StartNow
-    desk.end(name)
+    assert harness.ask(name, leash=harness.wall()) is StartNow
+    harness.end(name)
 
 
-def opened() -> Desk:
+def opened() -> GateHarness:
     """The circuit has just opened; the probe is out."""
-    desk = Desk()
-    desk.fails("shop")
-    return desk
+    harness = GateHarness()
+    harness.fails("shop")
+    return harness
 
 
-def resting(*, for_long: bool = False, later: float = 0.0) -> Desk:
+def resting(*, for_long: bool = False, later: float = 0.0) -> GateHarness:
     """So long after the circuit opened for a second, or for 32, with something in the bucket."""
-    desk = Desk()
-    probe, _ = desk.fails("shop")
-    while for_long and probe.due - desk.wall() < 32:
-        desk.now = probe.due - AHEAD
-        probe, _ = fail_probe(desk)
-    park(desk)
-    desk.now += later
-    return desk
+    harness = GateHarness()
+    probe, _ = harness.fails("shop")
+    while for_long and probe.due - harness.wall() < 32:
+        harness.now = probe.due - AHEAD
+        probe, _ = fail_probe(harness)
+    park(harness)
+    harness.now += later
+    return harness
 
 
-def half_open() -> Desk:
+def half_open() -> GateHarness:
     """The probe is due."""
     return resting(later=1.0)
 
 
-def recovered() -> Desk:
+def recovered() -> GateHarness:
     """The probe has succeeded, and its bucket is not fetched from yet."""
-    desk = half_open()
-    succeed(desk)
-    return desk
+    harness = half_open()
+    succeed(harness)
+    return harness
 
 
-def paused(seconds: float) -> Desk:
+def paused(seconds: float) -> GateHarness:
     """So long after the client requested a pause of an hour."""
-    desk = Desk()
-    desk.fails("shop", AN_HOUR)
-    desk.now += seconds
-    return desk
+    harness = GateHarness()
+    harness.fails("shop", AN_HOUR)
+    harness.now += seconds
+    return harness
 
 
-def leaving(later: float = 0.0) -> Desk:
+def leaving(later: float = 0.0) -> GateHarness:
     """This worker stops; the circuit is open."""
-    desk = resting(for_long=True, later=later)
-    desk.gate.buckets.leave()
-    return desk
+    harness = resting(for_long=True, later=later)
+    harness.gate.buckets.leave()
+    return harness
 
 
-def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> Desk:
+def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> GateHarness:
     """A client that has had so many attempts of so many seconds, one by one. One runs."""
-    desk = Desk(max_concurrent=limit, fill=fill)
+    harness = GateHarness(max_concurrent=limit, fill=fill)
     for _ in range(attempts):
-        assert desk.ask("shop") is StartNow
-        desk.now += hold
-        desk.end("shop")
-    assert desk.ask("shop") is StartNow
-    return desk
+        assert harness.ask("shop") is StartNow
+        harness.now += hold
+        harness.end("shop")
+    assert harness.ask("shop") is StartNow
+    return harness
 
 
-def full(limit: int = 1, attempts: int = 30) -> Desk:
+def full(limit: int = 1, attempts: int = 30) -> GateHarness:
     """Two attempts a second at a client, and as many wait in memory as may."""
-    desk = busy(0.5, limit=limit, attempts=attempts)
-    while desk.ask("shop") in (StartNow, Wait):
+    harness = busy(0.5, limit=limit, attempts=attempts)
+    while harness.ask("shop") in (StartNow, Wait):
         pass
-    return desk
+    return harness
 
 
-def crowded() -> Desk:
+def crowded() -> GateHarness:
     """Very many deliveries are deferred for a client after its first success."""
-    desk = full(limit=64, attempts=3)
-    while desk.put_off("shop", first_taken_at=desk.wall() - 1000).due < desk.wall() + 63:
+    harness = full(limit=64, attempts=3)
+    while harness.put_off("shop", first_taken_at=harness.wall() - 1000).due < harness.wall() + 63:
         pass
-    return desk
+    return harness
 
 
-def tried_by_operator() -> Desk:
+def tried_by_operator() -> GateHarness:
     """An operator has the client called, against any pause."""
-    desk = Desk()
-    desk.gate.buckets.try_now(KEY, force=True)
-    return desk
+    harness = GateHarness()
+    harness.gate.buckets.try_now(KEY, force=True)
+    return harness
 
 
-def started(seconds: float, **members: Any) -> Desk:
+def started(seconds: float, **members: Any) -> GateHarness:
     """A worker so long after its start."""
-    desk = Desk(**members)
-    desk.now += seconds
-    return desk
+    harness = GateHarness(**members)
+    harness.now += seconds
+    return harness
 
 
 long_open = partial(resting, for_long=True)
 OLD, SHORT_LIVED, PAUSE = {"first_taken_at": -10.0}, {"not_after": 29.5}, {"asked_until": 300.0}
-ANSWERS: dict[str, tuple[Callable[[], Desk], dict[str, Any], object]] = {
+ANSWERS: dict[str, tuple[Callable[[], GateHarness], dict[str, Any], object]] = {
     "parked while the probe is out": (opened, {}, (PARKED, CIRCUIT, 1.0)),
     "the probe may have come to another worker": (half_open, {}, (PROBE, CIRCUIT, 2.0)),
     "probe": (half_open, BY_PROBE, StartNow),
@@ -170,12 +170,12 @@ ANSWERS: dict[str, tuple[Callable[[], Desk], dict[str, Any], object]] = {
     "not fresh, four seconds after it": (partial(long_open, later=4.0), OLD, (PARKED, CIRCUIT, 28.0)),
     "pause": (partial(paused, 3500.0), {}, (PARKED, RETRY_AFTER, 100.0)),
     "pause whose probe may be early": (partial(paused, 3599.1), {}, (PROBE, RETRY_AFTER, 1.0)),
-    "recorded pause": (Desk, PAUSE, (PROBE, RETRY_AFTER, 300.0)),
-    "recorded pause before a success": (partial(Desk, proven=("shop",)), PAUSE, StartNow),
+    "recorded pause": (GateHarness, PAUSE, (PROBE, RETRY_AFTER, 300.0)),
+    "recorded pause before a success": (partial(GateHarness, proven=("shop",)), PAUSE, StartNow),
     "recorded pause that an operator ended": (tried_by_operator, PAUSE, StartNow),
-    "recorded pause that is over": (Desk, {"asked_until": -1.0}, StartNow),
+    "recorded pause that is over": (GateHarness, {"asked_until": -1.0}, StartNow),
     "recorded pause over max_delay": (
-        partial(Desk, retry=RetryPolicy(max_delay=60.0)), PAUSE, (PROBE, RETRY_AFTER, 60.0)),
+        partial(GateHarness, retry=RetryPolicy(max_delay=60.0)), PAUSE, (PROBE, RETRY_AFTER, 60.0)),
     "short-lived, for half of its age": (long_open, SHORT_LIVED | OLD, (DELAYED, CIRCUIT, 5.0)),
     "short-lived, until its last attempt": (
         long_open, SHORT_LIVED | {"first_taken_at": -60.0}, (DELAYED, CIRCUIT, 28.5)),
@@ -193,18 +193,20 @@ ANSWERS: dict[str, tuple[Callable[[], Desk], dict[str, Any], object]] = {
 
 
 @pytest.mark.parametrize(("situation", "delivery", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_the_answer_to_a_delivery(situation: Callable[[], Desk], delivery: dict[str, Any], expected: object) -> None:
+def test_the_answer_to_a_delivery(
+    situation: Callable[[], GateHarness], delivery: dict[str, Any], expected: object
+) -> None:
     """It depends on the client's circuit, pause and pace, and on the age and turn of the delivery."""
     assert answer(situation(), **delivery) == expected
 
 
 def test_of_several_probes_one_runs_one_returns_soon_and_the_others_are_parked() -> None:
     """A probe that comes early, by an operator or a reload, stays the probe."""
-    desk = half_open()
-    answers = [answer(desk, **BY_PROBE) for _ in range(3)]
+    harness = half_open()
+    answers = [answer(harness, **BY_PROBE) for _ in range(3)]
     assert answers == [StartNow, (PROBE, CIRCUIT, 2.0), (PARKED, CIRCUIT, 0.0)]
     for outcome in (None, AN_HOUR):
-        early = Desk()
+        early = GateHarness()
         probe, delivery = early.fails("shop", outcome)
         early.now += 0.1
         ticket = early.ticket("shop")
@@ -219,34 +221,34 @@ def test_of_several_probes_one_runs_one_returns_soon_and_the_others_are_parked()
 
 def test_one_client_takes_half_of_what_is_free() -> None:
     """The next takes half of the rest, and a newcomer always finds a slot."""
-    desk = Desk(proven=("a", "b", "c"), max_concurrent=1000)
+    harness = GateHarness(proven=("a", "b", "c"), max_concurrent=1000)
     room = SIZE - 2 * (SIZE // 10)  # what one lane may hold
-    assert [desk.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
-    assert desk.ask("new") is StartNow
+    assert [harness.as_many_as_run(name) for name in "abc"] == [room // 2, room // 4, room // 8 + 1]
+    assert harness.ask("new") is StartNow
 
 
 def test_what_is_silent_leaves_the_window() -> None:
     """Within a tenth of a second, whatever its size. What is slow has a quarter of the window beside it."""
     names = tuple(f"c{number}" for number in range(SIZE))
-    desk = Desk(proven=(*names, "shop"))
-    assert [desk.ask(name) for name in names[:52]] == [StartNow] * 52
-    assert not desk.gate.slots.has_room(Lane.EVENTS)
-    desk.now += 0.15
-    desk.tick()
-    assert desk.gate.slots.has_room(Lane.EVENTS)
-    assert desk.as_many_as_run("shop") == 26
-    desk.now += 1.0
-    assert desk.put_off(names[0]).cause is SLOT  # the slots of slow clients are all taken
+    harness = GateHarness(proven=(*names, "shop"))
+    assert [harness.ask(name) for name in names[:52]] == [StartNow] * 52
+    assert not harness.gate.slots.has_room(Lane.EVENTS)
+    harness.now += 0.15
+    harness.tick()
+    assert harness.gate.slots.has_room(Lane.EVENTS)
+    assert harness.as_many_as_run("shop") == 26
+    harness.now += 1.0
+    assert harness.put_off(names[0]).cause is SLOT  # the slots of slow clients are all taken
 
 
 def test_clients_that_hang_from_the_start_are_bounded() -> None:
     """Four windows of clients that nobody has tried yet, however many come."""
-    desk = Desk(8)
+    harness = GateHarness(8)
     begun = 0
     for number in range(200):
-        begun += desk.ask(f"c{number}") is StartNow
-        desk.now += 0.15
-        desk.tick()
+        begun += harness.ask(f"c{number}") is StartNow
+        harness.now += 0.15
+        harness.tick()
     assert begun == MAX_HANGING_WINDOWS * 8
 
 
@@ -256,66 +258,66 @@ def test_clients_that_hang_from_the_start_are_bounded() -> None:
 def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
     """Within a second; within less as memory fills. The others wait in the delay queues."""
     for fill, most in ((0.0, 9), (0.5, 4), (1.0, 0)):
-        desk = busy(hold=0.1, fill=fill)
-        answers = [desk.ask("shop") for _ in range(20)]
+        harness = busy(hold=0.1, fill=fill)
+        answers = [harness.ask("shop") for _ in range(20)]
         assert answers.count(Wait) == most
-        assert desk.put_off("shop").cause is SLOT
+        assert harness.put_off("shop").cause is SLOT
 
 
 def test_each_deferred_delivery_has_its_turn() -> None:
     """After the one before it, at the client's pace. An old delivery waits in a single delay, as its message states."""
-    desk = full()
-    tickets = [desk.ticket("shop", Lane.RETRIES, first_taken_at=desk.wall() - 100) for _ in range(4)]
-    answers = [desk.deferred(ticket) for ticket in tickets]
-    waits = [defer.due - desk.wall() for _, defer in answers]
+    harness = full()
+    tickets = [harness.ticket("shop", Lane.RETRIES, first_taken_at=harness.wall() - 100) for _ in range(4)]
+    answers = [harness.deferred(ticket) for ticket in tickets]
+    waits = [defer.due - harness.wall() for _, defer in answers]
     assert waits == [waits[0] + number * 0.5 for number in range(4)]
     assert waits[0] >= 2.0  # behind those in memory
     turns = [delivery.turn for delivery, _ in answers]
-    assert turns == [desk.wall() + wait for wait in waits]
+    assert turns == [harness.wall() + wait for wait in waits]
 
 
 def test_what_waits_in_memory_goes_first_come_first_served() -> None:
     """As slots come free, and retries behind fresh ones."""
-    desk = busy(hold=0.1)
-    tickets = [desk.waits(desk.ticket("shop", lane)) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
+    harness = busy(hold=0.1)
+    tickets = [harness.waits(harness.ticket("shop", lane)) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
     order: list[Ticket] = []
     for _ in tickets:
-        desk.end("shop")
-        order.append(*desk.running["shop"])
+        harness.end("shop")
+        order.append(*harness.running["shop"])
     assert order == [tickets[1], tickets[2], tickets[0]]
 
 
 def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
     """The first as its probe, if this worker has sent none."""
-    desk = busy(hold=0.1)
-    assert [desk.ask("shop") for _ in range(3)] == [Wait] * 3
-    desk.now += 0.05
-    desk.gate.on_peer_report(News(key=desk.key("shop"), up=False, rest=8.0))
-    places = [defer.waits_as for _, (_, defer) in desk.tick()]
+    harness = busy(hold=0.1)
+    assert [harness.ask("shop") for _ in range(3)] == [Wait] * 3
+    harness.now += 0.05
+    harness.gate.on_peer_report(News(key=harness.key("shop"), up=False, rest=8.0))
+    places = [defer.waits_as for _, (_, defer) in harness.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
-    assert desk.gate.waiting == 0
+    assert harness.gate.waiting == 0
 
 
 def test_the_cause_is_the_rate_only_if_the_registered_one_is_used_up() -> None:
     """To raise `per_second` would not help a client whose overload limits its rate further."""
-    desk = Desk(per_second=0.4)
-    desk.now += 3.0
-    assert desk.ask("shop") is StartNow
-    desk.end("shop")
-    assert desk.put_off("shop").cause is RATE
-    known = desk.gate.clients[KEY]
-    desk.gate.on_peer_report(News(key=KEY, up=True, spacing=10.0))
+    harness = GateHarness(per_second=0.4)
+    harness.now += 3.0
+    assert harness.ask("shop") is StartNow
+    harness.end("shop")
+    assert harness.put_off("shop").cause is RATE
+    known = harness.gate.clients[KEY]
+    harness.gate.on_peer_report(News(key=KEY, up=True, spacing=10.0))
     assert known.rate.spacing > known.rate.step
-    assert desk.put_off("shop").cause is SLOT
+    assert harness.put_off("shop").cause is SLOT
 
 
 def test_a_worker_that_starts_has_no_burst() -> None:
     """A second's worth of tokens is there after a second: the worker before it may just have spent them."""
-    desk = Desk(per_second=20.0)
-    assert desk.ask("shop") is StartNow
-    desk.end("shop")
-    assert desk.ask("shop") is Wait
-    later = Desk(per_second=20.0)
+    harness = GateHarness(per_second=20.0)
+    assert harness.ask("shop") is StartNow
+    harness.end("shop")
+    assert harness.ask("shop") is Wait
+    later = GateHarness(per_second=20.0)
     later.now += 1
     for _ in range(20):
         assert later.ask("shop") is StartNow
@@ -328,103 +330,105 @@ def test_a_worker_that_starts_has_no_burst() -> None:
 
 def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
     """Half of the outage, in delay queues of powers of two."""
-    desk, waits = Desk(), []
+    harness, waits = GateHarness(), []
     for _ in range(6):
-        probe, delivery = fail_probe(desk)
+        probe, delivery = fail_probe(harness)
         assert (probe.waits_as, delivery.leash) == (PROBE, probe.due)
-        waits.append(probe.due - desk.wall())
-        desk.now = probe.due - AHEAD
+        waits.append(probe.due - harness.wall())
+        harness.now = probe.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
 
 
 def test_an_attempt_that_fails_beside_the_one_that_opened_the_circuit_is_parked() -> None:
     """It is not the probe: it began before."""
-    desk = Desk(proven=("shop",))
-    assert [desk.ask("shop") for _ in range(2)] == [StartNow] * 2
-    last, _ = desk.fails("shop")
-    while not list(desk.gate.clients.circuits()):
-        last, _ = desk.fails("shop")
+    harness = GateHarness(proven=("shop",))
+    assert [harness.ask("shop") for _ in range(2)] == [StartNow] * 2
+    last, _ = harness.fails("shop")
+    while not list(harness.gate.clients.circuits()):
+        last, _ = harness.fails("shop")
     assert last.waits_as is PROBE
-    beside = desk.end("shop", TIMEOUT).verdict
+    beside = harness.end("shop", TIMEOUT).verdict
     assert isinstance(beside, RetryAt)
     assert beside.waits_as is PARKED
 
 
 def test_a_pause_that_a_client_requests_is_kept_and_not_charged() -> None:
     """The delivery is the probe, and its last delay ends no earlier."""
-    desk = Desk()
-    probe, delivery = desk.fails("shop", AN_HOUR)
-    assert (probe.waits_as, probe.due, probe.rounding) == (PROBE, desk.wall() + 3600, "up")
+    harness = GateHarness()
+    probe, delivery = harness.fails("shop", AN_HOUR)
+    assert (probe.waits_as, probe.due, probe.rounding) == (PROBE, harness.wall() + 3600, "up")
     assert (delivery.asked, delivery.backoffs) == (True, 0)
 
 
 @pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 64.0)])
 def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_take: float, rest: float) -> None:
     """Until each of them may have had a probe, at most for 64 s. Refusals take no slot."""
-    desk = Desk()
+    harness = GateHarness()
     for nth in range(3000):
-        assert desk.ask(f"c{nth}") is StartNow
-        desk.now += others_take
-        desk.end(f"c{nth}", TIMEOUT)
+        assert harness.ask(f"c{nth}") is StartNow
+        harness.now += others_take
+        harness.end(f"c{nth}", TIMEOUT)
     wait = 0.0
     for _ in range(2):
-        assert desk.ask("shop", leash=desk.wall()) is StartNow
-        desk.now += 5
-        probe = desk.end("shop", TIMEOUT).verdict
+        assert harness.ask("shop", leash=harness.wall()) is StartNow
+        harness.now += 5
+        probe = harness.end("shop", TIMEOUT).verdict
         assert isinstance(probe, RetryAt)
-        wait = probe.due - desk.wall()
-        desk.now += wait
+        wait = probe.due - harness.wall()
+        harness.now += wait
     assert wait == pytest.approx(rest)
 
 
 def test_a_failure_is_charged_if_another_delivery_has_succeeded_since_the_last_charge() -> None:
     """The first failure is charged too, and each 429: otherwise the delivery would be attempted again at once."""
-    desk = Desk(proven=("shop",))
-    own, delivery = desk.fails("shop")
+    harness = GateHarness(proven=("shop",))
+    own, delivery = harness.fails("shop")
     assert (own.waits_as, delivery.backoffs) == (DELAYED, 1)
-    again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": desk.wall()}
-    desk.now += 1
-    assert desk.fails("shop", **again)[1].backoffs == 1
-    assert desk.ask("shop") is StartNow
-    desk.end("shop")
-    assert desk.fails("shop", **again)[1].backoffs == 2
-    throttled, delivery = desk.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (throttled.waits_as, throttled.due, delivery.backoffs) == (DELAYED, desk.wall() + 2, 1)
+    again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": harness.wall()}
+    harness.now += 1
+    assert harness.fails("shop", **again)[1].backoffs == 1
+    assert harness.ask("shop") is StartNow
+    harness.end("shop")
+    assert harness.fails("shop", **again)[1].backoffs == 2
+    throttled, delivery = harness.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
+    assert (throttled.waits_as, throttled.due, delivery.backoffs) == (DELAYED, harness.wall() + 2, 1)
 
 
 def test_a_failure_in_an_outage_is_not_charged() -> None:
     """Neither is a failure before the circuit opened, once it has."""
-    desk = Desk(proven=("shop",))
-    desk.now += 1
-    _, delivery = desk.fails("shop")
-    before = desk.wall() - 1
+    harness = GateHarness(proven=("shop",))
+    harness.now += 1
+    _, delivery = harness.fails("shop")
+    before = harness.wall() - 1
     last = delivery
-    while not list(desk.gate.clients.circuits()):
-        desk.now += 0.3
-        _, last = desk.fails("shop")
+    while not list(harness.gate.clients.circuits()):
+        harness.now += 0.3
+        _, last = harness.fails("shop")
     assert (delivery.backoffs, last.backoffs) == (1, 0)
     for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
-        ticket = desk.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
-        assert desk.deferred(ticket)[0].backoffs == charged
+        ticket = harness.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
+        assert harness.deferred(ticket)[0].backoffs == charged
 
 
 # ── rotation of the probe ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fetch_another(desk: Desk) -> None:
+def fetch_another(harness: GateHarness) -> None:
     """A parked delivery is fetched, and durable as the probe."""
-    assert (set(desk.gate.buckets.requested), desk.gate.buckets.fetchable_count(KEY)) == ({KEY}, 1)
-    assert answer(desk, fetched=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
-    desk.gate.buckets.on_probe_sent(KEY)
+    assert (set(harness.gate.buckets.requested), harness.gate.buckets.fetchable_count(KEY)) == ({KEY}, 1)
+    assert answer(harness, fetched=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
+    harness.gate.buckets.on_probe_sent(KEY)
 
 
-def recover_elsewhere(desk: Desk) -> None:
+def recover_elsewhere(harness: GateHarness) -> None:
     """Another worker sees the client recover."""
-    desk.gate.on_peer_report(News(key=KEY, up=True))
+    harness.gate.on_peer_report(News(key=KEY, up=True))
 
 
 overdue = partial(resting, later=3.0)
-ROTATES: dict[str, tuple[Callable[[], Desk], int, Failed | None, Callable[[Desk], object], float, WaitsAs]] = {
+ROTATES: dict[
+    str, tuple[Callable[[], GateHarness], int, Failed | None, Callable[[GateHarness], object], float, WaitsAs]
+] = {
     "parked once another is durable": (half_open, 4, None, fetch_another, 1.0, PARKED),
     "nothing else in the bucket": (half_open, 4, None, END_PASS, 1.0, PROBE),
     "not durable in time": (half_open, 4, None, wait(0.0), 1.0, PROBE),
@@ -440,46 +444,47 @@ ROTATES: dict[str, tuple[Callable[[], Desk], int, Failed | None, Callable[[Desk]
     ("situation", "failures", "outcome", "meanwhile", "seconds", "waits_as"), ROTATES.values(), ids=ROTATES
 )
 def test_after_four_failures_a_parked_delivery_replaces_the_probe(
-    situation: Callable[[], Desk], failures: int, outcome: Failed | None, meanwhile: Callable[[Desk], object],
+    situation: Callable[[], GateHarness], failures: int, outcome: Failed | None,
+    meanwhile: Callable[[GateHarness], object],
     seconds: float, waits_as: WaitsAs,
 ) -> None:  # fmt: skip
     """The former probe stays the probe until the new one is durable, then it is parked. No failure is charged."""
-    desk = situation()
-    desk.rotate = lambda: meanwhile(desk)
-    verdict, delivery = fail_probe(desk, outcome, attempts=failures - 1)
-    assert (desk.rotates, verdict.waits_as, delivery.backoffs) == (seconds, waits_as, 0)
+    harness = situation()
+    harness.rotate = lambda: meanwhile(harness)
+    verdict, delivery = fail_probe(harness, outcome, attempts=failures - 1)
+    assert (harness.rotates, verdict.waits_as, delivery.backoffs) == (seconds, waits_as, 0)
     assert delivery.leash == (verdict.due if waits_as is PROBE else None)
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the circuit opened, so both are probes."""
-    desk = half_open()
-    assert desk.ask("shop", leash=desk.wall(), attempts=PROBE_FAILURES - 1) is StartNow
-    assert answer(desk, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
-    verdict = desk.end("shop", TIMEOUT).verdict
+    harness = half_open()
+    assert harness.ask("shop", leash=harness.wall(), attempts=PROBE_FAILURES - 1) is StartNow
+    assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
+    verdict = harness.end("shop", TIMEOUT).verdict
     assert isinstance(verdict, RetryAt)
-    assert (desk.rotates, verdict.waits_as) == (0.0, PARKED)
+    assert (harness.rotates, verdict.waits_as) == (0.0, PARKED)
 
 
 # ── passes through buckets ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def expire(desk: Desk) -> None:
+def expire(harness: GateHarness) -> None:
     """The probe has its last attempt, and becomes a dead letter."""
-    assert desk.ask("shop", leash=desk.wall(), not_after=desk.wall() + 1.5) is StartNow
-    assert isinstance(desk.end("shop", TIMEOUT).verdict, Dead)
+    assert harness.ask("shop", leash=harness.wall(), not_after=harness.wall() + 1.5) is StartNow
+    assert isinstance(harness.end("shop", TIMEOUT).verdict, Dead)
 
 
 PARK_IN_PASS = [step("on_pass", KEY, in_pass=True), step("on_parked", KEY)]
-REQUESTS: dict[str, tuple[Callable[[], Desk], list[Callable[[Desk], object]], bool]] = {
+REQUESTS: dict[str, tuple[Callable[[], GateHarness], list[Callable[[GateHarness], object]], bool]] = {
     "recovered": (half_open, [succeed], True),
-    "probe of another worker": (Desk, [succeed], True),
-    "nothing parked": (opened, [wait(2.0), lambda desk: desk.prove("shop")], False),
+    "probe of another worker": (GateHarness, [succeed], True),
+    "nothing parked": (opened, [wait(2.0), lambda harness: harness.prove("shop")], False),
     "probe lost": (resting, [step("on_probe_lost", KEY)], True),
     "probe expired": (half_open, [expire], True),
-    "parked late": (recovered, [lambda desk: desk.gate.buckets.requested.clear(), *PARK_IN_PASS], True),
+    "parked late": (recovered, [lambda harness: harness.gate.buckets.requested.clear(), *PARK_IN_PASS], True),
     "parked as the probe is due": (half_open, [step("on_parked", KEY)], True),
-    "parked for a forgotten client": (Desk, [step("on_parked", KEY)], True),
+    "parked for a forgotten client": (GateHarness, [step("on_parked", KEY)], True),
     "parked during a pass": (long_open, PARK_IN_PASS, False),
     "parked during a pass, then recovered": (half_open, [*PARK_IN_PASS, succeed], True),
     "parked during a pass, then a recovery elsewhere": (overdue, [*PARK_IN_PASS, recover_elsewhere], True),
@@ -492,22 +497,22 @@ REQUESTS: dict[str, tuple[Callable[[], Desk], list[Callable[[Desk], object]], bo
 
 @pytest.mark.parametrize(("situation", "events", "requested"), REQUESTS.values(), ids=REQUESTS)
 def test_a_pass_is_requested(
-    situation: Callable[[], Desk], events: list[Callable[[Desk], object]], requested: bool
+    situation: Callable[[], GateHarness], events: list[Callable[[GateHarness], object]], requested: bool
 ) -> None:
     """Whenever a delivery may be parked, and neither an attempt nor a probe will lead to it."""
-    desk = situation()
+    harness = situation()
     for event in events:
-        event(desk)
-    assert desk.gate.buckets.requested.keys() == ({KEY} if requested else set())
+        event(harness)
+    assert harness.gate.buckets.requested.keys() == ({KEY} if requested else set())
 
 
 def test_as_many_are_fetched_as_its_pace_allows() -> None:
     """Beside the attempts that run and wait, or as its rate allows."""
-    desk = recovered()
-    assert desk.gate.buckets.fetchable_count(KEY) == 2
-    assert desk.ask("shop") is StartNow
-    assert desk.gate.buckets.fetchable_count(KEY) == 1
-    limited = Desk(per_second=1.0)
+    harness = recovered()
+    assert harness.gate.buckets.fetchable_count(KEY) == 2
+    assert harness.ask("shop") is StartNow
+    assert harness.gate.buckets.fetchable_count(KEY) == 1
+    limited = GateHarness(per_second=1.0)
     limited.fails("shop")
     park(limited)
     limited.now += 1
@@ -519,26 +524,26 @@ def test_as_many_are_fetched_as_its_pace_allows() -> None:
 
 def test_one_fetched_delivery_waits_among_those_that_fill_the_pace() -> None:
     """The next is fetched when it has started."""
-    desk = full()
-    assert desk.gate.buckets.fetchable_count(KEY) == 1
-    parked = desk.waits(desk.ticket("shop", Lane.RETRIES, fetched=True))
-    assert desk.gate.buckets.fetchable_count(KEY) == 0
-    while parked not in desk.running["shop"]:
-        desk.end("shop")
-    desk.ask("shop")
-    assert desk.gate.buckets.fetchable_count(KEY) == 1
+    harness = full()
+    assert harness.gate.buckets.fetchable_count(KEY) == 1
+    parked = harness.waits(harness.ticket("shop", Lane.RETRIES, fetched=True))
+    assert harness.gate.buckets.fetchable_count(KEY) == 0
+    while parked not in harness.running["shop"]:
+        harness.end("shop")
+    harness.ask("shop")
+    assert harness.gate.buckets.fetchable_count(KEY) == 1
 
 
 def test_the_length_of_a_recovery_is_reported_once() -> None:
     """When its bucket is empty; not when it is empty again."""
-    desk = recovered()
-    assert desk.gate.buckets.is_held_up(KEY)
-    desk.gate.buckets.requested.clear()
-    desk.now += 2.5
+    harness = recovered()
+    assert harness.gate.buckets.is_held_up(KEY)
+    harness.gate.buckets.requested.clear()
+    harness.now += 2.5
     for _ in range(2):
-        END_PASS(desk)
-    assert [fact.seconds for fact in desk.facts if isinstance(fact, ClientServed)] == [2.5]
-    assert not desk.gate.buckets.is_held_up(KEY)
+        END_PASS(harness)
+    assert [fact.seconds for fact in harness.facts if isinstance(fact, ClientServed)] == [2.5]
+    assert not harness.gate.buckets.is_held_up(KEY)
 
 
 # ── clients that are stored ─────────────────────────────────────────────────────────────────────────────────────────
@@ -547,19 +552,19 @@ def test_the_length_of_a_recovery_is_reported_once() -> None:
 def test_of_very_many_clients_the_ones_with_the_oldest_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """But none with a delivery in memory, and none that is paused."""
     monkeypatch.setattr(known_clients, "MAX_KNOWN_CLIENTS", 200)
-    desk = Desk(proven=("shop",))
-    assert desk.ask("shop") is StartNow
-    desk.prove("quiet")
-    desk.fails("paused", AN_HOUR)
+    harness = GateHarness(proven=("shop",))
+    assert harness.ask("shop") is StartNow
+    harness.prove("quiet")
+    harness.fails("paused", AN_HOUR)
     for number in range(250):
-        assert desk.ask(f"c{number}") is StartNow
-        desk.end(f"c{number}")
+        assert harness.ask(f"c{number}") is StartNow
+        harness.end(f"c{number}")
     for _ in range(100):
-        desk.tick()
-    desk.end("shop")
-    assert desk.as_many_as_run("shop") > 1
-    assert desk.as_many_as_run("quiet") == 1
-    assert desk.put_off("paused").cause is RETRY_AFTER
+        harness.tick()
+    harness.end("shop")
+    assert harness.as_many_as_run("shop") > 1
+    assert harness.as_many_as_run("quiet") == 1
+    assert harness.put_off("paused").cause is RETRY_AFTER
 
 
 # ── other workers, and operators ────────────────────────────────────────────────────────────────────────────────────
@@ -567,17 +572,17 @@ def test_of_very_many_clients_the_ones_with_the_oldest_events_are_forgotten(monk
 
 def test_it_reports_openings_failed_probes_and_recoveries() -> None:
     """A success or failure while the circuit is closed is not reported."""
-    desk = Desk(proven=("wiki",))
-    desk.fails("wiki")
-    assert not desk.news
-    desk.now += 1
-    desk.fails("shop")
-    park(desk)
-    desk.now += 1
-    fail_probe(desk)
-    desk.now += 1
-    succeed(desk)
-    assert desk.news == [
+    harness = GateHarness(proven=("wiki",))
+    harness.fails("wiki")
+    assert not harness.news
+    harness.now += 1
+    harness.fails("shop")
+    park(harness)
+    harness.now += 1
+    fail_probe(harness)
+    harness.now += 1
+    succeed(harness)
+    assert harness.news == [
         News(key=KEY, up=False, rest=1.0),
         News(key=KEY, up=False, failing=1.0, rest=1.0, parked=True),
         News(key=KEY, up=True, cap=2, parked=True),
@@ -586,61 +591,61 @@ def test_it_reports_openings_failed_probes_and_recoveries() -> None:
 
 def test_it_applies_the_reports_of_others() -> None:
     """The circuit opens, and the bucket is gone through once it is closed."""
-    desk = Desk(proven=("shop",))
-    desk.now += 5
-    desk.gate.on_peer_report(News(key=KEY, up=False, failing=1.0, rest=8.0))
-    assert [*desk.gate.clients.circuits()] == [(*KEY, 2)]
-    assert [*desk.gate.clients.next_tries()] == [(*KEY, desk.wall() + 8)]
-    desk.now += 4
-    desk.gate.on_peer_report(News(key=KEY, up=True, cap=4, parked=True))
-    assert [*desk.gate.clients.circuits()] == []
-    opened, closed = desk.facts
+    harness = GateHarness(proven=("shop",))
+    harness.now += 5
+    harness.gate.on_peer_report(News(key=KEY, up=False, failing=1.0, rest=8.0))
+    assert [*harness.gate.clients.circuits()] == [(*KEY, 2)]
+    assert [*harness.gate.clients.next_tries()] == [(*KEY, harness.wall() + 8)]
+    harness.now += 4
+    harness.gate.on_peer_report(News(key=KEY, up=True, cap=4, parked=True))
+    assert [*harness.gate.clients.circuits()] == []
+    opened, closed = harness.facts
     assert isinstance(opened, ClientFailing)
     assert isinstance(closed, ClientRecovered)
-    assert desk.gate.buckets.requested.keys() == {KEY}
+    assert harness.gate.buckets.requested.keys() == {KEY}
 
 
 def test_a_worker_that_stops_reports_the_buckets_that_it_leaves() -> None:
     """As it stops, when a client recovers, and if a delivery is durable only then; workers that do not know it, too."""
-    desk = recovered()
-    desk.gate.buckets.on_pass(KEY, in_pass=True)
-    for leave in (desk.gate.buckets.leave, lambda: desk.gate.buckets.on_parked(KEY)):
-        desk.news.clear()
+    harness = recovered()
+    harness.gate.buckets.on_pass(KEY, in_pass=True)
+    for leave in (harness.gate.buckets.leave, lambda: harness.gate.buckets.on_parked(KEY)):
+        harness.news.clear()
         leave()
-        assert [(news.key, news.up, news.parked) for news in desk.news] == [(KEY, True, True)]
-    other = Desk()
-    other.gate.on_peer_report(desk.news[-1])
+        assert [(news.key, news.up, news.parked) for news in harness.news] == [(KEY, True, True)]
+    other = GateHarness()
+    other.gate.on_peer_report(harness.news[-1])
     assert other.gate.buckets.requested.keys() == {KEY}
 
 
 def test_a_worker_that_stops_repeats_no_report() -> None:
     """All have received it: two workers that stop would report it to each other again and again."""
-    desk = leaving()
-    desk.news.clear()
-    desk.gate.on_peer_report(News(key=KEY, up=True, parked=True))
-    assert ([*desk.gate.clients.circuits()], desk.news) == ([], [])
+    harness = leaving()
+    harness.news.clear()
+    harness.gate.on_peer_report(News(key=KEY, up=True, parked=True))
+    assert ([*harness.gate.clients.circuits()], harness.news) == ([], [])
 
 
 def test_a_client_that_hangs_is_reported_after_a_second() -> None:
     """Not while its attempts take less, nor after the answer."""
-    desk = Desk(proven=("shop",))
-    assert desk.ask("shop") is StartNow
-    desk.now += 0.9
-    assert list(desk.gate.unresponsive()) == []
-    desk.now += 1
-    assert [(*key, round(seconds, 1)) for *key, seconds in desk.gate.unresponsive()] == [(*KEY, 1.9)]
-    desk.end("shop")
-    assert list(desk.gate.unresponsive()) == []
+    harness = GateHarness(proven=("shop",))
+    assert harness.ask("shop") is StartNow
+    harness.now += 0.9
+    assert list(harness.gate.unresponsive()) == []
+    harness.now += 1
+    assert [(*key, round(seconds, 1)) for *key, seconds in harness.gate.unresponsive()] == [(*KEY, 1.9)]
+    harness.end("shop")
+    assert list(harness.gate.unresponsive()) == []
 
 
 def test_an_operator_has_a_client_called() -> None:
     """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
-    desk = resting(for_long=True)
-    assert desk.gate.buckets.state_of(KEY)[1] == desk.wall() + 32
-    desk.gate.buckets.try_now(KEY, force=False)
-    assert (desk.gate.buckets.requested, desk.gate.buckets.fetchable_count(KEY)) == ({KEY: None}, 1)
-    desk.now += 1
-    assert answer(desk, fetched=True) is StartNow
+    harness = resting(for_long=True)
+    assert harness.gate.buckets.state_of(KEY)[1] == harness.wall() + 32
+    harness.gate.buckets.try_now(KEY, force=False)
+    assert (harness.gate.buckets.requested, harness.gate.buckets.fetchable_count(KEY)) == ({KEY: None}, 1)
+    harness.now += 1
+    assert answer(harness, fetched=True) is StartNow
     pauses = paused(0.0)
     for force, until in ((False, pauses.wall() + 3600), (True, None)):
         pauses.gate.buckets.try_now(KEY, force=force)

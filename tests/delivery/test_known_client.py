@@ -13,7 +13,7 @@ from notifier.delivery.ports import News
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
-from tests.delivery.stage import client
+from tests.delivery.worker_harness import client
 
 NOW = 1000.0
 

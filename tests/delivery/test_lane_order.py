@@ -6,17 +6,17 @@ from notifier.delivery.admission import StartNow
 from notifier.delivery.ledger import HeldMessage
 from notifier.delivery.selection import Selection
 from notifier.model.message import Lane, Message
-from tests.delivery.desk import SIZE, Desk
+from tests.delivery.gate_harness import SIZE, GateHarness
 
 
 class Order:
     """A selection with one message in each of these lanes, beside so many attempts in flight."""
 
     def __init__(self, *lanes: Lane, size: int = SIZE, in_flight: dict[Lane, int] | None = None) -> None:
-        desk = Desk(size)
+        harness = GateHarness(size)
         for number, lane in enumerate(lane for lane, count in (in_flight or {}).items() for _ in range(count)):
-            assert desk.ask(f"c{number}", lane) is StartNow
-        self._selection = Selection(desk.gate, steady=lambda: desk.now)
+            assert harness.ask(f"c{number}", lane) is StartNow
+        self._selection = Selection(harness.gate, steady=lambda: harness.now)
         for lane in lanes:
             self._selection.put(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
 

@@ -7,7 +7,7 @@ from notifier.delivery.admission import Wait
 from notifier.delivery.pending_counts import DelayCounts
 from notifier.delivery.verdict import Defer, WaitsAs
 from notifier.model.outcome import Cause, Failed, Reason
-from tests.delivery.desk import Desk
+from tests.delivery.gate_harness import GateHarness
 
 CLIENTS = 2000
 THROTTLED = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
@@ -26,28 +26,28 @@ def kept(make: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def pauses(number: int, desk: Desk) -> None:
+def pauses(number: int, harness: GateHarness) -> None:
     """One delivery for the client is answered by a pause, while another waits in memory."""
     name = f"c{number}"
-    desk.now += 0.01
-    desk.ask(name)
-    assert desk.ask(name) is Wait
-    desk.end(name, THROTTLED)
-    desk.running.clear()
-    for _ in desk.tick():
+    harness.now += 0.01
+    harness.ask(name)
+    assert harness.ask(name) is Wait
+    harness.end(name, THROTTLED)
+    harness.running.clear()
+    for _ in harness.tick():
         pass
-    desk.facts.clear()
-    desk.news.clear()
+    harness.facts.clear()
+    harness.news.clear()
 
 
 def test_a_client_that_is_paused_takes_900_bytes() -> None:
     """Also if a second delivery waited in memory for the end of the first."""
 
-    def many() -> Desk:
-        desk = Desk()
+    def many() -> GateHarness:
+        harness = GateHarness()
         for number in range(CLIENTS):
-            pauses(number, desk)
-        return desk
+            pauses(number, harness)
+        return harness
 
     assert kept(many) <= 900 * CLIENTS
 

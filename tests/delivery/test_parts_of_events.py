@@ -11,69 +11,71 @@ from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
 from notifier.model.outcome import Answer, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
-from tests.delivery.stage import ISS, Stage, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 
 SIZE = 3 * DELIVERIES_IN_A_ROW  # clients of a part
 
 
-def take_part(stage: Stage, event: str, clients: list[str]) -> Message:
+def take_part(harness: WorkerHarness, event: str, clients: list[str]) -> Message:
     """A part comes as the intake wrote it."""
     part = SessionEnded(id=event, id_given=True, iss=ISS, sub="s", sid=None, clients=tuple(clients), publisher="idp")
     body = dump_event(EventDocument(event=part))
-    return stage.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_of(part)})
+    return harness.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_of(part)})
 
 
-def make_stage(parts: int, max_in_flight: int = 512) -> tuple[Stage, list[list[str]], asyncio.Event]:
+def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, list[list[str]], asyncio.Event]:
     """Clients that answer at a signal, a list of them for each part."""
     names = [[f"c{part}-{number}" for number in range(SIZE)] for part in range(parts)]
-    stage = Stage(*(client(name) for part in names for name in part), max_in_flight=max_in_flight, shutdown_grace=5)
+    harness = WorkerHarness(
+        *(client(name) for part in names for name in part), max_in_flight=max_in_flight, shutdown_grace=5
+    )
     answer = asyncio.Event()
 
     async def behave(_request: Request) -> Wire:
         await answer.wait()
         return Answer(status=200)
 
-    stage.receivers.behaviours |= {name: behave for part in names for name in part}
-    return stage, names, answer
+    harness.receivers.behaviours |= {name: behave for part in names for name in part}
+    return harness, names, answer
 
 
 async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
     """Ten deliveries of one event, ten of the other: however many parts each has."""
-    stage, names, answer = make_stage(5)
-    async with running(stage):
+    harness, names, answer = make_stage(5)
+    async with running(harness):
         for event, part in zip("aaabb", names, strict=True):
-            take_part(stage, event, part)
-        await stage.until(lambda: len(stage.told()) == 5 * SIZE)
+            take_part(harness, event, part)
+        await harness.until(lambda: len(harness.notified()) == 5 * SIZE)
         answer.set()
-        await stage.until(lambda: len(stage.queue.acked) == 5)
-    turns = [stage.told()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
+        await harness.until(lambda: len(harness.queue.acked) == 5)
+    turns = [harness.notified()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
     assert turns == ["c0", "c3"] * 3 + ["c1", "c4"] * 3 + ["c2"] * 3
 
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
 async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> None:
     """A started part is finished, so that no client is notified twice."""
-    stage, names, answer = make_stage(3, max_in_flight=DELIVERIES_IN_A_ROW)
-    async with running(stage):
-        first, *others = [take_part(stage, event, part) for event, part in zip(events, names, strict=True)]
-        await stage.until(lambda: len(stage.told()) > 0)
-        stage.worker.stop()
+    harness, names, answer = make_stage(3, max_in_flight=DELIVERIES_IN_A_ROW)
+    async with running(harness):
+        first, *others = [take_part(harness, event, part) for event, part in zip(events, names, strict=True)]
+        await harness.until(lambda: len(harness.notified()) > 0)
+        harness.worker.stop()
         answer.set()
-    begun = {name.split("-")[0] for name in stage.told()}
-    assert stage.queue.acked == [first, *(one for number, one in enumerate(others, 1) if f"c{number}" in begun)]
-    assert len(stage.told()) == SIZE * len(begun)
+    begun = {name.split("-")[0] for name in harness.notified()}
+    assert harness.queue.acked == [first, *(one for number, one in enumerate(others, 1) if f"c{number}" in begun)]
+    assert len(harness.notified()) == SIZE * len(begun)
 
 
 async def test_after_a_loss_all_parts_come_again() -> None:
     """Those that waited behind another one are forgotten with it."""
-    stage, names, answer = make_stage(2, max_in_flight=DELIVERIES_IN_A_ROW)
-    async with running(stage):
+    harness, names, answer = make_stage(2, max_in_flight=DELIVERIES_IN_A_ROW)
+    async with running(harness):
         for part in names:
-            take_part(stage, "a", part)
-        await stage.until(lambda: len(stage.told()) > 0)
-        stage.worker.on_lost(Lane.EVENTS)
+            take_part(harness, "a", part)
+        await harness.until(lambda: len(harness.notified()) > 0)
+        harness.worker.on_lost(Lane.EVENTS)
         answer.set()
-        await stage.until(lambda: stage.worker.in_flight == 0)
-        again = [take_part(stage, "a", part) for part in names]
-        await stage.until(lambda: all(part in stage.queue.acked for part in again))
-    assert sorted(stage.told()) == sorted(name for part in names for name in part)
+        await harness.until(lambda: harness.worker.in_flight == 0)
+        again = [take_part(harness, "a", part) for part in names]
+        await harness.until(lambda: all(part in harness.queue.acked for part in again))
+    assert sorted(harness.notified()) == sorted(name for part in names for name in part)

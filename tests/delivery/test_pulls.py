@@ -17,7 +17,7 @@ from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, Outgoing
-from tests.delivery.stage import ISS, PARKED, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
 
 SHOP = f"{ISS} shop"
 
@@ -30,45 +30,45 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def down(stage: Stage, parked: int) -> AsyncIterator[Stage]:
+async def down(harness: WorkerHarness, parked: int) -> AsyncIterator[WorkerHarness]:
     """Run a worker whose client `shop` is down, with a probe in flight and so many deliveries in the bucket."""
-    stage.receivers.behaviours["shop"] = answers(503)
-    async with running(stage):
-        await stage.acked(stage.event("shop", id="traveller"))
+    harness.receivers.behaviours["shop"] = answers(503)
+    async with running(harness):
+        await harness.acked(harness.event("shop", id="traveller"))
         for number in range(parked):
-            await stage.acked(stage.event("shop", id=f"e{number}"))
-        assert [queue for queue, _ in stage.queue.published] == ["delay.1s"] + [PARKED] * parked
-        del stage.receivers.behaviours["shop"]
-        stage.receivers.posts.clear()
-        stage.now += 1
-        yield stage
+            await harness.acked(harness.event("shop", id=f"e{number}"))
+        assert [queue for queue, _ in harness.queue.published] == ["delay.1s"] + [PARKED] * parked
+        del harness.receivers.behaviours["shop"]
+        harness.receivers.posts.clear()
+        harness.now += 1
+        yield harness
 
 
-def in_bucket(stage: Stage, count: int, client_id: str = "shop", bucket: str = SHOP, first: int = 0) -> None:
+def in_bucket(harness: WorkerHarness, count: int, client_id: str = "shop", bucket: str = SHOP, first: int = 0) -> None:
     """Another worker has parked so many deliveries for a client."""
     for number in range(first, first + count):
         delivery = Delivery(
             id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid="s",
-            first_taken_at=stage.now, parked=True,
+            first_taken_at=harness.now, parked=True,
         )  # fmt: skip
-        body = dump_delivery(delivery, due=stage.now)
+        body = dump_delivery(delivery, due=harness.now)
         sent = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
-        stage.queue.buckets.setdefault(bucket, []).append(sent)
+        harness.queue.buckets.setdefault(bucket, []).append(sent)
 
 
-def waits(stage: Stage) -> int:
+def waits(harness: WorkerHarness) -> int:
     """How many deliveries wait in buckets."""
-    return sum(map(len, stage.queue.buckets.values()))
+    return sum(map(len, harness.queue.buckets.values()))
 
 
-async def until(stage: Stage, condition: Callable[[], bool], step: float = 0.001) -> None:
+async def until(harness: WorkerHarness, condition: Callable[[], bool], step: float = 0.001) -> None:
     """Let time go by, a little in each round of the loop, until the condition holds."""
 
     def holds() -> bool:
-        stage.now += step
+        harness.now += step
         return condition()
 
-    await stage.until(holds)
+    await harness.until(holds)
 
 
 async def rounds(count: int = 200) -> None:
@@ -82,29 +82,29 @@ async def rounds(count: int = 200) -> None:
 
 async def test_when_a_client_answers_its_bucket_is_drained() -> None:
     """The probe succeeds, then all parked deliveries are sent, each once. The length of the recovery is reported."""
-    async with down(Stage(client("shop")), 30) as stage:
-        stage.retake("delay.1s")
-        await stage.until(lambda: len(stage.told()) == 31)
-        await stage.until(lambda: any(isinstance(fact, ClientServed) for fact in stage.facts))
-        assert len({claims["jti"] for _, claims in stage.receivers.posts}) == 31
-        assert stage.queue.buckets[SHOP] == []
-        [recovered] = [fact for fact in stage.facts if isinstance(fact, ClientRecovered)]
+    async with down(WorkerHarness(client("shop")), 30) as harness:
+        harness.retake("delay.1s")
+        await harness.until(lambda: len(harness.notified()) == 31)
+        await harness.until(lambda: any(isinstance(fact, ClientServed) for fact in harness.facts))
+        assert len({claims["jti"] for _, claims in harness.receivers.posts}) == 31
+        assert harness.queue.buckets[SHOP] == []
+        [recovered] = [fact for fact in harness.facts if isinstance(fact, ClientRecovered)]
         assert recovered.outage == 1
-        await stage.until(lambda: len(stage.queue.acked) == 31 + 31)
+        await harness.until(lambda: len(harness.queue.acked) == 31 + 31)
 
 
 async def test_a_first_success_fetches_nothing() -> None:
     """A worker that parks has a probe out. Another worker reports a recovery that it has seen, if it knows of parked
     deliveries.
     """
-    stage = Stage(client("shop"))
-    in_bucket(stage, 3)
-    async with running(stage):
-        await stage.acked(stage.event("shop", id="first"))
+    harness = WorkerHarness(client("shop"))
+    in_bucket(harness, 3)
+    async with running(harness):
+        await harness.acked(harness.event("shop", id="first"))
         await rounds()
-        assert stage.queue.fetches == []
-        stage.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
-        await stage.until(lambda: len(stage.told()) == 4)
+        assert harness.queue.fetches == []
+        harness.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
+        await harness.until(lambda: len(harness.notified()) == 4)
 
 
 @pytest.mark.parametrize("given_back", [0, 1], ids=["whole", "whose worker was killed"])
@@ -113,49 +113,49 @@ async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytes
     pass.
     """
     monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 0.001)
-    stage = Stage(client("shop"), client("wiki"))
-    stage.queue.given_back = given_back
-    in_bucket(stage, 50)
-    in_bucket(stage, 50, "wiki", f"{ISS} wiki")
-    async with running(stage):
-        await until(stage, lambda: len(stage.told()) == 100)
+    harness = WorkerHarness(client("shop"), client("wiki"))
+    harness.queue.given_back = given_back
+    in_bucket(harness, 50)
+    in_bucket(harness, 50, "wiki", f"{ISS} wiki")
+    async with running(harness):
+        await until(harness, lambda: len(harness.notified()) == 100)
         await rounds()
-    assert len(stage.queue.fetches) <= 2 * (50 / MAX_FETCHES + 2)
+    assert len(harness.queue.fetches) <= 2 * (50 / MAX_FETCHES + 2)
 
 
 async def test_a_pass_sees_each_message_once() -> None:
     """A delivery for a client that is down is parked again or becomes its probe. The deliveries behind it are found."""
-    stage = Stage(client("shop"), client("dead"))
-    stage.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
-    stage.receivers.behaviours["dead"] = answers(503)
-    async with down(stage, 0):
-        await stage.acked(stage.event("dead", id="traveller of the dead"))
-        in_bucket(stage, 100, "dead")
-        in_bucket(stage, 5, "shop")
-        stage.queue.published.clear()
-        stage.receivers.posts.clear()
-        stage.now += 1.5
-        stage.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
-        await until(stage, lambda: len(stage.told()) == 5, step=0.0001)
+    harness = WorkerHarness(client("shop"), client("dead"))
+    harness.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
+    harness.receivers.behaviours["dead"] = answers(503)
+    async with down(harness, 0):
+        await harness.acked(harness.event("dead", id="traveller of the dead"))
+        in_bucket(harness, 100, "dead")
+        in_bucket(harness, 5, "shop")
+        harness.queue.published.clear()
+        harness.receivers.posts.clear()
+        harness.now += 1.5
+        harness.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
+        await until(harness, lambda: len(harness.notified()) == 5, step=0.0001)
         await rounds(2000)
-        assert stage.told() == ["shop"] * 5
-        assert waits(stage) == 99
-        assert len(stage.queue.published) < 100 + MAX_FETCHES
+        assert harness.notified() == ["shop"] * 5
+        assert waits(harness) == 99
+        assert len(harness.queue.published) < 100 + MAX_FETCHES
 
 
 async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
     """Its park is confirmed when the client is up already."""
-    async with down(Stage(client("shop")), 0) as stage:
-        stage.now -= 1
-        stage.queue.open.clear()
-        late = stage.event("shop", id="late")
-        await stage.until(lambda: stage.queue.refused == [PARKED])
-        stage.now += 1
-        stage.retake("delay.1s")
-        await stage.until(lambda: stage.told() == ["shop"])
-        stage.queue.open.set()
-        await stage.until(lambda: stage.told() == ["shop", "shop"])
-        await stage.acked(late)
+    async with down(WorkerHarness(client("shop")), 0) as harness:
+        harness.now -= 1
+        harness.queue.open.clear()
+        late = harness.event("shop", id="late")
+        await harness.until(lambda: harness.queue.refused == [PARKED])
+        harness.now += 1
+        harness.retake("delay.1s")
+        await harness.until(lambda: harness.notified() == ["shop"])
+        harness.queue.open.set()
+        await harness.until(lambda: harness.notified() == ["shop", "shop"])
+        await harness.acked(late)
 
 
 # ── probes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,69 +163,69 @@ async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
 
 async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
     """At most once a second, less and less often, in turns. No delivery's own backoff is charged."""
-    async with down(Stage(client("shop")), 5) as stage:
-        stage.now -= 1
-        stage.receivers.behaviours["shop"] = answers(503)
-        await stage.pass_time(600)
-        assert 15 <= len(stage.told()) <= 40
-        last = {(each := load_delivery(sent.body)).event_id: each for _, sent in stage.queue.published}
+    async with down(WorkerHarness(client("shop")), 5) as harness:
+        harness.now -= 1
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.pass_time(600)
+        assert 15 <= len(harness.notified()) <= 40
+        last = {(each := load_delivery(sent.body)).event_id: each for _, sent in harness.queue.published}
         assert {each.backoffs for each in last.values()} == {0}
         assert sorted(each.attempts for each in last.values())[-3] > 2
-        del stage.receivers.behaviours["shop"]
-        stage.receivers.posts.clear()
-        await stage.pass_time(128)
-        assert len(stage.told()) == 6
+        del harness.receivers.behaviours["shop"]
+        harness.receivers.posts.clear()
+        await harness.pass_time(128)
+        assert len(harness.notified()) == 6
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(403, 2.5), (503, 2.5), (503, 5.0)])
 async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds: float) -> None:
     """Refused, expired with its last attempt, or before it; also if the bucket cannot be read at that moment."""
-    stage = Stage(client("shop"))
-    stage.queue.unreadable.add(SHOP)
-    async with running(stage):
-        stage.receivers.behaviours["shop"] = answers(503)
-        await stage.acked(stage.event("shop", id="traveller", not_after="2027-01-15T08:00:03Z"))
+    harness = WorkerHarness(client("shop"))
+    harness.queue.unreadable.add(SHOP)
+    async with running(harness):
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.acked(harness.event("shop", id="traveller", not_after="2027-01-15T08:00:03Z"))
         for number in range(3):
-            await stage.acked(stage.event("shop", id=f"e{number}"))
-        stage.receivers.behaviours["shop"] = answers(status)
-        stage.now += seconds
-        await stage.acked(stage.retake("delay.1s"))
-        assert len(stage.dead()) == 1
-        await until(stage, lambda: len(stage.queue.fetches) > 1)
-        stage.queue.unreadable.clear()
-        await until(stage, lambda: waits(stage) < 3)
-        await stage.pass_time(10, 0.5)
+            await harness.acked(harness.event("shop", id=f"e{number}"))
+        harness.receivers.behaviours["shop"] = answers(status)
+        harness.now += seconds
+        await harness.acked(harness.retake("delay.1s"))
+        assert len(harness.dead()) == 1
+        await until(harness, lambda: len(harness.queue.fetches) > 1)
+        harness.queue.unreadable.clear()
+        await until(harness, lambda: waits(harness) < 3)
+        await harness.pass_time(10, 0.5)
         if status == 403:
-            assert len(stage.dead()) == 4
+            assert len(harness.dead()) == 4
         else:
-            assert len(stage.told()) > 2
+            assert len(harness.notified()) > 2
 
 
 async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None:
     """The client asked for an hour, and its probe expires in ten seconds."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = answers(503, "3600")
-        await stage.acked(stage.event("shop", id="traveller", not_after="2027-01-15T08:00:10Z"))
-        await stage.acked(stage.event("shop", id="next"))
-        assert stage.queue.published.pop()[0] == PARKED
-        await stage.through_delays(most=12)
-        await stage.until(lambda: waits(stage) == 0)
-        await stage.settled()
-        delayed = [sent.body for queue, sent in stage.queue.published if queue.startswith("delay.")]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.receivers.behaviours["shop"] = answers(503, "3600")
+        await harness.acked(harness.event("shop", id="traveller", not_after="2027-01-15T08:00:10Z"))
+        await harness.acked(harness.event("shop", id="next"))
+        assert harness.queue.published.pop()[0] == PARKED
+        await harness.through_delays(most=12)
+        await harness.until(lambda: waits(harness) == 0)
+        await harness.settled()
+        delayed = [sent.body for queue, sent in harness.queue.published if queue.startswith("delay.")]
         assert any(b'"event_id":"next"' in body for body in delayed)
-        assert stage.told() == ["shop"]
+        assert harness.notified() == ["shop"]
 
 
 async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may have taken it out of its delay queue."""
     for pace in ("FIRST_PASS_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(pulls, pace, 0.0)
-    async with down(Stage(client("shop")), 3) as stage:
-        stage.now += OVERDUE_SECONDS
+    async with down(WorkerHarness(client("shop")), 3) as harness:
+        harness.now += OVERDUE_SECONDS
         await rounds()
-        assert stage.queue.fetches == []
-        stage.now += 1
-        await stage.until(lambda: len(stage.told()) == 3)
+        assert harness.queue.fetches == []
+        harness.now += 1
+        await harness.until(lambda: len(harness.notified()) == 3)
 
 
 # ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,133 +233,133 @@ async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_queue_that_is_away_loses_nothing_and_forgets_nothing() -> None:
     """The fetch is made again and again."""
-    async with down(Stage(client("shop")), 8) as stage:
-        stage.queue.unreadable.add(SHOP)
-        await stage.acked(stage.retake("delay.1s"))
-        await until(stage, lambda: len(stage.queue.fetches) == 5)
-        assert (stage.told(), waits(stage)) == (["shop"], 8)
-        stage.queue.unreadable.clear()
-        await until(stage, lambda: len(stage.told()) == 9)
+    async with down(WorkerHarness(client("shop")), 8) as harness:
+        harness.queue.unreadable.add(SHOP)
+        await harness.acked(harness.retake("delay.1s"))
+        await until(harness, lambda: len(harness.queue.fetches) == 5)
+        assert (harness.notified(), waits(harness)) == (["shop"], 8)
+        harness.queue.unreadable.clear()
+        await until(harness, lambda: len(harness.notified()) == 9)
 
 
 async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
     """It is tried less and less often, and served when it can be read."""
-    stage = Stage(client("shop"), client("wiki"))
-    stage.queue.unreadable.add(SHOP)
-    async with down(stage, 3):
-        await stage.acked(stage.retake("delay.1s"))
-        await stage.acked(stage.event("wiki"))
+    harness = WorkerHarness(client("shop"), client("wiki"))
+    harness.queue.unreadable.add(SHOP)
+    async with down(harness, 3):
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.acked(harness.event("wiki"))
         for _ in range(10):
-            in_bucket(stage, 20, "wiki", f"{ISS} wiki")
-            stage.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
-            await until(stage, lambda: waits(stage) == 3)
-            await stage.pass_time(30, 0.5)
-        assert stage.queue.fetches.count(SHOP) <= 7 + 300 / 32
-        stage.queue.unreadable.clear()
-        stage.receivers.posts.clear()
-        stage.now += 32
-        await stage.until(lambda: stage.told().count("shop") == 3)
+            in_bucket(harness, 20, "wiki", f"{ISS} wiki")
+            harness.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
+            await until(harness, lambda: waits(harness) == 3)
+            await harness.pass_time(30, 0.5)
+        assert harness.queue.fetches.count(SHOP) <= 7 + 300 / 32
+        harness.queue.unreadable.clear()
+        harness.receivers.posts.clear()
+        harness.now += 32
+        await harness.until(lambda: harness.notified().count("shop") == 3)
 
 
 async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their false reports arrive while the bucket is unreadable. Its existing deliveries are sent later."""
-    stage = Stage(client("shop"))
-    monkeypatch.setattr(type(stage.queue), "bucket", lambda _queue, _key: SHOP)
-    stage.queue.unreadable.add(SHOP)
-    in_bucket(stage, 3)
-    async with running(stage):
+    harness = WorkerHarness(client("shop"))
+    monkeypatch.setattr(type(harness.queue), "bucket", lambda _queue, _key: SHOP)
+    harness.queue.unreadable.add(SHOP)
+    in_bucket(harness, 3)
+    async with running(harness):
         tracemalloc.start()
         for number in range(20_000):
-            stage.worker.gate.on_peer_report(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
+            harness.worker.gate.on_peer_report(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
             if number % 500 == 0:
                 await rounds(20)
         await rounds()
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        stage.queue.unreadable.clear()
-        await until(stage, lambda: len(stage.told()) == 3)
+        harness.queue.unreadable.clear()
+        await until(harness, lambda: len(harness.notified()) == 3)
     assert held < 1_000_000
 
 
 async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
     """Unacked messages are in the bucket again, and no probe is out for them. The same holds after a failed fetch."""
-    async with down(Stage(client("shop"), client("wiki")), 1) as stage:
-        stage.retake("delay.1s")
-        await stage.until(lambda: len(stage.told()) == 2)
-        in_bucket(stage, 3)
-        stage.worker.on_lost(Lane.EVENTS)
+    async with down(WorkerHarness(client("shop"), client("wiki")), 1) as harness:
+        harness.retake("delay.1s")
+        await harness.until(lambda: len(harness.notified()) == 2)
+        in_bucket(harness, 3)
+        harness.worker.on_lost(Lane.EVENTS)
         await rounds()
-        assert len(stage.told()) == 2
-        stage.worker.on_lost(Lane.RETRIES)
-        await until(stage, lambda: len(stage.told()) == 5)
-        stage.queue.unreadable.add(f"{ISS} wiki")
-        in_bucket(stage, 3, first=3)
-        stage.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
-        await until(stage, lambda: len(stage.told()) == 8)
+        assert len(harness.notified()) == 2
+        harness.worker.on_lost(Lane.RETRIES)
+        await until(harness, lambda: len(harness.notified()) == 5)
+        harness.queue.unreadable.add(f"{ISS} wiki")
+        in_bucket(harness, 3, first=3)
+        harness.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
+        await until(harness, lambda: len(harness.notified()) == 8)
         await rounds()
-        stage.now += RECENT_SECONDS
-        fetches = stage.queue.fetches.count(SHOP)
-        stage.worker.on_lost(Lane.RETRIES)
+        harness.now += RECENT_SECONDS
+        fetches = harness.queue.fetches.count(SHOP)
+        harness.worker.on_lost(Lane.RETRIES)
         await rounds()
-        assert stage.queue.fetches.count(SHOP) == fetches
+        assert harness.queue.fetches.count(SHOP) == fetches
 
 
 async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> None:
     """Returned to the bucket it would wait for long, because the other workers have found
     the bucket empty meanwhile.
     """
-    stage, release = Stage(client("shop")), asyncio.Event()
-    fetch = stage.queue.fetch
+    harness, release = WorkerHarness(client("shop")), asyncio.Event()
+    fetch = harness.queue.fetch
 
     async def slow(bucket: str, most: int) -> list[Message]:
         found = await fetch(bucket, most)
         await release.wait()
         return found
 
-    async with down(stage, 8):
-        stage.queue.fetch = slow  # type: ignore[method-assign]
-        await stage.acked(stage.retake("delay.1s"))
-        await stage.until(lambda: waits(stage) < 8)
-        fetching = 8 - waits(stage)
-        stage.worker.stop()
+    async with down(harness, 8):
+        harness.queue.fetch = slow  # type: ignore[method-assign]
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.until(lambda: waits(harness) < 8)
+        fetching = 8 - waits(harness)
+        harness.worker.stop()
         release.set()
-    assert stage.told() == ["shop"] * (1 + fetching)
-    assert waits(stage) == 8 - fetching
-    assert len(stage.queue.acked) == 10 + fetching
+    assert harness.notified() == ["shop"] * (1 + fetching)
+    assert waits(harness) == 8 - fetching
+    assert len(harness.queue.acked) == 10 + fetching
 
 
 async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
     """It is back in the bucket that the others have found empty: they go through it again as there is one less."""
-    stage = Stage(client("shop"))
-    stage.others.size = 2
-    async with down(stage, 1):
-        await stage.acked(stage.retake("delay.1s"))
-        await stage.until(lambda: stage.told() == ["shop"] * 2)
+    harness = WorkerHarness(client("shop"))
+    harness.others.size = 2
+    async with down(harness, 1):
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.until(lambda: harness.notified() == ["shop"] * 2)
         await rounds()
-        in_bucket(stage, 3)
+        in_bucket(harness, 3)
         await rounds()
-        assert waits(stage) == 3
-        stage.others.size = 1
-        await stage.until(lambda: stage.told() == ["shop"] * 5)
+        assert waits(harness) == 3
+        harness.others.size = 1
+        await harness.until(lambda: harness.notified() == ["shop"] * 5)
 
 
 async def test_a_suspect_goes_the_suspects_way() -> None:
     """It may crash the process: it waits for the others, and runs from a trial."""
-    stage = Stage(client("shop"))
-    fetch = stage.queue.fetch
+    harness = WorkerHarness(client("shop"))
+    fetch = harness.queue.fetch
 
     async def given_back(bucket: str, most: int) -> list[Message]:
         return [replace(one, delivery_count=3) for one in await fetch(bucket, most)]
 
-    stage.queue.fetch = given_back  # type: ignore[method-assign]
-    async with down(stage, 1):
-        await stage.acked(stage.retake("delay.1s"))
-        await stage.until(lambda: waits(stage) == 0)
+    harness.queue.fetch = given_back  # type: ignore[method-assign]
+    async with down(harness, 1):
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.until(lambda: waits(harness) == 0)
         await rounds()
-        assert stage.told() == ["shop"]
-        stage.now += GATHER_SECONDS
+        assert harness.notified() == ["shop"]
+        harness.now += GATHER_SECONDS
         await until(
-            stage, lambda: stage.queue.published[-1][1].headers == {"crashes": str(MIN_SUSPECT_CRASHES)}, step=0.0
+            harness, lambda: harness.queue.published[-1][1].headers == {"crashes": str(MIN_SUSPECT_CRASHES)}, step=0.0
         )
-        await stage.acked(stage.retake("delay.1s"))
-        assert stage.told() == ["shop", "shop"]
+        await harness.acked(harness.retake("delay.1s"))
+        assert harness.notified() == ["shop", "shop"]

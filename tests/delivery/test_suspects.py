@@ -27,22 +27,22 @@ from notifier.model.message import (
 from notifier.model.outcome import Answer, DeadReason, Wire
 from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
-from tests.delivery.stage import ISS, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 
 
 async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> None:
     """A broker that flaps gives everything back, again and again, and nothing of that is slow afterwards."""
-    stage = Stage(client("shop"))
-    running = asyncio.create_task(stage.worker.run())
+    harness = WorkerHarness(client("shop"))
+    running = asyncio.create_task(harness.worker.run())
     for count in range(1, 21):
-        stage.worker.on_lost(Lane.EVENTS)
-        taken = stage.event("shop", delivery_count=count, id=str(count))
-        await stage.until(lambda taken=taken: stage.queue.acked[-1:] == [taken])  # type: ignore[misc]
-    stage.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
-    stage.event("shop", id="fresh")
-    await stage.until(lambda: len(stage.told()) == 21)
-    assert len(stage.queue.acked) == 21  # the other lane's message was not lost: it is a suspect
-    stage.worker.stop()
+        harness.worker.on_lost(Lane.EVENTS)
+        taken = harness.event("shop", delivery_count=count, id=str(count))
+        await harness.until(lambda taken=taken: harness.queue.acked[-1:] == [taken])  # type: ignore[misc]
+    harness.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
+    harness.event("shop", id="fresh")
+    await harness.until(lambda: len(harness.notified()) == 21)
+    assert len(harness.queue.acked) == 21  # the other lane's message was not lost: it is a suspect
+    harness.worker.stop()
     await running
 
 
@@ -96,90 +96,93 @@ def test_only_a_message_of_ours_says_how_often_it_crashed() -> None:
 
 async def test_a_suspect_runs_from_a_trial() -> None:
     """It is rewritten, confirmed and acked; the trial rests for a second, and is attempted."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.event("shop", id="e", delivery_count=MIN_SUSPECT_CRASHES)
-        stage.now += GATHER_SECONDS
-        await stage.until(lambda: bool(stage.queue.acked))
-        assert stage.queue.log == ["published delay.1s", "acked 1"]
-        assert (stage.told(), stage.queue.published[-1][1].headers) == ([], {CRASHES_HEADER: str(MIN_SUSPECT_CRASHES)})
-        await stage.acked(stage.retake("delay.1s"))
-        assert stage.told() == ["shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.event("shop", id="e", delivery_count=MIN_SUSPECT_CRASHES)
+        harness.now += GATHER_SECONDS
+        await harness.until(lambda: bool(harness.queue.acked))
+        assert harness.queue.log == ["published delay.1s", "acked 1"]
+        assert (harness.notified(), harness.queue.published[-1][1].headers) == (
+            [],
+            {CRASHES_HEADER: str(MIN_SUSPECT_CRASHES)},
+        )
+        await harness.acked(harness.retake("delay.1s"))
+        assert harness.notified() == ["shop"]
 
 
 async def test_a_trial_that_is_put_off_keeps_its_crashes() -> None:
     """It is deferred like any delivery. An attempt that ended resets them."""
-    stage = Stage(client("shop", paused=True))
-    async with running(stage):
-        await stage.acked(stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers={CRASHES_HEADER: "7"}))
-        ((_, put_off),) = stage.queue.published
+    harness = WorkerHarness(client("shop", paused=True))
+    async with running(harness):
+        await harness.acked(harness.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers={CRASHES_HEADER: "7"}))
+        ((_, put_off),) = harness.queue.published
         assert put_off.headers == {CRASHES_HEADER: "7"}
-        stage.registry.clients[ISS]["shop"] = client("shop")  # type: ignore[index]
-        stage.receivers.behaviours["shop"] = answers(503)
-        await stage.acked(stage.retake("delay.512s"))
-        assert stage.told() == ["shop"]
-        assert stage.queue.published[-1][1].headers == {}
+        harness.registry.clients[ISS]["shop"] = client("shop")  # type: ignore[index]
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.acked(harness.retake("delay.512s"))
+        assert harness.notified() == ["shop"]
+        assert harness.queue.published[-1][1].headers == {}
 
 
 async def test_fewer_crashes_than_a_suspect_has_are_kept_too() -> None:
     """Put off again and again, it would never become a suspect."""
-    async with running(Stage(client("shop", paused=True))) as stage:
-        await stage.acked(stage.event("shop", id="e", delivery_count=1))
-        assert stage.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
-        again = stage.retake("delay.512s")
-        await stage.acked(again)
-        assert stage.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
+    async with running(WorkerHarness(client("shop", paused=True))) as harness:
+        await harness.acked(harness.event("shop", id="e", delivery_count=1))
+        assert harness.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
+        again = harness.retake("delay.512s")
+        await harness.acked(again)
+        assert harness.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
 
 
 async def test_a_suspect_with_its_last_crash_is_buried() -> None:
     """However few times its message was given back."""
-    async with running(Stage(client("shop"))) as stage:
+    async with running(WorkerHarness(client("shop"))) as harness:
         headers = {CRASHES_HEADER: str(LAST_CHANCE - 1)}
-        stage.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers=headers, delivery_count=1)
-        stage.now += GATHER_SECONDS
-        await stage.until(lambda: bool(stage.queue.acked))
-        ((queue, _),) = stage.queue.published
+        harness.take(dump_delivery(DELIVERY), kind=Kind.DELIVERY, headers=headers, delivery_count=1)
+        harness.now += GATHER_SECONDS
+        await harness.until(lambda: bool(harness.queue.acked))
+        ((queue, _),) = harness.queue.published
         assert queue == DEAD
-        assert str(LAST_CHANCE) in stage.dead()[0]["text"]
+        assert str(LAST_CHANCE) in harness.dead()[0]["text"]
 
 
 async def test_a_suspect_tells_of_skipped_clients() -> None:
     """Whoever waits for the fates of an event gets them all, though its deliveries are rewritten."""
     nowhere = Client(iss=ISS, client_id="nowhere", backchannel_logout_uri=None)
-    async with running(Stage(client("shop"), nowhere)) as stage:
-        came = stage.event("shop", "nowhere", id="e", delivery_count=MIN_SUSPECT_CRASHES)
-        stage.now += GATHER_SECONDS
-        await stage.acked(came)
-        assert [fact.client_id for fact in stage.facts if isinstance(fact, Skipped)] == ["nowhere"]
-        assert [queue for queue, _ in stage.queue.published] == ["delay.1s"]
+    async with running(WorkerHarness(client("shop"), nowhere)) as harness:
+        came = harness.event("shop", "nowhere", id="e", delivery_count=MIN_SUSPECT_CRASHES)
+        harness.now += GATHER_SECONDS
+        await harness.acked(came)
+        assert [fact.client_id for fact in harness.facts if isinstance(fact, Skipped)] == ["nowhere"]
+        assert [queue for queue, _ in harness.queue.published] == ["delay.1s"]
 
 
 async def test_what_is_no_suspect_goes_on_beside_them() -> None:
     """A fresh logout waits neither for suspects to gather, nor for the trial of a client that hangs."""
-    stage = Stage(client("shop"), client("hangs"))
+    harness = WorkerHarness(client("shop"), client("hangs"))
     release = asyncio.Event()
 
     async def hangs(_request: Request) -> Wire:
         await release.wait()
         return Answer(status=200)
 
-    stage.receivers.behaviours["hangs"] = hangs
-    async with running(stage):
-        stage.event("hangs", id="first", delivery_count=MIN_SUSPECT_CRASHES)
-        stage.event("shop", id="fresh")
-        await stage.until(lambda: stage.told() == ["shop"])
-        stage.now += GATHER_SECONDS
-        await stage.until(lambda: len(stage.queue.published) == 1)
-        stage.retake("delay.1s")
-        await stage.until(lambda: stage.told() == ["shop", "hangs"])
-        stage.event("shop", id="second", delivery_count=MIN_SUSPECT_CRASHES)
+    harness.receivers.behaviours["hangs"] = hangs
+    async with running(harness):
+        harness.event("hangs", id="first", delivery_count=MIN_SUSPECT_CRASHES)
+        harness.event("shop", id="fresh")
+        await harness.until(lambda: harness.notified() == ["shop"])
+        harness.now += GATHER_SECONDS
+        await harness.until(lambda: len(harness.queue.published) == 1)
+        harness.retake("delay.1s")
+        await harness.until(lambda: harness.notified() == ["shop", "hangs"])
+        harness.event("shop", id="second", delivery_count=MIN_SUSPECT_CRASHES)
 
         def both_rewritten() -> bool:
-            stage.now += GROUP_PAUSE_SECONDS
-            return len(stage.queue.published) == 2
+            harness.now += GROUP_PAUSE_SECONDS
+            return len(harness.queue.published) == 2
 
-        await stage.until(both_rewritten)
-        await stage.acked(stage.retake("delay.1s"))
-        assert stage.told() == ["shop", "hangs", "shop"]
+        await harness.until(both_rewritten)
+        await harness.acked(harness.retake("delay.1s"))
+        assert harness.notified() == ["shop", "hangs", "shop"]
         release.set()
 
 
@@ -197,21 +200,21 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
     """Whatever the cause: a message that the queue itself discards cannot be replayed. It is reported like any dead
     letter.
     """
-    async with running(Stage(client("shop"))) as stage:
+    async with running(WorkerHarness(client("shop"))) as harness:
         for _ in range(lost):
-            stage.worker.on_lost(Lane.EVENTS)
-        stage.take(body, kind=kind, delivery_count=LAST_CHANCE, user_id="idp")
-        stage.now += GATHER_SECONDS
-        await stage.until(lambda: bool(stage.queue.acked))
-        assert stage.queue.log == ["published dead", "acked 1"]
-        assert stage.told() == []
-        (outgoing,) = [outgoing for queue, outgoing in stage.queue.published if queue == DEAD]
+            harness.worker.on_lost(Lane.EVENTS)
+        harness.take(body, kind=kind, delivery_count=LAST_CHANCE, user_id="idp")
+        harness.now += GATHER_SECONDS
+        await harness.until(lambda: bool(harness.queue.acked))
+        assert harness.queue.log == ["published dead", "acked 1"]
+        assert harness.notified() == []
+        (outgoing,) = [outgoing for queue, outgoing in harness.queue.published if queue == DEAD]
         letter = load_dead_letter(
             Message(lane=Lane.RETRIES, kind=outgoing.kind, body=outgoing.body, headers=outgoing.headers, tag=None)
         )
         assert (letter.reason, letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
         assert str(LAST_CHANCE) in letter.text
-        assert [(fact.reason, fact.delivery) for fact in stage.facts if isinstance(fact, DeadLettered)] == [
+        assert [(fact.reason, fact.delivery) for fact in harness.facts if isinstance(fact, DeadLettered)] == [
             (DeadReason.DELIVERY_LIMIT, DELIVERY if kind is Kind.DELIVERY else None)
         ]
         assert (letter.delivery, letter.event) == (
@@ -223,23 +226,23 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
 
 async def test_before_the_last_chance_it_is_tried() -> None:
     """As any suspect."""
-    async with running(Stage(client("shop"))) as stage:
-        stage.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
-        stage.now += GATHER_SECONDS
-        await stage.until(lambda: bool(stage.queue.acked))
-        await stage.acked(stage.retake("delay.1s"))
-        assert stage.told() == ["shop"]
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
+        harness.now += GATHER_SECONDS
+        await harness.until(lambda: bool(harness.queue.acked))
+        await harness.acked(harness.retake("delay.1s"))
+        assert harness.notified() == ["shop"]
 
 
 async def test_what_a_later_release_wrote_goes_on_at_its_last_chance() -> None:
     """This release must not give it up: it is deferred, and its count restarts."""
-    async with running(Stage(client("shop"))) as stage:
+    async with running(WorkerHarness(client("shop"))) as harness:
         for kind, body in ((NewerKind("notifier.batch"), b"{}"), (Kind.DELIVERY, b'{"v": 2}')):
-            stage.take(body, kind=kind, delivery_count=LAST_CHANCE)
+            harness.take(body, kind=kind, delivery_count=LAST_CHANCE)
 
         def both_gone() -> bool:
-            stage.now += GATHER_SECONDS
-            return len(stage.queue.acked) == 2
+            harness.now += GATHER_SECONDS
+            return len(harness.queue.acked) == 2
 
-        await stage.until(both_gone)
-        assert [queue for queue, _ in stage.queue.published] == ["delay.4s", "delay.4s"]
+        await harness.until(both_gone)
+        assert [queue for queue, _ in harness.queue.published] == ["delay.4s", "delay.4s"]

@@ -11,7 +11,7 @@ import pytest
 from notifier.delivery.facts import Deferred
 from notifier.model.message import Kind, Lane, Message, NewerKind, parse_kind
 from notifier.model.outcome import Cause
-from tests.delivery.stage import Stage, client, running
+from tests.delivery.worker_harness import WorkerHarness, client, running
 from tests.recorded.story import Recorded, kept, told
 
 WRITTEN = kept("written")
@@ -35,11 +35,11 @@ def extended(value: Any) -> Any:
     return [extended(member) for member in value] if isinstance(value, list) else value
 
 
-def a_stage() -> Stage:
+def a_stage() -> WorkerHarness:
     """Run a worker whose clients all accept, at a time when each recorded delay is over."""
-    stage = Stage(client("refuses"), client("fails"), client("shop"))
-    stage.now += 3
-    return stage
+    harness = WorkerHarness(client("refuses"), client("fails"), client("shop"))
+    harness.now += 3
+    return harness
 
 
 async def test_what_was_recorded_is_what_this_release_writes() -> None:
@@ -69,21 +69,21 @@ async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_writ
     """By a worker of this release, also if a later one has added members."""
     recorded = WRITTEN[name]
     message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
-    async with running(a_stage()) as stage:
-        stage.worker.take(message)
-        await stage.until(lambda: stage.queue.acked == [message])
-        assert sorted(stage.told()) == sorted(to_tell)
-        assert [queue for queue, _ in stage.queue.published] == to_write
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+        assert sorted(harness.notified()) == sorted(to_tell)
+        assert [queue for queue, _ in harness.queue.published] == to_write
 
 
 @pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
 async def test_what_waited_for_a_client_is_told(name: str) -> None:
     """Any worker can send it."""
     message = WRITTEN[name].message()
-    async with running(a_stage()) as stage:
-        stage.worker.take(message)
-        await stage.until(lambda: stage.queue.acked == [message])
-        assert stage.told() == ["fails"]
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+        assert harness.notified() == ["fails"]
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -92,18 +92,18 @@ async def test_what_publishers_were_told_to_write_is_taken(name: str, later: boo
     """Bare JSON and both forms of CloudEvents; their members are a contract with strangers."""
     recorded = PUBLISHED[name]
     message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
-    async with running(a_stage()) as stage:
-        stage.worker.take(message)
-        await stage.until(lambda: stage.queue.acked == [message])
-        assert stage.told() == ["shop"]
-        assert stage.queue.published == []
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+        assert harness.notified() == ["shop"]
+        assert harness.queue.published == []
 
 
-async def rests(stage: Stage, message: Message) -> tuple[str, Message]:
+async def rests(harness: WorkerHarness, message: Message) -> tuple[str, Message]:
     """Where it was put, and how it will come back."""
-    stage.worker.take(message)
-    await stage.until(lambda: bool(stage.queue.acked) and stage.queue.acked[-1] == message)
-    queue, written = stage.queue.published[-1]
+    harness.worker.take(message)
+    await harness.until(lambda: bool(harness.queue.acked) and harness.queue.acked[-1] == message)
+    queue, written = harness.queue.published[-1]
     assert (written.body, written.kind, written.message_id) == (message.body, message.kind, message.message_id)
     return queue, replace(message, lane=Lane.RETRIES, headers=written.headers)
 
@@ -111,10 +111,10 @@ async def rests(stage: Stage, message: Message) -> tuple[str, Message]:
 async def test_an_event_of_many_names_goes_on() -> None:
     """As it was: no larger than it came."""
     message = WRITTEN["event-of-many-names"].message()
-    async with running(a_stage()) as stage:
-        stage.worker.take(message)
-        await stage.until(lambda: stage.queue.acked == [message])
-        ((queue, sent),) = stage.queue.published
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+        ((queue, sent),) = harness.queue.published
     assert queue == "delay.4s"
     assert json.loads(sent.body)["event"] == json.loads(message.body)["event"]
     assert json.loads(sent.body)["v"] == 2
@@ -126,14 +126,14 @@ async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
     body = {**WRITTEN[name].body, "v": 3}
     message = replace(WRITTEN[name], body=body).message()
     waits = []
-    async with running(a_stage()) as stage:
+    async with running(a_stage()) as harness:
         for _ in range(9):
-            queue, message = await rests(stage, message)
+            queue, message = await rests(harness, message)
             waits.append(queue)
-        assert stage.dead() == []
-        assert stage.told() == []
+        assert harness.dead() == []
+        assert harness.notified() == []
     assert waits == [f"delay.{wait}s" for wait in (4, 8, 16, 32, 64, 128, 256, 256, 256)]
-    deferrals = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+    deferrals = [fact for fact in harness.facts if isinstance(fact, Deferred)]
     assert {fact.cause for fact in deferrals} == {Cause.UNKNOWN}
     known = 2 if name.startswith("event") else 1
     assert {fact.text for fact in deferrals} == {f"version 3 of a document; this release knows {known}"}
@@ -143,11 +143,11 @@ async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
 async def test_a_kind_that_a_later_release_made_up_waits_as_well(body: bytes) -> None:
     """Whatever its content: this release cannot interpret it."""
     message = Message(lane=Lane.EVENTS, body=body, tag=None, kind=NewerKind("notifier.batch"), message_id="b")
-    async with running(a_stage()) as stage:
-        queue, again = await rests(stage, message)
+    async with running(a_stage()) as harness:
+        queue, again = await rests(harness, message)
         assert queue == "delay.4s"
         assert again.kind == "notifier.batch"
-        [fact] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+        [fact] = [fact for fact in harness.facts if isinstance(fact, Deferred)]
         assert fact.text == "a message of type notifier.batch, which this release does not know"
 
 
@@ -165,10 +165,10 @@ async def test_a_count_that_is_none_is_taken_as_none(headers: dict[str, object],
     message = Message(
         lane=Lane.RETRIES, body=json.dumps({"v": 2}).encode(), tag=None, kind=Kind.DELIVERY, headers=headers
     )
-    async with running(a_stage()) as stage:
-        stage.worker.take(message)
-        await stage.until(lambda: stage.queue.acked == [message])
-        assert [where for where, _ in stage.queue.published] == [queue]
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+        assert [where for where, _ in harness.queue.published] == [queue]
 
 
 @pytest.mark.parametrize("name", [None, "", "order.created", "Notifier.event", "notifier"])

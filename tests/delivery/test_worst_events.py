@@ -11,7 +11,7 @@ import pytest
 from notifier.delivery.selection import LARGE_ROUNDS, MAX_LARGE_IN_PROGRESS
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.reply import ReplyTo
-from tests.delivery.stage import ISS, Stage, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 from tests.faults.worst_events import NOBODY, WORST, filled, name
 from tests.support.yardstick import work
 
@@ -55,25 +55,25 @@ class Longest:
         return self.seconds
 
 
-async def held(stage: Stage, take: Callable[[], Message]) -> float:
+async def held(harness: WorkerHarness, take: Callable[[], Message]) -> float:
     """Seconds for which the loop was held at most until the message was acked."""
     await asyncio.sleep(0)
     longest, message = Longest(), take()
-    await stage.until(lambda: message in stage.queue.acked)
+    await harness.until(lambda: message in harness.queue.acked)
     return longest.end()
 
 
 async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
     """Likewise for one event, and for its deferred deliveries when they return."""
-    stage = Stage(*(client(f"c{index}") for index in range(clients)))
-    stage.worker._intake._max_event = 256 * 1024
-    async with running(stage):
-        first = await held(stage, lambda: stage.take(body, reply_to=asked))
-        queue, sent = stage.queue.published[-1]
+    harness = WorkerHarness(*(client(f"c{index}") for index in range(clients)))
+    harness.worker._intake._max_event = 256 * 1024
+    async with running(harness):
+        first = await held(harness, lambda: harness.take(body, reply_to=asked))
+        queue, sent = harness.queue.published[-1]
         if not queue.startswith("delay") or sent.kind is not Kind.EVENT:
             return first
-        stage.now += 60
-        return max(first, await held(stage, lambda: stage.retake(queue)))
+        harness.now += 60
+        return max(first, await held(harness, lambda: harness.retake(queue)))
 
 
 @pytest.fixture
@@ -102,34 +102,34 @@ async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> 
 
 async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
     """However long the queue refuses their deliveries; the other large events wait with their body alone."""
-    stage = Stage(client("shop"))
-    stage.worker._intake._max_event = 256 * 1024
-    stage.queue.open.clear()
-    async with running(stage):
-        large = [stage.take(ALL["65,000 wrong entries"]) for _ in range(50)]
-        stage.event("shop")
-        await stage.until(lambda: stage.told() == ["shop"])
+    harness = WorkerHarness(client("shop"))
+    harness.worker._intake._max_event = 256 * 1024
+    harness.queue.open.clear()
+    async with running(harness):
+        large = [harness.take(ALL["65,000 wrong entries"]) for _ in range(50)]
+        harness.event("shop")
+        await harness.until(lambda: harness.notified() == ["shop"])
         for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
-        lanes = stage.worker.ledger._held.values()
+        lanes = harness.worker.ledger._held.values()
         opened = [held for lane in lanes for held in lane if held.is_large and held.work is not None]
         assert len(opened) == MAX_LARGE_IN_PROGRESS
-        stage.queue.open.set()
-        await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)
-    assert len(stage.dead()) == len(large)
+        harness.queue.open.set()
+        await harness.until(lambda: len(harness.queue.acked) == len(large) + 1)
+    assert len(harness.dead()) == len(large)
 
 
 async def test_large_events_of_a_lost_lane_are_let_go() -> None:
     """They are redelivered; none of the waiting ones is opened, and none is acked twice."""
-    stage = Stage(client("shop"))
-    stage.queue.open.clear()
-    async with running(stage):
+    harness = WorkerHarness(client("shop"))
+    harness.queue.open.clear()
+    async with running(harness):
         for _ in range(20):
-            stage.take(ALL["zeros"])
-        stage.worker.on_lost(Lane.EVENTS)
-        again = stage.take(ALL["zeros"])
-        stage.queue.open.set()
-        await stage.until(lambda: again in stage.queue.acked)
+            harness.take(ALL["zeros"])
+        harness.worker.on_lost(Lane.EVENTS)
+        again = harness.take(ALL["zeros"])
+        harness.queue.open.set()
+        await harness.until(lambda: again in harness.queue.acked)
         for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
-        assert len(stage.queue.acked) <= 2
+        assert len(harness.queue.acked) <= 2

@@ -68,7 +68,7 @@ async def test_the_ack_comes_too_late(
         made.site.write()
         async with worker(made.site) as running:
             await made.publisher.publish(range(form(150, 400) * times), rate=100)
-            await running.until_said("queue_consumer_lost", lambda line: "PRECONDITION" in line["reason"].upper())
+            await running.until_logged("queue_consumer_lost", lambda line: "PRECONDITION" in line["reason"].upper())
             await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
@@ -86,7 +86,7 @@ async def test_what_is_published_is_refused(
                 await made.more(50, BACK)
                 async with environment(own_node, max_message_size=200):
                     await asyncio.to_thread(own_node.ctl, "close_all_connections", "new channels")
-                    await running.until_said("queue_refuses", lambda line: "PRECONDITION" in line["reason"].upper())
+                    await running.until_logged("queue_refuses", lambda line: "PRECONDITION" in line["reason"].upper())
                     await made.more(50, BACK)
                 await asyncio.to_thread(own_node.ctl, "close_all_connections", "new channels")
         await settled(made, running)

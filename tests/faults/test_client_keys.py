@@ -70,8 +70,8 @@ async def test_a_key_that_cannot_be_had(made: Rig, form: Form[int], tell: Tell, 
         async with worker(made.site) as running, load(made.publisher, 30) as end:
             await made.more(form(45, 600))
             for name in set(CLIENTS) - {READER}:
-                await made.clients.until_told(name, {str(each) for each in made.publisher.confirmed})
-            deferral = await running.until_said("deferral", lambda line: line["cause"] == "encryption")
+                await made.clients.until_notified(name, {str(each) for each in made.publisher.confirmed})
+            deferral = await running.until_logged("deferral", lambda line: line["cause"] == "encryption")
             assert f"its jwks_uri {reader.base}/jwks cannot be read" in deferral["error"]
             assert deferral["client_id"] == READER
             assert made.clients.at(READER) == []

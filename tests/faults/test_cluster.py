@@ -145,7 +145,7 @@ async def test_two_of_three_killed(
             await killed_and_restarted(
                 made, members[:2] if host else members[1:], form(3, 60), running if host else None
             )
-            assert host or running.said("queue_connection_lost") == []
+            assert host or running.logged("queue_connection_lost") == []
         tell(await made.account(cause=CAUSE))
 
 

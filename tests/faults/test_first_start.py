@@ -62,7 +62,7 @@ async def test_killed_as_soon_as_it_is_ready(
             await asyncio.to_thread(own_node.start)
             made.clients.judge = judge
             async with worker(made.site) as running:
-                assert not running.said("queues_new")
+                assert not running.logged("queues_new")
                 await made.settle(running)
         await until_each_answers(own_node.url, new_queues)
         tell(await made.account(cause="held by a worker that was killed"), times=times)

@@ -111,7 +111,7 @@ async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], tell: 
         given.proxy.flow()
     await publishing
     account = await given.account()
-    silent = [line for line in given.worker.said("queue_connection_lost") if "nothing was heard" in line["reason"]]
+    silent = [line for line in given.worker.logged("queue_connection_lost") if "nothing was heard" in line["reason"]]
     assert bool(silent) is (Way.DOWN in ways)
     tell(account, times=times)
 
@@ -120,6 +120,6 @@ async def lost(running: WorkerProcess, times: int) -> None:
     """Wait until the worker has logged so many lost connections."""
 
     async def said() -> int:
-        return len(running.said("queue_connection_lost"))
+        return len(running.logged("queue_connection_lost"))
 
     await until(said, lambda count: count >= times, LONG)

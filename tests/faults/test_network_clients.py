@@ -64,4 +64,4 @@ async def test_ended_in_the_middle(
         account = await made.account(cause="its answer was lost on the way")
         tell(account, times=times)
     assert way is Way.UP or account.duplicates
-    assert way is Way.UP or any(line["reason"] == "disconnected" for line in running.said("attempt"))
+    assert way is Way.UP or any(line["reason"] == "disconnected" for line in running.logged("attempt"))

@@ -60,9 +60,9 @@ async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Coun
                 await until(rabbit.depths, long_enough, PATIENCE)
                 # 143: the last worker was still starting.
                 assert await running.stop() in (0, 128 + signal.SIGTERM)
-                tally["deaths"] += len(running.said("killed"))
+                tally["deaths"] += len(running.logged("killed"))
                 tally["stops"] += 1  # which may give it back once more
-                tally["highest"] = max([tally["highest"], *(line["count"] for line in running.said("neighbour"))])
+                tally["highest"] = max([tally["highest"], *(line["count"] for line in running.logged("neighbour"))])
             if settled(await rabbit.depths()):  # with what the last worker had in hand
                 return
 

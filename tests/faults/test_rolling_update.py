@@ -61,7 +61,7 @@ async def replace(old: WorkerProcess, others: list[WorkerProcess]) -> None:
             assert status == 200, body
         await asyncio.wait({ended}, timeout=0.1)
     assert await ended == 0
-    assert old.said("draining"), old.log[-4000:]
+    assert old.logged("draining"), old.log[-4000:]
 
 
 async def alarms(running: WorkerProcess) -> list[str]:

@@ -39,22 +39,22 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         connection.channel() as channel,
     ):
         site.write_clients([client("shop", clients.url("shop"))])
-        said = await running.until_said("source_not_bound")
+        said = await running.until_logged("source_not_bound")
         assert (said["source"], said["reason"]) == ("shop", "it does not exist")
         assert await running.metric("source_bindings_missing", source="shop") == 1
         permission = f"give user worker the permission `read` on {exchange}"
         assert permission in said["advice"]
         assert "source shop is not bound to exchange" in (await notifier_at(site, "status")).stdout
         theirs = await channel.declare_exchange(exchange, "fanout", durable=True)
-        said = await running.until_said("source_not_bound", lambda line: "refuses" in line["reason"])
+        said = await running.until_logged("source_not_bound", lambda line: "refuses" in line["reason"])
         assert said["advice"].startswith(permission)
         assert "only-a-test" not in running.log
         await ctl("set_permissions", "-p", "/", "worker", own, own, ".*")
-        await running.until_said("source_bound")
+        await running.until_logged("source_bound")
         body = json.dumps({"user": "alice", "sid": "s1", "clients": ["shop"]})
         await theirs.publish(aio_pika.Message(body.encode(), content_type="application/json"), "")
-        await clients.until_told("shop", ["s1"])
+        await clients.until_notified("shop", ["s1"])
         site.config["sources"]["shop"]["bind"].append({"exchange": "another"})
         site.write()
-        await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["sources.shop.bind"])
+        await running.until_logged("reload_needs_restart", lambda line: line["settings"] == ["sources.shop.bind"])
         assert await running.stop() == 0

@@ -44,8 +44,8 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                         await until_problem(running, "is full (less than 2 MiB is free)")
                     await until_problem(running, None)
             await made.until_settled()
-            assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
-            assert len(running.said(USABLE)) >= times
+            assert {str(made.file) in line["reason"] for line in running.logged(UNUSABLE)} == {True}
+            assert len(running.logged(USABLE)) >= times
             assert await running.stop() == 0
             tell(await made.account(cause="disk full"), times=times)
 
@@ -67,8 +67,8 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                 other.execute("ROLLBACK")
         await made.until_settled()
         await until_problem(running, None)
-        assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
-        assert running.said(USABLE)
+        assert {str(made.file) in line["reason"] for line in running.logged(UNUSABLE)} == {True}
+        assert running.logged(USABLE)
         assert await running.stop() == 0
         tell(await made.account(cause="file locked"), times=1)
 

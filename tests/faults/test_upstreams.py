@@ -110,7 +110,7 @@ async def test_the_keys_of_one_are_away(tmp_path: Path, form: Form[int], tell: T
                     group.create_task(login.sender.publish(numbers, rate=1000))
                     await login.sender.until_answered(503, login.sender.answers[503] + REFUSED, 60)
                     await other.sender.publish(others, rate=50)
-                    await made.clients.until_told("healthy", [*map(str, others)], PATIENCE)
+                    await made.clients.until_notified("healthy", [*map(str, others)], PATIENCE)
                     assert await running.metric("upstream_requests_total", upstream="login", result="accepted") == 0
                     login.trouble = ""
                 await made.settle(running)

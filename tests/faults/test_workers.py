@@ -53,7 +53,7 @@ async def test_frozen_past_the_heartbeat(
             first.send(signal.SIGSTOP)
             await asyncio.sleep(9)
             first.send(signal.SIGCONT)
-            await first.until_said("queue_connection_lost")
+            await first.until_logged("queue_connection_lost")
             await first.until_ready()
             await publishing
             await made.settle(first, second)

@@ -51,7 +51,7 @@ async def test_the_feature_of_the_page_works(tmp_path: Path) -> None:
             assert all(before < datetime.fromisoformat(at).timestamp() < time.time() for at in first.values())
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.ask("POST", "/v1/events", "of-the-identity-server", event))[0] == 202
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
             began = await running.metric("last_event_timestamp_seconds", iss=OTHER)
             last = await until(
                 lambda: running.metric("last_event_timestamp_seconds", iss=ISSUER), lambda at: at > began

@@ -99,7 +99,7 @@ async def show_page(running: WorkerProcess, key: bytes) -> None:
     """A browser opens a front-channel page, which reports."""
     context = FrontChannelContext(iss=ISSUER, sid="s", clients=(("page", None),))
     sealed = seal_context(context, MultiFernet([Fernet(key)]), time.time())
-    face = (await running.until_said("listening", lambda line: "web" in line))["web"]
+    face = (await running.until_logged("listening", lambda line: "web" in line))["web"]
     url, report = f"{face}/front-channel/{sealed}", {"how": "done", "clients": ["answered"]}
     async with aiohttp.ClientSession() as session:
         for asked, status in ((session.get(url), 200), (session.post(url, json=report), 204)):

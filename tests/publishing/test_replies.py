@@ -13,7 +13,7 @@ from notifier.model.message import DEAD, Lane
 from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
 from notifier.publishing.reply_observer import ReplyObserver
-from tests.delivery.stage import ISS, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 
 ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
 
@@ -45,19 +45,19 @@ class SideChannel:
         self.replies.append((ReplyTo(to=to, correlation_id=correlation_id), notice))
 
 
-def replies_of(stage: Stage) -> list[tuple[ReplyTo, Notice]]:
+def replies_of(harness: WorkerHarness) -> list[tuple[ReplyTo, Notice]]:
     """Return the replies to all that happened so far."""
     side_channel = SideChannel()
-    replies = ReplyObserver(side_channel, clock=lambda: stage.now, new_id=lambda: "id")
-    for fact in stage.facts:
+    replies = ReplyObserver(side_channel, clock=lambda: harness.now, new_id=lambda: "id")
+    for fact in harness.facts:
         replies.observe(fact)
     return side_channel.replies
 
 
-def known_of(stage: Stage) -> EventNotices:
+def known_of(harness: WorkerHarness) -> EventNotices:
     """Return what the publisher who asked knows by now."""
     known = EventNotices()
-    for _, notice in replies_of(stage):
+    for _, notice in replies_of(harness):
         known.add(notice)
     return known
 
@@ -67,17 +67,18 @@ def body_of(*clients: object, **members: object) -> bytes:
     return json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members).encode()
 
 
-async def served(stage: Stage, body: bytes, *, asked: ReplyTo | None = ASKED) -> list[Notice]:
+async def served(harness: WorkerHarness, body: bytes, *, asked: ReplyTo | None = ASKED) -> list[Notice]:
     """Hand over an event, and return what its publisher was told."""
-    async with running(stage):
-        await stage.acked(stage.take(body, reply_to=asked))
-    return [notice for _, notice in replies_of(stage)]
+    async with running(harness):
+        await harness.acked(harness.take(body, reply_to=asked))
+    return [notice for _, notice in replies_of(harness)]
 
 
 async def test_who_publishes_learns_no_address_behind_a_name() -> None:
     """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
     [told] = await served(
-        Stage(inline="allow"), body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"})
+        WorkerHarness(inline="allow"),
+        body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}),
     )
     assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
 
@@ -85,10 +86,12 @@ async def test_who_publishes_learns_no_address_behind_a_name() -> None:
 async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
-    stage = Stage(client("well"), client("down"), client("wiki"), silent)
-    stage.receivers.behaviours |= {"down": answers(500), "wiki": answers(403)}
-    fates = {told.client_id: told for told in await served(stage, body_of("well", "down", "wiki", "silent", id="e-1"))}
-    assert {asked for asked, _ in replies_of(stage)} == {ASKED}
+    harness = WorkerHarness(client("well"), client("down"), client("wiki"), silent)
+    harness.receivers.behaviours |= {"down": answers(500), "wiki": answers(403)}
+    fates = {
+        told.client_id: told for told in await served(harness, body_of("well", "down", "wiki", "silent", id="e-1"))
+    }
+    assert {asked for asked, _ in replies_of(harness)} == {ASKED}
     assert {name: told.fate for name, told in fates.items()} == {
         "well": Fate.DELIVERED,
         "down": Fate.RETRYING,
@@ -97,61 +100,61 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     }
     assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
-    assert fates["down"].next_due == stage.now + 1.0
+    assert fates["down"].next_due == harness.now + 1.0
     assert (fates["wiki"].reason, fates["wiki"].text) == ("refused", "the client answered 403")
-    known = known_of(stage)
+    known = known_of(harness)
     assert not known.settled
-    assert known.idle_until(stage.now + 1.0)
-    assert not known.idle_until(stage.now + 1.1)
+    assert known.idle_until(harness.now + 1.0)
+    assert not known.idle_until(harness.now + 1.1)
 
 
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
     """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
-    stage = Stage(client("well"), inline="allow")
-    stage.receivers.behaviours["wiki"] = stage.receivers.behaviours["off"] = answers(403)
+    harness = WorkerHarness(client("well"), inline="allow")
+    harness.receivers.behaviours["wiki"] = harness.receivers.behaviours["off"] = answers(403)
     uris = [f"https://{host}.example/out" for host in ("well", "wiki", "off", "wiki")]
-    told = await served(stage, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
-    assert sorted(name for name, _ in stage.receivers.posts) == ["off", "well", "wiki"]
-    letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
+    told = await served(harness, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
+    assert sorted(name for name, _ in harness.receivers.posts) == ["off", "well", "wiki"]
+    letters = [message.message_id for queue, message in harness.queue.published if queue == DEAD]
     assert len(set(letters)) == len(letters) == 2
     assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
     assert len({each.delivery_id for each in told}) == 3
-    assert known_of(stage).settled
+    assert known_of(harness).settled
 
 
 async def test_a_retry_tells_again() -> None:
     """The address travels with the delivery, so that whichever worker makes the retry tells of it."""
-    stage = Stage(client("down"))
-    stage.receivers.behaviours["down"] = answers(500)
-    async with running(stage):
-        await stage.acked(stage.take(body_of("down"), reply_to=ASKED))
-        del stage.receivers.behaviours["down"]
-        stage.now += 1
-        await stage.acked(stage.retake("delay.1s"))
-    assert [told.fate for _, told in replies_of(stage)] == [Fate.RETRYING, Fate.DELIVERED]
-    assert known_of(stage).settled
+    harness = WorkerHarness(client("down"))
+    harness.receivers.behaviours["down"] = answers(500)
+    async with running(harness):
+        await harness.acked(harness.take(body_of("down"), reply_to=ASKED))
+        del harness.receivers.behaviours["down"]
+        harness.now += 1
+        await harness.acked(harness.retake("delay.1s"))
+    assert [told.fate for _, told in replies_of(harness)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert known_of(harness).settled
 
 
 async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
     """120 clients go as two parts; the replies say 120, and a client named twice is one."""
-    stage = Stage(*(client(f"c{number}") for number in range(120)))
-    async with running(stage):
-        await stage.acked(stage.take(body_of(*(f"c{number}" for number in range(120)), "c0"), reply_to=ASKED))
-        parts = [message for queue, message in stage.queue.published if queue == Lane.EVENTS]
+    harness = WorkerHarness(*(client(f"c{number}") for number in range(120)))
+    async with running(harness):
+        await harness.acked(harness.take(body_of(*(f"c{number}" for number in range(120)), "c0"), reply_to=ASKED))
+        parts = [message for queue, message in harness.queue.published if queue == Lane.EVENTS]
         for part in parts:
-            stage.take(part.body, kind=part.kind, message_id=part.message_id)
-        await stage.until(lambda: len(stage.queue.acked) == 1 + len(parts))
+            harness.take(part.body, kind=part.kind, message_id=part.message_id)
+        await harness.until(lambda: len(harness.queue.acked) == 1 + len(parts))
     assert len(parts) == 2
-    assert [told.of for _, told in replies_of(stage)] == [120] * 120
-    assert known_of(stage).settled
+    assert [told.of for _, told in replies_of(harness)] == [120] * 120
+    assert known_of(harness).settled
 
 
 async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
     """Else who asked would wait for the rest of the time."""
-    stage = Stage()
-    [told] = await served(stage, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
+    harness = WorkerHarness()
+    [told] = await served(harness, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
     assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, "", 0)
-    assert known_of(stage).settled
+    assert known_of(harness).settled
 
 
 @pytest.mark.parametrize(
@@ -160,11 +163,11 @@ async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
 )
 async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reason: str) -> None:
     """It concerns no client alone."""
-    stage = Stage()
-    [told] = await served(stage, body)
-    assert [asked for asked, _ in replies_of(stage)] == [ASKED]
+    harness = WorkerHarness()
+    [told] = await served(harness, body)
+    assert [asked for asked, _ in replies_of(harness)] == [ASKED]
     assert (told.client_id, told.reason) == ("", reason)
-    assert known_of(stage).settled is (told.fate is Fate.DEAD)
+    assert known_of(harness).settled is (told.fate is Fate.DEAD)
 
 
 def test_a_late_word_takes_back_nothing() -> None:

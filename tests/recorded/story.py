@@ -14,7 +14,7 @@ from typing import Any, Self
 from notifier.model.message import Lane, Message, Outgoing, parse_kind
 from notifier.model.outcome import Answer, Wire
 from notifier.model.request import Request
-from tests.delivery.stage import ISS, PARKED, Stage, client, running
+from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, client, running
 
 HERE = Path(__file__).parent
 
@@ -73,16 +73,16 @@ async def told() -> dict[str, Recorded]:
     """The story as this release tells it, by the names under which it is kept."""
     found = {}
     for name, queue in _QUEUES.items():
-        stage = Stage(client("refuses"), client("fails"), client("shop"), inline="allow")
-        stage.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
-        stage.worker._intake._max_event = 1 << 20
-        async with running(stage):
+        harness = WorkerHarness(client("refuses"), client("fails"), client("shop"), inline="allow")
+        harness.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
+        harness.worker._intake._max_event = 1 << 20
+        async with running(harness):
             if name == "delivery-retried":
-                await stage.prove("fails")  # or its client would rest, and the delivery would wait for that
-            _happen(stage, name)
-            written = stage.queue.published
-            await stage.until(lambda written=written, queue=queue: queue in [where for where, _ in written])  # type: ignore[misc]
-            await stage.until(lambda stage=stage: bool(stage.queue.acked))  # type: ignore[misc]
+                await harness.prove("fails")  # or its client would rest, and the delivery would wait for that
+            _happen(harness, name)
+            written = harness.queue.published
+            await harness.until(lambda written=written, queue=queue: queue in [where for where, _ in written])  # type: ignore[misc]
+            await harness.until(lambda harness=harness: bool(harness.queue.acked))  # type: ignore[misc]
         found[name] = Recorded.of(queue, [message for where, message in written if where == queue][-1])
     return found
 
@@ -102,34 +102,34 @@ _QUEUES = {
 }
 
 
-def _happen(stage: Stage, name: str) -> None:
+def _happen(harness: WorkerHarness, name: str) -> None:
     pairwise = {"client_id": "fails", "sub": "pairwise-1", "backchannel_logout_uri": "https://fails.example/other"}
     moments: dict[str, Any] = {"ended_at": "2027-01-15T07:00:00Z", "not_after": "2027-02-15T07:00:00Z"}
     match name:
         case "delivery-retried":
-            stage.event(pairwise, id="e1", reason="terminated", **moments)
+            harness.event(pairwise, id="e1", reason="terminated", **moments)
         case "delivery-deferred":
-            stage.event("nobody", id="e2")
+            harness.event("nobody", id="e2")
         case "delivery-leash":
-            stage.event("fails", id="e9")
+            harness.event("fails", id="e9")
         case "delivery-parked":
-            stage.event("fails", id="e9")
-            stage.event("fails", id="e10")
+            harness.event("fails", id="e9")
+            harness.event("fails", id="e10")
         case "event-split":
-            stage.event(*(f"c{number}" for number in range(100)), "shop", pairwise, {"client_id": 7}, id="e3")
+            harness.event(*(f"c{number}" for number in range(100)), "shop", pairwise, {"client_id": 7}, id="e3")
         case "event-of-unknown-issuer":
-            stage.event("shop", id="e4", iss="https://new.example")
+            harness.event("shop", id="e4", iss="https://new.example")
         case "event-written-down":
-            stage.worker.on_lost(Lane.EVENTS)
-            stage.event("shop", delivery_count=3)
+            harness.worker.on_lost(Lane.EVENTS)
+            harness.event("shop", delivery_count=3)
         case "event-of-many-names":
-            stage.event(*(f"c{number}" for number in range(201)), pairwise, id="e7", iss="https://new.example")
+            harness.event(*(f"c{number}" for number in range(201)), pairwise, id="e7", iss="https://new.example")
         case "dead-letter-entries":
-            stage.event("shop", 7, {"client_id": "fails", "sub": 1}, id="e8")
+            harness.event("shop", 7, {"client_id": "fails", "sub": 1}, id="e8")
         case "dead-letter-refused":
-            stage.event("refuses", id="e5", **moments)
+            harness.event("refuses", id="e5", **moments)
         case _:
-            stage.take(b'{"iss": "%s", "id": "e6"}' % ISS.encode(), content_type="application/json")
+            harness.take(b'{"iss": "%s", "id": "e6"}' % ISS.encode(), content_type="application/json")
 
 
 def _answers(status: int) -> Any:

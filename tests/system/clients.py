@@ -67,7 +67,7 @@ class Clients(LoopbackServer):
         """Return the requests to one client, in order."""
         return [hit for hit in self.hits if hit.path == f"/{path}"]
 
-    def told(self, path: str) -> list[str]:
+    def notified(self, path: str) -> list[str]:
         """Return the sessions that one client was notified of, in order."""
         return [hit.who for hit in self.at(path)]
 
@@ -79,7 +79,7 @@ class Clients(LoopbackServer):
             counts = Counter(hit.path for hit in self.hits)
             raise AssertionError(f"waited {patience} s in vain; so far came {counts.most_common(10)}") from None
 
-    async def until_told(self, path: str, sessions: Collection[str], patience: float = PATIENCE) -> None:
+    async def until_notified(self, path: str, sessions: Collection[str], patience: float = PATIENCE) -> None:
         """Return once the client has been notified of all these sessions."""
         missing = set(sessions)
         seen = 0

@@ -73,7 +73,7 @@ class Shell:
             )  # fmt: skip
         self._running.append(begun)
 
-    async def told(self, nth: int, words: str, times: int = 1, patience: float = 30.0) -> None:
+    async def until_output(self, nth: int, words: str, times: int = 1, patience: float = 30.0) -> None:
         """Wait until the nth background command has printed this so often."""
 
         async def read() -> str:

@@ -25,4 +25,4 @@ async def test_a_broker_out_of_reach_is_found_again(tmp_path: Path, amqp_url: st
             await way.accept()
             await running.until_ready()
             assert (await running.post(event))[0] == 202
-            await clients.until_told("shop", ["s"])
+            await clients.until_notified("shop", ["s"])

@@ -128,9 +128,9 @@ async def test_every_command_runs(document: str, shell: Shell) -> None:
     if any(re.search("notifier dead-letters|curl|sqlite3", command) for command in wanted):
         for nth, file in enumerate(("notifier.yaml", "embedded.yaml")):
             await shell.run(f"notifier run -c {file} &")
-            await shell.told(nth, "consuming")
+            await shell.until_output(nth, "consuming")
             await shell.run(f"echo '{EVENT}' | notifier publish -c {file}")
-            await shell.told(nth, "dead_letter")
+            await shell.until_output(nth, "dead_letter")
         await shell.run("until sqlite3 notifier.db .tables | grep outcomes; do sleep 0.1; done")
     for command in wanted:
         await shell.run(command)

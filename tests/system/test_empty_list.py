@@ -55,18 +55,18 @@ async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
         assert checked.returncode != 0
         assert "empty: true" in checked.stdout + checked.stderr
         async with worker(site, ready=False) as running:
-            await running.until_said("registry_source_failed", lambda line: "empty: true" in line["reason"])
+            await running.until_logged("registry_source_failed", lambda line: "empty: true" in line["reason"])
             status, problem = await running.get("/readyz")
             assert (status, "has no client" in problem) == (503, True)
             add(rows, "mail", OTHER, clients.url("mail"))
             await running.until_ready()
             assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-            told = await running.until_said("deferral", lambda line: "has listed no client" in line["error"])
+            told = await running.until_logged("deferral", lambda line: "has listed no client" in line["error"])
             assert told["level"] == "warning"
             add(rows, "shop", ISSUER, clients.url("shop"))
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
             assert await running.stop() == 0
-        assert clients.told("mail") == []
+        assert clients.notified("mail") == []
 
 
 async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
         site.write()
         async with worker(site) as running:
             assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-            letter = await running.until_said("dead_letter")
+            letter = await running.until_logged("dead_letter")
             assert (letter["reason"], "empty: true" in letter["error"]) == ("unknown_client", True)
             add(rows, "shop", ISSUER, clients.url("shop"))
-            await running.until_said("registry_refreshed", lambda line: line["clients"] == 2)
+            await running.until_logged("registry_refreshed", lambda line: line["clients"] == 2)
             assert (await notifier_at(site, "dead-letters", "replay", "--all")).returncode == 0
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
             assert await running.stop() == 0
 
 
@@ -100,5 +100,5 @@ async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_pat
     assert "none of its 2 clients can be used: " in checked.stderr
     assert "backchannel_logout_uri must be an absolute URI" in checked.stderr
     async with worker(site, ready=False) as running:
-        await running.until_said("registry_source_failed", lambda line: "none of its 2 clients" in line["reason"])
+        await running.until_logged("registry_source_failed", lambda line: "none of its 2 clients" in line["reason"])
         assert (await running.get("/readyz"))[0] == 503

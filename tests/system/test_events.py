@@ -67,9 +67,9 @@ async def test_cloudevents_come_both_ways_and_both_modes(tmp_path: Path, amqp_ur
         web = {**attributes("", 4), "data": event("s4")}
         assert await running.post(web, headers={"Content-Type": kind}) == (202, {"id": "ce-4"})
         assert await running.post(event("s5"), headers=attributes("ce-", 5)) == (202, {"id": "ce-5"})
-        await clients.until_told("shop", [f"s{number}" for number in range(1, 6)])
+        await clients.until_notified("shop", [f"s{number}" for number in range(1, 6)])
         await running.until_metric(1, "events_total", result="duplicate")
-        assert sorted(clients.told("shop")) == ["s1", "s2", "s3", "s4", "s5"]
+        assert sorted(clients.notified("shop")) == ["s1", "s2", "s3", "s4", "s5"]
 
 
 # ── malformed ──
@@ -92,10 +92,10 @@ async def test_what_cannot_be_read_becomes_a_dead_letter(tmp_path: Path, amqp_ur
             await rabbit.publish(body)
         await rabbit.publish(event("s1"), content_type="text/plain")
         await rabbit.publish(event("s2"), headers={"deep": _deep(200)})
-        await clients.until_told("shop", ["s2"])
+        await clients.until_notified("shop", ["s2"])
         letters = await rabbit.until_dead(len(WRONG))
         await running.until_metric(len(WRONG), "events_total", result="malformed")
-        assert running.said("unexpected") == []
+        assert running.logged("unexpected") == []
         assert await running.stop() == 0
     assert len(letters) == len(WRONG)
     for letter in letters:
@@ -144,10 +144,10 @@ async def test_only_its_publishers_speak_for_an_issuer(
             await guest.publish(event("guest", id="guest"), user_id="guest")
             await idp.publish(event("idp", id="idp"), user_id=user)
             await guest.publish(event("other", id="other", iss=OTHER), user_id="guest")
-            await clients.until_told("shop", ["idp", "other"])
+            await clients.until_notified("shop", ["idp", "other"])
             letters = await guest.until_dead(3)
             assert await running.stop() == 0
-        assert sorted(clients.told("shop")) == ["idp", "other"]
+        assert sorted(clients.notified("shop")) == ["idp", "other"]
     assert {letter.headers["reason"] for letter in letters} == {"publisher_not_allowed"}
     assert {letter.headers["event_id"]: json.loads(letter.body).get("publisher") for letter in letters} == {
         "none": None,

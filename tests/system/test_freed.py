@@ -86,25 +86,25 @@ async def test_what_waits_for_a_key_comes_when_it_signs_again(
         theirs = [put_off(number) for number in range(3)]
         await waiting(site, *theirs, put_off(8, Cause.PROXY), put_off(9, iss=OTHER, client_id="mail"))
         async with worker(site, settings=hsm.environ) as running:
-            await running.until_said("signer_failing")
+            await running.until_logged("signer_failing")
             running.send(signal.SIGKILL)
             await running.ended()
         async with worker(site, settings=hsm.environ) as running:
-            await running.until_said("signer_failing")
+            await running.until_logged("signer_failing")
             faulty.be("well")
             began = time.monotonic()
-            await clients.until_told("shop", sessions(theirs))
+            await clients.until_notified("shop", sessions(theirs))
             assert time.monotonic() - began < SOON
-            await running.until_said("deliveries_freed", lambda line: line["deliveries"] == len(theirs))
+            await running.until_logged("deliveries_freed", lambda line: line["deliveries"] == len(theirs))
             assert await running.stop() == 0
         left = [put_off(4), put_off(5)]
         await waiting(site, *left)
         async with worker(site, settings=hsm.environ) as running:
             began = time.monotonic()
-            await clients.until_told("shop", sessions([*theirs, *left]))
+            await clients.until_notified("shop", sessions([*theirs, *left]))
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
-        assert (sorted(clients.told("shop")), clients.told("mail")) == (["s0", "s1", "s2", "s4", "s5"], [])
+        assert (sorted(clients.notified("shop")), clients.notified("mail")) == (["s0", "s1", "s2", "s4", "s5"], [])
 
 
 @pytest.mark.full
@@ -116,12 +116,12 @@ async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Pa
         site = site_of(tmp_path, (f"sqlite:{tmp_path / 'q.db'}", "notifier"), hsm, clients, faulty.path)
         await waiting(site, put_off(1))
         async with worker(site, settings=hsm.environ) as running:
-            await running.until_said("signer_failing")
+            await running.until_logged("signer_failing")
             faulty.be("well")
-            await running.until_said("deliveries_freed")
+            await running.until_logged("deliveries_freed")
             await waiting(site, put_off(2))
             began = time.monotonic()
-            await clients.until_told("shop", {"s1", "s2"})
+            await clients.until_notified("shop", {"s1", "s2"})
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
 
@@ -137,7 +137,7 @@ async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_
         await waiting(site, put_off(3, Cause.PROXY), seconds=0.0)
         clients.judge = lambda _hit: 407
         async with worker(site) as running:
-            await running.until_said("deferral", lambda line: line["cause"] == "proxy")
+            await running.until_logged("deferral", lambda line: line["cause"] == "proxy")
             clients.judge = lambda _hit: 200
             event = {"iss": ISSUER, "sub": "alice", "sid": "new", "clients": ["shop"]}
             began = time.monotonic()
@@ -165,7 +165,7 @@ async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
             assert "paused: true; set it to false" in tried.stdout
             site.write_clients([shop, client("mail", clients.url("mail"))])
             began = time.monotonic()
-            await clients.until_told("shop", sessions(theirs))
+            await clients.until_notified("shop", sessions(theirs))
             assert time.monotonic() - began < SOON
             assert await running.stop() == 0
-        assert clients.told("mail") == []
+        assert clients.notified("mail") == []

@@ -23,7 +23,7 @@ from tests.system.worker_process import WorkerProcess, worker
 
 async def twice(running: WorkerProcess) -> bool:
     """True once the log names the entry that does not sign."""
-    return any("has the same kid" in line["reason"] for line in running.said("signer_failing"))
+    return any("has the same kid" in line["reason"] for line in running.logged("signer_failing"))
 
 
 @pytest.mark.full
@@ -46,13 +46,13 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
         assert refused.returncode == 2
         assert f'issuers["{ISSUER}"].keys[0].pkcs11: the PIN is wrong' in refused.stderr
         async with worker(site, settings=hsm.environ) as running:
-            failing = await running.until_said("signer_failing")
+            failing = await running.until_logged("signer_failing")
             assert failing["signer"] in ("pkcs11 idp/ec", "pkcs11 idp/ec 02")
             for iss, name in ((ISSUER, "shop"), (OTHER, "mail")):
                 event = {"iss": iss, "sub": "alice", "sid": "s1", "clients": [name]}
                 assert (await running.post(event))[0] == 202
             await running.until_metric(1, "deliveries_settled_total", iss=OTHER, fate="delivered")
-            deferral = await running.until_said("deferral")
+            deferral = await running.until_logged("deferral")
             assert (deferral["iss"], deferral["cause"]) == (ISSUER, "signing")
             reload = await notifier_at(site, "reload", settings=hsm.environ)
             assert (
@@ -61,7 +61,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             )
             hsm.pin_file.write_text(PIN)
             running.send(signal.SIGHUP)  # or it is looked at within 30 s
-            await running.until_said("signer_well")
+            await running.until_logged("signer_well")
             await running.until_metric(1, "deliveries_settled_total", iss=ISSUER, fate="delivered")
             await until(lambda: twice(running), bool)
             status = await notifier_at(site, "status", settings=hsm.environ)

@@ -34,7 +34,7 @@ async def test_a_worker_imports_one_queue_and_nothing_of_terminals(tmp_path: Pat
     site.write()
     async with worker(site, command=[sys.executable, "-c", CODE]) as running:
         assert await running.stop() == 0
-    [line] = running.said("imported")
+    [line] = running.logged("imported")
     imported = set(line["names"])
     assert OF_QUEUES[used] <= imported
     assert not imported & OF_TERMINALS.union(OF_EXTRAS, OF_THE_CONSOLE, *(OF_QUEUES[other] for other in others))

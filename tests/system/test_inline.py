@@ -45,28 +45,28 @@ async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp
             await rabbit.publish(event("s1", said(clients, "shop", "evil")), user_id=who)
             await rabbit.publish(event("s2", said(clients, "kubernetes", "evil")), user_id=who)
             assert (await running.post(event("s3", said(clients, "shop", "evil"))))[0] == 202
-            await clients.until_told("shop", ["s1", "s3"])
+            await clients.until_notified("shop", ["s1", "s3"])
             await running.until_metric(2, "events_unheard_total")
-            ignored = {line["event_id"]: line for line in running.said("members_ignored")}
+            ignored = {line["event_id"]: line for line in running.logged("members_ignored")}
             assert ignored.keys() == {"e-s1", "e-s3"}
             for line in ignored.values():
                 assert line["members"] == "shop: backchannel_logout_uri"  # its algorithm is the registered one
                 assert "registry.inline" in line["hint"]
                 assert "evil" not in str(line)
             assert ignored["e-s1"]["publisher"] == who
-            await running.until_said("deferral", lambda line: "registry.inline" in line["error"])
+            await running.until_logged("deferral", lambda line: "registry.inline" in line["error"])
             assert "registry.inline" in await commanded(site, "status", "--json")
             [letter] = await rabbit.until_dead(1)
             text = json.loads(letter.body)["text"]
             assert f'issuers["{ISSUER}"].publishers' in text
             assert who in text
-            assert clients.told("evil") == []
+            assert clients.notified("evil") == []
 
             site.config["issuers"][ISSUER]["publishers"] = [who]
             site.write()
-            await running.until_said("reloaded")
+            await running.until_logged("reloaded")
             await commanded(site, "dead-letters", "replay", "--reason", "unknown_client")
-            await clients.until_told("evil", ["s2"])
+            await clients.until_notified("evil", ["s2"])
             await rabbit.publish(event("s4", said(clients, "kubernetes", "evil")), user_id=who)
-            await clients.until_told("evil", ["s2", "s4"])
-        assert clients.told("shop") == ["s1", "s3"]
+            await clients.until_notified("evil", ["s2", "s4"])
+        assert clients.notified("shop") == ["s1", "s3"]

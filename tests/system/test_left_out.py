@@ -34,7 +34,7 @@ async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) 
                 told = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["bank"]}
                 assert (await running.post(told))[0] == 202
                 why = "add the name to clients of theirs in registry.sources"
-                deferral = await running.until_said("deferral")
+                deferral = await running.until_logged("deferral")
                 assert deferral["hint"].startswith("its row is left out: is beyond theirs")
                 for words in (["status", "--json"], ["check", "--json"], ["clients", "show", "bank"]):
                     assert why in await run(*words), words
@@ -42,5 +42,5 @@ async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) 
                 assert "1 client (1 left out), read now" in await run("doctor")
                 source["clients"] = ["shop", "bank"]
                 site.write()
-                await running.until_said("reloaded")
-                await clients.until_told("bank", ["s1"])
+                await running.until_logged("reloaded")
+                await clients.until_notified("bank", ["s1"])

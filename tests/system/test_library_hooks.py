@@ -27,11 +27,11 @@ async def test_it_delivers_and_reports_each_hook_once(tmp_path: Path, amqp_url: 
             broker(amqp_url, prefix) as publisher,
         ):
             await publisher.publish({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
-            attempt = await running.until_said("attempt")
+            attempt = await running.until_logged("attempt")
             assert (attempt["outcome"], attempt["status"]) == ("delivered", 200)
             for hook, on in HOOKS.items():
                 await running.until_metric(on, "library_hooks", hook=hook)
-            lines = running.said("library_hook_off")
+            lines = running.logged("library_hook_off")
             assert [line["hook"] for line in lines] == ["requests", "frames", "messages", "confirms"]
             assert all("other internals than" in line["reason"] and line["cost"] and line["hint"] for line in lines)
             assert {line["help"] for line in lines} == {"notifier explain NotifierLibraryHookOff"}

@@ -27,15 +27,15 @@ async def test_a_signal_turns_debug_on_and_off(tmp_path: Path) -> None:
         async with worker(site) as running:
             await _sign_out(running, "s1")
             running.send(signal.SIGUSR1)
-            await running.until_said("log_level", lambda line: line["level_now"] == "debug")
+            await running.until_logged("log_level", lambda line: line["level_now"] == "debug")
             await _sign_out(running, "s2")
-            await running.until_said("event", lambda line: line["event_id"] == "s2")
+            await running.until_logged("event", lambda line: line["event_id"] == "s2")
             running.send(signal.SIGUSR1)
-            await running.until_said("log_level", lambda line: line["level_now"] == "info")
+            await running.until_logged("log_level", lambda line: line["level_now"] == "info")
             await _sign_out(running, "s3")
             assert await running.stop() == 0
-            assert [line["event_id"] for line in running.said("event")] == ["s2"]
-            assert sorted(line["event_id"] for line in running.said("attempt")) == ["s1", "s2", "s3"]
+            assert [line["event_id"] for line in running.logged("event")] == ["s2"]
+            assert sorted(line["event_id"] for line in running.logged("attempt")) == ["s1", "s2", "s3"]
 
 
 async def test_the_api_sets_the_level(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
                 200,
                 {"level": "warning", "configured": "info"},
             )
-            assert (await running.until_said("log_level"))["by"] == "op"
+            assert (await running.until_logged("log_level"))["by"] == "op"
             await _sign_out(running, "s1")
             assert await running.stop() == 0
-            assert running.said("attempt") == []
+            assert running.logged("attempt") == []
 
 
 async def _level(running: WorkerProcess, method: str, token: str, body: object = None) -> tuple[int, Any]:

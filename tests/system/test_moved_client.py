@@ -61,9 +61,9 @@ async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path
                 assert (await running.post(event | {"sid": "s1"}))[0] == 202
                 await old.until(lambda: len(old.secrets) == 1)
                 at[0] = new.base
-                await running.until_said("registry_source_beyond")
+                await running.until_logged("registry_source_beyond")
                 assert (await running.post(event | {"sid": "s2"}))[0] == 202
-                deferral = await running.until_said("deferral")
+                deferral = await running.until_logged("deferral")
                 way_out = (
                     f"leads to {new.base}, which no file names; if it is right, add it to the client's notifier.origins"
                 )
@@ -77,7 +77,7 @@ async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path
                 running.send(signal.SIGKILL)
                 await running.ended()
             async with worker(site) as running:
-                await running.until_said("deferral", lambda line: line["cause"] == "origin")
+                await running.until_logged("deferral", lambda line: line["cause"] == "origin")
                 lend(old.base, new.base)
                 await new.until(lambda: len(new.secrets) == 1)
                 await running.until_metric(1, "deliveries_settled_total", fate="delivered")

@@ -34,28 +34,28 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             file = tmp_path / "clients.yaml"
             file.write_text(file.read_text()[:-100])
             running.send(signal.SIGHUP)
-            await running.until_said("reload_failed")
+            await running.until_logged("reload_failed")
             await running.until_metric(0, "config_last_reload_success")
             await rabbit.publish(event("s1", "c9"))
-            await clients.until_told("c9", ["s1"])
+            await clients.until_notified("c9", ["s1"])
 
             site.write_clients(registrations)
             running.send(signal.SIGHUP)
-            await running.until_said("reloaded")
+            await running.until_logged("reloaded")
             await running.until_metric(1, "config_last_reload_success")
 
             site.write_clients(registrations[:2])
             running.send(signal.SIGHUP)
-            await running.until_said("reload_refused", lambda line: "8 of 10 clients" in str(line["reason"]))
+            await running.until_logged("reload_refused", lambda line: "8 of 10 clients" in str(line["reason"]))
             await running.until_metric(0, "config_last_reload_success")
             await rabbit.publish(event("s2", "c9"))
-            await clients.until_told("c9", ["s2"])
+            await clients.until_notified("c9", ["s2"])
 
             site.write_clients([{**each, "backchannel_logout_uri": None} for each in registrations])
             running.send(signal.SIGHUP)
-            await running.until_said("reload_refused", lambda line: "10 of 10 clients" in str(line["reason"]))
+            await running.until_logged("reload_refused", lambda line: "10 of 10 clients" in str(line["reason"]))
             await rabbit.publish(event("s2b", "c9"))
-            await clients.until_told("c9", ["s2b"])
+            await clients.until_notified("c9", ["s2b"])
 
             site.write_clients(registrations[:2])
             refused = await notifier_at(site, "reload")
@@ -67,7 +67,7 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             taken = await notifier_at(site, "reload", "--accept-loss", "--json")
             assert (taken.returncode, taken.stderr) == (0, "")
             assert json.loads(taken.stdout)["workers"]["each"][0]["clients"] == 2
-            await running.until_said(
+            await running.until_logged(
                 "reload_loss_accepted", lambda line: line["audit"] is True and "@" in str(line["who"])
             )
             await running.until_metric(1, "config_last_reload_success")
@@ -88,7 +88,7 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
         (tmp_path / "tokens.yaml").write_text(json.dumps([{"name": "sre", "token": "r", "scopes": ["repair"]}]))
         async with worker(site) as first, worker(site) as second:
             for each in (first, second):
-                await each.until_said("replying")
+                await each.until_logged("replying")
 
             async def ask(query: str = "") -> tuple[bool, list[tuple[bool, str, int]]]:
                 status, told = await first.ask("POST", f"/v1/reload{query}", "r")
@@ -103,7 +103,7 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
             assert all("3 of 4 clients" in one[1] for one in answers)
             assert await ask("?accept_loss=true") == (True, [(True, "", 1)] * 2)
             for each in (first, second):
-                line = await each.until_said("reload_loss_accepted")
+                line = await each.until_logged("reload_loss_accepted")
                 assert (line["who"], line["audit"]) == ("sre", True)
                 await each.until_metric(1, "config_last_reload_success")
 
@@ -126,7 +126,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
             site.config["registry"] = {"cache": "cache", "grace": "1s", "sources": [source]}
             site.write()
             async with worker(site) as running:
-                await running.until_said("replying")
+                await running.until_logged("replying")
                 rows[0] = [client(name, clients.url("evil")) for name in ("c0", "x1", "x2")]
                 poisoned = await notifier_at(site, "reload")
                 assert "registry source idp: held back: 2 of 3 clients" in poisoned.stdout
@@ -134,8 +134,8 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 rows[0] = honest
                 assert (await notifier_at(site, "reload")).returncode == 0
                 await rabbit.publish(event("s1", "c0"))
-                await clients.until_told("c0", ["s1"])
-                assert clients.told("evil") == []
+                await clients.until_notified("c0", ["s1"])
+                assert clients.notified("evil") == []
 
                 rows[0] = []
                 assert "held back" in (await notifier_at(site, "reload")).stdout
@@ -143,7 +143,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 assert (wrong.returncode, "there is idp" in wrong.stdout) == (1, True)
                 dropped = await notifier_at(site, "reload", "--drop", "idp", "--json")
                 assert json.loads(dropped.stdout)["workers"]["each"][0]["clients"] == 0
-                line = await running.until_said("registry_source_dropped")
+                line = await running.until_logged("registry_source_dropped")
                 assert (line["source"], line["audit"], "@" in str(line["who"])) == ("idp", True, True)
                 assert not (tmp_path / "cache" / "idp.jsonl").exists()  # that it has no client is not believed
                 assert "empty: true" in (await running.get("/readyz"))[1]
@@ -157,7 +157,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 await rabbit.publish(event("s2", "c0"))
                 await running.until_metric(2, "deferrals_total", cause="unknown")  # twice: longer than the grace
                 rows[0] = honest
-                await clients.until_told("c0", ["s1", "s2"])
+                await clients.until_notified("c0", ["s1", "s2"])
                 assert await running.stop() == 0
 
 
@@ -165,11 +165,11 @@ async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
     """The listener stands although its section is gone: who has no token is turned away as before."""
     site = Site(tmp_path, "sqlite:queue.db")
     async with worker(site) as running:
-        assert running.said("queue_file")[0]["file"] == str(tmp_path / "queue.db")
+        assert running.logged("queue_file")[0]["file"] == str(tmp_path / "queue.db")
         del site.config["api"]
         site.write()
-        await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["api"])
-        await running.until_said("reloaded")
+        await running.until_logged("reload_needs_restart", lambda line: line["settings"] == ["api"])
+        await running.until_logged("reloaded")
         assert (await running.post(event("s1"), token=None))[0] == 401
         assert (await running.post(event("s1")))[0] == 202
         assert await running.stop() == 0

@@ -22,7 +22,7 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
         site = site_of(tmp_path, clients, place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
-                await running.until_said("replying")
+                await running.until_logged("replying")
             for number in range(3):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             letters = "/v1/dead-letters"
@@ -50,7 +50,7 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
             job = await until(asked, lambda known: known["state"] == "ended")
             assert (job["replayed"], job["became"]["waiting"]) == (3, 3)
             assert job["became"]["failed"]["server_error"] >= 1
-            await running.until_said("dead_letters_replayed")
+            await running.until_logged("dead_letters_replayed")
 
 
 async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: 
         path = f"/v1/jobs/{job['id']}"
         await until(lambda: running.ask("GET", path, "r"), lambda answer: answer[1]["replayed"] == 1)
         assert await running.stop() == 0
-        [said] = running.said("dead_letters_replayed")
+        [said] = running.logged("dead_letters_replayed")
         assert (said["done"], said["unfinished"]) == (1, "the worker ended; the rest is unchanged")
         events = [json.loads(line)["event"] for line in running.lines if line.startswith("{")]
         assert events.index("dead_letters_replayed") < events.index("drained")

@@ -72,7 +72,7 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
         site = site_of(tmp_path, clients, place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
-                await running.until_said("replying")
+                await running.until_logged("replying")
             for number in range(4):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             shown = await until(lambda: rows(site), lambda shown: len(shown) == 8)
@@ -130,7 +130,7 @@ async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], t
         site = site_of(tmp_path, clients, place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
-                await running.until_said("replying")
+                await running.until_logged("replying")
             for number in range(2):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             await until(lambda: rows(site), lambda shown: len(shown) == 4)
@@ -173,7 +173,7 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             shown = await until(lambda: rows(site), lambda shown: len(shown) == 2)
             assert (await running.ask("DELETE", "/v1/waiting", "r"))[0] == 400  # which?
             site.write_clients([client("shop", clients.url("moved")), client("wiki", clients.url("wiki"))])
-            await clients.until_told("moved", ["s1"])
+            await clients.until_notified("moved", ["s1"])
             assert [each["client_id"] for each in await rows(site)] == ["wiki"]
             id_ = next(each["id"] for each in shown if each["client_id"] == "wiki")
             assert (await notifier_at(site, "waiting", "cancel", id_, "--dry-run")).stdout.startswith(
@@ -184,4 +184,4 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "o"))[0] == 404
             assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
             assert (await notifier_at(site, "waiting", "show", id_)).returncode == 1
-            await running.until_said("waiting_cancelled_one")
+            await running.until_logged("waiting_cancelled_one")

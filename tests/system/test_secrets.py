@@ -77,7 +77,7 @@ async def run(site: Site, rabbit: Broker, clients: Clients) -> tuple[str, str]:
         await misuse(running)
         (site.folder / "first.pem").write_text((site.folder / "first.pem").read_text()[:-60])
         (site.folder / "tokens.yaml").write_text(f"- {{name: idp, token: {API_TOKEN}, scopes: [publsh]}}")
-        await running.until_said("reload_failed")
+        await running.until_logged("reload_failed")
         await rabbit.until_dead(7)
         _, metrics = await running.get("/metrics")
         assert await running.stop() == 0

@@ -109,8 +109,8 @@ async def seen(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Seen
             made = Seen(site, running)
             for body, properties in events():
                 await rabbit.publish(body, **properties)
-            await running.until_said("dead_letter", lambda line: line["reason"] == "unknown_issuer")
-            await running.until_said("dead_letter", lambda line: line["reason"] == "unknown_client")
+            await running.until_logged("dead_letter", lambda line: line["reason"] == "unknown_issuer")
+            await running.until_logged("dead_letter", lambda line: line["reason"] == "unknown_client")
             await until(lambda: letters(rabbit), lambda count: count >= 8)
             yield made
             await running.stop()

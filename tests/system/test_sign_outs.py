@@ -70,7 +70,7 @@ async def test_a_client_whose_address_does_not_count_is_logged_and_counted(tmp_p
         assert "(new, evil): an event's address counts from the identity server alone" in told["note"]
         for reason, count in (("own_host", 1), ("speaker", 2)):
             assert await running.metric("front_channel_left_out_total", reason=reason) == count
-        said = running.said("front_channel_left_out")
+        said = running.logged("front_channel_left_out")
         assert [(line["iss"], line["reason"], line["clients"]) for line in said] == [
             (ISSUER, "own_host", 1), (OTHER, "speaker", 2),
         ]  # fmt: skip

@@ -35,12 +35,12 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
         site.write()
         site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as running:
-            missing = await running.until_said("signing_key_missing")
+            missing = await running.until_logged("signing_key_missing")
             assert (missing["iss"], missing["kid"]) == (ISSUER, "ours")
             assert await running.metric("signing_key_published", iss=ISSUER, kid="ours") == 0
             status, _ = await running.post({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
             assert status == 202
-            await running.until_said("attempt", lambda line: line["status"] == 400)
+            await running.until_logged("attempt", lambda line: line["status"] == 400)
             assert await _seen_keys(site) == []
             clients.judge = always
             published.append({**site.jwks(ISSUER)["keys"][0], "kid": "ours"})
@@ -65,7 +65,7 @@ async def test_a_400_on_the_first_day_of_a_key_is_held_back(tmp_path: Path) -> N
         async with worker(site) as running:
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.post(event))[0] == 202
-            deferral = await running.until_said("deferral")
+            deferral = await running.until_logged("deferral")
             assert (deferral["client_id"], deferral["cause"]) == ("shop", "signing")
             clients.judge = always
             await running.until_metric(1, "deliveries_settled_total", fate="delivered")

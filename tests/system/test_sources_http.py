@@ -75,13 +75,13 @@ async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place:
             assert await ask(running, "okta", b"", "GET", **challenge) == (200, {"verification": "c1"})
             status, document = await ask(running, "okta", ended("alice", "s1"), Authorization=OKTA_SECRET)
             assert (status, set(document)) == (202, {"id"})
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
 
             body = b'{"user": "bob"}'
             signature = "sha256=" + hmac.new(HOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
             assert (await ask(running, "shop", body, X_Signature=signature, X_Session="s2"))[0] == 202
             assert (await ask(running, "shop", body + b" ", X_Signature=signature, X_Session="s9"))[0] == 401
-            await clients.until_told("shop", ["s2"])
+            await clients.until_notified("shop", ["s2"])
 
             now = int(time.time())
             claims: dict[str, Any] = {
@@ -95,7 +95,7 @@ async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place:
             }  # fmt: skip
             kind = {"Content_Type": "application/secevent+jwt"}
             assert await ask(running, "kc", signed(claims), **kind) == (202, None)
-            await clients.until_told("shop", ["s3"])
+            await clients.until_notified("shop", ["s3"])
             verification = {"https://schemas.openid.net/secevent/ssf/event-type/verification": {"state": "x"}}
             checked = signed({**claims, "jti": "j4", "events": verification})
             assert await ask(running, "kc", checked, **kind) == (202, None)
@@ -106,7 +106,7 @@ async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place:
             await running.until_metric(5, "source_requests_total", status="202")
             del site.config["sources"]["okta"]
             site.write()
-            await running.until_said("reloaded")
+            await running.until_logged("reloaded")
             assert (await ask(running, "okta", ended("alice", "s5"), Authorization=OKTA_SECRET))[0] == 404
             assert await running.stop() == 0
         verify_all(clients.hits, site.jwks)

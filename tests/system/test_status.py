@@ -63,7 +63,7 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
         site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
-                await running.until_said("replying")
+                await running.until_logged("replying")
             assert (await running.post(EVENT))[0] == 202
             expected = {"shop": (1, None), "down": (1, "server_error")}
             _, document = await until(lambda: status(running), lambda answer: told(answer[1]) == expected)
@@ -100,13 +100,13 @@ async def test_a_policy_of_the_broker_is_told_by_all_who_can(
         async with Clients(judge) as clients:
             site = site_of(tmp_path, clients, amqp_url, prefix)
             async with worker(site) as running:
-                line = await running.until_said("queue_policy", patience=10)
+                line = await running.until_logged("queue_policy", patience=10)
                 assert line["level"] == "warning"
                 await running.until_metric(1, "queue_policy_overrides", key="overflow")
                 await running.until_metric(1, "queue_policy_overrides")
                 assert line["reason"] in (await run(site)).stdout
                 assert (await running.post({**EVENT, "clients": ["shop"]}))[0] == 202
-                await clients.until_told("shop", {"s1"})
+                await clients.until_notified("shop", {"s1"})
             doctor = await notifier_at(site, "doctor")
             assert doctor.returncode == 1
             assert line["reason"] in " ".join(doctor.stdout.split())
@@ -123,8 +123,8 @@ async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str,
         async with worker(site) as first, worker(site) as second:
             async with worker(site) as third:
                 for each in (first, second, third):
-                    await each.until_said("consuming")
-                    await each.until_said("replying")
+                    await each.until_logged("consuming")
+                    await each.until_logged("replying")
                 assert await third.stop() == 0
             second.send(signal.SIGSTOP)
             try:
@@ -158,5 +158,5 @@ async def test_no_delivery_is_pending_after_a_pause_ended(tmp_path: Path) -> Non
                 await running.post({"iss": ISSUER, "sub": "alice", "sid": f"s{number}", "clients": ["shop"]})
             await until(delayed, lambda count: count == 3)
             site.write_clients([shop])
-            await clients.until_told("shop", ["s0", "s1", "s2"])
+            await clients.until_notified("shop", ["s0", "s1", "s2"])
             await until(delayed, lambda count: count == 0)

@@ -88,7 +88,7 @@ async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     async with worker(site, command=[sys.executable, str(tmp_path / "broken.py")]) as running:
         assert await running.ended(PATIENCE) == 1
-        [said] = running.said("crashed")
+        [said] = running.logged("crashed")
         assert said["error"] == "ZeroDivisionError"
         assert "pulls.py" in said["exception"]
 
@@ -128,7 +128,7 @@ async def test_a_drain_is_bounded(
             await clients.until(lambda: len(clients.hits) >= 6)
             for _ in range(signals):
                 first.send(signal.SIGTERM)
-                await first.until_said("draining")
+                await first.until_logged("draining")
             assert await first.ended(patience=10) == status
         clients.judge = slowly
         clients.hits.clear()
@@ -152,9 +152,9 @@ async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path,
             assert (await first.post(late))[0] == 202
             held.set()
             assert await first.ended() == 0
-        assert "late" not in clients.told("a")
+        assert "late" not in clients.notified("a")
         async with worker(site) as second:
-            await clients.until_told("a", {"late"})
+            await clients.until_notified("a", {"late"})
             assert await second.stop() == 0
         assert len(clients.hits) == len(NAMES) + 1
 
@@ -164,7 +164,7 @@ async def test_what_asks_for_something_never_ends_it(tmp_path: Path, number: sig
     """Sent 200 times a second from its first line to its end: none kills a worker that starts or drains."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}", "")
     async with worker(site, ready=False) as running:
-        await running.until_said("listening")
+        await running.until_logged("listening")
 
         async def ask() -> None:
             while running.running:
@@ -173,6 +173,6 @@ async def test_what_asks_for_something_never_ends_it(tmp_path: Path, number: sig
                 await asyncio.sleep(0.005)  # their pace, not a wait
 
         asking = asyncio.create_task(ask())
-        await running.until_said("consuming")
+        await running.until_logged("consuming")
         assert await running.stop() == 0
         await asking

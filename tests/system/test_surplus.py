@@ -17,9 +17,9 @@ async def test_surplus_is_counted_and_logged_with_the_client(tmp_path: Path) -> 
         async with worker(site) as running:
             status, _ = await running.post({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
             assert status == 202
-            line = await running.until_said("answer_surplus")
+            line = await running.until_logged("answer_surplus")
             assert shop.items() <= line.items()
-            attempt = await running.until_said("attempt")
+            attempt = await running.until_logged("attempt")
             assert (attempt["outcome"], attempt["status"]) == ("delivered", 204)
             await running.until_metric(1, "answers_surplus_total", **shop)
     assert len(receiver.requests) == 1

@@ -95,5 +95,5 @@ async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None
         async with worker(site, settings=settings) as running:
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.post(event))[0] == 202
-            await clients.until_told("shop", ["s1"])
+            await clients.until_notified("shop", ["s1"])
             assert await running.stop() == 0

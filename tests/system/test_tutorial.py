@@ -45,14 +45,14 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
         shell.write(file.splitlines()[0].removeprefix("# "), file)
     assert "no mistakes" in (said := await shell.run(start)) or "1 client" in said, said
     receiver, worker = 0, 1
-    await shell.told(worker, "consuming")
+    await shell.until_output(worker, "consuming")
     await shell.run(sign_out)
-    await shell.told(receiver, '"sid":"08a5019c"')
+    await shell.until_output(receiver, '"sid":"08a5019c"')
 
     down, wrong = blocks("docs/tutorial.md", "yaml")
     publish, status, come_back, refused, replay, clean_up = blocks("docs/tutorial.md", "sh")
     shell.write("clients.yaml", down, "a")
-    await shell.told(worker, "reloaded")
+    await shell.until_output(worker, "reloaded")
     said = await shell.run(publish)
     assert re.search(r"shop\b.*delivered|delivered.*shop\b", said), said
     assert re.search(r"mail\b.*retrying|retrying.*mail\b", said), said
@@ -60,10 +60,10 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
     assert "mail" in said
     assert "delayed" in said
     await shell.run(come_back)
-    await shell.told(2, '"sid":"08a5019c"', patience=RETRY)
+    await shell.until_output(2, '"sid":"08a5019c"', patience=RETRY)
 
     shell.write("clients.yaml", wrong, "a")
-    await shell.told(worker, "reloaded", 2)
+    await shell.until_output(worker, "reloaded", 2)
     said = await shell.run(refused.replace("--wait 5s", "--wait 5s || test $? = 1"))  # it is dead by then
     assert "refused" in said
     assert "The delivery becomes a dead letter at once" in said
@@ -71,7 +71,7 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
     uris = re.findall(r"backchannel_logout_uri: (\S+)", clients.read_text())
     clients.write_text(clients.read_text().replace(uris[-1], uris[0]))
     assert "1 delivered" in (said := await shell.run(replay)), said
-    await shell.told(receiver, '"sid":"08a5019c"', 3)
+    await shell.until_output(receiver, '"sid":"08a5019c"', 3)
     assert "wiki" not in await shell.run("notifier dead-letters list -c notifier.yaml")
     shell.end()
     delete = next(line for line in clean_up.splitlines() if line.startswith("notifier"))

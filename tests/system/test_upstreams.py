@@ -70,11 +70,13 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
             await running.until_ready()
             good = token(upstream.base, sid="s1")
             assert await send(running, "login", {"logout_token": good.decode(), "other": "ignored"}) == (200, None)
-            await clients.until(lambda: (clients.told("shop"), clients.told("mail")) == (["s1"], ["s1"]))
+            await clients.until(lambda: (clients.notified("shop"), clients.notified("mail")) == (["s1"], ["s1"]))
             assert await send(running, "login", {"logout_token": good.decode()}) == (200, None)
             again = token(upstream.base, sid="s2").decode()  # the upstream's `jti` is the same for each token
             assert await send(running, "login", {"logout_token": again}) == (200, None)
-            await clients.until(lambda: (clients.told("shop"), clients.told("mail")) == (["s1", "s2"], ["s1", "s2"]))
+            await clients.until(
+                lambda: (clients.notified("shop"), clients.notified("mail")) == (["s1", "s2"], ["s1", "s2"])
+            )
             forged = token(upstream.base, sid="s9")[:-4] + b"AAAA"
             status, document = await send(running, "login", {"logout_token": forged.decode()})
             assert (status, document["error"]) == (400, "invalid_request")
@@ -86,14 +88,14 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
             await running.until_metric(1, "upstream_requests_total", upstream="login", result="signature")
             del site.config["upstreams"]["login"]
             site.write()
-            await running.until_said("reloaded")
+            await running.until_logged("reloaded")
             late = token(upstream.base, sid="s3", jti="j3").decode()
             assert (await send(running, "login", {"logout_token": late}))[0] == 404
             assert await running.stop() == 0
         verify_all(clients.hits, site.jwks)
         assert {hit.claims["sub"] for hit in clients.hits} == {"op|raw-sub-77"}
         assert sorted(hit.who for hit in clients.hits) == ["s1", "s1", "s2", "s2"]
-        refused = running.said("upstream_refused")
+        refused = running.logged("upstream_refused")
         assert {line["result"] for line in refused} == {"signature", "issuer", "malformed"}
         assert not [secret for secret in (*SECRETS, good.decode()) if secret in running.log]
 
@@ -152,10 +154,10 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
             status, policy, text = await call("op", iss=iss, sid="raw-sid-88")
             assert (status, "https://shop.example.com/front?iss=" in text) == (200, True)
             assert {"https://op.example.com", "https://portal.example.com", ISSUER} <= set(policy.split())
-            await clients.until_told("shop", ["local-1"])
+            await clients.until_notified("shop", ["local-1"])
             await running.until_metric(2, "upstream_requests_total", result="no_session")
             await running.until_metric(2, "upstream_requests_total", upstream="off", result="off")
-            said = [(line["upstream"], line["setting"]) for line in running.said("upstream_front_channel_off")]
+            said = [(line["upstream"], line["setting"]) for line in running.logged("upstream_front_channel_off")]
             assert said == [("off", "upstreams.off.front_channel")]
             database.unlink()
             assert (await call("op", iss=iss, sid="raw-sid-88"))[0] == 503

@@ -49,7 +49,7 @@ async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp
         site = site_of(tmp_path, clients, amqp_url, prefix)
         async with worker(site) as first, worker(site) as second:
             for each in (first, second):
-                await each.until_said("replying")
+                await each.until_logged("replying")
             answers = await asyncio.gather(*(post(first, ["shop"]) for _ in range(20)))
             assert [status for status, _ in answers] == [200] * 20
             assert all(document["clients"][0]["fate"] == "delivered" for _, document in answers)
@@ -62,7 +62,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
         site = site_of(tmp_path, clients, amqp_url, prefix)
         replies: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         async with worker(site) as running:
-            await running.until_said("replying")
+            await running.until_logged("replying")
             channel = await connection.channel()
             inbox = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
             await inbox.consume(replies.put, no_ack=True)
@@ -96,7 +96,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
         site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             if place[0].startswith("amqp"):
-                await running.until_said("replying")
+                await running.until_logged("replying")
 
             async def publish(*words: str, code: int = 0, **event: object) -> str:
                 body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", **event})
@@ -125,14 +125,14 @@ async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path
         body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
         words = ("publish", "--wait", "30s")
         async with worker(site) as running:
-            await running.until_said("replying")
+            await running.until_logged("replying")
             done = await notifier_at(site, *words, stdin=body)
             assert (done.returncode, done.stderr) == (0, "")
             assert "shop  delivered" in done.stdout
         site.config["issuers"][ISSUER]["publishers"] = ["idp"]
         site.write()
         async with worker(site) as running:
-            await running.until_said("replying")
+            await running.until_logged("replying")
             done = await notifier_at(site, *words, stdin=body)
             assert done.returncode == 1
             assert "does not name guest, the user of the queue" in done.stderr

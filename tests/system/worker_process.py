@@ -63,11 +63,11 @@ class WorkerProcess:
         """The log so far."""
         return "".join(self.lines)
 
-    def said(self, event: str) -> list[dict[str, Any]]:
+    def logged(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one kind."""
         return [line for line in map(_parsed, self.lines) if line.get("event") == event]
 
-    async def until_said(
+    async def until_logged(
         self, event: str, condition: Callable[[dict[str, Any]], bool] = lambda _: True, *, patience: float = PATIENCE
     ) -> dict[str, Any]:
         """The first line of that kind which satisfies the condition; waits for it."""
@@ -86,7 +86,7 @@ class WorkerProcess:
 
     async def at(self, face: str) -> str:
         """The base URL of a listener: `ops`, `api` or `web`."""
-        return str((await self.until_said("listening", lambda line: face in line))[face])
+        return str((await self.until_logged("listening", lambda line: face in line))[face])
 
     async def ops(self) -> str:
         """The base URL of `/metrics` and the probes."""
@@ -213,7 +213,7 @@ async def worker(
     running = WorkerProcess(process, keep)
     try:
         if ready:
-            await running.until_said("consuming")
+            await running.until_logged("consuming")
             await running.until_ready()
         yield running
     except Exception as error:

@@ -97,7 +97,7 @@ async def test_a_worker_takes_the_events(world: World, tmp_path: Path) -> None:
     site.add_key(str(sessions[0].expected["iss"]), "publisher.pem")
     site.write()
     async with worker(site) as running:
-        listening = await running.until_said("listening", lambda line: "api" in line)
+        listening = await running.until_logged("listening", lambda line: "api" in line)
         await world.run(url=str(listening["api"]), secret_file=token)
         await world.sign_out(sessions)
         await world.until_nothing_waits()

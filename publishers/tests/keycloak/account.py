@@ -80,4 +80,4 @@ def nothing_else(ground: Ground) -> None:
     ids = Counter(published.event["id"] for published in ground.tap.seen)
     assert [each for each, count in ids.items() if count > 1] == []
     _same(_came(ground.clients.hits), _told(ground, ground.endings))
-    assert ground.worker.said("dead_letter") == []
+    assert ground.worker.logged("dead_letter") == []

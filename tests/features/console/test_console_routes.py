@@ -112,7 +112,7 @@ async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> No
             [("forum", "delivered")],
         )
         assert "bob" not in json.dumps(found)
-        [looked] = running.said("looked_for")
+        [looked] = running.logged("looked_for")
         assert (looked["who"], "bob" in looked["subject"]) == ("sre", False)
         assert (await running.ask("POST", "/v1/find", "r", {}))[0] == 400
 
@@ -158,7 +158,7 @@ async def test_operators_ask_the_client_and_the_doctor(place: tuple[str, str], t
         [hit] = clients.at("shop")
         assert hit.claims["sub"].startswith("notifier-canary-")
         [act] = (await got(running, "acts"))["acts"]
-        [line] = running.said("canary_sent")
+        [line] = running.logged("canary_sent")
         assert (act["action"], act["who"], line["who"]) == ("canary_sent", "sre", "sre")
         assert (await running.ask("POST", "/v1/canary", "r", {"client_id": "no", "iss": ISSUER}))[0] == 404
         assert (await running.ask("POST", "/v1/reload", "r"))[0] == 200
@@ -180,7 +180,7 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
     async with Clients(answers) as clients:
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))
         async with worker(site) as one, worker(site) as two:
-            await asyncio.gather(*(each.until_said("consuming") for each in (one, two)))
+            await asyncio.gather(*(each.until_logged("consuming") for each in (one, two)))
             for number in range(20):
                 assert (await one.post(event(number, "shop", "wiki")))[0] == 202
             for each in (one, two):

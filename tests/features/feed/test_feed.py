@@ -13,7 +13,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from notifier.model.outcome import Break, Cause, DeadReason, Reason, Wire
 from notifier.model.request import Request
-from tests.delivery.stage import ISS, Stage, answers, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 
 
 class Target:
@@ -53,33 +53,35 @@ def feed_of(*, include_successes: bool = True, **more: Any) -> Feed:
     )
 
 
-async def told_of(stage: Stage, *, include_successes: bool = True) -> list[FeedNotice]:
+async def told_of(harness: WorkerHarness, *, include_successes: bool = True) -> list[FeedNotice]:
     """Return the notices of all that has happened on the stage."""
     feed, target = feed_of(include_successes=include_successes), Target()
-    for fact in stage.facts:
+    for fact in harness.facts:
         feed.observe(fact)
     await feed.flush(target, 5)
     assert feed.dropped_count == 0
     return target.told
 
 
-async def mixed() -> Stage:
+async def mixed() -> WorkerHarness:
     """A worker that has told one client, was refused by another, failed at a third, and had no URI for a fourth."""
     mute = Client(iss=ISS, client_id="mute", backchannel_logout_uri=None)
-    stage = Stage(client("well"), client("refuses"), client("broken"), mute)
-    stage.receivers.behaviours["refuses"] = answers(403)
-    stage.receivers.behaviours["broken"] = answers(503)
-    async with running(stage):
-        await stage.prove("broken")
-        await stage.acked(stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z"))
-    return stage
+    harness = WorkerHarness(client("well"), client("refuses"), client("broken"), mute)
+    harness.receivers.behaviours["refuses"] = answers(403)
+    harness.receivers.behaviours["broken"] = answers(503)
+    async with running(harness):
+        await harness.prove("broken")
+        await harness.acked(
+            harness.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z")
+        )
+    return harness
 
 
 async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
     """By which a client's own log can be matched; one that was skipped was sent none."""
-    stage = await mixed()
-    told = {one.client_id: one for one in await told_of(stage) if isinstance(one, Notice)}
-    sent = {name: claims["jti"] for name, claims in stage.receivers.posts}
+    harness = await mixed()
+    told = {one.client_id: one for one in await told_of(harness) if isinstance(one, Notice)}
+    sent = {name: claims["jti"] for name, claims in harness.receivers.posts}
     assert {name: feed_message(one, "").routing_key for name, one in told.items()} == {
         "well": "delivered.delivered",
         "refuses": "dead.refused",
@@ -107,20 +109,20 @@ async def test_failures_leaves_out_what_went_well() -> None:
 
 async def test_a_retry_is_told_with_its_own_jti() -> None:
     """R2: each attempt has another, and so has each outcome."""
-    stage = Stage(client("shop"))
-    stage.receivers.behaviours["shop"] = answers(503)
-    async with running(stage):
-        await stage.acked(stage.event("shop", id="e1"))
-        del stage.receivers.behaviours["shop"]
-        stage.now += 60
-        await stage.acked(stage.retake(stage.queue.published[-1][0]))
-    told = [one for one in await told_of(stage) if isinstance(one, Notice)]
+    harness = WorkerHarness(client("shop"))
+    harness.receivers.behaviours["shop"] = answers(503)
+    async with running(harness):
+        await harness.acked(harness.event("shop", id="e1"))
+        del harness.receivers.behaviours["shop"]
+        harness.now += 60
+        await harness.acked(harness.retake(harness.queue.published[-1][0]))
+    told = [one for one in await told_of(harness) if isinstance(one, Notice)]
     assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in told] == [
         (Fate.RETRYING, 1),
         (Fate.DELIVERED, 2),
     ]
     assert [one.last_attempt and one.last_attempt.jti for one in told] == [
-        claims["jti"] for _, claims in stage.receivers.posts
+        claims["jti"] for _, claims in harness.receivers.posts
     ]
     assert told[0].delivery_id == told[1].delivery_id
 
@@ -145,32 +147,32 @@ async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> 
 
 async def test_an_event_that_nobody_can_read_is_told() -> None:
     """Without a client, since none is known."""
-    stage = Stage()
-    async with running(stage):
-        await stage.acked(stage.take(b"{"))
-    (told,) = await told_of(stage)
+    harness = WorkerHarness()
+    async with running(harness):
+        await harness.acked(harness.take(b"{"))
+    (told,) = await told_of(harness)
     assert feed_message(told, "").routing_key == "dead.malformed_event"
     assert told.client_id == ""
 
 
 async def test_a_client_is_told_once_a_change() -> None:
     """One that fails again and again is told once when it goes down, and once when it is well again."""
-    stage = Stage(client("shop"))
+    harness = WorkerHarness(client("shop"))
 
     async def refuses(_request: Request) -> Wire:
         return Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
 
-    stage.receivers.behaviours["shop"] = refuses
-    async with running(stage):
+    harness.receivers.behaviours["shop"] = refuses
+    async with running(harness):
         for number in range(40):
-            await stage.acked(stage.event("shop", id=f"e{number}"))
-            stage.now += 1
-        del stage.receivers.behaviours["shop"]
+            await harness.acked(harness.event("shop", id=f"e{number}"))
+            harness.now += 1
+        del harness.receivers.behaviours["shop"]
         for number in range(40, 80):
-            stage.now += 30
-            await stage.acked(stage.event("shop", id=f"e{number}"))
-    changes = [fact for fact in stage.facts if isinstance(fact, ClientFailing | ClientRecovered)]
-    told = [one for one in await told_of(stage, include_successes=False) if isinstance(one, ClientNotice)]
+            harness.now += 30
+            await harness.acked(harness.event("shop", id=f"e{number}"))
+    changes = [fact for fact in harness.facts if isinstance(fact, ClientFailing | ClientRecovered)]
+    told = [one for one in await told_of(harness, include_successes=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(changes) == 2
     assert [feed_message(one, "").routing_key for one in told] == ["client.failing", "client.recovered"]

@@ -191,7 +191,7 @@ def page_sources() -> dict[str, Any]:
 async def post(running: WorkerProcess, source: str, event: Mapping[str, Any]) -> None:
     """As the plug-in would publish it."""
     sent = {"@class": "com.github.aznamier.keycloak.event.provider.EventClientNotificationMqMsg", **event, "id": None}
-    api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    api = str((await running.until_logged("listening", lambda line: "api" in line))["api"])
     async with (
         aiohttp.ClientSession(headers={"Authorization": HOOK}) as session,
         session.post(f"{api}/v1/events/{source}", json=sent) as answer,
@@ -250,20 +250,20 @@ async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: Work
     told = sorted((hit.path, hit.claims.get("sid", ""), hit.claims.get("sub", "")) for hit in clients.hits)
     sid, sub = signed_in["sid"], signed_in["sub"]
     assert told == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
-    letter = await running.until_said("dead_letter")
+    letter = await running.until_logged("dead_letter")
     assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
 
 
 async def signal(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
     """Keycloak itself tells notifier of a sign-out, by a Security Event Token."""
-    api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    api = str((await running.until_logged("listening", lambda line: "api" in line))["api"])
     endpoint = f"{api}/v1/events/signals"
     keycloak.admin("POST", "/shop/clients", transmitter(endpoint, AUDIENCE))
     keycloak.push_signals("shop", "events", SECRET, endpoint)
     signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "alice", PASSWORD)
     clients.hits.clear()
     await browser.sign_out(signed_in["raw"], "http://127.0.0.1/bye")
-    await clients.until_told("silent", [signed_in["sid"]])
+    await clients.until_notified("silent", [signed_in["sid"]])
 
 
 def _cached(folder: Path) -> str:
@@ -289,12 +289,12 @@ async def test_its_own_logout_tokens_end_the_sessions_here(keycloak: Keycloak, t
 
         async def end(claims: Mapping[str, Any]) -> None:
             await asyncio.to_thread(keycloak.admin, "DELETE", f"/company/sessions/{claims['sid']}")
-            await clients.until_told("shop", [f"here-{claims['sid']}"])
+            await clients.until_notified("shop", [f"here-{claims['sid']}"])
 
         async with worker(site) as running:
             signed_in = await sign_in()
             await browser.sign_out(signed_in["raw"], "http://127.0.0.1/bye")
-            await clients.until_told("shop", [f"here-{signed_in['sid']}"])
+            await clients.until_notified("shop", [f"here-{signed_in['sid']}"])
             await end(await sign_in())
             later = await sign_in()
             assert await running.stop() == 0
@@ -306,9 +306,9 @@ async def test_its_own_logout_tokens_end_the_sessions_here(keycloak: Keycloak, t
                 await end(claims)
             everywhere = await sign_in("by-user")
             await asyncio.to_thread(keycloak.admin, "POST", f"/company/users/{everywhere['sub']}/logout")
-            await clients.until_told("shop", ["s1", "s2"])
+            await clients.until_notified("shop", ["s1", "s2"])
             assert await running.metric("upstream_requests_total", upstream="company", result="accepted") == 4
-            assert running.said("upstream_refused") == []
+            assert running.logged("upstream_refused") == []
             log = running.log
         verify_all(clients.hits, site.jwks)
         assert {hit.claims["sub"] for hit in clients.hits} == {f"up|{signed_in['sub']}"}

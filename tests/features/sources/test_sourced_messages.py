@@ -23,7 +23,7 @@ from notifier.model.reply import ReplyTo
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
-from tests.delivery.stage import ISS, Stage, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 from tests.features.sources.source_documents import source
 
 DOCUMENT = {"user": "alice", "session": "s1", "apps": ["shop", "mail"], "at": "2026-11-21T10:00:00Z"}
@@ -31,7 +31,7 @@ EVENT = {"sub": "user", "sid": "session", "clients": "apps", "ended_at": "at"}
 LIST = {"envelope": ["@"], "event": EVENT, "when": "user != 'nobody'"}
 
 
-class Sourced(Stage):
+class Sourced(WorkerHarness):
     """A worker that knows two clients, and sources."""
 
     def __init__(self, **sources: Source) -> None:
@@ -40,7 +40,7 @@ class Sourced(Stage):
         self.readers[""] = SourceIntake(lambda: self.sources, new_id=lambda: "new", max_event=4096)
 
 
-def stage(**settings: Any) -> Sourced:
+def harness(**settings: Any) -> Sourced:
     """A worker that knows the source `shop`."""
     return Sourced(shop=mapped(**settings))
 
@@ -50,14 +50,14 @@ def mapped(**settings: Any) -> Source:
     return replace(source(**{"event": EVENT} | settings), issuer=ISS)
 
 
-def taken(stage: Stage) -> list[tuple[str, str | None]]:
+def taken(harness: WorkerHarness) -> list[tuple[str, str | None]]:
     """The results of events, and the sources that they came from."""
-    return [(fact.result, fact.source) for fact in stage.facts if isinstance(fact, EventTaken)]
+    return [(fact.result, fact.source) for fact in harness.facts if isinstance(fact, EventTaken)]
 
 
-def letters(stage: Stage) -> list[Message]:
+def letters(harness: WorkerHarness) -> list[Message]:
     """The dead letters, as they lie in the queue."""
-    return [as_taken(sent, Lane.EVENTS) for queue, sent in stage.queue.published if queue == "dead"]
+    return [as_taken(sent, Lane.EVENTS) for queue, sent in harness.queue.published if queue == "dead"]
 
 
 def as_taken(sent: Outgoing, lane: Lane) -> Message:
@@ -68,19 +68,19 @@ def as_taken(sent: Outgoing, lane: Lane) -> Message:
     )  # fmt: skip
 
 
-def rules(stage: Sourced) -> ReplayRules:
-    readers = {"": partial(read_again, stage.sources, 4096)}
-    return ReplayRules(registry=stage.registry, new_id=lambda: "new", max_event=4096, readers=readers)
+def rules(harness: Sourced) -> ReplayRules:
+    readers = {"": partial(read_again, harness.sources, 4096)}
+    return ReplayRules(registry=harness.registry, new_id=lambda: "new", max_event=4096, readers=readers)
 
 
-async def replay(stage: Sourced, letter: Message) -> Readmission:
+async def replay(harness: Sourced, letter: Message) -> Readmission:
     """Put the letter back, and let the worker be done with it."""
-    back = readmit(load_dead_letter(letter), rules(stage), stage.now)
+    back = readmit(load_dead_letter(letter), rules(harness), harness.now)
     assert isinstance(back, Readmission)
     assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
     sent = back.outgoing
-    await stage.acked(
-        stage.take(
+    await harness.acked(
+        harness.take(
             sent.body, kind=Kind.SOURCED, headers=sent.headers, message_id=sent.message_id,
             content_type=sent.content_type,
         )
@@ -90,15 +90,15 @@ async def replay(stage: Sourced, letter: Message) -> Readmission:
 
 async def test_a_document_of_another_server_tells_its_clients() -> None:
     """As an event of our own does."""
-    async with running(stage()) as on:
+    async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
-        assert (sorted(on.told()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
+        assert (sorted(on.notified()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
 
 
 async def test_members_that_were_dropped_are_told_once() -> None:
     """Also of an event among others, and of one that is delivered in parts."""
     many = DOCUMENT | {"at": "soon", "apps": [f"c{n}" for n in range(250)]}
-    async with running(stage(**LIST)) as on:
+    async with running(harness(**LIST)) as on:
         await on.acked(on.take(json.dumps([many, DOCUMENT]).encode(), source="shop", message_id="m"))
         for _ in range(2):
             sent, on.queue.published[:] = [*on.queue.published], []
@@ -110,19 +110,19 @@ async def test_members_that_were_dropped_are_told_once() -> None:
 
 async def test_what_is_ignored_is_acked_and_counted() -> None:
     """It leaves nothing else."""
-    async with running(stage(when="user != 'alice'")) as on:
+    async with running(harness(when="user != 'alice'")) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
-        assert (on.told(), taken(on), on.queue.published) == ([], [("ignored", "shop")], [])
+        assert (on.notified(), taken(on), on.queue.published) == ([], [("ignored", "shop")], [])
 
 
 async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> None:
     """Its replay, by a mapping that was mended, tells those alone."""
-    async with running(stage()) as on:
+    async with running(harness()) as on:
         body = DOCUMENT | {"apps": ["shop", {"id": "mail"}]}
         await on.acked(on.take(json.dumps(body).encode(), source="shop", headers={"Authorization": "s3cret", "k": 1}))
         (letter,) = letters(on)
         shown = load_dead_letter(letter)
-        assert (on.told(), shown.source, shown.events, shown.iss) == (["shop"], "shop", "0:1", ISS)
+        assert (on.notified(), shown.source, shown.events, shown.iss) == (["shop"], "shop", "0:1", ISS)
         assert "s3cret" not in str(letter)
         summary = read_summary(letter)
         assert summary.document()["source"] == "shop"
@@ -135,12 +135,12 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         on.sources = {"shop": mended}
         on.receivers.posts.clear()
         await replay(on, letter)
-        assert on.told() == ["mail"]
+        assert on.notified() == ["mail"]
 
 
 async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
     """The good ones as events of ours, the wrong ones as one dead letter, what is ignored as nothing."""
-    async with running(stage(**LIST)) as on:
+    async with running(harness(**LIST)) as on:
         events = [DOCUMENT, {"user": "nobody"}, DOCUMENT | {"session": 7}, DOCUMENT | {"session": "s2"}]
         await on.acked(on.take(json.dumps(events).encode(), source="shop", message_id="m"))
         assert [queue for queue, _ in on.queue.published] == ["dead", "events", "events"]
@@ -148,12 +148,12 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
         assert taken(on) == [("split", "shop")]
         for _, sent in list(on.queue.published[1:]):
             await on.acked(on.take(sent.body, kind=sent.kind, message_id=sent.message_id))
-        assert len(on.told()) == 4
+        assert len(on.notified()) == 4
         (letter,) = letters(on)
         on.sources = {"shop": mapped(**LIST | {"event": EVENT | {"sid": "to_string(session)"}})}
         on.receivers.posts.clear()
         await replay(on, letter)
-        assert sorted(on.told()) == ["mail", "shop"]
+        assert sorted(on.notified()) == ["mail", "shop"]
 
 
 async def wait_for_the_source(on: Sourced, message: Message) -> list[str]:
@@ -203,7 +203,7 @@ async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | 
 
 async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
     """After `registry.grace`. It waits there until the source is configured again, with what the mapping needs."""
-    async with running(stage(event=EVENT | {"sid": '"$headers".sid'})) as on:
+    async with running(harness(event=EVENT | {"sid": '"$headers".sid'})) as on:
         sources, on.sources = on.sources, {}
         came = Message(
             lane=Lane.EVENTS, body=json.dumps(DOCUMENT).encode(), tag=1, source="shop",
@@ -242,26 +242,26 @@ def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
 
 async def test_clients_are_found_by_their_other_names() -> None:
     """An unknown name waits; it is found once the registry knows it."""
-    async with running(stage()) as on:
+    async with running(harness()) as on:
         on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop"}})
         await on.acked(on.take(json.dumps(DOCUMENT | {"apps": ["uuid-1", "uuid-2"]}).encode(), source="shop"))
-        assert on.told() == ["shop"]
+        assert on.notified() == ["shop"]
         on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
         on.now += 10
         await on.acked(on.retake(on.queue.published[-1][0]))
-        assert on.told() == ["shop", "mail"]
+        assert on.notified() == ["shop", "mail"]
 
 
 async def test_a_client_that_has_no_address_is_skipped_unless_it_is_registered() -> None:
     """It never waits as an unknown one."""
-    async with running(stage()) as on:
+    async with running(harness()) as on:
         nobody = [{"client_id": name, "backchannel_logout_uri": None} for name in ("native", "shop")]
         await on.acked(on.event(*nobody))
-        assert (on.told(), on.queue.published) == (["shop"], [])
+        assert (on.notified(), on.queue.published) == (["shop"], [])
 
 
 async def test_no_fate_is_told_to_whoever_a_foreign_message_names() -> None:
     """Its reply-to belongs to their own request."""
-    async with running(stage()) as on:
+    async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop", reply_to=ReplyTo(to="theirs")))
         assert all(getattr(fact, "reply_to", None) is None for fact in on.facts)

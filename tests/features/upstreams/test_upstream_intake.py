@@ -24,7 +24,7 @@ from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
-from tests.delivery.stage import ISS
+from tests.delivery.worker_harness import ISS
 
 NOW = 1_800_000_000.0
 DEFAULTS = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)

@@ -14,7 +14,7 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.deferral_watch import KEEP_SECONDS, MAX_NAMES_PER_ISSUER, MAX_SEARCHES, DeferralWatch
-from tests.delivery.stage import ISS
+from tests.delivery.worker_harness import ISS
 from tests.operators.status.test_service_status import delivery_of
 from tests.support.outcome_facts import delivered
 

@@ -16,7 +16,7 @@ from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_
 from notifier.operators.status.life import life_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
-from tests.delivery.stage import ISS, Stage, client, running
+from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 from tests.support.outcome_facts import attempted, delivered
 
 NOW = 1_800_000_000.0
@@ -89,28 +89,28 @@ def test_workers_are_summed_up() -> None:
 
 async def test_what_an_attempt_met_is_kept() -> None:
     """Successes, failures with their reason, retries and dead letters, for each client."""
-    stage = Stage(client("well"))
-    health = HealthObserver(clock=lambda: stage.now, steady=lambda: 0.0)
-    async with running(stage):
-        taken = stage.event("well", "nobody")
-        await stage.until(lambda: taken in stage.queue.acked)
-    for fact in stage.facts:
+    harness = WorkerHarness(client("well"))
+    health = HealthObserver(clock=lambda: harness.now, steady=lambda: 0.0)
+    async with running(harness):
+        taken = harness.event("well", "nobody")
+        await harness.until(lambda: taken in harness.queue.acked)
+    for fact in harness.facts:
         health.observe(fact)
     told, left_out = all_of(
-        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", stage.now + 9)]
+        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", harness.now + 9)]
     )
     assert left_out == 0
     assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
     nobody, well = told
-    assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", stage.now + 9, "", -3)
-    assert (well.delivered, well.last_success, well.is_failing) == (1, stage.now, False)
+    assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", harness.now + 9, "", -3)
+    assert (well.delivered, well.last_success, well.is_failing) == (1, harness.now, False)
     assert (nobody.put_off, nobody.next_due is not None) == (1, True)
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
 
 
 async def test_when_what_waits_is_given_up_is_known() -> None:
     """The first of each kind, until it has come to its end; a client that is not registered has no such moment."""
-    registry = Stage(client("shop")).registry
+    registry = WorkerHarness(client("shop")).registry
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
 
     def put_off(client_id: str, since: float, sid: str | None) -> Delivery:

@@ -84,9 +84,9 @@ class Service:
 
     async def reload(self, running: WorkerProcess) -> None:
         """Have a worker read its files anew."""
-        seen = len(running.said("reloaded"))
+        seen = len(running.logged("reloaded"))
         running.send(signal.SIGHUP)
-        await running.until_said("reloaded", lambda _: len(running.said("reloaded")) > seen)
+        await running.until_logged("reloaded", lambda _: len(running.logged("reloaded")) > seen)
 
     async def sign_out(
         self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER, answered: int | None = None

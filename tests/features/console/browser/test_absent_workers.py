@@ -39,7 +39,7 @@ async def test_an_alarm_of_the_broker_comes_first(
     site.config["queue"] = {"url": own_node.url, "buckets": 2}
     site.write()
     async with service.worker() as first, service.worker() as second:
-        await second.until_said("consuming")
+        await second.until_logged("consuming")
         window = await new_window(first)
         page = window.page
         await window.sign_in(SRE)

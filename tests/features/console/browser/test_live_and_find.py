@@ -70,4 +70,4 @@ async def test_what_became_of_a_user(
     assert "alice@example.com" not in await window.dialog.inner_text()
     await window.dialog.get_by_role("button", name="Show content").click()
     await expect(window.dialog.locator("pre")).to_contain_text("alice@example.com")
-    await running.until_said("dead_letters_shown", lambda line: line["who"] == "alice")
+    await running.until_logged("dead_letters_shown", lambda line: line["who"] == "alice")

@@ -15,13 +15,13 @@ from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Signal
-from tests.delivery.stage import Others, PlainSigner, Receivers, client
+from tests.delivery.worker_harness import Others, PlainSigner, Receivers, client
 
 SIZE = 64
 AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock
 
 
-class Desk:
+class GateHarness:
     """`fill` is the filled share of the prefetch of events. `proven`: clients at their full concurrency limit."""
 
     def __init__(

@@ -162,7 +162,7 @@ class MemoryQueue:
         self.log.append(f"acked {message.tag}")
 
 
-class Stage:
+class WorkerHarness:
     """One worker on these ports. `until` waits for a condition, bounded."""
 
     def __init__(self, *clients: Client, inline: InlineRule = "publishers", **limits: Any) -> None:
@@ -250,8 +250,8 @@ class Stage:
 
         Return the seconds after which a worker read it; fail if one exceeds `most`.
         """
-        looks, began, attempts = list[float](), self.now, len(self.told())
-        while len(self.told()) == attempts and not self.dead():
+        looks, began, attempts = list[float](), self.now, len(self.notified())
+        while len(self.notified()) == attempts and not self.dead():
             queue, _ = self.queue.published[-1]
             self.now += hop_of(queue)
             looks.append(self.now - began)
@@ -290,7 +290,7 @@ class Stage:
 
         await self.until(settled)
 
-    def told(self) -> list[str]:
+    def notified(self) -> list[str]:
         """Return the notified clients, in order."""
         return [name for name, _ in self.receivers.posts]
 
@@ -318,7 +318,7 @@ class Stage:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, (
-                f"waited {PATIENCE} s in vain; told {self.told()}, queue {self.queue.log}, "
+                f"waited {PATIENCE} s in vain; told {self.notified()}, queue {self.queue.log}, "
                 f"refused {self.queue.refused}, dead {self.dead()}"
             )
             await asyncio.sleep(0)
@@ -329,16 +329,16 @@ def _message(sent: Outgoing) -> Message:
     return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=kind, headers=sent.headers)
 
 
-StageT = TypeVar("StageT", bound=Stage)
+HarnessT = TypeVar("HarnessT", bound=WorkerHarness)
 
 
 @asynccontextmanager
-async def running(stage: StageT) -> AsyncIterator[StageT]:
+async def running(harness: HarnessT) -> AsyncIterator[HarnessT]:
     """Run the worker within the context."""
-    task = asyncio.create_task(stage.worker.run())
+    task = asyncio.create_task(harness.worker.run())
     try:
-        yield stage
+        yield harness
     finally:
-        stage.worker.stop()
+        harness.worker.stop()
         with suppress(Exception):
             await task
