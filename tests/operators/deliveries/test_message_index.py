@@ -5,7 +5,7 @@ import io
 import json
 import weakref
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -14,7 +14,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
 from notifier.operators.deliveries.repair import RepairAudit
-from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.repair_pass import Filter, RepairResult
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.service_settings import LogSettings, Settings
 from notifier.telemetry.audit import MAX_BYTES_PER_KIND, MAX_KINDS, MAX_LINES_PER_KIND, recent_lines, write_audit
@@ -184,8 +184,8 @@ async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
     assert (large.made, small.made) == (3, 2)
 
 
-@dataclass(frozen=True)
-class FakeFilter:
+@dataclass(frozen=True, kw_only=True)
+class FakeFilter(Filter[object, Any]):
     """Means everything, and notes that it was asked."""
 
     name: str
@@ -204,7 +204,7 @@ async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPa
     index = await Maker(clock, 6)()
 
     async def page(name: str) -> object:
-        selection = PageSelection(filter_=FakeFilter(name, log), reasons=frozenset(), newest_first=True)
+        selection = PageSelection(filter_=FakeFilter(name=name, log=log), reasons=frozenset(), newest_first=True)
         return (await index.page(PageRequest(selection=selection, rows=1, skip=0, groups=1), "letters"))["total"]
 
     assert await asyncio.gather(*map(page, "aab")) == [6, 6, 6]
