@@ -1,4 +1,4 @@
-"""An HTTP API in notifier's place, that answers as it is told."""
+"""A fake of notifier's HTTP API, with scripted answers."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the next request is told. `hangs`: nothing, until who asked has gone."""
+    """The answer to the next request. `hangs`: no answer until the caller disconnects."""
 
     status: int = 202
     text: str = "{}"
@@ -48,7 +48,7 @@ class Api:
 
     @property
     def url(self) -> str:
-        """What the publisher is told."""
+        """Return the address and the secret file for the publisher."""
         return f"http://127.0.0.1:{self.port}"
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:

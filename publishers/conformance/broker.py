@@ -1,7 +1,7 @@
 """A private RabbitMQ with notifier's queues, a publisher's account with no more rights than it needs, and faults.
 
-The publisher is led through proxies, so that the broker can be away or mute for it without a restart. What arrives is
-collected past them.
+The publisher is led through proxies, so that the broker can be unreachable or mute for it without a restart. A separate
+consumer collects the messages.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ USER = "idp"
 LANES = ("events", "bulk")
 _ADD_USER = """rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{password}">>, <<"tests">>),
 rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, <<"^$">>, <<"^notifier\\\\.(events|bulk)$">>,
-    <<"^$">>, <<"tests">>)."""  # as docs/publishing.md says
+    <<"^$">>, <<"tests">>)."""  # as in docs/publishing.md
 _CHANGE_PASSWORD = 'rabbit_auth_backend_internal:change_password(<<"{user}">>, <<"{password}">>, <<"tests">>).'
 
 
@@ -66,7 +66,7 @@ class Broker:
     mute = False
 
     def go_mute(self) -> None:
-        """It takes everything, and nothing that it says gets through: no confirm."""
+        """Let the broker receive everything, and drop its answers, such as confirms."""
         self.mute = True
         self.proxy.stall(Way.DOWN)
 

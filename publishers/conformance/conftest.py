@@ -2,8 +2,8 @@
 
     python -m pytest publishers/conformance --publisher python --form whole
 
-Without `--publisher` every one that can be had here is tried. `--form short` makes small numbers of everything, and is
-the default. NOTIFIER_TEST_PUBLISHERS=required: one that cannot be had is a failure.
+Without `--publisher` every available publisher is tried. `--form short` makes small numbers of everything, and is
+the default. NOTIFIER_TEST_PUBLISHERS=required: an unavailable publisher is a failure.
 """
 
 import importlib
@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from publishers.conformance.broker import broker
+from publishers.conformance.harness import Harness
+from publishers.conformance.harness import harness as make_harness
 from publishers.conformance.subject import Missing
-from publishers.conformance.world import World
-from publishers.conformance.world import world as make_world
 from tests.support.rabbitmq_node import RabbitmqMissing, rabbitmq_node
 
 pytest.register_assert_rewrite("publishers.conformance.cases")  # so that a case that fails shows its values
@@ -42,7 +42,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases that start the publisher anew run in the full tier alone.
+    """Mark cases that restart the publisher as full.
 
     aio-pika forgets a coroutine when its broker is killed, of which whichever case runs next would be accused.
     """
@@ -56,9 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def module_world(
+async def module_harness(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Harness]:
     """One publisher and one broker for all the cases of a module."""
     name = request.module.PUBLISHER
     folder = tmp_path_factory.mktemp(name)
@@ -66,7 +66,7 @@ async def module_world(
     try:
         subject = importlib.import_module(f"publishers.conformance.subjects.{name}").subject(folder / "subject")
         with rabbitmq_node() as node:
-            async with broker(node, folder) as rabbit, make_world(subject, rabbit, folder) as made:
+            async with broker(node, folder) as rabbit, make_harness(subject, rabbit, folder) as made:
                 if request.config.getoption("--form") == "whole":
                     made.whole, made.patience = True, WHOLE_PATIENCE
                 await made.run()
@@ -80,8 +80,8 @@ async def module_world(
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def world(module_world: World) -> AsyncIterator[World]:
+async def harness(module_harness: Harness) -> AsyncIterator[Harness]:
     """The same, well again, whatever the case before did."""
-    await module_world.broker.come_back()
-    yield module_world
-    await module_world.broker.come_back()
+    await module_harness.broker.come_back()
+    yield module_harness
+    await module_harness.broker.come_back()

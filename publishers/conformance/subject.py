@@ -1,9 +1,9 @@
-"""What the conformance suite asks of a publisher: a real identity server, or a small host, with the publisher in it.
+"""The port between the conformance suite and a publisher in an identity server or a small host.
 
 A module `subjects/NAME.py` has a function `subject(folder: Path) -> Subject`. The suite makes one for each module
-of cases, gives it a `folder` of its own, and asks it for nothing but what stands here. Everything is asynchronous; what
-blocks for longer than some milliseconds runs in a thread. `subject` or `start` raises `Missing` where the server cannot
-be had: the suite then leaves it out, or fails where NOTIFIER_TEST_PUBLISHERS is `required`.
+of cases, with a separate `folder`, and uses only the members below. Everything is asynchronous; a call that blocks for
+more than some milliseconds runs in a thread. `subject` or `start` raises `Missing` where the server is unavailable: the
+suite then skips it, or fails where NOTIFIER_TEST_PUBLISHERS is `required`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from typing import Any, Protocol
 __all__ = ["Away", "Missing", "Session", "Settings", "SignOutFailed", "Subject", "Traits"]
 
 
-class Missing(Exception):  # noqa: N818  a state of the machine; the text says what to do
-    """The server that this subject needs cannot be had here. The text says why, and the way out."""
+class Missing(Exception):  # noqa: N818  a state of the machine; the text has the remedy
+    """The server of this subject is unavailable here. The text has the reason and the remedy."""
 
 
-class SignOutFailed(Exception):  # noqa: N818  it says what happened
+class SignOutFailed(Exception):  # noqa: N818  named after the event
     """The identity server answered a sign-out with anything but what the user should see."""
 
 
-class Away(Exception):  # noqa: N818  it says what happened
+class Away(Exception):  # noqa: N818  named after the event
     """Nobody answered: the server was killed before or while it was asked."""
 
 
@@ -101,7 +101,7 @@ class Subject(Protocol):
         """A second process beside it, not started: same outbox, same store of sessions."""
 
     async def sign_in(self, count: int = 1) -> list[Session]:
-        """New sessions, each with at least two clients that must be told."""
+        """Create sessions, each with at least two clients to notify."""
 
     async def sign_out(self, session: Session) -> float:
         """End it as its user does. Seconds that the user waited. Raises SignOutFailed, or Away."""
@@ -125,4 +125,4 @@ class Subject(Protocol):
         """Everything that the process has written since the first start: its standard output, error and log files."""
 
     def memory(self) -> int:
-        """Bytes of memory that are in use, garbage collected first if it can be told to; else those resident."""
+        """Return the bytes of memory in use, after a garbage collection if possible; else the resident ones."""

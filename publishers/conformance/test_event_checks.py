@@ -1,4 +1,4 @@
-"""The Python package checks events by code of its own: it takes and refuses what the service's reader does."""
+"""The Python package checks events by its own code, with the same results as the service's reader."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ EVENT: dict[str, Any] = {"id": "e", "iss": "https://id.example.com", "sub": "ann
 
 
 def of_service(event: object) -> list[str]:
-    """The places of all that the service finds wrong."""
+    """Return the paths of the service's findings."""
     message = Message(lane=Lane.EVENTS, body=json_of(event), tag=None, content_type="application/json")
     try:
         read_event(message, max_bytes=MAX_EVENT, new_id=str, now=0.0)
@@ -33,7 +33,7 @@ def of_service(event: object) -> list[str]:
 
 
 def of_package(event: dict[str, Any]) -> list[str]:
-    """The places of all that the package finds wrong, without those that the service drops and delivers."""
+    """Return the paths of the package's findings, without members that the service drops before it delivers."""
     try:
         checked_json(event)
     except EventMistake as mistake:

@@ -9,5 +9,5 @@ from tests.support.rabbitmq_node import RabbitmqNode
 
 @pytest.fixture(scope="session")
 def amqp_url(rabbitmq: RabbitmqNode | None) -> str:
-    """The broker with its default virtual host: proxies and servers here are told host and port alone."""
+    """Return the broker's URL with the default virtual host: proxies and servers here take host and port only."""
     return os.environ["NOTIFIER_TEST_AMQP_URL"] if rabbitmq is None else rabbitmq.url

@@ -1,4 +1,4 @@
-"""A queue of its own on the exchanges that a publisher writes to: every event as it came, in order."""
+"""A separate queue on the exchanges that a publisher writes to: every event as it was published, in order."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ class Published:
 
     @property
     def clients(self) -> frozenset[str]:
-        """The names of those that must be told."""
+        """Return the names of the clients to notify."""
         return frozenset(each if isinstance(each, str) else each["client_id"] for each in self.event["clients"])
 
 
@@ -54,7 +54,7 @@ def properties(event_id: str, user: str | None) -> Mapping[str, Any]:
 
 
 class Tap:
-    """What has come so far. Made by `tap`."""
+    """The events so far. Made by `tap`."""
 
     def __init__(self) -> None:
         self.seen: list[Published] = []
@@ -81,20 +81,20 @@ class Tap:
         return self.of(whom)
 
     async def until(self, condition: Callable[[Sequence[Published]], bool], patience: float = PATIENCE) -> None:
-        """Return once the condition holds for what has come."""
+        """Return once the condition holds for the events so far."""
         try:
             async with asyncio.timeout(patience), self._changed:
                 await self._changed.wait_for(lambda: self._broken or condition(self.seen))
             assert not self._broken, f"the tap itself is broken: {self._broken}"
         except TimeoutError:
-            told = [
+            last = [
                 (each.lane, each.event.get("sid", each.event.get("sub")), sorted(each.clients))
                 for each in self.seen[-10:]
             ]
-            raise AssertionError(f"waited {patience} s in vain; the last of {len(self.seen)} events: {told}") from None
+            raise AssertionError(f"not within {patience} s; the last of {len(self.seen)} events: {last}") from None
 
     async def break_off(self, _sender: object, reason: BaseException | None = None) -> None:
-        """The connection or the channel has been closed, and the queue is gone with what was in it."""
+        """Note that the connection or the channel was closed, which deleted the queue with its content."""
         async with self._changed:
             self._broken = f"its connection ended: {reason!r}"
             self._changed.notify_all()

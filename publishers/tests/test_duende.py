@@ -1,4 +1,4 @@
-"""What the package for Duende IdentityServer says of itself and of notifier, held against notifier.
+"""The package for Duende IdentityServer: its sources and README agree with notifier.
 
 There is no .NET where these tests run: .github/workflows/publisher-duende.yaml compiles and runs it. Here its sources
 are read by their grammar.
@@ -73,8 +73,8 @@ def test_it_offers_the_services_algorithms() -> None:
     assert sorted(re.findall(r'"(\w+)"', text(listed))) == sorted(Algorithm)
 
 
-def test_it_knows_the_services_pages() -> None:
-    """Their path, what stands in each, and what each refusal has: else the server's own frames would ask for ever."""
+def test_it_recognizes_the_services_pages() -> None:
+    """Their path, the marks of a page and of a refusal: otherwise the server's own frames would repeat endlessly."""
     watch = {*texts(COMMON / "FrontChannel/PageWatch.cs")}
     path, _context, _rest = PAGE_PATH.partition("{")
     assert any(path in each for each in watch)
@@ -117,7 +117,7 @@ def named(found: list[Property]) -> set[str]:
 
 
 def test_it_writes_members_that_the_event_has() -> None:
-    """All of them, and no other: one that notifier does not know would be ignored without a word.
+    """All of them, and no other: notifier would ignore an unknown member silently.
 
     Addresses for the browser stand in those of the pages that it makes itself.
     """
@@ -151,7 +151,7 @@ def read(event: dict[str, Any]) -> SessionEnded:
 
 
 def test_its_event_is_read_as_meant() -> None:
-    """Id, user, session, moment and reason; and the client with all that the server's own store says of it."""
+    """Id, user, session, time and reason; and the client with all its data of the server's own store."""
     event, client = written()
     found = read({**event, "clients": [client]})
     assert (found.id, found.id_given, found.publisher) == ("e1", True, "idp")
@@ -190,7 +190,7 @@ def settings(of: str = "NotifierOptions", prefix: str = "") -> Iterator[tuple[st
 
 
 def test_the_table_of_settings_is_the_code() -> None:
-    """Each with its default. A word in place of a value says what happens without one."""
+    """Each with its default. A word in place of a value describes the behaviour without one."""
     told: dict[str, str] = {}
     for names, defaults, _meaning in rows("## Settings"):
         values = [value.strip("`") for value in defaults.split(", ")]

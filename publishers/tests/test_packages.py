@@ -27,7 +27,7 @@ def test_all_have_the_service_s_licence() -> None:
 
 
 def test_no_lock_file_names_a_registry() -> None:
-    """Whoever installs chooses where packages come from; the digest says that it is the one."""
+    """The user chooses the registry; the digest identifies the package."""
     for lock in (*PACKAGES.rglob("package-lock.json"),):
         if "node_modules" not in lock.parts:
             packages = json.loads(lock.read_text())["packages"]

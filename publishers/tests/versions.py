@@ -29,7 +29,7 @@ def versions() -> Mapping[str, str]:
 
 
 def main() -> None:
-    """Print the version, or say which file has another."""
+    """Print the version, or the files whose versions differ."""
     found = versions()
     if len(set(found.values())) != 1:
         sys.exit(f"the packages are not of one version: {dict(found)}")

@@ -44,7 +44,7 @@ async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -
     return heard
 
 
-async def test_a_client_hears_of_each_change_where_cookies_flow(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
+async def test_a_client_sees_each_change_where_cookies_are_sent(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """By each formula, from another site; wrong words, clients and origins are told apart."""
     async with check_session_world(tmp_path, pem, await new_page()) as world:
         for formula in SessionFormula:
@@ -115,7 +115,7 @@ async def watch(world: CheckSessionWorld, host: str) -> None:
     await page.close()
 
 
-async def test_a_hidden_cookie_is_no_sign_out(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
+async def test_a_blocked_cookie_is_not_a_sign_out(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """Where third-party cookies are blocked: `error` elsewhere, and all as ever on the identity server's own site."""
     own = await new_page(third_party_cookies=False)
     async with check_session_world(tmp_path, pem, own) as world:

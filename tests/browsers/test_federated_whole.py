@@ -18,7 +18,7 @@ SIGNED_OUT = LOGGED_OUT.replace("<h1>You have signed out", f"{STYLE}<h1>Company:
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_client_of_the_client_is_told(
+async def test_the_client_of_the_client_is_notified(
     new_page: NewPage, tmp_path: Path, pem: Path, kind: str, third_party_cookies: bool
 ) -> None:
     """Two frames deep, three sites, and beside clients that answer badly or never.

@@ -51,7 +51,7 @@ async def shown(world: Sites, page: Page, *client_ids: str, **framing: Any) -> A
 
 
 @pytest.mark.parametrize("kind", ["chromium", "firefox"])
-async def test_nobody_but_the_parent_is_told(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
+async def test_only_the_parent_gets_the_result(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
     """What is sent to an origin that is not above the page is an error in every user's console.
 
     The parent may be of the page's own origin or of another. Where it asks for no referrer, and the browser tells
@@ -71,7 +71,7 @@ async def test_nobody_but_the_parent_is_told(new_page: NewPage, tmp_path: Path, 
         assert bool(errors) is (kind == "firefox" and not await page.evaluate("!!location.ancestorOrigins"))
 
 
-async def test_a_client_that_nobody_registered_is_asked_where_the_context_says(
+async def test_an_unregistered_client_is_called_at_its_supplied_address(
     new_page: NewPage, tmp_path: Path, pem: Path
 ) -> None:
     """By fetch and by frame, as any other; not on the identity server's own host."""
@@ -94,7 +94,7 @@ async def test_a_client_that_nobody_registered_is_asked_where_the_context_says(
         assert all(request.query == {"a": "1", "iss": world.iss, "sid": "5F2A"} for request in came)
 
 
-async def test_each_client_is_asked_and_told_of(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
+async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """By fetch and by frame, in the identity server's own template; those that answer badly hold nobody up.
 
     Where the operator wants it, a frame that is seen names what gave no answer, as text.

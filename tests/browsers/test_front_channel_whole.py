@@ -14,7 +14,7 @@ MANY = [f"many-{nth}" for nth in range(40)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(
+async def test_framing_is_restricted_and_calls_continue_without_a_parent(
     new_page: NewPage, tmp_path: Path, pem: Path, kind: str
 ) -> None:
     """Foreign pages ask nobody. A page that is left at once, framed twice, or without script asks everybody."""
@@ -82,7 +82,9 @@ async def test_back_and_again(new_page: NewPage, tmp_path: Path, pem: Path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_cookies_allow(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
+async def test_sign_outs_depend_on_the_browsers_cookie_rules(
+    new_page: NewPage, tmp_path: Path, pem: Path, kind: str
+) -> None:
     """A client of the identity server's site loses its cookies; one of another site only if such cookies are let."""
 
     def two(world: Sites) -> dict[str, str]:

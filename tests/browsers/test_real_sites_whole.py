@@ -18,7 +18,7 @@ SAID = {
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
 @pytest.mark.parametrize("kind", SAID)
-async def test_whose_sessions_end(
+async def test_the_page_ends_the_sessions_at_real_clients(
     new_page: NewPage, tmp_path: Path, pem: Path, kind: str, third_party_cookies: bool
 ) -> None:
     """mod_auth_openidc's and LemonLDAP::NG's, which `iss` and `sid` name, always. A cookie's, where it may be set.

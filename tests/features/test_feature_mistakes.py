@@ -66,7 +66,7 @@ def test_an_empty_password_in_the_url_of_a_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["Bearer", "bearer \n", "Basic\n"])
-def test_a_scheme_alone_is_no_secret(tmp_path: Path, value: str) -> None:
+def test_a_scheme_without_a_secret_is_refused(tmp_path: Path, value: str) -> None:
     """A header that a script makes of a variable that is not set would let everybody in who sends the scheme."""
     (tmp_path / "F").write_text(value)
     sources = {"s": SourceSettings.model_validate({"http": {"header": "Authorization", "value_file": tmp_path / "F"}})}

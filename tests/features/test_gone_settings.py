@@ -14,7 +14,7 @@ from tests.cli.in_process import notifier
         ('issuers["https://id.example.com"].keys[0].aws_kms.endpoint', "is gone: set the variable AWS_ENDPOINT_URL"),
     ],
 )
-def test_what_is_a_setting_no_more_says_so(tmp_path: Path, name: str, says: str) -> None:
+def test_a_removed_setting_is_explained(tmp_path: Path, name: str, says: str) -> None:
     """In a mapping, in a list, and below both."""
     done = notifier("explain", name, cwd=tmp_path)
     assert (done.returncode, done.stdout.startswith(f"{name} {says}")) == (0, True), done.stdout

@@ -1,41 +1,41 @@
-"""Mass logouts have a lane of their own: neither lane waits for the other."""
+"""Mass logouts have a separate lane: neither lane waits for the other."""
 
 import pytest
 
-from publishers.conformance.world import World
+from publishers.conformance.harness import Harness
 
 
-async def test_mass_logouts_go_to_the_bulk_lane(world: World) -> None:
-    """And they say what they must."""
-    await world.run()
-    sessions = await world.sign_in(world.many(10, 500))
-    await world.subject.end_in_bulk(sessions)
-    await world.until_told(sessions, lane="bulk")
+async def test_mass_logouts_go_to_the_bulk_lane(harness: Harness) -> None:
+    """Each event has the expected content."""
+    await harness.run()
+    sessions = await harness.sign_in(harness.many(10, 500))
+    await harness.subject.end_in_bulk(sessions)
+    await harness.until_published(sessions, lane="bulk")
 
 
-async def test_a_bulk_lane_that_cannot_be_published_holds_up_nobody(world: World) -> None:
-    """Users who sign out are told while the mass logout waits."""
-    await world.run()
-    mass, users = await world.sign_in(5), await world.sign_in(3)
-    async with world.broker.unbound("bulk"):
-        await world.subject.end_in_bulk(mass)
-        await world.sign_out(users)
+async def test_an_unavailable_bulk_lane_delays_no_sign_out(harness: Harness) -> None:
+    """Events of users who sign out are published while the mass logout waits."""
+    await harness.run()
+    mass, users = await harness.sign_in(5), await harness.sign_in(3)
+    async with harness.broker.unbound("bulk"):
+        await harness.subject.end_in_bulk(mass)
+        await harness.sign_out(users)
         wanted = {session.key for session in users}
-        await world.until(lambda: wanted <= world.told(), "users wait for a mass logout")
-        assert not world.told() & {session.key for session in mass}
-        await world.stays_waiting(len(mass))
-    await world.until_told(mass, lane="bulk")
+        await harness.until(lambda: wanted <= harness.published(), "users wait for a mass logout")
+        assert not harness.published() & {session.key for session in mass}
+        await harness.stays_waiting(len(mass))
+    await harness.until_published(mass, lane="bulk")
 
 
 @pytest.mark.full
-async def test_users_that_cannot_be_told_hold_up_no_mass_logout(world: World) -> None:
+async def test_an_unavailable_event_lane_delays_no_mass_logout(harness: Harness) -> None:
     """The other way round."""
-    await world.run()
-    mass, users = await world.sign_in(3), await world.sign_in(3)
-    async with world.broker.unbound("events"):
-        await world.sign_out(users)
-        await world.subject.end_in_bulk(mass)
+    await harness.run()
+    mass, users = await harness.sign_in(3), await harness.sign_in(3)
+    async with harness.broker.unbound("events"):
+        await harness.sign_out(users)
+        await harness.subject.end_in_bulk(mass)
         wanted = {session.key for session in mass}
-        await world.until(lambda: wanted <= world.told(), "a mass logout waits for users")
-        await world.stays_waiting(len(users))
-    await world.until_told(users)
+        await harness.until(lambda: wanted <= harness.published(), "a mass logout waits for users")
+        await harness.stays_waiting(len(users))
+    await harness.until_published(users)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from publishers.conformance.harness import WAITS, Harness
 from publishers.conformance.subject import Session
-from publishers.conformance.world import WAITS, World
 
 NOBODY = 65534
 OPEN = 0o777
@@ -31,16 +31,16 @@ RELEASED = '{"released":true}'  # node-oidc-provider's, of a process that has en
 by_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 
-async def left(world: World, count: int) -> tuple[list[Session], list[Path]]:
+async def left(harness: Harness, count: int) -> tuple[list[Session], list[Path]]:
     """Have a process die with the events of so many sessions; their files, in order."""
-    await world.run()
-    sessions = await world.sign_in(count)
-    world.broker.go_away()
-    await world.sign_out(sessions)
-    await world.until(lambda: len(world.files(*WAITS)) == count, "an event has no file")
-    await world.kill()
-    world.settings.outbox.chmod(OPEN)
-    return sessions, world.files(*WAITS)
+    await harness.run()
+    sessions = await harness.sign_in(count)
+    harness.broker.go_away()
+    await harness.sign_out(sessions)
+    await harness.until(lambda: len(harness.files(*WAITS)) == count, "an event has no file")
+    await harness.kill()
+    harness.settings.outbox.chmod(OPEN)
+    return sessions, harness.files(*WAITS)
 
 
 def beside(folder: Path, number: int) -> Path:
@@ -63,14 +63,14 @@ def lock_of(folder: Path) -> Path:
 
 @by_root
 @pytest.mark.starts
-async def test_a_foreign_folder_is_not_used(world: World) -> None:
-    """One of another user, a link, and one that others may write to: another number is used, and the log names them."""
-    (real, *forged), files = await left(world, 4)
+async def test_a_foreign_folder_is_not_used(harness: Harness) -> None:
+    """Of another user, a link, or writable by others: the next process uses another number and logs their names."""
+    (real, *forged), files = await left(harness, 4)
     taken = files[0].parent
     ours, *foreign = [beside(taken, number) for number in range(4)]
     taken.rename(ours)
     foreign[0] = taken  # the name that the next process would take
-    elsewhere = world.settings.outbox.parent / "elsewhere"
+    elsewhere = harness.settings.outbox.parent / "elsewhere"
     for path in (foreign[0], elsewhere, foreign[2]):
         path.mkdir(mode=0o700)
         (path / "owner").write_text(RELEASED)
@@ -80,30 +80,30 @@ async def test_a_foreign_folder_is_not_used(world: World) -> None:
         (ours / file.name).rename(to)
     os.chown(foreign[0], NOBODY, NOBODY)
     foreign[2].chmod(OPEN)
-    before = len(world.log())
-    await world.run()
-    await world.broker.come_back()
-    await world.until(lambda: real.key in world.told(), "a foreign folder holds up ours")
-    await world.until(
-        lambda: all(path.name in world.log()[before:] for path in foreign), "the log does not name a foreign folder"
+    before = len(harness.log())
+    await harness.run()
+    await harness.broker.come_back()
+    await harness.until(lambda: real.key in harness.published(), "a foreign folder holds up ours")
+    await harness.until(
+        lambda: all(path.name in harness.log()[before:] for path in foreign), "the log does not name a foreign folder"
     )
     assert all(path.exists() for path in put)
-    assert not world.told() & {session.key for session in forged}
-    await world.kill()
+    assert not harness.published() & {session.key for session in forged}
+    await harness.kill()
     foreign[1].unlink()
     elsewhere.rename(foreign[1])
     for path in foreign:  # the way out
         shutil.chown(path, 0, 0)
         path.chmod(0o700)
-    await world.run()
-    await world.until_told([real, *forged])
+    await harness.run()
+    await harness.until_published([real, *forged])
 
 
 @by_root
 @pytest.mark.starts
-async def test_what_is_no_file_of_ours_blocks_nothing(world: World) -> None:
+async def test_special_and_foreign_files_block_nothing(harness: Harness) -> None:
     """A FIFO, a device, a link to one and a foreign file: set aside as an event; as a lock, its folder is left."""
-    [real, held], [file, other] = await left(world, 2)
+    [real, held], [file, other] = await left(harness, 2)
     kinds = ("fifo", "device", "link", "foreign")
     for number, kind in enumerate(kinds, 1):
         strange(earlier(file, number).with_suffix(".json"), kind)
@@ -116,19 +116,19 @@ async def test_what_is_no_file_of_ours_blocks_nothing(world: World) -> None:
         strange(path / lock.name, kind)
     other.unlink()
     with lock_held(left_behind[-1] / lock.name):
-        await world.run()
-        await world.broker.come_back()
-        await world.until(lambda: real.key in world.told(), "what is no file holds up one that is")
-        await world.until(lambda: len(world.files(".refused")) == len(kinds), "what is no file is not set aside")
-    for path in world.files(".refused"):
+        await harness.run()
+        await harness.broker.come_back()
+        await harness.until(lambda: real.key in harness.published(), "a special file delays an event's file")
+        await harness.until(lambda: len(harness.files(".refused")) == len(kinds), "a special file is not set aside")
+    for path in harness.files(".refused"):
         assert not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_uid == NOBODY
         path.unlink()
-    await world.kill()
+    await harness.kill()
     for path in left_behind:
         (path / lock.name).unlink(missing_ok=True)
         (path / lock.name).write_text(RELEASED)
-    await world.run()
-    await world.until_told([real, held])
+    await harness.run()
+    await harness.until_published([real, held])
 
 
 def strange(path: Path, kind: str) -> None:
@@ -147,7 +147,7 @@ def strange(path: Path, kind: str) -> None:
 
 @contextlib.contextmanager
 def lock_held(path: Path) -> Iterator[None]:
-    """As the one who owns the file may hold it for ever."""
+    """Hold the lock, as the file's owner may without limit."""
     with path.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -155,11 +155,11 @@ def lock_held(path: Path) -> Iterator[None]:
 
 @by_root
 @pytest.mark.starts
-async def test_a_link_in_the_place_of_a_folder_leads_nowhere(world: World) -> None:
+async def test_a_link_in_the_place_of_a_folder_leads_nowhere(harness: Harness) -> None:
     """Folders are exchanged for links while they are taken over or removed: what these lead to is untouched."""
-    [real], [file] = await left(world, 1)
+    [real], [file] = await left(harness, 1)
     folder = file.parent
-    victim = world.settings.outbox.parent / "victim"
+    victim = harness.settings.outbox.parent / "victim"
     victim.mkdir()
     kept = [victim / name for name in ("owner", "owner.sock", "a.part", earlier(file, 9).with_suffix(".part").name)]
     for path in kept:
@@ -172,18 +172,18 @@ async def test_a_link_in_the_place_of_a_folder_leads_nowhere(world: World) -> No
     os.utime(fresh, (LONG_AGO, LONG_AGO))
     os.utime(links[1], (LONG_AGO, LONG_AGO), follow_symlinks=False)
     with exchanging((folder, links[0]), (fresh, links[1])):
-        await world.run()
+        await harness.run()
         await asyncio.sleep(RACE)
     assert sorted(victim.iterdir()) == sorted(kept)
     assert {path.read_text() for path in kept} == {"kept"}
-    await world.kill()
+    await harness.kill()
     for path in (folder, fresh, *links):
         if path.is_symlink():
             path.unlink()
     shutil.rmtree(victim)
-    await world.broker.come_back()
-    await world.run()
-    await world.until_told([real])
+    await harness.broker.come_back()
+    await harness.run()
+    await harness.until_published([real])
 
 
 @contextlib.contextmanager

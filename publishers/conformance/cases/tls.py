@@ -3,24 +3,24 @@
 import pytest
 
 from publishers.conformance.broker import TlsDoor
-from publishers.conformance.world import World
+from publishers.conformance.harness import Harness
 
 
 @pytest.mark.starts
-async def test_no_certificate_but_the_right_one_is_taken(world: World) -> None:
+async def test_only_the_right_certificate_is_accepted(harness: Harness) -> None:
     """Of another name, or of another authority: nothing is published, nothing is lost."""
-    door = TlsDoor(world.broker)
+    door = TlsDoor(harness.broker)
     async with door.open():
-        await world.run(url=door.url, ca_file=door.ca_file)
-        before, first, second = await world.sign_in(3)
-        await world.sign_out([before])
-        await world.until_told([before])
+        await harness.run(url=door.url, ca_file=door.ca_file)
+        before, first, second = await harness.sign_in(3)
+        await harness.sign_out([before])
+        await harness.until_published([before])
         for session, wrong in ((first, "wrong name"), (second, "wrong authority")):
             await door.show(wrong)
             made = door.attempts
-            await world.sign_out([session])
-            await world.until(lambda: door.attempts > made + 1 or world.of(session), "nothing was tried")  # noqa: B023
-            assert not world.of(session), f"a certificate of the {wrong} was taken"
-            await world.stays_waiting()
+            await harness.sign_out([session])
+            await harness.until(lambda: door.attempts > made + 1 or harness.of(session), "nothing was tried")  # noqa: B023
+            assert not harness.of(session), f"a certificate of the {wrong} was taken"
+            await harness.stays_waiting()
         await door.show("right")
-        await world.until_told([first, second])
+        await harness.until_published([first, second])

@@ -80,7 +80,7 @@ class Duende(HostProcess):
         raise NotImplementedError
 
     async def lives(self, session: Session) -> bool:
-        """What the store says."""
+        """Return the store's answer."""
         return bool(await self._ask("GET", "/lives", params={"key": session.secret[0]}))
 
     def key_of(self, event: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from tests.support.keycloak_server import KeycloakServer
 REALMS = tuple(f"conformance-{number}" for number in range(4))
 """Each call for sessions takes the next one, so that all sessions of a realm can be ended, and others live on."""
 WARM = "warm"
-"""A realm whose endings the plug-in is told to leave alone. A first sign-in and sign-out after a start take seconds."""
+"""A realm that the plug-in is configured to ignore. A first sign-in and sign-out after a start take seconds."""
 CLIENTS = ("web", "pair")
 AT_ONCE = 4  # sign-ins
 LOCK = 7
@@ -104,11 +104,11 @@ class KeycloakSubject:
         await self._resources.aclose()
 
     async def sibling(self) -> Subject:
-        """Several nodes of Keycloak share more than an outbox; they have tests of their own."""
+        """Several nodes of Keycloak share more than an outbox; other tests have them."""
         raise NotImplementedError
 
     async def sign_in(self, count: int = 1) -> list[Session]:
-        """Each in a browser of its own, all of one user."""
+        """Sign in one user several times, each in a separate browser."""
         assert self._keycloak is not None
         name, where = next(self._names), next(self._realms)
         await asyncio.to_thread(self._keycloak.admin, "POST", f"/{where}/users", user(name))

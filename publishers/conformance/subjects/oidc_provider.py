@@ -1,4 +1,4 @@
-"""node-oidc-provider 9 with our package, on a Redis of its own; its users have browsers, and sign in at two clients."""
+"""node-oidc-provider 9 with our package, on a separate Redis; its users have browsers, and sign in at two clients."""
 
 import asyncio
 import json
@@ -110,7 +110,7 @@ class OidcProvider:
             keys=str(self._users.keys.file),
             publisher=options,
             redis=self._users.redis.url,
-            tell=False,
+            emit=False,
         )
         self._provider = Provider(self._folder, server, settings.environment)
         await self._provider.start()

@@ -84,7 +84,7 @@ class Python(HostProcess):
         self._in_hand.append(session.secret[0])
 
     async def lives(self, session: Session) -> bool:
-        """What the store says. No process need run."""
+        """Return the store's answer. No process need run."""
         with contextlib.closing(sqlite3.connect(self._sessions)) as store:
             return store.execute("SELECT 1 FROM sessions WHERE key = ?", session.secret[:1]).fetchone() is not None
 

@@ -11,7 +11,7 @@ from publishers.tests.keycloak.ways import Ending
 from publishers.tests.tap import Published, properties
 from tests.system.clients import Hit, verify_all
 
-UNCERTAIN = "/off"  # told or not, as the worker has or has not read yet that it is disabled
+UNCERTAIN = "/off"  # notified or not: the worker may have read already that it is disabled
 ADDRESSES = {*TOLD, "asking"}
 Event = tuple[str, str, frozenset[str], str | None]
 RepairReport = tuple[str, str, str, str]
@@ -42,7 +42,7 @@ def _came(hits: Iterable[Hit]) -> Counter[RepairReport]:
 
 
 async def hold(ground: Ground, endings: Sequence[Ending]) -> None:
-    """Each ending is one event, its clients are told, and their tokens verify against Keycloak's own JWK Set."""
+    """Check that each session end is one event, and that its clients got tokens that Keycloak's JWK Set verifies."""
     sids = {ending.visit.sid for ending in endings}
     await ground.tap.until(lambda _: len(ground.tap.of(*sids)) >= len(endings))
     events = ground.tap.of(*sids)
@@ -53,7 +53,7 @@ async def hold(ground: Ground, endings: Sequence[Ending]) -> None:
     await ground.clients.until(lambda: _came(_of(ground.clients.hits, sids)) >= wanted)
     hits = _of(ground.clients.hits, sids)
     _same(_came(hits), wanted)
-    assert {hit.header["kid"] for hit in hits} <= ground.kids, "Keycloak itself has told somebody"
+    assert {hit.header["kid"] for hit in hits} <= ground.kids, "Keycloak itself has notified a client"
     verify_all(hits, ground.jwks.__getitem__)
     ground.endings += endings
 

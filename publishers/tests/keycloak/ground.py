@@ -39,7 +39,7 @@ from tests.system.tcp_proxy import TcpProxy
 from tests.system.worker_process import WorkerProcess, worker
 
 SHOP, BRIEF, DOOMED = PLUGGED
-"""Realms: the usual one, one whose sessions are idle after some seconds, one for what hits a whole realm."""
+"""Realms: the usual, one with sessions that are idle after some seconds, one for ends of a whole realm."""
 IDLE = 12  # seconds until a session of BRIEF is idle
 LONG_AGO = 400 * 86_400  # seconds
 ALGORITHMS = (Algorithm.RS256, Algorithm.ES256)
@@ -64,7 +64,7 @@ class Visit:
         return str(next(claims["sub"] for name, claims in self.claims.items() if name != "pair"))
 
     def refresh_token(self, client_id: str) -> dict[str, str]:
-        """What a client says of itself where it sends its refresh token."""
+        """Return the credentials with which a client sends its refresh token."""
         return {"client_id": client_id, "refresh_token": self.browser.tokens[client_id]["refresh_token"]}
 
 
@@ -201,7 +201,7 @@ async def _make_realms(made: Ground, site: Site, *, registry: bool) -> None:
         _configure(site, made.keycloak.url, name)
     if not registry:
         del site.config["registry"]
-        for issuer in site.config["issuers"].values():  # events say how to reach clients, by the broker's user
+        for issuer in site.config["issuers"].values():  # events have the clients' addresses, by the broker's user
             issuer["publishers"] = [urlsplit(made.amqp_url).username or "guest"]
     site.write()
 

@@ -33,7 +33,7 @@ class Database:
 
     @property
     def build(self) -> Sequence[str]:
-        """What `kc.sh build` is told."""
+        """Return the options of `kc.sh build`."""
         return ("--db=postgres", "--metrics-enabled=true")
 
     @property

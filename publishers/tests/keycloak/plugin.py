@@ -22,7 +22,7 @@ def plugin_jar() -> Path:
 
 
 def unit_tests_report() -> str:
-    """What Maven said of the unit tests when it built the jar."""
+    """Return Maven's report of the unit tests from the build of the jar."""
     return _built()[1].read_text()
 
 

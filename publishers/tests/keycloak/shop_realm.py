@@ -9,8 +9,8 @@ CALLBACK = "http://127.0.0.1/callback"
 SAML = "saml"
 GOODBYE = "http://127.0.0.1/bye"
 TOLD = ("web", "app", "pair", "both")
-"""Clients with an address: the usual one, one whose tokens are ES256, one that knows a `sub` of its own, and one with a
-front channel too, whom Keycloak itself would never tell by the back channel."""
+"""Clients with an address: the usual, one with ES256 tokens, one with a pairwise `sub`, and one with a
+front channel too, which Keycloak itself would never notify by the back channel."""
 _URL = "backchannel.logout.url"
 _REQUIRED = "backchannel.logout.session.required"
 _PAIRWISE = {
@@ -57,7 +57,7 @@ def realm(name: str, receivers: str, **more: Any) -> dict[str, Any]:
     return {
         "realm": name, "enabled": True, "sslRequired": "none", "clients": clients, "users": [account],
         "passwordPolicy": "hashIterations(1)",  # each user's password is hashed twice in a test
-        "eventsListeners": ["jboss-logging", "notifier"],  # that of the plug-in tells of users who are disabled
+        "eventsListeners": ["jboss-logging", "notifier"],  # the plug-in's listener publishes disabled users
         **more,
     }  # fmt: skip
 

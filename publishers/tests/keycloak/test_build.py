@@ -1,4 +1,4 @@
-"""The package for Keycloak is built by Maven as its README says, and its unit tests pass."""
+"""Maven builds the package for Keycloak as described in its README, and its unit tests pass."""
 
 import re
 import zipfile
@@ -19,7 +19,7 @@ def test_its_unit_tests_pass() -> None:
 
 @pytest.mark.full
 def test_the_jar_brings_nothing_that_keycloak_has() -> None:
-    """The client of RabbitMQ has a place of its own in it; Netty, slf4j and Jackson are Keycloak's."""
+    """The client of RabbitMQ has a separate package in it; Netty, slf4j and Jackson are Keycloak's."""
     with zipfile.ZipFile(plugin_jar()) as jar:
         classes = [name for name in jar.namelist() if name.endswith(".class")]
         services = [name for name in jar.namelist() if name.startswith("META-INF/services/") and not name.endswith("/")]
@@ -30,7 +30,7 @@ def test_the_jar_brings_nothing_that_keycloak_has() -> None:
     assert len(services) >= 6
 
 
-def test_the_readme_tells_every_setting_and_its_default() -> None:
+def test_the_readme_lists_every_setting_and_its_default() -> None:
     """Its table and the plug-in's own help are the same settings."""
     source = (SOURCES / "src/main/java/dev/notifier/keycloak/SettingsHelp.java").read_text()
     told = dict(re.findall(r'new String\[\] \{"(\w+)", ".*?", (?:null|"(.*?)")\}', source))

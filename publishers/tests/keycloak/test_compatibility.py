@@ -49,7 +49,7 @@ def _started(
     return started, server.log.read_text()
 
 
-def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServer) -> None:
+def test_a_missing_method_or_class_is_named(tmp_path: Path, postgres: DatabaseServer) -> None:
     """As in a version that has given a method and a class other names, and works with them."""
     renamed = {"onRealmRemoved": "onRealmErasing", "PersistentClientSessionEntity": "PersistentClientSessionsTable"}
     started, log = _started(tmp_path, postgres, renamed=renamed)
@@ -58,8 +58,8 @@ def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServ
     assert "PersistentClientSessionEntity: take the plug-in out of providers/" in log
 
 
-def test_another_plug_in_stands_before_the_table_of_sessions(tmp_path: Path, postgres: DatabaseServer) -> None:
-    """No ending would be heard of."""
+def test_another_plug_in_before_the_session_table_is_named(tmp_path: Path, postgres: DatabaseServer) -> None:
+    """The plug-in would never see a session end."""
     started, log = _started(tmp_path, postgres, stranger=True)
     assert not started
     assert "since stranger.BeforeJpaUserSessionPersisterProviderFactory does: take that out of providers/" in log

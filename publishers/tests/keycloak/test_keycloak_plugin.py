@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest
 async def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
 ) -> AsyncIterator[Ground]:
-    """One version, with everything around it. What waits for Keycloak's clock has begun.
+    """Start one version with its surroundings, and the sessions that expire by Keycloak's clock.
 
     With the newest the worker knows clients by the events alone; with the oldest by Keycloak's Admin API.
     """
@@ -40,13 +40,13 @@ async def running(
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "the_realm_is_deleted"])
-async def test_every_client_is_told(way: str, running: Ground) -> None:
+async def test_every_client_is_notified(way: str, running: Ground) -> None:
     """However a session ends: once, with the `sub` and `sid` it knows, by a token that Keycloak's JWK Set verifies."""
     await hold(running, await WAYS[way](running))
 
 
 async def test_a_row_that_cannot_be_read_breaks_no_sign_out(running: Ground) -> None:
-    """The client whose row it is is not told, since nobody knows of which issuer; the others are."""
+    """Its client is not notified, since the issuer is unknown; the others are."""
     visit = await running.sign_in("web", "app")
     broken = "UPDATE offline_client_session SET data = '{\"no' WHERE user_session_id = :sid AND client_id = :client"
     await running.sql(broken, sid=visit.sid, client=(await running.client("app"))["id"])
@@ -54,18 +54,18 @@ async def test_a_row_that_cannot_be_read_breaks_no_sign_out(running: Ground) -> 
     await hold(running, [Ending(visit=visit, clients=("web",))])
 
 
-async def test_expired_sessions_are_told(running: Ground) -> None:
+async def test_expired_sessions_are_published(running: Ground) -> None:
     """By Keycloak's cleaner, or when a browser comes back too late."""
     await hold(running, await running.expiring)
 
 
 async def test_the_end_of_a_realm(running: Ground) -> None:
-    """Its clients are told, too."""
+    """Its clients are notified, too."""
     await hold(running, await WAYS["the_realm_is_deleted"](running))
 
 
-async def test_nobody_else_was_told(running: Ground) -> None:
-    """Of nothing that a test has not asked for; nor by Keycloak itself, which signs with keys of its own alone."""
+async def test_no_other_client_was_notified(running: Ground) -> None:
+    """No unexpected client was notified, and none by Keycloak itself, which signs with other keys."""
     [ending] = await WAYS["another_client_signs_the_user_out"](running)
     await hold(running, [ending])
     if (expired := await running.expiring)[0] not in running.endings:  # where this test is run alone
@@ -75,8 +75,8 @@ async def test_nobody_else_was_told(running: Ground) -> None:
     assert not running.kids & {header["kid"] for header in headers}
 
 
-async def test_what_became_of_events_is_on_the_page_of_metrics(running: Ground) -> None:
-    """All are published that were handed over, and those that an earlier process left; none is lost, and none waits."""
+async def test_results_of_events_are_on_the_metrics_page(running: Ground) -> None:
+    """All accepted events are published, as are those of an earlier process. None is lost or pending."""
     await hold(running, await WAYS["another_client_signs_the_user_out"](running))
     await until(lambda: metric(running.keycloak, "waiting"), lambda waiting: waiting == 0)
     written, published, lost = [

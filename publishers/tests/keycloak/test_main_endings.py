@@ -35,12 +35,12 @@ async def running(
 
 
 @pytest.mark.parametrize("way", MAIN)
-async def test_clients_are_told(way: str, running: Ground) -> None:
+async def test_clients_are_notified(way: str, running: Ground) -> None:
     """Once, with the `sub` and `sid` each knows, by a token that Keycloak's own JWK Set verifies."""
     await hold(running, await WAYS[way](running))
 
 
-async def test_nobody_else_is_told(running: Ground) -> None:
+async def test_no_other_client_is_notified(running: Ground) -> None:
     """Neither by us, nor by Keycloak itself."""
     [ending] = await WAYS["another_client_signs_the_user_out"](running)
     await hold(running, [ending])

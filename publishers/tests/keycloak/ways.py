@@ -1,4 +1,4 @@
-"""The ways in which a session ends in Keycloak: what is done, and what must be told of it.
+"""The ways in which a session ends in Keycloak: the action, and the notifications that must follow.
 
 Each is a coroutine that signs somebody in, ends that, and returns the endings of which there must be one event each. A
 way that ends nothing goes on to a real end of the same session: since the order is kept, an event that must not be
@@ -35,7 +35,7 @@ Way = Callable[[Ground], Awaitable[Sequence[Ending]]]
 
 
 async def the_user_signs_out(ground: Ground) -> Sequence[Ending]:
-    """With the browser's cookie and a hint. A client that was disabled meanwhile is named too, and told by nobody."""
+    """With the browser's cookie and a hint. A client that was disabled meanwhile is named, but not notified."""
     visit = await ground.sign_in("web", "app", "pair", "both", "plain", "off")
     off = await ground.client("off")
     await ground.admin("PUT", f"/{SHOP}/clients/{off['id']}", {**off, "enabled": False})
@@ -132,7 +132,7 @@ async def _revoke(visit: Visit, client_id: str) -> None:
 
 
 async def a_consent_is_withdrawn(ground: Ground) -> Sequence[Ending]:
-    """One client is told, and the session goes on. Its end later is another ending: not a repetition."""
+    """One client is notified, and the session continues. Its later end is another event, not a copy."""
     visit = await ground.sign_in("web", "asking")
     await ground.admin("DELETE", f"/{SHOP}/users/{visit.sub}/consents/asking")
     await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
@@ -148,7 +148,7 @@ async def a_first_sign_in_is_offline(ground: Ground) -> Sequence[Ending]:
 
 
 async def a_session_ends_beside_an_offline_one(ground: Ground) -> Sequence[Ending]:
-    """Both have one id. Each end is told, at the clients that it concerns."""
+    """Both have one id. Each end notifies the clients that it concerns."""
     visit = await ground.sign_in("web")
     await ground.sign_in("app", visit=visit, scope="openid offline_access")
     await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
@@ -158,7 +158,7 @@ async def a_session_ends_beside_an_offline_one(ground: Ground) -> Sequence[Endin
 
 
 async def a_client_is_deleted(ground: Ground) -> Sequence[Ending]:
-    """Its end is no end of the session, and it is named no more."""
+    """Its end does not end the session, and later events do not name it."""
     await ground.admin("POST", f"/{SHOP}/clients", {**await ground.client("web"), "clientId": "gone", "id": None})
     visit = await ground.sign_in("web", "gone")
     await ground.admin("DELETE", f"/{SHOP}/clients/{(await ground.client('gone'))['id']}")
@@ -167,7 +167,7 @@ async def a_client_is_deleted(ground: Ground) -> Sequence[Ending]:
 
 
 async def a_user_is_disabled(ground: Ground) -> Sequence[Ending]:
-    """With the realm's listener on, its clients are told. The session lives on, and has an end of its own."""
+    """With the realm's listener on, its clients are notified. The session continues, and ends separately."""
     visit = await ground.sign_in("web", "pair")
     await ground.admin("PUT", f"/{SHOP}/users/{visit.sub}", {"enabled": False})
     await ground.admin("DELETE", f"/{SHOP}/sessions/{visit.sid}")

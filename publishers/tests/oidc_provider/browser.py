@@ -30,7 +30,7 @@ class Page:
 
     @property
     def form(self) -> tuple[str, dict[str, str]] | None:
-        """Where the form of the page goes, and what it says already."""
+        """Return the action of the page's form, and its preset fields."""
         found = _FORM.search(self.text)
         return None if found is None else (urljoin(self.url, found[1]), dict(_FIELD.findall(self.text)))
 
@@ -143,7 +143,7 @@ class Browser:
 
     @property
     def cookies(self) -> list[str]:
-        """The values of all that it has, without those that were taken from it."""
+        """Return the values of all cookies, without deleted ones."""
         return [morsel.value for morsel in self._session.cookie_jar if morsel.value]
 
     # ── the application's own code ──

@@ -11,7 +11,7 @@ from publishers.tests.oidc_provider.rig import Keys, Rig, make_keys, rig
 from tests.support.apt_programs import ProgramMissing
 
 newest = pytest.mark.parametrize("version", VERSIONS[:1], indirect=True)
-"""What has to do with the package alone is tried with one version of the library."""
+"""Run tests that concern only the package with one version of the library."""
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def one_redis() -> Iterator[RedisServer]:
-    """A Redis of our own."""
+    """Start a private Redis."""
     try:
         with redis_server() as server:
             yield server

@@ -1,7 +1,7 @@
 """The package notifier-oidc-provider as its users have it: in node_modules, beside what the tests need.
 
 npm gets everything else once, as package-lock.json has it, into build/publishers. The package itself is copied there
-anew for each state of its files.
+again for each state of its files.
 """
 
 import hashlib

@@ -25,7 +25,7 @@ class Settings:
     """What server.js reads. `publisher`: the package's options, None for the library alone.
 
     `path`: mounted there in Express. `redis`: its sessions are there; empty: in its memory, with the library's own
-    adapter. `session`: how many seconds one lives. `tell`: the library's events go to standard output. `faults`: what
+    adapter. `session`: how many seconds one lives. `emit`: write the library's events to stdout. `faults`: what
     fails from the start. `late`: the package is called after `callback()`, where it should not be.
     """
 
@@ -38,7 +38,7 @@ class Settings:
     redis: str = ""
     path: str = ""
     session: int = 3600
-    tell: bool = True
+    emit: bool = True
     late: bool = False
     faults: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Provider:
     def __init__(self, folder: Path, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
         self.settings = settings
         self.url = f"http://127.0.0.1:{settings.port}{settings.path}"
-        self.told: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self._environment = {**os.environ, "NODE_NO_WARNINGS": "1", **(environment or {})}
         self._file = folder / f"provider-{settings.port}.json"
@@ -68,16 +68,16 @@ class Provider:
             env=self._environment, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024,
         )  # fmt: skip
-        started = len(self.told)
+        started = len(self.events)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [
-            asyncio.create_task(self._read_told(self._process.stdout)),
+            asyncio.create_task(self._read_events(self._process.stdout)),
             asyncio.create_task(self._read_log(self._process.stderr)),
         ]
         async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(
-                lambda: any(each["told"] == "listening" for each in self.told[started:]) or self._readers[0].done()
+                lambda: any(each["event"] == "listening" for each in self.events[started:]) or self._readers[0].done()
             )
         assert not self._readers[0].done(), f"the provider ended: {self.log[-4000:]}"
 
@@ -105,7 +105,7 @@ class Provider:
         await self.died()
         return self._process.returncode or 0
 
-    # ── what it says ──
+    # ── output ──
 
     @property
     def log(self) -> str:
@@ -125,11 +125,11 @@ class Provider:
             raise AssertionError(f"{words} is not in the log: {self.log[-4000:]}") from None
         return found() or ""
 
-    async def _read_told(self, stream: asyncio.StreamReader) -> None:
+    async def _read_events(self, stream: asyncio.StreamReader) -> None:
         async for raw in stream:
             async with self._changed:
-                if raw.startswith(b'{"told"'):
-                    self.told.append(json.loads(raw))
+                if raw.startswith(b'{"event"'):
+                    self.events.append(json.loads(raw))
                 else:  # the package's log, and advice of the library's
                     self.lines.append(raw.decode())
                 self._changed.notify_all()
@@ -179,7 +179,7 @@ async def running(folder: Path, settings: Settings) -> AsyncIterator[Provider]:
         await provider.start()
         yield provider
     except Exception as error:
-        error.add_note(f"the provider said at last: {provider.log[-4000:]}")
+        error.add_note(f"the provider's log ends: {provider.log[-4000:]}")
         raise
     finally:
         await provider.kill()

@@ -112,7 +112,7 @@ class Rig:
             yield await browser.sign_in(*clients, **more)
 
     def files(self) -> list[Path]:
-        """What lies in the outbox, whichever process put it there."""
+        """Return the files in the outbox, of any process."""
         found = (path for path in self.outbox.rglob("*") if path.is_file())
         return sorted(path for path in found if path.suffix in (".part", ".pending", ".json", ".expired", ".refused"))
 
@@ -128,16 +128,16 @@ async def rig(folder: Path, *, version: str, keys: Keys, redis: str, broker: str
 
 
 def entry(browser: Browser, client_id: str, registered: Mapping[str, Any]) -> dict[str, Any]:
-    """What an event says of a client: what its ID token said, and how the provider knows it."""
+    """Return a client's entry in an event: from its ID token and its registration at the provider."""
     claims = browser.claims[client_id]
     uri = registered.get("backchannel_logout_uri")
-    told: dict[str, Any] = {"client_id": client_id, "backchannel_logout_uri": uri}
+    made: dict[str, Any] = {"client_id": client_id, "backchannel_logout_uri": uri}
     if uri is None:
-        return told
+        return made
     if "sid" in claims:
-        told["sid"] = claims["sid"]
+        made["sid"] = claims["sid"]
     if registered.get("subject_type") == "pairwise":
-        told["sub"] = claims["sub"]
-    told["backchannel_logout_session_required"] = registered.get("backchannel_logout_session_required", False)
-    told["id_token_signed_response_alg"] = registered.get("id_token_signed_response_alg", "RS256")
-    return told
+        made["sub"] = claims["sub"]
+    made["backchannel_logout_session_required"] = registered.get("backchannel_logout_session_required", False)
+    made["id_token_signed_response_alg"] = registered.get("id_token_signed_response_alg", "RS256")
+    return made

@@ -1,5 +1,5 @@
 // One process of an identity server with node-oidc-provider and the package, as an application of a user would be.
-// `node server.js SETTINGS.json`: see Settings in provider.py. A line of standard output that begins with {"told" is an
+// `node server.js SETTINGS.json`: see Settings in provider.py. A line of standard output that begins with {"event" is an
 // event of the library. `/own/…` stands for the application's own code, and makes faults.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { createServer } from 'node:http'
 
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const { Provider } = await import(settings.version.startsWith('8') ? 'oidc-provider-8' : 'oidc-provider')
-const say = (told, more = {}) => { if (settings.tell) process.stdout.write(JSON.stringify({ told, ...more }) + '\n') }
+const emit = (event, more = {}) => { if (settings.emit) process.stdout.write(JSON.stringify({ event, ...more }) + '\n') }
 const faults = { ...settings.faults } // set by /own/fault too: revoke, die
 
 // The store that the library's documentation has as an example, and what can happen to it.
@@ -39,7 +39,7 @@ class RedisAdapter {
   }
 
   async revokeByGrantId (id) {
-    if (faults.revoke) throw new Error('the store is away')
+    if (faults.revoke) throw new Error('the store is unavailable')
     const keys = await redis.lrange(`grant:${id}`, 0, -1)
     if (keys.length) await redis.del(...keys)
     await redis.del(`grant:${id}`)
@@ -73,14 +73,14 @@ const provider = new Provider(settings.issuer, {
     return grant
   },
   issueRefreshToken: (ctx, client, code) => code.scopes.has('offline_access'),
-  // 9.x refuses private addresses: without this, that it posts nothing would say nothing.
+  // 9.x refuses private addresses: without this, the absence of posts would prove nothing.
   ...(settings.version.startsWith('8') ? {} : { fetch: (url, options) => { delete options.dispatcher; return fetch(url, options) } }),
   ...(redis && { adapter: RedisAdapter })
 })
 
-const clientOf = (...told) => told.find((each) => each?.clientId)?.clientId
+const clientOf = (...given) => given.find((each) => each?.clientId)?.clientId
 for (const name of ['backchannel.success', 'backchannel.error', 'end_session.success', 'grant.revoked', 'server_error', 'session.destroyed']) {
-  provider.on(name, (...told) => say(name, { client: clientOf(...told), error: told.find((each) => each instanceof Error)?.message }))
+  provider.on(name, (...given) => emit(name, { client: clientOf(...given), error: given.find((each) => each instanceof Error)?.message }))
 }
 
 let publisher
@@ -120,7 +120,7 @@ if (settings.path) {
   server = createServer(application)
 } else server = createServer(provider.callback())
 if (settings.publisher && settings.late) await publish()
-server.listen(settings.port, '127.0.0.1', () => process.stdout.write('{"told":"listening"}\n'))
+server.listen(settings.port, '127.0.0.1', () => process.stdout.write('{"event":"listening"}\n'))
 process.on('SIGTERM', async () => {
   server.close()
   server.closeAllConnections()

@@ -1,4 +1,4 @@
-"""The README and the page say what the package does, and what they print runs as it stands."""
+"""The programs that the README and the page print run unchanged."""
 
 import contextlib
 import json

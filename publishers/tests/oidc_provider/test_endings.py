@@ -1,7 +1,7 @@
-"""Each way in which a session can end at node-oidc-provider, and what its clients are told of it. Both versions.
+"""Each way in which a session can end at node-oidc-provider, and the notifications of its clients. Both versions.
 
-The users of one provider end their sessions in every way. A worker without any registry tells the clients, which
-verify each token against the provider's own JWKS. What came is compared as a whole: nobody was told more, or less.
+The users of one provider end their sessions in every way. A worker without any registry notifies the clients, which
+verify each token against the provider's own JWKS. All tokens are compared at the end: no client got more, or fewer.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ QUICK = 2.4  # seconds; the library alone waits 2.5 s for a client that hangs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """One event that must come, and what it says."""
+    """One expected event, with its content."""
 
     sub: str
     reason: str
@@ -42,7 +42,7 @@ class Ending:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """The provider, and the clients that hear of endings."""
+    """The provider, and the clients that are notified of session ends."""
 
     rig: Rig
     provider: Provider
@@ -56,7 +56,7 @@ class Stage:
             yield browser
 
     def ending(self, browser: Browser, *client_ids: str, reason: str = "user_logout") -> Ending:
-        """As the ID tokens say that this browser has got last."""
+        """Return the session end by the last ID tokens of this browser."""
         registered = {each["client_id"]: each for each in self.provider.settings.clients}
         named = {name: entry(browser, name, registered[name]) for name in client_ids}
         return Ending(sub=browser.user, reason=reason, clients=named)
@@ -68,7 +68,7 @@ WAYS: list[Callable[[Stage], Awaitable[Endings]]] = []
 
 
 def way(act: Callable[[Stage], Awaitable[Endings]]) -> Callable[[Stage], Awaitable[Endings]]:
-    """One row: it ends sessions of users that no other row has, and says which events must come of it."""
+    """Add one case: it ends sessions of its own users, and returns the expected events."""
     WAYS.append(act)
     return act
 
@@ -129,7 +129,7 @@ async def another_account(stage: Stage) -> Endings:
 
 @way
 async def own_destroy(stage: Stage) -> Endings:
-    """The application's own `session.destroy()`, of which the library tells nobody."""
+    """The application's own `session.destroy()`, for which the library notifies no client."""
     async with stage.user("own", *ALL) as browser:
         await browser.own("destroy")
         assert not await browser.lives()
@@ -138,7 +138,7 @@ async def own_destroy(stage: Stage) -> Endings:
 
 @way
 async def no_end(stage: Stage) -> Endings:
-    """What ends no session, or passes the library's models by, tells nobody."""
+    """Actions that end no session, or bypass the library's models, notify no client."""
     async with stage.user("none", *ALL) as browser:
         await browser.own("grant-destroy", client="shop")
         await browser.own("forget", client="mail")
@@ -150,7 +150,7 @@ async def no_end(stage: Stage) -> Endings:
 
 @way
 async def offline_access(stage: Stage) -> Endings:
-    """A refresh token outlives the session, and its revocation ends nothing. The clients are told all the same."""
+    """A refresh token outlives the session, and its revocation ends nothing. The clients are still notified."""
     async with stage.user("offline", "shop", "wiki", scope="openid offline_access", prompt="consent") as browser:
         token = browser.tokens["shop"]["refresh_token"]
         await browser.ask("shop", "/token/revocation", token=token)
@@ -174,7 +174,7 @@ async def grants_cannot_be_revoked(stage: Stage) -> Endings:
 
 @way
 async def a_client_hangs(stage: Stage) -> Endings:
-    """A client that hangs and one that fails hold up nobody."""
+    """Neither a client that hangs nor a failing client delays others."""
     async with stage.user("held-up", *ALL) as browser:
         answer = await browser.sign_out("shop")
         assert answer.status == SIGNED_OUT
@@ -214,15 +214,15 @@ def site_of(folder: Path, rig: Rig, issuer: str, prefix: str) -> Site:
 def wanted(endings: Endings) -> Counter[tuple[str, str, str | None]]:
     """Which client must get which `sub` and `sid`, how often."""
     return Counter(
-        (name, told.get("sub", ending.sub), told.get("sid"))
+        (name, entry.get("sub", ending.sub), entry.get("sid"))
         for ending in endings
-        for name, told in ending.clients.items()
-        if told["backchannel_logout_uri"] is not None
+        for name, entry in ending.clients.items()
+        if entry["backchannel_logout_uri"] is not None
     )
 
 
 async def test_every_ending(rigged: Rig, keys: Keys, prefix: str, tmp_path: Path) -> None:
-    """Each tells the right clients once, with the `sid`, `sub` and algorithm that their ID tokens had."""
+    """Each notifies the right clients once, with the `sid`, `sub` and algorithm of their ID tokens."""
     stage: Stage
     async with Clients(held_up(lambda: stage)) as clients:
         rigged.receivers = clients.base
@@ -232,17 +232,17 @@ async def test_every_ending(rigged: Rig, keys: Keys, prefix: str, tmp_path: Path
             async with worker(site_of(tmp_path / "worker", rigged, provider.settings.issuer, prefix)):
                 endings = [ending for act in WAYS for ending in await act(stage)]
                 total = wanted(endings).total()
-                await clients.until(lambda: len(answered(clients)) == total - 1)  # all but the one that hangs
+                await clients.until(lambda: len(answered(clients)) == total - 1)  # all but the hanging client's
                 stage.released.set()
                 await clients.until(lambda: len(answered(clients)) == total)
             check_events(rigged, endings)
             check_tokens(clients, endings, await provider.jwks(), keys)
             assert await in_rabbitmq(rigged.broker, prefix, ["dead"]) == []
-            assert [each for each in provider.told if each["told"] == "backchannel.error"] == []
+            assert [each for each in provider.events if each["event"] == "backchannel.error"] == []
 
 
 def check_events(rig: Rig, endings: Endings) -> None:
-    """One id an ending, which says what it must."""
+    """Check that each session end has one id and the expected content."""
     first = {published.event["id"]: published for published in reversed(rig.events.seen)}
     came = sorted(first.values(), key=rig.events.seen.index)
     assert [each.event["sub"] for each in came] == [each.sub for each in endings]
@@ -257,12 +257,12 @@ def check_events(rig: Rig, endings: Endings) -> None:
 
 
 def answered(clients: Clients) -> list[Hit]:
-    """The tokens that a client has taken: without the one that got a 500, and while it hangs, without that too."""
+    """Return the tokens that clients accepted: without the one answered 500, and without one that hangs."""
     return [hit for hit in clients.hits if hit.nth >= clients.accepted.get((hit.path, hit.who), hit.nth + 1)]
 
 
 def check_tokens(clients: Clients, endings: Endings, jwks: Mapping[str, Any], keys: Keys) -> None:
-    """Each is valid and notifier's. The clients took those that must come, and no more."""
+    """Check that each is valid and notifier's, and that clients accepted exactly the expected tokens."""
     verify_all(clients.hits, lambda _issuer: jwks)
     assert {hit.header["kid"] for hit in clients.hits} == keys.notifiers
     assert {hit.header["alg"] for hit in clients.at("mail")} == {"ES256"}
@@ -271,8 +271,8 @@ def check_tokens(clients: Clients, endings: Endings, jwks: Mapping[str, Any], ke
     assert came == wanted(endings)
 
 
-async def test_the_library_alone_tells_the_clients_itself(rigged: Rig, keys: Keys) -> None:
-    """Or that it posts nothing beside the package would say nothing."""
+async def test_without_the_package_the_library_notifies_the_clients(rigged: Rig, keys: Keys) -> None:
+    """Control experiment: otherwise the absence of its posts beside the package would prove nothing."""
     async with Clients() as clients:
         rigged.receivers = clients.base
         async with rigged.provider(publish=False) as provider, rigged.signed_in(provider, "alone", *ALL) as browser:

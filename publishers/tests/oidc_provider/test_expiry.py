@@ -1,4 +1,4 @@
-"""Sessions that run out, of which node-oidc-provider tells nobody: with `expiry` the package does, over restarts."""
+"""Sessions that expire, which node-oidc-provider does not report: with `expiry` the package does, over restarts."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ async def test_sessions_that_run_out(rigged: Rig) -> None:
     async with (
         rigged.provider(expiry=MEMORY, outbox=folders[0]) as memory,
         rigged.provider(expiry=REDIS, outbox=folders[1]) as redis,
-        rigged.provider(expiry=REDIS, outbox=folders[1], beside=redis),  # what both could tell, one of them does
+        rigged.provider(expiry=REDIS, outbox=folders[1], beside=redis),  # one of the two publishes each end
         rigged.provider(expiry=MEMORY, outbox=folders[2]) as one,
         rigged.provider(expiry=MEMORY, outbox=folders[2], beside=one) as other,
     ):
@@ -37,7 +37,7 @@ async def test_sessions_that_run_out(rigged: Rig) -> None:
 
 
 async def run_out(rig: Rig, provider: Provider, what: str) -> None:
-    """Each is told once, at its last end; one that was signed out is not told again. A restart forgets none."""
+    """Each is published once, at its last end, and not after a sign-out. A restart forgets none."""
     names = [f"{what}-{name}" for name in ("runs-out", "past-the-model", "goes-on")]
     out = f"{what}-signs-out"
     async with AsyncExitStack() as stack:
@@ -50,7 +50,7 @@ async def run_out(rig: Rig, provider: Provider, what: str) -> None:
         before = time.time()
         await goes_on.sign_in("wiki")
         after = time.time()
-        await asyncio.sleep(0.3)  # a process that is killed forgets what it was told in the last 250 ms
+        await asyncio.sleep(0.3)  # a killed process forgets the last 250 ms
         await provider.kill()
         assert not set(names) & rig.events.subs
     await provider.start()
@@ -67,10 +67,10 @@ async def run_out(rig: Rig, provider: Provider, what: str) -> None:
 
 
 async def run_out_at_two(rig: Rig, one: Provider, other: Provider) -> None:
-    """Each keeps what it has seen. The first finds that the session went on elsewhere, and both tell one ending."""
+    """Each stores its observations. The first sees that the session continued elsewhere; both publish one end."""
     async with rig.signed_in(one, "at-two", "shop") as browser:
         browser.at = other.url
-        await asyncio.sleep(1.1)  # ends are told apart by seconds
+        await asyncio.sleep(1.1)  # ends are distinguished by seconds
         await browser.sign_in("wiki")
     await rig.events.until_of("at-two", 2)
     assert {each.clients for each in rig.events.of("at-two")} == {frozenset({"shop", "wiki"})}

@@ -23,7 +23,7 @@ async def test_under_a_path_in_express(rigged: Rig) -> None:
 
 
 async def test_called_too_late(rigged: Rig) -> None:
-    """After `callback()`: nobody sees the keys, and the log says so at the first sign-out, which goes on."""
+    """After `callback()`: the keys are not served, and the first sign-out, which continues, logs it."""
     async with rigged.provider(late=True) as provider:
         async with rigged.signed_in(provider, "alice", *ALL) as browser:
             assert (await browser.sign_out("shop")).status == 303

@@ -19,7 +19,7 @@ async def until_files(rig: Rig, count: int = 0) -> None:
 
 
 async def test_two_processes(rigged: Rig) -> None:
-    """Signed in at one and out at the other; at both at once: one id. Each has a folder of its own."""
+    """Signed in at one and out at the other; at both at once: one id. Each has its own folder."""
     async with rigged.provider() as one, rigged.provider(beside=one) as other:
         async with rigged.signed_in(one, "moves", *ALL) as browser:
             browser.at = other.url

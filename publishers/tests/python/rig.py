@@ -1,4 +1,4 @@
-"""A queue to publish to, and what has come of it there."""
+"""A queue to publish to, and the events that it received."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class Queue:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What came, first to last."""
+        """Return the events, oldest first."""
         return [dict(each.event) for each in self.came.seen]
 
     @property
@@ -76,5 +76,5 @@ def ended(sid: str = "s1", **more: Any) -> SessionEnded:
 
 
 def files(outbox: Path, ending: str = "") -> list[Path]:
-    """What lies in the outbox's folders, oldest first."""
+    """Return the files in the outbox's folders, oldest first."""
     return sorted(path for path in outbox.glob(f"*/*{ending}") if path.name != "lock")

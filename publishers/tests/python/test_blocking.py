@@ -1,4 +1,4 @@
-"""The publisher for threads: in a process that forks, and one that simply ends."""
+"""The publisher for threads, in a process that forks and in a process that ends."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ if child:
 
 
 async def test_a_fork_and_the_interpreters_end(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """The child has a thread and a folder of its own. Either publishes what it has before it ends, without a word."""
+    """The child has its own thread and folder. Either publishes its events before it ends, without log lines."""
     done = subprocess.run(  # noqa: ASYNC221  nothing else happens meanwhile
         [sys.executable, "-c", SCRIPT, amqp_url, str(tmp_path), queue.prefix],
         capture_output=True, text=True, timeout=60, check=False,
@@ -68,7 +68,7 @@ def test_its_methods(tmp_path: Path) -> None:
         BlockingPublisher(settings("redis://x", tmp_path))
 
 
-async def test_a_thread_that_hardly_runs_holds_up_no_sign_out(
+async def test_a_starved_thread_delays_no_sign_out(
     amqp_url: str, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a second more than the limit it goes on, and not when the thread does. The event follows, if it is gone."""

@@ -88,13 +88,13 @@ def site(migrated: Path, tmp_path: Path, amqp_url: str, bare_prefix: str) -> Sit
 
 @contextlib.asynccontextmanager
 async def browser(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """With cookies of its own."""
+    """Open a browser with its own cookies."""
     async with aiohttp.ClientSession(url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as made:
         yield made
 
 
 async def sign_in(browser: aiohttp.ClientSession, user: str, **more: str) -> dict[str, Any]:
-    """What the ID token says."""
+    """Return the claims of the ID token."""
     async with browser.get("/sign-in", params={"user": user, **more}) as answer:
         assert answer.status == 200
         return dict(await answer.json())
@@ -129,13 +129,13 @@ def kept(outbox: Path) -> str:
     return found
 
 
-def told(queue: Queue, sub: str) -> list[dict[str, Any]]:
-    """What came about this user."""
+def events_of(queue: Queue, sub: str) -> list[dict[str, Any]]:
+    """Return the events about this user."""
     return [event for event in queue.events if event["sub"] == sub]
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_each_logout_is_told_and_no_secret_is_kept(served: EffectiveClients) -> None:
+async def test_each_logout_is_published_and_no_secret_is_stored(served: EffectiveClients) -> None:
     """With `sid` where the ID token has one. The session's key is neither in the outbox nor in the log."""
     seen, site, queue = "", served.site, served.queue
     async with browser(served.url) as anna, browser(served.url) as berta:
@@ -146,10 +146,10 @@ async def test_each_logout_is_told_and_no_secret_is_kept(served: EffectiveClient
             async with each.get("/sign-out") as answer:
                 assert await answer.text() == "signed out"
                 seen += await asyncio.to_thread(kept, site.outbox)
-        await until(lambda: all(told(queue, each["sub"]) for each in signed_in))
+        await until(lambda: all(events_of(queue, each["sub"]) for each in signed_in))
         await until(lambda: not files(site.outbox))
     for each_of_them in signed_in:
-        (event,) = told(queue, each_of_them["sub"])
+        (event,) = events_of(queue, each_of_them["sub"])
         assert event.get("sid") == each_of_them["sid"]
         assert (event["iss"], event["reason"]) == (ISSUER, "user_logout")
         assert event["clients"] == ["mail", f"app-of-{each_of_them['sub']}"]
@@ -159,8 +159,8 @@ async def test_each_logout_is_told_and_no_secret_is_kept(served: EffectiveClient
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_logout_that_is_rolled_back_is_not_told(served: EffectiveClients) -> None:
-    """The view fails after `logout()`, so the session lives. Its real end is told, once."""
+async def test_a_rolled_back_logout_is_not_published(served: EffectiveClients) -> None:
+    """The view fails after `logout()`, so the session lives. Its real end is published, once."""
     site, queue = served.site, served.queue
     async with browser(served.url) as carla:
         sub = (await sign_in(carla, "carla", sid="1"))["sub"]
@@ -172,11 +172,11 @@ async def test_a_logout_that_is_rolled_back_is_not_told(served: EffectiveClients
             assert (await answer.json())["user"] == "carla"
         assert len(files(site.outbox, ".pending")) == 1
         await asyncio.sleep(0.5)  # it is asked after 0.1 s and 0.3 s
-        assert told(queue, sub) == []
+        assert events_of(queue, sub) == []
         await carla.get("/sign-out")
-        await until(lambda: told(queue, sub))
+        await until(lambda: events_of(queue, sub))
         await until(lambda: not files(site.outbox))
-    assert len({event["id"] for event in told(queue, sub)}) == 1
+    assert len({event["id"] for event in events_of(queue, sub)}) == 1
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -185,14 +185,14 @@ async def test_all_sessions_of_a_user(served: EffectiveClients) -> None:
     async with browser(served.url) as dora:
         sub = (await sign_in(dora, "dora", sid="1"))["sub"]
         await dora.get("/end-all")
-        await until(lambda: told(served.queue, sub))
+        await until(lambda: events_of(served.queue, sub))
         await dora.get("/sign-out")
-    event = told(served.queue, sub)[0]
+    event = events_of(served.queue, sub)[0]
     assert (event.get("sid"), event["reason"]) == (None, "terminated")
 
 
 async def test_killed_amid_a_logout(site: Site, queue: Queue) -> None:
-    """The worker process dies by SIGKILL. What it left is told if its session is gone, and dropped if it lives."""
+    """The worker process dies by SIGKILL. Its pending event is published if the session is gone, else dropped."""
     signed_in: dict[str, dict[str, Any]] = {}
     async with site.run() as url:
         for when in ("before", "after"):
@@ -206,8 +206,8 @@ async def test_killed_amid_a_logout(site: Site, queue: Queue) -> None:
         await other.get("/sign-out")
         await queue.until(2)
         await until(lambda: not files(site.outbox))
-    assert told(queue, signed_in["before"]["sub"]) == []
-    assert len({event["id"] for event in told(queue, signed_in["after"]["sub"])}) == 1
+    assert events_of(queue, signed_in["before"]["sub"]) == []
+    assert len({event["id"] for event in events_of(queue, signed_in["after"]["sub"])}) == 1
 
 
 def test_mistakes_are_listed_and_stop_the_start(site: Site) -> None:

@@ -36,7 +36,7 @@ async def sign_in_and_out(url: str, user: str) -> str:
 
 
 async def test_forked_workers_each_publish(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """Each worker has a folder and a thread of its own. One that is killed loses nothing: another takes over."""
+    """Each worker has its own folder and thread. A killed worker loses nothing: another takes over."""
     log, outbox = tmp_path / "log", tmp_path / "outbox"
     async with gunicorn("flask_app:app", log, environment(tmp_path, amqp_url, queue.prefix), cwd=EXAMPLES) as url:
         sids = await asyncio.gather(*(sign_in_and_out(url, f"user-{number}") for number in range(40)))

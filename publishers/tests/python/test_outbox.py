@@ -1,4 +1,4 @@
-"""What becomes of events in every corner: left over, too many, too large, cancelled, on a disk that fails or hangs."""
+"""Events in edge cases: left over, too many, too large, cancelled, on a disk that fails or hangs."""
 
 import asyncio
 import shutil
@@ -27,18 +27,18 @@ async def left(outbox: Path, prefix: str, *sessions: object) -> list[str | None]
     return [each.id for each in made]
 
 
-async def test_what_a_dead_process_left_is_told_if_its_session_is_gone(
+async def test_events_of_a_dead_process_are_published_if_the_session_is_gone(
     amqp_url: str, queue: Queue, tmp_path: Path
 ) -> None:
-    """Dropped if it lives, which is asked twice: a deletion may be in hand. Asked again if the store does not answer;
-    told if nobody can say."""
+    """It is dropped if the session lives, by two queries: a deletion may be in progress. An error repeats the query;
+    without a store the event is published."""
     ids = await left(tmp_path, queue.prefix, "gone", "lives", "away", None, "going")
     asked: list[object] = []
 
     async def alive(session: object) -> bool:
         asked.append(session)
         if session == "away" and asked.count("away") < 3:
-            raise ConnectionError("the store is away")
+            raise ConnectionError("the store is unavailable")
         return session == "lives" or (session == "going" and asked.count("going") == 1)
 
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix), alive=alive) as publisher:
@@ -49,7 +49,7 @@ async def test_what_a_dead_process_left_is_told_if_its_session_is_gone(
     assert (asked.count("away"), asked.count("lives")) == (3, 2)
 
 
-async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
+async def test_a_failing_block_queries_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """A deletion that raised or was cancelled may have happened."""
     gone = {"deleted"}
 
@@ -74,8 +74,8 @@ async def test_a_block_that_fails_asks_the_store(amqp_url: str, queue: Queue, tm
         await queue.until(2)
 
 
-async def test_an_answer_that_was_long_under_way_is_no_second_one(tmp_path: Path, queue: Queue) -> None:
-    """It says how the store stood when it was asked: a deletion in hand would be lost."""
+async def test_a_late_answer_does_not_count_as_the_second(tmp_path: Path, queue: Queue) -> None:
+    """It has the state of the store at the time of the query: a deletion in progress would be lost."""
     asked: list[object] = []
 
     async def slow(session: object) -> bool:
@@ -95,8 +95,8 @@ async def test_an_answer_that_was_long_under_way_is_no_second_one(tmp_path: Path
 async def test_a_caller_that_is_cancelled_loses_nothing(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """The event of a session that has ended is kept. Before a deletion, which does not come, it is withdrawn."""
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        publishing = asyncio.create_task(publisher.publish(ended("told")))
-        preparing = asyncio.create_task(publisher.prepare(ended("not told"), session="x"))
+        publishing = asyncio.create_task(publisher.publish(ended("published")))
+        preparing = asyncio.create_task(publisher.prepare(ended("withdrawn"), session="x"))
         await asyncio.sleep(0)
         for task in (publishing, preparing):
             task.cancel()
@@ -104,11 +104,11 @@ async def test_a_caller_that_is_cancelled_loses_nothing(amqp_url: str, queue: Qu
         assert publishing.cancelled()
         await queue.until(1)
         await until(lambda: not files(tmp_path))
-    assert [event["sid"] for event in queue.events] == ["told"]
+    assert [event["sid"] for event in queue.events] == ["published"]
 
 
 async def test_a_large_event_becomes_several(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """Each of at most 128 KiB, with an id of its own and a part of the clients. They are one ending."""
+    """Each of at most 128 KiB, with its own id and a part of the clients. They are one session end."""
     clients = [Client(f"client-{n}", f"https://client-{n}.example.com/logout") for n in range(4000)]
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
         async with publisher.ending(ended(clients=clients), session="key"):
@@ -138,7 +138,7 @@ def test_a_double_click_is_one_ending() -> None:
 async def test_full_outbox_then_full_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond its limit events are in memory; beyond a limit there they are lost. No sign-out fails; the log says it."""
+    """Beyond its limit events are in memory; beyond a limit there they are lost. No sign-out fails; each is logged."""
     assert waiting_events.MOST_IN_MEMORY == 10_000
     monkeypatch.setattr(waiting_events, "MOST_IN_MEMORY", 500)
     async with Publisher(settings(AWAY, tmp_path, outbox_max_events=2, drain_limit=0.01)) as publisher:
@@ -156,7 +156,7 @@ async def test_full_outbox_then_full_memory(
     assert len(lines) < 20
 
 
-async def test_a_folder_that_somebody_deletes(
+async def test_a_deleted_folder_is_made_again(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events go to memory and are published from there; a new folder is made at the next look."""
@@ -172,9 +172,7 @@ async def test_a_folder_that_somebody_deletes(
         await queue.until(2)
 
 
-async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
-    amqp_url: str, queue: Queue, tmp_path: Path
-) -> None:
+async def test_a_folder_opened_to_the_pods_group_is_taken_over(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """With `fsGroup` it does so at each start."""
     events = await left(tmp_path, queue.prefix, None)
     (tmp_path / "0").chmod(0o2770)
@@ -183,7 +181,7 @@ async def test_what_kubernetes_opens_to_the_group_of_the_pod_is_taken_over(
     assert queue.ids == events
 
 
-async def test_a_disk_that_hangs_holds_up_no_sign_out(
+async def test_a_hanging_disk_delays_no_sign_out(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the limit it goes on, and the event is published from memory; its file goes once the disk answers."""

@@ -29,7 +29,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {SOURCE.name}
 
 
-def test_it_asks_for_what_it_imports() -> None:
+def test_dependencies_match_the_imports() -> None:
     """And for no more: nothing of the service, and Django and the client for HTTP only where they are wanted."""
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

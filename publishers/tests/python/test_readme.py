@@ -1,4 +1,4 @@
-"""What the README says is what the code has: settings, defaults, metrics, log lines, samples."""
+"""The README's table of settings agrees with the code."""
 
 import re
 from dataclasses import MISSING, fields

@@ -1,4 +1,4 @@
-"""Mistakes in the settings are all told at once, each with its name and the way out, and never with the password."""
+"""All errors in the settings are reported together, each with its name and remedy, and never with the password."""
 
 import subprocess
 import sys
@@ -36,8 +36,8 @@ def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
         "https://a,b",
     ],
 )  # fmt: skip
-def test_what_is_no_address(url: object) -> None:
-    """It is said why."""
+def test_an_invalid_address_is_refused(url: object) -> None:
+    """Each raises an error with the reason."""
     with pytest.raises(AddressMistake):
         read_address(url)
 
@@ -94,7 +94,7 @@ def test_an_apis_address(url: str, base: str) -> None:
 
 
 def test_an_api_needs_aiohttp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is not installed, the settings say which extra to install. A broker needs none."""
+    """Where it is not installed, the error names the extra to install. A broker needs none."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     ((name, text),) = PublisherSettings(url="https://h", outbox=tmp_path).mistakes()
     assert (name, text.partition(": ")[2]) == ("url", "pip install 'logout-notifier-publisher[http]'")

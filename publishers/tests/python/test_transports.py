@@ -1,4 +1,4 @@
-"""What a publisher says and does when a broker or the API does not take its events."""
+"""A publisher's log and behaviour while a broker or the API does not accept its events."""
 
 import asyncio
 import json
@@ -27,11 +27,11 @@ async def said(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: s
         (("guest:guest@", "guest:guest@127.0.0.1:1,"), "unroutable", "there is no exchange"),
     ],
 )
-async def test_the_log_says_the_way_out(
+async def test_the_log_has_the_remedy(
     amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     change: tuple[str, str], reason: str, way_out: str,
 ) -> None:  # fmt: skip
-    """Once a minute for each cause, and never with a password. The next host is tried where one is away."""
+    """Once a minute for each cause, and never with a password. If a host is unavailable, the next is tried."""
     head, _, tail = amqp_url.rpartition(change[0]) if change[0] else (amqp_url, "", "")
     tail = "" if change[0] == "/" else tail  # the virtual host that is this process's own
     own = settings(head + change[1] + tail, tmp_path, bare_prefix, drain_limit=0.01)
@@ -76,7 +76,7 @@ async def test_a_queue_that_is_full_keeps_the_event(
 
 
 async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A 403 holds up nothing behind it. What a 400 says is logged without the user and the session."""
+    """A 403 delays no later event. The text of a 400 is logged without the user and the session."""
     async with api(tmp_path) as played:
         why = "no: secret-user, hush-b, line\nbreak"
         played.script.extend([Answer(status=403), Answer(status=400, text=why), Answer(), Answer(status=403)])

@@ -80,7 +80,7 @@ async def test_the_page_is_as_small_for_many_clients_as_for_none() -> None:
     assert sizes[0] == sizes[1] < 5000
 
 
-async def test_there_is_no_page_that_is_not_configured() -> None:
+async def test_an_unconfigured_page_is_404() -> None:
     """404."""
     async with asking({}) as session:
         for name in ("other", "keycloak/init", "duende%2f.."):

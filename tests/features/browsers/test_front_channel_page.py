@@ -112,7 +112,7 @@ def test_the_policy_names_the_very_script_and_style() -> None:
     assert sum(len(name) + len(value) + 4 for name, value in headers.items()) < 700
 
 
-def test_the_plan_says_what_the_script_needs() -> None:
+def test_the_plan_has_the_data_of_the_script() -> None:
     """Milliseconds, the report's path, the origins to tell, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))
     document = PAGE.render(plan, RULES, REPORT)
@@ -193,7 +193,7 @@ NOW = 1_800_000_000.5
 CONTEXT = FrontChannelContext(iss=ISS, sid="5F2A", clients=(("billing", None), ("shop", "own")))
 
 
-def test_a_context_comes_back_as_it_was_sealed() -> None:
+def test_a_sealed_context_opens_unchanged() -> None:
     """By each of the keys, for ten minutes, with the same id at each opening."""
     text = seal_context(CONTEXT, KEYS, NOW)
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -272,7 +272,7 @@ def _fernet(document: object) -> str:
     ],
     ids=range(19),
 )
-def test_what_is_no_context_of_ours_is_not_opened(text: str) -> None:
+def test_an_invalid_context_is_not_opened(text: str) -> None:
     """Forged, expired, changed, far too long, or not of this form."""
     assert open_context(text, KEYS, NOW) is None
 
@@ -322,7 +322,7 @@ def test_a_report_has_one_word_for_each_client() -> None:
     ],
     ids=range(13),
 )
-def test_what_is_no_report_is_refused(body: bytes) -> None:
+def test_an_invalid_report_is_refused(body: bytes) -> None:
     """Whoever has a page's address can send anything."""
     assert read_report(body, 2) is None
 

@@ -119,7 +119,7 @@ async def face(
         yield Face(listener.url, session, counted)
 
 
-async def test_a_page_asks_the_clients_of_its_context() -> None:
+async def test_a_page_calls_the_clients_of_its_context() -> None:
     """By the registry of now, as often as it is opened; the frames' origins are told by configuration alone."""
     sealed = seal_context(context("billing", "gone", "shop"), KEYS, NOW)
     async with face() as asked:
@@ -152,7 +152,7 @@ async def test_a_foreign_context_shows_nothing(sealed: str) -> None:
         assert asked.counts == {"refused": 1, "report refused": 1}
 
 
-async def test_a_page_of_no_client_is_a_question() -> None:
+async def test_a_page_without_clients_counts_nothing() -> None:
     """Whether pages are served, by an identity server that is about to show one: it is answered, and counts nowhere."""
     async with face() as asked:
         status, policy, text = await asked.get(seal_context(context(), KEYS, NOW))
@@ -191,7 +191,7 @@ async def test_two_reports_at_once_count_once() -> None:
         assert asked.counts == {"done: billing=reached shop=unreachable": 1, "repeated": 1, "report refused": 1}
 
 
-async def test_a_client_that_must_have_a_sid_is_not_asked_without_one() -> None:
+async def test_a_client_that_requires_a_sid_is_not_called_without_one() -> None:
     """It is named as such, and counts as not reached."""
     sealed = seal_context(context("billing", "strict", sid=None), KEYS, NOW)
     async with face() as asked:
@@ -225,7 +225,7 @@ async def test_other_methods_are_refused() -> None:
         assert asked.counts == {}
 
 
-async def test_a_page_without_an_address_of_its_own() -> None:
+async def test_a_page_without_an_address_gets_a_report_address() -> None:
     """Made for a request of an upstream provider: it reports to the address that it would have; none if too long."""
     counted = Counted()
     routes = FrontChannelRoutes(access(counted))
@@ -240,7 +240,7 @@ async def test_a_page_without_an_address_of_its_own() -> None:
     assert counted.counts == {"shown billing": 2, "refused": 1}
 
 
-async def test_what_is_remembered_of_reports_is_bounded() -> None:
+async def test_remembered_reports_are_bounded() -> None:
     """The oldest is forgotten first: it has expired long since."""
     sealed = [seal_context(context("billing", sid=str(nth)), KEYS, NOW) for nth in range(3)]
     report = {"how": "done", "clients": ["answered"]}
@@ -269,7 +269,7 @@ def bringing(iss: str = ISS, **uris: str) -> FrontChannelContext:
     return FrontChannelContext(iss=iss, sid="5F2A", clients=tuple((name, None) for name in uris), supplied=brought)
 
 
-async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_key_says() -> None:
+async def test_an_exclusive_key_supplies_addresses_of_unregistered_clients() -> None:
     """Its page is like any: it asks, and its report counts. What the registry has of a client wins."""
     told = bringing(
         new="https://new.example.net/out?a=1", shop="https://evil.example.net/", off="https://evil.example.net/"
@@ -287,7 +287,7 @@ async def test_a_client_that_nobody_registered_is_asked_where_the_issuer_s_own_k
         assert asked.counts == {"shown new shop": 1, "shown shop": 1, "done: new=reached shop=unreachable": 1}
 
 
-async def test_a_client_that_is_registered_without_such_an_address_is_told_of() -> None:
+async def test_a_registered_client_without_an_address_is_counted() -> None:
     """It is not asked, wherever its address comes from, and its operator would hear of it from users alone."""
     async with face(OWN, EVERYBODY) as asked:
         for key in (OWN[ISS], KEYS):
@@ -297,7 +297,7 @@ async def test_a_client_that_is_registered_without_such_an_address_is_told_of() 
         assert asked.counts == {"shown ": 2, "left out: registered": 2}
 
 
-async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
+async def test_a_key_of_several_issuers_supplies_no_address() -> None:
     """He may seal a page of each, of what is registered. The clients left out are counted at each showing, and told."""
     async with face(OWN, EVERYBODY) as asked:
         sealed = seal_context(bringing(new="https://new.example.net/out", shop="https://x.example.net/"), KEYS, NOW)
@@ -307,7 +307,7 @@ async def test_who_has_a_key_of_several_issuers_brings_no_address() -> None:
         assert asked.counts == {"left out: shared_key": 1, "shown shop": 1, "done: shop=reached": 1}
 
 
-async def test_no_issuer_s_own_key_seals_a_page_of_another() -> None:
+async def test_an_exclusive_key_opens_no_page_of_another_issuer() -> None:
     """Nor is a report of one taken."""
     async with face(OWN, EVERYBODY) as asked:
         sealed = seal_context(bringing(iss=ISS, new="https://new.example.net/out"), OWN[THIRD], NOW)
@@ -332,7 +332,7 @@ async def test_no_issuer_s_own_key_seals_a_page_of_another() -> None:
         ("https://LOGIN.example.com.:8443/", "own_host"),
     ],
 )
-async def test_an_address_that_no_page_may_ask_leaves_its_client_out(uri: str, reason: str) -> None:
+async def test_a_forbidden_address_leaves_its_client_out(uri: str, reason: str) -> None:
     """Also with the issuer's own key. The other clients are asked."""
     async with face(OWN, EVERYBODY) as asked:
         _, policy, text = await asked.get(
@@ -342,7 +342,7 @@ async def test_an_address_that_no_page_may_ask_leaves_its_client_out(uri: str, r
         assert asked.counts == {f"left out: {reason}": 1, "shown good": 1}
 
 
-async def test_egress_lets_a_page_ask_what_it_lets_a_worker_ask() -> None:
+async def test_egress_applies_to_pages_as_to_workers() -> None:
     """Plain http, and a private address."""
     egress = EgressPolicy(allow_http=True, allow=(ip_network("10.0.0.0/8"),))
     template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, route=Route(egress=egress))
@@ -351,7 +351,7 @@ async def test_egress_lets_a_page_ask_what_it_lets_a_worker_ask() -> None:
         assert ("http://10.1.2.3/out" in text, "frame-src https: http:" in policy) == (True, True)
 
 
-async def test_a_short_context_makes_no_vast_page() -> None:
+async def test_a_short_context_makes_a_short_page() -> None:
     """A client counts once, however often it is named: else one long address could be written ten thousand times."""
     entry = ["new", None, f"https://new.example.net/{'x' * 3000}", False]
     plain = json.dumps([ISS, None, entry, *(["new"] * 30_000)]).encode()

@@ -85,7 +85,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
         ("nginx", {"location": "large_client_header_buffers 4 4k; location"}, "is answered 414"),
     ],
 )
-async def test_the_doctor_sees_what_a_real_proxy_makes_of_a_page(
+async def test_the_doctor_names_each_fault_of_a_real_proxy(
     kind: str, instead: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     """What the documents set up is well; each thing that may be wrong there is named."""

@@ -97,7 +97,7 @@ async def _post(
         return answer.status, await answer.json(content_type=None)
 
 
-async def test_the_answer_has_the_page_of_the_clients_that_a_browser_asks() -> None:
+async def test_the_answer_has_the_page_of_browser_clients() -> None:
     """By their own names, in the event's order; whoever has a key opens it, for ten minutes. The event is published."""
     queue = _Queue()
     status, told = await _post(queue=queue, query="?lane=bulk")
@@ -113,7 +113,7 @@ async def test_the_answer_has_the_page_of_the_clients_that_a_browser_asks() -> N
 
 
 @pytest.mark.parametrize("unknown", [[], ["unknown"]])
-async def test_where_no_client_needs_the_browser_there_is_no_page(unknown: list[str]) -> None:
+async def test_without_browser_clients_there_is_no_page(unknown: list[str]) -> None:
     """Whatever else becomes of its clients. That nobody knows one is told: it might have needed the browser."""
     queue = _Queue()
     status, told = await _post({**EVENT, "clients": ["api", "worker", *unknown]}, queue=queue)
@@ -126,9 +126,7 @@ async def test_where_no_client_needs_the_browser_there_is_no_page(unknown: list[
 @pytest.mark.parametrize(
     ("pages", "missing"), [(None, "no web.issuers"), (OTHERS, "no entry for this issuer under web.issuers")]
 )
-async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(
-    pages: PageAddresses | None, missing: str
-) -> None:
+async def test_an_event_without_pages_is_published_with_a_note(pages: PageAddresses | None, missing: str) -> None:
     """So that nobody takes it for an event whose clients need no browser."""
     queue = _Queue()
     status, told = await _post(queue=queue, pages=pages)
@@ -138,7 +136,7 @@ async def test_an_issuer_without_pages_is_published_and_says_what_is_missing(
 
 
 @pytest.mark.parametrize("clients", ["*", MANY])
-async def test_too_many_clients_for_one_page_are_refused_before_anything_is_published(clients: Any) -> None:
+async def test_too_many_clients_for_one_page_are_refused_unpublished(clients: Any) -> None:
     """The answer says how many fit, and how many fit do fit."""
     queue = _Queue()
     status, problem = await _post({**EVENT, "clients": clients}, queue=queue)
@@ -153,7 +151,7 @@ async def test_too_many_clients_for_one_page_are_refused_before_anything_is_publ
     assert (await _post({**EVENT, "clients": MANY[:200]}, queue=queue))[0] == 202
 
 
-async def test_with_the_queue_away_there_is_no_page() -> None:
+async def test_with_the_queue_unavailable_there_is_no_page() -> None:
     """503, and the id to send again with: a page whose event is lost would look like a sign-out."""
     status, problem = await _post(queue=_Queue(away=True))
     assert (status, "front_channel" in problem) == (503, False)
@@ -174,7 +172,7 @@ async def test_the_checks_are_those_of_events() -> None:
 
 
 @pytest.mark.full
-def test_what_the_api_says_of_sign_outs_is_true() -> None:
+def test_answers_of_sign_outs_match_their_description() -> None:
     """Every answer is as it is described."""
     requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
     operations = described(build_api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples=25)
@@ -193,7 +191,7 @@ BRINGING = {
 }
 
 
-async def test_a_client_comes_with_its_address_from_the_identity_server() -> None:
+async def test_an_event_supplies_a_clients_address() -> None:
     """The context has it, too, so that any worker asks there. What is registered wins, under an alias as well."""
     entry = {**NEW, "sid": "own", "frontchannel_logout_session_required": True, "backchannel_logout_uri": None}
     status, told = await _post({**BRINGING, "clients": [entry, BRINGING["clients"][1]]}, registry=NAMED)
@@ -219,7 +217,7 @@ async def test_a_client_comes_with_its_address_from_the_identity_server() -> Non
     ],
     ids=["a stranger", "denied", "a shared key", "http", "loopback", "own host"],
 )
-async def test_a_client_whose_address_does_not_count_is_told_of(
+async def test_a_client_with_an_ignored_address_is_named(
     registry: Registry, one: bool, entry: Mapping[str, str], says: str
 ) -> None:
     """The event is published all the same, and the page asks the others. Alone it makes no page."""
@@ -234,7 +232,7 @@ async def test_a_client_whose_address_does_not_count_is_told_of(
     assert len(queue.taken) == 2
 
 
-async def test_each_reason_is_told_with_its_clients_and_the_way_out() -> None:
+async def test_each_reason_is_named_with_its_clients_and_remedy() -> None:
     """The way out of one is none of another."""
     entries = [
         {**NEW, "frontchannel_logout_uri": "https://login.example.com/x"},
@@ -248,7 +246,7 @@ async def test_each_reason_is_told_with_its_clients_and_the_way_out() -> None:
     assert address.startswith("plain, bare): it is http; to allow it, set egress.allow_http; a page cannot ask there")
 
 
-async def test_an_own_key_seals_the_pages_of_its_issuer() -> None:
+async def test_an_exclusive_key_seals_the_pages_of_its_issuer() -> None:
     """So the addresses in them count when they are shown, though there are other issuers."""
     own = MultiFernet([Fernet(Fernet.generate_key())])
     pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, single_issuer=False))

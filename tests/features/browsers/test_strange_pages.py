@@ -32,7 +32,7 @@ SHARED, OWN, STRANGER = (Fernet.generate_key() for _ in range(3))
     ],
     ids=["another's key", "misspelt", "misspelt, with its own key", "a stranger", "in order"],
 )
-async def test_a_page_that_one_of_our_keys_has_sealed_in_vain_is_told_of(
+async def test_a_refused_page_sealed_by_a_known_key_is_logged(
     key: bytes, iss: str, hint: str | None, tmp_path: Path
 ) -> None:
     """Once a minute, since whoever made it sees a 400 that says nothing. Of what anybody can send nothing is told."""

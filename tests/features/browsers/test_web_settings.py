@@ -85,7 +85,7 @@ def loaded(tmp_path: Path) -> Load:
     ],
     ids=["empty", "no key", "too many", "base64", "quoted", "cut"],
 )
-def test_keys_that_cannot_be_used_are_refused(loaded: Load, text: str, says: str) -> None:
+def test_unusable_keys_are_refused(loaded: Load, text: str, says: str) -> None:
     """With the way out, and without the key."""
     with pytest.raises(ConfigurationError) as refused:
         loaded(text, ONE, TWO)
@@ -104,7 +104,7 @@ def test_pages_of_an_issuer_that_is_not_configured_are_refused(loaded: Load) -> 
     assert mistake.text == f"https://two.example.org is not configured under issuers; did you mean {TWO}?"
 
 
-def test_an_issuer_whose_clients_no_browser_calls_is_warned_of(loaded: Load) -> None:
+def test_front_channel_clients_without_pages_cause_a_warning(loaded: Load) -> None:
     """It has clients for a page, and no page."""
     warnings = [str(each) for each in loaded(KEYS[0], ONE).warnings]
     assert warnings == [
@@ -120,7 +120,7 @@ def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -
     assert warning.text.startswith(f"is not on {TWO}, as the issuer is")
 
 
-def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
+def test_an_issuer_has_exclusive_keys(loaded: Load) -> None:
     """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
     part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n\n{KEYS[2]}\n"}).part(PagesPart)
     assert part.keys is not None
@@ -150,9 +150,7 @@ def test_an_issuer_has_keys_of_its_own(loaded: Load) -> None:
     ],
     ids=["shared", "another's", "no key", "empty"],
 )
-def test_own_keys_that_cannot_be_used_are_refused(
-    loaded: Load, own: Mapping[str, str], setting: str, says: str
-) -> None:
+def test_unusable_exclusive_keys_are_refused(loaded: Load, own: Mapping[str, str], setting: str, says: str) -> None:
     """A key of two issuers would let who has it for the one bring addresses of the other's clients."""
     with pytest.raises(ConfigurationError) as refused:
         loaded(KEYS[0], ONE, TWO, own=own)
@@ -171,7 +169,7 @@ def _sealed(iss: str, key: str) -> str:
 
 
 @pytest.mark.parametrize("own", ["https://pages.example.com/logout", "https://pages.example.com:8080/logout"])
-def test_no_list_has_browsers_call_the_pages_themselves(tmp_path: Path, own: str) -> None:
+def test_no_source_lets_browsers_call_the_pages_host(tmp_path: Path, own: str) -> None:
     """With the cookies of their host. For a client of another issuer it is an address like any."""
     (tmp_path / "web.key").write_bytes(Fernet.generate_key())
     pages = {ID: {"url": "https://pages.example.com/connect/notify"}}
@@ -220,7 +218,7 @@ def test_a_key_is_made_for_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
 # ── What is wrong in the section `web` is told with all else, in one go ───────────────────────────────────────────
 
 
-def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
+def test_all_mistakes_of_web_are_listed(tmp_path: Path) -> None:
     """A certificate, the keys of pages, an issuer that is none of ours, and a section beside it."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "cert.pem").write_text("no key")

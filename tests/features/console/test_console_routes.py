@@ -39,7 +39,7 @@ async def got(running: WorkerProcess, path: str, token: str = "r", **query: obje
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-async def test_a_flag_needs_no_value_and_a_wrong_token_is_called_so(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_a_flag_needs_no_value_and_a_wrong_token_is_401(place: tuple[str, str], tmp_path: Path) -> None:
     """As docs/api.md says. A page that lies beyond what can be counted is a mistake of the request."""
     async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await running.ask("GET", "/v1/recent?good", "r"))[0] == 200
@@ -149,7 +149,7 @@ async def test_a_token_of_one_issuer_sees_nothing_of_others(place: tuple[str, st
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-async def test_operators_ask_the_client_and_the_doctor(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_operators_run_a_canary_and_the_doctor(place: tuple[str, str], tmp_path: Path) -> None:
     """A canary ends no session, and its answer is explained. Who sent it is in the log, and among the acts."""
     async with Clients(Answers(shop=400)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         status, said = await running.ask("POST", "/v1/canary", "r", {"client_id": "shop", "iss": ISSUER})
@@ -213,7 +213,7 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
 
 @pytest.mark.full
 @pytest.mark.parametrize("console", [False, True])
-async def test_the_console_speaks_for_workers_without_one(
+async def test_the_console_includes_workers_without_one(
     tmp_path: Path, amqp_url: str, prefix: str, console: bool
 ) -> None:
     """One that serves no API tells all; one that knows no console, as of an older release, how it stands."""
@@ -243,7 +243,7 @@ async def test_the_console_speaks_for_workers_without_one(
 
 
 @pytest.mark.full
-async def test_no_worker_tells_a_bound_token_of_other_issuers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_a_bound_token_gets_no_data_of_other_issuers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Neither of what another worker met, nor of a job that runs there, nor does it end one."""
     async with Clients(Answers(shop=503)) as clients:
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))

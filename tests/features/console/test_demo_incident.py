@@ -45,7 +45,7 @@ async def until(told: asyncio.Queue[str], words: str) -> None:
 
 
 @pytest.mark.full
-async def test_the_demo_mends_what_nobody_mends() -> None:
+async def test_the_demo_repairs_the_client_by_itself() -> None:
     """A client goes down, its logouts are given up, and all of them are heard in the end; and again."""
     async with played(QUICK) as (ward, told):
         for words in ("goes down", "has given up", "well again", "so the demo does", "every logout", "goes down"):
@@ -54,7 +54,7 @@ async def test_the_demo_mends_what_nobody_mends() -> None:
         assert sum(visit.accepted > 0 for visit in ward.failing_client.visits.values()) >= 4
 
 
-async def test_somebody_mends_it_by_the_token_of_the_page() -> None:
+async def test_the_page_token_can_repair_the_client() -> None:
     """It may look and repair, and the demo leaves it to them."""
     patient = Incident(sign_out_interval_seconds=0.05, healthy_seconds=0.1, max_age_seconds=1, dead_letter_count=2)
     async with played(patient) as (ward, told), aiohttp.ClientSession(raise_for_status=True) as http:

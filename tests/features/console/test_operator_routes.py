@@ -227,7 +227,7 @@ async def test_others_have_their_chance_between_two_answers(members: dict[str, o
     assert "rows rows" not in " ".join(log)
 
 
-async def test_thousands_of_clients_in_trouble_hold_up_no_delivery() -> None:
+async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
     """They are told a few at a time, and once for all that ask together."""
     log: list[int] = []
 
@@ -265,7 +265,7 @@ async def ended(doctor: Doctor) -> dict[str, object]:
     return dict(await until(told, lambda said: said["state"] == "ended"))
 
 
-async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it can be asked again: it is not said to look for ever."""
 
     async def no_room(*_command: object, **_options: object) -> None:
@@ -282,7 +282,7 @@ async def test_a_machine_without_room_for_a_process_is_told(monkeypatch: pytest.
 
 
 @pytest.mark.full
-async def test_a_configuration_that_cannot_be_used_is_what_it_finds(tmp_path: Path) -> None:
+async def test_an_unusable_configuration_is_a_finding(tmp_path: Path) -> None:
     """Workers go on with the old one. It must not look as if all were well."""
     config = tmp_path / "notifier.yaml"
     config.write_text("issuers: {}\n")

@@ -120,7 +120,7 @@ def test_the_longest_names_take_no_more_bytes(written: bool) -> None:
     assert written or len(told.recent.after(0, well=False, issuers=None)) == MAX_ROWS_PER_ANSWER
 
 
-def test_no_client_is_forgotten_for_the_answers_of_others() -> None:
+def test_many_answers_of_others_evict_no_client() -> None:
     """Where thousands are called all the time, each keeps fewer answers, and its minutes."""
     told = Rig()
     for _ in range(MAX_ANSWERS + 1):
@@ -155,7 +155,7 @@ async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], other
         assert len((await running.acts[NAME](asked))["rows"]) == rows
 
 
-def test_what_happened_after_an_answer_is_told_once() -> None:
+def test_entries_after_an_answer_are_returned_once() -> None:
     """Deliveries only if they are wanted, and nothing of other issuers."""
     told = Rig()
     told.attempted(outcome=Delivered(status=200))
@@ -180,7 +180,7 @@ def test_what_happened_after_an_answer_is_told_once() -> None:
     ]
 
 
-def test_a_worker_that_follows_one_of_its_name_goes_on_from_its_numbers() -> None:
+def test_a_successor_of_the_same_name_continues_the_numbers() -> None:
     """A container that is restarted keeps host and process ID: whoever followed the one before misses nothing."""
     told = Rig()
     for _ in range(3):

@@ -120,7 +120,7 @@ async def test_operators_sign_in_with_their_roles(tmp_path: Path, keycloak: Keyc
         assert "alice (user " in running.log, "audited"
 
 
-async def test_other_tokens_of_the_provider_are_no_access_tokens(
+async def test_other_tokens_of_the_provider_are_refused(
     tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]
 ) -> None:
     """Neither an ID token nor a logout token, also where `typ: JWT` is taken; nor one of another realm."""

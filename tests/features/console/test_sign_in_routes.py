@@ -88,7 +88,7 @@ async def test_a_page_learns_where_to_sign_in(tmp_path: Path, provider: ConsoleP
     assert len(provider.asked) == 1
 
 
-async def test_without_a_provider_there_is_none() -> None:
+async def test_without_a_provider_there_is_no_sign_in() -> None:
     """By a token alone."""
     app = web.Application(middlewares=[answer_refusals])
     app.add_routes(SignInRoutes(None).routes())
@@ -119,7 +119,7 @@ async def test_metadata_that_lead_astray_lead_nowhere(
         assert (await exchanged(client))[0] == 502
 
 
-async def test_a_provider_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+async def test_an_unavailable_provider_is_reported(tmp_path: Path) -> None:
     """With why."""
     async with asking(tmp_path, oidc("http://127.0.0.1:1")) as client:
         told = (await (await client.get("/v1/sign-in")).json())["oidc"]
@@ -136,7 +136,7 @@ async def test_a_code_becomes_a_token_of_the_api(tmp_path: Path, provider: Conso
 @pytest.mark.parametrize(
     "changes", [{"code": "another"}, {"code_verifier": "another"}, {"redirect_uri": "https://evil.example.com/"}]
 )
-async def test_what_the_provider_refuses_is_refused(
+async def test_a_refusal_of_the_provider_is_a_refusal(
     tmp_path: Path, provider: ConsoleProvider, changes: dict[str, str]
 ) -> None:
     """With the code of its error, and no word of it."""
@@ -246,7 +246,7 @@ async def test_a_malformed_request_is_refused(tmp_path: Path, provider: ConsoleP
     assert not provider.asked
 
 
-async def test_a_flood_of_codes_is_none_at_the_provider(tmp_path: Path, provider: ConsoleProvider) -> None:
+async def test_a_flood_of_codes_reaches_the_provider_slowly(tmp_path: Path, provider: ConsoleProvider) -> None:
     """A few at a time; the rest hear it at once."""
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.going_on.clear()

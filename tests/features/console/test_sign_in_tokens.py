@@ -59,7 +59,7 @@ def test_it_is_for_a_console_that_is_served(tmp_path: Path) -> None:
         load(path, {}, FEATURES)
 
 
-def test_with_it_nobody_is_let_in_without_a_token(tmp_path: Path) -> None:
+def test_with_a_provider_every_request_needs_a_token(tmp_path: Path) -> None:
     """The freedom of loopback ends, and other machines may reach the listener without a file of tokens."""
     assert live(written(tmp_path, oidc(ISSUER))).tokens() == ()
     assert live(written(tmp_path, oidc(ISSUER), listen="0.0.0.0:8080")).tokens() == ()
@@ -104,7 +104,7 @@ async def test_a_good_provider_has_two_lines(tmp_path: Path) -> None:
         ({"keys": []}, "has no key that verifies signatures"),
     ],
 )
-async def test_a_fault_is_said(tmp_path: Path, provided: Mapping[str, Any], text: str) -> None:
+async def test_a_fault_of_the_provider_is_a_finding(tmp_path: Path, provided: Mapping[str, Any], text: str) -> None:
     """Before an operator meets it in an incident."""
     async with ConsoleProvider() as provider:
         for name, value in provided.items():
@@ -213,7 +213,7 @@ async def test_each_claim_is_judged(judge: Judge, claims: Mapping[str, Any], sai
 
 
 @pytest.mark.parametrize("groups", [["staff"], None, {"sre": 1}, [["sre"]]])
-async def test_who_has_no_role_is_told_so(judge: Judge, groups: object) -> None:
+async def test_a_token_without_a_role_is_403(judge: Judge, groups: object) -> None:
     """403, with the setting that says which roles there are. The token's own are not shown."""
     told = await judge.told(groups=groups)
     assert told.startswith("403 ")
@@ -238,7 +238,7 @@ async def test_the_header_is_judged(judge: Judge, header: Mapping[str, Any], sai
     assert said in await judge.told(judge.provider.token(header))
 
 
-async def test_another_type_only_where_it_is_said(tmp_path: Path, provider: ConsoleProvider) -> None:
+async def test_typ_jwt_is_accepted_only_where_it_is_configured(tmp_path: Path, provider: ConsoleProvider) -> None:
     """Of the type of ID tokens, but not an ID token, and never a logout token."""
     judge = Judge(tmp_path, provider, accept_typ_jwt=True)
     assert await judge.told(provider.token({"typ": "JWT"})) == "taken"
@@ -270,7 +270,7 @@ async def test_a_poll_costs_no_signature(judge: Judge) -> None:
     assert judge.provider.asked.count("/keys") == 1
 
 
-async def test_what_is_kept_is_bounded(judge: Judge) -> None:
+async def test_cached_tokens_are_bounded(judge: Judge) -> None:
     """The oldest go, first those that have expired."""
     for nth in range(MAX_CACHED_TOKENS + 3):
         await judge.token(jti=f"j{nth}")
@@ -282,21 +282,21 @@ async def test_what_is_kept_is_bounded(judge: Judge) -> None:
     assert [each.expires for each in kept.values()] == [judge.now + 300 + MAX_SKEW_SECONDS]
 
 
-async def test_while_the_provider_is_away_nobody_is_refused_for_good(judge: Judge) -> None:
+async def test_an_unavailable_provider_is_503(judge: Judge) -> None:
     """503: the token may be good."""
     await judge.provider.close()
     assert (await judge.told()).startswith("503 ")
 
 
 @pytest.mark.parametrize("bearer", ["..", "a.b.c", f"{'a' * 20_000}.b.c"])
-async def test_who_speaks_of_another_issuer_has_nobody_asked(judge: Judge, bearer: str) -> None:
+async def test_a_token_of_another_issuer_causes_no_request(judge: Judge, bearer: str) -> None:
     """Tokens of other services, and what is none, may come along with a request that needs no token."""
     assert (await judge.told(bearer)).startswith("401 ")
     assert "iss is another issuer" in await judge.told(iss="https://other.example.com", of=key("P-256", "other"))
     assert not judge.provider.asked
 
 
-async def test_a_token_that_no_header_holds_is_refused_at_the_sign_in(judge: Judge) -> None:
+async def test_a_token_too_large_for_a_header_is_refused_at_the_sign_in(judge: Judge) -> None:
     """Else a page would get it, and be refused by each request without a word why."""
     assert await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(400))]) == "taken"
     told = await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(600))])
@@ -304,7 +304,7 @@ async def test_a_token_that_no_header_holds_is_refused_at_the_sign_in(judge: Jud
     assert "more than 8,000 bytes" in told
 
 
-async def test_what_is_no_jwt_is_none_of_its_tokens(judge: Judge) -> None:
+async def test_a_bearer_that_is_not_a_jwt_is_ignored(judge: Judge) -> None:
     """A token of the file that is misspelt is unknown, whatever the provider does."""
     assert await judge.signed_in.judge("hunter2") is None
     assert not judge.provider.asked
@@ -328,7 +328,7 @@ async def test_a_claim_may_bind_to_issuers(
 
 
 @pytest.mark.parametrize("claims", [{}, {"tenants": []}, {"tenants": ["https://unknown.example.com"]}])
-async def test_who_is_bound_to_no_issuer_sees_nothing(
+async def test_a_token_bound_to_no_issuer_is_403(
     tmp_path: Path, provider: ConsoleProvider, claims: Mapping[str, Any]
 ) -> None:
     """A missing claim does not mean all."""
@@ -347,7 +347,7 @@ async def test_a_claim_may_be_deep_or_one_text_of_words(tmp_path: Path, provider
     assert (await Judge(tmp_path, provider).told(groups="support openid")).startswith("403")
 
 
-async def test_a_name_stands_beside_the_hash(tmp_path: Path, provider: ConsoleProvider) -> None:
+async def test_a_name_is_shown_beside_the_hash(tmp_path: Path, provider: ConsoleProvider) -> None:
     """A user may choose it, and so pose as nobody else, nor write to a terminal."""
     judge = Judge(tmp_path, provider, name_claim="preferred_username")
     assert (await judge.token(preferred_username="alice")).name.startswith("alice (user <")

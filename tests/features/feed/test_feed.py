@@ -77,7 +77,7 @@ async def mixed() -> WorkerHarness:
     return harness
 
 
-async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
+async def test_every_fate_is_published_with_the_sent_jti() -> None:
     """By which a client's own log can be matched; one that was skipped was sent none."""
     harness = await mixed()
     told = {one.client_id: one for one in await told_of(harness) if isinstance(one, Notice)}
@@ -100,14 +100,14 @@ async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
     assert told["broken"].next_due is not None
 
 
-async def test_failures_leaves_out_what_went_well() -> None:
+async def test_failures_omits_deliveries_and_skips() -> None:
     """Neither what was delivered nor what was skipped."""
     told = await told_of(await mixed(), include_successes=False)
     assert {one.client_id for one in told} == {"refuses", "broken"}
     assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
 
 
-async def test_a_retry_is_told_with_its_own_jti() -> None:
+async def test_a_retry_is_published_with_its_own_jti() -> None:
     """R2: each attempt has another, and so has each outcome."""
     harness = WorkerHarness(client("shop"))
     harness.receivers.behaviours["shop"] = answers(503)
@@ -127,7 +127,7 @@ async def test_a_retry_is_told_with_its_own_jti() -> None:
     assert told[0].delivery_id == told[1].delivery_id
 
 
-async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> None:
+async def test_a_deferred_attempt_is_not_attached_to_later_fates() -> None:
     """While an issuer's key is unpublished each 400 is a deferral: no attempt counts, and none is remembered."""
     attempted = next(fact for fact in (await mixed()).facts if type(fact) is Attempted)
     delivery = attempted.delivery
@@ -145,7 +145,7 @@ async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> 
     assert [one.last_attempt for one in target.told if isinstance(one, Notice)] == [None]
 
 
-async def test_an_event_that_nobody_can_read_is_told() -> None:
+async def test_a_malformed_event_is_published() -> None:
     """Without a client, since none is known."""
     harness = WorkerHarness()
     async with running(harness):
@@ -155,7 +155,7 @@ async def test_an_event_that_nobody_can_read_is_told() -> None:
     assert told.client_id == ""
 
 
-async def test_a_client_is_told_once_a_change() -> None:
+async def test_a_client_change_is_published_once() -> None:
     """One that fails again and again is told once when it goes down, and once when it is well again."""
     harness = WorkerHarness(client("shop"))
 
@@ -179,7 +179,7 @@ async def test_a_client_is_told_once_a_change() -> None:
     assert len({one.id for one in told}) == 2
 
 
-async def test_what_finds_no_room_is_dropped_and_counted() -> None:
+async def test_notices_beyond_the_buffer_are_dropped_and_counted() -> None:
     """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
     feed, target = feed_of(max_bytes=10 * (NOTICE_OVERHEAD_BYTES + 20)), Target()
     changed = ClientFailing(iss="1234567890", client_id="1234567890", next_try=0.0)
@@ -201,7 +201,7 @@ async def test_what_finds_no_room_is_dropped_and_counted() -> None:
     assert feed.dropped_count == 15
 
 
-async def test_a_batch_that_the_sink_loses_is_counted() -> None:
+async def test_a_lost_batch_is_counted() -> None:
     """It is not sent again, since nobody knows what of it arrived; the next is."""
     feed, target = feed_of(), Target(fails=1)
     for _ in range(20):
@@ -211,7 +211,7 @@ async def test_a_batch_that_the_sink_loses_is_counted() -> None:
     assert target.batches == [4]
 
 
-async def test_a_sink_that_breaks_ends_nobody() -> None:
+async def test_a_failing_target_is_counted() -> None:
     """A fault of ours in it is counted like any loss."""
 
     class Broken(Target):

@@ -25,7 +25,7 @@ BARE = Notice(
 
 
 @pytest.mark.parametrize("notice", [WHOLE, BARE, CLIENT])
-def test_what_is_told_fits_the_schema(notice: FeedNotice) -> None:
+def test_a_notice_matches_the_schema(notice: FeedNotice) -> None:
     """Of a delivery with all there is and with the least, and of a client."""
     Draft202012Validator(feed_schema()).validate(json.loads(dump_feed_event(notice, SOURCE)))
 

@@ -77,7 +77,7 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, bare_prefix:
     assert (got[0].content_type, got[0].message_id) == ("application/cloudevents+json", "id-0")
 
 
-async def test_rabbitmq_away_takes_nothing_and_says_so() -> None:
+async def test_unreachable_rabbitmq_raises_queue_unavailable() -> None:
     """What would be sent then is for the caller to count."""
     options = RabbitOptions(urls=("amqp://127.0.0.1:1/",))
     async with publisher(options) as sink:
@@ -158,7 +158,7 @@ async def test_the_oldest_are_forgotten_by_age(queue: SqliteQueue, tmp_path: Pat
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(61)]
 
 
-async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
+async def test_a_closed_queue_accepts_no_notice(queue: SqliteQueue) -> None:
     """And says so."""
     await queue.close()
     with pytest.raises(QueueUnavailable):

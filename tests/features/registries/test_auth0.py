@@ -71,7 +71,7 @@ async def test_applications_are_read_with_one_token_until_it_runs_out(tmp_path: 
 
 
 @pytest.mark.parametrize("added", [False, True])
-async def test_an_application_that_is_removed_meanwhile_hides_no_other(tmp_path: Path, added: bool) -> None:
+async def test_an_application_removed_meanwhile_hides_no_other(tmp_path: Path, added: bool) -> None:
     """The second page then begins one too late. The list is read again, until two readings are the same."""
     auth0 = _Auth0([{"client_id": f"c{nth}"} for nth in range(250)])
     async with serving(auth0.answer) as url:
@@ -104,7 +104,7 @@ async def test_an_application_that_is_removed_meanwhile_hides_no_other(tmp_path:
         ({"oidc_logout": {"backchannel_logout_urls": ["/hook"]}}, None),
     ],
 )
-async def test_what_an_application_says_becomes_metadata(client: Any, row: Any, tmp_path: Path) -> None:
+async def test_an_applications_settings_become_metadata(client: Any, row: Any, tmp_path: Path) -> None:
     """One address is what Auth0 takes. Several are a fault: notifier would leave one out."""
     async with serving(_Auth0([{"client_id": "shop", **client}]).answer) as url:
         answer = await _reader(url, tmp_path).read(None)
@@ -121,7 +121,7 @@ async def test_what_an_application_says_becomes_metadata(client: Any, row: Any, 
         ({**TOKEN, "access_token": "a\nb"}, "without an access token"),
     ],
 )
-async def test_a_token_that_does_not_do_says_what_to_give(token: Any, told: str, tmp_path: Path) -> None:
+async def test_a_token_without_the_scope_names_it(token: Any, told: str, tmp_path: Path) -> None:
     """Auth0 names the scopes of each token."""
     auth0 = _Auth0([])
     auth0.token = token
@@ -133,7 +133,7 @@ async def test_a_token_that_does_not_do_says_what_to_give(token: Any, told: str,
 @pytest.mark.parametrize(
     ("status", "told"), [(401, "client_secret_file is wrong"), (403, "with the scope read:clients")]
 )
-async def test_a_refused_token_says_what_to_set(status: int, told: str, tmp_path: Path) -> None:
+async def test_a_refused_token_names_the_setting(status: int, told: str, tmp_path: Path) -> None:
     """Auth0 answers 403 where the application is not authorized for the Management API."""
 
     async def refuse(_: web.Request) -> web.StreamResponse:

@@ -62,7 +62,7 @@ async def test_all_providers_are_read_without_their_secrets(tmp_path: Path) -> N
         ({"logout_uri": "/hook"}, "backchannel_logout_uri must be an absolute URI"),
     ],
 )
-async def test_what_a_provider_says_becomes_metadata(provider: Any, row: Any, tmp_path: Path) -> None:
+async def test_a_providers_settings_become_metadata(provider: Any, row: Any, tmp_path: Path) -> None:
     """A provider with an issuer of its own, or without a key, is a fault that says what to set."""
     answer = await _read([{"client_id": "shop", **GLOBAL, **provider}], tmp_path)
     if isinstance(row, str):
@@ -72,7 +72,7 @@ async def test_what_a_provider_says_becomes_metadata(provider: Any, row: Any, tm
         assert answer.rows == ({"client_id": "shop", **row},)
 
 
-async def test_no_provider_is_never_believed(tmp_path: Path) -> None:
+async def test_an_empty_list_of_providers_is_a_fault(tmp_path: Path) -> None:
     """authentik shows none to a user without the permission."""
     with pytest.raises(SourceFault, match="Can view OAuth2/OpenID Provider"):
         await _read([], tmp_path)

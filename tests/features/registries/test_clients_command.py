@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     return made(tmp_path)
 
 
-def test_what_a_list_may_not_say_is_no_value_in_force(folder: Path) -> None:
+def test_forbidden_values_of_a_list_have_no_effect(folder: Path) -> None:
     """Not by settings for a client of others, and not by a row that makes no sense beside what a file says."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, issuer, notifier, id_token_signed_response_alg, client_name)")
@@ -43,7 +43,7 @@ def test_what_a_list_may_not_say_is_no_value_in_force(folder: Path) -> None:
     assert "client_name" not in found
 
 
-def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) -> None:
+def test_a_client_without_a_known_issuer_is_shown_with_the_reason(folder: Path) -> None:
     """A row of a database without an issuer."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, issuer)")
@@ -55,7 +55,7 @@ def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) ->
     assert f"client 'shop' of registry source sql: names no issuer, and sql may speak for {ISS}, {OTHER}" in done.stderr
 
 
-def test_nothing_of_a_row_is_obeyed_by_a_terminal(folder: Path) -> None:
+def test_control_characters_of_a_row_are_escaped(folder: Path) -> None:
     """Nor breaks a line: a row would write warnings of its own, or hide those about it."""
     evil = "\x1b[2J\nwarning: made up\u202e"
     rows: list[dict[str, object]] = [
@@ -91,7 +91,7 @@ def test_nothing_of_a_row_is_obeyed_by_a_terminal(folder: Path) -> None:
         assert "\nwarning: made up" not in shown
 
 
-def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> None:
+def test_mistakes_of_settings_and_sources_are_listed_together(folder: Path) -> None:
     """Each with its place, also if no source has the client that it is about."""
     (folder / "cache").touch()
     url = "http://127.0.0.1:1/clients"
@@ -108,7 +108,7 @@ def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> N
         assert said in done.stderr
 
 
-def test_what_very_many_rows_may_not_say_is_told_by_kind(folder: Path) -> None:
+def test_forbidden_values_of_many_rows_are_grouped_by_kind(folder: Path) -> None:
     """`check` says of how many clients it is, and names the first, in a page that a person reads."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, notifier)")

@@ -65,7 +65,7 @@ async def test_each_shape_is_read(text: str, content_type: str, rows: list[Any])
         ("", "application/json", r"is empty; it must be \[\]"),
     ],
 )
-async def test_a_list_that_is_none_is_a_fault(text: str, content_type: str, fault: str) -> None:
+async def test_an_invalid_list_is_a_fault(text: str, content_type: str, fault: str) -> None:
     """It names the place where it can."""
     async with serving(_typed(text, content_type)) as url:
         with pytest.raises(SourceFault, match=fault):
@@ -95,7 +95,7 @@ async def test_an_unchanged_list_is_not_sent_again() -> None:
     assert moved.rows == first.rows
 
 
-async def test_304_though_nobody_asked_is_a_fault() -> None:
+async def test_an_unrequested_304_is_a_fault() -> None:
     """A cache may be wrong."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
@@ -218,7 +218,9 @@ NAMES = [f"{nth:02}" for nth in range(40)]
     st.sets(st.sampled_from(NAMES), min_size=1),
     st.lists(st.tuples(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES))), max_size=12),
 )
-def test_what_stays_in_the_list_is_read(listed: set[str], changes: list[tuple[set[str], set[str]]]) -> None:
+def test_clients_that_stay_in_a_shifting_list_are_read(
+    listed: set[str], changes: list[tuple[set[str], set[str]]]
+) -> None:
     """Whatever is deleted and added between two pages."""
     pages, found, staying, asked = ShiftingPages(SIZE), set[str](), set(listed), 0
     while pages.first is not None:
@@ -234,7 +236,7 @@ def test_what_stays_in_the_list_is_read(listed: set[str], changes: list[tuple[se
     assert staying <= found
 
 
-def test_a_list_that_never_ends_is_given_up() -> None:
+def test_an_endless_list_is_a_fault() -> None:
     """The same page for each offset."""
     pages = ShiftingPages(SIZE)
     for _ in range(20):

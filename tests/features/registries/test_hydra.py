@@ -57,7 +57,7 @@ async def test_all_pages_are_read() -> None:
     assert answer.faults == ()
 
 
-async def test_a_page_token_that_hydra_cannot_read_begins_anew_once() -> None:
+async def test_an_unknown_page_token_restarts_the_reading_once() -> None:
     """Hydra closes the connection then. The second time it is a fault."""
     hydra = _Hydra()
     lost = list(hydra.pages)[2]

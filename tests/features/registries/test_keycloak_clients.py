@@ -172,7 +172,7 @@ def test_a_client_that_cannot_be_used_is_a_fault(raw: Any, fault: str) -> None:
         ({"use.jwks.string": "true", "jwks.string": "{"}, {}, {"jwks": "{"}),
     ],
 )
-def test_how_its_tokens_are_encrypted_comes_along(
+def test_the_encryption_of_its_tokens_is_read(
     attributes: dict[str, str], more: dict[str, Any], members: dict[str, Any]
 ) -> None:
     """Keycloak encrypts its own logout tokens by the settings for ID tokens, to a key of the client's Keys tab."""

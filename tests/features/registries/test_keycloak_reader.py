@@ -61,7 +61,7 @@ async def test_all_clients_are_read_with_one_token() -> None:
     assert fake.pages == [0, 99, 198, 250]
 
 
-async def test_a_setting_of_the_source_tells_the_issuer_and_the_front_end_address() -> None:
+async def test_the_source_sets_the_issuer_and_the_front_end_address() -> None:
     """`url` may lead past the proxy that users see."""
     async with fake_keycloak(1) as fake:
         fake.clients["rel"] = client("rel", rootUrl="${authBaseUrl}", attributes={"backchannel.logout.url": "/x"})
@@ -90,7 +90,7 @@ async def test_a_token_that_ran_out_is_renewed() -> None:
     assert len(fake.tokens) == 2
 
 
-async def test_clients_that_come_and_go_meanwhile_hide_no_other() -> None:
+async def test_clients_added_or_removed_meanwhile_hide_no_other() -> None:
     """Pages by offset shift; and a proxy may answer with the page before."""
 
     async def shifting(request: web.Request, nth: int) -> web.Response | None:

@@ -64,7 +64,7 @@ def by_name(answer: SourceAnswer) -> dict[str, Mapping[str, object]]:
     return {str(row["client_id"]): row for row in answer.rows}
 
 
-async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: Keycloak) -> None:
+async def test_clients_are_read_as_keycloak_would_notify_them(keycloak: Keycloak) -> None:
     """Addresses as it resolves them; algorithms, pairwise subjects, settings; what cannot be used by its name."""
     ours = reader(keycloak.url, default_algorithm="PS256")
     answer = await ours.read(None)
@@ -134,9 +134,7 @@ async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: Keycloak) 
         ({"path": "/auth"}, "there is no realm demo at .*/auth in old versions"),
     ],
 )
-async def test_what_is_missing_in_keycloak_is_said_by_name(
-    changed: dict[str, str], words: str, keycloak: Keycloak
-) -> None:
+async def test_missing_settings_of_keycloak_are_named(changed: dict[str, str], words: str, keycloak: Keycloak) -> None:
     """Without any secret."""
     more = {**changed}
     with pytest.raises(SourceFault, match=words) as caught:

@@ -112,7 +112,7 @@ FAULTS: Mapping[str, tuple[Handler, str]] = {
 @pytest.mark.parametrize(
     ("kind", "fault"), [(kind, fault) for kind in GOOD for fault in FAULTS if kind == "http" or fault == "an object"]
 )
-async def test_a_fault_says_what_to_do_and_no_secret(kind: str, fault: str, tmp_path: Path) -> None:
+async def test_a_fault_has_a_remedy_and_no_secret(kind: str, fault: str, tmp_path: Path) -> None:
     """It comes within the source's `timeout`."""
     handler, text = FAULTS[fault]
     timeout = "300ms" if fault == "it hangs" else "30s"
@@ -122,7 +122,7 @@ async def test_a_fault_says_what_to_do_and_no_secret(kind: str, fault: str, tmp_
 
 
 @pytest.mark.parametrize("kind", [kind for kind in GOOD if kind != "wso2"])
-async def test_a_client_beyond_a_bound_costs_no_other(kind: str, tmp_path: Path) -> None:
+async def test_an_oversized_client_is_left_out_alone(kind: str, tmp_path: Path) -> None:
     """It is left out, and told by its place in the list."""
     [(path, good)] = GOOD[kind].items()
     name = next((name for name in ("results", "clients") if name in good), "")
@@ -167,7 +167,7 @@ async def test_credentials_and_permissions_are_named(kind: str, status: int, tmp
 
 
 @pytest.mark.parametrize("kind", GOOD)
-async def test_a_server_that_asks_to_wait_is_asked_again(kind: str, tmp_path: Path) -> None:
+async def test_retry_after_is_followed(kind: str, tmp_path: Path) -> None:
     """429 with `Retry-After`, then what is right."""
     asked: list[str] = []
 
@@ -182,7 +182,7 @@ async def test_a_server_that_asks_to_wait_is_asked_again(kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", GOOD)
-async def test_a_certificate_of_nobody_and_a_closed_port(kind: str, tmp_path: Path) -> None:
+async def test_an_unknown_authority_and_a_closed_port_are_faults(kind: str, tmp_path: Path) -> None:
     """Neither is a bare exception."""
     async with serving(_status(200), authority(tmp_path, "Nobody").server()) as url:
         assert re.search("certificate: .*issuer", await _told(_reader(kind, url, tmp_path)))

@@ -101,7 +101,7 @@ def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
     assert "registry.sources[1]: needs an issuer" in told(in_clear, {"hydra": HYDRA})
 
 
-def test_what_would_get_a_secret_in_clear_is_not_asked(tmp_path: Path) -> None:
+def test_a_source_that_needs_https_is_not_requested_without_it(tmp_path: Path) -> None:
     """Neither by `check` nor by a worker's reload: the mistake is told, and the others are asked all the same."""
     (tmp_path / "key.pem").write_text("a secret")
     sources = [
@@ -117,7 +117,7 @@ def test_what_would_get_a_secret_in_clear_is_not_asked(tmp_path: Path) -> None:
     assert asked == ["safe"]
 
 
-def test_a_question_for_sessions_takes_no_secret_over_http(tmp_path: Path) -> None:
+def test_a_session_look_up_sends_no_secret_over_http(tmp_path: Path) -> None:
     """It is the same rule, at `resolve.http`."""
 
     def read(**http: Any) -> None:

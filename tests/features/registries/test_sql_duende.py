@@ -222,7 +222,7 @@ def test_a_row_that_did_not_change_stays_the_same_object(tmp_path: Path) -> None
     assert {name for name in before if after[name] is not before[name]} == {"shop"}
 
 
-def test_one_client_that_cannot_be_read_is_a_fault_of_its_own(tmp_path: Path) -> None:
+def test_an_unreadable_client_is_a_separate_fault(tmp_path: Path) -> None:
     """The others are read."""
     uri = "https://a.example.com/bcl"
     clients: list[dict[str, Any]] = [
@@ -241,7 +241,7 @@ def test_one_client_that_cannot_be_read_is_a_fault_of_its_own(tmp_path: Path) ->
     assert said[3] == "f: Enabled must be true or false"
 
 
-def test_a_table_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
+def test_an_ambiguous_table_must_be_named(tmp_path: Path) -> None:
     """Both spellings, none, or another product's table of that name."""
     plain = recorded("is-7.4.8", "sqlite")
     both = sqlite_with(tmp_path / "both.db", plain, renamed(plain, lambda name: f"{snake(name)}_"))

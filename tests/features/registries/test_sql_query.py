@@ -138,7 +138,7 @@ def test_rows_without_a_client_id_are_named_by_their_number(url: str) -> None:
         ("subject_type, x'ff' AS backchannel_logout_uri", "backchannel_logout_uri is not UTF-8"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_a_fault_of_that_client_alone(url: str, columns: str, fault: str) -> None:
+def test_an_invalid_row_is_a_fault_of_its_client(url: str, columns: str, fault: str) -> None:
     """The others are read."""
     count = columns.count(" AS ")
     query = f"SELECT 'bad' AS client_id, 'maybe' AS {columns} UNION ALL SELECT 'good', NULL{', NULL' * count}"
@@ -148,7 +148,7 @@ def test_a_row_that_makes_no_sense_is_a_fault_of_that_client_alone(url: str, col
     assert answer.faults[0].text.startswith(fault)
 
 
-def test_what_a_front_channel_page_needs_is_read(url: str) -> None:
+def test_names_and_redirect_uris_are_read(url: str) -> None:
     """The list may be JSON, as in a column of Hydra's, or one text."""
     query = """SELECT 'shop' AS client_id, 'Shop' AS ClientName, '["https://a.example/cb"]' AS redirect_uris
         UNION ALL SELECT 'desk', 'Desk', 'https://b.example/cb'"""
@@ -158,7 +158,7 @@ def test_what_a_front_channel_page_needs_is_read(url: str) -> None:
     )
 
 
-def test_what_encryption_needs_is_read(url: str) -> None:
+def test_settings_of_encryption_are_read(url: str) -> None:
     """Keys are kept for clients that ask for it, and whatever stands there is no mistake of the others."""
     columns = "client_id, Id_Token_Encrypted_Response_Alg, id_token_encrypted_response_enc, jwks, JwksUri"
     query = f"""WITH c ({columns}) AS (VALUES
@@ -247,7 +247,7 @@ def test_a_file_with_an_odd_name_and_a_writer_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "extra"), [("postgres", "postgresql"), ("mysql+pymysql", "mysql"), ("mssql", "mssql")]
 )
-def test_a_driver_that_is_not_there_is_named(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_named(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra to install."""
     for module in ("psycopg", "pymysql", "pymssql"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -258,7 +258,7 @@ def test_a_driver_that_is_not_there_is_named(scheme: str, extra: str, monkeypatc
 
 
 @pytest.mark.parametrize("scheme", ["postgresql+nodriver", "mysql+asyncmy"])
-def test_a_driver_of_somebody_else_is_refused(scheme: str) -> None:
+def test_an_unsupported_driver_is_refused(scheme: str) -> None:
     """No extra brings it."""
     with pytest.raises(SourceFault, match=r"does not use; write (postgre|my)sql://"):
         read(f"{scheme}://a:b@127.0.0.1/x")
@@ -286,7 +286,7 @@ SECRET = "hunter2-of-the-reader"
         ({"url": "sqlite:////x", "preset": "duende", "tables": {"clientz": "x"}}, ["sql.tables.clientz"]),
     ],
 )  # fmt: skip
-def test_settings_that_make_no_sense_are_refused(sql: dict[str, Any], texts: list[str]) -> None:
+def test_contradicting_settings_are_refused(sql: dict[str, Any], texts: list[str]) -> None:
     """Each with what to do, and none with the password."""
     with pytest.raises(ValidationError) as caught:
         SOURCE_SETTINGS.model_validate({"sql": sql})

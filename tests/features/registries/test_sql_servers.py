@@ -271,7 +271,7 @@ def _many(server: DatabaseServer) -> str:
     return f"SELECT CONCAT('c', seq, REPEAT('.', 1000)) AS client_id FROM {rows}"
 
 
-def test_a_server_that_hangs_is_given_up(server: DatabaseServer) -> None:
+def test_a_hanging_server_is_a_fault(server: DatabaseServer) -> None:
     """Before it takes the connection, and in the midst of its answer."""
     with server.frozen():
         assert "timeout" in fault(server.url, WITHIN, query=_many(server))
@@ -286,7 +286,7 @@ def test_a_server_that_hangs_is_given_up(server: DatabaseServer) -> None:
     assert len(read(server.url, query=_many(server)).rows) == MANY
 
 
-def test_a_server_that_hangs_at_the_end_is_given_up(server: DatabaseServer) -> None:
+def test_a_server_hanging_at_the_end_is_a_fault(server: DatabaseServer) -> None:
     """When all rows were read, and the transaction is to be ended."""
 
     def freeze(_seconds: float) -> None:

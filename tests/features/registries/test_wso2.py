@@ -67,7 +67,7 @@ def _reader(url: str, folder: Path, now: list[float]) -> Wso2Reader:
     return Wso2Reader(source("wso2", folder, url=f"{url}/t/acme/", **login), ticks=lambda: now[0])
 
 
-async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -> None:
+async def test_each_application_is_requested_once_and_then_in_turn(tmp_path: Path) -> None:
     """The UUID is an alias. A new or renamed application is asked at once, all others once in `RECHECK_SECONDS`."""
     wso2, now = _Wso2({f"u{nth:03}": _oidc(f"c{nth:03}") for nth in range(150)}), [0.0]
     async with serving(wso2.answer) as url:
@@ -113,7 +113,7 @@ async def test_an_application_beyond_a_bound_costs_itself_alone(tmp_path: Path) 
     assert "is larger than 256 KiB" in faults["u007"]
 
 
-async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None:
+async def test_an_applications_settings_become_metadata(tmp_path: Path) -> None:
     """No secret is kept; an application without OIDC is left out; a damaged one is a fault of its own."""
     encrypted = {"idToken": {"encryption": {"enabled": True, "algorithm": "RSA-OAEP", "method": "A128GCM"}}}
     wso2 = _Wso2(
@@ -152,7 +152,7 @@ async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None
             await _reader(url, tmp_path, [0.0]).read(None)
 
 
-async def test_a_reading_that_is_cut_off_goes_on_at_the_next(tmp_path: Path) -> None:
+async def test_an_interrupted_reading_is_continued(tmp_path: Path) -> None:
     """What was learnt until then is not asked again."""
     wso2 = _Wso2({f"u{nth}": _oidc(f"c{nth}") for nth in range(20)})
     down = ["u15"]
@@ -172,7 +172,7 @@ async def test_a_reading_that_is_cut_off_goes_on_at_the_next(tmp_path: Path) -> 
     assert wso2.asked.total() <= 20 + 4  # those that were under way
 
 
-async def test_no_application_is_never_believed(tmp_path: Path) -> None:
+async def test_an_empty_list_of_applications_is_a_fault(tmp_path: Path) -> None:
     """A server has applications of its own. It shows none to a user without the permission."""
     async with serving(_Wso2({}).answer) as url:
         with pytest.raises(SourceFault, match="internal_application_mgt_view"):

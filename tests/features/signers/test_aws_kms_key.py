@@ -104,7 +104,7 @@ async def test_a_key_that_is_not_there_or_disabled_is_a_mistake(kms: Kms) -> Non
         (503, "DependencyTimeoutException", SignatureResult.AWAY),
     ],
 )
-async def test_a_refusal_is_told_once_and_not_tried_again(status: int, code: str, result: SignatureResult) -> None:
+async def test_a_refusal_is_reported_without_a_retry(status: int, code: str, result: SignatureResult) -> None:
     """aiobotocore would try five times, with waits, past our time limit. Codes as in the reference of KMS."""
     asked = []
 
@@ -123,13 +123,13 @@ async def test_a_refusal_is_told_once_and_not_tried_again(status: int, code: str
     assert code in str(fault)
 
 
-async def test_a_service_that_nobody_can_reach_is_away() -> None:
+async def test_an_unreachable_service_is_unavailable() -> None:
     """Nothing listens there."""
     fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))
     assert fault.result is SignatureResult.AWAY
 
 
-async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS's own words say so."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -91,7 +91,7 @@ async def test_a_new_version_does_not_sign(vault: AzureStandIn, issuer: Authorit
         (503, "ServiceUnavailable", SignatureResult.AWAY),
     ],
 )
-async def test_a_refusal_is_told_once_and_not_tried_again(
+async def test_a_refusal_is_reported_without_a_retry(
     vault: AzureStandIn, issuer: Authority, status: int, code: str, result: SignatureResult
 ) -> None:
     """Microsoft's client would wait as long as `Retry-After` says, and try again."""
@@ -103,7 +103,7 @@ async def test_a_refusal_is_told_once_and_not_tried_again(
     assert len([each for each in vault.asked if each.endswith("/sign")]) == 1
 
 
-async def test_what_somebody_must_correct_is_told(
+async def test_permanent_errors_are_reported(
     vault: AzureStandIn, issuer: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that is not there, or may not sign; a wrong secret, which is in no text."""
@@ -115,16 +115,14 @@ async def test_what_somebody_must_correct_is_told(
     await wrong_at_once(place(vault, issuer, "logout"), "^Azure lets nobody in: (?!.*a-wrong-secret)")
 
 
-async def test_an_address_that_the_vault_does_not_know_as_its_own_is_a_mistake(
-    vault: AzureStandIn, issuer: Authority
-) -> None:
+async def test_a_foreign_address_of_the_vault_is_an_error(vault: AzureStandIn, issuer: Authority) -> None:
     """Such as a name of ours for it: Microsoft's client gives it no token."""
     settings = {"vault_url": vault.address, "key": "logout", "version": VERSIONS[0]}
     key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
     await wrong_at_once(key, rf"^{vault.address}: .*'vault.azure.net' does not match the requested domain")
 
 
-async def test_a_vault_that_nobody_can_reach_is_away(vault: AzureStandIn, issuer: Authority) -> None:
+async def test_an_unreachable_vault_is_unavailable(vault: AzureStandIn, issuer: Authority) -> None:
     """Nothing listens there."""
     settings = {"vault_url": "https://127.0.0.1:9", "key": "logout", "version": VERSIONS[0]}
     key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))

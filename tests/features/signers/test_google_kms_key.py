@@ -87,7 +87,7 @@ async def test_a_new_version_does_not_sign(kms: GoogleStandIn) -> None:
         (grpc.StatusCode.DEADLINE_EXCEEDED, SignatureResult.AWAY),
     ],
 )
-async def test_a_refusal_is_told_once_and_not_tried_again(
+async def test_a_refusal_is_reported_without_a_retry(
     kms: GoogleStandIn, status: grpc.StatusCode, result: SignatureResult
 ) -> None:
     """Google's client would try an UNAVAILABLE for most of a minute."""
@@ -99,7 +99,7 @@ async def test_a_refusal_is_told_once_and_not_tried_again(
     assert len(kms.asked) == 1
 
 
-async def test_no_credentials_are_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_missing_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the service itself, and not of this machine."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
     key = GoogleKmsKey(GoogleKmsSettings.model_validate({"name": f"{KEY}/1"}))

@@ -29,7 +29,7 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 @pytest.mark.parametrize(
     "kind", [pytest.param(each, marks=() if each == "vault" else pytest.mark.full) for each in KEYS]
 )
-async def test_each_place_has_its_key(kind: str) -> None:
+async def test_each_kind_makes_its_key(kind: str) -> None:
     """Nothing is asked for until somebody wants the public half."""
     settings = KEY_SETTINGS.model_validate({kind: KEYS[kind]})
     made = key_kinds()[kind]
@@ -58,13 +58,13 @@ async def test_each_place_has_its_key(kind: str) -> None:
         ({"google_kms": {"name": GOOGLE.rpartition("/")[0]}}, "must be the name of one version"),
     ],
 )
-def test_what_cannot_work_is_refused(key: Mapping[str, object], text: str) -> None:
+def test_unusable_settings_are_refused(key: Mapping[str, object], text: str) -> None:
     """Above all a key without its version: the newest would sign before anybody knows it."""
     with pytest.raises(ValidationError, match=text):
         KEY_SETTINGS.model_validate(key)
 
 
-def test_what_is_written_in_several_ways() -> None:
+def test_equivalent_spellings_are_normalized() -> None:
     """An ARN has its region; Vault's agent on this machine speaks http; an address may end in a slash."""
     arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     aws = KEY_SETTINGS.model_validate({"aws_kms": {"key_id": arn}}).of_kind(AwsKmsSettings)
@@ -80,7 +80,7 @@ def test_what_is_written_in_several_ways() -> None:
     assert set(KEY_KINDS) >= {"file", *KEYS}
 
 
-def test_another_not_before_asks_the_place_anew() -> None:
+def test_another_not_before_reads_the_key_again() -> None:
     """So a key that was made anew under its old name may sign, without a restart. What is named alike is kept."""
     places, bounds = Signers(key_kinds()), SigningSettings()
     pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}

@@ -215,7 +215,7 @@ async def test_a_fault_of_the_module_is_a_deferral_and_ends_by_itself(
 
 
 @pytest.mark.full
-async def test_a_process_that_was_killed_while_nobody_asked_is_replaced_unnoticed(hsm: SoftHsm) -> None:
+async def test_an_idle_process_that_was_killed_is_replaced(hsm: SoftHsm) -> None:
     """The next signature starts another."""
     async with keys(hsm.settings("ec")) as (ring, [key]):
         sessions = key._backend._token._sessions.copy()  # type: ignore[attr-defined]
@@ -229,7 +229,7 @@ async def test_a_process_that_was_killed_while_nobody_asked_is_replaced_unnotice
 
 
 @pytest.mark.full
-async def test_a_token_that_was_taken_away_is_used_again_when_it_is_back(hsm: SoftHsm) -> None:
+async def test_a_removed_token_is_used_again_when_it_returns(hsm: SoftHsm) -> None:
     """Its old session stays invalid for ever: the process is started anew."""
     async with keys(hsm.settings("rsa")) as (ring, [key]):
         away = hsm.tokens.with_name("away")

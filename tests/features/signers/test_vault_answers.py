@@ -33,7 +33,7 @@ async def test_a_key_of_a_thousand_versions(tmp_path: Path) -> None:
     assert answer.content == {"data": {"keys": keys}}
 
 
-async def test_a_refusal_is_told_in_vaults_words(tmp_path: Path) -> None:
+async def test_a_refusal_has_vaults_text(tmp_path: Path) -> None:
     """An answer without JSON has none."""
     refusal = {"errors": ["permission denied"]}
     answer = await asked(web.json_response(refusal, status=403, headers={"Retry-After": "7"}), tmp_path)
@@ -50,7 +50,7 @@ async def test_a_refusal_is_told_in_vaults_words(tmp_path: Path) -> None:
     ],
     ids=["too much", "no JSON", "a redirect"],
 )
-async def test_what_is_no_answer_of_vault(
+async def test_an_invalid_answer_is_an_error(
     status: int, headers: dict[str, str], body: bytes, result: SignatureResult, said: str, tmp_path: Path
 ) -> None:
     """A redirect would take the token along, and stays until somebody corrects the address."""

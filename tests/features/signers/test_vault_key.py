@@ -77,7 +77,7 @@ async def test_a_new_version_does_not_sign(vault: RunningVault, tmp_path: Path) 
     await next_key.close()
 
 
-async def test_what_somebody_must_correct_is_told_from_what_is_away(vault: RunningVault, tmp_path: Path) -> None:
+async def test_permanent_errors_differ_from_unavailability(vault: RunningVault, tmp_path: Path) -> None:
     """A version that is too high, or too old; a key that is not there, or does not sign; a mount that is not."""
     name = vault.key("faulty")
     await wrong_at_once(key_of(vault, name, tmp_path, version=9), "no version 9: its versions are 1")
@@ -95,7 +95,7 @@ async def test_what_somebody_must_correct_is_told_from_what_is_away(vault: Runni
     await wrong_at_once(key_of(vault, name, tmp_path, mount="elsewhere"), "404 to elsewhere/keys")
 
 
-async def test_a_sealed_vault_is_away_and_signs_again_once_unsealed(vault: RunningVault, tmp_path: Path) -> None:
+async def test_a_sealed_vault_is_unavailable_until_it_is_unsealed(vault: RunningVault, tmp_path: Path) -> None:
     """The same key, with the token that it had."""
     key = key_of(vault, vault.key("sealed", "ecdsa-p256"), tmp_path)
     half = await key.public()
@@ -107,7 +107,7 @@ async def test_a_sealed_vault_is_away_and_signs_again_once_unsealed(vault: Runni
     await key.close()
 
 
-async def test_a_rate_limit_is_away(vault: RunningVault, tmp_path: Path) -> None:
+async def test_a_rate_limit_is_unavailability(vault: RunningVault, tmp_path: Path) -> None:
     """429, without a time."""
     key = key_of(vault, vault.key("limited", "ecdsa-p256"), tmp_path)
     await key.sign(Algorithm.ES256, MESSAGE)
@@ -134,7 +134,7 @@ async def test_a_token_without_a_policy_is_a_mistake(vault: RunningVault, tmp_pa
     await key.close()
 
 
-async def test_a_token_that_ended_is_read_anew_from_its_file(vault: RunningVault, tmp_path: Path) -> None:
+async def test_an_expired_token_is_read_again_from_its_file(vault: RunningVault, tmp_path: Path) -> None:
     """Whoever renews tokens writes the next one there. A revoked token is told by nobody but Vault's 403."""
     name = vault.key("renewed", "ecdsa-p256")
     policy = vault.allow("renewed", name)
@@ -148,7 +148,7 @@ async def test_a_token_that_ended_is_read_anew_from_its_file(vault: RunningVault
     await key.close()
 
 
-async def test_logs_in_by_approle_and_anew_when_its_token_was_revoked(vault: RunningVault, tmp_path: Path) -> None:
+async def test_logs_in_by_approle_and_again_after_a_revocation(vault: RunningVault, tmp_path: Path) -> None:
     """The secret id is read at each log-in. A wrong one is a mistake, and is in no text."""
     name = vault.key("by-role", "ecdsa-p256")
     vault.do("POST", "auth/approle/role/notifier", {"token_policies": vault.allow("by-role", name), "token_ttl": "1h"})
@@ -194,7 +194,7 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_token_is_renewed_in_half_its_time_and_another_taken_before_its_last(
+async def test_a_token_is_renewed_at_half_its_life_and_replaced_before_the_end(
     vault: RunningVault, tmp_path: Path
 ) -> None:
     """While signatures go on. A renewal that grants little is the sign that the token's longest life is near."""
@@ -216,7 +216,7 @@ async def test_a_token_is_renewed_in_half_its_time_and_another_taken_before_its_
     await key.close()
 
 
-async def test_logs_in_anew_when_its_token_was_revoked_or_has_ended(vault: RunningVault, tmp_path: Path) -> None:
+async def test_logs_in_again_after_revocation_or_expiry(vault: RunningVault, tmp_path: Path) -> None:
     """Vault says 403, as it does without a policy: so of a token that is new this is believed."""
     key, watch = role_of(vault, "revoked", tmp_path, token_ttl="100s")
     await key.sign(Algorithm.ES256, MESSAGE)
@@ -292,7 +292,7 @@ def pod_token(account: str) -> str:
     )
 
 
-async def test_a_vault_that_nobody_can_reach_is_away(tmp_path: Path) -> None:
+async def test_an_unreachable_vault_is_unavailable(tmp_path: Path) -> None:
     """Nothing listens there."""
     (tmp_path / "token").write_text("t")
     settings = {"address": "http://127.0.0.1:9", "key": "k", "version": 1, "token_file": str(tmp_path / "token")}

@@ -127,7 +127,7 @@ def test_a_proof_is_one_and_whole(folder: Path, http: object, path: str) -> None
     assert path in {mistake.path for mistake in raised.value.mistakes}
 
 
-def test_what_others_should_know_of_secrets(folder: Path) -> None:
+def test_secrets_of_sources_are_listed(folder: Path) -> None:
     """`check` and workers look at who may read them; none is in a representation; without `api` there is no use."""
     loaded = load(write(folder, {"okta": OKTA}, api=None), {}, FEATURES)
     assert secrets_of(loaded.settings, loaded.registry, loaded.parts)["sources.okta.http.value_file"] == folder / "okta"
@@ -135,7 +135,7 @@ def test_what_others_should_know_of_secrets(folder: Path) -> None:
     assert [warning.path for warning in loaded.warnings] == ["sources.okta.http"]
 
 
-async def test_a_topic_of_sns_is_asked_for_by_the_rules_of_now(folder: Path, tmp_path: Path) -> None:
+async def test_sns_certificates_follow_the_current_egress_rules(folder: Path, tmp_path: Path) -> None:
     """The topic and the egress rules follow a reload, and the certificates outlive it."""
     of = {"topic": {**MAPPED, "http": {"sns": {"topic_arn": ARN}}}}
     async with standing_in(tmp_path) as sns:

@@ -54,7 +54,7 @@ async def told(transmitter: SetTransmitter, token: bytes) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
+async def test_a_token_signed_by_the_transmitter_is_accepted(of: Key, alg: str) -> None:
     """By each kind of key. What comes out is the content that was signed, never the token."""
     transmitter = SetTransmitter(OURS | {"kid": "another"}, public(of))
     found = await transmitter.verifier.verify(signed(of=of, alg=alg) + b"\n")
@@ -124,7 +124,7 @@ def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says:
     assert found.description == says
 
 
-async def test_no_forgery_is_taken() -> None:
+async def test_a_forged_set_is_refused() -> None:
     """No algorithm, a public key as the secret of an HMAC, another's key, another kind of key, a changed content."""
     transmitter = SetTransmitter(OURS, public(key("RSA"), "rsa"), public(key("RSA1024"), "weak"))
     unsigned = segments(b'{"alg": "none", "kid": "k1"}', json.dumps(CLAIMS).encode(), b"")
@@ -161,13 +161,13 @@ async def test_no_forgery_is_taken() -> None:
     ],
     ids=range(11),
 )
-async def test_what_is_no_token_is_an_answer_not_an_error(token: bytes) -> None:
+async def test_malformed_tokens_are_refused(token: bytes) -> None:
     """Whatever a stranger sends."""
     assert await told(SetTransmitter(OURS), token) in ("invalid_request", "authentication_failed")
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"null", b"{", b'{"iat": NaN}', b"[" * 5000, b"\xff"], ids=range(6))
-async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
+async def test_signed_content_without_claims_is_refused(payload: bytes) -> None:
     """Even the transmitter's own."""
     assert await told(SetTransmitter(OURS), signed(payload)) == "invalid_request"
 
@@ -230,7 +230,7 @@ async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
     ],
     ids=range(9),
 )
-async def test_the_answer_says_why_a_key_is_left_out(jwk: Mapping[str, Any], reason: str) -> None:
+async def test_the_answer_has_the_reason_why_a_key_is_unused(jwk: Mapping[str, Any], reason: str) -> None:
     """Else its owner would look for a key that is there."""
     found = await SetTransmitter(jwk).verifier.verify(signed())
     assert isinstance(found, UnacceptedSet)
@@ -257,7 +257,7 @@ async def test_a_long_header_is_read_and_a_long_token_is_named() -> None:
     assert found.description == "the token is larger than 16 KiB"
 
 
-async def test_that_only_some_keys_are_tried_is_said() -> None:
+async def test_the_answer_names_the_limit_of_tried_keys() -> None:
     """A token without kid may be signed by a later one."""
     keys = (public(key("P-256", str(nth)), None) for nth in range(20))
     found = await SetTransmitter(*keys).verifier.verify(signed(of=key("P-256", "19"), kid=None))
@@ -320,7 +320,7 @@ async def test_a_second_new_key_is_waited_for() -> None:
     assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_INTERVAL_SECONDS
 
 
-async def test_not_more_than_some_wait_for_a_reading() -> None:
+async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
     """Those beyond are told at once to come again, and a token of a known key waits for nobody."""
     transmitter, due = SetTransmitter(OURS), asyncio.Event()
 
@@ -375,7 +375,7 @@ async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() ->
     assert await told(transmitter, signed()) == "invalid_key"
 
 
-async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
+async def test_keys_are_kept_while_the_transmitter_is_unavailable() -> None:
     """For as long as it takes; a key that nobody knows is not judged meanwhile."""
     transmitter = SetTransmitter(OURS)
     assert await told(transmitter, signed()) == "taken"
@@ -392,7 +392,7 @@ async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
 
 
 @pytest.mark.parametrize("content", [None, [], {"keys": {}}, "x"])
-async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: object) -> None:
+async def test_without_keys_the_sender_must_retry(content: object) -> None:
     """Never readable: no refusal, which would be final. It is asked again soon, not at each token."""
     transmitter = SetTransmitter()
     transmitter.content, transmitter.away = content, content is None

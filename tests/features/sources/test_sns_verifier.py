@@ -46,7 +46,7 @@ def made_up(count: int) -> list[bytes]:
     [NOTIFICATION, WITHOUT_SUBJECT, CONFIRMATION, {**CONFIRMATION, "Type": "UnsubscribeConfirmation"}],
     ids=range(4),
 )
-async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, str], version: str) -> None:
+async def test_a_message_signed_by_sns_is_accepted(tmp_path: Path, message: dict[str, str], version: str) -> None:
     """By SHA1 and SHA256. Only what is signed goes on."""
     async with standing_in(tmp_path) as sns:
         found = await sns.verifier.verify(signed(message, version))
@@ -75,7 +75,7 @@ async def test_what_sns_signed_is_believed(tmp_path: Path, message: dict[str, st
     ],
     ids=range(31),
 )
-async def test_no_forgery_is_believed(tmp_path: Path, body: bytes) -> None:
+async def test_a_forged_sns_message_is_refused(tmp_path: Path, body: bytes) -> None:
     """Whatever is changed, left out, or signed by somebody else; nor a genuine message of another topic."""
     async with standing_in(tmp_path) as sns:
         assert isinstance(await sns.verifier.verify(body), SnsRefusal)
@@ -104,7 +104,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("address", ELSEWHERE)
-async def test_nothing_but_the_server_of_the_region_is_asked(tmp_path: Path, address: str) -> None:
+async def test_certificates_are_read_from_the_regions_server_only(tmp_path: Path, address: str) -> None:
     """Neither for a certificate, nor to confirm, even by a good certificate. A bucket of S3 may be called `sns`."""
     async with standing_in(tmp_path) as sns:
         assert isinstance(await sns.verifier.verify(signed(SigningCertURL=address)), SnsRefusal)
@@ -121,7 +121,7 @@ async def test_nothing_but_the_server_of_the_region_is_asked(tmp_path: Path, add
         ("arn:aws-us-gov:sns:us-gov-west-1:123456789012:t", "https://sns.us-gov-west-1.amazonaws.com"),
     ],
 )
-def test_the_topic_says_which_server_that_is(arn: str, server: str) -> None:
+def test_the_topic_determines_the_server(arn: str, server: str) -> None:
     """In each part of AWS."""
     assert SnsTopic(arn).server == server
 
@@ -162,7 +162,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path, case: str) -> None:
+async def test_an_unusable_certificate_is_logged(tmp_path: Path, case: str) -> None:
     """The message can be sent again: SNS does so after a 503, and never after a 401. The log says why, once.
 
     For some seconds the certificate is not asked for again.

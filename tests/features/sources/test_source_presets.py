@@ -189,7 +189,7 @@ def test_auth0_writes_a_log_entry_in_three_forms(form: Callable[[Any], Any], ses
 
 @pytest.mark.parametrize("preset", SOURCE_PRESETS)
 @pytest.mark.parametrize("document", [{}, {"unknown": 1}, {"sub": "alice", "userId": "alice", "sid": "s"}])
-def test_a_document_without_what_decides_is_malformed(preset: str, document: dict[str, Any]) -> None:
+def test_a_document_without_the_deciding_member_is_malformed(preset: str, document: dict[str, Any]) -> None:
     """A server that has changed its form would else lose every logout without a line in the log."""
     assert refused(source(preset=preset), message(document))
 
@@ -217,7 +217,7 @@ def test_an_operators_own_condition_replaces_that_of_the_preset(preset: str) -> 
     assert (found.events, found.wrong) == ((), None)
 
 
-def test_every_recorded_document_says_whether_a_server_emitted_it() -> None:
+def test_every_recorded_document_has_its_origin() -> None:
     """And each preset has some."""
     documents = [json.loads(path.read_text()) for path in RECORDED.glob("*/*.json")]
     assert all(isinstance(document["emitted"], bool) and document["note"] for document in documents)
@@ -227,7 +227,7 @@ def test_every_recorded_document_says_whether_a_server_emitted_it() -> None:
 
 
 @pytest.mark.parametrize("simple", [True, False])
-def test_keycloaks_token_ends_no_session_of_another_issuers_user(simple: bool) -> None:
+def test_keycloaks_token_of_another_issuers_user_is_refused(simple: bool) -> None:
     """Its subject names an issuer of its own, beside that of the token."""
     message = recorded(RECORDED / "keycloak_ssf/session.json")
     document = json.loads(message.body)

@@ -158,7 +158,7 @@ def signed(body: bytes, secret: bytes = b"one", algorithm: str = "sha256") -> by
 OKTA = {"Authorization": "Bearer old-s3cret"}
 
 
-async def test_a_message_is_queued_as_it_came(api: Api) -> None:
+async def test_a_message_is_queued_unchanged(api: Api) -> None:
     """Byte for byte, with its source and its headers, as a message that only notifier writes."""
     status, document, _ = await api.ask("okta", {**OKTA, "X-Okta-Request-Id": "r1", "Traceparent": "00-1"})
     assert (status, document) == (202, {"id": "made-up-id"})
@@ -194,7 +194,7 @@ async def test_a_secret_in_a_header(api: Api, value: str | None, right: bool) ->
     assert right or document["title"] == "The proof of the source is missing or wrong"
 
 
-async def test_a_proof_that_is_there_twice_is_none(api: Api) -> None:
+async def test_a_repeated_proof_is_refused(api: Api) -> None:
     """Whoever reads the first and whoever reads the last must not differ."""
     twice = [("X-WSO2-Event-Signature", "sha256=" + signed(BODY).hex())] * 2
     assert (await api.ask("wso2", twice))[0] == 401
@@ -233,7 +233,7 @@ async def test_a_signature_of_the_body(api: Api, value: str | None, right: bool)
 
 
 @pytest.mark.parametrize("name", ["ce-id", "CE-Type", "cloudEvents_id"])
-async def test_a_signed_body_is_no_binary_cloud_event(api: Api, name: str) -> None:
+async def test_a_signed_body_with_cloud_event_headers_is_refused(api: Api, name: str) -> None:
     """Its headers are not signed: with another id, what somebody captured would be a new event."""
     proof = {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}"}
     status, document, _ = await api.ask("wso2", {**proof, name: "another"})
@@ -252,7 +252,7 @@ async def test_headers_give_a_signed_body_no_id(api: Api) -> None:
     assert not [name for name in headers if "message" in name]
 
 
-async def test_secrets_go_no_further_than_the_proof(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_secrets_are_neither_queued_nor_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     """Neither its header nor any other that may hold one is queued, answered or logged."""
     secrets = {
         "Cookie": "s3cret-a", "Proxy-Authorization": "s3cret-b", "X-Api-Key": "s3cret-c",
@@ -345,7 +345,7 @@ async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]
     assert "s3cret" not in repr(document)
 
 
-async def test_a_source_that_is_gone_is_404(api: Api) -> None:
+async def test_a_removed_source_is_404(api: Api) -> None:
     """From the reload on that removes it, even with its secret. The answer says what to do."""
     assert (await api.ask("okta", OKTA))[0] == 202
     del api.sources["okta"]
@@ -423,7 +423,7 @@ async def test_a_websub_hub_verifies_the_configured_subscription_alone(
 ASKS = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Callback": "https://evil.example/c"}
 
 
-async def test_a_sender_of_cloud_events_that_asks_whether_it_may_send(api: Api) -> None:
+async def test_a_cloud_events_validation_request_is_answered(api: Api) -> None:
     """Event Grid asks so. Whoever proves nothing hears nothing, and no address that it names is called."""
     with capture_logs() as lines:
         status, document, headers = await api.ask("okta", {**OKTA, **ASKS}, b"", "OPTIONS")
@@ -465,7 +465,7 @@ async def test_the_id_of_an_answer_is_in_the_log(api: Api) -> None:
     ]
 
 
-async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
+async def test_refusals_are_logged_once_a_minute(api: Api) -> None:
     """A sender of webhooks shows its answers to nobody."""
     with capture_logs() as lines:
         for _ in range(3):
@@ -479,7 +479,7 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
     assert api.counted == {("okta", 401): 3, ("wso2", 415): 1}
 
 
-async def test_a_sender_that_goes_away_is_no_fault_of_ours(api: Api) -> None:
+async def test_a_disconnected_sender_counts_as_408(api: Api) -> None:
     """It counts as 408, with a reason in the log: an alert is about 500."""
     with capture_logs() as lines:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
@@ -493,7 +493,7 @@ async def test_a_sender_that_goes_away_is_no_fault_of_ours(api: Api) -> None:
     assert told == [(408, "The body did not come whole")]
 
 
-async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
+async def test_a_security_event_token_is_answered_by_rfc_8935(api: Api) -> None:
     """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
     transmitter = SetTransmitter(public(key("P-256")))
     api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=transmitter.verifier))
@@ -538,7 +538,7 @@ async def subscribed(api: Api, folder: Path) -> AsyncIterator[Sns]:
         yield sns
 
 
-async def test_a_message_of_sns_is_queued_as_what_is_signed_of_it(api: Api, tmp_path: Path) -> None:
+async def test_the_signed_content_of_an_sns_message_is_queued(api: Api, tmp_path: Path) -> None:
     """Neither the signature nor what nobody signed. What is wrong is answered and logged."""
     async with subscribed(api, tmp_path) as sns:
         assert (await api.ask("sns", PLAIN, posted()))[:2] == (202, {"id": "made-up-id"})
@@ -559,7 +559,7 @@ async def test_a_message_of_sns_is_queued_as_what_is_signed_of_it(api: Api, tmp_
     assert len(api.queue.taken) == 1
 
 
-async def test_a_subscription_is_confirmed_and_its_end_is_told(api: Api, tmp_path: Path) -> None:
+async def test_a_subscription_is_confirmed_and_its_end_is_logged(api: Api, tmp_path: Path) -> None:
     """Nothing is queued, and no line has the token, by which anybody could confirm. SNS sends it again after a 503."""
     ended = {**CONFIRMATION, "Type": "UnsubscribeConfirmation"}
     async with subscribed(api, tmp_path) as sns:
@@ -596,7 +596,7 @@ SIGNATURE = {"X-WSO2-Event-Signature": f"sha256={signed(BODY).hex()}"}
 
 
 @pytest.mark.parametrize("method", ["POST", pytest.param("OPTIONS", marks=pytest.mark.full)])
-async def test_strangers_with_slow_bodies_keep_out_nobody_who_is_known(method: str) -> None:
+async def test_slow_unverified_bodies_block_no_verified_sender(method: str) -> None:
     """Where the proof is in the body, they share few places: with senders of that source, and in all with its like.
 
     A proof in a header comes before the body, as does a token. So these wait for no stranger.
@@ -649,7 +649,7 @@ async def test_one_source_does_not_take_every_place() -> None:
 
 
 @pytest.mark.full
-def test_what_the_api_says_of_sources_is_true() -> None:
+def test_answers_of_sources_match_their_description() -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
     source = HttpSource(name="okta", proof=proof, rules=PostRules(), challenge="okta")

@@ -88,14 +88,14 @@ async def replay(harness: Sourced, letter: Message) -> Readmission:
     return back
 
 
-async def test_a_document_of_another_server_tells_its_clients() -> None:
+async def test_a_document_of_another_server_notifies_its_clients() -> None:
     """As an event of our own does."""
     async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
         assert (sorted(on.notified()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
 
 
-async def test_members_that_were_dropped_are_told_once() -> None:
+async def test_dropped_members_are_reported_once() -> None:
     """Also of an event among others, and of one that is delivered in parts."""
     many = DOCUMENT | {"at": "soon", "apps": [f"c{n}" for n in range(250)]}
     async with running(harness(**LIST)) as on:
@@ -108,14 +108,14 @@ async def test_members_that_were_dropped_are_told_once() -> None:
         assert told == [("ended_at",)]
 
 
-async def test_what_is_ignored_is_acked_and_counted() -> None:
+async def test_an_ignored_document_is_acked_and_counted() -> None:
     """It leaves nothing else."""
     async with running(harness(when="user != 'alice'")) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
         assert (on.notified(), taken(on), on.queue.published) == ([], [("ignored", "shop")], [])
 
 
-async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> None:
+async def test_wrong_clients_become_a_dead_letter_and_others_are_notified() -> None:
     """Its replay, by a mapping that was mended, tells those alone."""
     async with running(harness()) as on:
         body = DOCUMENT | {"apps": ["shop", {"id": "mail"}]}
@@ -201,7 +201,7 @@ async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | 
         assert told == ({("bob", "h")} if kind is Kind.SOURCED else {("alice", "h"), ("bob", "h")})
 
 
-async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
+async def test_a_removed_source_is_named_by_the_dead_letter() -> None:
     """After `registry.grace`. It waits there until the source is configured again, with what the mapping needs."""
     async with running(harness(event=EVENT | {"sid": '"$headers".sid'})) as on:
         sources, on.sources = on.sources, {}
@@ -222,7 +222,7 @@ async def test_a_source_that_is_gone_is_named_by_the_dead_letter() -> None:
         assert "s3cret" not in str(letter)
 
 
-def test_a_message_of_a_source_at_its_last_chance_is_buried_unread() -> None:
+def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
     """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
     readers = {"": SourceIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
     intake = Intake(
@@ -260,7 +260,7 @@ async def test_a_client_that_has_no_address_is_skipped_unless_it_is_registered()
         assert (on.notified(), on.queue.published) == (["shop"], [])
 
 
-async def test_no_fate_is_told_to_whoever_a_foreign_message_names() -> None:
+async def test_a_foreign_reply_to_gets_no_fate() -> None:
     """Its reply-to belongs to their own request."""
     async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop", reply_to=ReplyTo(to="theirs")))

@@ -313,7 +313,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_document_that_cannot_be_read_says_why(case: str) -> None:
+def test_an_unreadable_document_has_a_reason(case: str) -> None:
     """Every mistake, by the setting whose expression found it. No text quotes the document's user."""
     shop, document, expected = REFUSED[case]
     body = document if isinstance(document, bytes) else DOCUMENT | document
@@ -359,7 +359,7 @@ def test_texts_that_differ_are_not_mixed_up() -> None:
     "kind",
     ["text/plain; charset=UTF-8", "text/xml", "application/vnd.masstransit+bson", "application/secevent+jwt", None],
 )
-def test_a_body_is_json_whatever_its_header_says(kind: str | None) -> None:
+def test_a_body_is_json_whatever_its_content_type(kind: str | None) -> None:
     """With `content_type: json`. An expression still sees what the header said."""
     by = source(event={**EVENT, "reason": '"$properties".content_type'}, content_type="json", envelope="masstransit")
     (event,) = translated(by, message(DOCUMENT, content_type=kind)).events
@@ -376,7 +376,7 @@ def test_when_sees_an_empty_body() -> None:
     assert translated(by, message(b"", headers={"user": "bob"})).events[0].sub == "bob"
 
 
-def test_an_empty_body_is_ignored_by_no_accident() -> None:
+def test_an_empty_body_is_ignored_only_by_an_explicit_condition() -> None:
     """Where `when` speaks of members alone, a server that lost its bodies would be ignored without a word."""
     found = refused(source(event=EVENT, when="user == 'alice'"), message(b""))
     assert found == {"sources.shop": "the message is empty; to ignore such ones, begin `when` with @ != `null` &&"}
@@ -396,7 +396,7 @@ def test_a_token_that_verifies_the_stream_ends_nothing(events: dict[str, Any], m
 
 
 @pytest.mark.parametrize("events", [{}, [], {**VERIFIED, "urn:ended": {}}, {"verification": {}}])
-def test_what_does_more_than_verify_the_stream_is_read(events: object) -> None:
+def test_other_events_beside_a_verification_are_read(events: object) -> None:
     """By its mapping."""
     assert translated(source(event=EVENT), message({"events": events, **DOCUMENT})).events
 
@@ -409,7 +409,7 @@ ENDED = {"specversion": "1.0", "id": "e", "source": "s", "type": "ended", "data"
 
 
 @pytest.mark.parametrize("http", SIGNED)
-def test_a_signed_body_has_a_type_where_types_say_what_ends_a_session(http: dict[str, Any]) -> None:
+def test_a_signed_body_needs_a_type_where_types_are_configured(http: dict[str, Any]) -> None:
     """Else whoever captured an event of another type could send its data as bare JSON."""
     by = source(types=["ended"], event=EVENT, http=http)
     assert translated(by, message(ENDED)).events[0].type == "ended"
@@ -428,7 +428,7 @@ def test_a_signed_list_has_the_type_that_is_around_it() -> None:
     assert refused(by, message([DOCUMENT]))
 
 
-def test_what_is_not_signed_may_be_bare() -> None:
+def test_an_unsigned_document_needs_no_type() -> None:
     """As an event of notifier's own form may."""
     proof = {"header": "Authorization", "value_file": __file__}
     for more in ({}, {"http": proof}):
@@ -456,7 +456,7 @@ def test_a_batch_of_cloud_events_is_opened_as_single_ones_are() -> None:
     assert translated(by, batch()).events == ()
 
 
-def test_an_event_of_a_batch_that_is_wrong_spoils_no_other() -> None:
+def test_a_wrong_event_of_a_batch_affects_no_other() -> None:
     """It is named by its number, for a replay of it alone."""
     by = source(types=["ended"], http=SIGNED[0], event=EVENT, when="user != 'bob'")
     bob = ENDED | {"data": {"user": "bob"}}
@@ -478,7 +478,7 @@ def test_an_event_of_a_batch_that_is_wrong_spoils_no_other() -> None:
     assert "holds 5,001 events" in refused(by, batch(*range(5_001)))["sources.shop"]
 
 
-def test_lists_within_a_batch_are_events_of_their_own() -> None:
+def test_lists_within_a_batch_are_separate_events() -> None:
     """None takes the id of the CloudEvent, which belongs to its whole list."""
     by = source(event={**EVENT, "sid": "user"}, envelope="@")
     listed = ENDED | {"data": [DOCUMENT, {**DOCUMENT, "user": "bob"}]}
@@ -499,7 +499,7 @@ def listed(*events: dict[str, Any]) -> Message:
     return message({"data": {"user": "alice", "events": [{"t": "end"} | event for event in events]}})
 
 
-def test_each_member_of_a_list_is_an_event_of_its_own() -> None:
+def test_each_member_of_a_list_is_a_separate_event() -> None:
     """Good, ignored or wrong by itself; one report says which are wrong, for a replay of these alone."""
     what = listed({"s": "1", "c": ["a"]}, {"t": "begin"}, {"s": 2, "c": ["a"]}, {"s": "3", "c": ["a", 5, "b", 6]})
     found = translated(source(**LIST), what)
@@ -521,7 +521,7 @@ LINES = b"\n".join(
 
 
 @pytest.mark.parametrize("envelope", ["lines", ["lines", "of || [@]"], ["lines", "to_array(@)"]])
-def test_a_line_that_cannot_be_read_spoils_no_other(envelope: Any) -> None:
+def test_an_unreadable_line_affects_no_other(envelope: Any) -> None:
     """Nothing is ignored for it, and the lines keep their numbers."""
     found = translated(source(envelope=envelope, event=EVENT, when="@.user != 'bob'"), message(LINES))
     assert ([event.sub for event in found.events], found.ignored) == (["alice", "carol"], 1)
@@ -529,7 +529,7 @@ def test_a_line_that_cannot_be_read_spoils_no_other(envelope: Any) -> None:
     assert (found.wrong.which, "event 2 of 4: the line is not JSON" in str(found.wrong.mistakes)) == ("1", True)
 
 
-def test_what_has_no_issuer_names_none() -> None:
+def test_an_unknown_issuer_is_not_named_by_the_dead_letter() -> None:
     """A dead letter is found by its issuer."""
     shop = source(event={**EVENT, "iss": "realm"}, issuers={"demo": DEMO})
     with pytest.raises(MalformedEvent) as raised:
@@ -537,7 +537,7 @@ def test_what_has_no_issuer_names_none() -> None:
     assert raised.value.data == {"iss": "", "id": ""}
 
 
-def test_a_replay_reads_what_was_wrong_and_nothing_else() -> None:
+def test_a_replay_reads_only_the_wrong_events() -> None:
     """Even if only some of it has been mended since."""
     what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
     found = translated(source(**LIST), what, only=parse_event_positions("2;3:1,3"))
@@ -565,7 +565,7 @@ def test_a_message_of_absurdly_many_events_is_refused() -> None:
     assert found == {"sources.shop.envelope": "holds 5,001 events; 5,000 at most"}
 
 
-def test_an_event_without_an_id_has_the_same_one_each_time_it_comes() -> None:
+def test_an_event_without_an_id_gets_a_stable_one() -> None:
     """An own id wins, then the message's. Without a time and a session there is none, since users sign out again."""
     mapping = source(event={**EVENT, "sid": "session", "ended_at": "at", "id": "id"})
 
@@ -585,7 +585,7 @@ def test_an_event_without_an_id_has_the_same_one_each_time_it_comes() -> None:
     "times", [("2026-11-26T09:00:00", "2026-11-26T09:00:01"), (1764147600, 1764147601), ([1], [2])]
 )
 @pytest.mark.parametrize("expression", ["at", "from_ms(at)", "to_time(at)", "from_s(lower(at))"])
-def test_a_time_that_cannot_be_read_tells_two_sign_outs_apart(times: tuple[object, object], expression: str) -> None:
+def test_an_unreadable_time_distinguishes_two_sign_outs(times: tuple[object, object], expression: str) -> None:
     """One user may end one session id twice. The same document again is a copy."""
     by = source(event={**EVENT, "sid": "session", "ended_at": expression})
     first, second, again = (
@@ -595,7 +595,7 @@ def test_a_time_that_cannot_be_read_tells_two_sign_outs_apart(times: tuple[objec
     assert (first.unread, first.ended_at) == ((), first.ended_at) if first.ended_at else (("ended_at",), None)
 
 
-def test_an_envelope_with_a_time_that_cannot_be_read_is_opened() -> None:
+def test_an_envelope_with_an_unreadable_time_is_opened() -> None:
     """MassTransit's and CloudEvents'. It tells two messages apart that have no id."""
     bus = source(event=EVENT, envelope="masstransit")
     ids = set()
@@ -611,7 +611,7 @@ def test_an_envelope_with_a_time_that_cannot_be_read_is_opened() -> None:
     assert event.unread == ("time",)
 
 
-def test_a_reason_that_cannot_be_made_ends_the_session_all_the_same() -> None:
+def test_an_unreadable_reason_still_ends_the_session() -> None:
     """Nothing depends on it."""
     by = source(event={**EVENT, "reason": "user > `5` && 'a' || 'b'"})
     (event,) = translated(by, message(DOCUMENT)).events

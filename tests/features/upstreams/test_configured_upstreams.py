@@ -140,7 +140,7 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
         ({"same_sub": {"prefix": "a:"}}, {"same_sub": {"prefix": "a:"}}, False),
     ],
 )
-def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: object, two: object, refused: bool) -> None:
+def test_prefixes_of_upstreams_must_not_overlap(folder: Path, one: object, two: object, refused: bool) -> None:
     """Else a made-up `sub` of the one is a user of the other. Two doors of one provider may have the same prefix."""
     upstreams = {"one": {**OP, "resolve": one}, "two": {**OP, "resolve": two}}
     if refused:
@@ -166,7 +166,7 @@ def test_no_upstream_is_called_as_another_ones_users_are(folder: Path, one: obje
         ({**OP, **ASKED, "jwks_uri": "https://op.example.com/jwks", "algorithms": ["RS256"]}, []),
     ],
 )
-def test_what_may_end_anybodys_session_or_nobodys_is_warned_of(
+def test_settings_that_end_all_or_no_sessions_cause_a_warning(
     folder: Path, upstream: object, warned: list[str]
 ) -> None:
     """An upstream that is the identity server itself may speak of all its users."""
@@ -264,7 +264,7 @@ def test_a_parent_is_one_origin(folder: Path, parent: str) -> None:
     assert "must be one origin" in mistake
 
 
-async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
+async def test_look_ups_for_browsers_delay_no_logout_token(folder: Path) -> None:
     """A stranger may ask about made-up sessions without end. Upstreams' logout tokens are looked up meanwhile."""
     asked: asyncio.Queue[str] = asyncio.Queue()
     over = asyncio.Event()
@@ -294,7 +294,7 @@ async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
         await upstreams.aclose()
 
 
-async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
+async def test_upstreams_follow_a_reload_and_keep_their_keys(folder: Path) -> None:
     """The keys that were read stay, for an upstream that is as it was."""
     path = written(folder, upstreams={"op": OP, "gone": OP})
     live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
@@ -385,12 +385,12 @@ def test_a_query_that_cannot_work_is_a_mistake(database_folder: Path, sql: dict[
     assert checked(database_folder, sql, "--offline") == (0, [])
 
 
-def test_a_query_that_works_is_none(database_folder: Path) -> None:
+def test_a_working_query_is_accepted(database_folder: Path) -> None:
     """Though it finds nobody."""
     assert checked(database_folder, {"query": QUERY}) == (0, [])
 
 
-def test_a_token_that_ends_no_session_leaves_a_line() -> None:
+def test_a_token_that_ends_no_session_is_logged() -> None:
     """Each token; of browsers, which anybody may send with a made-up `sid`, one in a minute."""
     now = [0.0]
     record = UpstreamRecord(lambda: now[0])

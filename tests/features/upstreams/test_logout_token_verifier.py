@@ -23,7 +23,7 @@ async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
     return "away" if isinstance(found, KeysUnavailable) else "taken"
 
 
-async def test_a_good_token_says_whose_session_ended() -> None:
+async def test_a_valid_token_names_the_ended_session() -> None:
     """`sub` and `sid` are in no representation of it, which a log may show."""
     found = await UpstreamProvider().judge.verify(logout_token())
     assert isinstance(found, VerifiedLogout)

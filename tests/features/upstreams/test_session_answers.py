@@ -97,7 +97,7 @@ async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question:
         ("anybody", "up-1", None, [1]),
     ],
 )
-async def test_a_prefix_bounds_whose_sessions_an_upstream_ends_in_duendes_table(
+async def test_a_prefix_limits_the_sessions_that_an_upstream_ends(
     url: str, sub: str | None, sid: str | None, prefix: str | None, found: list[int]
 ) -> None:
     """Its own users' alone, and of those the one that the token names."""
@@ -137,7 +137,7 @@ async def test_an_answer_that_is_wrong_is_a_fault(url: str, settings: dict[str, 
         await asked(url, BY_SID, **settings)
 
 
-async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
+async def test_the_text_of_a_fault_names_no_user(url: str) -> None:
     """A database quotes what it was asked with."""
     query = "SELECT sub FROM s WHERE up_sid = json_extract(:sid, '$.x')"
     place = SessionDatabase(SessionsSqlSettings.model_validate({"url": url, "query": query}))
@@ -148,7 +148,7 @@ async def test_what_is_told_of_a_fault_names_no_user(url: str) -> None:
     assert "raw-sid-88" not in away.text
 
 
-async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> None:
+async def test_the_endpoint_gets_json_and_returns_sessions() -> None:
     """As a list, or below `sessions`. Any other answer is a fault."""
     answers: list[web.Response] = []
     bodies: list[Any] = []
@@ -183,7 +183,7 @@ async def test_the_endpoint_is_asked_with_json_and_answers_with_sessions() -> No
             assert "secret" not in str(fault.value)
 
 
-async def test_one_that_breaks_is_asked_again_later() -> None:
+async def test_an_unexpected_error_is_a_retryable_fault() -> None:
     """Whatever a library raises."""
 
     class Breaks(SessionStore):
@@ -195,7 +195,7 @@ async def test_one_that_breaks_is_asked_again_later() -> None:
     )
 
 
-async def test_the_doctor_asks_for_nobody(url: str) -> None:
+async def test_the_doctor_queries_with_an_impossible_user(url: str) -> None:
     """A query that answers with sessions all the same would sign everybody out."""
     for query, level in ((QUERY, Severity.OK), ("SELECT sub FROM s WHERE :sid <> ''", Severity.FAILED)):
         resolve = {"sql": {"url": url, "query": query}}
@@ -236,7 +236,7 @@ def hangs() -> Iterator[Hangs]:
     place.over.set()
 
 
-async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Hangs) -> None:
+async def test_hanging_look_ups_leave_the_loops_threads_free(hangs: Hangs) -> None:
     """TLS files of clients are read there, and reloads."""
     places = [SessionLookups(hangs) for _ in range(LOOPS_OWN // MAX_CONCURRENT_LOOK_UPS + 1)]
     async with asyncio.TaskGroup() as group:
@@ -250,9 +250,7 @@ async def test_however_many_places_hang_the_loops_own_threads_are_free(hangs: Ha
         hangs.over.set()
 
 
-async def test_an_asker_waits_for_a_time_and_the_question_keeps_its_turn(
-    hangs: Hangs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_up_times_out_and_keeps_its_slot(hangs: Hangs, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a place that hangs for ever has four threads, and not one for each question."""
     monkeypatch.setattr(session_lookups, "LOOK_UP_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(session_lookups, "LOOK_UP_GRACE_SECONDS", 0.01)

@@ -69,7 +69,7 @@ async def asked(server: DatabaseServer, sub: str | None, sid: str | None, **sett
     return await SessionDatabase(place).find_sessions(UpstreamSession(iss="https://op.example.com", sub=sub, sid=sid))
 
 
-async def test_duendes_sessions_are_found_to_the_letter(server: DatabaseServer) -> None:
+async def test_duendes_sessions_are_matched_exactly(server: DatabaseServer) -> None:
     """MariaDB itself finds `S1` for `s1`. Nothing that an upstream says is a part of the statement."""
     assert await asked(server, "alice", "S1") == (session("alice", "S1"),)
     assert await asked(server, "alice", "s1") == (session("Alice", "s1"),)
@@ -92,7 +92,7 @@ async def test_the_query_of_the_documentation_is_answered(server: DatabaseServer
     assert found == (session("u", "s", "shop", "mail"),)
 
 
-async def test_what_it_may_not_do_is_a_fault(server: DatabaseServer) -> None:
+async def test_a_forbidden_statement_is_a_fault(server: DatabaseServer) -> None:
     """Write, or read what it has no right to; the password is not told."""
     writes = "WITH gone AS (DELETE FROM sessions WHERE upstream_sid = :sid RETURNING 1) SELECT 'a' AS sub FROM gone"
     if server.scheme != "postgresql":
@@ -104,7 +104,7 @@ async def test_what_it_may_not_do_is_a_fault(server: DatabaseServer) -> None:
     assert len(await asked(server, "x", "up-1", query=OWN)) == 1
 
 
-async def test_a_server_in_trouble_is_away_within_its_time(
+async def test_a_failing_server_is_unavailable_within_the_timeout(
     server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hanging, slow or killed. It is asked again once it is back."""
@@ -129,7 +129,7 @@ async def test_a_server_in_trouble_is_away_within_its_time(
     assert await lookups.look_up(upstream_session) == (session("alice", "S1"),)
 
 
-async def test_a_row_that_a_policy_hides_is_no_session_that_ended(server: DatabaseServer) -> None:
+async def test_a_row_hidden_by_a_policy_is_a_fault(server: DatabaseServer) -> None:
     """PostgreSQL leaves it out silently, and the logout would end nothing. Whoever means it says so.
 
     MariaDB has no such thing: there the setting changes nothing.

@@ -95,7 +95,7 @@ def letter(send: Send) -> DeadLetter:
     return load_dead_letter(queued(send))
 
 
-async def test_each_session_becomes_an_event_whose_id_is_always_the_same() -> None:
+async def test_each_session_becomes_an_event_with_a_stable_id() -> None:
     """So a worker that is killed between two of them repeats what others recognise."""
     place = Place(LocalSessions(iss=ISS, sessions=TWO))
     sends = await place.sends(came())
@@ -111,13 +111,13 @@ async def test_each_session_becomes_an_event_whose_id_is_always_the_same() -> No
     assert [send.fact is None for send in sends] == [True, False]
 
 
-async def test_of_a_suspect_message_the_events_rest_first() -> None:
+async def test_events_of_a_suspect_message_are_delayed() -> None:
     """They may be what kills the process."""
     sends = await Place(LocalSessions(iss=ISS, sessions=TWO)).sends(came(delivery_count=3))
     assert all(send.due is not None and send.due > NOW for send in sends)
 
 
-async def test_nobody_signed_in_here_is_counted_and_done() -> None:
+async def test_an_end_without_local_sessions_is_counted() -> None:
     """Nothing is written."""
     place = Place(LocalSessions(iss=ISS, sessions=()))
     assert await place.sends(came()) == []
@@ -127,7 +127,7 @@ async def test_nobody_signed_in_here_is_counted_and_done() -> None:
     assert texts == ["none has the sub and sid of the token", "none has the sub of the token"]
 
 
-async def test_while_nobody_can_tell_the_message_waits_longer_and_longer_and_is_then_a_dead_letter() -> None:
+async def test_unavailable_lookup_backs_off_then_dead_letters() -> None:
     """For a day. A replay asks anew, for a day."""
     place = Place(SessionsUnavailable(text="connection refused"))
     message, waits = came(), []
@@ -160,7 +160,7 @@ def rules(registry: Registry | None, *, end_newer_sessions: bool = False) -> Rep
     )  # fmt: skip
 
 
-async def test_a_token_without_sid_is_asked_about_for_a_short_time() -> None:
+async def test_a_token_without_sid_is_looked_up_for_a_short_time() -> None:
     """All sessions of the user would end, also one begun since (B13). A replay needs the operator's word."""
     place = Place(SessionsUnavailable(text="away"))
     place.now = NOW + 599
@@ -189,7 +189,7 @@ async def test_an_upstream_that_only_another_worker_has_is_waited_for() -> None:
     assert len(await new.sends(message)) == 2
 
 
-async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() -> None:
+async def test_removed_upstreams_and_broken_messages_are_dead_letters() -> None:
     """The first after `registry.grace`. It can be replayed once it is configured again."""
     place, message, waits = Place(None), came(), list[float]()
     while (send := (await place.sends(message))[0]).queue != DEAD:
@@ -208,7 +208,7 @@ async def test_an_upstream_that_is_gone_and_a_broken_message_are_dead_letters() 
         assert kept.reason is KeepReason.MALFORMED
 
 
-async def test_a_message_that_wore_out_is_buried_unasked() -> None:
+async def test_a_message_at_the_delivery_limit_is_dead_lettered_unread() -> None:
     """As any other: to read it may be what kills the process."""
     move = Place(None).intake.open(replace(came(), delivery_count=99))
     assert isinstance(move, Move)

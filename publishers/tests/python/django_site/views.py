@@ -46,13 +46,13 @@ def sign_out_and_die(request: HttpRequest) -> HttpResponse:
         logout(request)
         transaction.get_connection().connection.commit()
     os.kill(os.getpid(), signal.SIGKILL)
-    return HttpResponse("never said")
+    return HttpResponse("never shown")
 
 
 def end_all(request: HttpRequest) -> HttpResponse:
     """A changed password."""
     user_ended(request.user, request=request)
-    return HttpResponse("told")
+    return HttpResponse("published")
 
 
 def state(request: HttpRequest) -> HttpResponse:

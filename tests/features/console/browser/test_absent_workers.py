@@ -12,7 +12,9 @@ from tests.system.worker_process import WorkerProcess
 SEEN_WITHIN = 18_000  # milliseconds: thrice of what a quiet machine takes at most
 
 
-async def test_the_api_hangs_and_is_gone(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
+async def test_a_hanging_and_an_unreachable_api_are_shown(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
     """It is not called live any more, what is shown is of then; and it is live again by itself."""
     window = await new_window(running)
     page = window.page

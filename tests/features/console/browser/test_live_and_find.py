@@ -35,7 +35,7 @@ async def test_live_stands_still_under_the_pointer(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_became_of_a_user(
+async def test_finding_a_user_lists_the_deliveries(
     service: Service, running: WorkerProcess, new_window: NewWindow, kind: str
 ) -> None:
     """At each client: waiting, given up. Who is looked for is in no address, and no answer names the user."""

@@ -24,7 +24,7 @@ async def replay(window: Window, count: int) -> None:
     await window.dialog.get_by_role("button", name=f"Replay {count} dead letters").click()
 
 
-async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service, new_window: NewWindow) -> None:
+async def test_dead_letters_without_a_session_are_kept_by_default(service: Service, new_window: NewWindow) -> None:
     """It would end sessions that began since: the dialog says so, and the number on the button follows the tick."""
     service.site.config["registry"]["defaults"] = {ISSUER: {"sub_only_max_age": "1ms"}}
     service.site.write()
@@ -57,7 +57,7 @@ async def test_what_names_no_session_stays_unless_it_is_ticked(service: Service,
         await expect(dialog.locator(".account")).to_contain_text("3 dead letters replayed.")
 
 
-async def test_what_is_given_up_again_is_no_success(
+async def test_replayed_deliveries_that_fail_again_are_no_success(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """A client that was not mended after all: the account is red, and says how many letters came back."""
@@ -68,7 +68,7 @@ async def test_what_is_given_up_again_is_no_success(
     await expect(window.page.locator(".notices .bad")).to_contain_text("3 given up again")
 
 
-async def test_it_goes_on_when_the_tab_is_closed(
+async def test_a_job_continues_when_the_tab_is_closed(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """And the page of who acted has it, for whoever looks later."""
@@ -102,7 +102,7 @@ async def test_a_job_whose_worker_has_ended_is_over(
     await expect(window.dialog.get_by_text("It has ended.")).to_be_visible()
 
 
-async def test_a_canary_says_whether_it_takes_tokens(
+async def test_a_canary_shows_whether_the_client_accepts_tokens(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
     """Its answer is on the screen; nothing waits or is given up for it."""

@@ -92,7 +92,7 @@ async def test_all_of_it_by_the_keyboard(service: Service, running: WorkerProces
     assert await window.focused() == "Resolved …"
 
 
-async def test_what_is_typed_stays_while_the_page_is_drawn(running: WorkerProcess, new_window: NewWindow) -> None:
+async def test_typed_text_survives_redrawing(running: WorkerProcess, new_window: NewWindow) -> None:
     """News comes between two keys; and a blank at the end stays too, since a word may follow."""
     window = await new_window(running)
     await window.sign_in(SRE)

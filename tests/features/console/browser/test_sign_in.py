@@ -74,7 +74,7 @@ async def test_there_and_back(service: Service, new_window: NewWindow, kind: str
         assert await window.page.evaluate(TOKEN) != first
 
 
-async def test_who_has_signed_out_there_is_asked_here(service: Service, new_window: NewWindow) -> None:
+async def test_a_sign_out_at_the_provider_ends_the_session_here(service: Service, new_window: NewWindow) -> None:
     """No page of the provider is shown unasked."""
     async with signing_in(service, new_window) as (provider, window):
         await through_provider(window)
@@ -88,7 +88,7 @@ async def test_who_has_signed_out_there_is_asked_here(service: Service, new_wind
         await is_back(window)
 
 
-async def test_who_may_do_nothing_here_is_told_so(service: Service, new_window: NewWindow) -> None:
+async def test_a_user_without_scopes_sees_the_reason(service: Service, new_window: NewWindow) -> None:
     """No token is kept."""
     async with signing_in(service, new_window) as (provider, window):
         provider.access = {"groups": ["staff"]}
@@ -97,7 +97,7 @@ async def test_who_may_do_nothing_here_is_told_so(service: Service, new_window: 
         assert await window.page.evaluate(TOKEN) is None
 
 
-async def test_an_answer_to_no_question_is_not_taken(service: Service, new_window: NewWindow) -> None:
+async def test_an_unrequested_authorization_response_is_refused(service: Service, new_window: NewWindow) -> None:
     """A link by which somebody would have an operator signed in as another."""
     async with signing_in(service, new_window) as (provider, window):
         await window.open("?code=c0de&state=made-up#/clients")

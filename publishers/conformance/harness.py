@@ -27,7 +27,7 @@ WAITS = (".json", ".pending", ".prepared")
 
 
 @dataclass(slots=True, kw_only=True)
-class World:
+class Harness:
     """See the module. `patience`: seconds until something that must come has not come. `whole`: the long form."""
 
     subject: Subject
@@ -52,7 +52,7 @@ class World:
     # ── the publisher ──
 
     async def run(self, **changes: Any) -> None:
-        """Have it run with the settings of this world, and these changes. It is not started again in vain."""
+        """Run the publisher with these settings and changes. Do not restart it if it has them."""
         wanted = replace(self.settings, **changes)
         if self.runs_with == wanted:
             return
@@ -84,7 +84,7 @@ class World:
         return took
 
     async def sign_out_until_killed(self, sessions: Sequence[Session], done: list[Session]) -> None:
-        """Sign out one after the other; those that were answered go into `done`. Ends when nobody is there any more."""
+        """Sign out sessions in turn; add the answered ones to `done`. Return when the process is gone."""
         for session in sessions:
             try:
                 await self.subject.sign_out(session)
@@ -92,21 +92,21 @@ class World:
                 return
             done.append(session)
 
-    # ── what came ──
+    # ── events ──
 
     def of(self, session: Session) -> list[Published]:
-        """All that was said about this session, copies too."""
+        """Return all events about this session, copies too."""
         return self.by_key().get(session.key, [])
 
     def by_key(self) -> dict[str, list[Published]]:
-        """All that was said, by the key of the session, in the order in which each was first told."""
+        """Return all events by the key of the session, in the order of the first events."""
         found: dict[str, list[Published]] = {}
         for each in self.broker.received:
             found.setdefault(self.subject.key_of(each.event), []).append(each)
         return found
 
-    def told(self) -> set[str]:
-        """The keys of all sessions that were told."""
+    def published(self) -> set[str]:
+        """Return the keys of all sessions with a published event."""
         return {*self.by_key()}
 
     async def until(self, good: Callable[[], Any], failure: str) -> None:
@@ -118,20 +118,20 @@ class World:
             )
             await asyncio.sleep(EVERY)
 
-    async def until_told(self, sessions: Collection[Session], *, lane: str = "events") -> None:
-        """Wait until each was told, and see that each has one id and says what it must. No event waits any more."""
+    async def until_published(self, sessions: Collection[Session], *, lane: str = "events") -> None:
+        """Wait until each is published, with one id and the expected content, and until the outbox is empty."""
         wanted = {session.key for session in sessions}
-        await self.until(lambda: wanted <= self.told(), "events are lost")
+        await self.until(lambda: wanted <= self.published(), "events are lost")
         await self.until_nothing_waits()
-        said = self.by_key()
+        events = self.by_key()
         for session in sessions:
-            found = said[session.key]
+            found = events[session.key]
             assert len({each.id for each in found}) == 1, "one ending, several ids"
             assert found[0].lane == lane, "the wrong lane"
             assert mistakes(session, found[0]) == []
 
     def in_order(self, sessions: Sequence[Session]) -> bool:
-        """Whether they were told in this order, copies aside."""
+        """Return whether their events came in this order, copies aside."""
         keys = {session.key: None for session in sessions}
         return [key for key in self.by_key() if key in keys] == [*keys]
 
@@ -162,12 +162,12 @@ class World:
             assert self.waiting() >= count, "the outbox forgot an event that nobody has confirmed"
             await asyncio.sleep(EVERY)
 
-    def say(self, figures: str) -> None:
+    def report(self, figures: str) -> None:
         """What `pytest -s` and a failed run show."""
         print(f"{self.subject.name}: {figures}")  # noqa: T201  figures for whoever asks
 
     def log(self) -> str:
-        """Of every process of this world; what the last one writes comes last."""
+        """Of every process of this harness; what the last one writes comes last."""
         return "".join(each.log() for each in (*self.others, self.subject))
 
 
@@ -179,7 +179,7 @@ def _events(path: Path) -> int:
 
 
 def mistakes(session: Session, received: Published) -> list[str]:
-    """How an event differs from what it must say."""
+    """Return the differences between an event and its expected content."""
     return [
         f"{name}: {received.event.get(name)!r} is not {value!r}"
         for name, value in session.expected.items()
@@ -191,11 +191,11 @@ def _unordered(value: Any) -> Any:
     return sorted(json.dumps(each, sort_keys=True) for each in value) if isinstance(value, list | tuple) else value
 
 
-# ── a disk of its own ──
+# ── a separate disk ──
 
 
 @contextlib.asynccontextmanager
-async def world(subject: Subject, broker: Broker, folder: Path, **more: Any) -> AsyncIterator[World]:
+async def harness(subject: Subject, broker: Broker, folder: Path, **more: Any) -> AsyncIterator[Harness]:
     """The publisher at the broker, not started yet."""
     with disk_if_we_may(folder / "disk", DISK_MIB) as small_disk:
         settings = Settings(
@@ -206,7 +206,7 @@ async def world(subject: Subject, broker: Broker, folder: Path, **more: Any) -> 
             publish_limit=PUBLISH_LIMIT,
             drain_limit=DRAIN_LIMIT,
         )
-        made = World(subject=subject, broker=broker, settings=settings, small_disk=small_disk, **more)
+        made = Harness(subject=subject, broker=broker, settings=settings, small_disk=small_disk, **more)
         try:
             yield made
         finally:
