@@ -54,7 +54,7 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
     assert [said for said in await asyncio.gather(*map(install, VALUE_FILES)) if said] == []
 
 
-async def test_the_objects_of_the_documents_are_taken(commands: Commands, namespace: str) -> None:
+async def test_documented_objects_are_accepted(commands: Commands, namespace: str) -> None:
     """What the documents have their readers write beside the chart: the way of browsers to the pages."""
     page = "docs/kubernetes-special-cases.md"
     objects = [yaml.safe_load(text) for text in blocks(page, "yaml") if "\nkind: " in text]
@@ -78,7 +78,7 @@ async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Re
         await commands.kubectl("taint", "node", "node-c", f"{TAINT}-")
 
 
-async def test_an_upgrade_after_a_scale_by_hand_sets_what_the_values_say(minimal: Release) -> None:
+async def test_upgrade_after_manual_scaling_applies_the_values(minimal: Release) -> None:
     """By the steps of docs/kubernetes.md."""
     (await minimal.put("install", "--wait", "--timeout", "1m")).good()
     name = (await minimal.deployment())["metadata"]["name"]

@@ -59,7 +59,7 @@ async def test_looking_changes_nothing(place: Place, queue: Queue, letters: Dead
     assert await seen((await place.open()).dead_letters()) == ids(MANY)
 
 
-async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters: DeadLetters) -> None:
+async def test_malformed_message_is_kept_byte_for_byte(queue: Queue, letters: DeadLetters) -> None:
     """In a queue as in memory: its body, why, and which of its entries; an export has all of it."""
     came = Message(
         lane=Lane.EVENTS, body=b"\xff\0" * 1000, tag=None, content_type="text/plain", message_id="m", user_id="idp",
@@ -74,7 +74,7 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
     assert row == summary_of(buried)
 
 
-async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: DeadLetters) -> None:
+async def test_only_requested_parts_of_a_dead_letter_are_kept(queue: Queue, letters: DeadLetters) -> None:
     """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
     await bury(queue, letter("a"), letter("b", client_id="mail"))
     async with aclosing(find_messages(letters, DeadLetterFilter(subject="alice"))) as found:
@@ -84,7 +84,7 @@ async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: 
     assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
-async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: DeadLetters) -> None:
+async def test_large_dead_letters_are_read_in_small_pages(queue: Queue, letters: DeadLetters) -> None:
     """A prefetch counts messages, and a page rows: bytes are bounded all the same, and the order is kept."""
     large = [
         dead_letter_raw(Message(lane=Lane.EVENTS, body=b"%d" % (n % 10) * 900_000, tag=None), [], 1000.0)
@@ -101,7 +101,7 @@ async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: De
     assert await seen(letters) == [each.id for each in large]
 
 
-async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters: DeadLetters) -> None:
+async def test_dead_letter_added_during_a_visit_is_in_the_next(queue: Queue, letters: DeadLetters) -> None:
     """So a client that refuses at once cannot make a replay endless."""
     await bury(queue, letter("a"), letter("b"))
     async with letters.visit(ROWS) as visit:
@@ -114,7 +114,7 @@ async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters
     assert await seen(letters) == ["a", "b", "c"]
 
 
-async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, letters: DeadLetters) -> None:
+async def test_discard_keeps_the_order_of_the_rest(queue: Queue, letters: DeadLetters) -> None:
     """Only the selected ones are deleted, wherever they are in the queue."""
     every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
     await bury(queue, *every)
@@ -128,7 +128,7 @@ async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, let
     assert await seen(letters) == [each.id for each in every if each.client_id == "mail"]
 
 
-async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: DeadLetters) -> None:
+async def test_replay_publishes_a_new_delivery(place: Place, queue: Queue, letters: DeadLetters) -> None:
     """Its ages and its count begin again, what it met is remembered, and nothing of the letter's headers goes along."""
     await bury(queue, letter("d-1"))
     account = await replay(letters, ALL, RULES, course())
@@ -144,7 +144,7 @@ async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: 
     assert [past.reason for past in delivery.history] == ["server_error", "dns"]
 
 
-async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, letters: DeadLetters) -> None:
+async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, letters: DeadLetters) -> None:
     """Between two batches; in the end each was replayed exactly once."""
     await bury(queue, *map(letter, ids(MANY)))
     asked = 0
@@ -182,7 +182,7 @@ async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> No
     assert (last.done, last.unfinished) == (3, None)
 
 
-async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -> None:
+async def test_lost_connection_during_a_visit_keeps_the_order(rabbit_place: Place) -> None:
     """The broker gives back what a visit held, in its old place."""
     queue = await rabbit_place.open()
     letters = queue.dead_letters()
@@ -198,7 +198,7 @@ async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -
     assert await seen(letters) == ids(MANY)
 
 
-async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+async def test_second_visit_waits_for_the_first(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """On a broker the second waits, reports the reason, and then proceeds."""
     queue = await rabbit_place.open()
     await bury(queue, letter("a"))
@@ -209,7 +209,7 @@ async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url
     assert await seen(impatient) == ["a"]
 
 
-async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
+async def test_publishers_event_moved_by_the_broker_is_replayed(
     rabbit_place: Place, amqp_url: str, prefix: str
 ) -> None:
     """It is an event of its publisher, without its `x-death` header, with which the broker would drop it."""
@@ -229,7 +229,7 @@ async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
 
 
 @pytest.mark.parametrize("lane", [Lane.EVENTS, Lane.RETRIES])
-async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(
+async def test_our_message_moved_by_the_broker_is_not_replayed(
     rabbit_place: Place, amqp_url: str, prefix: str, lane: Lane
 ) -> None:
     """A forgery looks the same: it stays, and the answer names the remedy."""

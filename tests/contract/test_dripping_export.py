@@ -90,7 +90,7 @@ async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
     return count, last
 
 
-async def test_a_repair_waits_for_no_dripping_reader(queue: Queue, api: Listener) -> None:
+async def test_slow_reader_does_not_delay_a_repair(queue: Queue, api: Listener) -> None:
     """Three of them at a time: each is cut off in its turn, and the repair comes behind the first."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as http:
         has_them = asyncio.Event()
@@ -111,7 +111,7 @@ async def test_a_repair_waits_for_no_dripping_reader(queue: Queue, api: Listener
     await ready(queue, DEAD, COUNT - 5)
 
 
-async def test_a_reader_that_reads_gets_all(api: Listener) -> None:
+async def test_normal_reader_gets_the_whole_export(api: Listener) -> None:
     """However large it is: only waits for the reader count."""
     async with (
         asyncio.timeout(60),

@@ -46,7 +46,7 @@ async def test_the_oldest_are_fetched_first(place: Place) -> None:
     assert list(await queue.fetch(bucket, 2)) == []
 
 
-async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
+async def test_unacked_fetched_message_is_redelivered(place: Place) -> None:
     """After the worker has ended, oldest first, with a redelivery count; a message never fetched returns as new."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abcd")
@@ -64,7 +64,7 @@ async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     assert sorted(map(str, names(await again(queue, inbox, bucket, 3)))) == ["a", "c", "d"]
 
 
-async def test_what_a_worker_leaves_behind_is_found(place: Place) -> None:
+async def test_parked_messages_of_a_stopped_worker_are_found(place: Place) -> None:
     """In one of the buckets that the queue names, each of which it names once, or as a retry."""
     queue, _ = await place.consume()
     await park(queue, SHOP, *"ab")
@@ -76,7 +76,7 @@ async def test_what_a_worker_leaves_behind_is_found(place: Place) -> None:
     assert sorted(map(str, names(found))) == ["a", "b", "c"]
 
 
-async def test_each_client_finds_its_own(place: Place) -> None:
+async def test_each_client_fetches_only_its_messages(place: Place) -> None:
     """Its bucket may hold others' too, and nothing of anybody is lost."""
     queue, _ = await place.consume()
     shop = await park(queue, SHOP, "for shop", "also for shop")

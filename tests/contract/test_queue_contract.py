@@ -57,7 +57,7 @@ async def test_properties_survive(place: Place, kind: Kind | NewerKind) -> None:
     assert headers.items() <= message.headers.items()
 
 
-async def test_a_publisher_is_not_us(place: Place) -> None:
+async def test_publishers_message_has_no_kind(place: Place) -> None:
     """An event published by others has no kind, and keeps its id, content type, headers and time."""
     queue, inbox = await place.consume()
     before = time.time()
@@ -94,7 +94,7 @@ async def test_bodies_survive(place: Place, size: int) -> None:
     assert (await inbox.next()).body == body
 
 
-async def test_unacked_come_again(place: Place) -> None:
+async def test_unacked_messages_are_redelivered(place: Place) -> None:
     """Unacked messages return after the worker has ended, in order, with a redelivery count."""
     queue, inbox = await place.consume()
     for name in "abc":
@@ -204,7 +204,7 @@ async def test_an_unknown_queue(place: Place) -> None:
     await queue.publish(Lane.EVENTS, outgoing("b"))
 
 
-async def test_a_closed_queue_takes_nothing(place: Place) -> None:
+async def test_closed_queue_refuses_every_use(place: Place) -> None:
     """Each use of a closed queue is refused at once, and its status reports that it is closed."""
     queue, _ = await place.consume()
     status = await consuming(queue)
@@ -272,7 +272,7 @@ async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]]
     return queue, inbox
 
 
-async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Place) -> None:
+async def test_overview_has_depths_and_worker_states(place: Place) -> None:
     """From the worker and from an unopened queue; the read leaves nothing open."""
     worker, _ = await answering_worker(place)
     visitor = place.closed()
@@ -306,7 +306,7 @@ async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
     assert set(requests) == {b"it"}
 
 
-async def test_what_a_worker_announces_all_hear(place: Place) -> None:
+async def test_announcement_reaches_all_workers(place: Place) -> None:
     """The sender receives it too, unless the queue has one worker at most: its return
     shows that others can receive it.
     """
@@ -333,7 +333,7 @@ async def test_what_a_worker_announces_all_hear(place: Place) -> None:
     assert found == {(to, of) for to in ("first", "second") for of in (b"first", b"second")}
 
 
-async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:
+async def test_requested_replies_reach_the_publisher(place: Place) -> None:
     """The event brings the address of its publisher, and what the worker replies comes there."""
     worker, inbox = await answering_worker(place)
     publisher, heard = place.closed(), asyncio.Queue[bytes]()

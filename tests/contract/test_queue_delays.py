@@ -7,7 +7,7 @@ from notifier.model.message import Kind, Lane, NewerKind, Outgoing
 from tests.contract.queues import Place, delay, names, outgoing
 
 
-async def test_what_is_put_off_comes_when_due_as_what_it_was(place: Place) -> None:
+async def test_deferred_message_returns_unchanged_when_due(place: Place) -> None:
     """One that is due in a second comes to `retries` then, and not before.
 
     A queue that took one of ours for a publisher's would have it buried as malformed.
@@ -26,7 +26,7 @@ async def test_what_is_put_off_comes_when_due_as_what_it_was(place: Place) -> No
     assert (await queue.depths())["delay.1s"].ready == 0
 
 
-async def test_a_wait_of_several_steps_comes_once(place: Place) -> None:
+async def test_delay_of_several_hops_returns_once(place: Place) -> None:
     """RabbitMQ keeps it in two delay queues, for 2 s and 1 s. Whoever consumes sees the message only after both."""
     queue, inbox = await place.consume()
     due = time.time() + 3.2

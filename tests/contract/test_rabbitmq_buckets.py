@@ -39,7 +39,7 @@ def test_a_client_has_one_bucket_for_ever() -> None:
     assert queue.bucket(SHOP) == f"parked-{bucket_number(SHOP, 64):02d}.delay.1024s"
 
 
-async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> None:
+async def test_unfetched_message_returns_as_a_retry(worker: OpenWorker) -> None:
     """By its TTL, even if nobody knows of it any more. It comes back as a deferral does.
 
     That one takes an `x-death` of a queue whose name ends like a delay queue's, by the default exchange, expired.
@@ -57,9 +57,7 @@ async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> 
     assert {int(name.rpartition(".")[2][:-1]).bit_count() for name in (queue.bucket(SHOP), "delay.1024s")} == {1}
 
 
-async def test_a_bucket_that_is_gone_is_declared_again(
-    worker: OpenWorker, administrator: Administrator, prefix: str
-) -> None:
+async def test_missing_bucket_is_declared_again(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
     """Parking, fetching and counting declare it again (no message is confirmed that is in no queue)."""
     queue = await worker()
     bucket = queue.bucket(SHOP)
@@ -90,7 +88,7 @@ async def test_a_bucket_that_is_gone_is_declared_again(
     await eventually(lambda: queue.status().problem is None)
 
 
-async def test_a_bucket_that_cannot_be_read_costs_the_others_nothing(worker: OpenWorker) -> None:
+async def test_unreadable_bucket_does_not_affect_others(worker: OpenWorker) -> None:
     """Only its first failed fetch closes a channel: messages that others fetched through
     that channel are redelivered.
     """
@@ -108,7 +106,7 @@ async def test_a_bucket_that_cannot_be_read_costs_the_others_nothing(worker: Ope
     await parked(queue, {})
 
 
-async def test_no_publisher_gets_a_message_into_a_bucket(
+async def test_publishers_cannot_write_to_a_bucket(
     worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """Neither by the routing key nor by `CC`, which both stay within the exchange; there it is an event like any."""
@@ -123,7 +121,7 @@ async def test_no_publisher_gets_a_message_into_a_bucket(
     assert await queue.fetch(queue.bucket(SHOP), 1) == []
 
 
-async def test_depths_are_asked_for_side_by_side(worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_depths_are_requested_concurrently(worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are many buckets: one question after another took 17 s where each answer took 0.2 s."""
     queue = await worker()
     declare, asking, together = aiormq.Channel.queue_declare, set[aiormq.Channel](), asyncio.Event()

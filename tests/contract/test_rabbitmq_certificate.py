@@ -53,13 +53,13 @@ async def test_a_worker_runs_by_its_certificate(tmp_path: Path, ours: Authority,
             assert await running.stop() == 0
 
 
-async def test_a_certificate_of_nobody_is_named(ours: Authority, node: RabbitmqNode) -> None:
+async def test_certificate_without_a_user_is_named(ours: Authority, node: RabbitmqNode) -> None:
     """The error is not about passwords."""
     with pytest.raises(QueueError, match="has no user of our certificate's name"):
         await connect(_options(ours, "stranger", f"amqps://127.0.0.1:{node.tls_port}/?auth=external"), "test")
 
 
-async def test_a_broker_without_the_plug_in_is_named(ours: Authority, amqp_url: str) -> None:
+async def test_broker_without_the_certificate_plugin_is_named(ours: Authority, amqp_url: str) -> None:
     """With what to enable there."""
     with pytest.raises(QueueError, match="takes no certificates: enable its plug-in rabbitmq_auth_mechanism"):
         await connect(RabbitOptions(urls=(f"{amqp_url}?auth=external",)), "test")

@@ -22,7 +22,7 @@ WAIT = 8.0  # seconds
 
 
 @pytest.mark.timeout(400)
-async def test_what_is_stuck_behind_a_clock_that_was_set_back_is_moved_on(module_node: RabbitmqNode) -> None:
+async def test_messages_stuck_after_a_clock_set_back_are_moved(module_node: RabbitmqNode) -> None:
     """Restarted an hour back, a delay queue would hold its messages for an hour. What is 30 s overdue is moved."""
     queue, inbox = RabbitQueue(rabbit_options(module_node.url, "notifier")), Inbox()
 

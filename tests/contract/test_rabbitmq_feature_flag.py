@@ -21,13 +21,13 @@ OF_OLD = (
 )
 
 
-async def test_the_doctor_tries_how_messages_expire_and_leaves_nothing(amqp_url: str, prefix: str) -> None:
+async def test_doctor_checks_expiry_and_leaves_no_queue(amqp_url: str, prefix: str) -> None:
     state = await examine_broker(rabbit_options(amqp_url, prefix))
     assert state.keeps_expired is True
 
 
 @pytest.mark.full
-async def test_a_broker_that_drops_what_expires_is_refused_until_its_flag_is_on() -> None:
+async def test_broker_that_drops_expired_messages_is_refused() -> None:
     """As a broker has it that was upgraded from before 3.9. The flag is turned on while it runs."""
     if not find_installation().version.startswith("3.10."):
         pytest.skip("from 3.12 on a broker does not start without the flag")

@@ -139,7 +139,7 @@ async def queue(options: RabbitOptions, worker: OpenWorker) -> RabbitQueue:
     return await worker(urls=options.urls, tls=options.tls)
 
 
-async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy, queue: RabbitQueue) -> None:
+async def test_eof_right_after_a_frame_is_a_lost_connection(proxy: Proxy, queue: RabbitQueue) -> None:
     """aiormq ends with a bare `Exception` whatever waits; here it is QueueUnavailable, and all stands again."""
     inbox = Inbox()
     await queue.consume(inbox)
@@ -174,7 +174,7 @@ async def test_an_end_while_the_topology_is_declared(proxy: Proxy, options: Rabb
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 
-async def test_an_end_right_behind_the_brokers_first_words(
+async def test_eof_right_after_the_handshake_is_a_lost_connection(
     proxy: Proxy, options: RabbitOptions, queue: RabbitQueue
 ) -> None:
     """Connecting fails by name, and a worker goes on trying."""
@@ -187,7 +187,7 @@ async def test_an_end_right_behind_the_brokers_first_words(
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 
-async def test_a_silent_broker_ends_a_look_at_the_queues(
+async def test_silent_broker_fails_a_depth_request(
     proxy: Proxy, options: RabbitOptions, worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiormq cancels pending calls when it gives up the peer: the caller, which was not cancelled, gets a loss."""
@@ -199,7 +199,7 @@ async def test_a_silent_broker_ends_a_look_at_the_queues(
     proxy.end()
 
 
-async def test_a_channel_that_closes_slowly_costs_no_connection(proxy: Proxy, queue: RabbitQueue) -> None:
+async def test_slow_channel_close_keeps_the_connection(proxy: Proxy, queue: RabbitQueue) -> None:
     """After an interrupted close, aiormq sends Channel.Close twice, for which the broker would close the connection."""
     inbox = Inbox()
     await queue.consume(inbox)
@@ -240,9 +240,7 @@ async def test_closing_while_connecting_fails(proxy: Proxy, options: RabbitOptio
         (ExceptionGroup("", [StopAsyncIteration()]), "queue_not_connected"),
     ],
 )
-async def test_what_nobody_expects_ends_one_connection_alone(
-    options: RabbitOptions, error: Exception, event: str
-) -> None:
+async def test_unexpected_error_ends_one_connection_only(options: RabbitOptions, error: Exception, event: str) -> None:
     """A worker whose link had ended would never consume again. A stream that ended is a loss, logged without frames."""
     served, again = 0, asyncio.Event()
 

@@ -96,7 +96,7 @@ async def test_a_forced_close_is_survived(worker: OpenWorker, module_node: Rabbi
     await ready(await worker(), Lane.EVENTS, 3)
 
 
-async def test_what_was_fetched_and_not_acked_comes_again_after_a_loss(
+async def test_unacked_fetched_messages_return_after_a_lost_connection(
     worker: OpenWorker, module_node: RabbitmqNode
 ) -> None:
     """With its count; an ack of what the lost channel gave has no effect."""
@@ -170,7 +170,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
 
 
-async def test_who_may_not_configure_verifies(humble: str, amqp_url: str, prefix: str) -> None:
+async def test_user_without_configure_permission_can_verify(humble: str, amqp_url: str, prefix: str) -> None:
     """Declaring fails for such a user with this reason; verifying another user's topology succeeds."""
     options = rabbit_options(humble, prefix, topology="verify")
     with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
@@ -179,7 +179,7 @@ async def test_who_may_not_configure_verifies(humble: str, amqp_url: str, prefix
     await verify_topology(options)
 
 
-async def test_who_may_not_declare_replies_and_cannot_be_asked(
+async def test_user_without_declare_permission_can_still_reply(
     humble: str, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `topology: verify` a worker's user needs no permission to configure."""
@@ -196,7 +196,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     assert await until(told, bool)
 
 
-async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
+async def test_user_without_write_to_workers_exchange_receives_and_replies(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker closes the channel at the first report. It is opened again, and no more reports are sent."""
@@ -219,7 +219,7 @@ async def test_who_may_not_write_to_the_workers_exchange_hears_and_replies(
     assert (workers.heard_news.empty(), news.qsize()) == (True, 1)
 
 
-async def test_while_the_broker_blocks_news_is_dropped(
+async def test_reports_are_dropped_while_the_broker_blocks(
     module_node: RabbitmqNode, amqp_url: str, prefix: str, workers: NamedWorkers
 ) -> None:
     """Later reports are sent."""
@@ -237,7 +237,7 @@ async def test_while_the_broker_blocks_news_is_dropped(
     assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"second", b"saw more")
 
 
-async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, module_node: RabbitmqNode) -> None:
+async def test_permissions_of_a_user_are_examined_separately(humble: str, module_node: RabbitmqNode) -> None:
     """As the doctor finds it. The last test that needs this user's rights as they were."""
     state = await examine_broker(rabbit_options(humble, "doctored"))
     assert (state.may_configure, state.may_write, state.may_read) == (False, True, True)

@@ -94,14 +94,14 @@ async def test_the_doctor_finds_it_by_temporary_queues(
     assert state.keeps_expired
 
 
-async def test_a_broker_without_policies_shows_none_and_keeps_no_temporary_queue(
+async def test_broker_without_policies_keeps_no_temporary_queue(
     amqp_url: str, prefix: str, module_node: RabbitmqNode
 ) -> None:
     assert (await examine_broker(rabbit_options(amqp_url, prefix))).policies == ()
     assert ".doctor." not in await asyncio.to_thread(module_node.ctl, "list_queues", "name")
 
 
-async def test_what_a_trial_left_is_no_policy(amqp_url: str, prefix: str) -> None:
+async def test_queues_of_an_interrupted_trial_are_not_a_policy(amqp_url: str, prefix: str) -> None:
     """One that was cut off left its queues. They go before the next begins: else they expire in the middle of it."""
     name = f"{prefix}.doctor.left"
     async with connected(rabbit_options(amqp_url, prefix), "test") as connection:

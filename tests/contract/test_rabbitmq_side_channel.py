@@ -30,7 +30,7 @@ def options(amqp_url: str, prefix: str) -> RabbitOptions:
     return rabbit_options(amqp_url, prefix)
 
 
-async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_all_workers_answer_a_request(options: RabbitOptions, workers: NamedWorkers) -> None:
     """A request by command line or by a worker's connection, which receives its own reply too; a worker that has left
     does not reply.
     """
@@ -43,7 +43,7 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Name
     assert set((await first.read_overview(PATIENCE)).worker_states) == {b"first", b"second"}
 
 
-async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str, bare_prefix: str) -> None:
+async def test_request_without_workers_declares_nothing(amqp_url: str, bare_prefix: str) -> None:
     """Looking declares no queue."""
     options = rabbit_options(amqp_url, bare_prefix)
     overview = await RabbitQueue(options).read_overview(within=0.2)
@@ -53,7 +53,7 @@ async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str,
     assert (overview.depths["events"].consumers, overview.worker_states) == (0, [])
 
 
-async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_reply_without_recipient_has_no_effect(options: RabbitOptions, workers: NamedWorkers) -> None:
     """Who asked has gone, or wrote a name at which the broker closes the connection: no logout's has noticed.
 
     Whoever asks next is answered.
@@ -67,7 +67,7 @@ async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions,
 
 
 @pytest.mark.parametrize("correlation_id", ["\N{REPLACEMENT CHARACTER}" * 255, "x" * 256, "\ud800"])
-async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
+async def test_invalid_reply_name_ends_no_other_reply(
     options: RabbitOptions, workers: NamedWorkers, correlation_id: str
 ) -> None:
     """255 bytes of invalid UTF-8 become 765. That reply is dropped, and the connection for replies stays open."""
@@ -90,7 +90,7 @@ async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
     assert [line for line in log if line["log_level"] == "error"] == []
 
 
-async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_full_outbox_drops_and_counts(options: RabbitOptions, workers: NamedWorkers) -> None:
     """It never waits, and holds a bounded memory."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
@@ -104,7 +104,7 @@ async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: Rabbit
     assert queue.side_channel.dropped == before + 1
 
 
-async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
+async def test_closed_side_channel_is_reopened_and_deliveries_continue(
     options: RabbitOptions, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody has declared the exchange otherwise: nobody can be asked until it is gone, and all else works."""
@@ -127,7 +127,7 @@ async def publish_to_workers(options: RabbitOptions, kind: str, body: bytes, **p
         await exchange.publish(aio_pika.Message(body, type=kind, **properties), "")
 
 
-async def test_what_a_worker_tells_all_others_hear(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_report_reaches_all_other_workers(options: RabbitOptions, workers: NamedWorkers) -> None:
     """The sender does not receive it, and a request or reply sends no report."""
     names = {b"first", b"second", b"third"}
     for name in sorted(names):
@@ -142,7 +142,7 @@ async def test_what_a_worker_tells_all_others_hear(options: RabbitOptions, worke
     assert (heard, workers.heard_news.empty(), workers.heard.empty()) == (expected, True, True)
 
 
-async def test_news_that_waits_for_seconds_is_gone(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedWorkers) -> None:
     """It has an expiration, after which the broker drops it, and is not persistent."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
@@ -159,9 +159,7 @@ async def test_news_that_waits_for_seconds_is_gone(options: RabbitOptions, worke
     assert queue.side_channel.dropped == 0
 
 
-async def test_a_message_of_a_kind_that_a_release_does_not_know_has_no_effect(
-    options: RabbitOptions, workers: NamedWorkers
-) -> None:
+async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOptions, workers: NamedWorkers) -> None:
     """So workers of several releases may share the exchange. One without a sender is another's."""
     await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
@@ -173,7 +171,7 @@ async def test_a_message_of_a_kind_that_a_release_does_not_know_has_no_effect(
     assert (workers.heard.empty(), log) == (True, [])
 
 
-async def test_dead_letters_that_a_visit_holds_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
     """By workers, while another process lists or discards; and not any more once it has given them back."""
     worker = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})

@@ -115,7 +115,7 @@ def said(message: Message) -> tuple[Lane, str | None, object, bytes]:
     return message.lane, message.source, message.kind, message.body
 
 
-async def test_an_exchange_that_comes_later(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+async def test_exchange_declared_later_is_bound(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
     """It blocks nothing else; it is logged once with the remedy, and bound soon after it exists."""
     queue, inbox = at_work
     await until(lambda: _states(queue), any)
@@ -136,7 +136,7 @@ async def test_an_exchange_that_comes_later(at_work: tuple[RabbitQueue, Inbox], 
     await queue.close()
 
 
-async def test_the_queue_says_the_source(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+async def test_queue_determines_the_source(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
     """Through a child exchange, an alternate one, and one topic that two sources bind: each once, with its source."""
     queue, inbox = at_work
     parent = await others.exchange("context")
@@ -157,7 +157,7 @@ async def test_the_queue_says_the_source(at_work: tuple[RabbitQueue, Inbox], oth
     assert inbox.empty()
 
 
-async def test_what_claims_to_be_something_else(
+async def test_forged_headers_do_not_change_the_source(
     at_work: tuple[RabbitQueue, Inbox], others: Others, bare_prefix: str
 ) -> None:
     """Whatever its headers and `type`, it belongs to that source; published past all exchanges it is marked, also when
@@ -182,7 +182,7 @@ async def test_what_claims_to_be_something_else(
     assert (said(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"past"), True)
 
 
-async def test_losing_one_queue_forgets_no_other(
+async def test_losing_one_source_queue_affects_no_other(
     at_work: tuple[RabbitQueue, Inbox], others: Others, amqp_url: str, bare_prefix: str
 ) -> None:
     """A source's queue that is deleted comes back with its bindings; only that source's messages are forgotten."""
@@ -210,7 +210,7 @@ async def _value(value: Any) -> Any:
     return value
 
 
-async def test_a_binding_that_somebody_takes_away(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+async def test_deleted_exchange_is_bound_again(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
     """An exchange that is deleted and created again is bound again, without a notification from the broker."""
     queue, inbox = at_work
     made = await others.exchange("context")
@@ -223,7 +223,9 @@ async def test_a_binding_that_somebody_takes_away(at_work: tuple[RabbitQueue, In
     assert (await inbox.next()).body == b"anew"
 
 
-async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker) -> None:
+async def test_topology_includes_source_queues(
+    amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker
+) -> None:
     """Declared, surveyed, counted and deleted like `events`; exchanges of others are looked at and left alone."""
     bindings = (
         Binding(source="duende", exchange=others.named("context")),
@@ -256,7 +258,7 @@ def _see(message: Message) -> VisitedMessage[object]:
     return VisitedMessage(message=message, summary=None)
 
 
-async def test_what_the_broker_gives_up_names_the_source(
+async def test_expired_message_is_a_dead_letter_of_its_source(
     amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker
 ) -> None:
     """A context that expired unread is a dead letter of its source, whatever its publisher made up."""

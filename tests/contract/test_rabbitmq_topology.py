@@ -74,7 +74,7 @@ async def test_publishers_reach_no_queue_that_is_new(options: RabbitOptions) -> 
     assert not any(each.missing for each in await survey_topology(options))
 
 
-async def test_what_is_otherwise_is_named(options: RabbitOptions, administrator: Administrator) -> None:
+async def test_topology_mismatch_is_named(options: RabbitOptions, administrator: Administrator) -> None:
     """A queue or an exchange, with its name, the argument, both values and the way out."""
     name = f"{options.prefix}.events"
     arguments: FieldTable = {**topology_of(options).queues[1].arguments, "x-delivery-limit": 5}
@@ -91,7 +91,7 @@ async def test_what_is_otherwise_is_named(options: RabbitOptions, administrator:
         assert "topology delete" in text
 
 
-async def test_a_worker_says_what_is_wrong(options: RabbitOptions, administrator: Administrator) -> None:
+async def test_worker_reports_a_topology_mismatch(options: RabbitOptions, administrator: Administrator) -> None:
     """A mismatch is raised at the start and shown in the status; after its repair the worker continues by itself."""
     await administrator.declare_queue(f"{options.prefix}.bulk", durable=True)  # a classic queue
     async with opened(options) as queue:
@@ -121,7 +121,7 @@ async def test_verify_declares_nothing(options: RabbitOptions) -> None:
         await verify_topology(options)
 
 
-async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: str) -> None:
+async def test_verify_continues_once_declared(options: RabbitOptions, amqp_url: str) -> None:
     """A worker with `topology: verify` waits, and starts when somebody has declared."""
     async with opened(rabbit_options(amqp_url, options.prefix, topology="verify")) as queue:
         with pytest.raises(TopologyMismatch):
@@ -153,7 +153,7 @@ async def test_the_prefix_is_honoured(worker: OpenWorker, bare_prefix: str) -> N
     assert all(inbox.empty() for inbox in inboxes)
 
 
-def test_options_refuse_what_would_hurt() -> None:
+def test_harmful_options_are_refused() -> None:
     """No host, TLS that would be ignored, a lane without prefetch, and no buckets are mistakes, all named at once."""
     with pytest.raises(ConfigurationError) as caught:
         RabbitOptions(urls=("amqp://user:secret@host/",), tls=TlsFiles(), prefetch={Lane.BULK: 0}, buckets=0)

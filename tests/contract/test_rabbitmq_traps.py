@@ -34,7 +34,7 @@ from tests.support.rabbit_options import rabbit_options
 # ── what is durable and what is not ─────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_unroutable_publish_raises_and_is_mended(
+async def test_unroutable_publish_raises_and_queue_is_redeclared(
     worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """aio-pika returns normally for a message that no queue took. Here it raises, and the queue is declared again."""
@@ -46,7 +46,7 @@ async def test_an_unroutable_publish_raises_and_is_mended(
     await ready(queue, "delay.64s", 1)
 
 
-async def test_a_missing_exchange_raises_and_is_mended(
+async def test_missing_exchange_raises_and_is_redeclared(
     worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """Publishing to an exchange that is gone closes the channel; the event is refused, then taken."""
@@ -66,7 +66,7 @@ async def test_a_missing_exchange_raises_and_is_mended(
     await ready(queue, Lane.EVENTS, 1)
 
 
-async def test_two_with_one_id_do_not_answer_for_each_other(worker: OpenWorker) -> None:
+async def test_messages_with_equal_ids_are_confirmed_separately(worker: OpenWorker) -> None:
     """aiormq knows a returned message by its id alone: of two under way, it would call the wrong one lost."""
     queue = await worker()
     tries = [queue.publish(name, outgoing("same")) for name in ("nowhere", DEAD, "nowhere", DEAD)]
@@ -75,7 +75,7 @@ async def test_two_with_one_id_do_not_answer_for_each_other(worker: OpenWorker) 
     await ready(queue, DEAD, 2)
 
 
-async def test_those_with_one_id_hold_up_nobody_else(worker: OpenWorker) -> None:
+async def test_messages_with_equal_ids_delay_no_others(worker: OpenWorker) -> None:
     """They go one by one, in order; messages with other ids pass them, however many there are."""
     queue = await worker()
     twins = [
@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses(worker: OpenWorker, administrator: Administr
         await administrator.queue_delete(name)
 
 
-async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
+async def test_message_may_pass_a_delay_queue_repeatedly(worker: OpenWorker) -> None:
     """With its `x-death` header it would be confirmed and then dropped as a cycle. Headers are built again."""
     inbox = Inbox()
     queue = await worker(inbox)
@@ -123,7 +123,7 @@ async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
 # ── acks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_too_large_is_not_held(worker: OpenWorker) -> None:
+async def test_oversized_body_is_cut(worker: OpenWorker) -> None:
     """The prefetch counts messages: of a publisher's mebibytes the beginning is held. Our own come whole."""
     inbox = Inbox()
     queue = await worker(inbox, max_event=1000)
@@ -160,7 +160,7 @@ async def test_a_deleted_queue_is_consumed_again(
     assert (await inbox.next()).message_id == "a"
 
 
-async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
+async def test_closing_queue_fails_pending_publishes(worker: OpenWorker) -> None:
     """A publish under way at the close is confirmed or raises QueueUnavailable; it is never cancelled."""
     queue = await worker()
     tries = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(300)]
@@ -175,7 +175,9 @@ async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
 # ── who speaks, and how ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_publisher_cannot_pass_for_us(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
+async def test_publisher_cannot_forge_our_message_kinds(
+    worker: OpenWorker, administrator: Administrator, prefix: str
+) -> None:
     """A message with `type: notifier.delivery` through an exchange is a publisher's, also as a dead letter.
 
     The broker moves messages at the delivery limit through the default exchange, to which only the service may write;
@@ -231,7 +233,7 @@ async def test_another_host_of_the_cluster_serves(worker: OpenWorker, amqp_url: 
     assert (await worker(urls=("amqp://guest:guest@127.0.0.1:1/", amqp_url))).status().connected
 
 
-async def test_a_virtual_host_that_is_not_there(amqp_url: str) -> None:
+async def test_missing_virtual_host_is_named(amqp_url: str) -> None:
     """The refusal names it."""
     queue = RabbitQueue(rabbit_options(str(URL(amqp_url).with_path("/nowhere"))))
     await queue.open()

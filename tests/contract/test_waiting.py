@@ -79,7 +79,7 @@ async def waits(queue: Queue, expected: set[str], meant: WaitingFilter = ALL) ->
     await until(lambda: listed(queue, meant), lambda found: {one.id for one in found} == expected)
 
 
-async def test_a_list_shows_what_waits_and_why(queue: Queue) -> None:
+async def test_list_shows_pending_deliveries_with_reasons(queue: Queue) -> None:
     """In delay queues and in buckets, of each client or of one."""
     due = await delayed(queue, delivery("a"), delivery("b", WIKI, asked=True))
     await parked(queue, delivery("c", parked=True, deferred_for=Cause.CIRCUIT))
@@ -117,7 +117,7 @@ async def test_looking_changes_nothing(place: Place) -> None:
     assert (await queue.depths())[DEAD].ready == 0
 
 
-async def test_what_is_made_due_comes_at_once(place: Place) -> None:
+async def test_delivery_made_due_arrives_at_once(place: Place) -> None:
     """Of one client, and not again into a delay queue. What its client asked to wait for stays, unless it is forced."""
     queue, inbox = await place.consume()
     await delayed(queue, delivery("a"), delivery("other", WIKI), delivery("b", asked=True), seconds=45.0)
@@ -138,7 +138,7 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     assert inbox.empty()
 
 
-async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
+async def test_deliveries_made_due_at_a_pace_arrive_in_order(place: Place) -> None:
     """The first at once. A message due before its turn stays, so a second walk changes no turn."""
     queue, inbox = await place.consume()
     ended = frozenset({("signing", ISS, ""), ("proxy", ISS, "wiki")})
@@ -160,7 +160,7 @@ async def test_what_is_made_due_at_a_pace_comes_in_turn(place: Place) -> None:
     await waits(queue, {"p", "other", "r"})
 
 
-async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Place) -> None:
+async def test_cancel_keeps_the_order_of_the_rest(place: Place) -> None:
     """Wherever it waits; a dry run only counts."""
     queue, inbox = await place.consume()
     ids = [f"d-{number:03}" for number in range(MANY)]
@@ -178,7 +178,7 @@ async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Plac
     assert inbox.empty()
 
 
-async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+async def test_concurrent_fetch_during_a_walk_gets_no_copy(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """A message parked again is fetched once, also by a worker that empties the bucket while the walk ends."""
     queue = await rabbit_place.open()
     ids, anew, copied = [f"p-{number:02}" for number in range(60)], list[str | None](), asyncio.Event()
@@ -213,7 +213,7 @@ async def test_a_walk_leaves_no_copy_to_who_fetches_meanwhile(rabbit_place: Plac
     assert sorted(map(str, drained.result())) == ids
 
 
-async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
+async def test_delivery_that_is_due_during_a_walk_arrives(place: Place) -> None:
     """A walk that holds it lets it go, late at the most."""
     queue, inbox = await place.consume()
     held = False
@@ -225,7 +225,7 @@ async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
         assert names([await inbox.next()]) == ["a"]
 
 
-async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+async def test_killed_walk_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """What it held is in its place again, and what it had made due stays due; one walk runs at a time."""
     queue = await rabbit_place.open()
     ids = [f"d-{number:03}" for number in range(MANY)]

@@ -24,7 +24,7 @@ async def waits(harness: WorkerHarness, **members: Any) -> Delivery:
     return load_delivery(harness.queue.published[-1][1].body)
 
 
-async def test_what_was_never_attempted_expires() -> None:
+async def test_unattempted_delivery_expires() -> None:
     """It is checked just before its limit, and a dead letter just after it, with the cause of its deferral.
 
     With less than a minute left it is not parked: nothing would expire it there.
@@ -43,7 +43,7 @@ async def test_what_was_never_attempted_expires() -> None:
     assert "deferred for retry_after: older than max_age (50 s)" in letter["text"]
 
 
-async def test_what_names_no_session_is_never_sent_late() -> None:
+async def test_delivery_without_sid_is_never_sent_late() -> None:
     """Not even by a first attempt: it would end a session that the user has started since."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await waits(harness, sid=None)
@@ -58,7 +58,7 @@ async def test_what_names_no_session_is_never_sent_late() -> None:
     assert "sub_only_max_age (600 s)" in letter["text"]
 
 
-async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
+async def test_last_attempt_is_made_if_the_client_admits_it() -> None:
     """The client asked for a pause of an hour. The delivery expires a second later, and a check just before finds the
     client ready.
     """
@@ -71,7 +71,7 @@ async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
     assert harness.notified() == ["shop", "shop"]
 
 
-async def test_an_age_goes_on_while_the_queue_is_away() -> None:
+async def test_age_continues_while_the_queue_is_unreachable() -> None:
     """A delivery that waits in memory, because the queue accepts no deferral, keeps its
     age when it is offered again.
     """
@@ -91,7 +91,7 @@ async def test_an_age_goes_on_while_the_queue_is_away() -> None:
 
 
 @pytest.mark.parametrize(("sid", "limit"), [("s1", "max_age (5 s)"), (None, "sub_only_max_age (4 s)")])
-async def test_the_age_of_an_unknown_client_stands_still_for_max_paused_at_most(sid: str | None, limit: str) -> None:
+async def test_age_of_an_unknown_client_stops_for_max_paused_at_most(sid: str | None, limit: str) -> None:
     """Also while a registry source, which may have the client, does not answer. The issuer's limits apply."""
     own = client("", retry=RetryPolicy(max_age=5.0, sub_only_max_age=4.0, max_paused=10.0))
     async with running(WorkerHarness(client("shop"))) as harness:

@@ -39,7 +39,7 @@ async def failed_once(harness: WorkerHarness, **members: Any) -> None:
 
 
 @JUMPS
-async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
+async def test_pending_retry_is_neither_lost_nor_late(jump: float) -> None:
     """It is attempted after its delays at the latest, and not before the current delay has passed."""
     slow = RetryPolicy(base=45.0, jitter=0.0)
     async with running(WorkerHarness(client("shop", retry=slow))) as harness:
@@ -54,7 +54,7 @@ async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
 
 
 @JUMPS
-async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None:
+async def test_next_retry_is_computed_from_the_new_time(jump: float) -> None:
     """Its delay follows the backoff, whatever the clock showed before."""
     async with running(WorkerHarness(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as harness:
         await failed_once(harness)
@@ -69,7 +69,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
 
 
 @JUMPS
-async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
+async def test_running_attempt_ages_by_its_duration(jump: float) -> None:
     """With the jump, it would seem an hour long, and a delivery without `sid` would expire after one attempt."""
 
     async def jumps(_request: Request) -> Wire:
@@ -214,7 +214,7 @@ async def test_not_after_is_what_the_clock_says() -> None:
 
 @JUMPS
 @pytest.mark.parametrize("unknown", ["client", "issuer"])
-async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: str, jump: float) -> None:
+async def test_grace_of_an_unknown_name_keeps_its_length(unknown: str, jump: float) -> None:
     """Its recorded checks give its waiting time: five minutes, plus or minus the error of the last one."""
     async with running(WorkerHarness(client("shop"))) as harness:
         named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}

@@ -9,7 +9,7 @@ from tests.delivery.worker_harness import PARKED, WorkerHarness, answers, client
 
 
 @JUMPS
-async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> None:
+async def test_requested_pause_keeps_its_length(jump: float) -> None:
     """`Retry-After: 60` is a minute of the steady clock; deliveries that arrive meanwhile
     are parked for the remainder.
     """
@@ -29,7 +29,7 @@ async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> 
 
 
 @JUMPS
-async def test_a_rest_keeps_its_length(jump: float) -> None:
+async def test_open_circuit_keeps_its_length(jump: float) -> None:
     """A jump neither permits an attempt early nor prevents attempts for an hour."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = answers(503)

@@ -90,7 +90,7 @@ def test_a_copy_waits_for_the_end(covers_copies_until: float | None, of_same_sta
     assert ("d" in copies.started) is not of_another
 
 
-def test_what_was_delivered_is_done() -> None:
+def test_copy_of_a_delivered_event_is_done() -> None:
     """It stays done as long as it is remembered."""
     copies = begun()
     copies.end("d", covers_copies_until=FOREVER)
@@ -99,7 +99,7 @@ def test_what_was_delivered_is_done() -> None:
     assert not copies.starts("d", 3, of_event=False)
 
 
-def test_a_retry_stands_for_its_event() -> None:
+def test_pending_retry_covers_its_copy() -> None:
     """An event sent again is a copy until the retry may have returned. The retry itself is attempted, as is a replayed
     dead letter.
     """
@@ -113,7 +113,7 @@ def test_a_retry_stands_for_its_event() -> None:
     assert copies.starts("d", of_event=True)
 
 
-def test_what_was_given_up_may_be_sent_again() -> None:
+def test_event_may_be_sent_again_after_its_dead_letter() -> None:
     """An event sent again after its dead letter requests another attempt, immediately."""
     copies = begun()
     copies.end("d", covers_copies_until=NOW + HOP)
@@ -133,7 +133,7 @@ def test_memory_is_bounded() -> None:
     assert [copies.starts(name, of_event=True) for name in "edcba"] == [False, False, False, True, True]
 
 
-def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
+def test_dead_letter_ends_the_coverage_of_copies() -> None:
     """An event sent again after its dead letter requests another attempt."""
     copies = Copies(remembered=2)
     for name, until in (("a", NOW + HOP), ("b", FOREVER), ("a", None)):
@@ -144,7 +144,7 @@ def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [(0.2, 1), (2.4, 2), (45, 32), (3600, MAX_COVERAGE_SECONDS)])
-def test_what_is_put_off_stands_until_its_first_delay_is_over(wait: float, seconds: float) -> None:
+def test_deferral_covers_copies_until_its_first_delay_ends(wait: float, seconds: float) -> None:
     """After that delay another worker can fetch it and give it up. After a minute it covers no copy in any case."""
     assert coverage_seconds(wait) == seconds
 
@@ -191,7 +191,7 @@ async def test_wrong_entries_do_not_count_as_deliveries() -> None:
         assert harness.notified() == ["shop"]
 
 
-async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once() -> None:
+async def test_copy_during_an_unconfirmed_park_is_delivered_once() -> None:
     """Its client is down. After the recovery it receives each logout once."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = answers(503)
@@ -211,7 +211,7 @@ async def test_a_copy_that_comes_while_a_park_waits_for_its_confirm_is_told_once
         assert [claims["sid"] for _, claims in harness.receivers.posts] == ["s1", "s1", "e"]
 
 
-async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> None:
+async def test_retry_that_returns_before_its_confirm_is_attempted() -> None:
     """It is attempted after the confirm, so that the only durable copy is not acked with
     the message that scheduled it.
     """
@@ -239,7 +239,7 @@ async def test_a_retry_that_is_back_before_its_own_confirm_is_attempted() -> Non
         assert [claims["sid"] for _, claims in harness.receivers.posts] == ["s1", "other", "s1"]
 
 
-async def test_what_the_broker_gives_out_again_is_told_once() -> None:
+async def test_redelivered_message_is_delivered_once() -> None:
     """After a loss of the connection: the copy is done when the retry of the first is confirmed."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await harness.prove("shop")
@@ -271,7 +271,7 @@ async def test_an_event_sent_again_after_its_dead_letter_is_attempted() -> None:
         assert len(harness.dead()) == 1
 
 
-async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -> None:
+async def test_dead_letter_replayed_within_a_minute_is_attempted() -> None:
     """Another worker gave it up while this worker still expected its retry."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await put_off(harness)
@@ -285,7 +285,7 @@ async def test_a_dead_letter_that_is_replayed_within_the_minute_is_attempted() -
         assert harness.notified() == ["shop", "shop"]
 
 
-async def test_a_delivery_that_was_made_says_so() -> None:
+async def test_known_delivery_is_reported_as_already_delivered() -> None:
     """A retry that returns after the delivery is reported as delivered to the caller that waits for its end."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await put_off(harness)
@@ -301,7 +301,7 @@ async def test_a_delivery_that_was_made_says_so() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_parked_delivery_stands_for_a_copy_for_a_minute(workers: int) -> None:
+async def test_parked_delivery_covers_copies_for_a_minute(workers: int) -> None:
     """It does so regardless of the next probe: without other workers nothing else can have fetched it."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.others.size = workers

@@ -64,7 +64,7 @@ async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> N
     assert caught.value.cause is Cause.ENCRYPTION
 
 
-async def test_neither_token_is_kept_when_the_client_quotes_it() -> None:
+async def test_quoted_tokens_are_removed_from_the_answer() -> None:
     """The client may quote the token that it has decrypted."""
     push = await channel(encryption(), CompactSigner()).prepare(DELIVERY, client("shop", encryption=ASKED))
     assert isinstance(push, Push)

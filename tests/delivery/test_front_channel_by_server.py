@@ -45,7 +45,7 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
     assert CHANNEL.uri(client()) == URI
 
 
-async def test_without_a_sid_nobody_can_be_told() -> None:
+async def test_front_channel_without_sid_is_skipped() -> None:
     """The worker's request has no user cookie, so iss alone does not identify a session."""
     told = delivery(client(), sid=None)
     dead = await CHANNEL.prepare(told, client())
@@ -66,7 +66,7 @@ async def test_without_a_sid_nobody_can_be_told() -> None:
         (Break(reason=Reason.TIMEOUT, ambiguous=True, text=""), (), Failed, Reason.TIMEOUT),
     ],
 )
-def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
+def test_front_channel_answer_is_never_a_rejected_token(
     answer: Answer | Break, own: tuple[int, ...], outcome: type[Outcome], reason: Reason
 ) -> None:
     """A redirect counts as success only if `success_statuses` of the client includes it: it may lead to the login."""
@@ -85,7 +85,7 @@ def test_an_answer_is_read_as_that_to_a_token_but_no_token_is_refused(
         (client(FrontChannelWay.BROWSER, backchannel_logout_uri="https://a.example/bc"), "https://a.example/bc"),
     ],
 )
-def test_a_client_is_told_where_it_can_be_and_else_skipped(subject: Client, told_at: str | None) -> None:
+def test_client_without_a_usable_channel_is_skipped(subject: Client, told_at: str | None) -> None:
     """The same in a plan by name, by `"*"`, and in the count of fates. An existing delivery waits."""
     by = Registry(clients={ISS: {"shop": subject}})
     assert subject.logout_uri == told_at

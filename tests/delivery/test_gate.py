@@ -200,7 +200,7 @@ def test_the_answer_to_a_delivery(
     assert answer(situation(), **delivery) == expected
 
 
-def test_of_several_probes_one_runs_one_returns_soon_and_the_others_are_parked() -> None:
+def test_of_several_probes_one_runs_one_waits_the_rest_are_parked() -> None:
     """A probe that comes early, by an operator or a reload, stays the probe."""
     harness = half_open()
     answers = [answer(harness, **BY_PROBE) for _ in range(3)]
@@ -227,7 +227,7 @@ def test_one_client_takes_half_of_what_is_free() -> None:
     assert harness.ask("new") is StartNow
 
 
-def test_what_is_silent_leaves_the_window() -> None:
+def test_unanswered_attempts_leave_the_window() -> None:
     """Within a tenth of a second, whatever its size. What is slow has a quarter of the window beside it."""
     names = tuple(f"c{number}" for number in range(SIZE))
     harness = GateHarness(proven=(*names, "shop"))
@@ -276,7 +276,7 @@ def test_each_deferred_delivery_has_its_turn() -> None:
     assert turns == [harness.wall() + wait for wait in waits]
 
 
-def test_what_waits_in_memory_goes_first_come_first_served() -> None:
+def test_deliveries_in_memory_start_in_order() -> None:
     """As slots come free, and retries behind fresh ones."""
     harness = busy(hold=0.1)
     tickets = [harness.waits(harness.ticket("shop", lane)) for lane in (Lane.RETRIES, Lane.EVENTS, Lane.EVENTS)]
@@ -287,7 +287,7 @@ def test_what_waits_in_memory_goes_first_come_first_served() -> None:
     assert order == [tickets[1], tickets[2], tickets[0]]
 
 
-def test_when_a_client_goes_down_what_waited_in_memory_is_put_off() -> None:
+def test_opening_circuit_defers_deliveries_in_memory() -> None:
     """The first as its probe, if this worker has sent none."""
     harness = busy(hold=0.1)
     assert [harness.ask("shop") for _ in range(3)] == [Wait] * 3
@@ -339,7 +339,7 @@ def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
     assert waits == [1, 1, 1, 1, 2, 2]
 
 
-def test_an_attempt_that_fails_beside_the_one_that_opened_the_circuit_is_parked() -> None:
+def test_failure_beside_the_one_that_opened_the_circuit_is_parked() -> None:
     """It is not the probe: it began before."""
     harness = GateHarness(proven=("shop",))
     assert [harness.ask("shop") for _ in range(2)] == [StartNow] * 2
@@ -379,7 +379,7 @@ def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_t
     assert wait == pytest.approx(rest)
 
 
-def test_a_failure_is_charged_if_another_delivery_has_succeeded_since_the_last_charge() -> None:
+def test_failure_is_charged_after_a_success_of_another_delivery() -> None:
     """The first failure is charged too, and each 429: otherwise the delivery would be attempted again at once."""
     harness = GateHarness(proven=("shop",))
     own, delivery = harness.fails("shop")
@@ -549,7 +549,7 @@ def test_the_length_of_a_recovery_is_reported_once() -> None:
 # ── clients that are stored ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_of_very_many_clients_the_ones_with_the_oldest_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_with_the_oldest_events_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """But none with a delivery in memory, and none that is paused."""
     monkeypatch.setattr(known_clients, "MAX_KNOWN_CLIENTS", 200)
     harness = GateHarness(proven=("shop",))
@@ -638,7 +638,7 @@ def test_a_client_that_hangs_is_reported_after_a_second() -> None:
     assert list(harness.gate.unresponsive()) == []
 
 
-def test_an_operator_has_a_client_called() -> None:
+def test_operator_request_starts_an_attempt() -> None:
     """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
     harness = resting(for_long=True)
     assert harness.gate.buckets.state_of(KEY)[1] == harness.wall() + 32

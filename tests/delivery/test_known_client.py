@@ -63,7 +63,7 @@ def down(one: KnownClient | None = None, at: float = NOW) -> KnownClient:
         (Refused(reason=Reason.EGRESS_DENIED), Signal.NONE),
     ],
 )
-def test_what_an_attempt_says_of_its_client(outcome: Outcome, signal: Signal) -> None:
+def test_attempt_result_updates_its_client(outcome: Outcome, signal: Signal) -> None:
     """Any answer but 5xx shows that it works; an internal fault shows nothing."""
     assert outcome.signal is signal
 
@@ -72,7 +72,7 @@ def test_what_an_attempt_says_of_its_client(outcome: Outcome, signal: Signal) ->
 
 
 @pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])
-def test_down_comes_up_if_another_worker_says_so(after: float, change: Change | None) -> None:
+def test_circuit_closes_on_a_peer_report(after: float, change: Change | None) -> None:
     """Not within two seconds: it may accept no more than the peers send. It gets the peer's concurrency limit."""
     one = down(proven())
     up = News(key=one.key, up=True, cap=6)
@@ -89,7 +89,7 @@ def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) 
     assert (one.rate.spacing > 0) is limited
 
 
-def test_an_operator_ends_the_rest() -> None:
+def test_operator_ends_the_open_circuit() -> None:
     """Whoever is on the way to try it."""
     one = down()
     one.on_probe_sent(NOW + 60)
@@ -98,7 +98,7 @@ def test_an_operator_ends_the_rest() -> None:
 
 
 @pytest.mark.parametrize("make", [untried, proven, down])
-def test_each_is_paused_when_it_asks_for_that(make: Callable[[], KnownClient]) -> None:
+def test_each_client_is_paused_on_request(make: Callable[[], KnownClient]) -> None:
     """Until the pause is over, or an operator forces it. Its circuit is as before meanwhile."""
     one, was = make(), make().circuit.state
     one.on_pause(NOW + 60)
@@ -114,7 +114,7 @@ def test_each_is_paused_when_it_asks_for_that(make: Callable[[], KnownClient]) -
 # ── other reports ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> None:
+def test_report_on_a_client_without_attempts_has_no_effect() -> None:
     """A report about a client without an attempt here has no effect: the first attempt shows its state."""
     one = untried()
     assert one.on_peer_report(News(key=one.key, up=False, failing=9.0, rest=8.0), NOW) is None
@@ -122,7 +122,7 @@ def test_what_is_heard_of_a_client_that_nobody_tried_here_changes_nothing() -> N
     assert one.circuit.state is State.UNTRIED
 
 
-def test_a_rate_limit_is_heard() -> None:
+def test_rate_limit_of_a_peer_is_applied() -> None:
     """Several workers that search for the rate independently would find none."""
     for former_share in (0.0, 0.9):
         one = proven()
@@ -131,7 +131,7 @@ def test_a_rate_limit_is_heard() -> None:
         assert one.rate.spacing > 0
 
 
-def test_a_fault_of_ours_is_not_the_clients() -> None:
+def test_internal_fault_is_not_charged_to_the_client() -> None:
     """It neither uses failure budget nor ends an outage, and a client that is not up has no attempt for a second."""
     well, rests = proven(), down()
     for number in range(50):
@@ -142,7 +142,7 @@ def test_a_fault_of_ours_is_not_the_clients() -> None:
     assert rests.circuit.state is State.OPEN
 
 
-def test_it_may_have_more_at_a_time_with_each_success() -> None:
+def test_concurrency_grows_with_each_success() -> None:
     """One at first, its limit in the end, half of it after a rest."""
     one = untried(limit=6)
     assert one.concurrency == 1
@@ -154,7 +154,7 @@ def test_it_may_have_more_at_a_time_with_each_success() -> None:
     assert (one.circuit.state is State.CLOSED, one.concurrency) == (False, 3)
 
 
-def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
+def test_client_is_slow_by_mean_duration_or_silence() -> None:
     """A tenth of a second without an answer for a quick client; four times its usual time for another.
 
     The silence starts when a request is sent, however long the attempt has been running.
@@ -174,7 +174,7 @@ def test_it_is_slow_by_the_mean_of_its_attempts_or_by_its_silence() -> None:
     assert one.side_at(NOW) is Side.SLOW
 
 
-def test_a_rate_gives_its_tokens_one_by_one() -> None:
+def test_rate_releases_tokens_one_by_one() -> None:
     """One at first, then one each `step` seconds; unused tokens are not saved up."""
     one = proven(limit=100)
     one.rate.step = 0.5

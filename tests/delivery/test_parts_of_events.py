@@ -53,7 +53,7 @@ async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
 
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
-async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> None:
+async def test_drain_returns_unstarted_parts(events: str) -> None:
     """A started part is finished, so that no client is notified twice."""
     harness, names, answer = make_stage(3, max_in_flight=DELIVERIES_IN_A_ROW)
     async with running(harness):
@@ -66,7 +66,7 @@ async def test_a_drain_gives_back_the_parts_that_were_not_begun(events: str) -> 
     assert len(harness.notified()) == SIZE * len(begun)
 
 
-async def test_after_a_loss_all_parts_come_again() -> None:
+async def test_all_parts_are_redelivered_after_a_loss() -> None:
     """Those that waited behind another one are forgotten with it."""
     harness, names, answer = make_stage(2, max_in_flight=DELIVERIES_IN_A_ROW)
     async with running(harness):

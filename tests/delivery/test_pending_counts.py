@@ -10,7 +10,7 @@ SHOP, MAIL, WIKI = (("https://i", client_id) for client_id in ("shop", "mail", "
 BUCKETS = {SHOP: "7", MAIL: "7", WIKI: "8"}
 
 
-def test_the_sum_over_workers_is_what_waits() -> None:
+def test_pending_count_is_the_sum_over_workers() -> None:
     """Whoever parks adds, and whoever gets it back takes off."""
     one, other = BucketCounts(BUCKETS.__getitem__), BucketCounts(BUCKETS.__getitem__)
     for _ in range(5):
@@ -50,7 +50,7 @@ def test_each_counts_until_it_may_be_due() -> None:
     assert [*counts] == []
 
 
-def test_what_comes_back_and_is_put_off_anew_counts_once() -> None:
+def test_repeated_deferral_counts_once() -> None:
     """Deliveries of a client that is down return within seconds: counted twice for a second each time, 66 were 109."""
     now = 1000.4
     counts = DelayCounts(lambda: now)
@@ -60,7 +60,7 @@ def test_what_comes_back_and_is_put_off_anew_counts_once() -> None:
     assert [*counts] == [(*SHOP, 1, 1003.5)]
 
 
-def test_what_is_due_is_forgotten_though_nobody_asks() -> None:
+def test_due_deliveries_are_removed_without_a_read() -> None:
     """A worker of which no status is ever wanted keeps no second of the past."""
     now = 1000.0
     counts = DelayCounts(lambda: now)

@@ -44,7 +44,7 @@ def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
     return [step for step in plan(of, by) if isinstance(step, Delivery)]
 
 
-def test_each_client_gets_one_delivery_with_all_that_the_event_says() -> None:
+def test_each_client_gets_one_delivery_with_the_events_members() -> None:
     """The event's members are copied into the delivery; those of the registry are not."""
     told = event("c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app")
     (delivery,) = planned(told)
@@ -65,7 +65,7 @@ def test_each_client_gets_one_delivery_with_all_that_the_event_says() -> None:
     )
 
 
-def test_an_entry_knows_its_own_sub_and_sid() -> None:
+def test_entry_overrides_sub_and_sid() -> None:
     """Pairwise subjects: the entry's before the event's, and marked as such."""
     own_sub, own_sid, plain = planned(
         event(ClientEntry(client_id="c0", sub="x"), ClientEntry(client_id="c1", sid="y"), "c2")
@@ -75,7 +75,7 @@ def test_an_entry_knows_its_own_sub_and_sid() -> None:
     assert (plain.sub, plain.sid, plain.entry_sub) == ("ann", "s-1", False)
 
 
-def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
+def test_only_inline_members_are_stored_in_the_delivery() -> None:
     """An entry that gives nothing makes no `ClientOverrides`."""
     given_uri, given_flag, plain = planned(
         event(
@@ -109,7 +109,7 @@ def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> Non
         assert step.id == other.id  # it is not another logout
 
 
-def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() -> None:
+def test_client_that_lost_its_address_recently_is_unknown() -> None:
     """Registered without one, or removed, whatever the event contains; by name, by `"*"`, and in the count of fates."""
     moments = {A: {"silent": NOW - 299.0, "who": NOW - 299.0}}
     none = [ClientEntry(client_id=name, no_address=True) for name in ("silent", "who")]
@@ -126,7 +126,7 @@ def test_a_client_without_an_address_is_unknown_as_long_as_it_had_one_of_late() 
 
 
 @pytest.mark.parametrize("vouched", [False, True])
-def test_an_address_of_an_event_that_counted_of_late_is_kept(*, vouched: bool) -> None:
+def test_recently_accepted_address_of_an_event_is_kept(*, vouched: bool) -> None:
     """A client that has no other is unknown then. The id is as before, and the address counts again when it may."""
     said = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
     of = event("silent", said, publisher="idp", vouched=vouched)
@@ -149,7 +149,7 @@ def test_an_unknown_client_gets_its_delivery() -> None:
     assert [step.client_id for step in planned(event("who"))] == ["who"]
 
 
-def test_the_same_client_twice_is_told_once() -> None:
+def test_repeated_client_is_notified_once() -> None:
     """It gets two deliveries only for two sessions."""
     other = ClientEntry(client_id="c0", sid="s-2")
     assert [step.sid for step in planned(event("c0", "c1", "c0", other, other))] == ["s-1", "s-1", "s-2"]
@@ -163,7 +163,7 @@ def test_the_same_client_twice_is_told_once() -> None:
         {"id_token_signed_response_alg": Algorithm.ES256},
     ],
 )
-def test_entries_that_say_something_different_of_a_client_are_told_each(more: dict[str, Any]) -> None:
+def test_entries_with_different_members_are_separate_deliveries(more: dict[str, Any]) -> None:
     """Each delivery has a distinct id, so that neither is taken for a copy of the other."""
     entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
@@ -172,7 +172,7 @@ def test_entries_that_say_something_different_of_a_client_are_told_each(more: di
     assert len({step.id for step in told}) == count_notices(both, registry(), NOW) == 3
 
 
-def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
+def test_denied_inline_members_make_no_separate_delivery() -> None:
     """Ignored members distinguish nothing: the id is that of an entry without them."""
     deny = registry(inline="deny")
     both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
@@ -208,7 +208,7 @@ def test_an_address_of_an_event_counts_from_the_identity_server(
     assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, in_vain))
 
 
-def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None:
+def test_ignored_members_of_registered_clients_are_reported_once() -> None:
     """By client and member, the first few; not what is registered just so, nor of unknown clients."""
     said = ClientEntry(client_id="c0", backchannel_logout_uri="https://evil.example.com/", sid="s-2")
     agrees = ClientEntry(client_id="c1", backchannel_logout_uri=URI, id_token_signed_response_alg=Algorithm.RS256)
@@ -234,7 +234,7 @@ def test_what_an_event_says_of_registered_clients_in_vain_is_told_once() -> None
     assert ignored_overrides(event(said), registry(inline="allow")) is None
 
 
-def test_what_counts_is_decided_when_the_event_is_planned() -> None:
+def test_inline_rule_applies_when_the_event_is_planned() -> None:
     """A deferred or replayed delivery keeps its address, unless addresses have been denied since."""
     template = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
     by = registry(unregistered=template)
@@ -258,7 +258,7 @@ _ENTRIES = st.builds(
     st.lists(_ENTRIES | st.sampled_from(["c0", "c1", "c2"]), max_size=12),
     st.sampled_from(["allow", "publishers", "deny"]),
 )
-def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | str], inline: str) -> None:
+def test_announced_results_equal_reported_results(entries: list[ClientEntry | str], inline: str) -> None:
     """One for each delivery, known by its id, and for each skipped client: the caller that waits gets all."""
     by, of = registry(inline=inline), event(*entries)
     steps = plan(of, by)
@@ -304,7 +304,7 @@ def test_different_events_never_share_a_delivery_id(other: dict[str, Any]) -> No
     assert ids[0] == ids[2] != ids[1]
 
 
-def test_publishers_say_who_may_speak_for_an_issuer() -> None:
+def test_only_listed_publishers_may_publish_for_an_issuer() -> None:
     """Who merely claims a name, or has none, may not."""
     issuer = Issuer(iss=A, publishers=frozenset({"idp"}))
     assert publisher_objection(event("c0", publisher="idp"), issuer) is None
@@ -315,7 +315,7 @@ def test_publishers_say_who_may_speak_for_an_issuer() -> None:
         assert objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED
 
 
-def test_event_types_say_which_cloudevents_are_meant() -> None:
+def test_event_types_select_cloudevents() -> None:
     """Bare JSON has no type and is always meant."""
     issuer = Issuer(iss=A, event_types=frozenset({"session.ended"}))
     assert publisher_objection(event("c0", type="session.ended"), issuer) is None

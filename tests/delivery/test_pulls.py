@@ -108,7 +108,7 @@ async def test_a_first_success_fetches_nothing() -> None:
 
 
 @pytest.mark.parametrize("given_back", [0, 1], ids=["whole", "whose worker was killed"])
-async def test_at_its_start_a_worker_goes_through_all_buckets(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
+async def test_worker_passes_through_all_buckets_at_start(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
     """An earlier worker may have left deliveries. Those parked during a client's first attempt are fetched by another
     pass.
     """
@@ -143,7 +143,7 @@ async def test_a_pass_sees_each_message_once() -> None:
         assert len(harness.queue.published) < 100 + MAX_FETCHES
 
 
-async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
+async def test_delivery_parked_after_its_probe_returned_is_fetched() -> None:
     """Its park is confirmed when the client is up already."""
     async with down(WorkerHarness(client("shop")), 0) as harness:
         harness.now -= 1
@@ -161,7 +161,7 @@ async def test_what_is_parked_after_its_traveller_came_is_fetched() -> None:
 # ── probes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
+async def test_only_probes_try_a_client_that_is_down() -> None:
     """At most once a second, less and less often, in turns. No delivery's own backoff is charged."""
     async with down(WorkerHarness(client("shop")), 5) as harness:
         harness.now -= 1
@@ -178,7 +178,7 @@ async def test_while_it_is_down_its_travellers_alone_try_it() -> None:
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(403, 2.5), (503, 2.5), (503, 5.0)])
-async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds: float) -> None:
+async def test_dead_probe_is_replaced(status: int, seconds: float) -> None:
     """Refused, expired with its last attempt, or before it; also if the bucket cannot be read at that moment."""
     harness = WorkerHarness(client("shop"))
     harness.queue.unreadable.add(SHOP)
@@ -201,7 +201,7 @@ async def test_a_traveller_that_dies_is_followed_by_another(status: int, seconds
             assert len(harness.notified()) > 2
 
 
-async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None:
+async def test_probe_that_dies_in_a_pause_is_replaced() -> None:
     """The client asked for an hour, and its probe expires in ten seconds."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = answers(503, "3600")
@@ -216,7 +216,7 @@ async def test_a_traveller_that_dies_in_a_pause_is_followed_by_another() -> None
         assert harness.notified() == ["shop"]
 
 
-async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_overdue_probe_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may have taken it out of its delay queue."""
     for pace in ("FIRST_PASS_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(pulls, pace, 0.0)
@@ -231,7 +231,7 @@ async def test_an_overdue_traveller_is_replaced(monkeypatch: pytest.MonkeyPatch)
 # ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_queue_that_is_away_loses_nothing_and_forgets_nothing() -> None:
+async def test_unreachable_queue_loses_nothing() -> None:
     """The fetch is made again and again."""
     async with down(WorkerHarness(client("shop")), 8) as harness:
         harness.queue.unreadable.add(SHOP)
@@ -242,7 +242,7 @@ async def test_a_queue_that_is_away_loses_nothing_and_forgets_nothing() -> None:
         await until(harness, lambda: len(harness.notified()) == 9)
 
 
-async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
+async def test_unreadable_bucket_delays_no_other() -> None:
     """It is tried less and less often, and served when it can be read."""
     harness = WorkerHarness(client("shop"), client("wiki"))
     harness.queue.unreadable.add(SHOP)
@@ -261,7 +261,7 @@ async def test_a_bucket_that_cannot_be_read_hinders_no_other() -> None:
         await harness.until(lambda: harness.notified().count("shop") == 3)
 
 
-async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_made_up_clients_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their false reports arrive while the bucket is unreadable. Its existing deliveries are sent later."""
     harness = WorkerHarness(client("shop"))
     monkeypatch.setattr(type(harness.queue), "bucket", lambda _queue, _key: SHOP)
@@ -281,7 +281,7 @@ async def test_clients_that_somebody_makes_up_fill_no_memory(monkeypatch: pytest
     assert held < 1_000_000
 
 
-async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
+async def test_recently_fetched_deliveries_are_fetched_again_after_a_loss() -> None:
     """Unacked messages are in the bucket again, and no probe is out for them. The same holds after a failed fetch."""
     async with down(WorkerHarness(client("shop"), client("wiki")), 1) as harness:
         harness.retake("delay.1s")
@@ -304,7 +304,7 @@ async def test_after_a_loss_what_was_lately_fetched_is_looked_for() -> None:
         assert harness.queue.fetches.count(SHOP) == fetches
 
 
-async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> None:
+async def test_stopping_worker_finishes_its_fetch_only() -> None:
     """Returned to the bucket it would wait for long, because the other workers have found
     the bucket empty meanwhile.
     """
@@ -328,7 +328,7 @@ async def test_a_worker_that_stops_takes_what_it_is_fetching_and_no_more() -> No
     assert len(harness.queue.acked) == 10 + fetching
 
 
-async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
+async def test_deliveries_fetched_by_a_killed_worker_are_found() -> None:
     """It is back in the bucket that the others have found empty: they go through it again as there is one less."""
     harness = WorkerHarness(client("shop"))
     harness.others.size = 2
@@ -343,7 +343,7 @@ async def test_what_a_killed_worker_had_fetched_is_found_again() -> None:
         await harness.until(lambda: harness.notified() == ["shop"] * 5)
 
 
-async def test_a_suspect_goes_the_suspects_way() -> None:
+async def test_fetched_suspect_is_handled_as_a_suspect() -> None:
     """It may crash the process: it waits for the others, and runs from a trial."""
     harness = WorkerHarness(client("shop"))
     fetch = harness.queue.fetch

@@ -3,7 +3,7 @@
 from tests.delivery.worker_harness import WorkerHarness, answers, client, running
 
 
-async def test_what_was_put_off_is_made_without_the_queue() -> None:
+async def test_rate_limited_deliveries_start_while_the_queue_is_down() -> None:
     """More deliveries come than the client's rate permits; they start at that rate. A retry waits, because it counts an
     attempt.
 

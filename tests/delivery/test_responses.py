@@ -143,7 +143,7 @@ async def test_a_pause_holds_for_all_of_that_clients_deliveries(status: int, for
 
 
 @pytest.mark.parametrize("status", [500, 502, 408, 425])
-async def test_other_statuses_with_retry_after_hold_back_their_own_delivery_alone(status: int) -> None:
+async def test_retry_after_of_other_statuses_delays_one_delivery_only(status: int) -> None:
     """Only 429 and 503 speak for the whole client (RFC 9110 §10.2.3, RFC 6585 §4)."""
     async with running(WorkerHarness(client("shop", retry=EXACT))) as harness:
         await harness.prove("shop")
@@ -163,7 +163,7 @@ async def test_an_absurd_pause_is_clamped() -> None:
     assert harness.notified() == ["shop", "shop"]
 
 
-async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None:
+async def test_400_with_an_unpublished_key_is_an_internal_fault() -> None:
     """Every client must refuse such a token: it is held back, and neither an attempt nor a rejection counts (R12)."""
     async with running(WorkerHarness(client("shop", retry=EXACT))) as harness:
         harness.unpublished = "the key is not published (kid k1)"

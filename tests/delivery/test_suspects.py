@@ -30,7 +30,7 @@ from notifier.model.session_ended import SessionEnded
 from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 
 
-async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> None:
+async def test_redelivery_without_a_crash_makes_no_suspect() -> None:
     """A broker that flaps gives everything back, again and again, and nothing of that is slow afterwards."""
     harness = WorkerHarness(client("shop"))
     running = asyncio.create_task(harness.worker.run())
@@ -85,7 +85,7 @@ def test_what_counts_as_a_crash(counted: int, returns: int, crashes: int, suspec
     assert (survived.crashes, survived.suspect) == (crashes, suspect)
 
 
-def test_only_a_message_of_ours_says_how_often_it_crashed() -> None:
+def test_crash_header_counts_only_on_our_messages() -> None:
     """A publisher may write any header."""
     for kind in (None, Kind.EVENT):
         message = replace(trial(50, delivery_count=1), kind=kind)
@@ -109,7 +109,7 @@ async def test_a_suspect_runs_from_a_trial() -> None:
         assert harness.notified() == ["shop"]
 
 
-async def test_a_trial_that_is_put_off_keeps_its_crashes() -> None:
+async def test_deferred_trial_keeps_its_crash_count() -> None:
     """It is deferred like any delivery. An attempt that ended resets them."""
     harness = WorkerHarness(client("shop", paused=True))
     async with running(harness):
@@ -123,7 +123,7 @@ async def test_a_trial_that_is_put_off_keeps_its_crashes() -> None:
         assert harness.queue.published[-1][1].headers == {}
 
 
-async def test_fewer_crashes_than_a_suspect_has_are_kept_too() -> None:
+async def test_crash_count_below_the_limit_is_kept() -> None:
     """Put off again and again, it would never become a suspect."""
     async with running(WorkerHarness(client("shop", paused=True))) as harness:
         await harness.acked(harness.event("shop", id="e", delivery_count=1))
@@ -133,7 +133,7 @@ async def test_fewer_crashes_than_a_suspect_has_are_kept_too() -> None:
         assert harness.queue.published[-1][1].headers == {CRASHES_HEADER: "1"}
 
 
-async def test_a_suspect_with_its_last_crash_is_buried() -> None:
+async def test_suspect_with_its_last_crash_dead_letters() -> None:
     """However few times its message was given back."""
     async with running(WorkerHarness(client("shop"))) as harness:
         headers = {CRASHES_HEADER: str(LAST_CHANCE - 1)}
@@ -145,7 +145,7 @@ async def test_a_suspect_with_its_last_crash_is_buried() -> None:
         assert str(LAST_CHANCE) in harness.dead()[0]["text"]
 
 
-async def test_a_suspect_tells_of_skipped_clients() -> None:
+async def test_suspect_reports_skipped_clients() -> None:
     """Whoever waits for the fates of an event gets them all, though its deliveries are rewritten."""
     nowhere = Client(iss=ISS, client_id="nowhere", backchannel_logout_uri=None)
     async with running(WorkerHarness(client("shop"), nowhere)) as harness:
@@ -156,7 +156,7 @@ async def test_a_suspect_tells_of_skipped_clients() -> None:
         assert [queue for queue, _ in harness.queue.published] == ["delay.1s"]
 
 
-async def test_what_is_no_suspect_goes_on_beside_them() -> None:
+async def test_other_messages_continue_beside_suspects() -> None:
     """A fresh logout waits neither for suspects to gather, nor for the trial of a client that hangs."""
     harness = WorkerHarness(client("shop"), client("hangs"))
     release = asyncio.Event()
@@ -196,7 +196,7 @@ async def test_what_is_no_suspect_goes_on_beside_them() -> None:
     ],
 )
 @pytest.mark.parametrize("lost", [0, 200])
-async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: bytes, lost: int) -> None:
+async def test_message_at_its_last_chance_dead_letters_unread(kind: Kind | None, body: bytes, lost: int) -> None:
     """Whatever the cause: a message that the queue itself discards cannot be replayed. It is reported like any dead
     letter.
     """
@@ -224,7 +224,7 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
         assert letter.raw is None if kind else letter.raw is not None
 
 
-async def test_before_the_last_chance_it_is_tried() -> None:
+async def test_message_before_its_last_chance_is_attempted() -> None:
     """As any suspect."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
@@ -234,7 +234,7 @@ async def test_before_the_last_chance_it_is_tried() -> None:
         assert harness.notified() == ["shop"]
 
 
-async def test_what_a_later_release_wrote_goes_on_at_its_last_chance() -> None:
+async def test_message_of_a_later_release_is_kept_at_its_last_chance() -> None:
     """This release must not give it up: it is deferred, and its count restarts."""
     async with running(WorkerHarness(client("shop"))) as harness:
         for kind, body in ((NewerKind("notifier.batch"), b"{}"), (Kind.DELIVERY, b'{"v": 2}')):

@@ -3,7 +3,7 @@
 from notifier.delivery.worker import MAX_GAP_SECONDS, UnsuspendedClock
 
 
-def test_it_goes_as_long_as_it_is_read_and_leaves_out_longer_gaps() -> None:
+def test_clock_leaves_out_gaps_between_reads() -> None:
     """Six seconds without a reading count as the longest gap, and it goes on from there."""
     now = [100.0]
     awake = UnsuspendedClock(lambda: now[0])

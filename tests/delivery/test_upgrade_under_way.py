@@ -42,7 +42,7 @@ def a_stage() -> WorkerHarness:
     return harness
 
 
-async def test_what_was_recorded_is_what_this_release_writes() -> None:
+async def test_this_release_writes_the_recorded_messages() -> None:
     """Within a version, members may be added; none is removed or changes its meaning.
 
     Ids equal the recorded ones.
@@ -65,7 +65,7 @@ async def test_what_was_recorded_is_what_this_release_writes() -> None:
         ("event-written-down", ["shop"], []),
     ],
 )
-async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_write: list[str], later: bool) -> None:
+async def test_recorded_messages_are_accepted(name: str, to_tell: list[str], to_write: list[str], later: bool) -> None:
     """By a worker of this release, also if a later one has added members."""
     recorded = WRITTEN[name]
     message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
@@ -77,7 +77,7 @@ async def test_what_was_recorded_is_taken(name: str, to_tell: list[str], to_writ
 
 
 @pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
-async def test_what_waited_for_a_client_is_told(name: str) -> None:
+async def test_recorded_pending_deliveries_are_delivered(name: str) -> None:
     """Any worker can send it."""
     message = WRITTEN[name].message()
     async with running(a_stage()) as harness:
@@ -88,7 +88,7 @@ async def test_what_waited_for_a_client_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("name", list(PUBLISHED))
-async def test_what_publishers_were_told_to_write_is_taken(name: str, later: bool) -> None:
+async def test_recorded_events_of_publishers_are_accepted(name: str, later: bool) -> None:
     """Bare JSON and both forms of CloudEvents; their members are a contract with strangers."""
     recorded = PUBLISHED[name]
     message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
@@ -108,7 +108,7 @@ async def rests(harness: WorkerHarness, message: Message) -> tuple[str, Message]
     return queue, replace(message, lane=Lane.RETRIES, headers=written.headers)
 
 
-async def test_an_event_of_many_names_goes_on() -> None:
+async def test_recorded_event_of_many_clients_continues() -> None:
     """As it was: no larger than it came."""
     message = WRITTEN["event-of-many-names"].message()
     async with running(a_stage()) as harness:
@@ -121,7 +121,7 @@ async def test_an_event_of_many_names_goes_on() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
+async def test_message_of_a_later_version_is_deferred(name: str) -> None:
     """It is deferred by 4 s at first, and 256 s in the end, without limit; it is reported, and never a dead letter."""
     body = {**WRITTEN[name].body, "v": 3}
     message = replace(WRITTEN[name], body=body).message()
@@ -140,7 +140,7 @@ async def test_a_later_version_waits_for_whoever_knows_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v": 1}', b"\xff binary of some sort"])
-async def test_a_kind_that_a_later_release_made_up_waits_as_well(body: bytes) -> None:
+async def test_kind_of_a_later_release_is_deferred(body: bytes) -> None:
     """Whatever its content: this release cannot interpret it."""
     message = Message(lane=Lane.EVENTS, body=body, tag=None, kind=NewerKind("notifier.batch"), message_id="b")
     async with running(a_stage()) as harness:
@@ -160,7 +160,7 @@ async def test_a_kind_that_a_later_release_made_up_waits_as_well(body: bytes) ->
         ({"passes": 7}, "delay.256s"),
     ],
 )
-async def test_a_count_that_is_none_is_taken_as_none(headers: dict[str, object], queue: str) -> None:
+async def test_invalid_count_is_not_an_error(headers: dict[str, object], queue: str) -> None:
     """Headers are anybody's; the wait is short or long, and never an error."""
     message = Message(
         lane=Lane.RETRIES, body=json.dumps({"v": 2}).encode(), tag=None, kind=Kind.DELIVERY, headers=headers
@@ -172,6 +172,6 @@ async def test_a_count_that_is_none_is_taken_as_none(headers: dict[str, object],
 
 
 @pytest.mark.parametrize("name", [None, "", "order.created", "Notifier.event", "notifier"])
-def test_what_is_not_named_as_ours_is_none_of_ours(name: str | None) -> None:
+def test_message_without_our_type_is_a_publishers(name: str | None) -> None:
     """It is read as what a publisher wrote."""
     assert parse_kind(name) is None

@@ -133,7 +133,7 @@ def test_the_last_attempt_is_just_before_the_limit(sid: str | None, limit: float
 
 @pytest.mark.parametrize("cause", sorted(CLIENT_CAUSES))
 @pytest.mark.parametrize(("sid", "limit"), [("s1", POLICY.max_age), (None, POLICY.sub_only_max_age)])
-def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str | None, limit: float) -> None:
+def test_client_failures_do_not_stop_the_age(cause: Cause, sid: str | None, limit: float) -> None:
     """They count from the first deferral, attempted or not, and the dead letter has the cause of the deferral."""
     delivery, now = replace(DELIVERY, sid=sid), NOW
     while (verdict := known(delivery, now=now)) is None:
@@ -152,7 +152,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, sid: str
 
 
 @pytest.mark.parametrize("cause", sorted(set(Cause) - CLIENT_CAUSES))
-def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
+def test_internal_faults_stop_the_age(cause: Cause) -> None:
     """They stop while a pause or an internal fault defers the delivery, before its first attempt or after it."""
     without_sid = replace(DELIVERY, sid=None)
     for begun in (without_sid, replace(without_sid, attempts=1, first_taken_at=NOW)):
@@ -167,7 +167,7 @@ def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
         assert known(delivery, now=now + POLICY.sub_only_max_age + 1) is not None
 
 
-def test_what_lies_with_us_ends_as_well() -> None:
+def test_internal_faults_expire_in_the_end() -> None:
     """After `max_paused` in all the ages go on."""
     delivery, now = DELIVERY, NOW
     while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
@@ -193,7 +193,7 @@ def test_nothing_is_attempted_after_not_after() -> None:
 
 @pytest.mark.parametrize("inline", [None, ClientOverrides(backchannel_logout_uri="https://a.example/logout")])
 @pytest.mark.parametrize("denied", [False, True])
-def test_a_client_whose_address_is_gone_has_its_grace_too(inline: ClientOverrides | None, *, denied: bool) -> None:
+def test_client_without_its_former_address_gets_the_grace(inline: ClientOverrides | None, *, denied: bool) -> None:
     """It had an address when the delivery was made. The delivery is deferred, then a dead letter with that reason."""
     silent = replace(CLIENT, backchannel_logout_uri=None)
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
@@ -214,7 +214,7 @@ def test_a_client_whose_address_is_gone_has_its_grace_too(inline: ClientOverride
     assert verdict.text.endswith("then replay")
 
 
-def test_an_unknown_client_has_its_grace() -> None:
+def test_unknown_client_gets_the_grace() -> None:
     """Deferred, since configuration reaches workers at different times; a dead letter once the grace is over."""
     now, waiting, verdict, last_due = NOW, DELIVERY, ahead(DELIVERY), NOW
     while isinstance(verdict, Defer):
@@ -231,7 +231,7 @@ def test_an_unknown_client_has_its_grace() -> None:
     assert gone.reason is DeadReason.UNKNOWN_ISSUER
 
 
-def test_where_addresses_are_denied_the_way_out_is_to_register() -> None:
+def test_denied_address_error_names_registration() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
     said = ClientOverrides(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
@@ -248,13 +248,13 @@ def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> Non
     assert (twice.attempts, twice.backoffs, twice.charged_at) == (4, 3, NOW)
 
 
-def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
+def test_pause_is_one_hop_and_credited_exactly() -> None:
     """Else a token without sid would be repeated past its staleness."""
     assert deferral_wait(PAUSED_SECONDS) == PAUSED_SECONDS
 
 
 @pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])
-def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked: float) -> None:
+def test_requested_time_is_rounded_down_at_the_limit(asked: float) -> None:
     """A last attempt is made before the limit, not a dead letter without one."""
     tried = replace(DELIVERY, sid=None, attempts=1, first_taken_at=NOW)
     _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried)

@@ -45,7 +45,7 @@ async def test_the_time_of_signing_is_not_the_clients() -> None:
         assert (known.attempt_seconds, known.side) == (0.0, Side.QUICK)
 
 
-async def test_an_event_is_acked_once_all_its_clients_are_told() -> None:
+async def test_event_is_acked_once_all_clients_are_notified() -> None:
     """One POST a client, one ack."""
     async with running(WorkerHarness(client("shop"), client("mail"))) as harness:
         message = harness.event("shop", "mail")
@@ -75,7 +75,7 @@ async def test_every_attempt_carries_a_fresh_jti() -> None:
         assert len(jtis) == len(set(jtis)) == 2
 
 
-async def test_a_stale_connection_gets_one_more_go_with_a_new_token() -> None:
+async def test_stale_connection_is_retried_once_with_a_new_token() -> None:
     """At once, on a new connection, and it does not count as an attempt."""
     async with running(WorkerHarness(client("shop"))) as harness:
         seen: list[bool] = []
@@ -102,7 +102,7 @@ async def test_a_refusal_is_a_dead_letter_before_the_ack() -> None:
         assert [outcome["status"] for outcome in letter["outcomes"]] == [403]
 
 
-async def test_while_the_queue_is_away_nothing_is_acked_and_others_are_served() -> None:
+async def test_unreachable_queue_acks_nothing_and_delays_no_others() -> None:
     """Undecided deliveries wait in memory; what can be delivered goes on."""
     async with running(WorkerHarness(client("shop"), client("down"))) as harness:
         harness.receivers.behaviours["down"] = answers(503)
@@ -114,7 +114,7 @@ async def test_while_the_queue_is_away_nothing_is_acked_and_others_are_served() 
         await harness.until(lambda: harness.queue.acked == [well, failing])
 
 
-async def test_the_same_body_twice_without_an_id_is_told_twice() -> None:
+async def test_repeated_body_without_id_is_delivered_twice() -> None:
     """A user may sign out twice: a made-up id suppresses nothing."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.event("shop")
@@ -123,7 +123,7 @@ async def test_the_same_body_twice_without_an_id_is_told_twice() -> None:
         assert harness.notified() == ["shop", "shop"]
 
 
-async def test_the_same_id_twice_is_told_once() -> None:
+async def test_repeated_id_is_delivered_once() -> None:
     """In flight the second joins the first; later it is known."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.event("shop", id="e1")
@@ -144,7 +144,7 @@ async def test_the_same_ids_at_two_issuers_are_two_logouts() -> None:
         assert sorted(claims["iss"] for _, claims in harness.receivers.posts) == [ISS, OTHER]
 
 
-async def test_a_wrong_entry_takes_no_other_with_it() -> None:
+async def test_invalid_entry_affects_no_other() -> None:
     """It becomes a dead letter alone."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await harness.acked(harness.event("shop", {"client_id": 7}, id="e1"))
@@ -186,7 +186,7 @@ async def test_a_missing_signing_key_is_a_deferral() -> None:
 
 
 @pytest.mark.parametrize("by_worker", [False, True])
-async def test_a_client_that_a_list_has_moved_is_put_off(*, by_worker: bool) -> None:
+async def test_client_moved_by_a_list_is_deferred(*, by_worker: bool) -> None:
     """Before egress is judged, and before a token is made: neither a dead letter nor a bare request comes of it."""
     told = FrontChannelClient(frontchannel_logout_uri="http://10.0.0.1/out", way=FrontChannelWay.SERVER)
     moved = replace(client("shop"), backchannel_logout_uri="http://10.0.0.1/out", route=Route(withheld="add it"))
@@ -202,7 +202,7 @@ async def test_a_client_that_a_list_has_moved_is_put_off(*, by_worker: bool) -> 
         assert not harness.dead()
 
 
-async def test_a_fault_in_our_code_is_told_and_the_delivery_deferred() -> None:
+async def test_internal_error_is_reported_and_the_delivery_deferred() -> None:
     """Neither is the worker stopped, nor the delivery lost."""
     async with running(WorkerHarness(client("shop"), client("mail"))) as harness:
 
@@ -241,7 +241,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
         await harness.until(lambda: len(harness.queue.acked) == 10)
 
 
-async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None:
+async def test_drain_finishes_started_deliveries_and_returns_the_rest() -> None:
     """A partly sent event is finished, so that no client is notified twice; an unstarted event is not acked."""
     harness = WorkerHarness(client("a"), client("b", max_concurrent=1), max_in_flight=1)
     async with running(harness):
@@ -260,7 +260,7 @@ async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None
         assert harness.queue.acked == [begun]
 
 
-async def test_what_outlives_the_grace_is_given_back() -> None:
+async def test_deliveries_beyond_the_grace_are_returned() -> None:
     """It is not acked, so another worker gets it; nothing new is started."""
     harness = WorkerHarness(client("a", max_concurrent=1), shutdown_grace=0.05)
     never = asyncio.Event()
@@ -315,7 +315,7 @@ async def test_a_tick_that_breaks_stops_the_worker() -> None:
     assert harness.queue.acked == []
 
 
-async def test_what_is_lost_is_let_go() -> None:
+async def test_messages_of_a_lost_lane_are_forgotten() -> None:
     """After a loss of the connection, unstarted messages are forgotten, because the broker redelivers them."""
     harness = WorkerHarness(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(harness):
@@ -331,7 +331,7 @@ async def test_what_is_lost_is_let_go() -> None:
         assert harness.notified() == ["shop", "shop"]
 
 
-async def test_what_is_cancelled_as_the_process_ends_breaks_nothing() -> None:
+async def test_cancellation_at_exit_raises_no_error() -> None:
     """Another part broke, so nothing drains: the end of an attempt finds one cancelled that waited for its slot."""
 
     async def hangs(_request: Request) -> Wire:
@@ -352,7 +352,7 @@ async def test_what_is_cancelled_as_the_process_ends_breaks_nothing() -> None:
     assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
 
 
-async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
+async def test_lost_queue_affects_no_other() -> None:
     """A source's queue feeds the lane of events too: messages of one queue are kept when the other is lost."""
     harness = WorkerHarness(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(harness):
@@ -377,7 +377,7 @@ async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
         assert ours not in harness.queue.acked
 
 
-async def test_a_corrected_registration_serves_what_waits() -> None:
+async def test_corrected_registration_applies_to_pending_deliveries() -> None:
     """Each attempt looks the client up again."""
     harness = WorkerHarness(client("shop"))
     async with running(harness):
@@ -391,7 +391,7 @@ async def test_a_corrected_registration_serves_what_waits() -> None:
         assert harness.notified() == ["shop", "moved"]
 
 
-async def test_an_inline_uri_reaches_a_client_nobody_registered() -> None:
+async def test_inline_uri_reaches_an_unregistered_client() -> None:
     """With the defaults, and nobody else's secrets."""
     async with running(WorkerHarness(inline="allow")) as harness:
         await harness.acked(harness.event({"client_id": "new", "backchannel_logout_uri": "https://new.example/out"}))
@@ -410,7 +410,7 @@ async def test_a_timeout_after_the_request_was_written_is_remembered_as_ambiguou
         assert json.loads(harness.queue.published[0][1].body)["delivery"]["ambiguous"] is True
 
 
-async def test_who_waits_most_gives_way_when_memory_is_full() -> None:
+async def test_client_with_most_pending_is_deferred_when_memory_is_full() -> None:
     """A flood for one client, which does not answer, leaves room for the next client's delivery."""
     harness = WorkerHarness(client("flooded"), client("shop"), max_in_flight=12)
     async with running(harness):
@@ -444,7 +444,7 @@ async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:
 
 
 @pytest.mark.parametrize("address", [None, "https://silent.example/out"])
-async def test_nobody_is_skipped_while_a_registry_source_was_never_read(address: str | None) -> None:
+async def test_no_client_is_skipped_while_a_source_is_unread(address: str | None) -> None:
     """It may have the address that a file lacks. The others are notified; these wait, and then it is decided."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
     none = {"client_id": "native", "backchannel_logout_uri": None}

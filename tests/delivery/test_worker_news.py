@@ -47,7 +47,7 @@ def others() -> Others:
     return Others()
 
 
-def test_what_is_told_is_heard(others: Others) -> None:
+def test_sent_report_is_received(others: Others) -> None:
     """Every member, and once."""
     news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, former_share=0.5, parked=True)
     others.worker.report(news)
@@ -62,7 +62,7 @@ def test_the_sent_spacing_is_limited(others: Others) -> None:
     assert [news.spacing for news in others.told()] == [16.0, 16.0]
 
 
-def test_of_each_client_the_newest_counts(others: Others) -> None:
+def test_newest_report_of_a_client_wins(others: Others) -> None:
     """Clients of other issuers with the same name are others."""
     others.tell("shop", rest=1.0)
     others.tell("wiki", rest=2.0)
@@ -71,7 +71,7 @@ def test_of_each_client_the_newest_counts(others: Others) -> None:
     assert [(news.key[1], news.up) for news in others.told()] == [("wiki", False), ("shop", True), ("shop", False)]
 
 
-def test_spans_are_told_as_they_are_by_then(others: Others) -> None:
+def test_spans_are_reported_as_of_sending(others: Others) -> None:
     """It failed for longer, and rests for less. One that is up fails no more."""
     others.tell("shop", failing=10.0, rest=0.75)
     others.tell("wiki", failing=10.0, rest=0.25)
@@ -80,7 +80,7 @@ def test_spans_are_told_as_they_are_by_then(others: Others) -> None:
     assert [(news.failing, news.rest) for news in others.told()] == [(10.5, 0.25), (10.5, 0.0), (0.0, 0.0)]
 
 
-def test_what_could_not_be_told_for_long_is_dropped(others: Others) -> None:
+def test_report_that_is_unsent_for_long_is_dropped(others: Others) -> None:
     """The broker was unreachable."""
     others.tell("shop")
     others.now += MAX_REPORT_SECONDS
@@ -89,7 +89,7 @@ def test_what_could_not_be_told_for_long_is_dropped(others: Others) -> None:
     assert [news.key[1] for news in others.told()] == ["wiki"]
 
 
-def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -> None:
+def test_reports_of_100000_clients_are_bounded(others: Others) -> None:
     """Of the newest, in small documents. The others find out by themselves."""
     for number in range(100_000):
         others.tell(f"client-{number}-{'x' * 30}")
@@ -103,7 +103,7 @@ def test_a_hundred_thousand_clients_at_once_are_told_in_bounds(others: Others) -
     assert heard.heard[-1].key[1].startswith("client-99999-")
 
 
-def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> None:
+def test_client_with_an_oversized_name_is_not_reported(others: Others) -> None:
     """Those beside it are."""
     others.tell("shop")
     others.tell("x" * MAX_DOCUMENT_BYTES)
@@ -111,7 +111,7 @@ def test_a_client_whose_name_fills_a_document_is_not_told_of(others: Others) -> 
     assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
 
 
-def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
+def test_flood_of_reports_is_ignored_for_a_second(others: Others) -> None:
     """A sender that floods the exchange neither keeps a worker busy nor fills its memory. A second later reports are
     read again.
     """
@@ -124,7 +124,7 @@ def test_more_than_the_others_can_tell_is_not_heard(others: Others) -> None:
     assert len(others.heard) > 2 * DOCUMENTS_PER_SECOND
 
 
-async def test_who_waits_for_news_gets_the_first_at_once(others: Others) -> None:
+async def test_waiting_for_reports_returns_the_first_at_once(others: Others) -> None:
     """And the next once there is some."""
     waiting = asyncio.ensure_future(others.worker.following())
     for client_id in ("shop", "wiki"):
@@ -170,7 +170,7 @@ def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, d
     assert others.heard == []
 
 
-def test_members_that_a_later_release_adds_are_passed_over(others: Others) -> None:
+def test_members_of_later_releases_are_ignored(others: Others) -> None:
     """What is known of it counts."""
     others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.heard.append)
     assert others.heard == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]

@@ -100,7 +100,7 @@ async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> 
     assert min(shares) <= MOST
 
 
-async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
+async def test_few_large_events_are_held_and_small_ones_pass() -> None:
     """However long the queue refuses their deliveries; the other large events wait with their body alone."""
     harness = WorkerHarness(client("shop"))
     harness.worker._intake._max_event = 256 * 1024
@@ -119,7 +119,7 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
     assert len(harness.dead()) == len(large)
 
 
-async def test_large_events_of_a_lost_lane_are_let_go() -> None:
+async def test_large_events_of_a_lost_lane_are_forgotten() -> None:
     """They are redelivered; none of the waiting ones is opened, and none is acked twice."""
     harness = WorkerHarness(client("shop"))
     harness.queue.open.clear()

@@ -75,7 +75,7 @@ async def test_the_ack_comes_too_late(
 
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: retries larger than the broker takes")
 @pytest.mark.timeout(600)
-async def test_what_is_published_is_refused(
+async def test_broker_refuses_publishes_until_sizes_fit(
     tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
     """Each publish closes the worker's channel, until the broker takes messages of that size again."""

@@ -63,7 +63,7 @@ class Reader(LoopbackServer):
     ],
 )
 @pytest.mark.timeout(600)
-async def test_a_key_that_cannot_be_had(made: Rig, form: Form[int], tell: Tell, fault: str) -> None:
+async def test_unavailable_client_key_defers_deliveries(made: Rig, form: Form[int], tell: Tell, fault: str) -> None:
     """Its logouts wait, nothing is sent in clear, and the others notice nothing. Then all of them arrive."""
     async with Reader(fault) as reader:
         reader.register(made)

@@ -68,7 +68,7 @@ async def test_killed_as_soon_as_it_is_ready(
         tell(await made.account(cause="held by a worker that was killed"), times=times)
 
 
-async def test_without_the_wait_what_was_confirmed_is_lost(own_node: RabbitmqNode, new_queues: str) -> None:
+async def test_confirmed_events_are_lost_without_the_settling_wait(own_node: RabbitmqNode, new_queues: str) -> None:
     """The trap itself. Once this fails, RabbitMQ has closed it, and nobody need wait for new queues any more."""
     await declare_at_once(own_node.url, new_queues)
     async with broker(own_node.url, new_queues) as rabbit:

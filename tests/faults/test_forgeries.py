@@ -113,7 +113,9 @@ async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
 
 @pytest.mark.fault("publisher", "forges deliveries, parts of events and dead letters of ours, which expire unread")
 @pytest.mark.timeout(600)
-async def test_no_forgery_is_taken_for_ours(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
+async def test_no_forgery_is_accepted_as_our_message(
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell
+) -> None:
     """No client receives a forgery, a replay sends none, and everything else is delivered."""
     async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config["issuers"][OTHER]["publishers"] = ["guest"]

@@ -30,7 +30,7 @@ NETWORK = "network to the clients"
     ],
 )
 @pytest.mark.timeout(900)
-async def test_ended_in_the_middle(
+async def test_connections_to_clients_reset_in_mid_message(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell,
     fault: tuple[Way, int],
 ) -> None:  # fmt: skip

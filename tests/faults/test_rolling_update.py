@@ -85,7 +85,7 @@ async def alarms(running: WorkerProcess) -> list[str]:
     "worker", "two replaced one after the other, as a rolling update does: a new one ready, an old one drained"
 )
 @pytest.mark.timeout(600)
-async def test_a_rolling_update_is_not_noticed(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_rolling_update_without_loss_or_alarm(made: Rig, form: Form[int], tell: Tell) -> None:
     """Nothing is lost, no client is notified twice, the other workers stay ready, and no metric alerts."""
     rounds = form(1, 5)
     async with AsyncExitStack() as stack:

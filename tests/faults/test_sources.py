@@ -16,7 +16,7 @@ from tests.system.worker_process import worker
 
 
 @pytest.mark.timeout(600)
-async def test_an_exchange_that_is_missing_or_not_ours_to_read(
+async def test_missing_or_forbidden_exchange_is_bound_later(
     tmp_path: Path, own_node: RabbitmqNode, queues: str
 ) -> None:
     """The worker is ready and logs the remedy. Once that is done, the exchange is bound without a restart."""

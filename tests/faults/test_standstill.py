@@ -14,7 +14,7 @@ ANSWER = 0.1  # seconds: so that some attempts are always in flight, and six sec
 
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
 @pytest.mark.timeout(600)
-async def test_no_client_is_blamed(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_frozen_worker_opens_no_circuit(made: Rig, form: Form[int], tell: Tell) -> None:
     """Answers were unread or deadlines passed meanwhile, and the clients are not charged for it."""
     times = form(1, 5)
     made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly rest

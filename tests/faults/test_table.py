@@ -3,7 +3,7 @@
 from tools.faults_table import DOCUMENT, catalogue, written
 
 
-def test_every_fault_has_its_row_and_no_row_is_left_of_another() -> None:
+def test_table_has_exactly_the_faults_of_the_tests() -> None:
     """`make faults` writes the table."""
     assert {(row[0], row[1]) for row in written(DOCUMENT.read_text())} == set(catalogue())
 

@@ -74,7 +74,9 @@ async def upstreams(made: Rig, *names: str) -> AsyncIterator[list[UpstreamServer
     "upstream", "the queue away while upstreams send: they get 503, send again, and each logout is delivered"
 )
 @pytest.mark.timeout(600)
-async def test_the_broker_is_away(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
+async def test_broker_down_while_upstreams_send(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
     """Connections are reset, and no new ones are accepted."""
     times, at = form(1, 5), urlsplit(amqp_url)
     async with TcpProxy(at.hostname or "", at.port or 5672) as way:
@@ -97,7 +99,7 @@ async def test_the_broker_is_away(tmp_path: Path, amqp_url: str, prefix: str, fo
     "upstream", "its keys hang or cannot be read: its logouts are delivered later, those of others at once"
 )
 @pytest.mark.timeout(600)
-async def test_the_keys_of_one_are_away(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_keys_of_one_upstream_unavailable(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """A first worker has no keys yet. More of that upstream's requests come than the listener serves at a time."""
     troubles = TROUBLES[: form(1, 3)]
     async with embedded(tmp_path) as made, upstreams(made, "login", "other") as [login, other]:

@@ -12,7 +12,7 @@ from notifier.queues.sqlite.file import examine_file
 from tests.support.rabbit_options import rabbit_options
 
 
-async def test_one_that_refuses_or_is_away(amqp_url: str) -> None:
+async def test_refusing_or_unreachable_broker_is_reported(amqp_url: str) -> None:
     """In words, without the password."""
     refused = rabbit_options(str(URL(amqp_url).with_user("nobody").with_password("s3cret-9")))
     with pytest.raises(QueueError) as error:

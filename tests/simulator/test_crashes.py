@@ -96,7 +96,7 @@ def test_a_pause_holds_after_deaths() -> None:
         assert world.run_until_done(400).left == 0
 
 
-def test_a_new_worker_learns_of_a_pause_from_a_parked_delivery() -> None:
+def test_new_worker_reads_a_pause_from_a_parked_delivery() -> None:
     """The worker dies when all is deferred: the next one goes through the buckets and makes no request."""
     with DeadlyWorld([client("x")], {"x": steady(0.01, Answer(status=503, retry_after="300"))}) as world:
         for _ in range(300):
@@ -108,7 +108,7 @@ def test_a_new_worker_learns_of_a_pause_from_a_parked_delivery() -> None:
 
 
 @pytest.mark.parametrize("rate", [pytest.param(2, marks=pytest.mark.full), None])
-def test_one_that_kills_is_alone_in_the_end(rate: float | None) -> None:
+def test_only_the_killing_delivery_dead_letters(rate: float | None) -> None:
     """Of 1,500 messages one kills the process a hundred times: it alone becomes a dead letter."""
     with DeadlyWorld([client("x", per_second=rate)]) as world:
         for _ in range(1500):
@@ -121,7 +121,7 @@ def test_one_that_kills_is_alone_in_the_end(rate: float | None) -> None:
 
 
 @pytest.mark.full
-def test_one_that_kills_long_after_its_request_is_alone_in_the_end() -> None:
+def test_only_the_late_killing_delivery_dead_letters() -> None:
     """The process dies five seconds later, when a thousand others have been attempted."""
     with DeadlyWorld([client("x", timeout=20.0)], after=5.0) as world:
         for _ in range(1000):
@@ -132,7 +132,7 @@ def test_one_that_kills_long_after_its_request_is_alone_in_the_end() -> None:
         assert tally.left == 0
 
 
-def test_clients_that_hang_hold_up_no_other() -> None:
+def test_hung_clients_delay_no_other() -> None:
     """400 clients, a tenth of which hang, and three deaths: healthy clients get all deliveries within ten seconds."""
     everyone = names(400)
     with DeadlyWorld(map(client, everyone), dict.fromkeys(everyone[::10], hangs)) as world:
@@ -146,7 +146,7 @@ def test_clients_that_hang_hold_up_no_other() -> None:
         assert not late
 
 
-def test_an_event_of_thousands_is_acked_part_by_part() -> None:
+def test_large_event_is_acked_part_by_part() -> None:
     """The worker dies at half of 5,000 clients: few are notified twice. A new event waits for 500 at most."""
     everyone = names(5000)
     with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, steady(0.1))) as world:

@@ -24,7 +24,7 @@ def test_a_flood_for_one_healthy_client_runs_at_full_speed() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_client_s_cap_is_its_total(workers: int) -> None:
+def test_concurrency_limit_holds_over_all_workers(workers: int) -> None:
     """Shared out over the workers; and a flood is over soon all the same."""
     with World([client("x", max_concurrent=7)], {"x": steady(0.05)}, workers=workers) as world:
         for _ in range(1000):
@@ -34,7 +34,7 @@ def test_a_client_s_cap_is_its_total(workers: int) -> None:
         assert world.tally.most_running["x"] <= 7
 
 
-def test_a_rate_holds_and_all_come() -> None:
+def test_rate_limit_holds_and_all_arrive() -> None:
     """10 a second, and 300 that wait at the start: no second has more than its tokens, and the last comes in 31 s."""
     with World([client("x", per_second=10)]) as world:
         for _ in range(300):
@@ -47,7 +47,7 @@ def test_a_rate_holds_and_all_come() -> None:
 
 
 @pytest.mark.full
-def test_clients_that_share_a_bucket_keep_their_own_traveller() -> None:
+def test_clients_sharing_a_bucket_keep_separate_probes() -> None:
     """Twenty in one bucket are down for half an hour. Each is probed as if alone, and one recovers and is served.
 
     Its passes find only deliveries of the others, so their 570 deliveries are not fetched again and again.
@@ -86,7 +86,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
-def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
+def test_delivery_that_is_never_admitted_expires(closed: Closed) -> None:
     """None is left after its age and the longest time in a bucket, attempted or not. No flood comes at the end."""
     age = 1200.0
     never_in = client("x", retry=RetryPolicy(max_age=age), **closed.registered)

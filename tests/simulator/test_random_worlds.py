@@ -25,7 +25,7 @@ def test_no_promise_is_broken(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing", "address", "entry", "issuer", "inline"])
-def test_what_the_registry_lacks_for_a_while_ends_nothing(what: str) -> None:
+def test_temporary_gap_in_the_registry_loses_nothing(what: str) -> None:
     """By name, by `"*"`, and with an address of the event; workers reload at different moments, and one restarts."""
     refusing = Person(moods=((5.0, "refuses"), (30.0, "fails a third")), max_concurrent=4)
     plan = Plan(

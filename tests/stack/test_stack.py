@@ -192,7 +192,7 @@ async def all_is_up(prometheus: Prometheus) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_a_client_that_dies_is_told_of_and_forgotten_when_it_is_back(tmp_path: Path) -> None:
+async def test_alert_fires_for_a_dead_client_and_resolves_on_recovery(tmp_path: Path) -> None:
     """By Alertmanager, from the rules that we ship; for a missing worker too, and not for a healthy one."""
     async with stack(tmp_path) as made, aiohttp.ClientSession() as session:
         prometheus = Prometheus(f"http://127.0.0.1:{made.places.at['prometheus:9090']}", session)

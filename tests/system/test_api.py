@@ -19,7 +19,7 @@ READER = "reader-bearer-token-1c55"
 
 
 @pytest.mark.full
-async def test_every_answer_is_as_the_document_describes_it(tmp_path: Path) -> None:
+async def test_every_answer_matches_the_openapi_document(tmp_path: Path) -> None:
     """Schemathesis requests every operation of a worker with all features, by the schema and against it."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
     site.serve_web(issuers={ISSUER: {"url": f"{ISSUER}/notify"}})
@@ -35,7 +35,7 @@ async def test_every_answer_is_as_the_document_describes_it(tmp_path: Path) -> N
         assert await running.stop() == 0
 
 
-async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None:
+async def test_every_route_requires_a_token_with_its_scope(tmp_path: Path) -> None:
     """401 without one, 403 with one of another scope, whatever else is wrong; and 401 once it is taken out."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
     tokens = [

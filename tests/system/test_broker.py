@@ -8,7 +8,7 @@ from tests.system.tcp_proxy import TcpProxy
 from tests.system.worker_process import worker
 
 
-async def test_a_broker_out_of_reach_is_found_again(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_worker_reconnects_to_an_unreachable_broker(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Not ready meanwhile, but alive, and the API answers 503."""
     account, at = amqp_url.removeprefix("amqp://").split("@")
     (host, port), vhost = at.split("/")[0].split(":"), at.partition("/")[2]

@@ -27,14 +27,14 @@ from tests.system.loaded_program import begun
 MANY = 5_000
 
 
-def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
+def test_closed_stdout_prints_no_error(tmp_path: Path) -> None:
     """`notifier schema config | head -1` ends without a word."""
     with begun(["schema", "config"], cwd=tmp_path, env=environment()) as (process, out):
         out.close()
     assert (process.exitcode, (tmp_path / "errors").read_text()) == (1, "")
 
 
-def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
+def test_internal_error_is_one_line_without_its_text(tmp_path: Path) -> None:
     """The error's text might quote a user; only its origin is printed."""
     code = (
         "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
@@ -48,7 +48,7 @@ def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
 
 
-def test_a_library_without_what_is_imported_is_named(tmp_path: Path) -> None:
+def test_library_without_an_imported_member_is_named(tmp_path: Path) -> None:
     """A version that pip would not have chosen may be installed: the error names the
     missing member and the next step.
     """
@@ -72,7 +72,7 @@ def publishing(folder: Path, *words: str) -> AbstractContextManager[tuple[ForkSe
 
 
 @pytest.mark.full
-def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
+def test_broker_death_during_publish_reports_each_line(own_node: RabbitmqNode, tmp_path: Path) -> None:
     """Exit 1 soon, with the result of every line, so that a script can send the unconfirmed ones."""
     asyncio.run(declare_at_once(own_node.url, "notifier"))
     with publishing(tmp_path, "--url", own_node.url, "--json") as (process, out):
@@ -89,7 +89,7 @@ def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: 
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "closed stdout"])
-def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
+def test_interrupted_publish_reports_confirmed_lines(how: str, tmp_path: Path) -> None:
     """Ctrl-C (exit 130) and a reader that leaves (exit 1): the confirmed lines are reported without a traceback."""
     with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as (process, out):
         out.readline()
@@ -103,7 +103,7 @@ def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_an_interrupt_stops_between_two_batches(tmp_path: Path) -> None:
+def test_interrupted_replay_stops_between_batches(tmp_path: Path) -> None:
     """The replayed dead letters are reported, and the rest stays."""
     place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
     place.fill([letter(f"x-{number}") for number in range(30)])

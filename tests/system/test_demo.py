@@ -13,7 +13,7 @@ from tests.system.command import command, environment, notifier
 
 
 @pytest.mark.full
-def test_the_demo_accounts_for_every_delivery(tmp_path: Path) -> None:
+def test_demo_accounts_for_every_delivery(tmp_path: Path) -> None:
     """Exit 0, nothing on stderr, no settings of the environment, and nothing left behind."""
     settings = {"NOTIFIER_QUEUE__URL": "amqp://nobody.invalid/", "TMPDIR": str(tmp_path)}
     done = notifier("demo", "--events", "8", cwd=tmp_path, settings=settings)

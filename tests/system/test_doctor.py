@@ -28,7 +28,7 @@ async def issuer(documents: dict[str, Any]) -> AsyncIterator[str]:
         yield server.base
 
 
-async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
+async def test_doctor_passes_until_the_key_is_gone(tmp_path: Path) -> None:
     """Exit 0 and a canary that is taken; then the issuer no longer publishes our key: exit 1, and what to do."""
     documents: dict[str, Any] = {}
     async with issuer(documents) as iss, Clients() as clients:

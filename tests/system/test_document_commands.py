@@ -136,13 +136,13 @@ async def test_every_command_runs(document: str, shell: Shell) -> None:
         await shell.run(command)
 
 
-def test_the_lists_name_nothing_that_no_document_has() -> None:
+def test_lists_have_only_documented_commands() -> None:
     """Each reason is still needed."""
     every = [command for document in DOCUMENTS for command in commands(document)]
     assert {listed(command, NOT_RUN) for command in every} >= set(NOT_RUN)
 
 
-def test_every_goal_of_make_amid_a_sentence_exists() -> None:
+def test_every_mentioned_make_target_exists() -> None:
     """`test_readme.py` checks the commands of `notifier`."""
     goals = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = [

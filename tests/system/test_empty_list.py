@@ -44,7 +44,7 @@ def site_of(folder: Path, **more: object) -> Site:
     return site
 
 
-async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
+async def test_empty_first_answer_is_not_trusted(tmp_path: Path) -> None:
     """The worker waits for a client and reports the reason, as does `check`. Then a logout for all waits for its
     issuer's.
     """
@@ -69,7 +69,7 @@ async def test_an_empty_first_answer_is_not_believed(tmp_path: Path) -> None:
         assert clients.notified("mail") == []
 
 
-async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_path: Path) -> None:
+async def test_logout_for_all_without_known_clients_dead_letters(tmp_path: Path) -> None:
     """Without clients it is not a success. Its replay notifies the clients known by then."""
     rows = database(tmp_path)
     async with Clients() as clients:
@@ -89,7 +89,7 @@ async def test_a_logout_for_all_of_whom_nobody_knows_becomes_a_dead_letter(tmp_p
 
 
 @pytest.mark.full
-async def test_a_first_answer_of_which_no_client_can_be_used_is_as_empty(tmp_path: Path) -> None:
+async def test_first_answer_without_valid_clients_counts_as_empty(tmp_path: Path) -> None:
     """All its rows are invalid, perhaps because the source has changed. The first one is reported with its error."""
     rows = database(tmp_path)
     add(rows, "shop", ISSUER, "ftp://shop.example.com/")

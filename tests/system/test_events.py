@@ -55,7 +55,7 @@ def attributes(mark: str, number: int) -> dict[str, str]:
     return {f"{mark}{name}": value for name, value in values.items()}
 
 
-async def test_cloudevents_come_both_ways_and_both_modes(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_cloudevents_arrive_in_both_modes_over_amqp_and_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Structured and binary, over AMQP (both spellings of the headers) and HTTP; a resend is known by source and id."""
     structured = {**attributes("", 1), "datacontenttype": "application/json", "data": event("s1")}
     kind = "application/cloudevents+json; charset=utf-8"
@@ -85,7 +85,7 @@ WRONG: dict[str, bytes] = {
 }
 
 
-async def test_what_cannot_be_read_becomes_a_dead_letter(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_malformed_events_dead_letter(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Whatever arrives, the worker keeps running, and any RabbitMQ tool shows the error."""
     async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
         for body in WRONG.values():
@@ -119,7 +119,7 @@ def _deep(levels: int) -> Any:
 # ── who may speak ──
 
 
-async def test_only_its_publishers_speak_for_an_issuer(
+async def test_only_listed_publishers_may_name_an_issuer(
     tmp_path: Path, rabbitmq: RabbitmqNode | None, own_vhost: str, amqp_url: str, prefix: str
 ) -> None:
     """AMQP `user_id`, which the broker checks, decides; without one, or with another's, the event is dead."""

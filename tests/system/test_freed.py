@@ -72,9 +72,7 @@ def sessions(deliveries: Iterable[Delivery]) -> set[str]:
     return {str(each.sid) for each in deliveries}
 
 
-async def test_what_waits_for_a_key_comes_when_it_signs_again(
-    place: tuple[str, str], tmp_path: Path, hsm: SoftHsm
-) -> None:
+async def test_deliveries_follow_once_the_key_signs_again(place: tuple[str, str], tmp_path: Path, hsm: SoftHsm) -> None:
     """No worker has seen it sign, and none needs a request. Deliveries with another cause or issuer stay deferred.
 
     The worker is killed while the key fails; deliveries of an earlier worker follow at the start.
@@ -108,7 +106,7 @@ async def test_what_waits_for_a_key_comes_when_it_signs_again(
 
 
 @pytest.mark.full
-async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Path, hsm: SoftHsm) -> None:
+async def test_deferral_stored_during_key_recovery_is_released(tmp_path: Path, hsm: SoftHsm) -> None:
     """Another worker stores it after the walk of this one."""
     faulty = hsm.faulty()
     faulty.be("error")
@@ -126,7 +124,7 @@ async def test_a_deferral_stored_as_the_key_begins_to_sign_is_freed(tmp_path: Pa
             assert await running.stop() == 0
 
 
-async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_path: Path) -> None:
+async def test_proxy_success_releases_other_deliveries_of_the_client(tmp_path: Path) -> None:
     """Deliveries deferred for another cause, or at another client, are not."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
@@ -148,9 +146,7 @@ async def test_a_proxy_that_lets_one_through_frees_the_others_of_its_client(tmp_
 
 
 @pytest.mark.full
-async def test_what_waits_for_a_pause_of_the_registry_comes_when_that_is_over(
-    place: tuple[str, str], tmp_path: Path
-) -> None:
+async def test_deliveries_follow_when_a_registry_pause_ends(place: tuple[str, str], tmp_path: Path) -> None:
     """An operator who tries it during the pause learns why it still waits, and needs no `--force`."""
     async with Clients() as clients:
         site = Site(tmp_path, *place)

@@ -27,7 +27,7 @@ async def twice(running: WorkerProcess) -> bool:
 
 
 @pytest.mark.full
-async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
+async def test_client_verifies_hsm_signatures_by_keys_jwks(
     tmp_path: Path,
 ) -> None:
     """With a wrong PIN its deliveries wait, and those of others do not; once the file is right they go out.
@@ -84,7 +84,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
         assert (done.returncode, jwks["keys"][0]["kid"] in done.stdout) == (0, True)
 
 
-def test_the_first_try_of_the_documents(tmp_path: Path) -> None:
+def test_documented_hsm_setup_works(tmp_path: Path) -> None:
     """From nothing to a key that signs, by the commands and the entry as they stand there."""
     document = (ROOT / "docs/signers.md").read_text()
     [commands] = re.findall(r"```sh\n(mkdir tokens.*?)```", document, re.DOTALL)

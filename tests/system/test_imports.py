@@ -25,7 +25,7 @@ OF_THE_CONSOLE = {"notifier.features.console.recent", "notifier.features.console
 
 
 @pytest.mark.parametrize("place", ["sqlite", "rabbitmq"], indirect=True)
-async def test_a_worker_imports_one_queue_and_nothing_of_terminals(tmp_path: Path, place: tuple[str, str]) -> None:
+async def test_worker_imports_one_queue_and_no_terminal_library(tmp_path: Path, place: tuple[str, str]) -> None:
     """Nor the console where it is off. structlog uses rich where it finds it, and the commands draw tables by it."""
     url, prefix = place
     used, *others = sorted(OF_QUEUES, key=lambda scheme: not url.startswith(scheme))

@@ -32,7 +32,7 @@ async def commanded(site: Site, *words: str) -> str:
     return done.stdout
 
 
-async def test_nobody_gets_a_token_at_an_address_of_his_own(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_address_from_an_unlisted_publisher_gets_no_token(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """A known client is notified at its registered address. Log, status and dead letter name the remedy.
 
     Once the publisher is listed, the replay of that dead letter and each new event use the address of the event.

@@ -13,7 +13,7 @@ from tests.system.worker_process import worker
 
 
 @pytest.mark.full
-async def test_who_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
+async def test_excluded_client_is_reported_with_its_setting(tmp_path: Path) -> None:
     """In the log, `status`, `check` and `clients show`. Once the setting permits it, its pending deliveries follow."""
     async with Clients() as clients:
 

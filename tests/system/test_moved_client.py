@@ -28,7 +28,7 @@ class Gateway(LoopbackServer):
         return web.Response(status=200 if request.headers.get("X-Gateway") == SECRET else 401)
 
 
-async def test_its_logouts_wait_until_a_file_names_the_new_origin(tmp_path: Path) -> None:
+async def test_logouts_wait_until_a_file_lists_the_new_origin(tmp_path: Path) -> None:
     """`check`, `status`, `doctor` and the log name it. No canary is sent either. Then the client is notified there.
 
     A worker that is killed meanwhile changes nothing.

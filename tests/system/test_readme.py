@@ -123,13 +123,13 @@ async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("language", "file"), [("python", "publish.py"), ("sh", "publish.sh")])
-def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: str, file: str) -> None:
+def test_printed_samples_equal_the_example_files(language: str, file: str) -> None:
     """So that they can be run as they are."""
     assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
 
 
 @pytest.mark.full
-async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
+async def test_sample_with_one_connection_publishes_a_thousand(amqp_url: str, prefix: str) -> None:
     """Run as it stands: each of a thousand is confirmed, over one connection."""
     code = (ROOT / "docs/examples/publish_many.py").read_text()
     assert await run_sample(code, amqp_url, prefix) == (0, "1000 events are durable\n")
@@ -137,7 +137,7 @@ async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str
     assert len({event.sid for event in found}) == len(found) == 1000
 
 
-def test_the_event_that_is_printed_is_an_event() -> None:
+def test_printed_event_is_valid() -> None:
     """Strictly: not one entry is wrong."""
     (body,) = [block for block in blocks(EVENT, "json") if '"clients"' in block]
     message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
@@ -157,14 +157,14 @@ def written(folder: Path) -> Path:
     return folder / "notifier.yaml"
 
 
-def test_the_files_of_the_readme_load_as_they_are_printed(tmp_path: Path) -> None:
+def test_readme_files_load_as_printed(tmp_path: Path) -> None:
     """Without a mistake, and with the client they name."""
     loaded: LoadedConfiguration = load(written(tmp_path), {}, FEATURES)
     assert loaded.registry.resolve(ISS, "shop", None) is not None
     assert loaded.settings.queue.sqlite_file is None
 
 
-def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path: Path) -> None:
+def test_readme_files_without_queue_use_sqlite(tmp_path: Path) -> None:
     """Beside the configuration, as if its documented default were written down there."""
     path = written(tmp_path)
     document = yaml.safe_load(path.read_text())
@@ -175,7 +175,7 @@ def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp_path: Path) -> None:
+def test_printed_configuration_of_each_server_loads(page: Path, tmp_path: Path) -> None:
     """With the files that it names; no server is asked. Addresses that its events bring count."""
     indented = re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
     for block in map(textwrap.dedent, indented):
@@ -194,7 +194,7 @@ def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp
         assert ignored == [] or "sources:" in block  # events of sources bring no addresses
 
 
-def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path) -> None:
+def test_printed_tokens_load(tmp_path: Path) -> None:
     """And may publish."""
     (tmp_path / "tokens.yaml").write_text(
         block_that_begins(CONFIGURATION.split("## The tokens of the API")[1], "yaml", "# tokens.yaml")
@@ -223,7 +223,7 @@ def vhost(rabbitmq: RabbitmqNode | None) -> str:
 
 
 @pytest.mark.full
-async def test_with_the_permissions_that_are_printed_each_does_its_work_and_no_more(
+async def test_printed_permissions_suffice_and_permit_no_more(
     rabbitmq: RabbitmqNode, vhost: str, tmp_path: Path
 ) -> None:
     """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours.
@@ -439,7 +439,7 @@ def test_every_command_that_is_mentioned_exists() -> None:
     assert wrong == []
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     """To an existing file and heading; addresses outside the repository are not requested."""
     wrong = []
     for path, text in DOCUMENTS.items():
@@ -457,7 +457,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_document_stands_in_the_index() -> None:
+def test_every_document_is_in_the_index() -> None:
     """docs/README.md leads to each, and docs/identity-servers/README.md to each page of a server."""
     pages = (ROOT / "docs/identity-servers/README.md").read_text()
     assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in pages] == []

@@ -19,7 +19,7 @@ def event(sid: str, client_id: str = "shop") -> dict[str, object]:
     return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": [client_id]}
 
 
-async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_invalid_file_keeps_the_old_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Half-written, much shorter, or without URIs, and SIGHUP changes nothing of that: the old clients are served.
 
     `notifier reload` shows each worker's result and the lost clients, and applies the files once accepted.
@@ -77,9 +77,7 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             assert await running.stop() == 0
 
 
-async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
-    tmp_path: Path, amqp_url: str, prefix: str
-) -> None:
+async def test_http_reload_reaches_all_workers_and_guards_each(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Whichever is asked. A loss is taken by all of them, but only if the caller insists."""
     async with Clients() as clients:
         site = Site(tmp_path, amqp_url, prefix)
@@ -108,7 +106,7 @@ async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
                 await each.until_metric(1, "config_last_reload_success")
 
 
-async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep.
 
     If the source is down then, logouts wait for its answer, for as long as that takes.
@@ -161,7 +159,7 @@ async def test_a_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url
                 assert await running.stop() == 0
 
 
-async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
+async def test_api_requires_tokens_until_the_restart(tmp_path: Path) -> None:
     """The listener stands although its section is gone: who has no token is turned away as before."""
     site = Site(tmp_path, "sqlite:queue.db")
     async with worker(site) as running:

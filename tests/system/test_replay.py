@@ -15,7 +15,7 @@ from tests.system.worker_process import worker
 
 
 @pytest.mark.full
-async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, str], tmp_path: Path) -> None:
     """Given up again, deferred, then delivered. The exit status is that of the replay."""
     answers = Answers(shop=404, wiki=404)
     async with Clients(answers) as clients:
@@ -53,7 +53,7 @@ async def test_a_replay_tells_what_became_of_the_letters(place: tuple[str, str],
             await running.until_logged("dead_letters_replayed")
 
 
-async def test_a_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:
     """A worker that ends lets it move the letters at hand, and closes the queue only then."""
     async with Clients(Answers(shop=404)) as clients, worker(site_of(tmp_path, clients, place)) as running:
         for number in range(3):

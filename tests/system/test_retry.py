@@ -65,7 +65,7 @@ async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
 
 
 @pytest.mark.full
-async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_pending_deliveries_are_listed_and_retried(place: tuple[str, str], tmp_path: Path) -> None:
     """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
     answers = Answers(shop=503, wiki=400)
     async with Clients(answers) as clients:
@@ -117,7 +117,7 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
 
 
-async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, str], tmp_path: Path) -> None:
     """A second retry of it is the first one, and to end that ends the watching alone. A cancellation is a job, too."""
     refusing, answered = Answers(shop=400, wiki=400), asyncio.Event()
 
@@ -163,7 +163,7 @@ async def test_a_busy_client_holds_up_no_other_s_retry(place: tuple[str, str], t
             assert await rows(site) == []
 
 
-async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_changed_address_releases_pending_deliveries(place: tuple[str, str], tmp_path: Path) -> None:
     """By itself, while deliveries to others stay pending."""
     answers = Answers(shop=400, wiki=400)
     async with Clients(answers) as clients:

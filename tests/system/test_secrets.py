@@ -112,7 +112,7 @@ async def test_no_secret_is_in_logs_metrics_or_dead_letters(
         searched("headers of a dead letter", repr(letter.headers), [*secrets, HEADER, SUB, SID])
 
 
-async def test_a_refused_login_is_told_without_the_password(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_refused_login_is_logged_without_password(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """The broker refuses the user: the worker exits with 1 and logs it."""
     site = Site(tmp_path, amqp_url.replace("guest:guest", f"nobody:{PASSWORD}"), prefix)
     async with worker(site, ready=False) as running:

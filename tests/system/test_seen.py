@@ -117,7 +117,7 @@ async def seen(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Seen
 
 
 @pytest.mark.timeout(300)
-async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
+async def test_commands_print_no_terminal_control_characters(seen: Seen) -> None:
     """In words, as JSON, in tables and pages; and JSON for scripts loses nothing."""
     listed = await seen.on_a_terminal("dead-letters", "list", "--json")
     rows = [json.loads(line[line.index("{") :]) for line in listed.splitlines() if "{" in line]
@@ -142,7 +142,7 @@ async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
     assert obeyed(seen.running.log) == set()
 
 
-async def test_no_answer_of_the_api_holds_what_a_terminal_obeys(seen: Seen) -> None:
+async def test_api_answers_have_no_terminal_control_characters(seen: Seen) -> None:
     """`curl` writes it as it comes."""
     api = await seen.running.at("api")
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {API_TOKEN}"}) as session:

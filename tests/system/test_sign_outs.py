@@ -26,7 +26,7 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") 
     return site, key
 
 
-async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_one_call_publishes_the_event_and_returns_the_page(place: tuple[str, str], tmp_path: Path) -> None:
     """With `wait` the answer also has the results of back-channel clients."""
     async with Clients() as clients:
         site, key = site_of(tmp_path, clients, *place)
@@ -47,7 +47,7 @@ async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str,
             assert await running.stop() == 0
 
 
-async def test_a_client_whose_address_does_not_count_is_logged_and_counted(tmp_path: Path) -> None:
+async def test_ignored_front_channel_address_is_logged_and_counted(tmp_path: Path) -> None:
     """The note names it, and the page has the other clients. Each reason has a log line, without addresses."""
     site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
     pages = {iss: {"url": f"{iss}/connect/notify"} for iss in (ISSUER, OTHER)}

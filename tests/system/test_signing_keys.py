@@ -21,7 +21,7 @@ async def _seen_keys(site: Site) -> list[dict[str, Any]]:
     return told
 
 
-async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: Path) -> None:
+async def test_deliveries_wait_until_their_key_is_published(tmp_path: Path) -> None:
     """The gauge is 0, the 400 is a deferral and no dead letter; a key that is published makes it 1 and frees it."""
     published: list[object] = []
 
@@ -57,7 +57,7 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
 
 
 @pytest.mark.full
-async def test_a_400_on_the_first_day_of_a_key_is_held_back(tmp_path: Path) -> None:
+async def test_400_on_the_first_day_of_a_key_is_a_deferral(tmp_path: Path) -> None:
     """A client whose preset keeps the issuer's keys for hours may not have it yet. It is a deferral, no rejection."""
     async with Clients(lambda _: 400) as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")

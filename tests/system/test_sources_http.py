@@ -46,7 +46,7 @@ def ended(sub: str, sid: str) -> bytes:
     return json.dumps({"eventType": "com.okta.event_hook", "eventTime": moment, "data": {"events": events}}).encode()
 
 
-async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place: tuple[str, str]) -> None:
+async def test_posts_of_sources_end_sessions_at_clients(tmp_path: Path, place: tuple[str, str]) -> None:
     """By each proof. A reload closes a source; its secrets are nowhere in what the worker writes."""
 
     async def jwks(_request: web.BaseRequest) -> web.Response:

@@ -57,7 +57,7 @@ def told(document: Any) -> dict[str, tuple[int, str | None]]:
 
 
 @pytest.mark.parametrize("place", [pytest.param("sqlite", marks=pytest.mark.full), "rabbitmq"], indirect=True)
-async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_status_shows_clients_and_pending_deliveries(place: tuple[str, str], tmp_path: Path) -> None:
     """Over HTTP and at the command line alike: pending deliveries, and which client is down and why."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
@@ -88,7 +88,7 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
 
 
 @pytest.mark.full
-async def test_a_policy_of_the_broker_is_told_by_all_who_can(
+async def test_broker_policy_is_reported_in_log_metric_status_doctor(
     rabbitmq: RabbitmqNode | None, own_vhost: str, tmp_path: Path, amqp_url: str, prefix: str
 ) -> None:
     """By the worker's log, metric and status, and by the doctor, which fails over it. The worker goes on."""
@@ -116,7 +116,7 @@ async def test_a_policy_of_the_broker_is_told_by_all_who_can(
 
 @pytest.mark.full  # a worker is missed after 30 s
 @pytest.mark.timeout(300)
-async def test_a_worker_that_hangs_is_still_named(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_hung_worker_is_still_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """By status and doctor, as last seen; one that stopped is not, and one that continues is listed again."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)

@@ -82,7 +82,7 @@ async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
     verify_all(clients.hits, site.jwks)
 
 
-async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
+async def test_worker_exits_when_a_part_fails(tmp_path: Path) -> None:
     """Its log has the reason. It does not keep running with less."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
     (tmp_path / "broken.py").write_text(BROKEN)
@@ -94,7 +94,7 @@ async def test_a_worker_of_which_a_part_breaks_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
-async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
+async def test_signal_drains_without_loss_or_duplicates(
     tmp_path: Path, amqp_url: str, prefix: str, number: signal.Signals
 ) -> None:
     """The first worker finishes what is in flight and exits 0; a second delivers the rest, each delivery once."""
@@ -136,7 +136,7 @@ async def test_a_drain_is_bounded(
         await complete(clients, rabbit, site)
 
 
-async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_draining_worker_still_accepts_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """For publishers that still use it; the next worker delivers those events, once."""
     held = asyncio.Event()
     async with Clients(hang_until(held)) as clients:
@@ -160,7 +160,7 @@ async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-async def test_what_asks_for_something_never_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+async def test_sighup_and_sigusr1_never_end_the_worker(tmp_path: Path, number: signal.Signals) -> None:
     """Sent 200 times a second from its first line to its end: none kills a worker that starts or drains."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}", "")
     async with worker(site, ready=False) as running:

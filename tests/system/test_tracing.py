@@ -15,7 +15,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = f"00-{TRACE}-{PARENT}-01"
 
 
-async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_path: Path) -> None:
+async def test_publisher_trace_continues_in_each_attempt(tmp_path: Path) -> None:
     """It survives a retry made by another worker; each attempt has its mint and its POST; clients are sent nothing."""
     well = False
 
@@ -58,7 +58,7 @@ async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_pa
     assert "s1" not in text.replace("e1", "")
 
 
-async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path: Path) -> None:
+async def test_event_without_publisher_trace_starts_a_trace(tmp_path: Path) -> None:
     """Requested by the environment's standard variable alone; one trace per event, begun by the event."""
     headers: list[str] = []
 
@@ -85,7 +85,7 @@ async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path:
 
 
 @pytest.mark.full  # its end waits some seconds for the collector
-async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
+async def test_unreachable_collector_delays_nothing(tmp_path: Path) -> None:
     """Logouts are delivered, and the worker ends in time and well."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")

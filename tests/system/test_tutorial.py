@@ -35,7 +35,7 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
 
 
 @pytest.mark.timeout(240)
-async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
+async def test_tutorial_works_as_printed(shell: Shell) -> None:
     """A logout arrives; a client that is down gets it on recovery; a refused one is replayed once."""
     _, set_up, start, sign_out = blocks("README.md", "sh")
     for line in set_up.splitlines():

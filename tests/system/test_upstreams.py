@@ -56,7 +56,7 @@ async def published(request: web.BaseRequest) -> web.Response:
     return web.json_response({"keys": [public(key("P-256"))]})
 
 
-async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, place: tuple[str, str]) -> None:
+async def test_upstream_logout_token_ends_local_sessions(tmp_path: Path, place: tuple[str, str]) -> None:
     """Its clients are notified, each by a token of the notifier. A repeated or wrong token notifies none.
 
     Another token is not a copy, though the upstream gives it the same `jti`: its logout is not lost.
@@ -108,7 +108,7 @@ def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
     connection.close()
 
 
-async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) -> None:
+async def test_upstream_front_channel_page_ends_local_sessions(tmp_path: Path) -> None:
     """A known `sid` publishes the event and answers with the page of clients, in frames of the upstream's own pages.
 
     An unknown one publishes nothing. Where the operator has not switched it on, nobody ends anything.

@@ -43,7 +43,7 @@ async def post(
     return await running.ask("POST", f"/v1/events?wait={wait}", body=event)
 
 
-async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_http_publisher_gets_results_of_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Two share the queue; some events that one accepts over HTTP are delivered and reported by the other."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
@@ -56,7 +56,7 @@ async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp
             await until(lambda: second.metric("deliveries_settled_total", fate="delivered"), lambda count: count > 0)
 
 
-async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_amqp_publisher_gets_results_by_reply_to(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """By direct reply-to, one document a client, with the publisher's correlation id; nothing to a name of ours."""
     async with Clients(judge) as clients, await aio_pika.connect(amqp_url) as connection:
         site = site_of(tmp_path, clients, amqp_url, prefix)
@@ -90,7 +90,7 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
             assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `wiki`, and no reply
 
 
-async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
+async def test_publish_wait_prints_each_clients_result(place: tuple[str, str], tmp_path: Path) -> None:
     """By `publish --wait`, in words and as JSON, exit 1 with a dead letter; it ends once nothing can follow."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
@@ -116,7 +116,7 @@ async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, 
 
 
 @pytest.mark.full
-async def test_publish_names_its_user_where_publishers_are_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+async def test_publish_by_an_unlisted_user_warns_and_fails(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """The user of the connection is the event's publisher; an unlisted user gets a warning and exit 1."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)

@@ -20,7 +20,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 
-async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -> None:
+async def test_duende_redirect_uris_decide_who_may_check_sessions(tmp_path: Path) -> None:
     """By the page of a formula that binds no origin. What changes in the database changes there."""
     shop: dict[str, object] = {
         "ClientId": "shop",
@@ -67,7 +67,7 @@ async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -
 HOSTILE = """x"'></script><script>alert(1)</script>\r\nX-Injected: 1"""
 
 
-async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(tmp_path: Path) -> None:
+async def test_hostile_request_or_registration_injects_no_markup_or_header(tmp_path: Path) -> None:
     """Neither a name, a path, a query, a form, a `sid`, nor an address of a client; whatever the answer is."""
     site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
     check_session = {"login": {"issuer": ISSUER, "formula": "keycloak"}}
@@ -114,7 +114,7 @@ async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(t
         assert await running.stop() == 0
 
 
-def test_the_example_of_the_documents_is_right(tmp_path: Path) -> None:
+def test_documented_web_example_passes_check(tmp_path: Path) -> None:
     """With a new key for pages, created as documented; and the documents show the same."""
     example = (ROOT / "docs/examples/web.yaml").read_text()
     shown = documented("yaml")

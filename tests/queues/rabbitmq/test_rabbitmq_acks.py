@@ -22,9 +22,7 @@ class BrokerModel:
     flush_after=st.sets(st.integers(0, 40)),
     settled=st.integers(0, 40),
 )
-def test_the_broker_forgets_what_was_settled_and_nothing_else(
-    order: list[int], flush_after: set[int], settled: int
-) -> None:
+def test_broker_forgets_settled_messages_only(order: list[int], flush_after: set[int], settled: int) -> None:
     """Whatever the order and the moments of sending, exactly the settled tags are acked, each once."""
     ledger, broker = AckLedger(), BrokerModel(len(order))
     for index, tag in enumerate(order[:settled]):
@@ -46,7 +44,7 @@ def test_a_contiguous_run_is_one_frame() -> None:
     assert ledger.take() == [(100, True)]
 
 
-def test_a_second_settlement_is_nothing() -> None:
+def test_second_settlement_has_no_effect() -> None:
     """Settling twice acks once, before and after it was sent."""
     ledger = AckLedger()
     assert (ledger.settle(2), ledger.settle(2)) == (True, False)

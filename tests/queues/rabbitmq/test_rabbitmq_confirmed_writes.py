@@ -50,7 +50,7 @@ def begin(
     return writes.write(publish)
 
 
-async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) -> None:
+async def test_patient_write_waits_briefly_for_others(amqp_url: str) -> None:
     """Alone it is written all the same, and the next that cannot wait takes it along, in order."""
     async with writes_to(amqp_url) as (writes, queue):
         patient = begin(writes, queue, b"1", "a", patient=True)
@@ -68,7 +68,7 @@ async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) ->
             assert (await channel.basic_get(queue, no_ack=True)).body == body
 
 
-async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> None:
+async def test_patient_writes_do_not_wait_when_enough(amqp_url: str) -> None:
     """If every message of a lane is deferred again, the broker sends more only after their acks."""
     async with writes_to(amqp_url, writing=False) as (writes, queue):
         for number in range(MAX_GATHERED - 1):
@@ -78,7 +78,7 @@ async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> 
         assert writes._wake.is_set()
 
 
-async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None:
+async def test_write_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None:
     """Those that have time left, or are confirmed, are left alone."""
     async with writes_to(amqp_url, seconds=0.0, writing=False) as (writes, queue):
         overdue = begin(writes, queue, b"", "a")
@@ -90,7 +90,7 @@ async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None
         assert not in_time.done()
 
 
-async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(amqp_url: str) -> None:
+async def test_channel_closed_by_the_broker_keeps_the_connection(amqp_url: str) -> None:
     """Nothing is written behind the goodbye, however much is under way: RabbitMQ would close the connection over it."""
     connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
     try:
@@ -114,9 +114,7 @@ async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(a
         await connection.close()
 
 
-async def test_publishing_by_the_public_way_leaves_the_connection_standing_too(
-    amqp_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_public_publish_keeps_the_connection_too(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a channel that the broker closes: publishes under way fail, each once, and later ones go by a new channel."""
     HOOKS["confirms"](monkeypatch.setattr)
     install.cache_clear()

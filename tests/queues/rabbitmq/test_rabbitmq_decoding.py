@@ -41,7 +41,7 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
         (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),
     ],
 )
-def test_our_own_messages_have_their_places(place: str, expected: set[str]) -> None:
+def test_our_messages_are_recognised_by_queue(place: str, expected: set[str]) -> None:
     """What a worker sends to `retries` alone is none of ours in `events`; and nothing is that came by an exchange."""
     types = [*Kind, "notifier.batch"]
     kinds = {to_message(place, delivered("", message_type=type_), None).kind for type_ in types}
@@ -58,7 +58,7 @@ FORGED: list[object] = [
 @pytest.mark.parametrize("place", [Lane.EVENTS, Lane.BULK, PARKED, DEAD])
 @pytest.mark.parametrize("deaths", FORGED)
 @pytest.mark.parametrize("kind", Kind)
-def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str, deaths: object, kind: Kind) -> None:
+def test_dead_lettered_message_in_a_publishers_lane_is_not_ours(place: str, deaths: object, kind: Kind) -> None:
     """The broker keeps a death history that a publisher invented: none of it is trusted."""
     message = delivered("", message_type=kind.value, headers={"x-death": deaths})
     assert to_message(place, message, None).kind is None
@@ -82,7 +82,7 @@ def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str,
         (None, False),
     ],
 )
-def test_in_retries_is_ours_what_came_through_delay_queues(deaths: object, ours: bool) -> None:
+def test_message_from_a_delay_queue_in_retries_is_ours(deaths: object, ours: bool) -> None:
     """By the default exchange, of any prefix, so that shovels may move it; nobody else can write to those queues."""
     message = delivered("", message_type="notifier.delivery", headers={"x-death": deaths})
     assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
@@ -97,7 +97,7 @@ def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
 
 
 @pytest.mark.parametrize(("raw", "asked"), [(b"c-1", True), (b"\xff" * 85, True), (b"\xff" * 86, False), (b"", True)])
-def test_who_gave_a_correlation_id_that_no_reply_can_bear_is_not_answered(raw: bytes, *, asked: bool) -> None:
+def test_invalid_correlation_id_gets_no_reply(raw: bytes, *, asked: bool) -> None:
     """Invalid UTF-8 is read with replacement characters of three bytes each, and a name has 255 at most."""
     tolerate_any_publisher()
     _, correlation_id = decode.METHODS["shortstr"](bytes([len(raw)]) + raw)
@@ -121,7 +121,7 @@ def test_the_delivery_count_is_the_brokers() -> None:
     assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7
 
 
-def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
+def test_oversized_body_is_cut_while_decoding() -> None:
     """With the size and the digest of all of it. What fits comes whole, and so does whatever is our own."""
     body = b"0123456789"
     cut = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=9)

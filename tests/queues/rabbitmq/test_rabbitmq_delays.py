@@ -74,7 +74,7 @@ def test_hops_are_queues_that_exist_and_come_close(seconds: float) -> None:
         assert sum(up) <= (seconds + 1) * 8 / 7
 
 
-def test_a_document_bears_the_passes_that_are_left() -> None:
+def test_document_has_the_remaining_hops() -> None:
     """Each pass takes one away, as every release writes and reads it; the rest of the document stays as it is."""
     queue, sent = to_first_pass(outgoing(), 45, "down")
     assert (queue, json.loads(sent.body)["schedule"]) == ("delay.32s", {"due": NOW + 45, "hops": [8, 4]})
@@ -85,7 +85,7 @@ def test_a_document_bears_the_passes_that_are_left() -> None:
     assert to_next_pass(came(sent.body), NOW + 44) is None
 
 
-def test_the_crashes_of_a_delivery_go_on_with_it() -> None:
+def test_crash_count_survives_a_hop() -> None:
     """Other headers do not: a copied `x-death` makes the broker drop the message."""
     waiting = replace(came(WAITING), headers={CRASHES_HEADER: "7", "x-death": []}, delivery_count=1)
     _, sent = to_next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
@@ -93,7 +93,7 @@ def test_the_crashes_of_a_delivery_go_on_with_it() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])
-def test_what_cannot_say_its_passes_has_one(body: bytes) -> None:
+def test_message_with_invalid_hops_has_one_hop(body: bytes) -> None:
     """Its body is a later release's, and stays as it is."""
     assert to_first_pass(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
     assert to_first_pass(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
@@ -113,7 +113,7 @@ def test_what_cannot_say_its_passes_has_one(body: bytes) -> None:
         replace(came(WAITING), kind=NewerKind("notifier.batch")),
     ],
 )
-def test_what_says_no_passes_is_due(message: Message) -> None:
+def test_message_without_hops_is_due(message: Message) -> None:
     """A wait that nobody could keep ends nothing and lasts no longer; a publisher cannot ask for one."""
     assert to_next_pass(message, NOW + 32) is None
 
@@ -150,7 +150,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_not_due_is_forwarded_and_acked_once_that_is_durable() -> None:
+async def test_early_message_is_forwarded_and_acked_once_durable() -> None:
     """The inbox gets only what is due."""
     broker, waiting, due = Broker(), came(WAITING), came(BODY)
     broker.forwarder.take(waiting)
@@ -164,7 +164,7 @@ async def test_what_is_not_due_is_forwarded_and_acked_once_that_is_durable() -> 
 
 
 @pytest.mark.parametrize(("lane", "published"), [(Lane.RETRIES, []), (Lane.EVENTS, ["delay.8s"])])
-async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -> None:
+async def test_lost_message_is_not_forwarded(lane: Lane, published: list[str]) -> None:
     """It comes again, and is forwarded then. Another lane's loss concerns other messages."""
     broker = Broker()
     broker.forwarder.take(came(WAITING))
@@ -175,7 +175,7 @@ async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -
     assert (broker.published, len(broker.acked), broker.inbox.lost_lanes) == (published, len(published), [lane])
 
 
-async def test_what_is_worn_out_waits_no_longer() -> None:
+async def test_worn_out_message_is_not_delayed() -> None:
     """It is at its last chance to be buried."""
     broker, at_delivery_limit = Broker(), replace(came(WAITING), delivery_count=LAST_CHANCE)
     broker.forwarder.take(at_delivery_limit)

@@ -98,7 +98,7 @@ async def handed_over(
         await connection.close()
 
 
-async def test_one_message_that_cannot_be_taken_stops_no_other(amqp_url: str) -> None:
+async def test_undecodable_message_stops_no_other(amqp_url: str) -> None:
     """It stays unacked, and so comes again."""
     taken: list[bytes] = []
     whole = asyncio.Event()

@@ -32,7 +32,7 @@ def test_the_versions_that_are_shipped_fit() -> None:
 
 
 @pytest.mark.parametrize("name", ["frames", "messages", "confirms", "alarms"])
-def test_what_does_not_fit_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hook_that_does_not_fit_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That hook alone is off, and has the installed version and those with which it works."""
     HOOKS[name](monkeypatch.setattr)
     off = [hook for hook in install().values() if hook.difference]

@@ -36,7 +36,7 @@ def out_of(queue: str) -> Message:
     return Message(lane=Lane.RETRIES, body=b"", tag=1, headers=headers)
 
 
-def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
+def test_message_that_stays_too_long_is_overdue() -> None:
     """Half a minute after its due time, whatever the wall clock shows meanwhile."""
     clocks = Clocks()
     overdue = watch(clocks)
@@ -49,7 +49,7 @@ def test_what_has_not_left_its_queue_in_time_is_missed() -> None:
     assert overdue.find_missed() == ["delay.8s"]
 
 
-def test_a_queue_that_moves_is_not_looked_at() -> None:
+def test_moving_queue_is_not_checked() -> None:
     """Messages of this queue are distinguished by its name from those of a bucket or another queue."""
     clocks = Clocks()
     overdue = watch(clocks)
@@ -68,7 +68,7 @@ def test_a_queue_that_moves_is_not_looked_at() -> None:
     assert overdue.find_missed() == []
 
 
-def test_only_what_its_document_says_is_overdue_is_moved() -> None:
+def test_only_overdue_documents_are_moved() -> None:
     """A message of another kind, or of a later release, is left to the broker."""
     clocks = Clocks()
     overdue = watch(clocks)

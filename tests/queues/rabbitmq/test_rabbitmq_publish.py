@@ -29,7 +29,7 @@ def read(payload: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("replies", [True, False])
-def test_they_say_what_is_meant(replies: bool) -> None:
+def test_properties_of_a_published_message(replies: bool) -> None:
     """The method, each property, and the body in frames of the agreed size."""
     publish = Publish(
         exchange="n.events", routing_key="session-ended", body=b"hello world", message_id="é",
@@ -46,7 +46,7 @@ def test_they_say_what_is_meant(replies: bool) -> None:
     assert (header.body_size, [piece.value for piece in pieces]) == (11, [b"hell", b"o wo", b"rld"])
 
 
-def test_what_is_not_given_is_absent() -> None:
+def test_missing_properties_are_absent() -> None:
     """An empty body has no frame."""
     publish = Publish(exchange="", routing_key="q", body=b"", message_id="m", content_type="text/plain")
     method, header = read(frames_of(publish, channel_for(4)))

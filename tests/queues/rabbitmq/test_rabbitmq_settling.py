@@ -16,7 +16,7 @@ class RepairReport(list[tuple[Sequence[str], float]]):
         self.append((names, seconds))
 
 
-async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
+async def test_complete_topology_needs_no_wait() -> None:
     """A start with all queues present is no slower, and logs nothing."""
     told = RepairReport()
     settling = Settling(told, seconds=3600)
@@ -27,7 +27,7 @@ async def test_where_nothing_was_missing_nothing_is_waited_for() -> None:
     assert not told
 
 
-async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
+async def test_new_queue_refuses_messages_until_it_is_settled() -> None:
     """From before it is created, since others may try to publish to it at once."""
     told = RepairReport()
     settling = Settling(told, seconds=0.01)
@@ -47,7 +47,7 @@ async def test_a_new_queue_takes_nothing_until_its_time_is_over() -> None:
     assert 0 < only[1] <= 0.01
 
 
-async def test_a_wait_that_was_cut_short_goes_on_at_the_next_connection() -> None:
+async def test_interrupted_settling_continues_at_the_next_connection() -> None:
     """The queue stands then, and is as new as before."""
     told = RepairReport()
     settling = Settling(told, seconds=0.01)

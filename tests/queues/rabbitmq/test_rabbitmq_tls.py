@@ -21,7 +21,7 @@ async def test_a_missing_authority_is_named(tmp_path: Path) -> None:
         await connect(RabbitOptions(urls=(URL,), tls=TlsFiles(ca_file=tmp_path / "none.pem")), "test")
 
 
-async def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
+async def test_encrypted_key_is_refused_without_a_password_prompt(tmp_path: Path) -> None:
     """OpenSSL would ask on the terminal, and the worker would stand there."""
     ca = authority(tmp_path)
     cert_file, key_file = ca.issue("worker"), tmp_path / "key.pem"

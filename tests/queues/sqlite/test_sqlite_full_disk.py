@@ -61,7 +61,7 @@ async def publish_on_and_on(queue: SqliteQueue, published: list[str]) -> None:
         published.append("backlog")
 
 
-async def test_everybody_is_told_the_same_before_anything_is_refused(file: Path) -> None:
+async def test_full_disk_is_reported_before_the_first_refusal(file: Path) -> None:
     """The worker, a publisher beside it, `notifier status` and the doctor. Acks go on."""
     async with opened(file) as queue:
         inbox = Inbox()
@@ -92,7 +92,7 @@ async def test_everybody_is_told_the_same_before_anything_is_refused(file: Path)
         assert finding.level is Severity.OK
 
 
-async def test_nothing_that_is_acked_on_a_full_disk_comes_again(file: Path) -> None:
+async def test_message_acked_on_a_full_disk_does_not_return(file: Path) -> None:
     """What is left of the disk is kept for acks: thousands of them, while publishers go on trying."""
     async with opened(file) as queue:
         inbox = Inbox()
@@ -109,7 +109,7 @@ async def test_nothing_that_is_acked_on_a_full_disk_comes_again(file: Path) -> N
         assert database.execute("SELECT count(*) FROM messages WHERE queue = 'events'").fetchone() == (0,)
 
 
-async def test_what_a_backlog_has_left_in_the_file_is_room(file: Path) -> None:
+async def test_free_pages_of_the_file_count_as_room(file: Path) -> None:
     """The file does not shrink. A backlog that filled the disk, and is gone, blocks nobody."""
     async with opened(file) as queue:
         inbox, backlog = Inbox(), list[str]()
@@ -126,7 +126,7 @@ async def test_what_a_backlog_has_left_in_the_file_is_room(file: Path) -> None:
         assert finding.level is Severity.OK
 
 
-async def test_who_comes_to_a_full_disk_is_told_so(file: Path) -> None:
+async def test_full_disk_without_a_worker_is_reported(file: Path) -> None:
     """Without a worker SQLite cannot even read: it wants 32 KiB for its own book-keeping."""
     async with opened(file) as queue:
         await queue.publish(Lane.EVENTS, outgoing("a"))
@@ -140,7 +140,7 @@ async def test_who_comes_to_a_full_disk_is_told_so(file: Path) -> None:
     assert (await queue.read_overview(0.1)).depths[Lane.EVENTS].ready == 1
 
 
-async def test_the_feed_leaves_what_is_left_to_acks(file: Path) -> None:
+async def test_feed_leaves_the_last_room_to_acks(file: Path) -> None:
     """Its notices wait in memory until there is room."""
     async with opened(file) as queue:
         await queue.consume(Inbox())

@@ -76,7 +76,7 @@ async def test_parked_comes_back_by_itself(file: Path) -> None:
         assert {name: depth.ready for name, depth in (await queue.depths()).items() if depth.ready} == {PARKED: 1}
 
 
-async def test_what_is_in_hand_does_not_come_due(file: Path) -> None:
+async def test_held_message_does_not_return_when_due(file: Path) -> None:
     """Its time passes while it is attempted, and it is not given out twice; the others come, and the thread sleeps."""
     clock = Clock()
     async with worker(file, clock) as (queue, inbox):
@@ -92,7 +92,7 @@ async def test_what_is_in_hand_does_not_come_due(file: Path) -> None:
         assert (await queue.count_parked(), await queue.fetch(bucket, 1)) == ({}, [])
 
 
-async def test_a_start_wakes_what_is_parked(file: Path) -> None:
+async def test_start_wakes_parked_messages(file: Path) -> None:
     """A fresh worker knows nothing of its clients: each is asked again soon, in the order in which they were parked."""
     sent = [f"m-{number}" for number in range(3 * MAX_DUE_PER_ROUND)]
     async with worker(file) as (queue, _):
@@ -113,7 +113,7 @@ async def test_a_start_wakes_what_is_parked(file: Path) -> None:
     await queue.close()
 
 
-async def test_what_is_fetched_while_the_rest_wakes(file: Path) -> None:
+async def test_fetch_while_parked_messages_wake(file: Path) -> None:
     """It comes once: out of the bucket or as a retry."""
     sent = {f"m-{number}" for number in range(8 * MAX_DUE_PER_ROUND)}
     async with worker(file) as (queue, _):

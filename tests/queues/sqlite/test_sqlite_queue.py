@@ -115,7 +115,7 @@ async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
     ]
 
 
-async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place, file: Path) -> None:
+async def test_message_returned_a_hundred_times_dead_letters(place: Place, file: Path) -> None:
     """As on RabbitMQ: unchanged, with the reason `delivery_limit`; messages never taken meanwhile stay."""
     queue = await place.open()
     await queue.publish(Lane.EVENTS, outgoing("killer", body=b"whatever it was"))
@@ -295,7 +295,7 @@ def emptied(path: Path) -> str:
 
 
 @pytest.mark.parametrize("write", [thesis, other_program, truncated, overwritten, emptied])
-def test_a_file_that_is_no_queue(file: Path, write: Callable[[Path], str]) -> None:
+def test_file_of_another_kind_is_refused(file: Path, write: Callable[[Path], str]) -> None:
     """A file of something else, or a damaged one, is refused by name and with the reason, and stays as it is."""
     text = write(file)
     before = {path.name: path.read_bytes() for path in file.parent.iterdir()}
@@ -362,7 +362,7 @@ async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Pat
     await asyncio.wait_for(publishing, PATIENCE)
 
 
-async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
+async def test_message_due_while_the_lane_is_full_follows(file: Path) -> None:
     """It leaves its delay at once and waits for room, so that the thread need not look for it again and again."""
     now = 1_000_000.0
     queue, inbox = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, pace=lambda: now)), Inbox()
@@ -378,7 +378,7 @@ async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
     await queue.close()
 
 
-async def test_text_that_is_none(place: Place) -> None:
+async def test_unencodable_text_fails_its_publish_only(place: Place) -> None:
     """Half of a surrogate pair cannot be stored: its publisher gets an error, and other calls succeed."""
     queue, inbox = await place.consume()
     with pytest.raises(ValueError, match="surrogates not allowed"):
@@ -398,7 +398,7 @@ async def test_a_cancelled_publish(place: Place) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
+async def test_dead_thread_fails_all_pending_calls(file: Path) -> None:
     """If an internal fault ends the thread, pending calls fail, status shows it, and the lock is free."""
     broken = threading.Event()
 
@@ -420,7 +420,7 @@ async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
     await queue.close()
 
 
-async def test_who_writes_an_event_into_the_file_is_vouched_for(place: Place) -> None:
+async def test_publisher_of_the_file_is_trusted(place: Place) -> None:
     """Whoever may write to it is the operator. What a worker wrote for somebody else is not theirs."""
     queue, inbox = await place.consume()
     await queue.send_event(Lane.EVENTS, b"{}", message_id="theirs")

@@ -33,7 +33,7 @@ def write_row(file: Path, *, kind: str | None, headers: str = "{}") -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 16])
-async def test_what_comes_due_on_a_full_disk(file: Path, frames: int) -> None:
+async def test_delivery_due_on_a_full_disk_is_taken_later(file: Path, frames: int) -> None:
     """A retry that comes due between two turns that fail is taken in the first that succeeds, and frees its room.
 
     Without a frame left, no turn succeeds until there is room; with some, the retry's does and the publish's does not.
@@ -56,7 +56,7 @@ async def test_what_comes_due_on_a_full_disk(file: Path, frames: int) -> None:
     await queue.close()
 
 
-async def test_a_full_log_is_begun_anew(file: Path) -> None:
+async def test_disk_filled_by_the_wal_recovers(file: Path) -> None:
     """The content of the write-ahead log is moved into the file, so a disk filled by that log recovers."""
     queue = SqliteQueue(SqliteOptions(path=file))
     await queue.open()
