@@ -72,6 +72,7 @@ GONE_OPTIONS = {
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",
+    "sources list": "is gone: `notifier check` lists the sources, and docs/sources.md the presets",
     **dict.fromkeys(
         ("sources --header", "sources --property", "sources --content-type"),
         "is gone: try a dead letter, as `notifier dead-letters show --json` prints it, which has them",

@@ -14,7 +14,7 @@ from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import subject_key_file
 
-_SOURCE_SECRET_SETTINGS = ("client_secret_file", "password_file", "token_file", "url_file")
+_SOURCE_SECRET_SETTINGS = ("client_secret_file", "token_file", "url_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ class SignerWatch:
         """Check one key until cancelled, then close it."""
         changed = asyncio.Event()
         key.changed = changed.set
-        signer_log = SignerLog()
+        logged: SignerFault | None = None
         try:
             while True:
                 if key.due(time.monotonic()) <= 0:
@@ -110,7 +110,7 @@ class SignerWatch:
                     if key.fault is None and (old_half is None or fault is not None):
                         self._report_signing(key, float("-inf") if old_half is None or fault is None else fault.since)
                     self._on_checked(key)
-                signer_log.log_changes(key)
+                logged = log_change(key, logged)
                 changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(key.due(time.monotonic())):
@@ -142,21 +142,14 @@ def _update_ring(ring: KeyRing) -> None:
             )  # fmt: skip
 
 
-class SignerLog:
-    """Logs each change of a key once."""
-
-    def __init__(self) -> None:
-        self._fault: SignerFault | None = None
-
-    def log_changes(self, key: ExternalKey) -> None:
-        """Log the changes since the last call."""
-        log, before, now = structlog.get_logger(), self._fault, key.fault
-        self._fault = now
-        if now is not None and (before is None or before.text != now.text):
-            hint = "deliveries that it signs for wait; others go on"
-            log.warning(
-                "signer_failing", signer=key.name, reason=now.text, hint=hint,
-                help="notifier explain NotifierSignerFailing",
-            )  # fmt: skip
-        elif now is None and before is not None:
-            log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
+def log_change(key: ExternalKey, before: SignerFault | None) -> SignerFault | None:
+    """Log the change since a fault or its absence, and return the current fault."""
+    log, now = structlog.get_logger(), key.fault
+    if now is not None and (before is None or before.text != now.text):
+        hint = "deliveries that it signs for wait; others go on"
+        log.warning(
+            "signer_failing", signer=key.name, reason=now.text, hint=hint, help="notifier explain NotifierSignerFailing"
+        )
+    elif now is None and before is not None:
+        log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
+    return now

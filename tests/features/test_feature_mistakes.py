@@ -17,7 +17,6 @@ FILES = {
     % "{keycloak: {url: 'https://k', realm: r, client_id: c, client_secret_file: F}}",
     "registry.sources[0].auth0.client_secret_file": SOURCE
     % "{auth0: {url: 'https://k', client_id: c, client_secret_file: F}}",
-    "registry.sources[0].wso2.password_file": SOURCE % "{wso2: {url: 'https://k', username: u, password_file: F}}",
     "registry.sources[0].authentik.token_file": SOURCE % "{authentik: {url: 'https://k', token_file: F}}",
     "registry.sources[0].http.headers.Authorization": SOURCE
     % "{http: {url: 'https://k', headers: {Authorization: {file: F}}}}",

@@ -22,7 +22,8 @@ PAGE_TIMEOUT_SECONDS = 10.0
 
 COOKIE_HEADERS = {"Cookie": "notifier-doctor=asks-whether-cookies-pass"}
 _PROXY_ADVICE = (
-    "have the proxy pass on what is under that path to web.listen, without the prefix: docs/front-channel.md"
+    "have the proxy pass on what is under that path to web.listen, without the prefix, with addresses of 8 KiB:"
+    " docs/front-channel.md"
 )
 
 
@@ -59,21 +60,7 @@ def _explain_answer(answer: AnswerHead) -> tuple[str, str]:
     """Return the error and the remedy for an answer that is not from the route of pages."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
         return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _PROXY_ADVICE
-    match answer.status:
-        case 414 | 431:
-            text = f"an address as long as a page's may be is answered {answer.status}"
-            return text, "raise the proxy's limit of a request's line to 8 KiB (nginx: large_client_header_buffers)"
-        case 502 | 503 | 504:
-            text = f"is answered {answer.status}: the proxy reaches no worker that listens"
-            return (
-                text,
-                "look whether workers run with the section web, and whether the proxy may connect to web.listen",
-            )
-        case status if 300 <= status < 400:
-            text = f"is answered {status}, a redirect, so the proxy or the identity server answers itself"
-            return text, _PROXY_ADVICE
-        case status:
-            return f"is answered {status}, and not by notifier", _PROXY_ADVICE
+    return f"is answered {answer.status}, and not by notifier", _PROXY_ADVICE
 
 
 def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:

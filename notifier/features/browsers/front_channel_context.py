@@ -16,7 +16,7 @@ from cryptography.fernet import InvalidToken, MultiFernet
 
 from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
-from notifier.model.frozen import frozen, replace
+from notifier.model.frozen import frozen
 
 CONTEXT_LIFETIME_SECONDS = 600  # a context expires then
 MAX_CONTEXT_CHARACTERS = 7500  # servers accept a request line of 8,190
@@ -25,13 +25,7 @@ _MAX_JSON_BYTES = 256 * 1024  # bounds the inflated size
 
 
 class TooManyClients(Exception):  # noqa: N818  an expected result
-    """The context would exceed MAX_CONTEXT_CHARACTERS. Its first `max_clients` clients would fit."""
-
-    def __init__(self, fit: int) -> None:
-        super().__init__(
-            f"the context would be longer than {MAX_CONTEXT_CHARACTERS} characters; its first {fit} clients fit"
-        )
-        self.max_clients = fit
+    """The context would exceed MAX_CONTEXT_CHARACTERS."""
 
 
 @frozen
@@ -50,14 +44,9 @@ class OpenedContext:
 def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
     """Return the context sealed by the first key. Raises TooManyClients."""
     text = _encrypt(context, keys, now)
-    if len(text) <= MAX_CONTEXT_CHARACTERS:
-        return text
-    low, high = 0, len(context.clients)  # `low` clients fit, `high` do not
-    while high - low > 1:
-        middle = (low + high) // 2
-        part = replace(context, clients=context.clients[:middle])
-        low, high = (middle, high) if len(_encrypt(part, keys, now)) <= MAX_CONTEXT_CHARACTERS else (low, middle)
-    raise TooManyClients(low)
+    if len(text) > MAX_CONTEXT_CHARACTERS:
+        raise TooManyClients
+    return text
 
 
 def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:

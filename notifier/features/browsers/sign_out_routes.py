@@ -5,6 +5,7 @@ refused before anything is published.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,6 @@ from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, create_page_context
-from notifier.model.frozen import replace
 from notifier.model.moment import format_moment
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
@@ -125,17 +125,11 @@ class SignOutRoutes:
 def _seal(context: FrontChannelContext, pages: PageAddresses, now: float) -> str:
     """Return the sealed context. Raises Refusal (400) if it would be too long."""
     count = len(context.clients)
-    try:
-        text = seal_context(
-            replace(context, clients=context.clients[:_MAX_SEALED_CLIENTS]), pages.keys.keys_of(context.iss), now
-        )
+    with suppress(TooManyClients):
         if count <= _MAX_SEALED_CLIENTS:
-            return text
-        fit = _MAX_SEALED_CLIENTS
-    except TooManyClients as error:
-        fit = error.max_clients
+            return seal_context(context, pages.keys.keys_of(context.iss), now)
     text = (
-        f"has {count} clients that the browser must ask, and the URL of one page takes {fit} of these; nothing was "
-        "published: publish the event by POST /v1/events, or send each part of its clients as a separate event"
+        f"has {count} clients that the browser must ask, too many for the URL of one page; nothing was published:"
+        " publish the event by POST /v1/events, or send each part of its clients as a separate event"
     )
     raise Refusal(problem_response(400, "One page cannot ask so many clients", mistakes=[InputIssue("clients", text)]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
@@ -24,7 +24,6 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, open_web
-from notifier.settings.clients import algorithm
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
@@ -55,7 +54,7 @@ class KeycloakSettings(RemoteServerSettings):
     """Its secret."""
     client_secret_file: SecretPath | None = None
     """A file with its secret. It is read each time."""
-    default_algorithm: Annotated[Algorithm, BeforeValidator(algorithm)] = Algorithm.RS256
+    default_algorithm: Algorithm = Algorithm.RS256
     """The realm's default signature algorithm, which clients without one of their own have."""
 
     @property

@@ -30,26 +30,19 @@ class HydraSettings(HeaderServerSettings):
 class Wso2Settings(RemoteServerSettings):
     """WSO2 Identity Server's applications, by its API."""
 
-    gone: ClassVar[Mapping[str, str]] = {"recheck": "is gone: it is 10m now"}
+    gone: ClassVar[Mapping[str, str]] = {
+        "recheck": "is gone: it is 10m now",
+        **dict.fromkeys(("username", "password_file"), "is gone: give headers: {Authorization: {file: PATH}}"),
+    }
 
     url: ServerAddress
     """The server's address, with its tenant if any: https://is.example.com/t/acme."""
-    username: Name | None = Field(None, min_length=1)
-    """A user who may read applications (HTTP Basic)."""
-    password_file: SecretPath | None = None
-    """A file with that user's password."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
-        if (self.username is None) != (self.password_file is None):
-            raise ValueError("username and password_file belong together; give both or none")
-        if self.username is not None and ":" in self.username:
-            raise ValueError("username must have no colon (RFC 7617)")
-        names = {name.lower() for name in self.headers or ()}
-        if (self.username is not None) == ("authorization" in names):
-            both = "; both are given" if self.username is not None else ""
-            raise ValueError(f"needs username with password_file, or headers with Authorization{both}")
+    def _has_credentials(self) -> Self:
+        if "authorization" not in {name.lower() for name in self.headers or ()}:
+            raise ValueError("needs headers with Authorization")
         return self
 
 

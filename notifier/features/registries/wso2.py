@@ -12,7 +12,6 @@ which is an alias of its client id.
 """
 
 import asyncio
-import base64
 import time
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
@@ -28,14 +27,13 @@ from notifier.model.frozen import frozen
 from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
-from notifier.settings.secret_text import secret_of
 
 PAGE = 100
 RECHECK_SECONDS = 600.0  # seconds in which each application is read again, a few at each reading of the list
 MAX_CONCURRENT_REQUESTS = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
-    401: "username and password_file, or the token in headers, are wrong or have run out",
+    401: "the credentials in headers are wrong or have run out",
     403: f"the user or token lacks the permission {_SCOPE}",
     404: "this is not a WSO2 Identity Server; `url` must be its address, with its tenant if any: https://is.example.com/t/acme",
 }
@@ -72,7 +70,7 @@ class Wso2Reader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = {**(self._settings.headers or {}), **_basic_credentials(self._settings)}
+        headers = self._settings.headers or {}
         async with open_web(self._settings.tls, self._source.timeout) as server:
             at, tick = self._clock(), self._ticks()
             listed = await self._list(server, headers)
@@ -169,13 +167,6 @@ def _is_known(application: Any) -> bool:
 
 def _name(application: _Item, place: int) -> str:
     return f"[{place}]" if isinstance(application, OutOfBounds) else str(application["id"])
-
-
-def _basic_credentials(settings: Wso2Settings) -> dict[str, str]:
-    if settings.username is None or settings.password_file is None:
-        return {}
-    password = secret_of("password_file", settings.password_file)
-    return {"Authorization": "Basic " + base64.b64encode(f"{settings.username}:{password}".encode()).decode()}
 
 
 def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:

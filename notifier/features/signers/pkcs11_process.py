@@ -45,7 +45,6 @@ _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
 """The curve as CKA_EC_PARAMS has it: as an OID (RFC 8410 §3), or as the name that PKCS#11 3.0 takes too."""
 _ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 §4; the 32 bytes of the key follow
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
-_MAX_NAMED_KEYS = 10  # keys that a fault names
 
 
 class _Fault(Exception):  # noqa: N818  it becomes an answer
@@ -96,23 +95,11 @@ class _SigningSession:
         private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **wanted}))
         if len(private) != 1:
             text = f"has {len(private)} such private keys; name one by its label and its id"
-            raise _Fault("NoSuchKey", text if private else f"has no such private key{self._describe_other_keys()}")
+            raise _Fault("NoSuchKey", text if private else "has no such private key that this PIN shows")
         public = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **wanted}))
         der = _read_public_half(private[0], public)
         self._keys.append(private[0])  # type: ignore[arg-type]
         return {"number": len(self._keys) - 1, "public": der.hex()}
-
-    def _describe_other_keys(self) -> str:
-        """Return the names of the token's other keys."""
-        from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
-
-        assert self._session is not None
-        private: list[Any] = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
-        names = sorted(f"{key.label!r} (id {bytes(key[Attribute.ID]).hex() or 'empty'})" for key in private)
-        if not names:
-            return ": it shows none to this PIN"
-        more = f" and {len(names) - _MAX_NAMED_KEYS} more" if len(names) > _MAX_NAMED_KEYS else ""
-        return f"; it has {', '.join(names[:_MAX_NAMED_KEYS])}{more}"
 
 
 def _find_token(slots: Sequence[Any], label: str) -> Any:

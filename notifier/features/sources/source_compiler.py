@@ -20,7 +20,7 @@ from notifier.settings.service_settings import Settings
 
 _EVENT_MEMBERS = tuple(EventBody.__annotations__)
 OWN_EXCHANGES = ("events", "bulk", "outcomes")
-_NO_PRESET = SourcePreset(server="", ids="", event=MappingProxyType({}))
+_NO_PRESET = SourcePreset(event=MappingProxyType({}))
 _ALL_CLIENTS = "'*'"
 _NSERVICEBUS_ID = '\'"$headers"."NServiceBus.MessageId"\''
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

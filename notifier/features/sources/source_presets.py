@@ -15,11 +15,9 @@ class SourcePreset:
     """How events of one server are read.
 
     `realm` extracts the document's name for its issuer if that is not `iss`: a key of `issuers` or, if the source only
-    has `issuer`, a name that matches it. `server` (versions) and `ids` (source of the event id) are documentation.
+    has `issuer`, a name that matches it.
     """
 
-    server: str
-    ids: str
     event: Mapping[str, str]
     envelope: tuple[str, ...] = ()
     ignore_case: bool = False
@@ -27,7 +25,6 @@ class SourcePreset:
     realm: str | None = None
 
 
-_FALLBACK_ID = "message_id, else a digest of all that is read"
 _REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
 _WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
@@ -41,8 +38,6 @@ _DUENDE_REASON = (
 SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
     {
         "duende": SourcePreset(
-            server="IdentityServer4 4.x and Duende IdentityServer 5 to 8: `LogoutNotificationContext` as JSON",
-            ids="MassTransit's messageId, " + _FALLBACK_ID,
             envelope=("masstransit",),
             ignore_case=True,
             # A session without clients needs no notification. A document that is not a context becomes a dead letter.
@@ -56,8 +51,6 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             },
         ),
         "identityserver4_v3": SourcePreset(
-            server="IdentityServer4 2.5 to 3.1: the list of `BackChannelLogoutModel`",
-            ids="MassTransit's messageId, " + _FALLBACK_ID,
             envelope=("masstransit",),
             ignore_case=True,
             when="type(@) != 'array' || length(@) > `0`",
@@ -69,15 +62,11 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             },
         ),
         "keycloak_rabbitmq": SourcePreset(
-            server="Keycloak with aznamier/keycloak-event-listener-rabbitmq 3.x",
-            ids="a digest of issuer, session, user and time",
             when="(type || operationType) && (type == 'LOGOUT' && !error)",
             event={"sub": "userId", "sid": "sessionId", "ended_at": "from_ms(time)", "clients": "'*'"},
             realm="[realmId, realmName]",
         ),
         "keycloak_ssf": SourcePreset(
-            server="Keycloak 26.7 and later as a transmitter of Shared Signals: CAEP session-revoked",
-            ids="jti",
             when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
             event={
                 # The subject of the event may belong to another issuer than the token's.
@@ -91,8 +80,6 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             },
         ),
         "wso2": SourcePreset(
-            server="WSO2 Identity Server 7.2 and later, and Asgardeo: the webhook sessionRevoked",
-            ids="jti and the session's id",
             # Other events give an empty list; a document without events is kept whole, for `when`.
             envelope=(_WSO2_SESSIONS,),
             when="(type(\"$envelope\".events) == 'object' || `null`) && length(applications || `[]`) > `0`",
@@ -106,17 +93,12 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             realm='"$envelope".iss',
         ),
         "hydra_logout": SourcePreset(
-            server="Ory Hydra 2.x: what your logout app posts before it accepts",
-            ids="the logout challenge",
             # A document without the member `clients` is malformed.
             when="!sid || !contains(keys(@), 'clients') || length(clients || `[]`) > `0`",
             # The subject is never used: a pairwise client's ID token has a different `sub`.
             event={"sid": "sid", "clients": "clients", "id": "challenge"},
         ),
         "auth0_stream": SourcePreset(
-            server="Auth0: a log stream to a webhook (JSON lines, array, object) or to EventBridge, or log entries of"
-            " the Management API; log type slo",
-            ids="log_id",
             envelope=("lines", "map(&(detail || @), default(logs, [@]))"),
             when="(data || @).type && (data || @).type == 'slo'",
             event={
@@ -128,8 +110,6 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             },
         ),
         "okta_hook": SourcePreset(
-            server="Okta: an event hook for user.session.end",
-            ids="the event's uuid",
             envelope=("data.events",),
             when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
             event={

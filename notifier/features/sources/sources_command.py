@@ -1,4 +1,4 @@
-"""The commands `notifier sources list` and `notifier sources try`."""
+"""The command `notifier sources try`."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from notifier.configuration.configured_feature import settings_model
 from notifier.features.sources.post_rules import SET_TYPE
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
-from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.features.sources.source_settings import sources_of
 from notifier.features.sources.translation import Translation
 from notifier.model.defaults import MAX_EVENT
@@ -27,7 +26,6 @@ from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.publishing.event_remarks import remark_unread_members
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
@@ -37,58 +35,12 @@ app = typer.Typer()
 
 @command_group(app)
 def _group() -> None:
-    """List the sources of events and the presets, and try what a document of a source becomes.
+    """Try what a document of a source becomes.
 
     Examples:
         # what a recorded message becomes
         notifier sources try -c n.yaml duende message.json
-        # which sources and presets there are
-        notifier sources list -c n.yaml
     """
-
-
-@command(app)
-def list_(context: typer.Context, config: Config = None, as_json: Json = False) -> None:
-    """List the sources of the configuration, and the presets that a source may name.
-
-    A source is a server that publishes events in its own format. See docs/sources.md.
-
-    Examples:
-        # which sources and presets there are
-        notifier sources list -c n.yaml
-    """
-    quiet_logs()
-    settings = None if config is None else load_settings(config, os.environ, settings_model(context.obj))
-    sources = [] if settings is None else _list_sources(settings)
-    presets = [{"preset": name, "server": preset.server, "ids": preset.ids} for name, preset in SOURCE_PRESETS.items()]
-    if as_json:
-        say_json({"sources": sources, "presets": presets}, indent=2)
-        return
-    for row in sources:
-        ways = [f"exchange {exchange}" for exchange in row["exchanges"]] + ["POST /v1/events/" + row["source"]] * row[
-            "http"
-        ]
-        say(f"{row['source']}")
-        say(f"  reads   {row['preset'] or 'by its own expressions'}")
-        say(f"  issuer  {', '.join(row['issuers']) or 'as its documents name it'}")
-        say(f"  from    {', '.join(ways) or 'nowhere: it has neither bind nor http'}")
-    table = Grid("preset", "reads the events of")
-    for preset in presets:
-        table.add_row(preset["preset"], preset["server"].replace("`", ""))
-    make_screen().print(table)
-
-
-def _list_sources(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {
-            "source": name,
-            "preset": source.preset,
-            "issuers": sorted({iss for iss in (source.issuer, *(source.issuers or {}).values()) if iss is not None}),
-            "exchanges": [bind.exchange for bind in source.bind],
-            "http": source.http is not None,
-        }
-        for name, source in sources_of(settings).items()
-    ]
 
 
 @command(app)

@@ -86,6 +86,6 @@ SOURCES = Feature(
     checked=_checked,
     commands=(
         ("sources", "notifier.features.sources.sources_command",
-            "List the sources of events and the presets, and try what a document of a source becomes."),
+            "Try what a document of a source becomes."),
     ),
 )  # fmt: skip

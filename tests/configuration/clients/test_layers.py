@@ -122,7 +122,7 @@ def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         ({"backchannel_logout_uri": "https://shop.example.com/x#y"}, "fragment"),
-        ({"id_token_signed_response_alg": "HS256"}, "secret"),
+        ({"id_token_signed_response_alg": "HS256"}, "must be 'RS256'"),
         ({"id_token_signed_response_alg": "ES256"}, "add a P-256 key"),
         ({"notifier": {"timeout": "3"}}, "timeout"),
         ({"subject_type": 7}, "subject_type"),

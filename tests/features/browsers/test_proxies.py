@@ -81,7 +81,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
         ("nginx", {ROOM: f"add_header {POLICY} default-src always;"}, f"failed: the proxy adds a second {POLICY}"),
         ("nginx", {ROOM: f"{HIDE} add_header {POLICY} x always;"}, f"warning: {POLICY} is not what this release sends"),
         ("nginx", {"proxy_pass http://notifier:8090/;": "return 302 http://notifier:8090;"}, "failed: is answered 302"),
-        ("nginx", {"proxy_pass": "proxy_pass http://127.0.0.1:1; #"}, "failed: is answered 502: the proxy reaches no"),
+        ("nginx", {"proxy_pass": "proxy_pass http://127.0.0.1:1; #"}, "failed: is answered 502, and not by notifier"),
         ("nginx", {"location": "large_client_header_buffers 4 4k; location"}, "is answered 414"),
     ],
 )

@@ -34,7 +34,7 @@ ADVICE: Mapping[str, tuple[str, str, str]] = {
     "http": ("wants credentials; set `headers`", "check `headers`", "check `url`"),
     "authentik": ("token_file is wrong or has run out", "lacks the permission `Can view OAuth2", "check `url`"),
     "auth0": ("`url` must not be a custom domain", "with the scope read:clients", "check the setting `url`"),
-    "wso2": ("username and password_file, or the token", "internal_application_mgt_view", "`url` must be its address"),
+    "wso2": ("the credentials in headers are wrong", "internal_application_mgt_view", "`url` must be its address"),
 }
 
 
@@ -46,7 +46,7 @@ def _reader(kind: str, url: str, folder: Path, **outer: Any) -> ClientsReader:
         "http": {"url": f"{url}/clients?key={SECRET}", "headers": header},
         "authentik": {"url": url, "token_file": "secret"},
         "auth0": {"url": url, "client_id": "notifier", "client_secret_file": "secret"},
-        "wso2": {"url": url, "username": "admin", "password_file": "secret"},
+        "wso2": {"url": url, "headers": header},
     }
     return reader(kind, folder, **settings[kind], **outer)
 

@@ -21,8 +21,8 @@ from tests.settings.whole_settings import SETTINGS
 
 HYDRA = {"admin_url": "http://hydra-admin:4445"}
 AUTH0 = {"url": "https://acme.eu.auth0.com", "client_id": "notifier", "client_secret_file": "key.pem"}
-WSO2 = {"url": "https://is.example.com/t/acme", "username": "reader", "password_file": "key.pem"}
 BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
+WSO2 = {"url": "https://is.example.com/t/acme", "headers": BASIC}
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,8 @@ BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
         ({"auth0": {**AUTH0, "url": "https://acme.eu.auth0.com/api/v2/"}}, "auth0.url: must end before /api/v2"),
         ({"auth0": {**AUTH0, "client_secret_file": "gone"}}, "auth0.client_secret_file: there is no file"),
         ({"authentik": {"url": "https://a/?x=1", "token_file": "key.pem"}}, "authentik.url: must not have a query"),
-        ({"wso2": {**WSO2, "password_file": None}}, "wso2: username and password_file belong together"),
-        ({"wso2": {**WSO2, "headers": BASIC}}, "wso2: needs username with password_file, or headers with Author"),
-        ({"wso2": {**WSO2, "username": "a:b"}}, "wso2: username must have no colon"),
+        ({"wso2": {**WSO2, "headers": {"X-Tenant": "acme"}}}, "wso2: needs headers with Authorization"),
+        ({"wso2": {**WSO2, "username": "reader"}}, "wso2.username: is gone: give headers"),
         ({"auth0": {**AUTH0, "url": "http://acme.eu.auth0.com"}}, "auth0.url: must begin with https://"),
         ({"auth0": {**AUTH0, "allow_http": True}}, "auth0.allow_http: is gone: Auth0 is reached by https alone"),
         ({"http": {"url": "https://x/"}, "max_answer": "1GiB"}, "[0].max_answer: is gone: it is 64MiB now"),

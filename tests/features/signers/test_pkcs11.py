@@ -250,9 +250,9 @@ async def test_a_removed_token_is_used_again_when_it_returns(hsm: SoftHsm) -> No
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"label": "none"}, r"has no such private key; it has .*'ec' \(id 02\).*'rsa' \(id 01\)"),
+        ({"label": "none"}, "has no such private key"),
         full({"token": "other"}, f"the module has no token 'other'; it has '{TOKEN}'"),  # not the slot that is free
-        full({"label": "rsa", "id": "02"}, "has no such private key; it has"),
+        full({"label": "rsa", "id": "02"}, "has no such private key"),
         full({"module": __file__}, "the module cannot be loaded"),
     ],
 )

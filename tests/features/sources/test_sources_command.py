@@ -125,11 +125,3 @@ def test_a_source_that_is_wrong_exits_2_with_each_mistake(folder: Path) -> None:
     assert "sources.broken.event.sub: there is no function lowr(); did you mean lower?" in done.stderr
     done = notifier("sources", "try", "-c", "n.json", "duened", "message.json", cwd=folder)
     assert (done.returncode, "there are duende, own" in done.stderr) == (2, True)
-
-
-def test_sources_and_presets_are_listed(folder: Path) -> None:
-    """The presets even without a configuration."""
-    done = notifier("sources", "list", "-c", "n.json", cwd=folder)
-    assert "  from    exchange Shop:LoggedOut\n" in done.stdout
-    listed = json.loads(notifier("sources", "list", "--json", cwd=folder).stdout)
-    assert (listed["sources"], "duende" in {each["preset"] for each in listed["presets"]}) == ([], True)
