@@ -263,7 +263,7 @@ async def test_as_many_addresses_as_fit_into_a_url() -> None:
         for name in (hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(200))
     ]
     queue = _Queue()
-    status, problem = await _post({**EVENT, "clients": entries}, queue, registry=NAMED)
+    status, _ = await _post({**EVENT, "clients": entries}, queue, registry=NAMED)
     assert (status, queue.taken) == (400, [])
     status, told = await _post({**EVENT, "clients": entries[:50]}, queue, registry=NAMED)
     assert (status, told["front_channel"]["clients"]) == (202, 50)
