@@ -22,22 +22,12 @@ class SignOut:
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoProgress:
-    """The progress of one client while the demo runs: deliveries by state, and attempts."""
-
-    delivered: int
-    waiting: int
-    dead: int
-    attempts: int
-
-
 class DemoTally:
-    """Counts facts, for the live display and to detect when all deliveries are settled. An observer."""
+    """Counts facts, for the progress and to detect when all deliveries are settled. An observer."""
 
     def __init__(self, deliveries: int) -> None:
         self._deliveries = deliveries
-        self._attempts: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter()
         self._delivered: set[tuple[str, str]] = set()
         self._dead: set[tuple[str, str]] = set()
         self._waiting: set[tuple[str, str]] = set()
@@ -46,7 +36,7 @@ class DemoTally:
         """Count a fact."""
         match fact:
             case Attempted(delivery=delivery):
-                self._attempts[delivery.client_id] += 1
+                self.attempts[delivery.client_id] += 1
                 if isinstance(fact, LogoutDelivered):
                     self._delivered.add((delivery.event_id, delivery.client_id))
             case RetryScheduled(delivery=delivery):
@@ -63,19 +53,13 @@ class DemoTally:
         """Return True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
-    def progress(self, client_id: str) -> DemoProgress:
-        """Return the progress of a client."""
+    def summary(self) -> str:
+        """Return the progress in words."""
         waiting = self._waiting - self._delivered - self._dead
-        return DemoProgress(
-            delivered=_count_of(client_id, self._delivered),
-            waiting=_count_of(client_id, waiting),
-            dead=_count_of(client_id, self._dead),
-            attempts=self._attempts[client_id],
+        return (
+            f"{self.attempts.total()} attempts: {len(self._delivered)} delivered, {len(waiting)} to be retried,"
+            f" {len(self._dead)} dead, of {self._deliveries}"
         )
-
-
-def _count_of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
-    return sum(1 for _, whose in pairs if whose == client_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +134,7 @@ def build_result(
                 kind=receiver.kind,
                 deliveries=len(sign_outs),
                 delivered=len(delays),
-                attempts=tally.progress(receiver.client_id).attempts,
+                attempts=tally.attempts[receiver.client_id],
                 dead=dead,
                 duplicates=duplicates,
                 median=statistics.median(delays) if delays else None,

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -42,14 +42,11 @@ SAMPLE_BEHAVIOURS: Mapping[str, Behaviour] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class SessionRecord:
-    """A client's requests for one session. Epoch seconds. `logged_out_at` is None while the session lives."""
+    """A client's accepted requests for one session, and when the first ended it (epoch seconds)."""
 
-    posts: int
-    accepted: int
-    first_at: float
-    last_at: float
+    accepted: int = 0
     logged_out_at: float | None = None
 
 
@@ -120,10 +117,8 @@ class Receiver:
     async def _answer(self, token: VerifiedToken) -> web.Response:
         """Return this client's answer to a valid token. A successful answer ends the session."""
         session = token.sid or token.sub
-        now = self._clock()
         self._posts += 1
-        before = self.visits.get(session, SessionRecord(posts=0, accepted=0, first_at=now, last_at=now))
-        self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
+        visit = self.visits.setdefault(session, SessionRecord())
         if len(self.visits) > MAX_VISITS:
             del self.visits[next(iter(self.visits))]
         if self.kind is Behaviour.SLOW:
@@ -132,10 +127,8 @@ class Receiver:
             return _answer(400, error="application_error", error_description="the session store is read-only")
         if self.kind is Behaviour.DOWN or (self.kind is Behaviour.FLAKY and self._posts % 2):
             return _answer(503, error="temporarily_unavailable")
-        visit = self.visits.get(session, visit)  # read again: another POST may have arrived during the pause
-        self.visits[session] = replace(
-            visit, accepted=visit.accepted + 1, logged_out_at=visit.logged_out_at or self._clock()
-        )
+        visit.accepted += 1
+        visit.logged_out_at = visit.logged_out_at or self._clock()
         self.sessions.discard(session)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 

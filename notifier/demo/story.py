@@ -19,14 +19,15 @@ from rich.console import Console
 
 from notifier.delivery.facts import Observer
 from notifier.demo.bookkeeping import DemoTally, SignOut, build_result
-from notifier.demo.display import Display, make_display, print_introduction, print_result
+from notifier.demo.display import print_introduction, print_result
 from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
 from notifier.model.client import Algorithm
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.tokens.key_files import KeySource, generate_key, load_keys
 
 ISS = "https://id.example.com"
-POLL_SECONDS = 0.1  # between two updates of the progress
+POLL_SECONDS = 0.1  # between two checks
+PROGRESS_INTERVAL_SECONDS = 2.0  # between two lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,30 +71,38 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
             print_introduction(console, receivers, events=pace.events, folder=folder)
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
-                show = make_display(console, tally, receivers, events=pace.events)
-                sign_outs = await _play_sign_outs(service, show, tally, receivers, pace)
+                sign_outs = await _play_sign_outs(service, console, tally, receivers, pace)
                 account = build_result(sign_outs, receivers, await service.dead_letters(), tally)
-            print_result(console, account, sign_outs, receivers)
+            print_result(console, account)
     return 0 if account.is_complete else 1
 
 
 async def _play_sign_outs(
-    service: RunningService, show: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
+    service: RunningService, console: Console, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
     """Sign the users out one by one, then wait until all deliveries are settled, for `max_seconds` in all."""
     clients = [receiver.client_id for receiver in receivers]
     sign_outs: list[SignOut] = []
     started = time.monotonic()
+    due = 0.0
+
+    def show() -> None:
+        nonlocal due
+        seconds = time.monotonic() - started
+        if seconds >= due or tally.is_settled:
+            due = seconds + PROGRESS_INTERVAL_SECONDS
+            console.print(f"{seconds:5.1f} s  {tally.summary()}", highlight=False)
+
     for number in range(pace.events):
         sign_out = SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=time.time())
         sign_outs.append(sign_out)
         await service.publish(event_of(sign_out, f"user-{number:02}", clients))
-        show(time.monotonic() - started)
+        show()
         await asyncio.sleep(pace.interval_seconds)
     while not tally.is_settled and time.monotonic() - started < pace.max_seconds:
-        show(time.monotonic() - started)
+        show()
         await asyncio.sleep(POLL_SECONDS)
-    show(time.monotonic() - started)
+    show()
     return sign_outs
 
 

@@ -35,7 +35,7 @@ from notifier.operators.doctor.doctor_clients import Server, examine_server, jud
 from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_keys, judge_jwks, key_sources_of
 from notifier.operators.doctor.doctor_queue import examine_queue
 from notifier.operators.doctor.doctor_workers import AREAS, ClientStates, judge_certificate, judge_hooks, judge_workers
-from notifier.operators.status.own_state import read_status_from_outside
+from notifier.operators.status.own_state import read_status
 from notifier.operators.status.service_status import ServiceStatus, seen_keys_of
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import has_worker
@@ -275,7 +275,7 @@ class _WorkerStatus:
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue reports why
             async with asyncio.timeout(WORKERS_TIMEOUT_SECONDS):
-                return await read_status_from_outside(build_queue(queue, self._loaded.bindings), time.time)
+                return await read_status(build_queue(queue, self._loaded.bindings), time.time)
         return None
 
 

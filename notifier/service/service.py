@@ -38,7 +38,7 @@ from notifier.network.http.transport import HttpTransport
 from notifier.operators.deliveries import jobs, replay_account
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
-from notifier.operators.status.own_state import OwnState, read_status_from_worker
+from notifier.operators.status.own_state import OwnState, read_status
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
 from notifier.operators.status.worker_requests import Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
@@ -102,7 +102,7 @@ class Service:
             name, self.worker, self._watches.to_state_sources(), self._watches.health,
             queue=self.queue, clock=time.time, steady=time.monotonic,
         )  # fmt: skip
-        self._status = partial(read_status_from_worker, self.queue, state.document, time.time)
+        self._status = partial(read_status, self.queue, time.time, state.document)
         view = self._build_view(name, state, hub)
         self._features = [*running, *(feature.operate(view) for feature in features)]
         self._retries = RetryAccounts(self.worker, time.monotonic, hub)

@@ -141,15 +141,7 @@ def show(
     if not summaries:
         say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
         raise typer.Exit(1)
-    document = summaries[0].document()
-    if as_json:
-        say_json(document)
-        return
-    for name, value in document.items():
-        if name == "has_sid" and value is False:
-            say(f"{name:<10} no: the token ends all sessions of its user, and so is sent for a short time only")
-        elif value not in (None, "", False):
-            say(printable(f"{name:<10} {'yes' if value is True else value}"))
+    say_json(summaries[0].document(), indent=None if as_json else 2)
 
 
 @command(app)

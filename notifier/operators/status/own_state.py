@@ -1,7 +1,6 @@
 """Builds the state that a worker reports, and the status from the states of all workers."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 
 from notifier import __version__
@@ -115,23 +114,16 @@ class OwnState:
         )
 
 
-async def read_status_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
-    """Return the status from all workers' answers; while the queue is unavailable, only this worker's state."""
-    overview = QueueOverview(depths={}, oldest={}, worker_states=[])
-    with suppress(QueueError):
+async def read_status(queue: Queue, clock: Clock, own: Callable[[], bytes] | None = None) -> ServiceStatus:
+    """Return the status from all workers' answers. The queue need not be open. Raises QueueError.
+
+    `own` returns the state of this worker, which is used while the queue is unavailable. Then nothing is raised.
+    """
+    try:
         overview = await queue.read_overview(ANSWER_TIMEOUT_SECONDS)
-    return status_of(
-        overview.depths,
-        overview.worker_states or [own()],
-        now=clock(),
-        oldest=overview.oldest,
-        blocked=overview.blocked,
-    )
-
-
-async def read_status_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
-    """Return the status for the command line. The queue need not be open. Raises QueueError."""
-    overview = await queue.read_overview(ANSWER_TIMEOUT_SECONDS)
-    return status_of(
-        overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked
-    )
+    except QueueError:
+        if own is None:
+            raise
+        overview = QueueOverview(depths={}, oldest={}, worker_states=[])
+    states = overview.worker_states or ([] if own is None else [own()])
+    return status_of(overview.depths, states, now=clock(), oldest=overview.oldest, blocked=overview.blocked)

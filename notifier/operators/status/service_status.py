@@ -171,12 +171,6 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     return troubles
 
 
-def vanished_workers_of(status: ServiceStatus) -> list[tuple[str, float | None]]:
-    """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
-    troubles = (shared.trouble for shared in troubles_of(status))
-    return [(trouble.subject, trouble.since) for trouble in troubles if trouble.kind == TroubleKind.WORKER_VANISHED]
-
-
 def seen_keys_of(status: ServiceStatus) -> Seen:
     """Return when the workers first saw each key in its issuer's JWK Set."""
     return merge_seen_keys(key for worker in status.workers for key in worker.keys)

@@ -10,7 +10,7 @@ import typer
 from notifier.configuration.configured_feature import bindings_in
 from notifier.model.errors import QueueUnavailable
 from notifier.model.printable import printable
-from notifier.operators.status.own_state import read_status_from_outside
+from notifier.operators.status.own_state import read_status
 from notifier.operators.status.status_document import document_of
 from notifier.operators.status.status_page import status_page
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
@@ -56,7 +56,7 @@ def status(
     require_queue(config, os.environ, part)
     queue = build_queue(part.settings.queue, bindings_in(context.obj, part.document))
     try:
-        shown = asyncio.run(read_status_from_outside(queue, time.time))
+        shown = asyncio.run(read_status(queue, time.time))
     except QueueUnavailable as away:
         if part.settings.queue.sqlite_file is not None:
             raise

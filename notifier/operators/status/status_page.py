@@ -18,7 +18,6 @@ from notifier.operators.status.service_status import (
     missing_bindings_of,
     rates_of,
     troubles_of,
-    vanished_workers_of,
 )
 from notifier.operators.terminal.output import format_age
 from notifier.operators.terminal.screen import Grid
@@ -107,7 +106,6 @@ def _format_workers(status: ServiceStatus) -> str:
         lines += [
             f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
         ]
-    lines += [f"  {worker}  last seen {format_age(seen, status.at)}" for worker, seen in vanished_workers_of(status)]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from notifier.operators.status.reload_request import (
     WorkerReload,
     make_reload_act,
 )
-from notifier.operators.status.service_status import status_of, troubles_of, vanished_workers_of
+from notifier.operators.status.service_status import status_of, troubles_of
 from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
 from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
 from tests.operators.status.test_service_status import worker as state_of
@@ -137,7 +137,6 @@ def test_a_worker_that_answers_has_not_vanished() -> None:
     group.rounds(60, "b:1")
     troubles = {"a:1": [*group.workers["a:1"].presence.troubles()]}
     states = [state_of(name, troubles=troubles.get(name, [])) for name in group.workers]
-    assert vanished_workers_of(status_of({}, states[:1], now=1e9 + 90)) == [("b:1", 1e9 + 30)]
     assert troubles_of(status_of({}, states, now=1e9 + 90)) == []
 
 
