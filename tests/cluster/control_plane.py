@@ -132,8 +132,8 @@ class ControlPlane:
             while not await ask():
                 for name, process in self._running.items():
                     if process.returncode is not None:
-                        said = (self.folder / f"{name}.log").read_text()[-1000:]
-                        raise RuntimeError(f"{name} ended with {process.returncode}: {said}")
+                        logged = (self.folder / f"{name}.log").read_text()[-1000:]
+                        raise RuntimeError(f"{name} ended with {process.returncode}: {logged}")
                 await asyncio.sleep(0.1)
 
 

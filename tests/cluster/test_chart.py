@@ -51,7 +51,7 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
         await commands.delete_namespace(namespace)
         return "" if done.code == 0 and not done.warnings else str(done)
 
-    assert [said for said in await asyncio.gather(*map(install, VALUE_FILES)) if said] == []
+    assert [logged for logged in await asyncio.gather(*map(install, VALUE_FILES)) if logged] == []
 
 
 async def test_documented_objects_are_accepted(commands: Commands, namespace: str) -> None:

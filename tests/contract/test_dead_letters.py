@@ -19,7 +19,7 @@ from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.visit import RabbitVisit
-from tests.contract.letters import DELIVERY, ISS, RULES, bury, course, letter
+from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.queues import Inbox, Place, names, ready
 from tests.support.rabbit_options import rabbit_options
 
@@ -29,14 +29,14 @@ ROWS = make_visit_reader(read_summary, ALL.matches, whole=False)
 
 
 @pytest.fixture
-def letters(queue: Queue) -> DeadLetters:
+def dead_letters(queue: Queue) -> DeadLetters:
     """The dead letters of the queue."""
     return queue.dead_letters()
 
 
-async def seen(letters: DeadLetters, wanted: DeadLetterFilter = ALL) -> list[str]:
+async def seen(dead_letters: DeadLetters, wanted: DeadLetterFilter = ALL) -> list[str]:
     """The ids, oldest first."""
-    async with aclosing(find_messages(letters, wanted)) as found:
+    async with aclosing(find_messages(dead_letters, wanted)) as found:
         return [row.id async for row, _ in found]
 
 
@@ -44,96 +44,98 @@ def ids(count: int, start: int = 0) -> list[str]:
     return [f"d-{number:04}" for number in range(start, start + count)]
 
 
-async def test_looking_changes_nothing(place: Place, queue: Queue, letters: DeadLetters) -> None:
+async def test_looking_changes_nothing(place: Place, queue: Queue, dead_letters: DeadLetters) -> None:
     """A list, whole or broken off, keeps all dead letters in order, however often and after a restart.
 
     A queue of RabbitMQ 4.x without its own delivery limit drops a message at the 21st look.
     """
-    await bury(queue, *map(letter, ids(MANY)))
+    await store_dead_letters(queue, *map(dead_letter, ids(MANY)))
     for _ in range(11):
-        assert await seen(letters) == ids(MANY)
-        async with aclosing(find_messages(letters, ALL)) as found:
+        assert await seen(dead_letters) == ids(MANY)
+        async with aclosing(find_messages(dead_letters, ALL)) as found:
             assert (await anext(found))[0].id == "d-0000"
         await ready(queue, DEAD, MANY)
     await queue.close()
     assert await seen((await place.open()).dead_letters()) == ids(MANY)
 
 
-async def test_malformed_message_is_kept_byte_for_byte(queue: Queue, letters: DeadLetters) -> None:
+async def test_malformed_message_is_kept_byte_for_byte(queue: Queue, dead_letters: DeadLetters) -> None:
     """In a queue as in memory: its body, why, and which of its entries; an export has all of it."""
     came = Message(
         lane=Lane.EVENTS, body=b"\xff\0" * 1000, tag=None, content_type="text/plain", message_id="m", user_id="idp",
         headers={"cloudEvents:id": "e", "cloudEvents:source": "/"},
     )  # fmt: skip
-    buried = dead_letter_raw(came, [InputIssue("", "no JSON")], 1000.0)
-    await bury(queue, buried, letter("a"))
-    async with aclosing(find_messages(letters, DeadLetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
+    dead_lettered = dead_letter_raw(came, [InputIssue("", "no JSON")], 1000.0)
+    await store_dead_letters(queue, dead_lettered, dead_letter("a"))
+    async with aclosing(
+        find_messages(dead_letters, DeadLetterFilter(ids=frozenset({dead_lettered.id})), whole=True)
+    ) as found:
         ((row, message),) = [each async for each in found]
     assert message.body == came.body
-    assert load_dead_letter(message) == buried
-    assert row == summary_of(buried)
+    assert load_dead_letter(message) == dead_lettered
+    assert row == summary_of(dead_lettered)
 
 
-async def test_only_requested_parts_of_a_dead_letter_are_kept(queue: Queue, letters: DeadLetters) -> None:
+async def test_only_requested_parts_of_a_dead_letter_are_kept(queue: Queue, dead_letters: DeadLetters) -> None:
     """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
-    await bury(queue, letter("a"), letter("b", client_id="mail"))
-    async with aclosing(find_messages(letters, DeadLetterFilter(subject="alice"))) as found:
+    await store_dead_letters(queue, dead_letter("a"), dead_letter("b", client_id="mail"))
+    async with aclosing(find_messages(dead_letters, DeadLetterFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
-    async with DeadLetterFilter(client_id="mail").open_visit(letters, whole=True) as visit:
+    async with DeadLetterFilter(client_id="mail").open_visit(dead_letters, whole=True) as visit:
         seen = [each for page in [await visit.next_page(), await visit.next_page()] for each in page]
     assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
-async def test_large_dead_letters_are_read_in_small_pages(queue: Queue, letters: DeadLetters) -> None:
+async def test_large_dead_letters_are_read_in_small_pages(queue: Queue, dead_letters: DeadLetters) -> None:
     """A prefetch counts messages, and a page rows: bytes are bounded all the same, and the order is kept."""
     large = [
         dead_letter_raw(Message(lane=Lane.EVENTS, body=b"%d" % (n % 10) * 900_000, tag=None), [], 1000.0)
         for n in range(24)
     ]
-    await bury(queue, *large)
-    async with ALL.open_visit(letters, whole=True) as visit:
+    await store_dead_letters(queue, *large)
+    async with ALL.open_visit(dead_letters, whole=True) as visit:
         pages = []
         while page := await visit.next_page():
             pages.append([each.summary.id for each in page if each.summary is not None])
     assert [id_ for page in pages for id_ in page] == [each.id for each in large]
     assert max(map(len, pages)) <= 20
     await ready(queue, DEAD, len(large))
-    assert await seen(letters) == [each.id for each in large]
+    assert await seen(dead_letters) == [each.id for each in large]
 
 
-async def test_dead_letter_added_during_a_visit_is_in_the_next(queue: Queue, letters: DeadLetters) -> None:
+async def test_dead_letter_added_during_a_visit_is_in_the_next(queue: Queue, dead_letters: DeadLetters) -> None:
     """So a client that refuses at once cannot make a replay endless."""
-    await bury(queue, letter("a"), letter("b"))
-    async with letters.visit(ROWS) as visit:
+    await store_dead_letters(queue, dead_letter("a"), dead_letter("b"))
+    async with dead_letters.visit(ROWS) as visit:
         page = list(await visit.next_page())
-        await queue.publish(DEAD, dump_dead_letter(letter("c")))
+        await queue.publish(DEAD, dump_dead_letter(dead_letter("c")))
         while more := await visit.next_page():
             page += more
         assert names([seen.message for seen in page]) == ["a", "b"]
     await ready(queue, DEAD, 3)
-    assert await seen(letters) == ["a", "b", "c"]
+    assert await seen(dead_letters) == ["a", "b", "c"]
 
 
-async def test_discard_keeps_the_order_of_the_rest(queue: Queue, letters: DeadLetters) -> None:
+async def test_discard_keeps_the_order_of_the_rest(queue: Queue, dead_letters: DeadLetters) -> None:
     """Only the selected ones are deleted, wherever they are in the queue."""
-    every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
-    await bury(queue, *every)
-    told: list[DeadLetterSummary] = []
-    account = await remove(letters, DeadLetterFilter(client_id="shop"), course(), told.append)
+    every = [dead_letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
+    await store_dead_letters(queue, *every)
+    reported: list[DeadLetterSummary] = []
+    account = await remove(dead_letters, DeadLetterFilter(client_id="shop"), course(), reported.append)
     shops = [each.id for each in every if each.client_id == "shop"]
-    assert [row.id for row in told] == shops
+    assert [row.id for row in reported] == shops
     assert (account.done, account.by_reason, account.unfinished) == (len(shops), {"refused": len(shops)}, None)
     assert account.by_client == {(ISS, "shop"): len(shops)}
     await ready(queue, DEAD, MANY - len(shops))
-    assert await seen(letters) == [each.id for each in every if each.client_id == "mail"]
+    assert await seen(dead_letters) == [each.id for each in every if each.client_id == "mail"]
 
 
-async def test_replay_publishes_a_new_delivery(place: Place, queue: Queue, letters: DeadLetters) -> None:
+async def test_replay_publishes_a_new_delivery(place: Place, queue: Queue, dead_letters: DeadLetters) -> None:
     """Its ages and its count begin again, what it met is remembered, and nothing of the letter's headers goes along."""
-    await bury(queue, letter("d-1"))
-    account = await replay(letters, ALL, RULES, course())
+    await store_dead_letters(queue, dead_letter("d-1"))
+    account = await replay(dead_letters, ALL, RULES, course())
     assert (account.done, account.kept, account.unfinished) == (1, {}, None)
-    assert await seen(letters) == []
+    assert await seen(dead_letters) == []
     _, inbox = await place.consume()
     message = await inbox.next()
     assert (message.lane, message.kind, message.message_id) == (Lane.RETRIES, Kind.DELIVERY, "d-1")
@@ -144,9 +146,9 @@ async def test_replay_publishes_a_new_delivery(place: Place, queue: Queue, lette
     assert [past.reason for past in delivery.history] == ["server_error", "dns"]
 
 
-async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, letters: DeadLetters) -> None:
+async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, dead_letters: DeadLetters) -> None:
     """Between two batches; in the end each was replayed exactly once."""
-    await bury(queue, *map(letter, ids(MANY)))
+    await store_dead_letters(queue, *map(dead_letter, ids(MANY)))
     asked = 0
 
     def stop() -> bool:
@@ -154,13 +156,13 @@ async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, lette
         asked += 1
         return asked > 3
 
-    first = await replay(letters, ALL, RULES, course(stop=stop))
+    first = await replay(dead_letters, ALL, RULES, course(stop=stop))
     assert 0 < first.done < MANY
     assert first.unfinished
     assert not first.failed
     await ready(queue, DEAD, MANY - first.done)
-    assert await seen(letters) == ids(MANY)[first.done :]
-    second = await replay(letters, ALL, RULES, course())
+    assert await seen(dead_letters) == ids(MANY)[first.done :]
+    second = await replay(dead_letters, ALL, RULES, course())
     assert (second.done, second.unfinished) == (MANY - first.done, None)
     worker = await place.open()
     inbox = Inbox(worker.ack)
@@ -170,38 +172,38 @@ async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, lette
     assert names([await inbox.next()]) == ["behind"]
 
 
-async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> None:
+async def test_a_limit_leaves_the_rest(queue: Queue, dead_letters: DeadLetters) -> None:
     """For requests that must end; the oldest come first."""
-    await bury(queue, *map(letter, ids(5)))
-    account = await replay(letters, ALL, RULES, course(limit=2))
+    await store_dead_letters(queue, *map(dead_letter, ids(5)))
+    account = await replay(dead_letters, ALL, RULES, course(limit=2))
     assert account.done == 2
     assert account.unfinished is not None
     await ready(queue, DEAD, 3)
-    assert await seen(letters) == ids(3, start=2)
-    last = await replay(letters, ALL, RULES, course(limit=3))
+    assert await seen(dead_letters) == ids(3, start=2)
+    last = await replay(dead_letters, ALL, RULES, course(limit=3))
     assert (last.done, last.unfinished) == (3, None)
 
 
 async def test_lost_connection_during_a_visit_keeps_the_order(rabbit_place: Place) -> None:
     """The broker gives back what a visit held, in its old place."""
     queue = await rabbit_place.open()
-    letters = queue.dead_letters()
-    await bury(queue, *map(letter, ids(MANY)))
+    dead_letters = queue.dead_letters()
+    await store_dead_letters(queue, *map(dead_letter, ids(MANY)))
     with suppress(QueueUnavailable):
-        async with letters.visit(ROWS) as visit:
+        async with dead_letters.visit(ROWS) as visit:
             await visit.next_page()
             await visit.next_page()
             assert isinstance(visit, RabbitVisit)
             await visit._channel.connection.close()
             await visit.remove([])
     await ready(queue, DEAD, MANY)
-    assert await seen(letters) == ids(MANY)
+    assert await seen(dead_letters) == ids(MANY)
 
 
 async def test_second_visit_waits_for_the_first(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """On a broker the second waits, reports the reason, and then proceeds."""
     queue = await rabbit_place.open()
-    await bury(queue, letter("a"))
+    await store_dead_letters(queue, dead_letter("a"))
     impatient = RabbitDeadLetters(rabbit_options(amqp_url, prefix), queue.publish, busy_for=0.0)
     async with queue.dead_letters().visit(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
@@ -217,11 +219,11 @@ async def test_publishers_event_moved_by_the_broker_is_replayed(
     body = b'{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "id": "e-9"}'
     await queue.send_event(Lane.EVENTS, body, message_id=None)
     await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
-    letters = queue.dead_letters()
-    async with aclosing(find_messages(letters, DeadLetterFilter(subject="alice"))) as found:
+    dead_letters = queue.dead_letters()
+    async with aclosing(find_messages(dead_letters, DeadLetterFilter(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
     await ready(queue, DEAD, 1)
-    assert (await replay(letters, ALL, RULES, course())).done == 1
+    assert (await replay(dead_letters, ALL, RULES, course())).done == 1
     _, inbox = await rabbit_place.consume()
     message = await inbox.next()
     assert (message.lane, message.kind, message.message_id) == (Lane.EVENTS, Kind.EVENT, "e-9")
@@ -238,10 +240,10 @@ async def test_our_message_moved_by_the_broker_is_not_replayed(
     kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY
     await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
     await moved_by_the_broker(queue, amqp_url, prefix, lane)
-    letters = queue.dead_letters()
-    account = await replay(letters, ALL, RULES, course())
+    dead_letters = queue.dead_letters()
+    account = await replay(dead_letters, ALL, RULES, course())
     assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
-    [(_, stays)] = [each async for each in find_messages(letters, ALL, whole=True)]
+    [(_, stays)] = [each async for each in find_messages(dead_letters, ALL, whole=True)]
     judged = readmit(load_dead_letter(stays), RULES, 1000.0)
     assert isinstance(judged, KeptDeadLetter)
     assert "notifier publish" in judged.text

@@ -24,7 +24,7 @@ from notifier.operators.deliveries.message_index import MessageIndexes
 from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.publishing.event_requests import ApiSources, EventRequests, build_api_app
 from notifier.queues.queue_port import Queue
-from tests.contract.letters import RULES, bury
+from tests.contract.dead_letter_samples import RULES, store_dead_letters
 from tests.contract.queues import ready
 from tests.system.waiting import until
 
@@ -36,14 +36,14 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 
 
 @pytest.fixture
-async def letters(queue: Queue) -> None:
+async def dead_letters(queue: Queue) -> None:
     """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
-    await bury(queue, *(dead_letter_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
+    await store_dead_letters(queue, *(dead_letter_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
 
 
 @pytest.fixture
-async def api(queue: Queue, letters: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
+async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
     """The API before it."""
     monkeypatch.setattr(dead_letter_routes, "EXPORT_READ_SECONDS", WITHIN)
     jobs = Jobs(queue, time.time, time.monotonic)
@@ -99,11 +99,11 @@ async def test_slow_reader_does_not_delay_a_repair(queue: Queue, api: Listener) 
         async with http.delete(f"{api.url}/v1/dead-letters?all=true&limit=5") as answer:
             job = f"{api.url}{answer.headers['Location']}"
 
-        async def told() -> Any:
+        async def reported() -> Any:
             async with http.get(job) as answer:
                 return await answer.json()
 
-        await until(told, lambda told: told["discarded"] == 5)
+        await until(reported, lambda reported: reported["discarded"] == 5)
         assert not all(each.done() for each in dripping)
         for count, last in await asyncio.gather(*dripping):
             assert count < COUNT * SIZE

@@ -310,7 +310,7 @@ async def test_announcement_reaches_all_workers(place: Place) -> None:
     """The sender receives it too, unless the queue has one worker at most: its return
     shows that others can receive it.
     """
-    heard = asyncio.Queue[tuple[str, bytes]]()
+    received = asyncio.Queue[tuple[str, bytes]]()
 
     def following(name: str) -> Callable[[], Awaitable[bytes]]:
         async def announce() -> bytes:
@@ -323,25 +323,25 @@ async def test_announcement_reaches_all_workers(place: Place) -> None:
         if isinstance(queue, SqliteQueue):
             return  # nobody else serves the file
         queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
-        queue.side_channel.share_presence(following(name), lambda body, name=name: heard.put_nowait((name, body)))  # type: ignore[misc]
+        queue.side_channel.share_presence(following(name), lambda body, name=name: received.put_nowait((name, body)))  # type: ignore[misc]
         await queue.open()
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await queue.consume(Inbox())
     found = set[tuple[str, bytes]]()
     while len(found) < 4:
-        found.add(await asyncio.wait_for(heard.get(), PATIENCE))
+        found.add(await asyncio.wait_for(received.get(), PATIENCE))
     assert found == {(to, of) for to in ("first", "second") for of in (b"first", b"second")}
 
 
 async def test_requested_replies_reach_the_publisher(place: Place) -> None:
     """The event brings the address of its publisher, and what the worker replies comes there."""
     worker, inbox = await answering_worker(place)
-    publisher, heard = place.closed(), asyncio.Queue[bytes]()
-    publisher.receive_replies(heard.put_nowait)
+    publisher, received = place.closed(), asyncio.Queue[bytes]()
+    publisher.receive_replies(received.put_nowait)
     await publisher.open()
     await asyncio.wait_for(publisher.wait_until_ready(), PATIENCE)
     await publisher.send_event(Lane.EVENTS, b"{}", message_id="e-1")
     asked = (await inbox.next()).reply_to
     assert asked is not None
     worker.side_channel.reply(asked.to, asked.correlation_id, b"delivered")
-    assert await asyncio.wait_for(heard.get(), PATIENCE) == b"delivered"
+    assert await asyncio.wait_for(received.get(), PATIENCE) == b"delivered"

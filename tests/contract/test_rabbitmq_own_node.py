@@ -189,11 +189,11 @@ async def test_user_without_declare_permission_can_still_reply(
     answering = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
 
-    async def told() -> bool:
+    async def reported() -> bool:
         replying.side_channel.reply(answering.side_channel.address, "c-1", b"told")
         return not workers.heard.empty()
 
-    assert await until(told, bool)
+    assert await until(reported, bool)
 
 
 async def test_user_without_write_to_workers_exchange_receives_and_replies(

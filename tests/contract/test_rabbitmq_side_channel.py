@@ -16,7 +16,7 @@ from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
-from tests.contract.letters import bury, letter
+from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
 from tests.contract.queues import PATIENCE, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
@@ -72,20 +72,20 @@ async def test_invalid_reply_name_ends_no_other_reply(
 ) -> None:
     """255 bytes of invalid UTF-8 become 765. That reply is dropped, and the connection for replies stays open."""
     queue = await workers.start(options, b"worker")
-    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    received: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def hear(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-        heard.put_nowait(message.correlation_id)
+        received.put_nowait(message.correlation_id)
 
     async with await aio_pika.connect(options.urls[0]) as connection:
         here = await (await connection.channel()).declare_queue(exclusive=True)
         await here.consume(hear, no_ack=True)
         with capture_logs() as log:
             queue.side_channel.reply(here.name, "before", b"told")
-            assert await asyncio.wait_for(heard.get(), PATIENCE) == "before"
+            assert await asyncio.wait_for(received.get(), PATIENCE) == "before"
             queue.side_channel.reply(here.name, correlation_id, b"told")
             queue.side_channel.reply(here.name, "behind", b"told")
-            assert await asyncio.wait_for(heard.get(), PATIENCE) == "behind"
+            assert await asyncio.wait_for(received.get(), PATIENCE) == "behind"
     assert queue.side_channel.dropped == 1
     assert [line for line in log if line["log_level"] == "error"] == []
 
@@ -136,10 +136,10 @@ async def test_report_reaches_all_other_workers(options: RabbitOptions, workers:
     for name in sorted(names):
         workers.news[name].put_nowait(name + b" saw")
         workers.news[name].put_nowait(name + b" saw more")
-    expected = {(who, name + said) for who in names for name in names - {who} for said in (b" saw", b" saw more")}
-    heard = {await asyncio.wait_for(workers.heard_news.get(), PATIENCE) for _ in expected}
+    expected = {(who, name + logged) for who in names for name in names - {who} for logged in (b" saw", b" saw more")}
+    received = {await asyncio.wait_for(workers.heard_news.get(), PATIENCE) for _ in expected}
     await until_answered(options, names)  # behind all of them
-    assert (heard, workers.heard_news.empty(), workers.heard.empty()) == (expected, True, True)
+    assert (received, workers.heard_news.empty(), workers.heard.empty()) == (expected, True, True)
 
 
 async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedWorkers) -> None:
@@ -175,7 +175,7 @@ async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, 
     """By workers, while another process lists or discards; and not any more once it has given them back."""
     worker = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
-    await bury(worker, *(letter(f"d-{number}") for number in range(20)))
+    await store_dead_letters(worker, *(dead_letter(f"d-{number}") for number in range(20)))
 
     async def counted() -> int:
         return (await worker.depths())[DEAD].ready

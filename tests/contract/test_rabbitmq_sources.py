@@ -110,7 +110,7 @@ async def _states(queue: RabbitQueue) -> list[str]:
     return [each.problem for each in queue.status().bindings]
 
 
-def said(message: Message) -> tuple[Lane, str | None, object, bytes]:
+def logged(message: Message) -> tuple[Lane, str | None, object, bytes]:
     """Return the members that name the source."""
     return message.lane, message.source, message.kind, message.body
 
@@ -129,10 +129,10 @@ async def test_exchange_declared_later_is_bound(at_work: tuple[RabbitQueue, Inbo
         await asyncio.sleep(0.5)  # it is tried meanwhile
         await others.exchange("context")
         await bound(queue)
-    told = [(each["event"], each["source"]) for each in logs if each["event"].startswith("source_")]
-    assert told == [("source_bound", "duende")]
+    reported = [(each["event"], each["source"]) for each in logs if each["event"].startswith("source_")]
+    assert reported == [("source_bound", "duende")]
     await others.publish("context", b"late")
-    assert said(await inbox.next()) == (Lane.EVENTS, "duende", None, b"late")
+    assert logged(await inbox.next()) == (Lane.EVENTS, "duende", None, b"late")
     await queue.close()
 
 
@@ -146,7 +146,7 @@ async def test_queue_determines_the_source(at_work: tuple[RabbitQueue, Inbox], o
     await bound(queue)
     await others.publish("child", b"derived")
     await others.publish("front", b"unroutable", "nowhere")
-    assert {said(each)[1:] for each in await inbox.some(2)} == {
+    assert {logged(each)[1:] for each in await inbox.some(2)} == {
         ("duende", None, b"derived"),
         ("duende", None, b"unroutable"),
     }
@@ -175,11 +175,11 @@ async def test_forged_headers_do_not_change_the_source(
     }
     await others.publish("context", b"forged", type="notifier.event", headers=forged)
     message = await inbox.next()
-    assert (said(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"forged"), False)
+    assert (logged(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"forged"), False)
     own = f"{bare_prefix}.source.duende"
     await others.publish("", b"past", own, type="notifier.sourced", headers=forged)
     message = await inbox.next()
-    assert (said(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"past"), True)
+    assert (logged(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"past"), True)
 
 
 async def test_losing_one_source_queue_affects_no_other(

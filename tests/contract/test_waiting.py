@@ -26,7 +26,7 @@ from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingS
 from notifier.queues.passes import make_visit_reader
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
-from tests.contract.letters import course
+from tests.contract.dead_letter_samples import course
 from tests.contract.queues import Place, names, ready
 from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
@@ -169,10 +169,10 @@ async def test_cancel_keeps_the_order_of_the_rest(place: Place) -> None:
     of_shop = {*ids[::3], *(f"p-{id_}" for id_ in ids[:60])}
     await waits(queue, of_shop, OF_SHOP)
     assert (await remove(queue.waiting(), OF_SHOP, course(dry_run=True))).done == len(of_shop)
-    told: list[WaitingSummary] = []
-    result = await remove(queue.waiting(), OF_SHOP, course(), told.append)
+    reported: list[WaitingSummary] = []
+    result = await remove(queue.waiting(), OF_SHOP, course(), reported.append)
     assert (result.done, result.unfinished) == (len(of_shop), None)
-    assert {one.id for one in told} == of_shop
+    assert {one.id for one in reported} == of_shop
     await waits(queue, set(), OF_SHOP)
     assert [one.id for one in await listed(queue)] == [*(id_ for n, id_ in enumerate(ids) if n % 3), "w"]
     assert inbox.empty()

@@ -34,13 +34,13 @@ async def test_unattempted_delivery_expires() -> None:
         waiting = await waits(harness)
         assert (waiting.attempts, waiting.first_taken_at, waiting.waited_for) == (0, began, (Cause.RETRY_AFTER,))
         looks = await harness.through_delays(most=60.0)
-        [letter] = harness.dead()
+        [dead_letter] = harness.dead()
     assert harness.notified() == ["shop"]
     assert [48 < look <= 50 for look in looks[-2:]] == [True, False]
     assert (looks[-1] <= 52, len(looks) <= 16) == (True, True)
-    assert letter["reason"] == "expired"
-    assert letter["text"].startswith("never attempted in 5")
-    assert "deferred for retry_after: older than max_age (50 s)" in letter["text"]
+    assert dead_letter["reason"] == "expired"
+    assert dead_letter["text"].startswith("never attempted in 5")
+    assert "deferred for retry_after: older than max_age (50 s)" in dead_letter["text"]
 
 
 async def test_delivery_without_sid_is_never_sent_late() -> None:
@@ -52,10 +52,10 @@ async def test_delivery_without_sid_is_never_sent_late() -> None:
         harness.now += HOUR
         await harness.acked(harness.event("shop", id="third"))
         await harness.until(lambda: bool(harness.dead()))
-        [letter] = harness.dead()
+        [dead_letter] = harness.dead()
     assert harness.notified() == ["shop", "shop"]
-    assert letter["event_id"] == "second"
-    assert "sub_only_max_age (600 s)" in letter["text"]
+    assert dead_letter["event_id"] == "second"
+    assert "sub_only_max_age (600 s)" in dead_letter["text"]
 
 
 async def test_last_attempt_is_made_if_the_client_admits_it() -> None:
@@ -85,8 +85,8 @@ async def test_age_continues_while_the_queue_is_unreachable() -> None:
         await harness.until(lambda: "dead" in harness.queue.refused)
         harness.queue.open.set()
         await harness.until(lambda: len(harness.queue.acked) == 2)
-        [letter] = harness.dead()
-    assert letter["text"] == "never attempted in 3 s, deferred for rate: older than max_age (2 s)"
+        [dead_letter] = harness.dead()
+    assert dead_letter["text"] == "never attempted in 3 s, deferred for rate: older than max_age (2 s)"
     assert [fact for fact in harness.facts if isinstance(fact, Deferred)] == []
 
 
@@ -98,11 +98,11 @@ async def test_age_of_an_unknown_client_stops_for_max_paused_at_most(sid: str | 
         harness.registry = replace(harness.registry, grace=ENDLESS_SECONDS, unregistered_at={ISS: own})
         await harness.acked(harness.event("nobody", id="e1", sid=sid))
         looks = await harness.through_delays(most=60.0)
-        [letter] = harness.dead()
+        [dead_letter] = harness.dead()
     assert looks == [2.0, 6.0, 14.0, 30.0]
-    assert letter["reason"] == "expired"
-    assert letter["text"].startswith("never attempted in 30 s, deferred for unknown, 10 s of it through no fault")
-    assert limit in letter["text"]
+    assert dead_letter["reason"] == "expired"
+    assert dead_letter["text"].startswith("never attempted in 30 s, deferred for unknown, 10 s of it through no fault")
+    assert limit in dead_letter["text"]
 
 
 async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
@@ -111,6 +111,6 @@ async def test_an_event_of_an_unknown_issuer_waits_for_a_day_at_most() -> None:
         harness.registry = replace(harness.registry, grace=ENDLESS_SECONDS)
         await harness.acked(harness.event("shop", iss="https://new.example"))
         looks = await harness.through_delays(most=90_000.0)
-        [letter] = harness.dead()
-    assert letter["reason"] == "unknown_issuer"
+        [dead_letter] = harness.dead()
+    assert dead_letter["reason"] == "unknown_issuer"
     assert looks[-1] > 86_000.0

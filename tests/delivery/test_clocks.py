@@ -109,7 +109,7 @@ async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
         await failed_once(harness, sid=None)
         harness.jumped = HOUR
         await harness.through_delays(most=2.0)
-        assert [letter["reason"] for letter in harness.dead()] == ["expired"]
+        assert [dead_letter["reason"] for dead_letter in harness.dead()] == ["expired"]
 
 
 @pytest.mark.parametrize("sid", ["s1", None])
@@ -128,7 +128,7 @@ async def test_a_clock_a_day_ahead_ends_no_young_delivery_with_sid(sid: str | No
             harness.now += 61.0
             await harness.acked(harness.event("shop", id="e2", sid=sid))
         del harness.receivers.behaviours["shop"]
-        told = len(harness.notified())
+        reported = len(harness.notified())
         harness.now, harness.jumped = harness.now + 61.0, 25 * HOUR
         if parked:
             await harness.acked(harness.event("shop", id="e3"))
@@ -136,8 +136,8 @@ async def test_a_clock_a_day_ahead_ends_no_young_delivery_with_sid(sid: str | No
         else:
             await harness.acked(harness.retake(harness.queue.published[-1][0]))
         await harness.settled()
-        assert [letter["event_id"] for letter in harness.dead()] == ([] if sid else ["e2"])
-        assert len(harness.notified()) == told + parked + (sid is not None)
+        assert [dead_letter["event_id"] for dead_letter in harness.dead()] == ([] if sid else ["e2"])
+        assert len(harness.notified()) == reported + parked + (sid is not None)
 
 
 async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
@@ -148,7 +148,7 @@ async def test_the_attempt_of_a_clock_ahead_is_the_last_one() -> None:
         harness.jumped = 25 * HOUR
         await harness.through_delays(most=2.0)
         await harness.until(lambda: bool(harness.dead()))
-        assert [letter["attempts"] for letter in harness.dead()] == [2]
+        assert [dead_letter["attempts"] for dead_letter in harness.dead()] == [2]
 
 
 async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead() -> None:
@@ -160,7 +160,7 @@ async def test_a_young_delivery_waits_for_its_attempt_while_the_clock_is_ahead()
         harness.jumped = 25 * HOUR
         looks = await harness.through_delays(most=60.0)
         assert looks[-1] >= 40.0
-        assert [letter["event_id"] for letter in harness.dead()] == ["e2"]
+        assert [dead_letter["event_id"] for dead_letter in harness.dead()] == ["e2"]
 
 
 @pytest.mark.parametrize("parked", [True, False])
@@ -187,8 +187,8 @@ async def test_a_delivery_without_sid_is_never_late_after_a_clock_was_set_back(*
                 harness.receivers.behaviours["shop"] = answers(503)
                 await harness.through_delays(most=200.0)
             assert harness.now - began < 350.0
-        [letter] = harness.dead()
-        assert "without sid" in letter["text"]
+        [dead_letter] = harness.dead()
+        assert "without sid" in dead_letter["text"]
 
 
 async def test_a_first_attempt_is_made_however_late() -> None:
@@ -206,7 +206,7 @@ async def test_not_after_is_what_the_clock_says() -> None:
         await harness.until(lambda: len(harness.queue.acked) == 1)
         harness.jumped = HOUR
         await harness.acked(harness.event("shop", not_after="2027-01-15T08:10:00Z"))
-        assert [letter["reason"] for letter in harness.dead()] == ["expired"]
+        assert [dead_letter["reason"] for dead_letter in harness.dead()] == ["expired"]
         harness.jumped = -HOUR
         await harness.acked(harness.event("shop", not_after="2027-01-15T07:10:00Z"))
         assert harness.notified() == ["shop", "shop"]
@@ -222,7 +222,7 @@ async def test_grace_of_an_unknown_name_keeps_its_length(unknown: str, jump: flo
         harness.jumped = jump
         looks = await harness.through_delays(most=450.0)
         assert looks[-1] >= 250
-        assert [letter["reason"] for letter in harness.dead()] == [f"unknown_{unknown}"]
+        assert [dead_letter["reason"] for dead_letter in harness.dead()] == [f"unknown_{unknown}"]
 
 
 @JUMPS

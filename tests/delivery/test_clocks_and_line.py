@@ -42,12 +42,12 @@ async def test_open_circuit_keeps_its_length(jump: float) -> None:
         rest = next_try - harness.now
         assert rest == 4
         harness.jumped = jump
-        told = len(harness.notified())
+        reported = len(harness.notified())
         await harness.acked(harness.event("shop", id="e2"))
-        assert (len(harness.notified()), harness.queue.published.pop()[0]) == (told, PARKED)
+        assert (len(harness.notified()), harness.queue.published.pop()[0]) == (reported, PARKED)
         harness.receivers.behaviours.clear()
         assert await harness.through_delays(most=rest) == [rest]
-        await harness.until(lambda: len(harness.notified()) == told + 2)
+        await harness.until(lambda: len(harness.notified()) == reported + 2)
         assert list(harness.worker.gate.clients.circuits()) == []
 
 

@@ -293,8 +293,8 @@ async def test_known_delivery_is_reported_as_already_delivered() -> None:
         for _ in range(2):
             await harness.acked(harness.retake("delay.2s"))
         assert harness.notified() == ["shop", "shop"]
-        [said] = [fact for fact in harness.facts if isinstance(fact, AlreadyDelivered)]
-        assert said.delivery.client_id == "shop"
+        [override] = [fact for fact in harness.facts if isinstance(fact, AlreadyDelivered)]
+        assert override.delivery.client_id == "shop"
         await harness.acked(harness.event("shop", id="e"))
         taken = [fact for fact in harness.facts if isinstance(fact, EventTaken)]
         assert [(fact.result, fact.copies) for fact in taken] == [("accepted", 0), ("duplicate", 1)]
@@ -310,6 +310,6 @@ async def test_parked_delivery_covers_copies_for_a_minute(workers: int) -> None:
         await harness.acked(harness.event("shop", id="e2"))
         assert harness.queue.published[-1][0] == PARKED
         harness.now += 50.0
-        told = len(harness.notified())
+        reported = len(harness.notified())
         await harness.acked(harness.event("shop", id="e2"))
-        assert len(harness.notified()) == told + (workers > 1)
+        assert len(harness.notified()) == reported + (workers > 1)

@@ -94,18 +94,18 @@ def test_a_400_names_the_limit_of_a_known_receiver() -> None:
 def test_a_bare_answer_is_explained_by_the_preset() -> None:
     """The log, status and dead letter have this text."""
 
-    def said(status: int, text: str, preset: str | None) -> str:
+    def override(status: int, text: str, preset: str | None) -> str:
         outcome = channel(encryption()).read(Answer(status=status, text=text), client("wiki", preset=preset))
         assert isinstance(outcome, Failed)
         return outcome.text
 
     means = "preset lemonldap: it answers so to an aud, iat or events that it does not take: compare the client id"
-    assert said(500, "", "lemonldap").startswith(means)
-    assert said(500, "Internal Server Error", "lemonldap").endswith("its answer: Internal Server Error")
-    assert said(503, "", "lemonldap") == ""
-    assert "a token that it refuses" in said(500, "", "django_pyoidc")
-    assert "a token that it refuses" in said(500, "", "nextjs_auth0")
+    assert override(500, "", "lemonldap").startswith(means)
+    assert override(500, "Internal Server Error", "lemonldap").endswith("its answer: Internal Server Error")
+    assert override(503, "", "lemonldap") == ""
+    assert "a token that it refuses" in override(500, "", "django_pyoidc")
+    assert "a token that it refuses" in override(500, "", "nextjs_auth0")
     refused = channel(encryption()).read(Answer(status=400, text="no"), client("wiki", preset="open_liberty"))
     assert isinstance(refused, Refused)
     assert refused.text.startswith("preset open_liberty: it answers so to a session that is over already")
-    assert said(500, "oops", "keycloak") == said(500, "oops", None) == "oops"
+    assert override(500, "oops", "keycloak") == override(500, "oops", None) == "oops"

@@ -23,8 +23,10 @@ CHANNEL = FrontChannel(lambda: 1000.0)
 
 
 def client(way: FrontChannelWay = FrontChannelWay.SERVER, **more: Any) -> Client:
-    told = FrontChannelClient(frontchannel_logout_uri=URI, way=way)
-    return Client(**{"iss": ISS, "client_id": "shop", "backchannel_logout_uri": None, "front_channel": told, **more})
+    reported = FrontChannelClient(frontchannel_logout_uri=URI, way=way)
+    return Client(
+        **{"iss": ISS, "client_id": "shop", "backchannel_logout_uri": None, "front_channel": reported, **more}
+    )
 
 
 def event(clients: Any, sid: str | None = "s 1") -> SessionEnded:
@@ -47,8 +49,8 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
 
 async def test_front_channel_without_sid_is_skipped() -> None:
     """The worker's request has no user cookie, so iss alone does not identify a session."""
-    told = delivery(client(), sid=None)
-    dead = await CHANNEL.prepare(told, client())
+    reported = delivery(client(), sid=None)
+    dead = await CHANNEL.prepare(reported, client())
     assert isinstance(dead, Dead)
     assert dead.reason is DeadReason.NO_SID
 
@@ -92,6 +94,6 @@ def test_client_without_a_usable_channel_is_skipped(subject: Client, told_at: st
     [step] = deliveries(event(("shop",)), by, 0.0)
     assert isinstance(step, Skipped) is (told_at is None)
     assert len(list(split(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
-    told = delivery(client())
-    verdict = before_attempt(told, subject, subject, by, told.ended_at or 0.0)
+    reported = delivery(client())
+    verdict = before_attempt(reported, subject, subject, by, reported.ended_at or 0.0)
     assert isinstance(verdict, Defer) is (told_at is None)

@@ -46,8 +46,10 @@ def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
 
 def test_each_client_gets_one_delivery_with_the_events_members() -> None:
     """The event's members are copied into the delivery; those of the registry are not."""
-    told = event("c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app")
-    (delivery,) = planned(told)
+    reported = event(
+        "c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app"
+    )
+    (delivery,) = planned(reported)
     assert delivery == Delivery(
         id=delivery.id,
         event_id="e-1",
@@ -128,8 +130,8 @@ def test_client_that_lost_its_address_recently_is_unknown() -> None:
 @pytest.mark.parametrize("vouched", [False, True])
 def test_recently_accepted_address_of_an_event_is_kept(*, vouched: bool) -> None:
     """A client that has no other is unknown then. The id is as before, and the address counts again when it may."""
-    said = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
-    of = event("silent", said, publisher="idp", vouched=vouched)
+    override = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
+    of = event("silent", override, publisher="idp", vouched=vouched)
     before = registry(issuers={A: IDP} if not vouched else {A: Issuer(iss=A)}, inline="publishers")
     denied = replace(before, inline="deny", narrowed_at=NOW - 299.0)
     skipped, kept = plan(of, denied)
@@ -167,9 +169,9 @@ def test_entries_with_different_members_are_separate_deliveries(more: dict[str, 
     """Each delivery has a distinct id, so that neither is taken for a copy of the other."""
     entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
-    told = planned(both)
-    assert [step.inline for step in told] == [None, planned(event(entry))[0].inline, told[2].inline]
-    assert len({step.id for step in told}) == count_notices(both, registry(), NOW) == 3
+    reported = planned(both)
+    assert [step.inline for step in reported] == [None, planned(event(entry))[0].inline, reported[2].inline]
+    assert len({step.id for step in reported}) == count_notices(both, registry(), NOW) == 3
 
 
 def test_denied_inline_members_make_no_separate_delivery() -> None:
@@ -184,7 +186,7 @@ IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
 
 
 @pytest.mark.parametrize(
-    ("inline", "issuer", "speaker", "heard"),
+    ("inline", "issuer", "speaker", "counts"),
     [
         ("publishers", Issuer(iss=A), {"publisher": "idp"}, False),  # a name alone proves nothing: anybody may publish
         ("publishers", Issuer(iss=A), {}, False),
@@ -198,26 +200,26 @@ IDP = Issuer(iss=A, publishers=frozenset({"idp"}))
     ],
 )
 def test_an_address_of_an_event_counts_from_the_identity_server(
-    inline: str, issuer: Issuer, speaker: dict[str, Any], *, heard: bool
+    inline: str, issuer: Issuer, speaker: dict[str, Any], *, counts: bool
 ) -> None:
     """Known by the issuer's publishers, or by what vouches for the event. Else it is kept, and counts for nothing."""
     by = registry(inline=inline, issuers={issuer.iss: issuer})
     (delivery,) = planned(event(ClientEntry(client_id="new", backchannel_logout_uri=URI), **speaker), by)
-    said = ClientOverrides(backchannel_logout_uri=URI)
-    in_vain = replace(said, vouched="vouched" in speaker)
-    assert (delivery.inline, delivery.ignored) == ((said, None) if heard else (None, in_vain))
+    override = ClientOverrides(backchannel_logout_uri=URI)
+    ignored = replace(override, vouched="vouched" in speaker)
+    assert (delivery.inline, delivery.ignored) == ((override, None) if counts else (None, ignored))
 
 
 def test_ignored_members_of_registered_clients_are_reported_once() -> None:
     """By client and member, the first few; not what is registered just so, nor of unknown clients."""
-    said = ClientEntry(client_id="c0", backchannel_logout_uri="https://evil.example.com/", sid="s-2")
+    override = ClientEntry(client_id="c0", backchannel_logout_uri="https://evil.example.com/", sid="s-2")
     agrees = ClientEntry(client_id="c1", backchannel_logout_uri=URI, id_token_signed_response_alg=Algorithm.RS256)
     other = ClientEntry(
         client_id="c2", backchannel_logout_session_required=True, id_token_signed_response_alg=Algorithm.ES256
     )
-    new, silent = replace(said, client_id="new"), replace(said, client_id="silent")
+    new, silent = replace(override, client_id="new"), replace(override, client_id="silent")
     by = registry(inline="publishers")
-    found = ignored_overrides(event(said, said, agrees, "c1", other, new, silent, publisher="app"), by)
+    found = ignored_overrides(event(override, override, agrees, "c1", other, new, silent, publisher="app"), by)
     assert found == IgnoredOverrides(
         iss=A, event_id="e-1", publisher="app", clients=3, denied=False,
         members={
@@ -226,12 +228,14 @@ def test_ignored_members_of_registered_clients_are_reported_once() -> None:
             "silent": ["backchannel_logout_uri"],
         },
     )  # fmt: skip
-    many = ignored_overrides(event(*(replace(said, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny"))
+    many = ignored_overrides(
+        event(*(replace(override, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny")
+    )
     assert many is not None
     assert (many.clients, len(many.members), many.denied) == (80, 5, True)
     for of in (event(agrees, new, "c0"), event(clients="*")):
         assert ignored_overrides(of, by) is None
-    assert ignored_overrides(event(said), registry(inline="allow")) is None
+    assert ignored_overrides(event(override), registry(inline="allow")) is None
 
 
 def test_inline_rule_applies_when_the_event_is_planned() -> None:

@@ -21,7 +21,7 @@ async def fate(status: int, policy: ResponsePolicy = PLAIN) -> tuple[str, str]:
         harness.receivers.behaviours["shop"] = answers(status)
         await harness.acked(harness.event("shop"))
     [attempted] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
-    dead = [letter["reason"] for letter in harness.dead()]
+    dead = [dead_letter["reason"] for dead_letter in harness.dead()]
     followed = dead[0] if dead else RETRIED if harness.queue.published else DONE
     return str(attempted.outcome.reason), followed
 
@@ -66,7 +66,7 @@ async def test_the_fourth_400_is_a_dead_letter() -> None:
         for _ in range(3):
             harness.now += 3600
             await harness.acked(harness.retake(harness.queue.published[-1][0]))
-    assert [letter["reason"] for letter in harness.dead()] == ["rejected_token"]
+    assert [dead_letter["reason"] for dead_letter in harness.dead()] == ["rejected_token"]
     assert len({claims["jti"] for _, claims in harness.receivers.posts}) == 4
 
 
@@ -190,4 +190,4 @@ async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
             harness.unpublished = "the key is not published (kid k1)"
             harness.receivers.behaviours["shop"] = answers(status)
             await harness.acked(harness.event("shop", id="e1"))
-        assert [told for told in harness.facts if isinstance(told, fact)], status
+        assert [reported for reported in harness.facts if isinstance(reported, fact)], status

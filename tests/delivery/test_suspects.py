@@ -209,19 +209,19 @@ async def test_message_at_its_last_chance_dead_letters_unread(kind: Kind | None,
         assert harness.queue.log == ["published dead", "acked 1"]
         assert harness.notified() == []
         (outgoing,) = [outgoing for queue, outgoing in harness.queue.published if queue == DEAD]
-        letter = load_dead_letter(
+        dead_letter = load_dead_letter(
             Message(lane=Lane.RETRIES, kind=outgoing.kind, body=outgoing.body, headers=outgoing.headers, tag=None)
         )
-        assert (letter.reason, letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
-        assert str(LAST_CHANCE) in letter.text
+        assert (dead_letter.reason, dead_letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
+        assert str(LAST_CHANCE) in dead_letter.text
         assert [(fact.reason, fact.delivery) for fact in harness.facts if isinstance(fact, DeadLettered)] == [
             (DeadReason.DELIVERY_LIMIT, DELIVERY if kind is Kind.DELIVERY else None)
         ]
-        assert (letter.delivery, letter.event) == (
+        assert (dead_letter.delivery, dead_letter.event) == (
             DELIVERY if kind is Kind.DELIVERY else None,
             EVENT if kind is Kind.EVENT else None,
         )
-        assert letter.raw is None if kind else letter.raw is not None
+        assert dead_letter.raw is None if kind else dead_letter.raw is not None
 
 
 async def test_message_before_its_last_chance_is_attempted() -> None:

@@ -233,8 +233,8 @@ def test_unknown_client_gets_the_grace() -> None:
 
 def test_denied_address_error_names_registration() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
-    said = ClientOverrides(backchannel_logout_uri="https://a.example/logout")
-    for asked in (replace(DELIVERY, ignored=said), replace(DELIVERY, inline=said)):
+    override = ClientOverrides(backchannel_logout_uri="https://a.example/logout")
+    for asked in (replace(DELIVERY, ignored=override), replace(DELIVERY, inline=override)):
         verdict = before_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")

@@ -97,9 +97,9 @@ async def test_a_refusal_is_a_dead_letter_before_the_ack() -> None:
         harness.receivers.behaviours["shop"] = answers(403)
         await harness.acked(harness.event("shop", id="e1"))
         assert harness.queue.log == ["published dead", "acked 1"]
-        [letter] = harness.dead()
-        assert (letter["reason"], letter["client_id"], letter["event_id"]) == ("refused", "shop", "e1")
-        assert [outcome["status"] for outcome in letter["outcomes"]] == [403]
+        [dead_letter] = harness.dead()
+        assert (dead_letter["reason"], dead_letter["client_id"], dead_letter["event_id"]) == ("refused", "shop", "e1")
+        assert [outcome["status"] for outcome in dead_letter["outcomes"]] == [403]
 
 
 async def test_unreachable_queue_acks_nothing_and_delays_no_others() -> None:
@@ -149,7 +149,7 @@ async def test_invalid_entry_affects_no_other() -> None:
     async with running(WorkerHarness(client("shop"))) as harness:
         await harness.acked(harness.event("shop", {"client_id": 7}, id="e1"))
         assert harness.notified() == ["shop"]
-        assert [letter["reason"] for letter in harness.dead()] == ["malformed_event"]
+        assert [dead_letter["reason"] for dead_letter in harness.dead()] == ["malformed_event"]
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[" * 4000, b"{}", b'{"iss": 1}', b"x" * 5000, b"null"])
@@ -157,7 +157,7 @@ async def test_malformed_input_is_a_dead_letter(body: bytes) -> None:
     """Empty, not UTF-8, deeply nested, oversized: the worker is untouched."""
     async with running(WorkerHarness(client("shop"))) as harness:
         await harness.acked(harness.take(body))
-        assert [letter["reason"] for letter in harness.dead()] == ["malformed_event"]
+        assert [dead_letter["reason"] for dead_letter in harness.dead()] == ["malformed_event"]
         await harness.acked(harness.event("shop"))
 
 
@@ -188,10 +188,10 @@ async def test_a_missing_signing_key_is_a_deferral() -> None:
 @pytest.mark.parametrize("by_worker", [False, True])
 async def test_client_moved_by_a_list_is_deferred(*, by_worker: bool) -> None:
     """Before egress is judged, and before a token is made: neither a dead letter nor a bare request comes of it."""
-    told = FrontChannelClient(frontchannel_logout_uri="http://10.0.0.1/out", way=FrontChannelWay.SERVER)
+    reported = FrontChannelClient(frontchannel_logout_uri="http://10.0.0.1/out", way=FrontChannelWay.SERVER)
     moved = replace(client("shop"), backchannel_logout_uri="http://10.0.0.1/out", route=Route(withheld="add it"))
     if by_worker:
-        moved = replace(moved, backchannel_logout_uri=None, front_channel=told)
+        moved = replace(moved, backchannel_logout_uri=None, front_channel=reported)
     async with running(WorkerHarness(moved, client("mail"))) as harness:
         await harness.acked(harness.event("shop", "mail"))
         [fact] = [fact for fact in harness.facts if isinstance(fact, Deferred)]

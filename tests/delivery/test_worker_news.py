@@ -34,7 +34,7 @@ class Others:
         """Return the published documents."""
         return list(iter(self.worker.take, None))
 
-    def told(self) -> list[News]:
+    def reported(self) -> list[News]:
         """Return the reports as another worker receives them."""
         other = Others()
         for document in self.documents():
@@ -51,15 +51,15 @@ def test_sent_report_is_received(others: Others) -> None:
     """Every member, and once."""
     news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, former_share=0.5, parked=True)
     others.worker.report(news)
-    assert others.told() == [news]
-    assert others.told() == []
+    assert others.reported() == [news]
+    assert others.reported() == []
 
 
 def test_the_sent_spacing_is_limited(others: Others) -> None:
     """A worker of an earlier release refuses a document with a spacing of more than 16 s."""
     others.tell("shop", spacing=16.0)
     others.tell("wiki", spacing=300.0)
-    assert [news.spacing for news in others.told()] == [16.0, 16.0]
+    assert [news.spacing for news in others.reported()] == [16.0, 16.0]
 
 
 def test_newest_report_of_a_client_wins(others: Others) -> None:
@@ -68,7 +68,7 @@ def test_newest_report_of_a_client_wins(others: Others) -> None:
     others.tell("wiki", rest=2.0)
     others.tell("shop", up=True)
     others.tell("shop", key=("https://other.example", "shop"))
-    assert [(news.key[1], news.up) for news in others.told()] == [("wiki", False), ("shop", True), ("shop", False)]
+    assert [(news.key[1], news.up) for news in others.reported()] == [("wiki", False), ("shop", True), ("shop", False)]
 
 
 def test_spans_are_reported_as_of_sending(others: Others) -> None:
@@ -77,7 +77,7 @@ def test_spans_are_reported_as_of_sending(others: Others) -> None:
     others.tell("wiki", failing=10.0, rest=0.25)
     others.tell("mail", up=True)
     others.now += 0.5
-    assert [(news.failing, news.rest) for news in others.told()] == [(10.5, 0.25), (10.5, 0.0), (0.0, 0.0)]
+    assert [(news.failing, news.rest) for news in others.reported()] == [(10.5, 0.25), (10.5, 0.0), (0.0, 0.0)]
 
 
 def test_report_that_is_unsent_for_long_is_dropped(others: Others) -> None:
@@ -86,7 +86,7 @@ def test_report_that_is_unsent_for_long_is_dropped(others: Others) -> None:
     others.now += MAX_REPORT_SECONDS
     others.tell("wiki")
     others.now += 0.1
-    assert [news.key[1] for news in others.told()] == ["wiki"]
+    assert [news.key[1] for news in others.reported()] == ["wiki"]
 
 
 def test_reports_of_100000_clients_are_bounded(others: Others) -> None:
@@ -96,11 +96,11 @@ def test_reports_of_100000_clients_are_bounded(others: Others) -> None:
     documents = others.documents()
     assert max(map(len, documents)) <= MAX_DOCUMENT_BYTES
     assert len(documents) <= 100
-    heard = Others()
+    received = Others()
     for document in documents:
-        heard.worker.read(document, heard.heard.append)
-    assert len(heard.heard) == MAX_REPORTS
-    assert heard.heard[-1].key[1].startswith("client-99999-")
+        received.worker.read(document, received.heard.append)
+    assert len(received.heard) == MAX_REPORTS
+    assert received.heard[-1].key[1].startswith("client-99999-")
 
 
 def test_client_with_an_oversized_name_is_not_reported(others: Others) -> None:
@@ -108,7 +108,7 @@ def test_client_with_an_oversized_name_is_not_reported(others: Others) -> None:
     others.tell("shop")
     others.tell("x" * MAX_DOCUMENT_BYTES)
     others.tell("wiki")
-    assert [news.key[1] for news in others.told()] == ["shop", "wiki"]
+    assert [news.key[1] for news in others.reported()] == ["shop", "wiki"]
 
 
 def test_flood_of_reports_is_ignored_for_a_second(others: Others) -> None:

@@ -31,7 +31,7 @@ from tests.system.ledger import Account
 
 T = TypeVar("T")
 Form = Callable[[T, T], T]
-Tell = Callable[..., None]
+Record = Callable[..., None]
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "faults"
 SETTINGS = ("NOTIFIER_TEST_RABBITMQ", "NOTIFIER_TEST_FAULTS", "NOTIFIER_TEST_FAULTS_SEED")
@@ -49,11 +49,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             name: os.environ[name] for name in SETTINGS if name in os.environ
         }
         again = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-        told = [
+        reported = [
             f"Logs of workers and brokers: {folder.relative_to(ROOT)}",
             f"Again: {again} make test ARGS=\"'{name}'\"",
         ]
-        report.sections.append(("what is known of this fault", "\n".join(told)))
+        report.sections.append(("what is known of this fault", "\n".join(reported)))
     return report
 
 
@@ -133,14 +133,14 @@ async def queues(own_node: RabbitmqNode, new_queues: str) -> str:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
+def record(request: pytest.FixtureRequest, broker_version: str) -> Record:
     """`tell(account, times=20)` fails if the account does not hold, and records it for the table.
 
     `once`: it also fails if a client was notified twice.
     """
     marker = request.node.get_closest_marker("fault")
 
-    def tell(account: Account, *, times: int = 1, broker: str = broker_version, once: bool = False) -> None:
+    def record(account: Account, *, times: int = 1, broker: str = broker_version, once: bool = False) -> None:
         print(account)  # noqa: T201  what `pytest -s` and a failed run show
         path = os.environ.get("NOTIFIER_TEST_FAULTS_REPORT")
         if path and marker is not None:
@@ -151,4 +151,4 @@ def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
         if not account.holds or (once and account.duplicates):
             pytest.fail(str(account))
 
-    return tell
+    return record

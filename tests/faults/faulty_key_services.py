@@ -123,11 +123,11 @@ async def aws(folder: Path) -> AsyncIterator[KeyService]:
                     return _aws_answer({"__type": code, "message": "a reason"}, status)
                 kept = {name: value for name, value in request.headers.items() if name != "Host"}
                 async with session.post(kms.endpoint, data=await request.read(), headers=kept) as answer:
-                    told = await answer.json(content_type=None)
-                    if "Signature" in told:
-                        made = await mood.passed(base64.b64decode(told["Signature"]))
-                        told["Signature"] = base64.b64encode(made).decode()
-                    return _aws_answer(told, answer.status)
+                    reported = await answer.json(content_type=None)
+                    if "Signature" in reported:
+                        made = await mood.passed(base64.b64decode(reported["Signature"]))
+                        reported["Signature"] = base64.b64encode(made).decode()
+                    return _aws_answer(reported, answer.status)
 
             app = web.Application()
             app.router.add_post("/", handle)
@@ -139,8 +139,8 @@ async def aws(folder: Path) -> AsyncIterator[KeyService]:
                 mood.be(ServiceFault.WELL)
 
 
-def _aws_answer(told: Mapping[str, Any], status: int) -> web.Response:
-    return web.json_response(told, status=status, content_type="application/x-amz-json-1.1")
+def _aws_answer(reported: Mapping[str, Any], status: int) -> web.Response:
+    return web.json_response(reported, status=status, content_type="application/x-amz-json-1.1")
 
 
 # ── Azure ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -152,13 +152,13 @@ class Rig:
         if not self.to_die:
             return
 
-        async def buried() -> int:
+        async def dead_lettered() -> int:
             async with broker(self.urls[0], self.prefix) as rabbit:
                 if (await rabbit.depths(["dead"])).get("dead", 0) < len(self.to_die):
                     return 0
             return sum(self.cast(await self.found(["dead"])).dead.values())
 
-        await until(buried, lambda count: count >= len(self.to_die), patience)
+        await until(dead_lettered, lambda count: count >= len(self.to_die), patience)
 
     async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
         """Return the messages of the queues, except those that a worker holds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import Rig, judge, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
@@ -50,7 +50,7 @@ async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: a message not acked in time")
 @pytest.mark.timeout(600)
 async def test_the_ack_comes_too_late(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], record: Record
 ) -> None:
     """A client answers too late for the broker's ack timeout. Everything unacked comes again."""
     times = form(1, 5)
@@ -70,13 +70,13 @@ async def test_the_ack_comes_too_late(
             await made.publisher.publish(range(form(150, 400) * times), rate=100)
             await running.until_logged("queue_consumer_lost", lambda line: "PRECONDITION" in line["reason"].upper())
             await settled(made, running)
-        tell(await made.account(cause=LIVED_ON), times=times)
+        record(await made.account(cause=LIVED_ON), times=times)
 
 
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: retries larger than the broker takes")
 @pytest.mark.timeout(600)
 async def test_broker_refuses_publishes_until_sizes_fit(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], record: Record
 ) -> None:
     """Each publish closes the worker's channel, until the broker takes messages of that size again."""
     times = form(1, 5)
@@ -90,4 +90,4 @@ async def test_broker_refuses_publishes_until_sizes_fit(
                     await made.more(50, BACK)
                 await asyncio.to_thread(own_node.ctl, "close_all_connections", "new channels")
         await settled(made, running)
-        tell(await made.account(cause=LIVED_ON), times=times)
+        record(await made.account(cause=LIVED_ON), times=times)

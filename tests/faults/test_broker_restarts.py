@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from notifier.service.run_command import CLOSE_SECONDS
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import answers, judge, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Judge
@@ -49,7 +49,7 @@ async def killed(node: RabbitmqNode, running: WorkerProcess) -> None:
 @pytest.mark.timeout(900)
 async def test_killed_and_restarted(
     tmp_path: Path, own_node: RabbitmqNode, new_queues: str, answer: Judge, form: Form[int], chance: random.Random,
-    tell: Tell,
+    record: Record,
 ) -> None:  # fmt: skip
     """Confirmed events are on its disk, and the publisher sends the others again."""
     times = form(1, 10)
@@ -64,13 +64,13 @@ async def test_killed_and_restarted(
                     await killed(own_node, running)
                     await running.until_ready(patience=BACK)
             await made.settle(running)
-        tell(await made.account(cause=KILLED), times=times)
+        record(await made.account(cause=KILLED), times=times)
 
 
 @pytest.mark.full
 @pytest.mark.fault("broker", "frozen by SIGSTOP for 30 s, then continued")
 @pytest.mark.timeout(600)
-async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell) -> None:
+async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form: Form[int], record: Record) -> None:
     """Its sockets stay open and silent. Messages sent meanwhile may be handled later, or never."""
     # A connection silent for three heartbeats is given up: in 7 s in the short form, and after 33 s in the long one, so
     # that it lives through.
@@ -87,13 +87,13 @@ async def test_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, form:
         await made.until_settled()
         await running.until_ready(patience=BACK)
         assert await running.stop() == 0
-        tell(await made.account(cause="held by a worker that the frozen broker could not reach"))
+        record(await made.account(cause="held by a worker that the frozen broker could not reach"))
 
 
 @pytest.mark.full
 @pytest.mark.fault("broker", "frozen by SIGSTOP when the worker is stopped")
 @pytest.mark.timeout(300)
-async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell) -> None:
+async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record) -> None:
     """The worker ends in time, whatever it still writes, answers and closes. Another finishes what it held."""
     async with rig(tmp_path, own_node.url, queues) as made:
         made.site.config |= {"shutdown_grace": f"{GRACE:.0f}s", "outcomes": "all"}
@@ -114,4 +114,4 @@ async def test_stopped_while_it_is_frozen(tmp_path: Path, own_node: RabbitmqNode
         await asyncio.gather(*posting, return_exceptions=True)
         async with worker(made.site) as second:
             await made.settle(second)
-        tell(await made.account(cause="held by a worker that the frozen broker could not reach"))
+        record(await made.account(cause="held by a worker that the frozen broker could not reach"))

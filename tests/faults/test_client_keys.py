@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from jwcrypto.jwk import JWK
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import CLIENTS, Rig, load
 from tests.system.loopback import LoopbackServer
 from tests.system.site import client
@@ -63,7 +63,7 @@ class Reader(LoopbackServer):
     ],
 )
 @pytest.mark.timeout(600)
-async def test_unavailable_client_key_defers_deliveries(made: Rig, form: Form[int], tell: Tell, fault: str) -> None:
+async def test_unavailable_client_key_defers_deliveries(made: Rig, form: Form[int], record: Record, fault: str) -> None:
     """Its logouts wait, nothing is sent in clear, and the others notice nothing. Then all of them arrive."""
     async with Reader(fault) as reader:
         reader.register(made)
@@ -80,4 +80,4 @@ async def test_unavailable_client_key_defers_deliveries(made: Rig, form: Form[in
             await end()
             await made.settle(running, patience=SLOW)
         assert reader.clear == 0
-        tell(await made.account(cause="none"))
+        record(await made.account(cause="none"))

@@ -17,7 +17,7 @@ import pytest
 
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import Rig, answers, rig
 from tests.faults.rig import load as rig_load
 from tests.support.rabbit_options import BUCKETS
@@ -103,7 +103,7 @@ def urls(first: RabbitmqNode, members: list[RabbitmqNode]) -> list[str]:
 @pytest.mark.fault("cluster", "leader of `events` killed, to which worker and publisher are connected; restarted")
 @pytest.mark.timeout(600)
 async def test_leader_killed_that_was_the_host(
-    tmp_path: Path, cluster: RabbitmqCluster, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
+    tmp_path: Path, cluster: RabbitmqCluster, members: list[RabbitmqNode], prefix: str, form: Form[int], record: Record
 ) -> None:
     """Worker and publisher go on at another host, with another leader, while the dead node is down."""
     times = form(1, 10)
@@ -111,7 +111,7 @@ async def test_leader_killed_that_was_the_host(
         async with load(made):
             for _ in range(times):
                 await outlive(made, await leader_of(cluster, prefix))
-        tell(await made.account(cause=CAUSE), times=times)
+        record(await made.account(cause=CAUSE), times=times)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ async def test_leader_killed_that_was_the_host(
 )
 @pytest.mark.timeout(600)
 async def test_two_of_three_killed(
-    tmp_path: Path, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell, host: bool
+    tmp_path: Path, members: list[RabbitmqNode], prefix: str, form: Form[int], record: Record, host: bool
 ) -> None:
     """One node confirms nothing and hands out nothing. With two of three, all goes on.
 
@@ -146,7 +146,7 @@ async def test_two_of_three_killed(
                 made, members[:2] if host else members[1:], form(3, 60), running if host else None
             )
             assert host or running.logged("queue_connection_lost") == []
-        tell(await made.account(cause=CAUSE))
+        record(await made.account(cause=CAUSE))
 
 
 async def killed_and_restarted(

@@ -11,7 +11,7 @@ import aio_pika
 import pytest
 
 from notifier.queues.rabbitmq.topology import topology_of
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import judge, rig
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -45,7 +45,7 @@ async def until_each_answers(url: str, prefix: str) -> None:
 )
 @pytest.mark.timeout(900)
 async def test_killed_as_soon_as_it_is_ready(
-    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], record: Record
 ) -> None:
     """At the first start of all, then at starts that find `events` missing, so that it is the queue created last."""
     times = form(2, 10)
@@ -65,7 +65,7 @@ async def test_killed_as_soon_as_it_is_ready(
                 assert not running.logged("queues_new")
                 await made.settle(running)
         await until_each_answers(own_node.url, new_queues)
-        tell(await made.account(cause="held by a worker that was killed"), times=times)
+        record(await made.account(cause="held by a worker that was killed"), times=times)
 
 
 async def test_confirmed_events_are_lost_without_the_settling_wait(own_node: RabbitmqNode, new_queues: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.rig import CLIENTS, Rig, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system import ledger
@@ -46,11 +46,11 @@ def x_deaths(prefix: str, lane: str) -> Iterator[object]:
 
 def rewritten(content: object, sid: str) -> object:
     """Rewrite the document: due now, for this session at the other issuer, by a publisher that may speak for it."""
-    told: dict[str, object] = {"iss": OTHER, "client_id": "victim", "sid": sid, "publisher": "guest"}
-    told["clients"] = [{"client_id": "victim"}]
+    reported: dict[str, object] = {"iss": OTHER, "client_id": "victim", "sid": sid, "publisher": "guest"}
+    reported["clients"] = [{"client_id": "victim"}]
     if isinstance(content, dict):
         kept = content.keys() - {"schedule", "unknown_since", "first_attempt_at"}
-        return {name: told.get(name) or rewritten(content[name], sid) for name in content if name in kept}
+        return {name: reported.get(name) or rewritten(content[name], sid) for name in content if name in kept}
     return [rewritten(value, sid) for value in content] if isinstance(content, list) else content
 
 
@@ -102,19 +102,19 @@ async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
     """Look at some dead letters and replay all, as an operator does."""
     options = [word for reason in reasons for word in ("--reason", reason)]
 
-    async def told(*words: str) -> str:
+    async def reported(*words: str) -> str:
         return (await notifier_at(made.site, "dead-letters", *words)).stdout
 
-    letters = [json.loads(line) for line in (await told("list", "--json", *options)).splitlines()]
-    shown = [await told("show", letter["id"]) for letter in letters[:: len(letters) // 5]]
-    replayed = json.loads(await told("replay", "--json", *options))
-    return {"letters": len(letters), "shown": shown, **replayed}
+    dead_letters = [json.loads(line) for line in (await reported("list", "--json", *options)).splitlines()]
+    shown = [await reported("show", dead_letter["id"]) for dead_letter in dead_letters[:: len(dead_letters) // 5]]
+    replayed = json.loads(await reported("replay", "--json", *options))
+    return {"letters": len(dead_letters), "shown": shown, **replayed}
 
 
 @pytest.mark.fault("publisher", "forges deliveries, parts of events and dead letters of ours, which expire unread")
 @pytest.mark.timeout(600)
 async def test_no_forgery_is_accepted_as_our_message(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
 ) -> None:
     """No client receives a forgery, a replay sends none, and everything else is delivered."""
     async with rig(tmp_path, own_node.url, queues) as made:
@@ -156,4 +156,4 @@ async def test_no_forgery_is_accepted_as_our_message(
         assert replayed["replayed"] == 0
         assert sum(replayed["kept"].values()) == forger.count
         assert all("notifier publish" in text for text in replayed["shown"])
-        tell(await made.account(), times=forger.count)
+        record(await made.account(), times=forger.count)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.rig import judge, kill, rig
 from tests.system.clients import Hit
 from tests.system.worker_process import ROOT, worker
@@ -14,7 +14,7 @@ from tests.system.worker_process import ROOT, worker
 ACKS_FIRST = [sys.executable, str(ROOT / "tests" / "faults" / "acks_first.py")]
 
 
-async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+async def lose(folder: Path, amqp_url: str, prefix: str, record: Record) -> None:
     """Have a worker ack each message as it comes, and kill it while its clients take their time."""
     killed = asyncio.Event()
 
@@ -35,11 +35,11 @@ async def lose(folder: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
             await running.until_metric(0, "queue_messages", queue="events")
             await running.until_metric(0, "in_flight")
             assert await running.stop() == 0
-        tell(await made.account())
+        record(await made.account())
 
 
 @pytest.mark.timeout(600)
-async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str, record: Record) -> None:
     """The ledger finds what is lost."""
     with pytest.raises(pytest.fail.Exception, match="LOST"):
-        await lose(tmp_path, amqp_url, prefix, tell)
+        await lose(tmp_path, amqp_url, prefix, record)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.rig import CLIENTS, rig
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system.broker import broker
@@ -57,7 +57,7 @@ def two_brokers() -> Iterator[TwoBrokers]:
 
 
 @pytest.mark.timeout(600)
-async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, tell: Tell) -> None:
+async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, record: Record) -> None:
     """Fresh events (some with `user_id`), delayed retries and dead letters are all moved."""
     async with rig(tmp_path, two_brokers.old, PREFIX) as made:
         made.site.config["delivery"]["retry"] = {"base": "16s", "max_delay": "16s"}
@@ -88,4 +88,4 @@ async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, tell: T
                 await moved.publish(range(260, 300), rate=500)
                 await until(old.depths, lambda left: left == {}, patience=120)
                 await made.settle(staying)
-        tell(await made.account(), once=True)
+        record(await made.account(), once=True)

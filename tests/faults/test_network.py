@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import Rig, answers, rig
 from tests.system.ledger import Account
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
@@ -75,7 +75,7 @@ async def given(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Beh
 
 @pytest.mark.fault("network to the broker", "reset in mid-frame, now from the worker, now to it")
 @pytest.mark.timeout(1200)
-async def test_reset_in_mid_frame(given: Behind, form: Form[int], chance: random.Random, tell: Tell) -> None:
+async def test_reset_in_mid_frame(given: Behind, form: Form[int], chance: random.Random, record: Record) -> None:
     """The reset comes after a random number of bytes, mostly within a frame: an ack has 21 bytes, a delivery 400."""
     times = form(3, 30)
     publishing = given.publish(150 * times, rate=100)
@@ -85,7 +85,7 @@ async def test_reset_in_mid_frame(given: Behind, form: Form[int], chance: random
         given.proxy.end_after(chance.choice(list(Way)), chance.randint(1, 20_000), Ending.RESET)
         await given.proxy.until_made(before + 1, LONG)
     await publishing
-    tell(await given.account(), times=times)
+    record(await given.account(), times=times)
 
 
 STALLED = "network to the broker, stalled past the heartbeat"
@@ -99,7 +99,7 @@ STALLED = "network to the broker, stalled past the heartbeat"
     ],
 )
 @pytest.mark.timeout(400)
-async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], tell: Tell, ways: list[Way]) -> None:
+async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], record: Record, ways: list[Way]) -> None:
     """The silent connection is closed after the heartbeats. Later all delayed data arrives."""
     times = form(1, 4)
     publishing = given.publish(form(240, 4000), rate=40)
@@ -113,13 +113,13 @@ async def test_stalled_past_the_heartbeat(given: Behind, form: Form[int], tell: 
     account = await given.account()
     silent = [line for line in given.worker.logged("queue_connection_lost") if "nothing was heard" in line["reason"]]
     assert bool(silent) is (Way.DOWN in ways)
-    tell(account, times=times)
+    record(account, times=times)
 
 
 async def lost(running: WorkerProcess, times: int) -> None:
     """Wait until the worker has logged so many lost connections."""
 
-    async def said() -> int:
+    async def text() -> int:
         return len(running.logged("queue_connection_lost"))
 
-    await until(said, lambda count: count >= times, LONG)
+    await until(text, lambda count: count >= times, LONG)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import answers, rig
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 from tests.system.waiting import PATIENCE, until
@@ -31,7 +31,7 @@ NETWORK = "network to the clients"
 )
 @pytest.mark.timeout(900)
 async def test_connections_to_clients_reset_in_mid_message(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell,
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, record: Record,
     fault: tuple[Way, int],
 ) -> None:  # fmt: skip
     """Every open connection ends after some more bytes, again and again. None is left open, and no token is sent twice.
@@ -62,6 +62,6 @@ async def test_connections_to_clients_reset_in_mid_message(
             assert await running.stop() == 0
         assert max(Counter(hit.claims["jti"] for hit in made.clients.hits).values()) == 1
         account = await made.account(cause="its answer was lost on the way")
-        tell(account, times=times)
+        record(account, times=times)
     assert way is Way.UP or account.duplicates
     assert way is Way.UP or any(line["reason"] == "disconnected" for line in running.logged("attempt"))

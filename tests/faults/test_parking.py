@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.parking_rig import Down, Sick, parks, sick_in, until_parked
 from tests.faults.rig import Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
@@ -66,7 +66,7 @@ async def until_told_more(made: Rig, count: int) -> None:
     "parking", "two workers killed by SIGKILL at random moments, while a client goes down and recovers by turns"
 )
 @pytest.mark.timeout(900)
-async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
+async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random, record: Record) -> None:
     """It answers 503, hangs and refuses connections. After its last recovery nothing waits for long."""
     async with sick_in(made) as sick:
         over, ended, last = asyncio.Event(), asyncio.Event(), [asyncio.Event() for _ in range(2)]
@@ -84,7 +84,7 @@ async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random,
                 await sick.until_served()
             await made.until_settled()
             ended.set()
-        tell(await made.account(cause=KILLED), times=sum(each.result() for each in crew))
+        record(await made.account(cause=KILLED), times=sum(each.result() for each in crew))
         sick.was_served_soon()
 
 
@@ -93,7 +93,7 @@ async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random,
 )
 @pytest.mark.timeout(900)
 async def test_broker_killed(
-    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], tell: Tell
+    tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], record: Record
 ) -> None:
     """Confirmed parks are on its disk, and a drain that was cut off goes on."""
     times = form(1, 5)
@@ -122,7 +122,7 @@ async def test_broker_killed(
             await sick.until_served()
             sick.was_served_soon()
         await made.settle(first, second)
-        tell(await made.account(cause=BROKER_KILLED), times=2 * times)
+        record(await made.account(cause=BROKER_KILLED), times=2 * times)
 
 
 @pytest.mark.fault(
@@ -130,7 +130,7 @@ async def test_broker_killed(
     "worker killed as a delivery was parked or became a probe, was fetched, was delivered: each time before the ack",
 )
 @pytest.mark.timeout(900)
-async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_killed_at_each_step(made: Rig, form: Form[int], record: Record) -> None:
     """Other workers do not know the client. The next one finds parked deliveries by a probe, or by its first pass."""
     times = form(1, 5)
     async with sick_in(made) as sick:
@@ -145,5 +145,5 @@ async def test_killed_at_each_step(made: Rig, form: Form[int], tell: Tell) -> No
             async with worker(made.site) as running:
                 await sick.until_served()
                 await made.settle(running)
-        tell(await made.account(cause=KILLED), times=times * len(STEPS))
+        record(await made.account(cause=KILLED), times=times * len(STEPS))
         sick.was_served_soon()

@@ -13,7 +13,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from notifier.model.message import CRASHES_HEADER, Kind, Lane
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import CLIENTS, Rig
 from tests.support.rabbit_options import BUCKETS
 from tests.system.broker import broker
@@ -31,9 +31,9 @@ def killed_by(when: str, client: str) -> list[str]:
     return [sys.executable, str(ROOT / "tests" / "faults" / "killed_by.py"), when, str(POISON), client]
 
 
-def given_up(letters: Sequence[AbstractIncomingMessage]) -> bool:
+def given_up(dead_letters: Sequence[AbstractIncomingMessage]) -> bool:
     """Return True if a message was given up: by a worker, with a reason, or by the broker, without."""
-    return any(letter.headers.get("reason", "delivery_limit") == "delivery_limit" for letter in letters)
+    return any(dead_letter.headers.get("reason", "delivery_limit") == "delivery_limit" for dead_letter in dead_letters)
 
 
 async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Counter[str]) -> None:
@@ -109,7 +109,7 @@ async def look_away(made: Rig) -> int:
 )  # fmt: skip
 @pytest.mark.timeout(1200)
 async def test_one_that_kills_the_process(
-    made: Rig, form: Form[int], tell: Tell, when: str, dying: tuple[str, ...]
+    made: Rig, form: Form[int], record: Record, when: str, dying: tuple[str, ...]
 ) -> None:
     """Only the poison reaches the limit and is buried. Everything that was prefetched beside it is delivered.
 
@@ -128,6 +128,6 @@ async def test_one_that_kills_the_process(
     print(f"{deaths} deaths; the neighbours were given back {highest} times at most; {looks} looks")  # noqa: T201  as the account is
     assert deaths + tally["stops"] + looks >= LIMIT - 1
     assert highest < LIMIT / 2
-    buried = {each.headers.get("reason") for each in await made.found(["dead"])}
-    assert ("delivery_limit" in buried) == (when == "telling")
-    tell(await made.account(cause="held by a worker that was killed"), times=deaths)
+    dead_lettered = {each.headers.get("reason") for each in await made.found(["dead"])}
+    assert ("delivery_limit" in dead_lettered) == (when == "telling")
+    record(await made.account(cause="held by a worker that was killed"), times=deaths)

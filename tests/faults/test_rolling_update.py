@@ -11,7 +11,7 @@ from itertools import count
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import CLIENTS, Rig, judge
 from tests.system.clients import Hit
 from tests.system.waiting import until
@@ -85,7 +85,7 @@ async def alarms(running: WorkerProcess) -> list[str]:
     "worker", "two replaced one after the other, as a rolling update does: a new one ready, an old one drained"
 )
 @pytest.mark.timeout(600)
-async def test_rolling_update_without_loss_or_alarm(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_rolling_update_without_loss_or_alarm(made: Rig, form: Form[int], record: Record) -> None:
     """Nothing is lost, no client is notified twice, the other workers stay ready, and no metric alerts."""
     rounds = form(1, 5)
     async with AsyncExitStack() as stack:
@@ -109,5 +109,5 @@ async def test_rolling_update_without_loss_or_alarm(made: Rig, form: Form[int], 
             assert await alarms(each) == []
             assert await each.stop() == 0
         account = await made.account(cause=AGAIN)
-        tell(account, times=2 * rounds)
+        record(account, times=2 * rounds)
         assert AGAIN not in account.duplicates, str(account)

@@ -5,7 +5,7 @@ The key of one issuer is there; that of the other is a file, and its logouts mus
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.faulty_key_services import KeyService
 from tests.faults.key_service_faults import suffer
 from tests.faults.rig import Rig
@@ -30,9 +30,11 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
     ],
 )
 @pytest.mark.timeout(600)
-async def test_no_logout_is_lost(made: Rig, form: Form[int], tell: Tell, hsm: SoftHsm, fault: str, result: str) -> None:
+async def test_no_logout_is_lost(
+    made: Rig, form: Form[int], record: Record, hsm: SoftHsm, fault: str, result: str
+) -> None:
     """Its deliveries wait, and go out once it signs again. No client sees a bad token, no other issuer waits."""
     times = form(1, 5)
     faulty = hsm.faulty()
     service = KeyService(kind="pkcs11", key=hsm.settings("ec", faulty.path), environ=hsm.environ, mood=faulty)
-    tell(await suffer(made, service, [(fault, result)] * times, form(20, 60)), times=times)
+    record(await suffer(made, service, [(fault, result)] * times, form(20, 60)), times=times)

@@ -39,15 +39,15 @@ async def test_missing_or_forbidden_exchange_is_bound_later(
         connection.channel() as channel,
     ):
         site.write_clients([client("shop", clients.url("shop"))])
-        said = await running.until_logged("source_not_bound")
-        assert (said["source"], said["reason"]) == ("shop", "it does not exist")
+        logged = await running.until_logged("source_not_bound")
+        assert (logged["source"], logged["reason"]) == ("shop", "it does not exist")
         assert await running.metric("source_bindings_missing", source="shop") == 1
         permission = f"give user worker the permission `read` on {exchange}"
-        assert permission in said["advice"]
+        assert permission in logged["advice"]
         assert "source shop is not bound to exchange" in (await notifier_at(site, "status")).stdout
         theirs = await channel.declare_exchange(exchange, "fanout", durable=True)
-        said = await running.until_logged("source_not_bound", lambda line: "refuses" in line["reason"])
-        assert said["advice"].startswith(permission)
+        logged = await running.until_logged("source_not_bound", lambda line: "refuses" in line["reason"])
+        assert logged["advice"].startswith(permission)
         assert "only-a-test" not in running.log
         await ctl("set_permissions", "-p", "/", "worker", own, own, ".*")
         await running.until_logged("source_bound")

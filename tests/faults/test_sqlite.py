@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import load
 from tests.queues.sqlite.test_sqlite_queue import overwrite
@@ -30,7 +30,7 @@ async def until_problem(running: WorkerProcess, text: str | None) -> None:
 
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
 @pytest.mark.timeout(900)
-async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_disk_full(tmp_path: Path, form: Form[int], record: Record) -> None:
     """While the disk is full, publishers get 503, and probe and log report why. Then the worker recovers by itself."""
     times = form(1, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
@@ -47,12 +47,12 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
             assert {str(made.file) in line["reason"] for line in running.logged(UNUSABLE)} == {True}
             assert len(running.logged(USABLE)) >= times
             assert await running.stop() == 0
-            tell(await made.account(cause="disk full"), times=times)
+            record(await made.account(cause="disk full"), times=times)
 
 
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
 @pytest.mark.timeout(900)
-async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_locked(tmp_path: Path, form: Form[int], record: Record) -> None:
     """Publishers get 503, and probe and log report why. Once the lock is released, the worker recovers by itself."""
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
@@ -70,7 +70,7 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
         assert {str(made.file) in line["reason"] for line in running.logged(UNUSABLE)} == {True}
         assert running.logged(USABLE)
         assert await running.stop() == 0
-        tell(await made.account(cause="file locked"), times=1)
+        record(await made.account(cause="file locked"), times=1)
 
 
 @pytest.mark.timeout(600)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import CLIENTS, Rig, answers
 from tests.system.worker_process import worker
 
@@ -14,7 +14,7 @@ ANSWER = 0.1  # seconds: so that some attempts are always in flight, and six sec
 
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
 @pytest.mark.timeout(600)
-async def test_frozen_worker_opens_no_circuit(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_frozen_worker_opens_no_circuit(made: Rig, form: Form[int], record: Record) -> None:
     """Answers were unread or deadlines passed meanwhile, and the clients are not charged for it."""
     times = form(1, 5)
     made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly rest
@@ -30,4 +30,4 @@ async def test_frozen_worker_opens_no_circuit(made: Rig, form: Form[int], tell: 
         rests = {name: await running.metric("deferrals_total", client_id=name, cause="circuit") for name in CLIENTS}
         assert await running.stop() == 0
     assert rests == dict.fromkeys(CLIENTS, 0)
-    tell(await made.account(cause="under way in the frozen worker"), times=times)
+    record(await made.account(cause="under way in the frozen worker"), times=times)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.embedded_rig import embedded
 from tests.faults.http_publisher import UpstreamSender
 from tests.faults.rig import CLIENTS, PATIENCE, Rig, load, rig
@@ -75,7 +75,7 @@ async def upstreams(made: Rig, *names: str) -> AsyncIterator[list[UpstreamServer
 )
 @pytest.mark.timeout(600)
 async def test_broker_down_while_upstreams_send(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], record: Record
 ) -> None:
     """Connections are reset, and no new ones are accepted."""
     times, at = form(1, 5), urlsplit(amqp_url)
@@ -92,14 +92,14 @@ async def test_broker_down_while_upstreams_send(
                         await way.accept()
                         await running.until_ready()
                 await made.settle(running)
-            tell(await made.account(cause="held when the connection was lost"), times=times)
+            record(await made.account(cause="held when the connection was lost"), times=times)
 
 
 @pytest.mark.fault(
     "upstream", "its keys hang or cannot be read: its logouts are delivered later, those of others at once"
 )
 @pytest.mark.timeout(600)
-async def test_keys_of_one_upstream_unavailable(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_keys_of_one_upstream_unavailable(tmp_path: Path, form: Form[int], record: Record) -> None:
     """A first worker has no keys yet. More of that upstream's requests come than the listener serves at a time."""
     troubles = TROUBLES[: form(1, 3)]
     async with embedded(tmp_path) as made, upstreams(made, "login", "other") as [login, other]:
@@ -118,4 +118,4 @@ async def test_keys_of_one_upstream_unavailable(tmp_path: Path, form: Form[int],
                 await made.settle(running)
         assert 503 not in other.sender.answers
         assert login.sender.answers.keys() >= {200, 503}
-        tell(await made.account(), times=len(troubles))
+        record(await made.account(), times=len(troubles))

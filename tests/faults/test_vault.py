@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.embedded_rig import embedded
 from tests.faults.faulty_key_services import KeyService
 from tests.faults.key_service_faults import suffer
@@ -29,7 +29,7 @@ class Seal:
     "signing key", "in a Vault that is sealed under load: deliveries wait, and follow once it is unsealed"
 )
 @pytest.mark.timeout(600)
-async def test_sealed(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_sealed(tmp_path: Path, form: Form[int], record: Record) -> None:
     """Each time it is unsealed all goes on by itself, with the token that it had. That token is in no log."""
     times = form(1, 5)
     with running_vault() as vault:
@@ -39,4 +39,4 @@ async def test_sealed(tmp_path: Path, form: Form[int], tell: Tell) -> None:
         placed = {"address": vault.address, "key": key, "version": 1, "token_file": str(tmp_path / "vault-token")}
         service = KeyService(kind="vault", key=placed, environ={}, secret=token, mood=Seal(vault))
         async with embedded(tmp_path) as made:
-            tell(await suffer(made, service, [("sealed", "away")] * times, form(20, 60)), times=times)
+            record(await suffer(made, service, [("sealed", "away")] * times, form(20, 60)), times=times)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.rig import Rig, kill, load, rig
 from tests.system.worker_process import worker
 
@@ -24,7 +24,9 @@ WHAT = "killed by SIGKILL at random moments, each time with deliveries in flight
     indirect=True,
 )
 @pytest.mark.timeout(900)
-async def test_killed_again_and_again(installation: Rig, form: Form[int], chance: random.Random, tell: Tell) -> None:
+async def test_killed_again_and_again(
+    installation: Rig, form: Form[int], chance: random.Random, record: Record
+) -> None:
     """Events are published meanwhile. On SQLite their publisher finds nobody, or an answer that is cut off."""
     times = form(2, 20)
     async with load(installation.publisher, rate=form(100, 250)) as end:
@@ -36,14 +38,14 @@ async def test_killed_again_and_again(installation: Rig, form: Form[int], chance
         async with worker(installation.site) as running:
             await end()
             await installation.settle(running)
-    tell(await installation.account(cause=KILLED), times=times)
+    record(await installation.account(cause=KILLED), times=times)
 
 
 @pytest.mark.full
 @pytest.mark.fault("worker", "frozen by SIGSTOP until the broker has given it up (three heartbeats), then continued")
 @pytest.mark.timeout(600)
 async def test_frozen_past_the_heartbeat(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], record: Record
 ) -> None:
     """The broker hands what it held to the other worker. Once awake, it goes on by itself."""
     async with rig(tmp_path, f"{amqp_url}?heartbeat=2", prefix) as made:
@@ -57,4 +59,4 @@ async def test_frozen_past_the_heartbeat(
             await first.until_ready()
             await publishing
             await made.settle(first, second)
-        tell(await made.account(cause="held by the frozen worker"))
+        record(await made.account(cause="held by the frozen worker"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from notifier.model.documents.event_entries import MAX_ISSUES
-from tests.faults.conftest import Form, Tell
+from tests.faults.conftest import Form, Record
 from tests.faults.embedded_rig import embedded
 from tests.faults.rig import Rig
 from tests.faults.soak_figures import resident
@@ -63,12 +63,14 @@ class Watch(threading.Thread):
         The machine is not ours alone; a worker that is held is late with nearly all of them.
         """
         *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 9 // 10]
-        told = f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
-        told += f", {self.largest / 2**20:.0f} MiB, machine × {self.slowness:.1f}"
-        print(told)  # noqa: T201  what `pytest -s` and a failed run show
-        assert max(late) <= LATE * self.slowness, told
-        assert slowest < LIVEZ_WITHIN * self.slowness, told
-        assert 0 < self.largest < MOST_MEMORY, told
+        reported = (
+            f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
+        )
+        reported += f", {self.largest / 2**20:.0f} MiB, machine × {self.slowness:.1f}"
+        print(reported)  # noqa: T201  what `pytest -s` and a failed run show
+        assert max(late) <= LATE * self.slowness, reported
+        assert slowest < LIVEZ_WITHIN * self.slowness, reported
+        assert 0 < self.largest < MOST_MEMORY, reported
 
     def end(self) -> None:
         """Ask no more."""
@@ -101,7 +103,7 @@ async def one_behind(made: Rig, number: int) -> float:
 @pytest.mark.alone
 @pytest.mark.fault("publisher", "the worst events of 128 KiB in a row: nobody waits for them, and nothing grows")
 @pytest.mark.timeout(900)
-async def test_the_worst_events_in_a_row(made: Rig, form: Form[int], tell: Tell) -> None:
+async def test_the_worst_events_in_a_row(made: Rig, form: Form[int], record: Record) -> None:
     """A logout behind a hundred of them comes at once. Each becomes one dead letter, no larger than the event."""
     count = form(AT_ONCE, 10 * AT_ONCE)
     bodies = list(worst(count))
@@ -117,19 +119,21 @@ async def test_the_worst_events_in_a_row(made: Rig, form: Form[int], tell: Tell)
             await made.until_settled()
             await rabbit.until_depths({"dead": count + len(made.to_die)}, PATIENCE)
         assert await running.stop() == 0
-        letters = [letter for letter in await rabbit.dead_letters() if letter.headers["client_id"] != "refusing"]
-    tell(await made.account(), times=count)
-    assert len(letters) == count
+        dead_letters = [
+            dead_letter for dead_letter in await rabbit.dead_letters() if dead_letter.headers["client_id"] != "refusing"
+        ]
+    record(await made.account(), times=count)
+    assert len(dead_letters) == count
     readable = Counter(body for body in bodies if NOBODY.encode() not in body)
-    assert Counter(letter.body for letter in letters if letter.type == UNREADABLE) == readable
-    assert max(len(letter.body) for letter in letters) <= max(map(len, WORST.values())) + 4096
+    assert Counter(dead_letter.body for dead_letter in dead_letters if dead_letter.type == UNREADABLE) == readable
+    assert max(len(dead_letter.body) for dead_letter in dead_letters) <= max(map(len, WORST.values())) + 4096
     watch.check(late)
 
 
 @pytest.mark.alone
 @pytest.mark.fault("embedded queue", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
 @pytest.mark.timeout(900)
-async def test_the_worst_events_by_http(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def test_the_worst_events_by_http(tmp_path: Path, form: Form[int], record: Record) -> None:
     """They come a hundred at a time, and each is answered with its first mistakes."""
     rounds = form(1, 10)
     async with embedded(tmp_path) as made, worker(made.site) as running:
@@ -139,9 +143,9 @@ async def test_the_worst_events_by_http(tmp_path: Path, form: Form[int], tell: T
                 sending = [asyncio.ensure_future(running.post(body)) for body in worst(AT_ONCE)]
                 await asyncio.sleep(0)
                 late.append(await one_behind(made, number))
-                for status, told in await asyncio.gather(*sending):
+                for status, reported in await asyncio.gather(*sending):
                     assert status == 400
-                    assert 0 < len(told["mistakes"]) <= MAX_ISSUES + 1
+                    assert 0 < len(reported["mistakes"]) <= MAX_ISSUES + 1
         await made.settle(running)
-        tell(await made.account(), times=rounds * AT_ONCE)
+        record(await made.account(), times=rounds * AT_ONCE)
     watch.check(late)

@@ -105,9 +105,9 @@ async def notifier(folder: Path, *arguments: str) -> bytes:
         sys.executable, "-m", "notifier", *arguments, cwd=folder, stdout=asyncio.subprocess.PIPE,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **HERE},
     )  # fmt: skip
-    said, _ = await process.communicate()
+    logged, _ = await process.communicate()
     assert process.returncode == 0
-    return said
+    return logged
 
 
 @contextlib.asynccontextmanager
@@ -198,8 +198,8 @@ async def test_alert_fires_for_a_dead_client_and_resolves_on_recovery(tmp_path: 
         prometheus = Prometheus(f"http://127.0.0.1:{made.places.at['prometheus:9090']}", session)
         alertmanager = Alertmanager(f"http://127.0.0.1:{made.places.at['alertmanager:9093']}", session)
         await all_is_up(prometheus)
-        told = 'sum(notifier_deliveries_settled_total{fate="delivered", client_id="shop"}) > 0'
-        await until(lambda: prometheus.query(told), bool, PATIENCE)
+        reported = 'sum(notifier_deliveries_settled_total{fate="delivered", client_id="shop"}) > 0'
+        await until(lambda: prometheus.query(reported), bool, PATIENCE)
         await alertmanager.until_failing("museum")
         assert "shop" not in _failing(await alertmanager.active())
         await alertmanager.until_failing("forum", failing=False)  # it may have rested after its very first answer

@@ -18,10 +18,10 @@ class GoMissing(Exception):  # noqa: N818  a state of the machine; the text says
 
 def check_go(what: str) -> None:
     """Raise GoMissing unless a Go is installed that can download the required version."""
-    said = go(["version"], Path("/")) if shutil.which("go") else "none"
-    number = re.search(r"go1\.(\d+)", said)
+    output = go(["version"], Path("/")) if shutil.which("go") else "none"
+    number = re.search(r"go1\.(\d+)", output)
     if number is None or int(number[1]) < 21:
-        raise GoMissing(f"Go 1.21 or newer is needed to build {what}, from https://go.dev or apt; here: {said}")
+        raise GoMissing(f"Go 1.21 or newer is needed to build {what}, from https://go.dev or apt; here: {output}")
 
 
 def got_module(module: str, what: str) -> Path:

@@ -108,8 +108,8 @@ def _kept(found: Path, make: Callable[[], None]) -> Path:
 
 
 def _check_java(java: str) -> None:
-    said = subprocess.run([java, "-XshowSettings:properties", "-version"], capture_output=True, text=True, check=True)
-    words = next(line for line in said.stderr.splitlines() if "java.specification.version =" in line)
+    output = subprocess.run([java, "-XshowSettings:properties", "-version"], capture_output=True, text=True, check=True)
+    words = next(line for line in output.stderr.splitlines() if "java.specification.version =" in line)
     version = words.rpartition("= ")[2]
     if not version.isdigit() or int(version) < 17:  # 1.8 is Java 8
         raise KeycloakMissing(f"Keycloak needs Java 17 or newer; {java} is {version}")

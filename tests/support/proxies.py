@@ -81,9 +81,9 @@ async def proxied(
     """
     [port] = free_ports(1)
     block = block or documented(kind)
-    for said, other_words in instead.items():
-        assert said in block
-        block = block.replace(said, other_words)
+    for text, other_words in instead.items():
+        assert text in block
+        block = block.replace(text, other_words)
     block = block.replace("http://notifier:8090", notifier)
     assert notifier in block
     values = {"folder": folder, "port": port, "pem": pem, "block": block, "other": other}

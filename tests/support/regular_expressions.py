@@ -153,9 +153,9 @@ def samples(pattern: re.Pattern[Any]) -> list[str]:
 
     def takes(part: Any) -> str:
         made = _compiler.compile(_parser.SubPattern(parsed.state, [part]), pattern.flags & ~re.DEBUG)
-        letters = map(chr, (*b"ax0- ", *range(1, 0x100)))
+        dead_letters = map(chr, (*b"ax0- ", *range(1, 0x100)))
         return next(
-            each for each in letters if made.fullmatch(each if isinstance(text, str) else each.encode("latin-1"))
+            each for each in dead_letters if made.fullmatch(each if isinstance(text, str) else each.encode("latin-1"))
         )
 
     def of(parts: Any) -> list[str]:

@@ -57,13 +57,13 @@ class Account:
         return not self.missing and not self.wrong and not self.waiting
 
     def __str__(self) -> str:
-        told = [f"{self.events} events, {self.deliveries} deliveries: {self.delivered} delivered"]
-        told += [f"{count} dead ({reason})" for reason, count in self.dead.items()]
-        told += [f"{count} waiting in {queue}" for queue, count in self.waiting.items()]
-        told += [f"{count} told again ({cause})" for cause, count in self.duplicates.items()]
-        told += [f"{len(self.missing)} LOST: {self.missing[:10]}"] if self.missing else []
-        told += [f"{len(self.wrong)} WRONG: {self.wrong[:10]}"] if self.wrong else []
-        return ", ".join(told)
+        reported = [f"{self.events} events, {self.deliveries} deliveries: {self.delivered} delivered"]
+        reported += [f"{count} dead ({reason})" for reason, count in self.dead.items()]
+        reported += [f"{count} waiting in {queue}" for queue, count in self.waiting.items()]
+        reported += [f"{count} told again ({cause})" for cause, count in self.duplicates.items()]
+        reported += [f"{len(self.missing)} LOST: {self.missing[:10]}"] if self.missing else []
+        reported += [f"{len(self.wrong)} WRONG: {self.wrong[:10]}"] if self.wrong else []
+        return ", ".join(reported)
 
 
 def account(
@@ -81,7 +81,7 @@ def account(
     more than once; any other duplicate is counted under `cause`.
     """
     owed = owed_by(confirmed)
-    told = {(who, path.removeprefix("/")) for path, who in clients.accepted}
+    reported = {(who, path.removeprefix("/")) for path, who in clients.accepted}
     waiting: dict[Pair, str] = {}
     dead: dict[Pair, str] = {}
     for found in queues:
@@ -90,22 +90,22 @@ def account(
                 dead[pair] = str(found.headers.get("reason", "delivery_limit"))
             else:
                 waiting.setdefault(pair, found.queue)
-    expected, unsettled = to_die or {}, owed - told - dead.keys()
+    expected, unsettled = to_die or {}, owed - reported - dead.keys()
     left = [(pair, queue) for pair, queue in sorted(waiting.items()) if pair in unsettled]
     return Account(
         events=len(confirmed),
         deliveries=len(owed),
-        delivered=len(owed & told),
+        delivered=len(owed & reported),
         # Plain dicts: `asdict` rebuilds a Counter from its pairs, and counts those.
         waiting=dict(Counter(queue for _, queue in left)),
         dead=dict(Counter(reason for pair, reason in dead.items() if pair in owed)),
         duplicates=dict(_duplicates(owed, clients, set(resent), cause)),
-        missing=tuple(sorted(owed - told - waiting.keys() - dead.keys())),
+        missing=tuple(sorted(owed - reported - waiting.keys() - dead.keys())),
         wrong=tuple(
             sorted(
                 (pair, reason)
                 for pair, reason in dead.items()
-                if pair in owed and expected.get(pair) != reason and pair not in told
+                if pair in owed and expected.get(pair) != reason and pair not in reported
             )
         ),
         left=tuple(left),

@@ -50,14 +50,14 @@ class Shell:
     async def run(self, block: str) -> str:
         """Return the output, after the last command has ended with 0."""
         before = re.findall(r"^.*&$", block, re.MULTILINE)
-        said = ""
+        output = ""
         if rest := re.sub(r"^.*&$", "", block, flags=re.MULTILINE).strip():
             done = await asyncio.to_thread(self._to_its_end, rest)
-            said = done.stdout + done.stderr
-            assert done.returncode == 0, said
+            output = done.stdout + done.stderr
+            assert done.returncode == 0, output
         for line in before:
             self._begin(line.removesuffix("&").strip())
-        return said
+        return output
 
     def _to_its_end(self, text: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -53,17 +53,17 @@ async def test_every_route_requires_a_token_with_its_scope(tmp_path: Path) -> No
 
         async with http.get(url + OPENAPI) as answer:
             document = await answer.json()
-        asked = [(path, method, said) for path, of in document["paths"].items() for method, said in of.items()]
+        asked = [(path, method, logged) for path, of in document["paths"].items() for method, logged in of.items()]
         assert {path for path, _, _ in asked} >= {OPENAPI, "/v1/events", "/v1/status", "/v1/log-level"}
         assert not {path for _, path in GONE} & document["paths"].keys()
-        for path, method, said in asked:
+        for path, method, logged in asked:
             if path in TOKENLESS:
                 assert await ask(method, path, "wrong") not in (401, 403), path
                 continue
             if path.startswith("/v1/events/"):  # sources have other proofs: there are none here
                 assert await ask(method, path, API_TOKEN) == 404, path
                 continue
-            scopes = said["security"][0]["token"]  # none of an undescribed route
+            scopes = logged["security"][0]["token"]  # none of an undescribed route
             assert await ask(method, path, None) == 401, path
             assert await ask(method, path, "wrong") == 401, path
             other = READER if scopes == ["publish"] else API_TOKEN

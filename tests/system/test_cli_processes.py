@@ -16,7 +16,7 @@ from typing import TextIO
 import pytest
 
 from notifier.model.message import DEAD, Lane
-from tests.contract.letters import letter
+from tests.contract.dead_letter_samples import dead_letter
 from tests.operators.deliveries.test_dead_letters_command import Place
 from tests.publishing.test_publish_command import EVENT
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -78,11 +78,11 @@ def test_broker_death_during_publish_reports_each_line(own_node: RabbitmqNode, t
     with publishing(tmp_path, "--url", own_node.url, "--json") as (process, out):
         first = out.readline()
         own_node.kill()
-        told = [json.loads(line) for line in [first, *out]]
+        reported = [json.loads(line) for line in [first, *out]]
     errors = (tmp_path / "errors").read_text()
     assert process.exitcode == 1
-    assert sorted(each["line"] for each in told) == list(range(1, MANY + 1))
-    confirmed = {each["line"] for each in told if each["confirmed"]}
+    assert sorted(each["line"] for each in reported) == list(range(1, MANY + 1))
+    confirmed = {each["line"] for each in reported if each["confirmed"]}
     assert 0 < len(confirmed) < MANY
     assert f"-{MANY}; send again, a copy does no harm" in errors
     assert "Traceback" not in errors
@@ -98,15 +98,15 @@ def test_interrupted_publish_reports_confirmed_lines(how: str, tmp_path: Path) -
             out.read()
     errors = (tmp_path / "errors").read_text()
     assert process.exitcode == (130 if how == "ctrl-c" else 1)
-    told = re.sub(r"^confirmed: [0-9,]+ of 5,000\n", "", errors, flags=re.MULTILINE)  # progress, on a slow machine
-    assert told.startswith("notifier: interrupted\n  confirmed: line 1")
+    reported = re.sub(r"^confirmed: [0-9,]+ of 5,000\n", "", errors, flags=re.MULTILINE)  # progress, on a slow machine
+    assert reported.startswith("notifier: interrupted\n  confirmed: line 1")
     assert "Traceback" not in errors
 
 
 def test_interrupted_replay_stops_between_batches(tmp_path: Path) -> None:
     """The replayed dead letters are reported, and the rest stays."""
     place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
-    place.fill([letter(f"x-{number}") for number in range(30)])
+    place.fill([dead_letter(f"x-{number}") for number in range(30)])
     words = ["dead-letters", "replay", "--client-id", "shop", "--rate", "1", "--json"]
     with begun(words, cwd=tmp_path, env=environment(place.settings)) as (process, out):
         deadline = time.monotonic() + 60

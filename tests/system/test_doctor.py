@@ -54,8 +54,8 @@ async def test_doctor_passes_until_the_key_is_gone(tmp_path: Path) -> None:
 
         taken = await notifier_at(site, "doctor", "--canary", "shop", "--json")
         assert taken.returncode == 0
-        [told] = [row for row in json.loads(taken.stdout) if row["area"] == "canary"]
-        assert (told["subject"], told["level"]) == ("shop", "ok")
+        [reported] = [row for row in json.loads(taken.stdout) if row["area"] == "canary"]
+        assert (reported["subject"], reported["level"]) == ("shop", "ok")
         assert len(clients.hits) == 1
 
         documents["/jwks"] = {"keys": []}
@@ -81,15 +81,15 @@ async def test_a_key_set_inside_our_network_that_an_upstream_names_is_not_read(t
         site.write_clients([])
         site.write()
 
-        async def said() -> dict[str, Any]:
+        async def logged() -> dict[str, Any]:
             findings = json.loads((await notifier_at(site, "doctor", "--json")).stdout)
             return next(each for each in findings if each["subject"] == "upstreams.login")
 
-        refused = await said()
+        refused = await logged()
         assert refused["level"] == "failed"
         by = f"the jwks_uri of its metadata at {iss}/.well-known/openid-configuration, '{other}/jwks'"
         assert refused["text"].startswith(f"the JWK Set could not be read: {by}: address 127.0.0.1 is loopback")
         assert refused["text"].endswith("; if you mean that address, write it as jwks_uri")
         login["jwks_uri"] = f"{other}/jwks"
         site.write()
-        assert (await said())["text"] == "1 key for its tokens can be read"
+        assert (await logged())["text"] == "1 key for its tokens can be read"

@@ -61,8 +61,8 @@ async def test_empty_first_answer_is_not_trusted(tmp_path: Path) -> None:
             add(rows, "mail", OTHER, clients.url("mail"))
             await running.until_ready()
             assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-            told = await running.until_logged("deferral", lambda line: "has listed no client" in line["error"])
-            assert told["level"] == "warning"
+            reported = await running.until_logged("deferral", lambda line: "has listed no client" in line["error"])
+            assert reported["level"] == "warning"
             add(rows, "shop", ISSUER, clients.url("shop"))
             await clients.until_notified("shop", ["s1"])
             assert await running.stop() == 0
@@ -79,8 +79,8 @@ async def test_logout_for_all_without_known_clients_dead_letters(tmp_path: Path)
         site.write()
         async with worker(site) as running:
             assert (await running.post({**ALL, "sid": "s1"}))[0] == 202
-            letter = await running.until_logged("dead_letter")
-            assert (letter["reason"], "empty: true" in letter["error"]) == ("unknown_client", True)
+            dead_letter = await running.until_logged("dead_letter")
+            assert (dead_letter["reason"], "empty: true" in dead_letter["error"]) == ("unknown_client", True)
             add(rows, "shop", ISSUER, clients.url("shop"))
             await running.until_logged("registry_refreshed", lambda line: line["clients"] == 2)
             assert (await notifier_at(site, "dead-letters", "replay", "--all")).returncode == 0

@@ -93,20 +93,22 @@ async def test_malformed_events_dead_letter(tmp_path: Path, amqp_url: str, prefi
         await rabbit.publish(event("s1"), content_type="text/plain")
         await rabbit.publish(event("s2"), headers={"deep": _deep(200)})
         await clients.until_notified("shop", ["s2"])
-        letters = await rabbit.until_dead(len(WRONG))
+        dead_letters = await rabbit.until_dead(len(WRONG))
         await running.until_metric(len(WRONG), "events_total", result="malformed")
         assert running.logged("unexpected") == []
         assert await running.stop() == 0
-    assert len(letters) == len(WRONG)
-    for letter in letters:
-        assert set(letter.headers) >= {"reason", "client_id", "iss", "event_id"}
-        assert letter.headers["reason"] == "malformed_event"
-        assert json.loads(str(letter.headers["letter"]))["mistakes"]
-    assert {letter.body for letter in letters} == {body[: 128 * 1024] for body in WRONG.values()}
-    raws = [json.loads(str(letter.headers["letter"]))["raw"] for letter in letters]
+    assert len(dead_letters) == len(WRONG)
+    for dead_letter in dead_letters:
+        assert set(dead_letter.headers) >= {"reason", "client_id", "iss", "event_id"}
+        assert dead_letter.headers["reason"] == "malformed_event"
+        assert json.loads(str(dead_letter.headers["letter"]))["mistakes"]
+    assert {dead_letter.body for dead_letter in dead_letters} == {body[: 128 * 1024] for body in WRONG.values()}
+    raws = [json.loads(str(dead_letter.headers["letter"]))["raw"] for dead_letter in dead_letters]
     assert {raw["size"] for raw in raws} == {len(body) for body in WRONG.values()}
     assert [raw["size"] for raw in raws if raw.get("truncated")] == [len(WRONG["oversized"])]
-    assert ("named", ISSUER) in {(letter.headers["event_id"], letter.headers["iss"]) for letter in letters}
+    assert ("named", ISSUER) in {
+        (dead_letter.headers["event_id"], dead_letter.headers["iss"]) for dead_letter in dead_letters
+    }
 
 
 def _deep(levels: int) -> Any:
@@ -145,11 +147,13 @@ async def test_only_listed_publishers_may_name_an_issuer(
             await idp.publish(event("idp", id="idp"), user_id=user)
             await guest.publish(event("other", id="other", iss=OTHER), user_id="guest")
             await clients.until_notified("shop", ["idp", "other"])
-            letters = await guest.until_dead(3)
+            dead_letters = await guest.until_dead(3)
             assert await running.stop() == 0
         assert sorted(clients.notified("shop")) == ["idp", "other"]
-    assert {letter.headers["reason"] for letter in letters} == {"publisher_not_allowed"}
-    assert {letter.headers["event_id"]: json.loads(letter.body).get("publisher") for letter in letters} == {
+    assert {dead_letter.headers["reason"] for dead_letter in dead_letters} == {"publisher_not_allowed"}
+    assert {
+        dead_letter.headers["event_id"]: json.loads(dead_letter.body).get("publisher") for dead_letter in dead_letters
+    } == {
         "none": None,
         "app": None,
         "guest": "guest",

@@ -34,8 +34,8 @@ async def test_on_the_embedded_queue(tmp_path: Path) -> None:
             assert await running.metric("outcomes_dropped_total") == 0
             assert await running.stop() == 0
         with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-            told = database.execute("SELECT client_id, fate, jti FROM outcomes WHERE delivery_id != ''").fetchall()
+            reported = database.execute("SELECT client_id, fate, jti FROM outcomes WHERE delivery_id != ''").fetchall()
             whole = str(database.execute("SELECT * FROM outcomes").fetchall())
         wanted = [(hit.path[1:], FATES[hit.path][hit.nth - 1], hit.claims["jti"]) for hit in clients.hits]
-        assert sorted(told) == sorted(wanted)
+        assert sorted(reported) == sorted(wanted)
         assert "alice" not in whole

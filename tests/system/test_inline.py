@@ -16,7 +16,7 @@ def event(sid: str, *clients: object) -> dict[str, object]:
     return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": clients}
 
 
-def said(clients: Clients, name: str, path: str) -> dict[str, object]:
+def output(clients: Clients, name: str, path: str) -> dict[str, object]:
     """An entry with an address of the client."""
     return {
         "client_id": name,
@@ -42,9 +42,9 @@ async def test_address_from_an_unlisted_publisher_gets_no_token(tmp_path: Path, 
         site = Site(tmp_path, amqp_url, prefix)
         site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as running:
-            await rabbit.publish(event("s1", said(clients, "shop", "evil")), user_id=who)
-            await rabbit.publish(event("s2", said(clients, "kubernetes", "evil")), user_id=who)
-            assert (await running.post(event("s3", said(clients, "shop", "evil"))))[0] == 202
+            await rabbit.publish(event("s1", output(clients, "shop", "evil")), user_id=who)
+            await rabbit.publish(event("s2", output(clients, "kubernetes", "evil")), user_id=who)
+            assert (await running.post(event("s3", output(clients, "shop", "evil"))))[0] == 202
             await clients.until_notified("shop", ["s1", "s3"])
             await running.until_metric(2, "events_unheard_total")
             ignored = {line["event_id"]: line for line in running.logged("members_ignored")}
@@ -56,8 +56,8 @@ async def test_address_from_an_unlisted_publisher_gets_no_token(tmp_path: Path, 
             assert ignored["e-s1"]["publisher"] == who
             await running.until_logged("deferral", lambda line: "registry.inline" in line["error"])
             assert "registry.inline" in await commanded(site, "status", "--json")
-            [letter] = await rabbit.until_dead(1)
-            text = json.loads(letter.body)["text"]
+            [dead_letter] = await rabbit.until_dead(1)
+            text = json.loads(dead_letter.body)["text"]
             assert f'issuers["{ISSUER}"].publishers' in text
             assert who in text
             assert clients.notified("evil") == []
@@ -67,6 +67,6 @@ async def test_address_from_an_unlisted_publisher_gets_no_token(tmp_path: Path, 
             await running.until_logged("reloaded")
             await commanded(site, "dead-letters", "replay", "--reason", "unknown_client")
             await clients.until_notified("evil", ["s2"])
-            await rabbit.publish(event("s4", said(clients, "kubernetes", "evil")), user_id=who)
+            await rabbit.publish(event("s4", output(clients, "kubernetes", "evil")), user_id=who)
             await clients.until_notified("evil", ["s2", "s4"])
         assert clients.notified("shop") == ["s1", "s3"]

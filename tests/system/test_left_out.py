@@ -31,8 +31,8 @@ async def test_excluded_client_is_reported_with_its_setting(tmp_path: Path) -> N
                 return done.stdout + done.stderr
 
             async with worker(site) as running:
-                told = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["bank"]}
-                assert (await running.post(told))[0] == 202
+                reported = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["bank"]}
+                assert (await running.post(reported))[0] == 202
                 why = "add the name to clients of theirs in registry.sources"
                 deferral = await running.until_logged("deferral")
                 assert deferral["hint"].startswith("its row is left out: is beyond theirs")

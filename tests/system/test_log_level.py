@@ -46,15 +46,15 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
             ask = partial(_level, running)
 
             assert (await ask("PUT", "publish-only-token-5b1e", {"level": "debug"}))[0] == 403
-            status, told = await ask("PUT", OF_ONE_ISSUER, {"level": "error"})
+            status, reported = await ask("PUT", OF_ONE_ISSUER, {"level": "error"})
             assert status == 403
-            assert "only a token without issuers" in json.dumps(told)
+            assert "only a token without issuers" in json.dumps(reported)
             assert (await ask("GET", OF_ONE_ISSUER))[0] == 200
             assert (await ask("GET", REPAIR)) == (200, {"level": "info", "configured": "info"})
-            status, told = await ask("PUT", REPAIR, {"level": "loud"})
+            status, reported = await ask("PUT", REPAIR, {"level": "loud"})
             assert status == 400
-            assert told["mistakes"][0]["path"] == "level"
-            assert "'debug', 'info', 'warning' or 'error'" in told["mistakes"][0]["text"]
+            assert reported["mistakes"][0]["path"] == "level"
+            assert "'debug', 'info', 'warning' or 'error'" in reported["mistakes"][0]["text"]
             assert (await ask("PUT", REPAIR, ["debug"]))[0] == 400
             assert (await ask("PUT", REPAIR, {"level": "warning"})) == (
                 200,

@@ -43,8 +43,8 @@ def test_missing_library_is_named_with_its_install_command(tmp_path: Path, packa
     environ = {"PYTHONPATH": f"{ROOT}:{packages}"}
     done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    told = [line.strip() for line in done.stderr.splitlines() if "library" in line]
-    assert told == [
+    reported = [line.strip() for line in done.stderr.splitlines() if "library" in line]
+    assert reported == [
         f'issuers["{ISSUER}"].keys[{nth}].{place}: its library is not installed: pip install '
         f"'logout-notifier[{extra}]' (the image has it)"
         for nth, (place, extra) in enumerate(EXTRAS.items(), start=1)

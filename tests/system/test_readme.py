@@ -264,8 +264,8 @@ async def test_printed_permissions_suffice_and_permit_no_more(
 def test_every_member_of_the_event_has_its_row() -> None:
     """The members of an entry of `clients` are listed, too."""
     assert set(names(table(EVENT, "# The event"))) == set(EventBody.__annotations__)
-    told = EVENT.split("An object in `clients` has", 1)[1].split(";", 1)[0]
-    assert set(re.findall(r"`(\w+)`", told)) == set(EntryDocument.__annotations__)
+    reported = EVENT.split("An object in `clients` has", 1)[1].split(";", 1)[0]
+    assert set(re.findall(r"`(\w+)`", reported)) == set(EntryDocument.__annotations__)
 
 
 async def test_every_metric_has_its_row(tmp_path: Path) -> None:
@@ -333,33 +333,33 @@ def test_every_setting_is_documented_with_its_default() -> None:
     """Nothing is missing, nothing is invented, and to write a default down changes nothing."""
     elsewhere = (OF_SOURCES, "registry.defaults.")  # the defaults are those of a client
     sections = SETTINGS.model_fields
-    told = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] in sections}
-    told = {name: default for name, default in told.items() if not name.startswith(elsewhere)}
+    reported = {name: default for name, default in DOCUMENTED.items() if name.split(".")[0] in sections}
+    reported = {name: default for name, default in reported.items() if not name.startswith(elsewhere)}
     real = {path: default for path, default in settings_of(SETTINGS) if not path.startswith(elsewhere)}
-    assert sorted(told) == sorted(real)
+    assert sorted(reported) == sorted(real)
     for path, default in real.items():
         plain = "required" if default is ... else "–" if default in (None, "") else None
         if path.startswith(_IN_PARTS):
             empty = ("–",) if default == () else ()
-            assert told[path] in (plain or as_yaml(default), *empty, *_DERIVED) or "` + `" in told[path], path
+            assert reported[path] in (plain or as_yaml(default), *empty, *_DERIVED) or "` + `" in reported[path], path
         elif plain is not None:
-            assert told[path] == plain, path
+            assert reported[path] == plain, path
         elif path != QUEUE_URL:  # what is left out depends on where the configuration is
-            written_down = SETTINGS.model_validate(nested(path, yaml.safe_load(told[path])))
+            written_down = SETTINGS.model_validate(nested(path, yaml.safe_load(reported[path])))
             assert written_down.model_dump() == as_left_out(path).model_dump(), path
 
 
 def test_every_setting_of_a_registry_source_is_documented() -> None:
     """Each kind has a table. Files for TLS are the same for all."""
-    told = {name: default for name, default in DOCUMENTED.items() if name.startswith(OF_SOURCES)}
+    reported = {name: default for name, default in DOCUMENTED.items() if name.startswith(OF_SOURCES)}
     real = {path: default for path, default in settings_of(SOURCE_SETTINGS, OF_SOURCES) if ".tls." not in path}
-    assert sorted(name for name in told if ".tls." not in name) == sorted(real)
+    assert sorted(name for name in reported if ".tls." not in name) == sorted(real)
     for path, default in real.items():
-        if told[path].endswith("MiB"):
-            assert int(told[path].removesuffix("MiB")) * 1024 * 1024 == default, path
+        if reported[path].endswith("MiB"):
+            assert int(reported[path].removesuffix("MiB")) * 1024 * 1024 == default, path
             continue
         expected = "required" if default is ... else "–" if default is None else as_yaml(default)
-        assert told[path] in (expected, "its kind", "the user's own"), path
+        assert reported[path] in (expected, "its kind", "the user's own"), path
 
 
 def as_left_out(path: str) -> Settings:
@@ -393,9 +393,9 @@ def test_every_setting_that_is_mentioned_exists() -> None:
     """Under the path it is mentioned by."""
     known = {part for name, _ in settings_of(SETTINGS) for part in prefixes(name.replace("[]", ""))}
     pattern = r"`((?:queue|ops|api|issuers|delivery|egress|registry|sources|log|metrics)\.[\w.<>\[\]]+)(?::[^`]*)?`"
-    told = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
-    told = ((path, name.rstrip(".").replace("[]", "").replace("<kind>", "http")) for path, name in told)
-    assert [(path, name) for path, name in told if name not in known] == []
+    reported = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
+    reported = ((path, name.rstrip(".").replace("[]", "").replace("<kind>", "http")) for path, name in reported)
+    assert [(path, name) for path, name in reported if name not in known] == []
 
 
 def prefixes(name: str) -> Iterator[str]:
@@ -419,8 +419,8 @@ def commands() -> dict[str, set[str]]:
 
 def test_every_command_has_its_row() -> None:
     """And no others."""
-    told = names(table(COMMANDS, "\n| command | |"))
-    assert {name.removeprefix("notifier ").removesuffix(" event") for name in told} == set(commands())
+    reported = names(table(COMMANDS, "\n| command | |"))
+    assert {name.removeprefix("notifier ").removesuffix(" event") for name in reported} == set(commands())
 
 
 def test_every_command_that_is_mentioned_exists() -> None:
@@ -470,5 +470,5 @@ def test_every_document_is_in_the_index() -> None:
 def test_every_file_that_is_mentioned_exists() -> None:
     """Of the code, the tests, the tools and what is deployed."""
     pattern = r"`((?:notifier|tests|tools|deploy|helm|docs)/[\w./-]*)(?:::\w+)?`"
-    told = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
-    assert [(path, name) for path, name in told if not (ROOT / name).exists()] == []
+    reported = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
+    assert [(path, name) for path, name in reported if not (ROOT / name).exists()] == []

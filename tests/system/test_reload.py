@@ -72,8 +72,8 @@ async def test_invalid_file_keeps_the_old_clients(tmp_path: Path, amqp_url: str,
             )
             await running.until_metric(1, "config_last_reload_success")
             await rabbit.publish(event("s3", "c9"))
-            [letter] = await rabbit.until_dead(1)
-            assert letter.headers["reason"] == "unknown_client"
+            [dead_letter] = await rabbit.until_dead(1)
+            assert dead_letter.headers["reason"] == "unknown_client"
             assert await running.stop() == 0
 
 
@@ -89,10 +89,10 @@ async def test_http_reload_reaches_all_workers_and_guards_each(tmp_path: Path, a
                 await each.until_logged("replying")
 
             async def ask(query: str = "") -> tuple[bool, list[tuple[bool, str, int]]]:
-                status, told = await first.ask("POST", f"/v1/reload{query}", "r")
-                assert (status, told["workers"]["seen"]) == (200, 2)
-                each = told["workers"]["each"]
-                return told["taken"], [(one["taken"], " ".join(one["problems"]), one["clients"]) for one in each]
+                status, reported = await first.ask("POST", f"/v1/reload{query}", "r")
+                assert (status, reported["workers"]["seen"]) == (200, 2)
+                each = reported["workers"]["each"]
+                return reported["taken"], [(one["taken"], " ".join(one["problems"]), one["clients"]) for one in each]
 
             assert await ask() == (True, [(True, "", 4)] * 2)
             site.write_clients(registrations[:1])

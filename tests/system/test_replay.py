@@ -25,22 +25,22 @@ async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, 
                 await running.until_logged("replying")
             for number in range(3):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
-            letters = "/v1/dead-letters"
-            await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 6)
+            dead_letters = "/v1/dead-letters"
+            await until(lambda: running.ask("GET", dead_letters, "r"), lambda answer: answer[1]["total"] == 6)
 
-            told = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop", "--json")
-            account = json.loads(told.stdout)
-            assert (told.returncode, account["replayed"]) == (0, 3), told.stderr
+            reported = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop", "--json")
+            account = json.loads(reported.stdout)
+            assert (reported.returncode, account["replayed"]) == (0, 3), reported.stderr
             assert account["became"]["dead"] == {"refused": 3}
             assert account["became"]["waiting"] == 0
 
             answers.by_path["shop"] = 200
-            told = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop")
-            assert "3 replayed" in told.stdout
-            assert "3 delivered" in told.stdout, told.stdout
+            reported = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop")
+            assert "3 replayed" in reported.stdout
+            assert "3 delivered" in reported.stdout, reported.stdout
 
             answers.by_path["wiki"] = 503
-            status, job = await running.ask("POST", f"{letters}/replay", "r", {"client_id": "wiki", "iss": ISSUER})
+            status, job = await running.ask("POST", f"{dead_letters}/replay", "r", {"client_id": "wiki", "iss": ISSUER})
             assert (status, job["state"]) == (202, "waiting")
 
             async def asked() -> dict[str, Any]:
@@ -58,13 +58,13 @@ async def test_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Pa
     async with Clients(Answers(shop=404)) as clients, worker(site_of(tmp_path, clients, place)) as running:
         for number in range(3):
             assert (await running.post(event(number, "shop")))[0] == 202
-        letters = "/v1/dead-letters"
-        await until(lambda: running.ask("GET", letters, "r"), lambda answer: answer[1]["total"] == 3)
-        _, job = await running.ask("POST", f"{letters}/replay", "r", {"all": True, "rate": 0.001})
+        dead_letters = "/v1/dead-letters"
+        await until(lambda: running.ask("GET", dead_letters, "r"), lambda answer: answer[1]["total"] == 3)
+        _, job = await running.ask("POST", f"{dead_letters}/replay", "r", {"all": True, "rate": 0.001})
         path = f"/v1/jobs/{job['id']}"
         await until(lambda: running.ask("GET", path, "r"), lambda answer: answer[1]["replayed"] == 1)
         assert await running.stop() == 0
-        [said] = running.logged("dead_letters_replayed")
-        assert (said["done"], said["unfinished"]) == (1, "the worker ended; the rest is unchanged")
+        [text] = running.logged("dead_letters_replayed")
+        assert (text["done"], text["unfinished"]) == (1, "the worker ended; the rest is unchanged")
         events = [json.loads(line)["event"] for line in running.lines if line.startswith("{")]
         assert events.index("dead_letters_replayed") < events.index("drained")

@@ -61,7 +61,7 @@ async def job_of(running: WorkerProcess, begun: tuple[int, Any]) -> Any:
     status, job = begun
     assert status == 202, job
     path = f"/v1/jobs/{job['id']}"
-    return (await until(lambda: running.ask("GET", path, "r"), lambda told: told[1].get("state") == "ended"))[1]
+    return (await until(lambda: running.ask("GET", path, "r"), lambda reported: reported[1].get("state") == "ended"))[1]
 
 
 @pytest.mark.full
@@ -80,16 +80,16 @@ async def test_pending_deliveries_are_listed_and_retried(place: tuple[str, str],
             assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
             assert "alice" not in json.dumps(shown)
             assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
-            told = (
+            reported = (
                 await notifier_at(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")
             ).stdout
-            assert json.loads(told)["waited"] == 4
-            [told] = (await running.ask("GET", "/v1/waiting?client_id=wiki", "r"))[1]["groups"]
-            assert (told["without_sid"], told["expires"] > told["oldest"]) == (0, True)
-            [told] = [
+            assert json.loads(reported)["waited"] == 4
+            [reported] = (await running.ask("GET", "/v1/waiting?client_id=wiki", "r"))[1]["groups"]
+            assert (reported["without_sid"], reported["expires"] > reported["oldest"]) == (0, True)
+            [reported] = [
                 each for each in (await running.ask("GET", "/v1/status", "r"))[1]["clients"] if each["waits"] == 4
             ][:1]
-            assert (told["expires"], told["expires_without_sid"]) == (told["expires_with_sid"], None)
+            assert (reported["expires"], reported["expires_without_sid"]) == (reported["expires_with_sid"], None)
             of_shop = "/v1/waiting?client_id=shop"
             await until(lambda: running.ask("GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
             assert (await running.ask("GET", "/v1/waiting", "o"))[1]["total"] == 0
@@ -138,7 +138,7 @@ async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, st
             shop, wiki = ({"client_id": name, "iss": ISSUER} for name in ("shop", "wiki"))
             status, busy = await running.ask("POST", "/v1/retry", "r", shop)
             path = f"/v1/jobs/{busy['id']}"
-            await until(lambda: running.ask("GET", path, "r"), lambda told: told[1]["state"] == "watching")
+            await until(lambda: running.ask("GET", path, "r"), lambda reported: reported[1]["state"] == "watching")
             done = await job_of(running, await running.ask("POST", "/v1/retry", "r", wiki))
             assert (status, done["delivered"], done["unfinished"]) == (202, 2, None)
             assert (await running.ask("POST", "/v1/retry", "r", shop))[1]["id"] == busy["id"]
@@ -156,8 +156,8 @@ async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, st
             [shown] = await until(lambda: rows(site), lambda shown: len(shown) == 1)
             assert (await running.ask("DELETE", "/v1/waiting?id=none&dry_run", "r"))[1]["cancelled"] == 0
             by_id = f"/v1/waiting?id={shown['id']}&client_id=wiki"
-            status, told = await running.ask("DELETE", f"{by_id}&dry_run", "r")
-            assert (status, told["cancelled"]) == (200, 1)
+            status, reported = await running.ask("DELETE", f"{by_id}&dry_run", "r")
+            assert (status, reported["cancelled"]) == (200, 1)
             done = await job_of(running, await running.ask("DELETE", by_id, "r"))
             assert (done["kind"], done["cancelled"], done["more"]) == ("cancel", 1, False)
             assert await rows(site) == []

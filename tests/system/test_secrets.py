@@ -26,8 +26,8 @@ TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}")
 def echo(hit: Hit) -> web.Response:
     """What a careless client answers: the request, the user and the session, in a body and in headers."""
     status = {"/failing": 503, "/refusing": 403, "/rejecting": 400}[hit.path]
-    said = {"error": "invalid_request", "body": f"logout_token={hit.token}", "sub": SUB, "sid": SID, "key": HEADER}
-    return web.json_response(said, status=status, headers={"Location": f"/x?logout_token={hit.token}&sid={SID}"})
+    logged = {"error": "invalid_request", "body": f"logout_token={hit.token}", "sub": SUB, "sid": SID, "key": HEADER}
+    return web.json_response(logged, status=status, headers={"Location": f"/x?logout_token={hit.token}&sid={SID}"})
 
 
 def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
@@ -101,15 +101,20 @@ async def test_no_secret_is_in_logs_metrics_or_dead_letters(
         site = install(tmp_path, url, prefix, clients)
         secrets = [*site.secrets(), PASSWORD, PROXY_PASSWORD]
         log, metrics = await run(site, rabbit, clients)
-        letters = await rabbit.dead_letters()
-    assert {str(letter.headers["client_id"]) for letter in letters} >= {"failing", "refusing", "rejecting", "deaf"}
+        dead_letters = await rabbit.dead_letters()
+    assert {str(dead_letter.headers["client_id"]) for dead_letter in dead_letters} >= {
+        "failing",
+        "refusing",
+        "rejecting",
+        "deaf",
+    }
     assert 'client_id="refusing"' in metrics
     assert "reload_failed" in log
     searched("log", log, [*secrets, HEADER, SUB, SID])
     searched("metrics", metrics, [*secrets, HEADER, SUB, SID])
-    for letter in letters:
-        searched("dead letter", letter.body.decode(), secrets)
-        searched("headers of a dead letter", repr(letter.headers), [*secrets, HEADER, SUB, SID])
+    for dead_letter in dead_letters:
+        searched("dead letter", dead_letter.body.decode(), secrets)
+        searched("headers of a dead letter", repr(dead_letter.headers), [*secrets, HEADER, SUB, SID])
 
 
 async def test_refused_login_is_logged_without_password(tmp_path: Path, amqp_url: str, prefix: str) -> None:

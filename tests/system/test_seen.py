@@ -90,7 +90,7 @@ class Seen:
         return done.stdout
 
 
-async def letters(rabbit: Broker) -> int:
+async def dead_letters(rabbit: Broker) -> int:
     return (await rabbit.depths(["dead"])).get("dead", 0)
 
 
@@ -111,7 +111,7 @@ async def seen(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Seen
                 await rabbit.publish(body, **properties)
             await running.until_logged("dead_letter", lambda line: line["reason"] == "unknown_issuer")
             await running.until_logged("dead_letter", lambda line: line["reason"] == "unknown_client")
-            await until(lambda: letters(rabbit), lambda count: count >= 8)
+            await until(lambda: dead_letters(rabbit), lambda count: count >= 8)
             yield made
             await running.stop()
 

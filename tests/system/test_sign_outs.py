@@ -32,11 +32,11 @@ async def test_one_call_publishes_the_event_and_returns_the_page(place: tuple[st
         site, key = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             await running.until_ready()
-            status, told = await running.ask("POST", "/v1/sign-outs?wait=20s", body=EVENT)
-            assert (status, told["complete"]) == (200, True)
-            fates = {each["client_id"]: each["fate"] for each in told["clients"]}
+            status, reported = await running.ask("POST", "/v1/sign-outs?wait=20s", body=EVENT)
+            assert (status, reported["complete"]) == (200, True)
+            fates = {each["client_id"]: each["fate"] for each in reported["clients"]}
             assert fates == {"shop": "delivered", "billing": "skipped"}
-            page = told["front_channel"]
+            page = reported["front_channel"]
             assert page["clients"] == 1
             assert page["url"].startswith(f"{PAGES}/front-channel/")
             sealed = urlsplit(page["url"]).path.rpartition("/")[2]
@@ -62,17 +62,17 @@ async def test_ignored_front_channel_address_is_logged_and_counted(tmp_path: Pat
         for name, uri in (("new", "https://new.example.net/out"), ("evil", f"{ISSUER}:8443/out"))
     ]
     async with worker(site) as running:
-        status, told = await running.ask("POST", "/v1/sign-outs", body={**EVENT, "clients": entries})
-        assert (status, told["front_channel"]["clients"]) == (202, 1)
-        assert "leaves out 1 client whose address does not count (evil): it is on id.example.com" in told["note"]
-        status, told = await running.ask("POST", "/v1/sign-outs", body={**EVENT, "iss": OTHER, "clients": entries})
-        assert (status, told["front_channel"]) == (202, None)
-        assert "(new, evil): an event's address counts from the identity server alone" in told["note"]
+        status, reported = await running.ask("POST", "/v1/sign-outs", body={**EVENT, "clients": entries})
+        assert (status, reported["front_channel"]["clients"]) == (202, 1)
+        assert "leaves out 1 client whose address does not count (evil): it is on id.example.com" in reported["note"]
+        status, reported = await running.ask("POST", "/v1/sign-outs", body={**EVENT, "iss": OTHER, "clients": entries})
+        assert (status, reported["front_channel"]) == (202, None)
+        assert "(new, evil): an event's address counts from the identity server alone" in reported["note"]
         for reason, count in (("own_host", 1), ("speaker", 2)):
             assert await running.metric("front_channel_left_out_total", reason=reason) == count
-        said = running.logged("front_channel_left_out")
-        assert [(line["iss"], line["reason"], line["clients"]) for line in said] == [
+        text = running.logged("front_channel_left_out")
+        assert [(line["iss"], line["reason"], line["clients"]) for line in text] == [
             (ISSUER, "own_host", 1), (OTHER, "speaker", 2),
         ]  # fmt: skip
-        assert "https://new" not in str(said)
+        assert "https://new" not in str(text)
         assert await running.stop() == 0

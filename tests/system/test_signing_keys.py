@@ -17,8 +17,8 @@ from tests.system.worker_process import worker
 async def _seen_keys(site: Site) -> list[dict[str, Any]]:
     """Return the workers' reports on keys, by `notifier status`."""
     done = await notifier_at(site, "status", "--json")
-    told: list[dict[str, Any]] = json.loads(done.stdout)["keys"]
-    return told
+    reported: list[dict[str, Any]] = json.loads(done.stdout)["keys"]
+    return reported
 
 
 async def test_deliveries_wait_until_their_key_is_published(tmp_path: Path) -> None:

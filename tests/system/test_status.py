@@ -51,7 +51,7 @@ async def run(site: Site, *words: str) -> CompletedProcess[str]:
     return await notifier_at(site, "status", *words, settings={"COLUMNS": "140"})
 
 
-def told(document: Any) -> dict[str, tuple[int, str | None]]:
+def reported(document: Any) -> dict[str, tuple[int, str | None]]:
     """Return each client's count and reason."""
     return {each["client_id"]: (each["delivered"] + each["put_off"], each["reason"]) for each in document["clients"]}
 
@@ -66,13 +66,13 @@ async def test_status_shows_clients_and_pending_deliveries(place: tuple[str, str
                 await running.until_logged("replying")
             assert (await running.post(EVENT))[0] == 202
             expected = {"shop": (1, None), "down": (1, "server_error")}
-            _, document = await until(lambda: status(running), lambda answer: told(answer[1]) == expected)
+            _, document = await until(lambda: status(running), lambda answer: reported(answer[1]) == expected)
             assert document["workers"]["answered"] == 1
             assert document["clients"][0]["client_id"] == "down"
             await until(lambda: status(running), lambda answer: answer[1]["queues"]["delayed"]["ready"] == 1)
             assert (await running.ask("GET", "/v1/status"))[0] == 403
             # A busy machine may exceed the two seconds for an answer: hence again.
-            done = await until(lambda: run(site, "--json"), lambda done: told(json.loads(done.stdout)) == expected)
+            done = await until(lambda: run(site, "--json"), lambda done: reported(json.loads(done.stdout)) == expected)
             assert (done.returncode, done.stderr) == (0, "")
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
             assert re.search(r"down +unreachable .* server_error 503 +circuit +in [0-9]+ min", done.stdout)

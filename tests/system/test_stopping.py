@@ -88,9 +88,9 @@ async def test_worker_exits_when_a_part_fails(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     async with worker(site, command=[sys.executable, str(tmp_path / "broken.py")]) as running:
         assert await running.ended(PATIENCE) == 1
-        [said] = running.logged("crashed")
-        assert said["error"] == "ZeroDivisionError"
-        assert "pulls.py" in said["exception"]
+        [text] = running.logged("crashed")
+        assert text["error"] == "ZeroDivisionError"
+        assert "pulls.py" in text["exception"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.full)])

@@ -43,7 +43,7 @@ async def test_tutorial_works_as_printed(shell: Shell) -> None:
             await shell.run(line)
     for file in blocks("README.md", "yaml"):
         shell.write(file.splitlines()[0].removeprefix("# "), file)
-    assert "no mistakes" in (said := await shell.run(start)) or "1 client" in said, said
+    assert "no mistakes" in (output := await shell.run(start)) or "1 client" in output, output
     receiver, worker = 0, 1
     await shell.until_output(worker, "consuming")
     await shell.run(sign_out)
@@ -53,24 +53,24 @@ async def test_tutorial_works_as_printed(shell: Shell) -> None:
     publish, status, come_back, refused, replay, clean_up = blocks("docs/tutorial.md", "sh")
     shell.write("clients.yaml", down, "a")
     await shell.until_output(worker, "reloaded")
-    said = await shell.run(publish)
-    assert re.search(r"shop\b.*delivered|delivered.*shop\b", said), said
-    assert re.search(r"mail\b.*retrying|retrying.*mail\b", said), said
-    said = await shell.run(status)
-    assert "mail" in said
-    assert "delayed" in said
+    output = await shell.run(publish)
+    assert re.search(r"shop\b.*delivered|delivered.*shop\b", output), output
+    assert re.search(r"mail\b.*retrying|retrying.*mail\b", output), output
+    output = await shell.run(status)
+    assert "mail" in output
+    assert "delayed" in output
     await shell.run(come_back)
     await shell.until_output(2, '"sid":"08a5019c"', patience=RETRY)
 
     shell.write("clients.yaml", wrong, "a")
     await shell.until_output(worker, "reloaded", 2)
-    said = await shell.run(refused.replace("--wait 5s", "--wait 5s || test $? = 1"))  # it is dead by then
-    assert "refused" in said
-    assert "The delivery becomes a dead letter at once" in said
+    output = await shell.run(refused.replace("--wait 5s", "--wait 5s || test $? = 1"))  # it is dead by then
+    assert "refused" in output
+    assert "The delivery becomes a dead letter at once" in output
     clients = shell.folder / "clients.yaml"
     uris = re.findall(r"backchannel_logout_uri: (\S+)", clients.read_text())
     clients.write_text(clients.read_text().replace(uris[-1], uris[0]))
-    assert "1 delivered" in (said := await shell.run(replay)), said
+    assert "1 delivered" in (output := await shell.run(replay)), output
     await shell.until_output(receiver, '"sid":"08a5019c"', 3)
     assert "wiki" not in await shell.run("notifier dead-letters list -c notifier.yaml")
     shell.end()

@@ -157,8 +157,8 @@ async def test_upstream_front_channel_page_ends_local_sessions(tmp_path: Path) -
             await clients.until_notified("shop", ["local-1"])
             await running.until_metric(2, "upstream_requests_total", result="no_session")
             await running.until_metric(2, "upstream_requests_total", upstream="off", result="off")
-            said = [(line["upstream"], line["setting"]) for line in running.logged("upstream_front_channel_off")]
-            assert said == [("off", "upstreams.off.front_channel")]
+            output = [(line["upstream"], line["setting"]) for line in running.logged("upstream_front_channel_off")]
+            assert output == [("off", "upstreams.off.front_channel")]
             database.unlink()
             assert (await call("op", iss=iss, sid="raw-sid-88"))[0] == 503
             assert await running.stop() == 0

@@ -104,9 +104,9 @@ async def test_publish_wait_prints_each_clients_result(place: tuple[str, str], t
                 assert (done.returncode, done.stderr) == (code, "")
                 return done.stdout
 
-            told = json.loads(await publish("--json", id="e-1", clients=["shop", "silent"]))
-            fates = {each["client_id"]: each["fate"] for each in told.pop("clients")}
-            assert told == {"id": "e-1", "line": 1, "confirmed": True, "complete": True}
+            reported = json.loads(await publish("--json", id="e-1", clients=["shop", "silent"]))
+            fates = {each["client_id"]: each["fate"] for each in reported.pop("clients")}
+            assert reported == {"id": "e-1", "line": 1, "confirmed": True, "complete": True}
             assert fates == {"shop": "delivered", "silent": "skipped"}
             text = await publish(clients="*", code=1)
             assert "  shop  delivered\n" in text

@@ -30,7 +30,7 @@ from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.row_visits import SqliteVisit
-from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, dead_letter, store_dead_letters
 from tests.contract.test_waiting import delayed, delivery
 from tests.network.listeners.described import require_described
 from tests.publishing.serving import accept, serving, sources_of, token
@@ -39,7 +39,7 @@ from tests.system.waiting import until
 OTHER = "https://other.example.com"
 ELSEWHERE = dead_letter_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
 STALE = dead_letter_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
-LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
+LETTERS = (dead_letter("d-1"), dead_letter("d-2"), dead_letter("m-1", client_id="mail"), STALE, ELSEWHERE)
 
 
 TOKENS = (
@@ -113,7 +113,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """With one letter of another issuer among the five."""
     queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
     await queue.open()
-    await bury(queue, *LETTERS)
+    await store_dead_letters(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         jobs_ = Jobs(queue, lambda: 5000.0, time.monotonic)
         subject = Api(queue, http, jobs_)
@@ -343,7 +343,7 @@ async def test_a_discard_names_each(api: Api) -> None:
     assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
     assert (await api.ask("DELETE", "/m-1"))[0] == (await api.ask("GET", "/m-1"))[0] == 404
     assert (await api.account("DELETE", "?reason=expired"))["discarded"] == 2
-    each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
+    each = [dead_letter for action, _, dead_letter in api.audits if action == "dead_letter_discarded"]
     assert each == ["m-1", "stale", "o-1"]
     assert await api.ready() == {DEAD: 2}
 
@@ -413,10 +413,10 @@ async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
         return int((await api.ask("GET", f"/page{query}"))[1]["total"])
 
     assert await total() == 5
-    await bury(api.queue, letter("d-3"))
+    await store_dead_letters(api.queue, dead_letter("d-3"))
     await api.ask("DELETE", "?all&dry_run")
     assert (await total("?skip=5"), await total("?age=0")) == (5, 6)
-    await bury(api.queue, letter("d-4"))
+    await store_dead_letters(api.queue, dead_letter("d-4"))
     await api.ask("DELETE", "/d-3")
     assert await total() == 6
     assert (await api.account("DELETE", "?id=d-4"))["discarded"] == 1
@@ -433,7 +433,7 @@ async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPat
     assert [(row["id"], row["text"]) for row in page["letters"]] == [
         ("o-1", "too …"), ("stale", "too …"), ("m-1", "410 …"),
     ]  # fmt: skip
-    await bury(api.queue, letter("d-3"))
+    await store_dead_letters(api.queue, dead_letter("d-3"))
     await until(lambda: api.ask("GET", "/page"), lambda told: told[1]["left_off"] == 3)
 
 

@@ -17,7 +17,7 @@ from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.cli.in_process import notifier
-from tests.contract.letters import DELIVERY, bury, letter
+from tests.contract.dead_letter_samples import DELIVERY, dead_letter, store_dead_letters
 from tests.support.rabbit_options import rabbit_options
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'
@@ -25,7 +25,7 @@ WRONG = dead_letter_raw(
     Message(lane=Lane.EVENTS, body=BODY, tag=None), [InputIssue("clients", "must not be empty")], 1000.0
 )
 STALE = dead_letter_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
-LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, WRONG)
+LETTERS = (dead_letter("d-1"), dead_letter("d-2"), dead_letter("m-1", client_id="mail"), STALE, WRONG)
 
 
 class Place:
@@ -45,7 +45,7 @@ class Place:
             queue = self._queue()
             await queue.open()
             await queue.wait_until_ready()
-            await bury(queue, *letters)
+            await store_dead_letters(queue, *letters)
             await queue.close()
 
         asyncio.run(fill())

@@ -13,7 +13,7 @@ from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Mem
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from tests.contract.letters import ISS, RULES, bury, course, letter
+from tests.contract.dead_letter_samples import ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.test_waiting import delayed, delivery
 
 Says = dict[str, list[int]]
@@ -78,7 +78,7 @@ async def test_a_worker_that_ends_during_a_retry_stays_counted(
 
 async def test_a_worker_ends_during_a_replay(queue: Workers, options: RepairOptions) -> None:
     """The same: what it told became of its letters, and the rest may be with others."""
-    await bury(queue, *(letter(f"d{number}") for number in range(5)))
+    await store_dead_letters(queue, *(dead_letter(f"d{number}") for number in range(5)))
     queue.says = {"gone": [0, 3], "stays": [0, *[1] * 40]}
     replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES))
     assert (await replay.run(options)).done == 5

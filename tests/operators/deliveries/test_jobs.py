@@ -26,7 +26,7 @@ from notifier.operators.deliveries.retry_now import RetryRequest
 from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
-from tests.contract.letters import DELIVERY
+from tests.contract.dead_letter_samples import DELIVERY
 from tests.publishing.serving import ISS
 from tests.support.outcome_facts import delivered
 from tests.system.waiting import until

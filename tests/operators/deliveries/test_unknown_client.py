@@ -9,7 +9,7 @@ import pytest
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.cli.in_process import notifier
-from tests.contract.letters import bury
+from tests.contract.dead_letter_samples import store_dead_letters
 from tests.system.site import ISSUER, Site, client
 
 LOOKS = (
@@ -41,7 +41,7 @@ def fill(folder: Path, *letters: DeadLetter) -> None:
         queue = SqliteQueue(SqliteOptions(path=folder / "n.db"))
         await queue.open()
         await queue.wait_until_ready()
-        await bury(queue, *letters)
+        await store_dead_letters(queue, *letters)
         await queue.close()
 
     asyncio.run(write())

@@ -18,19 +18,19 @@ class RepairReport(list[tuple[Sequence[str], float]]):
 
 async def test_complete_topology_needs_no_wait() -> None:
     """A start with all queues present is no slower, and logs nothing."""
-    told = RepairReport()
-    settling = Settling(told, seconds=3600)
+    reported = RepairReport()
+    settling = Settling(reported, seconds=3600)
     settling.on_declared("events")
     settling.check("events")
     assert settling.problem is None
     await settling.wait_until_usable()
-    assert not told
+    assert not reported
 
 
 async def test_new_queue_refuses_messages_until_it_is_settled() -> None:
     """From before it is created, since others may try to publish to it at once."""
-    told = RepairReport()
-    settling = Settling(told, seconds=0.01)
+    reported = RepairReport()
+    settling = Settling(reported, seconds=0.01)
     settling.on_missing("events")
     with pytest.raises(QueueUnavailable):
         settling.check("events")
@@ -42,16 +42,16 @@ async def test_new_queue_refuses_messages_until_it_is_settled() -> None:
     await settling.wait_until_usable()
     assert (before, settling.problem) == (NEW_QUEUES_PROBLEM, None)
     settling.check("events")
-    (only,) = told
+    (only,) = reported
     assert only[0] == ["events"]
     assert 0 < only[1] <= 0.01
 
 
 async def test_interrupted_settling_continues_at_the_next_connection() -> None:
     """The queue stands then, and is as new as before."""
-    told = RepairReport()
-    settling = Settling(told, seconds=0.01)
+    reported = RepairReport()
+    settling = Settling(reported, seconds=0.01)
     settling.on_missing("events")  # and the connection is lost before the broker's answer
     settling.on_declared("events")
     await settling.wait_until_usable()
-    assert len(told) == 1
+    assert len(reported) == 1

@@ -39,14 +39,14 @@ async def opened(file: Path) -> AsyncIterator[SqliteQueue]:
         await queue.close()
 
 
-async def until_told(queue: SqliteQueue, told: Callable[[str | None], bool]) -> str | None:
+async def until_told(queue: SqliteQueue, reported: Callable[[str | None], bool]) -> str | None:
     """Wait for a text in `status`, without a publish."""
 
     async def problem() -> str | None:
         assert queue.status().blocked == (queue.status().problem is not None)
         return queue.status().problem
 
-    return await until(problem, told, PATIENCE)
+    return await until(problem, reported, PATIENCE)
 
 
 def text(file: Path) -> str:

@@ -134,8 +134,8 @@ async def test_fetch_while_parked_messages_wake(file: Path) -> None:
 async def test_a_kill_with_fetched_messages(file: Path) -> None:
     """After SIGKILL, all parked and unacked messages return, oldest first. Acked ones do not."""
     async with child("park", file) as process:
-        told = facts(process)
-        assert [await anext(told) for _ in range(3)] == [("fetched", "0"), ("fetched", "1"), ("acked", "1")]
+        reported = facts(process)
+        assert [await anext(reported) for _ in range(3)] == [("fetched", "0"), ("fetched", "1"), ("acked", "1")]
     async with worker(file) as (queue, inbox):
         assert names(await inbox.some(4)) == ["0", "2", "3", "4"]
         assert await queue.count_parked() == {}

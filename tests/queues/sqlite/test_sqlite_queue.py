@@ -102,8 +102,8 @@ async def test_a_kill_loses_nothing_confirmed(place: Place, file: Path) -> None:
 async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
     """Messages that a killed worker had taken return first, marked as redelivered; the others return as new."""
     async with child("hold", file) as process:
-        told = facts(process)
-        first = [await anext(told) for _ in range(3)]
+        reported = facts(process)
+        first = [await anext(reported) for _ in range(3)]
     assert {word for word, _ in first} == {"taken", "published"}
     _, inbox = await place.consume()
     taken = await inbox.some(4)
@@ -136,9 +136,9 @@ async def test_message_returned_a_hundred_times_dead_letters(place: Place, file:
     assert inbox.empty()
     [given_up] = await dead(queue)
     assert (given_up.message_id, given_up.body, given_up.kind) == ("killer", b"whatever it was", Kind.DELIVERY)
-    letter = load_dead_letter(given_up)
-    assert letter.reason is DeadReason.DELIVERY_LIMIT
-    assert abs(letter.dead_since - time.time()) < PATIENCE
+    dead_letter = load_dead_letter(given_up)
+    assert dead_letter.reason is DeadReason.DELIVERY_LIMIT
+    assert abs(dead_letter.dead_since - time.time()) < PATIENCE
 
 
 async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:

@@ -22,17 +22,17 @@ DELIVERY = Delivery(
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
 
 
-def letter(name: str, *, client_id: str = "shop", reason: DeadReason = DeadReason.REFUSED) -> DeadLetter:
+def dead_letter(name: str, *, client_id: str = "shop", reason: DeadReason = DeadReason.REFUSED) -> DeadLetter:
     """A delivery given up."""
     return dead_letter_delivery(replace(DELIVERY, id=name, client_id=client_id), reason, "410 Gone", 1000.0)
 
 
-async def bury(queue: Queue, *buried: DeadLetter) -> None:
+async def store_dead_letters(queue: Queue, *dead_lettered: DeadLetter) -> None:
     """Put them among the dead, in this order, and see that the queue counts them."""
     before = (await queue.depths())[DEAD].ready
-    for each in buried:
+    for each in dead_lettered:
         await queue.publish(DEAD, dump_dead_letter(each))
-    await ready(queue, DEAD, before + len(buried))
+    await ready(queue, DEAD, before + len(dead_lettered))
 
 
 async def _no_pause(_seconds: float) -> None:
