@@ -1,4 +1,4 @@
-"""Every mistake of every file is told at once, and none that only comes of another: what `check` and `run` say."""
+"""`check` and `run` report every error of every file at once, without derived errors."""
 
 import json
 from collections.abc import Mapping
@@ -28,15 +28,17 @@ TOKENS = "- {name: idp, token: t, scopes: [publich]}\n- {name: far, token: u, sc
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A key, a clients file and a tokens file that are right."""
+    """Create a valid key, clients file and tokens file."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "clients.yaml").write_text("[]")
     (tmp_path / "tokens.yaml").write_text("[]")
     return tmp_path
 
 
-def told(folder: Path, document: object, environ: Mapping[str, str] | None = None, **files: str) -> dict[str, str]:
-    """What is wrong with this configuration, by path; `files` are those that it names."""
+def mistakes_of(
+    folder: Path, document: object, environ: Mapping[str, str] | None = None, **files: str
+) -> dict[str, str]:
+    """Return the errors of this configuration by path; `files` are the referenced files."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
     (folder / "n.yaml").write_text(document if isinstance(document, str) else json.dumps(document))
@@ -46,13 +48,13 @@ def told(folder: Path, document: object, environ: Mapping[str, str] | None = Non
 
 
 def service(**sections: Any) -> dict[str, Any]:
-    """A service of one issuer with these sections."""
+    """Return a service of one issuer with these sections."""
     issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
     return {"issuers": issuers, "registry": {"file": "clients.yaml"}, "api": {"tokens_file": "tokens.yaml"}, **sections}
 
 
 def test_one_file_hides_no_other(folder: Path) -> None:
-    """The service's file, the clients', the tokens', a key, a secret and both kinds of TLS files, in one go."""
+    """The service's file, the clients', the tokens', a key, a secret and both kinds of TLS files, in one run."""
     for name in ("bad.pem", "cert.pem"):
         (folder / name).write_text("no key")
     (folder / "secret").write_bytes(b"\xff")
@@ -64,7 +66,7 @@ def test_one_file_hides_no_other(folder: Path) -> None:
         log={"subject_key_file": "secret"},
         outcome="all",
     )
-    found = told(folder, document, {"NOTIFIER_LOG__LEVL": "info"}, clients=CLIENTS, tokens=TOKENS)
+    found = mistakes_of(folder, document, {"NOTIFIER_LOG__LEVL": "info"}, clients=CLIENTS, tokens=TOKENS)
     assert set(found) == {
         "NOTIFIER_LOG__LEVL", "queue.prefetch.bulk", "outcome", f'issuers["{ISS}"].keys[0].file',
         f'issuers["{ISS}"].keys[1].file', "clients.yaml[0].backchannel_logout_uri", "clients.yaml[1].issuer",
@@ -93,26 +95,26 @@ HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_
         ({"issuer": {}, "issuers": {OTHER: {"keys": [{"file": "key.pem"}]}}}, CLIENTS, {"issuer"}),
     ],
 )
-def test_what_rests_on_a_mistake_is_not_judged(
+def test_derived_errors_are_not_reported(
     folder: Path, sections: dict[str, Any], clients: str, paths: set[str] | None
 ) -> None:
-    """A wrong section may have said what makes the client right; what is wrong of itself is told all the same."""
-    found = told(folder, service(**sections), clients=clients)
+    """An invalid section may have made the client valid; independent errors are reported all the same."""
+    found = mistakes_of(folder, service(**sections), clients=clients)
     if clients == CLIENTS:
         paths = {'issuers["id.example.com"]'} if paths is None else paths
         paths |= {"clients.yaml[0].backchannel_logout_uri", "clients.yaml[2].notifier.typ"}
     assert set(found) == paths
 
 
-def test_tokens_of_issuers_that_nobody_knows_are_not_judged(folder: Path) -> None:
-    """What is wrong with a token in itself is."""
-    found = told(folder, service(issuers={"id.example.com": {}}), tokens=TOKENS)
+def test_tokens_of_invalid_issuers_are_not_checked(folder: Path) -> None:
+    """Independent errors of a token are reported."""
+    found = mistakes_of(folder, service(issuers={"id.example.com": {}}), tokens=TOKENS)
     assert "tokens.yaml[0].scopes[0]" in found
     assert "tokens.yaml[1].issuers" not in found
 
 
-def test_the_name_of_a_wrong_issuer_stands(folder: Path) -> None:
-    """Its clients are known; what its keys can do is not, and that of another issuer's is."""
+def test_name_of_an_invalid_issuer_is_kept(folder: Path) -> None:
+    """Its clients are known, but not its algorithms; those of another issuer are."""
     issuers = {ISS: {"keys": [{"file": "key.pem"}, {"file": "gone.pem"}]}, OTHER: {"keys": [{"file": "key.pem"}]}}
     uri = "https://shop.example.com/"
     clients = [
@@ -120,30 +122,33 @@ def test_the_name_of_a_wrong_issuer_stands(folder: Path) -> None:
         {"client_id": "b", "issuer": OTHER, "backchannel_logout_uri": uri},
         {"client_id": "c", "issuer": "https://none.example"},
     ]
-    found = told(folder, service(issuers=issuers), clients=json.dumps(clients))
+    found = mistakes_of(folder, service(issuers=issuers), clients=json.dumps(clients))
     assert set(found) == {f'issuers["{ISS}"].keys[1].file', "clients.yaml[2].issuer", f"client 'b' of {OTHER}"}
 
 
-def test_one_wrong_client_hides_no_unsignable_one(folder: Path) -> None:
-    """Both are told in one go."""
+def test_invalid_client_does_not_hide_one_without_a_signing_key(folder: Path) -> None:
+    """Both are reported in one run."""
     clients = "[{client_id: a, notifier: {typ: x}}, {client_id: b, backchannel_logout_uri: 'https://b.example.com/'}]"
-    assert set(told(folder, service(), clients=clients)) == {"clients.yaml[0].notifier.typ", f"client 'b' of {ISS}"}
+    assert set(mistakes_of(folder, service(), clients=clients)) == {
+        "clients.yaml[0].notifier.typ",
+        f"client 'b' of {ISS}",
+    }
 
 
-def test_two_listeners_at_one_address_hide_nothing(folder: Path) -> None:
-    """Nor does a listener that is open to all without tokens."""
+def test_listeners_at_one_address_hide_no_error(folder: Path) -> None:
+    """Nor does an open listener without tokens."""
     same = {"listen": "127.0.0.1:9464", "tokens_file": "tokens.yaml"}
-    found = told(folder, service(api=same), clients=CLIENTS, tokens=TOKENS)
+    found = mistakes_of(folder, service(api=same), clients=CLIENTS, tokens=TOKENS)
     assert {"", "clients.yaml[2].notifier.typ", "tokens.yaml[0].scopes[0]"} <= set(found)
-    found = told(folder, service(api={"listen": "0.0.0.0:1"}), clients=CLIENTS)
+    found = mistakes_of(folder, service(api={"listen": "0.0.0.0:1"}), clients=CLIENTS)
     assert {"api", "clients.yaml[2].notifier.typ"} <= set(found)
 
 
 @pytest.mark.parametrize("document", ["queue: [1", "- queue"])
-def test_a_file_that_cannot_be_read_hides_no_clients(folder: Path, document: str) -> None:
-    """Where the environment says which they are."""
+def test_unreadable_file_does_not_hide_clients(folder: Path, document: str) -> None:
+    """If the environment sets them."""
     environ = {"NOTIFIER_REGISTRY__FILE": str(folder / "clients.yaml")}
-    found = told(folder, document, environ, clients=CLIENTS)
+    found = mistakes_of(folder, document, environ, clients=CLIENTS)
     assert set(found) == {"n.yaml", "clients.yaml[0].backchannel_logout_uri", "clients.yaml[2].notifier.typ"}
 
 
@@ -156,11 +161,11 @@ def test_a_file_that_cannot_be_read_hides_no_clients(folder: Path, document: str
         {"NOTIFIER_EGRES__ALLOW_HTTP": "true", "NOTIFIER_ISSUERS__X": "1"},
     ],
 )
-def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[str, str]) -> None:
-    """As a wrong member of the file does."""
+def test_invalid_variable_makes_its_section_unknown(folder: Path, environ: dict[str, str]) -> None:
+    """As an invalid member of the file does."""
     clients = f'[{{client_id: a, issuer: "{OTHER}", backchannel_logout_uri: "http://10.0.0.1/"}}]'
     document = service(egress={"allow_http": True, "allow": ["10.0.0.0/8"]} if len(environ) == 1 else {})
-    assert set(told(folder, document, environ, clients=clients)) == set(environ)
+    assert set(mistakes_of(folder, document, environ, clients=clients)) == set(environ)
 
 
 @settings(max_examples=40)
@@ -180,8 +185,8 @@ def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[
         max_size=5,
     )
 )
-def test_whatever_is_wrong_something_can_be_said(document: dict[Any, Any]) -> None:
-    """What is left is settings, and where something was left out there is a mistake; the document stays as it was."""
+def test_any_invalid_document_yields_settings_and_errors(document: dict[Any, Any]) -> None:
+    """The remaining settings are valid, every removed setting has an error, and the document is unchanged."""
     before = json.dumps(document, default=str)
     parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()}, SETTINGS)
     assert json.dumps(document, default=str) == before

@@ -1,4 +1,4 @@
-"""A reload takes everything or nothing, and never opens what was closed."""
+"""A reload applies everything or nothing, and never widens access."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.tokens.key_folder import ISS, pem
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A key, a token and no clients."""
+    """Create a key, a token and no clients."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "tokens.yaml").write_text("- {name: idp, token: correct-horse, scopes: [publish]}\n")
     (tmp_path / "clients.yaml").write_text("[]")
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, **sections: Any) -> Path:
-    """The service's file with these sections."""
+    """Write the service's file with these sections."""
     path = folder / "notifier.json"
     issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
     path.write_text(json.dumps({"issuers": issuers, "registry": {"file": "clients.yaml"}, **sections}))
@@ -38,13 +38,13 @@ def write(folder: Path, **sections: Any) -> Path:
 
 
 def live(folder: Path, **sections: Any) -> LiveConfiguration:
-    """What runs with these sections."""
+    """Return the running configuration with these sections."""
     path = write(folder, **sections)
     return LiveConfiguration(path, {}, load(path, {}, FEATURES))
 
 
-def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A reload that meets a fault of our own is refused, and the log names its type, not its text."""
+def test_internal_error_keeps_the_old_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reload with an internal error is refused, and the log has its type, not its text."""
     path = write(folder)
 
     class Broken(dict[str, str]):
@@ -56,33 +56,33 @@ def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.C
     assert not running.reload(requested=True)
     assert running.now is before
     assert not running.reloads.succeeded
-    said = capsys.readouterr().out
-    assert "RecursionError" in said
-    assert "hush-hush" not in said
+    logged = capsys.readouterr().out
+    assert "RecursionError" in logged
+    assert "hush-hush" not in logged
 
 
 def names_a_key(folder: Path) -> Path:
-    """A second key, not there yet."""
+    """Name a second key, which does not exist yet."""
     write(folder, issuers={ISS: {"keys": [{"file": "key.pem"}, {"file": "new.pem"}]}})
     return folder / "new.pem"
 
 
 def names_a_secret(folder: Path) -> Path:
-    """A client's file, not there yet."""
+    """Name a client's file, which does not exist yet."""
     (folder / "clients.yaml").write_text("[{client_id: shop, notifier: {tls: {ca_file: new.pem}}}]")
     return folder / "new.pem"
 
 
 def names_a_wrong_registry(folder: Path) -> Path:
-    """Another clients file, which is there and cannot be read."""
+    """Name another clients file, which exists and is invalid."""
     (folder / "new.yaml").write_text("{")
     write(folder, registry={"file": "new.yaml"})
     return folder / "new.yaml"
 
 
 @pytest.mark.parametrize("name", [names_a_key, names_a_secret, names_a_wrong_registry])
-async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callable[[Path], Path]) -> None:
-    """The file that was missing or wrong is mended, and nothing else is touched: it is read again."""
+async def test_files_of_a_failed_reload_are_watched(folder: Path, name: Callable[[Path], Path]) -> None:
+    """After a repair of only the missing or invalid file, it is read again."""
     running = live(folder)
     watch = FileWatch(running.now.stamps, settle=0.02)
     taken = asyncio.Event()
@@ -108,7 +108,7 @@ async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callabl
 
 
 def test_a_refused_registry_is_watched(folder: Path) -> None:
-    """Where the new clients file is much shorter, it is that file that will be mended."""
+    """If the new clients file is much shorter, the repair will change that file."""
     clients = [{"client_id": f"c{number}"} for number in range(10)]
     (folder / "clients.yaml").write_text(json.dumps(clients))
     running = live(folder)
@@ -118,13 +118,13 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     assert folder / "new.yaml" in running.named
 
 
-async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
-    """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
+async def test_removed_issuer_is_not_read(folder: Path) -> None:
+    """A reload runs in a thread, between any two steps of the watch, and must not end the worker."""
     assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), DocumentIssue)
 
 
-def test_presets_whose_receiver_would_end_nothing_are_told(folder: Path) -> None:
-    """Of one kind together. `sub` and `sid` go to a receiver that ends by `sub` whatever `sid` says."""
+def test_presets_without_effect_at_the_receiver_are_reported(folder: Path) -> None:
+    """In one line per kind. `sub` and `sid` are sent to a receiver that ends by `sub` only."""
     rows: list[dict[str, object]] = [{"client_id": f"k{nth}", "notifier": {"preset": "keycloak"}} for nth in range(7)]
     required = {
         "backchannel_logout_uri": "https://a.example/out",
@@ -144,10 +144,8 @@ def test_presets_whose_receiver_would_end_nothing_are_told(folder: Path) -> None
     assert "register it with backchannel_logout_session_required: false" in second.text
 
 
-def test_settings_without_effect_are_accepted_and_told_by_each_reading(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Such as the address of a page that no browser may load; each use has a line, up to twenty."""
+def test_settings_without_effect_are_accepted_and_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as the address of a page that no browser may load; each has a line, up to twenty."""
     clients = [{"client_id": f"c{number}", "frontchannel_logout_uri": "http://a.example/out"} for number in range(25)]
     (folder / "clients.yaml").write_text(json.dumps([{"client_id": "plain"}, *clients]))
     path = write(folder)
@@ -160,8 +158,8 @@ def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     assert any("configuration_warnings" in line and "more=5" in line for line in lines)
 
 
-def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once each time that it becomes so, whatever happens to other clients meanwhile."""
+def test_client_rejected_again_is_reported_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once per occurrence, independent of other clients."""
     running = live(folder, registry={"sources": [{"name": "own", "http": {"url": "https://id.example.com/list"}}]})
     for wrong, others in ((True, 0), (True, 1), (False, 1), (True, 1), (True, 2)):
         rows: list[Mapping[str, object]] = [{"client_id": f"c{nth}"} for nth in range(others)]
@@ -169,12 +167,12 @@ def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pyt
         last: Sequence[Mapping[str, object]] = running.now.layers[0].rows
         kept = [next((old for old in last if old == row), row) for row in rows]
         running.take_answer("own", SourceAnswer(rows=kept, at=time.time()))
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("client_left_out") == 2
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("client_left_out") == 2
 
 
-def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same mistake is no news, unless somebody asked; another one is; a reload that succeeds ends it."""
+def test_failed_reload_is_reported_once_until_it_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same error is not repeated, unless requested; another error is reported; a successful reload ends it."""
     running = live(folder)
     (folder / "clients.yaml").write_text("{")
     for asked in (False, False, True):
@@ -190,8 +188,8 @@ def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pyt
     assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
 
 
-def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the worker started with counts, not what it read last."""
+def test_restart_is_needed_until_the_setting_is_restored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The comparison uses the settings at start, not the last read."""
     running = live(folder, shutdown_grace="20s")
     write(folder, shutdown_grace="30s")
     for _ in range(2):
@@ -202,13 +200,13 @@ def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys:
     assert running.reloads.restart_needed
     write(folder, shutdown_grace="20s")
     assert running.reload(requested=False)
-    said = capsys.readouterr().out
-    assert ("reload_needs_restart" in said, "restart_no_longer_needed" in said) == (False, True)
+    logged = capsys.readouterr().out
+    assert ("reload_needs_restart" in logged, "restart_no_longer_needed" in logged) == (False, True)
     assert list(running.reloads.troubles()) == []
 
 
-def test_a_client_that_loses_its_address_is_named_and_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By a reload and by an answer of a source, once each time that it happens, until it is back."""
+def test_client_that_loses_its_address_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a reload and by an answer of a source, once per occurrence, until it is restored."""
     row = {
         "client_id": "shop",
         "backchannel_logout_uri": "https://shop.example/out",
@@ -221,8 +219,8 @@ def test_a_client_that_loses_its_address_is_named_and_noted(folder: Path, capsys
         (folder / "clients.yaml").write_text(json.dumps(rows))
         assert running.reload(requested=True)
         assert len(running.registry().lost_at.get(ISS, ())) == lost
-    told = capsys.readouterr()
-    lines = [line for line in (told.out + told.err).splitlines() if "client_address_lost" in line]
+    captured = capsys.readouterr()
+    lines = [line for line in (captured.out + captured.err).splitlines() if "client_address_lost" in line]
     assert ["is registered without an address now" in line for line in lines] == [True, False]
     assert ["left the registry" in line for line in lines] == [False, True]
     assert all("client_id=shop" in line and "warning" in line for line in lines)
@@ -231,5 +229,5 @@ def test_a_client_that_loses_its_address_is_named_and_noted(folder: Path, capsys
     for rows, lost in zip(reads, (0, 1, 1, 0, 1), strict=True):
         running.take_answer("own", SourceAnswer(rows=rows, at=time.time()))
         assert len(running.registry().lost_at.get(ISS, ())) == lost
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("client_address_lost") == 2
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("client_address_lost") == 2

@@ -154,7 +154,7 @@ shutdwn_grace: 20s
             ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
         ],
     )
-    def test_one(self, tmp_path: Path, text: str, path: str, says: str) -> None:
+    def test_single_error(self, tmp_path: Path, text: str, path: str, says: str) -> None:
         """Each mistake is told by the path of its key, with what would be right."""
         found = mistakes(write(tmp_path, text))
         assert list(found) == [path]

@@ -1,4 +1,4 @@
-"""How tests write and read a clients file."""
+"""Write and read clients files in tests."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ HOOK = "https://shop.example.com/hook"
 
 
 def settings(folder: Path, clients: str, *issuers: str, **sections: Any) -> Settings:
-    """A service with these issuers (one, if none is named), this clients file and these sections."""
+    """Return a service with these issuers (by default one), this clients file and these sections."""
     (folder / "key.pem").write_text("a key")
     (folder / "clients.yaml").write_text(clients)
     document = {
@@ -33,18 +33,18 @@ def settings(folder: Path, clients: str, *issuers: str, **sections: Any) -> Sett
 
 
 def registry(folder: Path, clients: str, *issuers: str, **sections: Any) -> Registry:
-    """What is registered then."""
+    """Return the registry of such a service."""
     return load_registry(settings(folder, clients, *issuers, **sections))
 
 
 def shop(folder: Path, notifier: str = "{}", **sections: Any) -> Client:
-    """The only client, with this under `notifier`."""
+    """Return the only client, with these settings under `notifier`."""
     text = f"[{{client_id: shop, backchannel_logout_uri: '{HOOK}', notifier: {notifier}}}]"
     return registry(folder, text, **sections).clients_of(ONE)["shop"]
 
 
 def mistakes(folder: Path, clients: str, *issuers: str, **sections: Any) -> dict[str, str]:
-    """What is wrong, by path."""
+    """Return the errors by path."""
     with pytest.raises(ConfigurationError) as caught:
         registry(folder, clients, *issuers, **sections)
     return {mistake.path: mistake.text for mistake in caught.value.mistakes}

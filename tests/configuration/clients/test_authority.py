@@ -1,4 +1,4 @@
-"""What a list of clients may say: how its clients are reached, never what a token is or for whom."""
+"""A remote source may set how its clients are reached, never the content or recipients of a token."""
 
 import json
 from pathlib import Path
@@ -34,59 +34,59 @@ LIST = {"url": "https://list.example.com/clients"}
 
 
 def row(client_id: str = "shop", uri: str = HOOK, **members: Any) -> dict[str, Any]:
-    """A client, as a list names it."""
+    """Return a row of a remote source."""
     return {"client_id": client_id, "backchannel_logout_uri": uri, **members}
 
 
 def of_list(*rows: Any, name: str = "db", **source: Any) -> Layer:
-    """What a list answered, kept as a worker keeps it."""
+    """Return the answer of a source, as a worker keeps it."""
     given = SOURCE_SETTINGS.model_validate({"name": name, "http": LIST, **source})
     kept = [each for raw in rows if isinstance(each := clean_row(raw, "[0]"), dict)]
     return to_layer(given, (ONE, TWO), SourceAnswer(rows=kept, at=0.0))
 
 
 def of_file(*rows: Any) -> Layer:
-    """A file of the operator's."""
+    """Return a file of the operator."""
     return Layer(name="file", rows=list(rows), issuer=ONE, context={"base": Path()}, file="clients.yaml")
 
 
 def built(folder: Path, *layers: Layer, **sections: Any) -> BuiltRegistry:
-    """The registry that these make where two issuers are configured."""
+    """Build the registry of these sources for two issuers."""
     return build_registry(build_context(folder, **sections), layers)
 
 
 def build_context(folder: Path, **sections: Any) -> BuildContext:
-    """What clients are judged by."""
+    """Return the context in which clients are validated."""
     given = settings(folder, "[]", ONE, TWO, **sections)
     return BuildContext(settings=given, algorithms_of=lambda _: frozenset({Algorithm.RS256}))
 
 
-def told(made: BuiltRegistry) -> list[str]:
-    """What was left away, and whom it concerns."""
+def ignored_members(made: BuiltRegistry) -> list[str]:
+    """Return the ignored members with the clients concerned."""
     return [str(each) for of_kind in made.registry.ignored_groups() for each in of_kind.first]
 
 
 def shop(made: BuiltRegistry, iss: str = ONE) -> Client:
-    """The client in force."""
+    """Return the resulting client."""
     return made.registry.clients_of(iss)["shop"]
 
 
-def test_a_list_mints_no_token_for_others(tmp_path: Path) -> None:
-    """A row with all that an ID token for Kubernetes needs gives a plain logout token for the client alone."""
+def test_list_cannot_change_the_audience_of_a_token(tmp_path: Path) -> None:
+    """A row with all that an ID token for Kubernetes needs yields a plain logout token for that client."""
     evil = {"typ": "JWT", "audience": ["kubernetes", "bank"], "claims": {"tenant": "x"}, "reason_claim": "reason"}
     made = built(tmp_path, of_list(row(notifier=evil), issuer=ONE))
     client = shop(made)
     assert (client.token.typ, client.token.audience, client.token.reason_claim) == ("logout+jwt", None, None)
     assert not client.token.claims
     assert client.backchannel_logout_uri == HOOK
-    assert len(told(made)) == 4
-    assert all(each.startswith("client 'shop' of registry source db: notifier.") for each in told(made))
+    assert len(ignored_members(made)) == 4
+    assert all(each.startswith("client 'shop' of registry source db: notifier.") for each in ignored_members(made))
 
 
 @pytest.mark.parametrize(
     "name", [*sorted(ClientOptions.model_fields.keys() - LIST_OPTIONS), "typo", "audience", "preset", "max_age"]
 )
-def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
+def test_members_beyond_the_table_are_ignored_and_reported(name: str) -> None:
     """The others stay."""
     values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
     kept, left = limit_row(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
@@ -107,24 +107,24 @@ def test_each_member_beyond_the_table_is_left_away_and_named(name: str) -> None:
         {"typ": None},
     ],
 )
-def test_what_a_list_may_say_stays(options: dict[str, Any]) -> None:
-    """To the letter: a row that says nothing else is the same object."""
-    said = row(notifier=options)
-    assert limit_row(said, BOUNDS) == (said, {})
-    assert limit_row(said, BOUNDS)[0] is said
+def test_permitted_members_of_a_list_are_kept(options: dict[str, Any]) -> None:
+    """Unchanged: a row with permitted members only is the same object."""
+    members = row(notifier=options)
+    assert limit_row(members, BOUNDS) == (members, {})
+    assert limit_row(members, BOUNDS)[0] is members
 
 
-def test_a_member_that_a_feature_declares_is_of_files_alone() -> None:
-    """It is left away by its name, and is no unknown setting."""
+def test_member_of_a_feature_is_ignored_in_a_list() -> None:
+    """It is ignored with its name, and is not an unknown setting."""
     bounds = replace(BOUNDS, options=BOUNDS.options | {"quiet_after"})
     kept, left = limit_row(row(notifier={"quiet_after": 5}), bounds)
     assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may set it; it is ignored"})
 
 
-def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
-    """With what it is now. A name like it that the row made up is told as any unknown name."""
-    said = row(notifier={"retry": {"base": "1s", "jitter": 0, "factor": 2}, "timeout": "3s"})
-    kept, left = limit_row(said, BOUNDS)
+def test_removed_setting_is_ignored_and_the_rest_is_kept() -> None:
+    """With its replacement. A similar name that a row invents is reported as an unknown name."""
+    members = row(notifier={"retry": {"base": "1s", "jitter": 0, "factor": 2}, "timeout": "3s"})
+    kept, left = limit_row(members, BOUNDS)
     assert kept == row(notifier={"retry": {"base": "1s"}, "timeout": "3s"})
     assert left == {
         "notifier.retry.factor": f"{RetrySettings.gone['factor']}; it is ignored",
@@ -137,7 +137,7 @@ def test_what_is_a_setting_no_more_is_left_away_and_the_rest_stays() -> None:
     assert kind_of(member, f"{member}: {why}") == "notifier: there is no such setting; it is ignored"
 
 
-def test_the_table_of_the_documents_is_the_codes() -> None:
+def test_documented_table_equals_the_code() -> None:
     """Each member is in one row of it."""
     text = (Path(__file__).parents[3] / "docs/configuration/registry-sources.md").read_text()
     _, may, stricter, never = text[text.index("| a list | members |") :].split("\n| ")[:4]
@@ -146,7 +146,7 @@ def test_the_table_of_the_documents_is_the_codes() -> None:
 
 
 def test_secrets_of_a_list_are_not_kept() -> None:
-    """Neither in memory nor in the cache; their names are, so that they are told."""
+    """Neither in memory nor in the cache; their names are kept for the report."""
     kept = clean_row(
         row(notifier={"headers": {"Authorization": "hunter2"}, "proxy": "http://u:hunter2@p", "typ": "JWT"}), ""
     )
@@ -156,43 +156,43 @@ def test_secrets_of_a_list_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("own", [f"{ONE}/logout", f"{ONE.upper()}:443/logout", f"{ONE}:8443/logout", f"{ONE}./logout"])
-def test_no_list_has_browsers_call_the_issuer_itself(tmp_path: Path, own: str) -> None:
-    """With its cookies, which each port of its host gets. That is left away and told; the client is kept.
+def test_list_cannot_make_browsers_call_the_issuer(tmp_path: Path, own: str) -> None:
+    """With its cookies, which each port of its host receives. The address is ignored and reported; the client is kept.
 
-    For a client of another issuer it is an address like any.
+    For a client of another issuer it is a normal address.
     """
-    said = row(frontchannel_logout_uri=own)
-    made = built(tmp_path, of_list(said, issuer=ONE), of_list(said, name="two", issuer=TWO))
+    members = row(frontchannel_logout_uri=own)
+    made = built(tmp_path, of_list(members, issuer=ONE), of_list(members, name="two", issuer=TWO))
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, TWO).front_channel is not None
-    [told_] = told(made)
-    assert told_.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
-    assert told_.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
+    [ignored] = ignored_members(made)
+    assert ignored.startswith("client 'shop' of registry source db: frontchannel_logout_uri: is on ")
+    assert ignored.endswith("the issuer's own host: browsers would send its cookies along; " + FILE_ONLY)
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
     assert shop(built(tmp_path, of_list(row(), issuer=ONE), by_file)).front_channel is not None
 
 
-def test_no_list_makes_a_delivery_live_longer(tmp_path: Path) -> None:
-    """Than the issuer's defaults say, or else `delivery`."""
-    said = {"max_age": "1d", "sub_only_max_age": "9m"}
+def test_list_cannot_extend_the_lifetime_of_a_delivery(tmp_path: Path) -> None:
+    """Than the issuer's defaults, or else `delivery`, permit."""
+    members = {"max_age": "1d", "sub_only_max_age": "9m"}
     longest = {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: {"sub_only_max_age": "8m"}}}
-    made = built(tmp_path, of_list(row(notifier=said), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
+    made = built(tmp_path, of_list(row(notifier=members), issuer=ONE), registry=longest, delivery={"max_age": "2h"})
     assert (shop(made).retry.max_age, shop(made).retry.sub_only_max_age) == (7200, 480)
-    assert len(told(made)) == 2
+    assert len(ignored_members(made)) == 2
 
 
-def test_what_a_file_says_of_a_client_no_list_changes(tmp_path: Path) -> None:
-    """Whatever their order; what it does not say the list says."""
-    ours = of_file({"client_id": "shop", "backchannel_logout_uri": HOOK, "subject_type": "pairwise"})
-    theirs = of_list(row(uri=EVIL, subject_type="public", client_name="Shop"), issuer=ONE)
-    for layers in ([ours, theirs], [theirs, ours]):
+def test_list_cannot_override_a_file(tmp_path: Path) -> None:
+    """In any order; members that the file omits come from the list."""
+    own_file = of_file({"client_id": "shop", "backchannel_logout_uri": HOOK, "subject_type": "pairwise"})
+    remote_list = of_list(row(uri=EVIL, subject_type="public", client_name="Shop"), issuer=ONE)
+    for layers in ([own_file, remote_list], [remote_list, own_file]):
         client = shop(built(tmp_path, *layers))
         assert (client.backchannel_logout_uri, client.pairwise, client.client_name) == (HOOK, True, "Shop")
 
 
 @pytest.mark.parametrize("issuer", [TWO, [ONE, TWO], "*", ["*"], "https://id.example.com/", 7])
 def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) -> None:
-    """Such a row is left out and named; the others are taken."""
+    """Such a row is omitted and reported; the others are accepted."""
     honest = of_list(row(), name="honest", issuer=TWO)
     made = built(tmp_path, honest, of_list(row(uri=EVIL, issuer=issuer), row("news"), issuer=ONE))
     assert shop(made, TWO).backchannel_logout_uri == HOOK
@@ -201,21 +201,21 @@ def test_a_list_has_no_client_of_another_issuer(tmp_path: Path, issuer: object) 
 
 
 def test_a_list_for_several_issuers_names_them(tmp_path: Path) -> None:
-    """Each row says one of them; a row that says none is no client of any."""
+    """Each row has one of them; a row without an issuer is refused."""
     made = built(tmp_path, of_list(row(issuer=TWO), row("b"), issuers=[ONE, TWO]))
     assert [*made.registry.clients_of(TWO)] == ["shop"]
     assert [each.path for each in made.faults] == ["client 'b' of registry source db"]
 
 
 def test_patterns_bound_the_clients_of_a_list(tmp_path: Path) -> None:
-    """Capitals matter."""
+    """Patterns are case-sensitive."""
     made = built(tmp_path, of_list(row("shop-1"), row("Shop-2"), row("bank"), issuer=ONE, clients=["shop-*"]))
     assert [*made.registry.clients_of(ONE)] == ["shop-1"]
     assert len(made.faults) == 2
 
 
-def test_a_row_that_is_left_out_names_the_line_to_write(tmp_path: Path) -> None:
-    """The source, its bound, and the setting that widens it."""
+def test_rejected_row_reports_the_line_to_write(tmp_path: Path) -> None:
+    """With the source, its bound, and the setting that widens it."""
     rows = [row(issuer=TWO), row("all", issuer="*"), row("bank")]
     made = built(tmp_path, of_list(*rows, issuer=ONE, clients=["shop", "all"]))
     other, everybody, beyond = (each.text for each in made.faults)
@@ -232,8 +232,8 @@ def test_a_row_that_is_left_out_names_the_line_to_write(tmp_path: Path) -> None:
     )
 
 
-def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) -> None:
-    """At the issuer that its row names; until the row goes. It takes the client from no other source."""
+def test_rejected_client_has_its_reason(tmp_path: Path) -> None:
+    """At the issuer of its row, until the row is removed. The client of another source stays."""
     bad = of_list(row(issuer=TWO), row("bank"), row("other"), row("typo", issuer=THREE), issuer=ONE, clients=["[!b]*"])
     honest = of_list(row(), name="honest", issuer=TWO)
     made = built(tmp_path, bad, honest)
@@ -250,7 +250,7 @@ def test_whoever_asks_for_a_client_that_is_left_out_hears_why(tmp_path: Path) ->
 
 
 def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
-    """A list of one issuer pauses no client of another."""
+    """A list of one issuer cannot pause a client of another."""
     made = built(
         tmp_path,
         of_list(row(), name="honest", issuer=TWO),
@@ -260,8 +260,8 @@ def test_settings_alone_are_bounded_too(tmp_path: Path) -> None:
     assert not shop(made, TWO).paused
 
 
-def test_an_alias_takes_no_name_that_another_client_has(tmp_path: Path) -> None:
-    """At the start, and by a refresh."""
+def test_alias_cannot_take_the_name_of_another_client(tmp_path: Path) -> None:
+    """At start and in a refresh."""
     first = of_list(row("shop", aliases=["4711"]), name="honest", issuer=ONE)
     empty, evil = of_list(issuer=ONE), of_list(row("evil", EVIL, aliases=["4711", "shop"]), issuer=ONE)
     at_start = built(tmp_path, first, evil)
@@ -272,21 +272,21 @@ def test_an_alias_takes_no_name_that_another_client_has(tmp_path: Path) -> None:
             client = made.registry.resolve(ONE, name, None)
             assert client is not None
             assert client.backchannel_logout_uri == HOOK
-        assert any("'4711' is client 'shop' already" in each for each in told(made))
+        assert any("'4711' is client 'shop' already" in each for each in ignored_members(made))
 
 
-def test_what_is_told_ends_with_the_row(tmp_path: Path) -> None:
-    """A refresh tells what the other rows still say."""
+def test_report_ends_with_the_row(tmp_path: Path) -> None:
+    """A refresh reports what the remaining rows contain."""
     bad, worse = row(notifier={"typ": "JWT"}), row("b", notifier={"typ": "JWT"})
     layer, better = of_list(bad, worse, issuer=ONE), of_list(row(), issuer=ONE)
     better = replace(better, rows=[*better.rows, layer.rows[1]])
     made = built(tmp_path, layer)
     again = rebuild_registry(build_context(tmp_path), made.registry, [layer], 0, better, lambda: None)
-    assert [each.partition(" of ")[0] for each in told(again)] == ["client 'b'"]
+    assert [each.partition(" of ")[0] for each in ignored_members(again)] == ["client 'b'"]
 
 
-def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
-    """Where there are several issuers. The line to write is in the error."""
+def test_source_without_a_bound_is_refused(tmp_path: Path) -> None:
+    """With several issuers. The error contains the line to write."""
     sources = [{"http": LIST}]
     wrong = mistakes(tmp_path, "[]", ONE, TWO, registry={"sources": sources})
     assert f"write issuer: {ONE} if" in wrong["registry.sources[0].issuer"]
@@ -300,7 +300,7 @@ def test_a_source_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
     "claim",
     ["nonce", "azp", "unique_name", "userName", "cognito:groups", "https://apps.example.com/roles", "x-hasura-user-id"],
 )
-def test_no_token_says_who_somebody_is(claim: str) -> None:
+def test_registration_cannot_produce_an_id_token(claim: str) -> None:
     """Not even by a file."""
     with pytest.raises(ValueError, match=claim):
         ClientMetadata.model_validate(row(notifier={"claims": {claim: "x"}}))
@@ -309,21 +309,21 @@ def test_no_token_says_who_somebody_is(claim: str) -> None:
             ClientMetadata.model_validate(row(notifier={"claims": {"ctx": [{claim: "x"}]}}))
 
 
-def test_a_file_that_asks_for_a_token_of_others_is_warned(tmp_path: Path) -> None:
-    """`typ: JWT` beside further audiences; each alone is the operator's choice."""
+def test_file_with_typ_jwt_and_further_audiences_is_warned(tmp_path: Path) -> None:
+    """`typ: JWT` beside further audiences; each alone is permitted."""
     given = {
         "a": {"typ": "JWT", "audience": ["bank"]},
         "b": {"typ": "JWT", "audience": []},
         "c": {"audience": ["bank"]},
     }
-    settings(tmp_path, json.dumps([row(name, notifier=said) for name, said in given.items()]))
+    settings(tmp_path, json.dumps([row(name, notifier=members) for name, members in given.items()]))
     (tmp_path / "key.pem").write_bytes(pem("RS256"))
     loaded = load(tmp_path / "notifier.json", {}, FEATURES)
     assert [each.path for each in loaded.warnings] == [f"client 'a' of {ONE}"]
 
 
-def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> None:
-    """The order of the sources makes no difference, and neither does a refresh."""
+def test_earlier_list_cannot_take_an_alias_of_a_file(tmp_path: Path) -> None:
+    """Neither the order of the sources nor a refresh changes that."""
     evil, empty = of_list(row("evil", EVIL, aliases=["4711"]), issuer=ONE), of_list(issuer=ONE)
     own = of_file(row("shop", aliases=["4711"]))
     before = built(tmp_path, empty, own)
@@ -332,26 +332,26 @@ def test_an_alias_of_a_file_is_taken_by_no_list_before_it(tmp_path: Path) -> Non
         client = made.registry.resolve(ONE, "4711", None)
         assert client is not None
         assert client.backchannel_logout_uri == HOOK
-        [said] = told(made)
-        assert said == "client 'evil': alias '4711' is client 'shop' already; it is ignored"
+        [members] = ignored_members(made)
+        assert members == "client 'evil': alias '4711' is client 'shop' already; it is ignored"
 
 
 def test_patterns_bound_the_aliases_of_a_list(tmp_path: Path) -> None:
-    """An alias is a name of a client, too: events that name it would go to an address of the list's choice."""
+    """An alias is a client name too: events that name it would go to an address that the list sets."""
     aliases = ["shop-one", "bank", *(f"n{nth}" for nth in range(300))]
     bounded_ = of_list(row("shop-1", aliases=aliases), issuer=ONE, clients=["shop-*"])
     made = built(tmp_path, bounded_)
     assert made.registry.resolve(ONE, "shop-one", None) is not None
     assert made.registry.resolve(ONE, "bank", None) is None
-    [said] = told(made)
-    assert said == (
+    [members] = ignored_members(made)
+    assert members == (
         "client 'shop-1' of registry source db: aliases: 'bank', 'n0', 'n1', 'n2', 'n3' and 296 more are beyond the"
         " source, which may speak of clients shop-* alone (its clients in registry.sources)"
     )
 
 
-def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
-    """A row that cannot be read leaves out a client of the list's issuers alone."""
+def test_unreadable_row_of_a_foreign_client_has_no_effect(tmp_path: Path) -> None:
+    """An unreadable row omits only clients of the list's issuers."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuers": [ONE, THREE]})
     faults = (InputIssue("shop", "aliases must be a list of texts"),)
     layer = to_layer(given, (ONE, TWO, THREE), SourceAnswer(rows=(), at=0.0, faults=faults))
@@ -370,8 +370,8 @@ def test_a_list_says_nothing_wrong_of_clients_of_others(tmp_path: Path) -> None:
         ("https://192.0.2.5", "https://192.0.2.5.:8443/logout"),
     ],
 )
-def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
-    """Browsers write an address in one way, and send its cookies."""
+def test_any_spelling_of_the_issuer_address_is_recognized(iss: str, own: str) -> None:
+    """Browsers normalize an address, and send its cookies."""
     bounds = ListBounds(max_seconds={}, issuer_hosts=frozenset({iss.removeprefix("https://").strip("[]")}))
     assert [*limit_row(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
 
@@ -387,16 +387,16 @@ def test_no_spelling_of_an_address_hides_the_issuer(iss: str, own: str) -> None:
         {"id_token_encrypted_response_alg": "RSA-OAEP"},
     ],
 )
-def test_a_client_of_a_file_is_never_hurt_by_a_row_of_a_list(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """It is what the file says, at the start and after a refresh. The row is named, and it is no mistake of the file.
+def test_invalid_row_of_a_list_does_not_affect_a_client_of_a_file(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """The file applies, at start and after a refresh. The row is reported, and is not an error of the file.
 
-    Where the file has settings alone, the client is left out: nobody but the list says where it is.
+    If the file has settings only, the client is omitted: only the list has its address.
     """
     bad, empty = of_list(row(uri=EVIL, **wrong), issuer=ONE), of_list(issuer=ONE)
-    ours = of_file(row(notifier={"per_second": 20}))
-    before = built(tmp_path, empty, ours)
-    refreshed = rebuild_registry(build_context(tmp_path), before.registry, [empty, ours], 0, bad, lambda: None)
-    for made in (built(tmp_path, bad, ours), refreshed):
+    own_file = of_file(row(notifier={"per_second": 20}))
+    before = built(tmp_path, empty, own_file)
+    refreshed = rebuild_registry(build_context(tmp_path), before.registry, [empty, own_file], 0, bad, lambda: None)
+    for made in (built(tmp_path, bad, own_file), refreshed):
         assert (shop(made).backchannel_logout_uri, shop(made).per_second) == (HOOK, 20)
         assert not made.mistakes
         assert {each.path for each in made.faults} == {"client 'shop' of registry source db"}
@@ -405,8 +405,8 @@ def test_a_client_of_a_file_is_never_hurt_by_a_row_of_a_list(tmp_path: Path, wro
     assert settings_alone.faults
 
 
-def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> None:
-    """Not on which list came first, or in which order: the first source has it, and in one the first `client_id`."""
+def test_owner_of_an_alias_depends_only_on_the_configuration(tmp_path: Path) -> None:
+    """Not on the order in which lists answer: the first source wins, and within one the first `client_id`."""
     one = of_list(row("b", aliases=["4711"]), row("a", aliases=["4711"]), name="one", issuer=ONE)
     two = of_list(row("0", EVIL, aliases=["4711"]), name="two", issuer=ONE)
     empty_one, empty_two = of_list(name="one", issuer=ONE), of_list(name="two", issuer=ONE)
@@ -420,24 +420,24 @@ def test_who_has_an_alias_depends_on_the_configuration_alone(tmp_path: Path) -> 
         rebuild_registry(asked, early.registry, [one, empty_two], 1, two, lambda: None),
     ):
         assert made.registry.aliases[ONE] == {"4711": "a"}
-        assert {each.partition(":")[0] for each in told(made)} == {"client 'b'", "client '0'"}
+        assert {each.partition(":")[0] for each in ignored_members(made)} == {"client 'b'", "client '0'"}
     gone = rebuild_registry(asked, built(tmp_path, one, two).registry, [one, two], 0, empty_one, lambda: None)
-    assert (gone.registry.aliases[ONE], told(gone)) == ({"4711": "0"}, [])
+    assert (gone.registry.aliases[ONE], ignored_members(gone)) == ({"4711": "0"}, [])
 
 
-def test_no_alias_is_the_name_of_a_client_that_is_left_out(tmp_path: Path) -> None:
-    """Else its logouts would go to another while its own row is wrong."""
+def test_alias_cannot_be_the_name_of_a_rejected_client(tmp_path: Path) -> None:
+    """Otherwise its logouts would go to another client while its own row is invalid."""
     faults = (InputIssue("bank", "aliases must be a list of texts"),)
     given = SOURCE_SETTINGS.model_validate({"name": "kc", "http": LIST, "issuer": ONE})
     wrong = [row("mail", "http://x.example.com")]
     left_out = to_layer(given, (ONE, TWO), SourceAnswer(rows=wrong, at=0.0, faults=faults))
     made = built(tmp_path, left_out, of_list(row("evil", EVIL, aliases=["bank", "mail"]), issuer=ONE))
     assert {name: made.registry.resolve(ONE, name, None) for name in ("bank", "mail")} == {"bank": None, "mail": None}
-    assert len(told(made)) == 2
+    assert len(ignored_members(made)) == 2
 
 
-def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> None:
-    """By a row that cannot be read, either: it is told, and said of no client of others."""
+def test_source_cannot_reject_a_foreign_client(tmp_path: Path) -> None:
+    """Also with an unreadable row: it is reported without naming foreign clients."""
     given = SOURCE_SETTINGS.model_validate({"name": "db", "http": LIST, "issuer": ONE, "clients": ["shop-*"]})
     faults = (InputIssue("bank", "aliases must be a list of texts"), InputIssue("shop-1", "has no address"))
     made = built(tmp_path, to_layer(given, (ONE, TWO), SourceAnswer(rows=(), at=0.0, faults=faults)))
@@ -445,8 +445,8 @@ def test_a_source_leaves_out_no_client_that_it_may_not_have(tmp_path: Path) -> N
     assert len(made.faults) == 2
 
 
-def test_what_a_row_makes_up_is_told_once() -> None:
-    """A row may have thousands of settings that do not exist, or very long ones."""
+def test_unknown_members_of_a_row_are_reported_once() -> None:
+    """A row may have thousands of unknown settings, or very long ones."""
     made_up = {f"x{nth}": 1 for nth in range(5000)} | {"y" * 100_000: 1}
     kept, left = limit_row(row(notifier={**made_up, "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
@@ -455,8 +455,8 @@ def test_what_a_row_makes_up_is_told_once() -> None:
     assert max(map(len, left)) < 100
 
 
-def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
-    """Names that rows make up, aliases and origins are no kinds of their own."""
+def test_number_of_reported_kinds_is_bounded(tmp_path: Path) -> None:
+    """Names that rows invent, aliases and origins do not add kinds."""
     rows = [
         row(f"c{nth}", aliases=[f"a{nth}"], notifier={f"typ{nth}": "x", "claims": {"x": nth}}) for nth in range(300)
     ]
@@ -465,14 +465,14 @@ def test_kinds_are_few_whatever_rows_say(tmp_path: Path) -> None:
     assert made.registry.ignored_count == 900
 
 
-def test_no_value_is_kept_that_no_list_may_say() -> None:
-    """It would take memory and the cache, and may be a secret."""
+def test_ignored_values_are_not_kept() -> None:
+    """It would take memory and cache space, and may be a secret."""
     kept = clean_row(row(notifier={"typ": "JWT" * 999, "claims": {"a": 1}, "headers": None, "timeout": "3s"}), "[0]")
     assert kept == row(notifier={"typ": REDACTED, "claims": REDACTED, "headers": None, "timeout": "3s"})
 
 
-def test_a_client_id_with_what_was_copied_along_is_warned(tmp_path: Path) -> None:
-    """The identity server may call it so; more likely its events name another client."""
+def test_client_id_with_surrounding_characters_is_warned(tmp_path: Path) -> None:
+    """The identity server may use it; more likely its events name another client."""
     settings(tmp_path, json.dumps([row("shop"), row("mail "), row("“wiki”")]))
     (tmp_path / "key.pem").write_bytes(pem("RS256"))
     loaded = load(tmp_path / "notifier.json", {}, FEATURES)

@@ -1,4 +1,4 @@
-"""What each option of a client changes in the client that is built."""
+"""Test what each option of a client changes in the resulting client."""
 
 from collections.abc import Mapping
 
@@ -56,8 +56,8 @@ def test_each_option_alone_changes_the_client(option: str) -> None:
     assert built({option: VALUES[option]}) != built({})
 
 
-def test_a_client_that_only_an_event_names_has_these_options_of_its_issuer() -> None:
-    """A publisher chooses its address: it gets times, limits and CAs, but no credentials or wider egress."""
+def test_client_of_an_event_has_these_defaults_of_its_issuer() -> None:
+    """The publisher chooses its address: it gets times, limits and CAs, but no credentials or wider egress."""
     options = {name: ClientOptions.model_validate({name: VALUES[name]}) for name in VALUES}
     applied = {name for name, option in options.items() if build_unregistered_client(TEMPLATE, option) != TEMPLATE}
     assert VALUES.keys() - applied == {
@@ -66,8 +66,8 @@ def test_a_client_that_only_an_event_names_has_these_options_of_its_issuer() -> 
     }  # fmt: skip
 
 
-def test_origins_change_the_route_of_a_client_whose_address_a_list_sets() -> None:
-    """They permit credentials at an address that no file has."""
+def test_origins_change_the_route_of_a_client_of_a_list() -> None:
+    """They permit credentials at an address that no file contains."""
     secret = {"headers": {"X-Key": "a"}}
     listed = ("backchannel_logout_uri", "frontchannel_logout_uri")
     assert built(secret, listed).route.withheld is not None

@@ -1,4 +1,4 @@
-"""What a registration says of encrypted tokens, wherever it comes from: algorithms, keys, and the way to them."""
+"""Test registrations of encrypted tokens from any source: algorithms, keys, and the route to the keys."""
 
 import json
 from ipaddress import ip_network
@@ -30,7 +30,7 @@ KEYS = "https://shop.example.com/jwks"
 
 
 def registered(folder: Path, **members: Any) -> Registry:
-    """One client that asks for encrypted tokens."""
+    """Return one client with encrypted tokens."""
     asked = {"client_id": "shop", "backchannel_logout_uri": HOOK, "id_token_encrypted_response_alg": "RSA-OAEP"}
     return registry(folder, json.dumps([asked | members]))
 
@@ -47,7 +47,7 @@ def place(found: Encryption) -> ClientKeysSource:
 
 
 def test_algorithms_and_keys_are_as_they_are_registered(tmp_path: Path) -> None:
-    """A128CBC-HS256 unless it says otherwise (OpenID Connect Registration §2); `jwks` comes before `jwks_uri`."""
+    """A128CBC-HS256 by default (OpenID Connect Registration §2); `jwks` takes precedence over `jwks_uri`."""
     found = asked(tmp_path, jwks_uri=KEYS)
     assert (found.alg, found.enc) == (KeyManagement.RSA_OAEP, ContentEncryption.A128CBC_HS256)
     assert place(found).uri == KEYS
@@ -58,7 +58,7 @@ def test_algorithms_and_keys_are_as_they_are_registered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("jwks", [None, "", [], {"keys": []}])
 def test_an_empty_set_is_absent(tmp_path: Path, jwks: object) -> None:
-    """Serializers write it where `jwks_uri` is registered."""
+    """Serializers write an empty set if `jwks_uri` is registered."""
     assert place(asked(tmp_path, jwks_uri=KEYS, jwks=jwks)).uri == KEYS
     raw = {"client_id": "shop", "jwks": jwks, "id_token_encrypted_response_alg": "RSA-OAEP", "redirect_uris": []}
     row = clean_row(raw, "[0]")
@@ -68,14 +68,14 @@ def test_an_empty_set_is_absent(tmp_path: Path, jwks: object) -> None:
 
 
 def test_without_the_algorithm_tokens_are_signed_only(tmp_path: Path) -> None:
-    """Whatever keys it has, broken ones too: they are for something else."""
+    """Whatever keys it has, also broken ones: they serve other purposes."""
     for members in ({"jwks_uri": "http://10.0.0.1/"}, {"jwks": "none"}, {"jwks": {"keys": [{"kty": "RSA"}]}}):
         found = registered(tmp_path, id_token_encrypted_response_alg=None, **members)
         assert found.clients_of(ONE)["shop"].encryption is None
 
 
-def test_the_way_to_the_keys_is_the_clients_without_its_secrets(tmp_path: Path) -> None:
-    """Our certificate is shown to the client's own server alone, and no header to anybody."""
+def test_route_to_the_keys_has_no_secrets_of_the_client(tmp_path: Path) -> None:
+    """Our certificate is used for the client's own server only, and headers for none."""
     for name in ("ca.pem", "cert.pem", "cert.key"):
         (tmp_path / name).write_text("a file")
     tls = {"ca_file": "ca.pem", "cert_file": "cert.pem", "key_file": "cert.key"}
@@ -86,8 +86,8 @@ def test_the_way_to_the_keys_is_the_clients_without_its_secrets(tmp_path: Path) 
     assert elsewhere.tls == TlsFiles(ca_file=tmp_path / "ca.pem")
 
 
-def test_another_address_of_an_event_leaves_them_as_they_are(tmp_path: Path) -> None:
-    """What is sent there can be opened by the client's key alone; and a client without an address has them too."""
+def test_address_of_an_event_does_not_change_the_keys(tmp_path: Path) -> None:
+    """Its tokens can be decrypted with the client's key only; a client without an address has keys too."""
     found = registered(tmp_path, jwks_uri=KEYS)
     inline = ClientOverrides(backchannel_logout_uri="https://elsewhere.example.org/")
     client = found.resolve(ONE, "shop", inline)
@@ -100,7 +100,7 @@ def test_another_address_of_an_event_leaves_them_as_they_are(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("jwks", [{"keys": [{"kty": "oct", "k": "hunter2"}]}, "hunter2", ["hunter2"]])
 def test_no_secret_of_a_server_is_kept(jwks: Any) -> None:
-    """And no keys at all of clients that want nothing encrypted: they would fill memory and cache."""
+    """And no keys of clients without encryption: they would fill memory and cache."""
     raw = {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks": jwks, "jwks_uri": KEYS}
     row = clean_row(raw | {"id_token_encrypted_response_alg": "RSA-OAEP"}, "[0]")
     assert not isinstance(row, InputIssue)
@@ -109,12 +109,12 @@ def test_no_secret_of_a_server_is_kept(jwks: Any) -> None:
     assert clean_row(raw, "[0]") == {"client_id": "shop", "backchannel_logout_uri": HOOK, "jwks_uri": KEYS}
 
 
-# ── The clients file: metadata, presets and defaults become clients ───────────────────────────────────────────────
+# ── The clients file: metadata, presets and defaults become clients ──────────────────────────────────────────────────
 
 
 class TestClients:
-    def test_the_least_there_can_be(self, tmp_path: Path) -> None:
-        """A client is its `client_id`; all else has a default, and without a URI it need not be told."""
+    def test_minimal_client(self, tmp_path: Path) -> None:
+        """A client requires only `client_id`; all else has a default, and a URI is optional."""
         found = registry(tmp_path, "[{client_id: shop}]").clients_of(ONE)
         assert found == {"shop": Client(iss=ONE, client_id="shop", backchannel_logout_uri=None)}
 
@@ -132,7 +132,7 @@ class TestClients:
         assert all(client.key == (iss, name) for iss in (ONE, TWO) for name, client in found.clients_of(iss).items())
 
     def test_aliases(self, tmp_path: Path) -> None:
-        """Aliases of a file count without further sources, too. A `client_id` is never the alias of another client."""
+        """Aliases of a file apply without other sources, too. A `client_id` is never the alias of another client."""
         text = """
 - {client_id: shop, aliases: [4a1d, mail]}
 - {client_id: mail, aliases: [4a1d, 9f]}
@@ -142,7 +142,7 @@ class TestClients:
         assert found.taken_aliases.count == 2
 
     def test_other_metadata_is_ignored(self, tmp_path: Path) -> None:
-        """Members of the standard's metadata that have nothing to do with logout tokens are passed over."""
+        """Standard members that do not concern logout tokens are ignored."""
         text = """
 - client_id: shop
   client_name: Shop
@@ -160,7 +160,7 @@ class TestClients:
         assert list(registry(tmp_path, text).clients_of(ONE)) == ["shop"]
 
     def test_several_redirect_uris_in_one_text(self, tmp_path: Path) -> None:
-        """As many databases and spreadsheets keep them. A comma may be part of a URI."""
+        """As many databases and spreadsheets store them. A comma may be part of a URI."""
         text = """
 - client_id: a
   redirect_uris: "https://a.example.com/cb?of=x,y, https://b.example.com/cb com.example.app:/cb,https://c.example.com"
@@ -172,8 +172,8 @@ class TestClients:
         assert a.front_channel is not None
         assert b.redirect_origins == tuple(f"https://{name}.example.com" for name in "ab")
 
-    def test_a_client_that_no_browser_is_to_ask(self, tmp_path: Path) -> None:
-        """At no address, so that nobody is told of one that comes with an event."""
+    def test_client_without_front_channel(self, tmp_path: Path) -> None:
+        """At any address, so that none of an event is used."""
         text = """
 - {client_id: a, frontchannel_logout_uri: "https://a.example.com/out", notifier: {front_channel: "off"}}
 - {client_id: b, frontchannel_logout_uri: "https://b.example.com/out", notifier: {front_channel: server}}
@@ -184,7 +184,7 @@ class TestClients:
         assert [client.off_page for client in clients] == [True, True, False, False]
 
     def test_the_form_of_the_audience(self, tmp_path: Path) -> None:
-        """A list where the client, or its preset, asks for one; what the client says wins (R5)."""
+        """A list if the client, or its preset, requires one; the client takes precedence (R5)."""
         text = """
 - {client_id: a}
 - {client_id: b, notifier: {audience: list}}
@@ -195,8 +195,8 @@ class TestClients:
         found = registry(tmp_path, text).clients_of(ONE)
         assert [client.token.audience for client in found.values()] == [None, (), ("api",), (), None]
 
-    def test_everything_of_ours(self, tmp_path: Path) -> None:
-        """All that may stand under `notifier` arrives in the client."""
+    def test_all_notifier_settings(self, tmp_path: Path) -> None:
+        """Each setting under `notifier` is applied to the client."""
         for name, text in (("auth", "Bearer hunter2\n"), ("proxy", "http://u:hunter2@proxy:3128"), ("ca.pem", "ca")):
             (tmp_path / name).write_text(text)
         text = """{
@@ -225,8 +225,8 @@ class TestClients:
         assert "hunter2" not in repr(client)
         assert files == {tmp_path / name for name in ("clients.yaml", "ca.pem", "proxy", "auth")}
 
-    def test_defaults_come_from_the_service(self, tmp_path: Path) -> None:
-        """What `delivery` and `egress` say holds for each client, and for those that only an event names."""
+    def test_service_sections_are_the_defaults(self, tmp_path: Path) -> None:
+        """`delivery` and `egress` apply to each client, also to clients of events."""
         sections = {
             "delivery": {"timeout": "2s", "max_age": "1h", "retry": {"max_delay": "2m"}},
             "egress": {"allow": ["10.0.0.0/8"], "allow_http": True},
@@ -244,20 +244,20 @@ class TestClients:
         assert unregistered.route.egress.allow == (ip_network("10.0.0.0/8"),)
 
     def test_settings_of_the_registry(self, tmp_path: Path) -> None:
-        """`registry.inline` and `registry.grace`, and who may speak for an issuer, are in the snapshot."""
+        """`registry.inline` and `registry.grace`, and the publishers of an issuer, are in the snapshot."""
         plain = settings(tmp_path, "[]", registry={"file": "clients.yaml", "inline": "deny", "grace": "1m"})
         found = load_registry(plain)
         assert (found.inline, found.grace) == ("deny", 60.0)
         assert found.issuers[ONE].publishers is None
 
     def test_no_file(self) -> None:
-        """Without a file there are no clients but those that events name."""
+        """Without a file the only clients are those in events."""
         found = load_registry(Settings())
         assert not found.clients
         assert found.unregistered is not None
 
     def test_http_where_it_is_allowed(self, tmp_path: Path) -> None:
-        """Plain http needs `egress.allow_http`, of the service or of the client alone (B6)."""
+        """Plain http needs `egress.allow_http`, of the service or of the client (B6)."""
         text = "[{client_id: shop, backchannel_logout_uri: 'http://shop.example.com/', notifier: {%s}}]"
         assert "allow_http" in mistakes(tmp_path, text % "")["clients.yaml[0].backchannel_logout_uri"]
         assert registry(tmp_path, text % "egress: {allow_http: true}").clients_of(ONE)
@@ -266,7 +266,7 @@ class TestClients:
 
 class TestPresets:
     def test_explicit_settings_win(self, tmp_path: Path) -> None:
-        """What stands beside a preset overrides it."""
+        """A member beside a preset overrides it."""
         assert shop(tmp_path, "{preset: auth0_sample, typ: logout+jwt}").token.typ == "logout+jwt"
         assert shop(tmp_path, "{preset: auth0_sample, typ: none}").token.typ is None
         assert shop(tmp_path, "{preset: pac4j, subject: both}").token.subject is SubjectMode.BOTH

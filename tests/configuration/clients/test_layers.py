@@ -1,4 +1,4 @@
-"""Registry sources laid over one another: what is in force, what is left out, and what a refresh makes anew."""
+"""Test layered registry sources: resulting clients, omitted clients, and incremental refresh."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, settings
 
 
 def build_context(folder: Path, *issuers: str, **registry: Any) -> BuildContext:
-    """What the layers are judged by: keys that can do RS256 only."""
+    """Return the context: keys with RS256 only."""
     return BuildContext(
         settings=_settings(folder, *issuers, **registry), algorithms_of=lambda _: frozenset({Algorithm.RS256})
     )
@@ -30,27 +30,27 @@ def _settings(folder: Path, *issuers: str, **registry: Any) -> Settings:
 
 
 def remote(*rows: Any, name: str = "db", issuer: str | None = ONE, faults: Sequence[InputIssue] = ()) -> Layer:
-    """What a database or a server answered."""
+    """Return the answer of a database or server."""
     return Layer(name=name, rows=list(rows), issuer=issuer, context={}, faults=faults)
 
 
 def file(*rows: Any, issuer: str | None = None) -> Layer:
-    """A file of ours."""
+    """Return a file of the operator."""
     return Layer(name="file", rows=list(rows), issuer=issuer, context={"base": Path()}, file="clients.yaml")
 
 
 def row(client_id: str = "shop", **members: Any) -> dict[str, Any]:
-    """A client with an address."""
+    """Return a client with an address."""
     return {"client_id": client_id, "backchannel_logout_uri": HOOK, **members}
 
 
 def clients(built: BuiltRegistry, iss: str = ONE) -> Mapping[str, Client]:
-    """Those in force."""
+    """Return the clients in force."""
     return built.registry.clients_of(iss)
 
 
 def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
-    """Also under `notifier`. What nobody says comes from the issuer's defaults."""
+    """Also under `notifier`. Unset members come from the issuer's defaults."""
     under = remote(row(subject_type="pairwise", notifier={"timeout": "3s", "max_concurrent": 2}))
     over = file({"client_id": "shop", "backchannel_logout_uri": f"{HOOK}/2", "notifier": {"timeout": "4s"}})
     defaults = {ONE: {"max_concurrent": 9, "max_age": "1h", "retry": {"base": "1s"}}}
@@ -64,22 +64,22 @@ def test_a_later_source_overrides_member_by_member(tmp_path: Path) -> None:
 
 
 def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
-    """They apply at every issuer where another source has the client; elsewhere a warning says that they do nothing."""
-    ours = file(
+    """They apply at every issuer where another source has the client; elsewhere a warning reports them as unused."""
+    own_file = file(
         {"client_id": "shop", "notifier": {"paused": True}}, {"client_id": "gone", "notifier": {"paused": True}}
     )
     built = build_registry(
-        build_context(tmp_path, ONE, TWO), [remote(row()), remote(row(), name="other", issuer=TWO), ours]
+        build_context(tmp_path, ONE, TWO), [remote(row()), remote(row(), name="other", issuer=TWO), own_file]
     )
     assert [clients(built, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
     assert "gone" not in clients(built)
     assert [each.path for each in built.warnings] == ["clients.yaml[1]"]
     unread = replace(remote(), read=False)
-    assert not build_registry(build_context(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
+    assert not build_registry(build_context(tmp_path, ONE, TWO), [remote(row()), unread, own_file]).warnings
 
 
-def test_an_issuer_of_whose_clients_a_source_says_nothing_may_have_some(tmp_path: Path) -> None:
-    """Unless the operator says that it has none yet. A refresh looks anew."""
+def test_issuer_without_a_source_may_have_clients(tmp_path: Path) -> None:
+    """Unless the operator declares it empty. A refresh checks again."""
     listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
     what = build_context(tmp_path, ONE, TWO)
     silent = {TWO: "registry source db has listed no client of this issuer"}
@@ -96,8 +96,8 @@ def test_an_issuer_of_whose_clients_a_source_says_nothing_may_have_some(tmp_path
     assert build_registry(what, [file(row(issuer=ONE))]).registry.unsure == {}
 
 
-def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:
-    """As the servers do that have such lists. If no key can sign with any, the first is what is asked for."""
+def test_first_algorithm_with_a_key_is_used(tmp_path: Path) -> None:
+    """As servers with such lists do. If no key supports any, the first is used."""
     several = remote(
         row("a", id_token_signed_response_alg=["ES256", "RS256"]),
         row("b", id_token_signed_response_alg=["ES256", "PS256"]),
@@ -112,7 +112,7 @@ def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path)
 
 
 def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
-    """A later server may say nothing of one but its name: it is known and told nothing, and no warning comes."""
+    """A later server may have only its name: it is known, receives no tokens, and causes no warning."""
     built = build_registry(build_context(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
     assert clients(built)["quiet"].backchannel_logout_uri is None
     assert not built.warnings
@@ -129,8 +129,8 @@ def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
         ({"id_token_encrypted_response_alg": "RSA-OAEP"}, "register its jwks or jwks_uri"),
     ],
 )
-def test_what_is_wrong_at_a_server_costs_that_client_alone(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
-    """The registry says why. The same in a file of ours is a mistake of the configuration."""
+def test_invalid_row_of_a_server_rejects_only_its_client(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+    """The registry has the reason. The same in a file of the operator is a configuration error."""
     built = build_registry(build_context(tmp_path), [remote(row(), row("bad", **wrong))])
     assert list(clients(built)) == ["shop"]
     assert words in built.registry.faults[ONE]["bad"]
@@ -140,8 +140,8 @@ def test_what_is_wrong_at_a_server_costs_that_client_alone(tmp_path: Path, wrong
         assert words in "; ".join(map(str, of_file.mistakes))
 
 
-def test_who_is_to_blame_where_both_speak(tmp_path: Path) -> None:
-    """A member that the file sets is the file's mistake; one that it leaves to the server is the server's."""
+def test_error_is_attributed_to_the_source_of_the_member(tmp_path: Path) -> None:
+    """A member that the file sets is an error of the file; a member from the server is the server's."""
     bad = "https://shop.example.com/x#y"
     built = build_registry(
         build_context(tmp_path), [remote(row(backchannel_logout_uri=bad)), file({"client_id": "shop", "notifier": {}})]
@@ -154,55 +154,57 @@ def test_who_is_to_blame_where_both_speak(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [7, None, "shop", [], {}, {"client_id": 7}, row(issuer="https://no.example.com")])
-def test_rows_that_are_no_clients_are_told(tmp_path: Path, nonsense: Any) -> None:
-    """Those of a server leave the others alone."""
+def test_rows_that_are_not_clients_are_reported(tmp_path: Path, nonsense: Any) -> None:
+    """Such rows of a server do not affect others."""
     built = build_registry(build_context(tmp_path, ONE, TWO), [remote(row(), nonsense, issuer=ONE)])
     assert list(clients(built)) == ["shop"]
     assert len(built.faults) == 1
     assert build_registry(build_context(tmp_path), [remote(row()), file(nonsense)]).mistakes
 
 
-def test_the_readers_own_faults_are_told(tmp_path: Path) -> None:
-    """A client that its reader could not use is known as such, unless another source has it."""
-    faults = [InputIssue("bad", "its address holds ${x}"), InputIssue("mended", "its address holds ${x}")]
-    built = build_registry(build_context(tmp_path), [remote(row(), faults=faults), file(row("mended"))])
+def test_faults_of_the_reader_are_reported(tmp_path: Path) -> None:
+    """A client that its reader rejected is known as such, unless another source has it."""
+    faults = [InputIssue("bad", "its address holds ${x}"), InputIssue("repaired", "its address holds ${x}")]
+    built = build_registry(build_context(tmp_path), [remote(row(), faults=faults), file(row("repaired"))])
     assert built.registry.faults[ONE] == {"bad": "its address holds ${x} (registry source db)"}
-    assert set(clients(built)) == {"shop", "mended"}
+    assert set(clients(built)) == {"shop", "repaired"}
 
 
-def test_twice_in_one_source(tmp_path: Path) -> None:
-    """The first one counts, and the other is told."""
+def test_duplicate_client_in_one_source(tmp_path: Path) -> None:
+    """The first row is used, and the second is reported."""
     built = build_registry(build_context(tmp_path), [remote(row(), row(backchannel_logout_uri=f"{HOOK}/2"))])
     assert clients(built)["shop"].backchannel_logout_uri == HOOK
     assert "already" in built.faults[0].text
 
 
 def test_other_names_of_a_client(tmp_path: Path) -> None:
-    """A source may know a client by other names, which is no metadata."""
+    """A source may have further names of a client, which are not metadata."""
     built = build_registry(build_context(tmp_path), [remote(row(aliases=["4a1d", "x"]))])
     assert built.registry.aliases == {ONE: {"4a1d": "shop", "x": "shop"}}
     assert not built.faults
 
 
-def test_settings_of_a_client_that_is_not_there_are_judged(tmp_path: Path) -> None:
-    """Its source may be away, and answer later."""
+def test_settings_of_an_absent_client_are_validated(tmp_path: Path) -> None:
+    """Its source may be unavailable, and answer later."""
     rows = [{"client_id": "shop", "notifier": {"timeout": 3}}, {"client_id": "shop", "notifier": {"timeout": "3s"}}]
     built = build_registry(build_context(tmp_path, ONE, TWO), [remote(), file(*rows), file(rows[1])])
     assert [each.path for each in built.mistakes] == ["clients.yaml[0].notifier.timeout"]
 
 
-def test_a_refresh_that_our_file_does_not_fit_leaves_the_client_out(tmp_path: Path) -> None:
-    """And says so: nobody reads the file anew."""
-    what, ours = build_context(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
+def test_refresh_in_conflict_with_the_file_omits_the_client(tmp_path: Path) -> None:
+    """And reports it, since the file is not read again."""
+    what, own_file = build_context(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
     empty, full = remote(), remote(row(backchannel_logout_session_required=True), row("other"))
-    built = rebuild_registry(what, build_registry(what, [empty, ours]).registry, [empty, ours], 0, full, lambda: None)
+    built = rebuild_registry(
+        what, build_registry(what, [empty, own_file]).registry, [empty, own_file], 0, full, lambda: None
+    )
     assert [*clients(built)] == ["other"]
     assert "needs a sid" in built.registry.faults[ONE]["shop"]
     assert [each.path for each in built.faults] == ["client 'shop' of registry source db"]
 
 
-def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
-    """Whatever changed in one of three sources: new, gone, other, wrong, right again, settings of ours over it."""
+def test_refresh_equals_a_full_build(tmp_path: Path) -> None:
+    """For each change in one of three sources: new, removed, changed, invalid, valid again, with our settings."""
     chance = random.Random(7)
     what = build_context(tmp_path, ONE, TWO, defaults={TWO: {"timeout": "9s"}})
     names = [f"c{number}" for number in range(30)]
@@ -239,7 +241,7 @@ def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:
 
 
 def test_a_refresh_validates_only_what_changed(tmp_path: Path) -> None:
-    """The client of a row that is the same object is the same object too."""
+    """The client of an unchanged row object is the same object too."""
     what = build_context(tmp_path)
     rows = [row(f"c{number}") for number in range(10)]
     layers = [remote(*rows)]

@@ -1,4 +1,4 @@
-"""What is wrong in a clients file is told by its place in the file, all at once."""
+"""Errors of a clients file are reported with their path in the file, all at once."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HOOK, ENCRYPTED = "backchannel_logout_uri: 'https://a/'", "id_token_encrypted_re
 
 class TestMistakes:
     def test_all_at_once(self, tmp_path: Path) -> None:
-        """One client's mistakes hide neither each other nor those of other clients."""
+        """Errors of a client hide neither one another nor those of other clients."""
         text = f"""
 - {{client_id: a, issuer: {ONE}, backchannel_logout_uri: "https://a/#b"}}
 - {{client_id: b, issuer: {ONE}, notifier: {{typ: jwt, timeout: 3, tipe: x}}}}
@@ -46,8 +46,8 @@ class TestMistakes:
         assert "means all issuers" in found["clients.yaml[6].issuer"]
         assert found["clients.yaml[7].client_id"] == "is required"
 
-    def test_one_member_hides_no_other(self, tmp_path: Path) -> None:
-        """What is wrong with a client beside a value of the wrong kind is told in the same go, and nothing else."""
+    def test_member_of_the_wrong_type_hides_no_other_error(self, tmp_path: Path) -> None:
+        """Errors beside a value of the wrong type are reported in the same run, without derived errors."""
         wrong = "backchannel_logout_uri: 'https://a/#b', issuer: https://none, notifier: {typ: jwt, timeout: 10m}"
         text = f"""
 - {{client_id: a, {wrong}}}
@@ -64,7 +64,7 @@ class TestMistakes:
         }  # fmt: skip
 
     @pytest.mark.parametrize(
-        ("members", "path", "says"),
+        ("members", "path", "expected"),
         [
             ("client_id: 5", "client_id", "put it in quotes"),
             ("issuer: []", "issuer", "must name at least one"),
@@ -114,17 +114,17 @@ class TestMistakes:
             ),
         ],
     )
-    def test_one(self, tmp_path: Path, members: str, path: str, says: str) -> None:
-        """Each mistake is told by the path of its key, with what would be right and without what may be secret."""
+    def test_single_error(self, tmp_path: Path, members: str, path: str, expected: str) -> None:
+        """Each error has the path of its key and the expected value, without possible secrets."""
         identity = "" if members.startswith("client_id") else "client_id: shop, "
         found = mistakes(tmp_path, f"[{{{identity}{members}}}]")
         assert list(found) == [f"clients.yaml[0].{path}"]
         (text,) = found.values()
-        assert says in text
+        assert expected in text
         assert "hunter2" not in text
 
     @pytest.mark.parametrize(
-        ("text", "says"),
+        ("text", "expected"),
         [
             ("", "is empty; write [] if there are no clients"),
             ("shop: {}", "must be a list of clients"),
@@ -132,14 +132,14 @@ class TestMistakes:
             ("- client_id: a\n  client_id: b", "line 2, column 3: the key 'client_id' is there twice"),
         ],
     )
-    def test_the_file(self, tmp_path: Path, text: str, says: str) -> None:
-        """An empty or broken file is a mistake, so that one caught half-written never replaces the registry."""
+    def test_the_file(self, tmp_path: Path, text: str, expected: str) -> None:
+        """An empty or broken file is an error, so that a half-written file never replaces the registry."""
         found = mistakes(tmp_path, text)
         assert list(found) == ["clients.yaml"]
-        assert says in found["clients.yaml"]
+        assert expected in found["clients.yaml"]
 
-    def test_there_are_no_issuers(self, tmp_path: Path) -> None:
-        """A client of nobody is a mistake."""
+    def test_client_without_issuers_is_an_error(self, tmp_path: Path) -> None:
+        """A client without an issuer is an error."""
         found = mistakes(tmp_path, f"[{{client_id: a}}, {{client_id: b, issuer: {ONE}}}]", issuers={})
         assert found == {
             "clients.yaml[0].issuer": "is required, since there are 0 issuers",
@@ -148,7 +148,7 @@ class TestMistakes:
 
 
 @pytest.mark.parametrize(
-    ("members", "path", "text"),
+    ("members", "path", "expected"),
     [
         ("frontchannel_logout_uri: 'https://a.example.com/out', backchannel_logout_uri: 'https://a.example.com/bc'",
          "notifier.front_channel", "remove one of the two"),
@@ -159,19 +159,19 @@ class TestMistakes:
          "frontchannel_logout_uri", "one of the client's redirect_uris"),
     ],
 )  # fmt: skip
-def test_a_client_that_the_worker_is_to_call_must_be_one_it_can_call(
-    members: str, path: str, text: str, tmp_path: Path
+def test_front_channel_client_of_the_worker_must_be_callable(
+    members: str, path: str, expected: str, tmp_path: Path
 ) -> None:
-    """There is no other way to tell it: what is a warning for a page is a mistake here."""
+    """No other channel exists: a warning for a page is an error here."""
     found = mistakes(
         tmp_path, f"- {{client_id: a, issuer: {ONE}, notifier: {{front_channel: server}}, {members}}}", ONE
     )
     assert list(found) == [f"clients.yaml[0].{path}"]
-    assert all(text in each for each in found.values())
+    assert all(expected in each for each in found.values())
 
 
-def test_a_mistake_names_the_client_beside_its_place(tmp_path: Path) -> None:
-    """Nobody counts to the 312th client of a file."""
+def test_error_contains_the_client_and_its_path(tmp_path: Path) -> None:
+    """Otherwise the operator would have to count to the 312th client of a file."""
     rows = f"[{{client_id: a, issuer: {ONE}}}, {{client_id: shop, issuer: {ONE}, notifier: {{typ: x}}}}]"
     with pytest.raises(ConfigurationError, match=r"clients\.yaml\[1\] \(shop\)\.notifier\.typ: must be"):
         load_registry(settings(tmp_path, rows, ONE))

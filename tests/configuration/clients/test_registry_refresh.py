@@ -1,4 +1,4 @@
-"""When registry sources are read, and what becomes of one that fails."""
+"""Test when registry sources are read, and how failures are handled."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,20 +11,20 @@ from notifier.configuration.clients.registry_refresh import RefreshedSource, Reg
 from notifier.model.errors import SourceFault
 from tests.system.waiting import until as until_answer
 
-Said = SourceAnswer | str | None
+Outcome = SourceAnswer | str | None
 """What a source answers: clients, a fault, nothing ever."""
 
 
 def answer(*names: str) -> SourceAnswer:
-    """These clients."""
+    """Return an answer with these clients."""
     return SourceAnswer(rows=[{"client_id": name} for name in names], at=0.0)
 
 
-class RepairReport:
-    """A source that says what the test wants."""
+class FakeSource:
+    """A source whose answers the test sets."""
 
-    def __init__(self, says: Said = None) -> None:
-        self.says = says
+    def __init__(self, outcome: Outcome = None) -> None:
+        self.outcome = outcome
         self.read_at: list[float] = []
         self.saved: list[SourceAnswer] = []
         self.forgotten = 0
@@ -33,11 +33,11 @@ class RepairReport:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         self.read_at.append(asyncio.get_running_loop().time())
         self.asked_after.append(last)
-        match self.says:
+        match self.outcome:
             case SourceAnswer():
-                return last if last is not None and last.rows == self.says.rows else self.says
+                return last if last is not None and last.rows == self.outcome.rows else self.outcome
             case str():
-                raise SourceFault(self.says)
+                raise SourceFault(self.outcome)
             case _:
                 await asyncio.Event().wait()
                 raise AssertionError
@@ -51,7 +51,7 @@ class RepairReport:
 
 
 class Registry:
-    """What has been taken. While it holds back, it keeps its last answer. It reports `sudden_change` of the next."""
+    """The applied answers. While it withholds, it keeps its last answer. It reports `sudden_change` of the next."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, SourceAnswer | None, str | None]] = []
@@ -67,9 +67,9 @@ class Registry:
 
 
 def refreshed(
-    reading: RepairReport, *, every: float = 60.0, issuer: str | None = None, last: SourceAnswer | None = None
+    reading: FakeSource, *, every: float = 60.0, issuer: str | None = None, last: SourceAnswer | None = None
 ) -> RefreshedSource:
-    """A source called db."""
+    """Return the refresh of a source named db."""
     return RefreshedSource(name="db", kind="sql", every=every, issuer=issuer, reading=reading, last=last)
 
 
@@ -77,7 +77,7 @@ def refreshed(
 async def running(
     registry: Registry, *sources: RefreshedSource, clock: Callable[[], float] = lambda: 100.0
 ) -> AsyncIterator[RegistryRefresh]:
-    """The sources are read while entered."""
+    """Read the sources while entered."""
     loop = asyncio.get_running_loop()
     refresh = RegistryRefresh(registry.take, clock=clock, steady=loop.time, jitter=lambda: 0.5)
     refresh.watch(sources)
@@ -90,7 +90,7 @@ async def running(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for it."""
+    """Wait for the condition."""
 
     async def ask() -> bool:
         return bool(condition())
@@ -99,48 +99,50 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def lines(capsys: pytest.CaptureFixture[str], *events: str) -> Sequence[str]:
-    """Which of these were logged, in order."""
+    """Return which of these were logged, in order."""
     captured = capsys.readouterr()
     found = [(line.find(event), event) for line in (captured.out + captured.err).splitlines() for event in events]
     return [event for place, event in found if place >= 0]
 
 
-async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its last good answer stays; its age grows from when it was given."""
-    registry, source = Registry(), RepairReport(answer("shop"))
+async def test_failing_source_is_logged_once_per_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last good answer stays in force; its age counts from that answer."""
+    registry, source = Registry(), FakeSource(answer("shop"))
     async with running(registry, refreshed(source, every=0.01)) as refresh:
         await refresh.complete()
-        for says in ("away", "away", "else", answer("shop")):
-            source.says, source.read_at = says, []
+        for outcome in ("away", "away", "else", answer("shop")):
+            source.outcome, source.read_at = outcome, []
             await until(lambda: len(source.read_at) > 2)
             (state,) = refresh.states()
-            assert (state.up, state.problem) == ((True, None) if isinstance(says, SourceAnswer) else (False, says))
+            assert (state.up, state.problem) == (
+                (True, None) if isinstance(outcome, SourceAnswer) else (False, outcome)
+            )
             assert (state.clients, state.age) == (1, 100.0)
     assert len(registry.taken) == 1
-    told = ["registry_source_failed", "registry_source_well", "registry_refreshed"]
-    assert lines(capsys, *told) == [told[2], told[0], told[0], told[1]]
+    events = ["registry_source_failed", "registry_source_well", "registry_refreshed"]
+    assert lines(capsys, *events) == [events[2], events[0], events[0], events[1]]
 
 
 @pytest.mark.parametrize("last", [None, answer("shop")])
 async def test_a_source_fails_since_its_first_failure_in_a_row(last: SourceAnswer | None) -> None:
-    """Not since its last success, nor since the worker started."""
-    registry, source, now = Registry(), RepairReport(answer("shop")), [100.0]
+    """Not since its last success, nor since the start of the worker."""
+    registry, source, now = Registry(), FakeSource(answer("shop")), [100.0]
     async with running(registry, refreshed(source, last=last), clock=lambda: now[0]) as refresh:
         await refresh.complete()
-        for began, says in ((500.0, "away"), (1500.0, answer("shop")), (2000.0, "else")):
+        for began, outcome in ((500.0, "away"), (1500.0, answer("shop")), (2000.0, "else")):
             for now[0] in (began, began + 300.0):
-                source.says = says
+                source.outcome = outcome
                 await refresh.refresh(accepted_by=None)
             since = [trouble.since for trouble in refresh.troubles()]
-            assert since == ([] if isinstance(says, SourceAnswer) else [began])
+            assert since == ([] if isinstance(outcome, SourceAnswer) else [began])
 
 
-async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
-    """A reading that nobody asked for lets nothing go. Nothing is saved where nothing has changed."""
-    registry, source = Registry(), RepairReport(answer("a", "b"))
+async def test_withheld_loss_stays_until_an_operator_accepts_it() -> None:
+    """A scheduled read releases nothing. Nothing is saved if nothing has changed."""
+    registry, source = Registry(), FakeSource(answer("a", "b"))
     async with running(registry, refreshed(source)) as refresh:
         await refresh.complete()
-        registry.holds_back, source.says = "held back: a, b", answer()
+        registry.holds_back, source.outcome = "held back: a, b", answer()
         for _ in range(2):
             (state,) = await refresh.refresh(accepted_by=None)
             assert (state.up, state.problem, state.clients) == (False, "held back: a, b", 2)
@@ -151,39 +153,39 @@ async def test_what_is_held_back_stays_until_somebody_lets_it_go() -> None:
     assert [len(found.rows) for found in source.saved] == [2, 0]
 
 
-async def test_a_source_that_is_dropped_and_away_has_no_clients() -> None:
-    """Better nobody is told for a while than an address that somebody else has chosen. It comes back by itself."""
-    registry, source = Registry(), RepairReport(answer("evil"))
+async def test_unavailable_source_with_an_invalid_cache_has_no_clients() -> None:
+    """Sending nothing for a while is better than using an untrusted address. It recovers by itself."""
+    registry, source = Registry(), FakeSource(answer("evil"))
     async with running(registry, refreshed(source, every=0.01)) as refresh:
         await refresh.complete()
-        source.says = "away"
+        source.outcome = "away"
         refresh.drop("db", dropped_by="alice")
         (state,) = await refresh.refresh(accepted_by=None)
         assert (state.up, state.clients, refresh.problem()) == (False, 0, "registry source db was never read: away")
         assert registry.taken[-1][1:] == (None, "alice")
-        source.says = answer("shop")
+        source.outcome = answer("shop")
         await until(lambda: refresh.problem() is None)
     assert registry.taken[-1][1:] == (answer("shop"), None)
 
 
-async def test_a_sudden_change_is_told_for_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the log once, and by the state and a trouble meanwhile."""
-    registry, source, now = Registry(), RepairReport(answer("a")), [100.0]
+async def test_sudden_change_is_reported_for_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the log once, and meanwhile in the state and as a problem."""
+    registry, source, now = Registry(), FakeSource(answer("a")), [100.0]
     async with running(registry, refreshed(source), clock=lambda: now[0]) as refresh:
         await refresh.complete()
-        registry.sudden_change, source.says = "40 are new", answer("b")
-        for moment, told in ((200.0, True), (3700.0, True), (3900.0, False)):
+        registry.sudden_change, source.outcome = "40 are new", answer("b")
+        for moment, changed in ((200.0, True), (3700.0, True), (3900.0, False)):
             now[0] = moment
             (state,) = await refresh.refresh(accepted_by=None)
-            assert (state.up, state.changed) == (True, told)
-            assert [each.text for each in refresh.troubles()] == ["40 are new"] * told
+            assert (state.up, state.changed) == (True, changed)
+            assert [each.text for each in refresh.troubles()] == ["40 are new"] * changed
     assert len(lines(capsys, "registry_source_changed")) == 1
 
 
-async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, then at most every so often, and never for nothing: the last mention is followed by a reading."""
+async def test_unknown_client_triggers_a_read_of_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, then at a limited rate: the last mention is followed by a read."""
     monkeypatch.setattr("notifier.configuration.clients.registry_refresh.MIN_INTERVAL_SECONDS", 0.1)
-    registry, ours, others = Registry(), RepairReport(answer("shop")), RepairReport(answer("shop"))
+    registry, ours, others = Registry(), FakeSource(answer("shop")), FakeSource(answer("shop"))
     two = [refreshed(ours, issuer="https://a"), RefreshedSource(
         name="other", kind="sql", every=60, issuer="https://b", reading=others, last=None
     )]  # fmt: skip
@@ -193,7 +195,7 @@ async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.Monkey
         for _ in range(20):
             refresh.unknown("https://a")
             await asyncio.sleep(0.01)
-        ours.says = answer("shop", "new")
+        ours.outcome = answer("shop", "new")
         refresh.unknown("https://a")
         await until(lambda: len(registry.taken) == 3)
     gaps = [later - earlier for earlier, later in zip(ours.read_at, ours.read_at[1:], strict=False)]
@@ -201,13 +203,13 @@ async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.Monkey
     assert len(others.read_at) == 1
 
 
-async def test_other_sources_after_a_reload() -> None:
-    """One that stays goes on; one that is gone is read no more; a new one is read at once."""
+async def test_reload_changes_the_sources() -> None:
+    """A kept source continues; a removed source is read no more; a new source is read at once."""
     registry, stays, goes, comes = (
         Registry(),
-        RepairReport(answer("a")),
-        RepairReport(answer("b")),
-        RepairReport(answer("c")),
+        FakeSource(answer("a")),
+        FakeSource(answer("b")),
+        FakeSource(answer("c")),
     )
     first = [
         refreshed(stays),
@@ -226,10 +228,10 @@ async def test_other_sources_after_a_reload() -> None:
         assert [state.name for state in refresh.states()] == ["db", "three"]
 
 
-async def test_a_source_that_never_answers_holds_up_no_other() -> None:
-    """Nor the end of the worker."""
-    registry, well = Registry(), RepairReport(answer("a"))
-    hangs = RefreshedSource(name="hangs", kind="http", every=60, issuer=None, reading=RepairReport(), last=answer("b"))
+async def test_unresponsive_source_does_not_delay_others() -> None:
+    """Nor the stop of the worker."""
+    registry, well = Registry(), FakeSource(answer("a"))
+    hangs = RefreshedSource(name="hangs", kind="http", every=60, issuer=None, reading=FakeSource(), last=answer("b"))
     async with running(registry, refreshed(well), hangs) as refresh:
         await until(lambda: registry.taken)
         assert [state.up for state in refresh.states()] == [True, True]

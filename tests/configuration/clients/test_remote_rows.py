@@ -1,4 +1,4 @@
-"""What a row of a remote registry source may say."""
+"""Test the permitted content of a row of a remote registry source."""
 
 import asyncio
 import errno
@@ -52,7 +52,7 @@ HOOK = "https://shop.example.com/hook"
     ],
 )
 def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:
-    """The fault says what is wrong, and no other client is concerned."""
+    """The fault has the reason, and does not affect other clients."""
     found = clean_row(raw, "[7]")
     assert isinstance(found, InputIssue)
     assert str(found).startswith(fault)
@@ -65,16 +65,16 @@ def _gathered(last: SourceAnswer | None, *raws: object, at: float, mark: str | N
 
 
 def test_rows_share_the_names_of_their_members() -> None:
-    """JSON has a text of its own for each name of each row. That was half of the memory of a list."""
+    """A JSON parser creates each member name per row, which was half of the memory of a list."""
     raws = [json.loads(f'{{"client_id": "c{nth}", "notifier": {{"max_concurrent": 8}}}}') for nth in range(2)]
     first, second = _gathered(None, *raws, at=1.0).rows
     assert {id(name) for name in first} == {id(name) for name in second}
-    ours: list[Any] = [first["notifier"], second["notifier"]]
-    assert len({id(name) for section in ours for name in section}) == 1
+    sections: list[Any] = [first["notifier"], second["notifier"]]
+    assert len({id(name) for section in sections for name in section}) == 1
 
 
-def test_what_did_not_change_is_the_same_object() -> None:
-    """A refresh that finds nothing changed gives the last answer itself, one that finds little the other rows."""
+def test_unchanged_rows_are_the_same_objects() -> None:
+    """A refresh without changes returns the last answer itself, one with few changes the other rows."""
     shop, wiki = ({"client_id": name, "backchannel_logout_uri": HOOK} for name in ("shop", "wiki"))
     last = _gathered(None, shop, wiki, {"client_id": 1}, at=1.0, mark="a")
     assert _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0, mark="a") is last
@@ -93,8 +93,8 @@ def test_a_client_that_comes_twice_counts_once() -> None:
     assert [row["client_id"] for row in answer.rows] == ["shop", "wiki"]
 
 
-async def test_a_row_that_came_before_is_judged_once() -> None:
-    """Also if it has more than is kept: secrets, other metadata, or settings that no list may say."""
+async def test_unchanged_row_is_validated_once() -> None:
+    """Also if it has ignored members: secrets, other metadata, or settings that no list may set."""
     raw = {
         "client_id": "shop", "backchannel_logout_uri": HOOK, "client_secret": "hunter2", "jwks": {"keys": []},
         "notifier": {"headers": {"a": "b"}, "typ": "JWT"},
@@ -108,7 +108,7 @@ async def test_a_row_that_came_before_is_judged_once() -> None:
     assert again.answer(1.0) is last
 
 
-# ── The cache of answers: it serves a start while a source is away, and never costs more than itself ──────────────
+# ── The cache of answers: used at a start while a source is unavailable; its failure has no other effect ─────────────
 
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
@@ -123,8 +123,8 @@ def kind(url: str = URL, **settings: Any) -> RegistrySourceSettings:
     return SOURCE_SETTINGS.model_validate(document)
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    """With its age, readable by its owner alone, and without the settings' secrets."""
+def test_saved_cache_is_loaded(tmp_path: Path) -> None:
+    """With its age, readable by its owner only, and without the settings' secrets."""
     cache = Cache(tmp_path / "new" / "registry")
     cache.save(kind(), ANSWER)
     found = cache.load(kind(every="7s"))
@@ -137,15 +137,15 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_cache_share_the_names_of_their_members(tmp_path: Path) -> None:
-    """As those of a list do: else a worker that starts from the cache needs half as much again for them."""
+    """As rows of a list do: otherwise a worker that starts from the cache needs half as much memory again."""
     Cache(tmp_path).save(kind(), ANSWER)
     found = Cache(tmp_path).load(kind())
     assert found is not None
     assert len({id(name) for row in found.rows for name in row}) == len(ROWS[0])
 
 
-def test_a_source_that_still_says_so_is_younger(tmp_path: Path) -> None:
-    """Nothing is written again, also if somebody deleted the file."""
+def test_unchanged_answer_refreshes_the_age_of_the_cache(tmp_path: Path) -> None:
+    """The file is not written again, even if it was deleted."""
     cache, now = Cache(tmp_path), SourceAnswer(rows=ROWS, at=time.time())
     cache.save(kind(), ANSWER)
     for deleted in (False, True):
@@ -177,18 +177,18 @@ def _heading(file: Path, **changes: object) -> None:
         (lambda file: (file.rename(file.with_name("a")), file.symlink_to(file.with_name("a"))), "OSError"),
     ],
 )
-def test_a_cache_that_cannot_be_used_counts_as_none(
+def test_unusable_cache_is_ignored(
     tmp_path: Path, damage: Callable[[Path], object], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The log says why."""
+    """The log has the reason."""
     cache = Cache(tmp_path)
     cache.save(kind(), ANSWER)
     damage(tmp_path / "http.jsonl")
     held = HeldAnswers()
     assert held.load_cached(kind(), tmp_path) is None
     held.log_unusable()
-    told = capsys.readouterr()
-    assert reason in told.out + told.err
+    captured = capsys.readouterr()
+    assert reason in captured.out + captured.err
 
 
 def _link(folder: Path) -> None:
@@ -211,8 +211,8 @@ OPEN = [
 OTHERS = pytest.param(lambda folder: os.chown(folder, 65534, 65534), marks=by_root)
 
 
-def test_what_kubernetes_opens_to_the_group_of_the_pod_is_believed(tmp_path: Path) -> None:
-    """With `fsGroup` it does so at each start, with folders (2770) and files (0660) alike."""
+def test_group_access_by_fs_group_is_accepted(tmp_path: Path) -> None:
+    """With `fsGroup` it does so at each start, for folders (2770) and files (0660)."""
     cache = Cache(tmp_path / "cache")
     cache.save(kind(), ANSWER)
     (tmp_path / "cache").chmod(0o2770)
@@ -224,8 +224,8 @@ def test_what_kubernetes_opens_to_the_group_of_the_pod_is_believed(tmp_path: Pat
 
 
 @by_root
-def test_root_may_look_at_the_cache_of_the_service(tmp_path: Path) -> None:
-    """systemd gives a folder to the user that it makes up, by a link. `check` takes it; a worker of root's does not."""
+def test_root_may_read_the_cache_of_the_service(tmp_path: Path) -> None:
+    """systemd links a folder for a dynamic user. `check` accepts it; a worker of root does not."""
     service, named = 61184, tmp_path / "cache"
     made = tmp_path / "private" / "notifier"
     Cache(made).save(kind(), ANSWER)
@@ -240,8 +240,8 @@ def test_root_may_look_at_the_cache_of_the_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gave_away", [*OPEN, OTHERS])
-def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path: Path, gave_away: Callable[[Path], object]) -> None:
-    """What lies in it may be anybody's. A folder of our own within it serves, as in a volume of Kubernetes."""
+def test_cache_in_a_writable_folder_is_not_used(tmp_path: Path, gave_away: Callable[[Path], object]) -> None:
+    """Its content may come from anybody. A private folder within it is accepted, as in a volume of Kubernetes."""
     root = tmp_path / "cache"
     cache = Cache(root)
     cache.save(kind(), ANSWER)
@@ -259,10 +259,10 @@ def test_a_folder_that_others_may_write_to_is_not_believed(tmp_path: Path, gave_
 
 
 @pytest.mark.parametrize("gave_away", [OPEN[0], OPEN[1], OPEN[3]])
-def test_a_folder_of_ours_that_others_have_got_is_refused(
+def test_cache_folder_of_another_owner_is_refused(
     tmp_path: Path, gave_away: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its path and the way out; a worker that runs takes nothing from it and writes nothing there."""
+    """With its path and the remedy; a running worker reads nothing from it and writes nothing to it."""
     tmp_path.chmod(0o1777)
     cache, own = Cache(tmp_path), tmp_path / "notifier"
     cache.save(kind(), ANSWER)
@@ -276,11 +276,11 @@ def test_a_folder_of_ours_that_others_have_got_is_refused(
     cache.save(kind(), ANSWER)
     cache.forget(kind())
     assert (own / "http.jsonl").stat() == before
-    told = capsys.readouterr()
-    assert "registry_cache_not_written" in told.out + told.err
+    captured = capsys.readouterr()
+    assert "registry_cache_not_written" in captured.out + captured.err
 
 
-def test_another_source_does_not_get_it(tmp_path: Path) -> None:
+def test_cache_of_another_source_is_not_used(tmp_path: Path) -> None:
     """Its address, its issuer or its headers have changed."""
     cache = Cache(tmp_path)
     cache.save(kind(), ANSWER)
@@ -289,10 +289,10 @@ def test_another_source_does_not_get_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["file", "file/registry", "no-way-in"])
-def test_a_folder_that_cannot_be_used_costs_the_cache_alone(
+def test_unusable_folder_disables_only_the_cache(
     tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a file, is in one, or may not be entered. The source is read all the same."""
+    """It is a file, is in a file, or is not accessible. The source is read all the same."""
     (tmp_path / "file").touch()
     if folder == "no-way-in":
         monkeypatch.setattr(Path, "mkdir", _refused)
@@ -301,8 +301,8 @@ def test_a_folder_that_cannot_be_used_costs_the_cache_alone(
     assert cache.load(kind()) is None
     cache.save(kind(), ANSWER)
     cache.confirm(kind(), ANSWER)
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("registry_cache_not_written") == 1
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("registry_cache_not_written") == 1
 
 
 def _refused(*_: object, **_names: object) -> None:
@@ -310,8 +310,8 @@ def _refused(*_: object, **_names: object) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
-def test_a_full_disk_costs_the_cache_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last one stays whole, nothing is left beside it, and the log says it once."""
+def test_full_disk_disables_only_the_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last cache stays complete, no temporary file remains, and the log has one line."""
     cache = Cache(tmp_path)
     cache.save(kind(), ANSWER)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -325,5 +325,5 @@ def test_a_full_disk_costs_the_cache_alone(tmp_path: Path, capsys: pytest.Captur
     assert found is not None
     assert len(found.rows) == len(ROWS)
     assert [path.name for path in tmp_path.iterdir()] == ["http.jsonl"]
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("registry_cache_not_written") == 1
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("registry_cache_not_written") == 1

@@ -22,9 +22,8 @@ from tests.cli.in_process import notifier
 from tests.configuration.clients.registry_sample import HOOK
 from tests.configuration.clients.registry_sample import ONE as ID
 from tests.configuration.clients.registry_sample import TWO as LOGIN
-from tests.configuration.clients.test_authority import built, of_file, of_list, row, shop, told
-from tests.configuration.test_all_mistakes import ISS, OTHER, service
-from tests.configuration.test_all_mistakes import told as mistakes_told
+from tests.configuration.clients.test_authority import built, ignored_members, of_file, of_list, row, shop
+from tests.configuration.test_all_mistakes import ISS, OTHER, mistakes_of, service
 from tests.configuration.test_live_configuration import live, write
 from tests.system.site import Site
 from tests.tokens.key_folder import pem
@@ -178,7 +177,7 @@ def test_no_source_lets_browsers_call_the_pages_host(tmp_path: Path, own: str) -
     made = built(tmp_path, of_list(said, issuer=ID), of_list(said, name="two", issuer=LOGIN), web=web)
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, LOGIN).front_channel is not None
-    [left] = told(made)
+    [left] = ignored_members(made)
     assert "the issuer's own host: browsers would send its cookies along" in left
     by_file = of_file({"client_id": "shop", "frontchannel_logout_uri": own})
     assert shop(built(tmp_path, of_list(row(), issuer=ID), by_file, web=web)).front_channel is not None
@@ -225,7 +224,7 @@ def test_all_mistakes_of_web_are_listed(tmp_path: Path) -> None:
     tls = {"cert_file": "cert.pem", "key_file": "cert.pem"}
     issuers = {OTHER: {"url": "https://login.example.org/"}}
     document = service(web={"tls": tls, "keys_file": "cert.pem", "issuers": issuers}, outcome="all")
-    found = mistakes_told(tmp_path, document, clients="[]", tokens="[]")
+    found = mistakes_of(tmp_path, document, clients="[]", tokens="[]")
     assert set(found) == {"web.tls", "web.keys_file", f'web.issuers["{OTHER}"]', "outcome"}
 
 
@@ -233,7 +232,7 @@ def test_keys_are_required_where_pages_are_served(tmp_path: Path) -> None:
     """The addresses of front-channel pages are sealed. Nothing else that the listener serves needs keys."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     pages = {"issuers": {ISS: {"url": f"{ISS}/notify"}}}
-    found = mistakes_told(tmp_path, service(web=pages), clients="[]", tokens="[]")
+    found = mistakes_of(tmp_path, service(web=pages), clients="[]", tokens="[]")
     assert "keys_file is required, since it seals" in found["web"]
     for web in ({}, {"check_session": {"login": {"issuer": ISS, "formula": "duende"}}}):
         (tmp_path / "n.yaml").write_text(json.dumps(service(web=web)))

@@ -1,4 +1,4 @@
-"""What several tests of adapters ask for: a transport, with the machine's names and with scripted ones."""
+"""Fixtures of several tests of adapters: transports with the names of the machine and with scripted names."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,25 +13,25 @@ from tests.support.certificates import Authority, authority
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    """One that may reach loopback."""
+    """Return a transport that may connect to loopback."""
     async with opened() as transport:
         yield transport
 
 
 @pytest.fixture
 async def named() -> AsyncIterator[HttpTransport]:
-    """One that finds no name."""
+    """Return a transport whose resolver finds no name."""
     async with opened(ScriptedResolver({})) as transport:
         yield transport
 
 
 @pytest.fixture
 def ca(tmp_path: Path) -> Authority:
-    """An authority of the test's own."""
+    """Create a certificate authority."""
     return authority(tmp_path / "ca")
 
 
 @pytest.fixture
 def trusted(ca: Authority) -> TlsFiles:
-    """The TLS files of a client who trusts it."""
+    """Return the TLS files of a client that trusts it."""
     return TlsFiles(ca_file=ca.ca_file)

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP transport share: requests, names, and a transport that must leave nothing behind."""
+"""Requests, names and transports that the tests of the HTTP transport share."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImxvZ291dCtqd3QiLCJraWQiOiJhYmMifQ"
 PAYLOAD = "eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbGljZSJ9"
 SIGNATURE = "c2lnbmF0dXJlLXRoYXQtaXMtYXMtbG9uZy1hcy1hLXJlYWwtb25l-_abcdefgh"
 TOKEN = f"{HEADER}.{PAYLOAD}.{SIGNATURE}"
-PLENTY = 30.0  # seconds: no request of a test comes near
+PLENTY = 30.0  # seconds: no request of a test takes that long
 SHORT = 0.3  # seconds, where nothing but the deadline can end a request
 WRITTEN = 2.0  # seconds, where the deadline is to be met by a request that was written: time enough to write it
 NOW = 1_000_000_000.0
 
 
 def request(uri: str, *, within: float = PLENTY, new_connection: bool = False, **route: Any) -> Request:
-    """A request whose route allows loopback, unless the test says otherwise."""
+    """Return a request whose route allows loopback by default."""
     return Request(
         uri=uri,
         body=f"logout_token={TOKEN}".encode(),
@@ -40,13 +40,13 @@ def request(uri: str, *, within: float = PLENTY, new_connection: bool = False, *
 
 
 class ScriptedResolver(AbstractResolver):
-    """Names as the test wants them; what it does not know is not found, and `silent.example` is never answered."""
+    """Resolve scripted names. Other names are not found, and `silent.example` is never answered."""
 
     def __init__(self, names: dict[str, list[str]]) -> None:
         self._names = names
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        """Of aiohttp."""
+        """Implement aiohttp's interface."""
         if host == "silent.example":
             await asyncio.Event().wait()
         if host not in self._names:
@@ -57,12 +57,12 @@ class ScriptedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 @contextlib.asynccontextmanager
 async def opened(resolver: AbstractResolver | None = None, **limits: Any) -> AsyncIterator[HttpTransport]:
-    """A transport. Whatever a test did to it, no connection is left after closing."""
+    """Open a transport, and check on exit that no connection is left."""
     transport = HttpTransport(resolver, **limits)
     await transport.open()
     try:
@@ -76,7 +76,7 @@ async def opened(resolver: AbstractResolver | None = None, **limits: Any) -> Asy
 async def asking(
     name_server: Callable[[], asyncio.DatagramProtocol], **options: Any
 ) -> AsyncIterator[aiohttp.AsyncResolver]:
-    """A resolver that knows no other server than this."""
+    """Return a resolver that uses only this server."""
     server, _ = await asyncio.get_running_loop().create_datagram_endpoint(name_server, local_addr=("127.0.0.1", 0))
     nameservers = [f"127.0.0.1:{server.get_extra_info('sockname')[1]}"]
     resolver = aiohttp.AsyncResolver(nameservers=nameservers, **options)
@@ -88,19 +88,19 @@ async def asking(
 
 
 def ended(ca: Authority) -> str:
-    """The last day of the authority's certificate that has expired."""
+    """Return the expiry date of an expired certificate."""
     [file] = ca.ca_file.parent.glob("*-expired.pem")
     return f"{x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc:%Y-%m-%d}"
 
 
 def outcome(wire: Wire) -> Outcome:
-    """What the pipeline makes of it."""
+    """Return the outcome that the pipeline derives."""
     assert not isinstance(wire, StaleConnection)
     return read_wire(wire, ResponsePolicy(), NOW)
 
 
 def broken(wire: Wire) -> tuple[Reason, bool]:
-    """Reason and ambiguity of a Break."""
+    """Return reason and ambiguity of a Break."""
     assert isinstance(wire, Break), wire
     assert wire.text
     assert len(wire.text) <= 300

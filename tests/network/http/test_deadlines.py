@@ -23,14 +23,14 @@ from tests.support import behaviours as do
 from tests.support.certificates import authority
 from tests.support.receivers import ScriptedReceiver, scripted
 
-# ── Five ways never to get done, each over at the deadline, on the loop the worker runs on and on asyncio's own ───
+# ── Five kinds of requests that never finish: each ends at the deadline, on uvloop and on asyncio's loop ─────────────
 
 # None ends before its deadline. How late one ends depends on the machine too, so it is measured where nothing
 # else runs:
-# against a bare timer for the same moment, set on the same loop just before. In the best of five batches half of
+# against a bare timer for the same time, set on the same loop just before. In the best of five batches half of
 # them are
-# within a quarter of the deadline: a wait of our own would show in each.
-# There, a thousand of them, 200 at a time, must leave neither a thread nor a descriptor behind.
+# within a quarter of the deadline: an additional wait would show in each.
+# There, a thousand of them, 200 at a time, must not leave a thread or a descriptor open.
 
 DEADLINE = 1.0  # seconds
 BATCH = 200
@@ -40,7 +40,7 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A URI at which nothing ever gets done; `ambiguous`: the request was written before (R3)."""
+    """A URI at which a request never finishes; `ambiguous`: the request was written before (R3)."""
 
     uri: str
     ambiguous: bool
@@ -49,7 +49,7 @@ class Way:
 
 @dataclass(slots=True, kw_only=True)
 class Ways:
-    """The five, and the receivers that play them."""
+    """The five, and the receivers that implement them."""
 
     by_name: dict[str, Way]
     receivers: list[ScriptedReceiver]
@@ -61,7 +61,7 @@ class Ways:
 
 
 def late(after: float) -> do.Behaviour:
-    """A 200 that comes so many seconds after the request, unless the other side has gone."""
+    """Send a 200 so many seconds after the request, unless the peer has disconnected."""
 
     async def run(peer: do.Peer) -> None:
         gone = asyncio.ensure_future(peer.gone())
@@ -73,12 +73,12 @@ def late(after: float) -> do.Behaviour:
 
 
 class Silent(asyncio.DatagramProtocol):
-    """A name server that takes every question and answers none."""
+    """A name server that receives queries and never answers."""
 
 
 @contextlib.contextmanager
 def black_hole() -> Iterator[int]:
-    """A port of 127.0.0.1 whose every SYN is dropped: its backlog is full, and nobody accepts."""
+    """Return a port of 127.0.0.1 that drops every SYN: its backlog is full, and nothing accepts."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -93,7 +93,7 @@ def black_hole() -> Iterator[int]:
 
 @contextlib.asynccontextmanager
 async def five_ways(folder: Path, within: float = DEADLINE) -> AsyncIterator[Ways]:
-    """Receivers for each, the last of which answers when `within` is over."""
+    """Start receivers for each; the last one answers after `within`."""
     ca = authority(folder)
     async with (
         scripted(do.hang(reads=False)) as mute,
@@ -115,36 +115,36 @@ async def five_ways(folder: Path, within: float = DEADLINE) -> AsyncIterator[Way
 
 
 async def timed(transport: HttpTransport, way: Way, number: int = 0, within: float = DEADLINE) -> float:
-    """Seconds that one request took, which must have ended as a timeout."""
-    begun = time.monotonic()
+    """Return the seconds of one request, which must end as a timeout."""
+    started = time.monotonic()
     wire = await transport.post(request(way.uri.format(n=number), within=within, tls=way.tls))
-    took = time.monotonic() - begun
+    took = time.monotonic() - started
     assert broken(wire) == (Reason.TIMEOUT, way.ambiguous), (way, wire)
     return took
 
 
 async def bare_timer() -> float:
-    """How long this loop takes at this moment for what should take DEADLINE."""
-    begun = time.monotonic()
+    """Return how long this loop takes now for a timer of DEADLINE."""
+    started = time.monotonic()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DEADLINE):
             await asyncio.get_running_loop().create_future()
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 def threads() -> int:
-    """Of this process, as the system counts them: those of C libraries too."""
+    """Count the threads of this process as the system does, including those of C libraries."""
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208  a count of names, on the loop
 
 
 def descriptors() -> int:
-    """Open files and sockets of this process."""
+    """Count open files and sockets of this process."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  a count of names, on the loop
 
 
 async def until_descriptors(most: int) -> None:
-    """Return once no more are open; fails where they stay. A loop closes its sockets a turn later, and tells nobody."""
+    """Return once no more are open. A loop closes its sockets a turn later, without a notification."""
     async with asyncio.timeout(PLENTY):
         while descriptors() > most:  # noqa: ASYNC110  see above
             await asyncio.sleep(0)
@@ -157,7 +157,7 @@ def on(loop: str, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.full), "uvloop"])
-def test_each_ends_at_the_deadline(loop: str, tmp_path: Path) -> None:
+def test_each_request_ends_at_the_deadline(loop: str, tmp_path: Path) -> None:
     """Name look-up, connection, handshake, body and a late answer: each is a timeout, and none before the deadline."""
 
     async def story() -> None:
@@ -176,10 +176,10 @@ def test_each_ends_at_the_deadline(loop: str, tmp_path: Path) -> None:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_thousand_hold_no_thread_and_leak_no_socket(loop: str, tmp_path: Path) -> None:
-    """200 at a time, 40 of each kind. What is open afterwards is what was open before, also while names hang.
+def test_thousand_timeouts_leak_no_thread_and_no_socket(loop: str, tmp_path: Path) -> None:
+    """200 at a time, 40 of each kind. No descriptor is open that was closed before, also with pending look-ups.
 
-    c-ares has one thread and a socket or two for all look-ups together, however many hang.
+    c-ares has one thread and one or two sockets for all look-ups together, however many are pending.
     """
 
     async def story() -> None:
@@ -211,8 +211,8 @@ def test_a_thousand_hold_no_thread_and_leak_no_socket(loop: str, tmp_path: Path)
 
 @pytest.mark.alone
 @pytest.mark.parametrize("loop", LOOPS)
-def test_nothing_at_all_is_left_after_closing(loop: str, tmp_path: Path) -> None:
-    """Not even what c-ares held."""
+def test_closing_leaves_no_descriptor(loop: str, tmp_path: Path) -> None:
+    """Including what c-ares held."""
 
     async def once() -> None:
         async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
@@ -253,7 +253,7 @@ async def ending(work: Coroutine[Any, Any, str]) -> str:
 
 
 @pytest.mark.parametrize("seconds", [SOON, 0.0, -1.0])
-def test_what_takes_too_long_ends_with_timeout_error(runner: asyncio.Runner, seconds: float) -> None:
+def test_deadline_raises_timeout_error(runner: asyncio.Runner, seconds: float) -> None:
     """At a deadline in the past too."""
 
     async def hang() -> str:
@@ -264,8 +264,8 @@ def test_what_takes_too_long_ends_with_timeout_error(runner: asyncio.Runner, sec
     assert runner.run(ending(hang())) == "TimeoutError"
 
 
-def test_what_ends_in_time_is_left_alone_afterwards(runner: asyncio.Runner) -> None:
-    """The timer is gone: what the task awaits next goes on past the moment."""
+def test_finished_work_cancels_the_deadline(runner: asyncio.Runner) -> None:
+    """The timer is cancelled: the task's next await continues past the deadline."""
 
     async def answer() -> str:
         loop = asyncio.get_running_loop()
@@ -279,8 +279,8 @@ def test_what_ends_in_time_is_left_alone_afterwards(runner: asyncio.Runner) -> N
 
 
 @pytest.mark.parametrize("first", ["answer", "deadline"])
-def test_an_answer_in_the_same_pass_as_the_deadline_is_too_late(runner: asyncio.Runner, first: str) -> None:
-    """Whichever of the two the loop handles first: the task goes on after both, and is not left cancelled."""
+def test_result_in_the_same_pass_as_the_deadline_is_too_late(runner: asyncio.Runner, first: str) -> None:
+    """In either order: the task continues after both, and is not left cancelled."""
 
     async def both() -> str:
         loop = asyncio.get_running_loop()
@@ -299,8 +299,8 @@ def test_an_answer_in_the_same_pass_as_the_deadline_is_too_late(runner: asyncio.
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["alone", "with the deadline"])
-def test_a_cancellation_by_others_stays_one(runner: asyncio.Runner, both: bool) -> None:
-    """A drain that cancels the task is not taken for a timeout, even in the same pass as the deadline."""
+def test_external_cancellation_is_no_timeout(runner: asyncio.Runner, both: bool) -> None:
+    """A drain that cancels the task is not reported as a timeout, even in the same pass as the deadline."""
 
     async def cancelled() -> str:
         loop = asyncio.get_running_loop()
@@ -317,8 +317,8 @@ def test_a_cancellation_by_others_stays_one(runner: asyncio.Runner, both: bool) 
     assert runner.run(ending(cancelled())) == "CancelledError, and 1 cancellations are left"
 
 
-def test_an_error_that_stands_for_the_cancellation_is_raised(runner: asyncio.Runner) -> None:
-    """What a library makes of it, and nothing is left of the deadline."""
+def test_error_raised_on_cancellation_is_kept(runner: asyncio.Runner) -> None:
+    """An error that a library raises on cancellation stays, and no timer of the deadline remains."""
 
     async def translated() -> str:
         with RequestDeadline(SOON):

@@ -20,13 +20,13 @@ from tests.support import behaviours as do
 from tests.support.receivers import deaf_port, scripted
 from tools.egress_document import DOCUMENT, Row, document, shown
 
-# ── Every egress case that is tried without a client's help: URIs as written, addresses that a name leads to, settings
+# ── Egress cases without a client: URIs as written, addresses of a name, settings ────────────────────────────────────
 
-# `settings` are what an operator writes under `egress`, and after a bar under the client's own.
+# `settings` are those under `egress`, and after a bar those of the client.
 
 
 class Verdict(StrEnum):
-    """What a case comes to."""
+    """The result of a case."""
 
     ALLOWED = "allowed"
     DENIED = "denied"  # and the text names the setting that would allow it
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is tried, under which settings, and what must come of it."""
+    """A URI or address, the settings, and the expected verdict."""
 
     tried: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Case:
 
 
 def policy(settings: str) -> EgressPolicy:
-    """The policy of a client under these settings, read as from the file."""
+    """Return the policy of a client under these settings, read as from the file."""
     policy = EgressPolicy()
     for section in settings.split("|"):
         policy = override_policy(policy, EgressSettings.model_validate(yaml.safe_load(f"{{{section}}}")))
@@ -185,21 +185,21 @@ ADDRESSES = {
 }
 
 
-# ── Tries every egress case and compares what comes of it with docs/evidence/egress.md, line by line ──────────────
+# ── Compare the result of every egress case with docs/evidence/egress.md, line by line ───────────────────────────────
 
-# `python -m tools.egress_document` writes that file. The verdicts themselves stand in the cases. Nothing
+# `python -m tools.egress_document` writes that file. The expected verdicts are in the cases. Nothing
 # leaves loopback:
-# what is denied is really requested, of what is allowed elsewhere only the judgement is taken.
+# denied URIs are requested, of allowed public addresses only the verdict is computed.
 
 OPEN = "allow: [127.0.0.0/8], allow_http: true"
 Story = Callable[[], Awaitable[tuple[str, str, Wire | str]]]
 
 
-# ── what is tried ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── the cases ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def uri_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
-    """Of URIs: what is denied is requested too, through a proxy as well, and neither is ever connected to."""
+    """Test URIs: denied ones are requested too, also through a proxy, and none is connected to."""
     async with opened() as http, scripted() as proxy:
         for case in cases:
             egress = policy(case.settings)
@@ -215,7 +215,7 @@ async def uri_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
 
 
 async def address_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
-    """Of addresses that a name leads to."""
+    """Test addresses of a name."""
     names = {f"shop{number}.example": [case.tried] for number, case in enumerate(cases)}
     async with opened(ScriptedResolver(names)) as http:
         for name, case in zip(names, cases, strict=True):
@@ -228,10 +228,10 @@ async def address_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str
 
 
 class Rebinding(ScriptedResolver):
-    """Each look-up of a name takes its next address."""
+    """Each look-up of a name returns its next address."""
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        """Of aiohttp."""
+        """Implement aiohttp's interface."""
         found = await super().resolve(host, port, family)
         self._names[host] = self._names[host][1:] or self._names[host]
         return found[:1]
@@ -252,12 +252,12 @@ async def several_all_denied() -> tuple[str, str, Wire | str]:
 
 
 async def rebound() -> tuple[str, str, Wire | str]:
-    """The second look-up gives another address than the first, which was judged and connected to."""
+    """The second look-up returns another address than the first, which was checked and connected to."""
     names = Rebinding({"shop.example": ["127.0.0.1", "10.0.0.1"]})
     async with opened(names) as http, scripted(host="shop.example") as shop:
         assert await http.post(request(shop.url, egress=policy(OPEN))) == Answer(status=200)
         [pool] = http._pools.values()
-        pool.session.connector.clear_dns_cache()  # type: ignore[union-attr]  # what 10 s do
+        pool.session.connector.clear_dns_cache()  # type: ignore[union-attr]  # as after 10 s
         wire = await http.post(request(shop.url, egress=policy(OPEN), new_connection=True))
         assert shop.connections == 1
     return "A name that leads to 127.0.0.1 at first, and to 10.0.0.1 when it is looked up again", OPEN, wire
@@ -270,8 +270,8 @@ async def redirected() -> tuple[str, str, Wire | str]:
     return "A redirect to another port: not followed", OPEN, wire
 
 
-async def lent() -> tuple[str, str, Wire | str]:
-    """A connection that one client's policy allows is there; another client asks for the same name."""
+async def reused_connection() -> tuple[str, str, Wire | str]:
+    """A connection that one client's policy allows exists; another client requests the same name."""
     strict = "allow_http: true"
     async with opened(ScriptedResolver({"shop.example": ["127.0.0.1"]})) as http, scripted(host="shop.example") as shop:
         assert await http.post(request(shop.url, egress=policy(OPEN))) == Answer(status=200)
@@ -281,7 +281,7 @@ async def lent() -> tuple[str, str, Wire | str]:
 
 
 async def proxied_name() -> tuple[str, str, Wire | str]:
-    """The resolver here knows no name at all: nobody looks it up but the proxy."""
+    """The local resolver knows no name: only the proxy resolves it."""
     strict = "allow_http: true"
     async with opened(ScriptedResolver({})) as http, scripted() as proxy:
         wire = await http.post(request("http://shop.example/", egress=policy(strict), proxy=proxy.origin))
@@ -298,7 +298,7 @@ async def proxied_disguise() -> tuple[str, str, Wire | str]:
 
 
 async def inline_elsewhere() -> tuple[str, str, Wire | str]:
-    """The registered client may reach loopback; an event names a URI of another port for it."""
+    """The registered client may use loopback; an event names a URI with another port for it."""
     async with opened() as http, scripted() as shop, scripted() as other:
         route = Route(egress=policy(OPEN), headers=(("Authorization", "Bearer hush-hush"),))
         registered = Client(iss="i", client_id="shop", backchannel_logout_uri=shop.url, route=route)
@@ -317,7 +317,7 @@ STORIES: tuple[Story, ...] = (
     several_all_denied,
     rebound,
     redirected,
-    lent,
+    reused_connection,
     proxied_name,
     proxied_disguise,
     inline_elsewhere,
@@ -327,7 +327,7 @@ REACHED: dict[Story, int] = {several_one_denied: 200, redirected: 307, proxied_n
 
 
 async def tried() -> list[tuple[str, str, list[Row]]]:
-    """Try every case. Each verdict is the one that the case demands."""
+    """Test every case. Each verdict is the expected one."""
     sections = []
     for of, first, results in ((URIS, "URI", uri_results), (ADDRESSES, "address", address_results)):
         for title, cases in of.items():
@@ -345,13 +345,13 @@ async def tried() -> list[tuple[str, str, list[Row]]]:
     return [*sections, ("On the wire", "what happens", rows)]
 
 
-async def test_the_document_says_what_comes_of_every_case() -> None:
-    """Each text of a denial names its setting."""
+async def test_document_has_the_result_of_every_case() -> None:
+    """The text of each denial names its setting."""
     assert DOCUMENT.read_text("utf-8") == document(await tried())
 
 
-async def test_a_client_learns_nothing_of_our_network() -> None:
-    """What it sees is the request line, its own name, and headers that are the same everywhere."""
+async def test_request_reveals_nothing_of_our_network() -> None:
+    """It receives the request line, its own name, and headers that are the same everywhere."""
     async with opened() as http, scripted() as shop:
         assert await http.post(request(shop.url)) == Answer(status=200)
     [received] = shop.requests
@@ -362,8 +362,8 @@ async def test_a_client_learns_nothing_of_our_network() -> None:
 
 
 @pytest.mark.parametrize("behaviour", [do.answer(400), do.reset()])
-async def test_the_next_request_tells_nothing_of_the_last(behaviour: do.Behaviour) -> None:
-    """Neither what an attempt met, nor which it is, is told to the client."""
+async def test_request_reveals_nothing_of_the_previous_attempt(behaviour: do.Behaviour) -> None:
+    """Neither the previous outcome nor the attempt number is sent to the client."""
     async with opened() as http, scripted(behaviour, do.answer(200)) as shop:
         await http.post(request(shop.url))
         await http.post(request(shop.url, new_connection=True))
@@ -371,10 +371,10 @@ async def test_the_next_request_tells_nothing_of_the_last(behaviour: do.Behaviou
     assert (first.headers, first.target) == (second.headers, second.target)
 
 
-# ── Addresses that the policy forbids are not connected to, whatever name leads there ─────────────────────────────
+# ── Forbidden addresses are not connected to, whatever name resolves to them ─────────────────────────────────────────
 
 
-async def test_the_failure_of_an_allowed_address_is_told() -> None:
+async def test_failure_of_an_allowed_address_is_reported() -> None:
     """Not the denial of the name's other address."""
     names = ScriptedResolver({"two.example": ["10.1.2.3", "127.0.0.1"]})
     async with opened(names) as transport, deaf_port() as port:
@@ -383,7 +383,7 @@ async def test_the_failure_of_an_allowed_address_is_told() -> None:
 
 
 async def test_of_very_many_addresses_a_few_are_tried() -> None:
-    """Trying thousands costs by their square: a client's name server would have the whole loop to the deadline."""
+    """The cost grows with their square: a client's name server would block the loop until the deadline."""
     names = {"many.example": [f"127.1.{number >> 8}.{number & 255}" for number in range(2000)]}
     names["six.example"] = [*(f"fd00::{number:x}" for number in range(2000)), "127.0.0.1"]
     async with opened(ScriptedResolver(names)) as transport, deaf_port() as port:

@@ -1,4 +1,4 @@
-"""What becomes of connections: kept, stale, broken, hung until the deadline; each on real sockets."""
+"""Test connections on real sockets: kept, stale, broken, and without an answer until the deadline."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,12 +27,10 @@ FINE = b"HTTP/1.1 200 OK\r\n"
         pytest.param(do.close(), id="closes"),
         pytest.param(do.raw(b"HTTP/1.1 200 O", close=True), id="breaks off in the status line"),
         pytest.param(do.raw(FINE + b"X: y\r\n", close=True), id="breaks off in the headers"),
-        pytest.param(do.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), id="is no web server"),
+        pytest.param(do.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), id="not a web server"),
     ],
 )
-async def test_without_a_whole_answer_the_attempt_is_ambiguous(
-    transport: HttpTransport, behaviour: do.Behaviour
-) -> None:
+async def test_incomplete_answer_is_ambiguous(transport: HttpTransport, behaviour: do.Behaviour) -> None:
     """R3: the request was written, so the client may have acted on it."""
     async with scripted(behaviour) as receiver:
         wire = await transport.post(request(receiver.url))
@@ -47,8 +45,8 @@ async def test_a_refused_connection_is_not_ambiguous(transport: HttpTransport) -
     assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text="Connection refused")
 
 
-async def test_a_name_that_is_not_found(named: HttpTransport) -> None:
-    """`dns`, and the text names the name."""
+async def test_unknown_name_is_dns(named: HttpTransport) -> None:
+    """`dns`, and the text contains the name."""
     wire = await named.post(request("http://nowhere.example/"))
     assert wire == Break(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
 
@@ -57,10 +55,10 @@ async def test_a_name_that_is_not_found(named: HttpTransport) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [do.close(), do.reset()], ids=["closed", "reset"])
-async def test_a_kept_connection_that_ends_before_any_byte_is_stale(
+async def test_kept_connection_closed_before_any_byte_is_stale(
     transport: HttpTransport, behaviour: do.Behaviour
 ) -> None:
-    """No attempt: one more go, on a connection that was not used before; what happens there is final."""
+    """No attempt: one retry on a new connection, whose result is final."""
     async with scripted(do.answer(200), behaviour) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200)
         assert await transport.post(request(receiver.url)) == StaleConnection()
@@ -70,7 +68,7 @@ async def test_a_kept_connection_that_ends_before_any_byte_is_stale(
 
 
 async def test_a_connection_closed_while_idle_is_not_used(transport: HttpTransport) -> None:
-    """A server that closes after each answer costs no stale connection once the close has come."""
+    """A server that closes after each answer causes no stale connection once the close has arrived."""
     async with scripted(do.answer(200, close=True)) as receiver:
         for _ in range(3):
             assert await transport.post(request(receiver.url)) == Answer(status=200)
@@ -79,7 +77,7 @@ async def test_a_connection_closed_while_idle_is_not_used(transport: HttpTranspo
     assert receiver.connections == 3
 
 
-async def test_a_kept_connection_that_ends_within_the_answer_is_not_stale(transport: HttpTransport) -> None:
+async def test_kept_connection_closed_within_the_answer_is_not_stale(transport: HttpTransport) -> None:
     """Bytes came: the client may have acted."""
     async with scripted(do.answer(200), do.raw(b"HTTP/1.1 2", close=True)) as receiver:
         await transport.post(request(receiver.url))
@@ -97,8 +95,8 @@ async def test_a_kept_connection_that_ends_within_the_answer_is_not_stale(transp
     ],
     ids=["two answers", "close", "switch", "upgrade"],
 )
-async def test_a_connection_with_something_left_in_it_is_not_used_again(transport: HttpTransport, data: bytes) -> None:
-    """What was not asked for must never be taken for the answer to the next request."""
+async def test_connection_with_unread_bytes_is_not_used_again(transport: HttpTransport, data: bytes) -> None:
+    """Unrequested bytes must not be used as the answer to the next request."""
     async with scripted(do.raw(data), do.answer(204)) as receiver:
         wire = await transport.post(request(receiver.url))
         assert isinstance(wire, Answer)
@@ -107,8 +105,8 @@ async def test_a_connection_with_something_left_in_it_is_not_used_again(transpor
     assert [received.connection for received in receiver.requests] == [1, 2]
 
 
-async def test_what_comes_unasked_is_not_the_next_answer(transport: HttpTransport) -> None:
-    """A server that says 408 to an idle connection has not said it to the next token."""
+async def test_unrequested_answer_is_discarded(transport: HttpTransport) -> None:
+    """A server that sends 408 on an idle connection has not answered the next token."""
     idle = asyncio.Event()
 
     async def answer_twice(peer: do.Peer) -> None:
@@ -125,8 +123,8 @@ async def test_what_comes_unasked_is_not_the_next_answer(transport: HttpTranspor
         assert await transport.post(request(receiver.url)) == Answer(status=204)
 
 
-async def test_a_new_connection_can_be_asked_for(transport: HttpTransport) -> None:
-    """It is new although another is kept, and is kept in its turn."""
+async def test_new_connection_can_be_requested(transport: HttpTransport) -> None:
+    """It is new although another is kept, and is kept too."""
     async with scripted() as receiver:
         await transport.post(request(receiver.url))
         await transport.post(request(receiver.url, new_connection=True))
@@ -134,7 +132,7 @@ async def test_a_new_connection_can_be_asked_for(transport: HttpTransport) -> No
     assert [received.connection for received in receiver.requests] == [1, 2, 2]
 
 
-async def test_those_that_hang_keep_nobody_waiting(transport: HttpTransport) -> None:
+async def test_unresponsive_clients_do_not_delay_others(transport: HttpTransport) -> None:
     """More than aiohttp's own pool of 100 would hold."""
     async with scripted(do.hang()) as hung, scripted() as well:
         tasks = [asyncio.create_task(transport.post(request(hung.url))) for _ in range(150)]
@@ -160,7 +158,7 @@ async def test_a_cancelled_request_leaves_no_connection(transport: HttpTransport
 
 
 async def test_idle_connections_are_closed(tmp_path: Path) -> None:
-    """By us, over TLS too, whether or not anything else is sent."""
+    """By us, over TLS too, whether or not another request is sent."""
     ca = authority(tmp_path / "ca")
     async with opened(kept_for=0.1) as transport, scripted() as plain, scripted(tls=ca.server()) as secured:
         for receiver in (plain, secured):
@@ -174,7 +172,7 @@ async def test_idle_connections_are_closed(tmp_path: Path) -> None:
 
 
 async def test_closing_leaves_no_connection() -> None:
-    """Neither idle ones nor one in use; the request in flight ends as disconnected."""
+    """Neither idle nor used ones; the request in flight ends as disconnected."""
     transport = HttpTransport()
     await transport.open()
     async with scripted(do.answer(200), do.hang()) as receiver:
@@ -188,7 +186,7 @@ async def test_closing_leaves_no_connection() -> None:
 
 
 async def test_texts_hold_no_secret(transport: HttpTransport) -> None:
-    """Neither the token nor the headers come back in an error."""
+    """An error contains neither the token nor the headers."""
     secret = (("Authorization", "Bearer hush-hush"),)
     async with deaf_port() as port, scripted(do.reset()) as receiver:
         for uri in (f"http://127.0.0.1:{port}/", receiver.url, "http://192.0.2.1/", "http://x y/"):
@@ -201,5 +199,5 @@ async def test_texts_hold_no_secret(transport: HttpTransport) -> None:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PLENTY):
-        while not condition():  # noqa: ASYNC110  a turn of the loop, not a wait: nothing announces it
+        while not condition():  # noqa: ASYNC110  one turn of the loop; there is no event for it
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""An aiohttp with other internals: requests go by its session, and without watched connections nothing is sent."""
+"""Test an aiohttp with other internals: requests fall back to its session, and no connection is used unwatched."""
 
 from collections.abc import Iterator
 
@@ -18,19 +18,19 @@ from tests.support.receivers import scripted
 
 @pytest.fixture(autouse=True)
 def first_look() -> Iterator[None]:
-    """Nothing was examined so far, and nothing of this is remembered."""
+    """Reset the cached result of the examination."""
     examine_aiohttp.cache_clear()
     yield
     examine_aiohttp.cache_clear()
 
 
-def test_the_version_that_is_shipped_fits() -> None:
-    """Here, without a loop."""
+def test_installed_aiohttp_is_supported() -> None:
+    """Checked without a loop."""
     assert examine_aiohttp()["requests"].difference is None
 
 
 async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request is answered, and the hook has the installed version and those with which it works."""
+    """A request is answered, and the hook reports the installed and the supported versions."""
     connecting(monkeypatch.setattr)
     hook = examine_aiohttp()["requests"]
     assert hook.reason.startswith(f"aiohttp {aiohttp.__version__} has other internals than {TRIED_VERSIONS} (")
@@ -41,8 +41,8 @@ async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("hook", ["on", "off"])
 @pytest.mark.parametrize("status", [b"000", b"099"])
-async def test_a_status_below_100_is_no_answer(hook: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either way it is not HTTP, so that the logout is tried again, and the connection is not used again."""
+async def test_status_below_100_is_not_an_answer(hook: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both modes: it is not HTTP, so the delivery is retried, and the connection is not used again."""
     if hook == "off":
         connecting(monkeypatch.setattr)
     line = do.raw(b"HTTP/1.1 %b Low\r\nContent-Length: 0\r\n\r\n" % status)
@@ -56,7 +56,7 @@ async def test_a_status_below_100_is_no_answer(hook: str, status: bytes, monkeyp
 
 @pytest.mark.parametrize("hook", ["on", "off"])
 async def test_a_get_is_sent_once(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If its connection breaks, whether a new one or one that was kept."""
+    """Also if its connection breaks, new or kept."""
     if hook == "off":
         connecting(monkeypatch.setattr)
     async with scripted(do.reset(), do.close(), do.answer(200), do.close()) as receiver, opened() as transport:
@@ -70,7 +70,7 @@ async def test_a_get_is_sent_once(hook: str, monkeypatch: pytest.MonkeyPatch) ->
 async def test_connections_that_cannot_be_watched_are_refused(
     transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the installed version and the versions that work; nothing is sent."""
+    """The error names the installed version and the supported versions; nothing is sent."""
     watching(monkeypatch.setattr)
     examine_aiohttp.cache_clear()
     async with scripted() as receiver:

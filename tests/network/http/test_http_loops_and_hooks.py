@@ -1,4 +1,4 @@
-"""The transport on uvloop, with a real name server, under its own limits, and where it leans on aiohttp's inside."""
+"""Test the transport on uvloop, with a real name server, under its own limits, and with aiohttp's internals."""
 
 import asyncio
 import socket
@@ -16,9 +16,9 @@ from tests.support.receivers import deaf_port, scripted
 
 
 def test_everything_holds_on_uvloop() -> None:
-    """The worker runs on it: answers, breaks, stale connections, denials and names are told apart as on asyncio.
+    """The worker's loop: answers, breaks, stale connections, denials and names are reported as on asyncio.
 
-    `test_deadlines` has what is not answered in time.
+    Deadlines are in `test_deadlines`.
     """
 
     async def story() -> list[Wire]:
@@ -53,12 +53,12 @@ def test_everything_holds_on_uvloop() -> None:
 
 
 class _NameServer(asyncio.DatagramProtocol):
-    """Answers every question for an A record of `here.test.` by 127.0.0.1, none of `silent.test.`, else NXDOMAIN."""
+    """Answer queries for an A record of `here.test.` by 127.0.0.1, none of `silent.test.`, else NXDOMAIN."""
 
     transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is no subclass
+        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's transport is not a subclass
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         end = data.index(b"\0", 12) + 1
@@ -74,7 +74,7 @@ class _NameServer(asyncio.DatagramProtocol):
 
 
 async def test_names_are_looked_up_by_aiodns() -> None:
-    """Found, not found, and not answered: the last costs the deadline and no thread."""
+    """Found, not found, and not answered: the last takes the deadline and no thread."""
     async with (
         asking(_NameServer, timeout=PLENTY) as names,
         opened(names) as http,
@@ -103,7 +103,7 @@ async def test_beyond_the_limit_no_connection_is_kept() -> None:
 
 
 async def test_sessions_of_policies_no_longer_used_are_closed() -> None:
-    """A reload that changes the policy leaves nothing of the old behind, but never ends what is in flight."""
+    """A reload that changes the policy closes the old sessions after the requests in flight."""
     other, third = replace(LOOPBACK, deny=LOOPBACK.allow[1:]), replace(LOOPBACK, allow_http=False)
     async with opened(session_idle=-1.0) as http, scripted() as idle, scripted(do.hang()) as busy:
         assert await http.post(request(idle.url)) == Answer(status=200)

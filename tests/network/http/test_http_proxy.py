@@ -1,4 +1,4 @@
-"""Proxies of a client's route, on real sockets. What goes wrong before the client is reached is ours: `proxy`."""
+"""Test proxies of a client's route on real sockets. Errors before the client is reached are `proxy` errors."""
 
 import base64
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.certificates import Authority, authority
 from tests.support.receivers import deaf_port, scripted
 
 
-async def test_a_proxy_is_told_the_whole_uri_and_its_password(transport: HttpTransport) -> None:
+async def test_proxy_receives_the_whole_uri_and_its_password(transport: HttpTransport) -> None:
     """http through a proxy: the absolute URI in the request line; the user name and password in their header."""
     async with scripted() as proxy:
         route: dict[str, Any] = {
@@ -34,7 +34,7 @@ async def test_a_proxy_is_told_the_whole_uri_and_its_password(transport: HttpTra
 
 
 async def test_a_get_through_a_proxy_has_no_type(transport: HttpTransport) -> None:
-    """A form has its own, once, unless the route has another; what has no body has none."""
+    """A form has its own, once, unless the route has another. A request without a body has none."""
     own = (("content-type", "text/x-own"), ("X-Own", "1"))
     async with scripted() as proxy:
         route: dict[str, Any] = {"proxy": proxy.origin, "egress": EgressPolicy(allow_http=True)}
@@ -71,7 +71,7 @@ async def test_a_tunnel_leads_to_the_client(transport: HttpTransport, ca: Author
 async def test_no_certificate_has_the_dot_of_the_root(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:
-    """`shop.example.` is `shop.example`, behind a proxy as without one."""
+    """`shop.example.` is `shop.example`, with and without a proxy."""
     async with (
         scripted(tls=ca.server("shop.example")) as receiver,
         scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
@@ -81,7 +81,7 @@ async def test_no_certificate_has_the_dot_of_the_root(
 
 
 async def test_a_bad_certificate_behind_a_proxy_is_the_clients(transport: HttpTransport, ca: Authority) -> None:
-    """The tunnel stood: it is `tls`, not `proxy`."""
+    """The tunnel was established: it is `tls`, not `proxy`."""
     async with (
         scripted(tls=ca.server("shop.example")) as receiver,
         scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
@@ -91,8 +91,8 @@ async def test_a_bad_certificate_behind_a_proxy_is_the_clients(transport: HttpTr
 
 
 @pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])
-async def test_a_proxy_that_refuses_us_is_a_fault_of_ours(transport: HttpTransport, uri: str) -> None:
-    """407, for a tunnel or not: `proxy`, without the password in its text."""
+async def test_proxy_authentication_failure_is_internal(transport: HttpTransport, uri: str) -> None:
+    """407, with and without a tunnel: `proxy`, without the password in its text."""
     async with scripted(do.answer(407, b"who are you?")) as proxy:
         wire = await transport.post(request(uri, proxy=proxy.origin.replace("//", "//user:secret@")))
     assert wire == Break(reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{proxy.port}: answered 407")
@@ -101,18 +101,18 @@ async def test_a_proxy_that_refuses_us_is_a_fault_of_ours(transport: HttpTranspo
 @pytest.mark.parametrize(
     "behaviour",
     [do.answer(403), do.answer(500), do.close(), do.reset(), do.reset(reads=False), do.raw(b"nonsense\r\n\r\n")],
-    ids=["forbids", "fails", "closes", "resets", "resets at once", "is no proxy"],
+    ids=["forbids", "fails", "closes", "resets", "resets at once", "not a proxy"],
 )
-async def test_a_tunnel_that_fails_is_the_proxys_fault(transport: HttpTransport, behaviour: do.Behaviour) -> None:
-    """Whatever goes wrong before the tunnel stands."""
+async def test_tunnel_failure_is_a_proxy_error(transport: HttpTransport, behaviour: do.Behaviour) -> None:
+    """For any error before the tunnel is established."""
     async with scripted(behaviour) as proxy:
         wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
     assert broken(wire) == (Reason.PROXY, False)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_client_that_the_proxy_cannot_reach(transport: HttpTransport, status: int) -> None:
-    """By these the proxy says that the client is down: an attempt, with its age limit and its circuit, as any other."""
+async def test_client_unreachable_for_the_proxy_is_an_attempt(transport: HttpTransport, status: int) -> None:
+    """With these statuses the proxy reports the client as down: an attempt with its age limit and its circuit."""
     async with scripted(do.answer(status)) as proxy:
         wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
     text = f"proxy 127.0.0.1:{proxy.port}: answered {status}"
@@ -120,7 +120,7 @@ async def test_a_client_that_the_proxy_cannot_reach(transport: HttpTransport, st
 
 
 @pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])
-async def test_a_proxy_that_is_not_there(transport: HttpTransport, uri: str) -> None:
+async def test_unreachable_proxy(transport: HttpTransport, uri: str) -> None:
     """Refused, or its name not found."""
     async with deaf_port() as port:
         wire = await transport.post(request(uri, proxy=f"http://user:secret@127.0.0.1:{port}"))
@@ -133,7 +133,7 @@ async def test_a_proxy_that_is_not_there(transport: HttpTransport, uri: str) -> 
 
 
 async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) -> None:
-    """Kept connections to a proxy close as others do."""
+    """Kept connections to a proxy are closed as others are."""
     async with scripted(do.answer(200), do.close(), do.answer(204)) as proxy:
         uri = "http://shop.example/"
         assert await transport.post(request(uri, proxy=proxy.origin)) == Answer(status=200)
@@ -141,7 +141,7 @@ async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) 
         assert await transport.post(request(uri, proxy=proxy.origin, new_connection=True)) == Answer(status=204)
 
 
-# ── Reaching a client without sending it anything, on real sockets ────────────────────────────────────────────────
+# ── Reaching a client without sending a request, on real sockets ─────────────────────────────────────────────────────
 
 
 LOCAL = EgressPolicy(allow=(ip_network("127.0.0.0/8"),), allow_http=True)
@@ -157,7 +157,7 @@ async def reach(uri: str, route: Route | None = None) -> ReachedAddress | ReachF
 
 
 async def test_connected_and_nothing_sent(tmp_path: Path) -> None:
-    """The end of the certificate is read; the receiver sees a connection and no request."""
+    """The expiry date of the certificate is read; the receiver sees a connection and no request."""
     ca = authority(tmp_path)
     async with scripted(tls=ca.server()) as receiver:
         met = await reach(receiver.url, Route(egress=LOCAL, tls=TlsFiles(ca_file=ca.ca_file)))
@@ -171,7 +171,7 @@ async def test_connected_and_nothing_sent(tmp_path: Path) -> None:
 
 
 async def test_no_certificate_of_a_probe_has_the_dot_of_the_root(tmp_path: Path) -> None:
-    """What a delivery reaches is not called unreachable."""
+    """A host that a delivery can reach is not reported as unreachable."""
     ca = authority(tmp_path)
     probe = Probe(ScriptedResolver({"shop.example.": ["127.0.0.1"]}))
     await probe.open()
@@ -182,8 +182,8 @@ async def test_no_certificate_of_a_probe_has_the_dot_of_the_root(tmp_path: Path)
 
 
 @pytest.mark.parametrize("expired", [True, False])
-async def test_a_certificate_that_is_not_good_is_named(tmp_path: Path, expired: bool) -> None:
-    """Ended, or of an authority that nobody trusts here."""
+async def test_invalid_certificate_is_reported(tmp_path: Path, expired: bool) -> None:
+    """Expired, or of an untrusted authority."""
     ca = authority(tmp_path)
     async with scripted(tls=ca.server(expired=expired)) as receiver:
         files = TlsFiles(ca_file=ca.ca_file) if expired else TlsFiles()
@@ -193,8 +193,8 @@ async def test_a_certificate_that_is_not_good_is_named(tmp_path: Path, expired: 
     assert ("certificate has expired" if expired else "unable to get local issuer certificate") in met.text
 
 
-async def test_what_a_delivery_may_not_reach_is_not_reached() -> None:
-    """Egress first; then the name, then the connection."""
+async def test_probe_obeys_egress() -> None:
+    """Egress is checked first; then the name, then the connection."""
     async with scripted() as receiver:
         for route in (Route(egress=EgressPolicy(allow_http=True)), Route(egress=EgressPolicy())):
             met = await reach(receiver.url, route)
@@ -209,7 +209,7 @@ async def test_what_a_delivery_may_not_reach_is_not_reached() -> None:
 
 
 async def test_behind_a_proxy_only_the_proxy_is_tried() -> None:
-    """It would have to be asked for the rest."""
+    """A check of the client would require a request to the proxy."""
     async with scripted() as proxy:
         met = await reach("https://shop.example/out", Route(proxy=proxy.origin))
         assert met == ReachedAddress(address="127.0.0.1", proxy=True)

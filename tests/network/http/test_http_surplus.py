@@ -1,4 +1,4 @@
-"""Heads and surplus bytes of requests."""
+"""Test heads and surplus bytes of requests."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from tests.network.http.http_requests import opened, outcome, request
 from tests.support import behaviours as do
 from tests.support.receivers import scripted
 
-# ── Clients that send more than the answer to a request: the first complete answer decides, whatever is behind it
+# ── Clients that send more than the answer: the first complete answer decides ────────────────────────────────────────
 
 
 CLIENT = Client(iss="https://id.example.com", client_id="shop", backchannel_logout_uri="https://shop.example.com/out")
@@ -51,24 +51,24 @@ SURPLUS = {
 
 
 class FakeWire(asyncio.Transport):
-    """A transport with nobody at the other end."""
+    """A transport without a peer."""
 
     closed = False
 
     def abort(self) -> None:
-        """Close."""
+        """Close the transport."""
         self.closed = True
 
     close = abort
 
     def pause_reading(self) -> None:
-        """Have no effect."""
+        """Do nothing."""
 
     resume_reading = pause_reading
 
 
 def connection_to(client: Client, seen: list[Client]) -> WatchedConnection:
-    """A connection on which a request was written to the client."""
+    """Return a connection on which a request was written."""
     made = WatchedConnection(asyncio.get_running_loop(), OpenConnections(1, [seen.append]), MAX_WIRE_BYTES)
     made.connection_made(FakeWire())
     made.begin(client)
@@ -77,7 +77,7 @@ def connection_to(client: Client, seen: list[Client]) -> WatchedConnection:
 
 
 def calls_of(made: Callable[[], None]) -> int:
-    """The number of Python functions that it calls."""
+    """Count the Python functions that it calls."""
     calls = 0
 
     def count(_frame: FrameType, event: str, _argument: object) -> None:
@@ -94,7 +94,7 @@ def calls_of(made: Callable[[], None]) -> int:
 
 @pytest.mark.parametrize("name", SURPLUS)
 async def test_the_first_answer_decides(name: str) -> None:
-    """What is behind it is dropped. The connection is closed, and the client reported, once."""
+    """The rest is dropped. The connection is closed, and the client reported, once."""
     answer, behind = SURPLUS[name]
     seen: list[Client] = []
     async with (
@@ -109,8 +109,8 @@ async def test_the_first_answer_decides(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SURPLUS)
-async def test_surplus_may_come_later(name: str) -> None:
-    """In another part, also once the answer was read: it is not parsed, and the connection is closed."""
+async def test_late_surplus_closes_the_connection(name: str) -> None:
+    """In a later part, also after the answer was read: it is not parsed, and the connection is closed."""
     answer, behind = SURPLUS[name]
     seen: list[Client] = []
     connection = connection_to(CLIENT, seen)
@@ -130,7 +130,7 @@ async def test_surplus_may_come_later(name: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"HTTP/1.1 204 No Content\r\n\r\n"])
 async def test_an_exact_answer_is_no_surplus(body: bytes) -> None:
-    """With a length or chunked, also where the body looks like an answer; the connection is used again."""
+    """With a length or chunked, also if the body looks like an answer; the connection is used again."""
     seen: list[Client] = []
     chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
     length = do.raw(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -159,25 +159,25 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-async def test_a_flood_of_answers_costs_little(name: str) -> None:
-    """However much comes at once, a few calls are made: no answer beyond the first is parsed."""
+async def test_flood_of_answers_takes_few_calls(name: str) -> None:
+    """For any amount a few calls are made: no answer beyond the first is parsed."""
     answer, behind = COSTLY[name]
     connection = connection_to(CLIENT, [])
     assert calls_of(lambda: connection.data_received((answer + behind)[: 256 * 1024])) < 150
 
 
-# ── The heads of requests, each made once for a host, and what they hold on to ────────────────────────────────────
+# ── The heads of requests: built once per host, with bounded references to TLS contexts ──────────────────────────────
 
 
 def context(alive: WeakSet[ssl.SSLContext]) -> ssl.SSLContext:
-    """A new one, which `alive` counts for as long as somebody holds it."""
+    """Return a new context, which `alive` counts until it is freed."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     alive.add(made)
     return made
 
 
 async def test_a_head_is_made_once_for_a_host_and_its_certificate() -> None:
-    """It is what a request is spared, however many clients of that host there are and whatever their TLS files."""
+    """This is the cost that a request saves, for any number of clients of that host and any TLS files."""
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         first, second = context(alive), context(alive)
@@ -189,8 +189,8 @@ async def test_a_head_is_made_once_for_a_host_and_its_certificate() -> None:
         assert heads.of("https://a.example", Route(), second).request.ssl is second
 
 
-async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
-    """One with the system's authorities takes 0.8 MiB, and some certificates are renewed every hour."""
+async def test_tls_context_of_a_replaced_certificate_is_freed() -> None:
+    """A context with the system's authorities takes 0.8 MiB, and some certificates are renewed every hour."""
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         for _ in range(20):
@@ -200,7 +200,7 @@ async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
 
 
 async def test_tls_contexts_of_very_many_clients_are_not_all_held() -> None:
-    """What is kept of TLS files is bounded, and heads must not keep what was given up there."""
+    """The cache of TLS files is bounded, and heads must not keep its evicted entries alive."""
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         for number in range(MAX_CONTEXTS + 100):

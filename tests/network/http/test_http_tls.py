@@ -36,7 +36,7 @@ from tests.support.receivers import scripted
 async def test_a_ca_file_is_trusted_for_its_client_alone(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:
-    """What one client's file vouches for, and the connection made under it, serves no other client."""
+    """Other clients trust neither this file nor the connection made with it."""
     async with scripted(tls=ca.server(), host="localhost") as receiver:
         assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
         assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
@@ -48,14 +48,14 @@ async def test_a_ca_file_is_trusted_for_its_client_alone(
 async def test_an_intermediate_certificate_is_the_end_of_a_chain(
     transport: HttpTransport, ca: Authority, tmp_path: Path
 ) -> None:
-    """Where `ca_file` has it and not the root: on all versions of Python, as with 3.13 by default."""
+    """If `ca_file` has it and not the root: on all versions of Python, as with 3.13 by default."""
     middle = ca.intermediate(tmp_path / "middle")
     async with scripted(tls=middle.server(), host="localhost") as receiver:
         assert await transport.post(request(receiver.url, tls=TlsFiles(ca_file=middle.ca_file))) == Answer(status=200)
 
 
 async def test_an_authority_without_key_usage_or_key_identifiers_is_accepted(ca: Authority) -> None:
-    """As that of these tests, which Python 3.13 refuses by default. So all contexts judge, with a client's as well."""
+    """As the authority of these tests, which Python 3.13 refuses by default. It holds for all contexts."""
     certificate = x509.load_pem_x509_certificate(ca.ca_file.read_bytes())
     assert not {ExtensionOID.KEY_USAGE, ExtensionOID.AUTHORITY_KEY_IDENTIFIER} & {
         each.oid for each in certificate.extensions
@@ -90,7 +90,7 @@ async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, c
 async def test_a_certificate_of_another_name_is_named_as_such(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:
-    """The name is checked, as is the address where the URI has one."""
+    """The name is checked, as is the address if the URI has one."""
     async with scripted(tls=ca.server("other.example"), host="localhost") as receiver:
         for host in ("localhost", "127.0.0.1"):
             wire = await transport.post(request(receiver.url.replace("localhost", host), tls=trusted))
@@ -101,7 +101,7 @@ async def test_a_certificate_of_another_name_is_named_as_such(
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 async def test_tls_before_1_2_is_refused(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
-    """TLS 1.1 is not spoken."""
+    """TLS 1.1 is not supported."""
     async with scripted(tls=ca.server(newest=ssl.TLSVersion.TLSv1_1)) as receiver:
         wire = await transport.post(request(receiver.url, tls=trusted))
     assert broken(wire)[0] in (Reason.TLS, Reason.CONNECT)
@@ -118,7 +118,7 @@ NO_TLS = do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)
         (do.hang(reads=False), Reason.TIMEOUT),
         (do.reset(reads=False), Reason.CONNECT),
     ],
-    ids=["an http port", "never says hello", "resets"],
+    ids=["an http port", "sends no hello", "resets"],
 )
 async def test_a_handshake_that_fails_is_not_ambiguous(
     transport: HttpTransport, trusted: TlsFiles, behaviour: do.Behaviour, reason: Reason
@@ -132,7 +132,7 @@ async def test_a_handshake_that_fails_is_not_ambiguous(
 
 
 def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
-    """TLS by hand, which answers one request so, and never a close_notify."""
+    """TLS by hand, which answers one request and never sends close_notify."""
 
     async def run(peer: do.Peer) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -161,10 +161,10 @@ def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
     ],
     ids=["hangs", "hangs in the body", "answers"],
 )
-async def test_a_server_without_goodbye_is_not_waited_for(
+async def test_missing_close_notify_is_not_awaited(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles, response: bytes, came: bool
 ) -> None:
-    """asyncio alone would hold the socket for 30 s, and so thousands of them for one client that hangs."""
+    """asyncio alone would hold the socket for 30 s, and so thousands of them for one unresponsive client."""
     async with scripted(_no_goodbye(ca.server(), response)) as receiver:
         uri = receiver.url.replace("http:", "https:")
         wire = await transport.post(request(uri, tls=trusted, within=PLENTY if came else SHORT))
@@ -199,7 +199,7 @@ async def test_a_missing_client_certificate_is_a_tls_fault(
 
 
 def _refuse(server: socket.socket, context: ssl.SSLContext) -> None:
-    """One handshake with a client that shows no certificate, as OpenSSL does it; asyncio would send no alert."""
+    """Fail a handshake with a client without a certificate, as OpenSSL does; asyncio would send no alert."""
     connection, _ = server.accept()
     connection.settimeout(PLENTY)
     with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
@@ -215,7 +215,9 @@ def _refuse(server: socket.socket, context: ssl.SSLContext) -> None:
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_missing_or_broken_file_is_our_fault(transport: HttpTransport, ca: Authority, tmp_path: Path) -> None:
+async def test_missing_or_broken_file_defers_the_delivery(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
     """A deferral with cause `tls_files`, and the text names the file."""
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense")
@@ -231,8 +233,8 @@ async def test_a_missing_or_broken_file_is_our_fault(transport: HttpTransport, c
         assert caught.value.cause is Cause.TLS_FILES
 
 
-async def test_a_changed_file_is_read_again(transport: HttpTransport, ca: Authority, tmp_path: Path) -> None:
-    """The next request has the new authority; a change that cannot be used keeps the old one."""
+async def test_changed_tls_file_is_read_again(transport: HttpTransport, ca: Authority, tmp_path: Path) -> None:
+    """The next request has the new authority; an unusable change keeps the old one."""
     file = tmp_path / "bundle.pem"
     files = TlsFiles(ca_file=file)
     other = authority(tmp_path / "other", "Other CA")
@@ -252,7 +254,7 @@ async def test_a_changed_file_is_read_again(transport: HttpTransport, ca: Author
 async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
     transport: HttpTransport, ca: Authority, tmp_path: Path
 ) -> None:
-    """Certificate and key are replaced together; the connection made with the old ones is not used again."""
+    """Certificate and key are replaced together; the old connection is not used again."""
     shown: list[str] = []
 
     async def look(peer: do.Peer) -> None:
@@ -268,7 +270,7 @@ async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
     assert shown == ["first", "first", "second"]
 
 
-async def test_one_context_serves_all_requests_that_wait_for_it(
+async def test_concurrent_requests_share_one_context(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:
     """A first burst to a client opens connections that can be shared afterwards."""
@@ -278,10 +280,10 @@ async def test_one_context_serves_all_requests_that_wait_for_it(
     assert receiver.connections == 5
 
 
-async def test_reading_files_costs_a_client_nothing_of_its_deadline(
+async def test_reading_files_does_not_reduce_the_deadline(
     transport: HttpTransport, ca: Authority, tmp_path: Path
 ) -> None:
-    """A bundle is read on a thread; who cannot wait for it has met a fault of ours, and the next finds it read."""
+    """A bundle is read in a thread; a request that cannot wait for it is deferred, and the next finds it read."""
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
     files = TlsFiles(ca_file=bundle)
@@ -293,7 +295,7 @@ async def test_reading_files_costs_a_client_nothing_of_its_deadline(
 
 
 async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
-    """Who waits for one has met a fault of ours."""
+    """A request that waits for a file is deferred."""
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
     async with opened() as transport:
@@ -304,13 +306,13 @@ async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    """As every careful program replaces a file: a new one, then a rename."""
+    """Replace a file atomically: write a new one, then rename it."""
     new = file.with_suffix(".new")
     new.write_text(text)
     os.replace(new, file)  # noqa: PTH105  Path.replace is the same, and this names what it does
 
 
-# ── PEM files that were damaged when they were copied: each reader names the damage and the way out ───────────────
+# ── PEM files that were damaged by copying: each reader reports the damage and the remedy ────────────────────────────
 
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -339,55 +341,55 @@ def certificate_and_key(folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("damaged", ["cert.pem", "key.pem", "ca.pem", "signing key"])
-def test_each_reader_names_the_damage(tmp_path: Path, damage: str, damaged: str) -> None:
-    """Certificates, their keys and authorities of both kinds of connection, and signing keys; by the file's name."""
+def test_each_reader_reports_the_damage(tmp_path: Path, damage: str, damaged: str) -> None:
+    """Certificates, their keys and authorities of clients and listeners, and signing keys; by the file's name."""
     cert, key = certificate_and_key(tmp_path)
-    spoil, says = DAMAGES[damage]
+    spoil, expected = DAMAGES[damage]
     file = key if damaged == "signing key" else tmp_path / damaged
     file.write_bytes(spoil(file.read_bytes()))
     if damaged == "signing key":
         with pytest.raises(ConfigurationError) as refused:
             load_key(KeySource(path=file))
         assert f"{file} " in str(refused.value)
-        assert says in str(refused.value)
+        assert expected in str(refused.value)
         return
     own = {} if damaged == "ca.pem" else {"cert_file": cert, "key_file": key}
     ca_file = tmp_path / "ca.pem"
     with pytest.raises(InternalFault) as fault:
         build_client_context(TlsFiles(ca_file=ca_file, **own))
     assert str(fault.value).startswith(f"{file} ")
-    assert says in str(fault.value)
+    assert expected in str(fault.value)
     with pytest.raises(InternalFault) as fault:
         build_server_context(
             ListenerTls.model_construct(
                 cert_file=cert, key_file=key, client_ca_file=ca_file if damaged == "ca.pem" else None
             )
         )
-    assert says in str(fault.value)
+    assert expected in str(fault.value)
 
 
 @pytest.mark.parametrize("form", [["pkcs8", "-topk8", "-v2", "aes256"], ["ec", "-aes256"]])
 def test_an_encrypted_key_is_named(tmp_path: Path, form: list[str]) -> None:
-    """In both forms that openssl writes, at a connection, a listener and an issuer."""
+    """In both forms that openssl writes, for a client, a listener and an issuer."""
     cert, key = certificate_and_key(tmp_path)
     kind, *options = form
     locked = tmp_path / "locked.pem"
     command = ["openssl", kind, *options, "-in", str(key), "-out", str(locked), "-passout", "pass:x1234"]
     subprocess.run(command, check=True, capture_output=True)
-    says = f"{locked} is encrypted; store it decrypted"
+    expected = f"{locked} is encrypted; store it decrypted"
     with pytest.raises(InternalFault, match="is encrypted") as fault:
         build_client_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=locked))
-    assert says in str(fault.value)
+    assert expected in str(fault.value)
     with pytest.raises(InternalFault, match="is encrypted") as fault:
         build_server_context(ListenerTls.model_construct(cert_file=cert, key_file=locked, client_ca_file=None))
-    assert says in str(fault.value)
+    assert expected in str(fault.value)
     with pytest.raises(ConfigurationError) as refused:
         load_key(KeySource(path=locked))
-    assert says in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_a_jwk_in_base64_is_named(tmp_path: Path) -> None:
-    """A secret store's value is often encoded once more."""
+    """Values of secret stores are often base64-encoded once more."""
     (tmp_path / "k").write_bytes(base64.b64encode(b'{"kty": "EC"}'))
     with pytest.raises(ConfigurationError, match="is base64 of the file that is meant"):
         load_key(KeySource(path=tmp_path / "k"))

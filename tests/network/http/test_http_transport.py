@@ -1,4 +1,4 @@
-"""What goes out to a client, and what its answers mean: each row of the table of outcomes, on real sockets."""
+"""Test requests to a client and the meaning of its answers: each row of the outcome table, on real sockets."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from tests.network.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome,
 from tests.support import behaviours as do
 from tests.support.receivers import deaf_port, scripted
 
-# ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTransport) -> None:
@@ -39,7 +39,7 @@ async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTranspor
 
 
 async def test_a_uri_without_path_is_posted_to_the_root(transport: HttpTransport) -> None:
-    """B3: a path is no part of what makes a URI absolute."""
+    """B3: a URI without a path is absolute too."""
     async with scripted() as receiver:
         await transport.post(request(receiver.origin))
         await transport.post(request(receiver.origin + "?a=1"))
@@ -62,7 +62,7 @@ async def test_the_clients_own_headers_are_sent_along(transport: HttpTransport) 
 
 
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
-    """What one client sets never comes back to it or to another."""
+    """A cookie of one client is sent to neither it nor others."""
     async with scripted(do.answer(headers=(("Set-Cookie", "session=1; Path=/"),))) as receiver:
         await transport.post(request(receiver.url))
         await transport.post(request(receiver.url))
@@ -79,7 +79,7 @@ async def test_proxies_of_the_environment_are_not_used(
         assert await transport.post(request(receiver.url)) == Answer(status=200)
 
 
-# ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_proxies_of_the_environment_are_not_used(
     ],
 )
 async def test_the_status_decides(transport: HttpTransport, status: int, kind: type[Outcome], reason: Reason) -> None:
-    """B27, B28, R11, R12: each status means what the table says."""
+    """B27, B28, R11, R12: each status has the outcome of the table."""
     async with scripted(do.answer(status, b"" if status in (204, 304) else b"because")) as receiver:
         met = outcome(await transport.post(request(receiver.url)))
     assert isinstance(met, kind)
@@ -115,8 +115,8 @@ async def test_the_status_decides(transport: HttpTransport, status: int, kind: t
         (f"/out/{TOKEN}", "to /out/[token]"),
     ],
 )
-async def test_where_a_redirect_leads_is_told(transport: HttpTransport, location: str, text: str) -> None:
-    """Without what may be secret: a user, the query, our token. The body comes after it."""
+async def test_redirect_location_is_reported(transport: HttpTransport, location: str, text: str) -> None:
+    """Without possible secrets: a user, the query, our token. The text of the body follows."""
     async with scripted(do.answer(302, b"moved", headers=(("Location", location),))) as receiver:
         refused = outcome(await transport.post(request(receiver.url)))
     assert refused.text == f"{text}: moved"[:1024]
@@ -124,7 +124,7 @@ async def test_where_a_redirect_leads_is_told(transport: HttpTransport, location
 
 @pytest.mark.parametrize("name", [b"Location", b"Content-Encoding", b"Retry-After", b"Date", b"X"])
 async def test_a_header_that_is_not_utf_8(transport: HttpTransport, name: bytes) -> None:
-    """It changes no outcome, and a text of it can be written."""
+    """It does not change the outcome, and the text can be encoded."""
     for status, reason in ((302, Reason.REDIRECT), (503, Reason.SERVER_ERROR)):
         head = b"HTTP/1.1 %d F\r\n%b: /\xd4\xea\r\nContent-Length: 4\r\n\r\nbody" % (status, name)
         async with scripted(do.raw(head)) as receiver:
@@ -136,8 +136,8 @@ async def test_a_header_that_is_not_utf_8(transport: HttpTransport, name: bytes)
 @pytest.mark.parametrize(
     ("value", "seconds"), [("Sun, 09 Sep 2001 01:47:40 GMT", 60.0), ("9" * 4000, 999_999_999_999.0)]
 )
-async def test_retry_after_is_handed_on(transport: HttpTransport, value: str, seconds: float) -> None:
-    """However long it is. What it means is tried in tests/model/test_outcome.py."""
+async def test_retry_after_is_passed_on(transport: HttpTransport, value: str, seconds: float) -> None:
+    """For any value. Its effect is tested in tests/model/test_outcome.py."""
     async with scripted(do.answer(503, headers=(("Retry-After", value),))) as receiver:
         met = outcome(await transport.post(request(receiver.url)))
     assert isinstance(met, Failed)
@@ -145,7 +145,7 @@ async def test_retry_after_is_handed_on(transport: HttpTransport, value: str, se
 
 
 async def test_an_informational_response_then_a_broken_answer(transport: HttpTransport) -> None:
-    """The status is that of the answer, not of what came before it."""
+    """The status is that of the final response."""
     async with scripted(
         do.raw(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Scripted\r\nno colon\r\n\r\n")
     ) as receiver:
@@ -155,7 +155,7 @@ async def test_an_informational_response_then_a_broken_answer(transport: HttpTra
 
 @pytest.mark.parametrize("first", [b"", b"\r\n\r\n"], ids=["at once", "after blank lines"])
 async def test_informational_responses_without_end(transport: HttpTransport, first: bytes) -> None:
-    """They are part of the head, whose 16 KiB are all that is read before a final status."""
+    """They belong to the head, of which at most 16 KiB are read before a final status."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 500
     async with scripted(do.flood(first, hints)) as receiver:
         met = outcome(await transport.post(request(receiver.url)))
@@ -164,7 +164,7 @@ async def test_informational_responses_without_end(transport: HttpTransport, fir
 
 
 async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport: HttpTransport) -> None:
-    """HTTP/1.0 receivers say the end of the body by closing."""
+    """HTTP/1.0 receivers end the body by closing."""
     async with scripted(do.raw(b"HTTP/1.0 400 Bad Request\r\n\r\nno such session", close=True)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=400, text="no such session")
 
@@ -191,7 +191,7 @@ BUSY = b"HTTP/1.1 503 Scripted\r\n"
     ],
 )
 async def test_a_broken_response_is_judged_by_its_status(transport: HttpTransport, behaviour: do.Behaviour) -> None:
-    """The status line has said it; what is too much is not read, and the connection is not used again."""
+    """The status line decides; bytes over the limit are not read, and the connection is not used again."""
     async with scripted(behaviour, do.answer(204)) as receiver:
         met = outcome(await transport.post(request(receiver.url)))
         assert (met.reason, met.status) == (Reason.SERVER_ERROR, 503)
@@ -199,8 +199,8 @@ async def test_a_broken_response_is_judged_by_its_status(transport: HttpTranspor
 
 
 @pytest.mark.parametrize("broken", [b"no colon", b"\r\n".join([b"X-Long: " + b"x" * 1000] * 20)])
-async def test_a_broken_response_may_ask_for_a_pause(transport: HttpTransport, broken: bytes) -> None:
-    """Its headers are of no use otherwise."""
+async def test_broken_response_may_have_retry_after(transport: HttpTransport, broken: bytes) -> None:
+    """Its other headers are ignored."""
     async with scripted(do.raw(b"HTTP/1.1 429 Slow down\r\nretry-after:  7\r\n" + broken + b"\r\n\r\n")) as receiver:
         met = outcome(await transport.post(request(receiver.url)))
     assert isinstance(met, Failed)
@@ -208,7 +208,7 @@ async def test_a_broken_response_may_ask_for_a_pause(transport: HttpTransport, b
 
 
 async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
-    """R11: of a body without end the first KiB is kept and the connection closed."""
+    """R11: of an endless body the first KiB is kept and the connection closed."""
     async with scripted(do.flood_body(200)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200, text="m" * 1024)
         await receiver.until(lambda receiver: receiver.open == 0)
@@ -223,13 +223,13 @@ async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
     ids=["extension", "size"],
 )
 async def test_chunks_are_not_read_without_end(transport: HttpTransport, before: bytes, piece: bytes) -> None:
-    """What of them is no body never fills it up, and would keep the loop busy to the deadline."""
+    """Chunk extensions do not count as body, and would keep the loop busy until the deadline."""
     async with scripted(do.flood(b"HTTP/1.1 200 OK\r\n" + before, piece, most=1 << 40)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200)
         await receiver.until(lambda receiver: receiver.open == 0)
 
 
-async def test_a_kept_connection_takes_no_answers_that_nobody_asked_for(transport: HttpTransport) -> None:
+async def test_kept_connection_reads_no_unrequested_answers(transport: HttpTransport) -> None:
     """They would fill the memory, at half a gigabyte a second, for as long as the connection is kept."""
     answered = asyncio.Event()
     more = do.flood(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 200, most=1 << 40)
@@ -246,22 +246,22 @@ async def test_a_kept_connection_takes_no_answers_that_nobody_asked_for(transpor
 
 
 async def test_headers_under_16_kib_are_fine(transport: HttpTransport) -> None:
-    """Many headers are no fault."""
+    """Many headers are accepted."""
     many = tuple((f"X-{number}", "y" * 200) for number in range(70))
     async with scripted(do.answer(200, b"ok", many)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200, text="ok")
 
 
 async def test_headers_over_16_kib_are_not_read_to_their_end(transport: HttpTransport) -> None:
-    """Each is small enough, and yet they are too much together: what follows them is never seen."""
+    """Each is small enough, but their sum is over the limit: the rest is not read."""
     many = tuple((f"X-{number}", "y" * 1000) for number in range(20))
     async with scripted(do.answer(200, b"ok", many)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200)
         await receiver.until(lambda receiver: receiver.open == 0)
 
 
-async def test_a_bomb_is_not_decompressed(transport: HttpTransport) -> None:
-    """We ask for `identity`; who sends something else is not read."""
+async def test_compressed_body_is_not_unpacked(transport: HttpTransport) -> None:
+    """We request `identity`; other encodings are not read."""
     async with scripted(do.gzip_bomb(200)) as receiver:
         wire = await transport.post(request(receiver.url))
     assert wire == Answer(status=200, text="[body not decompressed]")
@@ -283,7 +283,7 @@ async def test_the_text_kept_is_printable_and_short(transport: HttpTransport) ->
     [TOKEN, f"logout_token={TOKEN}&", f"at {SIGNATURE}.", PAYLOAD[3:40], "x" * 1000 + TOKEN, f"xx{SIGNATURE[:20]}yy"],
 )
 async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: str) -> None:
-    """A receiver that quotes what it got makes no dead letter with a token in it."""
+    """A receiver that quotes the request causes no dead letter with a token."""
     async with scripted(do.answer(400, f"bad token {echo} and Bearer hush-hush".encode())) as receiver:
         wire = await transport.post(request(receiver.url, headers=(("Authorization", "Bearer hush-hush"),)))
     assert isinstance(wire, Answer)
@@ -307,7 +307,7 @@ BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in i
     ],
 )
 async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: str) -> None:
-    """Not as its receiver escapes it, nor decoded, nor in part; nor the proxy's password."""
+    """Neither escaped, decoded nor in part; nor the proxy's password."""
     headers = (("Authorization", f"Basic {BASIC}"), ("X-Key", "0123456789abcdef0123456789abcdef"))
     async with scripted(do.answer(401, echo.encode())) as receiver:
         proxy = receiver.origin.replace("http://", "http://us:hush-hush@")
@@ -319,7 +319,7 @@ async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: s
 
 
 async def test_a_request_without_a_body_is_a_get(transport: HttpTransport) -> None:
-    """No form, no length; the query is kept byte for byte, and the connection serves a POST afterwards."""
+    """No form, no length; the query is kept byte for byte, and a POST can use the connection afterwards."""
     async with scripted() as receiver:
         asked = replace(request(f"{receiver.url}?iss=a%2Fb&sid=5F2A", headers=(("X-Own", "x"),)), body=None)
         assert await transport.post(asked) == Answer(status=200)

@@ -1,4 +1,4 @@
-"""Documents over HTTP: JSON in parts, clients of JSON, and documents of issuers."""
+"""Test documents over HTTP: streamed JSON, JSON clients, and documents of issuers."""
 
 import asyncio
 import gzip
@@ -29,7 +29,7 @@ from tests.support.behaviours import Behaviour, hang, raw
 from tests.support.certificates import authority
 from tests.support.receivers import scripted
 
-# ── Whatever a server answers is bounded before anything is made of it: head, body, what unpacks from it, its JSON
+# ── Answers of servers are bounded before they are processed: head, body, unpacked size, JSON ────────────────────────
 
 
 MIB = 1024 * 1024
@@ -38,7 +38,7 @@ BOUNDS = Bounds(answer=MIB)
 
 @cache
 def bomb() -> bytes:
-    """100 MiB of JSON, packed."""
+    """Return 100 MiB of compressed JSON."""
     return gzip.compress(b"[" + b"[]," * (100 * MIB // 3) + b"[]]", 1)
 
 
@@ -61,20 +61,20 @@ async def client(bounds: Bounds = BOUNDS, **further: Any) -> AsyncIterator[JsonC
 
 
 async def asked(behaviour: Behaviour, bounds: Bounds = BOUNDS, **further: Any) -> JsonAnswer:
-    async with scripted(behaviour) as server, client(bounds, **further) as ours:
-        return await ours.ask("GET", server.url)
+    async with scripted(behaviour) as server, client(bounds, **further) as http:
+        return await http.ask("GET", server.url)
 
 
 async def refused(behaviour: Behaviour, bounds: Bounds = BOUNDS) -> str:
-    with pytest.raises(NoAnswer) as told:
+    with pytest.raises(NoAnswer) as caught:
         await asked(behaviour, bounds)
-    return str(told.value)
+    return str(caught.value)
 
 
-async def test_no_compression_is_asked_for() -> None:
-    """A server that keeps to it needs nothing to be unpacked."""
-    async with scripted(plain(b"[]")) as server, client() as ours:
-        assert (await ours.ask("GET", server.url)).content == []
+async def test_compression_is_not_requested() -> None:
+    """A compliant server then sends an uncompressed body."""
+    async with scripted(plain(b"[]")) as server, client() as http:
+        assert (await http.ask("GET", server.url)).content == []
     assert server.requests[0].header("Accept-Encoding") == ["identity"]
 
 
@@ -83,16 +83,16 @@ async def test_no_compression_is_asked_for() -> None:
     [("gzip", gzip.compress(b"[1]")), ("X-GZIP", gzip.compress(b"[1]")), ("deflate", zlib.compress(b"[1]"))],
     ids=["gzip", "its other name", "deflate"],
 )
-async def test_what_is_compressed_all_the_same_is_unpacked(coding: str, body: bytes) -> None:
-    """Some proxies do it to every answer."""
+async def test_compressed_answer_is_unpacked(coding: str, body: bytes) -> None:
+    """Some proxies compress every answer."""
     assert (await asked(packed(body, coding))).content == [1]
     whole = json.dumps(["x" * 1000] * 1000).encode()
     assert (await asked(packed(gzip.compress(whole)))).content == json.loads(whole)
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_what_unpacks_to_a_hundred_mebibytes_is_not_unpacked(status: int) -> None:
-    """The bound counts what was unpacked. Beside an error nobody needs the body: its status is told."""
+async def test_decompression_bomb_is_refused(status: int) -> None:
+    """The limit counts unpacked bytes. For an error status the body is not needed, and the status is reported."""
     lengths: list[int] = []
 
     async def read(body: bytes, _kind: str, _bounds: Bounds) -> None:
@@ -107,7 +107,7 @@ async def test_what_unpacks_to_a_hundred_mebibytes_is_not_unpacked(status: int) 
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    ("behaviour", "text"),
     [
         (plain(b'"' + b"x" * MIB + b'"'), "larger than 1 MiB"),
         (packed(gzip.compress(b"[1]") + b"x" * 2 * MIB), "larger than 1 MiB"),
@@ -120,13 +120,13 @@ async def test_what_unpacks_to_a_hundred_mebibytes_is_not_unpacked(status: int) 
         (raw(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"), "a redirect"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_taken_is_said(behaviour: Behaviour, said: str) -> None:
-    """In words that do not change from one time to the next."""
-    assert said in await refused(behaviour)
+async def test_refused_answer_has_a_text(behaviour: Behaviour, text: str) -> None:
+    """In a constant text."""
+    assert text in await refused(behaviour)
 
 
-async def test_an_error_tells_its_json_if_it_is_short() -> None:
-    """Its words name the reason, for some servers."""
+async def test_error_includes_its_short_json() -> None:
+    """For some servers the body has the reason."""
     assert (await asked(plain(b'{"error": "x"}', 401))).content == {"error": "x"}
     long = json.dumps({"error": "x" * MAX_ERROR_BYTES}).encode()
     for body in (long, b"<html>", b"[" * 60_000, b""):
@@ -134,7 +134,7 @@ async def test_an_error_tells_its_json_if_it_is_short() -> None:
         assert (answer.status, answer.content) == (503, None)
 
 
-# ── JSON that others wrote: read in parts, within bounds, and the same as `json.loads` has it ─────────────────────
+# ── Foreign JSON: read in parts, within bounds, with the result of `json.loads` ──────────────────────────────────────
 
 
 PART_BOUNDS = Bounds(answer=64 * MIB)
@@ -142,7 +142,7 @@ SMALL = Bounds(answer=64 * MIB, member=128)  # windows so small that each sign i
 
 
 async def turns_of(text: str) -> int:
-    """How often something else runs while the text is read."""
+    """Count how often another task runs while the text is read."""
     turns = 0
 
     async def others() -> None:
@@ -162,8 +162,8 @@ async def turns_of(text: str) -> int:
     ["[" + ",".join(["1"] * 20_000) + "]", "{" + ",".join(f'"{n}":1' for n in range(20_000)) + "}"],
     ids=["list", "object"],
 )
-async def test_others_run_after_each_thousand_members(text: str) -> None:
-    """However tiny these are: 20,000 fit into one window."""
+async def test_other_tasks_run_after_each_thousand_members(text: str) -> None:
+    """Even for tiny members: 20,000 fit into one window."""
     assert len(text) < MAX_PART_CHARACTERS
     assert await turns_of(text) >= 20_000 / MAX_MEMBERS
 
@@ -182,7 +182,7 @@ def nested(depth: int) -> str:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("indent", [None, pytest.param(3, marks=pytest.mark.full)])
-async def test_a_document_means_what_it_means_to_json(value: Any, indent: int | None) -> None:
+async def test_streamed_document_equals_json_loads(value: Any, indent: int | None) -> None:
     """Wherever a window ends: within a number, a text, an escape, between members."""
     text = json.dumps(value, indent=indent) + "\n"
     for pad in range(64):
@@ -200,8 +200,8 @@ async def test_a_document_means_what_it_means_to_json(value: Any, indent: int | 
     ids=lambda text: text[:12],
 )  # fmt: skip
 @pytest.mark.parametrize("bounds", [SMALL, PART_BOUNDS], ids=["in small windows", "in large ones"])
-async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
-    """However deep or long it is."""
+async def test_invalid_json_is_reported(text: str, bounds: Bounds) -> None:
+    """For any depth and length."""
     with pytest.raises(ValueError, match=r"^is not JSON$"):
         await read_json(text.encode(), bounds)
     with pytest.raises(ValueError, match="is not JSON"):
@@ -211,7 +211,7 @@ async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "said"),
+    ("member", "fault"),
     [
         (json.dumps("x" * MAX_PART_CHARACTERS), "is larger than 256 KiB"),
         (json.dumps({"a": ['"\\' * 9] * (MAX_PART_CHARACTERS // 8)}), "is larger than 256 KiB"),
@@ -223,18 +223,18 @@ async def test_what_is_no_json_is_said(text: str, bounds: Bounds) -> None:
     ],
     ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number"],
 )
-async def test_a_member_beyond_a_bound_costs_only_itself(member: str, said: str) -> None:
-    """Who may write one client must not take all others out of the list."""
+async def test_oversized_member_is_omitted_alone(member: str, fault: str) -> None:
+    """One oversized client must not remove all others from the list."""
     for text in (f'[{{"client_id":"a"}},{member},"b"]', f'{{"clients":[{{"client_id":"a"}}, {member} ,"b"]}}'):
         found = await read_json(text.encode(), PART_BOUNDS)
         members = found["clients"] if isinstance(found, dict) else found
-        assert members == [{"client_id": "a"}, OutOfBounds(said), "b"]
-    with pytest.raises(ValueError, match=f"^has a member that {said}$"):
+        assert members == [{"client_id": "a"}, OutOfBounds(fault), "b"]
+    with pytest.raises(ValueError, match=f"^has a member that {fault}$"):
         await read_json(f'{{"clients":[],"more":{{"x":{member}}}}}'.encode(), PART_BOUNDS)
 
 
-async def test_as_deep_as_a_member_may_be() -> None:
-    """Many lists beside one another are not deep."""
+async def test_depth_limit_of_a_member() -> None:
+    """Sibling lists do not add to the depth."""
     for member in (nested(MAX_NESTING), "[" + "[]," * 1000 + "[]]", json.dumps("[" * 1000)):
         assert await read_json(f"[{member}]".encode(), PART_BOUNDS) == [json.loads(member)]
 
@@ -253,8 +253,8 @@ async def test_an_answer_has_a_value_for_every_16_bytes_at_most(part: str) -> No
         assert len(await read_json(text.encode(), bounds)) == text.count("client_id") + 1
 
 
-async def test_what_is_left_out_has_a_bound_of_its_own() -> None:
-    """To find its end takes longer than to read it."""
+async def test_omitted_member_has_a_size_limit() -> None:
+    """Skipping such a member takes longer than reading it."""
     with pytest.raises(ValueError, match="of more than 16 MiB in all"):
         await read_json(("[" + f'"{"x" * MIB}",' * 18 + "1]").encode(), PART_BOUNDS)
 
@@ -264,12 +264,12 @@ async def test_what_is_left_out_has_a_bound_of_its_own() -> None:
     ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * MAX_PART_CHARACTERS) + "]"],
     ids=["a list", "deep"],
 )
-async def test_the_event_loop_has_its_turn_after_each_part(text: str) -> None:
-    """Whoever asks for `/livez` meanwhile is answered."""
+async def test_event_loop_runs_after_each_part(text: str) -> None:
+    """A concurrent `/livez` request is answered."""
     assert await turns_of(text) >= len(text) // MAX_PART_CHARACTERS - 1
 
 
-# ── Reading what an issuer publishes, from real sockets: bounded in size and time, over https, and without redirects
+# ── Documents of an issuer, from real sockets: bounded in size and time, over https, without redirects ───────────────
 
 
 OPEN_EGRESS = issuer_egress(EgressPolicy(allow_http=True))
@@ -297,12 +297,12 @@ def refusal(found: IssuerDocument | DocumentIssue) -> str:
 
 
 async def test_the_document_and_the_servers_clock() -> None:
-    """The `Date` header is what the doctor compares clocks by."""
+    """The doctor compares clocks by the `Date` header."""
     async with scripted(ok(b'{"keys": []}')) as issuer:
         assert await read(issuer.url) == IssuerDocument(content={"keys": []}, date=784111777.0)
 
 
-async def test_a_large_document_is_read_whole() -> None:
+async def test_large_document_is_read_completely() -> None:
     """A hundred RSA keys with their certificates are 300 KiB."""
     keys = ["x" * 1000] * 500
     async with scripted(ok(json.dumps(keys).encode())) as issuer:
@@ -320,21 +320,21 @@ async def test_a_large_document_is_read_whole() -> None:
         (raw(b"nonsense\r\n\r\n"), ""),
     ],
 )
-async def test_what_is_no_document_is_said(behaviour: Behaviour, words: str) -> None:
-    """Each in words, and none of them as an empty set."""
+async def test_invalid_document_is_reported(behaviour: Behaviour, words: str) -> None:
+    """Each has a text, and none is read as an empty set."""
     async with scripted(behaviour) as issuer:
         found = await read(issuer.url)
     assert words in refusal(found)
 
 
-async def test_one_that_never_answers_is_given_up() -> None:
+async def test_unanswered_request_ends_at_the_deadline() -> None:
     """At the deadline."""
     async with scripted(hang()) as issuer:
         assert "within 0.2 s" in refusal(await read(issuer.url, within=0.2))
 
 
-async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not() -> None:
-    """The operator wrote the address; https is asked for unless allowed otherwise, and no metadata service is read."""
+async def test_private_addresses_are_allowed_but_not_http_or_metadata_services() -> None:
+    """The operator wrote the address; https is required unless allowed otherwise, and metadata services are refused."""
     closed = issuer_egress(EgressPolicy())
     assert "egress.allow_http" in refusal(await read("http://127.0.0.1:9/jwks", closed))
     assert "metadata" in refusal(await read("https://169.254.169.254/jwks", closed))
@@ -343,8 +343,8 @@ async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not
     )
 
 
-async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
-    """`issuers.<iss>.tls`: trusted where it is named, refused where it is not."""
+async def test_authority_of_one_issuer(tmp_path: Path) -> None:
+    """`issuers.<iss>.tls`: trusted for that issuer, refused for others."""
     ca = authority(tmp_path)
     async with scripted(ok(b"{}"), tls=ca.server(), host="localhost") as issuer:
         assert isinstance(await read(issuer.url, tls=TlsFiles(ca_file=ca.ca_file)), IssuerDocument)
@@ -353,7 +353,7 @@ async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
 
 
 def test_the_metadata_is_below_the_issuer() -> None:
-    """Discovery 1.0 §4.1: with and without a slash at the end, tenants' paths kept."""
+    """Discovery 1.0 §4.1: with and without a trailing slash, and below the paths of tenants."""
     assert metadata_uri("https://id.example/t/1/") == "https://id.example/t/1/.well-known/openid-configuration"
 
 
@@ -371,8 +371,8 @@ def test_the_metadata_is_below_the_issuer() -> None:
         (b"Cache-Control: max-age=-1\r\nAge: x\r\n", None),
     ],
 )
-async def test_how_long_a_document_may_be_kept(headers: bytes, fresh_seconds: float | None) -> None:
-    """As its Cache-Control says to a cache that is not shared (RFC 9111 §5.2.2)."""
+async def test_cache_lifetime_of_a_document(headers: bytes, fresh_seconds: float | None) -> None:
+    """By its Cache-Control for a private cache (RFC 9111 §5.2.2)."""
     answer = raw(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n{}" % headers)
     async with scripted(answer) as client:
         found = await read(client.url)
@@ -381,7 +381,7 @@ async def test_how_long_a_document_may_be_kept(headers: bytes, fresh_seconds: fl
 
 
 async def test_a_document_behind_a_proxy() -> None:
-    """The proxy looks the name up, and may be where no client may."""
+    """The proxy resolves the name, and may be at an address that is forbidden to clients."""
     reader = DocumentReader()
     policy = EgressPolicy(allow_http=True)
     try:

@@ -1,4 +1,4 @@
-"""Names are resolved within the time of an attempt, by the name servers that resolv.conf has now."""
+"""Test that names are resolved within the time of an attempt, by the current name servers of resolv.conf."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ ATTEMPT = 5.0  # seconds: `delivery.timeout`
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Gives `address` for each name after `delay` seconds, or never; without an address no name exists."""
+    """Return `address` for each name after `delay` seconds, or never; without an address no name exists."""
 
     def __init__(self, address: str | None, delay: float | None) -> None:
         self.address, self.delay, self.asked, self.port = address, delay, 0, 0
@@ -44,7 +44,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def serving(address: str | None, delay: float | None = 0.0) -> AsyncIterator[NameServer]:
-    """One name server."""
+    """Run one name server."""
     transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: NameServer(address, delay), local_addr=("127.0.0.1", 0)
     )
@@ -63,7 +63,7 @@ def name(file: Path, *servers: NameServer) -> None:
 
 @contextlib.asynccontextmanager
 async def resolving(file: Path) -> AsyncIterator[NameResolver]:
-    """A resolver of that file."""
+    """Return a resolver of that file."""
     resolver = NameResolver(file)
     try:
         yield resolver
@@ -72,19 +72,19 @@ async def resolving(file: Path) -> AsyncIterator[NameResolver]:
 
 
 async def found(resolver: NameResolver, host: str) -> list[str]:
-    """The addresses, within the time of an attempt."""
+    """Return the addresses, within the time of an attempt."""
     async with asyncio.timeout(ATTEMPT):
         return [each["host"] for each in await resolver.resolve(host, 443)]
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Of resolv.conf, not there yet."""
+    """Return the path of a resolv.conf that does not exist yet."""
     return tmp_path / "resolv.conf"
 
 
-async def test_a_slow_name_server_has_the_time_of_the_attempt(file: Path) -> None:
-    """As one that asks others has for some names, while it gives those that it knows at once. c-ares waits 1.4 s."""
+async def test_slow_name_server_may_use_the_time_of_the_attempt(file: Path) -> None:
+    """Recursive servers are slow for some names and fast for cached ones. The default timeout of c-ares is 1.4 s."""
     async with serving("192.0.2.1") as server, resolving(file) as resolver:
         name(file, server)
         for number in range(5):
@@ -93,8 +93,8 @@ async def test_a_slow_name_server_has_the_time_of_the_attempt(file: Path) -> Non
         assert await found(resolver, "unknown.example.com") == ["192.0.2.1"]
 
 
-async def test_a_name_server_that_is_dead_leaves_time_for_the_next(file: Path) -> None:
-    """Whose answer may be slow as well."""
+async def test_dead_name_server_leaves_time_for_the_next(file: Path) -> None:
+    """Its answer may be slow as well."""
     async with serving("192.0.2.1", None) as dead, serving("192.0.2.2", 2.0) as slow, resolving(file) as resolver:
         name(file, dead, slow)
         assert await found(resolver, "a.example.com") == ["192.0.2.2"]
@@ -103,7 +103,7 @@ async def test_a_name_server_that_is_dead_leaves_time_for_the_next(file: Path) -
 
 @pytest.fixture
 def linked(file: Path, tmp_path: Path) -> Path:
-    """The file to which resolv.conf is a link, as systemd has it."""
+    """Return the target of resolv.conf, a symbolic link as with systemd."""
     real = tmp_path / "elsewhere" / "stub.conf"
     real.parent.mkdir()
     file.symlink_to(real)
@@ -114,7 +114,7 @@ def linked(file: Path, tmp_path: Path) -> Path:
 async def test_resolv_conf_is_read_again_when_it_changes(
     file: Path, where: str, request: pytest.FixtureRequest
 ) -> None:
-    """The name server of before is gone."""
+    """The previous name server no longer exists."""
     real: Path = request.getfixturevalue(where)
     async with resolving(file) as resolver:
         async with serving("192.0.2.1") as before:
@@ -126,7 +126,7 @@ async def test_resolv_conf_is_read_again_when_it_changes(
 
 
 async def test_a_start_before_resolv_conf_names_a_server(file: Path) -> None:
-    """As at boot. No name is found until it does."""
+    """As at boot. No name is found before."""
     async with serving("192.0.2.1") as server, resolving(file) as resolver:
         for _ in range(2):
             with pytest.raises((OSError, TimeoutError)):
@@ -137,7 +137,7 @@ async def test_a_start_before_resolv_conf_names_a_server(file: Path) -> None:
 
 
 async def test_channels_are_new_after_no_server_was_reachable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the file is the same: its server is there again. Not more often than every RENEW_AFTER seconds."""
+    """With an unchanged file, because its server is reachable again. At most every RENEW_AFTER seconds."""
     monkeypatch.setattr(name_resolver, "RENEW_INTERVAL_SECONDS", 0.0)
     async with serving("192.0.2.1") as server, resolving(file) as resolver:
         name(file, server)
@@ -153,8 +153,8 @@ async def test_a_name_that_does_not_exist_is_answered_at_once(file: Path) -> Non
     """By the first answer."""
     async with serving(None) as server, resolving(file) as resolver:
         name(file, server)
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(OSError, match="not found"):
             await found(resolver, "a.example.com")
-        assert time.monotonic() - begun < ATTEMPT
+        assert time.monotonic() - started < ATTEMPT
         assert server.asked <= 2

@@ -1,4 +1,4 @@
-"""What an API says of itself, held against what it does: by schemathesis, with every route that it tells of."""
+"""Compare an API with its OpenAPI description by schemathesis, for every described route."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from notifier.network.listeners.openapi import PATH
 
 
 def require_described(api: Any, method: str, path: str, status: int, document: object) -> None:
-    """Raise ValidationError unless the answer is as the API describes it; the path may have a query."""
+    """Raise ValidationError unless the answer matches the API's description; the path may have a query."""
     path = path.partition("?")[0]
     found = [each for each in api["paths"] if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
     operation = api["paths"][min(found, key=lambda each: each.count("{"))][method.lower()]
@@ -29,7 +29,7 @@ def require_described(api: Any, method: str, path: str, status: int, document: o
 
 @contextmanager
 def served(app: web.Application) -> Iterator[str]:
-    """The application on a listener of another thread, since schemathesis asks by blocking calls."""
+    """Run the application on a listener of another thread, since schemathesis makes blocking requests."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -89,8 +89,8 @@ def _examine(cases: SearchStrategy[Any], url: str, examples: int, token: str) ->
         case.call_and_validate(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            # An event of the right shape may still be of an issuer that is none of ours: 400 is right. What is wrong
-            # only in a query parameter that nobody knows is taken: whether one is made up depends on what is imported.
+            # An event of the right shape may still be of an unknown issuer: 400 is right. An unknown query parameter
+            # is ignored: whether schemathesis generates one depends on the imports.
             excluded_checks=[positive_data_acceptance, negative_data_rejection],
             timeout=20,
         )

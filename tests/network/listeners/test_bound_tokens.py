@@ -1,4 +1,4 @@
-"""Tokens at a listener: those bound to issuers, and those that a provider issued."""
+"""Test tokens at a listener: those bound to issuers, and those of an identity provider."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -26,7 +26,7 @@ from notifier.publishing.route_steps import ApiLimits
 from tests.operators.status.test_service_status import stands, worker
 from tests.publishing.serving import ISS, NOW, accept, look, serving, sources_of, token
 
-# ── What a token that is bound to issuers is told: nothing of the clients of others, by any route of operators ────
+# ── A token that is bound to issuers receives nothing about clients of others, by any route of operators ─────────────
 
 
 OTHER, THIRD = "https://other.example.com", "https://third.example.com"
@@ -53,13 +53,13 @@ async def _look() -> ServiceStatus:
 
 @pytest.fixture
 def looked_at() -> list[object]:
-    """The clients whose buckets were looked at, one entry for each look; None for all."""
+    """Buckets that were peeked at, one entry for each peek; None for all."""
     return []
 
 
 @pytest.fixture
 async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
-    """Asks a listener that has the routes of operators, by a token."""
+    """Send requests to a listener with the routes of operators, by a token."""
 
     def away(*_arguments: object, clients: object, **_options: object) -> None:
         looked_at.append(clients)
@@ -93,8 +93,8 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
         yield asked
 
 
-async def test_no_answer_names_clients_of_other_issuers(ask: Callable[..., Any]) -> None:
-    """Whoever all issuers concern sees them."""
+async def test_answers_contain_no_clients_of_other_issuers(ask: Callable[..., Any]) -> None:
+    """A token of all issuers receives them."""
     status, text, _ = await ask("GET", "/v1/status", "one")
     assert status == 200
     assert SECRET not in text
@@ -103,20 +103,20 @@ async def test_no_answer_names_clients_of_other_issuers(ask: Callable[..., Any])
     assert (status, SECRET in text, OTHER in text) == (200, True, True)
 
 
-async def test_how_many_clients_others_have_is_not_told_either(ask: Callable[..., Any]) -> None:
-    """That a source fails, or has changed, is."""
+async def test_client_counts_of_other_issuers_are_hidden(ask: Callable[..., Any]) -> None:
+    """The failure or change of a source is reported."""
     _, _, status = await ask("GET", "/v1/status", "one")
-    said = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False}
-    assert status["workers"]["each"][0]["registry"] == [{**said, "clients": None, "problem": None}]
+    source = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False}
+    assert status["workers"]["each"][0]["registry"] == [{**source, "clients": None, "problem": None}]
     assert status["clients_left_out"] is None
-    told = {(each["kind"], each["text"]) for each in status["troubles"]}
-    assert told == {("registry_source_failed", ""), ("unknown_client", "the registry has no such client (yet)")}
+    troubles = {(each["kind"], each["text"]) for each in status["troubles"]}
+    assert troubles == {("registry_source_failed", ""), ("unknown_client", "the registry has no such client (yet)")}
     _, _, status = await ask("GET", "/v1/status", "all")
     assert (status["clients_left_out"], len(status["troubles"])) == (7, 3)
 
 
-async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Callable[..., Any]) -> None:
-    """The only one is meant; of several, the answer lists no other."""
+async def test_retry_without_an_issuer_lists_only_issuers_of_the_token(ask: Callable[..., Any]) -> None:
+    """The only issuer is the default; of several, the answer lists no other."""
     wanted = {"client_id": "shop", "dry_run": True}
     status, text, _ = await ask("POST", "/v1/retry", "two", wanted)
     assert status == 400
@@ -124,20 +124,20 @@ async def test_a_retry_without_an_issuer_names_only_those_of_the_token(ask: Call
     status, text, _ = await ask("POST", "/v1/retry", "all", wanted)
     assert (status, OTHER in text) == (400, True)
     status, text, _ = await ask("POST", "/v1/retry", "one", wanted)
-    assert (status, OTHER in text) == (503, False)  # it went on to the queue
+    assert (status, OTHER in text) == (503, False)  # the request reached the queue
 
 
-async def test_a_client_of_the_only_issuer_is_looked_for_in_its_bucket(
+async def test_client_of_the_only_issuer_is_searched_in_its_bucket(
     ask: Callable[..., Any], looked_at: list[object]
 ) -> None:
-    """Of several issuers any may be meant: then all buckets are looked at."""
+    """With several issuers all buckets are searched."""
     for name in ("one", "two", "all"):
         await ask("GET", "/v1/waiting?client_id=shop", name)
     await ask("GET", f"/v1/waiting?client_id=shop&iss={OTHER}", "all")
     assert looked_at == [{(ISS, "shop")}, None, None, {(OTHER, "shop")}]
 
 
-# ── Bearer tokens that expire, and those of others, which a feature judges ────────────────────────────────────────
+# ── Bearer tokens that expire, and foreign tokens, which a feature checks ────────────────────────────────────────────
 
 
 JUDGED_AT = 1_750_000_000.0
@@ -147,7 +147,7 @@ Ask = Callable[..., Any]
 
 
 async def judge(bearer: str) -> ApiToken | None:
-    """Knows one token, refuses another, and has never heard of the rest."""
+    """Accept one token, refuse another, and ignore all others."""
     if bearer == "withdrawn":
         raise Refusal(problem_response(403, "no role of the token counts here"))
     return THEIRS if bearer == "alice's" else None
@@ -157,7 +157,7 @@ async def judge(bearer: str) -> ApiToken | None:
 async def asking(
     tokens: Iterable[ApiToken] | None, now: float = JUDGED_AT, judge: JudgeBearer | None = judge
 ) -> AsyncIterator[Ask]:
-    """Asks by a bearer token."""
+    """Send a request with a bearer token."""
     sources = sources_of(lambda: tokens)
     routes = StatusRoutes(Authorization(sources.tokens, lambda: now), look, lambda: 0.0).routes()
     app = build_api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes, judge)
@@ -172,8 +172,8 @@ async def asking(
         yield asked
 
 
-async def test_a_token_that_has_expired_is_refused_as_an_unknown_one() -> None:
-    """Only who has it hears that it was good once."""
+async def test_expired_token_is_refused_as_an_unknown_one() -> None:
+    """The answer to its owner alone shows that it was valid once."""
     tokens = (replace(OURS, expires=JUDGED_AT),)
     async with asking(tokens, JUDGED_AT - 1) as ask:
         assert (await ask("ops-secret"))[0] == 200
@@ -185,8 +185,8 @@ async def test_a_token_that_has_expired_is_refused_as_an_unknown_one() -> None:
 
 
 @pytest.mark.parametrize("tokens", [(), (OURS,)])
-async def test_a_token_of_others_is_judged_where_it_is_none_of_the_file(tokens: tuple[ApiToken, ...]) -> None:
-    """It has the scopes that the judge says, until it expires. With an empty list of tokens nobody else comes in."""
+async def test_foreign_token_is_checked_by_the_feature(tokens: tuple[ApiToken, ...]) -> None:
+    """It has the scopes that the feature returns, until it expires. An empty token list accepts no other token."""
     async with asking(tokens) as ask:
         assert (await ask("alice's"))[0] == 200
         assert (await ask("withdrawn"))[:2] == (403, "no role of the token counts here")
@@ -196,14 +196,14 @@ async def test_a_token_of_others_is_judged_where_it_is_none_of_the_file(tokens: 
         assert (await ask("alice's"))[0] == 401
 
 
-async def test_where_no_token_is_needed_a_bad_one_does_no_harm() -> None:
-    """A page that signs in anew may send its old one along."""
+async def test_invalid_token_is_ignored_where_none_is_needed() -> None:
+    """A page that signs in again may send its old token."""
     async with asking(()) as ask:
         assert (await ask("withdrawn", PATH))[0] == 200
 
 
-async def test_a_token_of_the_file_is_nobody_else_s_business() -> None:
-    """No judge sees it."""
+async def test_token_of_the_file_is_not_passed_to_the_feature() -> None:
+    """The feature does not receive it."""
     seen: list[str] = []
 
     async def watch(bearer: str) -> None:

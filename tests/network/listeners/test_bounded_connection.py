@@ -1,4 +1,4 @@
-"""Connections of a listener: their bounds, TLS, and the listener for browsers."""
+"""Test connections of a listener: limits, TLS, and the listener for browsers."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
 from tests.support.certificates import Authority, authority
 
-# ── What a connection may hold outside of a request, and that requests come through whole for all that ────────────
+# ── Memory of a connection outside of a request, and requests that stay complete ─────────────────────────────────────
 
 
 LONG = 200_000  # bytes of a body: many reads
@@ -40,7 +40,7 @@ async def echo(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def listening(budget: ConnectionBudget | None = None, **more: object) -> AsyncIterator[Listener]:
-    """A listener that echoes."""
+    """Start a listener that echoes."""
     app = web.Application(client_max_size=10**6)
     app.add_routes([web.route("*", "/{path:.*}", echo)])
     async with serving(app, budget=budget, **more) as listener:
@@ -48,7 +48,7 @@ async def listening(budget: ConnectionBudget | None = None, **more: object) -> A
 
 
 async def answers(listener: Listener, *parts: bytes) -> bytes:
-    """Send these parts one by one, and return all that comes until the connection is closed."""
+    """Send these parts one by one, and return all that is received until the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     try:
         for part in parts:
@@ -61,12 +61,12 @@ async def answers(listener: Listener, *parts: bytes) -> bytes:
 
 
 def head(method: str, *fields: str, version: str = "1.1") -> bytes:
-    """A request's line and fields."""
+    """Return a request's line and fields."""
     return "\r\n".join([f"{method} /x HTTP/{version}", "Host: localhost", *fields, "", ""]).encode()
 
 
 def chunked(body: bytes, size: int) -> bytes:
-    """The body in chunks of this size."""
+    """Return the body in chunks of this size."""
     parts = (body[at : at + size] for at in range(0, len(body), size))
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
@@ -88,7 +88,7 @@ BODIES = {
 
 @pytest.mark.parametrize("size", [10**6, 4096, 61, pytest.param(1, marks=pytest.mark.full)])
 async def test_requests_behind_one_another_are_answered_in_order(size: int) -> None:
-    """Each with its whole body, however it is cut on the way."""
+    """Each with its complete body, however it is split on the way."""
     few = {name: each for name, each in BODIES.items() if size > 100 or len(each[0]) < 20_000}
     sent = b"".join(each for each, _ in few.values()) * 2 + LAST
     async with listening() as listener:
@@ -108,7 +108,7 @@ async def test_requests_behind_one_another_are_answered_in_order(size: int) -> N
     ],
     ids=["a size", "an end", "trailers", "extensions", "a trailer"],
 )
-async def test_nothing_is_read_behind_a_broken_body(broken: bytes) -> None:
+async def test_broken_body_closes_the_connection(broken: bytes) -> None:
     """400, and the connection is closed."""
     async with listening() as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -129,21 +129,21 @@ async def test_a_head_beyond_32_kib_is_refused(fields: int) -> None:
         assert (await answers(listener, large[:-2] + b"Y: " + b"b" * 5000)).startswith(b"HTTP/1.1 400")
 
 
-async def test_a_head_of_30_kib_is_taken() -> None:
-    """A header of 8 KiB is none too large, and there may be several."""
+async def test_head_of_30_kib_is_accepted() -> None:
+    """A header of 8 KiB is accepted, also several times."""
     async with listening() as listener:
         got = await answers(listener, head("GET", "Connection: close", *(f"X{n}: " + "a" * 7400 for n in range(4))))
     assert got.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("line", [b"\x16\x03\x01", b"GET /\r\n", b"nonsense\r\n", b"GET / HTTP/9.9\r\n", b"{}"])
-async def test_what_is_no_request_is_refused_at_once(line: bytes) -> None:
-    """Nobody waits for the rest of it."""
+async def test_invalid_request_is_refused_at_once(line: bytes) -> None:
+    """Without waiting for the rest of it."""
     async with listening(deadlines=Deadlines(header=TIMEOUT)) as listener:
         assert b" 400 " in (await asyncio.wait_for(answers(listener, line), TIMEOUT / 2))[:20]
 
 
-async def test_beyond_the_budget_the_connection_that_holds_most_is_closed() -> None:
+async def test_over_the_budget_the_largest_connection_is_closed() -> None:
     """The others are served."""
     async with listening(ConnectionBudget(30_000)) as listener:
         opened = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(3)]
@@ -160,7 +160,7 @@ async def test_beyond_the_budget_the_connection_that_holds_most_is_closed() -> N
         opened[1][1].close()
 
 
-async def test_a_request_counts_though_its_sender_has_gone() -> None:
+async def test_complete_request_of_a_closed_connection_counts() -> None:
     """Its body was complete before the connection was closed."""
     taken = asyncio.get_running_loop().create_future()
 
@@ -177,7 +177,7 @@ async def test_a_request_counts_though_its_sender_has_gone() -> None:
         assert await asyncio.wait_for(taken, TIMEOUT) == b"hello"
 
 
-# ── TLS of the API's listener: certificates renewed under it, and clients that must show one ──────────────────────
+# ── TLS of the API's listener: renewed certificates, and clients with certificates ───────────────────────────────────
 
 
 PATIENCE = 30.0
@@ -202,7 +202,7 @@ async def served(files: ListenerTls, connections: int = MAX_CONNECTIONS) -> Asyn
 
 
 async def ask_tls(listener: Listener, ca: Authority, shown: Path | None = None) -> int:
-    """GET it; the serial number of the certificate that it showed."""
+    """Send GET and return the serial number of the server's certificate."""
     context = ssl.create_default_context(cafile=ca.ca_file)
     if shown is not None:
         context.load_cert_chain(shown)
@@ -218,7 +218,7 @@ async def ask_tls(listener: Listener, ca: Authority, shown: Path | None = None) 
 
 
 async def test_a_renewed_certificate_serves_the_next_connection(ca: Authority) -> None:
-    """Without a restart; one that cannot be used, or is half written, leaves the old."""
+    """Without a restart. An unusable or half-written certificate leaves the old one in use."""
     file = ca.issue("127.0.0.1")
     async with served(ListenerTls(cert_file=file, key_file=file)) as listener:
         first = await ask_tls(listener, ca)
@@ -233,8 +233,8 @@ async def test_a_renewed_certificate_serves_the_next_connection(ca: Authority) -
         assert await ask_tls(listener, ca) == second
 
 
-async def test_only_clients_of_the_authority_are_let_in(ca: Authority, tmp_path: Path) -> None:
-    """`client_ca_file`: without a certificate, or with another authority's, no request is read; it may change, too."""
+async def test_only_clients_of_the_authority_are_accepted(ca: Authority, tmp_path: Path) -> None:
+    """`client_ca_file`: without a certificate of the authority no request is read; the file may change, too."""
     other = authority(tmp_path / "other", "Other CA")
     file, trusted = ca.issue("127.0.0.1"), tmp_path / "clients.pem"
     trusted.write_bytes(ca.ca_file.read_bytes())
@@ -250,7 +250,7 @@ async def test_only_clients_of_the_authority_are_let_in(ca: Authority, tmp_path:
             await ask_tls(listener, ca, ours)
 
 
-def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+def test_unusable_tls_files_are_refused_at_start(tmp_path: Path) -> None:
     """By the setting and the files."""
     file = tmp_path / "no.pem"
     file.write_text("nothing")
@@ -261,7 +261,7 @@ def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
 
 
 async def test_silent_connections_are_limited_before_their_handshake(ca: Authority) -> None:
-    """The oldest are closed, and a newcomer is served."""
+    """The oldest are closed, and a new connection is accepted."""
     file = ca.issue("127.0.0.1")
     async with served(ListenerTls(cert_file=file, key_file=file), connections=3) as listener:
         silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(6)]
@@ -279,7 +279,7 @@ def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
         runner.run(test_silent_connections_are_limited_before_their_handshake(ca))
 
 
-# ── The web listener as any stranger meets it: what it answers, what it bears, and what it never says ─────────────
+# ── The web listener for strangers: its answers, limits, headers and log ─────────────────────────────────────────────
 
 
 SECRET = "gAAAAABsealed"
@@ -291,8 +291,8 @@ async def face(*routes: web.RouteDef, limits: WebLimits | None = None) -> AsyncI
         yield listener
 
 
-async def test_what_is_no_route_is_404_and_may_be_framed_by_nobody() -> None:
-    """Nothing here is kept, framed, guessed at or found by a search engine."""
+async def test_unknown_route_is_404_with_restrictive_headers() -> None:
+    """No answer is cached, framed, sniffed or indexed by a search engine."""
     async with face() as listener, aiohttp.ClientSession() as session:
         for path in ("/", "/livez", "/metrics", "/v1/events", f"/{SECRET}?sid=s1"):
             async with session.get(listener.url + path) as answer:
@@ -303,8 +303,8 @@ async def test_what_is_no_route_is_404_and_may_be_framed_by_nobody() -> None:
                 assert SECRET not in await answer.text()
 
 
-async def test_a_route_has_the_last_word_on_its_headers() -> None:
-    """A page that others may keep, or frame, says so itself."""
+async def test_route_overrides_the_default_headers() -> None:
+    """A page that may be cached or framed sets the header itself."""
 
     async def kept(_request: web.Request) -> web.Response:
         return web.Response(headers={"Cache-Control": "max-age=60"})
@@ -318,7 +318,7 @@ async def test_a_route_has_the_last_word_on_its_headers() -> None:
 
 
 async def test_large_bodies_and_too_many_requests_are_refused() -> None:
-    """413 for a body beyond the limit; 429 for one request too many, before its body is read."""
+    """413 for a body over the limit; 429 for one request too many, before its body is read."""
     entered, go = asyncio.Event(), asyncio.Event()
 
     async def slow(request: web.Request) -> web.Response:
@@ -336,10 +336,10 @@ async def test_large_bodies_and_too_many_requests_are_refused() -> None:
         assert (await first).status == 413
 
 
-async def test_nothing_of_a_request_is_in_the_log(
+async def test_log_contains_nothing_of_a_request(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even of one that fails, or that is no HTTP."""
+    """Not even of a request that fails or is not HTTP."""
 
     async def fail(_request: web.Request) -> web.Response:
         raise RuntimeError("broken")

@@ -1,4 +1,4 @@
-"""Which hosts and bodies a listener accepts."""
+"""Test which hosts and bodies a listener accepts."""
 
 import ast
 import asyncio
@@ -22,7 +22,7 @@ from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from tests.publishing.serving import accept, look, serving, sources_of, token
 
-# ── Without a tokens file the API answers this machine alone: no web page reads or changes anything ───────────────
+# ── Without a tokens file the API is only for this machine: no web page reads or changes anything ────────────────────
 
 
 STATUS = "GET /v1/status"
@@ -41,7 +41,7 @@ async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
 
 
 async def ask(listener: Listener, line: str, *headers: str) -> tuple[int, str]:
-    """Status and body; the headers are sent as they are, so that there may be none."""
+    """Return status and body; the headers are sent as given, so that there may be none."""
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     try:
         writer.write("\r\n".join((line, *headers, "Connection: close", "", "")).encode())
@@ -54,7 +54,7 @@ async def ask(listener: Listener, line: str, *headers: str) -> tuple[int, str]:
 
 @pytest.fixture
 async def api() -> AsyncIterator[Listener]:
-    """Without tokens."""
+    """An API without tokens."""
     async with listening() as listener:
         yield listener
 
@@ -68,8 +68,8 @@ async def api() -> AsyncIterator[Listener]:
         "[0:0:0:0:0:0:0:1]:80",
     ],
 )  # fmt: skip
-async def test_this_machine_is_answered(api: Listener, host: str) -> None:
-    """By every name that means it everywhere, with any port, in either case."""
+async def test_loopback_names_are_accepted(api: Listener, host: str) -> None:
+    """By every name that always means loopback, with any port, in either case."""
     assert (await ask(api, f"{STATUS} HTTP/1.1", f"Host: {host}"))[0] == 200
 
 
@@ -85,13 +85,13 @@ async def test_this_machine_is_answered(api: Listener, host: str) -> None:
     ],
 )  # fmt: skip
 async def test_any_other_name_is_refused(api: Listener, host: str) -> None:
-    """A page whose own name was led to loopback gets nothing."""
+    """A page whose own name resolves to loopback gets nothing."""
     assert (await ask(api, f"{STATUS} HTTP/1.1", f"Host: {host}"))[0] == 421
 
 
 @pytest.mark.parametrize("line", [STATUS, f"GET {PATH}", "POST /v1/events", "PUT /v1/log-level", "GET /nowhere"])
-async def test_no_route_is_left_out(api: Listener, line: str) -> None:
-    """Reads neither, nor what is not there. Whoever meant it is told the way out."""
+async def test_every_route_refuses_a_foreign_host(api: Listener, line: str) -> None:
+    """Neither reads nor unknown routes. The error names the remedy."""
     status, body = await ask(api, f"{line} HTTP/1.1", "Host: evil.example", "Content-Type: application/json")
     assert status == 421
     assert "api.tokens_file" in body
@@ -99,26 +99,26 @@ async def test_no_route_is_left_out(api: Listener, line: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_no_name_is_refused(api: Listener, version: str) -> None:
-    """HTTP/1.0 needs no Host, and who sends none might be anybody's."""
+async def test_missing_host_is_refused(api: Listener, version: str) -> None:
+    """HTTP/1.0 needs no Host, so the sender is unknown."""
     assert (await ask(api, f"{STATUS} HTTP/{version}"))[0] in {400, 421}
     assert (await ask(api, f"{STATUS} HTTP/1.0", "Host: 127.0.0.1"))[0] == 200
 
 
 @pytest.mark.parametrize("hosts", [("localhost", "evil.example"), ("evil.example", "localhost")])
-async def test_two_names_are_refused(api: Listener, hosts: tuple[str, str]) -> None:
-    """Whichever comes first."""
+async def test_two_hosts_are_refused(api: Listener, hosts: tuple[str, str]) -> None:
+    """In either order."""
     assert (await ask(api, f"{STATUS} HTTP/1.1", *(f"Host: {host}" for host in hosts)))[0] in {400, 421}
 
 
-async def test_the_name_in_the_request_line_counts_too(api: Listener) -> None:
-    """RFC 9112 §3.2.2: it stands before Host."""
+async def test_host_in_the_request_line_is_checked(api: Listener) -> None:
+    """RFC 9112 §3.2.2: it precedes Host."""
     assert (await ask(api, "GET http://evil.example/v1/status HTTP/1.1", "Host: localhost"))[0] == 421
 
 
 @pytest.mark.parametrize("line", [STATUS, f"GET {PATH}", "POST /v1/events", "GET /nowhere"])
 async def test_a_web_page_is_refused_by_its_origin(api: Listener, line: str) -> None:
-    """A page of this machine's own, or of a name like `x.localhost`, says Origin where it crosses origins."""
+    """A page of this machine, or of a name like `x.localhost`, sends Origin on cross-origin requests."""
     status, body = await ask(api, f"{line} HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000")
     assert status == 403
     assert "web page" in body
@@ -126,14 +126,14 @@ async def test_a_web_page_is_refused_by_its_origin(api: Listener, line: str) -> 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 async def test_a_web_page_is_refused_where_it_names_no_origin(api: Listener, site: str) -> None:
-    """An image, a form that gets, a link: the page cannot read the answer, but would have the queue gone through."""
+    """An image, a GET form, a link: the page cannot read the answer, but would start a pass over the queue."""
     assert (await ask(api, f"{STATUS} HTTP/1.1", "Host: localhost", f"Sec-Fetch-Site: {site}"))[0] == 403
     for ours in ("same-origin", "none"):
         assert (await ask(api, f"{STATUS} HTTP/1.1", "Host: localhost", f"Sec-Fetch-Site: {ours}"))[0] == 200
 
 
-async def test_with_tokens_any_name_will_do() -> None:
-    """The token says who it is; a page has none."""
+async def test_with_tokens_any_host_is_accepted() -> None:
+    """The token identifies the caller; a page has none."""
     async with listening(token("reader", "read")) as listener:
         bearer = "Authorization: Bearer reader-secret"
         assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: notifier.example.com", bearer))[0] == 200
@@ -141,15 +141,15 @@ async def test_with_tokens_any_name_will_do() -> None:
         assert (await ask(listener, f"GET {PATH} HTTP/1.1", "Host: notifier.example.com"))[0] == 200
 
 
-async def test_of_two_tokens_none_counts() -> None:
-    """A proxy may judge the one, and we the other."""
+async def test_two_tokens_are_refused() -> None:
+    """A proxy may check one of them, and the listener the other."""
     async with listening(token("reader", "read")) as listener:
         bearer = "Authorization: Bearer reader-secret"
         for lines in ((bearer, "Authorization: Bearer x"), ("Authorization: Bearer x", bearer), (bearer, bearer)):
             assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: localhost", *lines))[0] == 401
 
 
-# ── Bodies of requests are JSON, and JSON is UTF-8: no sender chooses the codec that this machine decodes by ──────
+# ── Bodies of requests are JSON in UTF-8: no sender chooses the codec ────────────────────────────────────────────────
 
 
 HOUSE = Path(__file__).parents[3] / "notifier"
@@ -157,7 +157,7 @@ HOUSE = Path(__file__).parents[3] / "notifier"
 
 @pytest.fixture
 async def json_echo() -> AsyncIterator[Listener]:
-    """Answers with the object that it has read. `/v1/parts` answers in parts."""
+    """Return the object of the request. `/v1/parts` answers in parts."""
 
     async def read(request: web.Request) -> web.Response:
         return web.json_response(await read_json_object(request), dumps=json_text)
@@ -174,8 +174,8 @@ async def json_echo() -> AsyncIterator[Listener]:
 
 
 @pytest.mark.parametrize("charset", ["punycode", "idna", "rot13", "nonsense", "utf-16", "latin-1"])
-async def test_a_body_is_utf_8_whatever_it_says(json_echo: Listener, charset: str) -> None:
-    """To decode 128 KiB of punycode held the loop of the worker for ten seconds."""
+async def test_body_is_utf_8_whatever_its_charset(json_echo: Listener, charset: str) -> None:
+    """Decoding 128 KiB of punycode blocked the loop of the worker for ten seconds."""
     kind = {"Content-Type": f"application/json; charset={charset}"}
     async with (
         aiohttp.ClientSession() as session,
@@ -185,14 +185,14 @@ async def test_a_body_is_utf_8_whatever_it_says(json_echo: Listener, charset: st
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff", b'{"a":' * 20_000, b'{"a": ' + b"9" * 5000 + b"}"])
-async def test_what_is_no_object_is_none(json_echo: Listener, body: bytes) -> None:
-    """However deep or long it is."""
+async def test_body_that_is_not_an_object_is_refused(json_echo: Listener, body: bytes) -> None:
+    """For any depth and length."""
     async with aiohttp.ClientSession() as session, session.post(f"{json_echo.url}/v1/echo", data=body) as answer:
         assert (answer.status, await answer.json()) == (200, None)
 
 
-def test_no_route_lets_the_sender_choose() -> None:
-    """aiohttp's `text`, `json` and `post` of a request decode by the charset that it names."""
+def test_no_route_uses_the_charset_of_the_request() -> None:
+    """aiohttp's `text`, `json` and `post` of a request decode by the charset of the request."""
     calls = (
         f"{path.relative_to(HOUSE)}:{node.lineno}"
         for path in HOUSE.rglob("*.py")
@@ -204,7 +204,7 @@ def test_no_route_lets_the_sender_choose() -> None:
     assert list(calls) == []
 
 
-async def test_nobody_keeps_an_answer_in_parts(json_echo: Listener) -> None:
-    """As an export of dead letters is, which holds users."""
+async def test_answer_in_parts_is_not_cached(json_echo: Listener) -> None:
+    """For example an export of dead letters, which contains users."""
     async with aiohttp.ClientSession() as session, session.get(f"{json_echo.url}/v1/parts") as answer:
         assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == ("no-store", "nosniff")

@@ -1,4 +1,4 @@
-"""The API's own description: it tells of every route, it is OpenAPI 3.1, and what it says is true of the listener."""
+"""The API's description covers every route, is OpenAPI 3.1, and matches the behaviour of the listener."""
 
 import pytest
 from aiohttp import web
@@ -20,7 +20,7 @@ def app() -> web.Application:
 
 
 class Level(LogLevel):
-    """What a worker logs."""
+    """The log level of a worker."""
 
     def __init__(self) -> None:
         super().__init__("info", lambda: None)
@@ -30,7 +30,7 @@ class Level(LogLevel):
 
 
 @pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
-def test_what_it_says_is_true(examples: int) -> None:
+def test_listener_matches_its_description(examples: int) -> None:
     """Schemathesis: bodies, queries and headers by the schema and against it, and every answer as it is described."""
     assert described(app(), examples) == [
         "GET /v1/log-level",
@@ -41,8 +41,8 @@ def test_what_it_says_is_true(examples: int) -> None:
     ]
 
 
-def test_every_described_route_is_told() -> None:
-    """With its parameters; a route without a description is left out."""
+def test_every_described_route_is_listed() -> None:
+    """With its parameters; a route without a description is omitted."""
 
     async def plain(_request: web.Request) -> web.Response:
         raise AssertionError
@@ -55,10 +55,10 @@ def test_every_described_route_is_told() -> None:
         answers={200: AnswerDescription(text="Found.", schema={"type": "object"})},
         problems={404: "Not found."},
     )
-    async def told(_request: web.Request) -> web.Response:
+    async def described_route(_request: web.Request) -> web.Response:
         raise AssertionError
 
-    document = build_openapi([web.get("/v1/things/{id}", told), web.delete(r"/v1/things/{id:\w+}", plain)])
+    document = build_openapi([web.get("/v1/things/{id}", described_route), web.delete(r"/v1/things/{id:\w+}", plain)])
     both = document["paths"]["/v1/things/{id}"]
     assert list(both) == ["get"]
     assert both["get"]["security"] == [{"token": ["read"]}]

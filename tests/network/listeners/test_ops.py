@@ -1,4 +1,4 @@
-"""The ops listener and what both listeners share: probes, the scrape, addresses, and connections that stall."""
+"""Test the ops listener and shared parts of listeners: probes, scrape, addresses, and stalled connections."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ GOOD = Readiness(queue=True, consuming=True)
 
 
 class Page:
-    """A page as `telemetry.metrics` makes it."""
+    """A page like that of `telemetry.metrics`."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
     openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -31,7 +31,7 @@ class Page:
 
 
 class Worker:
-    """Something whose health changes."""
+    """A worker whose health changes."""
 
     def __init__(self) -> None:
         self.health = GOOD
@@ -57,8 +57,8 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_who_asks_for_openmetrics_gets_it(ops: Listener, http: aiohttp.ClientSession) -> None:
-    """As Prometheus does; everybody else gets the text format. Neither says anything of the libraries' versions."""
+async def test_openmetrics_is_served_on_request(ops: Listener, http: aiohttp.ClientSession) -> None:
+    """As Prometheus does; other clients receive the text format. Neither contains the libraries' versions."""
     asked = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"}
     async with http.get(f"{ops.url}/metrics", headers=asked) as response:
         assert response.headers["Content-Type"] == Page.openmetrics_type
@@ -72,7 +72,7 @@ async def test_who_asks_for_openmetrics_gets_it(ops: Listener, http: aiohttp.Cli
 async def test_livez_answers_whatever_the_queue_does(
     ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
-    """A broker that is away is no reason to kill the pod."""
+    """An unreachable broker must not cause a restart of the pod."""
     worker.health = Readiness(queue=False, consuming=False, problem="connection refused")
     async with http.get(f"{ops.url}/livez") as answer:
         assert answer.status == 200
@@ -88,10 +88,10 @@ async def test_livez_answers_whatever_the_queue_does(
         (Readiness(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
     ],
 )
-async def test_readyz_says_what_is_missing(
+async def test_readyz_names_the_missing_condition(
     health: Readiness, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
-    """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked, it delivers."""
+    """Ready means connected, consuming and not draining; else 503 with the missing condition. Blocked is ready."""
     worker.health = health
     async with http.get(f"{ops.url}/readyz") as answer:
         assert answer.status == status
@@ -105,15 +105,15 @@ async def test_readyz_says_what_is_missing(
         }
 
 
-async def test_an_address_that_is_taken_is_named_with_its_setting(ops: Listener) -> None:
-    """The error names the setting, the address and the way out."""
+async def test_address_in_use_is_reported_with_its_setting(ops: Listener) -> None:
+    """The error names the setting, the address and the remedy."""
     with pytest.raises(ConfigurationError, match=rf"ops\.listen: 127\.0\.0\.1:{ops.port} is taken .* another port"):
         await listen(web.Application(), "127.0.0.1", ops.port, key="ops.listen")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-async def test_an_address_of_another_machine_is_named(host: str) -> None:
-    """What cannot be listened on is a mistake of the configuration, not a traceback."""
+async def test_address_of_another_machine_is_reported(host: str) -> None:
+    """An address that cannot be bound is a configuration error, not a traceback."""
     with pytest.raises(ConfigurationError, match=rf"api\.listen: {host}:0 "):
         await listen(web.Application(), host, 0, key="api.listen")
 
@@ -133,7 +133,7 @@ async def test_ipv6_is_written_in_brackets() -> None:
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """A thousand sockets, both ends of them in this process."""
+    """A limit for a thousand sockets with both ends in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     yield
@@ -141,8 +141,8 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
-    """They stay open, say nothing, and more of them come: each probe is answered, and the oldest have gone for it."""
+async def test_thousand_silent_connections_do_not_block_probes(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """They stay open and send nothing, and new ones connect: each probe is answered, and the oldest are closed."""
     async with serving(
         ops_app(worker, Page()), connections=MAX_CONNECTIONS, deadlines=Deadlines(header=600)
     ) as listener:
@@ -162,24 +162,24 @@ class EndlessPage(Page):
     """A page that is never read to its end."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Semaphore(0)
+        self.started = asyncio.Semaphore(0)
 
     async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        self.begun.release()
+        self.started.release()
         while True:
             yield b"#" * 65536
 
 
 async def slow_reader(listener: Listener, page: EndlessPage) -> asyncio.StreamWriter:
-    """Somebody whose scrape has begun, and who reads no more than the beginning."""
+    """A client whose scrape has started, and which reads only the start."""
     _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-    await page.begun.acquire()
+    await page.started.acquire()
     return writer
 
 
-async def test_those_who_read_the_page_slowly_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
-    """So many scrapes at a time; one more is told to come again, and the probes are answered as ever."""
+async def test_slow_scrapes_do_not_block_probes(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """The number of scrapes is limited; one more is refused with a retry hint, and probes are answered."""
     async with serving(ops_app(worker, page := EndlessPage(), scrapes=2, scrape_within=600)) as listener:
         slow = [await slow_reader(listener, page) for _ in range(2)]
         async with http.get(f"{listener.url}/metrics") as refused:
@@ -190,8 +190,8 @@ async def test_those_who_read_the_page_slowly_keep_no_probe_out(worker: Worker, 
             writer.close()
 
 
-async def test_a_page_that_is_not_read_in_time_is_given_up(worker: Worker, http: aiohttp.ClientSession) -> None:
-    """Others get it then."""
+async def test_page_that_is_not_read_in_time_is_closed(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """Then others get it."""
 
     async def scrape() -> int:
         async with http.get(f"{listener.url}/metrics") as again:
@@ -203,10 +203,8 @@ async def test_a_page_that_is_not_read_in_time_is_given_up(worker: Worker, http:
         writer.close()
 
 
-async def test_a_broken_request_does_not_bring_its_header_into_the_log(
-    ops: Listener, caplog: pytest.LogCaptureFixture
-) -> None:
-    """aiohttp would log the line it could not parse, bearer token and all."""
+async def test_broken_request_does_not_log_its_header(ops: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    """aiohttp would log the line that it could not parse, including the bearer token."""
     reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
     with caplog.at_level(logging.DEBUG):
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer opaque-t0ken\x00\r\n\r\n")

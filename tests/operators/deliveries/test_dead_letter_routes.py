@@ -1,4 +1,4 @@
-"""`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
+"""Test `/v1/dead-letters` on a real socket and a real queue: permissions, repairs and audit lines."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ REGISTRY = Registry(
 
 
 class Api:
-    """The listener, its queue, and what was written down."""
+    """The listener, its queue and its audit lines."""
 
     def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession, jobs: Jobs) -> None:
         self.queue, self.http, self.jobs, self.url = queue, http, jobs, ""
@@ -72,7 +72,7 @@ class Api:
         self.audits: list[tuple[str, object, object]] = []
 
     def write_audit(self, action: str, **details: object) -> None:
-        """Keep who did what, to how many or to which letter."""
+        """Record the actor, and the count or the IDs."""
         what = next(details[name] for name in ("done", "id", "wanted") if name in details)
         self.audits.append((action, details["who"], what))
 
@@ -88,21 +88,23 @@ class Api:
             return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
 
     async def replayed(self, body: object, *, bearer: str = "sre") -> Any:
-        """The account of a replay, once it has ended; the one who asked goes away meanwhile."""
+        """Return the account of a replay after it has ended, also if its client has disconnected."""
         return await self.account("POST", "/replay", bearer=bearer, body=body)
 
     async def account(self, method: str, path: str, *, bearer: str = "sre", body: object = None) -> Any:
-        """The account of the job that this begins, once it has ended."""
+        """Start a job and return its account after it has ended."""
         status, job = await self.ask(method, path, bearer=bearer, body=body)
         assert status == 202, job
         path = f"/../jobs/{job['id']}"
-        return (await until(lambda: self.ask("GET", path, bearer=bearer), lambda told: told[1]["state"] == "ended"))[1]
+        return (
+            await until(lambda: self.ask("GET", path, bearer=bearer), lambda answer: answer[1]["state"] == "ended")
+        )[1]
 
     async def ended(self, id_: str) -> Any:
-        """The account of a replay that is told to end, once it has."""
+        """Cancel a replay and return its account after it has ended."""
         path = f"/../jobs/{id_}"
         assert (await self.ask("DELETE", path))[0] == 202
-        return (await until(lambda: self.ask("GET", path), lambda told: told[1]["state"] == "ended"))[1]
+        return (await until(lambda: self.ask("GET", path), lambda answer: answer[1]["state"] == "ended"))[1]
 
     async def ready(self) -> dict[str, int]:
         return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
@@ -110,7 +112,7 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    """With one letter of another issuer among the five."""
+    """Five dead letters, one of which belongs to another issuer."""
     queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
     await queue.open()
     await store_dead_letters(queue, *LETTERS)
@@ -118,7 +120,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         jobs_ = Jobs(queue, lambda: 5000.0, time.monotonic)
         subject = Api(queue, http, jobs_)
         running = subject.running = asyncio.create_task(jobs_.run())
-        desk = RouteDependencies(
+        dependencies = RouteDependencies(
             queue=queue,
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             registry=lambda: REGISTRY,
@@ -129,8 +131,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             indexes=MessageIndexes(time.monotonic),
         )
         authorization = Authorization(lambda: TOKENS)
-        routes = DeadLetterRoutes(authorization, desk).routes()
-        routes += WaitingRoutes(authorization, desk).routes()
+        routes = DeadLetterRoutes(authorization, dependencies).routes()
+        routes += WaitingRoutes(authorization, dependencies).routes()
         routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
         async with serving(build_api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url, subject.described = listener.url, build_openapi(routes)
@@ -140,7 +142,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 async def test_counts_and_rows(api: Api) -> None:
-    """Groups first, the largest first; rows where they are asked for, the oldest first."""
+    """Groups are sorted by size, rows by age."""
     status, document = await api.ask("GET")
     assert (status, document["total"]) == (200, 5)
     assert document["groups"][0] == {
@@ -158,8 +160,8 @@ async def test_counts_and_rows(api: Api) -> None:
     assert "alice" not in str(document)
 
 
-async def test_one_and_all_whole(api: Api) -> None:
-    """With all that a replay would need; an id that is none is 404."""
+async def test_one_or_all_entries_are_returned_in_full(api: Api) -> None:
+    """The entry contains all that a replay needs. An unknown ID is 404."""
     status, document = await api.ask("GET", "/d-2", bearer="reader")
     assert (status, document["delivery"]["sub"]) == (200, "alice")
     assert (await api.ask("GET", "/d-9"))[0] == 404
@@ -167,8 +169,8 @@ async def test_one_and_all_whole(api: Api) -> None:
     assert (status, [each["id"] for each in documents]) == (200, ["m-1"])
 
 
-async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
-    """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
+async def test_reading_full_entries_writes_an_audit_line(api: Api) -> None:
+    """Full entries contain `sub` and `sid`. Counts, rows and refused requests write no audit line."""
     await api.ask("GET", "?rows=5")
     await api.ask("GET", "/export", bearer="idp")
     assert api.audits == []
@@ -181,8 +183,8 @@ async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
     assert await api.ready() == {DEAD: 5}
 
 
-async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
-    """Whatever it asks for: what is another's is not there."""
+async def test_token_of_one_issuer_lists_and_repairs_only_its_dead_letters(api: Api) -> None:
+    """Dead letters of other issuers are absent, whatever the query."""
     assert (await api.ask("GET", bearer="tenant"))[1]["total"] == 1
     assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
     assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
@@ -197,8 +199,8 @@ async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
     assert (await api.ask("GET"))[1]["total"] == 4
 
 
-async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
-    """A dry run is not; what was done is, with the token's name."""
+async def test_replay_reports_kept_dead_letters_and_writes_an_audit_line(api: Api) -> None:
+    """The audit line names the token. A dry run writes none."""
     status, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "dry_run": True})
     assert (status, document["replayed"], document["kept"]) == (200, 2, {"would_end_newer_sessions": 1})
     assert (await api.ready(), api.audits) == ({DEAD: 5}, [])
@@ -210,11 +212,11 @@ async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
     assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]
 
 
-async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> None:
-    """The job tells how far it is, and what it has not done stays."""
+async def test_stopping_worker_writes_the_audit_line_of_its_replay(api: Api) -> None:
+    """The job reports its progress. The remaining dead letters stay."""
     _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.01})
-    told = await until(lambda: api.ask("GET", f"/../jobs/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
-    assert told[1]["state"] == "running"
+    answer = await until(lambda: api.ask("GET", f"/../jobs/{job['id']}"), lambda answer: answer[1]["replayed"] == 1)
+    assert answer[1]["state"] == "running"
     assert api.audits == []
     assert api.running is not None
     api.running.cancel()
@@ -223,8 +225,8 @@ async def test_a_worker_that_ends_writes_down_what_a_replay_did(api: Api) -> Non
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
 
 
-async def test_a_worker_that_is_silent_may_know_a_replay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So nobody hears that it is over: 404 only once all have answered."""
+async def test_job_is_503_while_a_worker_does_not_answer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is 404 only after all workers have answered."""
     seen = 1
 
     async def nobody_answers(*_: object) -> tuple[int, Sequence[WorkerAnswer]]:
@@ -237,23 +239,23 @@ async def test_a_worker_that_is_silent_may_know_a_replay(api: Api, monkeypatch: 
     assert (await api.ask("GET", "/../jobs/elsewhere"))[0] == 404
 
 
-async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a letter would stay whose delivery is on its way. Jobs that wait end at once, and none begins any more."""
-    begun, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
+async def test_stopping_worker_finishes_the_dead_letters_in_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one could remain although its delivery was published. Waiting jobs end, and new ones are refused."""
+    started, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
 
     async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> TransferResult:
-        begun.set()
+        started.set()
         await confirmed.wait()
         return await move(visit, transfers)
 
     monkeypatch.setattr(SqliteVisit, "move", slow_move)
     bodies = ({"client_id": "shop", "iss": ISS}, {"client_id": "mail"})
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in bodies]
-    await begun.wait()
+    await started.wait()
     stopped = asyncio.create_task(api.jobs.stop())
     path = f"/../jobs/{two}"
-    _, told = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
-    assert told["unfinished"] == "the worker ended; the rest is unchanged"
+    _, answer = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
+    assert answer["unfinished"] == "the worker ended; the rest is unchanged"
     assert not stopped.done()
     confirmed.set()
     await stopped
@@ -262,19 +264,19 @@ async def test_a_worker_that_ends_moves_the_letters_at_hand(api: Api, monkeypatc
     assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
 
 
-async def test_a_replay_onto_a_full_disk(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends, says what may be the matter, and names no file."""
+async def test_replay_onto_a_full_disk_ends_with_the_cause(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ends with a probable cause and without a file name."""
 
     async def refuse(*_: object) -> TransferResult:
         raise QueueUnavailable("the disk of the queue file queue.db is full")
 
     monkeypatch.setattr(SqliteVisit, "move", refuse)
-    told = await api.replayed({"client_id": "mail"})
-    assert told["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
+    answer = await api.replayed({"client_id": "mail"})
+    assert answer["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 
-async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
-    """It gives them back while it pauses for its rate, and keeps to the rate over all its passes."""
+async def test_slow_replay_releases_the_dead_letters_between_passes(api: Api) -> None:
+    """It releases them between two steps of its rate, and keeps the rate over all passes."""
     _, job = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "rate": 0.001})
     path = f"/../jobs/{job['id']}"
     await until(lambda: api.ask("GET", path), lambda answer: answer[1]["replayed"] == 1)
@@ -285,12 +287,12 @@ async def test_a_slow_replay_leaves_the_letters_to_others(api: Api) -> None:
         _, other = await api.ask("POST", "/replay", bearer="tenant", body={"all": True})
         where = f"/../jobs/{other['id']}"
         await until(lambda: api.ask("GET", where), lambda answer: answer[1]["replayed"] == 1)
-    told = (await api.ask("GET", path))[1]
-    assert (told["state"], told["replayed"]) == ("running", 1)
+    answer = (await api.ask("GET", path))[1]
+    assert (answer["state"], answer["replayed"]) == ("running", 1)
 
 
-async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long that takes, where another request is answered that others have the letters."""
+async def test_replay_waits_while_dead_letters_are_in_use(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits without a limit, whereas a listing is answered with "in use"."""
     monkeypatch.setattr(message_requests, "BUSY_WAIT_SECONDS", 0.01)
     slow = {"client_id": "shop", "iss": ISS, "rate": 0.1}
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in (slow, {"client_id": "mail"})]
@@ -298,16 +300,16 @@ async def test_a_replay_waits_for_its_turn(api: Api, monkeypatch: pytest.MonkeyP
     await until(lambda: api.ask("GET"), lambda answer: answer[0] == 503)
     assert (await api.ask("GET", f"/../jobs/{two}"))[1]["state"] == "waiting"
     await api.ended(one)
-    _, told = await until(lambda: api.ask("GET", f"/../jobs/{two}"), lambda answer: answer[1]["replayed"] == 1)
-    assert told["unfinished"] is None
+    _, answer = await until(lambda: api.ask("GET", f"/../jobs/{two}"), lambda answer: answer[1]["replayed"] == 1)
+    assert answer["unfinished"] is None
 
 
-async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
-    """Half of a worker's; the answer says the way out."""
+async def test_token_of_one_issuer_has_a_job_limit(api: Api) -> None:
+    """It may have half of a worker's jobs. The error names the remedy."""
     body = {"all": True, "rate": 0.001}
     blocker = (await api.ask("POST", "/replay", body=body))[1]["id"]
-    begun = [await api.ask("POST", "/replay", bearer="tenant", body=body) for _ in range(4)]
-    assert [status for status, _ in begun] == [202] * 4
+    started = [await api.ask("POST", "/replay", bearer="tenant", body=body) for _ in range(4)]
+    assert [status for status, _ in started] == [202] * 4
     status, refused = await api.ask("POST", "/replay", bearer="tenant", body=body)
     assert (status, refused["title"][:44]) == (429, "This token has 4 jobs of the kind replay und")
     assert "DELETE /v1/jobs/{id}" in refused["title"]
@@ -315,29 +317,29 @@ async def test_a_token_of_one_issuer_leaves_places_to_others(api: Api) -> None:
         assert (await api.ask("POST", "/replay", body=body))[0] == 202
     status, refused = await api.ask("POST", "/replay", body=body)
     assert (status, refused["title"][:44]) == (503, "This worker has 8 jobs of the kind replay un")
-    assert (await api.ask("DELETE", "?reason=expired"))[0] == 202  # another kind has its own places
-    await api.ended(begun[3][1]["id"])
+    assert (await api.ask("DELETE", "?reason=expired"))[0] == 202  # each kind has its own limit
+    await api.ended(started[3][1]["id"])
     assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
     assert (await api.ask("GET", f"/../jobs/{blocker}"))[1]["state"] == "running"
 
 
-async def test_a_replay_is_ended(api: Api) -> None:
-    """By whoever may repair for all its issuers. Its account says so, and who it was is written down."""
+async def test_replay_is_cancelled(api: Api) -> None:
+    """By a token with repair permission for all its issuers. The account and the audit line show it."""
     body = {"client_id": "shop", "iss": ISS, "rate": 0.01}
     jobs = [(await api.ask("POST", "/replay", body=body))[1]["id"] for _ in range(2)]
     await until(lambda: api.ask("GET", f"/../jobs/{jobs[0]}"), lambda answer: answer[1]["replayed"] == 1)
     assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="tenant"))[0] == 404
     assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="reader"))[0] == 403
     for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
-        told = await api.ended(id_)
-        assert (told["replayed"], told["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
+        answer = await api.ended(id_)
+        assert (answer["replayed"], answer["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
     ends = {("job_ended", "sre", id_) for id_ in jobs}
     assert set(api.audits) == ends | {("dead_letters_replayed", "sre", done) for done in (0, 1)}
 
 
-async def test_a_discard_names_each(api: Api) -> None:
-    """One by its id, or those that a query means; a dry run names none."""
+async def test_discard_lists_each_dead_letter(api: Api) -> None:
+    """By ID or by filter. A dry run lists none."""
     assert (await api.ask("DELETE", "?reason=expired&dry_run"))[1]["discarded"] == 2
     assert api.audits == []
     assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
@@ -368,18 +370,18 @@ async def test_a_discard_names_each(api: Api) -> None:
         ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
     ],
 )
-async def test_mistakes_are_named_and_nothing_is_done(
+async def test_invalid_filters_are_refused_without_effect(
     api: Api, method: str, path: str, body: object, path_of_mistake: str
 ) -> None:
-    """A misspelt filter must not mean everything."""
+    """A misspelt filter must not select everything."""
     status, document = await api.ask(method, path, body=body)
     assert status == 400
     assert document["mistakes"][0]["path"] == path_of_mistake
     assert await api.ready() == {DEAD: 5}
 
 
-async def test_while_the_queue_is_away(api: Api) -> None:
-    """503, and nothing of its insides."""
+async def test_unreachable_queue_is_503(api: Api) -> None:
+    """503 without internal details."""
     await api.queue.close()
     for method, path, body in (("GET", "", None), ("DELETE", "/d-1", None), ("POST", "/replay", {"all": True})):
         status, document = await api.ask(method, path, body=body)
@@ -389,8 +391,8 @@ async def test_while_the_queue_is_away(api: Api) -> None:
     assert await api.ready() == {DEAD: 5}
 
 
-async def test_a_page_of_letters(api: Api) -> None:
-    """The newest first. It counts what other reasons there are, and tells of nobody's user."""
+async def test_page_of_dead_letters(api: Api) -> None:
+    """Sorted by newest first, with the counts of the other reasons and without users."""
     status, page = await api.ask("GET", "/page?reason=refused&rows=2&skip=1")
     assert (status, page["total"], page["skip"], page["left_off"]) == (200, 3, 1, 0)
     assert [row["id"] for row in page["letters"]] == ["d-2", "d-1"]
@@ -406,8 +408,8 @@ async def test_a_page_of_letters(api: Api) -> None:
     assert api.audits == []
 
 
-async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
-    """Unless it must be younger, or somebody has repaired something: a dry run is no repair."""
+async def test_page_uses_the_index_of_an_earlier_pass(api: Api) -> None:
+    """A new pass follows only for a smaller `max_age` or after a repair. A dry run is not a repair."""
 
     async def total(query: str = "") -> int:
         return int((await api.ask("GET", f"/page{query}"))[1]["total"])
@@ -424,7 +426,7 @@ async def test_a_page_is_made_of_what_an_earlier_pass_saw(api: Api) -> None:
 
 
 async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last letters are kept, the beginning of their text, and nothing once nobody asks."""
+    """Only the last dead letters and the start of their bodies are cached, and for a limited time."""
     monkeypatch.setattr(message_index, "MAX_SUMMARIES", 3)
     monkeypatch.setattr(message_index, "MAX_TEXT_LENGTH", 5)
     monkeypatch.setattr(message_index, "UNUSED_INDEX_SECONDS", 0.0)
@@ -434,12 +436,12 @@ async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPat
         ("o-1", "too …"), ("stale", "too …"), ("m-1", "410 …"),
     ]  # fmt: skip
     await store_dead_letters(api.queue, dead_letter("d-3"))
-    await until(lambda: api.ask("GET", "/page"), lambda told: told[1]["left_off"] == 3)
+    await until(lambda: api.ask("GET", "/page"), lambda answer: answer[1]["left_off"] == 3)
 
 
 @pytest.mark.parametrize("subject", ["alice", "s-1"])
-async def test_a_user_s_letters_are_found(api: Api, subject: str) -> None:
-    """By `sub`, `sid` or event. Who looks is written down, and for whom is not."""
+async def test_filters_by_user_or_event_find_its_dead_letters(api: Api, subject: str) -> None:
+    """By `sub`, `sid` or event. The audit line has the actor, not the user."""
     status, found = await api.ask("POST", "/find", bearer="reader", body={"subject": subject, "client_id": "mail"})
     assert (status, found["total"], [row["id"] for row in found["letters"]]) == (200, 1, ["m-1"])
     assert subject not in json.dumps(found)
@@ -466,25 +468,25 @@ async def test_a_user_s_letters_are_found(api: Api, subject: str) -> None:
         ("DELETE", "/../waiting?event_id=e-1&dry_run=true", None, {"event_id": "e-1"}),
     ],
 )
-async def test_whoever_counts_what_is_of_a_user_or_an_event_looks_for_them(
+async def test_counts_by_user_or_event_write_an_audit_line(
     api: Api, method: str, path: str, body: object, wanted: object
 ) -> None:
-    """The numbers tell whether there is something: each way to get them is written down, and once."""
+    """A count by user or event reveals its dead letters, so each form of it writes one audit line."""
     assert (await api.ask(method, path, body=body))[0] == 200
     room = "waiting" if "waiting" in path else "dead_letters"
     assert api.audits == [(f"{room}_looked_for", "sre", wanted)]
 
 
-async def test_counts_of_nobody_in_particular_are_not_written_down(api: Api) -> None:
-    """They are read all the time."""
+async def test_counts_without_user_or_event_write_no_audit_line(api: Api) -> None:
+    """Monitoring reads them continually."""
     for path in ("", "?client_id=shop", "/page?reason=refused", "?since=1h"):
         assert (await api.ask("GET", path))[0] == 200
     assert (await api.ask("DELETE", "?client_id=shop&dry_run=true"))[0] == 200
     assert api.audits == []
 
 
-async def test_what_a_letter_met_without_its_user(api: Api) -> None:
-    """So nothing is written down."""
+async def test_outcomes_of_a_dead_letter_contain_no_user(api: Api) -> None:
+    """So it writes no audit line."""
     status, shown = await api.ask("GET", "/d-2?subject=false", bearer="reader")
     assert (status, shown["client_id"], shown["text"]) == (200, "shop", "410 Gone")
     assert [(each["reason"], each["status"]) for each in shown["outcomes"]] == [("server_error", 500), ("dns", None)]
@@ -493,15 +495,15 @@ async def test_what_a_letter_met_without_its_user(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/page", "/export", "/d-1"])
-async def test_head_is_answered_as_get_is(api: Api, path: str) -> None:
-    """Without the body."""
+async def test_head_returns_the_status_of_get(api: Api, path: str) -> None:
+    """Without a body."""
     url, headers = f"{api.url}/v1/dead-letters{path}", {"Authorization": "Bearer sre-secret"}
     async with api.http.get(url, headers=headers) as got, api.http.head(url, headers=headers) as answer:
         assert (answer.status, answer.content_type) == (got.status, got.content_type) == (200, got.content_type)
         assert await answer.read() == b""
 
 
-async def test_answers_about_pending_deliveries_are_as_described(api: Api) -> None:
+async def test_answers_about_pending_deliveries_match_the_schema(api: Api) -> None:
     """`ask` compares each answer with its schema."""
     await delayed(api.queue, delivery("w-1"), delivery("w-2", attempts=0, history=()))
     iss = delivery("w-1").iss

@@ -1,4 +1,4 @@
-"""`notifier dead-letters`: what operators see, what scripts read, what is refused, who is written down."""
+"""Test `notifier dead-letters`: output, JSON, refusals and audit lines."""
 
 import asyncio
 import json
@@ -40,12 +40,12 @@ class Place:
             return SqliteQueue(SqliteOptions(path=self.folder / url.removeprefix("sqlite:")))
         return RabbitQueue(rabbit_options(url, self.settings["NOTIFIER_QUEUE__PREFIX"]))
 
-    def fill(self, letters: Sequence[DeadLetter]) -> None:
+    def fill(self, dead_letters: Sequence[DeadLetter]) -> None:
         async def fill() -> None:
             queue = self._queue()
             await queue.open()
             await queue.wait_until_ready()
-            await store_dead_letters(queue, *letters)
+            await store_dead_letters(queue, *dead_letters)
             await queue.close()
 
         asyncio.run(fill())
@@ -67,14 +67,14 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """The embedded queue with every kind of letter."""
+    """The embedded queue with each kind of dead letter."""
     made = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
     made.fill(LETTERS)
     return made
 
 
-def test_counts_come_first(place: Place) -> None:
-    """By client and reason, the largest first; filters narrow them down."""
+def test_default_output_is_counts(place: Place) -> None:
+    """Grouped by client and reason, the largest first. Filters restrict them."""
     table = place.run("list")
     assert table.returncode == 0
     assert [line.split()[:3] for line in table.stdout.splitlines()[3:8]] == [
@@ -88,8 +88,8 @@ def test_counts_come_first(place: Place) -> None:
     assert "2 dead letters" in place.run("list", "--client-id", "shop", "--reason", "refused", "--until", "1h").stdout
 
 
-def test_rows_name_no_user_and_a_subject_finds_them(place: Place) -> None:
-    """A list is pasted into a ticket; whose logout it was is asked for by name, also in what could not be read."""
+def test_rows_contain_no_user_and_a_subject_selects_them(place: Place) -> None:
+    """Rows may be pasted into a ticket. `--subject` finds users, also in unreadable messages."""
     rows = place.run("list", "--rows", "--subject", "alice").stdout
     assert "alice" not in rows
     assert rows.splitlines()[-1] == "4 dead letters"
@@ -97,8 +97,8 @@ def test_rows_name_no_user_and_a_subject_finds_them(place: Place) -> None:
     assert [(row["reason"], row["iss"]) for row in found] == [("malformed_event", "https://id.example.com")]
 
 
-def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
-    """Every outcome, and the way out; an id that is none exits 1."""
+def test_one_dead_letter_is_shown_with_the_effect_of_a_replay(place: Place) -> None:
+    """It prints every outcome and the remedy. An unknown ID exits with 1."""
     shown = place.run("show", "stale")
     letter_ = json.loads(shown.stdout)
     assert (letter_["outcomes"][0]["reason"], letter_["outcomes"][0]["status"]) == ("server_error", 500)
@@ -110,15 +110,15 @@ def test_one_is_shown_with_what_a_replay_would_do(place: Place) -> None:
 
 @pytest.mark.parametrize("rate", ["0.0009", "fast"])
 def test_a_rate_has_the_bounds_of_the_api(place: Place, rate: str) -> None:
-    """Outside of them, a mistake of whoever types it."""
+    """A rate outside of them is a usage error."""
     done = place.run("replay", "--all", "--rate", rate)
     assert done.returncode == 2
     assert "0.001" in done.stderr
     assert place.ready() == {DEAD: 5}
 
 
-def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:
-    """The dry run first, then the real one with its line for the audit, without the subject."""
+def test_replay_reports_kept_dead_letters_and_its_actor(place: Place) -> None:
+    """First the dry run, then the replay with an audit line without the subject."""
     dry = place.run("replay", "--subject", "alice", "--dry-run")
     assert dry.stdout.startswith("3 would be replayed\n")
     assert "dead_letters_replayed" not in dry.stderr
@@ -137,7 +137,7 @@ def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:
 
 @pytest.mark.parametrize("words", [("replay", "--wait", "0"), ("discard", "--yes")])
 def test_an_unknown_id_among_others_is_named(place: Place, words: tuple[str, ...]) -> None:
-    """The others are repaired, and the exit status is 1. A pass that reached its limit has not looked for all."""
+    """The others are repaired, and the exit status is 1. A pass that reached its limit does not report unknown IDs."""
     limited = place.run(*words, "d-1", "d-2", "d-9", "--limit", "1")
     assert (limited.returncode, "there is no dead letter" in limited.stderr) == (0, False)
     done = place.run(*words, "d-1", "d-2", "m-1", "d-8", "d-9")
@@ -146,16 +146,16 @@ def test_an_unknown_id_among_others_is_named(place: Place, words: tuple[str, ...
     assert place.ready()[DEAD] == 2
 
 
-def test_repairs_want_to_be_told_which(place: Place) -> None:
-    """Nothing named is wrong use, and a discard where nobody can be asked wants `--yes`."""
+def test_repairs_require_a_filter(place: Place) -> None:
+    """A command without a filter is a usage error. A discard without a terminal requires `--yes`."""
     for words in (("replay",), ("discard", "--all")):
         done = place.run(*words)
         assert (done.returncode, done.stdout) == (2, "")
     assert place.ready() == {DEAD: 5}
 
 
-def test_discarded_are_named_where_the_log_asks(place: Place) -> None:
-    """Each, as nothing else of it is left."""
+def test_discard_logs_each_dead_letter(place: Place) -> None:
+    """Each, because the log line is all that remains of it."""
     done = place.run("discard", "--client-id", "mail", "--yes", NOTIFIER_LOG__LEVEL="info")
     assert done.stdout == "1 discarded\n  refused: 1\n"
     named = json.loads(next(line for line in done.stderr.splitlines() if "dead_letter_discarded" in line))
@@ -163,26 +163,26 @@ def test_discarded_are_named_where_the_log_asks(place: Place) -> None:
     assert place.ready() == {DEAD: 4}
 
 
-def test_a_discard_shows_whose_letters_it_would_delete(place: Place) -> None:
-    """Those with most letters first; a script gets the same."""
+def test_discard_shows_the_counts_by_client(place: Place) -> None:
+    """Sorted by count, also with `--json`."""
     done = place.run("discard", "--all", "--dry-run")
     lines = done.stdout.splitlines()
     assert lines[0] == "5 would be discarded"
     assert [line for line in lines if "client" in line] == ["  client shop: 3", "  client mail: 1"]
     assert any(line.startswith("  whole events (") and line.endswith("): 1") for line in lines)
-    told = json.loads(place.run("discard", "--all", "--dry-run", "--json").stdout)
-    assert told["clients"] == 3
-    assert (told["by_client"][0]["client_id"], told["by_client"][0]["count"]) == ("shop", 3)
+    counts = json.loads(place.run("discard", "--all", "--dry-run", "--json").stdout)
+    assert counts["clients"] == 3
+    assert (counts["by_client"][0]["client_id"], counts["by_client"][0]["count"]) == ("shop", 3)
     assert place.ready() == {DEAD: 5}
 
 
-def test_a_replay_takes_yes_as_the_other_repairs_do(place: Place) -> None:
-    """It deletes nothing, and so does not ask either way."""
+def test_replay_accepts_yes(place: Place) -> None:
+    """A replay deletes nothing, so it needs no confirmation without a terminal."""
     assert place.run("replay", "d-1", "--yes", "--wait", "0").stdout.startswith("1 replayed\n")
 
 
-def test_an_export_is_whole_and_its_owner_s(place: Place) -> None:
-    """What can be mended by hand is in it; the letters stay."""
+def test_export_is_complete_and_readable_by_its_owner_only(place: Place) -> None:
+    """The file contains all that a manual repair needs. The dead letters stay."""
     assert place.run("export", "all.jsonl").returncode == 0
     file = place.folder / "all.jsonl"
     assert file.stat().st_mode & 0o077 == 0
@@ -192,8 +192,8 @@ def test_an_export_is_whole_and_its_owner_s(place: Place) -> None:
     assert place.ready() == {DEAD: 5}
 
 
-def test_an_export_onto_a_file_that_others_may_read(place: Place) -> None:
-    """The new one is its owner's alone; who has the old one open reads nothing new, and nothing is left beside it."""
+def test_export_replaces_a_file_that_others_may_read(place: Place) -> None:
+    """Only the owner can read the new file. Open handles of the old one read nothing new; no temporary file remains."""
     file = place.folder / "all.jsonl"
     file.write_text("old\n")
     file.chmod(0o644)
@@ -208,8 +208,8 @@ def test_an_export_onto_a_file_that_others_may_read(place: Place) -> None:
     assert not list(place.folder.glob(".all.jsonl*"))
 
 
-def test_an_export_that_fails(place: Place) -> None:
-    """What was exported before stays, whole."""
+def test_failed_export_keeps_the_earlier_one(place: Place) -> None:
+    """The earlier export stays complete."""
     file = place.folder / "all.jsonl"
     file.write_text("old\n")
     for url in ("sqlite:none.db", "amqp://127.0.0.1:1/"):
@@ -218,8 +218,8 @@ def test_an_export_that_fails(place: Place) -> None:
     assert not list(place.folder.glob(".all.jsonl*"))
 
 
-def test_a_queue_that_is_not_there(tmp_path: Path) -> None:
-    """A look makes no file."""
+def test_missing_queue_file_is_not_created(tmp_path: Path) -> None:
+    """A listing creates no file."""
     done = notifier("dead-letters", "list", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:none.db"})
     assert done.returncode == 1
     assert "there is no queue file" in done.stderr

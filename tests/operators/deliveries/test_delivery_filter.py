@@ -43,7 +43,7 @@ from notifier.operators.deliveries.waiting_filter import (
 )
 from tests.model.documents.test_documents import DELIVERIES
 
-# ── Rows and filters: what a list tells of any message among the dead, and which letters an operator means ────────
+# ── Rows and filters: the members of a row, and which dead letters a filter selects ──────────────────────────────────
 
 
 DELIVERY = Delivery(id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="alice", sid="s-1")
@@ -56,28 +56,30 @@ def message_of(body: bytes, kind: Kind | None = Kind.DEAD_LETTER) -> Message:
     return Message(lane=Lane.RETRIES, body=body, tag=None, kind=kind, message_id="m-1", timestamp=50.0)
 
 
-def buried(delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0) -> Message:
+def dead_letter_message(
+    delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0
+) -> Message:
     return message_of(dump_dead_letter(dead_letter_delivery(delivery, reason, "410 Gone", now)).body)
 
 
 @given(DELIVERIES)
-def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
+def test_fast_row_reader_equals_the_full_reader(delivery: Delivery) -> None:
     """Of every letter of ours."""
-    message = buried(delivery)
+    message = dead_letter_message(delivery)
     assert read_summary(message) == summary_of(load_dead_letter(message))
 
 
-def test_whatever_is_among_the_dead_has_a_row() -> None:
-    """What a later release wrote, what is no JSON, and what the broker moved."""
-    later = json.loads(buried().body) | {"v": 3}
+def test_every_message_in_the_dead_letter_queue_has_a_row() -> None:
+    """Messages of a later release, bodies that are not JSON, and messages that the broker moved."""
+    later = json.loads(dead_letter_message().body) | {"v": 3}
     assert read_summary(message_of(json.dumps(later).encode())).reason == NEWER_RELEASE
     assert read_summary(message_of(b"\xff")).reason == "malformed_event"
     assert read_summary(message_of(b"{}", kind=None)).reason == "delivery_limit"
 
 
-def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() -> None:
-    """A filter by issuer or client must not reach a delivery of another."""
-    row = read_summary(message_of(json.dumps(json.loads(buried().body) | {"client_id": "mail"}).encode()))
+def test_dead_letter_that_contradicts_its_delivery_is_malformed() -> None:
+    """A filter by issuer or client must not select a delivery of another."""
+    row = read_summary(message_of(json.dumps(json.loads(dead_letter_message().body) | {"client_id": "mail"}).encode()))
     assert (row.reason, row.client_id) == ("malformed_event", "")
 
 
@@ -105,9 +107,9 @@ def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() ->
         (DeadLetterFilter(issuers=frozenset()), False),
     ],
 )
-def test_everything_given_must_hold(wanted: DeadLetterFilter, meant: bool) -> None:
-    """Exactly, never by a part: a repair must not reach further than it was told to."""
-    message = buried()
+def test_all_conditions_must_hold(wanted: DeadLetterFilter, meant: bool) -> None:
+    """Values are compared whole: a repair must not select more than its filter states."""
+    message = dead_letter_message()
     assert wanted.matches(message, read_summary(message)) is meant
 
 
@@ -117,9 +119,9 @@ def test_everything_given_must_hold(wanted: DeadLetterFilter, meant: bool) -> No
 def test_since_and_until_compare_with_the_end_of_the_session(
     ended_at: float | None, first_taken_at: float | None, moment: float
 ) -> None:
-    """Else with the arrival of the event, of a dead letter as of a pending delivery."""
+    """Otherwise with the arrival of the event, for dead letters and pending deliveries."""
     delivery = replace(DELIVERY, ended_at=ended_at, first_taken_at=first_taken_at)
-    letter = read_summary(buried(delivery))
+    letter = read_summary(dead_letter_message(delivery))
     assert DeadLetterFilter(since=moment, until=moment).matches_summary(letter)
     assert not DeadLetterFilter(since=moment + 1).matches_summary(letter)
     assert not DeadLetterFilter(until=moment - 1).matches_summary(letter)
@@ -131,10 +133,10 @@ def test_since_and_until_compare_with_the_end_of_the_session(
 
 
 def test_dead_letters_and_pending_deliveries_differ_only_in_these_filters() -> None:
-    """Only a dead letter has a source and a time at which it was given up."""
-    letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
-    assert letters - waiting == {"source", "given_up_until"}
-    assert not waiting - letters
+    """Only a dead letter has a source and the time of its failure."""
+    dead_letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
+    assert dead_letters - waiting == {"source", "given_up_until"}
+    assert not waiting - dead_letters
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ class DeferredFilter(WaitingFilter):
 
 
 def test_a_condition_of_pending_deliveries_alone_is_read() -> None:
-    """A condition that is accepted but not read would cancel every delivery."""
+    """A condition that is accepted but ignored would cancel every delivery."""
     conditions = read_conditions({"min_attempts": 3, "all": True}, 0.0, DeferredMembers, ())
     assert conditions == {"ids": frozenset(), "reasons": frozenset(), "min_attempts": 3}
 
@@ -182,8 +184,8 @@ def test_the_audit_line_formats_only_moments_as_moments() -> None:
 
 
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
-def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
-    """In an event's entries, and in what is no event at all, cut or not."""
+def test_subject_is_found_in_any_body(subject: str) -> None:
+    """In entries of an event, and in complete or truncated bodies that are not events."""
     event = dump_dead_letter(dead_letter_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
     body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
     raw = dump_dead_letter(dead_letter_raw(message_of(body, kind=None), [], 1.0)).body
@@ -191,15 +193,15 @@ def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
     assert sum(DeadLetterFilter(subject=subject).matches(message, row) for message, row in rows) == 1
 
 
-def test_only_what_was_chosen_narrows() -> None:
-    """What a token may see is no choice."""
+def test_only_the_given_conditions_restrict() -> None:
+    """The issuers of a token are not a condition."""
     assert not DeadLetterFilter(issuers=frozenset({"i"})).has_conditions
     assert DeadLetterFilter(subject="").has_conditions
     assert DeadLetterFilter(reasons=frozenset({DeadReason.EXPIRED})).has_conditions
 
 
-def test_moments_and_reasons_are_read_as_people_write_them() -> None:
-    """A moment or an age, a reason by its name. A mistake says what there is."""
+def test_times_and_reasons_are_parsed() -> None:
+    """A time or an age, a reason by its name. An error lists the valid values."""
     found = read_filter({"since": "1970-01-01T00:01:00Z", "until": "2m", "reason": ["expired"], "iss": None}, 1000.0)
     assert found == DeadLetterFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
     for members, path, text in (
@@ -212,7 +214,7 @@ def test_moments_and_reasons_are_read_as_people_write_them() -> None:
         assert text in mistake.text
 
 
-# ── What becomes of a dead letter that is replayed: what begins anew, what stays, and what is never done unasked ───
+# ── Replay of a dead letter: which members are reset, which stay, and which dead letters are kept ────────────────────
 
 
 ISS = "https://id.example.com"
@@ -247,8 +249,8 @@ def stays(found: Readmission | KeptDeadLetter) -> KeepReason | None:
     return found.reason if isinstance(found, KeptDeadLetter) else None
 
 
-def test_ages_begin_anew() -> None:
-    """Attempts, waits and 400s too. What it met is remembered, and that the client may have acted already (R3)."""
+def test_replay_resets_ages() -> None:
+    """Attempts, waits and 400 responses too. The outcomes are kept, and that the client may have acted already (R3)."""
     found = of_delivery(REPLAYED)
     assert isinstance(found, Readmission)
     assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
@@ -261,7 +263,7 @@ def test_ages_begin_anew() -> None:
 
 
 def test_not_after_stays() -> None:
-    """What ran out by itself is not sent, wanted or not."""
+    """A delivery whose `not_after` has passed is kept, even when selected."""
     rules = replace(RULES, end_newer_sessions=True)
     assert stays(of_delivery(replace(REPLAYED, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
     found = of_delivery(replace(REPLAYED, not_after=NOW + 1))
@@ -279,7 +281,7 @@ def test_not_after_stays() -> None:
         (NOW - 500, NOW - 700, KeepReason.STALE),
     ],
 )
-def test_what_may_end_newer_sessions_stays(
+def test_replay_that_may_end_newer_sessions_is_kept(
     first: float | None, earliest: float | None, expected: KeepReason | None
 ) -> None:
     """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
@@ -293,10 +295,10 @@ def test_what_may_end_newer_sessions_stays(
 
 
 @pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)])
-def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
+def test_unattempted_delivery_may_end_newer_sessions_too(
     waited: float, held: float, expected: KeepReason | None
 ) -> None:
-    """Behind an open circuit a session is begun as soon as behind a failed attempt; what lay with us does not count."""
+    """Behind an open circuit a session may start as early as after a failed attempt. Time in our queue is excluded."""
     never = replace(REPLAYED, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
     found = of_delivery(never)
     assert stays(found) is expected
@@ -305,8 +307,8 @@ def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
     assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
 
 
-def test_the_client_s_own_rules_count() -> None:
-    """Whether its token names a session, and how long it may be repeated where it does not."""
+def test_rules_of_the_client_apply_to_a_replay() -> None:
+    """Whether its token contains a session, and its replay limit otherwise."""
 
     def rules(client: Client) -> ReplayRules:
         return replace(RULES, registry=Registry(clients=MappingProxyType({ISS: {"shop": client}})))
@@ -322,8 +324,8 @@ def test_the_client_s_own_rules_count() -> None:
     assert stays(of_delivery(REPLAYED, rules(called))) is None  # its request names the session, without a token
 
 
-def test_what_could_not_be_read_is_read_again() -> None:
-    """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
+def test_replay_parses_a_malformed_message_again() -> None:
+    """By the current rules, of an event or one entry. A message that they refuse is kept: it would return at once."""
     body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
     found = of_raw(body)
     assert isinstance(found, Readmission)
@@ -337,7 +339,7 @@ def test_what_could_not_be_read_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "clients", "told"),
+    ("which", "clients", "targets"),
     [
         ("1", ["a", "b", "c"], ("b",)),
         ("0-1,3", ["a", "b", "c", "d"], ("a", "b", "d")),
@@ -346,10 +348,10 @@ def test_what_could_not_be_read_is_read_again() -> None:
         ("", ["a", "b"], None),
     ],
 )
-def test_of_wrong_entries_only_those_are_told_who_were_not(
-    which: str, clients: list[object], told: tuple[str, ...] | None
+def test_replay_of_invalid_entries_targets_only_unnotified_clients(
+    which: str, clients: list[object], targets: tuple[str, ...] | None
 ) -> None:
-    """By a release that understands them now; where one is wrong still, or it is not known which, the letter stays."""
+    """If this release accepts them. If an entry is still invalid, or it is unknown which, the dead letter is kept."""
     body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": clients}).encode()
     came = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp")
     wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=0, which=which)
@@ -358,16 +360,16 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     there = Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind.UNREADABLE, headers=sent.headers)
     assert load_dead_letter(there) == letter
     found = readmit(load_dead_letter(there), RULES, NOW)
-    if told is None:
+    if targets is None:
         assert stays(found) is KeepReason.MALFORMED
     else:
         assert isinstance(found, Readmission)
-        assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
+        assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in targets)
 
 
 @pytest.mark.parametrize("waits", [RecordedWaits(seconds=700.0), RecordedWaits(undated=True)])
-def test_a_clock_that_was_set_back_makes_no_letter_young(waits: RecordedWaits) -> None:
-    """Its moments are of the future. Its recorded waits count, and an unknown age is too old."""
+def test_clock_set_back_does_not_make_a_dead_letter_recent(waits: RecordedWaits) -> None:
+    """Its timestamps are in the future. Its recorded waits count, and an unknown age is too old."""
     ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
     assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmission)
     assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE

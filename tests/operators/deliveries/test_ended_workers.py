@@ -1,4 +1,4 @@
-"""A worker ends while others ask what became of a retry or a replay: what it has told stays counted."""
+"""A worker that stops during a retry or a replay: its last reported counts remain."""
 
 from collections.abc import AsyncIterator
 from itertools import count
@@ -16,17 +16,17 @@ from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.dead_letter_samples import ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.test_waiting import delayed, delivery
 
-Says = dict[str, list[int]]
+Counts = dict[str, list[int]]
 
 
 class Workers(SqliteQueue):
-    """A queue whose workers say how many they have delivered, from question to question; then they are gone."""
+    """A queue whose workers report a delivered count per request, and then disappear."""
 
-    says: Says
+    counts: Counts
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
-        """As the port says."""
-        there = [worker for worker, counts in self.says.items() if counts]
+        """Implement the port."""
+        there = [worker for worker, counts in self.counts.items() if counts]
         answers = [
             await RequestHandler(worker, {"retry": self._act(worker), "follow_replay": self._act(worker)}).carry_out(
                 document
@@ -37,7 +37,7 @@ class Workers(SqliteQueue):
 
     def _act(self, worker: str) -> Act:
         async def act(request: WorkerRequest) -> Members:
-            delivered = self.says[worker].pop(0)
+            delivered = self.counts[worker].pop(0)
             return {"delivered": delivered, "heard": delivered}
 
         return act
@@ -45,7 +45,7 @@ class Workers(SqliteQueue):
 
 @pytest.fixture
 async def queue(tmp_path: Path) -> AsyncIterator[Workers]:
-    """One that is open."""
+    """An open queue."""
     queue = Workers(SqliteOptions(path=tmp_path / "queue.db"))
     await queue.open()
     yield queue
@@ -54,32 +54,32 @@ async def queue(tmp_path: Path) -> AsyncIterator[Workers]:
 
 @pytest.fixture
 def options() -> RepairOptions:
-    """Half a second between two looks at the clock."""
+    """Poll every half a second."""
     seconds = count(0.0, 0.5)
     return course(steady=lambda: next(seconds))
 
 
 @pytest.mark.parametrize(
-    ("says", "unfinished"),
+    ("counts", "unfinished"),
     [
         ({"gone": [0, 3], "stays": [0, 1, *[2] * 9]}, GONE_WORKER_TEXT),
         ({"one": [0, *[3] * 9], "two": [0, *[2] * 9]}, None),
     ],
 )
-async def test_a_worker_that_ends_during_a_retry_stays_counted(
-    queue: Workers, options: RepairOptions, says: Says, unfinished: str | None
+async def test_worker_that_stops_during_a_retry_stays_counted(
+    queue: Workers, options: RepairOptions, counts: Counts, unfinished: str | None
 ) -> None:
-    """The result says that there may be more deliveries, but not if all workers stay."""
+    """The result warns of further deliveries only if a worker stopped."""
     await delayed(queue, *(delivery(f"d{number}") for number in range(5)))
-    queue.says = says
+    queue.counts = counts
     result = (await retry_now(queue, RetryRequest(key=(ISS, "shop"), who="sre"), options)).document()
     assert (result["delivered"], result["unfinished"]) == (5, unfinished)
 
 
-async def test_a_worker_ends_during_a_replay(queue: Workers, options: RepairOptions) -> None:
-    """The same: what it told became of its letters, and the rest may be with others."""
+async def test_worker_that_stops_during_a_replay_stays_counted(queue: Workers, options: RepairOptions) -> None:
+    """Its reported results remain, and the rest may be with other workers."""
     await store_dead_letters(queue, *(dead_letter(f"d{number}") for number in range(5)))
-    queue.says = {"gone": [0, 3], "stays": [0, *[1] * 40]}
+    queue.counts = {"gone": [0, 3], "stays": [0, *[1] * 40]}
     replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES))
     assert (await replay.run(options)).done == 5
     became = (await replay.watch(options, 600.0)).document()

@@ -1,4 +1,4 @@
-"""Jobs of operators: their places, their end, and the account of a replay."""
+"""Test jobs of operators: limits, end, and the account of a replay."""
 
 import asyncio
 import time
@@ -31,11 +31,11 @@ from tests.publishing.serving import ISS
 from tests.support.outcome_facts import delivered
 from tests.system.waiting import until
 
-# ── Jobs, whatever they do: how many there are, how they end, who hears of them ───────────────────────────────────
+# ── Jobs of all kinds: limits, end and visibility ────────────────────────────────────────────────────────────────────
 
 
 class FakeAccess:
-    """Gives its messages to one after another, and nobody else wants them."""
+    """Give access to one job after another."""
 
     has_waiters = False
 
@@ -44,14 +44,14 @@ class FakeAccess:
 
     @asynccontextmanager
     async def lock(self, *, patient: bool) -> AsyncIterator[None]:
-        """As the port says."""
+        """Implement the port."""
         assert patient
         async with self.taken:
             yield
 
 
 class FakeWork:
-    """Takes a turn, and goes on once it is told to."""
+    """Wait until the test releases the job."""
 
     conditions: Mapping[str, object] = {}
 
@@ -62,11 +62,11 @@ class FakeWork:
         self._access = access
 
     def account(self) -> Mapping[str, Any]:
-        """As the port says."""
+        """Implement the port."""
         return {"unfinished": self.ended or None}
 
     async def carry_out(self, job: Job) -> None:
-        """As the port says."""
+        """Implement the port."""
         try:
             async with job.lock(self._access):
                 await self.go_on.wait()
@@ -78,7 +78,7 @@ class FakeWork:
 
 @pytest.fixture
 async def jobs() -> AsyncIterator[Jobs]:
-    """Of one worker, which does them."""
+    """The jobs of one worker."""
     subject = Jobs(cast("Any", None), lambda: 5000.0, asyncio.get_running_loop().time)
     running = asyncio.create_task(subject.run())
     yield subject
@@ -86,9 +86,9 @@ async def jobs() -> AsyncIterator[Jobs]:
 
 
 async def states(jobs: Jobs, issuers: list[str] | None = None) -> dict[str, str]:
-    """The state of each that such a token hears of."""
-    said = await jobs.act(WorkerRequest(name=LIST_JOBS, who="sre", members={"issuers": issuers}))
-    return {job["id"]: job["state"] for job in said["jobs"]}
+    """Return the state of each job that such a token may see."""
+    answer = await jobs.act(WorkerRequest(name=LIST_JOBS, who="sre", members={"issuers": issuers}))
+    return {job["id"]: job["state"] for job in answer["jobs"]}
 
 
 async def settled(jobs: Jobs, *states_: str) -> None:
@@ -96,8 +96,8 @@ async def settled(jobs: Jobs, *states_: str) -> None:
     await until(lambda: states(jobs), lambda known: tuple(known.values()) == states_)
 
 
-async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
-    """The next one has its turn."""
+async def test_internal_error_ends_only_its_job(jobs: Jobs) -> None:
+    """The next job runs."""
     turns = FakeAccess()
     faulty, good = FakeWork(turns, "cancel"), FakeWork(turns)
     for work in (faulty, good):
@@ -110,8 +110,8 @@ async def test_a_fault_of_ours_ends_its_job_alone(jobs: Jobs) -> None:
     assert good.ended == ""
 
 
-async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody has the messages all the time."""
+async def test_job_that_waits_for_an_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process keeps the messages locked."""
     monkeypatch.setattr(jobs_module, "MAX_JOB_SECONDS", 0.0)
     turns = FakeAccess()
     async with turns.taken:
@@ -120,8 +120,8 @@ async def test_a_job_that_waits_for_its_hour_ends(jobs: Jobs, monkeypatch: pytes
     assert late.ended == "its hour is over; the rest is unchanged"
 
 
-async def test_a_job_is_told_to_those_whose_issuers_it_concerns(jobs: Jobs) -> None:
-    """Whoever began it."""
+async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
+    """Also to tokens that did not start it."""
     turns = FakeAccess()
     of_all, of_one = (jobs.begin(FakeWork(turns, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
     assert list(await states(jobs)) == [of_all, of_one]
@@ -132,7 +132,7 @@ async def test_a_job_is_told_to_those_whose_issuers_it_concerns(jobs: Jobs) -> N
 
 
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that ended first are forgotten first."""
+    """The job that ended first is removed first."""
     monkeypatch.setattr(jobs_module, "MAX_REMEMBERED_JOBS", 3)
     begun = list[str]()
     for number in range(5):
@@ -143,12 +143,12 @@ async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: p
     assert list(await states(jobs)) == begun[2:]
 
 
-# ── A retry over the API: what it tells while it waits, and where it cannot ───────────────────────────────────────
+# ── A retry over the API: its account while it waits, and where it fails ─────────────────────────────────────────────
 
 
 @pytest.fixture
 async def empty_queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
-    """In which nothing waits."""
+    """A queue without pending deliveries."""
     empty_queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
     await empty_queue.open()
     yield empty_queue
@@ -157,15 +157,15 @@ async def empty_queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
 
 @pytest.fixture
 async def retry_jobs(empty_queue: SqliteQueue) -> AsyncIterator[Jobs]:
-    """Of one worker, which does them."""
+    """The jobs of one worker."""
     subject = Jobs(empty_queue, time.time, time.monotonic)
     running = asyncio.create_task(subject.run())
     yield subject
     running.cancel()
 
 
-async def told(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
-    """The job, once it is in this state."""
+async def job_in_state(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
+    """Return the job once it is in this state."""
 
     async def ask() -> dict[str, Any]:
         return await retry_jobs.show(id_, None) or {}
@@ -173,8 +173,8 @@ async def told(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]:
     return await until(ask, lambda job: job["state"] == state)
 
 
-async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
-    """Somebody else goes through it meanwhile. Whoever ends the job before that has none of it tried."""
+async def test_pending_count_is_absent_until_the_pass_has_run(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
+    """Another pass holds the queue. A job that is cancelled before the count releases nothing."""
     turns, written = FakeAccess(), list[str]()
     wish = RetryRequest(key=(ISS, "shop"), who="sre")
     async with turns.taken:
@@ -184,24 +184,24 @@ async def test_what_waits_is_not_known_until_it_is_counted(empty_queue: SqliteQu
             ]
             for _ in range(2)
         )
-        assert (await told(retry_jobs, one, "waiting"))["waited"] is None
+        assert (await job_in_state(retry_jobs, one, "waiting"))["waited"] is None
         await retry_jobs.end(two, None)
-        ended = await told(retry_jobs, two, "ended")
+        ended = await job_in_state(retry_jobs, two, "ended")
         assert (ended["waited"], ended["unfinished"]) == (None, "somebody ended it; the rest is unchanged")
-    counted = await told(retry_jobs, one, "ended")
+    counted = await job_in_state(retry_jobs, one, "ended")
     assert (counted["waited"], counted["unfinished"]) == (0, None)
     assert written == ["retried_now"] * 2
 
 
-async def test_a_retry_while_the_queue_is_away(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
-    """It ends, and names no file."""
+async def test_retry_with_an_unreachable_queue_ends(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
+    """The job ends without a file name."""
     await empty_queue.close()
     work = RetryWork(empty_queue, RetryRequest(key=(ISS, "shop"), who="sre"), FakeAccess(), lambda action, **_: None)
-    job = await told(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
+    job = await job_in_state(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
     assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 
-# ── What a worker counts of the letters of a replay, and what all workers' counts come to ─────────────────────────
+# ── Counts of a replay by one worker, and their sum over all workers ─────────────────────────────────────────────────
 
 
 def taken(event_id: str, deliveries: int) -> EventTaken:
@@ -209,7 +209,7 @@ def taken(event_id: str, deliveries: int) -> EventTaken:
     return EventTaken(result="accepted", event_id=event_id, iss=ISS, publisher=None, deliveries=deliveries, dated=False)
 
 
-def buried(name: str, event_id: str = "e-1") -> DeadLettered:
+def dead_lettered(name: str, event_id: str = "e-1") -> DeadLettered:
     """A delivery was given up."""
     delivery = replace(DELIVERY, id=name, event_id=event_id)
     return DeadLettered(
@@ -218,13 +218,13 @@ def buried(name: str, event_id: str = "e-1") -> DeadLettered:
 
 
 async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
-    """What the worker says."""
-    said = await accounts.act(results_request_of(id_, "sre"))
-    return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", said=said)])
+    """Return the worker's counts."""
+    answer = await accounts.act(results_request_of(id_, "sre"))
+    return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", said=answer)])
 
 
-async def test_letters_that_are_followed_count_and_nothing_else() -> None:
-    """Each comes to its end once, whatever copies of it do."""
+async def test_only_followed_dead_letters_are_counted() -> None:
+    """Each is counted once, also when copies of it are finished."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
     for request in follow_requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
         await accounts.act(request)
@@ -238,8 +238,8 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
         accounts.observe(delivered(one))
     accounts.observe(delivered(replace(DELIVERY, id="other")))
     accounts.observe(Deferred(iss=ISS, client_id="shop", event_id="e-1", cause=Cause.CIRCUIT, due=9, delivery=two))
-    accounts.observe(buried("d-3"))
-    accounts.observe(buried("of-the-event", "e-9"))
+    accounts.observe(dead_lettered("d-3"))
+    accounts.observe(dead_lettered("of-the-event", "e-9"))
     accounts.observe(Skipped(iss=ISS, client_id="none", event_id="e-9"))
     accounts.observe(taken("e-9", 2))
     known = await account(accounts)
@@ -254,8 +254,8 @@ async def test_letters_that_are_followed_count_and_nothing_else() -> None:
     assert (known.count_waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
 
 
-async def test_what_its_worker_had_delivered_waits_no_more() -> None:
-    """A letter, and clients of an event: the broker gave them up although they had been told."""
+async def test_delivery_that_had_succeeded_is_not_pending() -> None:
+    """A dead letter and clients of an event whose delivery the broker dead-lettered after it had succeeded."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
     for request in follow_requests_of("r", "sre", ["d-1"], ["e-9"]):
         await accounts.act(request)
@@ -268,7 +268,7 @@ async def test_what_its_worker_had_delivered_waits_no_more() -> None:
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:
-    """The eldest is forgotten, and each an hour after somebody asked for it."""
+    """The oldest is removed first, and each an hour after its last request."""
     now = 0.0
     observers = Observers()
     accounts = ReplayAccounts(lambda: now, observers)

@@ -22,7 +22,7 @@ from notifier.telemetry.log_level import LEVELS, LogLevel
 from notifier.telemetry.log_output import configure, set_level
 from notifier.telemetry.logs import SubjectHash, subject_id
 
-# ── What somebody did by hand is in the log whatever its level, and nothing of it is a `sub` or `sid` ─────────────
+# ── Audit lines are logged at every log level, without `sub` and `sid` ───────────────────────────────────────────────
 
 
 ROW = DeadLetterSummary(
@@ -31,7 +31,7 @@ ROW = DeadLetterSummary(
 
 
 def do_all() -> None:
-    """Whatever is done by hand."""
+    """Write each audit line."""
     wanted = DeadLetterFilter(subject="raw-sub-77")
     audit = RepairAudit(write_audit)
     for action in ("replayed", "discarded"):
@@ -54,21 +54,21 @@ ACTIONS = [
 
 @pytest.mark.parametrize("level", [*LEVELS, "critical"])
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_every_level_has_them(level: str, log_format: Literal["json", "console"]) -> None:
-    """From the start on, and after the level was changed under the worker."""
+def test_audit_lines_are_logged_at_every_level(level: str, log_format: Literal["json", "console"]) -> None:
+    """From the start, and after a change of the level."""
     for first in (level, "debug"):
         stream = io.StringIO()
         configure(first, log_format, stream=stream)
         set_level(level)
         do_all()
-        said = stream.getvalue()
-        assert [action for action in ACTIONS if action in said] == ACTIONS
-        assert "raw-sub-77" not in said
+        logged = stream.getvalue()
+        assert [action for action in ACTIONS if action in logged] == ACTIONS
+        assert "raw-sub-77" not in logged
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
-    """Who turned it, from what and to what; marked, so that all of them can be found at once."""
+def test_change_of_the_log_level_is_an_audit_line(level: str) -> None:
+    """With the actor and both levels, marked as an audit line."""
     stream = io.StringIO()
     configure("error", "json", stream=stream)
     LogLevel("error", lambda: None).set(level, by="sre")
@@ -77,8 +77,8 @@ def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
     assert line["audit"] is True
 
 
-def test_many_acts_of_one_kind_hide_no_other() -> None:
-    """Who may only look cannot push out of the memory what others did, nor can a discard of each of many letters."""
+def test_many_acts_of_one_kind_displace_no_other() -> None:
+    """Neither reads nor a large discard displace the repairs of others in memory."""
     write_audit("dead_letters_discarded", who="mallory", done=7)
     for number in range(10 * MAX_LINES_PER_KIND):
         write_audit("looked_for", who="mallory", event_id=f"e-{number}")
@@ -99,8 +99,8 @@ def test_many_acts_of_one_kind_hide_no_other() -> None:
         ({}, "[given]"),
     ],
 )
-def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown: str) -> None:
-    """As `notifier log-id` prints it. A key that only this process has would say nothing to anybody."""
+def test_subject_is_hashed_if_the_log_has_a_key(log: dict[str, str], shown: str) -> None:
+    """As `notifier log-id` prints it. A key that only this process has would be useless."""
     settings = Settings.model_construct(log=LogSettings.model_validate(log), queue=QueueSettings())
     lines: list[dict[str, object]] = []
 
@@ -111,8 +111,8 @@ def test_a_subject_is_its_hash_where_logs_have_a_key(log: dict[str, str], shown:
     assert lines == [{"dead_letters_looked_for": {"subject": shown}}]
 
 
-def test_long_lines_are_fewer_lines() -> None:
-    """What names of clients take is bounded, and the newest line is there, however long it is."""
+def test_long_audit_lines_reduce_their_number() -> None:
+    """The size is bounded, and the newest line is always present."""
     for length in (MAX_BYTES_PER_KIND // 4,) * MAX_LINES_PER_KIND + (4 * MAX_BYTES_PER_KIND,):
         write_audit("retried", who="verbose", client_id="c" * length)
         lines = [line for line in recent_lines() if line.get("who") == "verbose"]
@@ -120,7 +120,7 @@ def test_long_lines_are_fewer_lines() -> None:
         assert len(lines) == 1 or sum(len(line["client_id"]) for line in lines) < MAX_BYTES_PER_KIND
 
 
-# ── The indexes behind pages: when one is made anew, and how many summaries a worker keeps ────────────────────────
+# ── The indexes behind pages: when an index is built, and how many summaries a worker keeps ──────────────────────────
 
 
 class Clock:
@@ -129,19 +129,19 @@ class Clock:
     now = 0.0
 
     def __call__(self) -> float:
-        """As a steady clock."""
+        """Return the seconds."""
         return self.now
 
 
 class Maker:
-    """Makes indexes of so many rows, each of which takes a pass of three seconds."""
+    """Build indexes of a fixed number of rows; each pass takes three seconds."""
 
     def __init__(self, clock: Clock, size: int = 1) -> None:
         self._clock, self._size = clock, size
         self.made = 0
 
     async def __call__(self) -> MessageIndex:
-        """As `MessageIndexes` wants it."""
+        """Implement the callback."""
         index = MessageIndex(self._clock, self._clock)
         for _ in range(self._size):
             index.add(ROW)
@@ -151,8 +151,8 @@ class Maker:
         return index
 
 
-async def test_who_asks_meanwhile_is_served_by_the_same_pass() -> None:
-    """Unless it began before they asked, and they want none that is older."""
+async def test_concurrent_requests_share_one_pass() -> None:
+    """Unless the pass started earlier than the accepted age."""
     clock = Clock()
     indexes, make = MessageIndexes(clock), Maker(clock)
     one, two = await asyncio.gather(*(indexes.index("letters", 0, make) for _ in range(2)))
@@ -164,8 +164,8 @@ async def test_who_asks_meanwhile_is_served_by_the_same_pass() -> None:
     assert make.made == 3
 
 
-async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old one before its successor is made, and one of others; a small one stays."""
+async def test_large_index_evicts_others_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The previous index of the queue and indexes of other queues are removed first; a small one stays."""
     monkeypatch.setattr(message_index, "MAX_KEPT_SUMMARIES", 2)
     clock = Clock()
     indexes, large, small = MessageIndexes(clock), Maker(clock, 3), Maker(clock, 2)
@@ -186,19 +186,19 @@ async def test_a_large_index_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class FakeFilter(Filter[object, Any]):
-    """Means everything, and notes that it was asked."""
+    """Match everything and count the calls."""
 
     name: str
     log: list[str] = field(compare=False)
 
     def matches_summary(self, _summary: object) -> bool:
-        """As a filter."""
+        """Implement the filter."""
         self.log.append(self.name)
         return True
 
 
 async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask at a time: each would hold the loop for two milliseconds a turn, and copy the index."""
+    """Each blocks the loop for up to two milliseconds and copies the index."""
     monkeypatch.setattr(message_index, "SUMMARIES_PER_STEP", 2)
     clock, log = Clock(), list[str]()
     index = await Maker(clock, 6)()

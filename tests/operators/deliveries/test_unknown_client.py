@@ -1,4 +1,4 @@
-"""A client that nobody knows is no good news: commands say so, with the nearest name, and end with 1."""
+"""An unknown client is an error: commands suggest the nearest name and exit with 1."""
 
 import asyncio
 import json
@@ -36,20 +36,20 @@ def site(tmp_path: Path) -> Site:
     return made
 
 
-def fill(folder: Path, *letters: DeadLetter) -> None:
+def fill(folder: Path, *dead_letters: DeadLetter) -> None:
     async def write() -> None:
         queue = SqliteQueue(SqliteOptions(path=folder / "n.db"))
         await queue.open()
         await queue.wait_until_ready()
-        await store_dead_letters(queue, *letters)
+        await store_dead_letters(queue, *dead_letters)
         await queue.close()
 
     asyncio.run(write())
 
 
 @pytest.mark.parametrize("words", LOOKS, ids=" ".join)
-def test_a_client_that_nobody_knows_is_told(words: tuple[str, ...], site: Site, tmp_path: Path) -> None:
-    """With the one that is most like it. JSON stays JSON."""
+def test_unknown_client_is_reported(words: tuple[str, ...], site: Site, tmp_path: Path) -> None:
+    """The message suggests the most similar client. JSON output stays JSON."""
     tried = notifier(*words, "-c", str(site.file), "--client-id", "shpo", cwd=tmp_path)
     assert tried.returncode == 1, tried.stdout + tried.stderr
     assert "unknown client shpo" in tried.stderr
@@ -60,7 +60,7 @@ def test_a_client_that_nobody_knows_is_told(words: tuple[str, ...], site: Site, 
     assert (known.returncode, "nobody" in known.stderr) == (0, False), known.stderr
 
 
-def test_one_that_events_may_bring_is_no_failure(site: Site, tmp_path: Path) -> None:
+def test_unknown_client_is_no_failure_where_events_may_name_it(site: Site, tmp_path: Path) -> None:
     """It is reported all the same."""
     site.config["registry"]["inline"] = "allow"
     site.write()
@@ -68,8 +68,8 @@ def test_one_that_events_may_bring_is_no_failure(site: Site, tmp_path: Path) -> 
     assert (looked.returncode, "unknown client shpo" in looked.stderr) == (0, True)
 
 
-def test_a_list_that_is_not_known_here_may_have_it(site: Site, tmp_path: Path) -> None:
-    """Commands ask no server for its clients."""
+def test_unknown_client_may_be_in_a_remote_source(site: Site, tmp_path: Path) -> None:
+    """Commands do not fetch registry sources."""
     site.config["registry"]["sources"] = [
         {"file": "clients.yaml"},
         {"name": "list", "issuer": ISSUER, "http": {"url": "https://list.example.com"}},

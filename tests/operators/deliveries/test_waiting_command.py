@@ -1,4 +1,4 @@
-"""`notifier waiting` at a terminal."""
+"""Test `notifier waiting` at a terminal."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.contract.test_waiting import delayed, delivery
 
 
 def filled(path: Path, count: int) -> None:
-    """Put deliveries into a queue that no worker uses."""
+    """Put deliveries into a queue without workers."""
 
     async def fill() -> None:
         queue = SqliteQueue(SqliteOptions(path=path))
@@ -30,8 +30,8 @@ def filled(path: Path, count: int) -> None:
     asyncio.run(fill())
 
 
-def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path) -> None:
-    """As dead letters are. A reason that does not exist is refused, and an unknown ID is a failure."""
+def test_pending_deliveries_are_selected_by_reason_subject_and_time(tmp_path: Path) -> None:
+    """As for dead letters. An unknown reason is refused, and an unknown ID is a failure."""
     filled(tmp_path / "q.db", 2)
     settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
 
@@ -51,7 +51,7 @@ def test_pending_deliveries_are_chosen_by_reason_subject_and_time(tmp_path: Path
 
 
 def test_ctrl_c_ends_the_question_after_a_count(tmp_path: Path) -> None:
-    """A pass gives the signals back: the closed loop of the count would ignore them while the command asks."""
+    """A pass restores the signal handlers; the closed loop of the count would ignore them during the question."""
     filled(tmp_path / "q.db", 1)
     settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_the_question_after_a_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("--yes",), ("--dry-run",), ("--yes", "--json")])
 def test_an_unknown_id_among_others_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """The others are cancelled. A script learns by the exit status that it was not all that it asked for."""
+    """The others are cancelled. The exit status shows a script that an ID was missing."""
     filled(tmp_path / "q.db", 2)
     settings = {"NOTIFIER_QUEUE__URL": f"sqlite:{tmp_path / 'q.db'}"}
     done = notifier("waiting", "cancel", "d-1", "none", "nope", *words, cwd=tmp_path, settings=settings)
@@ -74,7 +74,7 @@ def test_an_unknown_id_among_others_is_named(tmp_path: Path, words: tuple[str, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(WaitingFilter):
-    """Means nothing, and interrupts whoever looks."""
+    """Match nothing and interrupt the pass."""
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """See Filter."""
@@ -82,8 +82,8 @@ class Interrupted(WaitingFilter):
         return False
 
 
-def test_ctrl_c_ends_a_look_while_nothing_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it does where something matches."""
+def test_ctrl_c_ends_a_pass_without_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does if something matches."""
     filled(tmp_path / "q.db", 2000)
     monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
     with pytest.raises(KeyboardInterrupt):

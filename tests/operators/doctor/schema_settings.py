@@ -1,4 +1,4 @@
-"""The settings as the schema has them, in the words of docs/configuration.md."""
+"""The settings of the schema, written as in docs/configuration.md."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ _CLIENT = "ClientOptions"
 
 
 def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tuple[str, str]]:
-    """Each setting of the service's file with its type."""
+    """Return each setting of the service's file with its type."""
     for name, member in section["properties"].items():
         path = f"{below}{name}"
         if (inner := _inner(member)) is not None:
@@ -25,7 +25,7 @@ def settings(below: str = "", section: dict[str, Any] = SCHEMA) -> Iterator[tupl
 
 
 def members() -> Iterator[tuple[str, str]]:
-    """Likewise of a client."""
+    """Return each setting of a client with its type."""
     for name, member in SCHEMA["$defs"]["ClientMetadata"]["properties"].items():
         if name == "notifier":
             yield from settings("notifier.", SCHEMA["$defs"][_CLIENT])
@@ -34,7 +34,7 @@ def members() -> Iterator[tuple[str, str]]:
 
 
 def _inner(member: dict[str, Any]) -> tuple[str, str] | None:
-    """The section that is here, and what is between: nothing, `[]` or `.<name>`."""
+    """Yield the section itself and its children, joined by nothing, `[]` or `.<name>`."""
     for kind in (member, *member.get("anyOf", ())):
         for way, holder in (("", kind), ("[]", kind.get("items", {})), *((".<>", each) for each in _mapped(kind))):
             name = holder.get("$ref", "").removeprefix("#/$defs/")

@@ -1,4 +1,4 @@
-"""What the doctor says of what was found: the level, and a sentence with the way out."""
+"""Test what the doctor reports for each observation: the level, and a text with the remedy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def levels(found: Sequence[Finding]) -> set[Severity]:
 
 
 def bad(found: Sequence[Finding]) -> str:
-    """What is not well, in one line; each must say what to do."""
+    """Return all warnings and failures in one line; each must have advice."""
     wrong = [finding for finding in found if finding.level is not Severity.OK]
     assert all(finding.advice for finding in wrong)
     return " | ".join(f"{finding.level}: {finding.text}" for finding in wrong)
@@ -116,21 +116,21 @@ def bad(found: Sequence[Finding]) -> str:
     ],
 )
 def test_a_broker(changes: dict[str, object], declares: bool, words: str) -> None:
-    """What keeps a worker from its work fails; what a worker mends itself, or nobody tried, is a warning."""
+    """A condition that stops a worker fails. A condition that a worker repairs, or an untested one, is a warning."""
     state = replace(WELL, declares=declares, **changes)  # type: ignore[arg-type]
-    told = bad(list(judge_broker(state, "mq")))
-    assert words in told
-    assert bool(told) == bool(words)
+    findings = bad(list(judge_broker(state, "mq")))
+    assert words in findings
+    assert bool(findings) == bool(words)
 
 
 @pytest.mark.parametrize(("ahead", "level"), [(1, Severity.OK), (-20, Severity.WARNING), (60, Severity.FAILED)])
 def test_clocks_that_differ(ahead: float, level: Severity) -> None:
-    """R10, and receivers that refuse an iat of more than 30 s ago."""
+    """R10, and receivers that refuse an `iat` older than 30 s."""
     assert clock_finding("id", ahead).level is level
 
 
 def test_a_file() -> None:
-    """Whole, not there yet, or unusable."""
+    """Complete, missing or unusable."""
     path = Path("q.db")
     assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Severity.OK}
     assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Severity.OK}
@@ -161,8 +161,8 @@ async def issuer(
     return await examine_issuer(case, read, lambda: NOW)
 
 
-async def test_an_issuer_that_publishes_everything() -> None:
-    """Nothing is wrong but the key to come, which is not published under its kid."""
+async def test_issuer_with_complete_documents_has_no_problem() -> None:
+    """Only the next key is reported, because it is not published under its kid."""
     found = await issuer(keys=(EC, {**EC, "kid": "k2"}))
     assert bad(found) == ""
     keys = [finding.text for finding in found if finding.area is Area.KEYS]
@@ -175,7 +175,7 @@ async def test_an_issuer_that_publishes_everything() -> None:
 
 @pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
 async def test_an_empty_member_is_absent(empty: object) -> None:
-    """In keys and metadata: nobody published a private half."""
+    """In keys and metadata: an empty member does not publish a private half."""
     odd = dict.fromkeys(("d", "p", "k", "use", "alg", "key_ops", "x5c", "oth"), empty)
     found = await issuer(keys=({**EC, **odd}, {**EC, **odd, "kid": "k2"}))
     assert bad(found) == ""
@@ -208,17 +208,17 @@ async def test_an_empty_member_is_absent(empty: object) -> None:
         ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
     ],
 )
-async def test_what_is_wrong_with_an_issuer(given: dict[str, object], words: str) -> None:
-    """B1, B2, and whatever keeps receivers from verifying what the key signs."""
+async def test_issuer_problems(given: dict[str, object], words: str) -> None:
+    """B1, B2, and every other reason why receivers cannot verify a signature of the key."""
     assert words in bad(await issuer(**given))  # type: ignore[arg-type]
 
 
-def test_a_key_that_clients_may_not_know_yet() -> None:
-    """In its first day, where a client's preset says that it keeps the JWK Set; by the algorithm that signs for it."""
+def test_new_key_that_clients_may_not_have_yet() -> None:
+    """On its first day, for clients whose preset caches the JWK Set, by the algorithm that signs for the client."""
     bff = client("bff", preset="duende_bff", token=TokenProfile(alg=Algorithm.ES256))
     other = client("other", preset="duende_bff")
 
-    def told(age: float, *seen: SeenKey) -> str:
+    def findings(age: float, *seen: SeenKey) -> str:
         key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
         case = IssuerCase(
             iss=ISS, jwks_uri=JWKS, signing=[key], upcoming=[], client_counts={}, slow_clients=[bff, other]
@@ -229,12 +229,12 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
         assert "key k1, which no registered client asks for, is published since" in found[0].text
         return bad(found)
 
-    assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
-    assert "JWK Set: bff" in told(-60)  # a clock that was set back
-    assert told(DAY_SECONDS) == ""
-    assert "is 1.0 h old" in told(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
+    assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in findings(3 * 3600)
+    assert "JWK Set: bff" in findings(-60)  # a clock that was set back
+    assert findings(DAY_SECONDS) == ""
+    assert "is 1.0 h old" in findings(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
     assert (
-        told(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""
+        findings(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""
     )  # perhaps it was there before the worker
 
 
@@ -246,7 +246,7 @@ def client(client_id: str, uri: str | None = "https://shop.example/out", **more:
 
 
 def test_clients_of_one_server_are_tried_once() -> None:
-    """By scheme, host and port, and the way there; who has no URI is not tried."""
+    """By scheme, host, port and route. A client without a URI is not tried."""
     clients = [
         client("a"),
         client("b", "https://SHOP.example/b?t=1"),
@@ -277,7 +277,7 @@ def test_clients_of_one_server_are_tried_once() -> None:
     ],
 )
 async def test_reaching_a_server(met: ReachedAddress | ReachFailure, words: str) -> None:
-    """A certificate that ends within two weeks is a warning."""
+    """A certificate that expires within two weeks is a warning."""
 
     async def reach(*_: object) -> ReachedAddress | ReachFailure:
         return met
@@ -285,13 +285,13 @@ async def test_reaching_a_server(met: ReachedAddress | ReachFailure, words: str)
     async def nobody() -> ClientStates:
         return {}
 
-    told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
-    assert words in told
-    assert bool(told) == bool(words)
+    findings = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
+    assert words in findings
+    assert bool(findings) == bool(words)
 
 
-async def test_a_client_that_takes_connections_may_not_be_well() -> None:
-    """Workers have met it: it answers 400 to all, hangs, or is put off. Others of its server are told apart."""
+async def test_reachable_client_may_be_unhealthy() -> None:
+    """Workers report that it answers 400 to all, hangs, or is deferred. Clients of one server are separate."""
 
     async def reach(*_: object) -> ReachedAddress:
         return ReachedAddress(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS)
@@ -300,26 +300,26 @@ async def test_a_client_that_takes_connections_may_not_be_well() -> None:
         plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
         states = [
             ClientState(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
-            ClientState(iss=ISS, client_id="mended", **(plain | {"last_failure": NOW - DAY_SECONDS})),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="repaired", **(plain | {"last_failure": NOW - DAY_SECONDS})),  # type: ignore[arg-type]
             ClientState(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
             ClientState(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
             ClientState(iss=ISS, client_id="shop", last_success=NOW),
         ]
         return {(each.iss, each.client_id): each for each in states}
 
-    names = ("shop", "bad", "mended", "hangs", "unsigned", "new")
+    names = ("shop", "bad", "repaired", "hangs", "unsigned", "new")
     [server] = servers_of([client(name, "https://all.example/") for name in names])
     found = await examine_server(server, reach, lambda: NOW, met)
     assert [(each.subject, each.level) for each in found] == [
-        ("hangs", "failed"), ("bad", "failed"), ("mended", "warning"), ("unsigned", "warning"), ("shop, new", "ok"),
+        ("hangs", "failed"), ("bad", "failed"), ("repaired", "warning"), ("unsigned", "warning"), ("shop, new", "ok"),
     ]  # fmt: skip
     assert "a worker met rejected_token 400 60 s ago: aud does not match" in found[1].text
     assert "3 of its deliveries wait" in found[0].text
     assert found[3].advice == "notifier explain signing"
 
 
-def test_what_the_workers_say_is_wrong() -> None:
-    """A reload that was refused; a worker that did not answer; none at all."""
+def test_problems_that_workers_report() -> None:
+    """A refused reload, a silent worker, or no worker at all."""
     refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW)
     known = {(ISS, "shop")}
     state = WorkerState(
@@ -340,7 +340,7 @@ def test_what_the_workers_say_is_wrong() -> None:
 
 
 def test_registrations() -> None:
-    """A preset that is overridden or refuses the algorithm, a paused client. Who has no preset or URI is only told."""
+    """A preset that is overridden or refuses the algorithm, a paused client. A missing preset or URI is information."""
     found = list(
         judge_registry(
             [
@@ -373,11 +373,11 @@ def test_registrations() -> None:
     assert "l" not in by_subject
     assert by_subject["e"] == "has no backchannel_logout_uri, so it is never told"
     assert "browsers alone tell it" in by_subject["h"]
-    told = bad(found)
-    assert "asks for typ JWT, but the registration sets logout+jwt" in told
-    assert "asks for subject sid, but the registration sets sub" in told
-    assert "is paused" in told
-    assert "preset duende_bff takes no EdDSA, so it answers 400" in told
+    findings = bad(found)
+    assert "asks for typ JWT, but the registration sets logout+jwt" in findings
+    assert "asks for subject sid, but the registration sets sub" in findings
+    assert "is paused" in findings
+    assert "preset duende_bff takes no EdDSA, so it answers 400" in findings
     assert {finding.subject for finding in found} == {*"bcdefhijk"}
 
 
@@ -395,8 +395,8 @@ def test_registrations() -> None:
         (ISS, False),
     ],
 )
-async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -> None:
-    """Neither its documents nor its clients are looked for, and it is told that they are not."""
+async def test_issuer_with_a_reserved_name_is_for_tests(iss: str, test: bool) -> None:
+    """Its documents and clients are not checked, as the finding states."""
     assert is_for_tests(iss) is test
     asked: list[str] = []
 
@@ -406,16 +406,16 @@ async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -
 
     canary = replace(client("canary"), iss=iss)
     case = IssuerCase(iss=iss, jwks_uri=None, signing=[], upcoming=[], client_counts={})
-    told = await examine_issuer(case, read, lambda: NOW)
+    findings = await examine_issuer(case, read, lambda: NOW)
     registered = list(judge_registry([canary]))
     assert (asked == [], servers_of([canary]) == []) == (test, test)
-    assert ("for tests alone" in told[0].text) is test
-    assert (bad(told) == "") is test
+    assert ("for tests alone" in findings[0].text) is test
+    assert (bad(findings) == "") is test
     assert [("only while a test" in finding.text, finding.subject) for finding in registered] == [(test, "canary")]
 
 
-def test_the_issuer_of_a_test_is_never_meant() -> None:
-    """Who names no issuer means the only other one."""
+def test_default_issuer_is_not_the_test_issuer() -> None:
+    """Without an issuer argument, the only other issuer is meant."""
     assert find_only_issuer([ISS, "https://notifier-canary.invalid"]) == ISS
     assert find_only_issuer([ISS, "https://staff.example", "https://notifier-canary.invalid"]) is None
     assert find_only_issuer(["https://notifier-canary.invalid"]) is None
@@ -441,20 +441,20 @@ def test_the_issuer_of_a_test_is_never_meant() -> None:
 async def test_whether_the_tokens_of_a_source_can_be_verified(
     document: IssuerDocument | DocumentIssue, expected: str
 ) -> None:
-    """Before the first one comes."""
+    """Before the first token arrives."""
 
     async def read(_uri: str) -> IssuerDocument | DocumentIssue:
         return document
 
-    told = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
-    assert expected in told if expected else not told
+    findings = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
+    assert expected in findings if expected else not findings
 
 
-# ── A token for nobody: what it carries, and how the answer is explained ──────────────────────────────────────────
+# ── The canary token: its claims, and the explanation of the answer ──────────────────────────────────────────────────
 
 
 class Receiver:
-    """The transport and the signer: the token is its claims."""
+    """Transport and signer in one: the token is its claims."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -483,8 +483,8 @@ async def send(receiver: Receiver, **more: object) -> Finding:
     return found
 
 
-async def test_its_user_and_session_cannot_exist() -> None:
-    """Both are named, so that no receiver ends all sessions of anybody (B13), of a pairwise client too."""
+async def test_canary_user_and_session_cannot_exist() -> None:
+    """Both claims are set, so that no receiver ends all sessions of a user (B13), also for a pairwise client."""
     receiver = Receiver(Answer(status=204))
     found = await send(receiver, pairwise=True)
     assert found.level is Severity.OK
@@ -512,22 +512,22 @@ async def test_its_user_and_session_cannot_exist() -> None:
         (StaleConnection(), None, Severity.FAILED, "log"),
     ],
 )
-async def test_answers_are_explained(wire: Wire, preset: str | None, level: Severity, words: str) -> None:
-    """By the client's preset, where it names one."""
+async def test_canary_answers_are_explained(wire: Wire, preset: str | None, level: Severity, words: str) -> None:
+    """By the client's preset, if it has one."""
     found = await send(Receiver(wire), preset=preset)
     assert found.level is level
     assert words in found.advice
 
 
-async def test_what_cannot_be_sent_is_said() -> None:
-    """No URI, or no key that is due."""
+async def test_unsendable_canary_is_reported() -> None:
+    """No URI, or no current key."""
     assert (await send(Receiver(Answer(status=200)), uri=None)).level is Severity.FAILED
     receiver = Receiver(Answer(status=200))
     receiver.broken = True
     assert "no key is due" in (await send(receiver)).text
 
 
-# ── The doctor reads the keys of clients whose tokens are encrypted, and names the one it would take, or the fault
+# ── Encryption keys of clients: the doctor reads them and reports the key that would be used, or the error ───────────
 
 
 PLACE = ClientKeysSource(uri="https://shop.example/jwks", route=Route())
@@ -554,23 +554,23 @@ def _told(finding: Finding) -> tuple[str, str, str]:
     return finding.subject, str(finding.level), finding.text
 
 
-def test_each_place_is_read_once() -> None:
-    """For all clients whose keys are there; clients without encryption have none."""
+def test_each_key_source_is_read_once() -> None:
+    """Each source of keys, once for all its clients; clients without encryption have none."""
     one, two = encrypted_client("shop"), encrypted_client("mail")
     assert key_sources_of([one, encrypted_client("plain", None), two, encrypted_client("own", keys(KEY))]) == {
         PLACE: [one, two]
     }
 
 
-async def test_the_key_that_would_be_taken_is_named() -> None:
+async def test_selected_encryption_key_is_reported() -> None:
     """With the algorithms, so that the client's operator can compare."""
     [(subject, level, text)] = await findings(IssuerDocument(content={"keys": [KEY]}), encrypted_client("shop"))
     assert (subject, level) == ("shop", "ok")
     assert text == "its tokens are encrypted to its key 'e1' by RSA-OAEP and A128CBC-HS256"
 
 
-async def test_a_set_that_cannot_be_read_fails_all_its_clients() -> None:
-    """Their logouts wait, and the advice says so."""
+async def test_unreadable_jwk_set_fails_all_its_clients() -> None:
+    """Their deliveries wait, and the advice states it."""
     for document, words in (
         (DocumentIssue(text="answered 503"), "https://shop.example/jwks cannot be read: answered 503"),
         (IssuerDocument(content=[]), "cannot be read: is no JWK Set"),
@@ -580,8 +580,8 @@ async def test_a_set_that_cannot_be_read_fails_all_its_clients() -> None:
         assert words in found[0][2]
 
 
-async def test_a_set_without_a_fitting_key_fails_the_client_alone() -> None:
-    """Another one may ask for what is there."""
+async def test_jwk_set_without_a_suitable_key_fails_only_the_client() -> None:
+    """Another client of the set may require a key that exists."""
     document = IssuerDocument(content={"keys": [KEY]})
     found = await findings(document, encrypted_client("shop"), encrypted_client("ec", alg=KeyManagement.ECDH_ES))
     assert [level for _, level, _ in found] == ["ok", "failed"]
@@ -589,7 +589,7 @@ async def test_a_set_without_a_fitting_key_fails_the_client_alone() -> None:
 
 
 def test_keys_of_the_registration_need_no_network() -> None:
-    """Whether they fit is seen offline."""
+    """They are checked offline."""
     own = [
         encrypted_client("good", keys(KEY)),
         encrypted_client("bad", keys(KEY), KeyManagement.ECDH_ES),
@@ -598,11 +598,11 @@ def test_keys_of_the_registration_need_no_network() -> None:
     assert [(each.subject, str(each.level)) for each in judge_jwks(own)] == [("good", "ok"), ("bad", "failed")]
 
 
-# ── `notifier doctor` asked for what cannot be ────────────────────────────────────────────────────────────────────
+# ── Wrong use of `notifier doctor` ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_canary_for_nobody_is_wrong_use(tmp_path: Path) -> None:
-    """Exit 2, and nothing is looked at; likewise a canary that may not connect."""
+def test_canary_without_a_client_is_a_usage_error(tmp_path: Path) -> None:
+    """Exit 2 before any check; likewise a canary that may not connect."""
     site = Site(tmp_path, "sqlite:queue.db")
     done = notifier("doctor", "-c", site.file, "--canary", "nobody", cwd=tmp_path)
     assert done.returncode == 2
@@ -611,14 +611,18 @@ def test_a_canary_for_nobody_is_wrong_use(tmp_path: Path) -> None:
     assert notifier("doctor", "-c", site.file, "--canary", "x", "--offline", cwd=tmp_path).returncode == 2
 
 
-def test_a_token_of_the_api_that_has_expired_is_told(tmp_path: Path) -> None:
-    """By its name. One that has time is not."""
+def test_expired_api_token_is_reported(tmp_path: Path) -> None:
+    """By its name. A valid token is not reported."""
     site = Site(tmp_path, "sqlite:queue.db")
     ends = {"idp": "2025-06-15T00:00:00Z", "ops": "2999-01-01T00:00:00Z"}
     tokens = [{"name": name, "token": name, "scopes": ["read"], "expires": end} for name, end in ends.items()]
     (tmp_path / "tokens.yaml").write_text(json.dumps(tokens))
     done = notifier("doctor", "-c", site.file, "--offline", "--json", cwd=tmp_path)
-    [told] = [finding for finding in json.loads(done.stdout) if "token '" in finding["subject"]]
-    assert (told["area"], told["level"], told["subject"]) == ("listener", "warning", "api.tokens_file: token 'idp'")
-    assert told["text"] == "has expired at 2025-06-15 00:00:00Z"
-    assert told["advice"].startswith("make another")
+    [findings] = [finding for finding in json.loads(done.stdout) if "token '" in finding["subject"]]
+    assert (findings["area"], findings["level"], findings["subject"]) == (
+        "listener",
+        "warning",
+        "api.tokens_file: token 'idp'",
+    )
+    assert findings["text"] == "has expired at 2025-06-15 00:00:00Z"
+    assert findings["advice"].startswith("make another")

@@ -1,4 +1,4 @@
-"""What explains: the runbook, the reference of settings, and notifier explain."""
+"""Test the explanations: the runbook, the reference of settings, and `notifier explain`."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tests.cli.in_process import notifier
 from tests.operators.doctor import schema_settings
 from tests.support.outcome_facts import attempted
 
-# ── The runbook: a section for everything that a message, a label or an alert can name, and links that lead somewhere
+# ── The runbook: a section for each name in a message, label or alert, and working links ─────────────────────────────
 
 
 ROOT = Path(__file__).parents[3]
@@ -32,20 +32,20 @@ NAMES = sorted({*Reason, *DeadReason, *Cause, *ALERTS})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_everything_that_can_be_named_has_a_section(name: str) -> None:
-    """Its meaning, its effect without an operator, the remedy, and how to see that it is over: in this order."""
+def test_every_name_has_a_section(name: str) -> None:
+    """In this order: the meaning, the effect without an operator, the remedy, and how to verify it."""
     parts = re.findall(r"^\*\*([^*]+)\*\*", parse_sections()[name.lower()].text, re.MULTILINE)
     assert parts == ["Meaning.", "Effect.", "Remedy.", "Over when"]
 
 
-def test_there_is_no_section_of_what_cannot_be_named() -> None:
-    """Each name has one, and nothing else has."""
+def test_every_section_has_a_name() -> None:
+    """Each section belongs to an existing name."""
     assert sorted(section.name for section in parse_sections().values()) == NAMES
     assert len(re.findall(r"^### ", load_runbook(), re.MULTILINE)) == len(NAMES)
 
 
 def test_links_lead_to_sections() -> None:
-    """Each by the anchor that its heading has."""
+    """Each link by the anchor of its heading."""
     linked = re.findall(r"\]\(#([\w_]+)\)", load_runbook())
     assert linked
     assert set(linked) <= set(parse_sections())
@@ -64,7 +64,7 @@ GREPS = {
 
 
 def attempt() -> Attempted:
-    """A delivery of event `evt-1` to the client `shop`."""
+    """Log an attempt for event `evt-1` and client `shop`, and return the line."""
     delivery = Delivery(
         id="d", event_id="evt-1", id_given=True, iss="https://id.example.com", client_id="shop", sub="u", sid="s"
     )
@@ -72,15 +72,15 @@ def attempt() -> Attempted:
 
 
 @pytest.mark.parametrize(("file", "pattern"), sorted(GREPS))
-def test_what_is_grepped_for_is_found(file: str, pattern: str) -> None:
-    """Each pattern that a document gives finds the line of an attempt, as a worker writes it."""
+def test_documented_grep_patterns_match(file: str, pattern: str) -> None:
+    """Each pattern in a document matches the log line of an attempt."""
     stream = io.StringIO()
     configure("info", "json", stream=stream)
     LogObserver(subject="hash", hashing=SubjectHash(b"k" * 32)).observe(attempt())
     assert pattern in stream.getvalue(), file
 
 
-# ── The reference of settings: a row for each, with the type and the default that the service has ─────────────────
+# ── The reference of settings: a row for each, with the type and the default of the service ──────────────────────────
 
 
 ROWS = {setting.name: setting for setting in list_settings()}
@@ -89,12 +89,12 @@ SCHEMA = {**dict(schema_settings.settings()), **dict(schema_settings.members())}
 
 @pytest.mark.parametrize("name", sorted(SCHEMA.keys() - {"registry.defaults", "notifier.proxy.file"}))
 def test_each_setting_has_a_row_with_its_type(name: str) -> None:
-    """The schema's settings of the service's file and of a client are in the reference."""
+    """Settings of the service's file and of a client."""
     assert [row.type for row in find_settings(name)] == [SCHEMA[name]]
 
 
-def test_what_is_read_once_says_so() -> None:
-    """All of these sections, but for files that are read again."""
+def test_settings_read_once_are_marked() -> None:
+    """All settings of these sections, except files that are read again."""
     for name, row in ROWS.items():
         if name.split(".")[0] in FIXED and name not in ("api.tokens_file", "queue.password_file"):
             assert row.restart, name
@@ -110,8 +110,8 @@ def test_docs_have_the_same_settings() -> None:
     assert sorted(pages[1:]) == sorted((docs / "configuration").iterdir())
 
 
-def test_the_whole_example_is_taken(tmp_path: Path) -> None:
-    """`check` finds no mistake and warns of nothing, and it has the ten settings that are named above it."""
+def test_complete_example_is_accepted(tmp_path: Path) -> None:
+    """`check` reports no error and no warning, and the file has the ten settings that are listed above it."""
     text = load_reference()
     made = notifier("keys", "generate", "--out", "2026.pem", "--at", "once", cwd=tmp_path)
     assert made.returncode == 0
@@ -155,12 +155,12 @@ def _of(value: object, part: str) -> object:
         ('registry.defaults["https://id.example.com"].timeout', "notifier.timeout"),
     ],
 )
-def test_a_setting_is_found_as_people_write_it(called: str, name: str) -> None:
+def test_setting_is_found_in_each_spelling(called: str, name: str) -> None:
     """As in a file, in an error, in the environment, or in the reference."""
     assert [setting.name for setting in find_settings(called)] == [name]
 
 
-def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:
+def test_explain_prints_a_setting_and_a_section(tmp_path: Path) -> None:
     """With type, default and whether it needs a restart; JSON for scripts."""
     shown = notifier("explain", "queue.prefix", cwd=tmp_path)
     assert shown.returncode == 0
@@ -169,17 +169,17 @@ def test_explain_tells_a_setting_and_a_section(tmp_path: Path) -> None:
     assert (
         "**`issuers.<iss>.keys[].kid`** (text)" in notifier("explain", "issuers.<iss>.keys[0].kid", cwd=tmp_path).stdout
     )
-    told = json.loads(notifier("explain", "delivery.retry", "--json", cwd=tmp_path).stdout)
-    assert [each["name"] for each in told] == ["delivery.retry.base", "delivery.retry.max_delay"]
+    listed = json.loads(notifier("explain", "delivery.retry", "--json", cwd=tmp_path).stdout)
+    assert [each["name"] for each in listed] == ["delivery.retry.base", "delivery.retry.max_delay"]
     wrong = notifier("explain", "delivery.timeot", cwd=tmp_path)
     assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
-# ── `notifier explain`: a section of the runbook, or what it has sections of ──────────────────────────────────────
+# ── `notifier explain`: a section of the runbook, or the list of sections ────────────────────────────────────────────
 
 
 def test_a_reason_is_explained(tmp_path: Path) -> None:
-    """By its name, whatever its case."""
+    """By its name in any case."""
     done = notifier("explain", "rejected_token", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("rejected_token\n\n**Meaning.** The client answered 400")
@@ -187,7 +187,7 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
+    ("word", "expected"),
     [
         *((state, "") for state in STATES.values()),
         *((kind, "") for kind in TroubleKind),
@@ -199,13 +199,13 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
         ("delayed", "in a delay queue"),
     ],
 )
-def test_the_words_of_status_waiting_and_the_log_are_explained(tmp_path: Path, word: str, says: str) -> None:
-    """States of clients, where a delivery is, and problems; with the section of the runbook to read."""
+def test_words_of_status_waiting_and_log_are_explained(tmp_path: Path, word: str, expected: str) -> None:
+    """States of clients, locations of deliveries, and problems, with their section of the runbook."""
     done = notifier("explain", word, cwd=tmp_path)
-    assert (done.returncode, done.stderr, says in done.stdout) == (0, "", True)
+    assert (done.returncode, done.stderr, expected in done.stdout) == (0, "", True)
 
 
-def test_without_a_name_all_names_are_listed(tmp_path: Path) -> None:
+def test_explain_without_a_name_lists_all(tmp_path: Path) -> None:
     """Lists the names by group, as text and as JSON. A cause that is a reason too is in both groups."""
     text = notifier("explain", cwd=tmp_path).stdout
     assert text.startswith("Reasons of attempts and dead letters:\n  delivered\n")
@@ -216,16 +216,16 @@ def test_without_a_name_all_names_are_listed(tmp_path: Path) -> None:
     assert {"name": "proxy", "group": "Reasons of attempts and dead letters"} in listed
 
 
-def test_the_whole_runbook_can_be_had(tmp_path: Path) -> None:
-    """Without the targets of its links."""
+def test_explain_prints_the_whole_runbook(tmp_path: Path) -> None:
+    """Link targets are removed."""
     shown = notifier("explain", "--all", cwd=tmp_path).stdout
     assert shown.startswith("# Runbook\n")
     assert "NotifierDeadLetters" in shown
     assert "](" not in shown
 
 
-def test_commands_are_as_they_are_typed_here(tmp_path: Path) -> None:
-    """NOTIFIER_CONFIG stands for `-c FILE`, as in a pod."""
+def test_runbook_commands_fit_the_environment(tmp_path: Path) -> None:
+    """NOTIFIER_CONFIG replaces `-c FILE`, as in a pod."""
     assert "notifier status -c n.yaml" in notifier("explain", "NotifierReloadFailed", cwd=tmp_path).stdout
     settings = {"NOTIFIER_CONFIG": "/etc/notifier/notifier.yaml"}
     for words in (["NotifierReloadFailed"], ["NotifierReloadFailed", "--json"], ["--all"]):

@@ -1,4 +1,4 @@
-"""What is put off for a cause that somebody must remove is told once, with a hint, until it is over."""
+"""A deferral whose cause an operator must remove is reported once, with a hint, until it is over."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from tests.operators.status.test_service_status import delivery_of
 from tests.support.outcome_facts import delivered
 
 
-class Rig:
+class Harness:
     """A watch, and what it passed on."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Rig:
         earlier: int = 0,
         **more: Any,
     ) -> Deferred:
-        """Put something off, and return the fact that the observers get."""
+        """Defer a delivery and return the fact that the observers receive."""
         one = delivery_of(client_id, iss=iss, deferrals=earlier + 1) if client_id else None
         due = self.now + wait
         self.watch.observe(
@@ -55,188 +55,188 @@ class Rig:
         return fact
 
     def delivered(self, client_id: str) -> None:
-        """A client was told."""
+        """Report a delivery."""
         self.watch.observe(delivered(delivery_of(client_id)))
 
-    def buried(self, client_id: str) -> None:
-        """It was given up."""
+    def dead_lettered(self, client_id: str) -> None:
+        """Report a dead letter."""
         self.watch.observe(
             DeadLettered(iss=ISS, client_id=client_id, event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text="")
         )
 
     def troubles(self) -> list[tuple[str, str, str, int]]:
-        """What is wrong."""
+        """Return the problems."""
         return [(each.kind, each.iss, each.client_id, each.count) for each in self.watch.troubles()]
 
 
-def test_what_is_a_dead_letter_by_now_waits_no_longer() -> None:
-    """Of two deliveries for a client that nobody knows."""
-    told = Rig()
+def test_dead_lettered_delivery_is_not_pending() -> None:
+    """Of two deliveries for an unknown client."""
+    harness = Harness()
     for _ in range(2):
-        told.deferred(Cause.UNKNOWN, "nobody", text=NO_SUCH_CLIENT)
-    assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 2)]
-    told.buried("nobody")
-    assert told.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 1)]
-    told.buried("nobody")
-    assert told.troubles() == []
+        harness.deferred(Cause.UNKNOWN, "nobody", text=NO_SUCH_CLIENT)
+    assert harness.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 2)]
+    harness.dead_lettered("nobody")
+    assert harness.troubles() == [(TroubleKind.UNKNOWN_CLIENT, ISS, "nobody", 1)]
+    harness.dead_lettered("nobody")
+    assert harness.troubles() == []
 
 
 def client(client_id: str) -> Client:
-    """A client that is registered."""
+    """A registered client."""
     return Client(iss=ISS, client_id=client_id, backchannel_logout_uri="https://shop.example/out")
 
 
 def notice(fact: Fact) -> Notice:
-    """What its publisher hears."""
+    """Return the notice for the publisher."""
     made = notice_of(fact)
     assert made is not None
     return made
 
 
-def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
-    """However many events name it; a look at the same event is no further event."""
-    told = Rig()
+def test_unknown_issuer_is_reported_once_with_the_nearest_name() -> None:
+    """For any number of events. A redelivered event is not counted again."""
+    harness = Harness()
     text = "not one of `issuers` (yet)"
-    first = told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text)
+    first = harness.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text)
     assert (first.first, first.hint) == (True, f"did you mean {ISS}, without the slash at the end?")
     assert notice(first).text == f"{text}; {first.hint}"
-    assert not told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text).first
-    assert not told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text, again=True).first
-    assert told.troubles() == [("unknown_issuer", f"{ISS}/", "", 2)]
-    told.registry = Registry(issuers={f"{ISS}/": Issuer(iss=f"{ISS}/")})
-    assert told.troubles() == []
+    assert not harness.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text).first
+    assert not harness.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text, again=True).first
+    assert harness.troubles() == [("unknown_issuer", f"{ISS}/", "", 2)]
+    harness.registry = Registry(issuers={f"{ISS}/": Issuer(iss=f"{ISS}/")})
+    assert harness.troubles() == []
 
 
-def test_an_unknown_client_is_told_until_it_is_registered() -> None:
-    """And told again if it is unknown anew, long after."""
-    told = Rig()
-    first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
+def test_unknown_client_is_reported_until_it_is_registered() -> None:
+    """It is reported again if it becomes unknown later."""
+    harness = Harness()
+    first = harness.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
     assert (first.first, first.hint) == (True, "did you mean shop?")
-    assert not told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
-    assert told.troubles() == [("unknown_client", ISS, "shopp", 2)]
-    told.now += KEEP_SECONDS + 3
-    assert told.troubles() == []
-    assert told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
+    assert not harness.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
+    assert harness.troubles() == [("unknown_client", ISS, "shopp", 2)]
+    harness.now += KEEP_SECONDS + 3
+    assert harness.troubles() == []
+    assert harness.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
 
 
-def test_an_unknown_client_whose_row_is_left_out_is_told_so() -> None:
-    """With why, in place of a near name, as long as it is so; to operators, since it names settings of ours."""
-    told = Rig()
+def test_unknown_client_with_a_rejected_row_is_reported_with_the_reason() -> None:
+    """With the reason in place of a suggestion, to operators only, since it names our settings."""
+    harness = Harness()
     why = "is beyond db (registry source db)"
-    plain = told.registry
-    told.registry = replace(plain, refused={ISS: {"shopp": why}})
-    first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
+    plain = harness.registry
+    harness.registry = replace(plain, refused={ISS: {"shopp": why}})
+    first = harness.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
     assert (first.hint, notice(first).text) == (f"its row is left out: {why}", NO_SUCH_CLIENT)
-    [trouble] = told.watch.troubles()
+    [trouble] = harness.watch.troubles()
     assert trouble.text == f"{NO_SUCH_CLIENT}; its row is left out: {why}"
-    told.registry = replace(plain, faults={ISS: {"shopp": "has no address (registry source kc)"}})
-    [trouble] = told.watch.troubles()
+    harness.registry = replace(plain, faults={ISS: {"shopp": "has no address (registry source kc)"}})
+    [trouble] = harness.watch.troubles()
     assert "has no address (registry source kc)" in trouble.text
-    told.registry = plain
-    [trouble] = told.watch.troubles()
+    harness.registry = plain
+    [trouble] = harness.watch.troubles()
     assert "left out" not in trouble.text
 
 
-def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
-    """Until each client that was put off for it was attempted; other clients of the issuer say nothing of it."""
-    told = Rig()
+def test_signing_failure_is_reported_once_per_issuer() -> None:
+    """Until each deferred client was attempted. Other clients of the issuer do not end it."""
+    harness = Harness()
     text = "issuer has no key for ES256"
-    first = told.deferred(Cause.SIGNING, "shop", text=text)
+    first = harness.deferred(Cause.SIGNING, "shop", text=text)
     assert (first.first, notice(first).text) == (True, text)
-    assert not told.deferred(Cause.SIGNING, "mail", text=text).first
+    assert not harness.deferred(Cause.SIGNING, "mail", text=text).first
     for name, left in (("rsa", 1), ("shop", 1), ("mail", 0)):
-        told.delivered(name)
-        assert len(told.troubles()) == left
-    assert told.deferred(Cause.SIGNING, "shop", text=text).first
-    told.watch.on_key_signs(ISS)
-    assert told.troubles() == []
+        harness.delivered(name)
+        assert len(harness.troubles()) == left
+    assert harness.deferred(Cause.SIGNING, "shop", text=text).first
+    harness.watch.on_key_signs(ISS)
+    assert harness.troubles() == []
 
 
-def test_what_the_client_causes_is_not_told() -> None:
-    """Nor does a publisher hear of files and proxies of ours."""
-    told = Rig()
-    assert not told.deferred(Cause.SLOT, "shop").first
-    assert told.troubles() == []
-    fact = told.deferred(Cause.TLS_FILES, "shop", text="/etc/notifier/ca.pem: no such file")
+def test_deferrals_that_the_client_causes_are_not_reported() -> None:
+    """A notice for publishers does not name our files and proxies."""
+    harness = Harness()
+    assert not harness.deferred(Cause.SLOT, "shop").first
+    assert harness.troubles() == []
+    fact = harness.deferred(Cause.TLS_FILES, "shop", text="/etc/notifier/ca.pem: no such file")
     assert (fact.first, notice(fact).text) == (True, "")
 
 
 @pytest.mark.parametrize("cause", [Cause.ENCRYPTION, Cause.ORIGIN])
-def test_a_key_or_an_origin_that_a_client_lacks_is_told_until_the_client_was_attempted(cause: Cause) -> None:
-    """Of that client alone, and not to its publisher."""
-    told = Rig()
+def test_missing_encryption_key_or_origin_is_reported_until_an_attempt(cause: Cause) -> None:
+    """For that client only, and not to its publisher."""
+    harness = Harness()
     text = "its tokens must be encrypted, and its jwks_uri https://shop.example/jwks cannot be read: answered 503"
-    first = told.deferred(cause, "shop", text=text)
+    first = harness.deferred(cause, "shop", text=text)
     assert (first.first, notice(first).text) == (True, "")
-    assert not told.deferred(cause, "shop", text=text).first
-    assert told.troubles() == [(cause, ISS, "shop", 2)]
-    told.delivered("shop")
-    assert told.troubles() == []
+    assert not harness.deferred(cause, "shop", text=text).first
+    assert harness.troubles() == [(cause, ISS, "shop", 2)]
+    harness.delivered("shop")
+    assert harness.troubles() == []
 
 
 CAUSES = [Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN]
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_client_that_is_attempted_frees_what_waits_for_the_same_cause(cause: Cause) -> None:
-    """Once; not for another client; and not for what comes within seconds by itself."""
-    told = Rig()
-    told.deferred(cause, "shop", text="away", wait=4)
-    told.delivered("shop")
-    assert told.over == []
-    told.deferred(cause, "shop", text="away", wait=256)
-    told.delivered("mail")
-    assert told.over == []
-    told.delivered("shop")
-    told.delivered("shop")
-    assert told.over == [(cause, ISS, "shop")]
-    told.deferred(cause, "shop", text="away", wait=256)
-    told.now += 255
-    told.delivered("shop")
-    assert len(told.over) == 1
+def test_attempt_releases_the_deferrals_of_the_same_cause(cause: Cause) -> None:
+    """Once, not for other clients, and not for deferrals of a few seconds."""
+    harness = Harness()
+    harness.deferred(cause, "shop", text="away", wait=4)
+    harness.delivered("shop")
+    assert harness.over == []
+    harness.deferred(cause, "shop", text="away", wait=256)
+    harness.delivered("mail")
+    assert harness.over == []
+    harness.delivered("shop")
+    harness.delivered("shop")
+    assert harness.over == [(cause, ISS, "shop")]
+    harness.deferred(cause, "shop", text="away", wait=256)
+    harness.now += 255
+    harness.delivered("shop")
+    assert len(harness.over) == 1
 
 
-def test_a_key_that_signs_frees_all_that_waits_for_its_issuer() -> None:
-    """If something waits for long: what was put off here, or by other workers for as long as the key was away."""
-    told = Rig()
-    told.watch.on_key_signs(ISS, told.now - 3)
-    assert told.over == []
-    told.watch.on_key_signs(ISS, told.now - 10)
-    told.watch.on_key_signs(ISS)  # it is not known for how long
-    told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
-    told.watch.on_key_signs(ISS, told.now - 1)
-    assert told.over == [(Cause.SIGNING, ISS, "")] * 3
-    told.deferred(Cause.SIGNING, "shop", text="away", wait=256)
-    told.delivered("mail")
-    told.delivered("shop")
-    assert told.over[3:] == [(Cause.SIGNING, ISS, "shop")]  # another client may know another key
+def test_working_signing_key_releases_the_deferrals_of_its_issuer() -> None:
+    """If a deferral is long: those deferred here, and those of other workers for as long as the key was unavailable."""
+    harness = Harness()
+    harness.watch.on_key_signs(ISS, harness.now - 3)
+    assert harness.over == []
+    harness.watch.on_key_signs(ISS, harness.now - 10)
+    harness.watch.on_key_signs(ISS)  # it is not known for how long
+    harness.deferred(Cause.SIGNING, "shop", text="away", wait=256)
+    harness.watch.on_key_signs(ISS, harness.now - 1)
+    assert harness.over == [(Cause.SIGNING, ISS, "")] * 3
+    harness.deferred(Cause.SIGNING, "shop", text="away", wait=256)
+    harness.delivered("mail")
+    harness.delivered("shop")
+    assert harness.over[3:] == [(Cause.SIGNING, ISS, "shop")]  # another client may know another key
 
 
-def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
-    """Those of one issuer hide nothing of another; all that are left out count as one."""
-    told = Rig()
-    told.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
+def test_invented_names_take_bounded_memory_and_few_log_lines() -> None:
+    """Names of one issuer displace none of another; names over the limit share one count."""
+    harness = Harness()
+    harness.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
     names = [f"made-up-{n}" for n in range(MAX_NAMES_PER_ISSUER + 50)]
-    found = [told.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
+    found = [harness.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
     assert sum(fact.first for fact in found) == MAX_NAMES_PER_ISSUER
     assert sum(bool(fact.hint) for fact in found) == MAX_SEARCHES
-    told.now += 1
-    assert told.deferred(Cause.UNKNOWN, names[MAX_SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
-    assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
-    assert len(told.troubles()) == MAX_NAMES_PER_ISSUER + 2
-    told.deferred(Cause.UNKNOWN, "new", text=NO_SUCH_CLIENT, earlier=1)  # it was counted before
-    assert ("unknown_client", ISS, "", 50) in told.troubles()
-    told.now += KEEP_SECONDS + 3
-    assert told.troubles() == []
+    harness.now += 1
+    assert harness.deferred(Cause.UNKNOWN, names[MAX_SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
+    assert harness.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
+    assert len(harness.troubles()) == MAX_NAMES_PER_ISSUER + 2
+    harness.deferred(Cause.UNKNOWN, "new", text=NO_SUCH_CLIENT, earlier=1)  # it was counted before
+    assert ("unknown_client", ISS, "", 50) in harness.troubles()
+    harness.now += KEEP_SECONDS + 3
+    assert harness.troubles() == []
 
 
-def test_made_up_names_hide_no_client_of_ours_and_the_others_keep_their_cause() -> None:
-    """A list that moves thousands of clients is not told as names that nobody knows, nor hidden by such names."""
-    told = Rig()
+def test_invented_names_displace_no_registered_client() -> None:
+    """A source that moves thousands of clients is reported as such, and is not displaced by unknown names."""
+    harness = Harness()
     for n in range(MAX_NAMES_PER_ISSUER + 2):
-        told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
+        harness.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT)
     text = "backchannel_logout_uri leads to https://elsewhere.example, which no file names"
-    found = [told.deferred(Cause.ORIGIN, f"shop-{n}", text=text) for n in range(MAX_NAMES_PER_ISSUER + 3)]
+    found = [harness.deferred(Cause.ORIGIN, f"shop-{n}", text=text) for n in range(MAX_NAMES_PER_ISSUER + 3)]
     assert sum(fact.first for fact in found) == MAX_NAMES_PER_ISSUER
-    others = [(each.kind, each.count) for each in told.watch.troubles() if each.subject == "others"]
+    others = [(each.kind, each.count) for each in harness.watch.troubles() if each.subject == "others"]
     assert others == [("unknown_client", 2), ("origin", 3)]

@@ -1,4 +1,4 @@
-"""Refused events: `notifier status` and the console begin with them, by issuer and reason, until an hour has passed."""
+"""Refused events: `notifier status` and the console list them first, by issuer and reason, for an hour."""
 
 from notifier.delivery.facts import DeadLettered
 from notifier.model.message import Depth, Lane
@@ -11,14 +11,14 @@ ISS = "https://id.example.com"
 
 
 def refused(iss: str = ISS, reason: DeadReason = DeadReason.PUBLISHER_NOT_ALLOWED, client_id: str = "") -> DeadLettered:
-    """A dead letter: of a whole event, unless it names a client."""
+    """Return a dead letter of a whole event, unless it has a client."""
     return DeadLettered(
         iss=iss, client_id=client_id, event_id="e-1", reason=reason, text="publisher 'guest' may not speak"
     )
 
 
-def test_events_are_counted_until_none_was_refused_for_an_hour() -> None:
-    """A dead letter of one client is none of them."""
+def test_refused_events_are_counted_until_an_hour_without_any() -> None:
+    """A dead letter of one client is not a refused event."""
     now = [0.0]
     events = RefusedEventCounts(lambda: now[0])
     for _ in range(50_000):
@@ -40,8 +40,8 @@ def test_events_are_counted_until_none_was_refused_for_an_hour() -> None:
     assert list(events.troubles()) == []
 
 
-def test_made_up_issuers_cost_bounded_memory_and_lose_no_count() -> None:
-    """Those beyond are counted together."""
+def test_invented_issuers_take_bounded_memory_and_lose_no_count() -> None:
+    """Issuers over the limit share one count."""
     events = RefusedEventCounts(lambda: 0.0)
     for number in range(1000):
         events.observe(refused(f"https://{number}.example", DeadReason.UNKNOWN_ISSUER))
@@ -51,7 +51,7 @@ def test_made_up_issuers_cost_bounded_memory_and_lose_no_count() -> None:
 
 
 def test_what_a_malformed_event_contains_is_not_shown() -> None:
-    """Its mistakes may name a user."""
+    """Its errors may contain a user."""
     events = RefusedEventCounts(lambda: 0.0)
     events.observe(refused(reason=DeadReason.MALFORMED_EVENT))
     [trouble] = events.troubles()
@@ -59,8 +59,8 @@ def test_what_a_malformed_event_contains_is_not_shown() -> None:
     assert trouble.text.endswith("`notifier dead-letters list --reason malformed_event`")
 
 
-def test_they_come_before_other_troubles() -> None:
-    """All but an unreachable queue."""
+def test_refused_events_precede_other_problems() -> None:
+    """Only an unreachable queue comes before them."""
     events = RefusedEventCounts(lambda: 0.0)
     events.observe(refused())
     key = Trouble(kind=TroubleKind.KEY_MISSING, text="no key", iss=ISS)

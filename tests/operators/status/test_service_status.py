@@ -1,4 +1,4 @@
-"""How everything stands, summed up over the workers: those in trouble first, and nothing foreign is an answer."""
+"""Test the status summed up over the workers: clients with problems first, malformed answers ignored."""
 
 import json
 from typing import Any
@@ -32,18 +32,18 @@ def worker(name: str, *clients: ClientState, **more: object) -> bytes:
 
 
 def all_of(*known: Any, **more: Any) -> tuple[list[ClientState], int]:
-    """The clients, and how many are left out."""
+    """Return the clients and the number of omitted ones."""
     told, left_out = clients_of(*known, **more)
     return list(told), left_out
 
 
 def stands(client_id: str, **more: object) -> ClientState:
-    """How a client fares."""
+    """Return the state of a client."""
     return ClientState(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
 
 
 def test_workers_are_summed_up() -> None:
-    """What a client did last counts, wherever that was; the oldest is that of all."""
+    """The most recent result of a client wins; the oldest delivery is that of all workers."""
     one = worker(
         "a",
         stands(
@@ -87,8 +87,8 @@ def test_workers_are_summed_up() -> None:
     }  # fmt: skip
 
 
-async def test_what_an_attempt_met_is_kept() -> None:
-    """Successes, failures with their reason, retries and dead letters, for each client."""
+async def test_results_of_attempts_are_kept() -> None:
+    """Successes, failures by reason, retries and dead letters per client."""
     harness = WorkerHarness(client("well"))
     health = HealthObserver(clock=lambda: harness.now, steady=lambda: 0.0)
     async with running(harness):
@@ -108,8 +108,8 @@ async def test_what_an_attempt_met_is_kept() -> None:
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
 
 
-async def test_when_what_waits_is_given_up_is_known() -> None:
-    """The first of each kind, until it has come to its end; a client that is not registered has no such moment."""
+async def test_deadline_of_pending_deliveries_is_reported() -> None:
+    """The first deadline of each kind, until it has passed; an unregistered client has none."""
     registry = WorkerHarness(client("shop")).registry
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
 
@@ -140,8 +140,8 @@ def failed(health: HealthObserver, client_id: str, at: float) -> None:
     )
 
 
-def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
-    """Memory is bounded, and so is an answer: those in trouble are told first."""
+def test_oldest_of_very_many_clients_are_removed() -> None:
+    """Memory and answers are bounded; clients with problems come first."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     for number in range(MAX_CLIENTS + 5):
         failed(health, f"c{number}", NOW + number)
@@ -151,8 +151,8 @@ def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
     assert len(told) + left_out == MAX_CLIENTS
 
 
-def test_of_very_many_clients_those_in_trouble_are_remembered() -> None:
-    """Else their last answer would be gone while thousands that are well are told."""
+def test_failing_ones_of_very_many_clients_are_kept() -> None:
+    """Otherwise reports of thousands of healthy clients would displace them."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "down", NOW)
     for number in range(2 * MAX_CLIENTS):
@@ -170,8 +170,8 @@ def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | No
     return Delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
 
 
-def test_a_worker_may_tell_of_its_clients_in_parts() -> None:
-    """It is one worker, with all of them."""
+def test_worker_may_report_its_clients_in_parts() -> None:
+    """The parts of one worker are merged."""
     parts = [worker("a", stands("one")), worker("b", stands("one")), worker("a", stands("two"))]
     status = status_of({}, parts, now=NOW)
     assert [(each.worker, len(each.clients)) for each in status.workers] == [("a", 2), ("b", 1)]
@@ -183,8 +183,8 @@ def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
     health.observe(facts.Deferred(iss=ISS, client_id=client_id, event_id="e", cause=cause, due=NOW + 2))
 
 
-def test_a_client_that_is_only_put_off_is_not_well() -> None:
-    """Whoever is to blame; one that takes tokens and waits for a slot now and then is."""
+def test_client_with_only_deferrals_is_not_healthy() -> None:
+    """Whatever the cause; a client that accepts tokens and sometimes waits for a slot is healthy."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     for client_id, cause in (("new", Cause.SLOT), ("unsigned", Cause.SIGNING), ("busy", Cause.SLOT)):
         deferred(health, client_id, cause)
@@ -196,16 +196,16 @@ def test_a_client_that_is_only_put_off_is_not_well() -> None:
     assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
-def test_dead_letters_that_a_visit_holds_are_counted() -> None:
-    """The broker counts only those that nobody holds; a queue that has more by now counts."""
+def test_dead_letters_held_by_a_pass_are_counted() -> None:
+    """The broker omits messages that a consumer holds. A higher count of the broker wins."""
     for ready, visited, count in ((2, 680, 680), (700, 680, 700), (2, 0, 2)):
         depths = {"dead": Depth(ready=ready, consumers=0)}
         status = status_of(depths, [worker("a", visited=visited), worker("b")], now=0.0)
         assert status.depths["dead"].ready == count
 
 
-def test_a_client_waits_for_what_its_last_attempt_met() -> None:
-    """Once a key is repaired its deliveries are attempted: what they meet counts, and no longer the key."""
+def test_waiting_reason_is_the_last_outcome() -> None:
+    """After a signing key is repaired the outcome of its attempts counts, and no longer the key."""
     waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
     assert stands("shop", **waiting, last_success=90.0).cause == "signing"
     assert stands("shop", **waiting, last_failure=101.0, reason="server_error").cause == "server_error"
@@ -219,8 +219,8 @@ def test_a_client_waits_for_what_its_last_attempt_met() -> None:
     assert merge_states(stands("shop", **waiting), elsewhere).cause == "server_error"
 
 
-def test_no_client_waits_for_what_a_dead_letter_lacked() -> None:
-    """A dead letter without an attempt says nothing of the deliveries that wait."""
+def test_dead_letter_without_an_attempt_sets_no_waiting_reason() -> None:
+    """A dead letter without an attempt does not change the cause of pending deliveries."""
     assert stands("shop", last_failure=101.0, reason="no_sub", delayed=1).cause == ""
     waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
     assert stands("shop", **waiting, last_failure=101.0, reason="no_sid").cause == "signing"
@@ -234,8 +234,8 @@ def buried(
     health.observe(facts.DeadLettered(**letter, delivery=delivery))
 
 
-def test_a_client_whose_event_came_too_late_does_not_fail() -> None:
-    """It knows nothing of it. Its dead letter is counted."""
+def test_late_event_is_no_failure_of_its_client() -> None:
+    """Its state stays. The dead letter is counted."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     buried(health, "late", DeadReason.EXPIRED)
     buried(health, "unknown", DeadReason.UNKNOWN_CLIENT)
@@ -243,8 +243,8 @@ def test_a_client_whose_event_came_too_late_does_not_fail() -> None:
     assert states == {"late": ("well", 1), "unknown": ("fails", 1)}
 
 
-def test_a_client_that_only_events_name_is_forgotten() -> None:
-    """An hour after the last that was heard of it: perhaps nobody ever tries it again."""
+def test_client_that_only_events_name_is_removed() -> None:
+    """An hour after its last report, since no attempt may ever follow."""
     now = [NOW]
     health = HealthObserver(clock=lambda: now[0], steady=lambda: 0.0)
     for name in ("shop", "inline", "waits"):
@@ -259,8 +259,8 @@ def test_a_client_that_only_events_name_is_forgotten() -> None:
     assert set(health.clients) == {(ISS, "shop"), (ISS, "waits")}
 
 
-def test_a_client_that_hangs_is_not_well() -> None:
-    """From its first second on: its attempts fail only after their deadline."""
+def test_unresponsive_client_is_not_healthy() -> None:
+    """From its first second, since its attempts fail only at their deadline."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     deferred(health, "busy", Cause.SLOT)
     health.clients[ISS, "busy"].last_success = NOW
@@ -272,8 +272,8 @@ def test_a_client_that_hangs_is_not_well() -> None:
     assert left_out == 0
 
 
-def test_made_up_clients_take_the_place_of_no_other() -> None:
-    """Half of the memory is for clients that somebody knows."""
+def test_invented_clients_displace_no_registered_client() -> None:
+    """Half of the memory is for registered clients."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "shop", NOW)
     for number in range(MAX_CLIENTS + 10):
@@ -282,8 +282,8 @@ def test_made_up_clients_take_the_place_of_no_other() -> None:
     assert (ISS, "shop") in health.clients
 
 
-def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
-    """It comes last: behind names of others."""
+def test_shortened_dead_letter_text_keeps_the_remedy() -> None:
+    """The remedy stays, because it comes last, after names of others."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
     buried(health, "shop", DeadReason.UNKNOWN_CLIENT, text, delivery_of("shop", sub="alice-77"))
@@ -292,8 +292,8 @@ def test_what_a_dead_letter_says_keeps_its_way_out() -> None:
     assert "alice-77" not in told
 
 
-def test_what_a_failure_met_is_told_without_the_user() -> None:
-    """Nor with a token, if the client sends it back."""
+def test_failure_is_reported_without_the_user() -> None:
+    """Nor with a token, if the client returns it."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
     health.observe(attempted(delivery_of("shop", sub="alice-77"), outcome, at=NOW, next_due=None))
@@ -303,8 +303,8 @@ def test_what_a_failure_met_is_told_without_the_user() -> None:
     assert [(each["state"], each["text"]) for each in told] == [("fails", "no session of [sub] in [token]")]
 
 
-def test_troubles_of_all_workers_are_summed_up() -> None:
-    """The most urgent first; what may name clients of any issuer has no text for those whom one issuer concerns."""
+def test_problems_of_all_workers_are_merged() -> None:
+    """The most urgent first. A text that may name clients of any issuer is empty for a token of one issuer."""
     refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW - 9)
     unknown = Trouble(kind="unknown_issuer", text="not one", since=NOW - 9, iss=f"{ISS}/", count=2)
     later = Trouble(kind="of_a_later_release", text="new", since=NOW)
@@ -325,14 +325,14 @@ def test_troubles_of_all_workers_are_summed_up() -> None:
     assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
 
 
-def test_each_trouble_is_explained() -> None:
-    """By a section that is there."""
+def test_each_problem_has_a_runbook_section() -> None:
+    """By an existing section of the runbook."""
     known = {section.name for section in parse_sections().values()}
     assert {kind.section for kind in TroubleKind} <= known
 
 
-def test_a_missing_key_is_one_trouble() -> None:
-    """What cannot be signed for it belongs to it; another key's fault is a trouble of its own."""
+def test_missing_signing_key_is_one_problem() -> None:
+    """Clients without a signature belong to it. An error of another key is a separate problem."""
     missing = Trouble(kind=TroubleKind.KEY_MISSING, text="key k1: the key is not published", iss=ISS, subject="k1")
     caused = Trouble(kind=TroubleKind.SIGNING, text="the key is not published (kid k1): no", iss=ISS, count=3)
     other = Trouble(kind=TroubleKind.SIGNING, text="its file is gone", iss=ISS, count=2)
@@ -340,8 +340,8 @@ def test_a_missing_key_is_one_trouble() -> None:
     assert join_by_cause([caused]) == [caused]
 
 
-def test_a_worker_with_nothing_to_try_does_not_know_better() -> None:
-    """A client that answered another worker since is well, unless something waits for it here."""
+def test_worker_without_pending_deliveries_does_not_override_another() -> None:
+    """A client that has answered another worker since is healthy, unless a delivery waits here."""
     rests = ClientState(iss=ISS, client_id="shop", circuit=2, last_failure=NOW, failing_since=NOW - 9)
     answered = ClientState(iss=ISS, client_id="shop", last_success=NOW + 1)
     for merged in (merge_states(rests, answered), merge_states(answered, rests)):
@@ -351,8 +351,8 @@ def test_a_worker_with_nothing_to_try_does_not_know_better() -> None:
     assert merge_states(rests, ClientState(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
 
 
-def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
-    """A delivery says when it was tried first. A success ends it, and nothing before one counts."""
+def test_start_of_a_failure_survives_a_restart() -> None:
+    """A delivery contains its first attempt. A success ends the failure, and earlier attempts do not count."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "shop", NOW)
     record = health.clients[ISS, "shop"]
@@ -366,8 +366,8 @@ def test_since_when_a_client_fails_is_known_after_a_restart() -> None:
     assert record.failing_since == NOW + 2
 
 
-def test_what_a_client_answered_outlives_what_expires() -> None:
-    """While it is down, its logouts are given up without an attempt: that is no answer of its own."""
+def test_last_response_survives_expired_deliveries() -> None:
+    """While the circuit is open, its deliveries expire without an attempt; expiry is not a response of the client."""
     health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     buried(health, "shop", DeadReason.EXPIRED, "never attempted in 600 s")
     record = health.clients[ISS, "shop"]

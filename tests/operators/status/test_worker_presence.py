@@ -1,4 +1,4 @@
-"""Which workers vanished, and whose clock differs, by what workers announce to one another."""
+"""Test vanished workers and clock differences by the announcements of workers."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.operators.status.test_service_status import worker as state_of
 
 
 class Worker:
-    """A worker with clocks of the test's own. `ahead`: of its wall clock."""
+    """A worker with clocks that the test sets. `ahead` is the offset of its wall clock."""
 
     def __init__(self, name: str, moments: list[float], ahead: float = 0.0) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Worker:
 
 
 class Group:
-    """Workers that share a queue: each hears what all announce."""
+    """Workers that share a queue; each receives all announcements."""
 
     def __init__(self, *names: str) -> None:
         self.now = [0.0]
@@ -47,7 +47,7 @@ class Group:
         self.workers[name] = Worker(name, self.now, ahead)
 
     def rounds(self, seconds: float, *hanging: str) -> None:
-        """Let time pass. All but these announce themselves every ten seconds."""
+        """Let time pass. All other workers announce themselves every ten seconds."""
         for _ in range(round(seconds / 10)):
             self.now[0] += 10
             running = [worker for name, worker in self.workers.items() if name not in hanging]
@@ -63,17 +63,17 @@ class Group:
             other.presence.on_announcement(worker.presence.document())
 
     def announced(self, name: str, *, leaving: bool = False) -> None:
-        """Have the first worker hear of a worker that is none of the group."""
+        """Deliver an announcement from a worker outside the group to the first worker."""
         document = {"v": 1, "worker": name, "at": 1e9, "leaving": leaving}
         self.workers["a:1"].presence.on_announcement(json.dumps(document).encode())
 
     def vanished(self, at: str = "a:1") -> list[str]:
-        """Who has vanished, as this worker says."""
+        """Return the vanished workers that this worker reports."""
         return [name for name, _ in self.workers[at].presence.list_vanished()]
 
 
-def test_a_worker_that_hangs_is_kept_for_an_hour() -> None:
-    """From 30 s after it was last seen, at that moment; the status names it and goes on."""
+def test_hung_worker_is_reported_for_an_hour() -> None:
+    """From 30 s after its last announcement, with that time; the status names it."""
     group = Group("a:1", "b:1", "c:1")
     group.rounds(60)
     group.rounds(20, "b:1")
@@ -88,8 +88,8 @@ def test_a_worker_that_hangs_is_kept_for_an_hour() -> None:
     assert group.vanished() == []
 
 
-def test_a_worker_that_goes_on_is_back() -> None:
-    """It does not take the others for vanished either, of which it saw nothing meanwhile."""
+def test_resumed_worker_is_no_longer_reported() -> None:
+    """Nor does it report the others, whose announcements it missed."""
     group = Group("a:1", "b:1")
     group.rounds(60)
     group.rounds(300, "b:1")
@@ -98,8 +98,8 @@ def test_a_worker_that_goes_on_is_back() -> None:
     assert group.vanished(at="b:1") == []
 
 
-async def test_a_worker_that_announces_its_stop_is_not_kept() -> None:
-    """Nor is one that stopped while another of its host hangs, and that was replaced: the one that hangs is."""
+async def test_worker_that_announced_its_stop_is_not_reported() -> None:
+    """Nor a stopped worker that was replaced while another of its host hangs; the hung worker is reported."""
     group = Group("a:1", "b:1", "b:2")
     group.rounds(30)
     await group.stop("b:2")
@@ -109,8 +109,8 @@ async def test_a_worker_that_announces_its_stop_is_not_kept() -> None:
     assert group.vanished() == ["b:1"]
 
 
-def test_a_worker_that_is_replaced_on_its_host_is_not_kept() -> None:
-    """A supervisor started another in place of one that was killed; it stands for no second one."""
+def test_worker_replaced_on_its_host_is_not_reported() -> None:
+    """A supervisor started a replacement for a killed worker; it replaces only one."""
     group = Group("a:1", "b:1", "b:2")
     group.rounds(30)
     group.start("b:3")
@@ -120,8 +120,8 @@ def test_a_worker_that_is_replaced_on_its_host_is_not_kept() -> None:
     assert group.vanished() == ["b:2"]
 
 
-def test_nobody_vanishes_while_the_side_channel_is_silent() -> None:
-    """As during an alarm of the broker: a worker does not hear itself either."""
+def test_no_worker_vanishes_while_the_side_channel_is_silent() -> None:
+    """As during a resource alarm of the broker: a worker does not receive its own announcement either."""
     group = Group("a:1", "b:1")
     group.rounds(30)
     group.now[0] += 600
@@ -131,7 +131,7 @@ def test_nobody_vanishes_while_the_side_channel_is_silent() -> None:
 
 
 def test_a_worker_that_answers_has_not_vanished() -> None:
-    """Whatever another one says of it."""
+    """Whatever another worker reports of it."""
     group = Group("a:1", "b:1")
     group.rounds(30)
     group.rounds(60, "b:1")
@@ -142,7 +142,7 @@ def test_a_worker_that_answers_has_not_vanished() -> None:
 
 @pytest.mark.parametrize("ahead", [600.0, -600.0])
 def test_one_clock_of_three_differs(ahead: float) -> None:
-    """The worker reports its own clock, and the others report nothing; a corrected clock is over after a minute."""
+    """The worker reports its own clock, the others report nothing. The report ends within a minute of a correction."""
     group = Group("a:1", "b:1")
     group.start("c:1", ahead)
     group.rounds(20)
@@ -157,7 +157,7 @@ def test_one_clock_of_three_differs(ahead: float) -> None:
 
 
 def test_of_two_clocks_each_reports_the_other() -> None:
-    """Nobody knows which of the two is right."""
+    """The majority is unknown."""
     group = Group("a:1")
     group.start("b:1", 600.0)
     group.rounds(20)
@@ -166,8 +166,8 @@ def test_of_two_clocks_each_reports_the_other() -> None:
 
 
 @pytest.mark.parametrize("members", [{}, {"v": 2}, {"at": "now"}, {"worker": "x" * 2000}, {"at": 1e300}])
-def test_what_cannot_be_read_has_no_effect(members: dict[str, object]) -> None:
-    """As of a later release."""
+def test_unreadable_announcement_has_no_effect(members: dict[str, object]) -> None:
+    """For example of a later release."""
     group = Group("a:1")
     group.workers["a:1"].presence.on_announcement(b"[]" if not members else json.dumps(
         {"v": 1, "worker": "b:1", "at": 1e9, "leaving": False} | members
@@ -176,7 +176,7 @@ def test_what_cannot_be_read_has_no_effect(members: dict[str, object]) -> None:
     assert group.vanished() == []
 
 
-def test_made_up_workers_cost_bounded_memory() -> None:
+def test_invented_workers_take_bounded_memory() -> None:
     """The first thousand are kept."""
     group = Group("a:1")
     group.rounds(10)
@@ -186,7 +186,7 @@ def test_made_up_workers_cost_bounded_memory() -> None:
     assert len(group.vanished()) == MAX_WORKERS
 
 
-def test_a_running_worker_takes_the_place_of_one_that_vanished() -> None:
+def test_running_worker_displaces_a_vanished_one() -> None:
     """It is watched too, however many pods were killed within the hour."""
     group = Group("a:1")
     group.rounds(10)
@@ -201,7 +201,7 @@ def test_a_running_worker_takes_the_place_of_one_that_vanished() -> None:
 
 
 async def test_a_stop_is_remembered_after_many_pods_were_replaced() -> None:
-    """Their hosts do not come back, and cost bounded memory."""
+    """Their host names do not return and take bounded memory."""
     group = Group("a:1", "b:1", "b:2")
     group.rounds(30)
     for number in range(MAX_WORKERS + 1):
@@ -215,7 +215,7 @@ async def test_a_stop_is_remembered_after_many_pods_were_replaced() -> None:
 
 
 async def test_the_stop_is_announced_at_once() -> None:
-    """Once, and `leave` returns when it was sent; where nothing is announced it does not wait."""
+    """Once; `leave` returns after it was sent, and does not wait where nothing is announced."""
     presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
     await presence.leave()
     presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
@@ -237,12 +237,12 @@ TAKEN = ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sourc
 
 
 def asked(name: str, **members: object) -> bytes:
-    """A request as it travels."""
+    """Return an encoded request."""
     return json.dumps({"v": 1, "asks": {"name": name, "who": "alice@host", "members": members}}).encode()
 
 
 async def answer_to(request: bytes) -> dict[str, Any]:
-    """What a worker answers that can reload, and that fails at another request."""
+    """Return the answer of a worker that supports reload and fails at another request."""
     seen: list[ReloadRequest] = []
 
     async def carry_out(reload: ReloadRequest) -> ReloadResult:
@@ -254,16 +254,16 @@ async def answer_to(request: bytes) -> dict[str, Any]:
     async def fail(request: WorkerRequest) -> Mapping[str, Any]:
         raise RuntimeError(request.members["text"])
 
-    desk = RequestHandler("vm:1", {RELOAD_REQUEST: make_reload_act(carry_out), "fail": fail})
-    answer = json.loads(await desk.carry_out(request))["answers"]
+    handler = RequestHandler("vm:1", {RELOAD_REQUEST: make_reload_act(carry_out), "fail": fail})
+    answer = json.loads(await handler.carry_out(request))["answers"]
     assert answer["worker"] == "vm:1"
     assert all(reload.who == "alice@host" for reload in seen)
     assert isinstance(answer, dict)
     return answer
 
 
-async def test_a_loss_is_accepted_only_where_it_is_said_so() -> None:
-    """Any other value than true is none."""
+async def test_loss_is_accepted_only_by_explicit_true() -> None:
+    """Any value other than true is refused."""
     for members in ({}, {"accept_loss": False}, {"accept_loss": "false"}, {"accept_loss": 1}):
         assert (await answer_to(asked(RELOAD_REQUEST, **members)))["said"]["problems"] == ["3 of 7 clients"]
     assert (await answer_to(asked(RELOAD_REQUEST, accept_loss=True)))["said"]["problems"] == []
@@ -278,18 +278,16 @@ async def test_a_loss_is_accepted_only_where_it_is_said_so() -> None:
         (asked("fail", text="hush-hush"), "it failed with RuntimeError"),
     ],
 )
-async def test_what_cannot_be_done_is_answered_too(
-    request_: bytes, problem: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And the text of a fault, which may quote anything, stays here."""
+async def test_failed_request_is_answered(request_: bytes, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of an internal error stays in the worker, since it may contain secrets."""
     answer = await answer_to(request_)
     assert problem in answer["problem"]
     assert "hush-hush" not in json.dumps(answer)
     assert "hush-hush" not in capsys.readouterr().out
 
 
-def test_taken_means_by_every_worker_and_in_every_part() -> None:
-    """Nobody there, one that is silent, one that keeps the old, one that holds clients of a source back: not taken."""
+def test_reload_succeeds_only_if_every_worker_applied_it_whole() -> None:
+    """Not accepted: no worker, a silent worker, a worker that keeps the old configuration, clients held back."""
     well = WorkerReload(worker="vm:1", version="1", result=TAKEN)
     silent = ReloadResults(seen=2, workers=[well])
     old = WorkerReload(worker="vm:2", version="0", result=None, problem="knows no request 'reload'")
@@ -311,8 +309,8 @@ def test_taken_means_by_every_worker_and_in_every_part() -> None:
     assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])
 
 
-async def test_a_queue_that_is_unreachable_is_no_fault_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """As for a request that waited while the worker was suspended: it is answered, and logged by the connection."""
+async def test_unreachable_queue_is_no_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Like a request during a suspension, it is answered, and the connection logs it."""
 
     async def act(_request: WorkerRequest) -> Mapping[str, Any]:
         raise QueueUnavailable("not connected")

@@ -1,4 +1,4 @@
-"""Tables have a line for each row, whatever the width."""
+"""Test tables at a terminal: one line per row at any width."""
 
 import io
 
@@ -11,7 +11,7 @@ OTHER = "https://id.example.com"
 
 
 def test_rows_stand_below_their_issuer() -> None:
-    """Issuers come as they first appear; a column of which nothing is known is left out."""
+    """Issuers keep the order of their first row; an empty column is omitted."""
     made = Grid("client", "state", "dead:", "reason", "cause")
     made.add_row("payroll-of-the-north", "rests", "1,200", "egress_denied", "", of=ISSUER)
     made.add_row("shop", "well", "0", "server_error 503", "", of=OTHER)
@@ -31,8 +31,8 @@ def test_rows_stand_below_their_issuer() -> None:
     ]
 
 
-def test_times_are_said_in_one_unit() -> None:
-    """As people do."""
+def test_durations_have_one_unit() -> None:
+    """In one unit."""
     assert [format_in_words(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == [
         "0 s",
         "31 s",
