@@ -1,1 +1,1 @@
-"""What only a real browser can tell: pages for browsers, in Chromium."""
+"""Pages for browsers in real browsers."""

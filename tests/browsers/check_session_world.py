@@ -61,7 +61,7 @@ class CheckSessionWorld:
     """The browser at work in that world."""
 
     def __init__(self, own: Page, places: Sites, busy: asyncio.Event) -> None:
-        """`own`: a page that sets cookies. `busy`: while set, whoever asks about a client is told to come again."""
+        """`own`: a page that sets cookies. `busy`: while set, a request about a client is answered 503."""
         self._own = own
         self._places = places
         self.busy = busy
@@ -75,7 +75,7 @@ class CheckSessionWorld:
         """The check_session_iframe."""
         return f"{self.issuer}/connect/checksession-{formula}"
 
-    def told(self, formula: SessionFormula, host: str, state: str = "SID1") -> str:
+    def message(self, formula: SessionFormula, host: str, state: str = "SID1") -> str:
         """The `session_state` of the client at that host."""
         return session_state(formula, "spa", self.origin(host), state)
 
@@ -94,10 +94,10 @@ class CheckSessionWorld:
         return await self._page(f"{self.origin(host)}/asker#{quote(self.frame(formula))}")
 
     async def watcher(self, host: str, formula: SessionFormula) -> Page:
-        """A page of a client where oidc-client-ts watches, each second; `said()` is what it has heard."""
-        told: dict[str, Any] = {"issuer": self.issuer, "client": "spa", "frame": self.frame(formula)}
-        told["state"] = self.told(formula, host)
-        page = await self._page(f"{self.origin(host)}/watcher#{quote(json.dumps(told))}")
+        """Open a client's page where oidc-client-ts watches, each second; `states()` has the answers."""
+        options: dict[str, Any] = {"issuer": self.issuer, "client": "spa", "frame": self.frame(formula)}
+        options["state"] = self.message(formula, host)
+        page = await self._page(f"{self.origin(host)}/watcher#{quote(json.dumps(options))}")
         await page.evaluate("watch()")
         return page
 

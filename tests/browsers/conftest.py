@@ -44,7 +44,7 @@ async def browsers(pem: Path) -> AsyncIterator[Browsers]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def new_page(browsers: Browsers) -> AsyncIterator[NewPage]:
-    """Opens a page in a window of its own: `await new_page("firefox", third_party_cookies=False)`."""
+    """Open a page in a separate window: `await new_page("firefox", third_party_cookies=False)`."""
     async with AsyncExitStack() as stack:
 
         async def opened(kind: str = "chromium", *, third_party_cookies: bool = True) -> Page:

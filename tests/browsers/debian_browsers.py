@@ -15,7 +15,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Playwright
 from playwright.async_api import Error as PlaywrightError
 
 from tests.support.apt_programs import program
-from tests.system.waiting import until as until_told
+from tests.system.waiting import until as until_result
 
 KINDS = ("chromium", "firefox")
 PATIENCE = 60.0  # seconds for the browser to start, to answer, or to show what is waited for
@@ -54,7 +54,7 @@ class Browsers:
         self._started: dict[tuple[str, bool], Browser] = {}
 
     async def context(self, kind: str, *, third_party_cookies: bool, **looks: Any) -> BrowserContext:
-        """With cookies of its own, as a private window has. `looks`: size, colours. Raises ProgramMissing."""
+        """Open a context with its own cookies, like a private window. `looks`: size, colours. Raises ProgramMissing."""
         if (browser := self._started.get((kind, third_party_cookies))) is None:
             start = self._chromium if kind == "chromium" else self._firefox
             browser = self._started[kind, third_party_cookies] = await start(third_party_cookies)
@@ -64,7 +64,7 @@ class Browsers:
         return context
 
     async def _chromium(self, third_party_cookies: bool) -> Browser:
-        """Debian's blocks cookies of other sites unless its profile says otherwise."""
+        """Start Debian's Firefox, which blocks cookies of other sites unless its profile allows them."""
         home = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True))
         _write_profile(Path(home, "Default"), third_party_cookies)
         trusted = f"--ignore-certificate-errors-spki-list={self._key}"
@@ -107,10 +107,10 @@ async def until(page: Page, condition: str) -> Any:
             return await page.evaluate(condition)
 
     try:
-        return await until_told(look, bool, PATIENCE)
+        return await until_result(look, bool, PATIENCE)
     except AssertionError as error:
-        said = await page.evaluate("document.body?.innerText")
-        error.add_note(f"waited for {condition}; {page.url} says: {str(said)[:2000]}")
+        shown = await page.evaluate("document.body?.innerText")
+        error.add_note(f"waited for {condition}; {page.url} shows: {str(shown)[:2000]}")
         raise
 
 

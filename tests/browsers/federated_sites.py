@@ -1,6 +1,6 @@
 """Three sites: a client, its identity server, and the upstream provider where that one signs its users in.
 
-mod_auth_openidc is the client, a node-oidc-provider the identity server, which tells notifier whose session it is.
+mod_auth_openidc is the client, a node-oidc-provider the identity server, which resolves sessions for notifier.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -57,7 +57,7 @@ class FederatedSites:
         return bool(await page.evaluate(there))
 
     async def until_asked(self) -> None:
-        """Wait until the page of notifier's has told how each client answered, the bad ones too."""
+        """Wait until notifier's page has reported the answer of each client, the failing ones too."""
         assert self.world.worker is not None
         until = self.world.worker.until_metric
         for name in ("intranet", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie"):
@@ -67,7 +67,7 @@ class FederatedSites:
     async def kept_cookies(self, page: Page) -> tuple[str, str]:
         """What is left of the sessions of two clients that know theirs by a cookie.
 
-        The first is on the identity server's site, the second on one of its own.
+        The first is on the identity server's site, the second on a separate site.
         """
         left = []
         for host in COOKIE_HOSTS:
@@ -87,7 +87,7 @@ def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: A
     jwks = {"keys": [key.as_dict(private=True)]}
     return {
         "port": port, "issuer": issuer, "clients": [client], "jwks": jwks, "also": [], "template": LOGGED_OUT,
-        "told": {}, **more,
+        "sign_outs": {}, **more,
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: A
 async def federated_sites(
     folder: Path, pem: Path, upstream: UpstreamSite, *, show_names: bool = False
 ) -> AsyncIterator[FederatedSites]:
-    """The sites but for the upstream, while entered."""
+    """Start all sites except the upstream."""
     behind, apache = free_ports(2)
     (folder / "here").mkdir()
     here, intranet = f"http://127.0.0.1:{behind}", f"https://{INTRANET}:{apache}"

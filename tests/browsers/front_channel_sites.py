@@ -1,7 +1,7 @@
 """The sites of a test in a browser: an identity server behind a real nginx, with notifier's pages, and its clients.
 
-All are under https, of a private authority, on one loopback address; the host's name says who is asked, and the path
-how it answers: `/rp/<behaviour>` is a client's logout URI. `seen` has each request, in order.
+All are under https, of a private authority, on one loopback address; the host's name identifies the client, the path
+its answer: `/rp/<behaviour>` is a client's logout URI. `seen` has each request, in order.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class Sites:
         return f"{self.iss}{path}" if host == OP else self.url(host, path)
 
     def asked(self, host: str, since: int = 0) -> list[Seen]:
-        """What came to one client."""
+        """Return the requests to one client."""
         return [each for each in self.seen[since:] if each.host == host and each.path.startswith("/rp/")]
 
     async def until_asked(self, hosts: Sequence[str], since: int = 0) -> None:
@@ -114,10 +114,10 @@ class Sites:
 
         await until(missing, lambda names: not names)
 
-    # ── what they answer ──
+    # ── answers ──
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer as the path says."""
+        """Answer by the path."""
         host = request.host.partition(":")[0].removesuffix(".test")
         self.seen.append(
             Seen(
@@ -205,7 +205,7 @@ ANSWERS: Mapping[str, Callable[[Sites, web.BaseRequest], Awaitable[web.StreamRes
     "download": _html("bye", Content_Disposition="attachment; filename=x.html"),
     "corp": _html("bye", Cross_Origin_Resource_Policy="same-origin"),
     "cached": _html("bye", Cache_Control="max-age=600"),
-    "says": _html("<script>parent.postMessage({type: 'logged-out'}, '*')</script>"),
+    "confirms": _html("<script>parent.postMessage({type: 'logged-out'}, '*')</script>"),
     "lies": _html("<script>parent.postMessage({type: 'logged-out'}, '*')</script>", 404),
     "hang": _hang,
     "stall": _stall,
@@ -252,13 +252,13 @@ async def sites(
         made.keys = MultiFernet([Fernet(made.web_keys)])
         site.config["upstreams"] = upstreams(made)
         site.write()
-        site.write_clients([_metadata(made.iss, client_id, told) for client_id, told in clients(made).items()])
+        site.write_clients([_metadata(made.iss, client_id, given) for client_id, given in clients(made).items()])
         made.worker = await stack.enter_async_context(worker(site))
         yield made
 
 
-def _metadata(iss: str, client_id: str, told: Any) -> dict[str, Any]:
-    metadata = told if isinstance(told, dict) else {"frontchannel_logout_uri": told}
+def _metadata(iss: str, client_id: str, given: Any) -> dict[str, Any]:
+    metadata = given if isinstance(given, dict) else {"frontchannel_logout_uri": given}
     return {"client_id": client_id, "issuer": iss, "id_token_signed_response_alg": "ES256", **metadata}
 
 

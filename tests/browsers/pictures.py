@@ -1,4 +1,4 @@
-"""The documents' pictures of what users see. `make pictures` makes them anew; other runs make them, and keep none."""
+"""Pictures of pages for the documents. `make pictures` stores them; other runs make and discard them."""
 
 import os
 from pathlib import Path

@@ -23,7 +23,7 @@ from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
 from tests.support.rabbitmq_node import free_ports
 from tests.system.site import API_TOKEN
-from tests.system.waiting import until as until_told
+from tests.system.waiting import until as until_result
 
 HERE = Path(__file__).parent
 PAGE_URL = HERE.parents[1] / "docs/examples/page_url.mjs"
@@ -58,14 +58,14 @@ class RealSites:
         await page.goto(f"{self.intranet}/protected/index.html")
         await fill_in(page, {"login": "alice", "password": "x"})
         await page.goto(self.portal_url)
-        await until_told(self._portal_sessions, lambda found: found == 1)
+        await until_result(self._portal_sessions, lambda found: found == 1)
 
     async def sign_out(self, page: Page) -> dict[str, str]:
-        """By the identity server's own pages; what the page says of each client."""
+        """Sign out by the identity server's own pages; return the page's result for each client."""
         await page.goto(f"{self.world.iss}/session/end")
         await page.click("button[value=yes]")
-        told = await until(page, "typeof message == 'function' && message()")
-        return {client["id"]: client["result"] for client in told[2]["clients"]}
+        report = await until(page, "typeof message == 'function' && message()")
+        return {client["id"]: client["result"] for client in report[2]["clients"]}
 
     async def signed_in(self, page: Page) -> dict[str, bool]:
         """What each client has of the session now: mod_auth_openidc by the browser, LemonLDAP::NG in its store."""
@@ -108,14 +108,14 @@ async def real_sites(folder: Path, pem: Path, *, own_url: bool = False, limit: s
         assert world.worker is not None
         key = RSAKey.generate_key(2048, {"kid": "r1", "use": "sig", "alg": "RS256"})
         uris = {"intranet": f"{intranet}/protected/callback", "portal": f"{portal_url}/?openidconnectcallback=1"}
-        told: dict[str, Any] = {"base": f"{world.iss}/connect/notify", "key": world.web_keys.decode()}
-        told["module"] = PAGE_URL.as_uri()
+        sign_outs: dict[str, Any] = {"base": f"{world.iss}/connect/notify", "key": world.web_keys.decode()}
+        sign_outs["module"] = PAGE_URL.as_uri()
         if not own_url:
             api = await world.worker.until_logged("listening", lambda line: "api" in line)
-            told = {"api": api["api"], "token": API_TOKEN}
+            sign_outs = {"api": api["api"], "token": API_TOKEN}
         settings = {
-            "port": behind, "issuer": world.iss, "told": told, "also": [*others(world)], "template": LOGGED_OUT,
-            "clients": [registered(name, uri) for name, uri in uris.items()],
+            "port": behind, "issuer": world.iss, "sign_outs": sign_outs, "also": [*others(world)],
+            "template": LOGGED_OUT, "clients": [registered(name, uri) for name, uri in uris.items()],
             "jwks": {"keys": [key.as_dict(private=True)]},
         }  # fmt: skip
         await stack.enter_async_context(signed_out_server(folder / "op", settings))
@@ -137,7 +137,7 @@ def intranet_of(world: Sites, port: int) -> AbstractContextManager[None]:
 
 
 def others(world: Sites) -> Mapping[str, Any]:
-    """Clients of the session that are played, by what they answer."""
+    """Return the fake clients of the session, with their answers."""
     kinds = ("nothing", "error", "elsewhere", "unframed", "stall", "hang")
     cookies = {"subdomain": world.url("app.corp.test", "/rp/clear"), "elsewhere-cookie": world.url("app", "/rp/clear")}
     gone = {"dead": world.url("dead", "/rp/ok", world.dead_port), "bad": world.url("bad", "/rp/ok", world.bad_port)}
@@ -182,7 +182,7 @@ async def signed_out_server(folder: Path, settings: Mapping[str, Any]) -> AsyncI
         assert await process.stdout.readline() == b"listening\n", (folder / "log").read_text()[-3000:]
         yield
     except BaseException as error:
-        error.add_note(f"the identity server said: {(folder / 'log').read_text()[-3000:]}")
+        error.add_note(f"the identity server's log ends: {(folder / 'log').read_text()[-3000:]}")
         raise
     finally:
         with contextlib.suppress(ProcessLookupError):

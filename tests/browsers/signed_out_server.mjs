@@ -1,6 +1,6 @@
 // A real node-oidc-provider whose logged-out page asks clients by the browser. `node signed_out_server.mjs SETTINGS`.
 //
-// What its application adds, by `told`: {api, token}: it sends the sign-out to POST /v1/sign-outs, and embeds the page
+// The application adds, by `sign_outs`: {api, token}: it sends the sign-out to POST /v1/sign-outs, and embeds the page
 // that the answer names. {base, key, module}: it makes that page's address itself, by the documents' function.
 // {frames}: no notifier; it frames each client's front-channel URI itself, as an upstream provider does.
 import { createHash, randomUUID } from 'node:crypto'
@@ -9,28 +9,28 @@ import { createServer } from 'node:http'
 import { Provider } from 'oidc-provider'
 
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'))
-const { told, also, upstream } = settings
+const { sign_outs: signOuts, also, upstream } = settings
 const ended = new Map()
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('"', '&quot;')
 
-/** The clients of a session, each with its `sid`: those that signed in, and `also`. */
+/** The clients of a session, each with its `sid`: the signed-in clients, and `also`. */
 const clientsOf = (sids) => [...Object.entries(sids), ...also.map((client) => [client, sids[client] ?? createHash('sha256').update(client).digest('hex')])]
 
 /** The address of the page for a session that has ended. */
 async function pageOf ({ sub, sids }) {
   const clients = clientsOf(sids)
-  if (told.api) {
+  if (signOuts.api) {
     const event = { iss: settings.issuer, sub, clients: clients.map(([client_id, sid]) => ({ client_id, sid })) }
-    const headers = { Authorization: `Bearer ${told.token}`, 'Content-Type': 'application/json' }
-    const answer = await fetch(`${told.api}/v1/sign-outs`, { method: 'POST', headers, body: JSON.stringify(event) })
+    const headers = { Authorization: `Bearer ${signOuts.token}`, 'Content-Type': 'application/json' }
+    const answer = await fetch(`${signOuts.api}/v1/sign-outs`, { method: 'POST', headers, body: JSON.stringify(event) })
     if (answer.status !== 202) throw new Error(`${answer.status}: ${await answer.text()}`)
     return [(await answer.json()).front_channel.url]
   }
-  if (told.base) {
-    const { pageUrl } = await import(told.module)
-    return [pageUrl(told.base, told.key, settings.issuer, null, clients)]
+  if (signOuts.base) {
+    const { pageUrl } = await import(signOuts.module)
+    return [pageUrl(signOuts.base, signOuts.key, settings.issuer, null, clients)]
   }
-  return Object.entries(sids).map(([client, sid]) => `${told.frames[client]}?${new URLSearchParams({ iss: settings.issuer, sid })}`)
+  return Object.entries(sids).map(([client, sid]) => `${signOuts.frames[client]}?${new URLSearchParams({ iss: settings.issuer, sid })}`)
 }
 
 const provider = new Provider(settings.issuer, {
@@ -66,7 +66,7 @@ provider.on('server_error', (ctx, error) => console.error(error))
 
 // ── sessions here that began at an upstream ──
 
-const begun = new Map() // the upstream's `sid` → the session's uid here
+const sessions = new Map() // the upstream's `sid` → the session's uid here
 const sids = (session) => Object.fromEntries(Object.keys(session.authorizations ?? {}).map((client) => [client, session.sidFor(client)]))
 
 /** Sign in at the upstream, and come back to the interaction. */
@@ -91,15 +91,15 @@ async function atUpstream (ctx) {
 const pending = new Map()
 provider.on('authorization.success', ({ oidc: { session } }) => {
   const sid = pending.get(session.accountId)
-  if (sid) begun.set(sid, session.uid)
+  if (sid) sessions.set(sid, session.uid)
 })
 
-/** Whose sessions here end: what notifier's `resolve: {http}` asks. Each client of this library has a `sid` of its own. */
+/** The sessions that end here, for notifier's `resolve: {http}`. Each client of this library has its own `sid`. */
 async function sessionsOf (ctx) {
   const chunks = []
   for await (const chunk of ctx.req) chunks.push(chunk)
   const { sid } = JSON.parse(Buffer.concat(chunks))
-  const session = begun.has(sid) && await provider.Session.findByUid(begun.get(sid))
+  const session = sessions.has(sid) && await provider.Session.findByUid(sessions.get(sid))
   ctx.body = session ? clientsOf(sids(session)).map(([client, own]) => ({ sub: session.accountId, sid: own, clients: [client] })) : []
 }
 

@@ -1,6 +1,6 @@
 """The check-session page in Chromium, behind nginx on the identity server's own origin.
 
-Nobody is told `changed` who may still be signed in, and a sign-out is heard of within a second.
+No client gets `changed` while the user may still be signed in, and each sees a sign-out within a second.
 """
 
 import asyncio
@@ -30,22 +30,22 @@ async def ask(page: Page, text: str, client: str = "spa") -> str:
 
 
 async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -> list[str]:
-    """What one page hears while the session lives, another begins, the first is back, and ends; and a page after it."""
+    """Return one page's answers: a session lives, another starts, the first returns and ends; and a later page's."""
     await world.state(formula, "SID1")
     page = await world.asker(host, formula)
-    heard = []
+    answers = []
     for state in ("SID1", "SID2", "SID1", None):
         await world.state(formula, state)
-        heard.append(await ask(page, world.told(formula, host)))
+        answers.append(await ask(page, world.message(formula, host)))
     await page.close()
     late = await world.asker(host, formula)  # it has never seen the cookie
-    heard.append(await ask(late, world.told(formula, host)))
+    answers.append(await ask(late, world.message(formula, host)))
     await late.close()
-    return heard
+    return answers
 
 
 async def test_a_client_sees_each_change_where_cookies_are_sent(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
-    """By each formula, from another site; wrong words, clients and origins are told apart."""
+    """By each formula, from another site; wrong messages, clients and origins have different answers."""
     async with check_session_world(tmp_path, pem, await new_page()) as world:
         for formula in SessionFormula:
             assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
@@ -58,7 +58,7 @@ async def misuse(world: CheckSessionWorld) -> None:
     """No text, no client or no state: `error`. Another's state: `changed`. Too long: nothing."""
     await world.state(DUENDE, "SID1")
     page = await world.asker(ELSEWHERE, DUENDE)
-    own = world.told(DUENDE, ELSEWHERE)
+    own = world.message(DUENDE, ELSEWHERE)
     for text in ("spa", "spa ", f" {own}", "", " "):
         assert await page.evaluate("ask", text) == "error", text
     for state in (
@@ -77,7 +77,7 @@ async def misuse(world: CheckSessionWorld) -> None:
 
 
 async def keycloak(world: CheckSessionWorld) -> None:
-    """Only registered clients, each at its own origins; its cookie as each version makes it; sign-ins are heard of."""
+    """Only registered clients, each at its own origins; its cookie as each version makes it; sign-ins are seen."""
     name = "KEYCLOAK_SESSION"
     for value in (cookie_of(KEYCLOAK, "SID1", "sha256"), "realm/user/SID1", f'"{cookie_of(KEYCLOAK, "SID1")}"'):
         await world.cookie(name, value)
@@ -92,7 +92,7 @@ async def keycloak(world: CheckSessionWorld) -> None:
     world.busy.set()
     assert await ask(page, "SID1") == "error"
     world.busy.clear()
-    assert await ask(page, "SID1") == "unchanged"  # a busy server is no answer
+    assert await ask(page, "SID1") == "unchanged"  # the answer of a busy server is not used
     await page.close()
     page = await world.asker(ELSEWHERE, KEYCLOAK)
     assert await ask(page, "") == "changed"
@@ -102,16 +102,16 @@ async def keycloak(world: CheckSessionWorld) -> None:
 
 
 async def watch(world: CheckSessionWorld, host: str) -> None:
-    """oidc-client-ts asks each second, and hears of the end within one more."""
+    """oidc-client-ts polls each second, and sees the end within one more."""
     await world.state(DUENDE, "SID1")
     page = await world.watcher(host, DUENDE)
-    await until(page, "said().length >= 2")
-    assert set(await page.evaluate("said()")) == {"unchanged"}
+    await until(page, "states().length >= 2")
+    assert set(await page.evaluate("states()")) == {"unchanged"}
     await world.state(DUENDE, None)
     ended = await page.evaluate("performance.now()")
-    await until(page, "said().includes('signed out')")
+    await until(page, "states().includes('signed out')")
     late = f"log.filter((each) => each[0] === 'unchanged' && each[1] > {ended}).length"
-    assert await page.evaluate(late) <= 1, "at most the answer that was on its way; the next one is changed"
+    assert await page.evaluate(late) <= 1, "at most the answer in flight; the next is changed"
     await page.close()
 
 
@@ -124,6 +124,6 @@ async def test_a_blocked_cookie_is_not_a_sign_out(new_page: NewPage, tmp_path: P
             assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula
         await world.state(DUENDE, "SID1")
         page = await world.watcher(ELSEWHERE, DUENDE)
-        await until(page, "said().length")
+        await until(page, "states().length")
         await watch(world, SAME_SITE)  # seconds in which the user is signed out, too
-        assert set(await page.evaluate("said()")) == {"error"}
+        assert set(await page.evaluate("states()")) == {"error"}

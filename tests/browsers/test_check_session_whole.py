@@ -1,4 +1,4 @@
-"""What docs/session-management.md says of cookies, of pages that ask the browser nothing, and of Firefox."""
+"""The statements of docs/session-management.md on cookies, on pages without a request, and on Firefox."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from tests.browsers.test_check_session import FOLLOWED, ask, follow, watch
 DUENDE = SessionFormula.DUENDE
 
 
-async def heard(world: CheckSessionWorld, host: str) -> str:
+async def answer_to(world: CheckSessionWorld, host: str) -> str:
     page = await world.asker(host, DUENDE)
-    said = await ask(page, world.told(DUENDE, host))
+    answer = await ask(page, world.message(DUENDE, host))
     await page.close()
-    return said
+    return answer
 
 
 async def test_the_cookie_must_have_the_attributes_that_the_document_names(
     new_page: NewPage, tmp_path: Path, pem: Path
 ) -> None:
-    """Else a client is told `changed` though the user is signed in, by any page."""
+    """Otherwise any page answers `changed` to a client though the user is signed in."""
     async with check_session_world(tmp_path, pem, await new_page()) as world:
         for attributes, elsewhere, same_site in (
             (THIRD_PARTY, "unchanged", "unchanged"),
@@ -29,7 +29,9 @@ async def test_the_cookie_must_have_the_attributes_that_the_document_names(
             (f"{THIRD_PARTY}; Partitioned", "changed", "unchanged"),
         ):
             await world.state(DUENDE, "SID1", attributes)
-            assert [await heard(world, ELSEWHERE), await heard(world, SAME_SITE)] == [elsewhere, same_site], attributes
+            assert [await answer_to(world, ELSEWHERE), await answer_to(world, SAME_SITE)] == [elsewhere, same_site], (
+                attributes
+            )
             await world.state(DUENDE, None, attributes)
 
 

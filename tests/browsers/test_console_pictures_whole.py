@@ -17,11 +17,11 @@ WIDTH = 1260
 
 
 async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> None:
-    """A client is down, in light and dark; its page; and what its mending will do."""
-    page, told = await new_page(), asyncio.Queue[str]()
+    """A client is down, in light and dark; its page; and the preview of its repair."""
+    page, messages = await new_page(), asyncio.Queue[str]()
 
-    async def heard(words: str) -> None:
-        while words not in await told.get():
+    async def until_reported(words: str) -> None:
+        while words not in await messages.get():
             pass
 
     async def picture(name: str, height: int) -> None:
@@ -31,10 +31,10 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
     async with console_demo(INCIDENT) as ward, asyncio.TaskGroup() as group:
         playing = [
             group.create_task(sign_users_out(ward, INCIDENT)),
-            group.create_task(play_incidents(ward, INCIDENT, told.put_nowait)),
+            group.create_task(play_incidents(ward, INCIDENT, messages.put_nowait)),
         ]
         await page.goto(ward.address)
-        await heard("goes down")
+        await until_reported("goes down")
         await expect(page.get_by_role("main")).to_contain_text(re.compile(r"\d\d were given up"))
         await picture("overview", 680)
         await page.emulate_media(color_scheme="dark")
@@ -43,7 +43,7 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await page.evaluate(f"location.hash = {CLIENT!r}")
         await expect(page.get_by_role("main")).to_contain_text("Down since")
         await picture("client", 560)
-        await heard("well again")
+        await until_reported("well again")
         await page.get_by_role("button", name="Resolved …").click()
         await expect(page.get_by_role("dialog")).to_contain_text("replayed")
         await picture("mended", 440)

@@ -23,7 +23,7 @@ async def test_the_client_of_the_client_is_notified(
 ) -> None:
     """Two frames deep, three sites, and beside clients that answer badly or never.
 
-    Whose session it is says the identity server, which signed in at the upstream. Below the upstream's page the site of
+    The identity server, which signed in at the upstream, resolves the session. Below the upstream's page the site of
     the identity server counts as another too, so a client there loses its cookies as any does.
     """
     [above] = free_ports(1)
@@ -40,7 +40,7 @@ async def test_the_client_of_the_client_is_notified(
             world = federated.world
             frames = {"login": f"{world.iss}/connect/notify/upstreams/company/frontchannel-logout"}
             client = registered("login", f"{world.iss}/upstream")
-            company = identity_server(above, issuer, client, told={"frames": frames}, template=SIGNED_OUT)
+            company = identity_server(above, issuer, client, sign_outs={"frames": frames}, template=SIGNED_OUT)
             async with signed_out_server(tmp_path / "company", company):
                 await federated.sign_in(page, "alice", "x", "login")
                 await page.goto(f"{issuer}/session/end")

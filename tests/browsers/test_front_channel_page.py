@@ -22,13 +22,13 @@ TEMPLATE = {
     "Content-Security-Policy": "default-src 'self'; script-src 'unsafe-inline'; frame-ancestors 'none';"
     " sandbox allow-forms allow-same-origin allow-scripts; base-uri 'self'"
 }
-"""What the page of an identity server may say of itself: Duende's template does."""
+"""Headers of an identity server's page, as in Duende's template."""
 SEEN = "width=600 height=200"
-EACH = ("ok", "error", "nothing", "elsewhere", "unframed", "own-policy", "download", "says", "cached")
+EACH = ("ok", "error", "nothing", "elsewhere", "unframed", "own-policy", "download", "confirms", "cached")
 
 
 def clients(world: Sites) -> dict[str, Any]:
-    """One of each behaviour, each on a host of its own."""
+    """Return one client of each behaviour, each on a separate host."""
     made: dict[str, Any] = {each: world.url(each, f"/rp/{each}") for each in (*EACH, "to-http", "corp", "reset")}
     made |= {each: world.url(each, f"/rp/{each}") for each in ("hang", "stall", "slow")}
     made |= {"dead": world.url("dead", "/rp/ok", world.dead_port), "bad": world.url("bad", "/rp/ok", world.bad_port)}
@@ -45,7 +45,7 @@ def results(message: Any) -> dict[str, str]:
 
 
 async def shown(world: Sites, page: Page, *client_ids: str, **framing: Any) -> Any:
-    """What the embedding page was told at the end: [when, origin, message]."""
+    """Return the result that the embedding page got: [when, origin, message]."""
     await page.goto(world.framing(world.page_url(world.seal(*client_ids, now=time.time())), **framing))
     return await until(page, "message()")
 
@@ -54,20 +54,20 @@ async def shown(world: Sites, page: Page, *client_ids: str, **framing: Any) -> A
 async def test_only_the_parent_gets_the_result(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
     """What is sent to an origin that is not above the page is an error in every user's console.
 
-    The parent may be of the page's own origin or of another. Where it asks for no referrer, and the browser tells
-    nothing either, each origin is sent to: the parent is told all the same.
+    The parent may be of the page's own origin or of another. Where it disables the referrer, and the browser sends
+    none, the result is sent to each origin, so that the parent still gets it.
     """
     page = await new_page(kind)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if "postMessage" in message.text else None)
     async with sites(tmp_path, pem, clients) as world:
         for framing in ({}, {"host": UPSTREAM}):
-            told = await shown(world, page, "ok", **framing)
-            assert (told[1], results(told)) == (world.iss, {"ok": "answered"})
+            report = await shown(world, page, "ok", **framing)
+            assert (report[1], results(report)) == (world.iss, {"ok": "answered"})
             assert errors == []
         quiet = {"Referrer-Policy": "no-referrer"}
-        told = await shown(world, page, "ok", host=UPSTREAM, headers=quiet)
-        assert results(told) == {"ok": "answered"}
+        report = await shown(world, page, "ok", host=UPSTREAM, headers=quiet)
+        assert results(report) == {"ok": "answered"}
         assert bool(errors) is (kind == "firefox" and not await page.evaluate("!!location.ancestorOrigins"))
 
 
@@ -86,8 +86,8 @@ async def test_an_unregistered_client_is_called_at_its_supplied_address(
         context = FrontChannelContext(iss=world.iss, sid="5F2A", clients=named, supplied=brought)
         sealed = seal_context(context, MultiFernet([Fernet(key)]), time.time())
         await page.goto(world.framing(world.page_url(sealed)))
-        told = await until(page, "message()")
-        assert results(told) == {"ok": "answered", "fresh": "answered"}
+        report = await until(page, "message()")
+        assert results(report) == {"ok": "answered", "fresh": "answered"}
         await until(page, "loaded")
         came = world.asked("fresh")
         assert {request.how for request in came} == {"empty", "iframe"}
@@ -95,15 +95,15 @@ async def test_an_unregistered_client_is_called_at_its_supplied_address(
 
 
 async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
-    """By fetch and by frame, in the identity server's own template; those that answer badly hold nobody up.
+    """By fetch and by frame, in the identity server's own template; clients with bad answers delay no other.
 
     Where the operator wants it, a frame that is seen names what gave no answer, as text.
     """
     page = await new_page()
     async with sites(tmp_path, pem, clients, limit="5s", show_names=True) as world:
-        told = await shown(world, page, *EACH, headers=TEMPLATE)
-        assert (told[1], told[2]["how"]) == (world.iss, "done")  # not `limit`
-        assert results(told) == {each: "confirmed" if each == "says" else "answered" for each in EACH}
+        report = await shown(world, page, *EACH, headers=TEMPLATE)
+        assert (report[1], report[2]["how"]) == (world.iss, "done")  # not `limit`
+        assert results(report) == {each: "confirmed" if each == "confirms" else "answered" for each in EACH}
         assert await page.evaluate("got.some((each) => each[2] === 'logout-iframes-complete')")
         await until(page, "loaded")
         for each in EACH:
@@ -112,17 +112,17 @@ async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: P
             assert all(request.query == {"iss": world.iss, "sid": "5F2A"} for request in came)
             assert {request.referer for request in came} == {f"{world.iss}/"}
 
-        told = await shown(world, page, "ok", "dead", "bad", "to-http", "corp", attributes=SEEN)
-        assert told[2]["how"] == "done"
-        of = results(told)
+        report = await shown(world, page, "ok", "dead", "bad", "to-http", "corp", attributes=SEEN)
+        assert report[2]["how"] == "done"
+        of = results(report)
         assert (of.pop("ok"), {*of.values()} <= {"unclear", "failed"}) == ("answered", True), of
         assert world.asked("bad") == []
 
-        told = await shown(world, page, "ok", "named", "hang", attributes=SEEN)
-        assert told[2]["how"] == "limit"
-        assert told[0] > 4900
-        assert told[2]["clients"][1] == {"id": "named", "name": "<b>Books & more", "result": "silent"}
-        assert results(told) == {"ok": "answered", "named": "silent", "hang": "silent"}
+        report = await shown(world, page, "ok", "named", "hang", attributes=SEEN)
+        assert report[2]["how"] == "limit"
+        assert report[0] > 4900
+        assert report[2]["clients"][1] == {"id": "named", "name": "<b>Books & more", "result": "silent"}
+        assert results(report) == {"ok": "answered", "named": "silent", "hang": "silent"}
         frame = page.frames[1]
         assert await frame.inner_text("#status") == (
             "These applications gave no answer. You may still be signed in there:\n\n<b>Books & more\nhang"
@@ -130,7 +130,7 @@ async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: P
         assert await frame.evaluate("[document.documentElement.lang, document.getElementById('status').role]") == [
             "en", "status",
         ]  # fmt: skip
-        await until(page, "loaded")  # what holds it is let go
+        await until(page, "loaded")  # the hanging client is released
 
         await shown(world, page, "ok", attributes=SEEN)
         assert "were told" in await page.frames[1].inner_text("#status")

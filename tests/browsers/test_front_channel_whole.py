@@ -29,8 +29,8 @@ async def test_framing_is_restricted_and_calls_continue_without_a_parent(
         await until(page, "loaded")
         assert (world.asked("ok", mark), await page.evaluate("got")) == ([], [])
 
-        told = await shown(world, page, *MANY)
-        assert (told[2]["how"], {*results(told).values()}) == ("done", {"answered"})
+        report = await shown(world, page, *MANY)
+        assert (report[2]["how"], {*results(report).values()}) == ("done", {"answered"})
         framed = [each for each in MANY if any(came.how == "iframe" for came in world.asked(each))]
         assert framed == MANY[:25]
 
@@ -49,10 +49,10 @@ async def test_framing_is_restricted_and_calls_continue_without_a_parent(
         await world.worker.until_metric(1, "front_channel_reports_total", result="left")
 
         mark = len(world.seen)
-        inner = world.framing(url("ok", "says", "slow"))
+        inner = world.framing(url("ok", "confirms", "slow"))
         await page.goto(world.framing(inner, host=UPSTREAM))
         assert await until(page, "loaded") > 1400
-        assert all(world.asked(each, mark) for each in ("ok", "says", "slow"))
+        assert all(world.asked(each, mark) for each in ("ok", "confirms", "slow"))
         assert await page.evaluate("got") == []
 
 
@@ -63,8 +63,8 @@ async def test_back_and_again(new_page: NewPage, tmp_path: Path, pem: Path, kind
     async with sites(tmp_path, pem, clients) as world:
         await page.goto(world.url(OP, "/blank", world.op_port))
         before = await page.evaluate("history.length")
-        told = await shown(world, page, "ok", "nothing", "says", "cached", "dead")
-        assert told[2]["how"] == "done"
+        report = await shown(world, page, "ok", "nothing", "confirms", "cached", "dead")
+        assert report[2]["how"] == "done"
         assert await page.evaluate("history.length") == before + 1
         mark = len(world.seen)
         again = world.framing(world.page_url(world.seal("cached", now=time.time())))
@@ -95,11 +95,11 @@ async def test_sign_outs_depend_on_the_browsers_cookie_rules(
             page, mark = await new_page(kind, third_party_cookies=allowed), len(world.seen)
             for host in ("app.corp.test", "app"):
                 await page.goto(world.url(host, "/rp/sign-in"))
-            told = await shown(world, page, "same-site", "other-site")
-            assert results(told) == {"same-site": "answered", "other-site": "answered"}
+            report = await shown(world, page, "same-site", "other-site")
+            assert results(report) == {"same-site": "answered", "other-site": "answered"}
             for host, kept in (("app.corp.test", ""), ("app", left)):
                 await page.goto(world.url(host, "/rp/whoami?again"))
                 assert await text(page) == kept
             asked = world.asked("app", mark)
             cookies = [came.cookies for came in asked if came.path == "/rp/clear"]
-            assert cookies[0] == (("s_none",) if allowed else ())  # what comes after may follow the first answer
+            assert cookies[0] == (("s_none",) if allowed else ())  # a later result may follow the first answer

@@ -31,7 +31,7 @@ AT = "/connect/notify/upstreams/company"
 
 @frozen
 class CompanyKeycloak:
-    """A Keycloak under https, with a name of its own. It trusts the sites' authority, and knows their address."""
+    """A Keycloak under https, with a separate host name. It trusts the sites' authority, and resolves their address."""
 
     server: KeycloakServer
     url: str
@@ -101,11 +101,11 @@ async def test_its_page_signs_out_at_the_client_of_the_client(
     page = await new_page(kind, third_party_cookies=third_party_cookies)
     async with federated_sites(tmp_path, pem, upstream) as federated:
         world = federated.world
-        told = {
+        attributes = {
             "frontchannel.logout.url": f"{world.iss}{AT}/frontchannel-logout",
             "frontchannel.logout.session.required": "true",
         }
-        await company.add_realm(realm, world, told, frontchannelLogout=True)
+        await company.add_realm(realm, world, attributes, frontchannelLogout=True)
         await federated.sign_in(page, "alice", PASSWORD)
         await sign_out(page, upstream.issuer)
         await federated.until_asked()

@@ -1,4 +1,4 @@
-"""A sign-out at a real identity server, by a real browser, at real clients: what the page says, and what has ended."""
+"""A sign-out at a real identity server, by a real browser, at real clients: its page and the ended sessions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the settings of several features refuse alike: empty secrets, and what stands in a wrong place."""
+"""Errors that the settings of several features refuse: empty secrets, and misplaced members."""
 
 from pathlib import Path
 
@@ -59,9 +59,9 @@ def test_an_empty_text(tmp_path: Path, setting: str, text: str) -> None:
 
 def test_an_empty_password_in_the_url_of_a_database(tmp_path: Path) -> None:
     """A colon with nothing behind it is refused, and a blank at the end is named."""
-    for url, says in (("postgresql://u:@h/d", "has an empty password"), ("mysql://h/d ", "ends with a blank")):
+    for url, phrase in (("postgresql://u:@h/d", "has an empty password"), ("mysql://h/d ", "ends with a blank")):
         found = mistakes(write(tmp_path, SOURCE % f"{{sql: {{url: '{url}', preset: duende}}}}"))
-        assert says in found["registry.sources[0].sql.url"]
+        assert phrase in found["registry.sources[0].sql.url"]
 
 
 @pytest.mark.parametrize("value", ["Bearer", "bearer \n", "Basic\n"])
@@ -75,7 +75,7 @@ def test_a_scheme_without_a_secret_is_refused(tmp_path: Path, value: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "says"),
+    ("text", "path", "phrase"),
     [
         ("sources: {preset: keycloak_ssf}", "sources.preset", "must be a mapping"),
         (
@@ -85,8 +85,8 @@ def test_a_scheme_without_a_secret_is_refused(tmp_path: Path, value: str) -> Non
         ),
     ],
 )
-def test_a_mistake_names_its_cause(tmp_path: Path, text: str, path: str, says: str) -> None:
-    """A member one level too high, and what was copied along with a name."""
+def test_a_mistake_names_its_cause(tmp_path: Path, text: str, path: str, phrase: str) -> None:
+    """A member one level too high, and a blank copied along with a name."""
     found = mistakes(write(tmp_path, text))
     assert list(found) == [path]
-    assert says in found[path]
+    assert phrase in found[path]

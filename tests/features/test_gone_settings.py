@@ -1,4 +1,4 @@
-"""`notifier explain` knows what was a setting of a feature, wherever in its section that was."""
+"""`notifier explain` names the replacement of a feature's removed setting, anywhere in its section."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from tests.cli.in_process import notifier
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "phrase"),
     [
         ("registry.sources[0].wso2.recheck", "is gone: it is 10m now"),
         ('issuers["https://id.example.com"].keys[0].aws_kms.endpoint', "is gone: set the variable AWS_ENDPOINT_URL"),
     ],
 )
-def test_a_removed_setting_is_explained(tmp_path: Path, name: str, says: str) -> None:
+def test_a_removed_setting_is_explained(tmp_path: Path, name: str, phrase: str) -> None:
     """In a mapping, in a list, and below both."""
     done = notifier("explain", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout.startswith(f"{name} {says}")) == (0, True), done.stdout
+    assert (done.returncode, done.stdout.startswith(f"{name} {phrase}")) == (0, True), done.stdout

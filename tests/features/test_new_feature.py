@@ -56,9 +56,9 @@ async def test_the_feature_of_the_page_works(tmp_path: Path) -> None:
             last = await until(
                 lambda: running.metric("last_event_timestamp_seconds", iss=ISSUER), lambda at: at > began
             )
-            status, told = await running.ask("GET", "/v1/last-events", "of-an-operator-of-one")
-            assert (status, set(told)) == (200, {ISSUER})
-            assert abs(datetime.fromisoformat(told[ISSUER]).timestamp() - last) < 0.001
+            status, document = await running.ask("GET", "/v1/last-events", "of-an-operator-of-one")
+            assert (status, set(document)) == (200, {ISSUER})
+            assert abs(datetime.fromisoformat(document[ISSUER]).timestamp() - last) < 0.001
             assert (await running.ask("GET", "/v1/last-events", "of-the-identity-server"))[0] == 403
             _, api = await running.ask("GET", "/v1/openapi.json")
             assert "/v1/last-events" in api["paths"]

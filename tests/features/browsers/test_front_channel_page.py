@@ -113,7 +113,7 @@ def test_the_policy_names_the_very_script_and_style() -> None:
 
 
 def test_the_plan_has_the_data_of_the_script() -> None:
-    """Milliseconds, the report's path, the origins to tell, and the clients; names only where they are to be shown."""
+    """Milliseconds, the report's path, the parent origins, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))
     document = PAGE.render(plan, RULES, REPORT)
     assert plan_of(document) == {
@@ -161,7 +161,7 @@ TEXT = st.text(min_size=1, max_size=30) | st.sampled_from(
 @settings(max_examples=30)
 @given(client_id=TEXT, name=TEXT, query=TEXT, origin=TEXT, report=TEXT)
 def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: str, origin: str, report: str) -> None:
-    """Whatever the registry holds: what is read out is what was put in, and the elements are ours alone."""
+    """Whatever the registry holds: the plan is read back unchanged, and only the page's own elements exist."""
     uri = f"https://c.example.com/out?x={query}"
     plan = PagePlan(
         asked=(asked(client_id, uri, name), *(asked(f"c{n}", uri) for n in range(MAX_FRAMES))),
@@ -170,9 +170,13 @@ def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: st
     rules = PageRules(path="", origins=(origin,), show_names=True)
     document = PAGE.render(plan, rules, report)
     read = _Reader(document)
-    told = plan_of(document)
-    assert told["clients"][0] == {"id": client_id, "name": name, "uri": uri}
-    assert (told["unasked"], told["parents"], told["report"]) == ([{"id": name, "name": name}], [origin], report)
+    shown_plan = plan_of(document)
+    assert shown_plan["clients"][0] == {"id": client_id, "name": name, "uri": uri}
+    assert (shown_plan["unasked"], shown_plan["parents"], shown_plan["report"]) == (
+        [{"id": name, "name": name}],
+        [origin],
+        report,
+    )
     assert [tag for tag, _ in read.elements if tag not in ("html", "head", "body", "meta", "title")] == [
         "style", "script", "script", "main", "p", *["iframe"] * MAX_FRAMES, "noscript", "iframe",
     ]  # fmt: skip
@@ -293,7 +297,7 @@ GOOD = {"how": "limit", "ms": 5000, "clients": ["answered", "silent"]}
 
 
 def test_a_report_has_one_word_for_each_client() -> None:
-    """In the order of the plan. What else it says is nobody's business."""
+    """In the order of the plan. Other members are ignored."""
     report = read_report(json.dumps(GOOD).encode(), 2)
     assert report == PageReport(end=PageEnd.LIMIT, results=(PageResult.ANSWERED, PageResult.SILENT))
     assert read_report(b'{"how": "done", "clients": []}', 0) == PageReport(end=PageEnd.DONE, results=())
@@ -366,7 +370,7 @@ async def scrape(subject: MetricsPage) -> Samples:
 
 
 async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
-    """So that the first one is an increase. A client's begin with the first page that asks it."""
+    """So that the first page is an increase. A client's counters start with the first page that calls it."""
     subject, counts = counting("shop")
     assert await scrape(subject) == {
         ("pages_total", "shown"): 0,
@@ -383,7 +387,7 @@ async def test_pages_and_reports_exist_at_zero_from_the_start() -> None:
 
 
 async def test_each_report_counts_once_where_it_belongs() -> None:
-    """By how its page ended, and what it could tell of each client."""
+    """By the end of its page, and by its result for each client."""
     subject, counts = counting("shop", "mail")
     counts.on_report(PageEnd.LIMIT, ID, [("shop", REACHED), ("mail", UNKNOWN)])
     counts.on_report(PageEnd.DONE, ID, [("shop", REACHED), ("mail", UNREACHABLE)])

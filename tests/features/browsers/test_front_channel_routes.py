@@ -120,7 +120,7 @@ async def face(
 
 
 async def test_a_page_calls_the_clients_of_its_context() -> None:
-    """By the registry of now, as often as it is opened; the frames' origins are told by configuration alone."""
+    """By the current registry, as often as it is opened; only the configuration sets the frames' origins."""
     sealed = seal_context(context("billing", "gone", "shop"), KEYS, NOW)
     async with face() as asked:
         for _ in range(2):
@@ -164,7 +164,7 @@ async def test_a_page_without_clients_counts_nothing() -> None:
 
 
 async def test_the_first_report_of_a_context_counts() -> None:
-    """Copies are taken without a word, whatever they say."""
+    """Copies are accepted silently, whatever their content."""
     sealed = seal_context(context("billing", "shop"), KEYS, NOW)
     async with face() as asked:
         assert [await asked.report(sealed, body) for body in (DONE, DONE, b"{")] == [204, 204, 204]
@@ -271,13 +271,13 @@ def bringing(iss: str = ISS, **uris: str) -> FrontChannelContext:
 
 async def test_an_exclusive_key_supplies_addresses_of_unregistered_clients() -> None:
     """Its page is like any: it asks, and its report counts. What the registry has of a client wins."""
-    told = bringing(
+    supplied = bringing(
         new="https://new.example.net/out?a=1", shop="https://evil.example.net/", off="https://evil.example.net/"
     )
     evil = FrontChannelClient(frontchannel_logout_uri="https://evil.example.net/")
     alias = replace(context("shop-alias"), supplied={"shop-alias": evil})
     async with face(OWN, EVERYBODY) as asked:
-        sealed = seal_context(told, OWN[ISS], NOW)
+        sealed = seal_context(supplied, OWN[ISS], NOW)
         status, _, text = await asked.get(sealed)
         assert status == 200
         assert "https://new.example.net/out?a=1&amp;iss=https%3A%2F%2Flogin.example.com&amp;sid=5F2A" in text
@@ -288,7 +288,7 @@ async def test_an_exclusive_key_supplies_addresses_of_unregistered_clients() -> 
 
 
 async def test_a_registered_client_without_an_address_is_counted() -> None:
-    """It is not asked, wherever its address comes from, and its operator would hear of it from users alone."""
+    """It is not called, wherever its address comes from; the counter shows it to the operator."""
     async with face(OWN, EVERYBODY) as asked:
         for key in (OWN[ISS], KEYS):
             assert (
@@ -298,7 +298,7 @@ async def test_a_registered_client_without_an_address_is_counted() -> None:
 
 
 async def test_a_key_of_several_issuers_supplies_no_address() -> None:
-    """He may seal a page of each, of what is registered. The clients left out are counted at each showing, and told."""
+    """It may seal pages of each issuer with registered addresses. Each showing counts the clients left out."""
     async with face(OWN, EVERYBODY) as asked:
         sealed = seal_context(bringing(new="https://new.example.net/out", shop="https://x.example.net/"), KEYS, NOW)
         status, _, text = await asked.get(sealed)

@@ -1,4 +1,4 @@
-"""The web listener behind the proxies of an identity server's origin, set up word for word as the documents say."""
+"""The web listener behind the proxies of an identity server's origin, set up word for word as in the documents."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.support.proxies import proxied
 
 POLICY = "Content-Security-Policy"
 HIDE = f"proxy_hide_header {POLICY};"
-ROOM = "access_log off;"  # where more directives have room in what the documents say
+ROOM = "access_log off;"  # where the documents' configuration has room for more directives
 
 
 @pytest.mark.full
@@ -69,7 +69,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("kind", "instead", "said"),
+    ("kind", "instead", "phrase"),
     [
         ("nginx", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
         ("apache", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
@@ -86,7 +86,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
     ],
 )
 async def test_the_doctor_names_each_fault_of_a_real_proxy(
-    kind: str, instead: dict[str, str], said: str, tmp_path: Path
+    kind: str, instead: dict[str, str], phrase: str, tmp_path: Path
 ) -> None:
     """What the documents set up is well; each thing that may be wrong there is named."""
     own = web.Application()
@@ -103,7 +103,7 @@ async def test_the_doctor_names_each_fault_of_a_real_proxy(
         [check] = page_checks(settings, reader)
         [finding] = await check.run()
     await reader.close()
-    assert said in f"{finding.level}: {finding.text}"
+    assert phrase in f"{finding.level}: {finding.text}"
     assert finding.advice or finding.level is Severity.OK
 
 

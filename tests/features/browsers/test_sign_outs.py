@@ -36,8 +36,8 @@ URL = f"{PAGES.urls[ISS]}/front-channel/"
 
 def _client(client_id: str, way: FrontChannelWay | None) -> Client:
     uri = f"https://{client_id}.example.net/signout"
-    told = None if way is None else FrontChannelClient(frontchannel_logout_uri=uri, way=way)
-    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=uri, front_channel=told)
+    answer = None if way is None else FrontChannelClient(frontchannel_logout_uri=uri, way=way)
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=uri, front_channel=answer)
 
 
 BROWSER = FrontChannelWay.BROWSER
@@ -98,11 +98,11 @@ async def _post(
 
 
 async def test_the_answer_has_the_page_of_browser_clients() -> None:
-    """By their own names, in the event's order; whoever has a key opens it, for ten minutes. The event is published."""
+    """By their own names, in the event's order; a key opens it for ten minutes. The event is published."""
     queue = _Queue()
-    status, told = await _post(queue=queue, query="?lane=bulk")
-    assert (status, told["id"]) == (202, "made-up-id")
-    page = told["front_channel"]
+    status, answer = await _post(queue=queue, query="?lane=bulk")
+    assert (status, answer["id"]) == (202, "made-up-id")
+    page = answer["front_channel"]
     assert (page["clients"], page["until"]) == (2, "1970-01-01T00:26:40Z")
     opened = open_context(page["url"].removeprefix(URL), KEYS, NOW)
     assert opened is not None
@@ -114,11 +114,11 @@ async def test_the_answer_has_the_page_of_browser_clients() -> None:
 
 @pytest.mark.parametrize("unknown", [[], ["unknown"]])
 async def test_without_browser_clients_there_is_no_page(unknown: list[str]) -> None:
-    """Whatever else becomes of its clients. That nobody knows one is told: it might have needed the browser."""
+    """The answer names an unknown client: it might need the browser."""
     queue = _Queue()
-    status, told = await _post({**EVENT, "clients": ["api", "worker", *unknown]}, queue=queue)
-    note = told.pop("note", "")
-    assert (status, told) == (202, {"id": "made-up-id", "front_channel": None})
+    status, answer = await _post({**EVENT, "clients": ["api", "worker", *unknown]}, queue=queue)
+    note = answer.pop("note", "")
+    assert (status, answer) == (202, {"id": "made-up-id", "front_channel": None})
     assert ("no client unknown" in note) is bool(unknown)
     assert len(queue.taken) == 1
 
@@ -129,15 +129,15 @@ async def test_without_browser_clients_there_is_no_page(unknown: list[str]) -> N
 async def test_an_event_without_pages_is_published_with_a_note(pages: PageAddresses | None, missing: str) -> None:
     """So that nobody takes it for an event whose clients need no browser."""
     queue = _Queue()
-    status, told = await _post(queue=queue, pages=pages)
+    status, answer = await _post(queue=queue, pages=pages)
     note = f"the browser should ask 2 of its clients, but notifier's configuration has {missing}"
-    assert (status, told) == (202, {"id": "made-up-id", "front_channel": None, "note": note})
+    assert (status, answer) == (202, {"id": "made-up-id", "front_channel": None, "note": note})
     assert len(queue.taken) == 1
 
 
 @pytest.mark.parametrize("clients", ["*", MANY])
 async def test_too_many_clients_for_one_page_are_refused_unpublished(clients: Any) -> None:
-    """The answer says what to do."""
+    """The answer has the remedy."""
     queue = _Queue()
     status, problem = await _post({**EVENT, "clients": clients}, queue=queue)
     assert (status, problem["title"]) == (400, "One page cannot ask so many clients")
@@ -165,8 +165,8 @@ async def test_the_checks_are_those_of_events() -> None:
     assert (await _post({}))[0] == 400
     assert (await _post(query="?lane=retries"))[0] == 400
     ce = {"ce-specversion": "1.0", "ce-id": "ce-7", "ce-source": "/idp", "ce-type": "session.ended"}
-    status, told = await _post(headers=ce)
-    assert (status, told["id"], told["front_channel"]["clients"]) == (202, "ce-7", 2)
+    status, answer = await _post(headers=ce)
+    assert (status, answer["id"], answer["front_channel"]["clients"]) == (202, "ce-7", 2)
 
 
 @pytest.mark.full
@@ -192,9 +192,9 @@ BRINGING = {
 async def test_an_event_supplies_a_clients_address() -> None:
     """The context has it, too, so that any worker asks there. What is registered wins, under an alias as well."""
     entry = {**NEW, "sid": "own", "frontchannel_logout_session_required": True, "backchannel_logout_uri": None}
-    status, told = await _post({**BRINGING, "clients": [entry, BRINGING["clients"][1]]}, registry=NAMED)
-    assert (status, told["front_channel"]["clients"], "note" in told) == (202, 2, False)
-    opened = open_context(told["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
+    status, answer = await _post({**BRINGING, "clients": [entry, BRINGING["clients"][1]]}, registry=NAMED)
+    assert (status, answer["front_channel"]["clients"], "note" in answer) == (202, 2, False)
+    opened = open_context(answer["front_channel"]["url"].removeprefix(URL), KEYS, NOW)
     assert opened is not None
     assert opened.context.clients == (("new", "own"), ("shop", None))
     front = FrontChannelClient(
@@ -204,7 +204,7 @@ async def test_an_event_supplies_a_clients_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registry", "one", "entry", "says"),
+    ("registry", "one", "entry", "phrase"),
     [
         (replace(NAMED, issuers={ISS: Issuer(iss=ISS)}), True, NEW, "name its user or API token under publishers"),
         (replace(NAMED, inline="deny"), True, NEW, "registry.inline is deny"),
@@ -216,29 +216,29 @@ async def test_an_event_supplies_a_clients_address() -> None:
     ids=["a stranger", "denied", "a shared key", "http", "loopback", "own host"],
 )
 async def test_a_client_with_an_ignored_address_is_named(
-    registry: Registry, one: bool, entry: Mapping[str, str], says: str
+    registry: Registry, one: bool, entry: Mapping[str, str], phrase: str
 ) -> None:
     """The event is published all the same, and the page asks the others. Alone it makes no page."""
     queue = _Queue()
     pages = replace(PAGES, keys=replace(PAGE_KEYS, single_issuer=one))
-    status, told = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
-    assert (status, told["front_channel"]["clients"]) == (202, 1)
-    assert told["note"].startswith("the page leaves out 1 client whose address does not count (new): ")
-    assert says in told["note"]
-    status, told = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
-    assert (status, told["front_channel"], says in told["note"]) == (202, None, True)
+    status, answer = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
+    assert (status, answer["front_channel"]["clients"]) == (202, 1)
+    assert answer["note"].startswith("the page leaves out 1 client whose address does not count (new): ")
+    assert phrase in answer["note"]
+    status, answer = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
+    assert (status, answer["front_channel"], phrase in answer["note"]) == (202, None, True)
     assert len(queue.taken) == 2
 
 
 async def test_each_reason_is_named_with_its_clients_and_remedy() -> None:
-    """The way out of one is none of another."""
+    """Each reason has its own remedy."""
     entries = [
         {**NEW, "frontchannel_logout_uri": "https://login.example.com/x"},
         {"client_id": "plain", "frontchannel_logout_uri": "http://plain.example.net/"},
         {"client_id": "bare", "frontchannel_logout_uri": "http://bare.example.net/"},
     ]
-    _, told = await _post({**EVENT, "clients": entries}, registry=NAMED)
-    head, own_host, address = told["note"].split(" (", 2)
+    _, answer = await _post({**EVENT, "clients": entries}, registry=NAMED)
+    head, own_host, address = answer["note"].split(" (", 2)
     assert head == "the page leaves out 3 clients whose address does not count"
     assert own_host.startswith("new): it is on login.example.com, the issuer's own host; browsers would send")
     assert address.startswith("plain, bare): it is http; to allow it, set egress.allow_http; a page cannot ask there")
@@ -248,8 +248,8 @@ async def test_an_exclusive_key_seals_the_pages_of_its_issuer() -> None:
     """So the addresses in them count when they are shown, though there are other issuers."""
     own = MultiFernet([Fernet(Fernet.generate_key())])
     pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, single_issuer=False))
-    _, told = await _post(BRINGING, pages=pages, registry=NAMED)
-    sealed = told["front_channel"]["url"].removeprefix(URL)
+    _, answer = await _post(BRINGING, pages=pages, registry=NAMED)
+    sealed = answer["front_channel"]["url"].removeprefix(URL)
     assert open_context(sealed, KEYS, NOW) is None
     opened = pages.keys.open(sealed, NOW)
     assert opened is not None
@@ -257,7 +257,7 @@ async def test_an_exclusive_key_seals_the_pages_of_its_issuer() -> None:
 
 
 async def test_as_many_addresses_as_fit_into_a_url() -> None:
-    """Some 90 that nobody could guess."""
+    """About 90 random addresses fit."""
     entries = [
         {"client_id": name, "frontchannel_logout_uri": f"https://{name[:12]}.example.net/signout/{name[12:]}"}
         for name in (hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(200))
@@ -265,5 +265,5 @@ async def test_as_many_addresses_as_fit_into_a_url() -> None:
     queue = _Queue()
     status, _ = await _post({**EVENT, "clients": entries}, queue, registry=NAMED)
     assert (status, queue.taken) == (400, [])
-    status, told = await _post({**EVENT, "clients": entries[:50]}, queue, registry=NAMED)
-    assert (status, told["front_channel"]["clients"]) == (202, 50)
+    status, answer = await _post({**EVENT, "clients": entries[:50]}, queue, registry=NAMED)
+    assert (status, answer["front_channel"]["clients"]) == (202, 50)

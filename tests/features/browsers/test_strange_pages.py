@@ -1,4 +1,4 @@
-"""Pages that a key of ours has sealed, and that are refused all the same: the log says why to whoever makes them."""
+"""Pages that a configured key has sealed, but that are refused: the log has the reason for the operator."""
 
 import time
 from pathlib import Path
@@ -35,7 +35,7 @@ SHARED, OWN, STRANGER = (Fernet.generate_key() for _ in range(3))
 async def test_a_refused_page_sealed_by_a_known_key_is_logged(
     key: bytes, iss: str, hint: str | None, tmp_path: Path
 ) -> None:
-    """Once a minute, since whoever made it sees a 400 that says nothing. Of what anybody can send nothing is told."""
+    """Once a minute, since the bare 400 has no reason. Pages that anybody can make are not logged."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "clients.yaml").write_text("[]")
     (tmp_path / "web.keys").write_bytes(SHARED)
@@ -62,5 +62,5 @@ async def test_a_refused_page_sealed_by_a_known_key_is_logged(
             for text in ("x", expired, sealed, sealed):
                 async with session.get(f"{listener.url}/front-channel/{text}") as answer:
                     await answer.read()
-    told = [line for line in logs if line["event"] == "front_channel_refused"]
-    assert [(line["iss"], line["hint"].split(":")[0]) for line in told] == ([] if hint is None else [(iss, hint)])
+    refusals = [line for line in logs if line["event"] == "front_channel_refused"]
+    assert [(line["iss"], line["hint"].split(":")[0]) for line in refusals] == ([] if hint is None else [(iss, hint)])

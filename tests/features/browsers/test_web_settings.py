@@ -28,7 +28,7 @@ from tests.configuration.test_live_configuration import live, write
 from tests.system.site import Site
 from tests.tokens.key_folder import pem
 
-# ── The keys that seal the URLs of pages, and what `check` says of issuers without pages ──────────────────────────
+# ── The keys that seal the URLs of pages, and the warnings of `check` on issuers without pages ────────────────────
 
 
 ONE, TWO = "https://one.example.com", "https://two.example.com"
@@ -73,7 +73,7 @@ def loaded(tmp_path: Path) -> Load:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "phrase"),
     [
         ("", "web.keys is empty; make one by `notifier keys web`"),
         (f"{KEYS[0]}\nno key\n", "line 2 of"),
@@ -84,13 +84,13 @@ def loaded(tmp_path: Path) -> Load:
     ],
     ids=["empty", "no key", "too many", "base64", "quoted", "cut"],
 )
-def test_unusable_keys_are_refused(loaded: Load, text: str, says: str) -> None:
+def test_unusable_keys_are_refused(loaded: Load, text: str, phrase: str) -> None:
     """With the way out, and without the key."""
     with pytest.raises(ConfigurationError) as refused:
         loaded(text, ONE, TWO)
     (mistake,) = refused.value.mistakes
     assert mistake.path == "web.keys_file"
-    assert says in mistake.text
+    assert phrase in mistake.text
     assert KEYS[0][:8] not in mistake.text
 
 
@@ -113,14 +113,14 @@ def test_front_channel_clients_without_pages_cause_a_warning(loaded: Load) -> No
 
 
 def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -> None:
-    """An identity server behind another name may mean it, so it is no mistake."""
+    """It is only a warning: an identity server may be behind another name."""
     [warning] = loaded(KEYS[0], ONE, TWO, at={TWO: "http://two.example.com"}).warnings
     assert warning.path == f'web.issuers["{TWO}"].url'
     assert warning.text.startswith(f"is not on {TWO}, as the issuer is")
 
 
 def test_an_issuer_has_exclusive_keys(loaded: Load) -> None:
-    """They seal and open its pages alone; those that all share open its pages, too. Nobody else may read the files."""
+    """They seal and open only its pages; the shared keys open its pages, too. The files are listed as secrets."""
     part = loaded(KEYS[0], ONE, TWO, own={ONE: f"{KEYS[1]}\n\n{KEYS[2]}\n"}).part(PagesPart)
     assert part.keys is not None
     assert (part.keys.has_exclusive_keys(ONE), part.keys.has_exclusive_keys(TWO)) == (True, False)
@@ -136,7 +136,7 @@ def test_an_issuer_has_exclusive_keys(loaded: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "setting", "says"),
+    ("own", "setting", "phrase"),
     [
         ({ONE: KEYS[0]}, ONE, "is also a key of web.keys_file: no two issuers may share their own keys"),
         (
@@ -149,13 +149,13 @@ def test_an_issuer_has_exclusive_keys(loaded: Load) -> None:
     ],
     ids=["shared", "another's", "no key", "empty"],
 )
-def test_unusable_exclusive_keys_are_refused(loaded: Load, own: Mapping[str, str], setting: str, says: str) -> None:
+def test_unusable_exclusive_keys_are_refused(loaded: Load, own: Mapping[str, str], setting: str, phrase: str) -> None:
     """A key of two issuers would let who has it for the one bring addresses of the other's clients."""
     with pytest.raises(ConfigurationError) as refused:
         loaded(KEYS[0], ONE, TWO, own=own)
     (mistake,) = refused.value.mistakes
     assert mistake.path == f'web.issuers["{setting}"].keys_file'
-    assert all(part in mistake.text for part in says.split(" own-1.keys "))
+    assert all(part in mistake.text for part in phrase.split(" own-1.keys "))
 
 
 def _sealed(iss: str, key: str) -> str:
@@ -173,8 +173,8 @@ def test_no_source_lets_browsers_call_the_pages_host(tmp_path: Path, own: str) -
     (tmp_path / "web.key").write_bytes(Fernet.generate_key())
     pages = {ID: {"url": "https://pages.example.com/connect/notify"}}
     web = {"listen": "127.0.0.1:0", "keys_file": str(tmp_path / "web.key"), "issuers": pages}
-    said = row(frontchannel_logout_uri=own)
-    made = built(tmp_path, of_list(said, issuer=ID), of_list(said, name="two", issuer=LOGIN), web=web)
+    phrase = row(frontchannel_logout_uri=own)
+    made = built(tmp_path, of_list(phrase, issuer=ID), of_list(phrase, name="two", issuer=LOGIN), web=web)
     assert (shop(made).backchannel_logout_uri, shop(made).front_channel) == (HOOK, None)
     assert shop(made, LOGIN).front_channel is not None
     [left] = ignored_members(made)
@@ -187,7 +187,7 @@ def test_no_source_lets_browsers_call_the_pages_host(tmp_path: Path, own: str) -
 
 
 def test_a_key_is_made_for_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
-    """It is never overwritten; a second one is added as a second line; a configuration takes both."""
+    """It is never overwritten; a second key is added as a second line; a configuration accepts both."""
     done = notifier("keys", "web", "--out", "web.keys", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (
         0,
@@ -214,7 +214,7 @@ def test_a_key_is_made_for_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
     assert "make one by `notifier keys web`" in wrong.stderr + wrong.stdout
 
 
-# ── What is wrong in the section `web` is told with all else, in one go ───────────────────────────────────────────
+# ── Errors of the section `web` are listed with all others ────────────────────────────────────────────────────────
 
 
 def test_all_mistakes_of_web_are_listed(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def section(configuration: LiveConfiguration) -> OidcSettings:
 class ConsoleProvider(LoopbackServer):
     """Publishes a key, and exchanges one code.
 
-    `metadata`, `access` and `identity` are changes of what it says, `answer` that of an exchange. It answers one while
+    `metadata`, `access` and `identity` change its documents, `answer` the result of an exchange. It answers one while
     `going_on` is set. A browser is `signed_in` there, or not.
     """
 

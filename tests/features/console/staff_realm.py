@@ -1,4 +1,4 @@
-"""A realm of Keycloak whose users are operators, set up as docs/console-sign-in.md says."""
+"""A realm of Keycloak whose users are operators, set up as in docs/console-sign-in.md."""
 
 from typing import Any
 
@@ -29,10 +29,10 @@ def _client(name: str, redirect_uri: str, **attributes: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def staff_realm(told_at: str, redirect_uri: str) -> dict[str, Any]:
+def staff_realm(logout_url: str, redirect_uri: str) -> dict[str, Any]:
     """The console's client, and users with and without a role of the API."""
-    told = {"backchannel_logout_url": told_at, "backchannel_logout_session_required": "true"}
-    clients = [_client(CLIENT, redirect_uri, **told)]
+    attributes = {"backchannel_logout_url": logout_url, "backchannel_logout_session_required": "true"}
+    clients = [_client(CLIENT, redirect_uri, **attributes)]
     roles = {"realm": [{"name": name} for name in _ROLES.values()]}
     users = [{**shop_user(name, PASSWORD), "realmRoles": [role]} for name, role in _ROLES.items()]
     return {

@@ -49,7 +49,7 @@ async def test_packed_or_not_it_is_the_same() -> None:
         assert await packed.read() == await plain.read()
 
 
-# ── The libraries of the console are those that npm has, byte for byte, and nothing loads what is not there ───────
+# ── The libraries of the console equal npm's, byte for byte, and no script loads a missing file ───────────────────
 
 
 SCRIPTS = sorted(path for path in CONSOLE.iterdir() if path.suffix in (".js", ".mjs"))

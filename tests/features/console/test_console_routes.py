@@ -40,7 +40,7 @@ async def got(running: WorkerProcess, path: str, token: str = "r", **query: obje
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 async def test_a_flag_needs_no_value_and_a_wrong_token_is_401(place: tuple[str, str], tmp_path: Path) -> None:
-    """As docs/api.md says. A page that lies beyond what can be counted is a mistake of the request."""
+    """As in docs/api.md. A page beyond the countable range is an error of the request."""
     async with Clients() as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await running.ask("GET", "/v1/recent?good", "r"))[0] == 200
         assert (await running.ask("POST", "/v1/reload?accept_loss", "r"))[0] == 200
@@ -58,7 +58,7 @@ async def test_a_flag_needs_no_value_and_a_wrong_token_is_401(place: tuple[str, 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> None:
-    """From the overview to the client, its answers, its registration, and what became of a user."""
+    """From the overview to the client, its answers, its registration, and a user's deliveries."""
     async with Clients(Answers(shop=503)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await got(running, "whoami"))["scopes"] == ["read", "repair"]
         assert (await got(running, "overview"))["states"]["well"] == 4
@@ -69,9 +69,9 @@ async def test_an_incident_is_seen(place: tuple[str, str], tmp_path: Path) -> No
         async def down() -> dict[str, Any]:
             return await got(running, "overview")
 
-        at_first = await until(down, lambda said: said["waits"]["known"] > 0)
-        assert at_first["waits"]["all"] >= at_first["waits"]["known"]  # before the queues are counted anew
-        seen = await until(down, lambda said: said["clients"] != [] and said["waits"]["all"] == 3)
+        at_first = await until(down, lambda document: document["waits"]["known"] > 0)
+        assert at_first["waits"]["all"] >= at_first["waits"]["known"]  # before the next count of the queues
+        seen = await until(down, lambda document: document["clients"] != [] and document["waits"]["all"] == 3)
         [shop] = seen["clients"]
         assert (shop["client_id"], shop["status"], shop["waits"] >= 3) == ("shop", 503, True)
         assert shop["failing_since"] <= shop["last_failure"]
@@ -134,10 +134,10 @@ async def test_a_token_of_one_issuer_sees_nothing_of_others(place: tuple[str, st
     """Neither clients nor facts nor keys; and it may not ask for what concerns all."""
     async with Clients(Answers(shop=503)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
         assert (await running.post({**event(1, "shop"), "sub": "carol"}))[0] == 202
-        await until(lambda: got(running, "overview"), lambda said: said["clients"] != [])
-        said = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "whoami")]
-        assert ISSUER not in json.dumps(said)
-        assert "shop" not in json.dumps(said)
+        await until(lambda: got(running, "overview"), lambda document: document["clients"] != [])
+        document = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "whoami")]
+        assert ISSUER not in json.dumps(document)
+        assert "shop" not in json.dumps(document)
         assert (await running.ask("POST", "/v1/find", "o", {"subject": "carol"}))[1]["facts"] == []
         for path in ("client", "client/registration"):
             assert (await running.ask("GET", f"/v1/{path}?iss={ISSUER}&client_id=shop", "o"))[0] == 403
@@ -152,9 +152,9 @@ async def test_a_token_of_one_issuer_sees_nothing_of_others(place: tuple[str, st
 async def test_operators_run_a_canary_and_the_doctor(place: tuple[str, str], tmp_path: Path) -> None:
     """A canary ends no session, and its answer is explained. Who sent it is in the log, and among the acts."""
     async with Clients(Answers(shop=400)) as clients, worker(site_of_two(tmp_path, clients, place)) as running:
-        status, said = await running.ask("POST", "/v1/canary", "r", {"client_id": "shop", "iss": ISSUER})
-        assert (status, said["findings"][0]["level"]) == (200, "warning")
-        assert "answered 400" in said["findings"][0]["text"]
+        status, document = await running.ask("POST", "/v1/canary", "r", {"client_id": "shop", "iss": ISSUER})
+        assert (status, document["findings"][0]["level"]) == (200, "warning")
+        assert "answered 400" in document["findings"][0]["text"]
         [hit] = clients.at("shop")
         assert hit.claims["sub"].startswith("notifier-canary-")
         [act] = (await got(running, "acts"))["acts"]
@@ -168,14 +168,14 @@ async def test_operators_run_a_canary_and_the_doctor(place: tuple[str, str], tmp
         )
         assert (await got(running, "doctor"))["state"] == "never"
         assert (await running.ask("POST", "/v1/doctor", "r"))[1]["state"] == "running"
-        looked = await until(lambda: got(running, "doctor"), lambda said: said["state"] == "ended")
+        looked = await until(lambda: got(running, "doctor"), lambda document: document["state"] == "ended")
         assert looked["problem"] is None
         assert {"queue", "worker"} <= {finding["area"] for finding in looked["findings"]}
 
 
 @pytest.mark.full
 async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """What one worker met, the other tells. A client that answers one of them is not down, whatever the other knows."""
+    """Each worker shows the entries of both. A client that answers one of them is not down."""
     answers = Answers(shop=503)
     async with Clients(answers) as clients:
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))
@@ -186,8 +186,9 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
             for each in (one, two):
                 await until(
                     lambda each=each: got(each, "overview"),  # type: ignore[misc]
-                    lambda said: (
-                        said["workers"]["answered"] == 2 and [c["client_id"] for c in said["clients"]] == ["shop"]
+                    lambda document: (
+                        document["workers"]["answered"] == 2
+                        and [c["client_id"] for c in document["clients"]] == ["shop"]
                     ),
                 )
             news = await got(one, "recent", good="true")
@@ -197,17 +198,17 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
                 meanwhile = await got(one, "recent", good="true", after=news["next"])
             finally:
                 two.send(signal.SIGCONT)
-            told = {(fact["worker"], fact["n"]) for each in (news, meanwhile) for fact in each["facts"]}
+            listed = {(fact["worker"], fact["n"]) for each in (news, meanwhile) for fact in each["facts"]}
             later = await until(
                 lambda: got(one, "recent", good="true", after=meanwhile["next"]),
-                lambda said: said["next"].count("=") == 2,
+                lambda document: document["next"].count("=") == 2,
             )
-            assert not told & {(fact["worker"], fact["n"]) for fact in later["facts"]}, "told twice after a silence"
+            assert not listed & {(fact["worker"], fact["n"]) for fact in later["facts"]}, "listed twice after a silence"
             answers.by_path.clear()
             for each in (one, two):
                 await until(
                     lambda each=each: got(each, "overview"),  # type: ignore[misc]
-                    lambda said: said["states"]["well"] == 4 and said["waits"] == {"all": 0, "known": 0},
+                    lambda document: document["states"]["well"] == 4 and document["waits"] == {"all": 0, "known": 0},
                 )
 
 
@@ -216,7 +217,7 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
 async def test_the_console_includes_workers_without_one(
     tmp_path: Path, amqp_url: str, prefix: str, console: bool
 ) -> None:
-    """One that serves no API tells all; one that knows no console, as of an older release, how it stands."""
+    """A worker without API sends entries and state; a worker without console, as of an older release, its state."""
     async with Clients(Answers(shop=503)) as clients:
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))
         async with worker(site) as one:
@@ -226,17 +227,17 @@ async def test_the_console_includes_workers_without_one(
                 site.config["api"]["console"] = {"enabled": False}
             site.write()
             async with worker(site):  # it remembers what happens once the console has asked it
-                await until(lambda: got(one, "overview"), lambda said: said["workers"]["answered"] == 2)
+                await until(lambda: got(one, "overview"), lambda document: document["workers"]["answered"] == 2)
                 for number in range(20):
                     assert (await one.post(event(number, "shop", "wiki")))[0] == 202
                 seen = await until(
                     lambda: got(one, "overview"),
-                    lambda said: said["workers"]["answered"] == 2 and said["waits"]["known"] == 20,
+                    lambda document: document["workers"]["answered"] == 2 and document["waits"]["known"] == 20,
                 )
                 assert len(seen["workers"]["each"]) == 2
                 await until(  # what is on its way between two looks waits nowhere
                     lambda: got(one, "client", iss=ISSUER, client_id="shop"),
-                    lambda said: [len(said["workers"]), said["client"]["waits"]] == [2, 20],
+                    lambda document: [len(document["workers"]), document["client"]["waits"]] == [2, 20],
                 )
                 workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
                 assert len(workers) == (2 if console else 1)
@@ -249,13 +250,13 @@ async def test_a_bound_token_gets_no_data_of_other_issuers(tmp_path: Path, amqp_
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))
         async with worker(site) as one, worker(site) as two:
             assert (await one.post({**event(1, "shop"), "sub": "carol"}))[0] == 202
-            await until(lambda: got(two, "recent"), lambda said: said["facts"] != [])
+            await until(lambda: got(two, "recent"), lambda document: document["facts"] != [])
             status, job = await one.ask("POST", "/v1/retry", "r", {"client_id": "shop", "iss": ISSUER})
             assert status == 202
             for running in (one, two):
-                said = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "jobs")]
-                assert ISSUER not in json.dumps(said)
-                assert "shop" not in json.dumps(said)
+                document = [await got(running, path, "o") for path in ("overview", "clients", "recent", "keys", "jobs")]
+                assert ISSUER not in json.dumps(document)
+                assert "shop" not in json.dumps(document)
                 for body in ({"subject": "carol"}, {"event_id": "event-1"}):
                     assert (await running.ask("POST", "/v1/find", "o", body))[1]["facts"] == []
                 for method in ("GET", "DELETE"):

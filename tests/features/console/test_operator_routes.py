@@ -62,7 +62,7 @@ def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
 
 
 async def test_each_route_enforces_the_scope_that_it_declares() -> None:
-    """A token with the other scopes is refused, and one bound to issuers where the declaration says so."""
+    """A token with the other scopes is refused, and a token bound to issuers where the declaration requires it."""
     scopes = {"publish", "read", "repair"}
     tokens = [token(f"not-{scope}", *scopes - {scope}) for scope in scopes]
     tokens.append(token("bound", *scopes, issuers=frozenset()))
@@ -228,7 +228,7 @@ async def test_others_have_their_chance_between_two_answers(members: dict[str, o
 
 
 async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
-    """They are told a few at a time, and once for all that ask together."""
+    """They are listed in steps, once for all concurrent requests."""
     log: list[int] = []
 
     def states(size: int) -> Iterator[bytes]:
@@ -245,12 +245,12 @@ async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
     part = LocalAnswers(cast("Any", given), cast("Any", Remembering([])))
     request = WorkerRequest(name=NAME, who="console", members={"clients": None})
     delivering = asyncio.create_task(deliver())
-    said = await asyncio.gather(part.act(request), part.act(request))
+    answer = await asyncio.gather(part.act(request), part.act(request))
     delivering.cancel()
-    assert [len(each["states"]) for each in said] == [5, 5]
+    assert [len(each["states"]) for each in answer] == [5, 5]
     assert [count for count in log if count] == [CLIENTS_PER_STEP] * 5
-    told = [place for place, count in enumerate(log) if count]
-    assert all(later - before > 1 for before, later in pairwise(told)), "others had their turn"
+    steps = [place for place, count in enumerate(log) if count]
+    assert all(later - before > 1 for before, later in pairwise(steps)), "others had their turn"
 
 
 # ── The process in which the doctor looks for the console: it ends in an account, whatever becomes of it ──────────
@@ -259,14 +259,14 @@ async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
 async def ended(doctor: Doctor) -> dict[str, object]:
     """What it found, once it has looked."""
 
-    async def told() -> dict[str, object]:
+    async def steps() -> dict[str, object]:
         return doctor.document()
 
-    return dict(await until(told, lambda said: said["state"] == "ended"))
+    return dict(await until(steps, lambda answer: answer["state"] == "ended"))
 
 
 async def test_a_process_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it can be asked again: it is not said to look for ever."""
+    """It can be started again: it does not stay in the state running."""
 
     async def no_room(*_command: object, **_options: object) -> None:
         raise OSError(12, "Cannot allocate memory")
@@ -288,7 +288,7 @@ async def test_an_unusable_configuration_is_a_finding(tmp_path: Path) -> None:
     config.write_text("issuers: {}\n")
     doctor = Doctor(config)
     doctor.begin()
-    said = await ended(doctor)
-    assert "cannot be used" in str(said["problem"])
-    assert any(finding["level"] == "failed" for finding in cast("list[dict[str, object]]", said["findings"]))
+    answer = await ended(doctor)
+    assert "cannot be used" in str(answer["problem"])
+    assert any(finding["level"] == "failed" for finding in cast("list[dict[str, object]]", answer["findings"]))
     await doctor.close()

@@ -38,7 +38,7 @@ ISS, OTHER = "https://id.example.com", "https://other.example.com"
 NOW = 1_800_000_000.0
 
 
-class Rig:
+class Harness:
     """A memory with a clock that is set by hand."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Rig:
     def attempted(
         self, client_id: str = "shop", outcome: Outcome | None = None, iss: str = ISS, **more: str
     ) -> Delivery:
-        """An attempt for a user and a session of its own."""
+        """Record an attempt for a new user and session."""
         number = next(self._ids)
         delivery = Delivery(
             id=f"d{number}",
@@ -68,67 +68,67 @@ class Rig:
 
 def test_a_row_shows_no_user() -> None:
     """It is found by its user, its session or its event, and shows neither of the first two."""
-    told = Rig()
-    delivery = told.attempted()
+    harness = Harness()
+    delivery = harness.attempted()
     for wanted in ({"subject": "user-0"}, {"subject": "session-0"}, {"event_id": "e0"}):
         asked = {"subject": None, "event_id": None, "issuers": None, **wanted}
-        [row] = told.recent.find_rows(**asked)
+        [row] = harness.recent.find_rows(**asked)
         shown = row.document()
         assert (shown["client_id"], shown["kind"], shown["status"]) == ("shop", "failed", 503)
         assert str(delivery.sub) not in str(shown)
         assert str(delivery.sid) not in str(shown)
-    assert not told.recent.find_rows(event_id=None, subject="user", issuers=None)
-    assert not told.recent.find_rows(event_id="e0", subject=None, issuers=[OTHER])
+    assert not harness.recent.find_rows(event_id=None, subject="user", issuers=None)
+    assert not harness.recent.find_rows(event_id="e0", subject=None, issuers=[OTHER])
 
 
 def test_all_of_it_is_bounded() -> None:
     """By rows, by clients, by answers of each, and by counts."""
-    told = Rig()
+    harness = Harness()
     for number in range(MAX_TROUBLE_ROWS + MAX_CLIENTS + 10):
-        told.now += STEP_SECONDS
-        told.attempted(f"c{number}")
+        harness.now += STEP_SECONDS
+        harness.attempted(f"c{number}")
     for _ in range(MAX_ANSWERS + 3):
-        told.attempted("busy")
-    recent = told.recent
+        harness.attempted("busy")
+    recent = harness.recent
     assert not list(recent.answers((ISS, "c0")))
     assert [row.number for row in recent.answers((ISS, "busy"))][-1] == recent.last
     assert len(list(recent.answers((ISS, "busy")))) == MAX_ANSWERS
     assert len(recent.steps(0)) == MAX_STEPS
     assert len(recent.after(0, well=True, issuers=None)) == MAX_ROWS_PER_ANSWER
-    assert recent.since > NOW, "it says from when on it remembers everything"
+    assert recent.since > NOW, "`since` is the start of the complete record"
 
 
 @pytest.mark.parametrize("written", [False, True])
 def test_the_longest_names_take_no_more_bytes(written: bool) -> None:
     """In characters of four bytes. Names written as JSON keep their UTF-8 form, as those of a retried delivery do."""
-    told, wide = Rig(), "\N{GRINNING FACE}"
+    harness, wide = Harness(), "\N{GRINNING FACE}"
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for number in range(2_000):
-        told.now += STEP_SECONDS
+        harness.now += STEP_SECONDS
         event_id, name = f"{number:015}".ljust(MAX_ID_BYTES, "e"), f"{number:04}".ljust(MAX_TEXT_LENGTH, wide)
         outcome = Delivered(status=200) if number % 2 else Failed(reason=Reason.TIMEOUT, text="")
         iss = f"{ISS}/{number % 7}".ljust(MAX_URI_LENGTH, "i")
-        delivery = told.attempted(name, outcome, iss, event_id=event_id, sub=name, sid=name)
+        delivery = harness.attempted(name, outcome, iss, event_id=event_id, sub=name, sid=name)
         if written:
             dump_delivery(delivery)
         deferred = _deferred(iss, name, event_id)
-        told.recent.observe(replace(deferred, first=True, text=name))
+        harness.recent.observe(replace(deferred, first=True, text=name))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 2**20 < after - before < MAX_TROUBLE_BYTES + MAX_WELL_BYTES + MAX_CLIENT_BYTES
-    assert written or len(told.recent.after(0, well=False, issuers=None)) == MAX_ROWS_PER_ANSWER
+    assert written or len(harness.recent.after(0, well=False, issuers=None)) == MAX_ROWS_PER_ANSWER
 
 
 def test_many_answers_of_others_evict_no_client() -> None:
     """Where thousands are called all the time, each keeps fewer answers, and its minutes."""
-    told = Rig()
+    harness = Harness()
     for _ in range(MAX_ANSWERS + 1):
         for number in range(MAX_CLIENTS):
-            told.attempted(f"client-{number}", Failed(reason=Reason.TIMEOUT, text="x" * 200))
+            harness.attempted(f"client-{number}", Failed(reason=Reason.TIMEOUT, text="x" * 200))
     for key in ((ISS, f"client-{number}") for number in range(MAX_CLIENTS)):
-        assert 0 < len(list(told.recent.answers(key))) < MAX_ANSWERS
-        assert [failed for _, _, failed in told.recent.minutes(key)] == [MAX_ANSWERS + 1]
+        assert 0 < len(list(harness.recent.answers(key))) < MAX_ANSWERS
+        assert [failed for _, _, failed in harness.recent.minutes(key)] == [MAX_ANSWERS + 1]
 
 
 OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
@@ -157,11 +157,11 @@ async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], other
 
 def test_entries_after_an_answer_are_returned_once() -> None:
     """Deliveries only if they are wanted, and nothing of other issuers."""
-    told = Rig()
-    told.attempted(outcome=Delivered(status=200))
-    told.attempted()
-    told.attempted(iss=OTHER)
-    recent, last = told.recent, told.recent.last
+    harness = Harness()
+    harness.attempted(outcome=Delivered(status=200))
+    harness.attempted()
+    harness.attempted(iss=OTHER)
+    recent, last = harness.recent, harness.recent.last
     assert [row.kind for row in recent.after(0, well=True, issuers=None)] == ["delivered", "failed", "failed"]
     assert [row.kind for row in recent.after(0, well=False, issuers=[OTHER])] == ["failed"]
     assert not recent.after(recent.last, well=True, issuers=None)
@@ -182,14 +182,14 @@ def test_entries_after_an_answer_are_returned_once() -> None:
 
 def test_a_successor_of_the_same_name_continues_the_numbers() -> None:
     """A container that is restarted keeps host and process ID: whoever followed the one before misses nothing."""
-    told = Rig()
+    harness = Harness()
     for _ in range(3):
-        told.attempted()
-    after = told.recent.last
-    told.now += 1
-    told.recent = Recent(lambda: told.now)
-    told.attempted()
-    assert [row.event_id for row in told.recent.after(after, well=True, issuers=None)] == ["e3"]
+        harness.attempted()
+    after = harness.recent.last
+    harness.now += 1
+    harness.recent = Recent(lambda: harness.now)
+    harness.attempted()
+    assert [row.event_id for row in harness.recent.after(after, well=True, issuers=None)] == ["e3"]
 
 
 def _deferred(iss: str, client_id: str, event_id: str) -> facts.Deferred:

@@ -1,4 +1,4 @@
-"""Operators sign in at a real Keycloak, set up as docs/console-sign-in.md says: code and PKCE, as the page does it."""
+"""Operators sign in at a real Keycloak, set up as in docs/console-sign-in.md: code and PKCE, as the page does it."""
 
 import base64
 import hashlib
@@ -89,7 +89,7 @@ async def logout_tokens(keycloak: Keycloak) -> AsyncIterator[list[str]]:
 
 
 async def test_operators_sign_in_with_their_roles(tmp_path: Path, keycloak: Keycloak, logout_tokens: list[str]) -> None:
-    """An SRE acts, support looks, others are told that they may do nothing. Tokens of the file go on working."""
+    """An SRE acts, support reads, others get the reason of the refusal. Tokens of the file remain valid."""
     async with worker(configured(tmp_path, keycloak)) as running:
         async with operator(running, keycloak) as browser:
             status, given = await browser.sign_in("alice")

@@ -75,8 +75,8 @@ async def test_a_page_learns_where_to_sign_in(tmp_path: Path, provider: ConsoleP
     """The provider's metadata are read once for many."""
     async with asking(tmp_path, oidc(provider.base)) as client:
         for _ in range(3):
-            told = await (await client.get("/v1/sign-in")).json()
-            assert told == {
+            answer = await (await client.get("/v1/sign-in")).json()
+            assert answer == {
                 "oidc": {
                     "issuer": provider.base,
                     "client_id": CLIENT,
@@ -98,7 +98,7 @@ async def test_without_a_provider_there_is_no_sign_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "phrase"),
     [
         ({"issuer": "https://evil.example.com"}, "name the issuer 'https://evil.example.com'"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "no authorization_endpoint"),
@@ -108,29 +108,29 @@ async def test_without_a_provider_there_is_no_sign_in() -> None:
     ],
 )
 async def test_metadata_that_lead_astray_lead_nowhere(
-    tmp_path: Path, provider: ConsoleProvider, metadata: dict[str, Any], said: str
+    tmp_path: Path, provider: ConsoleProvider, metadata: dict[str, Any], phrase: str
 ) -> None:
-    """The page says what is wrong, and has a field for a token."""
+    """The page shows the error, and has a field for a token."""
     provider.metadata = metadata
     async with asking(tmp_path, oidc(provider.base)) as client:
-        told = (await (await client.get("/v1/sign-in")).json())["oidc"]
-        assert told["authorization_endpoint"] is None
-        assert said in told["problem"]
+        answer = (await (await client.get("/v1/sign-in")).json())["oidc"]
+        assert answer["authorization_endpoint"] is None
+        assert phrase in answer["problem"]
         assert (await exchanged(client))[0] == 502
 
 
 async def test_an_unavailable_provider_is_reported(tmp_path: Path) -> None:
     """With why."""
     async with asking(tmp_path, oidc("http://127.0.0.1:1")) as client:
-        told = (await (await client.get("/v1/sign-in")).json())["oidc"]
-        assert "could not be read" in told["problem"]
+        answer = (await (await client.get("/v1/sign-in")).json())["oidc"]
+        assert "could not be read" in answer["problem"]
 
 
 async def test_a_code_becomes_a_token_of_the_api(tmp_path: Path, provider: ConsoleProvider) -> None:
     """Nothing else of the provider's answer reaches the browser."""
     async with asking(tmp_path, oidc(provider.base)) as client:
-        status, told = await exchanged(client)
-        assert (status, told.keys(), told["expires_at"]) == (200, {"access_token", "expires_at"}, NOW + 300)
+        status, answer = await exchanged(client)
+        assert (status, answer.keys(), answer["expires_at"]) == (200, {"access_token", "expires_at"}, NOW + 300)
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ async def test_a_refusal_of_the_provider_is_a_refusal(
 ) -> None:
     """With the code of its error, and no word of it."""
     async with asking(tmp_path, oidc(provider.base)) as client:
-        status, told = await exchanged(client, **changes)
-        assert (status, told["title"]) == (
+        status, answer = await exchanged(client, **changes)
+        assert (status, answer["title"]) == (
             400,
             "The provider gives no token: its token endpoint answered 400 (invalid_grant)",
         )
 
 
 @pytest.mark.parametrize(
-    ("provided", "status", "said"),
+    ("provided", "status", "phrase"),
     [
         ({"access": {"aud": CLIENT}}, 401, "aud does not name this API"),
         ({"access": {"groups": ["staff"]}}, 403, "You are signed in, but nothing in groups"),
@@ -174,7 +174,7 @@ async def test_a_refusal_of_the_provider_is_a_refusal(
     ],
 )
 async def test_a_token_that_the_api_would_not_take_is_not_given(
-    tmp_path: Path, provider: ConsoleProvider, provided: dict[str, Any], status: int, said: str
+    tmp_path: Path, provider: ConsoleProvider, provided: dict[str, Any], status: int, phrase: str
 ) -> None:
     """A wrong setting at the provider shows at the sign-in."""
     for name, value in provided.items():
@@ -182,7 +182,7 @@ async def test_a_token_that_the_api_would_not_take_is_not_given(
     async with asking(tmp_path, oidc(provider.base)) as client:
         answer = await exchanged(client)
         assert answer[0] == status, answer
-        assert said in answer[1]["title"]
+        assert phrase in answer[1]["title"]
         assert "raw-" not in str(answer)
 
 
@@ -203,9 +203,9 @@ async def test_an_id_token_of_this_sign_in_is_taken(
     provider.identity = identity
     provider.opaque = "a.b.c" if "at_hash" in identity else ""
     async with asking(tmp_path, oidc(provider.base)) as client:
-        status, told = await exchanged(client)
-        assert status == 200 or "iss is another issuer" in told["title"], told  # of the access token a.b.c
-        assert "ID token" not in told.get("title", "")
+        status, answer = await exchanged(client)
+        assert status == 200 or "iss is another issuer" in answer["title"], answer  # of the access token a.b.c
+        assert "ID token" not in answer.get("title", "")
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ async def test_an_opaque_access_token_is_named(tmp_path: Path, provider: Console
     """Some providers give these for their own use."""
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.opaque = "0paque"
-        status, told = await exchanged(client)
-        assert (status, told["title"]) == (401, "The provider's access token is not a JWT (RFC 9068)")
+        status, answer = await exchanged(client)
+        assert (status, answer["title"]) == (401, "The provider's access token is not a JWT (RFC 9068)")
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{", '{"code": "a"}', "[" * 100_000])
@@ -247,7 +247,7 @@ async def test_a_malformed_request_is_refused(tmp_path: Path, provider: ConsoleP
 
 
 async def test_a_flood_of_codes_reaches_the_provider_slowly(tmp_path: Path, provider: ConsoleProvider) -> None:
-    """A few at a time; the rest hear it at once."""
+    """A few at a time; the rest are refused at once."""
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.going_on.clear()
         async with asyncio.TaskGroup() as group:
@@ -271,7 +271,7 @@ async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Pa
         headers = {"Content-Type": "application/json"}
         posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(MAX_SIGN_INS)]
         waiting = [group.create_task(_status(post)) for post in posts]
-        await until(lambda: exchanged(client), lambda said: said[0] == 429)
+        await until(lambda: exchanged(client), lambda answer: answer[0] == 429)
         assert (await client.get("/v1/sign-in")).status == 200
         going_on.set()
     assert [task.result() for task in waiting] == [400] * MAX_SIGN_INS

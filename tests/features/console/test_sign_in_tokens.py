@@ -27,7 +27,7 @@ ISSUER = "https://login.example.com/realms/staff"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "phrase"),
     [
         ({"issuer": "http://login.example.com"}, "https://"),
         ({"issuer": "https://*.example.com"}, "one host"),
@@ -43,13 +43,13 @@ ISSUER = "https://login.example.com/realms/staff"
         ({"discovery": "login.example.com"}, "discovery"),
     ],
 )
-def test_a_mistake_names_the_setting(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_mistake_names_the_setting(tmp_path: Path, changes: dict[str, Any], phrase: str) -> None:
     """Before anybody signs in."""
     with pytest.raises(ConfigurationError) as refused:
         load(written(tmp_path, oidc(ISSUER, **changes)), {}, FEATURES)
     [mistake] = refused.value.mistakes
     assert str(mistake).startswith("api.console.oidc")
-    assert said in str(mistake)
+    assert phrase in str(mistake)
 
 
 def test_it_is_for_a_console_that_is_served(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_with_a_provider_every_request_needs_a_token(tmp_path: Path) -> None:
         load(written(tmp_path, None, listen="0.0.0.0:8080"), {}, FEATURES)
 
 
-# ── What the doctor says of the provider at which operators sign in ───────────────────────────────────────────────
+# ── The doctor's findings on the provider at which operators sign in ──────────────────────────────────────────────
 
 
-async def said(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+async def findings_of(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Level and text of each finding."""
     reader = DocumentReader()
     checks = list(sign_in_checks(live(written(folder, section)).now.settings, reader))
@@ -88,7 +88,7 @@ async def said(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[st
 async def test_a_good_provider_has_two_lines(tmp_path: Path) -> None:
     """Where they sign in, and how many keys there are."""
     async with ConsoleProvider() as provider:
-        found = await said(tmp_path, oidc(provider.base))
+        found = await findings_of(tmp_path, oidc(provider.base))
     assert found == [
         ("ok", f"operators sign in at {provider.base}/authorize"),
         ("ok", "1 key for its tokens can be read"),
@@ -109,12 +109,12 @@ async def test_a_fault_of_the_provider_is_a_finding(tmp_path: Path, provided: Ma
     async with ConsoleProvider() as provider:
         for name, value in provided.items():
             setattr(provider, name, value)
-        found = await said(tmp_path, oidc(provider.base))
+        found = await findings_of(tmp_path, oidc(provider.base))
     assert found[-1][0] == "failed"
     assert text in found[-1][1]
 
 
-# ── Which access tokens of the provider the API takes, and what they may do: each rule broken once ────────────────
+# ── Which access tokens of the provider the API accepts, and their scopes: each rule broken once ──────────────────
 
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -148,7 +148,7 @@ class Judge:
         assert token is not None
         return token
 
-    async def told(self, bearer: str | None = None, **claims: Any) -> str:
+    async def result_of(self, bearer: str | None = None, **claims: Any) -> str:
         """`taken`, or the status of a refusal with its title."""
         try:
             await self.token(bearer, **claims)
@@ -166,7 +166,7 @@ def judge(tmp_path: Path, provider: ConsoleProvider) -> Judge:
 
 
 async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
-    """Its bearer has a hash for a name, and it counts for a minute more than it says."""
+    """Its bearer has a hash for a name, and it counts for a minute longer than its `exp`."""
     sre = await judge.token()
     assert sre.scopes == {"read", "repair"}
     assert (sre.issuers, sre.expires) == (None, NOW + 300 + MAX_SKEW_SECONDS)
@@ -178,7 +178,7 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "said"),
+    ("claims", "phrase"),
     [
         ({"iss": "https://evil.example.com"}, "iss is another issuer"),
         ({"iss": None}, "iss is another issuer"),
@@ -205,23 +205,23 @@ async def test_a_good_token_has_the_scopes_of_its_roles(judge: Judge) -> None:
         ({"iat": NOW - MAX_LIFETIME_SECONDS - MAX_SKEW_SECONDS, "exp": NOW + 9000}, "has expired"),
     ],
 )
-async def test_each_claim_is_judged(judge: Judge, claims: Mapping[str, Any], said: str) -> None:
+async def test_each_claim_is_judged(judge: Judge, claims: Mapping[str, Any], phrase: str) -> None:
     """A token that is longer valid than an hour counts for an hour."""
-    told = await judge.told(**claims)
-    assert told.startswith("401 ")
-    assert said in told
+    result = await judge.result_of(**claims)
+    assert result.startswith("401 ")
+    assert phrase in result
 
 
 @pytest.mark.parametrize("groups", [["staff"], None, {"sre": 1}, [["sre"]]])
 async def test_a_token_without_a_role_is_403(judge: Judge, groups: object) -> None:
-    """403, with the setting that says which roles there are. The token's own are not shown."""
-    told = await judge.told(groups=groups)
-    assert told.startswith("403 ")
-    assert "nothing in groups of your token may do anything here (api.console.oidc.map)" in told
+    """403, with the setting that maps roles. The token's own roles are not shown."""
+    result = await judge.result_of(groups=groups)
+    assert result.startswith("403 ")
+    assert "nothing in groups of your token may do anything here (api.console.oidc.map)" in result
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "phrase"),
     [
         ({"typ": "application/at+jwt"}, "taken"),
         ({"typ": "AT+JWT"}, "taken"),
@@ -233,31 +233,31 @@ async def test_a_token_without_a_role_is_403(judge: Judge, groups: object) -> No
         ({"jwk": public(key("P-256", "evil")), "jku": "https://evil.example.com"}, "taken"),
     ],
 )
-async def test_the_header_is_judged(judge: Judge, header: Mapping[str, Any], said: str) -> None:
-    """A logout token says what it is, and so must an access token."""
-    assert said in await judge.told(judge.provider.token(header))
+async def test_the_header_is_judged(judge: Judge, header: Mapping[str, Any], phrase: str) -> None:
+    """An access token must have its type, as a logout token has."""
+    assert phrase in await judge.result_of(judge.provider.token(header))
 
 
 async def test_typ_jwt_is_accepted_only_where_it_is_configured(tmp_path: Path, provider: ConsoleProvider) -> None:
     """Of the type of ID tokens, but not an ID token, and never a logout token."""
     judge = Judge(tmp_path, provider, accept_typ_jwt=True)
-    assert await judge.told(provider.token({"typ": "JWT"})) == "taken"
-    assert await judge.told(provider.token()) == "taken"
-    assert "typ" in await judge.told(provider.token({"typ": None}))
-    assert "typ" in await judge.told(provider.token({"typ": "logout+jwt"}))
-    assert "aud" in await judge.told(provider.token({"typ": "JWT"}, aud=CLIENT))
-    assert "logout" in await judge.told(provider.token({"typ": "JWT"}, events={EVENT: {}}))
-    assert "ID token" in await judge.told(provider.token({"typ": "JWT"}, at_hash="x", nonce="n"))
+    assert await judge.result_of(provider.token({"typ": "JWT"})) == "taken"
+    assert await judge.result_of(provider.token()) == "taken"
+    assert "typ" in await judge.result_of(provider.token({"typ": None}))
+    assert "typ" in await judge.result_of(provider.token({"typ": "logout+jwt"}))
+    assert "aud" in await judge.result_of(provider.token({"typ": "JWT"}, aud=CLIENT))
+    assert "logout" in await judge.result_of(provider.token({"typ": "JWT"}, events={EVENT: {}}))
+    assert "ID token" in await judge.result_of(provider.token({"typ": "JWT"}, at_hash="x", nonce="n"))
 
 
 async def test_a_forged_token_is_refused(judge: Judge) -> None:
     """Signed by another key, by no algorithm of public keys, or with the public key as a secret."""
-    assert "the signature is wrong" in await judge.told(judge.provider.token(of=key("P-256", "evil")))
+    assert "the signature is wrong" in await judge.result_of(judge.provider.token(of=key("P-256", "evil")))
     for secret in shared_secret(public(key("P-256"))):
         assert isinstance(secret, OctKey)
-        assert "alg is none of" in await judge.told(judge.provider.token({"alg": "HS256"}, secret))
+        assert "alg is none of" in await judge.result_of(judge.provider.token({"alg": "HS256"}, secret))
     head, payload, _ = judge.provider.token().split(".")
-    assert "the signature is wrong" in await judge.told(f"{head}.{payload}.")
+    assert "the signature is wrong" in await judge.result_of(f"{head}.{payload}.")
 
 
 async def test_a_poll_costs_no_signature(judge: Judge) -> None:
@@ -271,7 +271,7 @@ async def test_a_poll_costs_no_signature(judge: Judge) -> None:
 
 
 async def test_cached_tokens_are_bounded(judge: Judge) -> None:
-    """The oldest go, first those that have expired."""
+    """The oldest are evicted, expired tokens first."""
     for nth in range(MAX_CACHED_TOKENS + 3):
         await judge.token(jti=f"j{nth}")
     kept = judge.signed_in._cached
@@ -285,23 +285,23 @@ async def test_cached_tokens_are_bounded(judge: Judge) -> None:
 async def test_an_unavailable_provider_is_503(judge: Judge) -> None:
     """503: the token may be good."""
     await judge.provider.close()
-    assert (await judge.told()).startswith("503 ")
+    assert (await judge.result_of()).startswith("503 ")
 
 
 @pytest.mark.parametrize("bearer", ["..", "a.b.c", f"{'a' * 20_000}.b.c"])
 async def test_a_token_of_another_issuer_causes_no_request(judge: Judge, bearer: str) -> None:
     """Tokens of other services, and what is none, may come along with a request that needs no token."""
-    assert (await judge.told(bearer)).startswith("401 ")
-    assert "iss is another issuer" in await judge.told(iss="https://other.example.com", of=key("P-256", "other"))
+    assert (await judge.result_of(bearer)).startswith("401 ")
+    assert "iss is another issuer" in await judge.result_of(iss="https://other.example.com", of=key("P-256", "other"))
     assert not judge.provider.asked
 
 
 async def test_a_token_too_large_for_a_header_is_refused_at_the_sign_in(judge: Judge) -> None:
     """Else a page would get it, and be refused by each request without a word why."""
-    assert await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(400))]) == "taken"
-    told = await judge.told(groups=["sre", *(f"group-{nth:03}" for nth in range(600))])
-    assert told.startswith("401 ")
-    assert "more than 8,000 bytes" in told
+    assert await judge.result_of(groups=["sre", *(f"group-{nth:03}" for nth in range(400))]) == "taken"
+    result = await judge.result_of(groups=["sre", *(f"group-{nth:03}" for nth in range(600))])
+    assert result.startswith("401 ")
+    assert "more than 8,000 bytes" in result
 
 
 async def test_a_bearer_that_is_not_a_jwt_is_ignored(judge: Judge) -> None:
@@ -323,7 +323,7 @@ async def test_a_bearer_that_is_not_a_jwt_is_ignored(judge: Judge) -> None:
 async def test_a_claim_may_bind_to_issuers(
     tmp_path: Path, provider: ConsoleProvider, claims: Mapping[str, Any], issuers: set[str] | None
 ) -> None:
-    """Only those that are configured."""
+    """Only configured issuers count."""
     assert (await Judge(tmp_path, provider, issuers_claim="tenants").token(**claims)).issuers == issuers
 
 
@@ -332,19 +332,19 @@ async def test_a_token_bound_to_no_issuer_is_403(
     tmp_path: Path, provider: ConsoleProvider, claims: Mapping[str, Any]
 ) -> None:
     """A missing claim does not mean all."""
-    told = await Judge(tmp_path, provider, issuers_claim="tenants").told(**claims)
-    assert told.startswith("403 ")
-    assert "tenants of your token names no issuer" in told
+    result = await Judge(tmp_path, provider, issuers_claim="tenants").result_of(**claims)
+    assert result.startswith("403 ")
+    assert "tenants of your token names no issuer" in result
 
 
 async def test_a_claim_may_be_deep_or_one_text_of_words(tmp_path: Path, provider: ConsoleProvider) -> None:
     """Keycloak's roles, and the scopes of Entra ID."""
     deep = Judge(tmp_path, provider, scopes_claim=["realm_access", "roles"])
     assert (await deep.token(realm_access={"roles": ["support"]})).scopes == {"read"}
-    assert (await deep.told(realm_access=["roles"])).startswith("403")
+    assert (await deep.result_of(realm_access=["roles"])).startswith("403")
     words = Judge(tmp_path, provider, scopes_claim="scp")
     assert (await words.token(scp="support openid")).scopes == {"read"}
-    assert (await Judge(tmp_path, provider).told(groups="support openid")).startswith("403")
+    assert (await Judge(tmp_path, provider).result_of(groups="support openid")).startswith("403")
 
 
 async def test_a_name_is_shown_beside_the_hash(tmp_path: Path, provider: ConsoleProvider) -> None:

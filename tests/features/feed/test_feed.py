@@ -1,4 +1,4 @@
-"""What audit systems are told of what a worker did, and that telling them bounds itself."""
+"""The feed of outcomes for audit systems, and its bounds."""
 
 import asyncio
 import itertools
@@ -64,7 +64,7 @@ async def told_of(harness: WorkerHarness, *, include_successes: bool = True) -> 
 
 
 async def mixed() -> WorkerHarness:
-    """A worker that has told one client, was refused by another, failed at a third, and had no URI for a fourth."""
+    """A worker that notified one client, was refused by another, failed at a third, and had no URI for a fourth."""
     mute = Client(iss=ISS, client_id="mute", backchannel_logout_uri=None)
     harness = WorkerHarness(client("well"), client("refuses"), client("broken"), mute)
     harness.receivers.behaviours["refuses"] = answers(403)
@@ -78,7 +78,7 @@ async def mixed() -> WorkerHarness:
 
 
 async def test_every_fate_is_published_with_the_sent_jti() -> None:
-    """By which a client's own log can be matched; one that was skipped was sent none."""
+    """A client's own log can be matched by it; a skipped client got none."""
     harness = await mixed()
     told = {one.client_id: one for one in await told_of(harness) if isinstance(one, Notice)}
     sent = {name: claims["jti"] for name, claims in harness.receivers.posts}
@@ -101,7 +101,7 @@ async def test_every_fate_is_published_with_the_sent_jti() -> None:
 
 
 async def test_failures_omits_deliveries_and_skips() -> None:
-    """Neither what was delivered nor what was skipped."""
+    """Neither deliveries nor skipped clients are published."""
     told = await told_of(await mixed(), include_successes=False)
     assert {one.client_id for one in told} == {"refuses", "broken"}
     assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
@@ -156,7 +156,7 @@ async def test_a_malformed_event_is_published() -> None:
 
 
 async def test_a_client_change_is_published_once() -> None:
-    """One that fails again and again is told once when it goes down, and once when it is well again."""
+    """A client that fails again and again causes one notice when it goes down, and one when it recovers."""
     harness = WorkerHarness(client("shop"))
 
     async def refuses(_request: Request) -> Wire:
@@ -190,7 +190,7 @@ async def test_notices_beyond_the_buffer_are_dropped_and_counted() -> None:
     assert feed.dropped_count == 15
     target.open.set()
     async with asyncio.timeout(20):
-        while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is no wait
+        while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is not a wait
             await asyncio.sleep(0)
     for _ in range(5):
         feed.observe(changed)
@@ -212,7 +212,7 @@ async def test_a_lost_batch_is_counted() -> None:
 
 
 async def test_a_failing_target_is_counted() -> None:
-    """A fault of ours in it is counted like any loss."""
+    """An internal error in it is counted like any loss."""
 
     class Broken(Target):
         async def send(self, batch: Sequence[FeedNotice]) -> None:

@@ -32,9 +32,9 @@ def test_a_notice_matches_the_schema(notice: FeedNotice) -> None:
 
 def test_it_is_a_cloudevent() -> None:
     """Of the structured mode: CloudEvents 1.0 §3.1's required attributes stand beside `data`."""
-    told = json.loads(dump_feed_event(WHOLE, SOURCE))
-    data = told.pop("data")
-    assert told == {
+    event = json.loads(dump_feed_event(WHOLE, SOURCE))
+    data = event.pop("data")
+    assert event == {
         "specversion": "1.0",
         "id": "0b1c",
         "source": SOURCE,

@@ -25,7 +25,7 @@ ISS = "https://id.example.com"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "outcomes.md"
 
 
-def told(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
+def notice_of(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
     if number % 10 == 9:
         return ClientNotice(id=f"id-{number}", at=at, state=ClientChange.FAILING, iss=ISS, client_id="shop")
     return Notice(
@@ -62,7 +62,7 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, bare_prefix:
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange, "client.*")
         await queue.bind(exchange, "delivered.#")
-        await sink.send([told(number) for number in range(20)])
+        await sink.send([notice_of(number) for number in range(20)])
         async with asyncio.timeout(PATIENCE), queue.iterator(no_ack=True) as messages:
             got = []
             async for message in messages:
@@ -70,7 +70,7 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, bare_prefix:
                 if len(got) == 20:
                     break
     assert [message.body for message in got] == [
-        dump_feed_event(told(number), f"/notifier/{bare_prefix}") for number in range(20)
+        dump_feed_event(notice_of(number), f"/notifier/{bare_prefix}") for number in range(20)
     ]
     assert [message.routing_key for message in got[8:10]] == ["delivered.delivered", "client.failing"]
     assert got[0].headers == {"iss": ISS, "client_id": "shop", "event_id": "e0"}
@@ -82,7 +82,7 @@ async def test_unreachable_rabbitmq_raises_queue_unavailable() -> None:
     options = RabbitOptions(urls=("amqp://127.0.0.1:1/",))
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):
-            await sink.send([told(1)])
+            await sink.send([notice_of(1)])
 
 
 async def test_an_exchange_that_is_missing_is_waited_for(
@@ -93,12 +93,12 @@ async def test_an_exchange_that_is_missing_is_waited_for(
     options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix, topology="verify")
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):
-            await sink.send([told(1)])
+            await sink.send([notice_of(1)])
         async with await aio_pika.connect(amqp_url) as connection:
             channel = await connection.channel()
             await channel.declare_exchange(f"{bare_prefix}.outcomes", aio_pika.ExchangeType.TOPIC, durable=True)
             await asyncio.wait_for(sink.wait_until_available(), PATIENCE)
-            await sink.send([told(1)])
+            await sink.send([notice_of(1)])
 
 
 def at_rest() -> float:
@@ -128,8 +128,8 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert "outcomes" not in tables(database)
     sink = SqliteFeedTarget(queue, at_rest)
-    await sink.send([told(number) for number in range(1000)])
-    await sink.send([told(number) for number in range(990, 1010)])
+    await sink.send([notice_of(number) for number in range(1000)])
+    await sink.send([notice_of(number) for number in range(990, 1010)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert "outcomes" in tables(database)
         database.row_factory = sqlite3.Row
@@ -144,25 +144,25 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
 
 
 async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: Path) -> None:
-    """The file of a small installation does not grow for ever."""
+    """The file of a small installation does not grow without limit."""
     sink = SqliteFeedTarget(queue, at_rest, Retention(most=100, age=1e9))
     for start in range(0, 500, 50):
-        await sink.send([told(number) for number in range(start, start + 50)])
+        await sink.send([notice_of(number) for number in range(start, start + 50)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(400, 500)]
 
 
 async def test_the_oldest_are_forgotten_by_age(queue: SqliteQueue, tmp_path: Path) -> None:
-    """By the time at which they were told."""
+    """By the time of the notice."""
     sink = SqliteFeedTarget(queue, at_rest, Retention(most=1000, age=60))
-    await sink.send([told(number, at=1_800_000_000.0 - number) for number in range(100)])
+    await sink.send([notice_of(number, at=1_800_000_000.0 - number) for number in range(100)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(61)]
 
 
 async def test_a_closed_queue_accepts_no_notice(queue: SqliteQueue) -> None:
-    """And says so."""
+    """It raises QueueUnavailable."""
     await queue.close()
     with pytest.raises(QueueUnavailable):
-        await SqliteFeedTarget(queue, at_rest).send([told(1)])
+        await SqliteFeedTarget(queue, at_rest).send([notice_of(1)])
 
 
 async def test_the_query_of_the_document_counts_by_client(queue: SqliteQueue, tmp_path: Path) -> None:

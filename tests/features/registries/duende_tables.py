@@ -59,7 +59,7 @@ def renamed(sql: str, rename: Callable[[str], str]) -> str:
 
 
 def filled(sql: str, clients: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """The statements, then those that put clients in.
+    """Yield the statements, then the INSERTs of clients.
 
     A client has columns by Duende's names, and `properties` and `redirects` of the other tables.
     """

@@ -92,7 +92,7 @@ def realm() -> dict[str, Any]:
 
 
 def shop_realm(silent: str, loud: str) -> dict[str, Any]:
-    """A realm with two clients: for one, notifier alone knows the address; the other Keycloak tells too."""
+    """Return a realm with two clients: only notifier has the address of one; Keycloak notifies the other too."""
     more = {"publicClient": True, "redirectUris": ["http://127.0.0.1/*"]}
     reader = _service("reader")
     account = {

@@ -1,4 +1,4 @@
-"""A Keycloak's realm whose users sign in here through it: its clients are our identity server, and tell notifier."""
+"""A Keycloak's realm whose users sign in here through it: its client is our identity server, at notifier's URL."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def company_realm(told_at: str) -> dict[str, Any]:
 async def company_site(
     folder: Path, keycloak: Keycloak, clients: Clients, password: str
 ) -> AsyncIterator[tuple[Site, list[dict[str, Any]]]]:
-    """An installation whose upstream is a new realm, with alice in it; and what was asked about the sessions here."""
+    """Start an installation whose upstream is a new realm with alice; yield the requests for local sessions too."""
     [port] = free_ports(1)
     asked: list[dict[str, Any]] = []
 

@@ -113,7 +113,7 @@ async def test_an_applications_settings_become_metadata(client: Any, row: Any, t
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "phrase"),
     [
         ({**TOKEN, "scope": "read:users"}, "the application has no scope read:clients: authorize the application"),
         ({**TOKEN, "scope": ""}, "no scope read:clients"),
@@ -121,26 +121,26 @@ async def test_an_applications_settings_become_metadata(client: Any, row: Any, t
         ({**TOKEN, "access_token": "a\nb"}, "without an access token"),
     ],
 )
-async def test_a_token_without_the_scope_names_it(token: Any, told: str, tmp_path: Path) -> None:
+async def test_a_token_without_the_scope_names_it(token: Any, phrase: str, tmp_path: Path) -> None:
     """Auth0 names the scopes of each token."""
     auth0 = _Auth0([])
     auth0.token = token
     async with serving(auth0.answer) as url:
-        with pytest.raises(SourceFault, match=told):
+        with pytest.raises(SourceFault, match=phrase):
             await _reader(url, tmp_path).read(None)
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(401, "client_secret_file is wrong"), (403, "with the scope read:clients")]
+    ("status", "phrase"), [(401, "client_secret_file is wrong"), (403, "with the scope read:clients")]
 )
-async def test_a_refused_token_names_the_setting(status: int, told: str, tmp_path: Path) -> None:
+async def test_a_refused_token_names_the_setting(status: int, phrase: str, tmp_path: Path) -> None:
     """Auth0 answers 403 where the application is not authorized for the Management API."""
 
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.json_response({"error_description": "hunter2"}, status=status)
 
     async with serving(refuse) as url:
-        with pytest.raises(SourceFault, match=told) as caught:
+        with pytest.raises(SourceFault, match=phrase) as caught:
             await _reader(url, tmp_path).read(None)
     assert "hunter2" not in str(caught.value)
 

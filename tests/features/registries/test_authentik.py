@@ -63,7 +63,7 @@ async def test_all_providers_are_read_without_their_secrets(tmp_path: Path) -> N
     ],
 )
 async def test_a_providers_settings_become_metadata(provider: Any, row: Any, tmp_path: Path) -> None:
-    """A provider with an issuer of its own, or without a key, is a fault that says what to set."""
+    """A provider with a separate issuer, or without a key, is a fault that names the setting."""
     answer = await _read([{"client_id": "shop", **GLOBAL, **provider}], tmp_path)
     if isinstance(row, str):
         assert answer.rows == ()

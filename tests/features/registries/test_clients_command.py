@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_forbidden_values_of_a_list_have_no_effect(folder: Path) -> None:
-    """Not by settings for a client of others, and not by a row that makes no sense beside what a file says."""
+    """Neither settings for a foreign client, nor a row that contradicts a file, have an effect."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, issuer, notifier, id_token_signed_response_alg, client_name)")
         database.execute(
@@ -56,7 +56,7 @@ def test_a_client_without_a_known_issuer_is_shown_with_the_reason(folder: Path) 
 
 
 def test_control_characters_of_a_row_are_escaped(folder: Path) -> None:
-    """Nor breaks a line: a row would write warnings of its own, or hide those about it."""
+    """Line breaks too: a row could forge warnings, or hide warnings about itself."""
     evil = "\x1b[2J\nwarning: made up\u202e"
     rows: list[dict[str, object]] = [
         {"client_id": "a", "issuer": f"https://evil{evil}"},
@@ -100,16 +100,16 @@ def test_mistakes_of_settings_and_sources_are_listed_together(folder: Path) -> N
     write(folder, {"sources": sources, "cache": "cache"}, a=[{"client_id": "a", "notifier": options}])
     done = notifier("check", "-c", "n.yaml", cwd=folder)
     assert done.returncode == 2
-    for said in (
+    for phrase in (
         "registry.cache: ",
         "a.yaml[0] (a).notifier.claims.x: has a number that JSON cannot write",
         f"registry source own: {url}: ",
     ):
-        assert said in done.stderr
+        assert phrase in done.stderr
 
 
 def test_forbidden_values_of_many_rows_are_grouped_by_kind(folder: Path) -> None:
-    """`check` says of how many clients it is, and names the first, in a page that a person reads."""
+    """`check` counts the clients of each warning and names the first, in a readable length."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, notifier)")
         rows = ((f"c{nth}", URI, '{"typ": "JWT", "claims": {"a": 1}}') for nth in range(2000))
@@ -119,21 +119,21 @@ def test_forbidden_values_of_many_rows_are_grouped_by_kind(folder: Path) -> None
     sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
     write(folder, {"sources": [{"name": "own", "issuer": ISS, "sql": sql}]})
     done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
-    told = {each["text"].split(":")[0]: each for each in json.loads(done.stdout)["warnings"] if "count" in each}
-    assert {name: each["count"] for name, each in told.items()} == {
+    warnings = {each["text"].split(":")[0]: each for each in json.loads(done.stdout)["warnings"] if "count" in each}
+    assert {name: each["count"] for name, each in warnings.items()} == {
         "notifier.typ": 2000,
         "notifier.claims": 2000,
         "backchannel_logout_uri must be an absolute URI that begins with https": 2000,
     }
-    assert told["notifier.typ"]["path"] == "client 'c0' of registry source own"
-    assert told["notifier.typ"]["first"][:2] == [f"client 'c{nth}' of registry source own" for nth in (0, 1)]
-    assert len(told["notifier.typ"]["first"]) == 100
-    assert "and 1,979 more" in told["notifier.typ"]["text"]
+    assert warnings["notifier.typ"]["path"] == "client 'c0' of registry source own"
+    assert warnings["notifier.typ"]["first"][:2] == [f"client 'c{nth}' of registry source own" for nth in (0, 1)]
+    assert len(warnings["notifier.typ"]["first"]) == 100
+    assert "and 1,979 more" in warnings["notifier.typ"]["text"]
     assert max(map(len, (done.stdout, notifier("check", "-c", "n.yaml", cwd=folder).stdout))) < 40_000
 
 
 def test_check_counts_the_clients_that_are_served(folder: Path) -> None:
-    """And says how many rows are left out, with the first reasons: a client of others, one beyond, a wrong address."""
+    """It counts the rows left out, with reasons: a foreign client, a client beyond the limit, a wrong address."""
     with sqlite3.connect(folder / "own.db") as database:
         database.execute("CREATE TABLE apps (client_id, issuer, backchannel_logout_uri)")
         rows = [("shop", ISS, URI), ("shop", OTHER, URI), ("bank", None, URI), ("mail", ISS, "http://x.example.com")]

@@ -152,7 +152,7 @@ async def test_pages_lead_neither_elsewhere_nor_in_circles(link: str, fault: str
 
 
 async def test_a_large_list_is_read_in_parts() -> None:
-    """3,000 clients in one document, of which one is wrong."""
+    """3,000 clients in one document, with one wrong client."""
     clients: list[Any] = [
         {**RFC_7591, "client_id": f"client-{nth:05}", "client_name": "Bücher"} for nth in range(3_000)
     ]

@@ -1,4 +1,4 @@
-"""The clients of Ory Hydra. The pages are those that a real Hydra 26.2.0 answered."""
+"""The clients of Ory Hydra. The pages were recorded from Hydra 26.2.0."""
 
 import json
 from pathlib import Path

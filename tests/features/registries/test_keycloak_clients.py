@@ -54,7 +54,7 @@ def test_an_address_is_what_keycloak_would_post_to(url: str, root: str | None, a
     ],
 )
 def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root: str | None, words: str) -> None:
-    """It says what is wrong, and which client has it."""
+    """It names the error and the client."""
     fault = REALM.row({"clientId": "shop", "rootUrl": root, "attributes": {"backchannel.logout.url": url}}, "[4]")
     assert isinstance(fault, InputIssue)
     assert fault.path == "shop"
@@ -72,12 +72,12 @@ def back(uri: str, *, session: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("attributes", "more", "row"),
     [
-        # no address: known, so that events that name it are no puzzle
+        # no address: known, so that an event that names it is explained
         (NONE, {}, PS256),
         (None, {}, PS256),
         ({"id.token.signed.response.alg": "HS256"}, {}, {}),
         ({"id.token.encrypted.response.alg": "RSA-OAEP"}, {}, PS256),
-        # Keycloak tells neither disabled clients nor those of SAML
+        # Keycloak notifies neither disabled clients nor SAML clients
         ({"backchannel.logout.url": URL}, {"enabled": False}, {}),
         ({"backchannel.logout.url": "${x}"}, {"enabled": False}, {}),
         ({"backchannel.logout.url": URL}, {"protocol": "saml"}, {}),

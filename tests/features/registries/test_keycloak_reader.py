@@ -1,4 +1,4 @@
-"""Keycloak as a registry source, against one that goes wrong on demand."""
+"""Keycloak as a registry source, against a fake that fails on demand."""
 
 import traceback
 from pathlib import Path
@@ -154,7 +154,7 @@ async def test_a_page_that_is_refused_in_the_middle_ends_the_reading(status: int
 
 
 async def test_the_secret_is_read_from_its_file_each_time(tmp_path: Path) -> None:
-    """A new one counts at the next reading. What is wrong with the file is said."""
+    """A new secret counts at the next reading. An error of the file is named."""
     file = tmp_path / "kc"
     file.write_text("first\n")
     async with fake_keycloak(1) as fake:

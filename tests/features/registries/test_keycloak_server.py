@@ -71,29 +71,29 @@ async def test_clients_are_read_as_keycloak_would_notify_them(keycloak: Keycloak
     rows = by_name(answer)
     common = {"issuer": f"{keycloak.url}/realms/{REALM}", "id_token_signed_response_alg": "PS256"}
 
-    def told(name: str, uri: str, **more: object) -> dict[str, object]:
+    def row(name: str, uri: str, **more: object) -> dict[str, object]:
         row = {"backchannel_logout_uri": uri, "backchannel_logout_session_required": False}
         return {"client_id": name, **common, **row, **more}
 
     expected = {
-        "abs": told(
+        "abs": row(
             "abs",
             "https://abs.example.com/logout",
             backchannel_logout_session_required=True,
             id_token_signed_response_alg="ES256",
         ),
-        "rel": told("rel", "https://rel.example.com/app/logout"),
-        "own": told("own", f"{keycloak.url}/own"),
-        "rootless": told("rootless", f"{keycloak.url}/rootless"),
-        "both": told("both", "https://both.example.com/bc", frontchannel_logout_uri="https://both.example.com/fc"),
-        "pairwise": told(
+        "rel": row("rel", "https://rel.example.com/app/logout"),
+        "own": row("own", f"{keycloak.url}/own"),
+        "rootless": row("rootless", f"{keycloak.url}/rootless"),
+        "both": row("both", "https://both.example.com/bc", frontchannel_logout_uri="https://both.example.com/fc"),
+        "pairwise": row(
             "pairwise",
             "https://pw.example.com/bc",
             subject_type="pairwise",
             redirect_uris=["https://pw.example.com/*"],
         ),
-        "slow": told("slow", "https://slow.example.com/bc", notifier={"timeout": "20s"}),
-        "encrypted": told(
+        "slow": row("slow", "https://slow.example.com/bc", notifier={"timeout": "20s"}),
+        "encrypted": row(
             "encrypted",
             "https://enc.example.com/bc",
             id_token_encrypted_response_alg="RSA-OAEP",
@@ -208,9 +208,9 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: Keycloak, t
                 await browser.sign_in(name, "http://127.0.0.1/callback", "alice", PASSWORD)
                 for name in ("silent", "loud")
             ]
-            told = str(browser.tokens["silent"]["session_state"])
+            row = str(browser.tokens["silent"]["session_state"])
             state = browser.cookie("KEYCLOAK_SESSION").strip('"')
-            assert state in {cookie_of(SessionFormula.KEYCLOAK, told, hashed) for hashed in ("sha256", "sha384")}
+            assert state in {cookie_of(SessionFormula.KEYCLOAK, row, hashed) for hashed in ("sha256", "sha384")}
             await browser.sign_out(signed_in[0]["raw"], "http://127.0.0.1/bye")
             [event] = keycloak.admin("GET", "/shop/events?type=LOGOUT")
             await post(running, "keycloak", event)
@@ -236,7 +236,7 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: Keycloak, t
 
 
 async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
-    """An administrator ends a session, then deletes its user: nobody is told by the events of users."""
+    """An administrator ends a session, then deletes its user: events of users report neither."""
     keycloak.admin("POST", "/shop/users", shop_user("bob", PASSWORD))
     signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "bob", PASSWORD)
     keycloak.admin("DELETE", "/shop/admin-events")
@@ -245,15 +245,15 @@ async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: Work
     for event in reversed(keycloak.admin("GET", "/shop/admin-events")):
         await post(running, "keycloak_admin", event)
     await clients.until(lambda: len(clients.hits) == 3)
-    told = sorted((hit.path, hit.claims.get("sid", ""), hit.claims.get("sub", "")) for hit in clients.hits)
+    row = sorted((hit.path, hit.claims.get("sid", ""), hit.claims.get("sub", "")) for hit in clients.hits)
     sid, sub = signed_in["sid"], signed_in["sub"]
-    assert told == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
+    assert row == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
     letter = await running.until_logged("dead_letter")
     assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
 
 
 async def signal(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
-    """Keycloak itself tells notifier of a sign-out, by a Security Event Token."""
+    """Keycloak itself notifies notifier of a sign-out, by a Security Event Token."""
     api = str((await running.until_logged("listening", lambda line: "api" in line))["api"])
     endpoint = f"{api}/v1/events/signals"
     keycloak.admin("POST", "/shop/clients", transmitter(endpoint, AUDIENCE))

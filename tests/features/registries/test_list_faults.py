@@ -1,4 +1,4 @@
-"""What goes wrong between notifier and the servers that it reads clients from. Each is one fault with a clear text."""
+"""Faults between notifier and the servers that it reads clients from. Each has a clear text."""
 
 import asyncio
 import re
@@ -117,13 +117,13 @@ async def test_a_fault_has_a_remedy_and_no_secret(kind: str, fault: str, tmp_pat
     handler, text = FAULTS[fault]
     timeout = "300ms" if fault == "it hangs" else "30s"
     async with serving(_after_the_token(handler)) as url:
-        told = await _told(_reader(kind, url, tmp_path, timeout=timeout))
-    assert re.search(text, told)
+        text_of_fault = await _fault_text(_reader(kind, url, tmp_path, timeout=timeout))
+    assert re.search(text, text_of_fault)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in GOOD if kind != "wso2"])
 async def test_an_oversized_client_is_left_out_alone(kind: str, tmp_path: Path) -> None:
-    """It is left out, and told by its place in the list."""
+    """It is left out, and named by its position in the list."""
     [(path, good)] = GOOD[kind].items()
     name = next((name for name in ("results", "clients") if name in good), "")
     rows = [{"client_id": "big", "client_name": "x" * 300_000}, *(good[name] if name else good)]
@@ -152,18 +152,18 @@ async def test_pages_without_a_new_client_end_the_reading(kind: str, tmp_path: P
         return page(whole, Link=f"<?page_token=t{asked}>; rel=next")
 
     async with serving(endless) as url:
-        assert "20 pages in a row have no new client" in await _told(_reader(kind, url, tmp_path))
+        assert "20 pages in a row have no new client" in await _fault_text(_reader(kind, url, tmp_path))
     assert asked <= 23
 
 
 @pytest.mark.parametrize("kind", ADVICE)
 @pytest.mark.parametrize("status", [401, 403, 404])
 async def test_credentials_and_permissions_are_named(kind: str, status: int, tmp_path: Path) -> None:
-    """The fault says which setting, or which permission."""
+    """The fault names the setting or the permission."""
     async with serving(_after_the_token(_status(status))) as url:
-        told = await _told(_reader(kind, url, tmp_path))
-    assert f"answered {status}: " in told
-    assert ADVICE[kind][(401, 403, 404).index(status)] in told
+        text_of_fault = await _fault_text(_reader(kind, url, tmp_path))
+    assert f"answered {status}: " in text_of_fault
+    assert ADVICE[kind][(401, 403, 404).index(status)] in text_of_fault
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -185,19 +185,19 @@ async def test_retry_after_is_followed(kind: str, tmp_path: Path) -> None:
 async def test_an_unknown_authority_and_a_closed_port_are_faults(kind: str, tmp_path: Path) -> None:
     """Neither is a bare exception."""
     async with serving(_status(200), authority(tmp_path, "Nobody").server()) as url:
-        assert re.search("certificate: .*issuer", await _told(_reader(kind, url, tmp_path)))
+        assert re.search("certificate: .*issuer", await _fault_text(_reader(kind, url, tmp_path)))
     with socket.socket() as closed:  # bound, so that it is nobody else's, and not listening
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        told = await _told(_reader(kind, url, tmp_path))
-    assert f"{url}/" in told
-    assert "Conn" in told
+        text_of_fault = await _fault_text(_reader(kind, url, tmp_path))
+    assert f"{url}/" in text_of_fault
+    assert "Conn" in text_of_fault
 
 
-async def _told(source: ClientsReader) -> str:
+async def _fault_text(source: ClientsReader) -> str:
     with pytest.raises(SourceFault) as caught:
         await source.read(None)
-    told = str(caught.value)
-    assert SECRET not in told
-    assert "\n" not in told
-    return told
+    text_of_fault = str(caught.value)
+    assert SECRET not in text_of_fault
+    assert "\n" not in text_of_fault
+    return text_of_fault

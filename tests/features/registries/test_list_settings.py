@@ -26,7 +26,7 @@ WSO2 = {"url": "https://is.example.com/t/acme", "headers": BASIC}
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "phrase"),
     [
         ({"hydra": HYDRA}, "registry.sources[0]: needs an issuer: Hydra's list of clients does not name it"),
         ({"issuer": ONE, "hydra": {}}, "registry.sources[0].hydra.admin_url: "),
@@ -46,11 +46,11 @@ WSO2 = {"url": "https://is.example.com/t/acme", "headers": BASIC}
         ({"http": {"url": "https://x/"}, "max_answer": "1GiB"}, "[0].max_answer: is gone: it is 64MiB now"),
     ],
 )
-def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], phrase: str, tmp_path: Path) -> None:
     """No mistake shows a secret."""
     with pytest.raises(ConfigurationError) as caught:
         settings(tmp_path, "[]", registry={"sources": [source]})
-    assert told in str(caught.value)
+    assert phrase in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
@@ -80,12 +80,12 @@ def test_no_secret_goes_over_http(kind: str, tmp_path: Path) -> None:
 
 
 def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
-    """All are told in one round: those of the sources together, of another source, and of a file's clients."""
+    """All are listed together: errors of the sources together, of another source, and of a file's clients."""
     (tmp_path / "shop.yaml").write_text("- {client_id: shop, backchannel_logout_url: https://shop.example/}\n")
     (tmp_path / "key.pem").write_text("a secret")
     in_clear = {"issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}}
 
-    def told(*sources: Mapping[str, Any]) -> str:
+    def phrase(*sources: Mapping[str, Any]) -> str:
         path = tmp_path / "n.yaml"
         path.write_text(
             json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}})
@@ -95,13 +95,13 @@ def test_http_hides_no_other_mistake(tmp_path: Path) -> None:
         assert str(caught.value).count("registry.sources[0].keycloak: url must begin with https://") == 1
         return str(caught.value)
 
-    assert "backchannel_logout_url" in told(in_clear, {"file": "shop.yaml"})
-    assert "two sources are called keycloak" in told(in_clear, {**in_clear, "every": "2m"})
-    assert "registry.sources[1]: needs an issuer" in told(in_clear, {"hydra": HYDRA})
+    assert "backchannel_logout_url" in phrase(in_clear, {"file": "shop.yaml"})
+    assert "two sources are called keycloak" in phrase(in_clear, {**in_clear, "every": "2m"})
+    assert "registry.sources[1]: needs an issuer" in phrase(in_clear, {"hydra": HYDRA})
 
 
 def test_a_source_that_needs_https_is_not_requested_without_it(tmp_path: Path) -> None:
-    """Neither by `check` nor by a worker's reload: the mistake is told, and the others are asked all the same."""
+    """Neither by `check` nor by a worker's reload: the error is listed, and the other sources are read."""
     (tmp_path / "key.pem").write_text("a secret")
     sources = [
         {"name": "clear", "issuer": ONE, "keycloak": {**KEYCLOAK, "url": "http://kc:8080"}},
@@ -148,11 +148,11 @@ def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
     assert "hunter2" not in repr(read)
 
 
-# ── Whose clients a source may have, where its kind says it ───────────────────────────────────────────────────────
+# ── The issuer of a source's clients, where its kind determines it ────────────────────────────────────────────────
 
 
 def test_issuers_of_sources(tmp_path: Path) -> None:
-    """A source's issuer is one of ours, whether a setting names it or the kind tells it."""
+    """A source's issuer is configured, whether a setting names it or the kind determines it."""
     sources = [
         {"name": "a", "issuer": "https://id.example.co", "http": {"url": "https://id.example.com/clients"}},
         {"name": "b", "sql": {"url": "sqlite:///x", "preset": "duende"}},

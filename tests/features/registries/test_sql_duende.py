@@ -153,12 +153,12 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
     url = sqlite_with(tmp_path / "ids.db", recorded("is-8.0.3", "sqlite"))
     with sqlite3.connect(tmp_path / "ids.db") as database:
         database.execute(
-            'CREATE VIEW "told" AS SELECT "ClientId", "BackChannelLogoutUri", \'PAIRWISE\' AS "SubjectType" '
+            'CREATE VIEW "notified" AS SELECT "ClientId", "BackChannelLogoutUri", \'PAIRWISE\' AS "SubjectType" '
             'FROM "Clients" WHERE "Enabled" AND "BackChannelLogoutUri" <> \'\''
         )
-    tables = {"Clients": "told", "ClientProperties": "", "ClientRedirectUris": ""}
+    tables = {"Clients": "notified", "ClientProperties": "", "ClientRedirectUris": ""}
     with pytest.raises(
-        SourceFault, match=r"table told has no column Id and no Enabled .* says so by sql\.columns: some"
+        SourceFault, match=r"table notified has no column Id and no Enabled .* says so by sql\.columns: some"
     ):
         read(url, tables=tables)
     rows = by_name(read(url, tables=tables, columns="some"))
@@ -176,7 +176,7 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired", "ClientName",
 ])  # fmt: skip
 def test_a_column_that_is_missing_fails_the_reading(tmp_path: Path, column: str) -> None:
-    """Without `Enabled` disabled clients would be told, without `ProtocolType` those of other protocols."""
+    """Without `Enabled` disabled clients would be notified, without `ProtocolType` clients of other protocols."""
     clients, rest = recorded("is-7.4.8", "sqlite").split(";", 1)
     other = clients.replace(f'"{column}"', f'"{column}Old"')
     url = sqlite_with(tmp_path / "ids.db", f"{other};{rest}", clients=[])
@@ -234,11 +234,11 @@ def test_an_unreadable_client_is_a_separate_fault(tmp_path: Path) -> None:
     ]
     answer = read(sqlite_with(tmp_path / "ids.db", recorded("is-7.4.8", "sqlite"), clients=clients))
     assert [row["client_id"] for row in answer.rows] == ["a"]
-    said = [str(fault) for fault in answer.faults]
-    assert said[0].startswith("b: backchannel_logout_uri must be an absolute URI")
-    assert said[1] == "d: property notifier:retry:base is there twice, or below a property with a value"
-    assert said[2] == "row 4: has no client_id"
-    assert said[3] == "f: Enabled must be true or false"
+    faults = [str(fault) for fault in answer.faults]
+    assert faults[0].startswith("b: backchannel_logout_uri must be an absolute URI")
+    assert faults[1] == "d: property notifier:retry:base is there twice, or below a property with a value"
+    assert faults[2] == "row 4: has no client_id"
+    assert faults[3] == "f: Enabled must be true or false"
 
 
 def test_an_ambiguous_table_must_be_named(tmp_path: Path) -> None:

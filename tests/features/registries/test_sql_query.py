@@ -78,11 +78,11 @@ def test_all_rows_of_a_reading_are_bounded(url: str) -> None:
                     asyncio.run(reader.read(None))
 
 
-@pytest.mark.parametrize("said", ["1", "'1'", "'t'", "'true'", "'Yes'", "1.0", "x'01'"])
+@pytest.mark.parametrize("value", ["1", "'1'", "'t'", "'true'", "'Yes'", "1.0", "x'01'"])
 @pytest.mark.parametrize("name", ["backchannel_logout_session_required", '"BackChannel_Logout_SessionRequired"'])
-def test_booleans_are_read_as_databases_write_them(url: str, said: str, name: str) -> None:
+def test_booleans_are_read_as_databases_write_them(url: str, value: str, name: str) -> None:
     """And names without regard to case and `_`."""
-    [row] = read(url, query=f"SELECT 'a' AS \"Client_Id\", {said} AS {name};").rows
+    [row] = read(url, query=f"SELECT 'a' AS \"Client_Id\", {value} AS {name};").rows
     assert row == {"client_id": "a", "backchannel_logout_session_required": True}
 
 
@@ -151,10 +151,10 @@ def test_an_invalid_row_is_a_fault_of_its_client(url: str, columns: str, fault: 
 def test_names_and_redirect_uris_are_read(url: str) -> None:
     """The list may be JSON, as in a column of Hydra's, or one text."""
     query = """SELECT 'shop' AS client_id, 'Shop' AS ClientName, '["https://a.example/cb"]' AS redirect_uris
-        UNION ALL SELECT 'desk', 'Desk', 'https://b.example/cb'"""
+        UNION ALL SELECT 'till', 'Till', 'https://b.example/cb'"""
     assert read(url, query=query).rows == (
         {"client_id": "shop", "client_name": "Shop", "redirect_uris": ["https://a.example/cb"]},
-        {"client_id": "desk", "client_name": "Desk", "redirect_uris": ["https://b.example/cb"]},
+        {"client_id": "till", "client_name": "Till", "redirect_uris": ["https://b.example/cb"]},
     )
 
 
@@ -175,7 +175,7 @@ def test_settings_of_encryption_are_read(url: str) -> None:
 
 
 def test_rows_of_one_client_must_agree(url: str) -> None:
-    """A join may give a row several times. Rows that differ are no basis for a logout, but issuers tell them apart."""
+    """A join may repeat a row. Rows that differ are not used, unless issuers distinguish them."""
     rows = [("a", "https://a.example/1"), ("b", "https://a.example/1"), ("a", "https://a.example/1")]
     rows += [("c", "https://a.example/1"), ("c", "https://a.example/2"), ("c", "https://a.example/1")]
     values = " UNION ALL ".join(
@@ -214,7 +214,7 @@ LATE = "not read within 0.3 s"
     ],
 )
 def test_a_query_that_gives_no_clients_is_a_fault_of_the_source(url: str, query: str, text: str) -> None:
-    """It says what to change."""
+    """It names the necessary change."""
     with pytest.raises(SourceFault) as caught:
         read(url, query=query, timeout="300ms" if text.startswith(LATE) else "30s")
     assert str(caught.value).startswith(text)

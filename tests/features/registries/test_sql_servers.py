@@ -1,4 +1,4 @@
-"""A PostgreSQL and a MariaDB as registry sources: names, types, rights, and what goes wrong with servers."""
+"""A PostgreSQL and a MariaDB as registry sources: names, types, rights, and faults of servers."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.full  # both servers are installed if they are not ther
 
 WITHIN = 1.0  # seconds that readings of a server in trouble may take
 # Seconds that they may be late: psycopg's shortest limit of a connection is 2 s, PyMySQL's are for each step, and the
-# machine may stand still. A reading that nothing ends is late for ever.
+# machine may stand still. A reading without a limit is always late.
 LATE = 20.0
 MANY = 2500  # rows of a list that comes in several parts
 
@@ -149,7 +149,7 @@ def test_a_query_may_have_the_database_own_types(server: DatabaseServer) -> None
 
 
 def test_a_value_is_bounded_in_whatever_type_it_comes(server: DatabaseServer) -> None:
-    """PostgreSQL's driver decodes JSON itself: one that is too long stays undecoded, and costs its client alone."""
+    """PostgreSQL's driver decodes JSON itself: an oversized value stays undecoded, and only its client is left out."""
     long = "repeat('1,', 200000)"
     many = {
         "postgresql": f"""SELECT 'a' AS client_id, ('{{"retry_statuses": [' || {long} || '1]}}')::jsonb AS notifier
@@ -170,8 +170,8 @@ def test_a_query_cannot_write(tables: DatabaseServer) -> None:
         function = "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ DELETE FROM t RETURNING client_id $$"
         tables.run(function)
         queries += ["DELETE FROM t RETURNING client_id", "SELECT f() AS client_id"]
-    said = [fault(tables.root, query=query) for query in queries]
-    assert said[-1].endswith("query must only read: it runs in a transaction that is read only")
+    faults = [fault(tables.root, query=query) for query in queries]
+    assert faults[-1].endswith("query must only read: it runs in a transaction that is read only")
     assert read(tables.root, query="SELECT client_id FROM t").rows == ({"client_id": "a"},)
 
 
@@ -197,7 +197,7 @@ def test_rights_are_named_that_are_missing(tables: DatabaseServer) -> None:
     "wanted", [{}, {"query": 'SELECT "ClientId" AS client_id FROM "Clients"'}], ids=["preset", "query"]
 )
 def test_rows_that_a_policy_hides_fail_the_reading(tables: DatabaseServer, wanted: dict[str, Any]) -> None:
-    """PostgreSQL leaves them out silently: without a policy for notifier's user, all. Whoever means it says so."""
+    """PostgreSQL omits them silently: without a policy for notifier's user, all. A setting allows it."""
     tables.run(*filled(recorded("is-7.4.8", "postgresql"), CLIENTS))
     everyone = len(read(tables.url, **wanted).rows)
     tables.run('ALTER TABLE "Clients" ENABLE ROW LEVEL SECURITY')
@@ -302,7 +302,7 @@ def test_a_server_hanging_at_the_end_is_a_fault(server: DatabaseServer) -> None:
 
 
 def test_a_server_that_is_killed_is_a_fault(server: DatabaseServer) -> None:
-    """In the midst of its answer, and while it is away. When it is back, it is read."""
+    """In the midst of its answer, and while it is unreachable. When it returns, it is read."""
     fault(server.url, query=_many(server), pause=lambda _: server.kill())
     assert "refused" in fault(server.url, query="SELECT 1")
     server.start()
@@ -320,7 +320,7 @@ def test_something_else_on_that_port_is_a_fault(scheme: str, nonsense: bytes | N
 
 @contextlib.contextmanager
 def _something_else(nonsense: bytes | None) -> Iterator[int]:
-    """A listener that says this to whoever comes; None: nothing."""
+    """Start a listener that sends this text to each connection; None: nothing."""
     kept: list[socket.socket] = []
 
     def serve() -> None:

@@ -114,7 +114,7 @@ async def test_an_application_beyond_a_bound_costs_itself_alone(tmp_path: Path) 
 
 
 async def test_an_applications_settings_become_metadata(tmp_path: Path) -> None:
-    """No secret is kept; an application without OIDC is left out; a damaged one is a fault of its own."""
+    """No secret is stored; an application without OIDC is left out; a damaged application is a separate fault."""
     encrypted = {"idToken": {"encryption": {"enabled": True, "algorithm": "RSA-OAEP", "method": "A128GCM"}}}
     wso2 = _Wso2(
         {
@@ -153,7 +153,7 @@ async def test_an_applications_settings_become_metadata(tmp_path: Path) -> None:
 
 
 async def test_an_interrupted_reading_is_continued(tmp_path: Path) -> None:
-    """What was learnt until then is not asked again."""
+    """Applications that were read before are not requested again."""
     wso2 = _Wso2({f"u{nth}": _oidc(f"c{nth}") for nth in range(20)})
     down = ["u15"]
 
@@ -169,11 +169,11 @@ async def test_an_interrupted_reading_is_continued(tmp_path: Path) -> None:
         assert len(wso2.asked) >= 12
         down.clear()
         assert len((await reader.read(None)).rows) == 20
-    assert wso2.asked.total() <= 20 + 4  # those that were under way
+    assert wso2.asked.total() <= 20 + 4  # the requests in flight
 
 
 async def test_an_empty_list_of_applications_is_a_fault(tmp_path: Path) -> None:
-    """A server has applications of its own. It shows none to a user without the permission."""
+    """A server always has built-in applications. It shows none to a user without the permission."""
     async with serving(_Wso2({}).answer) as url:
         with pytest.raises(SourceFault, match="internal_application_mgt_view"):
             await _reader(url, tmp_path, [0.0]).read(None)

@@ -1,5 +1,5 @@
-"""A stand-in for Azure Key Vault and for Entra's token endpoint, over TLS. It refuses each request that is not as their
-references say, with a 400 that says why.
+"""A stand-in for Azure Key Vault and for Entra's token endpoint, over TLS. It refuses each request that differs
+from their references, by a 400 with the reason.
 
 It shows what Microsoft's own clients send and take. It does not show what Azure does.
 """
@@ -30,7 +30,7 @@ def encoded(raw: bytes) -> str:
 
 
 def decoded(text: str) -> bytes:
-    """What was encoded."""
+    """Return the decoded bytes."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
@@ -41,9 +41,9 @@ async def unchanged(signature: bytes) -> bytes:
 
 @dataclass(kw_only=True)
 class AzureStandIn:
-    """Keys by name and version, and what was asked. `refusal`: how each signature is refused.
+    """Keys by name and version, and the requests. `refusal`: the answer to each request for a signature.
 
-    `lets_in`: whether the client's secret and its token are good. `passed`: what becomes of each signature.
+    `lets_in`: whether the client's secret and its token are good. `passed`: a change of each signature.
     """
 
     keys: dict[tuple[str, str], rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = field(default_factory=dict)
@@ -74,10 +74,10 @@ class AzureStandIn:
     async def vault(self, request: web.Request) -> web.Response:
         """Key Vault: the challenge, and its two operations."""
         if "Authorization" not in request.headers or not self.lets_in:
-            told = (
+            challenge = (
                 f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="https://vault.azure.net"'
             )
-            return _refused(401, "Unauthorized", {"WWW-Authenticate": told})
+            return _refused(401, "Unauthorized", {"WWW-Authenticate": challenge})
         self.asked.append(f"{request.method} {request.path}")
         if request.headers["Authorization"] != f"Bearer {self.token}" or not request.query.get("api-version"):
             return _refused(400, "BadParameter")

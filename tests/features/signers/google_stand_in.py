@@ -1,6 +1,6 @@
 """A stand-in for Google Cloud KMS: two calls over gRPC, by Google's own message types.
 
-It refuses each request that is not as the reference says.
+It refuses each request that differs from the reference.
 
 It shows what Google's own client sends and takes. It does not show what Google does.
 """
@@ -29,7 +29,7 @@ _Algorithm = kms_v1.CryptoKeyVersion.CryptoKeyVersionAlgorithm
 class GoogleStandIn:
     """Versions of one key, each with its algorithm. `refusal`: how each signature is refused.
 
-    `passed`: what becomes of each signature.
+    `passed`: a change of each signature.
     """
 
     versions: list[tuple[Any, str]] = field(default_factory=list)

@@ -54,7 +54,7 @@ async def test_signs_by_every_algorithm_as_jws_has_it(kms: Kms, spec: str, algor
 
 
 async def test_a_salt_of_another_length_is_refused_at_the_start() -> None:
-    """moto as it is: its PSS has the longest salt. The key signs by the others, and says what it lacks."""
+    """Unchanged moto: its PSS has the longest salt. The key signs by the others, and lists the missing algorithms."""
     with moto() as kms:
         place = kms.place(await kms.key("RSA_2048"))
         bounds = SigningBounds(timeout=5.0, concurrency=2)
@@ -130,7 +130,7 @@ async def test_an_unreachable_service_is_unavailable() -> None:
 
 
 async def test_missing_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's own words say so."""
+    """The error has AWS's own text."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     fault = await refused_once(Kms("http://127.0.0.1:9").place("alias/logout"))

@@ -94,7 +94,7 @@ async def test_a_new_version_does_not_sign(vault: AzureStandIn, issuer: Authorit
 async def test_a_refusal_is_reported_without_a_retry(
     vault: AzureStandIn, issuer: Authority, status: int, code: str, result: SignatureResult
 ) -> None:
-    """Microsoft's client would wait as long as `Retry-After` says, and try again."""
+    """Microsoft's client would wait for `Retry-After`, and try again."""
     vault.key("logout", ec.generate_private_key(ec.SECP256R1()))
     vault.refusal = (status, code, {"Retry-After": "3"})
     fault = await refused_once(place(vault, issuer, "logout"))

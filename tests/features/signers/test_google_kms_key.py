@@ -50,7 +50,7 @@ P256 = ec.generate_private_key(ec.SECP256R1())
 async def test_signs_by_the_one_algorithm_of_its_version(
     kms: GoogleStandIn, private: Any, algorithm: str, alg: Algorithm
 ) -> None:
-    """As JWS has it. It says that an RSA key signs by no other."""
+    """As JWS requires. It reports that an RSA key signs by no other."""
     kms.versions.append((private, algorithm))
     key = place(kms)
     half = await key.public()

@@ -1,4 +1,4 @@
-"""What the settings of keys in Vault and in key services must say."""
+"""The settings of keys in Vault and in key services."""
 
 import json
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ def test_equivalent_spellings_are_normalized() -> None:
 
 
 def test_another_not_before_reads_the_key_again() -> None:
-    """So a key that was made anew under its old name may sign, without a restart. What is named alike is kept."""
+    """So a key that was replaced under its old name may sign without a restart. An unchanged key is reused."""
     places, bounds = Signers(key_kinds()), SigningSettings()
     pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}
     old, new = (

@@ -81,7 +81,7 @@ async def keys(
 
 
 def children() -> list[int]:
-    """The processes of this one that sign."""
+    """Return this process's signing processes."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -138,7 +138,7 @@ async def test_an_ed25519_key_that_was_made_in_the_token_signs(hsm: SoftHsm) -> 
 
 @pytest.mark.full
 async def test_a_curve_that_cannot_be_used_is_named(hsm: SoftHsm) -> None:
-    """Ed448 is no algorithm of ours."""
+    """Ed448 is not supported."""
     hsm.new_key("ED448", "30")
     async with keys(hsm.settings("ED448")) as (_, [key]):
         assert key.fault is not None
@@ -222,7 +222,7 @@ async def test_an_idle_process_that_was_killed_is_replaced(hsm: SoftHsm) -> None
         for pid in children():
             os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while any(session.is_running for session in sessions):  # noqa: ASYNC110  it is told to nobody
+            while any(session.is_running for session in sessions):  # noqa: ASYNC110  no event reports it
                 await asyncio.sleep(0.01)
         assert await ring.sign(ISS, Algorithm.ES256, None, claims())
         assert well(key)
@@ -230,7 +230,7 @@ async def test_an_idle_process_that_was_killed_is_replaced(hsm: SoftHsm) -> None
 
 @pytest.mark.full
 async def test_a_removed_token_is_used_again_when_it_returns(hsm: SoftHsm) -> None:
-    """Its old session stays invalid for ever: the process is started anew."""
+    """Its old session stays invalid: the process is restarted."""
     async with keys(hsm.settings("rsa")) as (ring, [key]):
         away = hsm.tokens.with_name("away")
         hsm.tokens.rename(away)
@@ -257,7 +257,7 @@ async def test_a_removed_token_is_used_again_when_it_returns(hsm: SoftHsm) -> No
     ],
 )
 async def test_what_is_wrong_in_the_configuration_is_named(hsm: SoftHsm, change: dict[str, object], text: str) -> None:
-    """And told from an HSM that is away."""
+    """It differs from an unavailable HSM."""
     async with keys({**hsm.settings("rsa"), **change}) as (_, [key]):
         assert key.fault is not None
         assert key.fault.result is SignatureResult.WRONG

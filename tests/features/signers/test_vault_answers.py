@@ -1,4 +1,4 @@
-"""What Vault, or whatever answers in its place, may say: bounded, and told as what it is."""
+"""Answers of Vault, or of a server in its place: bounded, and reported by their kind."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ async def asked(answer: web.Response, folder: Path) -> VaultAnswer:
 
     (folder / "token").write_text("t")
     async with LoopbackServer(serve) as server:
-        told = {"address": server.base, "key": "k", "version": 1, "token_file": str(folder / "token")}
-        vault = VaultServer(VaultKeySettings.model_validate(told))
+        caught = {"address": server.base, "key": "k", "version": 1, "token_file": str(folder / "token")}
+        vault = VaultServer(VaultKeySettings.model_validate(caught))
         try:
             return await vault.ask("GET", "transit/keys/k", "t")
         finally:
@@ -42,7 +42,7 @@ async def test_a_refusal_has_vaults_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "body", "result", "said"),
+    ("status", "headers", "body", "result", "phrase"),
     [
         (200, {}, json.dumps(["x" * 1000] * 1100).encode(), SignatureResult.AWAY, "the answer is larger than 1 MiB"),
         (200, {}, b"<html>", SignatureResult.AWAY, "the answer is not JSON"),
@@ -51,9 +51,9 @@ async def test_a_refusal_has_vaults_text(tmp_path: Path) -> None:
     ids=["too much", "no JSON", "a redirect"],
 )
 async def test_an_invalid_answer_is_an_error(
-    status: int, headers: dict[str, str], body: bytes, result: SignatureResult, said: str, tmp_path: Path
+    status: int, headers: dict[str, str], body: bytes, result: SignatureResult, phrase: str, tmp_path: Path
 ) -> None:
     """A redirect would take the token along, and stays until somebody corrects the address."""
-    with pytest.raises(SignerError, match=said) as told:
+    with pytest.raises(SignerError, match=phrase) as caught:
         await asked(web.Response(status=status, headers=headers, body=body), tmp_path)
-    assert told.value.result == result
+    assert caught.value.result == result

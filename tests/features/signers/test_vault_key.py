@@ -24,13 +24,13 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture(scope="module")
 def vault() -> Iterator[RunningVault]:
-    """One for all tests here; each has keys of its own."""
+    """Start one Vault for all tests here; each test has its own keys."""
     with running_vault() as found:
         yield found
 
 
 def key_of(vault: RunningVault, name: str, folder: Path, token: str = "", **further: object) -> VaultKey:
-    """The key, with a token that may do all unless one is given."""
+    """Return the key, with a root token by default."""
     file = folder / "token"
     file.write_text(token or vault.root)
     return VaultKey(settings_of(vault, name, token_file=str(file), **further))
@@ -135,7 +135,7 @@ async def test_a_token_without_a_policy_is_a_mistake(vault: RunningVault, tmp_pa
 
 
 async def test_an_expired_token_is_read_again_from_its_file(vault: RunningVault, tmp_path: Path) -> None:
-    """Whoever renews tokens writes the next one there. A revoked token is told by nobody but Vault's 403."""
+    """An external agent writes the next token there. Only Vault's 403 reveals a revoked token."""
     name = vault.key("renewed", "ecdsa-p256")
     policy = vault.allow("renewed", name)
     token = vault.token(policy)
@@ -149,7 +149,7 @@ async def test_an_expired_token_is_read_again_from_its_file(vault: RunningVault,
 
 
 async def test_logs_in_by_approle_and_again_after_a_revocation(vault: RunningVault, tmp_path: Path) -> None:
-    """The secret id is read at each log-in. A wrong one is a mistake, and is in no text."""
+    """The secret id is read at each log-in. A wrong secret id is an error, and is in no text."""
     name = vault.key("by-role", "ecdsa-p256")
     vault.do("POST", "auth/approle/role/notifier", {"token_policies": vault.allow("by-role", name), "token_ttl": "1h"})
     role_id = vault.do("GET", "auth/approle/role/notifier/role-id")["data"]["role_id"]
@@ -190,7 +190,7 @@ def tokens_of(vault: RunningVault, name: str) -> list[dict[str, object]]:
 async def until(fact: Callable[[], bool]) -> None:
     """Wait until it is a fact, ten seconds at most."""
     async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110  Vault tells nobody
+        while not fact():  # noqa: ASYNC110  Vault emits no event
             await asyncio.sleep(0.01)
 
 
@@ -210,14 +210,14 @@ async def test_a_token_is_renewed_at_half_its_life_and_replaced_before_the_end(
     assert [each["accessor"] for each in tokens_of(vault, "renewing")] == [first["accessor"]]
     vault.do("POST", "auth/approle/role/renewing", {"token_ttl": "60s", "token_max_ttl": "60s"})
     watch.now += 51
-    for _ in range(2):  # the first may still wait for what the renewal before says
+    for _ in range(2):  # the first may still wait for the answer of the renewal before
         await key.sign(Algorithm.ES256, MESSAGE)
     await until(lambda: len(tokens_of(vault, "renewing")) == 2)
     await key.close()
 
 
 async def test_logs_in_again_after_revocation_or_expiry(vault: RunningVault, tmp_path: Path) -> None:
-    """Vault says 403, as it does without a policy: so of a token that is new this is believed."""
+    """Vault answers 403, as without a policy: for a new token the 403 is final."""
     key, watch = role_of(vault, "revoked", tmp_path, token_ttl="100s")
     await key.sign(Algorithm.ES256, MESSAGE)
     vault.do("PUT", "sys/leases/revoke-prefix/auth/approle/login")

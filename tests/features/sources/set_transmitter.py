@@ -8,7 +8,7 @@ from tests.tokens.transmitter import AUDIENCE, ISSUER, NOW, Transmitter
 
 
 class SetTransmitter(Transmitter):
-    """Publishes keys, or is away; `verifier` reads them."""
+    """Publish keys, or be unavailable; `verifier` reads them."""
 
     def __init__(self, *published: Mapping[str, Any]) -> None:
         super().__init__(*published)

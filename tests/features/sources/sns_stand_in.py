@@ -59,7 +59,7 @@ def key(bits: int = 2048) -> rsa.RSAPrivateKey:
 
 
 def pem(of: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None = None, days: int = 1) -> bytes:
-    """Its certificate, which is good for these days; a negative number for one that has expired."""
+    """Return its certificate, valid for these days; a negative number makes an expired certificate."""
     of = of or key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")])
     now = dt.datetime.now(dt.UTC)
@@ -77,7 +77,7 @@ def pem(of: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None = None, days: 
 
 
 def text_of(message: Mapping[str, str]) -> str:
-    """What is signed: the names and values, sorted by name, each on a line of its own."""
+    """Return the signed text: the names and values, sorted by name, each on a separate line."""
     unsigned = ("SignatureVersion", "Signature", "SigningCertURL", "UnsubscribeURL")
     return "".join(f"{name}\n{message[name]}\n" for name in sorted(message) if name not in unsigned)
 

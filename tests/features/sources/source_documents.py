@@ -18,7 +18,7 @@ NOW = 1_800_000_000.0
 
 
 def mistakes_of(**sources: Mapping[str, Any]) -> dict[str, str]:
-    """What the configuration says of these sources, by place."""
+    """Return the configuration errors of these sources, by path."""
     return {mistake.path: mistake.text for mistake in _compiled(sources)[1]}
 
 

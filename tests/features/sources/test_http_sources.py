@@ -1,4 +1,4 @@
-"""The sources that take HTTP follow the configuration: their secrets, their keys, and what a mistake in them says."""
+"""The sources that take HTTP follow the configuration: their secrets, their keys, and their errors."""
 
 import json
 import time
@@ -97,10 +97,10 @@ def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
     hmac = {"hmac": {"header": "X-Sig", "secret_file": "wso2"}}
     with pytest.raises(ConfigurationError) as raised:
         load(write(folder, {"okta": OKTA, "wso2": {**MAPPED, "http": hmac}}), {}, FEATURES)
-    told = {mistake.path: mistake.text for mistake in raised.value.mistakes}
-    assert set(told) == {"sources.okta.http.value_file", "sources.wso2.http.hmac.secret_file"}
-    assert "is empty" in told["sources.okta.http.value_file"]
-    assert "has 3 lines" in told["sources.wso2.http.hmac.secret_file"]
+    found = {mistake.path: mistake.text for mistake in raised.value.mistakes}
+    assert set(found) == {"sources.okta.http.value_file", "sources.wso2.http.hmac.secret_file"}
+    assert "is empty" in found["sources.okta.http.value_file"]
+    assert "has 3 lines" in found["sources.wso2.http.hmac.secret_file"]
     assert "s3cret" not in str(raised.value)
 
 

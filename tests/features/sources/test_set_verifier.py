@@ -34,7 +34,7 @@ def outcome(found: VerifiedSet | UnacceptedSet | KeysUnavailable) -> str:
     return found.err if isinstance(found, UnacceptedSet) else "taken" if isinstance(found, VerifiedSet) else "away"
 
 
-async def told(transmitter: SetTransmitter, token: bytes) -> str:
+async def verify(transmitter: SetTransmitter, token: bytes) -> str:
     return outcome(await transmitter.verifier.verify(token))
 
 
@@ -55,7 +55,7 @@ async def told(transmitter: SetTransmitter, token: bytes) -> str:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_a_token_signed_by_the_transmitter_is_accepted(of: Key, alg: str) -> None:
-    """By each kind of key. What comes out is the content that was signed, never the token."""
+    """By each kind of key. The result is the signed content, never the token."""
     transmitter = SetTransmitter(OURS | {"kid": "another"}, public(of))
     found = await transmitter.verifier.verify(signed(of=of, alg=alg) + b"\n")
     assert isinstance(found, VerifiedSet)
@@ -77,7 +77,7 @@ async def test_a_token_signed_by_the_transmitter_is_accepted(of: Key, alg: str) 
 )
 async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -> None:
     """`typ` may be absent, but not that of another kind of token."""
-    assert await told(SetTransmitter(OURS), signed(**header)) == expected
+    assert await verify(SetTransmitter(OURS), signed(**header)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -
 async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -> None:
     """A claim that is None is left out."""
     given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
-    assert await told(SetTransmitter(OURS), signed(given)) == expected
+    assert await verify(SetTransmitter(OURS), signed(given)) == expected
 
 
 @pytest.mark.parametrize(
-    ("claims", "says"),
+    ("claims", "phrase"),
     [
         ({"iat": NOW * 1000}, "iat is in milliseconds; it must be in seconds"),
         ({"iat": NOW + 3600}, "iat is in the future"),
@@ -117,11 +117,11 @@ async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -
         ({"nbf": NOW + 3600}, "nbf is in the future"),
     ],
 )
-def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says: str) -> None:
+def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], phrase: str) -> None:
     """The answer names the unit."""
     found = check_claims({**CLAIMS, **claims}, issuer=CLAIMS["iss"], audience=AUDIENCE, now=NOW)
     assert found is not None
-    assert found.description == says
+    assert found.description == phrase
 
 
 async def test_a_forged_set_is_refused() -> None:
@@ -141,7 +141,7 @@ async def test_a_forged_set_is_refused() -> None:
     for secret in shared_secret(OURS):
         forged[f"HS256 {len(forged)}"] = (signed(of=secret, alg="HS256"), "authentication_failed")
     for name, (token, expected) in forged.items():
-        assert await told(transmitter, token) == expected, name
+        assert await verify(transmitter, token) == expected, name
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ async def test_a_forged_set_is_refused() -> None:
 )
 async def test_malformed_tokens_are_refused(token: bytes) -> None:
     """Whatever a stranger sends."""
-    assert await told(SetTransmitter(OURS), token) in ("invalid_request", "authentication_failed")
+    assert await verify(SetTransmitter(OURS), token) in ("invalid_request", "authentication_failed")
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"null", b"{", b'{"iat": NaN}', b"[" * 5000, b"\xff"], ids=range(6))
 async def test_signed_content_without_claims_is_refused(payload: bytes) -> None:
     """Even the transmitter's own."""
-    assert await told(SetTransmitter(OURS), signed(payload)) == "invalid_request"
+    assert await verify(SetTransmitter(OURS), signed(payload)) == "invalid_request"
 
 
 # ── the keys ──
@@ -187,8 +187,8 @@ async def test_signed_content_without_claims_is_refused(payload: bytes) -> None:
     ids=range(5),
 )
 async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
-    """Public ones that are meant to; a broken one is passed over."""
-    assert await told(SetTransmitter({"kty": "?"}, jwk), signed()) == expected
+    """Public keys for signatures; a broken key is skipped."""
+    assert await verify(SetTransmitter({"kty": "?"}, jwk), signed()) == expected
 
 
 @pytest.mark.parametrize("kind", ["RSA", "P-256", "Ed25519"])
@@ -198,13 +198,13 @@ async def test_an_empty_member_of_a_key_is_absent(kind: str, empty: object) -> N
     names = ("use", "alg", "key_ops", "oth", "x5c", "x5t", "x5u", "d", "p", "q", "dp", "dq", "qi", "k")
     alg = {"RSA": "RS256", "P-256": "ES256", "Ed25519": "Ed25519"}[kind]
     transmitter = SetTransmitter({**dict.fromkeys(names, empty), **public(key(kind))})
-    assert await told(transmitter, signed(of=key(kind), alg=alg)) == "taken"
+    assert await verify(transmitter, signed(of=key(kind), alg=alg)) == "taken"
 
 
 async def test_a_member_of_another_type_is_ignored() -> None:
     """RFC 7517 §5: what cannot be used."""
     transmitter = SetTransmitter({**OURS, "kid": 7, "use": ["sig"], "alg": False, "key_ops": "verify"})
-    assert await told(transmitter, signed(kid=None)) == "taken"
+    assert await verify(transmitter, signed(kid=None)) == "taken"
 
 
 @pytest.mark.parametrize("published", ["EdDSA", "Ed25519"])
@@ -212,7 +212,7 @@ async def test_a_member_of_another_type_is_ignored() -> None:
 async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
     """RFC 8037 and RFC 9864."""
     transmitter = SetTransmitter(public(key("Ed25519"), alg=published))
-    assert await told(transmitter, signed(of=key("Ed25519"), alg=alg)) == "taken"
+    assert await verify(transmitter, signed(of=key("Ed25519"), alg=alg)) == "taken"
 
 
 @pytest.mark.parametrize(
@@ -241,17 +241,17 @@ async def test_the_log_names_the_key_that_is_left_out() -> None:
     """Once, and no key that is meant for something else."""
     enc = public(key("RSA"), "e1", alg="RSA-OAEP")
     transmitter = SetTransmitter(public(key("P-256"), alg="ES512"), enc, {"kty": "AKP", "kid": "later"})
-    with structlog.testing.capture_logs() as said:
-        await told(transmitter, signed())
+    with structlog.testing.capture_logs() as lines:
+        await verify(transmitter, signed())
         transmitter.steady += 400
-        await told(transmitter, signed())
-    assert [line["reason"] for line in said] == ["key 'k1' is for ES512"]
+        await verify(transmitter, signed())
+    assert [line["reason"] for line in lines] == ["key 'k1' is for ES512"]
 
 
 async def test_a_long_header_is_read_and_a_long_token_is_named() -> None:
     """Up to the limit of a token, whatever its header carries."""
     chain = ["A" * 2200, "B" * 2200, "C" * 2200]
-    assert await told(SetTransmitter(OURS), signed(x5c=chain)) == "taken"
+    assert await verify(SetTransmitter(OURS), signed(x5c=chain)) == "taken"
     found = await SetTransmitter(OURS).verifier.verify(signed(x5c=chain * 3))
     assert isinstance(found, UnacceptedSet)
     assert found.description == "the token is larger than 16 KiB"
@@ -291,21 +291,21 @@ def slow_exponent() -> int:
 )
 async def test_an_rsa_key_is_within_the_bounds_of_clients_keys(jwk: Callable[[], Any], expected: str) -> None:
     """Else eight of them, tried for each token of a stranger, would keep a worker busy."""
-    with structlog.testing.capture_logs() as said:
-        assert await told(SetTransmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
-    assert [line["event"] for line in said] == ([] if expected == "taken" else ["jwks_unread"])
-    assert all("key 'k1' has " in line["reason"] for line in said)
+    with structlog.testing.capture_logs() as lines:
+        assert await verify(SetTransmitter(jwk()), signed(of=key("RSA"), alg="RS256")) == expected
+    assert [line["event"] for line in lines] == ([] if expected == "taken" else ["jwks_unread"])
+    assert all("key 'k1' has " in line["reason"] for line in lines)
 
 
 async def test_a_new_key_is_found_when_a_token_names_it() -> None:
-    """And the one that was withdrawn verifies nothing any more."""
+    """The withdrawn key no longer verifies."""
     transmitter = SetTransmitter(OURS)
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
     transmitter.steady += 1
     transmitter.publish(public(key("P-256", "new"), "k2"))
-    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
+    assert await verify(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
     transmitter.steady += 1
-    assert await told(transmitter, signed()) == "invalid_key"  # it may have come since, so the set was read once more
+    assert await verify(transmitter, signed()) == "invalid_key"  # it may have come since, so the set was read once more
     assert transmitter.readings == 3
 
 
@@ -314,14 +314,14 @@ async def test_a_second_new_key_is_waited_for() -> None:
     transmitter = SetTransmitter(OURS)
     for number in range(5):
         transmitter.publish(OURS, public(key("P-256", "new"), f"new-{number}"))
-        assert await told(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
+        assert await verify(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
         transmitter.steady += 0.1
     assert transmitter.readings == 5
     assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
-    """Those beyond are told at once to come again, and a token of a known key waits for nobody."""
+    """Further tokens get a retryable answer at once, and a token of a known key does not wait."""
     transmitter, due = SetTransmitter(OURS), asyncio.Event()
 
     async def pause(seconds: float) -> None:
@@ -331,12 +331,14 @@ async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
     transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.steady, pause)
     transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
     for name in ("one", "another"):  # the set is read for the first, and again for the second
-        assert await told(transmitter, signed(kid=name)) == "invalid_key"
+        assert await verify(transmitter, signed(kid=name)) == "invalid_key"
         transmitter.steady += 1
-    asked = [asyncio.create_task(told(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_TOKENS + 5)]
+    asked = [
+        asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_TOKENS + 5)
+    ]
     early, held = await asyncio.wait(asked[MAX_HELD_TOKENS:])
     assert ([task.result() for task in early], held) == (["away"] * 5, set())
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
     assert (transmitter.readings, any(task.done() for task in asked[:MAX_HELD_TOKENS])) == (2, False)
     due.set()
     assert await asyncio.gather(*asked[:MAX_HELD_TOKENS]) == ["invalid_key"] * MAX_HELD_TOKENS
@@ -345,14 +347,14 @@ async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
 
 @pytest.mark.parametrize("kid", [None, "k1"])
 async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
-    """Where no kid tells that it is another, a signature that fits none does."""
+    """Without a kid, a signature that fits no known key indicates a new key."""
     transmitter = SetTransmitter(public(key("P-256"), None))
-    assert await told(transmitter, signed(kid=kid)) == "taken"
+    assert await verify(transmitter, signed(kid=kid)) == "taken"
     transmitter.steady += 1
     transmitter.publish(public(key("P-256", "new"), None))
-    assert await told(transmitter, signed(of=key("P-256", "new"), kid=kid)) == "taken"
+    assert await verify(transmitter, signed(of=key("P-256", "new"), kid=kid)) == "taken"
     assert transmitter.readings == 2
-    assert await told(transmitter, signed(of=key("P-256", "evil"), kid=kid)) in ("authentication_failed", "away")
+    assert await verify(transmitter, signed(of=key("P-256", "evil"), kid=kid)) in ("authentication_failed", "away")
 
 
 async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
@@ -360,35 +362,35 @@ async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
     transmitter = SetTransmitter(OURS)
     for number in range(50):
         transmitter.steady += 0.1
-        assert await told(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
-        assert await told(transmitter, signed()) == "taken"
-        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+        assert await verify(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
+        assert await verify(transmitter, signed()) == "taken"
+        assert await verify(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
     assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
     """The set is read again although its keys fit all that comes."""
     transmitter = SetTransmitter(OURS, public(key("P-256", "new"), "k2"))
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
     transmitter.publish(public(key("P-256", "new"), "k2"))
     transmitter.steady += FRESH_SECONDS
-    assert await told(transmitter, signed()) == "invalid_key"
+    assert await verify(transmitter, signed()) == "invalid_key"
 
 
 async def test_keys_are_kept_while_the_transmitter_is_unavailable() -> None:
     """For as long as it takes; a key that nobody knows is not judged meanwhile."""
     transmitter = SetTransmitter(OURS)
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
     transmitter.away = True
     for _ in range(3):
         transmitter.steady += 86_400
-        assert await told(transmitter, signed()) == "taken"
-        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
-    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "away"
+        assert await verify(transmitter, signed()) == "taken"
+        assert await verify(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+    assert await verify(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "away"
     transmitter.content = {"no": "keys"}
     transmitter.away = False
     transmitter.steady += 86_400
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
 
 
 @pytest.mark.parametrize("content", [None, [], {"keys": {}}, "x"])
@@ -397,12 +399,12 @@ async def test_without_keys_the_sender_must_retry(content: object) -> None:
     transmitter = SetTransmitter()
     transmitter.content, transmitter.away = content, content is None
     for _ in range(5):
-        assert await told(transmitter, signed()) == "away"
+        assert await verify(transmitter, signed()) == "away"
     assert transmitter.readings == 1
     transmitter.publish(OURS)
     transmitter.away = False
     transmitter.steady += RETRY_SECONDS
-    assert await told(transmitter, signed()) == "taken"
+    assert await verify(transmitter, signed()) == "taken"
 
 
 def hung(transmitter: SetTransmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
@@ -422,7 +424,7 @@ async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest
     transmitter = SetTransmitter(OURS)
     go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(told(transmitter, signed())) for _ in range(20)]
+        tasks = [group.create_task(verify(transmitter, signed())) for _ in range(20)]
         await asyncio.sleep(0)
         go.set()
     assert {task.result() for task in tasks} == {"taken"}
@@ -434,7 +436,7 @@ async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyP
     transmitter = SetTransmitter(OURS)
     go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(told(transmitter, signed())) for _ in range(MAX_WAITING_TOKENS + 20)]
+        tasks = [group.create_task(verify(transmitter, signed())) for _ in range(MAX_WAITING_TOKENS + 20)]
         await asyncio.sleep(0)
         assert [task.done() and task.result() for task in tasks] == [False] * MAX_WAITING_TOKENS + ["away"] * 20
         go.set()
@@ -442,9 +444,9 @@ async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyP
     go.clear()
     transmitter.steady += FRESH_SECONDS
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(told(transmitter, signed()))
+        first = group.create_task(verify(transmitter, signed()))
         await asyncio.sleep(0)
-        assert await told(transmitter, signed()) == "taken"
+        assert await verify(transmitter, signed()) == "taken"
         assert not first.done()
         go.set()
     assert first.result() == "taken"

@@ -36,7 +36,7 @@ WITHOUT_SUBJECT = {name: value for name, value in NOTIFICATION.items() if name !
 
 
 def made_up(count: int) -> list[bytes]:
-    """Messages, each with a certificate of its own."""
+    """Return messages, each with a separate certificate."""
     return [signed(SigningCertURL=f"https://{HOST}/SimpleNotificationService-{number}.pem") for number in range(count)]
 
 
@@ -141,7 +141,7 @@ def test_a_signed_text_has_one_reading(name: str) -> None:
 
 
 async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> None:
-    """What goes on is what was verified, whichever of the two that is."""
+    """The verified member is used, whichever of the two that is."""
     twice = signed().removesuffix(b"}") + b', "Message": "{\\"user\\": \\"mallory\\"}"}'
     first = b'{"Message": "{\\"user\\": \\"mallory\\"}", ' + signed().removeprefix(b"{")
     async with standing_in(tmp_path) as sns:
@@ -163,11 +163,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", BROKEN)
 async def test_an_unusable_certificate_is_logged(tmp_path: Path, case: str) -> None:
-    """The message can be sent again: SNS does so after a 503, and never after a 401. The log says why, once.
+    """The message can be sent again: SNS does so after a 503, and never after a 401. The log has the reason, once.
 
     For some seconds the certificate is not asked for again.
     """
-    given, said = BROKEN[case]
+    given, phrase = BROKEN[case]
     now = [0.0]
     async with standing_in(tmp_path, steady=lambda: now[0]) as sns:
         for name, value in given.items():
@@ -178,15 +178,15 @@ async def test_an_unusable_certificate_is_logged(tmp_path: Path, case: str) -> N
                 assert isinstance(await sns.verifier.verify(signed()), CertificateUnavailable)
         assert len(sns.asked) == 2
     assert [line["event"] for line in lines] == ["sns_certificate_unread"]
-    assert said in lines[0]["reason"]
+    assert phrase in lines[0]["reason"]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "phrase"),
     [({"tls": None}, "certificate"), ({"egress": EgressPolicy()}, "address 127.0.0.1 is loopback")],
     ids=["an authority that nobody trusts", "an address that is not allowed"],
 )
-async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: dict[str, Any], phrase: str) -> None:
     """By its own certificate; and at an address to which clients may be called."""
     async with standing_in(tmp_path, **given) as sns:
         with capture_logs() as lines:
@@ -194,7 +194,7 @@ async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: di
         assert sns.asked == []
         assert await sns.verifier.server.confirm(SUBSCRIBE) is not None
         assert sns.asked == []
-    assert said in lines[0]["reason"]
+    assert phrase in lines[0]["reason"]
 
 
 async def test_a_certificate_is_read_once(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ async def test_strangers_cannot_have_certificates_read_without_end(tmp_path: Pat
 
 @pytest.mark.parametrize(("before", "later"), [(MAX_QUEUED_CERTIFICATES - 1, 0), (0, 40)])
 async def test_no_stranger_keeps_a_certificate_from_being_read(tmp_path: Path, before: int, later: int) -> None:
-    """A name that comes again goes before all that came once, and before those that come later, however often."""
+    """A repeated name precedes all single names, and all later names, however often they are repeated."""
     turns = asyncio.Semaphore(0)
     async with standing_in(tmp_path, steady=lambda: 0.0, pause=lambda _: turns.acquire()) as sns:
         sns.only = True

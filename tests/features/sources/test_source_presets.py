@@ -1,4 +1,4 @@
-"""What real servers send is read by their presets. tests/recorded/sources/README.md says where it comes from."""
+"""Presets read the messages of real servers. tests/recorded/sources/README.md has their origin."""
 
 import json
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_the_id_and_the_time_of_duende_are_the_envelope_s() -> None:
 
 
 def test_a_bare_context_has_the_same_id_however_it_is_spelled() -> None:
-    """Nothing came with it, so the id is made of what was read."""
+    """Without an id of the message, the id is derived from the content."""
     spellings = ("client-default", "client-snake", "client-web", "client-web-enum-names")
     assert len({read("duende", f"mt8.4.0-is7.4.8-{name}")[0]["id"] for name in spellings}) == 1
 
@@ -154,7 +154,7 @@ OTHERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_documents_of_other_servers_are_read(name: str) -> None:
-    """The events in them, and nothing of what is no session's end."""
+    """The session ends in them, and nothing else."""
     given, expected = OTHERS[name]
     preset, _, document = name.partition("/")
     found = read(preset, document, **given)
@@ -228,7 +228,7 @@ def test_every_recorded_document_has_its_origin() -> None:
 
 @pytest.mark.parametrize("simple", [True, False])
 def test_keycloaks_token_of_another_issuers_user_is_refused(simple: bool) -> None:
-    """Its subject names an issuer of its own, beside that of the token."""
+    """Its subject names a separate issuer, beside the token's."""
     message = recorded(RECORDED / "keycloak_ssf/session.json")
     document = json.loads(message.body)
     user = {"format": "iss_sub", "iss": "https://other.example.com", "sub": "alice"}

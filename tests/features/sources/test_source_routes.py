@@ -1,4 +1,4 @@
-"""`POST /v1/events/{source}` on a real socket: who proves what, what goes on, and what never does."""
+"""`POST /v1/events/{source}` on a real socket: proofs, queued content, and refusals."""
 
 import asyncio
 import base64
@@ -119,7 +119,7 @@ class Api:
     async def ask(
         self, source: str, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes = BODY, method: str = "POST"
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """(status, document, headers). The body is JSON unless the headers say something else."""
+        """Return status, document and headers. The body is JSON unless a header sets another type."""
         sent = [("Content-Type", "application/json"), *(headers.items() if isinstance(headers, Mapping) else headers)]
         if sum(name.lower() == "content-type" for name, _ in sent) > 1:
             del sent[0]
@@ -186,7 +186,7 @@ async def test_a_message_is_queued_unchanged(api: Api) -> None:
     ],
 )
 async def test_a_secret_in_a_header(api: Api, value: str | None, right: bool) -> None:
-    """The whole value counts. Either secret is good while one is being replaced; a token of the API is none."""
+    """The whole value counts. Both secrets are valid during a replacement; a token of the API is not."""
     status, document, _ = await api.ask("okta", {} if value is None else {"Authorization": value})
     assert status == (202 if right else 401)
     assert len(api.queue.taken) == right
@@ -234,7 +234,7 @@ async def test_a_signature_of_the_body(api: Api, value: str | None, right: bool)
 
 @pytest.mark.parametrize("name", ["ce-id", "CE-Type", "cloudEvents_id"])
 async def test_a_signed_body_with_cloud_event_headers_is_refused(api: Api, name: str) -> None:
-    """Its headers are not signed: with another id, what somebody captured would be a new event."""
+    """Its headers are not signed: with another id, a captured event would be a new one."""
     proof = {"x-wso2-event-signature": f"sha256={signed(BODY).hex()}"}
     status, document, _ = await api.ask("wso2", {**proof, name: "another"})
     assert (status, api.queue.taken) == (400, [])
@@ -253,7 +253,7 @@ async def test_headers_give_a_signed_body_no_id(api: Api) -> None:
 
 
 async def test_secrets_are_neither_queued_nor_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither its header nor any other that may hold one is queued, answered or logged."""
+    """No header that may hold a secret is queued, answered or logged."""
     secrets = {
         "Cookie": "s3cret-a", "Proxy-Authorization": "s3cret-b", "X-Api-Key": "s3cret-c",
         "X-Forwarded-Access-Token": "s3cret-d", "Ocp-Apim-Subscription-Key": "s3cret-e",
@@ -272,7 +272,7 @@ async def test_secrets_are_neither_queued_nor_logged(api: Api, caplog: pytest.Lo
 
 
 async def test_headers_are_bounded_and_any_bytes_pass(api: Api) -> None:
-    """They travel in a frame of the broker: 4 KiB, first those that the source's expressions name."""
+    """They must fit a frame of the broker: 4 KiB, headers named by the source's expressions first."""
     many = {f"x-{number}": "a" * 900 for number in range(20)}
     sent = [*many.items(), ("X-Name", "J\u00fcrgen"), ("X-Name", "2"), *OKTA.items()]
     assert (await api.ask("okta", sent))[0] == 202
@@ -301,7 +301,7 @@ async def test_the_kinds_of_body(api: Api, kind: str, status: int) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain; charset=UTF-8", "", "x/" + "y" * 300])
 async def test_a_source_of_json_takes_any_kind_of_body(api: Api, kind: str) -> None:
-    """SNS says of its JSON that it is plain text. An empty body is taken where `when` speaks of it."""
+    """SNS declares its JSON as plain text. An empty body is accepted where `when` handles it."""
     for body in (BODY, b""):
         assert (await api.ask("any", {**OKTA, "Content-Type": kind}, body))[0] == 202
         message = api.queue.only()
@@ -318,7 +318,7 @@ async def test_a_source_of_json_takes_any_kind_of_body(api: Api, kind: str) -> N
         (b" \n", {}, 400),
         (b"x" * 3000, {}, 413),
         (b"\x1f\x8b", {"Content-Encoding": "gzip"}, 415),
-        (b"not JSON: its dead letter says so", {}, 202),
+        (b"not JSON: it becomes a dead letter", {}, 202),
     ],
 )
 async def test_bodies_that_are_not_taken(api: Api, body: bytes, headers: dict[str, str], status: int) -> None:
@@ -328,7 +328,7 @@ async def test_bodies_that_are_not_taken(api: Api, body: bytes, headers: dict[st
 
 
 async def _away() -> None:
-    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
+    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is unreachable")
 
 
 async def _never() -> None:
@@ -346,7 +346,7 @@ async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]
 
 
 async def test_a_removed_source_is_404(api: Api) -> None:
-    """From the reload on that removes it, even with its secret. The answer says what to do."""
+    """From the reload on that removes it, even with its secret. The answer has a remedy."""
     assert (await api.ask("okta", OKTA))[0] == 202
     del api.sources["okta"]
     status, document, _ = await api.ask("okta", OKTA)
@@ -356,7 +356,7 @@ async def test_a_removed_source_is_404(api: Api) -> None:
 
 
 async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
-    """Its value comes back, to whoever has the secret. Sources without that preset answer no GET."""
+    """Its value is returned to a caller with the secret. Sources without that preset answer no GET."""
     challenge = {"X-Okta-Verification-Challenge": 'Me_rShK8"JHs'}
     status, document, _ = await api.ask("okta", {**OKTA, **challenge}, b"", "GET")
     assert (status, document) == (200, {"verification": 'Me_rShK8"JHs'})
@@ -424,13 +424,13 @@ ASKS = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Callba
 
 
 async def test_a_cloud_events_validation_request_is_answered(api: Api) -> None:
-    """Event Grid asks so. Whoever proves nothing hears nothing, and no address that it names is called."""
+    """Event Grid sends it. Without a proof there is no answer, and no address in the request is called."""
     with capture_logs() as lines:
         status, document, headers = await api.ask("okta", {**OKTA, **ASKS}, b"", "OPTIONS")
     assert (status, document, headers["Allow"]) == (200, None, "POST")
     assert (headers["WebHook-Allowed-Origin"], headers["WebHook-Allowed-Rate"]) == ("eventgrid.azure.net", "*")
-    told = {"event": "sender_allowed", "source": "okta", "origin": "eventgrid.azure.net", "log_level": "info"}
-    assert lines == [told]
+    logged = {"event": "sender_allowed", "source": "okta", "origin": "eventgrid.azure.net", "log_level": "info"}
+    assert lines == [logged]
     for source, sent, expected in (
         ("okta", ASKS, 401),
         ("okta", {**ASKS, "Authorization": "wrong"}, 401),
@@ -489,8 +489,8 @@ async def test_a_disconnected_sender_counts_as_408(api: Api) -> None:
         writer.close()
         await until(api.counts, bool)
     assert api.counted == {("wso2", 408): 1}
-    told = [(line["status"], line["reason"]) for line in lines if line["event"] == "source_refused"]
-    assert told == [(408, "The body did not come whole")]
+    logged = [(line["status"], line["reason"]) for line in lines if line["event"] == "source_refused"]
+    assert logged == [(408, "The body did not come whole")]
 
 
 async def test_a_security_event_token_is_answered_by_rfc_8935(api: Api) -> None:
@@ -539,7 +539,7 @@ async def subscribed(api: Api, folder: Path) -> AsyncIterator[Sns]:
 
 
 async def test_the_signed_content_of_an_sns_message_is_queued(api: Api, tmp_path: Path) -> None:
-    """Neither the signature nor what nobody signed. What is wrong is answered and logged."""
+    """Neither the signature nor unsigned members. Errors are answered and logged."""
     async with subscribed(api, tmp_path) as sns:
         assert (await api.ask("sns", PLAIN, posted()))[:2] == (202, {"id": "made-up-id"})
         message = api.queue.only()
@@ -573,8 +573,8 @@ async def test_a_subscription_is_confirmed_and_its_end_is_logged(api: Api, tmp_p
             sns.status = 500
             status, _, headers = await api.ask("sns", PLAIN, posted(CONFIRMATION))
             assert (status, headers["Retry-After"]) == (503, "5")
-    told = [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("sns_")]
-    assert told == [("sns_subscribed", "info"), ("sns_unsubscribed", "warning"), ("sns_unconfirmed", "warning")]
+    logged = [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("sns_")]
+    assert logged == [("sns_subscribed", "info"), ("sns_unsubscribed", "warning"), ("sns_unconfirmed", "warning")]
     assert [line["topic_arn"] for line in lines if line["event"].startswith("sns_")] == [ARN] * 3
     assert "t0k3n" not in repr(lines)
     assert (api.queue.taken, api.counted["sns", 200]) == ([], 2)

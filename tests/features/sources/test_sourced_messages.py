@@ -1,4 +1,4 @@
-"""What a worker does with messages of sources: nothing in them is lost, and nobody is told twice without need."""
+"""A worker's handling of source messages: no event is lost, and no client is notified twice without need."""
 
 import json
 from collections.abc import Mapping
@@ -89,14 +89,14 @@ async def replay(harness: Sourced, letter: Message) -> Readmission:
 
 
 async def test_a_document_of_another_server_notifies_its_clients() -> None:
-    """As an event of our own does."""
+    """As notifier's own events do."""
     async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
         assert (sorted(on.notified()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
 
 
 async def test_dropped_members_are_reported_once() -> None:
-    """Also of an event among others, and of one that is delivered in parts."""
+    """Also of an event in a list, and of an event that is delivered in parts."""
     many = DOCUMENT | {"at": "soon", "apps": [f"c{n}" for n in range(250)]}
     async with running(harness(**LIST)) as on:
         await on.acked(on.take(json.dumps([many, DOCUMENT]).encode(), source="shop", message_id="m"))
@@ -104,8 +104,8 @@ async def test_dropped_members_are_reported_once() -> None:
             sent, on.queue.published[:] = [*on.queue.published], []
             for _, each in sent:
                 await on.acked(on.take(each.body, kind=each.kind, message_id=each.message_id))
-        told = [fact.unread for fact in on.facts if isinstance(fact, EventTaken) and fact.unread]
-        assert told == [("ended_at",)]
+        found = [fact.unread for fact in on.facts if isinstance(fact, EventTaken) and fact.unread]
+        assert found == [("ended_at",)]
 
 
 async def test_an_ignored_document_is_acked_and_counted() -> None:
@@ -116,7 +116,7 @@ async def test_an_ignored_document_is_acked_and_counted() -> None:
 
 
 async def test_wrong_clients_become_a_dead_letter_and_others_are_notified() -> None:
-    """Its replay, by a mapping that was mended, tells those alone."""
+    """Its replay, by a corrected mapping, notifies only those clients."""
     async with running(harness()) as on:
         body = DOCUMENT | {"apps": ["shop", {"id": "mail"}]}
         await on.acked(on.take(json.dumps(body).encode(), source="shop", headers={"Authorization": "s3cret", "k": 1}))
@@ -197,8 +197,8 @@ async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | 
         for _, event in on.queue.published:
             on.worker.take(again := as_taken(event, Lane.EVENTS))
             await on.acked(again)
-        told = {(claims["sub"], claims["sid"]) for _, claims in on.receivers.posts}
-        assert told == ({("bob", "h")} if kind is Kind.SOURCED else {("alice", "h"), ("bob", "h")})
+        found = {(claims["sub"], claims["sid"]) for _, claims in on.receivers.posts}
+        assert found == ({("bob", "h")} if kind is Kind.SOURCED else {("alice", "h"), ("bob", "h")})
 
 
 async def test_a_removed_source_is_named_by_the_dead_letter() -> None:
@@ -223,7 +223,7 @@ async def test_a_removed_source_is_named_by_the_dead_letter() -> None:
 
 
 def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
-    """Also one that came by HTTP, or by a replay of some of its events: the queue itself would drop it."""
+    """Also a message by HTTP, or a replay of some of its events: the queue itself would drop it."""
     readers = {"": SourceIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
     intake = Intake(
         Registry, clock=lambda: 0.0, steady=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers

@@ -27,7 +27,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"preset": "duende", "issuer": None},
         {"issuer": "there are 2 issuers: the one it"},
     ),
-    "issuers, and nothing that says which": (
+    "issuers, and no expression that selects one": (
         {"event": EVENT, "issuer": None, "issuers": {"demo": DEMO}},
         {"issuers": "needs event.iss"},
     ),
@@ -73,7 +73,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         },
     ),
     "brackets": ({"event": {**EVENT, "sid": "[" * 300 + "a" + "]" * 300}}, {"event.sid": "is nested too deeply"}),
-    "an exchange of our own": (
+    "notifier's own exchange": (
         {"event": EVENT, "bind": [{"exchange": "notifier.theirs"}, {"exchange": "notifier.events"}]},
         {"bind": "the SQLite queue has no exchanges", "bind[1].exchange": "notifier's own"},
     ),
@@ -83,7 +83,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_each_mistake_of_a_source_is_found_at_the_start(case: str) -> None:
-    """With its place and the way out; nothing else is said."""
+    """With its path and remedy, and no other error."""
     shop, expected = MISTAKES[case]
     found = mistakes_of(shop={"issuer": ISS} | shop)
     assert set(found) == {f"sources.shop.{place}" for place in expected}
@@ -207,7 +207,7 @@ def test_a_document_is_read_by_its_mapping(case: str) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
-    "what is no JSON": ({}, b"{", {"sources.shop": "not JSON"}),
+    "invalid JSON": ({}, b"{", {"sources.shop": "not JSON"}),
     "an empty message": ({}, b" ", {"sources.shop": "is empty"}),
     "a comparison of text with a number": (
         {"event": {**EVENT, "sub": "user > `5` && 'a' || 'b'"}},
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
             "sources.shop.event.not_after": "to_time() takes ISO 8601 with an offset, or seconds since 1970, not",
         },
     ),
-    "a text that is no JSON": (
+    "a text with invalid JSON": (
         {"event": {**EVENT, "sub": "from_json(user)", "sid": "from_json('')", "id": "from_json(apps)"}},
         {},
         {
@@ -360,7 +360,7 @@ def test_texts_that_differ_are_not_mixed_up() -> None:
     ["text/plain; charset=UTF-8", "text/xml", "application/vnd.masstransit+bson", "application/secevent+jwt", None],
 )
 def test_a_body_is_json_whatever_its_content_type(kind: str | None) -> None:
-    """With `content_type: json`. An expression still sees what the header said."""
+    """With `content_type: json`. An expression still sees the header's value."""
     by = source(event={**EVENT, "reason": '"$properties".content_type'}, content_type="json", envelope="masstransit")
     (event,) = translated(by, message(DOCUMENT, content_type=kind)).events
     assert (event.sub, event.reason) == ("alice", kind)
@@ -390,7 +390,7 @@ BEFORE: dict[str, Any] = {"https://schemas.openid.net/secevent/risc/event-type/v
 @pytest.mark.parametrize("events", [VERIFIED, BEFORE])
 @pytest.mark.parametrize("more", [{}, {"ignore_case": True}, {"envelope": "events.sessions"}, {"when": "user == 'a'"}])
 def test_a_token_that_verifies_the_stream_ends_nothing(events: dict[str, Any], more: dict[str, Any]) -> None:
-    """Whatever the mapping says, which knows nothing of it: it is ignored, and no dead letter."""
+    """Whatever the mapping: it is ignored, and does not become a dead letter."""
     found = translated(source(event=EVENT, **more), message({"iss": ISS, "jti": "j", "events": events, **DOCUMENT}))
     assert (found.events, found.ignored, found.wrong) == ((), 1, None)
 
@@ -416,15 +416,15 @@ def test_a_signed_body_needs_a_type_where_types_are_configured(http: dict[str, A
     assert refused(by, message(DOCUMENT)) == {
         "sources.shop": f'has no CloudEvents type; of a signed body, issuers["{ISS}"].event_types asks for one of ended'
     }
-    assert "is of the CloudEvents type begun" in refused(by, message(ENDED | {"type": "begun"}))["sources.shop"]
+    assert "is of the CloudEvents type started" in refused(by, message(ENDED | {"type": "started"}))["sources.shop"]
     assert translated(source(event=EVENT, http=http), message(DOCUMENT)).events
 
 
 def test_a_signed_list_has_the_type_that_is_around_it() -> None:
-    """Its members have none of their own."""
+    """Its members have no own type."""
     by = source(types=["ended"], http=SIGNED[0], event=EVENT, envelope="@")
     assert len(translated(by, message(ENDED | {"data": [DOCUMENT, DOCUMENT]})).events) == 2
-    assert refused(by, message(ENDED | {"type": "begun", "data": [DOCUMENT]}))
+    assert refused(by, message(ENDED | {"type": "started", "data": [DOCUMENT]}))
     assert refused(by, message([DOCUMENT]))
 
 
@@ -439,7 +439,7 @@ BATCH = "application/cloudevents-batch+json; charset=utf-8"
 
 
 def batch(*events: object) -> Message:
-    """A batch, in a message with an id of its own that is none of an event."""
+    """Return a batch in a message whose id belongs to no event."""
     return message(list(events), content_type=BATCH, message_id="whole")
 
 
@@ -461,7 +461,7 @@ def test_a_wrong_event_of_a_batch_affects_no_other() -> None:
     by = source(types=["ended"], http=SIGNED[0], event=EVENT, when="user != 'bob'")
     bob = ENDED | {"data": {"user": "bob"}}
     found = translated(
-        by, batch(ENDED, {"id": "x"}, 7, bob, ENDED | {"type": "begun"}, ENDED | {"data_base64": "?", "data": None})
+        by, batch(ENDED, {"id": "x"}, 7, bob, ENDED | {"type": "started"}, ENDED | {"data_base64": "?", "data": None})
     )
     assert (len(found.events), found.ignored) == (1, 1)
     assert found.wrong is not None
@@ -469,7 +469,7 @@ def test_a_wrong_event_of_a_batch_affects_no_other() -> None:
     texts = [f"{each.path}: {each.text}" for each in found.wrong.mistakes]
     assert "source: event 2 of 6: is required by CloudEvents" in texts
     assert "sources.shop: event 3 of 6: is a number, not a CloudEvent" in texts
-    assert any("event 5 of 6: is of the CloudEvents type begun" in text for text in texts)
+    assert any("event 5 of 6: is of the CloudEvents type started" in text for text in texts)
     assert "sources.shop: event 6 of 6: data_base64 is not base64 (RFC 4648 §4)" in texts
     assert (
         refused(by, message({}, content_type=BATCH))["sources.shop"]
@@ -500,7 +500,7 @@ def listed(*events: dict[str, Any]) -> Message:
 
 
 def test_each_member_of_a_list_is_a_separate_event() -> None:
-    """Good, ignored or wrong by itself; one report says which are wrong, for a replay of these alone."""
+    """Each is good, ignored or wrong separately; one dead letter lists the wrong members for a replay."""
     what = listed({"s": "1", "c": ["a"]}, {"t": "begin"}, {"s": 2, "c": ["a"]}, {"s": "3", "c": ["a", 5, "b", 6]})
     found = translated(source(**LIST), what)
     assert [(event.sub, event.sid, event.clients) for event in found.events] == [
@@ -538,7 +538,7 @@ def test_an_unknown_issuer_is_not_named_by_the_dead_letter() -> None:
 
 
 def test_a_replay_reads_only_the_wrong_events() -> None:
-    """Even if only some of it has been mended since."""
+    """Even if only some of them have been corrected since."""
     what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
     found = translated(source(**LIST), what, only=parse_event_positions("2;3:1,3"))
     assert [(event.sid, event.clients) for event in found.events] == [("2", ("a",)), ("3", ("x",))]
@@ -596,7 +596,7 @@ def test_an_unreadable_time_distinguishes_two_sign_outs(times: tuple[object, obj
 
 
 def test_an_envelope_with_an_unreadable_time_is_opened() -> None:
-    """MassTransit's and CloudEvents'. It tells two messages apart that have no id."""
+    """MassTransit's and CloudEvents'. It distinguishes two messages without an id."""
     bus = source(event=EVENT, envelope="masstransit")
     ids = set()
     for sent in ("2026-11-26T09:00:00", 1764147600000):

@@ -1,4 +1,4 @@
-"""What `check` says of sources: what is dangerous about them, and who they are to the issuers that they speak for."""
+"""The warnings of `check` on sources: dangerous settings, and sources missing among an issuer's publishers."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def warnings(folder: Path, sections: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def of_publishers(folder: Path, sections: dict[str, Any]) -> list[str]:
-    """What is said of the publishers of the issuer."""
+    """Return the warnings on the issuer's publishers."""
     return [text for path, text in warnings(folder, sections) if path.endswith("publishers")]
 
 
@@ -47,26 +47,26 @@ def test_an_exchange_of_the_brokers_own(folder: Path) -> None:
     """Whoever may write to it may sign people out."""
     bind = [{"exchange": "Shop:Ended"}, {"exchange": "amq.topic", "routing_key": "KK.#"}]
     source = {"issuer": ISS, "event": {"sub": "user", "clients": "clients"}, "bind": bind}
-    told = [path for path, _ in warnings(folder, {"sources": {"shop": source}}) if path.startswith("sources.")]
-    assert told == ["sources.shop.bind[1]"]
+    found = [path for path, _ in warnings(folder, {"sources": {"shop": source}}) if path.startswith("sources.")]
+    assert found == ["sources.shop.bind[1]"]
     assert "with write permission for amq.topic" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "found"),
     [
         ({"sources": {"v3": {"preset": "identityserver4_v3", "issuer": ISS, "bind": [{"exchange": "X"}]}}}, "[USER]"),
         ({"api": {}, "sources": {"web": {**MAPPED, **POSTS}}}, "publishers: [web]"),
     ],
 )
-def test_an_issuer_that_relies_on_addresses_of_a_source(folder: Path, more: dict[str, Any], told: str) -> None:
+def test_an_issuer_that_relies_on_addresses_of_a_source(folder: Path, more: dict[str, Any], found: str) -> None:
     """The warning names who speaks for it."""
     [text] = of_publishers(folder, {"issuers": {ISS: {"keys": [{"file": "k.pem"}]}}, **more})
-    assert told in text
+    assert found in text
 
 
 def test_senders_that_publishers_leave_out(folder: Path) -> None:
-    """Whoever names the identity server there refuses everybody else, also those that the files let speak."""
+    """A list of publishers refuses all others, also senders that the files permit."""
     issuer = {"keys": [{"file": "k.pem"}], "publishers": ["broker-user", "named"]}
     sources = {"web": {**MAPPED, **POSTS}, "named": {**MAPPED, **POSTS}}
     sections = {"issuers": {ISS: issuer}, "api": {"tokens_file": "bound.yaml"}, "sources": sources}
@@ -88,11 +88,11 @@ def test_what_no_signature_covers(folder: Path) -> None:
     }
     issuers = {ISS: {"keys": [{"file": "k.pem"}], "event_types": ["ended"]}}
     sections = {"sources": sources, "api": {"listen": "127.0.0.1:8080"}, "issuers": issuers}
-    told = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
-    assert set(told) == {"sources.one", "sources.two.http.set", "sources.four.http.sns"}
-    assert "messages of SNS have no CloudEvents type" in told["sources.four.http.sns"]
-    assert "reads $headers, which are not signed" in told["sources.one"]
-    assert f'all are refused by issuers["{ISS}"].event_types' in told["sources.two.http.set"]
+    found = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
+    assert set(found) == {"sources.one", "sources.two.http.set", "sources.four.http.sns"}
+    assert "messages of SNS have no CloudEvents type" in found["sources.four.http.sns"]
+    assert "reads $headers, which are not signed" in found["sources.one"]
+    assert f'all are refused by issuers["{ISS}"].event_types' in found["sources.two.http.set"]
 
 
 def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
         for name, more in {"any": {}, "one": {"websub": {"topic": "t"}}}.items()
     }
     sections = {"sources": sources, "api": {"listen": "127.0.0.1:8080"}}
-    told = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
-    assert set(told) == {"sources.any.http"}
-    assert "websub: {topic: …}" in told["sources.any.http"]
+    found = {path: text for path, text in warnings(folder, sections) if path.startswith("sources.")}
+    assert set(found) == {"sources.any.http"}
+    assert "websub: {topic: …}" in found["sources.any.http"]
 
 
 def test_okta_has_no_websub_hub(folder: Path) -> None:

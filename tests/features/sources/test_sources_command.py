@@ -100,7 +100,7 @@ def test_a_body_is_read_as_it_is_posted(folder: Path, source: str, body: bytes) 
     ("document", "warned"),
     [
         ({"user": "alice", "session": "s1"}, True),
-        ({"user": "alice"}, False),  # a new id at each reading, which is told beside the event
+        ({"user": "alice"}, False),  # a new id at each reading, reported beside the event
     ],
 )
 def test_an_id_that_a_second_message_has_too_is_warned_of(folder: Path, document: object, warned: bool) -> None:
@@ -110,15 +110,15 @@ def test_an_id_that_a_second_message_has_too_is_warned_of(folder: Path, document
     assert done.returncode == 0
     paths = [warning["path"] for warning in json.loads(done.stdout)["warnings"]]
     assert paths == ["sources.hook.event.id"] * warned
-    told = notifier("sources", "try", "-c", "n.json", "hook", "body", cwd=folder).stderr
-    assert ("another message with the same content counts as a copy; read ended_at or id" in told) is warned
+    shown = notifier("sources", "try", "-c", "n.json", "hook", "body", cwd=folder).stderr
+    assert ("another message with the same content counts as a copy; read ended_at or id" in shown) is warned
     (folder / "body").write_bytes(EVENT)
     for source in ("any", "either"):
         assert "copy" not in notifier("sources", "try", "-c", "n.json", source, "body", cwd=folder).stderr
 
 
 def test_a_source_that_is_wrong_exits_2_with_each_mistake(folder: Path) -> None:
-    """And so does one that does not exist, with the names of all."""
+    """So does an unknown source, with the names of all."""
     done = notifier("sources", "try", "-c", "n.json", "broken", "message.json", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert "sources.broken.preset: there is no preset duend; did you mean duende?" in done.stderr

@@ -46,7 +46,7 @@ ASKED = {"resolve": {"http": {"url": "https://login.example.com/sessions"}}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the example says is beside it."""
+    """Return a folder with the example's files."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
     (tmp_path / "clients.yaml").write_text("[]")
@@ -76,7 +76,7 @@ def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
 
 
 def test_check_names_each_upstream(folder: Path) -> None:
-    """Where it posts to, and who says whose session it is here."""
+    """With the path of its posts, and the resolver of local sessions."""
     path = written(folder)
     done = notifier("check", "-c", str(path), "--offline", cwd=folder)
     assert "upstream partner: " in done.stdout, done.stderr
@@ -84,14 +84,14 @@ def test_check_names_each_upstream(folder: Path) -> None:
         line for line in done.stdout.splitlines() if line.startswith("upstream entra: ")
     ]
     assert "posts to /upstreams/partner/backchannel-logout, sessions at https://login.example.com by " in done.stdout
-    told = json.loads(notifier("check", "-c", str(path), "--offline", "--json", cwd=folder).stdout)["upstreams"]
-    assert {name: each["resolve"] for name, each in told.items()} == {
+    shown = json.loads(notifier("check", "-c", str(path), "--offline", "--json", cwd=folder).stdout)["upstreams"]
+    assert {name: each["resolve"] for name, each in shown.items()} == {
         name: next(iter(each["resolve"])) for name, each in yaml.safe_load(EXAMPLE.read_text())["upstreams"].items()
     }
 
 
 @pytest.mark.parametrize(
-    ("upstream", "said"),
+    ("upstream", "phrase"),
     [
         ({**OP, "resolve": {}}, "needs one of same_sub, sql and http; 0 are given"),
         ({**OP, "resolve": {"same_sub": {}, "http": {"url": "https://a.example"}}}, "2 are given"),
@@ -112,11 +112,11 @@ def test_check_names_each_upstream(folder: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_names_the_setting_and_the_way_out(folder: Path, upstream: object, said: str) -> None:
+def test_a_mistake_names_the_setting_and_the_way_out(folder: Path, upstream: object, phrase: str) -> None:
     """Before any token comes."""
     [mistake] = mistakes(folder, upstreams={"op": upstream})
     assert mistake.startswith("upstreams.op")
-    assert said in mistake
+    assert phrase in mistake
 
 
 def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
@@ -141,7 +141,7 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
     ],
 )
 def test_prefixes_of_upstreams_must_not_overlap(folder: Path, one: object, two: object, refused: bool) -> None:
-    """Else a made-up `sub` of the one is a user of the other. Two doors of one provider may have the same prefix."""
+    """Otherwise an invented `sub` of one may be a user of another. Two clients of one provider may share a prefix."""
     upstreams = {"one": {**OP, "resolve": one}, "two": {**OP, "resolve": two}}
     if refused:
         [mistake] = mistakes(folder, upstreams=upstreams)
@@ -228,7 +228,7 @@ async def test_the_doctor_names_metadata_without_algorithms(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "phrase"),
     [
         ("https://login.example.com//evil.example", "single slashes"),
         ("https://login.example.com/\\evil.example", "single slashes"),
@@ -238,12 +238,12 @@ async def test_the_doctor_names_metadata_without_algorithms(folder: Path) -> Non
         ("https://user@login.example.com/connect", "neither a query"),
     ],
 )
-def test_a_page_is_framed_by_one_host_and_reports_to_it_alone(folder: Path, url: str, said: str) -> None:
+def test_a_page_is_framed_by_one_host_and_reports_to_it_alone(folder: Path, url: str, phrase: str) -> None:
     """Nothing of a setting is a pattern, another directive, or a path that browsers read as another host."""
     face = {"keys_file": "web.keys", "issuers": {"https://login.example.com": {"url": url}}}
     [mistake] = mistakes(folder, web=face)
     assert mistake.startswith("web.issuers")
-    assert said in mistake
+    assert phrase in mistake
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:
     assert check_upstreams(_settings(SQL), frozenset({"issuers"})) == []
 
 
-# ── What `check` asks of the databases that know sessions, and what the log says of tokens that end none ──────────
+# ── The test queries of `check` to session databases, and the log lines of tokens that end no session ─────────────
 
 
 QUERY = "SELECT user AS sub, id AS sid, apps AS clients FROM sessions WHERE theirs = :sid"
@@ -364,7 +364,7 @@ def checked(database_folder: Path, sql: dict[str, Any], *options: str) -> tuple[
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "phrase"),
     [
         ({"query": QUERY.replace("AS clients", "AS clinets")}, "there is no clinets; they are sub, sid, clients"),
         ({"query": QUERY.replace("SELECT user ", "SELECT usre ")}, "no such column: usre"),
@@ -375,13 +375,13 @@ def checked(database_folder: Path, sql: dict[str, Any], *options: str) -> tuple[
     ],
     ids=range(6),
 )
-def test_a_query_that_cannot_work_is_a_mistake(database_folder: Path, sql: dict[str, Any], said: str) -> None:
+def test_a_query_that_cannot_work_is_a_mistake(database_folder: Path, sql: dict[str, Any], phrase: str) -> None:
     """Else the first token finds it, and nobody is signed out. Offline nobody is asked."""
     with sqlite3.connect(database_folder / "s.db") as database:
         database.execute("INSERT INTO sessions VALUES ('s1', 'alice', '*', 'u1')")
     status, [mistake] = checked(database_folder, sql)
     assert (status, mistake["path"]) == (2, "upstreams.op.resolve.sql")
-    assert said in mistake["text"]
+    assert phrase in mistake["text"]
     assert checked(database_folder, sql, "--offline") == (0, [])
 
 

@@ -14,7 +14,7 @@ from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES,
 from tests.tokens.transmitter import key, public, segments, shared_secret
 
 
-async def told(token: bytes, provider: UpstreamProvider | None = None) -> str:
+async def verify(token: bytes, provider: UpstreamProvider | None = None) -> str:
     """`taken`, `away`, or the result of a refusal."""
     found = await (provider or UpstreamProvider()).judge.verify(token)
     if isinstance(found, UnacceptedLogout):
@@ -78,7 +78,7 @@ async def test_a_valid_token_names_the_ended_session() -> None:
 )
 async def test_each_claim_is_judged(claims: Mapping[str, Any], expected: str) -> None:
     """`exp` may be absent, as with Hydra: `iat` bounds the age. Two clocks may differ by a minute."""
-    assert await told(logout_token(**claims)) == expected
+    assert await verify(logout_token(**claims)) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_each_claim_is_judged(claims: Mapping[str, Any], expected: str) ->
 )
 async def test_the_header_is_judged(header: Mapping[str, Any], expected: str) -> None:
     """A key that the token itself brings is not looked at."""
-    assert await told(logout_token(header=header)) == expected
+    assert await verify(logout_token(header=header)) == expected
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "HS256", "HS512", "RS1", "", "ES256K"])
@@ -107,41 +107,41 @@ async def test_algorithms_without_a_public_key_are_refused(alg: str) -> None:
     first, payload, signature = logout_token().split(b".")
     header = json.dumps({"alg": alg, "kid": "k1", "typ": "logout+jwt"}).encode()
     for token in (segments(header) + b"." + payload + b"." + signature, segments(header) + b"." + payload + b"."):
-        assert await told(token, provider) == "signature"
+        assert await verify(token, provider) == "signature"
     assert (provider.readings, first) == (0, logout_token().split(b".")[0])
 
 
 async def test_a_forged_token_is_refused() -> None:
     """Signed by another key, by the public key as the secret of HS256, with claims exchanged, or with no signature."""
-    assert await told(logout_token(key("P-256", "evil"))) == "signature"
+    assert await verify(logout_token(key("P-256", "evil"))) == "signature"
     for secret in shared_secret(public(key("P-256"))):
         assert isinstance(secret, OctKey)
-        assert await told(logout_token(secret, {"alg": "HS256"})) == "signature"
+        assert await verify(logout_token(secret, {"alg": "HS256"})) == "signature"
     header, _, signature = logout_token().split(b".")
     other = segments(json.dumps({**CLAIMS, "sid": "another"}).encode())
-    assert await told(b".".join((header, other, signature))) == "signature"
-    assert await told(b".".join((header, other, b""))) == "signature"
+    assert await verify(b".".join((header, other, signature))) == "signature"
+    assert await verify(b".".join((header, other, b""))) == "signature"
 
 
 async def test_only_the_algorithms_of_the_upstream_are_taken() -> None:
     """An operator may name one."""
     narrow = UpstreamProvider(replace(RULES, algorithms=frozenset({"RS256"})))
-    assert await told(logout_token(), narrow) == "signature"
+    assert await verify(logout_token(), narrow) == "signature"
     narrow.publish(public(key("RSA")))
-    assert await told(logout_token(key("RSA"), {"alg": "RS256"}), narrow) == "taken"
-    assert await told(logout_token(key("RSA"), {"alg": "PS256"}), narrow) == "signature"
+    assert await verify(logout_token(key("RSA"), {"alg": "RS256"}), narrow) == "taken"
+    assert await verify(logout_token(key("RSA"), {"alg": "PS256"}), narrow) == "signature"
 
 
 @pytest.mark.parametrize(
-    ("claims", "says"),
+    ("claims", "phrase"),
     [
         ({"iat": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
         ({"nbf": NOW * 1000}, "iat or nbf is in milliseconds; it must be in seconds"),
         ({"iat": NOW + 61}, "iat is in the future; compare the clocks"),
     ],
 )
-def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], says: str) -> None:
+def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], phrase: str) -> None:
     """The answer names the unit, not the clocks."""
     judged = judge_logout({**CLAIMS, **claims}, RULES, NOW)
     assert isinstance(judged, UnacceptedLogout)
-    assert judged.description == says
+    assert judged.description == phrase

@@ -25,7 +25,7 @@ from notifier.model.errors import SourceFault
 from notifier.operators.doctor.doctor import Severity
 from tests.system.loopback import LoopbackServer
 
-# ── Whose sessions a database or an endpoint says are meant, and what it is told of an answer that is wrong ───────
+# ── Look-ups of sessions in a database or at an endpoint, and the faults of wrong answers ─────────────────────────
 
 
 BY_SID = UpstreamSession(iss="https://op.example.com", sub="up-alice", sid="up-1")
@@ -33,7 +33,7 @@ BY_SUB = UpstreamSession(iss="https://op.example.com", sub="up-alice", sid=None)
 
 
 def session(sub: str | None, sid: str | None, *clients: str) -> LocalSession:
-    """A session; without clients all are told."""
+    """Return a session; without clients all are notified."""
     return LocalSession(sub=sub, sid=sid, clients=clients or "*")
 
 
@@ -65,7 +65,7 @@ QUERY = (
 
 
 async def test_a_query_names_sessions_and_clients(url: str) -> None:
-    """A row for each client makes one session. A colon within a text is no parameter. Names are read in any case."""
+    """A row for each client makes one session. A colon in a text starts no parameter. Names are read in any case."""
     assert await asked(url, BY_SID, query=QUERY) == (session("alice", "l1", "shop", "mail"),)
     assert await asked(url, BY_SUB, query=QUERY) == (
         session("alice", "l1", "shop", "mail"),
@@ -79,7 +79,7 @@ async def test_a_query_names_sessions_and_clients(url: str) -> None:
 
 @pytest.mark.parametrize("question", [BY_SID, BY_SUB])
 async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question: UpstreamSession) -> None:
-    """Its table may be called as conventions of PostgreSQL have it. All clients are told."""
+    """Its table may be called as conventions of PostgreSQL have it. All clients are notified."""
     found = await asked(url, question, preset="duende", prefix="")
     both = (session("up-alice", "up-1"), session("up-alice", "up-2"))
     assert found == (both[:1] if question.sid else both)
@@ -100,7 +100,7 @@ async def test_duendes_sessions_are_found_by_sid_else_by_sub(url: str, question:
 async def test_a_prefix_limits_the_sessions_that_an_upstream_ends(
     url: str, sub: str | None, sid: str | None, prefix: str | None, found: list[int]
 ) -> None:
-    """Its own users' alone, and of those the one that the token names."""
+    """Only sessions of its own users, and of these the session in the token."""
     question = UpstreamSession(iss="https://op.example.com", sub=sub, sid=sid)
     given = {} if prefix is None else {"prefix": prefix}
     assert await asked(url, question, preset="duende", **given) == tuple(
@@ -109,13 +109,13 @@ async def test_a_prefix_limits_the_sessions_that_an_upstream_ends(
 
 
 async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str) -> None:
-    """It does not say from which provider a session came. The message waits, and the log says what to set."""
+    """The table lacks the provider of a session. The message waits, and the log names the setting."""
     with pytest.raises(SourceFault, match=r"set resolve\.sql\.prefix"):
         await asked(url, BY_SUB, preset="duende")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "phrase"),
     [
         ({"query": "SELECT sub, password FROM s WHERE up_sid = :sid"}, "no such column"),
         ({"query": "SELECT sub, client FROM s WHERE up_sid = :sid"}, "there is no client"),
@@ -131,9 +131,9 @@ async def test_without_a_prefix_duendes_table_ends_nothing_by_sub_alone(url: str
         ),
     ],
 )  # fmt: skip
-async def test_an_answer_that_is_wrong_is_a_fault(url: str, settings: dict[str, Any], said: str) -> None:
+async def test_an_answer_that_is_wrong_is_a_fault(url: str, settings: dict[str, Any], phrase: str) -> None:
     """Nobody is signed out by it."""
-    with pytest.raises(SourceFault, match=said):
+    with pytest.raises(SourceFault, match=phrase):
         await asked(url, BY_SID, **settings)
 
 
@@ -168,7 +168,7 @@ async def test_the_endpoint_gets_json_and_returns_sessions() -> None:
             answers.append(web.json_response(content))
             assert await endpoint.find_sessions(BY_SID) == expected
         assert bodies[0] == {"iss": "https://op.example.com", "sub": "up-alice", "sid": "up-1"}
-        for answer, said in (
+        for answer, phrase in (
             (web.json_response([one], status=500), "answered 500"),
             (web.json_response([one], status=201), "answered 201"), (web.json_response({}), "neither a list"),
             (web.json_response(["alice"]), "session 1 is not an object"),
@@ -178,7 +178,7 @@ async def test_the_endpoint_gets_json_and_returns_sessions() -> None:
             (web.json_response([{"sub": "x" * 1000}] * 1100), "larger than 1 MiB"),
         ):  # fmt: skip
             answers.append(answer)
-            with pytest.raises(SourceFault, match=said) as fault:
+            with pytest.raises(SourceFault, match=phrase) as fault:
                 await endpoint.find_sessions(BY_SID)
             assert "secret" not in str(fault.value)
 
@@ -213,11 +213,11 @@ async def test_the_doctor_queries_with_an_impossible_user(url: str) -> None:
 
 QUESTION = UpstreamSession(iss="https://op.example.com", sub=None, sid="s1")
 FOUND = (LocalSession(sub="alice", sid="l1", clients="*"),)
-LOOPS_OWN = 32  # threads that an event loop has of its own at most, however many cores
+LOOPS_OWN = 32  # threads of an event loop's own executor at most, for any number of cores
 
 
 class Hangs(SessionStore):
-    """Blocks its thread until it is let go, longer than any time that it was given."""
+    """Block the thread until `over` is set, longer than any time limit."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -230,7 +230,7 @@ class Hangs(SessionStore):
 
 @pytest.fixture
 def hangs() -> Iterator[Hangs]:
-    """A place that is let go at the end."""
+    """Yield a hanging store, released at the end."""
     place = Hangs()
     yield place
     place.over.set()
@@ -251,13 +251,13 @@ async def test_hanging_look_ups_leave_the_loops_threads_free(hangs: Hangs) -> No
 
 
 async def test_a_look_up_times_out_and_keeps_its_slot(hangs: Hangs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a place that hangs for ever has four threads, and not one for each question."""
+    """So a store that hangs without end has four threads, and not one for each look-up."""
     monkeypatch.setattr(session_lookups, "LOOK_UP_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(session_lookups, "LOOK_UP_GRACE_SECONDS", 0.01)
     monkeypatch.setattr(session_lookups, "SLOT_WAIT_SECONDS", 0.01)
     place = SessionLookups(hangs)
-    told = await asyncio.gather(*(place.look_up(QUESTION) for _ in range(MAX_CONCURRENT_LOOK_UPS)))
-    assert set(told) == {SessionsUnavailable(text="no answer within 0 s")}
+    found = await asyncio.gather(*(place.look_up(QUESTION) for _ in range(MAX_CONCURRENT_LOOK_UPS)))
+    assert set(found) == {SessionsUnavailable(text="no answer within 0 s")}
     busy = await place.look_up(QUESTION)
     assert isinstance(busy, SessionsUnavailable)
     assert busy.text.startswith(f"{MAX_CONCURRENT_LOOK_UPS} look-ups are in progress")

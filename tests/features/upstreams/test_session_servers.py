@@ -1,4 +1,4 @@
-"""Whose sessions a real PostgreSQL and a real MariaDB say are meant, and that no message waits for one in trouble."""
+"""Look-ups of sessions in a real PostgreSQL and MariaDB; no message waits for a failing server."""
 
 import time
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ async def asked(server: DatabaseServer, sub: str | None, sid: str | None, **sett
 
 
 async def test_duendes_sessions_are_matched_exactly(server: DatabaseServer) -> None:
-    """MariaDB itself finds `S1` for `s1`. Nothing that an upstream says is a part of the statement."""
+    """MariaDB itself finds `S1` for `s1`. No value of an upstream is a part of the statement."""
     assert await asked(server, "alice", "S1") == (session("alice", "S1"),)
     assert await asked(server, "alice", "s1") == (session("Alice", "s1"),)
     assert {*await asked(server, "alice", None)} == {session("alice", "S1"), session("alice", "S2")}
@@ -93,7 +93,7 @@ async def test_the_query_of_the_documentation_is_answered(server: DatabaseServer
 
 
 async def test_a_forbidden_statement_is_a_fault(server: DatabaseServer) -> None:
-    """Write, or read what it has no right to; the password is not told."""
+    """Writing, or reading without the right; the password is not in the error."""
     writes = "WITH gone AS (DELETE FROM sessions WHERE upstream_sid = :sid RETURNING 1) SELECT 'a' AS sub FROM gone"
     if server.scheme != "postgresql":
         writes = "DELETE FROM sessions WHERE upstream_sid = :sid"
@@ -130,7 +130,7 @@ async def test_a_failing_server_is_unavailable_within_the_timeout(
 
 
 async def test_a_row_hidden_by_a_policy_is_a_fault(server: DatabaseServer) -> None:
-    """PostgreSQL leaves it out silently, and the logout would end nothing. Whoever means it says so.
+    """PostgreSQL omits it silently, and the logout would end nothing. A setting allows it.
 
     MariaDB has no such thing: there the setting changes nothing.
     """

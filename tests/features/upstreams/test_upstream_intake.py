@@ -1,4 +1,4 @@
-"""What becomes of the end of an upstream's session: events, a message that is put off, or a dead letter."""
+"""The end of an upstream's session becomes events, a deferred message or a dead letter."""
 
 import json
 
@@ -32,7 +32,7 @@ TWO = (LocalSession(sub="alice", sid="l1", clients=("shop",)), LocalSession(sub=
 
 
 class Place:
-    """Knows these sessions, or is away. A message goes through it as through a worker and the queue."""
+    """A resolver with these sessions, or unavailable. A message passes it as it passes a worker and the queue."""
 
     def __init__(self, answer: LocalSessions | SessionsUnavailable | None) -> None:
         self.answer = answer
@@ -82,7 +82,7 @@ def came(sid: str | None = "raw-sid", body: bytes | None = None, delivery_count:
 
 
 def queued(send: Send, delivery_count: int = 0) -> Message:
-    """What was sent, as it comes back."""
+    """Return the sent message as the queue redelivers it."""
     out = send.message
     return Message(
         lane=Lane.EVENTS, body=out.body, tag="t", kind=Kind(out.kind), headers=out.headers, message_id=out.message_id,
@@ -96,7 +96,7 @@ def letter(send: Send) -> DeadLetter:
 
 
 async def test_each_session_becomes_an_event_with_a_stable_id() -> None:
-    """So a worker that is killed between two of them repeats what others recognise."""
+    """So after a kill between two of them, others recognise the copies."""
     place = Place(LocalSessions(iss=ISS, sessions=TWO))
     sends = await place.sends(came())
     events = [json.loads(send.message.body)["event"] for send in sends]
@@ -128,7 +128,7 @@ async def test_an_end_without_local_sessions_is_counted() -> None:
 
 
 async def test_unavailable_lookup_backs_off_then_dead_letters() -> None:
-    """For a day. A replay asks anew, for a day."""
+    """For a day. A replay repeats the look-up, for a day."""
     place = Place(SessionsUnavailable(text="connection refused"))
     message, waits = came(), []
     while True:
@@ -161,7 +161,7 @@ def rules(registry: Registry | None, *, end_newer_sessions: bool = False) -> Rep
 
 
 async def test_a_token_without_sid_is_looked_up_for_a_short_time() -> None:
-    """All sessions of the user would end, also one begun since (B13). A replay needs the operator's word."""
+    """All sessions of the user would end, also newer ones (B13). A replay needs the operator's permission."""
     place = Place(SessionsUnavailable(text="away"))
     place.now = NOW + 599
     [send] = await place.sends(came(sid=None))
@@ -176,7 +176,7 @@ async def test_a_token_without_sid_is_looked_up_for_a_short_time() -> None:
 
 
 async def test_an_upstream_that_only_another_worker_has_is_waited_for() -> None:
-    """As during an update that adds it. The times that it was asked about in vain count apart, here and there."""
+    """As during an update that adds it. Each worker counts its failed look-ups separately."""
     new, old = Place(SessionsUnavailable(text="away")), Place(None)
     message, waits = came(), list[float]()
     for place in (*[new] * 9, old, new, old, old):

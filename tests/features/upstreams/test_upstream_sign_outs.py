@@ -20,7 +20,7 @@ OP = "https://op.example.com"
 
 
 async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
-    """Of a session that goes on after somebody's call, the upstream's own call later is told."""
+    """If a session continues after a forged call, the upstream's own later call is published."""
     now, published = [10 * DUPLICATE_WINDOW_SECONDS], list[str | None]()
 
     async def look_up(_name: str, asked: UpstreamSession) -> LocalSessions:

@@ -27,7 +27,7 @@ def logout_token(of: Key | None = None, header: Mapping[str, Any] | None = None,
 
 
 class UpstreamProvider(Transmitter):
-    """Publishes one key, or is away."""
+    """Publish one key, or be unavailable."""
 
     def __init__(self, rules: UpstreamRules = RULES, now: float = NOW) -> None:
         super().__init__(public(key("P-256")))

@@ -1,4 +1,4 @@
-"""A console to try: clients that answer as told, a worker, tokens of each kind, and windows of both browsers."""
+"""A console under test: clients with scripted answers, a worker, tokens of each kind, windows of both browsers."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Service:
-    """What is looked at. `answers`: what each client answers, by its path; 200 if nothing is said."""
+    """The service under test. `answers`: each client's answer, by its path; 200 by default."""
 
     def __init__(self, site: Site, clients: Clients) -> None:
         self.site = site
@@ -73,8 +73,8 @@ class Service:
         """Return once the newest job knows how much waits."""
 
         async def waited() -> int | None:
-            _, said = await running.ask("GET", "/v1/jobs", SRE)
-            return said["jobs"][0].get("waited") if said["jobs"] else None
+            _, listed = await running.ask("GET", "/v1/jobs", SRE)
+            return listed["jobs"][0].get("waited") if listed["jobs"] else None
 
         await until(waited, lambda count: count is not None)
 
@@ -83,7 +83,7 @@ class Service:
         return worker(self.site)
 
     async def reload(self, running: WorkerProcess) -> None:
-        """Have a worker read its files anew."""
+        """Have a worker read its files again."""
         seen = len(running.logged("reloaded"))
         running.send(signal.SIGHUP)
         await running.until_logged("reloaded", lambda _: len(running.logged("reloaded")) > seen)
@@ -103,7 +103,7 @@ class Service:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """Three clients, whose retries would come too late for a test, and one that is paused."""
+    """Three clients, whose retries would come too late for a test, and a paused client."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
         site.config["delivery"]["retry"] = {"base": "600s", "max_delay": "600s"}

@@ -1,4 +1,4 @@
-"""A worker that hangs, is killed, or is not reached: the console says so within seconds, and shows no past as now."""
+"""A worker hangs, is killed or is unreachable: the console shows it within seconds, and marks old data as old."""
 
 import asyncio
 import signal

@@ -26,7 +26,7 @@ async def test_no_address_signs_anybody_in(running: WorkerProcess, new_window: N
 
 
 async def test_an_address_changes_nothing(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
-    """Whatever it says: a page only looks when it is opened."""
+    """Whatever the address contains: opening a page only reads."""
     await service.sign_out(running, "shop", 2, answered=404)
     window = await new_window(running)
     await window.sign_in(SRE)

@@ -1,4 +1,4 @@
-"""What happens, as it happens; and what became of one user's logout, without naming anybody."""
+"""The live page, and the search for one user's logout, without names of users."""
 
 import pytest
 from playwright.async_api import Request, expect
@@ -60,9 +60,9 @@ async def test_finding_a_user_lists_the_deliveries(
     await expect(window.row("shop").filter(has_text="pending")).to_be_visible()
     for place in ("overview", "clients", "dead", "waiting", "live?good=true", "acts"):
         await window.go(place)
-        said = await page.inner_text("body")
-        assert "alice@example.com" not in said
-        assert "secret-session" not in said
+        shown = await page.inner_text("body")
+        assert "alice@example.com" not in shown
+        assert "secret-session" not in shown
     assert not [url for url in asked if "alice" in url]
     await window.go("dead")
     await page.get_by_role("button", name="Show").click()

@@ -18,7 +18,7 @@ CLIENT = f"client?client_id=shop&iss={ISSUER}"
 
 
 async def things_to_see(service: Service, running: WorkerProcess) -> None:
-    """A client that is down, one whose letters are dead."""
+    """Make one client down, and dead letters of another."""
     service.answer("shop", 503, "upstream connect error or disconnect/reset before headers: connection failure")
     service.answer("payroll", 404, "<html><body><h1>404 Not Found</h1></body></html>")
     await service.sign_out(running, "shop", 3)

@@ -1,4 +1,4 @@
-"""Nothing moves under a pointer, and whoever has no pointer can do all of it by the keyboard."""
+"""Nothing moves under a pointer, and all actions work by the keyboard."""
 
 import json
 import re
@@ -15,7 +15,7 @@ NAMES = [f"client-{number}" for number in range(6)]
 
 
 async def test_rows_keep_their_places_under_the_pointer(service: Service, new_window: NewWindow) -> None:
-    """A client that is well stays as a row that says so; a new one comes last, until the pointer leaves."""
+    """A recovered client stays as a row with its new state; a new row comes last, until the pointer leaves."""
     service.site.write_clients([client(name, service.clients.url(name)) for name in NAMES])
     async with service.worker() as running:
         for name in NAMES[:4]:
@@ -49,7 +49,7 @@ async def places(page: Page) -> list[Any]:
 
 
 async def test_all_of_it_by_the_keyboard(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
-    """From the sign-in to a replay: the focus is where one is, in dialogs too, and comes back when they close."""
+    """From the sign-in to a replay: the focus follows, in dialogs too, and returns when they close."""
     await service.sign_out(running, "shop", 3, answered=503)
     await service.sign_out(running, "payroll", 2, answered=404)
     await running.until_metric(2.0, "dead_letters_total")
@@ -128,7 +128,7 @@ async def tab_to(window: Window, words: str) -> None:
 async def test_a_number_is_typed_before_something_is_deleted(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """What was given up later stays; what waits is cancelled for one client alone."""
+    """Later dead letters stay; pending deliveries are cancelled for one client only."""
     await service.sign_out(running, "payroll", 3, answered=404)
     await service.sign_out(running, "legacy", 2)
     await running.until_metric(3.0, "dead_letters_total")

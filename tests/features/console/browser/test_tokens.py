@@ -15,7 +15,7 @@ ACTS = "main button.do, main button.danger, main button.danger-quiet, main .ways
 
 
 async def refusal(window: Window, token: str) -> str:
-    """What the sign-in says to a token."""
+    """Return the error of the sign-in for a token."""
     await window.open()
     await window.page.fill("#token", token)
     await window.page.press("#token", "Enter")
@@ -23,7 +23,7 @@ async def refusal(window: Window, token: str) -> str:
 
 
 async def test_who_is_refused(running: WorkerProcess, new_window: NewWindow) -> None:
-    """A token that nobody knows, and one that may not read. It is kept nowhere."""
+    """An unknown token, and a token without the scope read. Neither is stored."""
     window = await new_window(running)
     assert "token" in await refusal(window, "nobody-0123456789abcdef")
     assert "read" in await refusal(window, API_TOKEN)

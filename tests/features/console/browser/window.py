@@ -1,4 +1,4 @@
-"""A window on the console: what somebody does in it, and what must never happen in it."""
+"""A window on the console: the actions of a user, and the events that must never happen."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 """
 EXPECTED = ("400", "401", "403", "404", "503", "ERR_CONNECTION", "NS_ERROR", "NetworkError")
-"""Of what browsers write into their console by themselves: an answer of the API that is no success, and no answer."""
+"""Messages that browsers write into their console by themselves: a failed or missing answer of the API."""
 
 
 class Window:
@@ -43,10 +43,10 @@ class Window:
         if kind == "error" and not any(words in text for words in EXPECTED):
             self.wrong.append(f"console: {text}")
 
-    # ── what somebody does ──
+    # ── actions of a user ──
 
     async def open(self, place: str = "") -> None:
-        """Open the console anew."""
+        """Open the console again."""
         await self.page.goto(f"{self.base}/console/{place}")
 
     async def sign_in(self, token: str) -> None:
@@ -75,7 +75,7 @@ class Window:
         return self.page.locator("dialog[open]")
 
     async def focused(self) -> str:
-        """What has the focus: its words, or its kind."""
+        """Return the text, or the kind, of the focused element."""
         return str(
             await self.page.evaluate("(document.activeElement.textContent || document.activeElement.tagName).trim()")
         )

@@ -1,4 +1,4 @@
-"""A client works again: what "Mended" does and leaves, what a canary says, and what is seen of who acted."""
+"""A client works again: the effect of "Resolved", the result of a canary, and the audit log."""
 
 from playwright.async_api import expect
 
@@ -25,7 +25,7 @@ async def replay(window: Window, count: int) -> None:
 
 
 async def test_dead_letters_without_a_session_are_kept_by_default(service: Service, new_window: NewWindow) -> None:
-    """It would end sessions that began since: the dialog says so, and the number on the button follows the tick."""
+    """It would end newer sessions: the dialog warns, and the number on the button follows the tick."""
     service.site.config["registry"]["defaults"] = {ISSUER: {"sub_only_max_age": "1ms"}}
     service.site.write()
     async with service.worker() as running:
@@ -60,7 +60,7 @@ async def test_dead_letters_without_a_session_are_kept_by_default(service: Servi
 async def test_replayed_deliveries_that_fail_again_are_no_success(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """A client that was not mended after all: the account is red, and says how many letters came back."""
+    """A client still fails: the result is red, with the number of new dead letters."""
     await given_up(service, running, 3)
     window = await new_window(running)
     await replay(window, 3)
@@ -71,7 +71,7 @@ async def test_replayed_deliveries_that_fail_again_are_no_success(
 async def test_a_job_continues_when_the_tab_is_closed(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """And the page of who acted has it, for whoever looks later."""
+    """The audit log has it for later readers."""
     await given_up(service, running, 3)
     service.answer("payroll", 200)
     window = await new_window(running)
@@ -92,7 +92,7 @@ async def test_a_job_continues_when_the_tab_is_closed(
 async def test_a_job_whose_worker_has_ended_is_over(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """Nobody knows it any more: the account says so, and asks no further."""
+    """The job is unknown: the page shows that, and stops polling."""
     await given_up(service, running, 2)
     window = await new_window(running)
     await window.page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json={"title": "Nobody knows it"}))
@@ -105,7 +105,7 @@ async def test_a_job_whose_worker_has_ended_is_over(
 async def test_a_canary_shows_whether_the_client_accepts_tokens(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """Its answer is on the screen; nothing waits or is given up for it."""
+    """Its answer is on the screen; it makes no pending delivery or dead letter."""
     window = await new_window(running)
     await window.sign_in(BOUND)
     await window.go(PAYROLL)
