@@ -43,7 +43,7 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await page.evaluate(f"location.hash = {CLIENT!r}")
         await expect(page.get_by_role("main")).to_contain_text("Down since")
         await picture("client", 560)
-        await until_reported("well again")
+        await until_reported("works again")
         await page.get_by_role("button", name="Resolved …").click()
         await expect(page.get_by_role("dialog")).to_contain_text("replayed")
         await picture("mended", 440)

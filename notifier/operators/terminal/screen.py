@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from notifier.model.printable import printable_lines
+from notifier.model.printable import printable, printable_lines
 
 GAP = "   "  # between two columns
 
@@ -46,8 +46,8 @@ class Grid:
         self._groups: dict[str, list[_Row]] = {}
 
     def add_row(self, *cells: str, style: str = "", of: str = "") -> None:
-        """Add a row."""
-        self._groups.setdefault(of, []).append(_Row(cells, style))
+        """Add a row, which remains one line whatever its cells contain."""
+        self._groups.setdefault(printable(of), []).append(_Row([printable(cell) for cell in cells], style))
 
     def __rich_console__(self, _console: object, _options: object) -> Iterator[RenderableType]:
         """Lay it out, with an empty line before and after."""

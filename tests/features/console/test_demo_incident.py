@@ -48,7 +48,7 @@ async def until(messages: asyncio.Queue[str], words: str) -> None:
 async def test_the_demo_repairs_the_client_by_itself() -> None:
     """A client goes down, its logouts become dead letters, and all of them are delivered in the end; and again."""
     async with played(QUICK) as (scenario, messages):
-        for words in ("goes down", "has given up", "well again", "so the demo does", "every logout", "goes down"):
+        for words in ("goes down", "has given up", "works again", "so the demo does", "every logout", "goes down"):
             await until(messages, words)
         assert not scenario.failing_client.invalid
         assert sum(visit.accepted > 0 for visit in scenario.failing_client.visits.values()) >= 4
@@ -63,7 +63,7 @@ async def test_the_page_token_can_repair_the_client() -> None:
         headers, api = {"Authorization": f"Bearer {token}"}, scenario.address.partition("/demo/")[0]
         who = await (await http.get(f"{api}/v1/whoami", headers=headers)).json()
         assert (who["name"], who["scopes"], who["issuers"]) == ("you", ["read", "repair"], None)
-        await until(messages, "well again")
+        await until(messages, "works again")
         wanted = {"client_id": FAILING_CLIENT, "iss": ISS}
         async with asyncio.timeout(60):
             while messages.empty():  # logouts that waited may be given up a moment later
