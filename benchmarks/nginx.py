@@ -33,7 +33,7 @@ http {{
     ssl_certificate {pem}; ssl_certificate_key {pem};
     location = /count {{ stub_status; }}
     location / {{
-      if ($sampled) {{ proxy_pass http://127.0.0.1:{keeper}; break; }}
+      if ($sampled) {{ proxy_pass http://127.0.0.1:{sampler}; break; }}
       return 200;
     }}
   }}
@@ -74,13 +74,13 @@ async def nginx() -> AsyncIterator[Nginx]:
         tokens.append((request.path.removeprefix("/"), form.get("logout_token", [""])[0], time.time()))
         return web.Response()
 
-    async with LoopbackServer(keep) as keeper:
+    async with LoopbackServer(keep) as sampler:
         with tempfile.TemporaryDirectory(prefix="notifier-nginx-") as name:
             folder = Path(name)
             ca = authority(folder)
             plain, tls = free_ports(2)
             text = CONFIGURATION.format(
-                folder=folder, plain=plain, tls=tls, keeper=keeper.port, pem=ca.issue("localhost", "127.0.0.1")
+                folder=folder, plain=plain, tls=tls, sampler=sampler.port, pem=ca.issue("localhost", "127.0.0.1")
             )
             (folder / "nginx.conf").write_text(text)
             async with running(nginx_command(folder, folder / "nginx.conf"), folder, plain):

@@ -82,16 +82,18 @@ class NamedWorkers:
     """Workers that report their names, send their `news` with it, and record the news they receive."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.received: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.news: defaultdict[bytes, asyncio.Queue[bytes]] = defaultdict(asyncio.Queue)
-        self.heard_news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        self.received_reports: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.queues: list[RabbitQueue] = []
 
     async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
         """One more of them."""
         queue = RabbitQueue(options)
-        queue.side_channel.listen(lambda: name, lambda who, body: self.heard.put_nowait((who, body)))
-        queue.side_channel.share_updates(self.news[name].get, lambda body: self.heard_news.put_nowait((name, body)))
+        queue.side_channel.listen(lambda: name, lambda who, body: self.received.put_nowait((who, body)))
+        queue.side_channel.share_updates(
+            self.news[name].get, lambda body: self.received_reports.put_nowait((name, body))
+        )
         self.queues.append(queue)
         await queue.open()
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)

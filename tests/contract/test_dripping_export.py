@@ -39,7 +39,7 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 async def dead_letters(queue: Queue) -> None:
     """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
-    await store_dead_letters(queue, *(dead_letter_raw(each, [InputIssue("", "is no JSON")], 1000.0) for each in wrong))
+    await store_dead_letters(queue, *(dead_letter_raw(each, [InputIssue("", "is not JSON")], 1000.0) for each in wrong))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(dead_letter_routes, "EXPORT_READ_SECONDS", WITHIN)
     jobs = Jobs(queue, time.time, time.monotonic)
     running = asyncio.create_task(jobs.run())
-    desk = RouteDependencies(
+    dependencies = RouteDependencies(
         queue=queue,
         rules=lambda _: RULES,
         registry=Registry,
@@ -59,7 +59,7 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
         indexes=MessageIndexes(time.monotonic),
     )
     authorization = Authorization(lambda: None)
-    routes = DeadLetterRoutes(authorization, desk).routes()
+    routes = DeadLetterRoutes(authorization, dependencies).routes()
     routes += JobRoutes(authorization, jobs, lambda action, **_details: None).routes()
     sources = ApiSources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
 

@@ -191,7 +191,7 @@ async def test_user_without_declare_permission_can_still_reply(
 
     async def reported() -> bool:
         replying.side_channel.reply(answering.side_channel.address, "c-1", b"told")
-        return not workers.heard.empty()
+        return not workers.received.empty()
 
     assert await until(reported, bool)
 
@@ -215,8 +215,8 @@ async def test_user_without_write_to_workers_exchange_receives_and_replies(
     news.put_nowait(b"saw more")
     await until_answered(options, {b"mute", b"worker"})
     workers.news[b"worker"].put_nowait(b"saw")
-    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"mute", b"saw")
-    assert (workers.heard_news.empty(), news.qsize()) == (True, 1)
+    assert await asyncio.wait_for(workers.received_reports.get(), PATIENCE) == (b"mute", b"saw")
+    assert (workers.received_reports.empty(), news.qsize()) == (True, 1)
 
 
 async def test_reports_are_dropped_while_the_broker_blocks(
@@ -234,7 +234,7 @@ async def test_reports_are_dropped_while_the_broker_blocks(
         await eventually(workers.news[b"first"].empty)
     await until_answered(options, {b"first", b"second"})
     workers.news[b"first"].put_nowait(b"saw more")
-    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"second", b"saw more")
+    assert await asyncio.wait_for(workers.received_reports.get(), PATIENCE) == (b"second", b"saw more")
 
 
 async def test_permissions_of_a_user_are_examined_separately(humble: str, module_node: RabbitmqNode) -> None:

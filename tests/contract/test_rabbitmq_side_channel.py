@@ -137,9 +137,9 @@ async def test_report_reaches_all_other_workers(options: RabbitOptions, workers:
         workers.news[name].put_nowait(name + b" saw")
         workers.news[name].put_nowait(name + b" saw more")
     expected = {(who, name + logged) for who in names for name in names - {who} for logged in (b" saw", b" saw more")}
-    received = {await asyncio.wait_for(workers.heard_news.get(), PATIENCE) for _ in expected}
+    received = {await asyncio.wait_for(workers.received_reports.get(), PATIENCE) for _ in expected}
     await until_answered(options, names)  # behind all of them
-    assert (received, workers.heard_news.empty(), workers.heard.empty()) == (expected, True, True)
+    assert (received, workers.received_reports.empty(), workers.received.empty()) == (expected, True, True)
 
 
 async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedWorkers) -> None:
@@ -167,8 +167,8 @@ async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOpt
         await publish_to_workers(options, "notifier.later", b"{}", app_id="x")
         await publish_to_workers(options, side_channel.NEWS, b"\xff")
         await until_answered(options, {b"worker"})
-    assert await asyncio.wait_for(workers.heard_news.get(), PATIENCE) == (b"worker", b"\xff")
-    assert (workers.heard.empty(), log) == (True, [])
+    assert await asyncio.wait_for(workers.received_reports.get(), PATIENCE) == (b"worker", b"\xff")
+    assert (workers.received.empty(), log) == (True, [])
 
 
 async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:

@@ -74,7 +74,7 @@ def begun() -> Copies:
     ("covers_copies_until", "of_same_stage", "of_another"),
     [
         pytest.param(FOREVER, True, True, id="delivered: done"),
-        pytest.param(NOW + HOP, True, False, id="put off: its retry stands for the copy, but not for itself"),
+        pytest.param(NOW + HOP, True, False, id="deferred: its retry covers the copy, but not itself"),
         pytest.param(None, False, False, id="given up: attempted"),
     ],
 )
@@ -195,7 +195,7 @@ async def test_copy_during_an_unconfirmed_park_is_delivered_once() -> None:
     """Its client is down. After the recovery it receives each logout once."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = answers(503)
-        await harness.acked(harness.event("shop", id="traveller"))
+        await harness.acked(harness.event("shop", id="probe"))
         harness.queue.open.clear()
         for _ in range(2):
             harness.event("shop", id="e", sid="e")

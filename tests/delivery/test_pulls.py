@@ -34,7 +34,7 @@ async def down(harness: WorkerHarness, parked: int) -> AsyncIterator[WorkerHarne
     """Run a worker whose client `shop` is down, with a probe in flight and so many deliveries in the bucket."""
     harness.receivers.behaviours["shop"] = answers(503)
     async with running(harness):
-        await harness.acked(harness.event("shop", id="traveller"))
+        await harness.acked(harness.event("shop", id="probe"))
         for number in range(parked):
             await harness.acked(harness.event("shop", id=f"e{number}"))
         assert [queue for queue, _ in harness.queue.published] == ["delay.1s"] + [PARKED] * parked
@@ -129,7 +129,7 @@ async def test_a_pass_sees_each_message_once() -> None:
     harness.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
     harness.receivers.behaviours["dead"] = answers(503)
     async with down(harness, 0):
-        await harness.acked(harness.event("dead", id="traveller of the dead"))
+        await harness.acked(harness.event("dead", id="probe-of-dead"))
         in_bucket(harness, 100, "dead")
         in_bucket(harness, 5, "shop")
         harness.queue.published.clear()
@@ -184,7 +184,7 @@ async def test_dead_probe_is_replaced(status: int, seconds: float) -> None:
     harness.queue.unreadable.add(SHOP)
     async with running(harness):
         harness.receivers.behaviours["shop"] = answers(503)
-        await harness.acked(harness.event("shop", id="traveller", not_after="2027-01-15T08:00:03Z"))
+        await harness.acked(harness.event("shop", id="probe", not_after="2027-01-15T08:00:03Z"))
         for number in range(3):
             await harness.acked(harness.event("shop", id=f"e{number}"))
         harness.receivers.behaviours["shop"] = answers(status)
@@ -205,7 +205,7 @@ async def test_probe_that_dies_in_a_pause_is_replaced() -> None:
     """The client asked for an hour, and its probe expires in ten seconds."""
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = answers(503, "3600")
-        await harness.acked(harness.event("shop", id="traveller", not_after="2027-01-15T08:00:10Z"))
+        await harness.acked(harness.event("shop", id="probe", not_after="2027-01-15T08:00:10Z"))
         await harness.acked(harness.event("shop", id="next"))
         assert harness.queue.published.pop()[0] == PARKED
         await harness.through_delays(most=12)

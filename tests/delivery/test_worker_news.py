@@ -19,11 +19,11 @@ ISS = "https://id.example"
 
 
 class Others:
-    """A worker's peers, at a time that the test sets. `heard`: the received reports."""
+    """A worker's peers, at a time that the test sets. `received`: the received reports."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.heard: list[News] = []
+        self.received: list[News] = []
         self.worker = OtherWorkers(lambda: 2, steady=lambda: self.now)
 
     def tell(self, client_id: str, **members: Any) -> None:
@@ -38,8 +38,8 @@ class Others:
         """Return the reports as another worker receives them."""
         other = Others()
         for document in self.documents():
-            other.worker.read(document, other.heard.append)
-        return other.heard
+            other.worker.read(document, other.received.append)
+        return other.received
 
 
 @pytest.fixture
@@ -98,9 +98,9 @@ def test_reports_of_100000_clients_are_bounded(others: Others) -> None:
     assert len(documents) <= 100
     received = Others()
     for document in documents:
-        received.worker.read(document, received.heard.append)
-    assert len(received.heard) == MAX_REPORTS
-    assert received.heard[-1].key[1].startswith("client-99999-")
+        received.worker.read(document, received.received.append)
+    assert len(received.received) == MAX_REPORTS
+    assert received.received[-1].key[1].startswith("client-99999-")
 
 
 def test_client_with_an_oversized_name_is_not_reported(others: Others) -> None:
@@ -119,9 +119,9 @@ def test_flood_of_reports_is_ignored_for_a_second(others: Others) -> None:
     for seconds, most in ((0.0, 2), (1.0, 4)):
         others.now = 1000.0 + seconds
         for _ in range(5000):
-            others.worker.read(flood, others.heard.append)
-        assert len(others.heard) <= most * DOCUMENTS_PER_SECOND
-    assert len(others.heard) > 2 * DOCUMENTS_PER_SECOND
+            others.worker.read(flood, others.received.append)
+        assert len(others.received) <= most * DOCUMENTS_PER_SECOND
+    assert len(others.received) > 2 * DOCUMENTS_PER_SECOND
 
 
 async def test_waiting_for_reports_returns_the_first_at_once(others: Others) -> None:
@@ -166,11 +166,11 @@ ONE = {
 def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, document: Any) -> None:
     """Nor has a document larger than any worker sends."""
     document = document if isinstance(document, bytes) else json.dumps(document).encode()
-    others.worker.read(document, others.heard.append)
-    assert others.heard == []
+    others.worker.read(document, others.received.append)
+    assert others.received == []
 
 
 def test_members_of_later_releases_are_ignored(others: Others) -> None:
     """What is known of it counts."""
-    others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.heard.append)
-    assert others.heard == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]
+    others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.received.append)
+    assert others.received == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]

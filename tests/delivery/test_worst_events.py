@@ -120,7 +120,7 @@ async def test_few_large_events_are_held_and_small_ones_pass() -> None:
 
 
 async def test_large_events_of_a_lost_lane_are_forgotten() -> None:
-    """They are redelivered; none of the waiting ones is opened, and none is acked twice."""
+    """They are redelivered; no pending event is opened, and none is acked twice."""
     harness = WorkerHarness(client("shop"))
     harness.queue.open.clear()
     async with running(harness):

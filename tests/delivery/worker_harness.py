@@ -219,7 +219,7 @@ class WorkerHarness:
         self._proofs = itertools.count()
         self._taken: list[Message] = []
         self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
-        self._followed = 0  # of what was published
+        self._followed = 0  # number of published messages
         self._retaken: list[Outgoing] = []
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
@@ -318,7 +318,7 @@ class WorkerHarness:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, (
-                f"waited {PATIENCE} s in vain; told {self.notified()}, queue {self.queue.log}, "
+                f"waited {PATIENCE} s; notified {self.notified()}, queue {self.queue.log}, "
                 f"refused {self.queue.refused}, dead {self.dead()}"
             )
             await asyncio.sleep(0)

@@ -57,7 +57,7 @@ async def test_killed_and_restarted(
         made.clients.judge = answer
         async with worker(made.site) as running:
             # A client that fails every delivery once is down as long as new ones are tried: it takes some 20 a second.
-            async with load(made.publisher, rate=20 if answer is fails_at_first else 150):
+            async with load(made.publisher, rate=20 if answer is fails_at_first else form(60, 150)):
                 for _ in range(times):
                     await made.more(100, BACK)
                     await asyncio.sleep(chance.uniform(0, 1))

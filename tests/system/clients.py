@@ -77,7 +77,7 @@ class Clients(LoopbackServer):
             await super().until(condition, patience)
         except TimeoutError:
             counts = Counter(hit.path for hit in self.hits)
-            raise AssertionError(f"waited {patience} s in vain; so far came {counts.most_common(10)}") from None
+            raise AssertionError(f"waited {patience} s; received so far: {counts.most_common(10)}") from None
 
     async def until_notified(self, path: str, sessions: Collection[str], patience: float = PATIENCE) -> None:
         """Return once the client has been notified of all these sessions."""

@@ -137,7 +137,7 @@ def _pairs(found: Found) -> Iterator[Pair]:
     By `sid`: an event may come without an id, and then gets another one at each reading.
     """
     if found.type == UNREADABLE:
-        return  # none that anybody could be told of
+        return  # none with a recipient
     document = json.loads(found.body)
     for name in ("event", "delivery"):
         if isinstance(document.get(name), dict):

@@ -117,7 +117,7 @@ async def test_broker_policy_is_reported_in_log_metric_status_doctor(
 @pytest.mark.full  # a worker is missed after 30 s
 @pytest.mark.timeout(300)
 async def test_hung_worker_is_still_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """By status and doctor, as last seen; one that stopped is not, and one that continues is listed again."""
+    """By status and doctor, as last seen; a stopped worker is not, and a resumed worker is listed again."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
         async with worker(site) as first, worker(site) as second:

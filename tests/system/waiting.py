@@ -14,6 +14,6 @@ async def until(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool], pati
     """The first answer that is good; asks again and again. Fails with the last one."""
     deadline = asyncio.get_running_loop().time() + patience
     while not good(answer := await ask()):
-        assert asyncio.get_running_loop().time() < deadline, f"waited {patience} s in vain; the last was {answer}"
+        assert asyncio.get_running_loop().time() < deadline, f"waited {patience} s; the last answer was {answer}"
         await asyncio.sleep(EVERY)
     return answer

@@ -217,7 +217,7 @@ async def worker(
             await running.until_ready()
         yield running
     except Exception as error:
-        error.add_note(f"the worker said at last: {running.log[-4000:]}")
+        error.add_note(f"the worker's last log lines: {running.log[-4000:]}")
         raise
     finally:
         if running.running:
