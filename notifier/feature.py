@@ -54,15 +54,14 @@ class FeatureContext:
 class WorkerView:
     """The worker as its features for operators see it, once it is made.
 
-    `add_observer` has facts passed to one more observer. `name` is that of the worker in `notifier status`. `state` is
-    the worker's state, with these clients; `states` has all that are in trouble, so many in each part. `depths` is what
-    waited in the queues a moment ago. `canary` sends a client a token that ends nothing. `published` has each of our
-    keys whose issuer's JWK Set was read: issuer, key ID, whether it is there.
+    `name` is that of the worker in `notifier status`. `state` is the worker's state, with these clients; `states` has
+    all that are in trouble, so many in each part. `depths` is what waited in the queues a moment ago. `canary` sends a
+    client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer, key ID,
+    whether it is there.
     """
 
     live: LiveConfiguration
     queue: Queue
-    add_observer: Callable[[Observer], None]
     name: str
     state: Callable[[Collection[ClientKey]], bytes]
     states: Callable[[int], Iterator[bytes]]

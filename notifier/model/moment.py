@@ -1,12 +1,29 @@
 """Converts between RFC 3339 timestamps, which people and documents use, and seconds since the epoch."""
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
+
+
+class MinuteLimit:
+    """Limits each kind of log line to one a minute. `steady`: seconds of a monotonic clock."""
+
+    def __init__(self, steady: Clock = time.monotonic) -> None:
+        self._steady = steady
+        self._allowed_at: dict[tuple[str | None, ...], float] = {}
+
+    def allows(self, *kind: str | None) -> bool:
+        """Return True unless this kind was allowed within the last minute."""
+        now = self._steady()
+        if now - self._allowed_at.get(kind, float("-inf")) < 60.0:
+            return False
+        self._allowed_at[kind] = now
+        return True
 
 
 def is_in_milliseconds(moment: float) -> bool:

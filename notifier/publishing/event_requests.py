@@ -14,7 +14,6 @@ A `note` in the response points out what the publisher probably did not intend.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
+from notifier.model.moment import MinuteLimit
 from notifier.model.nearest import suggest_issuer
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
@@ -74,7 +74,6 @@ from notifier.publishing.route_steps import (
 
 LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8
-_LOG_INTERVAL_SECONDS = 60.0  # seconds between two identical log lines about a publisher
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
@@ -128,7 +127,7 @@ class EventRequests:
         self._authorization = Authorization(sources.tokens)
         self._large = asyncio.Semaphore(MAX_LARGE_EVENTS)
         self._opening = asyncio.Lock()
-        self._logged_at: dict[tuple[str | None, str], float] = {}
+        self._log_limit = MinuteLimit()
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
         """Accept one event. Raises Refusal."""
@@ -222,9 +221,7 @@ class EventRequests:
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Answer 403, and log the publisher once a minute: few publishers show the response to anybody."""
-        now = time.monotonic()
-        if now - self._logged_at.get((event.publisher, title), float("-inf")) >= _LOG_INTERVAL_SECONDS:
-            self._logged_at[event.publisher, title] = now
+        if self._log_limit.allows(event.publisher, title):
             log = structlog.get_logger()
             log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
         raise Refusal(problem_response(403, title))

@@ -103,7 +103,7 @@ class Service:
             queue=self.queue, clock=time.time, steady=time.monotonic,
         )  # fmt: skip
         self._status = partial(read_status, self.queue, time.time, state.document)
-        view = self._build_view(name, state, hub)
+        view = self._build_view(name, state)
         self._features = [*running, *(feature.operate(view) for feature in features)]
         self._retries = RetryAccounts(self.worker, time.monotonic, hub)
         self._replays = replay_account.ReplayAccounts(time.monotonic, hub)
@@ -166,12 +166,12 @@ class Service:
             self._others,
         )
 
-    def _build_view(self, name: str, state: OwnState, hub: Observers) -> WorkerView:
+    def _build_view(self, name: str, state: OwnState) -> WorkerView:
         watches = self._watches
         channel = BackChannel(self._live, clock=time.time, new_jti=new_id, encrypter=self._encryption)
         canary = CanaryTools(channel=channel, transport=self._transport, new_id=new_id)
         return WorkerView(
-            live=self._live, queue=self.queue, add_observer=hub.add, name=name, state=state.document_with_clients,
+            live=self._live, queue=self.queue, name=name, state=state.document_with_clients,
             states=state.split_document, depths=lambda: watches.depths, canary=partial(send_canary, tools=canary),
             published=watches.signing_keys.published,
         )  # fmt: skip

@@ -11,7 +11,6 @@ from notifier.configuration.clients.authority import allowed_aliases
 from notifier.configuration.clients.layer import Layer, issuers_of
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen
 from notifier.model.ignored_members import MAX_KEPT_CLIENTS, IssueGroup
 from notifier.model.printable import excerpt
 
@@ -22,16 +21,10 @@ _Claims = dict[
 ]  # the rank of the layer with the row (files first), and the aliases
 
 
-@frozen
-class AssignedAliases:
-    """The aliases of each issuer's clients, and the aliases ignored because another client has the name."""
-
-    aliases: Mapping[str, Mapping[str, str]]
-    taken_aliases: IssueGroup
-
-
-def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> AssignedAliases:
-    """Assign the aliases of the clients of these issuers."""
+def aliases_of(
+    layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
+) -> tuple[Mapping[str, Mapping[str, str]], IssueGroup]:
+    """Return the aliases of each issuer's clients, and the aliases ignored because another client has the name."""
     claims = _claims(layers, issuers, pause)
     own = _own_names(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
@@ -47,7 +40,7 @@ def aliases_of(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[
             if len(mistakes) < MAX_KEPT_CLIENTS:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is ignored"
                 mistakes.append(InputIssue(f"client {client_id!r}", text))
-    return AssignedAliases(aliases=aliases, taken_aliases=IssueGroup(first=mistakes, count=count))
+    return aliases, IssueGroup(first=mistakes, count=count)
 
 
 def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:

@@ -231,7 +231,6 @@ def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
     heading = {
         "v": CACHE_VERSION,
         "source": identity,
-        "mark": answer.mark,
         "faults": [[fault.path, fault.text] for fault in answer.faults],
         "rows": len(answer.rows),
     }
@@ -270,4 +269,4 @@ def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAns
         raise _UnusableCacheError("it is damaged")
     faults = tuple(InputIssue(str(place), str(text)) for place, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
-    return SourceAnswer(rows=rows, at=at, mark=heading["mark"], faults=faults, since=since)
+    return SourceAnswer(rows=rows, at=at, faults=faults, since=since)

@@ -31,14 +31,13 @@ DAY_SECONDS = 86400.0  # seconds for which a client is new to its source
 class SourceAnswer:
     """All clients of a source, as of `at` (epoch seconds).
 
-    `mark`: a validator for conditional requests, such as an ETag. `faults`: unusable clients, with the `client_id` as
+    `faults`: unusable clients, with the `client_id` as
     path; they are not in `rows`. `since`: when the source first listed a client (epoch seconds), by `row_key`; a client
     without an entry was in the first answer, or was first listed over a day ago.
     """
 
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
     at: float
-    mark: str | None = None
     faults: tuple[InputIssue, ...] = ()
     since: Mapping[tuple[str, str], float] = field(default_factory=dict, repr=False)
 

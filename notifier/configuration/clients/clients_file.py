@@ -138,7 +138,7 @@ def read_registry(
 def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
     """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
     builder = RegistryBuilder(build_context.settings, build_context.unsure)
-    named = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
+    aliases, taken = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
     rows = layer.rows
     assert isinstance(rows, list)
     context = dict(layer.context)
@@ -147,7 +147,7 @@ def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry
             raw.setdefault("issuer", layer.issuer)
         builder.add(raw, layer.path(index), context)
         rows[index] = None  # freeing all rows at the end would block the event loop
-    registry = dataclasses.replace(builder.registry(), aliases=named.aliases, taken_aliases=named.taken_aliases)
+    registry = dataclasses.replace(builder.registry(), aliases=aliases, taken_aliases=taken)
     return BuiltRegistry(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
 
 

@@ -83,7 +83,7 @@ def guard_answer(
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
         rows = _rows_without_loss(target, layer, built, protected)
-        answer = replace(answer, rows=rows, at=last.at, mark=None)  # it differs from the source's state
+        answer = replace(answer, rows=rows, at=last.at)
         built = target.build_registry(layer := target.new_layer(answer))
     sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
     return GuardResult(

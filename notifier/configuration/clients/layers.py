@@ -59,11 +59,9 @@ def complete_registry(
 ) -> BuiltRegistry:
     """Add the parts that depend on all layers and are never patched: aliases, and issuers that may lack clients."""
     issuers = tuple(build_context.settings.issuers)
-    named = aliases_of(layers, issuers, pause)
+    aliases, taken = aliases_of(layers, issuers, pause)
     unsure = find_invalid_issuers(layers, issuers, pause)
-    registry = dataclasses.replace(
-        built.registry, aliases=named.aliases, taken_aliases=named.taken_aliases, unsure=unsure
-    )
+    registry = dataclasses.replace(built.registry, aliases=aliases, taken_aliases=taken, unsure=unsure)
     return replace(built, registry=registry)
 
 

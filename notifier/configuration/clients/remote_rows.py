@@ -16,7 +16,6 @@ from notifier.configuration.clients.client_rows import Row, SourceAnswer, intern
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
 from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.json_parts import OutOfBounds
@@ -175,13 +174,13 @@ class RowCollector:
         names = self.names()
         return any(str(row["client_id"]) not in names for row in self._last_rows.values())
 
-    def answer(self, at: float, mark: str | None = None) -> SourceAnswer:
+    def answer(self, at: float) -> SourceAnswer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
         same = sum(self._last_rows.get(key) is row for key, row in self._rows.items())  # in whatever order
         if last is None or faults != last.faults or not same == len(rows) == len(last.rows):
-            return SourceAnswer(rows=rows, at=at, mark=mark, faults=faults)
-        return last if mark == last.mark else replace(last, mark=mark)
+            return SourceAnswer(rows=rows, at=at, faults=faults)
+        return last
 
 
 def _key(row: Row) -> _Key:

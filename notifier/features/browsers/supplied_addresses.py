@@ -5,7 +5,6 @@ as for back-channel addresses. A context must be sealed by the issuer's own key:
 issuers share could supply addresses for each of them.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -13,12 +12,12 @@ import structlog
 
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
 from notifier.model.front_channel import AddressRefusal, FrontChannelContext, OmittedClient, check_addresses
+from notifier.model.moment import MinuteLimit
 from notifier.model.printable import counted, excerpt
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 
 _MAX_NAMED_CLIENTS = 3  # per reason in a note
-_LOG_INTERVAL_SECONDS = 60.0  # per issuer and reason
 REMEDIES: Mapping[AddressRefusal, str] = {
     AddressRefusal.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     AddressRefusal.DENIED: "registry.inline is deny: register them",
@@ -47,7 +46,7 @@ class SuppliedAddresses:
         self._registry = registry
         self._hosts = hosts
         self._has_exclusive_keys = has_exclusive_keys
-        self._logged_at: dict[tuple[str, AddressRefusal], float] = {}
+        self._log_limit = MinuteLimit()
 
     def check_context(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> FrontChannelContext:
         """Return the context of a page with its accepted addresses. `record`: count and log the refused ones.
@@ -71,12 +70,10 @@ class SuppliedAddresses:
         return checked, _format_note(omitted) if omitted else None
 
     def _record(self, iss: str, omitted: Sequence[OmittedClient], publisher: str | None) -> None:
-        now = time.monotonic()
         for reason, count in Counter(client.reason for client in omitted).items():
             self._counts.on_clients_omitted(reason, count)
-            if now - self._logged_at.get((iss, reason), float("-inf")) < _LOG_INTERVAL_SECONDS:
+            if not self._log_limit.allows(iss, reason):
                 continue
-            self._logged_at[iss, reason] = now
             first = next(client for client in omitted if client.reason is reason)
             structlog.get_logger().warning(
                 "front_channel_left_out", iss=iss, publisher=publisher, reason=reason, clients=count,

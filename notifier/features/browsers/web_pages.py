@@ -19,9 +19,9 @@ from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PagesPart
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.front_channel import FrontChannelContext
+from notifier.model.moment import MinuteLimit
 from notifier.model.printable import excerpt
 
-_LOG_INTERVAL_SECONDS = 60.0  # between log lines of refused pages
 _UNKNOWN_ISSUER_HINT = (
     "web.issuers has no such issuer: have whoever makes the page write it letter by letter as there, or add it"
 )
@@ -33,7 +33,7 @@ class WebPages:
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
-        self._logged_at = float("-inf")
+        self._log_limit = MinuteLimit()
         self.supplied = SuppliedAddresses(counts, live.registry, self._hosts, self._has_exclusive_keys)
         access = PageDependencies(
             open_context=self._open, seal_context=self._seal, rules=self._rules, registry=live.registry,
@@ -70,10 +70,8 @@ class WebPages:
 
     def _log_refusal(self, iss: str) -> None:
         """Log an authentic but unusable page, as its caller only receives a 400 without a reason."""
-        now = time.monotonic()
-        if now - self._logged_at < _LOG_INTERVAL_SECONDS:
+        if not self._log_limit.allows():
             return
-        self._logged_at = now
         hint = _UNKNOWN_ISSUER_HINT if self._rules(iss) is None else _FOREIGN_KEY_HINT
         structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 

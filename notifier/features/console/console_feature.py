@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from notifier.configuration.loading import LoadedConfiguration
-    from notifier.features.console.all_workers import LocalAnswers
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.operators.doctor.doctor import Check
-    from notifier.operators.status.worker_requests import Members, WorkerRequest
 
 
 def _operate(view: WorkerView) -> FeatureRuntime:
@@ -21,9 +19,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
 
     settings = view.live.now.settings
     section = console_of(settings)
-    if section is None:
-        return FeatureRuntime() if settings.queue.sqlite_file is not None else _answer_other_consoles(view)
-    if not section.enabled:
+    if section is None or not section.enabled:
         return FeatureRuntime()
     import time
     from contextlib import asynccontextmanager
@@ -66,26 +62,6 @@ def _operate(view: WorkerView) -> FeatureRuntime:
         judge=None if signed_in is None else signed_in.judge,
         within=closing(),
     )
-
-
-def _answer_other_consoles(view: WorkerView) -> FeatureRuntime:
-    """Answer requests of other workers' consoles. Recording starts with the first request."""
-    answers: LocalAnswers | None = None
-
-    async def act(request: WorkerRequest) -> Members:
-        nonlocal answers
-        if answers is None:
-            import time
-
-            from notifier.features.console.all_workers import LocalAnswers
-            from notifier.features.console.recent import Recent
-
-            recent = Recent(time.time)
-            view.add_observer(recent.observe)
-            answers = LocalAnswers(view, recent)
-        return await answers.act(request)
-
-    return FeatureRuntime(acts={CONSOLE.name: act})
 
 
 def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:

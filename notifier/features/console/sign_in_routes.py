@@ -10,9 +10,8 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from notifier.features.console.access_token import MAX_SKEW_SECONDS, SignIn
 from notifier.features.console.sign_in_provider import Endpoints, ExchangeFailure
-from notifier.features.console.sign_in_tokens import SignInTokens
+from notifier.features.console.sign_in_tokens import MAX_SKEW_SECONDS, SignIn, SignInTokens
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription

@@ -104,11 +104,11 @@ async def ask(
     form: Mapping[str, str] | None = None,
     expected: Collection[int] = (),
 ) -> JsonAnswer:
-    """GET the URL, or POST the form. The answer is 2xx, 304, or one of the `expected` statuses. Raises SourceFault."""
+    """GET the URL, or POST the form. The answer is 2xx or one of the `expected` statuses. Raises SourceFault."""
     nth = 0
     while True:
         answer = await web.ask("GET" if form is None else "POST", url, headers, data=form)
-        if 200 <= answer.status < 300 or answer.status == 304 or answer.status in expected:
+        if 200 <= answer.status < 300 or answer.status in expected:
             return answer
         wait = _wait(answer, nth)
         if wait is None or nth == _MAX_TRIES - 1 or wait >= web.left():

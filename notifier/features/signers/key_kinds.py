@@ -1,14 +1,13 @@
-"""Makes the keys in HSMs, Vault and the clouds' key services. Modules that need an extra are imported when used."""
+"""Makes the keys in HSMs, Vault and the clouds' key services."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 from notifier.features.signers.pkcs11_session import KeyName, TokenAddress
 from notifier.features.signers.pkcs11_token import REQUESTS_PER_PROCESS, Pkcs11Key, Pkcs11Token
 from notifier.features.signers.signer_settings import (
-    AwsKmsSettings,
-    AzureKeySettings,
-    GoogleKmsSettings,
     Pkcs11Settings,
     VaultKeySettings,
 )
@@ -38,10 +37,12 @@ def key_kinds() -> Mapping[str, KeyKind]:
             concurrency=DEFAULT_PROCESSES,
             requests_per_signature=REQUESTS_PER_PROCESS,
         ),
-        "vault": KeyKind(make=_make_vault),
-        "aws_kms": KeyKind(make=_make_aws, extra="aws", libraries=("aiobotocore",)),
-        "azure_key_vault": KeyKind(make=_make_azure, extra="azure", libraries=azure),
-        "google_kms": KeyKind(make=_make_google, extra="google", libraries=("google.cloud.kms_v1",)),
+        "vault": KeyKind(make=_make("vault_key:VaultKey")),
+        "aws_kms": KeyKind(make=_make("aws_kms_key:AwsKmsKey"), extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(make=_make("azure_key:AzureKey"), extra="azure", libraries=azure),
+        "google_kms": KeyKind(
+            make=_make("google_kms_key:GoogleKmsKey"), extra="google", libraries=("google.cloud.kms_v1",)
+        ),
     }
 
 
@@ -61,25 +62,6 @@ def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
                 yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
 
 
-def _make_vault(settings: VaultKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
-    from notifier.features.signers.vault_key import VaultKey  # noqa: PLC0415  aiohttp takes 0.1 s
-
-    return VaultKey(settings), settings.called
-
-
-def _make_aws(settings: AwsKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
-    from notifier.features.signers.aws_kms_key import AwsKmsKey  # noqa: PLC0415  an extra
-
-    return AwsKmsKey(settings), settings.called
-
-
-def _make_azure(settings: AzureKeySettings, _concurrency: int) -> tuple[SignerBackend, str]:
-    from notifier.features.signers.azure_key import AzureKey  # noqa: PLC0415  an extra
-
-    return AzureKey(settings), settings.called
-
-
-def _make_google(settings: GoogleKmsSettings, _concurrency: int) -> tuple[SignerBackend, str]:
-    from notifier.features.signers.google_kms_key import GoogleKmsKey  # noqa: PLC0415  an extra
-
-    return GoogleKmsKey(settings), settings.called
+def _make(backend: str) -> Callable[[Any, int], tuple[SignerBackend, str]]:
+    """Return the factory of a backend, named as `module:Class`, that is imported when used: most need an extra."""
+    return lambda settings, _: (resolve_name(f"notifier.features.signers.{backend}")(settings), settings.called)

@@ -68,11 +68,9 @@ class HttpSources:
         await self._sns.close()
 
     def _reload(self, loaded: LoadedConfiguration) -> None:
-        before = self._keys
-        self._keys = {}
         sources = {}
         for name, source in sources_of(loaded.settings).items():
-            proof = self._create_proof(name, source, loaded, before)
+            proof = self._create_proof(name, source, loaded)
             if proof is not None and source.http is not None:
                 compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
                 sources[name] = HttpSource(
@@ -89,20 +87,13 @@ class HttpSources:
                 )
         self._sources, self._loaded = sources, loaded
 
-    def _create_proof(
-        self,
-        name: str,
-        source: SourceSettings,
-        loaded: LoadedConfiguration,
-        before: Mapping[SetSettings, TransmitterKeys],
-    ) -> Proof | None:
+    def _create_proof(self, name: str, source: SourceSettings, loaded: LoadedConfiguration) -> Proof | None:
         http = source.http
         if http is None:
             return None
         if http.set is not None:
-            keys = before.get(http.set) or self._keys.get(http.set)
-            keys = keys or TransmitterKeys(http.set.issuer, partial(self._read_keys, http.set), time.monotonic)
-            self._keys[http.set] = keys
+            keys = TransmitterKeys(http.set.issuer, partial(self._read_keys, http.set), time.monotonic)
+            keys = self._keys.setdefault(http.set, keys)
             verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
             return SignedToken(verifier=verifier)
         if http.sns is not None:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.moment import MinuteLimit
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
@@ -38,7 +39,6 @@ MAX_QUEUED_CERTIFICATES = 512  # beyond, the oldest that was requested only once
 MAX_AWAITED_CERTIFICATES = 32  # messages for further certificates get a 503 at once
 MESSAGE_WAIT_SECONDS = 10.0  # SNS sends the message again 20 s later
 RETRY_AFTER_SECONDS = 10.0  # until a failed fetch is repeated
-_LOG_INTERVAL_SECONDS = 60.0  # between equal log lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class SnsServer:
         self._retry_at: dict[str, float] = {}  # by address, until when
         self._fetching: asyncio.Task[None] | None = None
         self._next_fetch_at = float("-inf")
-        self._logged: tuple[str, float] = ("", float("-inf"))
+        self._log_limit = MinuteLimit(steady)
 
     async def fetch_key(self, certificate: str) -> RSAPublicKey | CertificateUnavailable:
         """Return the key of the certificate at this address. Never raises."""
@@ -205,9 +205,7 @@ class SnsServer:
         return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
 
     def _log_failure(self, reason: str) -> None:
-        text, at = self._logged
-        if reason != text or self._steady() - at >= _LOG_INTERVAL_SECONDS:
-            self._logged = reason, self._steady()
+        if self._log_limit.allows(reason):
             structlog.get_logger().warning("sns_certificate_unread", reason=reason)
 
 

@@ -11,7 +11,6 @@ that slowly; until it is verified, such a request has a lower limit and a shorte
 `GET` and `OPTIONS` answer the verification requests of Okta, WebSub hubs, and CloudEvents senders such as Event Grid.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from notifier.features.sources.source_operations import (
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
 from notifier.model.documents.sourced import kept_headers, to_sourced
 from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.moment import MinuteLimit
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
@@ -56,7 +56,6 @@ from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet,
 
 SOURCE_PATH = "/v1/events/{source}"
 _MAX_TOPIC_CHARACTERS = 255
-_LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of one source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ class SourceRoutes:
         self._limits = limits
         self._verified_slots = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
         self._unverified_slots = RequestSlots(limits.unverified, limits.unverified_of_source, "to this source")
-        self._logged_at: dict[tuple[str, str], float] = {}  # by source, and status or mode
+        self._log_limit = MinuteLimit()  # by source, and status or mode
         self._counts: dict[tuple[str, str], int] = {}  # by source and status
 
     def families(self) -> Iterator[Metric]:
@@ -256,25 +255,18 @@ class SourceRoutes:
         """Count an answer. Log refusals, each at most once a minute, since senders seldom show them to a person."""
         key = (source, str(answer.status))
         self._counts[key] = self._counts.get(key, 0) + 1
-        if answer.status >= 400 and self._is_log_due(*key):
+        if answer.status >= 400 and self._log_limit.allows(*key):
             reason = reason_of(answer.text or "")
             structlog.get_logger().warning("source_refused", source=source, status=answer.status, reason=reason)
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
         """Log a WebSub hub's confirmed verification at most once a minute, as the request is unauthenticated."""
         mode = request.query["hub.mode"]
-        if self._is_log_due(source, mode):
+        if self._log_limit.allows(source, mode):
             log = structlog.get_logger().bind(source=source, origin="WebSub hub")
             log.info(
                 "sender_allowed", mode=mode, topic=excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
             )
-
-    def _is_log_due(self, source: str, what: str) -> bool:
-        now = time.monotonic()
-        if now - self._logged_at.get((source, what), float("-inf")) < _LOG_INTERVAL_SECONDS:
-            return False
-        self._logged_at[source, what] = now
-        return True
 
 
 def _check_type(request: web.Request, source: HttpSource) -> None:

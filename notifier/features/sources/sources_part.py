@@ -38,7 +38,6 @@ def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
     return SourcesPart(
         mistakes=[*of_proofs, *mistakes],
         warnings=[
-            *_warn_realms(sources),
             *_warn_unsigned_parts(settings, sources),
             *_warn_any_topic(settings),
             *_warn_no_listener(settings),
@@ -90,17 +89,6 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
         tls = None if source.http is None or source.http.set is None else source.http.set.tls
         if tls is not None and tls.key_file is not None:
             yield f"sources.{name}.http.set.tls.key_file", tls.key_file
-
-
-def _warn_realms(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
-    """Warn of sources whose documents may have only the id of a realm, which `issuers` does not map."""
-    for name, source in sources.items():
-        if source.preset == "keycloak_rabbitmq" and source.issuers is None and source.realm is not None:
-            text = (
-                "an event that has the realm's id and not its name is refused: write"
-                f' issuers: {{"REALM-ID": "{source.issuer}"}}'
-            )
-            yield InputIssue(f"sources.{name}.issuers", text)
 
 
 def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:

@@ -10,9 +10,9 @@ from prometheus_client.core import CounterMetricFamily
 from notifier.delivery.facts import FactHandlers
 from notifier.features.upstreams.upstream import SessionsLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
+from notifier.model.moment import MinuteLimit
 from notifier.telemetry.families import labelled_family
 
-LOG_INTERVAL_SECONDS = 60.0  # between equal log lines of one upstream
 _LOOK_UP_RESULTS = ("found", "no_session", "away", "given_up")
 _HARMLESS_RESULTS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
 
@@ -21,11 +21,9 @@ class UpstreamRecord:
     """The counters of upstreams, and the log of failures. `steady` is a monotonic clock."""
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
-        self._steady = steady
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
-        self._logged_at: dict[tuple[str, str], float] = {}
-        self._logged_disabled: set[str] = set()
+        self._log_limit = MinuteLimit(steady)
         self.observe = FactHandlers({SessionsLookedUp: self._on_look_up})
         """Counts a look-up, and logs it if it found no session or failed."""
 
@@ -43,9 +41,11 @@ class UpstreamRecord:
         self._requests[key] = self._requests.get(key, 0) + 1
         if result is UpstreamResult.OFF:
             self._log_disabled(upstream)
-        elif result is UpstreamResult.NO_SESSION and self._is_log_due(key):  # anybody can cause a browser's request
+        elif result is UpstreamResult.NO_SESSION and self._log_limit.allows(
+            *key
+        ):  # anybody can cause a browser's request
             _log_no_session(upstream, "none has the sid that a browser came with")
-        elif result not in _HARMLESS_RESULTS and self._is_log_due(key):
+        elif result not in _HARMLESS_RESULTS and self._log_limit.allows(*key):
             structlog.get_logger().warning(
                 "upstream_refused", upstream=upstream, result=result.value, reason=reason,
                 help="notifier explain NotifierUpstreamRefused",
@@ -56,7 +56,7 @@ class UpstreamRecord:
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
         if fact.result == "no_session":
             _log_no_session(fact.upstream, fact.text)
-        if fact.result == "away" and self._is_log_due(key):
+        if fact.result == "away" and self._log_limit.allows(*key):
             structlog.get_logger().warning(
                 "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
                 help="notifier explain NotifierUpstreamSessionsAway",
@@ -71,21 +71,13 @@ class UpstreamRecord:
         yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 
     def _log_disabled(self, upstream: str) -> None:
-        """Log the setting, only once, since anybody can call the address."""
-        if upstream in self._logged_disabled:
+        """Log the setting, at most once a minute, since anybody can call the address."""
+        if not self._log_limit.allows(upstream):
             return
-        self._logged_disabled.add(upstream)
         structlog.get_logger().warning(
             "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
             help="notifier explain NotifierUpstreamRefused",
         )  # fmt: skip
-
-    def _is_log_due(self, key: tuple[str, str]) -> bool:
-        now = self._steady()
-        if now - self._logged_at.get(key, float("-inf")) < LOG_INTERVAL_SECONDS:
-            return False
-        self._logged_at[key] = now
-        return True
 
 
 def _log_no_session(upstream: str, reason: str) -> None:

@@ -34,7 +34,7 @@ class Source:
     def apply(self, at: str, *names: str, when: float | None = None, accepted_by: str | None = None) -> AnswerResult:
         """Apply an answer with these clients, each at its own address below `at`."""
         rows = [{"client_id": name, "backchannel_logout_uri": f"{at}/{name}"} for name in names]
-        answer = SourceAnswer(rows=rows, at=time.time() if when is None else when, mark="7")
+        answer = SourceAnswer(rows=rows, at=time.time() if when is None else when)
         return self.live.take_answer("own", answer, accepted_by=accepted_by)
 
     @property
@@ -101,13 +101,13 @@ def test_answer_without_addresses_is_a_loss(tmp_path: Path) -> None:
 
 
 def test_withheld_answer_is_requested_again(tmp_path: Path) -> None:
-    """Without the validator for an unchanged answer; nothing is applied twice."""
+    """Nothing is applied twice."""
     source = Source(tmp_path)
     first = source.apply(GOOD, *NAMES).answer
     held = source.apply(GOOD, "c0").answer
     assert first is not None
     assert held is not None
-    assert (held.mark, held.at) == (None, first.at)
+    assert held.at == first.at
     again = source.live.take_answer("own", SourceAnswer(rows=[held.rows[0]], at=time.time()))
     assert again.held_back is not None
     assert again.answer is not None
@@ -150,7 +150,7 @@ def test_explicit_issuer_does_not_make_a_client_new(tmp_path: Path) -> None:
     source = Source(tmp_path)
     source.apply(GOOD, *NAMES)
     rows = [{"client_id": name, "issuer": ISS, "backchannel_logout_uri": f"{GOOD}/{name}"} for name in NAMES]
-    source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time(), mark="8"), accepted_by=None)
+    source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time()), accepted_by=None)
     assert source.apply(GOOD).held_back is not None
     assert source.addresses == at(GOOD, *NAMES)
 

@@ -58,10 +58,10 @@ def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: 
     assert str(found).startswith(fault)
 
 
-def _gathered(last: SourceAnswer | None, *raws: object, at: float, mark: str | None = None) -> SourceAnswer:
+def _gathered(last: SourceAnswer | None, *raws: object, at: float) -> SourceAnswer:
     collector = RowCollector(last)
     asyncio.run(collector.add_all(raws))
-    return collector.answer(at, mark)
+    return collector.answer(at)
 
 
 def test_rows_share_the_names_of_their_members() -> None:
@@ -76,15 +76,13 @@ def test_rows_share_the_names_of_their_members() -> None:
 def test_unchanged_rows_are_the_same_objects() -> None:
     """A refresh without changes returns the last answer itself, one with few changes the other rows."""
     shop, wiki = ({"client_id": name, "backchannel_logout_uri": HOOK} for name in ("shop", "wiki"))
-    last = _gathered(None, shop, wiki, {"client_id": 1}, at=1.0, mark="a")
-    assert _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0, mark="a") is last
-    newer = _gathered(last, {**shop, "subject_type": "pairwise"}, {**wiki}, {"client_id": 1}, at=2.0, mark="a")
+    last = _gathered(None, shop, wiki, {"client_id": 1}, at=1.0)
+    assert _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0) is last
+    newer = _gathered(last, {**shop, "subject_type": "pairwise"}, {**wiki}, {"client_id": 1}, at=2.0)
     assert newer.at == 2.0
     assert newer.rows[0]["subject_type"] == "pairwise"
     assert newer.rows[1] is last.rows[1]
     assert len(_gathered(last, {**shop}, at=2.0).rows) == 1
-    remarked = _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0, mark="b")
-    assert (remarked.rows, remarked.mark) == (last.rows, "b")
 
 
 def test_a_client_that_comes_twice_counts_once() -> None:
@@ -112,7 +110,7 @@ async def test_unchanged_row_is_validated_once() -> None:
 
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
-ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(InputIssue("bad", "why"),))
+ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, faults=(InputIssue("bad", "why"),))
 URL = "https://id.example.com/clients"
 
 
@@ -129,7 +127,7 @@ def test_saved_cache_is_loaded(tmp_path: Path) -> None:
     cache.save(kind(), ANSWER)
     found = cache.load(kind(every="7s"))
     assert found is not None
-    assert (found.rows, found.mark, found.faults) == (ROWS, '"7"', ANSWER.faults)
+    assert (found.rows, found.faults) == (ROWS, ANSWER.faults)
     assert found.at == pytest.approx(ANSWER.at, abs=0.01)
     (file,) = (tmp_path / "new" / "registry").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from notifier.delivery import facts
-from notifier.features.console.all_workers import NAME, merge_steps
+from notifier.features.console.all_workers import merge_steps
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.console.recent import (
     MAX_ANSWERS,
@@ -29,8 +29,6 @@ from notifier.model.documents.documents import dump_delivery
 from notifier.model.egress import MAX_URI_LENGTH
 from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
-from notifier.operators.status.worker_requests import WorkerRequest
-from notifier.telemetry.observers import Observers
 from tests.settings.whole_settings import SETTINGS
 from tests.support.outcome_facts import attempted
 
@@ -134,25 +132,12 @@ def test_many_answers_of_others_evict_no_client() -> None:
 OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
 
 
-@pytest.mark.parametrize(
-    ("settings", "others_ask"),
-    [
-        ({"queue": {"url": "sqlite:q.db"}}, False),
-        ({"queue": {"url": "amqp://mq/"}, "api": OFF}, False),
-        ({"queue": {"url": "amqp://mq/"}}, True),
-    ],
-    ids=["no-api", "off", "of-others"],
-)
-async def test_without_a_console_nothing_is_kept(settings: dict[str, Any], others_ask: bool) -> None:
-    """The console of another worker may ask one on RabbitMQ without `api`, which keeps rows from then on."""
-    live, observers = SimpleNamespace(now=SimpleNamespace(settings=SETTINGS.model_validate(settings))), Observers()
-    running = CONSOLE.operate(cast("Any", SimpleNamespace(live=live, name="w", add_observer=observers.add)))
-    assert running.observe is None
-    assert (NAME in running.acts) is others_ask
-    asked = WorkerRequest(name=NAME, who="eyes", members={"after": {}})
-    for rows in (0, 1) if others_ask else ():
-        observers.observe(facts.ClientFailing(iss=ISS, client_id="shop", next_try=NOW))
-        assert len((await running.acts[NAME](asked))["rows"]) == rows
+@pytest.mark.parametrize("settings", [{}, {"api": OFF}], ids=["no-api", "off"])
+async def test_without_a_console_nothing_is_kept(settings: dict[str, Any]) -> None:
+    """Not for the console of another worker either."""
+    live = SimpleNamespace(now=SimpleNamespace(settings=SETTINGS.model_validate(settings)))
+    running = CONSOLE.operate(cast("Any", SimpleNamespace(live=live, name="w")))
+    assert (running.observe, running.acts) == (None, {})
 
 
 def test_entries_after_an_answer_are_returned_once() -> None:

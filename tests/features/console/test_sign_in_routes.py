@@ -12,10 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from notifier.features.console.access_token import MAX_SKEW_SECONDS, half_hash
 from notifier.features.console.sign_in_provider import SignInProvider
 from notifier.features.console.sign_in_routes import MAX_CONCURRENT_SIGN_INS, MAX_SIGN_INS, SignInRoutes
-from notifier.features.console.sign_in_tokens import SignInTokens
+from notifier.features.console.sign_in_tokens import MAX_SKEW_SECONDS, SignInTokens, half_hash
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.problem import answer_refusals
 from tests.features.console.console_provider import (

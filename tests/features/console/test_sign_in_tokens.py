@@ -9,9 +9,13 @@ from joserfc.jwk import OctKey
 
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
-from notifier.features.console.access_token import MAX_LIFETIME_SECONDS, MAX_SKEW_SECONDS
 from notifier.features.console.sign_in_provider import SETTING, sign_in_checks
-from notifier.features.console.sign_in_tokens import MAX_CACHED_TOKENS, SignInTokens
+from notifier.features.console.sign_in_tokens import (
+    MAX_CACHED_TOKENS,
+    MAX_LIFETIME_SECONDS,
+    MAX_SKEW_SECONDS,
+    SignInTokens,
+)
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import ConfigurationError
 from notifier.network.http.issuer_documents import DocumentReader

@@ -22,7 +22,7 @@ from notifier.features.upstreams.doctor_upstreams import examine_keys
 from notifier.features.upstreams.session_lookups import MAX_CONCURRENT_LOOK_UPS
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, SessionsLookedUp, UpstreamSession
 from notifier.features.upstreams.upstream_issuers import check_upstreams
-from notifier.features.upstreams.upstream_record import LOG_INTERVAL_SECONDS, UpstreamRecord
+from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_settings import upstreams_of
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
 from notifier.model.errors import ConfigurationError
@@ -401,7 +401,7 @@ def test_a_token_that_ends_no_session_is_logged() -> None:
         record.observe(SessionsLookedUp(upstream="op", result="found"))
         for _ in range(5):
             record.on_request("op", UpstreamResult.NO_SESSION)
-        now[0] = LOG_INTERVAL_SECONDS
+        now[0] = 60.0
         record.on_request("op", UpstreamResult.NO_SESSION)
     assert [(line["event"], line["log_level"], line["upstream"]) for line in lines] == [
         ("upstream_no_session", "info", "op")
