@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from notifier.delivery.ports import Channel, Encrypter, Push, Signer
 from notifier.delivery.verdict import Dead
@@ -19,7 +20,7 @@ from notifier.model.frozen import replace
 from notifier.model.logout_token import build_claims
 from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
-from notifier.model.presets import meaning_of
+from notifier.model.presets import find_preset_excess
 
 _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",
@@ -71,12 +72,13 @@ class BackChannel:
         return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. Explain a failure if the client's preset can."""
+        """Read the client's answer by its response policy. Explain a 400 if the client's preset can."""
         outcome = read_wire(answer, client.response, self._clock())
-        means = None if isinstance(outcome, Delivered) else meaning_of(client, outcome.status)
-        if means is None:
+        if isinstance(outcome, Delivered) or outcome.status != HTTPStatus.BAD_REQUEST:
             return outcome
-        return replace(outcome, text=f"{means}; its answer: {outcome.text}" if outcome.text else means)
+        if (excess := find_preset_excess(client)) is None:
+            return outcome
+        return replace(outcome, text=f"{excess}; its answer: {outcome.text}" if outcome.text else excess)
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault because of which a client rejects a token; None if there is none.

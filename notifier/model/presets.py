@@ -6,14 +6,13 @@ A preset is a partial profile, and the client's own settings override it. Most r
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from notifier.model.client import ED25519_NAMES, Algorithm, Client, KeyManagement, SubjectMode
 from notifier.model.durations import DAY_SECONDS
 
-BAD_REQUEST = 400
 _REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak and Red Hat SSO
 
 
@@ -21,8 +20,7 @@ _REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak a
 class Preset:
     """Settings that a receiver needs. None means the default. `why` and `answers` are for people.
 
-    `means`: the most likely meaning of a response status, if the response does not explain it. `requires`: the claim
-    without which the receiver ends no session, whatever it answers.
+    `requires`: the claim without which the receiver ends no session, whatever it answers.
     `refuses`: algorithms that it never accepts. `decrypts`: how a token may be encrypted for it; None if unknown.
     `learns_keys_within`: seconds after which it certainly has a key that is new in the issuer's JWK Set; 0: it reads
     the set when it encounters a new key.
@@ -30,7 +28,6 @@ class Preset:
 
     why: str
     answers: str = ""
-    means: Mapping[int, str] = field(default_factory=dict)
     typ: str | None = None
     subject: SubjectMode | None = None
     audience: tuple[str, ...] | None = None
@@ -97,9 +94,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "open_liberty": Preset(
             why="ends nothing by sid alone, though it answers 200",
             answers="400 is a token that it refuses, or a session that is over already",
-            means=MappingProxyType(
-                {BAD_REQUEST: "it answers so to a session that is over already, where nothing is left to do, too"}
-            ),
             subject=SubjectMode.BOTH,
             requires="sub",
         ),
@@ -113,9 +107,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
             answers="204 does not prove a logout; 400 is a token that it refuses, an iat ahead of its clock, or a "
             "JWK Set that it cannot read",
-            means=MappingProxyType(
-                {BAD_REQUEST: "it answers so where it cannot read the JWK Set, or its clock is behind, too"}
-            ),
             subject=SubjectMode.SUB,
             requires="sub",
         ),
@@ -123,12 +114,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="finds sessions by sub alone, and ends all of the user's; it takes no iat ahead of its clock",
             answers="200 with a sub that it does not know is not a success; the token is not verified; 500 is a token "
             "that it refuses, too",
-            means=MappingProxyType(
-                {
-                    500: "it answers so to a token that it refuses, too: compare the client id, issuer, key and "
-                    "clocks, and whether it can read the JWK Set",
-                }
-            ),
             subject=SubjectMode.SUB,
             requires="sub",
         ),
@@ -136,12 +121,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="answers 500 to a token that it refuses",
             answers="204 is success, also for a session that it does not know; 500 is a token that it refuses, or a "
             "key that was published within 30 s after its last reading of the JWK Set",
-            means=MappingProxyType(
-                {
-                    500: "it answers so to a token that it refuses, too: compare the client id, key and clocks; a new "
-                    "key is found 30 s later",
-                }
-            ),
         ),
         "nextcloud": Preset(
             why="requires exp, iat and jti, which are always sent; an unknown sid is success",
@@ -162,13 +141,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="aud must be a list with its client id, and the token less than 30 s old, as one an attempt is",
             answers="400 has the reason in its text; a bare 500 is an aud, iat, events or nonce that it does not take:"
             " compare the client id and the clocks; 501 is an old release, such as 2.16, that takes no logout token",
-            means=MappingProxyType(
-                {
-                    500: "it answers so to an aud, iat or events that it does not take: "
-                    "compare the client id and the clocks",
-                    501: "it is an old release, such as 2.16, that takes no logout token",
-                }
-            ),
             audience=(),
         ),
         "auth0_sample": Preset(
@@ -178,15 +150,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )
-
-
-def meaning_of(client: Client, status: int | None) -> str | None:
-    """Return the meaning of a response of this status by the client's preset; None if it is unknown."""
-    if status == BAD_REQUEST and (beyond := find_preset_excess(client)) is not None:
-        return beyond
-    preset = None if client.preset is None else PRESETS.get(client.preset)
-    means = None if preset is None or status is None else preset.means.get(status)
-    return None if means is None else f"preset {client.preset}: {means}"
 
 
 def find_preset_excess(client: Client) -> str | None:

@@ -10,7 +10,7 @@ from notifier.delivery.ports import Encrypter, Push, Signer
 from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, KeyManagement, Route
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.outcome import Answer, Cause, Failed, Refused
+from notifier.model.outcome import Answer, Cause, Refused
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.http.requests import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
@@ -89,23 +89,3 @@ def test_a_400_names_the_limit_of_a_known_receiver() -> None:
     assert "takes no encrypted tokens" in refused(client("shop", encryption=rsa, preset="pac4j"))
     for receiver in (client("shop", encryption=rsa), client("shop", preset="mod_auth_openidc")):
         assert refused(receiver) == "Bad Request"
-
-
-def test_a_bare_answer_is_explained_by_the_preset() -> None:
-    """The log, status and dead letter have this text."""
-
-    def override(status: int, text: str, preset: str | None) -> str:
-        outcome = channel(encryption()).read(Answer(status=status, text=text), client("wiki", preset=preset))
-        assert isinstance(outcome, Failed)
-        return outcome.text
-
-    means = "preset lemonldap: it answers so to an aud, iat or events that it does not take: compare the client id"
-    assert override(500, "", "lemonldap").startswith(means)
-    assert override(500, "Internal Server Error", "lemonldap").endswith("its answer: Internal Server Error")
-    assert override(503, "", "lemonldap") == ""
-    assert "a token that it refuses" in override(500, "", "django_pyoidc")
-    assert "a token that it refuses" in override(500, "", "nextjs_auth0")
-    refused = channel(encryption()).read(Answer(status=400, text="no"), client("wiki", preset="open_liberty"))
-    assert isinstance(refused, Refused)
-    assert refused.text.startswith("preset open_liberty: it answers so to a session that is over already")
-    assert override(500, "oops", "keycloak") == override(500, "oops", None) == "oops"
