@@ -8,24 +8,6 @@ from pydantic_core import ErrorDetails
 from notifier.model.errors import InputIssue
 from notifier.model.printable import excerpt
 
-_OTHER_CODINGS = (
-    (b"\x1f\x8b", "compressed with gzip"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
-    (b"\x78\x01", "compressed with deflate"),
-    (b"\x78\x5e", "compressed with deflate"),
-    (b"\x78\x9c", "compressed with deflate"),
-    (b"\x78\xda", "compressed with deflate"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-    (b"{\x00", "UTF-16"),
-    (b"\x00{", "UTF-16"),
-)
-
-
-def detect_coding(content: bytes) -> str | None:
-    """Return the coding of content that is not UTF-8 text, by its first bytes; None if unknown."""
-    return next((coding for beginning, coding in _OTHER_CODINGS if content.startswith(beginning)), None)
-
 
 def kind_of(value: object) -> str:
     """Return the type of a JSON value, in JSON's terms."""

@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
-from notifier.model.validation import detect_coding
 from notifier.settings.values import ExistingFile
 
 
@@ -17,9 +16,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise _unread(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        coding = detect_coding(error.object)
-        text = f"is not UTF-8 text (byte {error.start})" if coding is None else f"is {coding}; write it as plain UTF-8"
-        raise _unread(path, text) from None
+        raise _unread(path, f"is not UTF-8 text (byte {error.start})") from None
 
 
 def read_secret(path: Path) -> str:

@@ -24,7 +24,7 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Message
 from notifier.model.moment import parse_moment
 from notifier.model.printable import excerpt
-from notifier.model.validation import detect_coding, kind_of
+from notifier.model.validation import kind_of
 
 # Version 00, and the part of later versions that has the same form (Trace Context §3.2.4). All-zero ids are invalid.
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
@@ -145,8 +145,6 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
 
 
 def _explain_no_json(body: bytes, error: str) -> str:
-    if (coding := detect_coding(body)) is not None:
-        return f"the body is {coding}: publish it as plain UTF-8"
     try:
         body.decode()
     except UnicodeDecodeError as broken:

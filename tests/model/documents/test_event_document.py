@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable
 from functools import cache
 from ipaddress import ip_network
@@ -249,14 +248,7 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
         (b"", "the message is empty; it must be a JSON object"),
         (b" \n", "the message is empty; it must be a JSON object"),
         (b"\xff{}", "not UTF-8: byte 0 is 0xff"),
-        (gzip.compress(b"{}", mtime=0), "the body is compressed with gzip: publish it as plain UTF-8"),
-        (zlib.compress(b"{}", 1), "the body is compressed with deflate: publish it as plain UTF-8"),
-        (zlib.compress(b"{}"), "the body is compressed with deflate: publish it as plain UTF-8"),
-        (zlib.compress(b"{}", 9), "the body is compressed with deflate: publish it as plain UTF-8"),
-        (b"\x28\xb5\x2f\xfd\x00", "the body is compressed with zstd: publish it as plain UTF-8"),
-        ("{}".encode("utf-16"), "the body is UTF-16: publish it as plain UTF-8"),
-        ("{}".encode("utf-16-le"), "the body is UTF-16: publish it as plain UTF-8"),
-        ("{}".encode("utf-16-be"), "the body is UTF-16: publish it as plain UTF-8"),
+        (gzip.compress(b"{}", mtime=0), "not UTF-8: byte 1 is 0x8b"),
         (b"{", "not JSON: "),
         (b"{} {}", "not JSON: "),
         (b'{"iss": "\\ud800"}', "not JSON: "),
