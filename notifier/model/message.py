@@ -232,9 +232,8 @@ class QueueStatus:
     """The state of the connection to the queue. `problem`: what is wrong, or None.
 
     `bindings` are those of the sources. A missing binding is not a problem of the queue, since all else continues. Nor
-    is an override, which only the broker's operator can remove. `visited`: the number of dead letters while a visit
-    holds some of them, so that the broker does not count these as ready; else 0. `moved_on`: the number of messages
-    that were stuck in delay queues and were moved on.
+    is an override, which only the broker's operator can remove. `moved_on`: the number of messages that were
+    stuck in delay queues and were moved on.
     """
 
     connected: bool
@@ -243,7 +242,6 @@ class QueueStatus:
     problem: str | None = None
     bindings: tuple[BindingState, ...] = ()
     overrides: tuple[PolicyKey, ...] = ()
-    visited: int = 0
     moved_on: int = 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.model.message import DEAD, BindingState, Depth, PolicyKey
+from notifier.model.message import BindingState, Depth, PolicyKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +69,3 @@ def parse_release(version: str) -> tuple[int, int]:
     """Return the first two numbers of the broker's version; (0, 0) if it has none."""
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-
-
-def with_visited(depths: Mapping[str, Depth], visited: int) -> Mapping[str, Depth]:
-    """Return the depths with the number of dead letters that a visit announced, if that exceeds the broker's count."""
-    dead = depths.get(DEAD)
-    if dead is None or dead.ready >= visited:
-        return depths
-    return {**depths, DEAD: Depth(ready=visited, consumers=dead.consumers)}

@@ -18,16 +18,15 @@ from notifier.settings.values import Name, Section, TextList, expand_home, has_h
 
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")
-"""Query options that aiormq reads besides `_OWN_TLS`. It ignores others."""
+"""Query options that aiormq reads, without those of TLS, which the context from `queue.tls` replaces."""
 
-_OWN_TLS = frozenset(("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"))
 _LIKE_TLS = re.compile(r"(?i)ssl|tls|verify|cert|ca_?(file|path|data)|key_?file|fail_if_no|server_name|depth")
 SQLITE = "sqlite:"
 QUEUE_FILE = "notifier.db"
 
 
-def find_url_error(url: str, *, tls: bool) -> str | None:
-    """Return the error of a URL in `queue.url`; None if it is valid. `tls`: `queue.tls` is set."""
+def find_url_error(url: str) -> str | None:
+    """Return the error of a URL in `queue.url`; None if it is valid."""
     if not url.strip():
         return "must not be empty; give sqlite:PATH or amqp://HOST, or leave it out for a file beside the configuration"
     if _SEVERAL.search(url.strip()):
@@ -53,17 +52,17 @@ def find_url_error(url: str, *, tls: bool) -> str | None:
         return "has a blank in it; write %20"
     if urlsplit(url).password == "":
         return "has an empty password; remove the colon, or give the password"
-    return _wrong_option(parse_qs(urlsplit(url).query, keep_blank_values=True), tls=tls)
+    return _wrong_option(parse_qs(urlsplit(url).query, keep_blank_values=True))
 
 
-def _wrong_option(query: Iterable[str], *, tls: bool) -> str | None:
+def _wrong_option(query: Iterable[str]) -> str | None:
     """Return the error of an option without effect, whose author may believe the connection to be encrypted."""
     for name in query:
         if name == "auth_mechanism":
             return "write auth instead of auth_mechanism"
-        if name in _OPTIONS or (name in _OWN_TLS and not tls):
+        if name in _OPTIONS:
             continue
-        if name in _OWN_TLS or _LIKE_TLS.search(name):
+        if _LIKE_TLS.search(name):
             return f"the option {_shown(name)} has no effect; for TLS write amqps://, and give files in queue.tls"
         return f"the option {_shown(name)} has no effect; {suggest(name, _OPTIONS)}"
     return None
@@ -134,7 +133,7 @@ class QueueSettings(Section):
     @classmethod
     def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for url in urls:
-            if (mistake := find_url_error(url, tls=info.data.get("tls") is not None)) is not None:
+            if (mistake := find_url_error(url)) is not None:
                 raise ValueError(mistake)
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):

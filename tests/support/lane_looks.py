@@ -14,7 +14,7 @@ async def in_file(options: SqliteOptions, lane: Lane) -> Sequence[Message]:
     queue = SqliteQueue(options)
     await queue.open()
     try:
-        found = await queue.visit(lambda store: store.read(lane, 0, 100), writing=False)
+        found = await queue.use(lambda store: store.read(lane, 0, 100), writing=False)
     finally:
         await queue.close()
     return [message for _, message in found]

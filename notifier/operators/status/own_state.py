@@ -108,7 +108,6 @@ class OwnState:
             bindings_missing=[binding for binding in self._queue.status().bindings if binding.problem],
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
-            visited=self._queue.status().visited,
             consuming=readiness.ready,
             problem="" if readiness.ready else readiness.problem or "",
         )

@@ -16,7 +16,6 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
 from notifier.operators.status.client_state import ClientState, merge_states
-from notifier.queues.queue_state import with_visited
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 
@@ -32,7 +31,7 @@ class LaneState:
 class WorkerState:
     """The state of one worker. `rates` are per second over the last minute; `held` is by queue.
 
-    `visited`: see QueueStatus. `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
+    `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
     """
 
     worker: str
@@ -49,7 +48,6 @@ class WorkerState:
     bindings_missing: Sequence[BindingState] = ()
     troubles: Sequence[Trouble] = ()
     keys: Sequence[SeenKey] = ()
-    visited: int = 0
     consuming: bool | None = None
     problem: str = ""
 
@@ -124,7 +122,7 @@ def status_of(
         merged[key] = client if key not in merged else merge_states(merged[key], client)
     return ServiceStatus(
         at=now,
-        depths=with_visited(depths, max((worker.visited for worker in workers), default=0)),
+        depths=depths,
         oldest=since,
         workers=workers,
         seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,

@@ -5,13 +5,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
 from notifier.queues.rabbitmq.buckets import bucket_names
-from notifier.queues.rabbitmq.connection import Connection, broker_request, close_channel, connected, open_channel
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    broker_request,
+    channel_of,
+    close_channel,
+    connected,
+    open_channel,
+)
+from notifier.queues.rabbitmq.dead_letters import visitor_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
@@ -71,19 +79,45 @@ async def count_workers(connection: Connection, options: RabbitOptions) -> int:
     return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
 
 
-async def read_all_depths(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
-    """Return the depth of each queue, by its name without prefix, and of all buckets together.
+class DepthReader:
+    """Reads the depths of all queues of one process.
 
-    Missing queues are omitted. Raises QueueUnavailable.
+    The broker does not count dead letters that a visit holds, so their number before the visit counts.
     """
-    buckets = bucket_names(options)
-    sources = [f"{SOURCE}{name}" for name in options.sources]
-    names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
-    depths = await read_depths(connection, names)
-    parked = [depth.ready for name in buckets if (depth := depths.pop(name, None)) is not None]
-    if parked:
-        depths[PARKED] = Depth(ready=sum(parked), consumers=0)
-    return depths
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._options = options
+        self._dead_letters = 0
+
+    async def read(self, connection: Connection) -> dict[str, Depth]:
+        """Return the depth of each queue, by its name without prefix, and of all buckets together.
+
+        Missing queues are omitted. Raises QueueUnavailable.
+        """
+        options = self._options
+        buckets = bucket_names(options)
+        sources = [f"{SOURCE}{name}" for name in options.sources]
+        names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
+        depths = await read_depths(connection, names)
+        parked = [depth.ready for name in buckets if (depth := depths.pop(name, None)) is not None]
+        if parked:
+            depths[PARKED] = Depth(ready=sum(parked), consumers=0)
+        if (dead := depths.get(DEAD)) is not None:
+            if not await _is_visited(connection, options):
+                self._dead_letters = dead.ready
+            depths[DEAD] = Depth(ready=max(dead.ready, self._dead_letters), consumers=dead.consumers)
+        return depths
+
+
+async def _is_visited(connection: Connection, options: RabbitOptions) -> bool:
+    """Return True if another connection visits the dead letters. Raises QueueUnavailable."""
+    async with channel_of(connection) as channel, broker_request("cannot ask the broker"):
+        try:
+            with suppress(ChannelNotFoundEntity):
+                await channel.queue_declare(visitor_queue(options, DEAD), passive=True)
+        except ChannelLockedResource:
+            return True
+        return False
 
 
 async def read_depths(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:

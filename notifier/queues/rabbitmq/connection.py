@@ -10,7 +10,6 @@ separate task (`close_bounded`).
 import asyncio
 import math
 import ssl
-from base64 import b64decode
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -31,7 +30,7 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault, QueueError, QueueUnavailable
 from notifier.model.printable import excerpt
-from notifier.network.http.pem_files import build_client_context, set_verify_flags
+from notifier.network.http.pem_files import build_client_context
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire import aiormq_hooks
 
@@ -88,29 +87,12 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
 
 
 def _tls_context(tls: TlsFiles | None, url: URL) -> ssl.SSLContext | None:
+    if tls is None and url.scheme != "amqps":
+        return None
     try:
-        if tls is not None:
-            return build_client_context(tls)
-        return _build_context(url) if url.scheme == "amqps" else None
+        return build_client_context(tls or TlsFiles())
     except InternalFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
-    except (OSError, ValueError) as error:
-        raise QueueError(f"queue.url: the TLS files that it names cannot be used: {reason_of(error)}") from None
-
-
-def _build_context(url: URL) -> ssl.SSLContext:
-    """Return the context that aiormq would create from the URL, with the verification flags of all contexts."""
-    query = url.query
-    data = query.get("cadata")
-    context = ssl.create_default_context(
-        cafile=query.get("cafile"), capath=query.get("capath"), cadata=None if data is None else b64decode(data)
-    )
-    set_verify_flags(context)
-    if (cert_file := query.get("certfile")) is not None:
-        context.load_cert_chain(cert_file, query.get("keyfile"), password="")
-    if query.get("no_verify_ssl", "0") != "0":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def _translate(error: Exception, url: URL, waited: float) -> QueueError:

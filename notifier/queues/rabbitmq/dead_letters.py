@@ -1,13 +1,11 @@
 """Opens visits to the dead letters on RabbitMQ (see `visit`), each over a dedicated connection, one at a time.
 
-The broker does not count messages as ready while a visit holds them. So a visit announces the number of dead letters to
-the workers, over another connection, since a publishing connection is not read during an alarm. Two simultaneous visits
-would see only a part each. So a visit holds an exclusive queue, which ends with its connection. A user who may not
-declare such a queue visits without it.
+Two simultaneous visits would see only a part each. So a visit holds an exclusive queue, which ends with its connection,
+and shows workers that dead letters are held. A user who may not declare such a queue visits without it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -22,18 +20,18 @@ from notifier.queues.rabbitmq.connection import (
     channel_of,
     close_bounded,
     connect,
-    connected,
     open_channel,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.side_channel import announce_visit
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
 
 BUSY_TIMEOUT_SECONDS = 15.0  # wait for another visit's end; an export of the API waits up to 10 s for its reader
 BUSY_RETRY_SECONDS = 0.2
-ANNOUNCEMENT_DELAY_SECONDS = 0.3  # shorter visits are not announced
-ANNOUNCEMENT_INTERVAL_SECONDS = 0.5
-END_ANNOUNCEMENT_TIMEOUT_SECONDS = 1.0
+
+
+def visitor_queue(options: RabbitOptions, visited: str) -> str:
+    """Return the name of the queue that a visitor of `visited` holds."""
+    return f"{options.prefix}.{visited}.visitor"
 
 
 async def hold_exclusively(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
@@ -76,12 +74,10 @@ class RabbitDeadLetters:
         """Open one pass over the dead letters. Raises QueueError if the queue is missing or another visit runs."""
         connection = await connect(self._options, "dead letters")
         try:
-            await hold_exclusively(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
-            totals: list[Callable[[], int]] = []
-            async with _announcing_visit(self._options, totals), channel_of(connection) as channel:
+            await hold_exclusively(connection, visitor_queue(self._options, DEAD), self._busy_for)
+            async with channel_of(connection) as channel:
                 queue = f"{self._options.prefix}.{DEAD}"
                 visit = RabbitVisit(channel, queue, self._publish, read, origin=DEAD, what="the dead letters")
-                totals.append(lambda: visit.total)
                 try:
                     await visit.begin()
                     yield visit
@@ -94,36 +90,3 @@ class RabbitDeadLetters:
                 await visit.wait_until_deleted()
         finally:
             await close_bounded(connection.close())
-
-
-@asynccontextmanager
-async def _announcing_visit(options: RabbitOptions, totals: Sequence[Callable[[], int]]) -> AsyncIterator[None]:
-    """Announce the visit to the workers, best-effort, until it has returned its messages."""
-    ended = asyncio.Event()
-    announcing = asyncio.create_task(_announce_visit(options, totals, ended))
-    try:
-        yield
-    finally:
-        ended.set()
-        await asyncio.wait({announcing}, timeout=END_ANNOUNCEMENT_TIMEOUT_SECONDS)
-        announcing.cancel()
-
-
-async def _announce_visit(options: RabbitOptions, totals: Sequence[Callable[[], int]], ended: asyncio.Event) -> None:
-    if await _wait_for_end(ended, ANNOUNCEMENT_DELAY_SECONDS):
-        return
-    with suppress(QueueError):
-        async with connected(options, "visit") as connection, channel_of(connection) as channel:
-            while not ended.is_set():
-                async with broker_request("cannot announce the visit"):
-                    await announce_visit(channel, options, sum(total() for total in totals))
-                await _wait_for_end(ended, ANNOUNCEMENT_INTERVAL_SECONDS)
-            async with broker_request("cannot announce the end of the visit"):
-                await announce_visit(channel, options, 0)
-
-
-async def _wait_for_end(ended: asyncio.Event, within: float) -> bool:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within):
-            await ended.wait()
-    return ended.is_set()

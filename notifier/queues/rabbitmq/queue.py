@@ -16,9 +16,9 @@ from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
-from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers, with_visited
+from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
-from notifier.queues.rabbitmq.administration import count_workers, read_all_depths, read_depths
+from notifier.queues.rabbitmq.administration import DepthReader, count_workers, read_depths
 from notifier.queues.rabbitmq.broker_trials import PolicyWatch
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
@@ -54,6 +54,7 @@ class RabbitQueue:
         self._watch = TopologyWatch(options)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
+        self._depth_reader = DepthReader(options)
         lanes = (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.repair) for lane in lanes]
         for name in options.sources:
@@ -229,7 +230,7 @@ class RabbitQueue:
         return QueueStatus(
             connected=connected, consuming=connected and new is None and all(lane.is_consuming for lane in self._lanes),
             blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
-            bindings=self._bindings.states, overrides=self._policies.overrides, visited=self.side_channel.visited,
+            bindings=self._bindings.states, overrides=self._policies.overrides,
             moved_on=self._overdue.moved,
         )  # fmt: skip
 
@@ -239,8 +240,7 @@ class RabbitQueue:
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
-        depths = await read_all_depths(self._consuming_connection(), self._options)
-        return with_visited(depths, self.side_channel.visited)
+        return await self._depth_reader.read(self._consuming_connection())
 
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the states of workers that answer in time. Raises QueueError.
@@ -248,7 +248,7 @@ class RabbitQueue:
         A queue that is not open uses a temporary connection, and declares nothing.
         """
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
-            depths = await read_all_depths(connection, self._options)
+            depths = await self._depth_reader.read(connection)
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
             states = await self.side_channel.collect_answers(connection, workers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""

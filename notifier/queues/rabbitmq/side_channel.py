@@ -11,7 +11,6 @@ neither publishes nor receives updates.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -42,11 +41,8 @@ QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of 
 REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
 NEWS = "notifier.news"  # the `type` of a worker's observations for the other workers; `app_id` is the sender
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
-VISIT = "notifier.visit"  # the `type` of an announcement of the number of dead letters during a visit
-VISIT_TTL_SECONDS = 3.0  # of an announcement: a killed visit does not announce its end
 SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
-MAX_COUNT_DIGITS = 12
 MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
 GENERATED_PREFIX = "amq."  # of names that the broker generates and a publisher may forge
 BLOCKED_CHECK_SECONDS = 0.05  # between checks whether the broker blocks
@@ -68,7 +64,6 @@ class RabbitSideChannel:
         self._request_tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
-        self._visited, self._visited_until = 0, 0.0
         self._cancelled = asyncio.Event()  # the broker deleted our queue
         self._may_declare = self._may_share = True
         self._logged_reason = ""
@@ -97,11 +92,6 @@ class RabbitSideChannel:
     def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish the updates of `next_update`; pass those of all workers to `heard`. Neither may raise."""
         self._shared[PRESENCE] = next_update, heard
-
-    @property
-    def visited(self) -> int:
-        """Return the number of dead letters that a visit has recently announced, otherwise 0."""
-        return self._visited if time.monotonic() < self._visited_until else 0
 
     @property
     def dropped(self) -> int:
@@ -219,9 +209,6 @@ class RabbitSideChannel:
         elif (shared := self._shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 shared[1](delivered.body)
-        elif properties.message_type == VISIT:
-            if delivered.body.isdigit() and len(delivered.body) < MAX_COUNT_DIGITS:
-                self._visited, self._visited_until = int(delivered.body), time.monotonic() + VISIT_TTL_SECONDS
         elif properties.correlation_id:
             self._on_reply(properties.correlation_id, delivered.body)
 
@@ -244,14 +231,6 @@ class RabbitSideChannel:
                 enough = max(1, workers)
                 return await broadcast_request(own, self._exchange, within=within, enough=enough, request=request)
         return []
-
-
-async def announce_visit(channel: aiormq.Channel, options: RabbitOptions, dead_letters: int) -> None:
-    """Announce the number of dead letters to all workers; 0 ends the visit. Raises aiormq's errors."""
-    properties = commands.Basic.Properties(
-        message_type=VISIT, delivery_mode=TRANSIENT_MODE, expiration=str(MESSAGE_TTL_MILLISECONDS)
-    )
-    await channel.basic_publish(str(dead_letters).encode(), exchange=f"{options.prefix}.workers", properties=properties)
 
 
 async def broadcast_request(

@@ -118,7 +118,6 @@ class RabbitVisit(Generic[S]):
         self._publish = publish
         self._left = 0
         self._runs = 0
-        self._held = 0  # taken in earlier runs and not removed
         self._length = FIRST_RUN_LENGTH
         self._acks = AckLedger()  # tags count from 1, as on the visit's channel
         self._unconfirmed_acks = 0  # upper bound of acks that may not have reached the queue
@@ -129,11 +128,6 @@ class RabbitVisit(Generic[S]):
     def left(self) -> int:
         """Return the number of messages that have not been read yet."""
         return self._left
-
-    @property
-    def total(self) -> int:
-        """Return the number of initial messages that remain: not read yet, or held here."""
-        return self._left + self._held
 
     @property
     def was_returned(self) -> bool:
@@ -165,7 +159,6 @@ class RabbitVisit(Generic[S]):
         self._runs += 1
         run = await self._consume_run(count, self._runs, read)
         self._left = max(0, self._left - run.count)
-        self._held += run.count
         return run
 
     async def _consume_run(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
@@ -257,7 +250,6 @@ class RabbitVisit(Generic[S]):
 
     async def _ack(self, messages: Sequence[Message]) -> None:
         """Ack in few frames: the broker's channel forwards a frame as one command per covered run."""
-        self._held -= len(messages)
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
             self._acks.settle(message.tag)

@@ -22,7 +22,7 @@ from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_bounded, close_channel, connect, open_channel
-from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively
+from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively, visitor_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
@@ -65,7 +65,7 @@ class RabbitWaiting:
         options = self._options
         connection = await connect(options, "waiting")
         try:
-            await hold_exclusively(connection, f"{options.prefix}.waiting.visitor", self._busy_for, MESSAGES_NAME)
+            await hold_exclusively(connection, visitor_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
             chosen = self._names(clients, parked=parked) if only is None else (only,)
             names = {name: f"{options.prefix}.{name}" for name in chosen}
             depths = await read_depths(connection, names)

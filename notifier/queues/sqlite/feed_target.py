@@ -9,13 +9,11 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 from notifier.model.fate import ClientNotice, FeedNotice
-from notifier.queues.sqlite.side_channel import QueueFile
+from notifier.queues.sqlite.store import OpenStore, insert_rows
 
-MAX_ROWS_PER_INSERT = 128  # per statement; queues/sqlite/store.py explains why no query steps row by row
 MAX_PRUNED_ROWS = 5000  # per write, so that a shorter retention does not delay other work
 
 _SCHEMA = (
@@ -51,35 +49,18 @@ class Retention:
     age: float
 
 
-_COLUMNS = (
-    *("id", "at", "fate", "reason", "iss", "client_id", "event_id", "delivery_id", "publisher", "ended_at"),
-    *("propagation", "next_due", "attempt", "jti", "status", "seconds"),
+_INTO_OUTCOMES = (
+    "INSERT OR IGNORE INTO outcomes (id, at, fate, reason, iss, client_id, event_id, delivery_id, publisher, ended_at,"
+    " propagation, next_due, attempt, jti, status, seconds)"
 )
 
 
-def create_table(database: sqlite3.Connection) -> None:
-    """Create the table if it is missing."""
+def write_notices(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> None:
+    """Write the notices, and delete notices beyond the retention."""
     for statement in _SCHEMA:
         database.execute(statement)
-
-
-def write_notices(database: sqlite3.Connection, batch: Sequence[FeedNotice], retention: Retention, now: float) -> int:
-    """Write the notices, and delete notices beyond the retention. Return the number of new notices."""
-    create_table(database)
-    new = _write(database, batch)
+    insert_rows(database, _INTO_OUTCOMES, [[_storable(value) for value in _to_values(notice)] for notice in batch])
     _prune(database, retention, now)
-    return new
-
-
-def _write(database: sqlite3.Connection, batch: Sequence[FeedNotice]) -> int:
-    rows = [_to_values(notice) for notice in batch]
-    new = start = 0
-    while start < len(rows):
-        size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
-        values = [_storable(value) for row in rows[start : start + size] for value in row]
-        new += database.execute(_insert_statement(size), values).rowcount
-        start += size
-    return new
 
 
 def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> None:
@@ -95,7 +76,7 @@ def _prune(database: sqlite3.Connection, retention: Retention, now: float) -> No
 
 
 def _to_values(notice: FeedNotice) -> tuple[object, ...]:
-    """Return the values of a row, in the order of _COLUMNS."""
+    """Return the values of a row, in the order of _INTO_OUTCOMES."""
     if isinstance(notice, ClientNotice):
         return (notice.id, notice.at, notice.state, "", notice.iss, notice.client_id, "", "", *[None] * 8)
     last = notice.last_attempt
@@ -111,12 +92,6 @@ def _storable(value: object) -> object:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-@cache
-def _insert_statement(rows: int) -> str:
-    values = ",".join([f"({','.join('?' * len(_COLUMNS))})"] * rows)
-    return f"INSERT OR IGNORE INTO outcomes ({', '.join(_COLUMNS)}) VALUES {values}"  # noqa: S608  our own names
-
-
 # About 80 MiB beside the messages: the file of a small installation must not grow without limit.
 RETENTION = Retention(most=200_000, age=7 * 86_400.0)
 
@@ -128,7 +103,7 @@ class SqliteFeedTarget:
 
     def __init__(
         self,
-        file: QueueFile,
+        file: OpenStore,
         clock: Callable[[], float],
         retention: Retention = RETENTION,
         blocked: Callable[[], bool] = lambda: False,
@@ -149,4 +124,4 @@ class SqliteFeedTarget:
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are on disk. Raises QueueUnavailable."""
-        await self._file.use(lambda database: write_notices(database, batch, self._retention, self._clock()))
+        await self._file.use(lambda store: write_notices(store.database, batch, self._retention, self._clock()))

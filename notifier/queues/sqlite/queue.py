@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from sqlite3 import Connection
 from threading import Thread
 from types import MappingProxyType
 from typing import NoReturn, TypeVar
@@ -195,7 +194,7 @@ class SqliteQueue:
         """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
         async with self._temporarily_open():
             depths = await self.depths()
-            oldest = await self.visit(Store.read_oldest, writing=False)
+            oldest = await self.use(Store.read_oldest, writing=False)
             blocked = await self._call(self._require_writer().describe_full_disk)
             states: Sequence[bytes] = []
             try:
@@ -246,8 +245,8 @@ class SqliteQueue:
         """Return the target of the feed: a table in the same file, with a column for each member of a notice."""
         return SqliteFeedTarget(self, self._options.pace, blocked=lambda: self.status().blocked)
 
-    async def use(self, work: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
-        """Run `work`, without messages, on the queue's thread, in a transaction if it writes. Raises QueueError."""
+    async def use(self, work: Callable[[Store], _Result], *, writing: bool = True) -> _Result:
+        """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""
         return await self._call(partial(self._require_writer().use, work, writing=writing))
 
     def _require_writer(self) -> Writer:
@@ -259,10 +258,6 @@ class SqliteQueue:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._require_writer().put(Insert(row, done))
         await done
-
-    async def visit(self, work: Callable[[Store], _Result], *, writing: bool) -> _Result:
-        """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""
-        return await self._call(partial(self._require_writer().visit, work, writing=writing))
 
     async def _call(self, run: Callable[[], _Result]) -> _Result:
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()

@@ -7,24 +7,16 @@ continue. A visit may delete a parked row that a worker has in hand; its client 
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from notifier.model.message import Message, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
-from notifier.queues.sqlite.store import Rows, Store
+from notifier.queues.sqlite.store import OpenStore, Rows, Store
 
 S = TypeVar("S")
-T = TypeVar("T")
 PAGE_LENGTH = 200  # messages per page: 10 ms of the thread that the worker also uses
 PAGE_BYTES = 4 * 1024 * 1024  # of bodies, which need three times that memory while read; at least one message
-
-
-class OpenStore(Protocol):
-    """The store of an open queue, on the queue's thread."""
-
-    async def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
-        """Run `work`, in one transaction if it writes. Raises QueueError."""
 
 
 class SqliteVisit(Generic[S]):
@@ -48,12 +40,12 @@ class SqliteVisit(Generic[S]):
 
     async def begin(self) -> None:
         """Count the present messages. The visit ignores later messages."""
-        self._last, self._left = await self._store.visit(lambda store: store.read_newest(self._rows), writing=False)
+        self._last, self._left = await self._store.use(lambda store: store.read_newest(self._rows), writing=False)
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
-        messages = await self._store.visit(
+        messages = await self._store.use(
             lambda store: store.read_rows(self._rows, after, last, PAGE_LENGTH, PAGE_BYTES), writing=False
         )
         if not messages:
@@ -72,7 +64,7 @@ class SqliteVisit(Generic[S]):
             store.delete(sorted(existing))
             return existing
 
-        existing = await self._store.visit(work, writing=True)
+        existing = await self._store.use(work)
         return tuple(message for message in messages if _row_id(message) in existing)
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
@@ -86,7 +78,7 @@ class SqliteVisit(Generic[S]):
             store.delete(sorted(existing))
             return existing
 
-        existing = await self._store.visit(work, writing=True)
+        existing = await self._store.use(work)
         return TransferResult(
             done=tuple(transfer.taken for transfer in transfers if _row_id(transfer.taken) in existing)
         )

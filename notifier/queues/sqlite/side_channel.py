@@ -11,11 +11,12 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
 from notifier.queues.sqlite.rows import ASKER_HEADER, FILE_ADDRESS
+from notifier.queues.sqlite.store import OpenStore
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
@@ -24,14 +25,6 @@ _SCHEMA = (
 NOTE_TTL_SECONDS = 60.0
 CHECK_INTERVAL_SECONDS = 0.25
 MAX_OUTBOX_NOTES = 2000
-T = TypeVar("T")
-
-
-class QueueFile(Protocol):
-    """The queue's file, while it is open."""
-
-    async def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
-        """Run `work` on the queue's thread, in a transaction if it writes. Raises QueueError."""
 
 
 class Note(NamedTuple):
@@ -93,7 +86,7 @@ class SqliteSideChannel:
 
     address = "here"  # only this process serves the API, so its replies need no file
 
-    def __init__(self, file: QueueFile, clock: Callable[[], float]) -> None:
+    def __init__(self, file: OpenStore, clock: Callable[[], float]) -> None:
         self._file = file
         self._clock = clock
         self._state: Callable[[], bytes] | None = None
@@ -152,7 +145,7 @@ class SqliteSideChannel:
 
     async def _request_answers(self, document: bytes, within: float) -> list[bytes]:
         now, wanted = self._clock(), Note(self._name, document)
-        await self._file.use(lambda database: write_request(database, wanted, now, now + within))
+        await self._file.use(lambda store: write_request(store.database, wanted, now, now + within))
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
@@ -169,9 +162,9 @@ class SqliteSideChannel:
                 task.cancel()
 
     async def _exchange_notes(self) -> None:
-        if await self._file.use(has_requests, writing=False):
+        if await self._file.use(lambda store: has_requests(store.database), writing=False):
             now = self._clock()
-            for asker, wanted in await self._file.use(lambda database: take_requests(database, now)):
+            for asker, wanted in await self._file.use(lambda store: take_requests(store.database, now)):
                 if wanted and self._handle_request is not None:
                     task = asyncio.create_task(self._answer(asker, self._handle_request(wanted)))
                     self._request_tasks.add(task)
@@ -183,7 +176,7 @@ class SqliteSideChannel:
         batch, self._outbox = self._outbox, []
         now = self._clock()
         try:
-            await self._file.use(lambda database: write_answers(database, batch, now))
+            await self._file.use(lambda store: write_answers(store.database, batch, now))
         except QueueError:
             self.dropped += len(batch)
 
@@ -196,7 +189,7 @@ class SqliteSideChannel:
                 self._on_reply(body)
 
     async def _take_answers(self) -> list[bytes]:
-        return await self._file.use(lambda database: take_answers(database, self._name))
+        return await self._file.use(lambda store: take_answers(store.database, self._name))
 
 
 async def _repeat(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
@@ -73,6 +73,7 @@ _NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} 
 _THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
+_INTO_MESSAGES = f"INSERT INTO messages ({', '.join(NewRow._fields)})"
 
 
 class Rows(Enum):
@@ -87,7 +88,7 @@ class Store:
     """An open queue file, for the thread that opened it. Raises QueueUnavailable for SQLite's errors."""
 
     def __init__(self, database: sqlite3.Connection, path: Path, file: FileId) -> None:
-        self._database = database
+        self.database = database
         self._path = path
         self.file = file
         self.in_place = True
@@ -111,12 +112,12 @@ class Store:
 
     def transaction(self) -> AbstractContextManager[None]:
         """Return a transaction: all changes inside become durable (fsync), or none."""
-        return transaction(self._database, self._path)
+        return transaction(self.database, self._path)
 
     def describe_full_disk(self) -> str | None:
         """Return an error if the disk is full, whatever a message's size; None if not. Raises QueueUnavailable."""
         with translating(self._path):
-            return describe_full_disk(self._path, self._database)
+            return describe_full_disk(self._path, self.database)
 
     def reclaim(self) -> None:
         """Copy the write-ahead log into the file as far as possible, so that the log restarts. Never waits or raises.
@@ -125,22 +126,16 @@ class Store:
         SQLite never does it, and the log keeps the disk full.
         """
         with suppress(sqlite3.Error):
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def insert(self, rows: Sequence[NewRow]) -> None:
         """Write messages, in their order."""
-        start = 0
-        while start < len(rows):
-            # Powers of two, so that nine statements serve every number of rows and stay prepared.
-            size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
-            values = [value for row in rows[start : start + size] for value in row]
-            self._database.execute(_insert(size), values)
-            start += size
+        insert_rows(self.database, _INTO_MESSAGES, rows)
 
     def delete(self, ids: Collection[int]) -> None:
         """Delete messages."""
         if ids:
-            self._database.execute(f"DELETE {_THESE}", (_json(ids),))
+            self.database.execute(f"DELETE {_THESE}", (_json(ids),))
 
     def read(self, lane: Lane, after: int, limit: int) -> list[tuple[int, Message]]:
         """Return the first messages of a lane beyond the id `after`, in order, each with its id."""
@@ -149,7 +144,7 @@ class Store:
 
     def take_to(self, lane: Lane, id_: int) -> None:
         """Mark every message of the lane up to `id_` as taken."""
-        self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
+        self.database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
 
     def give_back(self, now: float) -> None:
         """Return the taken and unacked messages to their positions, and increment their `delivery_count`.
@@ -157,10 +152,10 @@ class Store:
         A message may kill each process that takes it. Beyond the limit it is moved to `dead` unchanged, without being
         read, since reading it may be the cause.
         """
-        self._database.execute(_GIVE_BACK)
-        self._database.execute(_GIVE_UP, (now,))
-        self._database.execute(f"DELETE {_GIVEN_UP}")
-        self._database.execute("UPDATE lanes SET taken_to = 0")
+        self.database.execute(_GIVE_BACK)
+        self.database.execute(_GIVE_UP, (now,))
+        self.database.execute(f"DELETE {_GIVEN_UP}")
+        self.database.execute("UPDATE lanes SET taken_to = 0")
 
     def bound_delays(self, now: float) -> None:
         """Correct the due times after the wall clock was set back.
@@ -169,20 +164,20 @@ class Store:
         excess, so that their distances stay. `LONGEST_DELAY` is not compared, since it also contains longer waits.
         """
         last_due_by_queue = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
-        last_dues = [(queue, due) for queue, due in self._database.execute(last_due_by_queue) if queue != LONGEST_DELAY]
+        last_dues = [(queue, due) for queue, due in self.database.execute(last_due_by_queue) if queue != LONGEST_DELAY]
         excess = max((due - DELAYS[queue] - now for queue, due in last_dues), default=0.0)
         if excess > 0:
-            self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (excess,))
+            self.database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (excess,))
 
     def move_due(self, now: float, in_hand: Collection[int]) -> None:
         """Move due messages that are not in hand to `retries`, earliest first, at most `MAX_DUE_PER_ROUND`."""
         parameters = (now, _json(in_hand), MAX_DUE_PER_ROUND)
-        self._database.execute(f"{_MOVE} {_DUE}", parameters)
-        self._database.execute(_UNDELAY, parameters)
+        self.database.execute(f"{_MOVE} {_DUE}", parameters)
+        self.database.execute(_UNDELAY, parameters)
 
     def read_next_due(self, in_hand: Collection[int]) -> float | None:
         """Return when the next delayed message that is not in hand is due, in epoch seconds; None without one."""
-        row = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
+        row = self.database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
         return None if row is None else float(row[0])
 
     # ── parked messages ─────────────────────────────────────────────────────────────────────────────────────────
@@ -207,12 +202,12 @@ class Store:
 
     def wake(self, ids: Collection[int]) -> None:
         """Move these messages to `retries`."""
-        self._database.execute(f"{_MOVE} {_THESE} ORDER BY id", (_json(ids),))
+        self.database.execute(f"{_MOVE} {_THESE} ORDER BY id", (_json(ids),))
         self.delete(ids)
 
     def count_return(self, ids: Collection[int]) -> None:
         """Increment the `delivery_count` of fetched messages that are returned."""
-        self._database.execute(_COUNT_RETURN, (_json(ids),))
+        self.database.execute(_COUNT_RETURN, (_json(ids),))
 
     # ── rows for visits ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +243,7 @@ class Store:
     def read_oldest(self) -> dict[str, float]:
         """Return when the first message of each lane, of `dead` and of `parked` was written, taken or not."""
         with translating(self._path):
-            return dict(self._database.execute(_OLDEST).fetchall())
+            return dict(self.database.execute(_OLDEST).fetchall())
 
     def count_foreign_changes(self) -> int:
         """Return a number that changes whenever another process commits."""
@@ -258,21 +253,39 @@ class Store:
     def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
         """Run `work` on the open file, in a transaction if it writes."""
         with self.transaction() if writing else translating(self._path):
-            return work(self._database)
+            return work(self.database)
 
     def close(self) -> None:
         """Close the file. The last process that closes it copies the write-ahead log into it."""
-        self._database.close()
+        self.database.close()
 
     def _value(self, sql: str, *parameters: object) -> Any:
-        return value_of(self._database, sql, *parameters)
+        return value_of(self.database, sql, *parameters)
 
 
 def _json(ids: Collection[int]) -> str:
     return str([*ids])
 
 
+class OpenStore(Protocol):
+    """The store of an open queue, on the queue's thread."""
+
+    async def use(self, work: Callable[[Store], T], *, writing: bool = True) -> T:
+        """Run `work`, in one transaction if it writes. Raises QueueError."""
+
+
+def insert_rows(database: sqlite3.Connection, into: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert the rows in their order. `into`: the statement up to the columns."""
+    start = 0
+    while start < len(rows):
+        # Powers of two, so that nine statements serve every number of rows and stay prepared.
+        size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+        values = [value for row in rows[start : start + size] for value in row]
+        database.execute(_insert_statement(into, len(rows[0]), size), values)
+        start += size
+
+
 @cache
-def _insert(rows: int) -> str:
-    values = ",".join([f"({','.join('?' * len(NewRow._fields))})"] * rows)
-    return f"INSERT INTO messages ({', '.join(NewRow._fields)}) VALUES {values}"  # noqa: S608  our own field names
+def _insert_statement(into: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"{into} VALUES {','.join([row] * rows)}"

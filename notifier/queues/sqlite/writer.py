@@ -13,7 +13,6 @@ import time
 from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
-from sqlite3 import Connection
 from typing import Any, TypeVar, assert_never
 
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
@@ -271,12 +270,11 @@ class Writer:
         """Return the number of messages per bucket. Raises QueueUnavailable."""
         return self._parked.count(self._open_store(), buckets)
 
-    def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
-        """Run `work` on the open file, in a separate transaction if it writes: a failure must not affect deliveries."""
-        return self._open_store().use(work, writing=writing)
+    def use(self, work: Callable[[Store], T], *, writing: bool) -> T:
+        """Run `work` on the store, in a separate transaction if it writes: a failure must not affect deliveries.
 
-    def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
-        """Run `work` on the store. If it writes, check the lanes again, since it may have added messages."""
+        If it writes, check the lanes again, since it may have added messages.
+        """
         store = self._open_store()
         done = store.use(lambda _: work(store), writing=writing)
         if writing:

@@ -196,14 +196,6 @@ def test_client_with_only_deferrals_is_not_healthy() -> None:
     assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
-def test_dead_letters_held_by_a_pass_are_counted() -> None:
-    """The broker omits messages that a consumer holds. A higher count of the broker wins."""
-    for ready, visited, count in ((2, 680, 680), (700, 680, 700), (2, 0, 2)):
-        depths = {"dead": Depth(ready=ready, consumers=0)}
-        status = status_of(depths, [worker("a", visited=visited), worker("b")], now=0.0)
-        assert status.depths["dead"].ready == count
-
-
 def test_waiting_reason_is_the_last_outcome() -> None:
     """After a signing key is repaired the outcome of its attempts counts, and no longer the key."""
     waiting = {"waits_for": "signing", "deferred_at": 100.0, "delayed": 30}
