@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from uuid import uuid4
 
 from aiormq.exceptions import ChannelNotFoundEntity
@@ -22,37 +23,37 @@ from notifier.queues.rabbitmq.wire.publish import Publish
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
-def to_publish(
-    prefix: str,
-    lane: Lane,
-    body: bytes,
-    *,
-    message_id: str | None,
-    content_type: str = "application/json",
-    headers: Mapping[str, str] | None = None,
-    user_id: str | None = None,
-) -> Publish:
-    """Return the event as a message for the exchange of events or of bulk."""
-    if lane is Lane.RETRIES:
-        raise ValueError("no event is published to the retries")
-    return Publish(
-        exchange=f"{prefix}.{lane}",
-        routing_key=ROUTING_KEY,
-        body=body,
-        message_id=message_id or uuid4().hex,
-        content_type=content_type,
-        headers=headers or {},
-        timestamp=int(time.time()),
-        user_id=user_id,
-    )
+class EventPublisher:
+    """Publishes events as any publisher does."""
+
+    def __init__(self, prefix: str, publishing: Publishing) -> None:
+        self._prefix = prefix
+        self._publishing = publishing
+
+    async def send_event(
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
+        event = Publish(
+            exchange=f"{self._prefix}.{lane}", routing_key=ROUTING_KEY, body=body,
+            message_id=message_id or uuid4().hex, content_type=content_type, headers=headers,
+            timestamp=int(time.time()), user_id=self._publishing.user,
+        )  # fmt: skip
+        await self._publishing.publish(event)
+
+    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
+        self._publishing.request_replies(heard)
 
 
-class RabbitEventQueue:
+class RabbitEventQueue(EventPublisher):
     """Publishes events between `open` and `close`."""
 
     def __init__(self, options: RabbitOptions) -> None:
-        self._prefix = options.prefix
-        self._publishing = Publishing(asyncio.Event())
+        super().__init__(options.prefix, Publishing(asyncio.Event()))
         self._link = Link(options, "publish", self._serve)
         self._task: asyncio.Task[None] | None = None
 
@@ -81,26 +82,6 @@ class RabbitEventQueue:
             blocked=blocked,
             problem=None if problem is None else str(problem),
         )
-
-    async def send_event(
-        self,
-        lane: Lane,
-        body: bytes,
-        *,
-        message_id: str | None,
-        content_type: str = "application/json",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
-        event = to_publish(
-            self._prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
-            user_id=self._publishing.user,
-        )  # fmt: skip
-        await self._publishing.publish(event)
-
-    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `on_reply`. Call before `open`."""
-        self._publishing.request_replies(on_reply)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         def opened() -> None:

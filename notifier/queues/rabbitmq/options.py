@@ -5,18 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from notifier.model.client import TlsFiles
-from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
-from notifier.model.errors import ConfigurationError, InputIssue
+from notifier.model.defaults import BUCKETS, MAX_EVENT, PREFETCH
 from notifier.model.message import MAX_PARKED_SECONDS, Binding, Lane
-
-
-def _as_the_url_says() -> None:
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitOptions:
-    """The broker's address and how to connect to it. Raises ConfigurationError if the parts contradict each other.
+    """The broker's address and how to connect to it. The settings have checked the values.
 
     `urls`: hosts of one cluster, tried in turn. `credentials` returns user name and password, or None to use those of
     the URL. It is called per connection, so that a new password needs no restart. A lane missing from `prefetch` gets
@@ -26,7 +21,7 @@ class RabbitOptions:
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may contain a password
-    credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
+    credentials: Callable[[], tuple[str, str] | None] = field(default=lambda: None, repr=False)
     tls: TlsFiles | None = None
     prefix: str = "notifier"
     topology: Literal["declare", "verify"] = "declare"
@@ -36,22 +31,6 @@ class RabbitOptions:
     buckets: int = BUCKETS
     parked_for: int = int(MAX_PARKED_SECONDS)
     name: str = "notifier"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that would be ignored silently or would lose messages."""
-        mistakes = []
-        if not self.urls:
-            mistakes.append(InputIssue("queue.url", "name at least one host: amqp://localhost:5672/"))
-        if self.tls is not None and any(not url.startswith("amqps:") for url in self.urls):
-            mistakes.append(InputIssue("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
-        for lane, count in self.prefetch.items():
-            if not 1 <= count <= 2000:
-                # 0 means "no limit" in AMQP, but a quorum queue then sends at most 2,000 messages.
-                mistakes.append(InputIssue(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
-        if not 1 <= self.buckets <= MOST_BUCKETS:
-            mistakes.append(InputIssue("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
-        if mistakes:
-            raise ConfigurationError(mistakes)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from notifier.queues.rabbitmq.connection import Connection, connected, is_blocke
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.delays import Forwarder, to_first_pass
-from notifier.queues.rabbitmq.event_queue import to_publish
+from notifier.queues.rabbitmq.event_queue import EventPublisher
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.link import Link
@@ -42,7 +42,7 @@ FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redeliver
 STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
-class RabbitQueue:
+class RabbitQueue(EventPublisher):
     """A queue on RabbitMQ. Between `open` and `close` it recovers from every loss of the broker."""
 
     def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
@@ -62,7 +62,7 @@ class RabbitQueue:
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
         self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
-        self._publishing = Publishing(self._watch.repair_soon)
+        super().__init__(options.prefix, Publishing(self._watch.repair_soon))
         # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
         self._parking = Publishing(self._watch.repair_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
@@ -176,21 +176,6 @@ class RabbitQueue:
     async def wait_until_available(self) -> None:
         """Return when publishing can succeed."""
         await self._publishing.wait_until_available()
-
-    async def send_event(
-        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
-        """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
-        publish = to_publish(
-            self._options.prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers,
-            user_id=self._publishing.user,
-        )  # fmt: skip
-        await self._publishing.publish(publish)
-
-    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
-        self._publishing.request_replies(heard)
 
     def bucket(self, client: tuple[str, str]) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`)."""

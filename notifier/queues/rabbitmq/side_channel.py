@@ -192,25 +192,23 @@ class RabbitSideChannel:
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
-        if properties.message_type == QUESTION:
+        if properties.message_type in (QUESTION, REQUEST):
             reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)
-            if reply_to is not None and self._state is not None:
+            if reply_to is not None and properties.message_type == REQUEST:
+                self._start_request(reply_to, delivered.body)
+            elif reply_to is not None and self._state is not None:
                 self.reply(reply_to.to, reply_to.correlation_id, self._state())
-        elif properties.message_type == REQUEST:
-            reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)
-            if (
-                reply_to is not None
-                and self._handle_request is not None
-                and len(self._request_tasks) < MAX_RUNNING_REQUESTS
-            ):
-                task = asyncio.create_task(self._answer(reply_to, self._handle_request(delivered.body)))
-                self._request_tasks.add(task)
-                task.add_done_callback(self._request_tasks.discard)
         elif (shared := self._shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 shared[1](delivered.body)
         elif properties.correlation_id:
             self._on_reply(properties.correlation_id, delivered.body)
+
+    def _start_request(self, reply_to: ReplyTo, request: bytes) -> None:
+        if self._handle_request is not None and len(self._request_tasks) < MAX_RUNNING_REQUESTS:
+            task = asyncio.create_task(self._answer(reply_to, self._handle_request(request)))
+            self._request_tasks.add(task)
+            task.add_done_callback(self._request_tasks.discard)
 
     async def _answer(self, reply_to: ReplyTo, answer: Awaitable[bytes]) -> None:
         self.reply(reply_to.to, reply_to.correlation_id, await answer)

@@ -43,7 +43,7 @@ class SourceBindings:
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
-        self._problems: dict[Binding, tuple[str, str] | None] = dict.fromkeys(options.bindings)
+        self._states = {binding: BindingState(binding=binding) for binding in options.bindings}
         self._logged: set[Binding] = set()
         self._log = structlog.get_logger(__name__)
         self.bind_soon = asyncio.Event()
@@ -51,21 +51,21 @@ class SourceBindings:
     @property
     def states(self) -> tuple[BindingState, ...]:
         """Return each binding, with the reason if it is missing."""
-        return tuple(_to_state(binding, problem) for binding, problem in self._problems.items())
+        return tuple(self._states.values())
 
     async def run(self, connection: Connection) -> None:
         """Renew the bindings over this connection, until cancelled."""
         pause = FIRST_PAUSE_SECONDS
         while self._options.bindings and not is_cancelled():
             self.bind_soon.clear()
-            before = dict(self._problems)
+            before = dict(self._states)
             states = await bind_all(connection, self._options)
             if underlay_of(connection).is_closed:
                 return  # a closed connection proves nothing about a binding
             for state in states:
                 self._log_change(state)
-            missing = any(self._problems.values())
-            if self._problems != before:  # an operator may be repairing it
+            missing = any(state.problem for state in self._states.values())
+            if self._states != before:  # an operator may be repairing it
                 pause = FIRST_PAUSE_SECONDS
             try:
                 async with asyncio.timeout(pause if missing else BIND_INTERVAL_SECONDS):
@@ -75,14 +75,13 @@ class SourceBindings:
                 pause = min(2 * pause, BIND_INTERVAL_SECONDS) if missing else FIRST_PAUSE_SECONDS
 
     def _log_change(self, state: BindingState) -> None:
-        binding = state.binding
-        problem = (state.problem, state.advice) if state.problem else None
+        binding, before = state.binding, self._states[state.binding]
         log = self._log.bind(source=binding.source, exchange=binding.exchange, routing_key=binding.routing_key)
-        if problem is None and (self._problems[binding] or binding not in self._logged):
+        if not state.problem and (before.problem or binding not in self._logged):
             log.info("source_bound")
-        elif problem is not None and problem != self._problems[binding]:
+        elif state.problem and state != before:
             log.warning("source_not_bound", reason=state.problem, advice=state.advice)
-        self._problems[binding] = problem
+        self._states[binding] = state
         self._logged.add(binding)
 
 
@@ -163,25 +162,16 @@ def _explain_refusal(binding: Binding, error: BaseException, queue: str) -> Bind
     reason = reason_of(error)
     match error:
         case ChannelNotFoundEntity() if _MISSING_QUEUE.search(reason):
-            problem = (
-                _NO_QUEUE_PROBLEM,
-                "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)",
-            )
+            problem = _NO_QUEUE_PROBLEM
+            advice = "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)"
         case ChannelNotFoundEntity():
-            problem = _NO_EXCHANGE_PROBLEM, _NO_EXCHANGE_ADVICE
+            problem, advice = _NO_EXCHANGE_PROBLEM, _NO_EXCHANGE_ADVICE
         case ChannelAccessRefused():
             user = _REFUSED_USER.search(reason)
             name = f"user {user[1]}" if user else "our user"
             verb, what = ("write", queue) if queue and f"'{queue}'" in reason else ("read", binding.exchange)
-            problem = (
-                f"{_REFUSED_PROBLEM}: {reason}",
-                f"give {name} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
-            )
+            problem = f"{_REFUSED_PROBLEM}: {reason}"
+            advice = f"give {name} the permission `{verb}` on {what} (rabbitmqctl set_permissions)"
         case _:
-            problem = (f"the broker did not make it: {reason}", "it is tried again every 30 s")
-    return _to_state(binding, problem)
-
-
-def _to_state(binding: Binding, problem: tuple[str, str] | None) -> BindingState:
-    text, advice = problem or ("", "")
-    return BindingState(binding=binding, problem=text, advice=advice)
+            problem, advice = f"the broker did not make it: {reason}", "it is tried again every 30 s"
+    return BindingState(binding=binding, problem=problem, advice=advice)
