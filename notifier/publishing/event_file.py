@@ -16,7 +16,7 @@ from notifier.model.documents.event_document import read_event
 from notifier.model.documents.event_entries import MAX_ISSUES
 from notifier.model.errors import InputIssue, MalformedEvent, QueueError
 from notifier.model.message import Lane, Message
-from notifier.model.nearest import find_nearest_name, format_suggestion
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_remarks import remark_unknown_clients, remark_unread_members
@@ -96,10 +96,7 @@ def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tup
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
     event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     if reading.issuers and event.iss not in reading.issuers:
-        known = ", ".join(sorted(reading.issuers))
-        near = find_nearest_name(event.iss, sorted(reading.issuers))
-        hint = "" if near is None else f"; {format_suggestion(near, event.iss)}"
-        raise MalformedEvent([InputIssue("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
+        raise MalformedEvent([InputIssue("iss", explain_unknown_issuer(event.iss, sorted(reading.issuers)))])
     remarks = list(remark_unread_members(event))
     if (registry := reading.registry) is not None:
         remarks += remark_unknown_clients(event, registry, heard=registry.inline != "deny")

@@ -137,6 +137,7 @@ class EventRequests:
         body = await read_body(request, self.limits)
         waiting = self.sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.admit() as place:
+            reply_to, wait = (None, None) if place is None else place
             async with self._place_for(body):
                 event = self._understand(request, body, token)
                 self._check_issuer(event, token)
@@ -147,11 +148,14 @@ class EventRequests:
                 notes += [*remark_unread_members(event), *remark_unknown_clients(event, registry, heard=heard)]
                 if notes:
                     document["note"] = "; ".join(notes)
-                await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
+                await self._take(event if reply_to is None else replace(event, reply_to=reply_to), lane)
                 del event  # a waiting request holds no part of it
             if seconds is None:
                 return web.json_response(document, status=202, dumps=json_text)
-            notices = EventNotices() if place is None else await place.notices(seconds)
+            notices = EventNotices()
+            if wait is not None:
+                await wait.wait(seconds)
+                (notices,) = wait.events.values()
             status = 200 if notices.settled else 202
             return web.json_response({**document, **notices.document()}, status=status, dumps=json_text)
 

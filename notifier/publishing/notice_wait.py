@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
@@ -174,20 +173,6 @@ class NoticeWait:
                     self._changed.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingRequest:
-    """An HTTP request that waits for the notices of its event, which is published with `reply_to`."""
-
-    reply_to: ReplyTo
-    wait: NoticeWait
-
-    async def notices(self, seconds: float) -> EventNotices:
-        """Wait, and return the notices so far."""
-        await self.wait.wait(seconds)
-        (event,) = self.wait.events.values()
-        return event
-
-
 class WaitingRequests:
     """The HTTP requests that wait for notices in this process. Replies reach it at `address`."""
 
@@ -202,15 +187,18 @@ class WaitingRequests:
         self._closed = False
 
     @contextmanager
-    def admit(self) -> Iterator[WaitingRequest | None]:
-        """Admit one more request until exit. Yields None if too many already wait."""
+    def admit(self) -> Iterator[tuple[ReplyTo, NoticeWait] | None]:
+        """Admit one more request until exit. Yields None if too many already wait.
+
+        Otherwise yields the address of replies to its event, and the wait for them.
+        """
         if self._closed or len(self._waiting) >= self._most:
             yield None
             return
         key = self._new_id()
         wait = self._waiting[key] = NoticeWait([key], self._clock)
         try:
-            yield WaitingRequest(reply_to=ReplyTo(to=self._address, correlation_id=key), wait=wait)
+            yield ReplyTo(to=self._address, correlation_id=key), wait
         finally:
             del self._waiting[key]
 

@@ -109,13 +109,8 @@ class SignedContent:
             if kid is not None and any(key.kid == kid for key in keys):
                 return _FORGED
         if tried == 0:
-            return self._no_key(kid, alg)
+            return _NO_KEY
         return _FORGED if tried < MAX_TRIED_KEYS else _TOO_MANY
-
-    def _no_key(self, kid: str | None, alg: str) -> UnverifiedToken:
-        left_out = self._keys.reason_against(kid, alg)
-        text = _NO_KEY if left_out is None else f"{_NO_KEY}: {left_out}"
-        return UnverifiedToken(fault=TokenFault.NO_KEY, text=text)
 
 
 def read_unverified_claims(token: bytes) -> Mapping[str, Any]:
@@ -125,7 +120,7 @@ def read_unverified_claims(token: bytes) -> Mapping[str, Any]:
     return _claims(_decode(payload)) or {}
 
 
-_NO_KEY = "the issuer publishes no key that fits kid and alg"
+_NO_KEY = UnverifiedToken(fault=TokenFault.NO_KEY, text="the issuer publishes no key that fits kid and alg")
 _TOO_MANY = UnverifiedToken(
     fault=TokenFault.FORGED,
     text=f"none of the {MAX_TRIED_KEYS} keys that are tried verifies the signature; name the key by kid",

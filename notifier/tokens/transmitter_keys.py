@@ -14,6 +14,7 @@ again, the old one serves.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -24,13 +25,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import PublishedKey
-from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import (
-    MAX_SHOWN_CHARS,
     expand_names,
     find_unused_keys,
-    format_key,
     read_jwks,
     verified_algorithms,
     verifying_fault,
@@ -66,13 +64,11 @@ class _PublishedSet:
     """A set that was read. `began_at` is when its reading did, `missing_kids` the kids that it has not.
 
     `advertised`: the algorithms that the transmitter names for its tokens; empty if it names none that can be used.
-    `prepared` has the keys that were needed, by their position, or why one cannot be read.
     """
 
     published: tuple[PublishedKey, ...]
     began_at: float
     advertised: frozenset[str] = frozenset()
-    prepared: dict[int, VerifyingKey | str] = field(default_factory=dict)
     missing_kids: set[str | None] = field(default_factory=set)
 
     def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
@@ -80,31 +76,11 @@ class _PublishedSet:
         if self.advertised and alg not in self.advertised:
             return
         has_kid = any(key.kid == kid for key in self.published)
-        for nth, key in enumerate(self.published):
+        for key in self.published:
             if kid is not None and key.kid != kid and (has_kid or key.kid is not None):
                 continue
-            if alg in verified_algorithms(key) and isinstance(prepared := self._prepared_key(nth), VerifyingKey):
-                yield prepared
-
-    def reason_against(self, kid: str | None, alg: str) -> str | None:
-        """Return why the key with this kid does not verify `alg`; None if there is no such key."""
-        if self.advertised and alg not in self.advertised:
-            return f"the issuer's metadata name {', '.join(sorted(self.advertised))} for its tokens, not {alg}"
-        for nth, key in enumerate(self.published):
-            if kid is not None and key.kid == kid:
-                prepared, names = self._prepared_key(nth), verified_algorithms(key)
-                fault = (
-                    prepared
-                    if isinstance(prepared, str)
-                    else f"is for {', '.join(names)}, not {excerpt(alg, MAX_SHOWN_CHARS)}"
-                )
-                return f"{format_key(key)} {fault}"
-        return None
-
-    def _prepared_key(self, nth: int) -> VerifyingKey | str:
-        if nth not in self.prepared:
-            self.prepared[nth] = _to_verifying_key(self.published[nth])
-        return self.prepared[nth]
+            if alg in verified_algorithms(key) and (verifying := _to_verifying_key(key)) is not None:
+                yield verifying
 
 
 class TransmitterKeys:
@@ -154,10 +130,6 @@ class TransmitterKeys:
         if keys or self._is_missing(kid, arrived):
             return keys
         return KeysUnavailable(text="The key of the token is not known yet; send the token again")
-
-    def reason_against(self, kid: str | None, alg: str) -> str | None:
-        """Return why the published key with this kid does not verify `alg`; None if there is none."""
-        return None if self._set is None else self._set.reason_against(kid, alg)
 
     def _is_missing(self, kid: str | None, arrived: float) -> bool:
         """Return True if the set lacks the key, and was read since `arrived`, or a moment ago for the same `kid`."""
@@ -223,11 +195,12 @@ class TransmitterKeys:
         self._fault = fault
 
 
-def _to_verifying_key(key: PublishedKey) -> VerifyingKey | str:
-    """Return the key, or the reason against it: it is for something else, too weak, too slow, or damaged."""
-    if (fault := verifying_fault(key)) is not None:
-        return fault
+@lru_cache(1024)  # to prepare a key takes up to 50 µs
+def _to_verifying_key(key: PublishedKey) -> VerifyingKey | None:
+    """Return the key; None if it is for something else, too weak, too slow, or damaged."""
+    if verifying_fault(key) is not None:
+        return None
     try:
         return VerifyingKey(kid=key.kid, key=_READERS[key.kty]({"kty": key.kty, **dict(key.material)}))
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
-        return "cannot be read as a public key"
+        return None

@@ -109,7 +109,7 @@ def test_a_publisher_needs_neither_keys_nor_clients(tmp_path: Path) -> None:
     other = json.dumps({**EVENT, "iss": "https://id.example.org"})
     done = notifier("publish", "-c", "n.yaml", cwd=tmp_path, stdin=other)
     assert done.returncode == 2
-    assert "line 1: iss: https://id.example.org is not one of the configured issuers" in done.stderr
+    assert "line 1: iss: https://id.example.org is not configured under issuers; did you mean" in done.stderr
     assert len(in_file(tmp_path / "q.db")) == 1
 
 

@@ -216,25 +216,25 @@ async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("jwk", "reason"),
+    "jwk",
     [
-        (public(key("P-256"), use="enc"), 'has "use": "enc"'),
-        (public(key("P-256"), key_ops=["sign"]), 'has "key_ops" without "verify"'),
-        (public(key("P-256"), alg="ES384"), "is for ES384"),
-        (public(key("P-384")), "is for ES384, not ES256"),
-        (public(key("P-256"), crv="secp256k1"), "is on the curve secp256k1"),
-        (public(key("P-256"), x="AA"), "cannot be read as a public key"),
-        (public(key("P-256"), y=None), 'has "y" that is no base64url'),
-        ({**key("P-256").as_dict(private=True), "kid": "k1"}, "is published with its private half"),
-        ({"kty": "oct", "k": "AAAA", "kid": "k1"}, "is of the type oct"),
+        public(key("P-256"), use="enc"),
+        public(key("P-256"), key_ops=["sign"]),
+        public(key("P-256"), alg="ES384"),
+        public(key("P-384")),
+        public(key("P-256"), crv="secp256k1"),
+        public(key("P-256"), x="AA"),
+        public(key("P-256"), y=None),
+        {**key("P-256").as_dict(private=True), "kid": "k1"},
+        {"kty": "oct", "k": "AAAA", "kid": "k1"},
     ],
     ids=range(9),
 )
-async def test_the_answer_has_the_reason_why_a_key_is_unused(jwk: Mapping[str, Any], reason: str) -> None:
-    """Else its owner would look for a key that is there."""
+async def test_a_key_that_verifies_nothing_is_left_out(jwk: Mapping[str, Any]) -> None:
+    """For another use or algorithm, damaged, or published with its private half."""
     found = await SetTransmitter(jwk).verifier.verify(signed())
     assert isinstance(found, UnacceptedSet)
-    assert found.description.endswith(f"fits kid and alg: key 'k1' {reason}")
+    assert found.description.endswith("fits kid and alg")
 
 
 async def test_the_log_names_the_key_that_is_left_out() -> None:
