@@ -198,13 +198,7 @@ class EventQueue(Protocol):
         """Return whether the queue is connected, and the current problem."""
 
     async def send_event(
-        self,
-        lane: Lane,
-        body: bytes,
-        *,
-        message_id: str | None,
-        content_type: str = "application/json",
-        headers: Mapping[str, str] = ...,
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json"
     ) -> None:
         """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
 

@@ -5,9 +5,8 @@ So its user only needs write permission on the two exchanges of events. A passiv
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from types import MappingProxyType
 from uuid import uuid4
 
 from aiormq.exceptions import ChannelNotFoundEntity
@@ -31,15 +30,14 @@ class EventPublisher:
         self._publishing = publishing
 
     async def send_event(
-        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:  # fmt: skip
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json"
+    ) -> None:
         """Publish an event to the exchange of events or bulk. Raises QueueUnavailable."""
         if lane is Lane.RETRIES:
             raise ValueError("no event is published to the retries")
         event = Publish(
             exchange=f"{self._prefix}.{lane}", routing_key=ROUTING_KEY, body=body,
-            message_id=message_id or uuid4().hex, content_type=content_type, headers=headers,
+            message_id=message_id or uuid4().hex, content_type=content_type,
             timestamp=int(time.time()), user_id=self._publishing.user,
         )  # fmt: skip
         await self._publishing.publish(event)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from threading import Thread
-from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
 import structlog
@@ -131,11 +130,10 @@ class SqliteQueue:
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
 
     async def send_event(
-        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json",
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:  # fmt: skip
+        self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json"
+    ) -> None:
         """Insert an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
-        headers = {**headers, **self.side_channel.event_headers}
+        headers = self.side_channel.event_headers
         await self._write(event_row(lane, body, message_id, content_type, headers, self._options.clock()))
 
     def bucket(self, client: tuple[str, str]) -> str:

@@ -230,7 +230,7 @@ async def test_one_algorithm_has_two_names(published: str, alg: str) -> None:
     ],
     ids=range(9),
 )
-async def test_a_key_that_verifies_nothing_is_left_out(jwk: Mapping[str, Any]) -> None:
+async def test_a_key_that_verifies_nothing_is_unused(jwk: Mapping[str, Any]) -> None:
     """For another use or algorithm, damaged, or published with its private half."""
     found = await SetTransmitter(jwk).verifier.verify(signed())
     assert isinstance(found, UnacceptedSet)
