@@ -5,7 +5,6 @@ Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given 
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing, SigningKey
 from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, thumbprint, to_published_jwk
 
 MAX_FILE_BYTES = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
-_PEM_BLOCK = re.compile(r"-----BEGIN ([^-]+)-----(?:(?!-----BEGIN ).)*?-----END \1-----", re.DOTALL)  # RFC 7468
+_BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +116,21 @@ def _file_error(text: str, place: str = "file") -> ConfigurationError:
     return ConfigurationError([InputIssue(place, text)])
 
 
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Return the PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
+    blocks = []
+    at = 0
+    while (end := text.find(_END, at)) >= 0:
+        begin = text.rfind(_BEGIN, at, end)
+        label = text[begin + len(_BEGIN) : end].partition(_DASHES)[0] if begin >= 0 else ""
+        at = end + len(_END)
+        if label and text.startswith(label + _DASHES, at):
+            blocks.append((label, text[begin : at + len(label + _DASHES)]))
+    return blocks
+
+
 def _read_pem(path: Path, text: str) -> object:
-    blocks = [(block[1], block[0]) for block in _PEM_BLOCK.finditer(text)]
+    blocks = _blocks(text)
     private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not private:
         labels = " ".join(label for label, _ in blocks)
