@@ -18,7 +18,7 @@ from notifier.model.errors import InputIssue, QueueError
 from notifier.model.message import Message
 from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.operation import ApiRequest, Counts, Items
+from notifier.network.listeners.operation import ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import start_job
@@ -152,13 +152,7 @@ class MessageRequests(Generic[P, S]):
         """Answer with the number of messages per group and, on request, with some messages."""
         asked = request.members
         self.audit.log_search(request.who, filter_)
-        limit, skip = asked.get("rows", 0), asked.get("skip", 0)
-        counts, listed = GroupCounts(), list[dict[str, object]]()
-        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
-            async for summary, _ in summaries:
-                counts.add(summary)
-                if skip < counts.total <= skip + limit:
-                    listed.append(summary.document())
+        counts, listed = await self._collect(filter_, asked.get("skip", 0), asked.get("rows", 0))
         document: dict[str, object] = {"total": counts.total, "groups": [each.document() for each in counts.groups()]}
         return web.json_response(document | ({self._rows_member: listed} if "rows" in asked else {}), dumps=json_text)
 
@@ -195,13 +189,18 @@ class MessageRequests(Generic[P, S]):
         if not request.members.keys() & {"subject", "event_id"}:
             raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
-        total, listed = 0, list[dict[str, object]]()
+        counts, listed = await self._collect(filter_, 0, MAX_FOUND_MESSAGES)
+        return web.json_response({"total": counts.total, self._rows_member: listed}, dumps=json_text)
+
+    async def _collect(self, filter_: Filter[P, S], skip: int, limit: int) -> tuple[GroupCounts, list[Document]]:
+        """Count the selected messages, and return the documents of `limit` of them after the first `skip`."""
+        counts, listed = GroupCounts(), list[Document]()
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
-                total += 1
-                if total <= MAX_FOUND_MESSAGES:
+                counts.add(summary)
+                if skip < counts.total <= skip + limit:
                     listed.append(summary.document())
-        return web.json_response({"total": total, self._rows_member: listed}, dumps=json_text)
+        return counts, listed
 
     async def answer_message(
         self,

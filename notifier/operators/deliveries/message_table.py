@@ -24,7 +24,7 @@ from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
-from notifier.operators.deliveries.unknown_client import end_if_unknown
+from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
 from notifier.operators.terminal.screen import Grid, make_screen

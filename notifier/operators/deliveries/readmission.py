@@ -28,7 +28,6 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
-_OURS = frozenset({"delivery", "event", "dead_since"})  # members of notifier's own documents
 DEFAULT_SUB_ONLY_MAX_AGE_SECONDS = 600.0  # seconds, without a registry
 
 

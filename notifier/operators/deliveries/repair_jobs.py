@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from dataclasses import replace as _replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from notifier.model.errors import QueueError
@@ -111,7 +110,7 @@ class RepairWork:
     def _total(self) -> RepairResult:
         """What it did by now."""
         reasons = self._request.passes.reasons
-        return _replace(self._last, done=reasons.total(), by_reason=dict(reasons.most_common()))
+        return replace(self._last, done=reasons.total(), by_reason=dict(reasons.most_common()))
 
     def account(self) -> dict[str, Any]:
         """See Work."""
@@ -127,9 +126,9 @@ class RepairWork:
         try:
             await self._repair(job)
         except JobEndRequested as ends:
-            self._last = _replace(self._last, unfinished=str(ends))
+            self._last = replace(self._last, unfinished=str(ends))
         except asyncio.CancelledError:
-            self._last = _replace(self._last, unfinished=job.end_reason or WORKER_ENDED_TEXT)
+            self._last = replace(self._last, unfinished=job.end_reason or WORKER_ENDED_TEXT)
             raise
         finally:
             self._request.conclude(self._total)
@@ -150,9 +149,9 @@ class RepairWork:
                 began = job.steady()
                 part = await self._request.passes.run(self._build_pass_options(job), until)
             if part.failed:  # its own text names hosts and files
-                part = _replace(part, unfinished=QUEUE_UNAVAILABLE_TEXT)
+                part = replace(part, unfinished=QUEUE_UNAVAILABLE_TEXT)
             elif part.limited:
-                part = _replace(
+                part = replace(
                     part, unfinished=f"the limit of {self._request.limit:,} is reached; begin another for the rest"
                 )
             self._last = part

@@ -8,8 +8,8 @@ import typer
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
-from notifier.operators.deliveries.unknown_client import end_if_unknown
 from notifier.operators.terminal.command_options import Config, Json, takes
+from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
