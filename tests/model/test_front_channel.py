@@ -1,4 +1,4 @@
-"""The clients of a front-channel page, and their addresses."""
+"""Test the clients of a front-channel page, and their addresses."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -63,12 +63,12 @@ def _event(*clients: str | ClientEntry, sid: str | None = "5F2A") -> SessionEnde
     ],
 )
 def test_an_origin_is_written_as_browsers_write_it(uri: str, origin: str | None) -> None:
-    """Default ports are left out, names are in lower case, and custom schemes have none."""
+    """Default ports are omitted, names are in lower case, and custom schemes have none."""
     assert origin_of(uri) == origin
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"),
+    ("uri", "text"),
     [
         ("javascript:alert(1)", "absolute URI"),
         ("https://rp.example.com/out#x", "fragment"),
@@ -77,15 +77,15 @@ def test_an_origin_is_written_as_browsers_write_it(uri: str, origin: str | None)
         ("https://rp.example.com:8443/out", "redirect_uris"),
     ],
 )
-def test_a_uri_that_no_page_may_load_is_named(uri: str, says: str) -> None:
+def test_front_channel_uri_that_pages_may_not_load_is_reported(uri: str, text: str) -> None:
     """A script would run in the issuer's origin; another origin than the client's own is refused (F1)."""
     mistake = find_front_channel_error(uri, ("https://rp.example.com",), allow_http=False)
     assert mistake is not None
-    assert says in mistake
+    assert text in mistake
 
 
-def test_a_uri_of_the_clients_own_origin_is_fit() -> None:
-    """Also http, where it is allowed, and any origin if no redirect URI is known."""
+def test_front_channel_uri_of_the_clients_origin_is_accepted() -> None:
+    """Also http, if allowed, and any origin if no redirect URI is known."""
     assert (
         find_front_channel_error("https://rp.example.com/o?a=1", ("https://rp.example.com",), allow_http=False) is None
     )
@@ -104,8 +104,8 @@ def test_iss_and_sid_are_added_together_and_the_query_stays() -> None:
     assert uri_of(REGISTRY.clients_of(ISS)["shop"], ISS, None) is None
 
 
-def test_a_page_asks_the_clients_that_browsers_call() -> None:
-    """Not those that the worker calls, those without a URI, and those that nobody knows."""
+def test_page_contains_the_clients_that_browsers_call() -> None:
+    """Without clients that the worker calls, clients without a URI, and unknown clients."""
     context = create_page_context(
         _event("billing", ClientEntry(client_id="shop", sid="own"), "worker", "plain", "x"), REGISTRY
     )
@@ -116,8 +116,8 @@ def test_a_page_asks_the_clients_that_browsers_call() -> None:
     assert [client_id for client_id, _ in everyone.clients] == ["billing", "shop"]
 
 
-def test_a_page_is_planned_by_the_registry_of_now() -> None:
-    """Clients that it no longer has are left out; one that must have a sid is named if there is none."""
+def test_page_is_planned_by_the_current_registry() -> None:
+    """Unregistered clients are omitted; a client that requires a missing sid is reported."""
     plan = plan_page(CONTEXT, REGISTRY)
     assert plan.asked[1] == AskedClient(
         client_id="shop",
@@ -130,8 +130,8 @@ def test_a_page_is_planned_by_the_registry_of_now() -> None:
     assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
 
 
-def test_a_client_that_is_named_by_an_alias_too_is_asked_once() -> None:
-    """As it is named first: an identity server that seals a context itself may know a client by several names."""
+def test_client_with_name_and_alias_is_called_once() -> None:
+    """By its first name: an identity server that seals a context itself may use several names of a client."""
     registry = replace(REGISTRY, aliases={ISS: {"shop-alias": "shop"}})
     context = replace(CONTEXT, clients=(("shop-alias", "own"), ("shop", None), ("billing", None)))
     plan = plan_page(context, registry)

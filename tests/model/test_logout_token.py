@@ -1,4 +1,4 @@
-"""What a logout token says, for every profile a client may have."""
+"""Test the claims of a logout token for every profile of a client."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -60,7 +60,7 @@ def test_the_claims_of_a_plain_client() -> None:
 
 
 @pytest.mark.parametrize(("more", "aud"), [((), ["shop"]), (("api", "web"), ["shop", "api", "web"])])
-def test_aud_is_a_list_where_the_client_asks_for_one(more: tuple[str, ...], aud: list[str]) -> None:
+def test_aud_is_a_list_if_the_client_requires_one(more: tuple[str, ...], aud: list[str]) -> None:
     """With its own name first (R5)."""
     assert claims_of(delivery(), client(TokenProfile(audience=more)))["aud"] == aud
 
@@ -85,7 +85,7 @@ NO_SID, NO_SUB = DeadReason.NO_SID, DeadReason.NO_SUB
         (SUB, None, "s", NO_SUB),
     ],
 )
-def test_the_profile_picks_sub_and_sid(
+def test_profile_selects_sub_and_sid(
     mode: SubjectMode, sub: str | None, sid: str | None, expected: tuple[str | None, str | None] | DeadReason
 ) -> None:
     """R8: `both` is what the event has, `sid_first` and `sid` never both, `sub` never `sid`."""
@@ -118,7 +118,7 @@ def test_a_client_that_requires_sid_gets_it_in_every_mode(mode: SubjectMode) -> 
 def test_a_pairwise_client_never_gets_the_events_own_sub(
     mode: SubjectMode, sid: str | None, entry_sub: bool, expected: tuple[str | None, str | None] | DeadReason
 ) -> None:
-    """Only the `sub` of its own entry; without one `sid` alone, and without both no token."""
+    """Only the `sub` of its own entry; without one `sid` only, and without both no token."""
     a_delivery = delivery(sub="pair", sid=sid, entry_sub=entry_sub)
     subject = subject_of(a_delivery, client(TokenProfile(subject=mode), pairwise=True))
     assert subject == (expected if isinstance(expected, DeadReason) else Subject(sub=expected[0], sid=expected[1]))
@@ -133,7 +133,7 @@ def test_whether_a_token_names_a_session() -> None:
 
 
 @pytest.mark.parametrize("sid", ["s-1", None])
-def test_a_front_channel_call_by_a_worker_names_the_session_of_the_event(sid: str | None) -> None:
+def test_front_channel_call_by_a_worker_has_the_session_of_the_event(sid: str | None) -> None:
     """It has no token, so the token profile does not matter. In a browser the profile does."""
     for way in FrontChannelWay:
         front = FrontChannelClient(frontchannel_logout_uri="https://shop.example.com/out", way=way)
@@ -142,14 +142,14 @@ def test_a_front_channel_call_by_a_worker_names_the_session_of_the_event(sid: st
 
 
 @pytest.mark.parametrize(("lifetime", "seconds"), [(120.0, 120), (30.0, 30), (0.5, 1), (1.2, 2), (600.0, 120)])
-def test_the_lifetime_is_whole_seconds_and_two_minutes_at_most(lifetime: float, seconds: int) -> None:
-    """B29: `exp` never more than 120 s ahead, whatever the profile says; a part of a second counts as one."""
+def test_lifetime_is_whole_seconds_up_to_two_minutes(lifetime: float, seconds: int) -> None:
+    """B29: `exp` is at most 120 s ahead in every profile; a fraction of a second is rounded up."""
     claims = claims_of(delivery(), client(TokenProfile(lifetime=lifetime)))
     assert claims["exp"] == 1_750_000_000 + seconds
 
 
 def test_extra_claims_and_the_reason() -> None:
-    """B15: what the profile adds is there, and the event's reason under the name that the client wants."""
+    """B15: the profile's claims, and the event's reason under the client's name for it."""
     a_client = client(TokenProfile(claims=MappingProxyType({"tenant": 7}), reason_claim="why"))
     claims = claims_of(delivery(reason="terminated"), a_client)
     assert (claims["tenant"], claims["why"]) == (7, "terminated")
@@ -176,7 +176,7 @@ profiles = st.builds(
     reason=st.one_of(st.none(), st.text()),
     now=st.floats(min_value=0, max_value=4e9),
 )
-def test_no_profile_bends_the_specification(
+def test_every_profile_meets_the_specification(
     profile: TokenProfile,
     sub: str | None,
     sid: str | None,
@@ -184,7 +184,7 @@ def test_no_profile_bends_the_specification(
     reason: str | None,
     now: float,
 ) -> None:
-    """Whatever profile and event: never `nonce` (B14), a subject (B12), B29, R4, R5, R10; or why there is none."""
+    """For any profile and event: never `nonce` (B14), a subject (B12), B29, R4, R5, R10; or the reason why not."""
     required, pairwise, entry_sub = flags
     a_delivery = delivery(sub=sub, sid=sid, entry_sub=entry_sub, reason=reason)
     a_client = client(profile, required=required, pairwise=pairwise)

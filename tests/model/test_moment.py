@@ -1,4 +1,4 @@
-"""Times and waits: moments, durations, backoff; and identifiers."""
+"""Test times and waits: timestamps, durations, backoff; and identifiers."""
 
 from uuid import RFC_4122, UUID
 
@@ -23,7 +23,7 @@ from notifier.model.frozen import replace
 from notifier.model.ids import new_id
 from notifier.model.moment import format_moment, parse_moment
 
-# ── RFC 3339 timestamps. `test_event_schema` has those that are refused ───────────────────────────────────────────
+# ── RFC 3339 timestamps. `test_event_document` has the refused forms ─────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_rendered_time_is_read_back(microseconds: int) -> None:
 
 @pytest.mark.parametrize("moment", [1e30, -1e30, float("inf"), float("nan")])
 def test_a_time_outside_the_calendar_is_the_epoch(moment: float) -> None:
-    """A dead letter must be readable whatever it holds."""
+    """A dead letter must be readable whatever it contains."""
     assert format_moment(moment) == "1970-01-01T00:00:00.000000Z"
 
 
@@ -90,24 +90,24 @@ def test_a_bare_number(value: object) -> None:
     ["", "s", "-5s", "5 seconds", "5S", "1h30m", "٥s", "1e3s", "9" * 40 + "s", "inf", True, False, None, [], {}],
 )
 def test_no_duration(value: object) -> None:
-    """Anything else is refused with examples of what would be right."""
+    """Anything else is refused with valid examples."""
     with pytest.raises(ValueError, match="is not a duration: write a number and a unit, such as 500ms"):
         parse_duration(value)
 
 
 @given(st.integers(0, 10**11))
 def test_round_trip(milliseconds: int) -> None:
-    """What is formatted is read back as the same, to the millisecond."""
+    """A formatted duration is read back as the same, to the millisecond."""
     assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
 
 
-# ── Backoff: how long to wait between two attempts, and when a deferral comes back ────────────────────────────────
+# ── Backoff: the wait between two attempts, and the end of a deferral ────────────────────────────────────────────────
 
 
-MIDDLE = 0.5  # the jitter source that moves nothing
+MIDDLE = 0.5  # jitter of zero
 
 
-def test_the_default_waits_are_those_promised() -> None:
+def test_default_waits() -> None:
     """2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s, then every hour."""
     waits = [compute_backoff(RetryPolicy(), tries, lambda: MIDDLE) for tries in range(1, 11)]
     assert waits == [2, 6, 18, 54, 162, 486, 1458, 3600, 3600, 3600]
@@ -115,7 +115,7 @@ def test_the_default_waits_are_those_promised() -> None:
 
 @given(tries=st.integers(1, 10_000), draw=st.floats(0, 1, exclude_max=True))
 def test_jitter_moves_a_wait_by_a_quarter_at_most(tries: int, draw: float) -> None:
-    """±25 %, however many tries there were: no overflow, no negative wait."""
+    """±25 %, for any number of attempts: no overflow, no negative wait."""
     policy = RetryPolicy()
     plain = compute_backoff(policy, tries, lambda: MIDDLE)
     assert 0.75 * plain <= compute_backoff(policy, tries, lambda: draw) <= 1.25 * plain
@@ -125,22 +125,22 @@ def test_jitter_moves_a_wait_by_a_quarter_at_most(tries: int, draw: float) -> No
     ("seconds", "down", "up"), [(0, 1, 1), (-5, 1, 1), (5, 4, 8), (8, 8, 8), (511.999, 512, 512), (1e9, 65536, 65536)]
 )
 def test_a_deferral_waits_for_a_power_of_two_seconds(seconds: float, down: int, up: int) -> None:
-    """A moment on the way from the decision to the queue does not halve the wait."""
+    """A time within the transition to the queue does not halve the wait."""
     assert (deferral_wait(seconds), deferral_wait(seconds, "up")) == (down, up)
 
 
 @given(seconds=st.floats(1, MAX_DEFERRAL_SECONDS))
-def test_a_deferral_comes_back_after_half_of_its_time_at_the_least(seconds: float) -> None:
-    """Rounded up, it comes after all of it and before the double."""
+def test_deferral_lasts_at_least_half_of_its_time(seconds: float) -> None:
+    """If it was rounded up, it ends between its time and the double."""
     assert seconds / 2 <= deferral_wait(seconds) <= seconds + 0.01
     assert seconds - 0.001 <= deferral_wait(seconds, "up") < 2 * seconds + 1
 
 
-# ── The ids made here are what they say they are ──────────────────────────────────────────────────────────────────
+# ── Generated ids are valid and unique ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_id_is_a_random_uuid_and_never_the_same() -> None:
-    """R2: a `jti` never comes twice; and who parses it as a UUID can."""
+    """R2: a `jti` is never repeated, and parses as a UUID."""
     made = [new_id() for _ in range(10_000)]
     assert len(set(made)) == len(made)
     for each in made:
@@ -149,7 +149,7 @@ def test_an_id_is_a_random_uuid_and_never_the_same() -> None:
         assert UUID(each).variant == RFC_4122
 
 
-# ── What a delivery remembers, and what identifies it ─────────────────────────────────────────────────────────────
+# ── The history of a delivery, and its id ────────────────────────────────────────────────────────────────────────────
 
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
@@ -172,7 +172,7 @@ def identity(parts: Parts) -> str:
 
 @given(st.lists(st.integers(0, 3000), max_size=30))
 def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
-    """The last ten outcomes, 1 KiB of text each and 2 KiB in all as it is written, the newest text first."""
+    """The last ten outcomes, 1 KiB of text each and 2 KiB in all as encoded, the newest text first."""
     delivery = DELIVERY
     for at, size in enumerate(sizes):
         delivery = replace(
@@ -190,12 +190,12 @@ def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
 
 @given(_PARTS, _PARTS)
 def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
-    """Neither moving a letter from one part to the next nor an empty one for an absent one makes the same id."""
+    """Neither a character moved to the next part nor an empty part for an absent one yields the same id."""
     assert (identity(one) == identity(other)) == (one == other)
 
 
 def test_an_id_is_the_same_in_every_process() -> None:
-    """It recognises copies, so it must not depend on anything of this run, nor on the release."""
+    """It identifies copies, so it must not depend on the process or the release."""
     assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
     inline = ClientOverrides(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
     assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"

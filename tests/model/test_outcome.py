@@ -1,4 +1,4 @@
-"""Outcomes, records and egress."""
+"""Test outcomes, records and egress."""
 
 from dataclasses import field
 from dataclasses import replace as slow_replace
@@ -13,7 +13,7 @@ from notifier.model.egress import check_address, find_uri_issue
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Answer, Delivered, Failed, read_retry_after, read_wire
 
-# ── What an answer or a break means (B27, B28, R3, R11, R12) ──────────────────────────────────────────────────────
+# ── The outcome of an answer or a break (B27, B28, R3, R11, R12) ─────────────────────────────────────────────────────
 
 
 PLAIN = ResponsePolicy()
@@ -22,7 +22,7 @@ NOW = 1_000_000_000.0  # Sun, 09 Sep 2001 01:46:40 GMT
 
 @given(st.integers(100, 999), st.text(max_size=20))
 def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, text: str) -> None:
-    """2xx is delivered and nothing else is; no status is both refused and worth another try."""
+    """Only 2xx is delivered; no status is both refused and retried."""
     outcome = read_wire(Answer(status=status, text=text), PLAIN, NOW)
     assert (outcome.status, outcome.text) == (status, text)
     assert isinstance(outcome, Delivered) == (200 <= status < 300)
@@ -50,7 +50,7 @@ def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, te
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    """RFC 9110 §10.2.3 with §5.6.7's three forms of a date; what cannot be read is as good as none."""
+    """RFC 9110 §10.2.3 with §5.6.7's three forms of a date; an unreadable value is ignored."""
     assert read_retry_after(value, None, NOW) == seconds
 
 
@@ -71,7 +71,7 @@ def test_a_date_is_compared_with_that_of_the_answer(value: str, date: str, secon
     assert read_retry_after(value, date, NOW) == seconds
 
 
-# ── Records that only the type checker keeps from being changed ───────────────────────────────────────────────────
+# ── Records that are immutable only for the type checker ─────────────────────────────────────────────────────────────
 
 
 @frozen
@@ -83,21 +83,21 @@ class Point:
     seen: tuple[str, ...] = field(default=())
 
 
-def test_replace_does_the_same_as_that_of_dataclasses() -> None:
+def test_replace_equals_that_of_dataclasses() -> None:
     """It leaves the original unchanged."""
     first = Point(x=1, seen=("a",))
     assert replace(first, y=5) == slow_replace(first, y=5) == Point(x=1, y=5, seen=("a",))
     assert first == Point(x=1, seen=("a",))
 
 
-def test_replace_refuses_a_name_that_is_no_field() -> None:
+def test_replace_refuses_an_unknown_field() -> None:
     """A typing error must not pass."""
     with pytest.raises(AttributeError, match="'Point' object has no attribute 'z'"):
         replace(Point(x=1), z=3)
 
 
-# ── Where a logout token may be sent (B3–B6). `tests/network/http/test_egress_table.py` holds the cases one by
-# one ─────
+# ── Where a logout token may be sent (B3–B6). `tests/network/http/test_egress_table.py` has the cases ────────────────
+#
 
 
 STRICT = EgressPolicy()
@@ -107,7 +107,7 @@ NAT64 = ip_network("64:ff9b::/96")
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"),
+    ("uri", "text"),
     [
         ("https://shop.example.com/out ", "ends with a blank; remove it"),
         ("https://shop.example.com/out\n", "ends with U+000A (a control character); remove it"),
@@ -117,16 +117,16 @@ NAT64 = ip_network("64:ff9b::/96")
         ("shop.example.com/out", "must be an absolute URI that begins with https://"),
     ],
 )
-def test_what_was_copied_along_with_a_uri_is_named(uri: str, says: str) -> None:
-    """An eye does not find it; at a client, in an event and at a list alike."""
-    assert (find_uri_issue(uri) or "").startswith(says)
+def test_invisible_characters_of_a_uri_are_reported(uri: str, text: str) -> None:
+    """It is invisible; at a client, in an event and in a list."""
+    assert (find_uri_issue(uri) or "").startswith(text)
 
 
 @given(st.ip_addresses() | st.ip_addresses(network=str(NAT64)))
-def test_nothing_passes_that_the_standard_library_knows_to_be_special(address: IPv4Address | IPv6Address) -> None:
-    """The listed ranges hold all that `ipaddress` calls private, multicast, reserved or link-local.
+def test_special_addresses_of_the_standard_library_are_refused(address: IPv4Address | IPv6Address) -> None:
+    """The listed ranges contain all that `ipaddress` calls private, multicast, reserved or link-local.
 
-    One of the well-known prefix of NAT64 is the IPv4 address in it.
+    An address of the well-known prefix of NAT64 is the IPv4 address in it.
     """
     if check_address(address, STRICT) is None:
         if address in NAT64:
@@ -137,9 +137,9 @@ def test_nothing_passes_that_the_standard_library_knows_to_be_special(address: I
 
 
 @given(st.ip_addresses())
-def test_an_address_allowed_by_its_own_number_is_open_unless_it_carries_another(
+def test_allowed_address_must_not_embed_another(
     address: IPv4Address | IPv6Address,
 ) -> None:
-    """The narrowest `allow` there can be opens everything but what is an IPv4 address in another coat."""
+    """The narrowest `allow` permits every address except an embedded IPv4 address."""
     if check_address(address, EgressPolicy(allow=(ip_network(str(address)),))) is not None:
         assert isinstance(address, IPv6Address)

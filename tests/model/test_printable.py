@@ -1,4 +1,4 @@
-"""Texts that are shown: printable, without secrets, with the nearest name, and of many clients the first."""
+"""Test displayed texts: printable, without secrets, with the nearest name, and shortened lists of clients."""
 
 import html
 import json
@@ -23,7 +23,7 @@ from notifier.model.printable import json_text, printable, printable_lines, stra
 from notifier.model.redaction import redact_secret
 from notifier.model.registry import Issuer, Registry
 
-# ── Text from outside is shown without characters that a terminal obeys ───────────────────────────────────────────
+# ── Foreign text is shown without control characters of a terminal ───────────────────────────────────────────────────
 
 
 OBEYED = (
@@ -62,7 +62,7 @@ def test_half_of_a_surrogate_pair_is_escaped_too(half: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("shop", None),
         ("my shop", None),
@@ -78,12 +78,12 @@ def test_half_of_a_surrogate_pair_is_escaped_too(half: str) -> None:
         ("sh\u00adop", "holds the invisible character U+00AD (SOFT HYPHEN); remove it"),
     ],
 )
-def test_what_was_copied_along_is_named(text: str, says: str | None) -> None:
-    """Blanks, quotation marks and invisible characters, which an eye does not find."""
-    assert stray_character(text) == says
+def test_surrounding_characters_are_reported(text: str, expected: str | None) -> None:
+    """Blanks, quotation marks and invisible characters, which are easy to overlook."""
+    assert stray_character(text) == expected
 
 
-# ── A secret is found in each of the usual spellings in which receivers quote it ──────────────────────────────────
+# ── A secret is found in each of the usual spellings in which receivers quote it ─────────────────────────────────────
 
 
 SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
@@ -105,18 +105,18 @@ SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
     ],
 )
 def test_each_spelling_is_taken_out(quoted: str) -> None:
-    """PHP escapes slashes in JSON, others all that is not ASCII; and some lower the case of names."""
+    """PHP escapes slashes in JSON, others all that is not ASCII; and some change the case of names."""
     assert (
         redact_secret(f"no session of {quoted} here", SUBJECT, "[sub]").replace('"', "") == "no session of [sub] here"
     )
 
 
 def test_the_rest_of_the_text_stays() -> None:
-    """A backslash in the name put in its place means nothing."""
+    """A backslash in the replacement is not interpreted."""
     assert redact_secret("Ünknown user alice; ALICE", "alice", "[\\1]") == "Ünknown user [\\1]; [\\1]"
 
 
-# ── The name that somebody most likely meant, found at a bounded cost ─────────────────────────────────────────────
+# ── The most similar name, found at a bounded cost ───────────────────────────────────────────────────────────────────
 
 
 NEAR, OTHER = "https://id.example.com", "https://b.example.org/realms/b/"
@@ -140,7 +140,7 @@ NEAREST_REGISTRY = Registry(
     ],
 )
 def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
-    """With what is different, where that is hard to see."""
+    """With the difference, if it is hard to see."""
     found = suggest_issuer(iss, NEAREST_REGISTRY)
     assert (found and found.text) == hint
 
@@ -158,14 +158,14 @@ def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
     ],
 )
 def test_the_nearest_client_is_named(client_id: str, hint: str | None) -> None:
-    """Of the same issuer, or that name at another one."""
+    """Of the same issuer, or the same name at another issuer."""
     found = suggest_client(NEAR, client_id, NEAREST_REGISTRY)
     assert (found is None) == (hint is None)
     assert found is None or found.text.startswith(hint or "")
 
 
-def test_a_publisher_hears_only_of_its_issuers() -> None:
-    """Who may not speak for an issuer does not learn its name from a wrong one."""
+def test_publisher_receives_only_names_of_its_issuers() -> None:
+    """A publisher does not receive the name of an issuer for which it may not publish."""
     of_b, of_all = suggest_issuer(OTHER.rstrip("/"), NEAREST_REGISTRY), suggest_issuer(f"{NEAR}/", NEAREST_REGISTRY)
     assert of_b is not None
     assert of_all is not None
@@ -174,7 +174,7 @@ def test_a_publisher_hears_only_of_its_issuers() -> None:
     ]  # fmt: skip
 
 
-# ── What sources may not say of clients, told by kinds: few, however many clients these concern ───────────────────
+# ── Ignored members of clients of remote sources, reported by kind: few, for any number of clients ───────────────────
 
 
 ISS = "https://id.example.com"
@@ -185,8 +185,8 @@ def place(name: str) -> str:
     return f"client {name!r} of registry source idp"
 
 
-def said(names: Iterable[str], *kinds: tuple[str, str]) -> IgnoredMembers:
-    """What is left away of these clients."""
+def ignored_of(names: Iterable[str], *kinds: tuple[str, str]) -> IgnoredMembers:
+    """Return the ignored members of these clients."""
     leaving = IgnoredMembers()
     for name in names:
         for kind in kinds:
@@ -198,49 +198,49 @@ def names(count: int) -> Sequence[str]:
     return [f"c{nth}" for nth in range(count)]
 
 
-def told(found: IgnoredMembers) -> list[tuple[str, int]]:
+def kinds_of(found: IgnoredMembers) -> list[tuple[str, int]]:
     return [(each.first[0].text, each.count) for each in found.by_kind()]
 
 
-def test_a_hundred_thousand_clients_cost_a_hundred_texts() -> None:
-    """The number is whole."""
-    found = said(names(100_000), TYP, CLAIMS)
+def test_hundred_thousand_clients_keep_a_hundred_texts() -> None:
+    """The number is exact."""
+    found = ignored_of(names(100_000), TYP, CLAIMS)
     assert found.total == 200_000
-    assert told(found) == [(TYP[1], 100_000), (CLAIMS[1], 100_000)]
+    assert kinds_of(found) == [(TYP[1], 100_000), (CLAIMS[1], 100_000)]
     assert [len(each.first) for each in found.by_kind()] == [MAX_KEPT_CLIENTS, MAX_KEPT_CLIENTS]
 
 
 def test_a_change_of_some_clients_keeps_the_counts_right() -> None:
-    """As if all were looked at: those that went, those that came, and those that say something else."""
-    old = said(names(500), TYP)
-    now = old.updated(said(["c400", "new"], CLAIMS), {"c400", "c499", "new", "plain"})
-    assert told(now) == [(TYP[1], 498), (CLAIMS[1], 2)]
+    """As a full count: for removed, added and changed clients."""
+    old = ignored_of(names(500), TYP)
+    now = old.updated(ignored_of(["c400", "new"], CLAIMS), {"c400", "c499", "new", "plain"})
+    assert kinds_of(now) == [(TYP[1], 498), (CLAIMS[1], 2)]
     assert now.since(old) == ([InputIssue(place(name), CLAIMS[1]) for name in ("c400", "new")], 2)
-    none = now.updated(said([]), {*names(500), "new"})
+    none = now.updated(ignored_of([]), {*names(500), "new"})
     assert (none.total, list(none.by_kind())) == (0, [])
 
 
-def test_once_the_first_are_mended_the_next_are_named() -> None:
-    """Their texts were not kept; what is left away was."""
-    found = said(names(300), TYP).updated(said([]), {*names(MAX_KEPT_CLIENTS)})
+def test_after_a_repair_of_the_first_the_next_are_reported() -> None:
+    """Their texts were not kept; the ignored members were."""
+    found = ignored_of(names(300), TYP).updated(ignored_of([]), {*names(MAX_KEPT_CLIENTS)})
     [each] = found.by_kind()
     assert each.count == 200
     assert len(each.first) == MAX_KEPT_CLIENTS
     assert each.first[0] == InputIssue(place("c100"), TYP[1])
 
 
-def test_a_text_names_the_first_and_counts_the_others() -> None:
-    """One client alone is told as it is."""
-    [one] = said(names(1), TYP).by_kind()
+def test_text_has_the_first_and_the_count_of_others() -> None:
+    """For one client the text has no count."""
+    [one] = ignored_of(names(1), TYP).by_kind()
     assert one.mistake == InputIssue(place("c0"), TYP[1])
-    [many] = said(names(100_000), TYP).by_kind()
+    [many] = ignored_of(names(100_000), TYP).by_kind()
     assert many.mistake.path == place("c0")
     assert many.mistake.text.startswith("notifier.typ: no; likewise of client 'c1', client 'c2', ")
     assert many.mistake.text.endswith(f"client 'c{MAX_NAMED_CLIENTS}' and {100_000 - 1 - MAX_NAMED_CLIENTS:,} more")
 
 
-def test_faults_are_told_by_source_and_text() -> None:
-    """And a list that makes up a text for each client fills no page."""
+def test_faults_are_grouped_by_source_and_text() -> None:
+    """A list with a different text for each client does not fill a page."""
     same = [*group_issues([InputIssue(place(name), "no") for name in names(100_000)])]
     assert same == [
         IssueGroup(first=[InputIssue(place(name), "no") for name in names(MAX_KEPT_CLIENTS)], count=100_000)
@@ -251,8 +251,8 @@ def test_faults_are_told_by_source_and_text() -> None:
     assert "notifier clients list" in made_up[-1].mistake.text
 
 
-def test_what_is_not_said_of_the_others_word_for_word_is_no_likewise() -> None:
-    """The aliases of each client are its own."""
-    told = [InputIssue(f"client 'c{nth}'", f"alias 'a{nth}' is client 'shop' already") for nth in range(2)]
-    text = IssueGroup(first=told, count=2).mistake.text
+def test_different_texts_are_not_grouped() -> None:
+    """Aliases of each client are different."""
+    kinds_of = [InputIssue(f"client 'c{nth}'", f"alias 'a{nth}' is client 'shop' already") for nth in range(2)]
+    text = IssueGroup(first=kinds_of, count=2).mistake.text
     assert text == "alias 'a0' is client 'shop' already; more of this kind: client 'c1'"

@@ -1,4 +1,4 @@
-"""The registry's snapshot: how a client is resolved, and what is judged of a whole registry."""
+"""Test the registry's snapshot: resolution of a client, and checks of a whole registry."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ NO_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 def registry_of(
     clients: Iterable[Client], *, inline: InlineRule = "allow", aliases: Mapping[str, Mapping[str, str]] = NO_ALIASES
 ) -> Registry:
-    """A registry of these clients."""
+    """Return a registry of these clients."""
     by_issuer: dict[str, dict[str, Client]] = {}
     for client in clients:
         by_issuer.setdefault(client.iss, {})[client.client_id] = client
@@ -40,7 +40,7 @@ def registry_of(
 
 
 def numbered(count: int, iss: str = ONE) -> list[Client]:
-    """So many clients."""
+    """Return so many clients."""
     return [replace(SHOP, iss=iss, client_id=f"c{number}") for number in range(count)]
 
 
@@ -53,7 +53,7 @@ class TestResolve:
         assert registry.resolve(ONE, "other", None) is None
 
     def test_inline_wins(self) -> None:
-        """What the event gives wins, member by member."""
+        """Members of the event override, one by one."""
         inline = ClientOverrides(
             backchannel_logout_uri=f"{URI}?tenant=2",
             backchannel_logout_session_required=True,
@@ -68,13 +68,13 @@ class TestResolve:
         assert registry_of([SHOP]).resolve(ONE, "shop", ClientOverrides()) == SHOP
 
     def test_inline_is_denied(self) -> None:
-        """Where `registry.inline` is deny, the event cannot say how to reach a client."""
+        """With `registry.inline: deny`, the event cannot set an address."""
         registry = registry_of([SHOP], inline="deny")
         inline = ClientOverrides(backchannel_logout_uri="https://evil.example.com/")
         assert registry.resolve(ONE, "shop", inline) is SHOP
         assert registry.resolve(ONE, "other", inline) is None
 
-    def test_another_origin_is_lent_nothing(self) -> None:
+    def test_another_origin_gets_no_credentials(self) -> None:
         """An inline URI of another scheme, host or port gets none of the client's headers, TLS, proxy or egress."""
         registry = registry_of([SHOP])
         for uri in (
@@ -91,7 +91,7 @@ class TestResolve:
             assert client.route == ROUTE
 
     def test_unregistered(self) -> None:
-        """A client that only the event names is served by the defaults, if the event says where it is."""
+        """A client that only the event names is served by the defaults, if the event has its address."""
         registry = registry_of([])
         client = registry.resolve(ONE, "new", ClientOverrides(backchannel_logout_uri=URI))
         assert client == replace(TEMPLATE, iss=ONE, client_id="new", backchannel_logout_uri=URI)
@@ -99,8 +99,8 @@ class TestResolve:
 
 
 class TestUnsignable:
-    def test_names_who_wants_what(self) -> None:
-        """A client whose algorithm no key can do is named with its issuer, what there is, and the way out."""
+    def test_client_without_a_key_for_its_algorithm_is_reported(self) -> None:
+        """A client with an algorithm without a key is reported with its issuer, the available ones, and the remedy."""
         es256 = replace(SHOP, token=TokenProfile(alg=Algorithm.ES256))
         eddsa = replace(SHOP, iss=TWO, token=TokenProfile(alg=Algorithm.EDDSA))
         silent = replace(eddsa, client_id="silent", backchannel_logout_uri=None)
@@ -119,15 +119,15 @@ class TestUnsignable:
 
 
 def loss(before: Registry, after: Registry) -> str:
-    """What is said of this reload."""
+    """Return the reported loss of this reload."""
     text = find_excessive_loss(before, after)
     assert text is not None
     return text
 
 
 class TestTooMuchLost:
-    def test_a_file_cut_short(self) -> None:
-        """Of more than one client and more than a fifth, it is said how many, and who."""
+    def test_truncated_file_is_a_loss(self) -> None:
+        """For more than one client and more than a fifth, the count and the names are reported."""
         text = find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(23)))
         assert text == (
             "7 of 30 clients with an address could not be notified any more (7 gone, 0 without backchannel_logout_uri):"
@@ -135,14 +135,14 @@ class TestTooMuchLost:
         )
 
     @pytest.mark.parametrize(("before", "after"), [(2, 0), (3, 1), (7, 4), (9, 7)])
-    def test_a_small_file_cut_short(self, before: int, after: int) -> None:
+    def test_truncated_small_file_is_a_loss(self, before: int, after: int) -> None:
         """A registry of a few clients is guarded as one of thousands."""
         assert f"{before - after} of {before} clients" in loss(
             registry_of(numbered(before)), registry_of(numbered(after))
         )
 
     def test_lost_uris(self) -> None:
-        """A client that stays without its `backchannel_logout_uri` is lost as one that goes."""
+        """A client that remains without its `backchannel_logout_uri` counts as removed."""
         silent = [replace(client, backchannel_logout_uri=None) for client in numbered(1000)]
         text = loss(registry_of(numbered(1000)), registry_of(silent))
         assert "1000 of 1000 clients" in text
@@ -151,13 +151,13 @@ class TestTooMuchLost:
         assert "7 of 30 clients" in text
         assert "(3 gone, 4 without backchannel_logout_uri)" in text
 
-    def test_those_who_never_were_told_hide_nobody(self) -> None:
+    def test_clients_without_a_uri_do_not_hide_a_loss(self) -> None:
         """The share is that of the clients with a URI: 10,000 without one beside them change nothing."""
         silent = [replace(SHOP, client_id=f"s{number}", backchannel_logout_uri=None) for number in range(10_000)]
         assert "30 of 30 clients" in loss(registry_of([*silent, *numbered(30)]), registry_of(silent))
 
-    def test_those_that_events_reach(self) -> None:
-        """Registered without a URI, which their events bring: what is set for them goes too, if their entries go."""
+    def test_clients_with_addresses_in_events(self) -> None:
+        """Registered without a URI, which their events contain: their settings are removed with their entries."""
         silent = [replace(client, backchannel_logout_uri=None) for client in numbered(30)]
         text = loss(registry_of(silent), registry_of(silent[:20]))
         assert text.startswith("10 of 30 registered clients would be gone")
@@ -165,15 +165,15 @@ class TestTooMuchLost:
         assert find_excessive_loss(registry_of(silent[:5]), registry_of([])) is not None
 
     @pytest.mark.parametrize("count", [1, 5])
-    def test_none_is_left(self, count: int) -> None:
-        """However few there were: a reload after which nobody is told is not believed."""
+    def test_no_client_remains(self, count: int) -> None:
+        """For any number: a reload that leaves no client is withheld."""
         before = numbered(count)
         silent = [replace(client, backchannel_logout_uri=None) for client in before]
         for after in ([], silent):
             assert f"{count} of {count} clients" in loss(registry_of(before), registry_of(after))
 
-    def test_what_is_believed(self) -> None:
-        """A fifth, or one client, may go while others stay; more may come; a paused client waits and is not lost."""
+    def test_accepted_changes(self) -> None:
+        """A fifth, or one client, may be removed if others remain; additions are accepted; a paused client is kept."""
         assert find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(24))) is None
         assert find_excessive_loss(registry_of(numbered(2)), registry_of(numbered(1))) is None
         assert find_excessive_loss(registry_of([]), registry_of(numbered(30))) is None
@@ -181,7 +181,7 @@ class TestTooMuchLost:
         assert find_excessive_loss(registry_of(numbered(30)), registry_of(paused)) is None
 
     def test_another_client_is_no_replacement(self) -> None:
-        """Clients are counted by who they are: the same ids at another issuer are others."""
+        """Clients are compared by issuer and id: the same ids at another issuer are others."""
         assert find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
 
 
@@ -195,7 +195,7 @@ class TestLosses:
         ],
     )
     def test_of_an_address_an_entry_and_an_issuer(self, after: Registry) -> None:
-        """Each is noted once, with its moment, through later reloads, until it is back or the grace is over."""
+        """Each is recorded once, with its time, through later reloads, until it is restored or the grace is over."""
         before = registry_of([SHOP, *numbered(2)])
         noted, lost = record_losses(before, after, 100.0)
         assert noted.lost_at[ONE]["shop"] == 100.0
@@ -208,7 +208,7 @@ class TestLosses:
         assert record_losses(later, before, 399.0)[0].lost_at == {}
 
     def test_of_a_client_with_aliases(self) -> None:
-        """An event with an alias is planned as before: a null address skips nobody, and the delivery's id stays."""
+        """An event with an alias is planned as before: a null address skips no client, and the delivery's id stays."""
         names = {"uuid": "shop", "of-another": "c0"}
         before = registry_of([SHOP, *numbered(2)], aliases={ONE: names})
         noted, _ = record_losses(before, registry_of(numbered(2)), 100.0)
@@ -241,14 +241,14 @@ class TestLosses:
         ],
     )
     def test_of_addresses_that_events_bring(self, before: InlineRule, after: InlineRule, *, narrower: bool) -> None:
-        """Nobody knows whose they are; so it is noted when they began to count less."""
+        """Their owner is unknown, so the start of the restriction is recorded."""
         noted, _ = record_losses(registry_of([], inline=before), registry_of([], inline=after), 100.0)
         assert noted.has_just_narrowed(399.9) is narrower
         assert record_losses(noted, noted, 399.0)[0].has_just_narrowed(399.9) is narrower
         assert not noted.has_just_narrowed(400.0)
 
     def test_of_the_publishers_from_whom_addresses_count(self) -> None:
-        """Without any the issuer's name proves nothing."""
+        """Without publishers the issuer's name proves nothing."""
         named = Registry(issuers={ONE: Issuer(iss=ONE, publishers=frozenset({"idp"}))})
         noted, _ = record_losses(named, Registry(issuers={ONE: Issuer(iss=ONE)}), 100.0)
         assert noted.has_just_narrowed(399.9)

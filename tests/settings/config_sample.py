@@ -1,4 +1,4 @@
-"""The configuration that the documentation shows, and how tests write and read one."""
+"""The documented sample configuration; write and read configurations in tests."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +46,7 @@ NAMED = ("secrets/amqp", "ca.pem", "c.pem", "k.pem", "t.pem", "t.key", "keys/202
 
 
 def sample(folder: Path) -> Path:
-    """The sample with every file that it names."""
+    """Write the sample with every file that it references."""
     for name in NAMED:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(f"text of {name}\n")
@@ -56,14 +56,14 @@ def sample(folder: Path) -> Path:
 
 
 def write(folder: Path, text: str, name: str = "notifier.yaml") -> Path:
-    """A file with this text."""
+    """Write a file with this text."""
     path = folder / name
     path.write_text(text)
     return path
 
 
 def mistakes(path: Path | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What is wrong, by path."""
+    """Return the errors by path."""
     with pytest.raises(ConfigurationError) as caught:
         load_settings(path, environ or {}, SETTINGS)
     return {mistake.path: mistake.text for mistake in caught.value.mistakes}

@@ -1,4 +1,4 @@
-"""The service's file: the documented sample, the defaults, and the environment over it."""
+"""Test the service's file: the documented sample, the defaults, and environment variables."""
 
 import json
 from ipaddress import ip_network
@@ -18,7 +18,7 @@ from tests.settings.config_sample import NAMED, mistakes, sample, write
 
 class TestTheSample:
     def test_loads_as_printed(self, tmp_path: Path) -> None:
-        """The configuration that the documentation shows is taken as it stands, with all the files it names."""
+        """The documented configuration is accepted unchanged, with all its files."""
         files: set[Path] = set()
         settings = examine_settings(sample(tmp_path), {}, files).settings
         issuer = settings.issuers["https://id.example.com"]
@@ -35,7 +35,7 @@ class TestTheSample:
         assert files == {tmp_path / name for name in (*NAMED, "clients.yaml", "tokens.yaml", "notifier.yaml")}
 
     def test_its_clients_load_as_printed(self, tmp_path: Path) -> None:
-        """What a client sets itself wins over its preset and the defaults; the query is kept byte for byte (B4)."""
+        """Settings of the client override its preset and the defaults; the query is kept byte for byte (B4)."""
         registry = load_registry(load_settings(sample(tmp_path), {}))
         client = registry.clients_of("https://id.example.com")["shop"]
         assert client.backchannel_logout_uri == "https://shop.example.com/backchannel-logout?tenant=1"
@@ -46,15 +46,15 @@ class TestTheSample:
         assert registry.issuers["https://id.example.com"].publishers == frozenset({"idp"})
 
     def test_its_values_are_the_defaults(self, tmp_path: Path) -> None:
-        """What the sample shows for delivery, egress, metrics and the listener of ops is what one gets without."""
+        """The sample's values for delivery, egress, metrics and the ops listener are the defaults."""
         settings = load_settings(sample(tmp_path), {})
         defaults = load_settings(None, {})
         for name in ("delivery", "egress", "metrics", "outcomes", "shutdown_grace", "ops"):
             assert getattr(settings, name) == getattr(defaults, name)
         assert settings.queue.prefetch == defaults.queue.prefetch
 
-    def test_json_says_the_same(self, tmp_path: Path) -> None:
-        """A JSON file with the same content makes the same settings."""
+    def test_json_equals_yaml(self, tmp_path: Path) -> None:
+        """A JSON file with the same content yields the same settings."""
         yaml = sample(tmp_path)
         document = read_document(yaml)
         same = write(tmp_path, json.dumps(document, default=lambda moment: moment.isoformat()), "notifier.json")
@@ -63,26 +63,26 @@ class TestTheSample:
 
 class TestDefaults:
     def test_api_only_when_given(self, tmp_path: Path) -> None:
-        """An empty `api` opens a listener on loopback; a null one is as none."""
+        """An empty `api` opens a listener on loopback; null means none."""
         api = load_settings(write(tmp_path, "api: {}"), {}).api
         assert api is not None
         assert str(api.listen) == "127.0.0.1:8080"
         assert load_settings(write(tmp_path, "api:\n"), {}).api is None
 
     def test_an_empty_section(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A section whose members are all commented out is as if it were not there; so is an empty file."""
+        """A section with commented-out members only is absent; so is an empty file."""
         monkeypatch.chdir(tmp_path)
         assert load_settings(write(tmp_path, "queue:\n  # url: amqp://x\ndelivery:\n"), {}) == load_settings(None, {})
         assert load_settings(write(tmp_path, ""), {}) == load_settings(None, {})
 
     def test_a_bare_off(self, tmp_path: Path) -> None:
-        """A bare `off` is false in YAML, and is understood."""
+        """A bare `off` is false in YAML, and is accepted."""
         assert load_settings(write(tmp_path, "outcomes: off"), {}).outcomes == "off"
 
 
 class TestEnvironment:
     def test_every_kind_of_value(self, tmp_path: Path) -> None:
-        """Numbers, truths, durations, lists and mappings can be given, and win over the file, member by member."""
+        """Numbers, booleans, durations, lists and mappings can be set, and override the file, member by member."""
         path = write(tmp_path, "queue: {url: 'amqp://a', prefix: mine}\ndelivery: {timeout: 3s, retry: {base: 1s}}")
         settings = load_settings(
             path,
@@ -111,17 +111,17 @@ class TestEnvironment:
         assert list(settings.issuers) == ["https://id.example.com"]
 
     @pytest.mark.parametrize(
-        ("name", "says"),
+        ("name", "expected"),
         [
             ("NOTIFIER_TRACING__SAMPLE", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector"),
         ],
     )
-    def test_what_was_a_setting(self, name: str, says: str) -> None:
-        """It says what to do instead, and not which other name is near."""
-        assert mistakes(None, {name: "1"})[name].startswith(says)
+    def test_removed_setting(self, name: str, expected: str) -> None:
+        """The text has the replacement, and suggests no similar name."""
+        assert mistakes(None, {name: "1"})[name].startswith(expected)
 
     @pytest.mark.parametrize(
-        ("name", "says"),
+        ("name", "expected"),
         [
             ("NOTIFIER_QUEUE_URL", "did you mean NOTIFIER_QUEUE__URL?"),
             ("NOTIFIER_QUEUE__URLL", "did you mean NOTIFIER_QUEUE__URL?"),
@@ -130,17 +130,17 @@ class TestEnvironment:
             ("NOTIFIER_X", "`notifier schema config` lists them"),
         ],
     )
-    def test_a_misspelt_name(self, name: str, says: str) -> None:
-        """A variable that means nothing is a mistake that names the nearest one."""
-        assert mistakes(None, {name: "5s"}) == {name: f"there is no such setting; {says}"}
+    def test_a_misspelt_name(self, name: str, expected: str) -> None:
+        """An unknown variable is an error with the nearest name."""
+        assert mistakes(None, {name: "5s"}) == {name: f"there is no such setting; {expected}"}
 
     def test_a_wrong_value(self) -> None:
-        """A wrong value is told by the key it sets, and broken JSON by the variable."""
+        """An invalid value has the path of its setting, and broken JSON the variable."""
         assert list(mistakes(None, {"NOTIFIER_DELIVERY__TIMEOUT": "5"})) == ["delivery.timeout"]
         assert list(mistakes(None, {"NOTIFIER_EGRESS__ALLOW": "[10.0.0.0/8"})) == ["NOTIFIER_EGRESS__ALLOW"]
 
-    def test_names_that_are_not_meant_for_us(self) -> None:
-        """The tests' own variables, and those that Kubernetes makes of services called notifier…, are passed over."""
+    def test_foreign_variables_are_ignored(self) -> None:
+        """Variables of the tests, and those of Kubernetes for services called notifier…, are ignored."""
         environ = {
             "NOTIFIER_CONFIG": "/etc/notifier.yaml", "NOTIFIER_TEST_AMQP_URL": "amqp://x",
             "NOTIFIER_SERVICE_HOST": "10.0.0.1", "NOTIFIER_SERVICE_PORT_API": "8080",
@@ -150,7 +150,7 @@ class TestEnvironment:
         assert load_settings(None, environ) == load_settings(None, {})
 
     def test_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A relative path is taken from the folder of the file that names it, and one of the environment from here."""
+        """A relative path is resolved from the folder of its file, and in a variable from the working directory."""
         here, there = tmp_path / "here", tmp_path / "there"
         here.mkdir()
         there.mkdir()
@@ -172,7 +172,7 @@ class TestEnvironment:
 def test_the_queue_s_file_is_beside_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Wherever a command runs, and also if the URL is null."""
+    """In any working directory, and also if the URL is null."""
     path = tmp_path / "etc" / "notifier.yaml"
     path.parent.mkdir()
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""What an operator is told of a wrong configuration: every mistake at once, each by the path of its key."""
+"""Test errors of a configuration: all at once, each with the path of its key."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ OURS = "tls: {cert_file: notifier.yaml}"
 
 class TestMistakes:
     def test_all_at_once(self, tmp_path: Path) -> None:
-        """Every mistake of a file and of the environment is told together, each with the path of its key."""
+        """All errors of a file and of the environment are reported, each with the path of its key."""
         path = write(
             tmp_path,
             """
@@ -48,7 +48,7 @@ shutdwn_grace: 20s
         assert "host bits" in found["egress.allow[0]"]
 
     @pytest.mark.parametrize(
-        ("text", "path", "says"),
+        ("text", "path", "expected"),
         [
             ("queue: [1", "notifier.yaml", "line 2, column 1: did not find expected ',' or ']'"),
             ("queue: {}\nqueue: {}", "notifier.yaml", "line 2, column 1: the key 'queue' is there twice"),
@@ -153,14 +153,14 @@ shutdwn_grace: 20s
             ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
         ],
     )
-    def test_single_error(self, tmp_path: Path, text: str, path: str, says: str) -> None:
-        """Each mistake is told by the path of its key, with what would be right."""
+    def test_single_error(self, tmp_path: Path, text: str, path: str, expected: str) -> None:
+        """Each error has the path of its key, and the expected value."""
         found = mistakes(write(tmp_path, text))
         assert list(found) == [path]
-        assert says in found[path]
+        assert expected in found[path]
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
-        """A missing file, a folder and a file that is not UTF-8 are named."""
+        """A missing file, a folder and a file that is not UTF-8 are reported."""
         assert mistakes(tmp_path / "none.yaml") == {
             f"{tmp_path}/none.yaml": "cannot be read: No such file or directory"
         }
@@ -170,9 +170,9 @@ shutdwn_grace: 20s
 
     @pytest.mark.parametrize("text", ['{"queue": {"prefix": "a", "prefix": "b"}}', '{"queue": '])
     def test_wrong_json(self, tmp_path: Path, text: str) -> None:
-        """JSON is as strict: no doubled key, and a syntax error has its place."""
-        (said,) = mistakes(write(tmp_path, text, "notifier.json")).values()
-        assert "'prefix' is there twice" in said or "line 1, column 11" in said
+        """JSON is as strict: no duplicate key, and a syntax error has its position."""
+        (error,) = mistakes(write(tmp_path, text, "notifier.json")).values()
+        assert "'prefix' is there twice" in error or "line 1, column 11" in error
 
     @pytest.mark.parametrize(
         "text",
@@ -188,11 +188,11 @@ shutdwn_grace: 20s
         ],
     )
     def test_no_secret_is_shown(self, tmp_path: Path, text: str) -> None:
-        """No text of a mistake holds a value that may be secret."""
+        """No text of an error contains a value that may be secret."""
         assert "hunter2" not in str(mistakes(write(tmp_path, text)))
 
     @pytest.mark.parametrize(
-        ("url", "says"),
+        ("url", "expected"),
         [
             ("amqp://u:hunter1@a,amqp://u:hunter2@b", "give a list"),
             ("amqp://u:hunter1@a;amqp://u:hunter2@b", "give a list"),
@@ -212,24 +212,24 @@ shutdwn_grace: 20s
             ("http://u:hunter2@h", "must be sqlite:PATH, amqp://HOST"),
         ],
     )
-    def test_a_broker_url_that_cannot_be_read(self, url: str, says: str) -> None:
-        """One mistake names the cause, and shows nothing of the URL."""
+    def test_a_broker_url_that_cannot_be_read(self, url: str, expected: str) -> None:
+        """A single error has the cause, and nothing of the URL."""
         found = mistakes(None, {"NOTIFIER_QUEUE__URL": url})
         assert list(found) == ["queue.url"]
-        assert says in found["queue.url"]
+        assert expected in found["queue.url"]
         assert "hunter" not in str(found)
 
     @pytest.mark.parametrize("value", ["", " ", "\n"])
     @pytest.mark.parametrize("name", ["QUEUE__URL", "QUEUE__PASSWORD", "LOG__SUBJECT_KEY", "OUTCOMES", "API"])
     def test_an_empty_variable(self, tmp_path: Path, name: str, value: str) -> None:
-        """It is a mistake at each setting: a variable that a deployment forgot to fill in means no default."""
+        """It is an error at each setting: a variable that a deployment left empty does not mean the default."""
         path = write(tmp_path, "queue: {url: 'amqp://h'}")
         found = mistakes(path, {f"NOTIFIER_{name}": value})
         assert list(found) == [f"NOTIFIER_{name}"]
         assert "is empty; give it a value, or unset it" in found[f"NOTIFIER_{name}"]
 
     def test_a_home_that_is_not_there(self, tmp_path: Path) -> None:
-        """In a variable beside a file it is a mistake too, at the key that the variable sets."""
+        """In a variable beside a file it is an error too, at the key of the variable."""
         path = write(tmp_path, "queue: {url: 'amqp://h'}")
         found = mistakes(path, {"NOTIFIER_QUEUE__PASSWORD_FILE": "~nobody-/x"})
         assert found["queue.password_file"].endswith("there is no such home; write the path in full")

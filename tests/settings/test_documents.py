@@ -1,4 +1,4 @@
-"""Files of YAML and JSON, sections of features, and the schema."""
+"""Test YAML and JSON files, sections of features, and the schema."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from tests.settings.config_sample import sample, write
 from tests.settings.whole_settings import SETTINGS
 from tests.tokens.key_folder import ISS, pem
 
-# ── YAML as we read it: what it means, and where it is wrong ──────────────────────────────────────────────────────
+# ── YAML: values and errors ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 TEXTS = st.sampled_from(
@@ -47,7 +47,7 @@ class TestYaml:
         assert _resolve_short.cache_info().currsize == before
 
     def test_anchors_and_merges(self, tmp_path: Path) -> None:
-        """Anchors, aliases and merged mappings mean what they mean in YAML; own members win over merged ones."""
+        """Anchors, aliases and merged mappings work as in YAML; own members override merged ones."""
         path = write(
             tmp_path,
             "a: &one {x: 1, y: &two [yes, ~, 1.5, 'no', 0x10]}\nb: {<<: *one, x: 2}\nc: {<<: [{x: 3}, *one]}\nd: *two\n"
@@ -65,14 +65,14 @@ class TestYaml:
 
     @given(VALUES)
     @settings(max_examples=60, derandomize=True)
-    def test_what_was_written_is_read(self, value: object) -> None:
-        """Whatever a program writes as YAML is read as the same value, of the same types."""
+    def test_written_yaml_is_read_back(self, value: object) -> None:
+        """Any YAML written by a program is read as the same values and types."""
         for style in (None, False):
             assert repr(parse_yaml(yaml.safe_dump(value, default_flow_style=style, sort_keys=False))) == repr(value)
 
     @pytest.mark.parametrize("text", ["a: &x [*x]", "a: {<<: 5}"])
-    def test_what_means_nothing(self, tmp_path: Path, text: str) -> None:
-        """A value that holds itself, and a merge with what is no mapping, are mistakes with their place."""
+    def test_meaningless_yaml(self, tmp_path: Path, text: str) -> None:
+        """A value that contains itself, and a merge with a non-mapping, are errors with their position."""
         with pytest.raises(ConfigurationError) as caught:
             read_document(write(tmp_path, text))
         assert "line 1, column" in str(caught.value)
@@ -83,14 +83,14 @@ class TestYaml:
     ["1" + ":1" * 100, "1" + ":1" * 1000 + ".5", "!!int 1" + ":1" * 100, "!!bool x", "!!timestamp x"],
     ids=["base 60", "base 60, too large", "tagged", "no bool", "no time"],
 )
-def test_what_is_no_number_in_reasonable_time_is_a_mistake(scalar: str) -> None:
-    """PyYAML takes quadratic time for a number to the base of 60, and raises what is no ValueError for others."""
+def test_expensive_numbers_are_errors(scalar: str) -> None:
+    """PyYAML takes quadratic time for numbers to the base of 60, and raises other exceptions than ValueError."""
     with pytest.raises(yaml.MarkedYAMLError, match="cannot be read as the"):
         parse_yaml(f"[{scalar}]")
 
 
-def test_a_key_that_comes_again_takes_memory_once() -> None:
-    """For 100,000 clients their keys would take 50 MB beside the values that stay. What is no text stays what it is."""
+def test_repeated_keys_take_memory_once() -> None:
+    """For 100,000 clients the keys would take 50 MB more. Keys that are not text are unchanged."""
     rows = parse_yaml("[{client_id: a, 1: x}, {client_id: b, 1.0: x}, {'client_id': c, true: x}]")
     assert isinstance(rows, list)
     keys = [key for row in rows for key in row]
@@ -98,18 +98,18 @@ def test_a_key_that_comes_again_takes_memory_once() -> None:
     assert [type(key) for key in keys[1::2]] == [int, float, bool]
 
 
-# ── A feature declares its sections of the settings by path, and the core needs no line for them ──────────────────
+# ── A feature declares its sections of the settings by path, without a change of the core ────────────────────────────
 
 
 class QuietSettings(Section):
-    """Issuers that have sent no event for long."""
+    """Issuers without events for a long time."""
 
     after: int = 60
     """Seconds."""
 
 
 class QuietOptions(Section):
-    """What a client has of its own."""
+    """Options of a client."""
 
     quiet_after: Annotated[int, Field(ge=1)] | None = None
     """Minutes."""
@@ -123,7 +123,7 @@ MODEL = settings_model([FEATURE])
 
 
 def test_a_section_of_a_feature_is_read_at_its_path() -> None:
-    """New in the file or in a section, in place of what the core has there, and by a name for each."""
+    """New in the file or in a section, in place of the core's, and for each name."""
     environ = {"NOTIFIER_QUIET__AFTER": "5", "NOTIFIER_API__QUIET__AFTER": "6"}
     read = load_settings(None, {**environ, "NOTIFIER_SOURCES": '{"shop": {"after": 8}}'}, MODEL)
     found = [read.section(path, QuietSettings) for path in ("quiet", "api.quiet")]
@@ -133,8 +133,8 @@ def test_a_section_of_a_feature_is_read_at_its_path() -> None:
     assert load_settings(None, {}, MODEL).section("api.quiet", QuietSettings) is None
 
 
-def test_a_mistake_in_a_section_of_a_feature_is_named(tmp_path: Path) -> None:
-    """As one of the core is; its description is in the schema."""
+def test_error_in_a_section_of_a_feature_is_reported(tmp_path: Path) -> None:
+    """As in the core; its description is in the schema."""
     path = tmp_path / "n.yaml"
     path.write_text("quiet: {aftr: 5}\nsources: {shop: {after: x}}\n")
     with pytest.raises(ConfigurationError) as caught:
@@ -142,12 +142,12 @@ def test_a_mistake_in_a_section_of_a_feature_is_named(tmp_path: Path) -> None:
     paths = [mistake.path for mistake in caught.value.mistakes]
     assert paths == ["NOTIFIER_QUIET__AFTR", "sources.shop.after", "quiet.aftr"]
     schema = config_schema(MODEL)
-    assert schema["properties"]["quiet"]["description"] == "Issuers that have sent no event for long."
+    assert schema["properties"]["quiet"]["description"] == "Issuers without events for a long time."
     assert schema["$defs"]["QuietSettings"]["properties"]["after"]["description"] == "Seconds."
 
 
-def test_without_its_feature_a_section_is_not_judged() -> None:
-    """A command that reads the queue alone reads no other section, and takes the variables of all."""
+def test_section_without_its_feature_is_not_validated() -> None:
+    """A command that reads only the queue reads no other section, and accepts the variables of all."""
     environ = {"NOTIFIER_WEB__KEYS_FILE": "web.keys", "NOTIFIER_API__CONSOLE__ENABLED": "false"}
     assert read_sections(None, environ, {"queue"}).settings.web is None
     with pytest.raises(ConfigurationError, match="NOTIFIER_WEBB__KEYS_FILE: there is no such setting"):
@@ -179,25 +179,25 @@ def test_a_feature_declares_members_of_a_client(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "features", "told"),
+    ("member", "features", "text"),
     [
         ("quiet_after: 0", (FEATURE,), "notifier.quiet_after: must be greater than or equal to 1"),
         ("quiet_aftr: 5", (FEATURE,), "notifier.quiet_aftr: there is no such key; did you mean quiet_after?"),
         ("quiet_after: 5", (), "notifier.quiet_after: there is no such key"),
     ],
 )
-def test_a_mistake_in_a_member_of_a_feature_is_named(
-    tmp_path: Path, member: str, features: Sequence[ConfiguredFeature], told: str
+def test_error_in_a_member_of_a_feature_is_reported(
+    tmp_path: Path, member: str, features: Sequence[ConfiguredFeature], text: str
 ) -> None:
-    """As in one of the core. Without the feature there is no such member."""
+    """As in the core. Without the feature the member is unknown."""
     rows = f"- {{client_id: shop, backchannel_logout_uri: 'https://shop.example', notifier: {{{member}}}}}"
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, rows, features=features)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_a_member_of_a_feature_that_is_not_here_names_the_feature() -> None:
-    """A section says which of its members belong to a feature."""
+def test_member_of_an_absent_feature_reports_the_feature() -> None:
+    """A section declares which of its members belong to a feature."""
 
     class Options(Section):
         of_features: ClassVar[Mapping[str, str]] = {"quiet_after": "quiet"}
@@ -220,7 +220,7 @@ def schema() -> dict[str, Any]:
 
 
 def _leaves(part: dict[str, Any], definitions: dict[str, Any], path: str) -> Iterator[str]:
-    """Yield the path of each value of the configuration, with `*` for a name and `[]` for a place in a list."""
+    """Yield the path of each value of the configuration, with `*` for a name and `[]` for an index of a list."""
     part = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
     inner = [(path, each) for each in part.get("anyOf", []) + part.get("oneOf", [])]
     inner += [(f"{path}.{name}".lstrip("."), each) for name, each in part.get("properties", {}).items()]
@@ -234,8 +234,8 @@ def _leaves(part: dict[str, Any], definitions: dict[str, Any], path: str) -> Ite
 
 
 class TestSchema:
-    def test_takes_the_sample(self, tmp_path: Path, schema: dict[str, Any]) -> None:
-        """The JSON Schema of the configuration is valid, and takes the samples."""
+    def test_schema_accepts_the_sample(self, tmp_path: Path, schema: dict[str, Any]) -> None:
+        """The JSON Schema of the configuration is valid, and accepts the samples."""
         jsonschema.Draft202012Validator.check_schema(schema)
         sample(tmp_path)
         for document, part in (("notifier.yaml", None), ("clients.yaml", "clients"), ("tokens.yaml", "tokens")):
@@ -268,6 +268,6 @@ class TestSchema:
         assert "queue.prefetch.bulk" in values
 
     def test_refuses_a_misspelt_key(self, schema: dict[str, Any]) -> None:
-        """Unknown keys are wrong by the schema too."""
+        """Unknown keys are refused by the schema too."""
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.Draft202012Validator(schema).validate({"queu": {}})

@@ -1,4 +1,4 @@
-"""A change of a watched file is told once, after the file has been left alone."""
+"""A change of a watched file is reported once, after the file has been unchanged for a while."""
 
 import os
 import time
@@ -32,14 +32,14 @@ ONE, TWO, THREE = stamp(1), stamp(2), stamp(3)
     ],
     ids=["no change", "one change", "being written", "another file", "goes and comes", "away a moment", "older"],
 )
-def test_a_change_is_told_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
-    """When all files are unchanged for `settle` seconds. So is a change from before the first look."""
+def test_change_is_reported_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
+    """When all files are unchanged for `settle` seconds. So is a change from before the first check."""
     watch = FileWatch({A: ONE, B: ONE}, settle=1.0)
-    assert [watch.observe({A: a, B: b}, now) for now, a, b, _ in looks] == [told for *_, told in looks]
+    assert [watch.observe({A: a, B: b}, now) for now, a, b, _ in looks] == [reported for *_, reported in looks]
 
 
 def test_after_a_reload_the_files_it_read_are_watched() -> None:
-    """A new baseline may name other files; they are told only when they change from it."""
+    """A new baseline may contain other files; they are reported only when they change from it."""
     watch = FileWatch({A: stamp(1)}, settle=1.0)
     watch.rebase({A: stamp(1), B: stamp(7)})
     assert watch.paths == (A, B)
@@ -48,8 +48,8 @@ def test_after_a_reload_the_files_it_read_are_watched() -> None:
     assert watch.observe({A: stamp(1), B: stamp(8)}, 4.0)
 
 
-def test_a_write_during_the_reload_is_told_afterwards() -> None:
-    """What changed between the new baseline and the next look is read once more."""
+def test_write_during_a_reload_is_reported_afterwards() -> None:
+    """A change between the new baseline and the next check causes one more read."""
     watch = FileWatch({A: stamp(1)}, settle=1.0)
     watch.observe({A: stamp(2)}, 0.0)
     assert watch.observe({A: stamp(2)}, 1.0)
@@ -59,7 +59,7 @@ def test_a_write_during_the_reload_is_told_afterwards() -> None:
 
 
 def test_further_files_can_be_watched() -> None:
-    """What a failed reload named is told once when it stands; what was watched before still is."""
+    """A file of a failed reload is reported once; the previous files are still watched."""
     watch = FileWatch({A: stamp(1)}, settle=1.0)
     watch.add([A, B])
     assert watch.paths == (A, B)
@@ -86,13 +86,13 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [rewrite, replace, lambda path: path.chmod(0o400), Path.unlink])
 def test_every_way_of_changing_a_file_shows(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    """A stamp differs after any change that could make a difference to a reader, of the same size and mtime too."""
+    """A stamp differs after any change that may affect a reader, also with the same size and mtime."""
     path = tmp_path / "clients.yaml"
     path.write_text("one")
     os.utime(path, (1.0, 1.0))
     before = stamps_of([path])
     deadline = time.monotonic() + 60
-    while stamps_of([path]) == before:  # older kernels let the ctime tick every 4 ms only
+    while stamps_of([path]) == before:  # older kernels update the ctime every 4 ms only
         assert time.monotonic() < deadline
         change(path)
 
@@ -112,7 +112,7 @@ def test_a_configmap_swap_shows(tmp_path: Path) -> None:
     assert stamps_of([path]) != before
 
 
-def test_what_cannot_be_looked_at_is_absent(tmp_path: Path) -> None:
+def test_inaccessible_path_is_absent(tmp_path: Path) -> None:
     """A missing file, a file below a file, an impossible name: absent, not an error."""
     (tmp_path / "file").write_text("")
     paths = [tmp_path / "missing", tmp_path / "file" / "below", Path("nul\0")]

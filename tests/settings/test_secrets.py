@@ -1,4 +1,4 @@
-"""Secrets in files: settings, API tokens, and the key of subjects."""
+"""Test secrets in files: settings, API tokens, and the key of subjects."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from notifier.settings.subject_key import find_short_key, is_subject_key_missing
 from notifier.settings.tokens_file import EXPIRY_WARNING_SECONDS, find_expiring_tokens, load_tokens
 from tests.settings.config_sample import mistakes, write
 
-# ── A secret is never empty: in a text or a file, at each setting that has one, at the start and afterwards ───────
+# ── A secret is never empty: in a text or a file, at each setting, at start and afterwards ───────────────────────────
 
 
 FILES = {
@@ -31,7 +31,7 @@ BLANK = ["", "\n", "\n\n \t\r\n", "\ufeff", "\ufeff\r\n", "\u00a0\n", "\u200b\n"
 @pytest.mark.parametrize("setting", FILES)
 @pytest.mark.parametrize("content", BLANK)
 def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
-    """The start refuses a file that is empty, or has blank lines and invisible characters alone."""
+    """A file that is empty, or has only blank lines and invisible characters, is refused at start."""
     (tmp_path / "F").write_text(content, "utf-8", newline="")
     found = mistakes(write(tmp_path, FILES[setting]))
     assert found == {setting: f"{tmp_path}/F is empty; write the secret into it"}
@@ -40,7 +40,7 @@ def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
 @pytest.mark.parametrize("setting", TEXTS)
 @pytest.mark.parametrize("text", ["''", "' '", r'"\n"', r'"\u200b"'])
 def test_an_empty_text(tmp_path: Path, setting: str, text: str) -> None:
-    """The start refuses a secret in the configuration itself that is empty or has blanks alone."""
+    """A secret in the configuration itself that is empty or blank is refused at start."""
     found = mistakes(write(tmp_path, TEXTS[setting].replace("%s", text)))
     assert list(found) == [setting]
     assert "empty" in found[setting]
@@ -60,8 +60,8 @@ def test_a_file_that_is_emptied_later(tmp_path: Path, content: str) -> None:
         secret_of("token_file", file)
 
 
-def test_what_another_system_chose_may_be_short_and_have_blanks(tmp_path: Path) -> None:
-    """One line counts, without its line break and the blank lines around it."""
+def test_foreign_secret_may_be_short_and_contain_blanks(tmp_path: Path) -> None:
+    """One line is used, without its line break and the blank lines around it."""
     file = tmp_path / "F"
     for content, secret in (("x", "x"), ("\ufeffa b \r\n", "a b "), ("\n\npin\n\n", "pin")):
         file.write_text(content, "utf-8", newline="")
@@ -72,7 +72,7 @@ def test_what_another_system_chose_may_be_short_and_have_blanks(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("token", "says"),
+    ("token", "expected"),
     [
         ("token: ''", "tokens.yaml[0].token: must not be empty"),
         ("token: ' '", "tokens.yaml[0].token: must not be empty"),
@@ -80,11 +80,11 @@ def test_what_another_system_chose_may_be_short_and_have_blanks(tmp_path: Path) 
         (f"token_sha256: {sha256(NEWLINE).hexdigest()}", "that of an empty text"),
     ],
 )
-def test_an_empty_api_token(tmp_path: Path, token: str, says: str) -> None:
-    """It is refused also by its SHA-256, as a script makes it of a variable that is not set."""
+def test_an_empty_api_token(tmp_path: Path, token: str, expected: str) -> None:
+    """It is refused also as its SHA-256, which a script computes from an unset variable."""
     with pytest.raises(ConfigurationError) as caught:
         load_tokens(write(tmp_path, f"- {{name: a, scopes: [read], {token}}}", "tokens.yaml"))
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +95,19 @@ def test_an_empty_api_token(tmp_path: Path, token: str, says: str) -> None:
     ],
 )
 def test_an_empty_password_in_a_url(tmp_path: Path, text: str, setting: str) -> None:
-    """A colon with nothing behind it is refused; a user without a password is none."""
+    """A colon without a password is refused; a user without a colon is accepted."""
     assert mistakes(write(tmp_path, text)) == {setting: "has an empty password; remove the colon, or give the password"}
 
 
 def test_no_password_in_a_wrong_place_is_shown(tmp_path: Path) -> None:
-    """A flow mapping takes a list of URLs without brackets for keys."""
+    """A flow mapping parses a list of URLs without brackets as keys."""
     for name, text in (
         ("n.yaml", "queue: {url: a, amqp://u:hunter2@b: 1, amqp://u:hunter2@b: 2}"),
         ("n.json", '{"queue": {"amqp://u:hunter2@b": 1, "amqp://u:hunter2@b": 2}}'),
     ):
-        (said,) = mistakes(write(tmp_path, text, name)).values()
-        assert "[password]@b' is there twice" in said
-        assert "hunter2" not in said
+        (error,) = mistakes(write(tmp_path, text, name)).values()
+        assert "[password]@b' is there twice" in error
+        assert "hunter2" not in error
 
 
 # ── The tokens of the API ─────────────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +115,7 @@ def test_no_password_in_a_wrong_place_is_shown(tmp_path: Path) -> None:
 
 class TestTokens:
     def test_only_digests_are_kept(self, tmp_path: Path) -> None:
-        """A token may be given itself or by its SHA-256, and is known by that alone."""
+        """A token may be given in plain text or as its SHA-256; only the digest is kept."""
         digest = "b1" * 32
         path = write(
             tmp_path,
@@ -130,8 +130,8 @@ class TestTokens:
         assert ops.scopes == frozenset({"read", "repair"})
         assert ops.issuers == frozenset({"https://a"})
 
-    def test_every_mistake(self, tmp_path: Path) -> None:
-        """Mistakes are told at once, with the place in the file and without the token."""
+    def test_errors_of_a_tokens_file(self, tmp_path: Path) -> None:
+        """Errors are reported at once, with the position in the file and without the token."""
         path = write(
             tmp_path,
             """
@@ -159,7 +159,7 @@ class TestTokens:
         assert "hunter2" not in str(caught.value)
 
     def test_a_token_may_expire(self, tmp_path: Path) -> None:
-        """The check warns of those that have expired, or will within two weeks, by their names."""
+        """The check warns of tokens that have expired or will within two weeks, by their names."""
         path = write(
             tmp_path,
             "- {name: a, token: x, scopes: [read], expires: '2025-06-15T15:06:40Z'}\n"
@@ -174,28 +174,28 @@ class TestTokens:
         [over] = find_expiring_tokens((a, c), 1_750_000_000.0)
         assert "has expired at" in str(over)
 
-    def test_when_a_token_expires_has_an_offset(self, tmp_path: Path) -> None:
-        """Else nobody knows which hour is meant."""
+    def test_expiry_of_a_token_requires_an_offset(self, tmp_path: Path) -> None:
+        """Otherwise the time zone would be unknown."""
         path = write(tmp_path, "- {name: a, token: x, scopes: [read], expires: '2025-06-15T15:06:40'}\n")
         with pytest.raises(ConfigurationError, match="expires"):
             load_tokens(path)
 
     def test_not_a_list(self, tmp_path: Path) -> None:
-        """An empty file is no list of tokens: it may be half written."""
+        """An empty file is not an empty list of tokens: it may be half-written."""
         with pytest.raises(ConfigurationError, match="must be a list"):
             load_tokens(write(tmp_path, ""))
 
 
-# ── The key by which logs hash users: made once, for its owner alone, beside the embedded queue ───────────────────
+# ── The key by which logs hash users: created once, private, beside the embedded queue ───────────────────────────────
 
 
 def settings_of(folder: Path, url: str = "sqlite:n.db", **log: object) -> Settings:
-    """As a file in this folder says it."""
+    """Return the settings of a file in this folder."""
     return Settings.model_validate({"queue": {"url": url}, "log": log}, context={"base": folder})
 
 
-def test_it_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """Whatever the umask; the next start keeps it."""
+def test_subject_key_is_created_once_and_private(tmp_path: Path) -> None:
+    """For any umask; the next start keeps it."""
     settings = settings_of(tmp_path)
     assert read_subject_key(settings) is None
     file = make_subject_key(settings)
@@ -209,8 +209,8 @@ def test_it_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["n.db.subject-key"]
 
 
-def test_of_many_that_start_at_once_one_makes_it(tmp_path: Path) -> None:
-    """All read the same key, and never half of one."""
+def test_concurrent_starts_create_one_key(tmp_path: Path) -> None:
+    """All read the same complete key."""
     settings = settings_of(tmp_path)
 
     def start(_: int) -> str | None:
@@ -233,10 +233,10 @@ def test_of_many_that_start_at_once_one_makes_it(tmp_path: Path) -> None:
         ("amqp://mq/", {"subject_key": "configured"}, False),
     ],
 )
-def test_none_is_made_where_none_is_needed_or_all_workers_need_one(
+def test_no_key_is_created_if_configured_or_on_rabbitmq(
     tmp_path: Path, url: str, log: dict[str, object], missing: bool
 ) -> None:
-    """What is configured stands; on RabbitMQ somebody must give all workers the same."""
+    """A configured key is used; on RabbitMQ an operator must give all workers the same."""
     settings = settings_of(tmp_path, url, **log)
     make_subject_key(settings)
     assert is_subject_key_missing(settings) == missing
@@ -255,16 +255,16 @@ def test_none_is_made_where_none_is_needed_or_all_workers_need_one(
         ({}, None),
     ],
 )
-def test_a_key_that_can_be_guessed_is_named(tmp_path: Path, log: dict[str, object], warned: str | None) -> None:
-    """A key below 16 bytes hides nobody from whoever has the logs; it is shown only by its length."""
+def test_short_key_is_reported(tmp_path: Path, log: dict[str, object], warned: str | None) -> None:
+    """A key below 16 bytes can be guessed by readers of the logs; only its length is shown."""
     (tmp_path / "short").write_text("hunter2\n")
     warning = find_short_key(settings_of(tmp_path, "amqp://mq/", **log))
     assert (None if warning is None else warning.path) == warned
     assert "hunter2" not in str(warning)
 
 
-def test_a_key_that_was_made_and_emptied_is_refused(tmp_path: Path) -> None:
-    """Nothing is hashed with an empty key; the text names the file."""
+def test_emptied_key_is_refused(tmp_path: Path) -> None:
+    """Nothing is hashed with an empty key; the text has the file."""
     settings = settings_of(tmp_path)
     file = make_subject_key(settings)
     assert file is not None

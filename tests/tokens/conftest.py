@@ -1,4 +1,4 @@
-"""What tests of signers share: a folder of key files."""
+"""Fixtures of tests of signers: a folder of key files."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from tests.tokens.key_folder import Folder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """Where the test writes its key files."""
+    """Create a folder for key files."""
     return Folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Keys of clients that read encrypted tokens, as such a client has them: by jwcrypto, another library than ours."""
+"""Keys of clients with encrypted tokens, as such a client has them: by jwcrypto, a different library than ours."""
 
 import json
 from functools import cache
@@ -19,26 +19,26 @@ _ALLOWED = [*map(str, KeyManagement), *map(str, ContentEncryption)]
 
 @cache
 def made(kind: str) -> JWK:
-    """One ready key of a kind: `RSA`, or a curve."""
+    """Return a cached key of a kind: `RSA`, or a curve."""
     if kind == "RSA":
         return JWK.generate(kty="RSA", size=2048)
     return JWK.generate(kty="OKP" if kind.startswith("X") else "EC", crv=kind)
 
 
 def public(key: JWK, **more: object) -> dict[str, Any]:
-    """The key as its client publishes it."""
+    """Return the key as its client publishes it."""
     return {**key.export_public(as_dict=True), **more}
 
 
 def keys(*jwks: dict[str, Any]) -> tuple[PublishedKey, ...]:
-    """As notifier reads them."""
+    """Return the keys as notifier reads them."""
     found = read_jwks({"keys": list(jwks)})
     assert not isinstance(found, str)
     return found
 
 
 def opened(token: str, key: JWK) -> tuple[dict[str, Any], str]:
-    """Header and content of a JWE, as its client sees them. Raises InvalidJWEData."""
+    """Return header and content of a JWE for its client. Raise InvalidJWEData."""
     found = JWE(algs=_ALLOWED)
     found.deserialize(token, key)
     return dict(found.jose_header), found.payload.decode()

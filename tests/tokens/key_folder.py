@@ -1,4 +1,4 @@
-"""Key files for the tests of signing keys: one ready key of each kind, made once a run, in any shape a test wants."""
+"""Key files for the tests of signing keys: one cached key of each kind, in any shape."""
 
 import functools
 import json
@@ -18,23 +18,23 @@ KINDS = ("RS256", "ES256", "ES384", "ES512", "EdDSA")
 
 @functools.cache
 def pem(kind: str) -> bytes:
-    """The ready key for this algorithm."""
+    """Return the cached key for this algorithm."""
     return generate_key(Algorithm(kind))
 
 
 def signing_kids(ring: KeyRing) -> dict[Algorithm, str]:
-    """The `kid` of the key that signs now, by algorithm."""
+    """Return the `kid` of the current signing key by algorithm."""
     return {each.alg: each.public["kid"] for each in ring.current_keys(ISS)}
 
 
 class Folder:
-    """Key files in a directory of the test's own; each call writes one more."""
+    """Key files in a temporary directory; each call writes one more."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def source(self, content: bytes | Mapping[str, object] | str, **more: object) -> KeySource:
-        """A file with this content: bytes, a JWK, or the ready PEM of this algorithm."""
+        """Write a file with this content: bytes, a JWK, or the cached PEM of this algorithm."""
         path = self.path / f"{len(list(self.path.iterdir()))}.key"
         if isinstance(content, str):
             content = pem(content)
@@ -45,7 +45,7 @@ class Folder:
         return load_keys({ISS: sources}, clock=lambda: now)
 
     def joserfc(self, kind: str) -> Key:
-        """The ready key of this algorithm as the other library reads it."""
+        """Return the cached key of this algorithm for joserfc."""
         readers: dict[str, type[RSAKey | ECKey | OKPKey]] = {"RS": RSAKey, "ES": ECKey, "Ed": OKPKey}
         return readers[kind[:2]].import_key(pem(kind))
 

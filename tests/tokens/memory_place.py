@@ -1,4 +1,4 @@
-"""A place of keys in memory, whose key is real: it signs as the test says, well or badly."""
+"""A signer in memory with a real key; the test sets whether its signatures are valid."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from tests.tokens.key_folder import pem
 
 
 class MemoryPlace:
-    """Satisfies `SignerBackend`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
+    """Implement `SignerBackend`. `fault` is raised, `hangs` never answers, `spoilt` changes each signature."""
 
     def __init__(self, kind: str = "ES256", lacking: Mapping[Algorithm, str] | None = None) -> None:
         self.key = private(kind)
@@ -54,7 +54,7 @@ class MemoryPlace:
 
 
 def private(kind: str) -> PrivateKey:
-    """The ready key of this algorithm."""
+    """Return the cached key of this algorithm."""
     key = load_pem_private_key(pem(kind), password=None)
     assert isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey)
     return key
@@ -70,15 +70,15 @@ class Times:
         return self.now
 
 
-class Rig:
-    """A key in such a place, with what it told."""
+class SignerHarness:
+    """A key in such a signer, with its reported events."""
 
     def __init__(self, place: MemoryPlace, *, timeout: float = 60.0, concurrency: int = 2) -> None:
         self.place = place
         self.times = Times()
-        self.told: list[SignatureResult] = []
+        self.results: list[SignatureResult] = []
         bounds = SigningBounds(timeout=timeout, concurrency=concurrency)
         self.key = ExternalKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
 
     def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:
-        self.told.append(result)
+        self.results.append(result)

@@ -1,4 +1,4 @@
-"""Clients' keys are read when needed and kept; one that cannot be had puts off that client's deliveries alone."""
+"""Clients' keys are read when needed and cached; an unavailable key defers only that client's deliveries."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ def asked(
 
 @dataclass(slots=True)
 class Publishing:
-    """A client that publishes its keys, and a clock. `answers` None: it hangs until it has some."""
+    """A client that publishes its keys, and a clock. With `answers` None it waits until it has some."""
 
     answers: IssuerDocument | DocumentIssue | None = None
     now: float = 1000.0
@@ -75,7 +75,7 @@ async def why(encryption: ClientEncryption, wanted: Encryption) -> str:
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    """Let what was begun end."""
+    """Wait until the started tasks have ended."""
     for _ in range(20):
         await asyncio.sleep(0)
     assert condition()
@@ -94,8 +94,8 @@ async def after_first_read(**published: float) -> tuple[Publishing, ClientEncryp
     return shop, encryption
 
 
-async def test_a_set_is_read_once_for_all_who_wait_and_kept_as_long_as_it_says() -> None:
-    """By its Cache-Control, an hour without, and a minute at least."""
+async def test_jwk_set_is_read_once_and_cached_by_its_cache_control() -> None:
+    """By its Cache-Control, an hour without, and at least a minute."""
     for max_age, fresh in ((None, DEFAULT_FRESH_SECONDS), (600.0, 600.0), (0.0, 60.0), (1e9, 86_400.0)):
         shop = Publishing()
         encryption = shop.encryption()
@@ -112,8 +112,8 @@ async def test_a_set_is_read_once_for_all_who_wait_and_kept_as_long_as_it_says()
         assert shop.read == 2
 
 
-async def test_keys_of_the_registration_are_read_nowhere() -> None:
-    """And a change of the registration is another set."""
+async def test_registered_keys_need_no_request() -> None:
+    """A change of the registration is a new set."""
     shop = Publishing()
     encryption = shop.encryption()
     assert await kid(encryption, asked(keys(P256)), made("P-256")) == "first"
@@ -123,8 +123,8 @@ async def test_keys_of_the_registration_are_read_nowhere() -> None:
     assert shop.read == 0
 
 
-async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
-    """Nobody waits for a place that did not answer last time, and it is not asked at each delivery."""
+async def test_unreadable_jwk_set_defers_and_is_read_again() -> None:
+    """Deliveries do not wait for a server that failed last time, and it is not requested by each delivery."""
     shop = Publishing(DocumentIssue(text="answered 503"))
     encryption = shop.encryption()
     assert "https://shop.example/jwks cannot be read: answered 503" in await why(encryption, asked())
@@ -140,8 +140,8 @@ async def test_what_cannot_be_read_defers_and_is_tried_again() -> None:
     assert shop.read == 2
 
 
-async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
-    """A client that is well is not held up by its JWK Set."""
+async def test_last_jwk_set_is_kept_while_it_is_unreadable() -> None:
+    """A healthy client is not delayed by its JWK Set."""
     shop, encryption = await after_first_read()
     shop.now, shop.answers = shop.now + DEFAULT_FRESH_SECONDS, DocumentIssue(text="answered 503")
     for _ in range(3):
@@ -150,8 +150,8 @@ async def test_the_last_set_is_kept_while_it_cannot_be_read_again() -> None:
     await settled(lambda: shop.read == 3)
 
 
-async def test_a_set_without_a_fitting_key_defers_until_there_is_one() -> None:
-    """It is looked for soon, whatever Cache-Control says, and other algorithms of that set are not held up."""
+async def test_jwk_set_without_a_suitable_key_defers() -> None:
+    """It is read again soon, for any Cache-Control, and other algorithms of that set are not affected."""
     shop, encryption = await after_first_read(max_age=86_400.0)
     rsa = asked(alg=KeyManagement.RSA_OAEP)
     assert "has no key for RSA-OAEP: key 'first' is of the type EC" in await why(encryption, rsa)
@@ -161,14 +161,14 @@ async def test_a_set_without_a_fitting_key_defers_until_there_is_one() -> None:
     assert await kid(encryption, asked(), made("P-256")) == "first"
 
 
-async def test_a_key_that_is_none_is_named() -> None:
-    """What the library refuses is a reason too."""
+async def test_invalid_key_is_reported() -> None:
+    """The library's refusal is a reason too."""
     broken = asked(keys({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}))
     assert "its jwks has a key that is no EC key" in await why(Publishing().encryption(), broken)
 
 
-async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -> None:
-    """Until they were, the 400 is no refusal; a client that refuses everything is asked every five minutes."""
+async def test_400_rereads_the_keys_at_a_limited_rate() -> None:
+    """Until then the 400 is not a refusal; a client that refuses everything is read every five minutes."""
     shop, encryption = await after_first_read()
     shop.now += 1
     shop.answers = None
@@ -188,8 +188,8 @@ async def test_after_a_400_the_keys_are_read_again_at_once_and_not_too_often() -
     assert encryption.doubted(asked()) is None
 
 
-async def test_a_400_counts_once_the_set_that_was_asked_for_was_read() -> None:
-    """While it cannot be, the fault may be ours, however often the client says 400."""
+async def test_400_is_a_refusal_once_the_jwk_set_was_read() -> None:
+    """While it is unreadable, the cause may be internal, for any number of 400 responses."""
     shop, encryption = await after_first_read()
     shop.now, shop.answers = shop.now + 1, DocumentIssue(text="answered 503")
     encryption.doubted(asked())
@@ -204,13 +204,13 @@ async def test_a_400_counts_once_the_set_that_was_asked_for_was_read() -> None:
     await settled(lambda: encryption.doubted(asked()) is None)
 
 
-async def test_a_key_that_was_never_used_is_not_doubted() -> None:
-    """Another worker's delivery came back."""
+async def test_400_without_a_used_key_rereads_nothing() -> None:
+    """Another worker's delivery was answered."""
     assert Publishing().encryption().doubted(asked()) is None
 
 
-async def test_sets_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was used longest ago is dropped, and read again when it is needed."""
+async def test_cache_of_jwk_sets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used set is dropped, and read again when needed."""
     monkeypatch.setattr(client_encryption, "MAX_SETS", 2)
     shop = Publishing()
     shop.publish(P256)
@@ -221,8 +221,8 @@ async def test_sets_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> N
     assert shop.read == 4
 
 
-async def test_closing_ends_what_is_being_read() -> None:
-    """The service does not wait for a client that hangs."""
+async def test_closing_cancels_reads() -> None:
+    """The service does not wait for an unresponsive client."""
     shop = Publishing()
     encryption = shop.encryption()
     waiting = asyncio.create_task(encryption.encrypt(SHOP, asked(), TOKEN))
@@ -232,7 +232,7 @@ async def test_closing_ends_what_is_being_read() -> None:
         await waiting
 
 
-# ── Of a client's JWK Set the key is taken that is meant for encryption; a set without one says why ───────────────
+# ── The encryption key is selected from a client's JWK Set; if none fits, the reason is reported ─────────────────────
 
 
 def rsa(bits: int = 2048, e: bytes = b"\x01\x00\x01", **more: object) -> dict[str, Any]:
@@ -244,7 +244,7 @@ EC = {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}
 
 
 def chosen(alg: KeyManagement, *jwks: dict[str, Any]) -> str | None:
-    """The `kid` of the key."""
+    """Return the `kid` of the selected key."""
     keys = read_jwks({"keys": list(jwks)})
     assert not isinstance(keys, str)
     key = encryption_key(keys, alg)
@@ -260,8 +260,8 @@ def why_none(alg: KeyManagement, *jwks: dict[str, Any]) -> str:
     return why
 
 
-def test_the_key_that_is_meant_for_encryption_is_taken() -> None:
-    """By `use` first, then by `alg`; of two that are alike the first."""
+def test_encryption_key_is_selected() -> None:
+    """By `use` first, then by `alg`; of two equal keys the first."""
     sig, both, enc = rsa(kid="s", use="sig"), rsa(kid="b"), rsa(kid="e", use="enc")
     exact = rsa(kid="x", use="enc", alg="RSA-OAEP-256")
     assert chosen(KeyManagement.RSA_OAEP, sig, both, EC) == "b"
@@ -291,27 +291,27 @@ def test_the_key_that_is_meant_for_encryption_is_taken() -> None:
         ("ECDH-ES", {"kty": ["x"]}, "of the type"),
     ],
 )
-def test_a_key_that_does_not_fit_is_named_with_its_fault(alg: str, jwk: dict[str, Any], words: str) -> None:
-    """It is what a client must correct."""
+def test_unsuitable_key_is_reported_with_its_reason(alg: str, jwk: dict[str, Any], words: str) -> None:
+    """The client must correct it."""
     assert words in why_none(KeyManagement(alg), jwk)
 
 
 @pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
 def test_an_empty_member_of_a_key_is_absent(empty: object) -> None:
-    """Nobody published a private half by it."""
+    """An empty member does not publish a private half."""
     odd = dict.fromkeys(("use", "alg", "key_ops", "d", "p", "oth", "x5c"), empty)
     assert chosen(KeyManagement.RSA_OAEP, {**rsa(kid="k"), **odd}) == "k"
 
 
 def test_a_set_without_a_key_says_so() -> None:
-    """Of very many keys the first are named."""
+    """Of very many keys the first are listed."""
     assert why_none(KeyManagement.RSA_OAEP) == "has no key, and RSA-OAEP needs one"
     assert why_none(KeyManagement.RSA_OAEP, *[EC] * 9).endswith("; and 4 more")
 
 
 @pytest.mark.parametrize("document", [None, [], "x", {"keys": {}}, {}])
-def test_what_is_no_set_is_said(document: object) -> None:
-    """Instead of a set without keys."""
+def test_invalid_jwk_set_is_reported(document: object) -> None:
+    """It is not read as a set without keys."""
     assert "JWK Set" in str(read_jwks(document))
     assert public_jwks(document) == {}
 
@@ -324,8 +324,8 @@ def test_key_operations_that_encrypt_are_enough() -> None:
         assert chosen(KeyManagement.ECDH_ES, EC | {"kid": "k", "key_ops": [operation]}) == "k"
 
 
-def test_only_what_is_public_is_kept() -> None:
-    """Of a key that was published whole, that it was; read again, it is the same."""
+def test_only_public_members_are_kept() -> None:
+    """If a private half was published, only that fact is kept; read again, it is the same."""
     whole = {"keys": [rsa(d="secret", p="secret", x5c=["AAAA"], kid="k", use="enc", key_ops=["wrapKey"]), 7]}
     kept = public_jwks(whole)
     assert "secret" not in str(kept)
@@ -335,7 +335,7 @@ def test_only_what_is_public_is_kept() -> None:
     assert "private half" in why_none(KeyManagement.RSA_OAEP, *kept["keys"])  # type: ignore[misc]
 
 
-# ── What is encrypted here is opened by another library, which opens the published tokens too ─────────────────────
+# ── A different library decrypts the tokens, and notifier's test vectors ─────────────────────────────────────────────
 
 
 SIGNED_TOKEN = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"
@@ -345,8 +345,8 @@ SPLIT = tuple((alg, kind) for alg in KeyManagement for kind in (("RSA",) if alg.
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["source"])
-def test_a_published_token_is_opened_and_another_to_its_key_too(vector: dict[str, Any]) -> None:
-    """RFC 7516 and 7520: what opens ours is a judge. The algorithm of the example also chooses the key."""
+def test_published_token_and_a_new_one_for_its_key_are_decrypted(vector: dict[str, Any]) -> None:
+    """RFC 7516 and 7520 verify the verifier. The algorithm of the example also selects the key."""
     published = JWK(**vector["key"])
     header, plaintext = opened(vector["token"], published)
     assert plaintext == vector["plaintext"]
@@ -357,7 +357,7 @@ def test_a_published_token_is_opened_and_another_to_its_key_too(vector: dict[str
 
 
 @pytest.mark.parametrize(("alg", "kind"), SPLIT)
-def test_every_pair_is_opened_by_another_library(alg: KeyManagement, kind: str) -> None:
+def test_every_algorithm_pair_is_decrypted_by_another_library(alg: KeyManagement, kind: str) -> None:
     """B16, B17: the header has `cty: JWT` (RFC 7519 §5.2), the `typ` of the token, the `kid` and `iss`."""
     [key] = keys(public(made(kind), kid="e1", use="enc"))
     for enc in ContentEncryption:
@@ -367,7 +367,7 @@ def test_every_pair_is_opened_by_another_library(alg: KeyManagement, kind: str) 
         assert header == {"alg": alg, "enc": enc, "cty": "JWT", "typ": "logout+jwt", "kid": "e1", "iss": ISS}
 
 
-def test_no_two_tokens_share_anything_secret() -> None:
+def test_tokens_share_no_secret() -> None:
     """A new content key, and a new ephemeral key, for each."""
     [key] = keys(public(made("P-256")))
     encrypt = compact_encrypter(key, KeyManagement.ECDH_ES, ContentEncryption.A128CBC_HS256)
@@ -378,8 +378,8 @@ def test_no_two_tokens_share_anything_secret() -> None:
     assert "typ" not in opened(first, made("P-256"))[0]
 
 
-def test_another_key_opens_nothing() -> None:
-    """Else the others would prove nothing."""
+def test_another_key_decrypts_nothing() -> None:
+    """Otherwise the other tests would prove nothing."""
     [key] = keys(public(made("RSA")))
     token = compact_encrypter(key, KeyManagement.RSA_OAEP, ContentEncryption.A256GCM)(SIGNED_TOKEN, None, ISS)
     with pytest.raises(InvalidJWEData):
@@ -394,7 +394,7 @@ def test_another_key_opens_nothing() -> None:
         {"kty": "OKP", "crv": "X25519", "x": "AAAA"},
     ],
 )
-def test_what_is_no_point_of_its_curve_is_no_key(jwk: dict[str, str]) -> None:
-    """It is refused before anything is computed with it."""
+def test_point_off_the_curve_is_refused(jwk: dict[str, str]) -> None:
+    """It is refused before any computation with it."""
     with pytest.raises(ValueError, match="is no"):
         compact_encrypter(keys(jwk)[0], KeyManagement.ECDH_ES, ContentEncryption.A128GCM)

@@ -1,4 +1,4 @@
-"""Keys of issuers that are doubled, new, or published elsewhere."""
+"""Test keys of issuers that are duplicated, new, or published elsewhere."""
 
 import re
 from collections.abc import Sequence
@@ -15,48 +15,50 @@ from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import publication_fault
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
-from tests.tokens.memory_place import MemoryPlace, Rig
+from tests.tokens.memory_place import MemoryPlace, SignerHarness
 from tests.tokens.test_keys import claims
 
-# ── Two keys of one issuer with one `kid`: refused where the configuration shows it, or once their places tell it
+# ── Two keys of one issuer with one `kid`: refused at configuration, or once their signers report it ─────────────────
 
 
 AT = f'issuers["{ISS}"].keys'
 
 
-def elsewhere(nth: int, rig: Rig | None = None, kid: str | None = None) -> ExternalKeyEntry:
-    """The key of that number, in a place in memory."""
-    return ExternalKeyEntry(external_key=(rig or Rig(MemoryPlace())).key, setting=f"{AT}[{nth}].memory", kid=kid)
+def elsewhere(nth: int, harness: SignerHarness | None = None, kid: str | None = None) -> ExternalKeyEntry:
+    """Return the key of that number, in a signer in memory."""
+    return ExternalKeyEntry(
+        external_key=(harness or SignerHarness(MemoryPlace())).key, setting=f"{AT}[{nth}].memory", kid=kid
+    )
 
 
 def read(*sources: KeySource | ExternalKeyEntry) -> tuple[KeyRing, list[tuple[str, str]]]:
-    """The ring of an issuer with these keys, and the mistakes."""
+    """Return the ring of an issuer with these keys, and the errors."""
     ring, mistakes = examine_keys({ISS: sources, OTHER: sources[:1]}, clock=lambda: NOW)
     return ring, shown(mistakes)
 
 
 def shown(mistakes: Sequence[InputIssue]) -> list[tuple[str, str]]:
-    """Path and text of each."""
+    """Return path and text of each."""
     return [(each.path, each.text) for each in mistakes]
 
 
 @pytest.mark.parametrize("first", ["file", "place"])
-def test_a_kid_that_is_given_twice_is_refused_before_any_place_is_asked(folder: Folder, first: str) -> None:
-    """Be the other key in a file or in a place. Another issuer may have the same."""
+def test_duplicate_kid_is_refused_without_a_request(folder: Folder, first: str) -> None:
+    """For keys in files and in signers. Another issuer may have the same."""
     one = folder.source("ES256", kid="k") if first == "file" else elsewhere(0, kid="k")
     _, mistakes = read(one, elsewhere(1, kid="other"), elsewhere(2, kid="k"))
     assert mistakes == [(f"{AT}[2].kid", "has the same kid 'k' as keys[0]; each key of an issuer needs its own")]
 
 
-def test_a_place_that_is_named_twice_is_refused_before_it_is_asked() -> None:
-    """It is one key, whatever its `kid` will be. Under two names it is two."""
-    rig = Rig(MemoryPlace())
-    _, mistakes = read(elsewhere(0, rig), elsewhere(1, rig, kid="named"), elsewhere(2, rig))
+def test_duplicate_signer_is_refused_without_a_request() -> None:
+    """It is one key, whatever its `kid` will be. With two names it is two."""
+    harness = SignerHarness(MemoryPlace())
+    _, mistakes = read(elsewhere(0, harness), elsewhere(1, harness, kid="named"), elsewhere(2, harness))
     assert mistakes == [(f"{AT}[2].memory", "is the same key as keys[0]; each key of an issuer needs its own")]
 
 
-async def test_a_file_of_which_the_key_was_imported_signs_alone(folder: Folder) -> None:
-    """`check` looks, and names both settings. A worker has started; it goes on with the file, and refuses a reload."""
+async def test_file_takes_precedence_over_its_imported_key(folder: Folder) -> None:
+    """`check` names both settings. A running worker continues with the file, and refuses a reload."""
     sources = elsewhere(0), folder.source("ES256")
     ring, mistakes = read(*sources)
     assert mistakes == []
@@ -72,15 +74,15 @@ async def test_a_file_of_which_the_key_was_imported_signs_alone(folder: Folder) 
     assert read(*sources)[1] == [found]
 
 
-async def test_of_two_places_with_one_key_the_first_signs() -> None:
-    """Such as an alias and the ARN that it leads to."""
+async def test_first_of_two_signers_with_one_key_signs() -> None:
+    """Such as an alias and the ARN to which it resolves."""
     ring, _ = read(elsewhere(0), elsewhere(1))
     [(path, text)] = shown(await ring.check())
     assert (path, f"as {AT}[0].memory;" in text) == (f"{AT}[1].memory", True)
     assert [key.setting for key in ring.keys_of(ISS)] == [f"{AT}[0].memory"]
 
 
-# ── What can be known of the moment at which a key began to be published ──────────────────────────────────────────
+# ── The estimated start of a key's publication ───────────────────────────────────────────────────────────────────────
 
 
 STARTED = 1_800_000_000.0
@@ -109,14 +111,14 @@ def seen(hours_ago: float, *, appeared: bool = False) -> SeenKey:
     ],
 )
 def test_in_words(file: float | None, by_worker: SeenKey | None, words: str) -> None:
-    """As much as the file's time and the workers tell, and no more. Moments stand as hours ago."""
+    """The known times of the file and the workers. Times are shown as hours ago."""
     made_at = None if file is None else STARTED - file * HOUR
     shown = re.sub(r"\{(-?\d+)\}", lambda hours: format_moment_for_people(STARTED - int(hours[1]) * HOUR), words)
     assert describe_first_day(made_at, by_worker, STARTED) == shown
 
 
-def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
-    """A key was not published before its file was written, nor before it appeared: the later counts."""
+def test_rewritten_file_makes_a_key_new() -> None:
+    """A key was not published before its file was written, nor before it appeared: the later time counts."""
     assert earliest_publication(STARTED - HOUR, seen(DAY_SECONDS, appeared=True)) == STARTED - HOUR
     assert earliest_publication(STARTED - DAY_SECONDS, seen(1, appeared=True)) == STARTED - HOUR
     assert earliest_publication(STARTED - DAY_SECONDS, seen(1)) == STARTED - DAY_SECONDS
@@ -132,12 +134,12 @@ def test_a_file_that_was_written_anew_makes_a_key_new() -> None:
         ([seen(5, appeared=True), seen(9)], seen(5, appeared=True)),
     ],
 )
-def test_what_several_workers_saw(found: list[SeenKey], counts: SeenKey) -> None:
-    """Who saw it appear knows most; behind a balancer one of two issuers' servers may have it later."""
+def test_observations_of_several_workers(found: list[SeenKey], counts: SeenKey) -> None:
+    """A worker that saw it appear knows the time; behind a load balancer one server may have it later."""
     assert merge_seen_keys(found) == {("https://id.example", "k"): counts}
 
 
-# ── Whether a receiver that has the issuer's JWK Set can verify what a key of ours signs ──────────────────────────
+# ── Whether a receiver with the issuer's JWK Set can verify our signature ────────────────────────────────────────────
 
 
 EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1", "use": "sig", "alg": "ES256"}
@@ -150,7 +152,7 @@ def fault(*keys: object, alg: str = "ES256") -> str | None:
 
 
 def test_the_same_key_under_the_same_kid_is_published() -> None:
-    """`alg` and `use` are optional (RFC 7517 §4), others may stand beside it, and leading zeros change no number."""
+    """`alg` and `use` are optional (RFC 7517 §4), others may be present, and leading zeros are insignificant."""
     assert fault(EC) is None
     assert fault({"kty": "oct", "kid": "k1"}, "no key", EC) is None
     assert fault({name: value for name, value in EC.items() if name not in ("alg", "use")}) is None
@@ -169,12 +171,12 @@ def test_the_same_key_under_the_same_kid_is_published() -> None:
         ([{**EC, "kid": 5, "x": None}], "not published"),
     ],
 )
-def test_what_keeps_a_receiver_from_verifying_is_named(published: list[object], words: str) -> None:
-    """Each with its own sentence, since each has its own way out."""
+def test_obstacles_to_verification_are_reported(published: list[object], words: str) -> None:
+    """Each with its own text and remedy."""
     assert words in (fault(*published) or "")
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": {}}, "keys"])
-def test_what_is_no_jwk_set_is_said(document: object) -> None:
-    """An error page that is JSON is not an empty set: it says nothing of our keys."""
+def test_document_that_is_not_a_jwk_set_is_reported(document: object) -> None:
+    """An error page in JSON is not an empty set: our keys may be published."""
     assert isinstance(read_jwks(document), str)

@@ -1,4 +1,4 @@
-"""Key files: the shapes that are read, the `kid` they get, and what is refused with every mistake at once."""
+"""Test key files: accepted formats, their `kid`, and all errors at once."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ ED25519_THUMBPRINT = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 @pytest.mark.parametrize("kind", ["RS256", "ES256", "ES384", "ES512", "EdDSA"])
 def test_pem_and_jwk_are_the_same_key(folder: Folder, kind: str) -> None:
-    """A key has one `kid`, the RFC 7638 thumbprint, whichever way it is written down."""
+    """A key has one `kid`, the RFC 7638 thumbprint, in every format."""
     pem, jwk = folder.ring(folder.source(kind)), folder.ring(folder.source(folder.jwk(kind)))
     assert pem.jwks(ISS) == jwk.jwks(ISS)
     assert pem.kids(ISS) == (folder.joserfc(kind).thumbprint(),)
@@ -51,7 +51,7 @@ def test_the_older_pem_formats_are_read(folder: Folder, kind: str) -> None:
 
 
 def test_the_example_of_rfc_7638() -> None:
-    """RFC 7638 §3.1, optional members and all."""
+    """RFC 7638 §3.1, with the optional members."""
     n = (
         "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3"
         "oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdA"
@@ -63,7 +63,7 @@ def test_the_example_of_rfc_7638() -> None:
 
 
 def test_the_example_of_rfc_8037(folder: Folder) -> None:
-    """RFC 8037 A.3, from the private key of A.1; the JWKS holds its public half alone. Its algorithm has two names."""
+    """RFC 8037 A.3, from the private key of A.1; the JWKS has only the public half. Its algorithm has two names."""
     ring = folder.ring(folder.source(ED25519))
     public = {name: value for name, value in ED25519.items() if name != "d"}
     assert ring.jwks(ISS) == {"keys": [public | {"kid": ED25519_THUMBPRINT, "use": "sig"}]}
@@ -81,7 +81,7 @@ def test_a_given_kid_wins(folder: Folder) -> None:
 @pytest.mark.parametrize("kind", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
 def test_an_empty_member_is_absent(folder: Folder, kind: str, empty: object) -> None:
-    """As serializers write members that are not set."""
+    """Serializers write empty members."""
     odd = dict.fromkeys(("kid", "use", "alg", "key_ops", "oth", "x5c", "x5u", "keys"), empty)
     plain = folder.ring(folder.source(kind))
     assert folder.ring(folder.source({**folder.jwk(kind), **odd})).jwks(ISS) == plain.jwks(ISS)
@@ -147,8 +147,8 @@ REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_is_no_signing_key_is_refused(folder: Folder, name: str) -> None:
-    """Where it stands in the configuration, which file, what is wrong; nothing of what the file holds."""
+def test_file_without_a_signing_key_is_refused(folder: Folder, name: str) -> None:
+    """With the path in the configuration, the file, and the reason, but nothing of the file's content."""
     make, text = REFUSED[name]
     source = folder.source(make(folder))
     with pytest.raises(ConfigurationError, match=text) as caught:
@@ -166,7 +166,7 @@ def test_a_jwk_may_leave_out_the_primes(folder: Folder) -> None:
 
 
 def test_every_mistake_is_listed_at_once(folder: Folder) -> None:
-    """Unreadable, wrong and doubled keys of all issuers, each under its own path."""
+    """Unreadable, invalid and duplicate keys of all issuers, each under its own path."""
     with pytest.raises(ConfigurationError) as caught:
         load_keys(
             {

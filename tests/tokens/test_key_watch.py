@@ -1,4 +1,4 @@
-"""The watch of the issuers' JWK Sets: what it remembers, what it tells, and when it looks again."""
+"""Test the watch of the issuers' JWK Sets: its state, its reports, and its schedule."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ def jwk(kid: str) -> dict[str, str]:
 
 
 class Site:
-    """Issuers with one key each, and what they publish: the keys and sets that a watch asks for."""
+    """Issuers with one key each, and their published keys."""
 
     def __init__(self, *issuers: str) -> None:
         self.kids = dict.fromkeys(issuers, "k1")
@@ -54,8 +54,8 @@ class Site:
         return self.watch.fault_of(iss, Algorithm.ES256)
 
 
-async def test_a_missing_key_is_known_until_it_is_published() -> None:
-    """Told once when it goes and once when it comes; the gauge follows; no other issuer is concerned."""
+async def test_missing_key_is_reported_until_it_is_published() -> None:
+    """Reported once when it disappears and once when it appears; the gauge follows; other issuers are not affected."""
     site = Site(ISS, OTHER)
     assert await site.look(0) == []
     assert set(site.watch.published()) == {(ISS, "k1", True), (OTHER, "k1", True)}
@@ -70,8 +70,8 @@ async def test_a_missing_key_is_known_until_it_is_published() -> None:
     assert site.missing() is None
 
 
-async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
-    """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
+async def test_unreadable_jwk_set_changes_nothing() -> None:
+    """An unavailable issuer defers nothing, and does not release the deferrals of a missing key."""
     site = Site(ISS)
     site.sets[ISS] = DocumentIssue(text="answered 503")
     assert await site.look(0) == [JwksUnread(iss=ISS, text="answered 503")]
@@ -85,8 +85,8 @@ async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
     assert site.missing() is not None
 
 
-async def test_it_looks_every_five_minutes_and_oftener_while_something_is_wrong() -> None:
-    """A key that was published at last frees what waits half a minute later."""
+async def test_interval_is_five_minutes_and_shorter_during_a_problem() -> None:
+    """A key that appears releases its deferrals half a minute later."""
     site = Site(ISS)
     assert site.watch.seconds_until_due(0) == 0
     await site.look(0)
@@ -98,8 +98,8 @@ async def test_it_looks_every_five_minutes_and_oftener_while_something_is_wrong(
     assert site.watch.seconds_until_due(READ_INTERVAL_SECONDS) == MISSING_INTERVAL_SECONDS
 
 
-async def test_a_400_brings_the_next_look_forward() -> None:
-    """A key may have gone since the last look; but a client that refuses everything asks the issuer no oftener."""
+async def test_400_advances_the_next_read() -> None:
+    """A key may have been removed; but a client that refuses everything does not increase the rate of requests."""
     site = Site(ISS)
     await site.look(0)
     assert site.watch.on_refused_token(ISS, 1)
@@ -111,7 +111,7 @@ async def test_a_400_brings_the_next_look_forward() -> None:
 
 
 async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> None:
-    """Publication counts where it was seen: a set that had the key from the first look on may always have had it."""
+    """A publication counts if it was observed: a key in the first read set may be older."""
     site = Site(ISS)
     there, site.sets[ISS] = site.sets[ISS], GONE
 
@@ -124,11 +124,11 @@ async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> Non
     await site.look(MISSING_INTERVAL_SECONDS)
     assert age(MISSING_INTERVAL_SECONDS + 60) == 60
     assert age(100_000) == 90_000
-    assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # nothing signs by it
+    assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # no key signs by it
 
 
-async def test_a_key_to_come_is_watched_before_it_signs() -> None:
-    """One that is published only when it begins to sign is new then, however old its file; nobody is told before."""
+async def test_future_key_is_watched_before_it_signs() -> None:
+    """A key whose publication starts with its first signature is new then; no earlier report is made."""
     site = Site(ISS)
     site.next[ISS] = "k2"
     assert await site.look(0) == []

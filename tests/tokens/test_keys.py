@@ -1,4 +1,4 @@
-"""Signing: what a key ring signs another library verifies, and which key signs when."""
+"""Test signing: a different library verifies signatures, and the current key signs."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ def kid_of(token: str) -> str:
 
 
 async def test_every_algorithm_verifies_elsewhere(folder: Folder) -> None:
-    """B16, B18, B23, R1, R7: ten algorithms, each `typ` or none, accepted by a strict verifier of another library."""
+    """B16, B18, B23, R1, R7: ten algorithms, each `typ` or none, pass a strict verifier of another library."""
     ring = folder.ring(*(folder.source(kind) for kind in KINDS))
     for alg in Algorithm:
         for typ in ("logout+jwt", "JWT", None):
@@ -41,8 +41,8 @@ async def test_every_algorithm_verifies_elsewhere(folder: Folder) -> None:
             assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ=typ, algs=[alg]) == claims(), alg
 
 
-async def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
-    """An RSA key can do six algorithms; its `alg` leaves one, and only then the JWKS names it."""
+async def test_jwk_with_alg_signs_only_by_it(folder: Folder) -> None:
+    """An RSA key supports six algorithms; its `alg` selects one, and only then the JWKS contains it."""
     assert folder.ring(folder.source("RS256")).algorithms_of(ISS) == {a for a in Algorithm if a[:2] in ("RS", "PS")}
     assert "alg" not in folder.ring(folder.source("RS256")).jwks(ISS)["keys"][0]
     ring = folder.ring(folder.source(folder.jwk("RS256", alg="PS384")))
@@ -56,8 +56,8 @@ async def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
     ("now", "kid"),
     [(NOW, "always"), (NOW + 99, "always"), (NOW + 100, "next"), (NOW + 200, "last"), (NOW + 1e6, "last")],
 )
-async def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid: str) -> None:
-    """Of the keys that fit, the one with the latest `not_before` that has passed signs, whatever their order."""
+async def test_key_rolls_over_at_not_before(folder: Folder, now: float, kid: str) -> None:
+    """Of the suitable keys, the one with the latest `not_before` that has passed signs, in any order."""
     ring = folder.ring(
         folder.source(generate_key(Algorithm.ES256), kid="last", not_before=NOW + 200),
         folder.source(generate_key(Algorithm.ES256), kid="always"),
@@ -71,14 +71,14 @@ async def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid:
     assert ring.kids(ISS) == ("last", "always", "other", "next")
 
 
-def test_of_two_keys_alike_the_first_signs(folder: Folder) -> None:
-    """Where `not_before` does not decide, the order of the configuration does."""
+def test_first_of_two_equal_keys_signs(folder: Folder) -> None:
+    """If `not_before` is equal, the order of the configuration decides."""
     ring = folder.ring(*(folder.source(generate_key(Algorithm.ES256), kid=kid) for kid in ("one", "two")))
     assert signing_kids(ring) == {Algorithm.ES256: "one"}
 
 
-async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
-    """Until its moment there is a deferral (`signing`) that says when; the algorithm counts as available."""
+async def test_key_before_not_before_defers(folder: Folder) -> None:
+    """Until then the delivery is deferred (`signing`) with the time; the algorithm counts as available."""
     ring = folder.ring(folder.source("ES256", not_before=NOW + 60))
     with pytest.raises(InternalFault, match=r"due before 2025-06-15T15:07:40\.5") as caught:
         await ring.sign(ISS, Algorithm.ES256, None, claims())
@@ -88,7 +88,7 @@ async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
 
 
 async def test_issuers_are_tenants(folder: Folder) -> None:
-    """An issuer signs with its own keys alone, be the `kid` or the file the same; an unknown one with none."""
+    """An issuer signs only with its own keys, even if the `kid` or the file is the same; an unknown one with none."""
     ring = load_keys(
         {
             ISS: [folder.source("ES256", kid="k")],
@@ -108,8 +108,8 @@ async def test_issuers_are_tenants(folder: Folder) -> None:
     assert ring.algorithms_of("https://nobody.example") == frozenset()
 
 
-async def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder) -> None:
-    """A claim that JSON cannot hold defers the delivery, and the error does not repeat it."""
+async def test_claims_that_are_not_json_defer(folder: Folder) -> None:
+    """A claim that JSON cannot express defers the delivery, and the error does not repeat it."""
     with pytest.raises(InternalFault, match="TypeError") as caught:
         await folder.ring(folder.source("ES256")).sign(
             ISS, Algorithm.ES256, None, claims() | {"secret": [object(), "hidden"]}
@@ -118,7 +118,7 @@ async def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder)
 
 
 def test_nothing_private_is_shown(folder: Folder) -> None:
-    """Neither a ring nor its JWKS holds a private number, and no repr does."""
+    """Neither a ring, its JWKS nor a repr contains a private number."""
     ring = folder.ring(*(folder.source(kind) for kind in KINDS))
     private_members = {"d", "p", "q", "dp", "dq", "qi"}
     assert not any(private_members & set(jwk) for jwk in ring.jwks(ISS)["keys"])
@@ -128,11 +128,11 @@ def test_nothing_private_is_shown(folder: Folder) -> None:
     assert "PrivateKey" not in shown
 
 
-# ── Tokens are signed as a strict receiver verifies them, whatever the algorithm, the header and the claims ───────
+# ── A strict receiver verifies the tokens, for any algorithm, header and claims ──────────────────────────────────────
 
 
 def test_a_signature_whose_halves_begin_with_zeros_verifies() -> None:
-    """B18, R1: many times over, since one in 128 does; `test_keys` has each algorithm once."""
+    """B18, R1: repeated, since one signature in 128 does; `test_keys` has each algorithm once."""
     key = private("ES256")
     sign = compact_signer(key, Algorithm.ES256, "k1", "logout+jwt")
     for number in range(600):
@@ -142,8 +142,8 @@ def test_a_signature_whose_halves_begin_with_zeros_verifies() -> None:
 
 
 @pytest.mark.parametrize("sub", ["zoë ☃", "\ud800", 'a"b\\c\n', "\x00", "𝔘"])
-def test_any_text_comes_through_as_it_is(sub: str) -> None:
-    """B12: also what JSON can tell by an escape alone."""
+def test_any_text_is_kept(sub: str) -> None:
+    """B12: also characters that JSON must escape."""
     token = compact_signer(private("EdDSA"), Algorithm.EDDSA, "k1", None)({"sub": sub, "big": 2**70})
     payload = token.split(".")[1]
     assert json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4))) == {"sub": sub, "big": 2**70}

@@ -1,4 +1,4 @@
-"""A transmitter of signed tokens, whose keys and time a test holds. joserfc signs, not the code under test."""
+"""A transmitter of signed tokens, whose keys and clock a test sets. joserfc signs, not the code under test."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ CLAIMS: Mapping[str, Any] = {
 
 @cache
 def key(kind: str, name: str = "") -> Key:
-    """A key pair, made once; `name` tells several of one kind apart."""
+    """Return a cached key pair; `name` distinguishes keys of one kind."""
     if kind.startswith("RSA"):
         return RSAKey.generate_key(int(kind[3:] or 2048), auto_kid=False)
     if kind == "Ed25519":
@@ -41,7 +41,7 @@ def key(kind: str, name: str = "") -> Key:
 
 
 def public(of: Key, kid: str | None = "k1", **more: object) -> dict[str, Any]:
-    """The public half as a JWK."""
+    """Return the public half as a JWK."""
     return {**of.as_dict(private=False), **({} if kid is None else {"kid": kid}), **more}
 
 
@@ -52,7 +52,7 @@ def signed(
     kid: str | None = "k1",
     **header: Any,
 ) -> bytes:
-    """A token in compact form, whatever it holds. A member of the header that is None is left out."""
+    """Return a token in compact form with any content. A header member that is None is omitted."""
     members = {"typ": "secevent+jwt", "alg": alg, "kid": kid, **header}
     protected = {name: value for name, value in members.items() if value is not None}
     payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
@@ -62,12 +62,12 @@ def signed(
 
 
 def segments(*parts: bytes) -> bytes:
-    """The parts of a token as it is written."""
+    """Return the encoded parts of a token."""
     return b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
 
 
 class Transmitter:
-    """Publishes keys, or is away."""
+    """Publish keys, or be unavailable."""
 
     def __init__(self, *published: Mapping[str, Any]) -> None:
         self.content: object = {"keys": list(published)}
@@ -91,5 +91,5 @@ class Transmitter:
 
 
 def shared_secret(jwk: Mapping[str, Any]) -> Sequence[Key]:
-    """What a forger takes for the secret of HS256: texts that everybody can read."""
+    """Return candidates for the secret of HS256 of a forger: public texts."""
     return [OctKey.import_key(json.dumps(jwk)), OctKey.import_key(jwk["x"])]

@@ -1,4 +1,4 @@
-"""Dead letters: readable by people, replayable by us, whoever put them among the dead."""
+"""Test dead letters: readable by people and replayable, whichever side stored them."""
 
 import base64
 import hashlib
@@ -59,8 +59,8 @@ def raw_of(letter: DeadLetter) -> RawMessage:
     return letter.raw
 
 
-def test_a_dead_letter_is_read_by_people() -> None:
-    """JSON with the reason in words; whoever asks for it gets RFC 3339 times and every outcome."""
+def test_dead_letter_is_readable() -> None:
+    """JSON with the reason as text; on request RFC 3339 times and every outcome."""
     letter = dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW)
     sent, content = dump_dead_letter(letter), document_of(letter)
     assert {name: content[name] for name in json.loads(sent.body)} == json.loads(sent.body)
@@ -76,7 +76,7 @@ def test_a_dead_letter_is_read_by_people() -> None:
 
 
 @given(DELIVERIES, st.sampled_from(DeadReason), st.text(max_size=20))
-def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReason, text: str) -> None:
+def test_dead_lettered_delivery_is_restored_completely(delivery: Delivery, reason: DeadReason, text: str) -> None:
     """A replay needs all of it."""
     letter = dead_letter_delivery(delivery, reason, text, NOW)
     assert through_the_queue(letter) == letter
@@ -85,37 +85,37 @@ def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReas
 
 
 @given(EVENTS, st.sampled_from(DeadReason))
-def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason) -> None:
-    """With all its clients, wrong ones too."""
+def test_dead_lettered_event_is_restored_completely(event: SessionEnded, reason: DeadReason) -> None:
+    """With all its clients, including invalid ones."""
     letter = dead_letter_event(event, reason, "text", NOW)
     assert through_the_queue(letter) == letter
     assert letter.event == event
 
 
 @given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
-def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
-    """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
+def test_dead_lettered_message_is_restored_to_the_byte(body: bytes) -> None:
+    """It is the message's own body; on request as text, or as base64 if it is not text."""
     came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp", vouched=True)
     letter = dead_letter_raw(came, [InputIssue("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
     assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
     assert dump_dead_letter(letter).body == body
-    told = document_of(letter)["raw"]
-    assert (base64.b64decode(told["body"]) if told["encoding"] == "base64" else told["body"].encode()) == body
+    raw = document_of(letter)["raw"]
+    assert (base64.b64decode(raw["body"]) if raw["encoding"] == "base64" else raw["body"].encode()) == body
     again = to_message(letter, Lane.BULK)
     assert again == replace(came, lane=Lane.BULK, tag=None, headers=raw_of(letter).headers)
 
 
 def test_a_binary_cloudevent_keeps_its_attributes() -> None:
-    """Without them it would be another event when it is read again; other headers are left behind."""
+    """Without them it would be a different event when it is read again; other headers are dropped."""
     headers = {"cloudEvents_id": b"e", "ce-source": "/a%20b", "x-death": [{}], "secret": "x"}
     again = to_message(dead_letter_raw(message(b"{}", headers=headers), [], NOW), Lane.EVENTS)
     assert again is not None
     assert again.headers == {"cloudEvents:id": "e", "cloudEvents:source": "/a b"}
 
 
-def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
-    """What is not whole cannot be read again."""
+def test_first_mebibyte_of_a_huge_message_is_kept() -> None:
+    """An incomplete message cannot be read again."""
     body = b"x" * 1_100_000
     letter = dead_letter_raw(message(body), [], NOW)
     assert (raw_of(letter).size, raw_of(letter).truncated) == (len(body), True)
@@ -123,8 +123,8 @@ def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
     assert to_message(letter, Lane.EVENTS) is None
 
 
-def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event() -> None:
-    """Without `source` a copy would be another event; those that nobody reads are left out."""
+def test_unstorable_attributes_prevent_a_replay() -> None:
+    """Without `source` a copy would be another event; unused attributes are omitted."""
     needed = {
         "cloudEvents:id": "e",
         "cloudEvents:specversion": "1.0",
@@ -138,8 +138,8 @@ def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event
     assert to_message(dead_letter_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
 
 
-def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
-    """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
+def test_message_truncated_by_the_queue_shows_its_original_size() -> None:
+    """With the size and digest of the whole, and the members of its start; it cannot be read again."""
     cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=CutBody(size=9_000_000, sha256="ab"))
     letter = through_the_queue(dead_letter_raw(cut, [InputIssue("", "too large")], NOW))
     assert (raw_of(letter).size, raw_of(letter).sha256, raw_of(letter).truncated) == (9_000_000, "ab", True)
@@ -160,7 +160,7 @@ def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
         (b"\xff", {}, ("", "m")),
     ],
 )
-def test_what_a_broken_message_tells_of_itself_is_noted(
+def test_dead_letter_of_a_broken_message_has_issuer_and_event(
     body: bytes, headers: Mapping[str, object], expected: tuple[str, str]
 ) -> None:
     """So that its dead letter is found by issuer and event."""
@@ -170,8 +170,8 @@ def test_what_a_broken_message_tells_of_itself_is_noted(
     assert letter.text == "iss: is required"
 
 
-def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
-    """With the body as it came, the first mistakes, and which entries they are; a copy is the same letter."""
+def test_invalid_entries_of_an_event_share_a_dead_letter() -> None:
+    """With the original body, the first errors, and the indexes of the entries; a copy is the same dead letter."""
     came = message(b'{"clients": ["shop", 1, 2]}', message_id="m", user_id="idp")
     wrong = WrongEntries(mistakes=(InputIssue("clients[1]", "no"),), more=1, which="1-2")
     letter = dead_letter_entries(came, EVENT, wrong, NOW)
@@ -183,8 +183,8 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     assert dead_letter_raw(came, [], NOW).id != letter.id
 
 
-def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
-    """Of many the first ones, whole; a long one has its beginning and its end."""
+def test_listed_errors_are_shortened_readably() -> None:
+    """Of many errors the first, complete; a long text has its start and its end."""
     batch = [
         InputIssue("sources.s.event.sub", f"event {nth} of 99: must be a string, not a number") for nth in range(99)
     ]
@@ -199,21 +199,21 @@ def test_each_mistake_that_a_letter_lists_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
-def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
-    """Whatever its body says: that is a publisher's, who may write a dead letter there."""
+def test_dead_letter_without_its_header_is_shown_raw(headers: Mapping[str, object]) -> None:
+    """Whatever its body contains: it comes from a publisher, who may have written a dead letter there."""
     forged = dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body
     letter = load_dead_letter(message(forged, kind=Kind.UNREADABLE, headers=headers, message_id="x"))
     assert (letter.id, letter.delivery, letter.reason) == ("x", None, DeadReason.MALFORMED_EVENT)
 
 
-def test_what_a_later_release_says_of_an_unreadable_message_is_left_to_it() -> None:
-    """Shown as something else it could be replayed as something else."""
+def test_unreadable_message_of_a_later_release_is_kept_for_it() -> None:
+    """A replay by a wrong interpretation could change it."""
     with pytest.raises(UnknownVersion):
         load_dead_letter(message(b"{}", kind=Kind.UNREADABLE, headers={"letter": '{"v": 3}'}))
 
 
 def grown(came: Message, sent: Outgoing) -> int:
-    """Bytes that the letter has and the message had not."""
+    """Return the number of bytes that the dead letter has and the message had not."""
     own = sum(len(name) + len(str(value).encode()) for name, value in came.headers.items())
     own += sum(len(text.encode()) for text in (came.message_id, came.user_id, came.content_type) if text)
     return len(sent.body) + sum(len(name) + len(value.encode()) for name, value in sent.headers.items()) - (
@@ -226,8 +226,8 @@ LONG = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1024
 
 @pytest.mark.parametrize("filling", ["", "\0" * 10_000, '"' * 10_000, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 10_000])
 @pytest.mark.parametrize("count", [1, 20, 2000])
-def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int) -> None:
-    """Whatever the body is, however many mistakes are told, and however long."""
+def test_dead_letter_adds_at_most_4_kib(filling: str, count: int) -> None:
+    """For any body, any number of errors, and any length of them."""
     mistakes = [
         InputIssue(f"clients[{index}].id_token_signed_response_alg", filling[:400] or "no") for index in range(count)
     ]
@@ -248,8 +248,8 @@ def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int)
 
 
 @pytest.mark.parametrize("names", [1, 100, NAMES, NAMES + 1, 18_000])
-def test_an_event_s_letter_never_holds_more_than_came_and_4_kib(names: int) -> None:
-    """However many clients it names, and however short their names are."""
+def test_dead_letter_of_an_event_adds_at_most_4_kib(names: int) -> None:
+    """For any number of clients, and names of any length."""
     clients = tuple(chr(0x4E00 + index) for index in range(names))
     came = {"iss": LONG, "id": "e", "sub": LONG, "sid": LONG, "reason": LONG, "clients": list(clients)}
     event = SessionEnded(
@@ -268,8 +268,8 @@ def test_an_event_s_letter_never_holds_more_than_came_and_4_kib(names: int) -> N
 
 
 @pytest.mark.parametrize("answer", ['"', "\N{CJK UNIFIED IDEOGRAPH-4E00}", "x"])
-def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -> None:
-    """However long its names are, and whatever the client answered ten times."""
+def test_dead_letter_of_a_delivery_adds_at_most_4_kib(answer: str) -> None:
+    """For names of any length and any ten answers of the client."""
     delivery = replace(DELIVERY, iss=LONG, client_id=LONG, event_id="a\0b", sub=LONG, sid=LONG, reason=LONG, history=())
     for attempt in range(10):
         past = PastOutcome(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
@@ -285,7 +285,7 @@ def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -
 
 
 def test_two_parts_of_an_event_are_two_dead_letters() -> None:
-    """They bear the same event id; a copy made by a crash is one and the same, whenever it was made."""
+    """They have the same event id; a copy after a crash is identical, whenever it was made."""
     one, other = (replace(EVENT, clients=(ClientEntry(client_id=name),)) for name in "ab")
     ids = [
         dead_letter_event(event, DeadReason.UNKNOWN_ISSUER, "", now).id
@@ -302,8 +302,8 @@ def test_two_parts_of_an_event_are_two_dead_letters() -> None:
         (None, dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
     ],
 )
-def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes) -> None:
-    """Whatever it says it is: nobody knows who wrote it."""
+def test_message_moved_by_the_broker_is_shown_raw(kind: Kind | None, body: bytes) -> None:
+    """Whatever it contains: its author is unknown."""
     death = [{"queue": "notifier.retries", "reason": "delivery_limit", "time": datetime(2026, 1, 31, 12, tzinfo=UTC)}]
     letter = load_dead_letter(message(body, kind=kind, user_id="idp", headers={"x-death": death}))
     assert (letter.reason, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, 1769860800.0)
@@ -312,8 +312,8 @@ def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes)
 
 
 @pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])
-def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> None:
-    """It is found and shown by the one, and would be replayed as the other."""
+def test_dead_letter_with_a_mismatching_delivery_is_malformed(name: str) -> None:
+    """It is listed by one identity, and would be replayed as the other."""
     content = json.loads(dump_dead_letter(dead_letter_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body)
     for odd in (content | {name: "other"}, content | {"delivery": content["delivery"] | {name: "other"}}):
         letter = load_dead_letter(message(json.dumps(odd).encode(), kind=Kind.DEAD_LETTER))
@@ -323,8 +323,8 @@ def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
-def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
-    """As one that is at odds with its delivery."""
+def test_dead_letter_that_contradicts_its_event_is_malformed(name: str) -> None:
+    """As a dead letter that contradicts its delivery."""
     content = json.loads(dump_dead_letter(dead_letter_event(EVENT, DeadReason.MALFORMED_EVENT, "", NOW)).body)
     letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
     assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
@@ -341,8 +341,8 @@ def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None
         (["odd"], "a fault of ours"),
     ],
 )
-def test_it_is_said_why_the_broker_moved_it(why: object, words: str) -> None:
-    """What the newest death says, whatever delays the message had been through before."""
+def test_reason_of_the_broker_is_shown(why: object, words: str) -> None:
+    """By the newest death, whatever delays the message had been through before."""
     death = [{"queue": "notifier.events", "reason": why}, {"queue": "notifier.delay.8s", "reason": "expired"}]
     letter = load_dead_letter(message(b"{}", headers={"x-death": death}))
     assert letter.reason is DeadReason.DELIVERY_LIMIT
@@ -351,8 +351,8 @@ def test_it_is_said_why_the_broker_moved_it(why: object, words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, Kind.DELIVERY, Kind.EVENT])
-def test_a_foreign_message_among_the_dead_is_shown_as_it_is(kind: Kind | None) -> None:
-    """Under the same id at each look, though the broker counts looks in the headers."""
+def test_foreign_message_in_the_dead_letter_queue_is_shown_raw(kind: Kind | None) -> None:
+    """With the same id at each pass, although the broker counts passes in the headers."""
     looks = [
         load_dead_letter(
             message(b'{"iss": "i"}', kind=kind, timestamp=7.0, user_id="idp", headers={"x-delivery-count": count})
@@ -365,7 +365,7 @@ def test_a_foreign_message_among_the_dead_is_shown_as_it_is(kind: Kind | None) -
     assert looks[0].raw is not None
 
 
-def test_a_broken_dead_letter_is_shown_as_it_is() -> None:
+def test_broken_dead_letter_is_shown_raw() -> None:
     """It can be discarded."""
     letter = load_dead_letter(message(b"{}", kind=Kind.DEAD_LETTER, message_id="x"))
     assert (letter.id, letter.reason) == ("x", DeadReason.MALFORMED_EVENT)

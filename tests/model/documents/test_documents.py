@@ -1,4 +1,4 @@
-"""Our own messages: whatever is written is read back the same, and whatever else comes is told apart."""
+"""Test documents of notifier: they are read back unchanged, and other bodies are refused."""
 
 import json
 from typing import Any
@@ -61,14 +61,14 @@ EVENTS = st.builds(
 
 
 @given(DELIVERIES, _TIME)
-def test_a_delivery_comes_back_as_it_was_written(delivery: Delivery, due: float | None) -> None:
-    """Any worker can go on where another stopped."""
+def test_delivery_is_read_back_unchanged(delivery: Delivery, due: float | None) -> None:
+    """Any worker can continue."""
     assert load_delivery(dump_delivery(delivery, due=due)) == delivery
 
 
 @pytest.mark.parametrize(("names", "version"), [(NAMES, 1), (NAMES + 1, 2)])
-def test_an_event_of_many_names_is_no_larger_than_it_came(names: int, version: int) -> None:
-    """From there on names are plain, which version 1 does not know: who knows that alone leaves it to others."""
+def test_event_of_many_names_does_not_grow(names: int, version: int) -> None:
+    """Names are plain from this release on; version 1 does not support it: an older worker leaves it to others."""
     clients = tuple(f"c{index}" for index in range(names))
     event = SessionEnded(id="e", id_given=True, iss="i", sub="s", sid=None, clients=clients)
     body = dump_event(EventDocument(event=event))
@@ -78,14 +78,14 @@ def test_an_event_of_many_names_is_no_larger_than_it_came(names: int, version: i
     assert found == (clients if version == 2 else tuple(ClientEntry(client_id=name) for name in clients))
 
 
-def test_a_cause_of_a_later_release_kills_no_delivery() -> None:
-    """Its workers put deliveries off beside ours during an update. What for is kept, for them and for the story."""
+def test_cause_of_a_later_release_is_kept() -> None:
+    """During an update its workers defer deliveries too. The cause is kept for them and for the story."""
     waits = frozen.replace(DELIVERY, waited_for=("origin", "tides"), deferred_for="tides", deferrals=2)
     assert load_delivery(dump_delivery(waits)) == waits
 
 
 @given(st.builds(EventDocument, event=EVENTS, unknown_since=_TIME, deferrals=st.integers(0, 99)), _TIME)
-def test_an_event_comes_back_as_it_was_written(document: EventDocument, due: float | None) -> None:
+def test_event_is_read_back_unchanged(document: EventDocument, due: float | None) -> None:
     """Any worker can plan the rest."""
     assert load_event(dump_event(document, due=due)) == document
 
@@ -93,29 +93,29 @@ def test_an_event_comes_back_as_it_was_written(document: EventDocument, due: flo
 @pytest.mark.parametrize("load", [load_delivery, load_event])
 @given(body=st.binary(max_size=50) | st.sampled_from([b"", b"{}", b'{"v": 1}', b'{"v": 0}', b'{"v": "2"}', b"[2]"]))
 def test_a_broken_document_is_malformed(load: Any, body: bytes) -> None:
-    """Nothing else is ever raised."""
+    """No other exception is raised."""
     with pytest.raises(MalformedEvent) as caught:
         load(body)
     assert caught.value.mistakes
 
 
 @pytest.mark.parametrize("due", ["NaN", "1e999"])
-def test_a_due_time_that_is_no_moment_is_refused(due: str) -> None:
-    """Where a document says it, the document cannot be trusted."""
+def test_invalid_due_time_is_refused(due: str) -> None:
+    """A document with such a time is not trusted."""
     body = dump_delivery(DELIVERY).decode().removesuffix("}")
     with pytest.raises(MalformedEvent, match="schedule"):
         load_delivery(f'{body},"schedule":{{"due": {due}}}}}'.encode())
 
 
-def test_a_delivery_is_no_event() -> None:
-    """The two kinds are told apart even where their label was lost."""
+def test_delivery_is_not_read_as_an_event() -> None:
+    """The two kinds are distinguished even without their label."""
     with pytest.raises(MalformedEvent):
         load_event(dump_delivery(DELIVERY))
     with pytest.raises(MalformedEvent):
         load_delivery(dump_event(EventDocument(event=EVENT)))
 
 
-# ── Dead letters of other releases: they are kept for long, and an operator reads and replays them with any of them
+# ── Dead letters of other releases: they are kept for long, and any release can show and replay them ─────────────────
 
 
 def message_from(sent: Outgoing) -> Message:
@@ -132,7 +132,7 @@ REFUSED = LETTERS["dead-letter-refused"]
     ("name", "reason"), [("refused", DeadReason.REFUSED), ("malformed", DeadReason.MALFORMED_EVENT)]
 )
 def test_a_recorded_dead_letter_is_read(name: str, reason: DeadReason) -> None:
-    """Whole: it is the same once this release has written it."""
+    """Writing it again with this release yields the same document."""
     recorded = LETTERS[f"dead-letter-{name}"]
     letter = load_dead_letter(recorded.message())
     assert letter.reason is reason

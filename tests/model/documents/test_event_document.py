@@ -1,4 +1,4 @@
-"""What publishers may write, how it is read, and how their mistakes are named."""
+"""Test what publishers may write, how it is read, and how errors are reported."""
 
 import gzip
 import json
@@ -35,14 +35,14 @@ def read(body: object, *, new_id: Callable[[], str] = lambda: "new", **propertie
 
 
 def mistakes(body: object, **properties: Any) -> list[str]:
-    """The mistakes of an event that must be right as a whole."""
+    """Return the errors of an event that must be valid as a whole."""
     with pytest.raises(MalformedEvent) as caught:
         read_event(message(body, **properties), max_bytes=131_072, new_id=lambda: "new", now=NOW)
     return [str(mistake) for mistake in caught.value.mistakes]
 
 
 def wrong(body: object) -> list[str]:
-    """The mistakes of the wrong entries beside good ones, then their places."""
+    """Return the errors of invalid entries beside valid ones, then their indexes."""
     found = parse_event(message(body), max_bytes=131_072, new_id=lambda: "new", now=NOW).wrong
     return [] if found is None else [*map(str, abridge_issues(found.mistakes, found.more)), found.which]
 
@@ -103,13 +103,13 @@ def test_all_clients_are_named_by_a_star() -> None:
     assert read(EVENT | {"clients": "*"}).clients == "*"
 
 
-def test_an_address_that_is_null_says_that_there_is_none() -> None:
-    """A publisher that knows its clients tells which of them need not be told."""
+def test_null_address_means_no_back_channel() -> None:
+    """A publisher that knows its clients marks those without a back-channel."""
     event = read(EVENT | {"clients": [{"client_id": "shop", "backchannel_logout_uri": None}, {"client_id": "mail"}]})
     assert event.clients == (ClientEntry(client_id="shop", no_address=True), "mail")
 
 
-def test_null_counts_as_left_out() -> None:
+def test_null_means_absent() -> None:
     """Some serializers write `null` for absent members."""
     left_out = dict.fromkeys(("id", "sid", "ended_at", "not_after", "reason"))
     entry = {"client_id": "shop", "id_token_signed_response_alg": None, "sub": None}
@@ -143,13 +143,13 @@ def test_null_counts_as_left_out() -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_member(change: dict[str, object], expected: list[str]) -> None:
-    """B12 and the types of the members: the text says what is expected."""
+def test_error_contains_its_member(change: dict[str, object], expected: list[str]) -> None:
+    """B12 and the types of the members: the text contains the expected type."""
     assert mistakes(EVENT | change) == expected
 
 
-def test_every_mistake_is_told_at_once() -> None:
-    """Nobody has to publish five times to find five mistakes."""
+def test_all_errors_are_reported_at_once() -> None:
+    """A single attempt shows the publisher all five errors."""
     body = {"iss": 1, "ended_at": "x", "clients": ["shop", 5, {"client_id": "mail", "sid": 5}, "*"]}
     assert [text.partition(":")[0] for text in mistakes(body)] == [
         "iss",
@@ -172,15 +172,15 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"reason": ""}, ("reason",)),
     ],
 )
-def test_what_is_for_information_alone_is_dropped(change: dict[str, object], unread: tuple[str, ...]) -> None:
-    """No delivery depends on it. The time of the message takes its place."""
+def test_invalid_informational_member_is_dropped(change: dict[str, object], unread: tuple[str, ...]) -> None:
+    """No delivery depends on it. The time of the message replaces it."""
     event = read(EVENT | change, timestamp=NOW - 5)
     assert (event.unread, event.reason) == (unread, None)
     assert event.ended_at == NOW - 5
 
 
-def test_a_good_member_beside_a_dropped_one_stays() -> None:
-    """And a mistake is still one."""
+def test_valid_member_beside_a_dropped_one_is_kept() -> None:
+    """And an error is still reported."""
     event = read(EVENT | {"ended_at": "soon", "reason": "why"})
     assert (event.unread, event.reason, event.ended_at) == (("ended_at",), "why", None)
     wrong = EVENT | {"ended_at": "soon", "not_after": "soon"}
@@ -216,8 +216,8 @@ def test_a_good_member_beside_a_dropped_one_stays() -> None:
         ),
     ],
 )
-def test_a_wrong_entry_leaves_the_others_alone(entry: object, client_id: str | None, expected: str) -> None:
-    """B3, B5, B23: the others are served. The mistake says which entry is wrong and why."""
+def test_invalid_entry_does_not_affect_the_others(entry: object, client_id: str | None, expected: str) -> None:
+    """B3, B5, B23: the others are served. The error has the entry and the reason."""
     body = EVENT | {"clients": ["a", entry, "c"]}
     assert read(body).clients == ("a", "c")
     assert wrong(body) == [expected, "1"]
@@ -226,15 +226,15 @@ def test_a_wrong_entry_leaves_the_others_alone(entry: object, client_id: str | N
     assert alone == [expected.replace("clients[1]", "clients[0]")]
 
 
-def test_each_entry_may_bring_the_only_subject() -> None:
-    """B12: if the event has neither `sub` nor `sid`, only the entries without their own are wrong."""
+def test_entries_may_have_the_only_subject() -> None:
+    """B12: if the event has neither `sub` nor `sid`, only the entries without their own are invalid."""
     body = {"iss": ISS, "clients": [{"client_id": "a", "sub": "x"}, "b", {"client_id": "c", "sid": "y"}]}
     assert wrong(body) == ["clients[1]: must have sub or sid, because the event has neither", "1"]
     assert read(body).clients == (ClientEntry(client_id="a", sub="x"), ClientEntry(client_id="c", sid="y"))
 
 
-def test_an_event_of_only_wrong_entries_is_malformed() -> None:
-    """No client can be told. Each entry has its own mistake."""
+def test_event_with_only_invalid_entries_is_malformed() -> None:
+    """No client remains. Each entry has its own error."""
     with pytest.raises(MalformedEvent):
         read(EVENT | {"clients": [1, 2]})
     assert mistakes(EVENT | {"clients": [1, 2]}) == [
@@ -259,19 +259,19 @@ def test_an_event_of_only_wrong_entries_is_malformed() -> None:
         (b" " * 131_073, "the event has 131073 bytes; at most 131072 are allowed"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(body: bytes, expected: str) -> None:
+def test_body_that_is_not_a_json_object_is_refused(body: bytes, expected: str) -> None:
     """Empty, oversized, not UTF-8, not JSON, nested too deeply: each has its own text."""
     (found,) = mistakes(body)
     assert found.startswith(expected)
     assert len(found) < 200
 
 
-def test_a_message_that_the_queue_cut_is_too_large() -> None:
-    """The mistake names the true size, and the beginning is not read."""
+def test_message_truncated_by_the_queue_is_too_large() -> None:
+    """The error has the true size, and the start is not read."""
     cut = CutBody(size=9_000_000, sha256="ab")
-    told = ["the event has 9000000 bytes; at most 131072 are allowed"]
-    assert mistakes(EVENT, cut_from=cut) == told
-    assert mistakes(EVENT, cut_from=cut, content_type="text/plain") == told
+    expected = ["the event has 9000000 bytes; at most 131072 are allowed"]
+    assert mistakes(EVENT, cut_from=cut) == expected
+    assert mistakes(EVENT, cut_from=cut, content_type="text/plain") == expected
 
 
 def test_a_byte_order_mark_is_tolerated() -> None:
@@ -279,7 +279,7 @@ def test_a_byte_order_mark_is_tolerated() -> None:
     assert read(b"\xef\xbb\xbf" + json.dumps(EVENT).encode()).iss == ISS
 
 
-def test_a_name_that_occurs_a_thousand_times_is_kept_once() -> None:
+def test_repeated_client_names_are_kept_once() -> None:
     """So documents of the event do not grow."""
     assert read(EVENT | {"clients": ["a", "b"] * 500}).clients == ("a", "b")
 
@@ -294,19 +294,19 @@ def test_a_name_that_occurs_a_thousand_times_is_kept_once() -> None:
         (set(range(0, 1000, 2)), ""),
     ],
 )
-def test_the_places_of_wrong_entries_are_noted(places: set[int], which: str) -> None:
-    """As ranges, for a replay that tells nobody else. A list longer than 1 KiB is left out."""
+def test_indexes_of_invalid_entries_are_recorded(places: set[int], which: str) -> None:
+    """As ranges, for a replay to those clients only. A list longer than 1 KiB is omitted."""
     clients = [0 if index in places else f"c{index}" for index in range(1000 if not which else 500)]
     assert wrong(EVENT | {"clients": clients})[-1] == which
     if which:
         only = event_entries.parse_positions(which)
         assert [place for run in only for place in run] == sorted(places)
-        meant = {"clients": [f"w{index}" if index in places else "told" for index in range(500)]}
+        meant = {"clients": [f"w{index}" if index in places else "valid" for index in range(500)]}
         event = read_event(message(EVENT | meant), max_bytes=131_072, new_id=lambda: "new", now=NOW, only=only)
         assert event.clients == tuple(f"w{index}" for index in sorted(places))
 
 
-def test_the_first_given_id_is_taken() -> None:
+def test_precedence_of_event_ids() -> None:
     """That of the body, else of CloudEvents, else of AMQP."""
     cloud = {
         "cloudEvents:id": "cloud",
@@ -324,7 +324,7 @@ def test_the_first_given_id_is_taken() -> None:
     assert read(own, message_id="a\nb").id == "own"
 
 
-def test_an_end_in_the_future_counts_as_now() -> None:
+def test_ended_at_in_the_future_is_now() -> None:
     """The publisher's clock may be ahead. Propagation is never negative."""
     assert read(EVENT | {"ended_at": "2199-01-01T00:00:00Z"}).ended_at == NOW
     assert read(EVENT, timestamp=NOW + 5).ended_at == NOW
@@ -334,7 +334,7 @@ def test_an_end_in_the_future_counts_as_now() -> None:
 
 
 def test_twenty_mistakes_are_listed_and_the_others_counted() -> None:
-    """The answer to 128 KiB of nonsense stays small."""
+    """The answer to 128 KiB of garbage stays small."""
     found = mistakes(EVENT | {"clients": [1] * 5000})
     assert len(found) == MAX_ISSUES + 1
     assert found[-1] == "and 4980 more mistakes"
@@ -352,9 +352,9 @@ def test_the_schema_accepts_its_own_examples_and_so_does_the_reader() -> None:
     json.dumps(schema)
 
 
-# ── `notifier schema event` accepts what the reader accepts, and refuses what it refuses ──────────────────────────
+# ── `notifier schema event` accepts and refuses the same events as the reader ────────────────────────────────────────
 
-# Cases that no JSON Schema can express are left out: an `id` of more than 255 bytes in fewer characters, an
+# Cases that no JSON Schema can express are omitted: an `id` of more than 255 bytes in fewer characters, an
 # event larger
 # than 128 KiB, JSON nested deeper than 200 levels, a member written twice, half a surrogate pair.
 
@@ -416,7 +416,7 @@ def validator() -> jsonschema.Draft202012Validator:
 
 
 def is_read(body: object) -> bool:
-    """True if the reader accepts it as over HTTP, where every wrong entry is a mistake."""
+    """Return True if the reader accepts it as over HTTP, where every invalid entry is an error."""
     message = Message(lane=Lane.EVENTS, body=json.dumps(body).encode(), tag=1)
     try:
         read_event(message, max_bytes=10_000_000, new_id=lambda: "new", now=1_800_000_000.0)
@@ -426,17 +426,17 @@ def is_read(body: object) -> bool:
 
 
 def judged(body: object) -> tuple[bool, bool]:
-    """The verdicts of the reader and of the schema."""
+    """Return the verdicts of the reader and of the schema."""
     return is_read(body), validator().is_valid(body)
 
 
 def entry(**members: object) -> dict[str, object]:
-    """The event with one client that has these members."""
+    """Return the event with one client that has these members."""
     return PLAIN | {"clients": [{"client_id": "shop", **members}]}
 
 
 def whose(*clients: object, **members: object) -> dict[str, object]:
-    """An event without `sub` and `sid` of its own, unless given."""
+    """Return an event without `sub` and `sid`, unless given."""
     return {"iss": ISS, "clients": list(clients), **members}
 
 
@@ -463,8 +463,8 @@ A, B = {"client_id": "a", "sub": "x"}, {"client_id": "b", "sid": "y"}
         *(PLAIN | {member: moment} for moment in MOMENTS for member in ("ended_at", "not_after")),
     ],
 )
-def test_both_accept_it(body: object) -> None:
-    """Validation before publishing never blocks a good event."""
+def test_reader_and_schema_accept_it(body: object) -> None:
+    """Validation before publishing never blocks a valid event."""
     assert judged(body) == (True, True)
 
 
@@ -494,8 +494,8 @@ def test_both_accept_it(body: object) -> None:
         *(PLAIN | {"not_after": moment} for moment in (*NO_MOMENTS, 5)),
     ],
 )  # fmt: skip
-def test_both_refuse_it(body: object) -> None:
-    """What the reader would bury, the schema says beforehand."""
+def test_reader_and_schema_refuse_it(body: object) -> None:
+    """The schema refuses what the reader would dead-letter."""
     assert judged(body) == (False, False)
 
 
@@ -506,20 +506,20 @@ def test_both_refuse_it(body: object) -> None:
         *(PLAIN | {"reason": text} for text in (*NO_TEXTS, "a" * 1025)),
     ],
 )
-def test_the_reader_drops_what_is_for_information_alone(body: object) -> None:
-    """No delivery depends on it. The schema has it as publishers should write it."""
+def test_reader_drops_invalid_informational_members(body: object) -> None:
+    """No delivery depends on it. The schema requires the correct form from publishers."""
     assert judged(body) == (True, False)
 
 
 @pytest.mark.parametrize("uri", IN_DISGUISE)
-def test_the_schema_wants_an_address_in_its_plain_form(uri: str) -> None:
+def test_schema_requires_plain_addresses(uri: str) -> None:
     """No attempt is made to any other, whatever egress allows."""
     assert judged(entry(backchannel_logout_uri=uri)) == (True, False)
     assert in_disguise(uri)
 
 
 def in_disguise(uri: str) -> bool:
-    """Whether egress refuses it for how its address is written."""
+    """Return whether egress refuses it for the spelling of its address."""
     return "must write its address as" in (check_uri(uri, ANYWHERE) or "")
 
 

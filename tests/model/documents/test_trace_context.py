@@ -1,4 +1,4 @@
-"""The publisher's trace is read from where W3C and CloudEvents put it, and kept with each delivery."""
+"""The publisher's trace context is read as W3C and CloudEvents define it, and kept with each delivery."""
 
 import base64
 import json
@@ -44,17 +44,17 @@ OTHER = "00-11111111111111111111111111111111-2222222222222222-00"
 def test_a_well_formed_traceparent_is_found(
     headers: Mapping[str, object], extension: object, found: str | None
 ) -> None:
-    """W3C Trace Context §3.2 and CloudEvents' distributed tracing extension, which comes first."""
+    """W3C Trace Context §3.2 and CloudEvents' distributed tracing extension, which takes precedence."""
     assert traceparent_of(headers, extension) == found
 
 
-def test_its_parts() -> None:
+def test_parts_of_a_traceparent() -> None:
     """Trace id, span id, and True if the publisher records the trace."""
     assert parts(SENT) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True)
     assert parts(OTHER)[2] is False
 
 
-def test_it_stays_with_the_delivery() -> None:
+def test_trace_context_stays_with_the_delivery() -> None:
     """From the structured envelope through the plan into the document of a retry, and back."""
     body = (
         b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "traceparent": "%s",'
@@ -67,7 +67,7 @@ def test_it_stays_with_the_delivery() -> None:
     assert load_delivery(dump_delivery(delivery)).trace == SENT
 
 
-# ── CloudEvents 1.0, structured and binary, over AMQP and HTTP headers alike ──────────────────────────────────────
+# ── CloudEvents 1.0, structured and binary, over AMQP and HTTP headers ───────────────────────────────────────────────
 
 
 STRUCTURED = "application/cloudevents+json"
@@ -115,7 +115,7 @@ def test_attributes_may_be_headers(prefix: str, content_type: str | None) -> Non
 
 
 def test_header_values_may_be_of_any_amqp_type() -> None:
-    """AMQP libraries write strings as bytes, numbers as integers and moments as timestamps."""
+    """AMQP libraries write strings as bytes, numbers as integers and times as timestamps."""
     attributes = {
         "specversion": b"1.0",
         "id": 17,
@@ -127,7 +127,7 @@ def test_header_values_may_be_of_any_amqp_type() -> None:
     }
     event = read(EVENT, headers=prefixed("cloudEvents:", attributes))
     assert (event.id, event.source, event.ended_at) == ("17", "/realms/a", 1769860800.0)
-    naive = datetime(2026, 1, 31, 12)  # noqa: DTZ001  pamqp hands out such ones, in UTC
+    naive = datetime(2026, 1, 31, 12)  # noqa: DTZ001  pamqp returns naive times in UTC
     assert read(EVENT, headers=prefixed("cloudEvents:", attributes | {"time": naive})).ended_at == 1769860800.0
 
 
@@ -138,20 +138,20 @@ def test_http_header_values_are_percent_encoded() -> None:
     assert read(EVENT, headers=prefixed("cloudEvents_", attributes)).source == "/a%20b"
 
 
-def test_other_headers_mean_nothing() -> None:
+def test_other_headers_are_ignored() -> None:
     """Bare JSON stays bare beside tracing headers."""
     event = read(EVENT, headers={"traceparent": "00-1-2-03", "cerise": "red"}, content_type="text/plain")
     assert (event.id, event.source, event.type) == ("new", None, None)
 
 
 def test_the_body_overrides_its_envelope() -> None:
-    """`id` and `ended_at` of the body count."""
+    """`id` and `ended_at` of the body take precedence."""
     event = read(ATTRIBUTES | {"data": EVENT | {"id": "own", "ended_at": "2026-01-31T11:00:00Z"}})
     assert (event.id, event.ended_at) == ("own", 1769857200.0)
 
 
 @pytest.mark.parametrize("name", ["id", "source", "type", "specversion"])
-def test_what_cloudevents_requires_is_required(name: str) -> None:
+def test_required_cloudevents_attributes(name: str) -> None:
     """CloudEvents 1.0 §3.1, in both modes."""
     attributes = {key: value for key, value in ATTRIBUTES.items() if key != name}
     expected = [f"{name}: is required by CloudEvents"]
@@ -176,14 +176,14 @@ def test_what_cloudevents_requires_is_required(name: str) -> None:
         ({"data": None, "data_base64": "W10="}, ["data_base64: must be a JSON object, not an array"]),
     ],
 )
-def test_each_mistake_of_an_envelope_is_named(change: dict[str, object], expected: list[str]) -> None:
+def test_each_envelope_error_is_reported(change: dict[str, object], expected: list[str]) -> None:
     """Structured mode."""
     assert mistakes(ATTRIBUTES | {"data": EVENT} | change) == expected
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-31T12:00:00", 1769860800])
 def test_a_time_that_cannot_be_read_is_dropped(time: object) -> None:
-    """In both modes, whether the event has a time of its own or not."""
+    """In both modes, also if the event has a time."""
     event = read(ATTRIBUTES | {"data": EVENT, "time": time})
     assert (event.ended_at, event.unread) == (None, ("time",))
     event = read(EVENT, headers=prefixed("ce-", ATTRIBUTES | {"time": str(time)}))
@@ -194,7 +194,7 @@ def test_a_time_that_cannot_be_read_is_dropped(time: object) -> None:
 
 @pytest.mark.parametrize("content_type", ["application/cloudevents-batch+json", "application/cloudevents+avro"])
 def test_batches_and_other_formats_are_refused(content_type: str) -> None:
-    """One event a message, in JSON."""
+    """One event per message, in JSON."""
     (found,) = mistakes([EVENT], content_type=content_type)
     assert found == f"content_type: {content_type} is not supported; send one event as application/cloudevents+json"
 
