@@ -96,10 +96,10 @@ def test_its_pages_are_read_as_meant() -> None:
     session, question = contexts
     assert (session.iss, session.sid) == ("https://id.example.com", "s1")
     assert session.clients == (("shop", None), ("käse", None))
-    told = FrontChannelClient(
+    found = FrontChannelClient(
         frontchannel_logout_uri="https://shop.example.com/out?a=1", frontchannel_logout_session_required=True
     )
-    assert session.supplied == {"shop": told}
+    assert session.supplied == {"shop": found}
     assert question.clients == ()
 
 
@@ -122,8 +122,8 @@ def test_it_writes_members_that_the_event_has() -> None:
     Addresses for the browser stand in those of the pages that it makes itself.
     """
     events = COMMON / "Events"
-    told = [each for each in properties(events / "SessionEnded.cs", "SessionEnded") if each.name != "AllClients"]
-    assert named(told) == set(EventBody.__annotations__)
+    found = [each for each in properties(events / "SessionEnded.cs", "SessionEnded") if each.name != "AllClients"]
+    assert named(found) == set(EventBody.__annotations__)
     in_pages = {"frontchannel_logout_uri", "frontchannel_logout_session_required"}
     written = named(properties(events / "SessionEndedClient.cs", "SessionEndedClient"))
     assert written == set(EntryDocument.__annotations__) - in_pages
@@ -191,17 +191,17 @@ def settings(of: str = "NotifierOptions", prefix: str = "") -> Iterator[tuple[st
 
 def test_the_table_of_settings_is_the_code() -> None:
     """Each with its default. A word in place of a value describes the behaviour without one."""
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     for names, defaults, _meaning in rows("## Settings"):
         values = [value.strip("`") for value in defaults.split(", ")]
         keys = [name.strip("`") for name in names.split(", ")]
-        told |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True))
+        found |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True))
     words = {"required": "", "as the server is set": "", "FrontChannel:Url": ""}
-    assert {name: words.get(value, value) for name, value in told.items()} == dict(settings())
+    assert {name: words.get(value, value) for name, value in found.items()} == dict(settings())
 
 
 def test_its_broker_user_has_the_rights_of_every_publisher() -> None:
     """Those of docs/publishing.md, which are tried on a real broker."""
     (ours,) = re.findall(r"rabbitmqctl (set_permissions .*)", README)
-    told = (ROOT / "docs/publishing.md").read_text().splitlines()
-    assert f"rabbitmqctl {ours}" in [" ".join(line.split()) for line in told]
+    found = (ROOT / "docs/publishing.md").read_text().splitlines()
+    assert f"rabbitmqctl {ours}" in [" ".join(line.split()) for line in found]

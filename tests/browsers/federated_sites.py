@@ -36,14 +36,14 @@ class UpstreamSite:
 class FederatedSites:
     """What runs. `intranet` is where mod_auth_openidc protects a page."""
 
-    world: Sites
+    harness: Sites
     intranet: str
     upstream: UpstreamSite
 
     async def sign_in(self, page: Page, user: str, password: str, name: str = "username") -> None:
         """At all clients; mod_auth_openidc leads to the upstream's own form. `name`: of its field for the user."""
         for host in COOKIE_HOSTS:
-            await page.goto(self.world.url(host, "/rp/sign-in"))
+            await page.goto(self.harness.url(host, "/rp/sign-in"))
         await page.goto(f"{self.intranet}/protected/index.html")
         await page.locator(f"input[name={name}]").wait_for()
         assert page.url.startswith(self.upstream.issuer)
@@ -58,8 +58,8 @@ class FederatedSites:
 
     async def until_asked(self) -> None:
         """Wait until notifier's page has reported the answer of each client, the failing ones too."""
-        assert self.world.worker is not None
-        until = self.world.worker.until_metric
+        assert self.harness.worker is not None
+        until = self.harness.worker.until_metric
         for name in ("intranet", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie"):
             await until(1, "front_channel_clients_total", client_id=name, result="reached")
         await until(1, "front_channel_clients_total", client_id="hang", result="unknown")
@@ -71,14 +71,14 @@ class FederatedSites:
         """
         left = []
         for host in COOKIE_HOSTS:
-            await page.goto(self.world.url(host, "/rp/whoami?again"))
+            await page.goto(self.harness.url(host, "/rp/whoami?again"))
             left.append(await text(page))
         return left[0], left[1]
 
     async def counted(self, **labels: str) -> float:
         """How many requests of the upstream had this result."""
-        assert self.world.worker is not None
-        return await self.world.worker.metric("upstream_requests_total", upstream="company", **labels)
+        assert self.harness.worker is not None
+        return await self.harness.worker.metric("upstream_requests_total", upstream="company", **labels)
 
 
 def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -100,34 +100,34 @@ async def federated_sites(
     (folder / "here").mkdir()
     here, intranet = f"http://127.0.0.1:{behind}", f"https://{INTRANET}:{apache}"
 
-    def upstreams(world: Sites) -> Mapping[str, Any]:
+    def upstreams(harness: Sites) -> Mapping[str, Any]:
         asked = {"http": {"url": f"{here}/own/sessions"}}
         company = {
             "issuer": upstream.issuer,
             "client_id": "login",
-            "iss": world.iss,
+            "iss": harness.iss,
             "resolve": asked,
             "front_channel": True,
         }
         return {"company": {**company, **upstream.more}}
 
-    def clients(world: Sites) -> Mapping[str, Any]:
+    def clients(harness: Sites) -> Mapping[str, Any]:
         page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get", "client_name": "Intranet"}
         named = {
             name: {"frontchannel_logout_uri": uri, "client_name": name.capitalize()}
-            for name, uri in others(world).items()
+            for name, uri in others(harness).items()
         }
         return {"intranet": page, **named}
 
     async with sites(
         folder / "here", pem, clients, server=here, upstreams=upstreams, limit="3s", show_names=show_names
-    ) as world:
+    ) as harness:
         of_upstream = {
             "issuer": upstream.issuer, "authorization": upstream.authorization, "token": upstream.token,
             "client_id": "login", "secret": SECRET,
         }  # fmt: skip
         client = registered("intranet", f"{intranet}/protected/callback")
-        login = identity_server(behind, world.iss, client, upstream=of_upstream, also=[*others(world)])
-        with intranet_of(world, apache):
+        login = identity_server(behind, harness.iss, client, upstream=of_upstream, also=[*others(harness)])
+        with intranet_of(harness, apache):
             async with signed_out_server(folder / "login", login):
-                yield FederatedSites(world=world, intranet=intranet, upstream=upstream)
+                yield FederatedSites(harness=harness, intranet=intranet, upstream=upstream)

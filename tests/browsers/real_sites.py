@@ -48,7 +48,7 @@ OIDCRedirectURI {url}/protected/callback
 class RealSites:
     """What runs. `portal` is LemonLDAP::NG; `intranet` is where mod_auth_openidc protects a page."""
 
-    world: Sites
+    harness: Sites
     portal: Portal
     intranet: str
     portal_url: str
@@ -62,7 +62,7 @@ class RealSites:
 
     async def sign_out(self, page: Page) -> dict[str, str]:
         """Sign out by the identity server's own pages; return the page's result for each client."""
-        await page.goto(f"{self.world.iss}/session/end")
+        await page.goto(f"{self.harness.iss}/session/end")
         await page.click("button[value=yes]")
         report = await until(page, "typeof message == 'function' && message()")
         return {client["id"]: client["result"] for client in report[2]["clients"]}
@@ -96,52 +96,58 @@ async def real_sites(folder: Path, pem: Path, *, own_url: bool = False, limit: s
     behind, apache, portal_tls = free_ports(3)
     intranet, portal_url = f"https://{INTRANET}:{apache}", f"https://{PORTAL}:{portal_tls}"
 
-    def clients(world: Sites) -> Mapping[str, Any]:
+    def clients(harness: Sites) -> Mapping[str, Any]:
         return {
             "intranet": f"{intranet}/protected/callback?logout=get", "portal": f"{portal_url}/oauth2/flogout",
-            **others(world),
+            **others(harness),
         }  # fmt: skip
 
     server = f"http://127.0.0.1:{behind}"
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(sites(folder, pem, clients, server=server, limit=limit))
-        assert world.worker is not None
+        harness = await stack.enter_async_context(sites(folder, pem, clients, server=server, limit=limit))
+        assert harness.worker is not None
         key = RSAKey.generate_key(2048, {"kid": "r1", "use": "sig", "alg": "RS256"})
         uris = {"intranet": f"{intranet}/protected/callback", "portal": f"{portal_url}/?openidconnectcallback=1"}
-        sign_outs: dict[str, Any] = {"base": f"{world.iss}/connect/notify", "key": world.web_keys.decode()}
+        sign_outs: dict[str, Any] = {"base": f"{harness.iss}/connect/notify", "key": harness.web_keys.decode()}
         sign_outs["module"] = PAGE_URL.as_uri()
         if not own_url:
-            api = await world.worker.until_logged("listening", lambda line: "api" in line)
+            api = await harness.worker.until_logged("listening", lambda line: "api" in line)
             sign_outs = {"api": api["api"], "token": API_TOKEN}
         settings = {
-            "port": behind, "issuer": world.iss, "sign_outs": sign_outs, "also": [*others(world)],
+            "port": behind, "issuer": harness.iss, "sign_outs": sign_outs, "also": [*others(harness)],
             "template": LOGGED_OUT, "clients": [registered(name, uri) for name, uri in uris.items()],
             "jwks": {"keys": [key.as_dict(private=True)]},
         }  # fmt: skip
         await stack.enter_async_context(signed_out_server(folder / "op", settings))
-        stack.enter_context(intranet_of(world, apache))
+        stack.enter_context(intranet_of(harness, apache))
         (folder / "portal").mkdir()
         jwks = {"keys": [key.as_dict(private=False)]}
-        more = portal_settings(portal_url, world.iss, server)
-        portal = stack.enter_context(lemonldap(folder / "portal", world.iss, "portal", jwks, more))
-        await stack.enter_async_context(_tls(world.pem, portal_tls, portal.port))
-        yield RealSites(world=world, portal=portal, intranet=intranet, portal_url=portal_url)
+        more = portal_settings(portal_url, harness.iss, server)
+        portal = stack.enter_context(lemonldap(folder / "portal", harness.iss, "portal", jwks, more))
+        await stack.enter_async_context(_tls(harness.pem, portal_tls, portal.port))
+        yield RealSites(harness=harness, portal=portal, intranet=intranet, portal_url=portal_url)
 
 
-def intranet_of(world: Sites, port: int) -> AbstractContextManager[None]:
+def intranet_of(harness: Sites, port: int) -> AbstractContextManager[None]:
     """mod_auth_openidc at INTRANET, a client of this world's identity server."""
-    beside = f"https://127.0.0.1:{world.op_port}"  # its library knows no names of ours, and wants TLS
+    beside = f"https://127.0.0.1:{harness.op_port}"  # its library knows no names of ours, and wants TLS
     url = f"https://{INTRANET}:{port}"
-    own = APACHE.format(iss=world.iss, behind=beside, pem=world.pem, secret=SECRET, url=url)
+    own = APACHE.format(iss=harness.iss, behind=beside, pem=harness.pem, secret=SECRET, url=url)
     return mod_auth_openidc(port, own, INTRANET)
 
 
-def others(world: Sites) -> Mapping[str, Any]:
+def others(harness: Sites) -> Mapping[str, Any]:
     """Return the fake clients of the session, with their answers."""
     kinds = ("nothing", "error", "elsewhere", "unframed", "stall", "hang")
-    cookies = {"subdomain": world.url("app.corp.test", "/rp/clear"), "elsewhere-cookie": world.url("app", "/rp/clear")}
-    gone = {"dead": world.url("dead", "/rp/ok", world.dead_port), "bad": world.url("bad", "/rp/ok", world.bad_port)}
-    return {**{kind: world.url(kind, f"/rp/{kind}") for kind in kinds}, **cookies, **gone}
+    cookies = {
+        "subdomain": harness.url("app.corp.test", "/rp/clear"),
+        "elsewhere-cookie": harness.url("app", "/rp/clear"),
+    }
+    gone = {
+        "dead": harness.url("dead", "/rp/ok", harness.dead_port),
+        "bad": harness.url("bad", "/rp/ok", harness.bad_port),
+    }
+    return {**{kind: harness.url(kind, f"/rp/{kind}") for kind in kinds}, **cookies, **gone}
 
 
 def registered(client_id: str, redirect_uri: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ async def test_the_address_opens_the_console_signed_in_once(new_page: NewPage) -
     page, other = await new_page(), await new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    async with console_demo(Incident()) as ward:
-        await page.goto(ward.address)
+    async with console_demo(Incident()) as scenario:
+        await page.goto(scenario.address)
         heading = page.get_by_role("heading", name="Clients that do not get their logouts")
         await expect(heading).to_be_visible()
         await page.reload()
@@ -22,8 +22,8 @@ async def test_the_address_opens_the_console_signed_in_once(new_page: NewPage) -
         assert not any(token in url for url in asked)
         await page.go_back()
         assert "/demo/" not in page.url
-        answer = await other.goto(ward.address)
+        answer = await other.goto(scenario.address)
         assert answer is not None
         assert answer.status == 404
-        await other.goto(ward.address.partition("/demo/")[0] + "/console/")
+        await other.goto(scenario.address.partition("/demo/")[0] + "/console/")
         await expect(other.get_by_label("API token")).to_be_visible()

@@ -28,12 +28,12 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await keep_picture(page, tmp_path, f"console/{name}.png", height, width=WIDTH)
 
     await page.set_viewport_size({"width": WIDTH, "height": 640})
-    async with console_demo(INCIDENT) as ward, asyncio.TaskGroup() as group:
+    async with console_demo(INCIDENT) as scenario, asyncio.TaskGroup() as group:
         playing = [
-            group.create_task(sign_users_out(ward, INCIDENT)),
-            group.create_task(play_incidents(ward, INCIDENT, messages.put_nowait)),
+            group.create_task(sign_users_out(scenario, INCIDENT)),
+            group.create_task(play_incidents(scenario, INCIDENT, messages.put_nowait)),
         ]
-        await page.goto(ward.address)
+        await page.goto(scenario.address)
         await until_reported("goes down")
         await expect(page.get_by_role("main")).to_contain_text(re.compile(r"\d\d were given up"))
         await picture("overview", 680)

@@ -37,9 +37,9 @@ async def test_the_client_of_the_client_is_notified(
             issuer=issuer, authorization="/auth", token=f"http://127.0.0.1:{above}/token", more={}
         )  # fmt: skip
         async with federated_sites(tmp_path, pem, upstream, show_names=True) as federated:
-            world = federated.world
-            frames = {"login": f"{world.iss}/connect/notify/upstreams/company/frontchannel-logout"}
-            client = registered("login", f"{world.iss}/upstream")
+            harness = federated.harness
+            frames = {"login": f"{harness.iss}/connect/notify/upstreams/company/frontchannel-logout"}
+            client = registered("login", f"{harness.iss}/upstream")
             company = identity_server(above, issuer, client, sign_outs={"frames": frames}, template=SIGNED_OUT)
             async with signed_out_server(tmp_path / "company", company):
                 await federated.sign_in(page, "alice", "x", "login")

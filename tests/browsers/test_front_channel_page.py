@@ -27,15 +27,18 @@ SEEN = "width=600 height=200"
 EACH = ("ok", "error", "nothing", "elsewhere", "unframed", "own-policy", "download", "confirms", "cached")
 
 
-def clients(world: Sites) -> dict[str, Any]:
+def clients(harness: Sites) -> dict[str, Any]:
     """Return one client of each behaviour, each on a separate host."""
-    made: dict[str, Any] = {each: world.url(each, f"/rp/{each}") for each in (*EACH, "to-http", "corp", "reset")}
-    made |= {each: world.url(each, f"/rp/{each}") for each in ("hang", "stall", "slow")}
-    made |= {"dead": world.url("dead", "/rp/ok", world.dead_port), "bad": world.url("bad", "/rp/ok", world.bad_port)}
-    made |= {f"many-{nth}": world.url(f"many-{nth}", "/rp/ok") for nth in range(40)}
-    made["named"] = {"frontchannel_logout_uri": world.url("named", "/rp/hang"), "client_name": "<b>Books & more"}
+    made: dict[str, Any] = {each: harness.url(each, f"/rp/{each}") for each in (*EACH, "to-http", "corp", "reset")}
+    made |= {each: harness.url(each, f"/rp/{each}") for each in ("hang", "stall", "slow")}
+    made |= {
+        "dead": harness.url("dead", "/rp/ok", harness.dead_port),
+        "bad": harness.url("bad", "/rp/ok", harness.bad_port),
+    }
+    made |= {f"many-{nth}": harness.url(f"many-{nth}", "/rp/ok") for nth in range(40)}
+    made["named"] = {"frontchannel_logout_uri": harness.url("named", "/rp/hang"), "client_name": "<b>Books & more"}
     made["strict"] = {
-        "frontchannel_logout_uri": world.url("strict", "/rp/ok"), "frontchannel_logout_session_required": True,
+        "frontchannel_logout_uri": harness.url("strict", "/rp/ok"), "frontchannel_logout_session_required": True,
     }  # fmt: skip
     return made
 
@@ -44,9 +47,9 @@ def results(message: Any) -> dict[str, str]:
     return {client["id"]: client["result"] for client in message[2]["clients"]}
 
 
-async def shown(world: Sites, page: Page, *client_ids: str, **framing: Any) -> Any:
+async def shown(harness: Sites, page: Page, *client_ids: str, **framing: Any) -> Any:
     """Return the result that the embedding page got: [when, origin, message]."""
-    await page.goto(world.framing(world.page_url(world.seal(*client_ids, now=time.time())), **framing))
+    await page.goto(harness.framing(harness.page_url(harness.seal(*client_ids, now=time.time())), **framing))
     return await until(page, "message()")
 
 
@@ -60,13 +63,13 @@ async def test_only_the_parent_gets_the_result(new_page: NewPage, tmp_path: Path
     page = await new_page(kind)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if "postMessage" in message.text else None)
-    async with sites(tmp_path, pem, clients) as world:
+    async with sites(tmp_path, pem, clients) as harness:
         for framing in ({}, {"host": UPSTREAM}):
-            report = await shown(world, page, "ok", **framing)
-            assert (report[1], results(report)) == (world.iss, {"ok": "answered"})
+            report = await shown(harness, page, "ok", **framing)
+            assert (report[1], results(report)) == (harness.iss, {"ok": "answered"})
             assert errors == []
         quiet = {"Referrer-Policy": "no-referrer"}
-        report = await shown(world, page, "ok", host=UPSTREAM, headers=quiet)
+        report = await shown(harness, page, "ok", host=UPSTREAM, headers=quiet)
         assert results(report) == {"ok": "answered"}
         assert bool(errors) is (kind == "firefox" and not await page.evaluate("!!location.ancestorOrigins"))
 
@@ -79,19 +82,19 @@ async def test_an_unregistered_client_is_called_at_its_supplied_address(
     key, own = Fernet.generate_key(), tmp_path / "own.keys"
     own.write_bytes(key)
     own.chmod(0o600)
-    async with sites(tmp_path, pem, clients, keys_file=str(own)) as world:
-        uris = {"fresh": world.url("fresh", "/rp/ok?a=1"), "own": f"{world.iss}/rp/ok"}
+    async with sites(tmp_path, pem, clients, keys_file=str(own)) as harness:
+        uris = {"fresh": harness.url("fresh", "/rp/ok?a=1"), "own": f"{harness.iss}/rp/ok"}
         brought = {name: FrontChannelClient(frontchannel_logout_uri=uri) for name, uri in uris.items()}
         named = tuple((name, None) for name in ("ok", *uris))
-        context = FrontChannelContext(iss=world.iss, sid="5F2A", clients=named, supplied=brought)
+        context = FrontChannelContext(iss=harness.iss, sid="5F2A", clients=named, supplied=brought)
         sealed = seal_context(context, MultiFernet([Fernet(key)]), time.time())
-        await page.goto(world.framing(world.page_url(sealed)))
+        await page.goto(harness.framing(harness.page_url(sealed)))
         report = await until(page, "message()")
         assert results(report) == {"ok": "answered", "fresh": "answered"}
         await until(page, "loaded")
-        came = world.asked("fresh")
+        came = harness.asked("fresh")
         assert {request.how for request in came} == {"empty", "iframe"}
-        assert all(request.query == {"a": "1", "iss": world.iss, "sid": "5F2A"} for request in came)
+        assert all(request.query == {"a": "1", "iss": harness.iss, "sid": "5F2A"} for request in came)
 
 
 async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
@@ -100,25 +103,25 @@ async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: P
     Where the operator wants it, a frame that is seen names what gave no answer, as text.
     """
     page = await new_page()
-    async with sites(tmp_path, pem, clients, limit="5s", show_names=True) as world:
-        report = await shown(world, page, *EACH, headers=TEMPLATE)
-        assert (report[1], report[2]["how"]) == (world.iss, "done")  # not `limit`
+    async with sites(tmp_path, pem, clients, limit="5s", show_names=True) as harness:
+        report = await shown(harness, page, *EACH, headers=TEMPLATE)
+        assert (report[1], report[2]["how"]) == (harness.iss, "done")  # not `limit`
         assert results(report) == {each: "confirmed" if each == "confirms" else "answered" for each in EACH}
         assert await page.evaluate("got.some((each) => each[2] === 'logout-iframes-complete')")
         await until(page, "loaded")
         for each in EACH:
-            came = world.asked(each)
+            came = harness.asked(each)
             assert {request.how for request in came} == {"empty", "iframe"}
-            assert all(request.query == {"iss": world.iss, "sid": "5F2A"} for request in came)
-            assert {request.referer for request in came} == {f"{world.iss}/"}
+            assert all(request.query == {"iss": harness.iss, "sid": "5F2A"} for request in came)
+            assert {request.referer for request in came} == {f"{harness.iss}/"}
 
-        report = await shown(world, page, "ok", "dead", "bad", "to-http", "corp", attributes=SEEN)
+        report = await shown(harness, page, "ok", "dead", "bad", "to-http", "corp", attributes=SEEN)
         assert report[2]["how"] == "done"
         of = results(report)
         assert (of.pop("ok"), {*of.values()} <= {"unclear", "failed"}) == ("answered", True), of
-        assert world.asked("bad") == []
+        assert harness.asked("bad") == []
 
-        report = await shown(world, page, "ok", "named", "hang", attributes=SEEN)
+        report = await shown(harness, page, "ok", "named", "hang", attributes=SEEN)
         assert report[2]["how"] == "limit"
         assert report[0] > 4900
         assert report[2]["clients"][1] == {"id": "named", "name": "<b>Books & more", "result": "silent"}
@@ -132,12 +135,12 @@ async def test_each_client_is_called_and_reported(new_page: NewPage, tmp_path: P
         ]  # fmt: skip
         await until(page, "loaded")  # the hanging client is released
 
-        await shown(world, page, "ok", attributes=SEEN)
+        await shown(harness, page, "ok", attributes=SEEN)
         assert "were told" in await page.frames[1].inner_text("#status")
 
-        assert world.worker is not None
-        await world.worker.until_metric(4, "front_channel_pages_total", result="shown")
-        await world.worker.until_metric(3, "front_channel_reports_total", result="done")
-        await world.worker.until_metric(1, "front_channel_reports_total", result="limit")
-        await world.worker.until_metric(4, "front_channel_clients_total", client_id="ok", result="reached")
-        await world.worker.until_metric(1, "front_channel_clients_total", client_id="hang", result="unknown")
+        assert harness.worker is not None
+        await harness.worker.until_metric(4, "front_channel_pages_total", result="shown")
+        await harness.worker.until_metric(3, "front_channel_reports_total", result="done")
+        await harness.worker.until_metric(1, "front_channel_reports_total", result="limit")
+        await harness.worker.until_metric(4, "front_channel_clients_total", client_id="ok", result="reached")
+        await harness.worker.until_metric(1, "front_channel_clients_total", client_id="hang", result="unknown")

@@ -19,40 +19,40 @@ async def test_framing_is_restricted_and_calls_continue_without_a_parent(
 ) -> None:
     """Foreign pages ask nobody. A page that is left at once, framed twice, or without script asks everybody."""
     page = await new_page(kind)
-    async with sites(tmp_path, pem, clients, limit="30s") as world:
+    async with sites(tmp_path, pem, clients, limit="30s") as harness:
 
         def url(*client_ids: str) -> str:
-            return world.page_url(world.seal(*client_ids, now=time.time()))
+            return harness.page_url(harness.seal(*client_ids, now=time.time()))
 
-        mark = len(world.seen)
-        await page.goto(world.framing(url("ok"), host=EVIL))
+        mark = len(harness.seen)
+        await page.goto(harness.framing(url("ok"), host=EVIL))
         await until(page, "loaded")
-        assert (world.asked("ok", mark), await page.evaluate("got")) == ([], [])
+        assert (harness.asked("ok", mark), await page.evaluate("got")) == ([], [])
 
-        report = await shown(world, page, *MANY)
+        report = await shown(harness, page, *MANY)
         assert (report[2]["how"], {*results(report).values()}) == ("done", {"answered"})
-        framed = [each for each in MANY if any(came.how == "iframe" for came in world.asked(each))]
+        framed = [each for each in MANY if any(came.how == "iframe" for came in harness.asked(each))]
         assert framed == MANY[:25]
 
-        mark = len(world.seen)
-        await page.goto(world.framing(url(*MANY), attributes="sandbox"))
-        await world.until_asked(MANY, mark)
-        assert {came.how for each in MANY for came in world.asked(each, mark)} == {"iframe"}
+        mark = len(harness.seen)
+        await page.goto(harness.framing(url(*MANY), attributes="sandbox"))
+        await harness.until_asked(MANY, mark)
+        assert {came.how for each in MANY for came in harness.asked(each, mark)} == {"iframe"}
 
-        mark = len(world.seen)
+        mark = len(harness.seen)
         ran = "frames[0].location.pathname.includes('/front-channel/') && frames[0].document.readyState != 'loading'"
         leave = f"<script>(look = () => {ran} ? location.replace('/left') : setTimeout(look, 1))()</script>"
-        await page.goto(world.framing(url("ok", "slow", *MANY), after=leave))
-        await world.until_asked(["ok", "slow"], mark)
+        await page.goto(harness.framing(url("ok", "slow", *MANY), after=leave))
+        await harness.until_asked(["ok", "slow"], mark)
         await until(page, "location.pathname === '/left'")
-        assert world.worker is not None
-        await world.worker.until_metric(1, "front_channel_reports_total", result="left")
+        assert harness.worker is not None
+        await harness.worker.until_metric(1, "front_channel_reports_total", result="left")
 
-        mark = len(world.seen)
-        inner = world.framing(url("ok", "confirms", "slow"))
-        await page.goto(world.framing(inner, host=UPSTREAM))
+        mark = len(harness.seen)
+        inner = harness.framing(url("ok", "confirms", "slow"))
+        await page.goto(harness.framing(inner, host=UPSTREAM))
         assert await until(page, "loaded") > 1400
-        assert all(world.asked(each, mark) for each in ("ok", "confirms", "slow"))
+        assert all(harness.asked(each, mark) for each in ("ok", "confirms", "slow"))
         assert await page.evaluate("got") == []
 
 
@@ -60,25 +60,25 @@ async def test_framing_is_restricted_and_calls_continue_without_a_parent(
 async def test_back_and_again(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
     """Frames add nothing to the history; a page opened twice asks twice, also what the browser has kept."""
     page = await new_page(kind)
-    async with sites(tmp_path, pem, clients) as world:
-        await page.goto(world.url(OP, "/blank", world.op_port))
+    async with sites(tmp_path, pem, clients) as harness:
+        await page.goto(harness.url(OP, "/blank", harness.op_port))
         before = await page.evaluate("history.length")
-        report = await shown(world, page, "ok", "nothing", "confirms", "cached", "dead")
+        report = await shown(harness, page, "ok", "nothing", "confirms", "cached", "dead")
         assert report[2]["how"] == "done"
         assert await page.evaluate("history.length") == before + 1
-        mark = len(world.seen)
-        again = world.framing(world.page_url(world.seal("cached", now=time.time())))
+        mark = len(harness.seen)
+        again = harness.framing(harness.page_url(harness.seal("cached", now=time.time())))
         for times in (1, 2):
             await page.goto(again)
             await until(page, "message()")
-            assert [came.how for came in world.asked("cached", mark)].count("empty") == times
-        assert world.worker is not None
-        await world.worker.until_metric(1, "front_channel_reports_total", result="repeated")
-        mark = len(world.seen)
-        await page.goto(world.url("other", "/blank"))
+            assert [came.how for came in harness.asked("cached", mark)].count("empty") == times
+        assert harness.worker is not None
+        await harness.worker.until_metric(1, "front_channel_reports_total", result="repeated")
+        mark = len(harness.seen)
+        await page.goto(harness.url("other", "/blank"))
         await page.evaluate("void setTimeout(() => history.back())")  # what asks for it must have its answer before
         await until(page, "document.title === 'Signed out'")
-        assert [came for came in world.seen[mark:] if came.path.startswith("/rp/")] == []
+        assert [came for came in harness.seen[mark:] if came.path.startswith("/rp/")] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,19 +87,19 @@ async def test_sign_outs_depend_on_the_browsers_cookie_rules(
 ) -> None:
     """A client of the identity server's site loses its cookies; one of another site only if such cookies are let."""
 
-    def two(world: Sites) -> dict[str, str]:
-        return {"same-site": world.url("app.corp.test", "/rp/clear"), "other-site": world.url("app", "/rp/clear")}
+    def two(harness: Sites) -> dict[str, str]:
+        return {"same-site": harness.url("app.corp.test", "/rp/clear"), "other-site": harness.url("app", "/rp/clear")}
 
-    async with sites(tmp_path, pem, two) as world:
+    async with sites(tmp_path, pem, two) as harness:
         for allowed, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict")):
-            page, mark = await new_page(kind, third_party_cookies=allowed), len(world.seen)
+            page, mark = await new_page(kind, third_party_cookies=allowed), len(harness.seen)
             for host in ("app.corp.test", "app"):
-                await page.goto(world.url(host, "/rp/sign-in"))
-            report = await shown(world, page, "same-site", "other-site")
+                await page.goto(harness.url(host, "/rp/sign-in"))
+            report = await shown(harness, page, "same-site", "other-site")
             assert results(report) == {"same-site": "answered", "other-site": "answered"}
             for host, kept in (("app.corp.test", ""), ("app", left)):
-                await page.goto(world.url(host, "/rp/whoami?again"))
+                await page.goto(harness.url(host, "/rp/whoami?again"))
                 assert await text(page) == kept
-            asked = world.asked("app", mark)
+            asked = harness.asked("app", mark)
             cookies = [came.cookies for came in asked if came.path == "/rp/clear"]
             assert cookies[0] == (("s_none",) if allowed else ())  # a later result may follow the first answer

@@ -46,9 +46,9 @@ class CompanyKeycloak:
             more={"discovery": f"{inner}/.well-known/openid-configuration"},
         )
 
-    async def add_realm(self, realm: str, world: Sites, attributes: dict[str, str], **more: Any) -> None:
+    async def add_realm(self, realm: str, harness: Sites, attributes: dict[str, str], **more: Any) -> None:
         """With the client that our identity server is, and one user."""
-        client = {"clientId": "login", "secret": SECRET, "redirectUris": [f"{world.iss}/*"], "attributes": attributes}
+        client = {"clientId": "login", "secret": SECRET, "redirectUris": [f"{harness.iss}/*"], "attributes": attributes}
         document = {"realm": realm, "displayName": "Company", "enabled": True, "clients": [client | more]}
         await asyncio.to_thread(self.server.admin, "POST", "", document)
         await asyncio.to_thread(self.server.admin, "POST", f"/{realm}/users", shop_user("alice", PASSWORD))
@@ -100,12 +100,12 @@ async def test_its_page_signs_out_at_the_client_of_the_client(
     upstream = company.upstream(realm)
     page = await new_page(kind, third_party_cookies=third_party_cookies)
     async with federated_sites(tmp_path, pem, upstream) as federated:
-        world = federated.world
+        harness = federated.harness
         attributes = {
-            "frontchannel.logout.url": f"{world.iss}{AT}/frontchannel-logout",
+            "frontchannel.logout.url": f"{harness.iss}{AT}/frontchannel-logout",
             "frontchannel.logout.session.required": "true",
         }
-        await company.add_realm(realm, world, attributes, frontchannelLogout=True)
+        await company.add_realm(realm, harness, attributes, frontchannelLogout=True)
         await federated.sign_in(page, "alice", PASSWORD)
         await sign_out(page, upstream.issuer)
         await federated.until_asked()

@@ -13,10 +13,10 @@ NAMES = {"shop": "Shop", "mail": "Mail", "books": "Books & more", "travel": "Tra
 STATUS = "frames[0].document.getElementById('status').innerText"
 
 
-def named_clients(world: Sites) -> dict[str, Any]:
+def named_clients(harness: Sites) -> dict[str, Any]:
     """Two that answer, and two that never do."""
     return {
-        each: {"frontchannel_logout_uri": world.url(each, f"/rp/{'ok' if nth < 2 else 'hang'}"), "client_name": name}
+        each: {"frontchannel_logout_uri": harness.url(each, f"/rp/{'ok' if nth < 2 else 'hang'}"), "client_name": name}
         for nth, (each, name) in enumerate(NAMES.items())
     }
 
@@ -24,11 +24,11 @@ def named_clients(world: Sites) -> dict[str, Any]:
 async def test_pictures_of_the_page(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """While it asks, when all have answered, and when two have not."""
     page = await new_page()
-    async with sites(tmp_path, pem, named_clients, limit="3s", show_names=True) as world:
+    async with sites(tmp_path, pem, named_clients, limit="3s", show_names=True) as harness:
 
         def address(*clients: str) -> str:
-            url = world.page_url(world.seal(*clients, now=time.time()))
-            return world.framing(url, attributes="title='Your applications'", after=STYLE)
+            url = harness.page_url(harness.seal(*clients, now=time.time()))
+            return harness.framing(url, attributes="title='Your applications'", after=STYLE)
 
         await page.evaluate(f"void (location.href = {address(*NAMES)!r})")  # its `load` comes at the page's end
         await until(page, "location.href != 'about:blank' && !!frames[0]?.document.getElementById('status')")

@@ -189,8 +189,8 @@ class KeycloakSubject:
         assert self._keycloak is not None
         jcmd, pid = program("jcmd", JDK), str(self._keycloak.pid)
         subprocess.run([jcmd, pid, "GC.run"], check=True, capture_output=True)
-        told = subprocess.run([jcmd, pid, "GC.heap_info"], check=True, capture_output=True, text=True).stdout
-        return 1024 * sum(map(int, re.findall(r"(?:heap|generation)\s+total \d+K, used (\d+)K", told)))
+        heap = subprocess.run([jcmd, pid, "GC.heap_info"], check=True, capture_output=True, text=True).stdout
+        return 1024 * sum(map(int, re.findall(r"(?:heap|generation)\s+total \d+K, used (\d+)K", heap)))
 
 
 def _spelled(settings: Settings) -> Mapping[str, object]:

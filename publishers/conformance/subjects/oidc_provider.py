@@ -15,10 +15,10 @@ import aiohttp
 from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Traits
 from publishers.tests.oidc_provider.browser import Browser
 from publishers.tests.oidc_provider.clients import registrations
+from publishers.tests.oidc_provider.harness import Keys, entry, make_keys
 from publishers.tests.oidc_provider.provider import VERSIONS, Provider
 from publishers.tests.oidc_provider.provider import Settings as ProviderSettings
 from publishers.tests.oidc_provider.redis_server import RedisServer, redis_server
-from publishers.tests.oidc_provider.rig import Keys, entry, make_keys
 from tests.support.apt_programs import ProgramMissing
 from tests.support.rabbitmq_node import free_ports
 

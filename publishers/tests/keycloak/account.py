@@ -6,15 +6,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from publishers.tests.keycloak.ground import Ground
-from publishers.tests.keycloak.shop_realm import TOLD
+from publishers.tests.keycloak.shop_realm import NOTIFIED
 from publishers.tests.keycloak.ways import Ending
 from publishers.tests.tap import Published, properties
 from tests.system.clients import Hit, verify_all
 
 UNCERTAIN = "/off"  # notified or not: the worker may have read already that it is disabled
-ADDRESSES = {*TOLD, "asking"}
+ADDRESSES = {*NOTIFIED, "asking"}
 Event = tuple[str, str, frozenset[str], str | None]
-RepairReport = tuple[str, str, str, str]
+Notification = tuple[str, str, str, str]
 
 
 def _event(published: Published) -> Event:
@@ -25,7 +25,7 @@ def _expected(ending: Ending) -> Event:
     return ending.lane, ending.visit.sid, frozenset(ending.clients), ending.reason
 
 
-def _told(ground: Ground, endings: Iterable[Ending]) -> Counter[RepairReport]:
+def _notifications(ground: Ground, endings: Iterable[Ending]) -> Counter[Notification]:
     """Path, issuer, session and user of each token: as the client's own ID token had them."""
     return Counter(
         (f"/{name}", ground.issuer(ending.realm_name), ending.visit.sid, ending.subs[name])
@@ -35,7 +35,7 @@ def _told(ground: Ground, endings: Iterable[Ending]) -> Counter[RepairReport]:
     )
 
 
-def _came(hits: Iterable[Hit]) -> Counter[RepairReport]:
+def _came(hits: Iterable[Hit]) -> Counter[Notification]:
     return Counter(
         (hit.path, hit.claims["iss"], hit.claims["sid"], hit.claims["sub"]) for hit in hits if hit.path != UNCERTAIN
     )
@@ -49,7 +49,7 @@ async def hold(ground: Ground, endings: Sequence[Ending]) -> None:
     _same(Counter(map(_event, events)), Counter(map(_expected, endings)))
     for published in events:
         _check_event(ground, published, next(each for each in endings if _expected(each) == _event(published)))
-    wanted = _told(ground, endings)
+    wanted = _notifications(ground, endings)
     await ground.clients.until(lambda: _came(_of(ground.clients.hits, sids)) >= wanted)
     hits = _of(ground.clients.hits, sids)
     _same(_came(hits), wanted)
@@ -79,5 +79,5 @@ def nothing_else(ground: Ground) -> None:
     _same(Counter(map(_event, ground.tap.seen)), Counter(map(_expected, ground.endings)))
     ids = Counter(published.event["id"] for published in ground.tap.seen)
     assert [each for each, count in ids.items() if count > 1] == []
-    _same(_came(ground.clients.hits), _told(ground, ground.endings))
+    _same(_came(ground.clients.hits), _notifications(ground, ground.endings))
     assert ground.worker.logged("dead_letter") == []

@@ -8,7 +8,7 @@ PASSWORD = "passw0rd-of-everybody"
 CALLBACK = "http://127.0.0.1/callback"
 SAML = "saml"
 GOODBYE = "http://127.0.0.1/bye"
-TOLD = ("web", "app", "pair", "both")
+NOTIFIED = ("web", "app", "pair", "both")
 """Clients with an address: the usual, one with ES256 tokens, one with a pairwise `sub`, and one with a
 front channel too, which Keycloak itself would never notify by the back channel."""
 _URL = "backchannel.logout.url"

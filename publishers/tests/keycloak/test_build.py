@@ -11,9 +11,9 @@ from publishers.tests.keycloak.plugin import SOURCES, plugin_jar, unit_tests_rep
 @pytest.mark.full
 def test_its_unit_tests_pass() -> None:
     """Maven has run them."""
-    said = unit_tests_report()
-    ran = re.findall(r"^.*Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$", said, re.MULTILINE)
-    assert ran, f"not all unit tests pass: {said[-6000:]}"
+    report = unit_tests_report()
+    ran = re.findall(r"^.*Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$", report, re.MULTILINE)
+    assert ran, f"not all unit tests pass: {report[-6000:]}"
     assert int(ran[-1]) >= 30, ran
 
 
@@ -33,8 +33,8 @@ def test_the_jar_brings_nothing_that_keycloak_has() -> None:
 def test_the_readme_lists_every_setting_and_its_default() -> None:
     """Its table and the plug-in's own help are the same settings."""
     source = (SOURCES / "src/main/java/dev/notifier/keycloak/SettingsHelp.java").read_text()
-    told = dict(re.findall(r'new String\[\] \{"(\w+)", ".*?", (?:null|"(.*?)")\}', source))
+    rows = dict(re.findall(r'new String\[\] \{"(\w+)", ".*?", (?:null|"(.*?)")\}', source))
     readme = (SOURCES / "README.md").read_text()
     table = dict(re.findall(r"^\| `([a-z-]+)` \| (?:`(.*?)`)?[^|]*\|", readme, re.MULTILINE))
-    spelled = {re.sub("([A-Z])", lambda found: "-" + found[1].lower(), name): value for name, value in told.items()}
+    spelled = {re.sub("([A-Z])", lambda found: "-" + found[1].lower(), name): value for name, value in rows.items()}
     assert spelled.items() <= table.items(), spelled.items() - table.items()

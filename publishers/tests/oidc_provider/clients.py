@@ -16,7 +16,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "bare": {},  # it has no `backchannel_logout_uri`
 }
 ALL = tuple(KINDS)
-TOLD = tuple(name for name in ALL if name != "bare")
+NOTIFIED = tuple(name for name in ALL if name != "bare")
 WITH_SID = ("shop", "mail", "pair")
 
 
@@ -36,5 +36,6 @@ def client(client_id: str) -> dict[str, Any]:
 def registrations(receivers: str) -> list[dict[str, Any]]:
     """All of them, as the provider is configured. Logout tokens go to `receivers`, to paths of the clients' names."""
     return [
-        {**client(name), **({"backchannel_logout_uri": f"{receivers}/{name}"} if name in TOLD else {})} for name in ALL
+        {**client(name), **({"backchannel_logout_uri": f"{receivers}/{name}"} if name in NOTIFIED else {})}
+        for name in ALL
     ]

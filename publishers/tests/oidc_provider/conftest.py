@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from publishers.tests.oidc_provider.harness import Harness, Keys, make_harness, make_keys
 from publishers.tests.oidc_provider.provider import VERSIONS
 from publishers.tests.oidc_provider.redis_server import RedisServer, redis_server
-from publishers.tests.oidc_provider.rig import Keys, Rig, make_keys, rig
 from tests.support.apt_programs import ProgramMissing
 
 newest = pytest.mark.parametrize("version", VERSIONS[:1], indirect=True)
@@ -44,9 +44,9 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def rigged(
+async def harness(
     tmp_path: Path, version: str, keys: Keys, redis: str, amqp_url: str, prefix: str
-) -> AsyncIterator[Rig]:
+) -> AsyncIterator[Harness]:
     """What one test stands on."""
-    async with rig(tmp_path, version=version, keys=keys, redis=redis, broker=amqp_url, prefix=prefix) as made:
+    async with make_harness(tmp_path, version=version, keys=keys, redis=redis, broker=amqp_url, prefix=prefix) as made:
         yield made

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from publishers.tests.oidc_provider.browser import Browser
-from publishers.tests.oidc_provider.clients import ALL, TOLD, WITH_SID
+from publishers.tests.oidc_provider.clients import ALL, NOTIFIED, WITH_SID
+from publishers.tests.oidc_provider.harness import Harness, Keys, entry
 from publishers.tests.oidc_provider.provider import Provider
-from publishers.tests.oidc_provider.rig import Keys, Rig, entry
 from publishers.tests.tap import properties
 from tests.system.clients import Answer, Clients, Hit, verify_all
 from tests.system.ledger import in_rabbitmq
@@ -41,10 +41,10 @@ class Ending:
 
 
 @dataclass(slots=True, kw_only=True)
-class Stage:
+class Scenario:
     """The provider, and the clients that are notified of session ends."""
 
-    rig: Rig
+    harness: Harness
     provider: Provider
     clients: Clients
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,7 +52,7 @@ class Stage:
     @asynccontextmanager
     async def user(self, name: str, *signed_in: str, **more: str) -> AsyncIterator[Browser]:
         """A browser, signed in at these clients."""
-        async with self.rig.signed_in(self.provider, name, *signed_in, **more) as browser:
+        async with self.harness.signed_in(self.provider, name, *signed_in, **more) as browser:
             yield browser
 
     def ending(self, browser: Browser, *client_ids: str, reason: str = "user_logout") -> Ending:
@@ -64,61 +64,61 @@ class Stage:
 
 Endings = Sequence[Ending]
 pytestmark = pytest.mark.full
-WAYS: list[Callable[[Stage], Awaitable[Endings]]] = []
+WAYS: list[Callable[[Scenario], Awaitable[Endings]]] = []
 
 
-def way(act: Callable[[Stage], Awaitable[Endings]]) -> Callable[[Stage], Awaitable[Endings]]:
+def way(act: Callable[[Scenario], Awaitable[Endings]]) -> Callable[[Scenario], Awaitable[Endings]]:
     """Add one case: it ends sessions of its own users, and returns the expected events."""
     WAYS.append(act)
     return act
 
 
 @way
-async def whole_session(stage: Stage) -> Endings:
+async def whole_session(scenario: Scenario) -> Endings:
     """Signed out at one client, the user agrees to leave the provider: all clients."""
-    async with stage.user("whole", *ALL) as browser:
+    async with scenario.user("whole", *ALL) as browser:
         assert {name for name, claims in browser.claims.items() if "sid" in claims} == set(WITH_SID)
         assert browser.claims["pair"]["sub"] != browser.user
         assert (await browser.sign_out("shop")).status == SIGNED_OUT
         assert not await browser.lives()
-        return [stage.ending(browser, *ALL)]
+        return [scenario.ending(browser, *ALL)]
 
 
 @way
-async def this_client_only(stage: Stage) -> Endings:
+async def this_client_only(scenario: Scenario) -> Endings:
     """The user declines to leave the provider: the client that asked, and the others at the session's end."""
-    async with stage.user("declines", *ALL) as browser:
+    async with scenario.user("declines", *ALL) as browser:
         endings = []
         for name in ("shop", "wiki"):
             assert (await browser.sign_out(name, everywhere=False)).status == SIGNED_OUT
-            endings.append(stage.ending(browser, name))
+            endings.append(scenario.ending(browser, name))
         before = browser.claims["shop"]["sid"]
         await browser.sign_in("shop")
         assert browser.claims["shop"]["sid"] != before
         await browser.sign_out("shop", everywhere=False)
-        endings.append(stage.ending(browser, "shop"))
+        endings.append(scenario.ending(browser, "shop"))
         await browser.sign_out("bare", everywhere=False)  # it has no URI
         await browser.sign_out(everywhere=False)  # nobody is named
         assert await browser.lives()
         await browser.sign_out()
         assert not await browser.lives()
-        return [*endings, stage.ending(browser, "mail", "pair")]
+        return [*endings, scenario.ending(browser, "mail", "pair")]
 
 
 @way
-async def double_click(stage: Stage) -> Endings:
+async def double_click(scenario: Scenario) -> Endings:
     """Two confirmations at once are one ending."""
-    async with stage.user("twice", *ALL) as browser:
+    async with scenario.user("twice", *ALL) as browser:
         answers = await browser.double_click("shop")
         assert SIGNED_OUT in {answer.status for answer in answers}
-        return [stage.ending(browser, *ALL)]
+        return [scenario.ending(browser, *ALL)]
 
 
 @way
-async def another_account(stage: Stage) -> Endings:
+async def another_account(scenario: Scenario) -> Endings:
     """Somebody else signs in over the session; who signs in once more ends nothing."""
-    async with stage.user("former", *ALL) as browser:
-        ending = stage.ending(browser, *ALL)
+    async with scenario.user("former", *ALL) as browser:
+        ending = scenario.ending(browser, *ALL)
         browser.user = "latter"
         await browser.sign_in("shop", prompt="login")
         assert browser.claims["shop"]["sub"] == "latter"
@@ -128,18 +128,18 @@ async def another_account(stage: Stage) -> Endings:
 
 
 @way
-async def own_destroy(stage: Stage) -> Endings:
+async def own_destroy(scenario: Scenario) -> Endings:
     """The application's own `session.destroy()`, for which the library notifies no client."""
-    async with stage.user("own", *ALL) as browser:
+    async with scenario.user("own", *ALL) as browser:
         await browser.own("destroy")
         assert not await browser.lives()
-        return [stage.ending(browser, *ALL, reason="terminated")]
+        return [scenario.ending(browser, *ALL, reason="terminated")]
 
 
 @way
-async def no_end(stage: Stage) -> Endings:
+async def no_end(scenario: Scenario) -> Endings:
     """Actions that end no session, or bypass the library's models, notify no client."""
-    async with stage.user("none", *ALL) as browser:
+    async with scenario.user("none", *ALL) as browser:
         await browser.own("grant-destroy", client="shop")
         await browser.own("forget", client="mail")
         assert await browser.lives()
@@ -149,44 +149,44 @@ async def no_end(stage: Stage) -> Endings:
 
 
 @way
-async def offline_access(stage: Stage) -> Endings:
+async def offline_access(scenario: Scenario) -> Endings:
     """A refresh token outlives the session, and its revocation ends nothing. The clients are still notified."""
-    async with stage.user("offline", "shop", "wiki", scope="openid offline_access", prompt="consent") as browser:
+    async with scenario.user("offline", "shop", "wiki", scope="openid offline_access", prompt="consent") as browser:
         token = browser.tokens["shop"]["refresh_token"]
         await browser.ask("shop", "/token/revocation", token=token)
         assert await browser.lives()
         await browser.sign_out("wiki")
-        return [stage.ending(browser, "shop", "wiki")]
+        return [scenario.ending(browser, "shop", "wiki")]
 
 
 @way
-async def grants_cannot_be_revoked(stage: Stage) -> Endings:
+async def grants_cannot_be_revoked(scenario: Scenario) -> Endings:
     """It fails before the session would be deleted, when the event is on the disk already: that is taken back."""
-    async with stage.user("revoke", *ALL) as browser:
-        await stage.provider.fault("revoke", "fails")
+    async with scenario.user("revoke", *ALL) as browser:
+        await scenario.provider.fault("revoke", "fails")
         assert (await browser.sign_out("shop")).status == 500
-        await stage.provider.fault("revoke")
+        await scenario.provider.fault("revoke")
         assert await browser.lives()
-        await until(lambda: asyncio.to_thread(stage.rig.files), lambda files: files == [])
+        await until(lambda: asyncio.to_thread(scenario.harness.files), lambda files: files == [])
         assert (await browser.sign_out("shop")).status == SIGNED_OUT
-        return [stage.ending(browser, *ALL)]
+        return [scenario.ending(browser, *ALL)]
 
 
 @way
-async def a_client_hangs(stage: Stage) -> Endings:
+async def a_client_hangs(scenario: Scenario) -> Endings:
     """Neither a client that hangs nor a failing client delays others."""
-    async with stage.user("held-up", *ALL) as browser:
+    async with scenario.user("held-up", *ALL) as browser:
         answer = await browser.sign_out("shop")
         assert answer.status == SIGNED_OUT
         assert answer.seconds < QUICK
-        return [stage.ending(browser, *ALL)]
+        return [scenario.ending(browser, *ALL)]
 
 
-def held_up(stage: Callable[[], Stage]) -> Callable[[Hit], Answer | Awaitable[Answer]]:
+def held_up(scenario: Callable[[], Scenario]) -> Callable[[Hit], Answer | Awaitable[Answer]]:
     """What the clients answer: to one user's token `shop` answers 500 once, and `mail` hangs."""
 
     async def hang() -> int:
-        await stage().released.wait()
+        await scenario().released.wait()
         return 200
 
     def judge(hit: Hit) -> Answer | Awaitable[Answer]:
@@ -201,12 +201,12 @@ def held_up(stage: Callable[[], Stage]) -> Callable[[Hit], Answer | Awaitable[An
     return judge
 
 
-def site_of(folder: Path, rig: Rig, issuer: str, prefix: str) -> Site:
+def site_of(folder: Path, harness: Harness, issuer: str, prefix: str) -> Site:
     """A worker's files: the issuer with its keys and its user of the broker, as the page has it, and no registry."""
-    site = Site(folder, rig.broker, prefix)
+    site = Site(folder, harness.broker, prefix)
     del site.config["registry"]
-    keys = [{"file": str(pem)} for pem in rig.keys.pems]
-    site.config["issuers"] = {issuer: {"keys": keys, "publishers": [urlsplit(rig.broker).username]}}
+    keys = [{"file": str(pem)} for pem in harness.keys.pems]
+    site.config["issuers"] = {issuer: {"keys": keys, "publishers": [urlsplit(harness.broker).username]}}
     site.write()
     return site
 
@@ -221,30 +221,30 @@ def wanted(endings: Endings) -> Counter[tuple[str, str, str | None]]:
     )
 
 
-async def test_every_ending(rigged: Rig, keys: Keys, prefix: str, tmp_path: Path) -> None:
+async def test_every_ending(harness: Harness, keys: Keys, prefix: str, tmp_path: Path) -> None:
     """Each notifies the right clients once, with the `sid`, `sub` and algorithm of their ID tokens."""
-    stage: Stage
-    async with Clients(held_up(lambda: stage)) as clients:
-        rigged.receivers = clients.base
-        async with rigged.provider() as provider:
-            stage = Stage(rig=rigged, provider=provider, clients=clients)
+    scenario: Scenario
+    async with Clients(held_up(lambda: scenario)) as clients:
+        harness.receivers = clients.base
+        async with harness.provider() as provider:
+            scenario = Scenario(harness=harness, provider=provider, clients=clients)
             (tmp_path / "worker").mkdir()
-            async with worker(site_of(tmp_path / "worker", rigged, provider.settings.issuer, prefix)):
-                endings = [ending for act in WAYS for ending in await act(stage)]
+            async with worker(site_of(tmp_path / "worker", harness, provider.settings.issuer, prefix)):
+                endings = [ending for act in WAYS for ending in await act(scenario)]
                 total = wanted(endings).total()
                 await clients.until(lambda: len(answered(clients)) == total - 1)  # all but the hanging client's
-                stage.released.set()
+                scenario.released.set()
                 await clients.until(lambda: len(answered(clients)) == total)
-            check_events(rigged, endings)
+            check_events(harness, endings)
             check_tokens(clients, endings, await provider.jwks(), keys)
-            assert await in_rabbitmq(rigged.broker, prefix, ["dead"]) == []
+            assert await in_rabbitmq(harness.broker, prefix, ["dead"]) == []
             assert [each for each in provider.events if each["event"] == "backchannel.error"] == []
 
 
-def check_events(rig: Rig, endings: Endings) -> None:
+def check_events(harness: Harness, endings: Endings) -> None:
     """Check that each session end has one id and the expected content."""
-    first = {published.event["id"]: published for published in reversed(rig.events.seen)}
-    came = sorted(first.values(), key=rig.events.seen.index)
+    first = {published.event["id"]: published for published in reversed(harness.events.seen)}
+    came = sorted(first.values(), key=harness.events.seen.index)
     assert [each.event["sub"] for each in came] == [each.sub for each in endings]
     for published, ending in zip(came, endings, strict=True):
         event = published.event
@@ -266,16 +266,16 @@ def check_tokens(clients: Clients, endings: Endings, jwks: Mapping[str, Any], ke
     verify_all(clients.hits, lambda _issuer: jwks)
     assert {hit.header["kid"] for hit in clients.hits} == keys.notifiers
     assert {hit.header["alg"] for hit in clients.at("mail")} == {"ES256"}
-    assert {hit.header["alg"] for name in TOLD if name != "mail" for hit in clients.at(name)} == {"RS256"}
+    assert {hit.header["alg"] for name in NOTIFIED if name != "mail" for hit in clients.at(name)} == {"RS256"}
     came = Counter((hit.path[1:], hit.claims["sub"], hit.claims.get("sid")) for hit in answered(clients))
     assert came == wanted(endings)
 
 
-async def test_without_the_package_the_library_notifies_the_clients(rigged: Rig, keys: Keys) -> None:
+async def test_without_the_package_the_library_notifies_the_clients(harness: Harness, keys: Keys) -> None:
     """Control experiment: otherwise the absence of its posts beside the package would prove nothing."""
     async with Clients() as clients:
-        rigged.receivers = clients.base
-        async with rigged.provider(publish=False) as provider, rigged.signed_in(provider, "alone", *ALL) as browser:
+        harness.receivers = clients.base
+        async with harness.provider(publish=False) as provider, harness.signed_in(provider, "alone", *ALL) as browser:
             await browser.sign_out("shop")
-            assert {hit.path[1:] for hit in clients.hits} == set(TOLD)
+            assert {hit.path[1:] for hit in clients.hits} == set(NOTIFIED)
             assert {hit.header["kid"] for hit in clients.hits} <= keys.providers

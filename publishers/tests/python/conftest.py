@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from publishers.tests.python.rig import Queue, queue_at
+from publishers.tests.python.harness import Queue, queue_at
 
 
 @pytest.fixture

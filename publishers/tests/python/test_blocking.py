@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from logout_notifier_publisher import BlockingPublisher, SessionEnded, SettingsMistake
 
-from publishers.tests.python.rig import ISSUER, PATIENCE, Queue, files, settings
+from publishers.tests.python.harness import ISSUER, PATIENCE, Queue, files, settings
 
 SCRIPT = """
 import logging, os, sys

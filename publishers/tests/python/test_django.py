@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from publishers.tests.python.rig import ISSUER, Queue, files, queue_at, until
+from publishers.tests.python.harness import ISSUER, Queue, files, queue_at, until
 from publishers.tests.python.server_process import ROOT, gunicorn
 
 pytestmark = pytest.mark.full
@@ -101,7 +101,7 @@ async def sign_in(browser: aiohttp.ClientSession, user: str, **more: str) -> dic
 
 
 @dataclass(frozen=True, slots=True)
-class EffectiveClients:
+class ServedSite:
     """A site that runs, and where its events go."""
 
     site: Site
@@ -110,14 +110,12 @@ class EffectiveClients:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(
-    migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str
-) -> AsyncIterator[EffectiveClients]:
+async def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[ServedSite]:
     """One for the tests that kill nothing."""
     site = Site(tmp_path_factory.mktemp("served"), amqp_url, f"test-{secrets.token_hex(4)}")
     await asyncio.to_thread(shutil.copy, migrated, site.database)
     async with queue_at(amqp_url, site.notifier["EXCHANGE"].removesuffix(".events")) as queue, site.run() as url:
-        yield EffectiveClients(site, url, queue)
+        yield ServedSite(site, url, queue)
 
 
 def kept(outbox: Path) -> str:
@@ -135,7 +133,7 @@ def events_of(queue: Queue, sub: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_each_logout_is_published_and_no_secret_is_stored(served: EffectiveClients) -> None:
+async def test_each_logout_is_published_and_no_secret_is_stored(served: ServedSite) -> None:
     """With `sid` where the ID token has one. The session's key is neither in the outbox nor in the log."""
     seen, site, queue = "", served.site, served.queue
     async with browser(served.url) as anna, browser(served.url) as berta:
@@ -159,7 +157,7 @@ async def test_each_logout_is_published_and_no_secret_is_stored(served: Effectiv
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_rolled_back_logout_is_not_published(served: EffectiveClients) -> None:
+async def test_a_rolled_back_logout_is_not_published(served: ServedSite) -> None:
     """The view fails after `logout()`, so the session lives. Its real end is published, once."""
     site, queue = served.site, served.queue
     async with browser(served.url) as carla:
@@ -180,7 +178,7 @@ async def test_a_rolled_back_logout_is_not_published(served: EffectiveClients) -
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_all_sessions_of_a_user(served: EffectiveClients) -> None:
+async def test_all_sessions_of_a_user(served: ServedSite) -> None:
     """`user_ended`, for a changed password: no `sid`, so all of them."""
     async with browser(served.url) as dora:
         sub = (await sign_in(dora, "dora", sid="1"))["sub"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from publishers.tests.python.rig import Queue, files, until
+from publishers.tests.python.harness import Queue, files, until
 from publishers.tests.python.server_process import ROOT, gunicorn
 
 pytestmark = pytest.mark.full

@@ -13,7 +13,7 @@ from logout_notifier_publisher import Client, EventMistake, Publisher, outbox_fi
 from logout_notifier_publisher import event_publisher as of_publisher
 from logout_notifier_publisher.session_ended import documents
 
-from publishers.tests.python.rig import Queue, ended, files, settings, until
+from publishers.tests.python.harness import Queue, ended, files, settings, until
 
 AWAY = "amqp://guest:guest@127.0.0.1:1"
 

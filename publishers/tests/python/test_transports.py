@@ -8,10 +8,10 @@ import pytest
 from logout_notifier_publisher import Publisher, PublisherSettings
 
 from publishers.conformance.api import Answer, api
-from publishers.tests.python.rig import ended, files, settings, until
+from publishers.tests.python.harness import ended, files, settings, until
 
 
-async def said(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: str) -> str:
+async def warning_of(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: str) -> str:
     """The warning, once it is there."""
     await until(lambda: publisher.state.failures[reason] >= 1, lambda: caplog.text)
     (line,) = [text for record in caplog.records if f", {reason})" in (text := record.getMessage())]
@@ -37,9 +37,9 @@ async def test_the_log_has_the_remedy(
     own = settings(head + change[1] + tail, tmp_path, bare_prefix, drain_limit=0.01)
     async with Publisher(own) as publisher:
         await publisher.publish(ended())
-        assert way_out in await said(publisher, caplog, reason)
+        assert way_out in await warning_of(publisher, caplog, reason)
         await until(lambda: publisher.state.failures[reason] >= 2)
-        await said(publisher, caplog, reason)
+        await warning_of(publisher, caplog, reason)
         assert len(files(tmp_path, ".json")) == 1
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
 
@@ -60,7 +60,7 @@ async def test_a_queue_that_is_full_keeps_the_event(
         async with Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher:
             for number in range(3):
                 await publisher.publish(ended(f"s{number}"))
-            assert "look at its limits" in await said(publisher, caplog, "rejected")
+            assert "look at its limits" in await warning_of(publisher, caplog, "rejected")
             came: list[str] = []
             while len(came) < 3:
                 message = await channel.basic_get(name, no_ack=True)

@@ -74,7 +74,7 @@ class ConsoleProvider(LoopbackServer):
         self.opaque = ""
         self.clock: Callable[[], float] = lambda: NOW
         self.signed_in = True
-        self._begun = {"code_challenge": challenge_of(VERIFIER), "redirect_uri": REDIRECT, "nonce": NONCE}
+        self._started = {"code_challenge": challenge_of(VERIFIER), "redirect_uri": REDIRECT, "nonce": NONCE}
         self.going_on = asyncio.Event()
         self.going_on.set()
 
@@ -110,7 +110,7 @@ class ConsoleProvider(LoopbackServer):
     def _authorize(self, query: Mapping[str, str]) -> web.Response:
         """Lead back at once, since somebody is signed in already; or ask, which nobody answers."""
         assert query["code_challenge_method"] == "S256"
-        self._begun = dict(query)
+        self._started = dict(query)
         back = {"state": query["state"], "iss": self.base}
         if not self.signed_in and query.get("prompt") != "none":
             return web.Response(text="Who are you?")
@@ -118,18 +118,18 @@ class ConsoleProvider(LoopbackServer):
         return web.Response(status=302, headers={"Location": f"{query['redirect_uri']}?{urlencode(back)}"})
 
     def _exchange(self, form: Mapping[str, str]) -> web.Response:
-        begun = self._begun
+        started = self._started
         meant = {
             "grant_type": "authorization_code", "client_id": CLIENT, "code": CODE,
-            "redirect_uri": begun["redirect_uri"],
+            "redirect_uri": started["redirect_uri"],
         }  # fmt: skip
-        proven = challenge_of(form.get("code_verifier", "")) == begun["code_challenge"]
+        proven = challenge_of(form.get("code_verifier", "")) == started["code_challenge"]
         if not proven or any(form.get(name) != value for name, value in meant.items()):
             return web.json_response({"error": "invalid_grant", "error_description": "raw <b>words</b>"}, status=400)
         now = int(self.clock())
         identity = {
-            "iss": self.base, "aud": CLIENT, "nonce": begun["nonce"], "sub": "raw-alice", "iat": now, "exp": now + 300,
-            **self.identity,
+            "iss": self.base, "aud": CLIENT, "nonce": started["nonce"], "sub": "raw-alice", "iat": now,
+            "exp": now + 300, **self.identity,
         }  # fmt: skip
         identity = {name: value for name, value in identity.items() if value is not None}
         tokens = {

@@ -155,8 +155,8 @@ def test_entries_after_an_answer_are_returned_once() -> None:
     deferred = _deferred(ISS, "shop", "e")
     recent.observe(deferred)  # not the first of its kind: nothing new
     recent.observe(replace(deferred, first=True))
-    buried = facts.DeadLettered(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
-    recent.observe(buried)
+    dead = facts.DeadLettered(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
+    recent.observe(dead)
     assert [row.kind for row in recent.after(last, well=True, issuers=None)] == [
         "down",
         "recovered",

@@ -22,7 +22,7 @@ class Target:
     max_batch = 16
 
     def __init__(self, *, fails: int = 0) -> None:
-        self.told: list[FeedNotice] = []
+        self.notices: list[FeedNotice] = []
         self.batches: list[int] = []
         self.fails = fails
         self.open = asyncio.Event()
@@ -40,7 +40,7 @@ class Target:
             self.fails -= 1
             raise QueueUnavailable("away")
         self.batches.append(len(batch))
-        self.told += batch
+        self.notices += batch
 
 
 def feed_of(*, include_successes: bool = True, **more: Any) -> Feed:
@@ -53,14 +53,14 @@ def feed_of(*, include_successes: bool = True, **more: Any) -> Feed:
     )
 
 
-async def told_of(harness: WorkerHarness, *, include_successes: bool = True) -> list[FeedNotice]:
+async def notices_of(harness: WorkerHarness, *, include_successes: bool = True) -> list[FeedNotice]:
     """Return the notices of all that has happened on the stage."""
     feed, target = feed_of(include_successes=include_successes), Target()
     for fact in harness.facts:
         feed.observe(fact)
     await feed.flush(target, 5)
     assert feed.dropped_count == 0
-    return target.told
+    return target.notices
 
 
 async def mixed() -> WorkerHarness:
@@ -80,31 +80,31 @@ async def mixed() -> WorkerHarness:
 async def test_every_fate_is_published_with_the_sent_jti() -> None:
     """A client's own log can be matched by it; a skipped client got none."""
     harness = await mixed()
-    told = {one.client_id: one for one in await told_of(harness) if isinstance(one, Notice)}
+    notices = {one.client_id: one for one in await notices_of(harness) if isinstance(one, Notice)}
     sent = {name: claims["jti"] for name, claims in harness.receivers.posts}
-    assert {name: feed_message(one, "").routing_key for name, one in told.items()} == {
+    assert {name: feed_message(one, "").routing_key for name, one in notices.items()} == {
         "well": "delivered.delivered",
         "refuses": "dead.refused",
         "broken": "retrying.server_error",
         "mute": "skipped.no_uri",
     }
     for name in ("well", "refuses", "broken"):
-        attempt = told[name].last_attempt
+        attempt = notices[name].last_attempt
         assert attempt is not None
         assert (attempt.jti, attempt.number) == (sent[name], 1)
-        assert told[name].id == sent[name]
-        assert told[name].event_id == "e1"
-    assert [told[name].last_attempt.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
-    assert told["mute"].last_attempt is None
-    assert told["well"].propagation == 0.0
-    assert told["broken"].next_due is not None
+        assert notices[name].id == sent[name]
+        assert notices[name].event_id == "e1"
+    assert [notices[name].last_attempt.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
+    assert notices["mute"].last_attempt is None
+    assert notices["well"].propagation == 0.0
+    assert notices["broken"].next_due is not None
 
 
 async def test_failures_omits_deliveries_and_skips() -> None:
     """Neither deliveries nor skipped clients are published."""
-    told = await told_of(await mixed(), include_successes=False)
-    assert {one.client_id for one in told} == {"refuses", "broken"}
-    assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
+    notices = await notices_of(await mixed(), include_successes=False)
+    assert {one.client_id for one in notices} == {"refuses", "broken"}
+    assert all(isinstance(one, Notice) and one.last_attempt is not None for one in notices)
 
 
 async def test_a_retry_is_published_with_its_own_jti() -> None:
@@ -116,15 +116,15 @@ async def test_a_retry_is_published_with_its_own_jti() -> None:
         del harness.receivers.behaviours["shop"]
         harness.now += 60
         await harness.acked(harness.retake(harness.queue.published[-1][0]))
-    told = [one for one in await told_of(harness) if isinstance(one, Notice)]
-    assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in told] == [
+    notices = [one for one in await notices_of(harness) if isinstance(one, Notice)]
+    assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in notices] == [
         (Fate.RETRYING, 1),
         (Fate.DELIVERED, 2),
     ]
-    assert [one.last_attempt and one.last_attempt.jti for one in told] == [
+    assert [one.last_attempt and one.last_attempt.jti for one in notices] == [
         claims["jti"] for _, claims in harness.receivers.posts
     ]
-    assert told[0].delivery_id == told[1].delivery_id
+    assert notices[0].delivery_id == notices[1].delivery_id
 
 
 async def test_a_deferred_attempt_is_not_attached_to_later_fates() -> None:
@@ -142,7 +142,7 @@ async def test_a_deferred_attempt_is_not_attached_to_later_fates() -> None:
     feed.observe(Deferred(cause=Cause.SIGNING, due=1_800_000_009.0, **who))
     feed.observe(DeadLettered(reason=DeadReason.EXPIRED, text="too late", **who))
     await feed.flush(target, 5)
-    assert [one.last_attempt for one in target.told if isinstance(one, Notice)] == [None]
+    assert [one.last_attempt for one in target.notices if isinstance(one, Notice)] == [None]
 
 
 async def test_a_malformed_event_is_published() -> None:
@@ -150,9 +150,9 @@ async def test_a_malformed_event_is_published() -> None:
     harness = WorkerHarness()
     async with running(harness):
         await harness.acked(harness.take(b"{"))
-    (told,) = await told_of(harness)
-    assert feed_message(told, "").routing_key == "dead.malformed_event"
-    assert told.client_id == ""
+    (notices,) = await notices_of(harness)
+    assert feed_message(notices, "").routing_key == "dead.malformed_event"
+    assert notices.client_id == ""
 
 
 async def test_a_client_change_is_published_once() -> None:
@@ -172,11 +172,11 @@ async def test_a_client_change_is_published_once() -> None:
             harness.now += 30
             await harness.acked(harness.event("shop", id=f"e{number}"))
     changes = [fact for fact in harness.facts if isinstance(fact, ClientFailing | ClientRecovered)]
-    told = [one for one in await told_of(harness, include_successes=False) if isinstance(one, ClientNotice)]
-    assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
+    notices = [one for one in await notices_of(harness, include_successes=False) if isinstance(one, ClientNotice)]
+    assert [one.state for one in notices] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(changes) == 2
-    assert [feed_message(one, "").routing_key for one in told] == ["client.failing", "client.recovered"]
-    assert len({one.id for one in told}) == 2
+    assert [feed_message(one, "").routing_key for one in notices] == ["client.failing", "client.recovered"]
+    assert len({one.id for one in notices}) == 2
 
 
 async def test_notices_beyond_the_buffer_are_dropped_and_counted() -> None:
@@ -190,14 +190,14 @@ async def test_notices_beyond_the_buffer_are_dropped_and_counted() -> None:
     assert feed.dropped_count == 15
     target.open.set()
     async with asyncio.timeout(20):
-        while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is not a wait
+        while len(target.notices) < 10:  # noqa: ASYNC110  a round of the loop is not a wait
             await asyncio.sleep(0)
     for _ in range(5):
         feed.observe(changed)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await feed.flush(target, 20)
-    assert len(target.told) == 15
+    assert len(target.notices) == 15
     assert feed.dropped_count == 15
 
 

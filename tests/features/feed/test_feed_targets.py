@@ -169,7 +169,7 @@ async def test_the_query_of_the_document_counts_by_client(queue: SqliteQueue, tm
     """Share, p50, p99 and slowest of the last day, worst client first, by the SQL of docs/outcomes.md."""
     now, old = time.time() - 60, time.time() - 90_000
     delivered, dead, retrying = Fate.DELIVERED, Fate.DEAD, Fate.RETRYING
-    told_of = [
+    counted = [
         *(("shop", delivered, now, number / 100) for number in range(1, 101)),
         *(("shop", fate, now, None) for fate in (dead, delivered, retrying, retrying)),
         *(("down", retrying, now, None), ("bad", dead, now, None), ("bad", dead, old, None), ("old", dead, old, None)),
@@ -178,7 +178,7 @@ async def test_the_query_of_the_document_counts_by_client(queue: SqliteQueue, tm
         Notice(
             id=str(n), at=at, fate=fate, reason="x", iss=ISS, client_id=client, event_id="e", propagation=propagation
         )
-        for n, (client, fate, at, propagation) in enumerate(told_of)
+        for n, (client, fate, at, propagation) in enumerate(counted)
     ]
     change = ClientNotice(id="turn", at=now, state=ClientChange.FAILING, iss=ISS, client_id="down")
     await SqliteFeedTarget(queue, time.time).send([*notices, change])

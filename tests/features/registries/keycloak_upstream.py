@@ -19,9 +19,9 @@ from tests.system.site import ISSUER, Site, client
 REALM = "company"
 
 
-def company_realm(told_at: str) -> dict[str, Any]:
+def company_realm(logout_url: str) -> dict[str, Any]:
     """`login` asks for `sid`. `by-user` does not, and its tokens are signed by another algorithm."""
-    asked = {"backchannel.logout.url": told_at, "backchannel.logout.session.required": "true"}
+    asked = {"backchannel.logout.url": logout_url, "backchannel.logout.session.required": "true"}
     every = {
         **asked, "backchannel.logout.session.required": "false", "id.token.signed.response.alg": "ES256",
         "backchannel.logout.revoke.offline.tokens": "true",
@@ -48,8 +48,8 @@ async def company_site(
         ended = ["s1", "s2"] if question["sid"] is None else [f"here-{question['sid']}"]
         return web.json_response([{"sub": f"up|{question['sub']}", "sid": sid, "clients": ["shop"]} for sid in ended])
 
-    told_at = f"http://127.0.0.1:{port}/upstreams/company/backchannel-logout"
-    await asyncio.to_thread(keycloak.admin, "POST", "", company_realm(told_at))
+    logout_url = f"http://127.0.0.1:{port}/upstreams/company/backchannel-logout"
+    await asyncio.to_thread(keycloak.admin, "POST", "", company_realm(logout_url))
     await asyncio.to_thread(keycloak.admin, "POST", f"/{REALM}/users", shop_user("alice", password))
     async with LoopbackServer(sessions) as server:
         site = Site(folder, f"sqlite:{folder}/q.db")

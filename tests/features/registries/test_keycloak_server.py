@@ -21,7 +21,7 @@ from notifier.features.registries.keycloak_reader import KeycloakReader
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
 from notifier.tokens.key_files import generate_key
-from tests.browsers.check_session_world import cookie_of
+from tests.browsers.check_session_harness import cookie_of
 from tests.features.registries.keycloak_realm import (
     MANY,
     REALM,
@@ -248,8 +248,8 @@ async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: Work
     row = sorted((hit.path, hit.claims.get("sid", ""), hit.claims.get("sub", "")) for hit in clients.hits)
     sid, sub = signed_in["sid"], signed_in["sub"]
     assert row == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
-    letter = await running.until_logged("dead_letter")
-    assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
+    dead = await running.until_logged("dead_letter")
+    assert (dead["client_id"], dead["reason"]) == ("silent", "no_sid")
 
 
 async def signal(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:

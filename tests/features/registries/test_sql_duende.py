@@ -60,7 +60,7 @@ CLIENTS: list[dict[str, Any]] = [
 ]
 
 
-def _told(name: str) -> dict[str, Any]:
+def _notified(name: str) -> dict[str, Any]:
     return {"backchannel_logout_uri": f"https://{name}.example.com/bcl", "backchannel_logout_session_required": True}
 
 
@@ -85,9 +85,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "gone": {},
     "empty": {},
     "none": {},
-    "es": {**_told("es"), "id_token_signed_response_alg": ["ES256", "RS256"]},
-    "ps": {**_told("ps"), "id_token_signed_response_alg": "PS256"},
-    "blank": _told("blank"),
+    "es": {**_notified("es"), "id_token_signed_response_alg": ["ES256", "RS256"]},
+    "ps": {**_notified("ps"), "id_token_signed_response_alg": "PS256"},
+    "blank": _notified("blank"),
 }
 
 

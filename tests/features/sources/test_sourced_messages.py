@@ -55,7 +55,7 @@ def taken(harness: WorkerHarness) -> list[tuple[str, str | None]]:
     return [(fact.result, fact.source) for fact in harness.facts if isinstance(fact, EventTaken)]
 
 
-def letters(harness: WorkerHarness) -> list[Message]:
+def all_dead(harness: WorkerHarness) -> list[Message]:
     """The dead letters, as they lie in the queue."""
     return [as_taken(sent, Lane.EVENTS) for queue, sent in harness.queue.published if queue == "dead"]
 
@@ -73,9 +73,9 @@ def rules(harness: Sourced) -> ReplayRules:
     return ReplayRules(registry=harness.registry, new_id=lambda: "new", max_event=4096, readers=readers)
 
 
-async def replay(harness: Sourced, letter: Message) -> Readmission:
+async def replay(harness: Sourced, dead: Message) -> Readmission:
     """Put the letter back, and let the worker be done with it."""
-    back = readmit(load_dead_letter(letter), rules(harness), harness.now)
+    back = readmit(load_dead_letter(dead), rules(harness), harness.now)
     assert isinstance(back, Readmission)
     assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
     sent = back.outgoing
@@ -120,21 +120,21 @@ async def test_wrong_clients_become_a_dead_letter_and_others_are_notified() -> N
     async with running(harness()) as on:
         body = DOCUMENT | {"apps": ["shop", {"id": "mail"}]}
         await on.acked(on.take(json.dumps(body).encode(), source="shop", headers={"Authorization": "s3cret", "k": 1}))
-        (letter,) = letters(on)
-        shown = load_dead_letter(letter)
+        (dead,) = all_dead(on)
+        shown = load_dead_letter(dead)
         assert (on.notified(), shown.source, shown.events, shown.iss) == (["shop"], "shop", "0:1", ISS)
-        assert "s3cret" not in str(letter)
-        summary = read_summary(letter)
+        assert "s3cret" not in str(dead)
+        summary = read_summary(dead)
         assert summary.document()["source"] == "shop"
-        assert [DeadLetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
-        assert [DeadLetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
+        assert [DeadLetterFilter(source=name).matches(dead, summary) for name in ("shop", "duende")] == [True, False]
+        assert [DeadLetterFilter(subject=name).matches(dead, summary) for name in ("alice", "bob")] == [True, False]
         kept = readmit(shown, rules(on), on.now)
         assert isinstance(kept, KeptDeadLetter)
         assert (kept.reason, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
-        mended = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
-        on.sources = {"shop": mended}
+        corrected = mapped(event=EVENT | {"clients": "[apps[0], apps[1].id]"})
+        on.sources = {"shop": corrected}
         on.receivers.posts.clear()
-        await replay(on, letter)
+        await replay(on, dead)
         assert on.notified() == ["mail"]
 
 
@@ -149,10 +149,10 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
         for _, sent in list(on.queue.published[1:]):
             await on.acked(on.take(sent.body, kind=sent.kind, message_id=sent.message_id))
         assert len(on.notified()) == 4
-        (letter,) = letters(on)
+        (dead,) = all_dead(on)
         on.sources = {"shop": mapped(**LIST | {"event": EVENT | {"sid": "to_string(session)"}})}
         on.receivers.posts.clear()
-        await replay(on, letter)
+        await replay(on, dead)
         assert sorted(on.notified()) == ["mail", "shop"]
 
 
@@ -211,15 +211,15 @@ async def test_a_removed_source_is_named_by_the_dead_letter() -> None:
         )  # fmt: skip
         waits = await wait_for_the_source(on, came)
         assert waits == [f"delay.{wait}s" for wait in (2, 4, 8, 16, 32, 64, 128, 32)]
-        (letter,) = letters(on)
-        shown = load_dead_letter(letter)
+        (dead,) = all_dead(on)
+        shown = load_dead_letter(dead)
         assert "the source shop is not configured" in shown.text
         assert (shown.source, taken(on)) == ("shop", [("malformed", "shop")])
         assert isinstance(readmit(shown, rules(on), on.now), KeptDeadLetter)
         on.sources = sources
-        await replay(on, letter)
+        await replay(on, dead)
         assert {claims["sid"] for _, claims in on.receivers.posts} == {"h"}
-        assert "s3cret" not in str(letter)
+        assert "s3cret" not in str(dead)
 
 
 def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
@@ -234,10 +234,10 @@ def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
         move = intake.open(message)
         assert isinstance(move, Move)
         (send,) = move.sends
-        letter = load_dead_letter(as_taken(send.message, Lane.EVENTS))
-        assert (letter.reason, letter.source, letter.events) == (DeadReason.DELIVERY_LIMIT, "shop", events)
-        assert letter.raw is not None
-        assert letter.raw.body == b"{}"
+        dead = load_dead_letter(as_taken(send.message, Lane.EVENTS))
+        assert (dead.reason, dead.source, dead.events) == (DeadReason.DELIVERY_LIMIT, "shop", events)
+        assert dead.raw is not None
+        assert dead.raw.body == b"{}"
 
 
 async def test_clients_are_found_by_their_other_names() -> None:

@@ -90,7 +90,7 @@ def queued(send: Send, delivery_count: int = 0) -> Message:
     )  # fmt: skip
 
 
-def letter(send: Send) -> DeadLetter:
+def dead_letter_of(send: Send) -> DeadLetter:
     assert send.queue == DEAD
     return load_dead_letter(queued(send))
 
@@ -141,7 +141,7 @@ async def test_unavailable_lookup_backs_off_then_dead_letters() -> None:
         place.now, message = send.due, queued(send)
     assert waits[:4] == sorted(waits[:4])
     assert 86_400 <= place.now - NOW <= 86_400 + 600
-    dead = letter(send)
+    dead = dead_letter_of(send)
     assert (dead.reason, dead.source, place.results()) == (DeadReason.UNRESOLVED, "upstream/op", ["given_up"])
     assert "connection refused" in dead.text
     back = readmit(dead, rules(place.registry), place.now)
@@ -168,11 +168,11 @@ async def test_a_token_without_sid_is_looked_up_for_a_short_time() -> None:
     assert send.due is not None
     place.now = NOW + 601
     [send] = await place.sends(came(sid=None))
-    kept = readmit(letter(send), rules(place.registry), place.now)
+    kept = readmit(dead_letter_of(send), rules(place.registry), place.now)
     assert isinstance(kept, KeptDeadLetter)
     assert kept.reason is KeepReason.STALE
     allowed = rules(None, end_newer_sessions=True)
-    assert isinstance(readmit(letter(send), allowed, place.now), Readmission)
+    assert isinstance(readmit(dead_letter_of(send), allowed, place.now), Readmission)
 
 
 async def test_an_upstream_that_only_another_worker_has_is_waited_for() -> None:
@@ -198,12 +198,12 @@ async def test_removed_upstreams_and_broken_messages_are_dead_letters() -> None:
         waits.append(send.due - place.now)
         message = queued(send)
     assert waits == [2, 4, 8, 16, 32, 64, 128, 32]
-    assert "add upstreams.op, then replay" in letter(send).text
-    assert isinstance(readmit(letter(send), rules(None), NOW), Readmission)
+    assert "add upstreams.op, then replay" in dead_letter_of(send).text
+    assert isinstance(readmit(dead_letter_of(send), rules(None), NOW), Readmission)
     for body in (b"", b"[]", b'{"id": 1}'):
         [send] = await Place(SessionsUnavailable(text="away")).sends(came(body=body))
-        assert letter(send).reason is DeadReason.MALFORMED_EVENT
-        kept = readmit(letter(send), rules(None), NOW)
+        assert dead_letter_of(send).reason is DeadReason.MALFORMED_EVENT
+        kept = readmit(dead_letter_of(send), rules(None), NOW)
         assert isinstance(kept, KeptDeadLetter)
         assert kept.reason is KeepReason.MALFORMED
 
@@ -213,4 +213,4 @@ async def test_a_message_at_the_delivery_limit_is_dead_lettered_unread() -> None
     move = Place(None).intake.open(replace(came(), delivery_count=99))
     assert isinstance(move, Move)
     assert move.look_up is None
-    assert [letter(send).reason for send in move.sends] == [DeadReason.DELIVERY_LIMIT]
+    assert [dead_letter_of(send).reason for send in move.sends] == [DeadReason.DELIVERY_LIMIT]

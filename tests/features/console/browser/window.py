@@ -33,13 +33,13 @@ class Window:
         page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: self._is_ours(request.url))
-        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("console", lambda message: self._messages(message.type, message.text))
 
     def _is_ours(self, url: str) -> None:
         if not url.startswith((self.base, *self.elsewhere)):
             self.wrong.append(f"request: {url}")
 
-    def _said(self, kind: str, text: str) -> None:
+    def _messages(self, kind: str, text: str) -> None:
         if kind == "error" and not any(words in text for words in EXPECTED):
             self.wrong.append(f"console: {text}")
 

@@ -57,7 +57,7 @@ def _base64url(algorithm: str, text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.new(algorithm, text.encode()).digest()).decode().rstrip("=")
 
 
-class CheckSessionWorld:
+class CheckSessionHarness:
     """The browser at work in that world."""
 
     def __init__(self, own: Page, places: Sites, busy: asyncio.Event) -> None:
@@ -108,7 +108,7 @@ class CheckSessionWorld:
 
 
 @asynccontextmanager
-async def check_session_world(folder: Path, pem: Path, own: Page) -> AsyncIterator[CheckSessionWorld]:
+async def check_session_harness(folder: Path, pem: Path, own: Page) -> AsyncIterator[CheckSessionHarness]:
     """The world, while entered. One page for each formula."""
     clients: dict[str, Client] = {}
     registry = Registry(clients={"issuer": clients})
@@ -127,7 +127,7 @@ async def check_session_world(folder: Path, pem: Path, own: Page) -> AsyncIterat
             clients["spa"] = Client(
                 iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
             )
-            yield CheckSessionWorld(own, places, busy)
+            yield CheckSessionHarness(own, places, busy)
 
 
 def _while_busy(busy: asyncio.Event) -> Middleware:

@@ -52,8 +52,8 @@ def make_keys(folder: Path) -> Keys:
 
 
 @dataclass(slots=True, kw_only=True)
-class Rig:
-    """Made by `rig`. `events`: what reached the exchange, however the publisher got there."""
+class Harness:
+    """Made by `make_harness`. `events`: what reached the exchange, however the publisher got there."""
 
     folder: Path
     version: str
@@ -118,10 +118,12 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(folder: Path, *, version: str, keys: Keys, redis: str, broker: str, prefix: str) -> AsyncIterator[Rig]:
+async def make_harness(
+    folder: Path, *, version: str, keys: Keys, redis: str, broker: str, prefix: str
+) -> AsyncIterator[Harness]:
     """With a broker whose topology stands."""
     async with tap(broker, prefix) as events:
-        yield Rig(
+        yield Harness(
             folder=folder, version=version, keys=keys, redis=redis, prefix=prefix,
             events=events, broker=broker,
         )  # fmt: skip
