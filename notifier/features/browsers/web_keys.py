@@ -101,7 +101,7 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
             try:
                 read[setting].append(Fernet(line))
             except ValueError:
-                why = _find_double_encoding(line) or stray_character(line) or f"is not a Fernet key; {_KEY_HINT}"
+                why = stray_character(line) or f"is not a Fernet key; {_KEY_HINT}"
                 mistakes.append(InputIssue(setting, f"line {nth} of {path} {why}"))
                 continue
             other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
@@ -125,14 +125,6 @@ def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
     if len(lines) > _MAX_KEYS:
         return lines, [InputIssue(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
     return lines, []
-
-
-def _find_double_encoding(line: str) -> str | None:
-    try:
-        Fernet(base64.b64decode(line).strip())
-    except ValueError:
-        return None
-    return "is base64 of a Fernet key; decode it once: base64 -d"
 
 
 def _key_files(settings: Settings) -> dict[str, Path]:

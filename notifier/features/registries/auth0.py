@@ -91,11 +91,7 @@ class Auth0Reader:
         }
         at = self._clock()
         answer = await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)
-        token, content = access_token(answer, "an Auth0 tenant"), answer.content
-        scope = content.get("scope")
-        if isinstance(scope, str) and SCOPE not in scope.split():
-            raise SourceFault(f"the application has no scope {SCOPE}: {_GRANT}")
-        lasts = content.get("expires_in")
+        token, lasts = access_token(answer, "an Auth0 tenant"), answer.content.get("expires_in")
         self._token, self._token_ends = token, at + (lasts if isinstance(lasts, int | float) else 0.0)
 
 

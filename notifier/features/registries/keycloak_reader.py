@@ -140,7 +140,10 @@ class _AdminSession:
         advice = {404: _not_found(settings)}
         answer = await ask(self._web, url, {}, advice, form=form, expected=(400, 401, 403))
         if answer.status >= 400:
-            raise SourceFault(_token_fault(answer, settings))
+            raise SourceFault(
+                f"no token ({answer.status}): client_id {settings.client_id} or its secret is wrong; or that client is"
+                " disabled, or lacks Client authentication or Service accounts roles; or Keycloak takes https only here"
+            )
         return access_token(answer, "a Keycloak")
 
 
@@ -159,25 +162,6 @@ def _secret(settings: KeycloakSettings) -> str:
     if settings.client_secret is not None:
         return settings.client_secret.get_secret_value()
     return secret_of("client_secret_file", settings.client_secret_file or Path())
-
-
-def _token_fault(answer: JsonAnswer, settings: KeycloakSettings) -> str:
-    """Return the setting to change for a refused token request. Keycloak's own texts are not shown."""
-    content = answer.content if isinstance(answer.content, dict) else {}
-    words = f"{content.get('error')} {content.get('error_description')}".lower()
-    client = settings.client_id
-    if "service account" in words and "public" not in words:
-        return f"the client {client} has no service account: switch on Service accounts roles in Keycloak"
-    if "public" in words:
-        return f"the client {client} is public: switch on Client authentication and Service accounts roles"
-    if "https" in words:
-        return "Keycloak takes https only here: give `url` with https (its setting is the realm's Require SSL)"
-    if "realm" in words and "abled" in words:
-        return f"the realm {settings.realm} is disabled"
-    return (
-        f"no token ({answer.status}): client_id {client} or its secret is wrong, or that client is disabled or has "
-        "other credentials than a secret"
-    )
 
 
 def _page_advice(settings: KeycloakSettings) -> Advice:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from notifier.configuration.clients.client_rows import ClientsReader, ValidatingReader
+from notifier.configuration.clients.client_rows import ClientsReader
 from notifier.features.registries.auth0 import Auth0Reader
 from notifier.features.registries.authentik import AuthentikReader
 from notifier.features.registries.http_list import HttpListReader
@@ -33,8 +33,3 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([InputIssue(f"registry.sources.{source.called}.sql", text)]) from None
     return SqlReader(source.of_kind(SqlSettings), source.timeout)
-
-
-def build_validating(source: RegistrySourceSettings) -> ClientsReader:
-    """Return the same, which refuses a first answer without usable clients. Raises ConfigurationError likewise."""
-    return ValidatingReader(build_reader(source), source)

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def _reader(source: RegistrySourceSettings) -> ClientsReader:
-    from notifier.features.registries.readers import build_validating
+    from notifier.configuration.clients.client_rows import ValidatingReader
+    from notifier.features.registries.readers import build_reader
 
-    return build_validating(source)
+    return ValidatingReader(build_reader(source), source)
 
 
 _KINDS = {

@@ -142,13 +142,11 @@ class ConfiguredUpstreams:
     def _configure(
         self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, before: _UpstreamEntry | None
     ) -> _UpstreamEntry:
-        same = before is not None and before.settings == settings
-        keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
-        keys = before.keys if same and before is not None else keys
-        lookups = before.lookups if same and before is not None else create_session_lookups(settings.resolve)
-        browser_lookups = (
-            before.browser_lookups if same and before is not None else create_session_lookups(settings.resolve)
-        )
+        if before is not None and before.settings == settings:
+            keys, lookups, browser_lookups = before.keys, before.lookups, before.browser_lookups
+        else:
+            keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
+            lookups, browser_lookups = (create_session_lookups(settings.resolve) for _ in range(2))
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
