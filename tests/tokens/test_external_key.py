@@ -1,6 +1,7 @@
 """Test keys of a signer: verification of signatures, faults of the signer, and isolation of other keys."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -21,11 +22,11 @@ from tests.tokens.test_keys import claims, kid_of
 AWAY, WRONG = SignatureResult.AWAY, SignatureResult.WRONG
 
 
-def ring_of(*harnesses: SignerHarness, **more: object) -> KeyRing:
+def ring_of(*harnesses: SignerHarness, **more: Any) -> KeyRing:
     keys = [
         ExternalKeyEntry(external_key=harness.key, setting=f"keys[{nth}]", **more)
         for nth, harness in enumerate(harnesses)
-    ]  # type: ignore[arg-type]
+    ]
     return examine_keys({ISS: keys}, clock=lambda: NOW)[0]
 
 
