@@ -11,7 +11,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.tokens.client_jwks import public_jwks
+from notifier.tokens.foreign_keys import public_jwks
 
 _HIDDEN = ("headers", "proxy")  # may hold secrets
 _SECTIONS = ("retry", "egress", "tls")

@@ -90,24 +90,6 @@ class Trouble:
         return self.kind in _KINDS and _KINDS[self.kind].mild
 
 
-def join_by_cause(troubles: Iterable[Trouble]) -> list[Trouble]:
-    """Merge the consequences of a key that is missing in its issuer's JWK Set into that trouble: it is one problem."""
-    listed = list(troubles)
-
-    def causes(key: Trouble, trouble: Trouble) -> bool:
-        return (key.kind, trouble.kind, trouble.iss) == (
-            TroubleKind.KEY_MISSING,
-            TroubleKind.SIGNING,
-            key.iss,
-        ) and f"(kid {key.subject})" in trouble.text
-
-    return [
-        replace(trouble, count=trouble.count + sum(other.count for other in listed if causes(trouble, other)))
-        for trouble in listed
-        if not any(causes(other, trouble) for other in listed)
-    ]
-
-
 @frozen
 class SharedTrouble:
     """A trouble and the workers that have it."""

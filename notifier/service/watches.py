@@ -22,7 +22,7 @@ from notifier.delivery.facts import Observer
 from notifier.delivery.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import Depth
-from notifier.model.trouble import Trouble, TroubleKind, join_by_cause
+from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEventCounts
@@ -175,7 +175,7 @@ class Watches:
         return OwnSources(
             readiness=self.readiness,
             registry=self.registry.refresh.states,
-            troubles=lambda: join_by_cause(self.troubles()),
+            troubles=self.troubles,
             keys=self.signing_keys.seen_keys,
         )
 

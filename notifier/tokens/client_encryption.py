@@ -24,8 +24,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.tokens.client_jwks import encryption_key, format_key_fault
-from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.foreign_keys import encryption_key, format_key_fault, read_jwks
 
 Encrypt = Callable[[str, str | None, str], str]
 """Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""

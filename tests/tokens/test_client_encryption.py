@@ -22,8 +22,7 @@ from notifier.tokens.client_encryption import (
     ClientEncryption,
     compact_encrypter,
 )
-from notifier.tokens.client_jwks import encryption_key, public_jwks
-from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.foreign_keys import encryption_key, public_jwks, read_jwks
 from tests.tokens.encryption_keys import VECTORS, keys, made, opened, public
 
 PLACE = ClientKeysSource(uri="https://shop.example/jwks", route=Route())

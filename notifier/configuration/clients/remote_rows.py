@@ -20,7 +20,7 @@ from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.clients import ClientMetadata
-from notifier.tokens.client_jwks import public_jwks
+from notifier.tokens.foreign_keys import public_jwks
 
 _ROW_MEMBERS = frozenset(ClientMetadata.model_fields) | {"aliases"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # events cannot contain such a name, and it must not reach logs

@@ -20,9 +20,8 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
-from notifier.tokens.client_jwks import encryption_key, format_key_fault
 from notifier.tokens.first_day import Seen, describe_first_day, earliest_publication
-from notifier.tokens.foreign_keys import find_unused_keys, read_jwks, verifying_fault
+from notifier.tokens.foreign_keys import encryption_key, find_unused_keys, format_key_fault, read_jwks, verifying_fault
 from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 

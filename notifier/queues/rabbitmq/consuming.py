@@ -13,7 +13,6 @@ import aiormq
 import aiormq.abc
 import structlog
 from aiormq.exceptions import ChannelNotFoundEntity
-from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Lane
@@ -119,7 +118,7 @@ class LaneConsumer:
         inbox = self._inbox
         assert inbox is not None  # only `start` sets `_wanted`
         self._cancelled.clear()
-        channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
         consumed = False
         try:
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
@@ -172,6 +171,3 @@ class LaneConsumer:
         finally:
             closing.cancel()
             cancelled.cancel()
-
-    def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
-        self._cancelled.set()

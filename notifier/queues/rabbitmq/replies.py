@@ -106,19 +106,15 @@ class ReplyConnection:
         link.mark_connected()
         closing = channel.closing
         try:
-            await _run_until_one_ends(self.outbox.write(channel, connection), _wait_until_closed(closing))
+            await _run_until_one_ends(self.outbox.write(channel, connection), asyncio.wait({closing}))
         finally:
             closing.cancel()
         raise QueueUnavailable("the channel for replies was closed")
 
 
-async def _wait_until_closed(closing: "asyncio.Future[object]") -> None:
-    await asyncio.wait({closing})
-
-
-async def _run_until_one_ends(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
-    """Run both until one ends, and cancel the other. Raises the error of the ended one."""
-    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+async def _run_until_one_ends(*works: Coroutine[object, object, object]) -> None:
+    """Run all until one ends, and cancel the others. Raises the error of the ended one."""
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

@@ -94,7 +94,8 @@ class _Run(Generic[S]):
 class RabbitVisit(Generic[S]):
     """One pass over a queue (full name), for one task. `origin`: its name for `to_message`.
 
-    `what`: its messages, in errors.
+    `what`: its messages, in errors. `left`: the number of messages that have not been read yet. `was_returned`: the
+    last taken message had been returned before.
     """
 
     def __init__(
@@ -113,52 +114,39 @@ class RabbitVisit(Generic[S]):
         self._what = what
         self._shared = shared
         self._channel = channel
-        self._callback = callback_of(channel, self._on_message)
+        self._callback = callback_of(channel, lambda message: self._run.on_message(message))  # noqa: PLW0108  `_run` changes
         self._queue = queue
         self._publish = publish
-        self._left = 0
+        self.left = 0
         self._runs = 0
         self._length = FIRST_RUN_LENGTH
         self._acks = AckLedger()  # tags count from 1, as on the visit's channel
         self._unconfirmed_acks = 0  # upper bound of acks that may not have reached the queue
         self._run = _Run[S](origin, None)  # the current run
-        self._was_returned = False  # whether the last taken message had been returned before
-
-    @property
-    def left(self) -> int:
-        """Return the number of messages that have not been read yet."""
-        return self._left
-
-    @property
-    def was_returned(self) -> bool:
-        """Return True if the last taken message had been returned before."""
-        return self._was_returned
+        self.was_returned = False
 
     async def begin(self) -> None:
         """Count the present messages. The visit ignores later messages."""
-        self._left = await self._count_ready()
-
-    def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
-        self._run.on_message(delivered)
+        self.left = await self._count_ready()
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
-        if self._left <= 0:
+        if self.left <= 0:
             return ()
-        run = await self._take_next_run(min(self._left, self._length), self._read)
+        run = await self._take_next_run(min(self.left, self._length), self._read)
         self._plan_next_run(run)
         return tuple(run.entries)
 
     async def take_returned(self) -> None:
         """Take the remaining messages that were returned before, which preserves the order. Never raises."""
         with suppress(QueueError):
-            while self._was_returned and self._left > 0:
-                await self._take_next_run(min(self._left, MAX_PREFETCH), None)
+            while self.was_returned and self.left > 0:
+                await self._take_next_run(min(self.left, MAX_PREFETCH), None)
 
     async def _take_next_run(self, count: int, read: Reader[S] | None) -> "_Run[S]":
         self._runs += 1
         run = await self._consume_run(count, self._runs, read)
-        self._left = max(0, self._left - run.count)
+        self.left = max(0, self.left - run.count)
         return run
 
     async def _consume_run(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
@@ -172,7 +160,7 @@ class RabbitVisit(Generic[S]):
         async with broker_request(f"lost {self._what} on the way"):
             await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
-        self._was_returned = run.was_returned
+        self.was_returned = run.was_returned
         self._unconfirmed_acks = 0
         return run
 
@@ -191,7 +179,7 @@ class RabbitVisit(Generic[S]):
                         f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
                     )
             elif quiet > SHARED_SILENCE_TIMEOUT_SECONDS:
-                self._left = 0  # other consumers took the rest
+                self.left = 0  # other consumers took the rest
                 return
 
     @property
@@ -203,7 +191,7 @@ class RabbitVisit(Generic[S]):
         got, size = run.count, run.size
         longest = MAX_RUN_LENGTH if size <= ROW_BYTES * got else MAX_WHOLE_RUN_LENGTH
         by_bytes = min(longest, MAX_RUN_GROWTH * got, RUN_BYTES * got // max(1, size))
-        by_order = -(-self._left // max(1, MAX_RUNS - self._runs))
+        by_order = -(-self.left // max(1, MAX_RUNS - self._runs))
         self._length = min(MAX_PREFETCH, max(1, by_bytes, by_order))
 
     async def _wait_for_message(self, arrived: asyncio.Event) -> bool:

@@ -22,7 +22,7 @@ from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
 from notifier.queues.sqlite.lock import find_moved_file
 from notifier.queues.sqlite.options import SqliteOptions
-from notifier.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
+from notifier.queues.sqlite.row_visits import SqliteVisits
 from notifier.queues.sqlite.rows import (
     LONGEST_DELAY,
     Ack,
@@ -36,7 +36,7 @@ from notifier.queues.sqlite.rows import (
     queue_of_wait,
 )
 from notifier.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.queues.sqlite.store import Store
+from notifier.queues.sqlite.store import Rows, Store
 from notifier.queues.sqlite.writer import Writer
 
 _NOT_OPEN = "not open"
@@ -231,13 +231,13 @@ class SqliteQueue:
         """Return 1: the file has a single worker."""
         return 1
 
-    def dead_letters(self) -> SqliteDeadLetters:
+    def dead_letters(self) -> SqliteVisits:
         """Return the dead letters of this queue, while it is open."""
-        return SqliteDeadLetters(self, self._options.clock)
+        return SqliteVisits(self, self._options.clock, self._options.pace, Rows.DEAD)
 
-    def waiting(self) -> SqliteWaiting:
+    def waiting(self) -> SqliteVisits:
         """Return the pending deliveries of this queue, while it is open."""
-        return SqliteWaiting(self, self._options.clock, self._options.pace)
+        return SqliteVisits(self, self._options.clock, self._options.pace)
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
         """Return the target of the feed: a table in the same file, with a column for each member of a notice."""

@@ -20,7 +20,10 @@ PAGE_BYTES = 4 * 1024 * 1024  # of bodies, which need three times that memory wh
 
 
 class SqliteVisit(Generic[S]):
-    """One pass over rows of a queue file, for one task. `clock`: publication time of rows; `pace`: clock of delays."""
+    """One pass over rows of a queue file, for one task. `clock`: publication time of rows; `pace`: clock of delays.
+
+    `left`: the number of messages that have not been read yet.
+    """
 
     def __init__(
         self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, read: Reader[S]
@@ -30,17 +33,12 @@ class SqliteVisit(Generic[S]):
         self._pace = pace
         self._rows = rows
         self._read = read
-        self._left = 0
+        self.left = 0
         self._after = self._last = 0
-
-    @property
-    def left(self) -> int:
-        """Return the number of messages that have not been read yet."""
-        return self._left
 
     async def begin(self) -> None:
         """Count the present messages. The visit ignores later messages."""
-        self._last, self._left = await self._store.use(lambda store: store.read_newest(self._rows), writing=False)
+        self._last, self.left = await self._store.use(lambda store: store.read_newest(self._rows), writing=False)
 
     async def next_page(self) -> Sequence[VisitedMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
@@ -49,10 +47,10 @@ class SqliteVisit(Generic[S]):
             lambda store: store.read_rows(self._rows, after, last, PAGE_LENGTH, PAGE_BYTES), writing=False
         )
         if not messages:
-            self._left = 0
+            self.left = 0
             return ()
         self._after = _row_id(messages[-1])
-        self._left = max(0, self._left - len(messages))
+        self.left = max(0, self.left - len(messages))
         return tuple(map(self._read, messages))
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -90,25 +88,16 @@ async def _begin(visit: SqliteVisit[S]) -> AsyncIterator[SqliteVisit[S]]:
     yield visit
 
 
-class SqliteDeadLetters:
-    """The dead letters of a queue file that is open."""
+class SqliteVisits:
+    """Visits to the dead letters, or to the pending deliveries, of a queue file that is open."""
 
-    def __init__(self, store: OpenStore, clock: Callable[[], float]) -> None:
-        self._store = store
-        self._clock = clock
-
-    def visit(self, read: Reader[S]) -> AbstractAsyncContextManager[SqliteVisit[S]]:
-        """Open one pass over the present dead letters. Raises QueueError."""
-        return _begin(SqliteVisit(self._store, self._clock, self._clock, Rows.DEAD, read))
-
-
-class SqliteWaiting:
-    """The pending deliveries of a queue file that is open."""
-
-    def __init__(self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float]) -> None:
+    def __init__(
+        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows = Rows.WAITING
+    ) -> None:
         self._store = store
         self._clock = clock
         self._pace = pace
+        self._rows = rows
 
     def visit(
         self,
@@ -117,8 +106,9 @@ class SqliteWaiting:
         clients: Collection[tuple[str, str]] | None = None,  # noqa: ARG002  a row is read in any case
         parked: bool = True,
     ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
-        """Open one walk over the present pending deliveries. Raises QueueError."""
-        return _begin(SqliteVisit(self._store, self._clock, self._pace, Rows.WAITING if parked else Rows.DELAYED, read))
+        """Open one pass over the present messages. Raises QueueError."""
+        rows = self._rows if parked else Rows.DELAYED
+        return _begin(SqliteVisit(self._store, self._clock, self._pace, rows, read))
 
 
 def _to_row(transfer: Transfer, now: float, pace: float) -> NewRow:

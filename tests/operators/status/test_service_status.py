@@ -9,7 +9,7 @@ from notifier.model.frozen import replace
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
-from notifier.model.trouble import Trouble, TroubleKind, join_by_cause
+from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.client_state import ClientState, clients_of, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
@@ -321,15 +321,6 @@ def test_each_problem_has_a_runbook_section() -> None:
     """By an existing section of the runbook."""
     known = {section.name for section in parse_sections().values()}
     assert {kind.section for kind in TroubleKind} <= known
-
-
-def test_missing_signing_key_is_one_problem() -> None:
-    """Clients without a signature belong to it. An error of another key is a separate problem."""
-    missing = Trouble(kind=TroubleKind.KEY_MISSING, text="key k1: the key is not published", iss=ISS, subject="k1")
-    caused = Trouble(kind=TroubleKind.SIGNING, text="the key is not published (kid k1): no", iss=ISS, count=3)
-    other = Trouble(kind=TroubleKind.SIGNING, text="its file is gone", iss=ISS, count=2)
-    assert join_by_cause([missing, caused, other]) == [replace(missing, count=3), other]
-    assert join_by_cause([caused]) == [caused]
 
 
 def test_worker_without_pending_deliveries_does_not_override_another() -> None:
