@@ -217,7 +217,7 @@ async def test_any_worker_answers_for_all(tmp_path: Path, amqp_url: str, prefix:
 async def test_the_console_includes_workers_without_one(
     tmp_path: Path, amqp_url: str, prefix: str, console: bool
 ) -> None:
-    """A worker without API sends entries and state; a worker without console, as of an older release, its state."""
+    """Also a worker without API: it sends its state, and no entries."""
     async with Clients(Answers(shop=503)) as clients:
         site = site_of_two(tmp_path, clients, (amqp_url, prefix))
         async with worker(site) as one:
@@ -226,7 +226,7 @@ async def test_the_console_includes_workers_without_one(
             else:
                 site.config["api"]["console"] = {"enabled": False}
             site.write()
-            async with worker(site):  # it remembers what happens once the console has asked it
+            async with worker(site):
                 await until(lambda: got(one, "overview"), lambda document: document["workers"]["answered"] == 2)
                 for number in range(20):
                     assert (await one.post(event(number, "shop", "wiki")))[0] == 202
@@ -240,7 +240,7 @@ async def test_the_console_includes_workers_without_one(
                     lambda document: [len(document["workers"]), document["client"]["waits"]] == [2, 20],
                 )
                 workers = {fact["worker"] for fact in (await got(one, "recent", good="true"))["facts"]}
-                assert len(workers) == (2 if console else 1)
+                assert len(workers) == 1
 
 
 @pytest.mark.full
