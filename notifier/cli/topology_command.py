@@ -19,7 +19,6 @@ from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.building import rabbit_options
 from notifier.queues.rabbitmq.administration import (
-    TopologyState,
     declare_topology,
     delete_topology,
     survey_bindings,
@@ -27,6 +26,7 @@ from notifier.queues.rabbitmq.administration import (
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
+from notifier.queues.rabbitmq.topology import TopologyState
 from notifier.settings.config_file import read_sections
 
 app = typer.Typer()

@@ -12,7 +12,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice
 from notifier.model.message import DEAD, Lane
 from notifier.queues.rabbitmq import connection, side_channel
-from notifier.queues.rabbitmq.administration import declare_topology, verify_topology
+from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
@@ -30,6 +30,7 @@ from tests.contract.queues import (
 )
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
+from tests.support.topologies import verify_topology
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.full  # a dedicated node, and commands to it

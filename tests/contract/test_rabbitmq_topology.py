@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from pamqp.common import FieldTable
 
-from notifier.model.client import TlsFiles
-from notifier.model.errors import ConfigurationError, TopologyMismatch
+from notifier.model.errors import TopologyMismatch
 from notifier.model.message import Lane
-from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_topology, verify_topology
+from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_topology
 from notifier.queues.rabbitmq.delays import HOP_SECONDS
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
@@ -19,6 +18,7 @@ from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.support.rabbit_options import BUCKETS, rabbit_options
+from tests.support.topologies import verify_topology
 
 
 @pytest.fixture
@@ -151,17 +151,3 @@ async def test_the_prefix_is_honoured(worker: OpenWorker, bare_prefix: str) -> N
         await queue.send_event(Lane.EVENTS, b"{}", message_id=name)
     assert [(await inbox.next()).message_id for inbox in inboxes] == ["a", "b"]
     assert all(inbox.empty() for inbox in inboxes)
-
-
-def test_harmful_options_are_refused() -> None:
-    """No host, TLS that would be ignored, a lane without prefetch, and no buckets are mistakes, all named at once."""
-    with pytest.raises(ConfigurationError) as caught:
-        RabbitOptions(urls=("amqp://user:secret@host/",), tls=TlsFiles(), prefetch={Lane.BULK: 0}, buckets=0)
-    assert [mistake.path for mistake in caught.value.mistakes] == [
-        "queue.tls",
-        "queue.prefetch.bulk",
-        "queue.buckets",
-    ]
-    with pytest.raises(ConfigurationError):
-        RabbitOptions(urls=())
-    assert "secret" not in repr(RabbitOptions(urls=("amqp://user:secret@host/",)))

@@ -1,4 +1,11 @@
-"""Declares a queue's topology for one test without waiting, and deletes it."""
+"""Declares a queue's topology for one test without waiting, verifies it, and deletes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from notifier.queues.rabbitmq.options import RabbitOptions
 
 
 async def declare_at_once(url: str, prefix: str) -> None:
@@ -16,3 +23,12 @@ async def clear_topology(url: str, prefix: str) -> None:
     from tests.support.rabbit_options import rabbit_options  # noqa: PLC0415
 
     await delete_topology(rabbit_options(url, prefix))
+
+
+async def verify_topology(options: RabbitOptions) -> None:
+    """Check that nothing is missing or different. Raises TopologyMismatch with all differences."""
+    from notifier.queues.rabbitmq import topology  # noqa: PLC0415
+    from notifier.queues.rabbitmq.connection import connected  # noqa: PLC0415
+
+    async with connected(options, "test") as connection:
+        await topology.verify(connection, topology.topology_of(options))

@@ -1,4 +1,4 @@
-"""Declares, verifies, surveys and deletes the topology for operators, over a dedicated connection."""
+"""Declares, surveys and deletes the topology for operators, over a dedicated connection."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,6 @@ from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings
 from notifier.queues.rabbitmq.topology import TopologyState
 
-__all__ = [
-    "TopologyState",
-    "declare_topology",
-    "delete_topology",
-    "survey_bindings",
-    "survey_topology",
-    "verify_topology",
-]
-
 MAX_CHANNELS = 8  # channels that query depths in parallel: there are many queues, and answers may be slow
 
 
@@ -47,12 +38,6 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
         await require_kept_expired(connection, options)
         await topology.declare(connection, topology.topology_of(options), settling or Settling())
         return await bind_all(connection, options)
-
-
-async def verify_topology(options: RabbitOptions) -> None:
-    """Check that nothing is missing or different. Raises TopologyMismatch with all differences, QueueError."""
-    async with connected(options, "topology") as connection:
-        await topology.verify(connection, topology.topology_of(options))
 
 
 async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
