@@ -63,10 +63,10 @@ class Buckets:
             return delivery, Defer(due=min(due, last), cause=cause)
         if (due - now) * MAX_LATE_FACTOR <= last - now:
             early = MIN_WAIT_SECONDS if cause is Cause.RETRY_AFTER else 0  # the last of several passes may end early
-            known.on_probe_sent(due - ahead - early)
+            known.on_probe_sent(due - ahead - early, ahead)
             return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PROBE, rounding="up")
         due = min(due, last)
-        known.on_probe_sent(now - ahead + (due - now) * MIN_EARLY_FACTOR)
+        known.on_probe_sent(now - ahead + (due - now) * MIN_EARLY_FACTOR, ahead)
         return delivery, Defer(due=due, cause=cause, waits_as=WaitsAs.PROBE)
 
     def after_attempt(
@@ -87,7 +87,8 @@ class Buckets:
             self._end_rotation(known)
         after = self._after_failure(known, ticket, result, now)
         if isinstance(after.verdict, Defer) and ticket.delivery.leash is not None:  # an internal fault: still the probe
-            known.on_probe_sent(now + deferral_wait(after.verdict.due - self._tools.clock()))
+            wait = deferral_wait(after.verdict.due - self._tools.clock())
+            known.on_probe_sent(now + wait, self._room.ahead())
         self._look_after(known, now)
         return after
 
@@ -209,7 +210,7 @@ class Buckets:
             or self._leaving
         ):
             return 0.0
-        ticket.on_rotation(rotated=known.is_covered(now) and not known.is_only_probe(ticket.delivery, self._room))
+        ticket.on_rotation(rotated=known.is_covered(now) and not known.is_only_probe(ticket.delivery))
         if ticket.rotated or self._rotations == MAX_ROTATIONS:
             return 0.0
         known.on_rotation(ticket)

@@ -135,7 +135,7 @@ class KnownClient(PendingDeliveries):
         or a reload had it returned, and there is no other probe.
         """
         if not self.is_available(now):
-            tried = tried or self.is_only_probe(delivery, room)
+            tried = tried or self.is_only_probe(delivery)
             return self.park_or_probe(self.circuit.next_try, now, tried=tried)
         if self.circuit.state is State.UNTRIED and fetched and (self.running or self.waiting):
             # The attempt that runs or waits leads to the bucket.

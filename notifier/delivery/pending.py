@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from notifier.delivery.admission import Later, Room, Side, Ticket
+from notifier.delivery.admission import Later, Side, Ticket
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
 from notifier.delivery.verdict import WaitsAs
 from notifier.model.backoff import one_pass
@@ -24,7 +24,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause
 
-CLOCK_DRIFT_SECONDS = 0.1  # by which the clocks may have drifted apart since a probe was sent
+ROUNDING_SECONDS = 0.1  # of the moments of one probe by two clocks
 BUSY_PROBE_SECONDS = 2.0  # that a probe waits for the end of another one, or for a slot
 
 RunningAttempts: TypeAlias = dict[Ticket, Side]
@@ -45,6 +45,7 @@ class PendingDeliveries:
     parked: bool = False  # something may wait in its bucket
     in_pass: bool = False  # this worker goes through its bucket
     covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
+    probe_ahead: float = 0.0  # seconds from the steady clock to the wall clock then: a suspension changes them
     replaced_probe: Ticket | None = None  # its last probe, until a parked delivery is the next one
     recovered_at: float | None = None  # when it recovered, while deliveries parked before are sent
 
@@ -121,17 +122,18 @@ class PendingDeliveries:
         # One pass through one delay queue, which is exact. After several it may come a second early.
         return Later(due=now + (wait if paused else one_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
 
-    def is_only_probe(self, delivery: Delivery, room: Room) -> bool:
+    def is_only_probe(self, delivery: Delivery) -> bool:
         """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
-        return delivery.leash is not None and delivery.leash - room.ahead() > self.covered_until - CLOCK_DRIFT_SECONDS
+        return delivery.leash is not None and delivery.leash > self.covered_until + self.probe_ahead - ROUNDING_SECONDS
 
     def is_covered(self, now: float) -> bool:
         """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
         return now < self.covered_until
 
-    def on_probe_sent(self, due: float) -> None:
-        """Note that a probe was sent, which cannot return before `due`."""
-        self.covered_until = max(self.covered_until, due)
+    def on_probe_sent(self, due: float, ahead: float) -> None:
+        """Note that a probe was sent, which cannot return before `due`. `ahead`: see `probe_ahead`."""
+        if due > self.covered_until:
+            self.covered_until, self.probe_ahead = due, ahead
 
     def on_probe_lost(self) -> None:
         """Note that the probe ended without an attempt: another probe is needed."""

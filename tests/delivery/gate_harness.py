@@ -27,7 +27,7 @@ class GateHarness:
     def __init__(
         self, size: int = SIZE, *, proven: tuple[str, ...] = (), fill: float = 0.0, workers: int = 1, **members: Any
     ) -> None:
-        self.now, self.fill = 1000.0, fill
+        self.now, self.ahead, self.fill = 1000.0, AHEAD, fill
         self.members = {"max_concurrent": 32} | members
         self.in_memory = dict.fromkeys(Lane, 0)
         self.facts: list[Fact] = []
@@ -59,7 +59,7 @@ class GateHarness:
 
     def wall(self) -> float:
         """The wall clock."""
-        return self.now + AHEAD
+        return self.now + self.ahead
 
     def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, fetched: bool = False, **members: Any) -> Ticket:
         """Return a delivery for this client, by default a fresh one."""

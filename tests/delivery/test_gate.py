@@ -216,6 +216,16 @@ def test_of_several_probes_one_runs_one_waits_the_rest_are_parked() -> None:
         assert again.due == pytest.approx(probe.due, abs=0.5)
 
 
+@pytest.mark.parametrize("seconds", [0.2, 30.0])
+def test_a_probe_that_was_out_while_the_process_was_suspended_stays_the_probe(seconds: float) -> None:
+    """The steady clock stops meanwhile, so the probe returns early. No other probe leads to the parked deliveries."""
+    desk = resting(for_long=True)
+    probe = desk.ticket("shop", leash=desk.gate.clients[KEY].available_at + desk.ahead)
+    desk.now, desk.ahead = desk.now + 32 - seconds, desk.ahead + seconds
+    _, again = desk.deferred(probe)
+    assert again.waits_as is PROBE
+
+
 # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

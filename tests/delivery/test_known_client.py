@@ -92,7 +92,7 @@ def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) 
 def test_operator_ends_the_open_circuit() -> None:
     """Whoever is on the way to try it."""
     one = down()
-    one.on_probe_sent(NOW + 60)
+    one.on_probe_sent(NOW + 60, ahead=0.0)
     one.on_operator_probe(NOW + 0.5, force=False)
     assert (one.circuit.state, one.circuit.next_try, one.is_covered(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
 
