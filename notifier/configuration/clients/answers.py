@@ -231,6 +231,7 @@ def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
     heading = {
         "v": CACHE_VERSION,
         "source": identity,
+        "mark": None,  # earlier releases require it
         "faults": [[fault.path, fault.text] for fault in answer.faults],
         "rows": len(answer.rows),
     }

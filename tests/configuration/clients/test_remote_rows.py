@@ -134,6 +134,14 @@ def test_saved_cache_is_loaded(tmp_path: Path) -> None:
     assert "hunter2" not in file.read_text()
 
 
+def test_heading_of_a_cache_has_the_members_that_earlier_releases_require(tmp_path: Path) -> None:
+    """After a rollback they start from it while the source is unavailable."""
+    Cache(tmp_path).save(kind(), ANSWER)
+    heading = json.loads((tmp_path / "http.jsonl").read_text().split("\n", 1)[0])
+    assert heading.keys() == {"v", "source", "mark", "faults", "rows"}
+    assert (heading["v"], heading["mark"]) == (1, None)
+
+
 def test_rows_of_a_cache_share_the_names_of_their_members(tmp_path: Path) -> None:
     """As rows of a list do: otherwise a worker that starts from the cache needs half as much memory again."""
     Cache(tmp_path).save(kind(), ANSWER)
