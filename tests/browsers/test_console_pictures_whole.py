@@ -41,7 +41,7 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await picture("overview-dark", 680)
         await page.emulate_media(color_scheme="light")
         await page.evaluate(f"location.hash = {CLIENT!r}")
-        await expect(page.get_by_role("main")).to_contain_text("Down since")
+        await expect(page.get_by_role("main")).to_contain_text("Unreachable since")
         await picture("client", 560)
         await until_reported("works again")
         await page.get_by_role("button", name="Resolved …").click()

@@ -153,7 +153,7 @@ const WORKERS = [
   { head: "Worker", cell: (row) => html`<${Said} text=${row.worker} most=${60} />` },
   { head: "State", cell: (row) => html`<${Chip} state=${row.state} />` },
   { head: "Pending", num: true, cell: (row) => number(row.waits) },
-  { head: "Next attempt", cell: (row) => html`<${Until} at=${row.next_attempt} />` },
+  { head: "Next", cell: (row) => html`<${Until} at=${row.next_attempt} />` },
   { head: "Delivered", num: true, cell: (row) => number(row.delivered) },
   { head: "Last answer", wide: true, cell: (row) => html`<${Answer} row=${row} />` },
 ];

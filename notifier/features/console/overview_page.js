@@ -145,7 +145,7 @@ export const CLIENT_COLUMNS = [
   { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
 ];
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
-export const NEXT_TRY = { head: "Next attempt", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
+export const NEXT_TRY = { head: "Next", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
 
