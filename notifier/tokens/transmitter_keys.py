@@ -14,7 +14,6 @@ again, the old one serves.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -64,11 +63,14 @@ class _PublishedSet:
     """A set that was read. `began_at` is when its reading did, `missing_kids` the kids that it has not.
 
     `advertised`: the algorithms that the transmitter names for its tokens; empty if it names none that can be used.
+    `prepared` has the keys that were needed, by their position. Each set has its own: a shared cache of limited size
+    would lose its keys to those of other sets.
     """
 
     published: tuple[PublishedKey, ...]
     began_at: float
     advertised: frozenset[str] = frozenset()
+    prepared: dict[int, VerifyingKey | None] = field(default_factory=dict)
     missing_kids: set[str | None] = field(default_factory=set)
 
     def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
@@ -76,10 +78,14 @@ class _PublishedSet:
         if self.advertised and alg not in self.advertised:
             return
         has_kid = any(key.kid == kid for key in self.published)
-        for key in self.published:
+        for nth, key in enumerate(self.published):
             if kid is not None and key.kid != kid and (has_kid or key.kid is not None):
                 continue
-            if alg in verified_algorithms(key) and (verifying := _to_verifying_key(key)) is not None:
+            if alg not in verified_algorithms(key):
+                continue
+            if nth not in self.prepared:
+                self.prepared[nth] = _to_verifying_key(key)
+            if (verifying := self.prepared[nth]) is not None:
                 yield verifying
 
 
@@ -195,7 +201,6 @@ class TransmitterKeys:
         self._fault = fault
 
 
-@lru_cache(1024)  # to prepare a key takes up to 50 µs
 def _to_verifying_key(key: PublishedKey) -> VerifyingKey | None:
     """Return the key; None if it is for something else, too weak, too slow, or damaged."""
     if verifying_fault(key) is not None:
