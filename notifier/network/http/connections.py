@@ -82,12 +82,12 @@ class WatchedConnection(ResponseHandler):
         self.uses = 0
         self.head = b""  # includes all informational responses before the final one
         self.head_too_large = False
-        self._parsed = 0  # bytes since the last request was written
-        self._answer = 0  # offset in `head` at which the response begins
+        self._parsed_bytes = 0  # since the last request was written
+        self._response_start = 0  # offset in `head` at which the response begins
         self._head_complete = False
-        self._interim = 0  # informational responses so far
-        self._left: int | None = None  # remaining bytes of the body; negative if only aiohttp finds the end
-        self._surplus = False
+        self._interim_count = 0  # of informational responses
+        self._body_bytes_left: int | None = None  # negative if only aiohttp finds the end; None: not known yet
+        self._surplus_reported = False
         self._client: Client | None = None
         self._lost = False
         self._open_connections = open_connections
@@ -100,28 +100,28 @@ class WatchedConnection(ResponseHandler):
             self._open_connections.count += 1
         self.uses += 1
         self.head = b""
-        self._parsed = 0
-        self._answer = 0
+        self._parsed_bytes = 0
+        self._response_start = 0
         self._head_complete = False
-        self._left = None
+        self._body_bytes_left = None
         self._client = client
 
     @property
     def status(self) -> int | None:
         """Return the status of the final response; None until its status line is read."""
-        line = _STATUS_LINE.match(self.head, self._answer)
+        line = _STATUS_LINE.match(self.head, self._response_start)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
     def header(self, name: bytes) -> str | None:
         """Return a header of a response that is otherwise broken, by its name in lower case; None if not read."""
-        end = _HEAD_END.search(self.head, self._answer)
-        lines = self.head[self._answer : None if end is None else end.start()].split(b"\n")[1:]
+        end = _HEAD_END.search(self.head, self._response_start)
+        lines = self.head[self._response_start : None if end is None else end.start()].split(b"\n")[1:]
         fields = (line.partition(b":") for line in lines)
         value = next((value.strip() for field, _, value in fields if field.lower() == name), b"")
         return value[:MAX_HEADER_VALUE_BYTES].decode("latin-1") or None
 
     def close(self) -> None:
-        """Called by aiohttp. Closes in order, if the peer cooperates."""
+        """Called by aiohttp. Close the connection; abort it if a TLS peer does not answer in time."""
         transport = self.transport
         super().close()
         if transport is not None and transport.get_extra_info("sslcontext") is not None:
@@ -137,13 +137,13 @@ class WatchedConnection(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
         size = len(data)
-        if self._parsed + size > self._wire_limit:
-            data = data[: self._wire_limit - self._parsed]
+        if self._parsed_bytes + size > self._wire_limit:
+            data = data[: self._wire_limit - self._parsed_bytes]
             size = len(data)
             self.force_close()
             if self.transport is not None:
                 self._loop.call_soon(self.transport.abort)  # after the data so far has been read
-        self._parsed += size
+        self._parsed_bytes += size
         if self._head_complete:
             if data:
                 self._body_received(data, 0, len(self.head))
@@ -157,7 +157,7 @@ class WatchedConnection(ResponseHandler):
                 if end < len(self.head) or size > MAX_HEAD_BYTES:
                     self._body_received(data, end - len(self.head) + min(size, MAX_HEAD_BYTES), end)
                     return
-            elif len(self.head) >= MAX_HEAD_BYTES or self._interim > MAX_INTERIM_RESPONSES:
+            elif len(self.head) >= MAX_HEAD_BYTES or self._interim_count > MAX_INTERIM_RESPONSES:
                 self.head_too_large = True
                 if self.transport is not None:
                     self.transport.abort()
@@ -165,44 +165,44 @@ class WatchedConnection(ResponseHandler):
         super().data_received(data)
 
     def _head_end(self) -> int:
-        """Return the offset at which the head of the response ends, 0 if it is not complete."""
+        """Return the offset at which the head of the final response ends; 0 if it is not complete."""
         end = self.head.find(b"\r\n\r\n") + 4
         if end > 3 and _FINAL_STATUS_LINE.match(self.head):  # nearly all responses
             return end
-        while (match := _HEAD_END.search(self.head, self._answer)) is not None:
-            if _FINAL_STATUS_LINE.match(self.head, self._answer):
-                self._interim = 0
+        while (match := _HEAD_END.search(self.head, self._response_start)) is not None:
+            if _FINAL_STATUS_LINE.match(self.head, self._response_start):
+                self._interim_count = 0
                 return match.end()
-            self._answer = match.end()
-            self._interim += 1
-            if self._interim > MAX_INTERIM_RESPONSES:
+            self._response_start = match.end()
+            self._interim_count += 1
+            if self._interim_count > MAX_INTERIM_RESPONSES:
                 break
         return 0
 
     def _body_received(self, data: bytes, start: int, head_end: int) -> None:
         """Parse the part of the data that belongs to the response. Its body begins at `start`."""
-        if self._left is None:
-            self._left = self._length(head_end)
-        if self._left < 0:
-            if self._pass_on(data, start):
-                self._drop_surplus()
+        if self._body_bytes_left is None:
+            self._body_bytes_left = self._find_body_length(head_end)
+        if self._body_bytes_left < 0:
+            if self._parse_to_response_end(data, start):
+                self._close_for_surplus()
             return
         size = len(data) - start
-        taken = min(size, self._left)
-        self._left -= taken
+        taken = min(size, self._body_bytes_left)
+        self._body_bytes_left -= taken
         if start + taken:
             super().data_received(data if taken == size else data[: start + taken])
         if taken < size:
-            self._drop_surplus()
+            self._close_for_surplus()
 
-    def _length(self, head_end: int) -> int:
+    def _find_body_length(self, head_end: int) -> int:
         """Return the length of the body; -1 if only aiohttp finds its end."""
         if self.status in _BODILESS_STATUSES:
             return 0
-        length = _LENGTH.search(self.head, self._answer, head_end)
-        return -1 if length is None or _CHUNKED.search(self.head, self._answer, head_end) else int(length[1])
+        length = _LENGTH.search(self.head, self._response_start, head_end)
+        return -1 if length is None or _CHUNKED.search(self.head, self._response_start, head_end) else int(length[1])
 
-    def _pass_on(self, data: bytes, start: int) -> bool:
+    def _parse_to_response_end(self, data: bytes, start: int) -> bool:
         """Parse up to the end of the response, as aiohttp finds it. Returns True if there is more."""
         end = start
         for _ in range(MAX_PIECES):
@@ -222,10 +222,10 @@ class WatchedConnection(ResponseHandler):
     def _is_whole(self) -> bool:
         return self._payload is not None and self._payload.is_eof()
 
-    def _drop_surplus(self) -> None:
-        if self._surplus:
+    def _close_for_surplus(self) -> None:
+        if self._surplus_reported:
             return
-        self._surplus = True
+        self._surplus_reported = True
         self.force_close()
         if self.transport is not None:
             self._loop.call_soon(self.transport.abort)

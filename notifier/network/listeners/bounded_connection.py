@@ -47,7 +47,10 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: cl
 
 
 class BoundedConnection(asyncio.BufferedProtocol):
-    """One connection, which adds itself to `connections` and removes itself. `unread_seconds`: to read a response."""
+    """One connection, which adds itself to `connections` and removes itself.
+
+    `unread_seconds`: the time that the peer has to read a response.
+    """
 
     def __init__(
         self,
@@ -67,14 +70,14 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._tls = False
         self._bytes = HeldBytes()
         self._content: Any = None  # of the current request
-        self._most = 0  # bytes of it to pass on, if it is costly
+        self._max_passed_bytes = 0  # of it, if it is costly
         self._answering = False
         self._broken = False
         self._refused = 0  # pieces that are still read, and dropped, after a refusal
-        self._full = False  # aiohttp wants no more now
-        self._waits = False  # for its turn: `advance` is scheduled
+        self._body_paused = False  # by aiohttp
+        self._advance_scheduled = False
         self._reading = True
-        self._unread: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None  # while the peer does not read its response
 
     @property
     def busy(self) -> bool:
@@ -107,7 +110,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def on_answer(self) -> None:
         """Record that the response was made. It is written before the next request is read."""
         self._answering = False
-        self._most = self._bytes.passed + _MAX_UNWANTED_BYTES
+        self._max_passed_bytes = self._bytes.passed + _MAX_UNWANTED_BYTES
         self._schedule_advance()
 
     # ── asyncio's protocol ──
@@ -126,8 +129,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Called by asyncio."""
         self.abort()
         self._budget.hold(self, 0)
-        if self._unread is not None:
-            self._unread.cancel()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         self.handler.connection_lost(exc)
         self._connections.pop(self.handler, None)
 
@@ -147,43 +150,43 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 self.abort()
         elif self._transport is not None:
             self._bytes.held += self._buffer[:nbytes]
-            if self._waits or self._content is not None:
+            if self._advance_scheduled or self._content is not None:
                 self._schedule_advance()
-                self._count()
+                self._apply_limits()
             else:  # the first request, or the first after a pause
                 self.advance()
 
     def pause_writing(self) -> None:
         """Called by asyncio: the peer does not read as fast as responses are written."""
         self.handler.pause_writing()
-        self._unread = asyncio.get_running_loop().call_later(self._unread_seconds, self.abort)
-        self._count()
+        self._unread_timer = asyncio.get_running_loop().call_later(self._unread_seconds, self.abort)
+        self._apply_limits()
 
     def resume_writing(self) -> None:
-        """Called by asyncio."""
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-        self._count()
+        """Called by asyncio: the peer reads again."""
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        self._apply_limits()
         self.handler.resume_writing()
 
     # ── reading ──
 
     def want(self, *, more: bool) -> None:
-        """Note whether aiohttp wants more of a body. It gets more later, since it may be emptying its buffer now."""
-        if self._full is more:
-            self._full = not more
+        """Record whether aiohttp wants more of a body. Pass it on later, as aiohttp may be emptying its buffer now."""
+        if self._body_paused is more:
+            self._body_paused = not more
             self._schedule_advance()
 
     def _schedule_advance(self) -> None:
         """Pass more on after the turns of the other connections."""
-        if not self._waits:
-            self._waits = True
+        if not self._advance_scheduled:
+            self._advance_scheduled = True
             self._budget.schedule_advance(self)
 
     def advance(self) -> None:
         """Pass on the bytes that aiohttp may have now."""
-        self._waits = False
+        self._advance_scheduled = False
         if self._transport is None:
             return
         lines = 0
@@ -192,18 +195,18 @@ class BoundedConnection(asyncio.BufferedProtocol):
             if self._content is not None and self._is_broken():
                 self._stop()
             elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_TURN:
-                if self._content is not None and not self._answering and self._bytes.passed > self._most:
+                if self._content is not None and not self._answering and self._bytes.passed > self._max_passed_bytes:
                     self._stop()
                 self._schedule_advance()
                 break
-        self._count()
+        self._apply_limits()
 
     def _next_piece(self) -> bytes:
         if self._broken or self._bytes.head or not self._bytes.held:
             return b""
         if self._content is not None:
             if not self._content.is_eof():
-                return b"" if self._full else self._bytes.next_of_body()
+                return b"" if self._body_paused else self._bytes.next_of_body()
             if self._answering:
                 return b""
             self._content = None
@@ -241,15 +244,15 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 transport.write_eof()
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
 
-    def _count(self) -> None:
-        """Read more only if there is space, and count the held bytes."""
+    def _apply_limits(self) -> None:
+        """Pause or resume reading by the free space, and report the held bytes to the budget."""
         transport = self._transport
         if transport is None:
             return
         held = len(self._bytes.held)
         behind = self._bytes.head > 0 or (self._answering and self._content.is_eof())
         reading = not (
-            self._full
+            self._body_paused
             or (self._broken and not self._refused)
             or held >= (PIECE_BYTES if behind else MAX_HEAD_BYTES + PIECE_BYTES)
         )
@@ -257,7 +260,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self._reading = reading
             (transport.resume_reading if reading else transport.pause_reading)()
         held += 2 * self._bytes.head + min(self._bytes.passed, _MAX_BODY_BYTES_HELD)
-        if self._unread is not None:
+        if self._unread_timer is not None:
             held += transport.get_write_buffer_size()
         if self._tls and not self._reading:
             held += _MAX_TLS_BYTES_HELD

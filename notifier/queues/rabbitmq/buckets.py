@@ -109,7 +109,7 @@ class BucketReader:
     """Fetches from buckets on the current connection. Sets `repair_soon` if a bucket is missing."""
 
     def __init__(self, options: RabbitOptions, repair_soon: asyncio.Event) -> None:
-        self._keep = options.max_event
+        self._max_event_bytes = options.max_event
         self._repair_soon = repair_soon
         self._connection: Connection | None = None
         self._channel_slots = asyncio.Semaphore(MAX_CHANNELS)
@@ -169,7 +169,7 @@ class BucketReader:
         async with broker_request(f"cannot fetch from {queue}"):
             fetched = await getter.get(queue, most)
         return [
-            to_message(PARKED, message, AckTag(getter.acks, message.delivery_tag or 0), keep=self._keep)
+            to_message(PARKED, message, AckTag(getter.acks, message.delivery_tag or 0), keep=self._max_event_bytes)
             for message in fetched
         ]
 

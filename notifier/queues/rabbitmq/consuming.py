@@ -55,16 +55,16 @@ class LaneConsumer:
         self._source = source
         self._queue = queue
         self._prefetch = options.prefetch_of(lane)
-        self._keep = options.max_event
+        self._max_event_bytes = options.max_event
         self._repair = repair  # declares missing queues
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._inbox: Inbox | None = None
-        self._wanted = asyncio.Event()
-        self._changing = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
+        self._wanted = asyncio.Event()  # set from `start` to `stop`
+        self._change_lock = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
         self._channel: aiormq.Channel | None = None
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
-        self._cancelled = asyncio.Event()  # by the broker
+        self._cancelled_by_broker = asyncio.Event()
         self.problem: str | None = None  # why the last attempt to consume failed
 
     @property
@@ -83,7 +83,7 @@ class LaneConsumer:
         """Take no further messages. Messages already taken can still be acked, since the channel stays open."""
         self._wanted.clear()
         self.problem = None
-        async with self._changing:
+        async with self._change_lock:
             tag, self._consumer_tag = self._consumer_tag, None
             if self._channel is not None and tag is not None:
                 with suppress(*_CHANNEL_ERRORS):
@@ -117,8 +117,8 @@ class LaneConsumer:
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
         assert inbox is not None  # only `start` sets `_wanted`
-        self._cancelled.clear()
-        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
+        self._cancelled_by_broker.clear()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled_by_broker.set())
         consumed = False
         try:
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
@@ -146,7 +146,7 @@ class LaneConsumer:
 
     async def _consume(self) -> None:
         """Start the consumer if `start` was called, there is a channel, and it is not running."""
-        async with self._changing:
+        async with self._change_lock:
             channel, acks, inbox = self._channel, self._acks, self._inbox
             lane, source = self._lane, self._source
             if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():
@@ -154,7 +154,7 @@ class LaneConsumer:
 
             def take(delivered: aiormq.abc.DeliveredMessage) -> None:
                 tag = AckTag(acks, delivered.delivery_tag or 0)
-                inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
+                inbox.take(to_message(lane, delivered, tag, keep=self._max_event_bytes, source=source))
 
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
                 consumer = await channel.basic_consume(self._queue, callback_of(channel, take))
@@ -162,7 +162,7 @@ class LaneConsumer:
 
     async def _wait_until_lost(self, channel: aiormq.Channel) -> str:
         closing = channel.closing
-        cancelled = asyncio.ensure_future(self._cancelled.wait())
+        cancelled = asyncio.ensure_future(self._cancelled_by_broker.wait())
         try:
             await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if not closing.done():
