@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from notifier.model.front_channel import FrontChannelContext
     from notifier.model.message import Depth
     from notifier.network.http.issuer_documents import DocumentReader
-    from notifier.network.listeners.authorization import JudgeBearer
+    from notifier.network.listeners.authorization import AuthenticateBearer
     from notifier.operators.doctor.doctor import Check, Finding
     from notifier.operators.status.worker_requests import Act
     from notifier.queues.queue_port import Queue
@@ -75,9 +75,9 @@ class FeatureRuntime:
     """A feature in one worker. Each member is something that the feature adds.
 
     `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
-    sources, by their name. `acts` carry out requests of other workers, by the name of the request. `judge` knows bearer
-    tokens of the API beside those of its tokens file. `within` is entered before the listeners open, and left after the
-    drain.
+    sources, by their name. `acts` carry out requests of other workers, by the name of the request.
+    `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file. `lifespan` is entered before
+    the listeners open, and left after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -87,8 +87,8 @@ class FeatureRuntime:
     readers: Mapping[str, SourceReader] = field(default_factory=dict)
     acts: Mapping[str, Act] = field(default_factory=dict)
     page: Page | None = None
-    judge: JudgeBearer | None = None
-    within: AbstractAsyncContextManager[object] | None = None
+    authenticate_bearer: AuthenticateBearer | None = None
+    lifespan: AbstractAsyncContextManager[object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,10 +35,10 @@ from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import (
+    AuthenticateBearer,
     Authorization,
-    JudgeBearer,
     Tokens,
-    judge_other_bearers,
+    authenticate_other_bearers,
     permits_issuer,
 )
 from notifier.network.listeners.openapi import (
@@ -275,15 +275,15 @@ _POST_EVENT = OperationDescription(
 
 
 def build_api_app(
-    requests: EventRequests, more: Iterable[web.RouteDef] = (), judge: JudgeBearer | None = None
+    requests: EventRequests, more: Iterable[web.RouteDef] = (), authenticate_bearer: AuthenticateBearer | None = None
 ) -> web.Application:
     """Return the application. The routes of `more` share its limits; each authorises its own requests.
 
-    `judge` authorises bearer tokens that are not in the tokens file.
+    `authenticate_bearer` accepts bearer tokens that are not in the tokens file.
     """
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_RETRY_SECONDS)
-    others = () if judge is None else (judge_other_bearers(tokens, judge),)
+    others = () if authenticate_bearer is None else (authenticate_other_bearers(tokens, authenticate_bearer),)
     guards = [answer_refusals, Authorization(tokens).local, *others, throttle.middleware, check_query]
 
     @_POST_EVENT

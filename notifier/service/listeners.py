@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 
 from notifier.network.listeners import ops, web_app
-from notifier.network.listeners.authorization import JudgeBearer
+from notifier.network.listeners.authorization import AuthenticateBearer
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import ConnectionBudget
 from notifier.network.listeners.listener import Listener, listen
@@ -24,11 +24,11 @@ async def listeners(
     requests: EventRequests,
     more: Iterable[web.RouteDef] = (),
     pages: Iterable[web.RouteDef] = (),
-    judge: JudgeBearer | None = None,
+    authenticate_bearer: AuthenticateBearer | None = None,
 ) -> AsyncIterator[None]:
     """Run the listeners while entered. The API also serves the routes of `more`, the web listener those of `pages`.
 
-    `judge` knows bearer tokens of the API beside those of its tokens file.
+    `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file.
 
     Raises ConfigurationError (an address that cannot be bound).
     """
@@ -42,7 +42,7 @@ async def listeners(
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings.api, build_api_app(requests, more, judge), budget)
+            listener = await _listen_api(settings.api, build_api_app(requests, more, authenticate_bearer), budget)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:

@@ -189,7 +189,7 @@ class Service:
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts).carry_out)
         channel.share_updates(
-            self._others.following, partial(self._others.read, on_news=self.worker.gate.on_peer_report)
+            self._others.wait_for_document, partial(self._others.read, on_news=self.worker.gate.on_peer_report)
         )
         channel.share_presence(presence.next_announcement, presence.on_announcement)
 
@@ -205,20 +205,21 @@ class Service:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
             for feature in self._features:
-                if feature.within is not None:
-                    await stack.enter_async_context(feature.within)
+                if feature.lifespan is not None:
+                    await stack.enter_async_context(feature.lifespan)
             await self._transport.open()
             for opened in (self._transport, self._client_keys, self._encryption):
                 stack.push_async_callback(opened.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             pages = chain.from_iterable(feature.pages for feature in self._features)
-            judge = next((feature.judge for feature in self._features if feature.judge is not None), None)
-            served = (self._watches.readiness, self.metrics_page, self._requests, self._routes(), pages, judge)
-            await stack.enter_async_context(listeners(self._settings, *served))
+            authenticators = (feature.authenticate_bearer for feature in self._features)
+            authenticate_bearer = next((each for each in authenticators if each is not None), None)
+            served = (self._watches.readiness, self.metrics_page, self._requests, self._routes(), pages)
+            await stack.enter_async_context(listeners(self._settings, *served, authenticate_bearer))
             started()
             worker = group.create_task(self.worker.run())
-            around = [group.create_task(work()) for work in self._background_tasks()]
+            background_tasks = [group.create_task(work()) for work in self._background_tasks()]
             await stop.wait()
             self._watches.draining.set()
             log, began = structlog.get_logger(), time.monotonic()
@@ -231,7 +232,7 @@ class Service:
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()
-            for task in around:
+            for task in background_tasks:
                 task.cancel()
 
     def _routes(self) -> Iterator[web.RouteDef]:

@@ -126,13 +126,13 @@ def test_flood_of_reports_is_ignored_for_a_second(others: Others) -> None:
 
 async def test_waiting_for_reports_returns_the_first_at_once(others: Others) -> None:
     """And the next once there is some."""
-    waiting = asyncio.ensure_future(others.worker.following())
+    waiting = asyncio.ensure_future(others.worker.wait_for_document())
     for client_id in ("shop", "wiki"):
         await asyncio.sleep(0)
         assert not waiting.done()
         others.tell(client_id)
         assert client_id.encode() in await waiting
-        waiting = asyncio.ensure_future(others.worker.following())
+        waiting = asyncio.ensure_future(others.worker.wait_for_document())
     waiting.cancel()
 
 

@@ -59,8 +59,8 @@ def _operate(view: WorkerView) -> FeatureRuntime:
         ],
         observe=recent.observe,
         acts={NAME: own},
-        judge=None if signed_in is None else signed_in.judge,
-        within=closing(),
+        authenticate_bearer=None if signed_in is None else signed_in.authenticate_bearer,
+        lifespan=closing(),
     )
 
 

@@ -121,7 +121,7 @@ class SignInRoutes:
                 )
             sign_in = SignIn(nonce=members["nonce"], code=members["code"], access_token=tokens.access_token)
             await signed_in.refuse_identity(tokens.id_token, sign_in)
-            token = await signed_in.judge(tokens.access_token)
+            token = await signed_in.authenticate_bearer(tokens.access_token)
         if token is None or token.expires is None:
             raise Refusal(problem_response(401, "The provider's access token is not a JWT (RFC 9068)"))
         return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - MAX_SKEW_SECONDS})

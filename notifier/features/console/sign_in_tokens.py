@@ -213,7 +213,7 @@ class SignInTokens:
         """Close the reader of documents."""
         await self._reader.close()
 
-    async def judge(self, bearer: str) -> ApiToken | None:
+    async def authenticate_bearer(self, bearer: str) -> ApiToken | None:
         """Return the permissions of an access token; None if it is not a JWT. Raises Refusal (401, 403, 503)."""
         if bearer.count(".") != 2:
             return None

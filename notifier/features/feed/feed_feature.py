@@ -28,8 +28,8 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     feed = Feed(include_successes=outcomes == "all", clock=time.time, new_id=new_id)
     if outcomes == "off":
         return FeatureRuntime(families=feed.families)
-    within = feed.connect(context.queue.feed_target(feed_message))
-    return FeatureRuntime(observe=feed.observe, families=feed.families, within=within)
+    lifespan = feed.connect(context.queue.feed_target(feed_message))
+    return FeatureRuntime(observe=feed.observe, families=feed.families, lifespan=lifespan)
 
 
 def _schema() -> dict[str, Any]:

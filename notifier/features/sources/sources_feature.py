@@ -54,7 +54,9 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     sources = HttpSources(live, context.queue.publish)
     intake = SourceIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
-    return FeatureRuntime(api=routes.routes(), families=routes.families, readers={"": intake}, within=aclosing(sources))
+    return FeatureRuntime(
+        api=routes.routes(), families=routes.families, readers={"": intake}, lifespan=aclosing(sources)
+    )
 
 
 def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:

@@ -49,7 +49,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},
-        within=aclosing(upstreams),
+        lifespan=aclosing(upstreams),
     )
 
 

@@ -30,7 +30,8 @@ LOOPBACK_ONLY_TEXT = "Only this machine is answered: ask for localhost or 127.0.
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
-_JUDGED: Any = getattr(web, "RequestKey", lambda name, _: name)("judged", object)  # aiohttp 3.13 uses names as keys
+# aiohttp 3.13 uses names as keys.
+_BEARER_RESULT: Any = getattr(web, "RequestKey", lambda name, _: name)("bearer_result", object)
 
 _FOR_PAGES = "for_pages"
 _FOREIGN_SITES = ("cross-site", "same-site")  # a page of another origin (Fetch Metadata)
@@ -38,7 +39,7 @@ _FOREIGN_SITES = ("cross-site", "same-site")  # a page of another origin (Fetch 
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Called at each request, since the tokens may have been reloaded; None: no tokens file."""
 
-JudgeBearer = Callable[[str], Awaitable[ApiToken | None]]
+AuthenticateBearer = Callable[[str], Awaitable[ApiToken | None]]
 """Returns the permissions of another system's bearer token; None if it is unknown. Raises Refusal (401, 403, 503)."""
 
 
@@ -79,7 +80,7 @@ class Authorization:
         tokens = self._tokens()
         if tokens is None:
             return None
-        if isinstance(refusal := request.get(_JUDGED), Refusal):
+        if isinstance(refusal := request.get(_BEARER_RESULT), Refusal):
             raise refusal
         token = bearer_of(request, tokens)
         if token is None:
@@ -135,26 +136,26 @@ def unauthorized(title: str, *, given: bool = True) -> Refusal:
     return Refusal(problem_response(401, title, headers={"WWW-Authenticate": challenge}))
 
 
-def judge_other_bearers(tokens: Tokens, judge: JudgeBearer) -> Middleware:
+def authenticate_other_bearers(tokens: Tokens, authenticate_bearer: AuthenticateBearer) -> Middleware:
     """Return a middleware that checks bearer tokens other than `tokens`. Only routes that need a token refuse one."""
 
     @web.middleware
-    async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         scheme, credentials = _credentials(request)
         if scheme == "bearer" and bearer_of(request, tokens() or ()) is None:
             try:
-                request[_JUDGED] = await judge(credentials)
+                request[_BEARER_RESULT] = await authenticate_bearer(credentials)
             except Refusal as refusal:
-                request[_JUDGED] = refusal
+                request[_BEARER_RESULT] = refusal
         return await handler(request)
 
-    return judged
+    return authenticate
 
 
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
     """Return the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
-    if isinstance(judged := request.get(_JUDGED), ApiToken):
-        return judged
+    if isinstance(token := request.get(_BEARER_RESULT), ApiToken):
+        return token
     scheme, credentials = _credentials(request)
     digest = hashlib.sha256(credentials.encode("utf-8", "surrogateescape")).digest()
     match = None

@@ -148,7 +148,7 @@ class Judge:
 
     async def token(self, bearer: str | None = None, **claims: Any) -> ApiToken:
         """What it may do, if it is taken."""
-        token = await self.signed_in.judge(self.provider.token(**claims) if bearer is None else bearer)
+        token = await self.signed_in.authenticate_bearer(self.provider.token(**claims) if bearer is None else bearer)
         assert token is not None
         return token
 
@@ -310,7 +310,7 @@ async def test_a_token_too_large_for_a_header_is_refused_at_the_sign_in(judge: J
 
 async def test_a_bearer_that_is_not_a_jwt_is_ignored(judge: Judge) -> None:
     """A token of the file that is misspelt is unknown, whatever the provider does."""
-    assert await judge.signed_in.judge("hunter2") is None
+    assert await judge.signed_in.authenticate_bearer("hunter2") is None
     assert not judge.provider.asked
 
 

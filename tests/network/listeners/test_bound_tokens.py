@@ -14,7 +14,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueUnavailable
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.network.listeners.authorization import Authorization, JudgeBearer
+from notifier.network.listeners.authorization import AuthenticateBearer, Authorization
 from notifier.network.listeners.openapi import PATH
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.message_requests import RouteDependencies
@@ -155,7 +155,7 @@ async def judge(bearer: str) -> ApiToken | None:
 
 @asynccontextmanager
 async def asking(
-    tokens: Iterable[ApiToken] | None, now: float = JUDGED_AT, judge: JudgeBearer | None = judge
+    tokens: Iterable[ApiToken] | None, now: float = JUDGED_AT, judge: AuthenticateBearer | None = judge
 ) -> AsyncIterator[Ask]:
     """Send a request with a bearer token."""
     sources = sources_of(lambda: tokens)
