@@ -10,7 +10,7 @@ import typer
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.clients.source_reading import DirectReader
-from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.configuration.loading import LoadedConfiguration, find_shared_keys
 from notifier.configuration.provenance import effective_clients_of
@@ -78,7 +78,7 @@ def check(
         notifier check -c n.yaml --json | jq -r '.mistakes[].path'
     """
     quiet_logs()
-    sources = DirectReader(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_builder(FEATURES))
 
     def unread() -> list[InputIssue]:
         return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]

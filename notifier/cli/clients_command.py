@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from notifier.configuration.clients.source_reading import DirectReader
-from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import sources_of, values_of
 from notifier.features import FEATURES
@@ -137,7 +137,7 @@ def _load_clients(
     config: Any, *, offline: bool, as_json: bool, source: str | None
 ) -> tuple[LoadedConfiguration, DirectReader]:
     quiet_logs()
-    sources = DirectReader(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_builder(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
     names = [layer.name for layer in loaded.layers]
     if source is not None and source not in names:

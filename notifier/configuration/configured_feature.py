@@ -70,8 +70,8 @@ def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
     return build_settings_model(sections, tuple(filter(None, (feature.client_options for feature in features))))
 
 
-def reader_by(features: Sequence[ConfiguredFeature]) -> BuildReader:
-    """Return the function that makes the reader of any registry source except files."""
+def reader_builder(features: Sequence[ConfiguredFeature]) -> BuildReader:
+    """Return the function that builds the reader of a registry source of any kind except `file`."""
     kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
 
     def build(source: RegistrySourceSettings) -> ClientsReader:

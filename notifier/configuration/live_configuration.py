@@ -19,7 +19,7 @@ from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.configuration.clients.guard import SourceTarget, guard_answer
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_excessive_loss, record_losses
-from notifier.configuration.configured_feature import key_kinds_of, reader_by
+from notifier.configuration.configured_feature import key_kinds_of, reader_builder
 from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
@@ -89,7 +89,7 @@ class LiveConfiguration:
         answers = self.answers.copy()
         try:
             features = self.now.features
-            answer_of = partial(answers.get_or_read, reader_by(features))
+            answer_of = partial(answers.get_or_read, reader_builder(features))
             loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, signers=self.signers)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
@@ -114,40 +114,40 @@ class LiveConfiguration:
         return True
 
     def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> AnswerResult:
-        """Put the answer of a registry source in force; None: the source was dropped. Runs in a thread.
+        """Apply the answer of a registry source (None: the source was dropped). Runs in a thread.
 
         If too many of the source's clients would become unreachable, these clients stay as they are, except for
         clients that the source has listed for less than a day. All other changes are applied. `accepted_by`: the
         operator who accepts the loss.
         """
-        now = self.now
+        current = self.now
         source, nth = next(
-            (source, nth) for nth, source in enumerate(now.settings.registry.all_sources) if source.called == name
+            (source, nth) for nth, source in enumerate(current.settings.registry.all_sources) if source.called == name
         )
         last = self.answers.get(source)
-        if answer is not None and now.settings.registry.cache is not None:
+        if answer is not None and current.settings.registry.cache is not None:
             answer = add_first_seen(answer, last)
-        pause = PAUSE_SECONDS if now.layers[nth].read else 0  # a worker without clients has no other work
+        pause = PAUSE_SECONDS if current.layers[nth].read else 0  # a worker without clients has no other work
         with pause_garbage_collection():
             target = SourceTarget(
-                build_context=now.build_context, registry=now.registry, layers=now.layers, source=source, nth=nth,
-                pause=lambda: time.sleep(pause),
+                build_context=current.build_context, registry=current.registry, layers=current.layers,
+                source=source, nth=nth, pause=lambda: time.sleep(pause),
             )  # fmt: skip
             guard_result = guard_answer(target, answer, last, accepted=accepted_by is not None)
             del target
-            layers = [guard_result.layer if number == nth else layer for number, layer in enumerate(now.layers)]
+            layers = [guard_result.layer if number == nth else layer for number, layer in enumerate(current.layers)]
             registry = self._with_losses(_with_grace(guard_result.built.registry, layers))
         if guard_result.loss is not None and accepted_by is not None:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guard_result.loss)
         built, result = guard_result.built, guard_result.result
-        old_faults = set(now.faults)
+        old_faults = set(current.faults)
         log_faults(new := [fault for fault in built.faults if fault not in old_faults])
-        log_ignored_values(*built.registry.newly_ignored(now.registry))
+        log_ignored_values(*built.registry.newly_ignored(current.registry))
         self.answers.hold(source, result.answer)
-        remaining = _remaining_faults(now.faults, built.registry)
-        old = _list_clients(now.registry)
-        self.now = replace(now, registry=registry, layers=layers, faults=(*remaining, *new))
-        del now, built, guard_result
+        remaining = _remaining_faults(current.faults, built.registry)
+        old = _list_clients(current.registry)
+        self.now = replace(current, registry=registry, layers=layers, faults=(*remaining, *new))
+        del current, built, guard_result
         _free(old)
         return result
 

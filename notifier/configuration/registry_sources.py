@@ -8,7 +8,7 @@ from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.configuration.clients.source_reading import SourceReading
-from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.facts import Deferred, FactHandlers
 from notifier.model.outcome import Cause
@@ -32,7 +32,7 @@ class RegistrySources:
     def sync(self) -> None:
         """Watch the sources of the current configuration, and no others."""
         registry = self._live.now.settings.registry
-        cache, build = Cache(registry.cache), reader_by(self._live.now.features)
+        cache, build_reader = Cache(registry.cache), reader_builder(self._live.now.features)
         readings, self._readings = self._readings, {}
         watched = []
         for source in registry.all_sources:
@@ -40,7 +40,7 @@ class RegistrySources:
                 continue
             reading = readings.get(source.called)
             if reading is None or reading[0] != source:
-                reading = (source, SourceReading(source, build, cache, time.time))
+                reading = (source, SourceReading(source, build_reader, cache, time.time))
             self._readings[source.called] = reading
             watched.append(
                 RefreshedSource(

@@ -8,7 +8,7 @@ from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
 
-# Sections that are read once, at the start.
+# Fixed settings: sections that are read once, at the start. A change needs a restart.
 FIXED = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight",)
 FIXED_OF_WEB = ("listen", "tls")
@@ -31,8 +31,8 @@ class ReloadState:
         self._clock = clock
         self.applied_at = clock()  # when the configuration in force was read
         self._failure: _Failure | None = None
-        self._fixed: tuple[str, ...] = ()
-        self._fixed_since = 0.0
+        self._changed_fixed: tuple[str, ...] = ()
+        self._changed_fixed_since = 0.0
         self._log = structlog.get_logger()
 
     @property
@@ -43,7 +43,7 @@ class ReloadState:
     @property
     def restart_needed(self) -> bool:
         """True while a setting that needs a restart differs from its value at start."""
-        return bool(self._fixed)
+        return bool(self._changed_fixed)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class ReloadState:
     @property
     def changed_fixed_settings(self) -> tuple[str, ...]:
         """The settings that need a restart and differ from their value at start."""
-        return self._fixed
+        return self._changed_fixed
 
     def on_invalid(self, mistakes: Sequence[str], *, requested: bool) -> None:
         """Record that the files are invalid. The same errors are logged again only if an operator requested it."""
@@ -69,24 +69,25 @@ class ReloadState:
         """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
         self.applied_at = self._clock()
-        fixed = tuple(find_fixed_changes(self._started, loaded))
-        if fixed == self._fixed:
+        changed = tuple(find_fixed_changes(self._started, loaded))
+        if changed == self._changed_fixed:
             return
-        if fixed:
-            self._log.warning("reload_needs_restart", settings=list(fixed))
+        if changed:
+            self._log.warning("reload_needs_restart", settings=list(changed))
         else:
-            self._log.info("restart_no_longer_needed", settings=list(self._fixed))
-        self._fixed_since = self._fixed_since if self._fixed else self._clock()
-        self._fixed = fixed
+            self._log.info("restart_no_longer_needed", settings=list(self._changed_fixed))
+        self._changed_fixed_since = self._changed_fixed_since if self._changed_fixed else self._clock()
+        self._changed_fixed = changed
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield the current problems."""
         if self._failure is not None:
             text = _join_first(self._failure.texts, "; ")
             yield Trouble(kind=self._failure.kind, text=text, since=self._failure.since)
-        if self._fixed:
-            text = f"changed since the start, and only a restart takes it: {_join_first(self._fixed, ', ')}"
-            yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._fixed_since)
+        if self._changed_fixed:
+            settings = _join_first(self._changed_fixed, ", ")
+            text = f"changed since the start, and takes effect after a restart: {settings}"
+            yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._changed_fixed_since)
 
     def _store_failure(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
         """Store the failure. Return True if it differs from the stored one."""

@@ -132,7 +132,7 @@ class Intake:
             case Kind.DELIVERY if message.delivery_count and message.suspect:
                 return replacements.write_trial(message.body, message.message_id or "", message.crashes, now)
             case Kind.DELIVERY:
-                return Expand(steps=iter((_returned(documents.load_delivery(message.body), now),)), event=None)
+                return Expand(steps=iter((_end_wait(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
                 raise AssertionError("it was made one of its source")
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
@@ -196,13 +196,13 @@ class Intake:
             return Move(sends=self._parts(document, registry, due), fact=replacements.to_event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
-            steps = _trials(event, registry, self._steady(), message.crashes, now)
+            steps = _write_trials(event, registry, self._steady(), message.crashes, now)
         elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
             return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
             steps = deliveries(event, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (why := registry.unsure.get(event.iss)) is not None:
-            steps = _without_skipped(document, steps, why, now)
+            steps = _defer_skipped(document, steps, why, now)
         if ClientEntry in map(type, event.clients) and (ignored := event_clients.ignored_overrides(event, registry)):
             steps = chain((replace(ignored, source=message.source),), steps)
         return Expand(steps=steps, event=event, source=message.source)
@@ -248,7 +248,7 @@ def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterat
         )  # fmt: skip
 
 
-def _trials(event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float) -> Iterator[Step]:
+def _write_trials(event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float) -> Iterator[Step]:
     """Write the event as trials, one for each delivery, so that a crash is counted for the delivery that ran."""
     for step in deliveries(replace(event, id_given=True), registry, steady):
         if isinstance(step, Delivery):
@@ -257,7 +257,7 @@ def _trials(event: SessionEnded, registry: Registry, steady: float, crashes: int
             yield step
 
 
-def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], why: str, now: float) -> Iterator[Step]:
+def _defer_skipped(document: documents.EventDocument, steps: Iterator[Step], why: str, now: float) -> Iterator[Step]:
     """Defer the clients to be skipped as a separate event: the source to be read may have their address."""
     event, skipped = document.event, set[str]()
     for step in steps:
@@ -272,8 +272,8 @@ def _without_skipped(document: documents.EventDocument, steps: Iterator[Step], w
         yield replacements.postpone_event(later, why, dead_reason, ENDLESS_SECONDS, now)
 
 
-def _returned(delivery: Delivery, now: float) -> Delivery:
-    """Return the delivery after its delay, with the delay recorded. Moments of the future are of a clock set back."""
+def _end_wait(delivery: Delivery, now: float) -> Delivery:
+    """Return the delivery with its wait recorded. A future `charged_at` is dropped: the clock was set back."""
     charged_at = delivery.charged_at
     return replace(
         delivery,

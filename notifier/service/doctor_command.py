@@ -9,7 +9,7 @@ import typer
 import uvloop
 
 from notifier.configuration.clients.source_reading import DirectReader
-from notifier.configuration.configured_feature import reader_by
+from notifier.configuration.configured_feature import reader_builder
 from notifier.features import FEATURES
 from notifier.model.printable import counted, printable
 from notifier.operators.doctor.doctor import Finding, Severity
@@ -55,7 +55,7 @@ def doctor(
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    sources = DirectReader(None if offline else reader_by(FEATURES))
+    sources = DirectReader(None if offline else reader_builder(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
     findings = uvloop.run(examine_installation(loaded, sources, scope, make_progress("looking")))

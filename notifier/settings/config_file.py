@@ -217,7 +217,8 @@ def _apply_variables(
 def _parse_variable(text: str, variable: _Variable, *, has_file: bool) -> object:
     """Return the value of a variable, parsed as JSON if it looks like JSON.
 
-    With a file, whose own paths are relative to its folder, a relative path is made absolute in the working directory.
+    If there is a configuration file, its folder becomes the base of relative paths. A variable's relative path is
+    therefore made absolute here, from the working directory. A secret that begins with [ or { stays text.
     """
     annotation = str(variable.annotation)
     if text[0] in "[{" and SecretStr.__name__ not in annotation:

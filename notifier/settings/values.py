@@ -232,7 +232,7 @@ def to_list(value: object) -> object:
 
 
 def check_web_address(value: str) -> str:
-    """Return an absolute http or https URL. Raises ValueError without the URL, which may contain a password."""
+    """Return an absolute http or https URL. The ValueError omits the URL, which may contain a password."""
     if not has_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)

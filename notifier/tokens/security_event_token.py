@@ -93,9 +93,9 @@ def _number(value: object) -> TypeGuard[int | float]:
 
 
 def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:
-    """Return the claims of a compact JWS, whose signature was verified on receipt; or unsigned claims."""
+    """Return the claims: of a compact JWS if `signed` (its signature was verified on receipt), or of plain JSON."""
     if not signed or len(body) > max_bytes:
-        return read_json(body, max_bytes)
+        return read_json(body, max_bytes)  # raises if the body is too long
     parts = body.strip().split(b".")
     if len(parts) != 3:
         raise _malformed("it must have three parts with dots between them (RFC 7515 §7.1)")

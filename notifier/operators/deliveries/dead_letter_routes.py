@@ -195,7 +195,7 @@ class DeadLetterRoutes:
         if with_subject:
             self._requests.audit.log_read("shown", request.who, filter_)
         to_document = to_export_document if with_subject else to_document_without_subject
-        return await self._requests.answer_message(filter_, lambda _, message: to_document(message), whole=True)
+        return await self._requests.answer_first_message(filter_, lambda _, message: to_document(message), whole=True)
 
     @ApiOperation(
         route="POST /v1/dead-letters/replay",

@@ -10,7 +10,7 @@ import typer
 
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.configuration.clients.source_reading import DirectReader
-from notifier.configuration.configured_feature import ConfiguredFeature, reader_by, readers_of, settings_model
+from notifier.configuration.configured_feature import ConfiguredFeature, reader_builder, readers_of, settings_model
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
@@ -203,7 +203,7 @@ def _load_rules(config: Path | None, features: Sequence[ConfiguredFeature], *, e
     if config is not None:
         try:
             whole = load_settings(config, os.environ, settings_model(features))
-            registry = load_registry(whole, DirectReader(reader_by(features)))
+            registry = load_registry(whole, DirectReader(reader_builder(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {DEFAULT_SUB_ONLY_MAX_AGE_SECONDS:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)

@@ -202,7 +202,7 @@ class MessageRequests(Generic[P, S]):
                     listed.append(summary.document())
         return counts, listed
 
-    async def answer_message(
+    async def answer_first_message(
         self,
         filter_: Filter[P, S],
         document: Callable[[S, Message], dict[str, object]],

@@ -122,7 +122,7 @@ class WaitingRoutes:
         problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
-        return await self._requests.answer_message(
+        return await self._requests.answer_first_message(
             self._filter_with_life(request), lambda summary, _: summary.document()
         )
 

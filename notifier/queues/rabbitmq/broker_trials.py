@@ -249,7 +249,7 @@ def _read_delivery_count(got: DeliveredMessage) -> int:
 
 
 async def _accepts(channel: aiormq.Channel, name: str, body: bytes) -> bool:
-    """Return whether the queue accepts one more message. Raises QueueUnavailable without the broker's answer."""
+    """Return whether the queue accepts one more message. Raises QueueUnavailable if the broker does not answer."""
     try:
         confirmed = await channel.basic_publish(body, routing_key=name, mandatory=True)
     except DeliveryError:

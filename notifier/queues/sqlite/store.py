@@ -231,9 +231,9 @@ class Store:
     # ── counts and times ────────────────────────────────────────────────────────────────────────────────────────
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """Return the number of messages per queue. `consumed`: without messages that a worker has taken.
+        """Return the number of messages per queue. `consumed`: without messages that a worker took from a lane.
 
-        Messages that it fetched count, since only the worker itself knows them.
+        Messages that it fetched from a bucket of parked rows are included: the file does not record the fetch.
         """
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._value(_DEPTHS, consumed))
