@@ -28,28 +28,28 @@ class TokenEntry(Section):
     model_config = ConfigDict(title="token")
 
     name: Name = Field(min_length=1)
-    """Who it is: the publisher of what it publishes."""
+    """The name of its holder, which is the publisher of its events."""
     token: SecretText | None = None
     """The token itself. Give this or `token_sha256`."""
     token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     """Its SHA-256 in hex."""
     scopes: frozenset[Scope] = Field(min_length=1)
-    """What it may be used for."""
+    """The permitted operations."""
     issuers: frozenset[str] | None = None
-    """The issuers it may speak for. Left out: all."""
+    """The issuers that it is permitted for. Default: all."""
     expires: AwareDatetime | None = None
-    """When it stops being taken. Left out: never."""
+    """When it expires. Default: never."""
 
     @model_validator(mode="after")
-    def _check_one_secret(self) -> Self:
+    def _check_token(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
             raise ValueError("give either token or token_sha256")
         if self.digest() in _EMPTY_DIGESTS:
-            raise ValueError("token_sha256 is that of an empty text; make it of the token")
+            raise ValueError("token_sha256 is the digest of an empty text; compute it from the token")
         return self
 
     def digest(self) -> bytes:
-        """SHA-256 of the token."""
+        """Return the SHA-256 of the token."""
         if self.token_sha256 is not None:
             return bytes.fromhex(self.token_sha256)
         assert self.token is not None
@@ -91,7 +91,7 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
                 InputIssue(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
             )
         if (first := digests.setdefault(token.sha256, index)) != index:
-            mistakes.append(InputIssue(f"{place}", f"is the same token as {path.name}[{first}]; make another"))
+            mistakes.append(InputIssue(f"{place}", f"is the same token as {path.name}[{first}]; create another"))
         unknown = sorted((token.issuers or frozenset()).difference(issuers)) if issuers is not None else []
         mistakes += [InputIssue(f"{place}.issuers", f"{iss} is not configured under issuers") for iss in unknown]
         tokens.append(token)
@@ -101,11 +101,10 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
 
 
 def find_expiring_tokens(tokens: Iterable[ApiToken], now: float) -> Iterator[InputIssue]:
-    """Yield a warning for each token that has expired or expires within SOON."""
+    """Yield a warning for each token that has expired or expires within EXPIRY_WARNING_SECONDS."""
     for token in tokens:
         if token.expires is not None and token.expires < now + EXPIRY_WARNING_SECONDS:
             tense = "has expired" if token.expires <= now else "expires"
-            text = (
-                f"{tense} at {format_moment_for_people(token.expires)}: make another, and give it to who uses this one"
-            )
+            moment = format_moment_for_people(token.expires)
+            text = f"{tense} at {moment}: create another, and give it to the holder of this one"
             yield InputIssue(f"api.tokens_file: token {token.name!r}", text)

@@ -76,8 +76,8 @@ def test_foreign_secret_may_be_short_and_contain_blanks(tmp_path: Path) -> None:
     [
         ("token: ''", "tokens.yaml[0].token: must not be empty"),
         ("token: ' '", "tokens.yaml[0].token: must not be empty"),
-        (f"token_sha256: {sha256(b'').hexdigest()}", "that of an empty text"),
-        (f"token_sha256: {sha256(NEWLINE).hexdigest()}", "that of an empty text"),
+        (f"token_sha256: {sha256(b'').hexdigest()}", "the digest of an empty text"),
+        (f"token_sha256: {sha256(NEWLINE).hexdigest()}", "the digest of an empty text"),
     ],
 )
 def test_an_empty_api_token(tmp_path: Path, token: str, expected: str) -> None:

@@ -78,8 +78,8 @@ async def test_status_shows_clients_and_pending_deliveries(place: tuple[str, str
             assert re.search(r"down +unreachable .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
             assert "1 client is healthy" in done.stdout
             doctor = await notifier_at(site, "doctor")
-            assert re.search(r"✗ down: .* takes connections, but a worker met server_error 503", doctor.stdout)
-            assert re.search(r"✓ shop: .* takes connections", doctor.stdout)
+            assert re.search(r"✗ down: .* accepts connections, but a worker reports server_error 503", doctor.stdout)
+            assert re.search(r"✓ shop: .* accepts connections", doctor.stdout)
         done = await run(site)
         assert done.returncode == 0
         assert re.search(r"delayed +[1-3] ", done.stdout)

@@ -22,7 +22,7 @@ PAGE_TIMEOUT_SECONDS = 10.0
 
 COOKIE_HEADERS = {"Cookie": "notifier-doctor=asks-whether-cookies-pass"}
 _PROXY_ADVICE = (
-    "have the proxy pass on what is under that path to web.listen, without the prefix, with addresses of 8 KiB:"
+    "have the proxy forward requests under that path to web.listen, without the prefix, with URLs of up to 8 KiB:"
     " docs/front-channel.md"
 )
 
@@ -45,10 +45,10 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
 async def _examine_pages(
     url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
 ) -> Sequence[Finding]:
-    """Request a page through the proxy. `ask` sends the given headers and never raises."""
+    """Request a page through the proxy. `ask` sends the request with the given headers and never raises."""
     answer = await ask(COOKIE_HEADERS)
     if isinstance(answer, DocumentIssue):
-        advice = "look whether this machine reaches it, or only browsers do; see tls of the issuer for its certificate"
+        advice = "check that this machine can reach it; for a private CA, set tls of the issuer"
         return [failure(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
     if COOKIES_SEEN_HEADER.lower() not in answer.headers:
         return [failure(Area.LISTENER, url, *_explain_answer(answer))]
@@ -57,31 +57,31 @@ async def _examine_pages(
 
 
 def _explain_answer(answer: AnswerHead) -> tuple[str, str]:
-    """Return the error and the remedy for an answer that is not from the route of pages."""
+    """Return the error and the remedy for a response that does not come from the page route."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
-        return f"notifier answers {answer.status}, since the address that reaches it is not a page's", _PROXY_ADVICE
-    return f"is answered {answer.status}, and not by notifier", _PROXY_ADVICE
+        return f"notifier answers {answer.status}, since the URL that it receives is not that of a page", _PROXY_ADVICE
+    return f"another server answers with {answer.status}", _PROXY_ADVICE
 
 
 def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
     for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
         if not values:
-            text, advice = f"the proxy takes away {name}", "have it pass on the headers of these answers"
-            yield failure(Area.LISTENER, url, text, f"{advice}: they restrict framing and caching of pages")
+            text, advice = f"the proxy removes {name}", "have it keep the headers of these responses"
+            yield failure(Area.LISTENER, url, text, f"{advice}: they restrict the framing and caching of pages")
         elif len(values) > 1:
             added = next(other for other in values if other != value)
             text = f"the proxy adds a second {name}: {_format_excerpts(added, value)}"
-            yield failure(Area.LISTENER, url, text, "browsers obey both: add none under that path")
+            yield failure(Area.LISTENER, url, text, "browsers apply both: add none under that path")
         elif values != (value,):
-            text = f"{name} is not what this release sends: {_format_excerpts(values[0], value)}"
+            text = f"{name} differs from this release's value: {_format_excerpts(values[0], value)}"
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
     if framing := answer.headers.get("x-frame-options"):
-        text = f"the proxy adds X-Frame-Options: {framing[0]:.40}, by which some browsers show no page"
+        text = f"the proxy adds X-Frame-Options: {framing[0]:.40}; some browsers then do not show the page"
         yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy restricts framing")
     if answer.headers[COOKIES_SEEN_HEADER.lower()] != ("none",):
-        text = "the proxy passes cookies on; notifier neither reads nor logs them, and needs none"
-        advice = 'take them away under that path (nginx: proxy_set_header Cookie "")'
+        text = "the proxy passes cookies on; notifier neither needs, reads nor logs them"
+        advice = 'remove them under that path (nginx: proxy_set_header Cookie "")'
         yield warning(Area.LISTENER, url, text, advice)
 
 

@@ -37,8 +37,8 @@ MAX_NAME_BYTES = 128  # bytes of a name; longer names are not repeated beside th
 _BROKER_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
-        "maxlen": "pushed out by a length limit, which a policy gave the queue",
-        "rejected": "rejected by a consumer, which was none of ours",
+        "maxlen": "dropped by a length limit, which a policy set for the queue",
+        "rejected": "rejected by a consumer other than notifier",
     }
 )
 
@@ -285,11 +285,11 @@ def to_message(letter: DeadLetter, lane: Lane) -> Message | None:
 def _load_moved_by_broker(message: Message) -> DeadLetter:
     death = message.headers.get("x-death")
     last = death[0] if isinstance(death, list) and death else None  # the broker puts the newest first
-    time, why = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
+    died_at, reason = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
     since = message.timestamp or 0.0
-    if isinstance(time, datetime):
-        since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    text = _BROKER_REASONS.get(str(why), "given back to the broker too often: a fault of ours, or poison")
+    if isinstance(died_at, datetime):
+        since = (died_at if died_at.tzinfo else died_at.replace(tzinfo=UTC)).timestamp()
+    text = _BROKER_REASONS.get(str(reason), "returned to the queue too often: an internal error, or a poison message")
     # The id must be the same at each reading, but headers such as the delivery count change.
     identity = make_dead_letter_id(
         message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode()

@@ -99,7 +99,7 @@ async def examine_server(
         text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
         findings.append(ok(Area.CLIENT, _format_names(well), text))
     elif well or (reached.expires is not None and reached.expires - clock() < EXPIRY_WARNING_SECONDS):
-        text = f"{server.origin} takes connections"
+        text = f"{server.origin} accepts connections"
         findings.append(
             expiry_finding(Area.CLIENT, _format_names(well) or server.subject, text, reached.expires, clock())
         )

@@ -20,7 +20,7 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
     try:
         state = await queue.examine()
     except QueueError as error:
-        advice = "look whether it runs, and at queue.url, queue.username and queue.password_file"
+        advice = "check that it runs, and check queue.url, queue.username and queue.password_file"
         return [failure(Area.QUEUE, where, str(error), advice)]
     if isinstance(state, FileState):
         return list(judge_file(state))
@@ -28,14 +28,12 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
 
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
-    """Yield findings about the broker, and about our permissions there."""
+    """Yield findings about the broker, and about notifier's permissions there."""
     yield _check_version(state, host)
     yield from _check_permissions(state, host)
     if state.blocked:
         text = "blocks publishing: a memory or disk alarm"
-        yield failure(
-            Area.QUEUE, host, text, "free memory or disk on it; `rabbitmq-diagnostics alarms` tells which node"
-        )
+        yield failure(Area.QUEUE, host, text, "free memory or disk on it; `rabbitmq-diagnostics alarms` names the node")
     if state.keeps_expired is False:
         text = "drops messages that expire while their next queue is missing or full, so logouts can be lost"
         advice = "run `rabbitmqctl enable_feature_flag stream_queue` on one of its nodes; it takes effect at once"

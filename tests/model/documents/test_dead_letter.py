@@ -334,11 +334,11 @@ def test_dead_letter_that_contradicts_its_event_is_malformed(name: str) -> None:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("delivery_limit", "a fault of ours"),
+        ("delivery_limit", "an internal error"),
         ("expired", "AMQP `expiration`"),
         ("maxlen", "length limit"),
-        ("rejected", "none of ours"),
-        (["odd"], "a fault of ours"),
+        ("rejected", "other than notifier"),
+        (["odd"], "an internal error"),
     ],
 )
 def test_reason_of_the_broker_is_shown(why: object, words: str) -> None:
@@ -347,7 +347,7 @@ def test_reason_of_the_broker_is_shown(why: object, words: str) -> None:
     letter = load_dead_letter(message(b"{}", headers={"x-death": death}))
     assert letter.reason is DeadReason.DELIVERY_LIMIT
     assert words in letter.text
-    assert ("fault of ours" in letter.text) == (words == "a fault of ours")
+    assert ("internal error" in letter.text) == (words == "an internal error")
 
 
 @pytest.mark.parametrize("kind", [None, Kind.DELIVERY, Kind.EVENT])

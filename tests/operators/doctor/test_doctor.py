@@ -265,9 +265,9 @@ def test_clients_of_one_server_are_tried_once() -> None:
         (ReachedAddress(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS), ""),
         (
             ReachedAddress(address="192.0.2.1", expires=NOW + 13 * DAY_SECONDS),
-            "warning: https://shop.example takes connections; the certificate ends in 13 days",
+            "warning: https://shop.example accepts connections; the certificate expires in 13 days",
         ),
-        (ReachedAddress(address="192.0.2.1", expires=NOW + 0.5 * DAY_SECONDS), "ends in less than a day"),
+        (ReachedAddress(address="192.0.2.1", expires=NOW + 0.5 * DAY_SECONDS), "expires in less than a day"),
         (ReachedAddress(address="192.0.2.1", proxy=True), ""),
         (
             ReachFailure(reason=Reason.DNS, text="no such name"),
@@ -313,7 +313,7 @@ async def test_reachable_client_may_be_unhealthy() -> None:
     assert [(each.subject, each.level) for each in found] == [
         ("hangs", "failed"), ("bad", "failed"), ("repaired", "warning"), ("unsigned", "warning"), ("shop, new", "ok"),
     ]  # fmt: skip
-    assert "a worker met rejected_token 400 60 s ago: aud does not match" in found[1].text
+    assert "a worker reports rejected_token 400 60 s ago: aud does not match" in found[1].text
     assert "3 of its deliveries wait" in found[0].text
     assert found[3].advice == "notifier explain signing"
 
@@ -330,8 +330,8 @@ def test_problems_that_workers_report() -> None:
     depths = {"events": Depth(ready=0, consumers=2)}
     found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW), known, NOW))
     assert bad(found) == (
-        "warning: 1 of 2 workers did not answer; what they met is missing here | failed: 3 of 7 clients | warning: log"
-        " | warning: is down, and this configuration does not have it; a worker met dns"
+        "warning: 1 of 2 workers did not answer; their reports are missing here | failed: 3 of 7 clients | warning: log"
+        " | warning: is down, and is not in this configuration; a worker reports dns"
     )
     blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked="full"), known, NOW))
     assert "since the queue takes no message" in bad(blocked)
@@ -625,4 +625,4 @@ def test_expired_api_token_is_reported(tmp_path: Path) -> None:
         "api.tokens_file: token 'idp'",
     )
     assert findings["text"] == "has expired at 2025-06-15 00:00:00Z"
-    assert findings["advice"].startswith("make another")
+    assert findings["advice"].startswith("create another")
