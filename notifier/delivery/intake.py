@@ -277,6 +277,6 @@ def _end_wait(delivery: Delivery, now: float) -> Delivery:
     charged_at = delivery.charged_at
     return replace(
         delivery,
-        waits=delivery.waits.ended(now, parked=delivery.parked),
+        waits=delivery.waits.end_wait(now, parked=delivery.parked),
         charged_at=None if charged_at is None or charged_at > now else charged_at,
     )

@@ -58,17 +58,21 @@ class RecordedWaits:
     longest: float = 0.0
     undated: bool = False
 
-    def ended(self, now: float, *, parked: bool) -> "RecordedWaits":
-        """Return the record after the wait. A wait counts for at most as long as a queue keeps a message.
+    def end_wait(self, now: float, *, parked: bool) -> "RecordedWaits":
+        """Return the record with the wait added, limited to the longest time for which a queue keeps a message.
 
-        If the clock was set back meanwhile, the planned wait counts; a parked delivery has none.
+        If the clock was set back meanwhile, the minimum of the planned wait is added; a parked delivery has none.
         """
         if self.since is None:
             return self
-        gone = now - self.since
-        certain = 0.0 if parked else self.longest * MIN_EARLY_FACTOR
-        seconds = self.seconds + (min(gone, self.longest * MAX_LATE_FACTOR) if gone >= 0 else certain)
-        return RecordedWaits(seconds=seconds, undated=self.undated or (parked and gone < -MAX_CLOCK_DIFFERENCE_SECONDS))
+        elapsed_seconds = now - self.since
+        minimum_seconds = 0.0 if parked else self.longest * MIN_EARLY_FACTOR
+        seconds = self.seconds + (
+            min(elapsed_seconds, self.longest * MAX_LATE_FACTOR) if elapsed_seconds >= 0 else minimum_seconds
+        )
+        return RecordedWaits(
+            seconds=seconds, undated=self.undated or (parked and elapsed_seconds < -MAX_CLOCK_DIFFERENCE_SECONDS)
+        )
 
 
 NO_WAITS = RecordedWaits()

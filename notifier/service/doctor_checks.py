@@ -52,7 +52,7 @@ WORKERS_TIMEOUT_SECONDS = 15.0  # for the answers of the workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorScope:
-    """What to examine. `offline`: this machine alone; `make_canary`: the client that is sent a token."""
+    """What to examine. `offline`: this machine alone. `canary`: the `client_id` of the client that receives a token."""
 
     offline: bool = False
     canary: str | None = None
@@ -62,7 +62,7 @@ class DoctorScope:
 async def examine_installation(
     loaded: LoadedConfiguration, sources: DirectReader, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run all checks. `progress` gets the numbers of done and of all checks. `sources` gave `loaded` its clients.
+    """Run all checks. `progress` gets the numbers of finished and of all checks. `sources` has read the clients.
 
     Raises ConfigurationError if the canary's client does not exist.
     """
@@ -80,7 +80,7 @@ async def examine_installation(
             chosen += checks.list_remote()
         if scope.canary is not None:
             chosen.append(checks.make_canary(scope.canary, scope.canary_issuer))
-        stack.push_async_callback(checks.asked.close)
+        stack.push_async_callback(checks.worker_status.close)
         return await examine(chosen, progress)
 
 
@@ -92,7 +92,7 @@ class _Checks:
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
-        self.asked = _WorkerStatus(loaded, {client.key for client in self._clients}, offline=offline)
+        self.worker_status = _WorkerStatus(loaded, {client.key for client in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
         self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
@@ -100,7 +100,7 @@ class _Checks:
         self.transport = HttpTransport()
 
     def list_local(self) -> Iterator[Check]:
-        """The checks that need no network."""
+        """Yield the checks that need no network."""
 
         async def registry() -> Sequence[Finding]:
             return [*judge_registry(self._clients), *judge_jwks(self._clients)]
@@ -110,7 +110,9 @@ class _Checks:
 
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_TIMEOUT_SECONDS, run=registry)
         yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_TIMEOUT_SECONDS, run=registry_sources)
-        yield Check(area=Area.WORKER, subject="workers", within=2 * WORKERS_TIMEOUT_SECONDS, run=self.asked.findings)
+        yield Check(
+            area=Area.WORKER, subject="workers", within=2 * WORKERS_TIMEOUT_SECONDS, run=self.worker_status.findings
+        )
         yield Check(area=Area.WORKER, subject="libraries", within=FILE_TIMEOUT_SECONDS, run=self._check_libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_TIMEOUT_SECONDS, run=self._check_secrets)
         yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_TIMEOUT_SECONDS, run=self._check_tokens)
@@ -130,7 +132,7 @@ class _Checks:
         return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in reported]
 
     def list_remote(self) -> Iterator[Check]:
-        """The checks over the network."""
+        """Yield the checks over the network."""
         if self._settings.queue.sqlite_file is None:
             hosts = [URL(url) for url in self._settings.queue.url]
             where = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
@@ -144,7 +146,7 @@ class _Checks:
             yield self._check_client_keys(place, clients)
 
     def make_canary(self, client_id: str, iss: str | None) -> Check:
-        """The check that sends a token. Raises ConfigurationError if there is no such client."""
+        """Return the check that sends a token. Raises ConfigurationError if there is no such client."""
         client = canary_client(self._clients, client_id, iss)
         channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
         tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
@@ -171,15 +173,15 @@ class _Checks:
             elif layer.name in self._sources.cached:
                 yield ok(Area.CLIENT, subject, f"{self._format_served(layer)} in the cache")
             elif self._sources.offline:
-                yield ok(Area.CLIENT, subject, "not read, as asked, and not in the cache")
+                yield ok(Area.CLIENT, subject, "not read, because of --offline, and not in the cache")
             elif layer.rows:
                 yield ok(Area.CLIENT, subject, f"{self._format_served(layer)}, read now")
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for group in group_issues(self._loaded.faults):
-            yield _group_finding(group, "correct it where the client is registered, or do here what it says")
+            yield _group_finding(group, "correct it where the client is registered, or follow the text here")
         for group in self._loaded.registry.ignored_groups():
-            yield _group_finding(group, "take it out where the client is registered, or write it in a `file` source")
+            yield _group_finding(group, "remove it where the client is registered, or write it in a `file` source")
 
     def _format_served(self, layer: Layer) -> str:
         served = effective_clients_of(self._loaded, layer)
@@ -198,7 +200,7 @@ class _Checks:
     def _check_issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
         clients = [client for client in self._clients if client.iss == iss]
-        named = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
+        operator_uris = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
@@ -211,17 +213,19 @@ class _Checks:
             area=Area.KEYS,
             subject=iss,
             within=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
-            run=lambda: examine_issuer(case, self._make_reader(settings.tls, *named), time.time, self.asked.keys),
+            run=lambda: examine_issuer(
+                case, self._make_reader(settings.tls, *operator_uris), time.time, self.worker_status.keys
+            ),
         )
 
     def _make_reader(
-        self, tls: TlsSettings | None, *named: str
+        self, tls: TlsSettings | None, *operator_uris: str
     ) -> Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]:
-        """Reads documents that issuers publish, with this TLS. The operator named these addresses."""
+        """Return a reader of issuers' documents. `operator_uris`: the URIs that the operator configured."""
         policy = self._settings.template().route.egress
         files = TlsFiles() if tls is None else tls.files()
         return lambda uri: self.reader.read(
-            uri, egress=discovered_egress(policy, uri, *named), tls=files, within=ISSUER_TIMEOUT_SECONDS
+            uri, egress=discovered_egress(policy, uri, *operator_uris), tls=files, within=ISSUER_TIMEOUT_SECONDS
         )
 
     def _check_server(self, server: Server) -> Check:
@@ -229,7 +233,7 @@ class _Checks:
             area=Area.CLIENT,
             subject=server.subject,
             within=2 * server.within + 5 + WORKERS_TIMEOUT_SECONDS,
-            run=lambda: examine_server(server, self.probe.reach, time.time, self.asked.met),
+            run=lambda: examine_server(server, self.probe.reach, time.time, self.worker_status.client_states),
         )
 
 
@@ -240,37 +244,37 @@ class _WorkerStatus:
         self._loaded = loaded
         self._known = known
         self._offline = offline
-        self._asked: asyncio.Task[ServiceStatus | None] | None = None
+        self._status_task: asyncio.Task[ServiceStatus | None] | None = None
 
     async def findings(self) -> Sequence[Finding]:
-        """What is wrong at the workers. Nothing, if there is nobody to ask."""
+        """Return the findings about the workers; none if no worker runs."""
         status = await self._status()
         return [] if status is None else list(judge_workers(status, self._known, time.time()))
 
-    async def met(self) -> ClientStates:
-        """How each client fares at the workers."""
+    async def client_states(self) -> ClientStates:
+        """Return the state of each client at the workers."""
         status = await self._status()
         return {} if status is None else {(client.iss, client.client_id): client for client in status.clients}
 
     async def keys(self) -> Seen:
-        """Since when the workers see each key in its issuer's JWK Set."""
+        """Return since when the workers see each key in its issuer's JWK Set."""
         status = await self._status()
         return {} if status is None else seen_keys_of(status)
 
     async def close(self) -> None:
-        """Ask no more."""
-        if self._asked is not None:
-            self._asked.cancel()
-            await asyncio.wait({self._asked})
+        """Cancel the request."""
+        if self._status_task is not None:
+            self._status_task.cancel()
+            await asyncio.wait({self._status_task})
 
     async def _status(self) -> ServiceStatus | None:
-        if self._asked is None:
-            self._asked = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asked)
+        if self._status_task is None:
+            self._status_task = asyncio.create_task(self._request_status())
+        return await asyncio.shield(self._status_task)
 
-    async def _ask(self) -> ServiceStatus | None:
+    async def _request_status(self) -> ServiceStatus | None:
         queue = self._loaded.settings.queue
-        # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
+        # The request is the doctor's only write to the embedded queue's file. Make it only if a worker can answer.
         if self._offline if queue.sqlite_file is None else not has_worker(queue.sqlite_file):
             return None
         with suppress(QueueError, TimeoutError):  # the check of the queue reports why

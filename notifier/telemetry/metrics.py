@@ -93,7 +93,7 @@ class SignatureCounts:
         """Yield the families for a scrape."""
         text = "Requests to external signers, by result."
         yield labelled_family(CounterMetricFamily, "signatures_total", text, ("signer", "result"), self._results)
-        text = "How long signatures took that a place of keys made."
+        text = "Durations of signatures by external signers."
         seconds = HistogramMetricFamily("notifier_signature_seconds", text, labels=("signer",))
         for kind, histogram in self._seconds.items():
             seconds.add_metric((kind,), buckets=histogram.buckets, sum_value=histogram.sum)
@@ -187,7 +187,7 @@ class Metrics:
             self._minted[key] = self._minted.get(key, 0) + 1
 
     def families(self, *, exemplars: bool) -> Iterator[Metric]:
-        """Yield the families without a client label."""
+        """Yield the families of the pipeline. `clients` and `waiting` have further ones."""
         yield labelled_family(
             CounterMetricFamily, "events_total", "Event messages processed here, by result.", ("result",), self._events
         )
@@ -197,9 +197,11 @@ class Metrics:
         yield plain_counter(
             "events_unheard_total", "Events whose members for registered clients were ignored.", self._ignored_overrides
         )
-        text = "Connections that were closed since the client sent more than its answer."
+        text = "Connections that were closed because the client sent bytes after its response."
         yield labelled_family(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
-        yield plain_counter("own_faults_total", "Deliveries with a fault in notifier's code.", self._internal_faults)
+        yield plain_counter(
+            "own_faults_total", "Deliveries that failed by an internal error of notifier.", self._internal_faults
+        )
         text = "Messages of sources processed here, by result."
         yield labelled_family(
             CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events

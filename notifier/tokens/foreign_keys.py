@@ -38,7 +38,7 @@ _CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
 )
 _ENCRYPTION_OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
-_LEFT_OUT = "left out"  # stands for a private half that was published
+_PRIVATE_PLACEHOLDER = "left out"  # replaces the private members of a key that was published with them
 _ENCRYPTION = ("RSA1_5", "RSA-OAEP", "ECDH-ES")  # what the `alg` of a key for encryption begins with
 _TEXTS = ("kid", "use", "alg")
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
@@ -175,12 +175,12 @@ def public_jwks(document: object) -> dict[str, object]:
 
 
 def to_public_jwk(key: PublishedKey) -> dict[str, object]:
-    """Return the key as a JWK. The private half is left out, and the fact that it was published is kept."""
+    """Return the key as a JWK without private members. If it was published with one, `d` is a placeholder."""
     options = {"kid": key.kid, "use": key.use, "alg": key.alg}
     jwk: dict[str, object] = {"kty": key.kty, **{name: text for name, text in options.items() if text is not None}}
     if key.key_ops is not None:
         jwk["key_ops"] = list(key.key_ops)
-    return jwk | dict(key.material) | ({"d": _LEFT_OUT} if key.private else {})
+    return jwk | dict(key.material) | ({"d": _PRIVATE_PLACEHOLDER} if key.private else {})
 
 
 def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> PublishedKey | str:

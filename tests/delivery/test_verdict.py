@@ -50,7 +50,7 @@ def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW) -> V
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
     """The delivery and the moment after a wait."""
     waits = replace(delivery.waits, since=now, longest=seconds)
-    return replace(delivery, waits=waits.ended(now + seconds, parked=False)), now + seconds
+    return replace(delivery, waits=waits.end_wait(now + seconds, parked=False)), now + seconds
 
 
 @pytest.mark.parametrize("issuer_known", [True, False])

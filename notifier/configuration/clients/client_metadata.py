@@ -98,9 +98,9 @@ class RegistryBuilder:
         return self._clients[iss].get(client_id)
 
     def add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str] = ()) -> None:
-        """Add a client. `path` names it in errors; `context` has the folder that its file names are relative to.
+        """Add a client. `path` names it in errors. `context` has the base folder of its relative file names.
 
-        `list_only`: the members with addresses (`ADDRESSES`) that no file sets, so a list does.
+        `list_only`: the members of `ADDRESSES` that only lists set, and no file.
         """
         previous_count = len(self.mistakes)
         self._add(raw, path, context, list_only)

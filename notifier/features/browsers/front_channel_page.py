@@ -63,9 +63,9 @@ class FrontChannelPage:
         }
 
     def render(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
-        """Return the page. It sends its report to `report`, a path on its origin, unless that is None.
+        """Return the page. `report`: the path to which its script sends the results; None: it sends none.
 
-        Without scripts only the frames send requests, so every client has one.
+        The frames also work without scripts. Those beyond MAX_FRAMES are loaded only then.
         """
         show_names = rules.show_names
         content = {

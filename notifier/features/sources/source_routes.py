@@ -79,8 +79,8 @@ class SourceRoutes:
         self._limits = limits
         self._verified_slots = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
         self._unverified_slots = RequestSlots(limits.unverified, limits.unverified_of_source, "to this source")
-        self._log_limit = MinuteLimit()  # by source, and status or mode
-        self._counts: dict[tuple[str, str], int] = {}  # by source and status
+        self._log_limit = MinuteLimit()  # keys: source and status, or source and WebSub mode
+        self._counts: dict[tuple[str, str], int] = {}  # keys: source and status
 
     def families(self) -> Iterator[Metric]:
         """Return the metric families for a scrape."""
@@ -205,7 +205,9 @@ class SourceRoutes:
                 if not await proof.verifier.handle_subscription(message, source.name):
                     raise Refusal(
                         problem_response(
-                            503, "SNS could not be asked; send it again", headers={"Retry-After": RETRY_AFTER_SECONDS}
+                            503,
+                            "SNS is unreachable; send the message again",
+                            headers={"Retry-After": RETRY_AFTER_SECONDS},
                         )
                     )
                 return web.json_response({})
@@ -217,7 +219,7 @@ class SourceRoutes:
         dependencies, lane = self._dependencies, read_lane(request)
         headers = join_headers(request.headers.items())
         if source.rules.signed:
-            headers.pop("messageid", None)  # of MassTransit, which takes the event's id from it
+            headers.pop("messageid", None)  # unsigned; the mapping of MassTransit takes the event's id from it
         message = Message(
             lane=lane,
             body=body,

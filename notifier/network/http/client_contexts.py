@@ -67,7 +67,7 @@ class TlsContexts:
     async def _build_on_thread(self, files: TlsFiles) -> _Entry:
         build = self._builds.get(files)
         if build is None:  # a hundred requests for a new client build one context
-            build = self._builds[files] = asyncio.create_task(self._threaded(files))
+            build = self._builds[files] = asyncio.create_task(self._build_in_turn(files))
             build.add_done_callback(lambda _: self._builds.pop(files, None))
         try:
             return await asyncio.shield(build)
@@ -77,7 +77,7 @@ class TlsContexts:
                 raise
             raise InternalFault(Cause.TLS_FILES, "closed while the TLS files were read") from None
 
-    async def _threaded(self, files: TlsFiles) -> _Entry:
+    async def _build_in_turn(self, files: TlsFiles) -> _Entry:
         async with self._one_at_a_time:
             stamps = _read_stamps(files)
             return self._keep(files, await asyncio.to_thread(_build, files, stamps, self._entries.get(files)))
