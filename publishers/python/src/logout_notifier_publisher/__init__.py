@@ -1,12 +1,12 @@
-"""Publishes "session ended" from an identity server that is written in Python: to disk first, then to the broker.
+"""Publish "session ended" events from an identity server written in Python: to disk first, then to the broker.
 
     settings = PublisherSettings(url="amqps://idp@rabbitmq.example.com", secret_file=…, outbox="/var/lib/idp/notifier")
     async with Publisher(settings) as publisher:
         async with publisher.ending(SessionEnded(iss=…, sub=…, sid=…, clients=["shop"]), session=key):
             await store.delete(key)
 
-`BlockingPublisher` is the same for code without `await`, `logout_notifier_publisher.django` for Django. How it works
-stands in its README. Importing this starts nothing, and imports no client library.
+`BlockingPublisher` is the same for code without `await`, `logout_notifier_publisher.django` for Django. The README
+explains how it works. Importing the package starts nothing and imports no client library.
 """
 
 from logout_notifier_publisher.address import Server

@@ -1,6 +1,6 @@
-"""Where events are published to: the hosts of one RabbitMQ cluster, or notifier's API. Read from one URL.
+"""Parse the URL that events are published to: the hosts of one RabbitMQ cluster, or notifier's API.
 
-yarl reads it. It knows one host, so each of several is read in a URL of its own.
+yarl supports one host per URL, so each host of a cluster is parsed in a separate URL.
 """
 
 import re
@@ -11,11 +11,11 @@ from yarl import URL
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORM = "amqps://USER@HOST:5671/VHOST, with several hosts of one cluster separated by commas, or https://HOST"
-_HOSTS = re.compile(r"([A-Za-z]+://(?:[^/?#]*@)?)([^/?#]*)(.*)")  # what is before them, they, and what is behind them
+_HOSTS = re.compile(r"([A-Za-z]+://(?:[^/?#]*@)?)([^/?#]*)(.*)")  # the part before the hosts, the hosts, the rest
 
 
 class AddressMistake(ValueError):  # noqa: N818  it is one
-    """The URL cannot be used. The text says why, and never holds the password."""
+    """The URL is invalid. The text gives the reason and never contains the password."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """What the URL says. For AMQP `hosts`, `user`, `password` and `vhost`; for HTTP the `base` of the API's paths."""
+    """The parsed URL. For AMQP `hosts`, `user`, `password` and `vhost`; for HTTP the `base` of the API's paths."""
 
     protocol: Literal["amqp", "http"]
     tls: bool
@@ -44,7 +44,7 @@ class Server:
 
 
 def read_address(url: object) -> Server:
-    """Raises AddressMistake."""
+    """Parse and check the URL. Raises AddressMistake."""
     if not isinstance(url, str) or not url:
         raise AddressMistake(f"is required: {_FORM}")
     parts = _HOSTS.fullmatch(url)
@@ -53,12 +53,12 @@ def read_address(url: object) -> Server:
     before, hosts, behind = parts.groups()
     try:
         urls = [URL(f"{before}{host}{behind}") for host in hosts.split(",")]
-    except ValueError:  # its words may hold the password
-        raise AddressMistake("has a host or a port that is none: the port is 1 to 65535") from None
+    except ValueError:  # its text may contain the password
+        raise AddressMistake("has an invalid host or port: the port must be 1 to 65535") from None
     if not all(each.host and each.explicit_port != 0 for each in urls):
         raise AddressMistake(f"names no host, or port 0, where a host should be: must be {_FORM}")
     if "?" in behind or "#" in behind:
-        raise AddressMistake("must not have a query or a fragment: each of its settings has a name of its own here")
+        raise AddressMistake("must not have a query or a fragment: use the settings of the publisher instead")
     if urls[0].scheme in _PORTS:
         return _broker(urls)
     if urls[0].scheme in ("http", "https"):

@@ -1,7 +1,7 @@
-"""Publishes to RabbitMQ: persistent, mandatory, confirmed, with `user_id`. Declares nothing.
+"""Publish to RabbitMQ: persistent, mandatory, confirmed, with `user_id`. Declares nothing.
 
-The connection's socket is ours, so that a broker that has fallen silent is dropped at once. aiormq ends a wait on a
-lost connection in several ways, a cancellation among them: so each wait is a task, and its end is looked at.
+This module opens the socket itself, so that it can drop an unresponsive broker at once. aiormq ends a wait on a lost
+connection in several ways, including a cancellation: each wait is therefore a task whose result is checked.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class _Connection:
-    """One attempt to connect, and what has come of it so far."""
+    """One attempt to connect, with the socket, connection and channel opened so far."""
 
     def __init__(self) -> None:
         self.writer: asyncio.StreamWriter | None = None
@@ -51,7 +51,7 @@ class _Connection:
         return self.channel is not None and not self.channel.is_closed
 
     async def open(self, server: Server, host: Host, secret: str, context: ssl.SSLContext | None, name: str) -> None:
-        """Connect to this host. Raises as it likes."""
+        """Connect to this host. Raises any error of asyncio, ssl or aiormq."""
         reader, self.writer = await asyncio.open_connection(host.name, host.port, ssl=context)
         url = URL.build(
             scheme="amqps" if server.tls else "amqp",
@@ -88,7 +88,7 @@ class AmqpTransport:
         return self._link.usable
 
     async def ready(self) -> NotTaken | None:
-        """Connect to the first host that takes us, if there is no connection."""
+        """Connect to the first host that accepts a connection, unless already connected."""
         if self._link.usable:
             return None
         self._drop()
@@ -110,7 +110,7 @@ class AmqpTransport:
         return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
 
     async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> NotTaken | None:
-        """One that comes too late is not used any more, whatever aiormq makes of its cancellation."""
+        """Connect to one host. A connection that opens too late is dropped, even if aiormq ignores its cancellation."""
         link = _Connection()
         name = f"notifier.publisher {self._exchange}"
         task = asyncio.ensure_future(link.open(self._server, host, secret, context, name))
@@ -118,7 +118,7 @@ class AmqpTransport:
             await asyncio.wait({task}, timeout=self._limit)
         finally:
             if not task.done():
-                task.add_done_callback(lambda _: self._drop(link))  # again, of what it made in the meantime
+                task.add_done_callback(lambda _: self._drop(link))  # again: it may have opened more meanwhile
                 self._look_after(task)
                 task.cancel()
                 self._drop(link)
@@ -133,7 +133,7 @@ class AmqpTransport:
         return None
 
     async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
-        """Publish them all, then wait for their confirms for as long as one comes within the limit."""
+        """Publish all events, then wait for the confirms. Give up when none arrives within `publish_limit`."""
         failed = await self.ready()
         channel = self._link.channel
         if failed is not None or channel is None:
@@ -178,7 +178,7 @@ class AmqpTransport:
         return Confirmed() if error is None else _why_not_taken(error, self._exchange)
 
     async def close(self) -> None:
-        """Say goodbye, for a second at most, and then drop the connection."""
+        """Close the connection, politely for at most a second, then drop the socket."""
         connection = self._link.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
@@ -189,7 +189,7 @@ class AmqpTransport:
             await asyncio.wait(self._background, timeout=GOODBYE)
 
     def _drop(self, link: _Connection | None = None) -> None:
-        """Drop the socket. What aiormq has to clear up goes on behind us."""
+        """Drop the socket. aiormq cleans up in the background."""
         if link is None:
             link, self._link = self._link, _Connection()
         if link.writer is not None:
@@ -208,13 +208,13 @@ class AmqpTransport:
 
 
 class _Opened(TransportFactory):
-    """Gives aiormq the socket that we opened, and may drop."""
+    """Pass an already open socket to aiormq, so that the transport can drop it."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
 
     async def create(self, url: URL, **kwargs: Any) -> _Streams:
-        """The one there is."""
+        """Return the open streams."""
         del url, kwargs
         return self._streams
 

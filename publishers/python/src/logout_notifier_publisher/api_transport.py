@@ -1,4 +1,4 @@
-"""Publishes to notifier's API, one event after another. 202 alone confirms; 400 and 413 say that an event is none."""
+"""Publish to notifier's API, one event after another. Only 202 confirms an event; 400 and 413 reject it for good."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.publisher_settings import PublisherSettings, words
 
 LONGEST_WAIT = 60.0  # seconds of a Retry-After that are kept
-SHOWN = 500  # bytes of an answer that are read
+SHOWN = 500  # bytes of a response that are read
 
 
 class ApiTransport:
-    """One session of HTTP, for one lane."""
+    """One HTTP session, for one lane."""
 
     def __init__(self, settings: PublisherSettings, server: Server, lane: Lane, threads: Executor) -> None:
         self._threads = threads
@@ -38,15 +38,15 @@ class ApiTransport:
 
     @property
     def connected(self) -> bool:
-        """Whether the last try had an answer."""
+        """Whether the last attempt got a response."""
         return self._answered
 
     async def ready(self) -> NotTaken | None:
-        """HTTP connects as it goes."""
+        """Return None: HTTP connects at the first request."""
         return None
 
     async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
-        """One after another, until one is not taken: those behind it keep their place.
+        """Publish one event after another. Stop at the first that is not accepted; the later ones stay queued.
 
         A 403 may concern one issuer alone, so it holds up nothing.
         """

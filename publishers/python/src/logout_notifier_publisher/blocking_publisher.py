@@ -1,7 +1,7 @@
-"""The publisher for servers without `await`: one thread with an event loop of its own. Safe over a fork.
+"""Publisher for servers without `await`: one thread with its own event loop. Safe over a fork.
 
 It starts when it is first used, in the process that uses it. A forked child (gunicorn with `preload_app`) has none of
-its parent's threads: it starts its own at its first use, with an outbox folder of its own.
+its parent's threads: it starts a thread at its first use, with a separate outbox folder.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from logout_notifier_publisher.session_ended import SessionEnded
 
 T = TypeVar("T")
 GRACE = 1.0  # seconds beyond the limit of a sign-out that the loop may take to answer
-PATIENCE = 300.0  # seconds in which a deletion that went on without us is done
+PATIENCE = 300.0  # seconds within which a deletion that did not wait for the event completes
 STUCK = "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet do not do)"
 
 log = logging.getLogger("notifier.publisher")
 
 
 class BlockingPublisher:
-    """As `Publisher`, for threads. `alive` is called on threads of the publisher's."""
+    """As `Publisher`, for threads. `alive` is called on threads of the publisher."""
 
     def __init__(self, settings: PublisherSettings, *, alive: Alive | None = None) -> None:
         if mistakes := settings.mistakes():
@@ -71,7 +71,7 @@ class BlockingPublisher:
         return running.wait(running.publisher.publish(ended, bulk=bulk), self._limit)
 
     def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingEnding":
-        """As `Publisher.prepare`. Never raises for us."""
+        """As `Publisher.prepare`. Never raises an error of the publisher."""
         try:
             running = self._here()
             future = running.begin(running.publisher.prepare(ended, session=session, bulk=bulk))
@@ -81,7 +81,7 @@ class BlockingPublisher:
                 future.add_done_callback(_decide_late)
                 log.error("an event was not taken within %g s, and follows: %s", self._limit, STUCK)  # noqa: TRY400
         except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-            log.error("an ending is LOST (%s). Nobody hears of this sign-out", type(error).__name__)  # noqa: TRY400
+            log.error("an ending is LOST (%s): no client is notified of this sign-out", type(error).__name__)  # noqa: TRY400
         return BlockingEnding(None, None)
 
     @contextmanager
@@ -97,7 +97,7 @@ class BlockingPublisher:
 
     @property
     def state(self) -> PublisherState:
-        """What this process's publisher has done and what waits. All zero before its first use."""
+        """Counters and pending events of this process's publisher. All zero before its first use."""
         running = self._running
         if running is None or self._pid != os.getpid():
             return PublisherState()
@@ -109,7 +109,7 @@ class BlockingPublisher:
         return self._settings.sign_out_limit + GRACE
 
     def _here(self) -> "_Running":
-        """What runs in this process; starts it."""
+        """Return the running thread of this process; start it if necessary."""
         if self._pid != os.getpid():  # forked: the lock may be held by a thread that is not here
             self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
         with self._starting:
@@ -163,19 +163,19 @@ class _Running:
         self._loop.run_forever()
 
     def begin(self, what: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Have it run on the loop."""
+        """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(what, self._loop)
 
     def wait(self, what: Coroutine[Any, Any, T], limit: float) -> T:
-        """Its result. Raises what it does, or TimeoutError after the limit, while it goes on."""
+        """Return the coroutine's result. Raises its error, or TimeoutError after the limit; the coroutine continues."""
         try:
             return self.begin(what).result(limit)
         except TimeoutError:
-            log.error("no answer within %g s: %s", limit, STUCK)  # noqa: TRY400  the cause says enough
+            log.error("no answer within %g s: %s", limit, STUCK)  # noqa: TRY400  the text names the cause
             raise
 
     def call(self, what: Any) -> None:
-        """Have it called on the loop; nothing happens if that has ended: the file is there for the next process."""
+        """Call a function on the loop. Does nothing if the loop has ended: the next process reads the file."""
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:
@@ -189,7 +189,7 @@ class _Running:
         """Drain, and end the thread."""
         atexit.unregister(self._at_exit)
         if not self._thread.is_alive():
-            return  # a forked child has it not
+            return  # a forked child has no such thread
         try:
             with contextlib.suppress(TimeoutError):
                 self.wait(self.publisher.close(), self.publisher.closes_within)

@@ -1,7 +1,7 @@
 """Threads for what blocks: the disk, files of secrets. They end with the process, whatever they wait for.
 
 Those of `concurrent.futures` take nothing more once the interpreter begins to end, and that is when a publisher drains;
-and one that waits for a disk that hangs would keep the process from ending.
+and a thread that waits for a hanging disk would keep the process from ending.
 """
 
 import queue
@@ -17,7 +17,7 @@ _Work = tuple["Future[Any]", Callable[[], Any]]
 
 
 class DaemonThreads(Executor):
-    """At most so many, started as they are needed."""
+    """A pool of daemon threads, started on demand."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
@@ -28,7 +28,7 @@ class DaemonThreads(Executor):
         self._lock = threading.Lock()
 
     def submit(self, what: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have it run."""
+        """Run a function on one of the threads."""
         future: Future[T] = Future()
         self._work.put((future, lambda: what(*args, **kwargs)))
         if not self._idle.acquire(blocking=False):
@@ -39,7 +39,7 @@ class DaemonThreads(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  Executor's
-        """End them once they have done what there is. Never waits."""
+        """End the threads once the submitted work is done. Never waits."""
         del wait, cancel_futures
         for _ in range(self._started):
             self._work.put(None)
@@ -50,7 +50,7 @@ class DaemonThreads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(what())
-                except BaseException as error:  # noqa: BLE001  whoever waits for it gets it
+                except BaseException as error:  # noqa: BLE001  the waiter receives it
                     future.set_exception(error)
             del work, future, what
             self._idle.release()

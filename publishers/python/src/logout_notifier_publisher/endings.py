@@ -1,9 +1,9 @@
-"""The end of a session in the making: its event is on disk, and is published once the session is gone.
+"""Endings in progress: the event is on disk, and is published once the session is gone.
 
-Where the store of sessions can be asked (`alive`), its word counts: for what a process left that died amid a sign-out,
-for a deletion that failed, and for a sign-out whose code cannot tell us when it is done. A store that does not answer
-is asked again, and so is one that says that the session lives: it may have the deletion in hand. Where it cannot be
-asked, the event of a session whose end had begun is published.
+If the session store can be queried (`alive`), it decides about events of a process that died during a sign-out, about a
+failed deletion, and about a sign-out whose code cannot report when it is done. The query is repeated if the store does
+not answer or returns that the session lives, because the deletion may be in progress. Without `alive`, the event of a
+started ending is published.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.waiting_events import Stage, Waiting
 
 Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
-"""Whether the session lives, by what `ending(…, session=…)` was given. May raise: it is asked again later."""
+"""Returns whether the session lives, given the `session` of `ending(…)`. May raise: it is called again later."""
 
-AT_ONCE = 4  # questions at a time
+AT_ONCE = 4  # queries at a time
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
-SETTLES = 5.0  # seconds after which no store has a deletion in hand any more
+SETTLES = 5.0  # seconds after which a deletion in progress has finished in any store
 
 log = logging.getLogger("notifier.publisher")
 
 
 class Ending:
-    """One ending, whose event (or its parts) is kept. Settle it once: what comes later changes nothing."""
+    """One ending, whose event (or its parts) is kept. Only the first decision counts."""
 
     def __init__(self, endings: "Endings", events: Sequence[Waiting], session: object, ended_id: str | None) -> None:
         self.id = ended_id
@@ -45,15 +45,15 @@ class Ending:
         self._endings.withdraw(self._events)
 
     def ask(self, *, patience: float = SETTLES, doubt: bool = True) -> None:
-        """Let the store decide, in the background. A session that lives is asked after again for `patience` seconds.
+        """Let the store decide, in the background. Repeat the query for `patience` seconds while the session lives.
 
-        `doubt`: whether to publish if the store cannot be asked.
+        `doubt`: whether to publish if the store cannot be queried.
         """
         self._endings.ask(self._events, self._session, patience=patience, doubt=doubt)
 
 
 class Endings:
-    """All that are in the making. Used from one event loop."""
+    """All endings in progress. Used from one event loop."""
 
     def __init__(self, outbox: EventOutbox, alive: Alive | None) -> None:
         self._outbox = outbox
@@ -64,7 +64,7 @@ class Endings:
 
     @property
     def can_ask(self) -> bool:
-        """Whether the store can be asked."""
+        """Whether the store can be queried."""
         return self._alive is not None
 
     def settle(self, events: Sequence[Waiting]) -> None:
@@ -73,7 +73,7 @@ class Endings:
             self._outbox.release(event)
 
     def withdraw(self, events: Sequence[Waiting]) -> None:
-        """Forget those that are not published yet."""
+        """Forget the events that are not published yet."""
         self._outbox.gone(*(event for event in events if event.stage is Stage.PENDING))
 
     def ask(self, events: Sequence[Waiting], session: object, *, patience: float, doubt: bool = True) -> None:
@@ -84,14 +84,14 @@ class Endings:
         self._start(self._decide(events, session, patience))
 
     def look_up(self, left: Sequence[Waiting]) -> None:
-        """Decide about what a process left that died amid sign-outs."""
+        """Decide about the events of a process that died during sign-outs."""
         if self._alive is None:
             self.settle(left)
         elif left:
             self._start(self._look_up(left))
 
     async def _look_up(self, left: Sequence[Waiting]) -> None:
-        settled: dict[Waiting, float] = {}  # when those that live are asked after once more
+        settled: dict[Waiting, float] = {}  # when to query a live session once more
         pause = FIRST_PAUSE
         while left:
             undecided: list[Waiting] = []
@@ -119,7 +119,7 @@ class Endings:
     async def _decide(self, events: Sequence[Waiting], session: object, patience: float) -> None:
         give_up, pause = time.monotonic() + patience, FIRST_PAUSE
         while any(event.stage is Stage.PENDING for event in events):
-            asked_at = time.monotonic()  # a slow answer says how it stood then
+            asked_at = time.monotonic()  # a slow answer holds for the start of the query
             lives = await self._lives(session, events[0].id)
             if lives is False:
                 self.settle(events)
@@ -132,15 +132,15 @@ class Endings:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _lives(self, session: object, event_id: str) -> bool | None:
-        """What the store says, None if it says nothing."""
+        """Return the store's answer, None if it does not answer."""
         try:
             async with self._places:
                 return await self._ask(session)
-        except Exception as error:  # noqa: BLE001  the store is the application's, and raises as it likes
+        except Exception as error:  # noqa: BLE001  the application's store may raise anything
             if self._log_limit.allows("store"):
                 log.warning(
-                    "the store of sessions does not say whether the session of event %s lives (%s). It is asked again,"
-                    " and the event waits",
+                    "the session store does not answer whether the session of event %s lives (%s). The query is"
+                    " repeated, and the event waits",
                     event_id, type(error).__name__,
                 )  # fmt: skip
             return None
@@ -158,7 +158,7 @@ class Endings:
         task.add_done_callback(self._asking.discard)
 
     async def close(self) -> None:
-        """Stop asking. What is undecided stays on disk, and is looked up by the next process."""
+        """Stop the queries. Undecided events stay on disk for the next process."""
         for task in self._asking:
             task.cancel()
         if self._asking:

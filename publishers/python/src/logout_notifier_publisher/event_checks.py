@@ -14,7 +14,7 @@ from logout_notifier_publisher.moment import is_moment
 MAX_EVENT = 128 * 1024  # bytes
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH, URI_LENGTH = 1024, 4096  # characters
-MOST_MISTAKES = 20  # told; the others are counted
+MOST_MISTAKES = 20  # listed; the others are counted
 
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # ids travel in headers and logs
@@ -66,7 +66,7 @@ def _mistakes(event: Mapping[str, object]) -> Iterator[str]:
     named = _names_someone(event)
     if not named and not any(map(_names_someone, entries)):
         yield "sub: sub or sid is required, here or in every entry of clients"
-        named = True  # told once, not for each entry
+        named = True  # reported once, not for each entry
     for index, entry in enumerate(entries):
         yield from _of_entry(entry, f"clients[{index}]", named=named)
 

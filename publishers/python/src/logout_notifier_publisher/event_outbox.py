@@ -24,7 +24,7 @@ log = logging.getLogger("notifier.publisher")
 
 
 class EventOutbox:
-    """What waits to be published. Used from one event loop."""
+    """The pending events. Used from one event loop."""
 
     def __init__(self, settings: PublisherSettings, counts: Counts, threads: DaemonThreads) -> None:
         self._max_age = settings.outbox_max_age
@@ -41,9 +41,9 @@ class EventOutbox:
     # ── opening and looking again ──
 
     async def open(self) -> list[Waiting]:
-        """Claim a folder, or look whether one can be had now; take over what dead processes left.
+        """Claim a folder if there is none, and take over the events of dead processes.
 
-        Returns those whose session is to be looked up. Never raises for the disk.
+        Returns the events whose session must be looked up. Never raises for the disk.
         """
         return self._load(await self._disk.look())
 
@@ -80,7 +80,7 @@ class EventOutbox:
         self._waiting.add(event)
         room = self._waiting.room_on_disk(event.size)
         if not room:
-            self._tell_memory(event, "it is full (outbox_max_events, outbox_max_bytes): is the broker away?")
+            self._tell_memory(event, "it is full (outbox_max_events, outbox_max_bytes): is the broker unreachable?")
         else:
             suffix = PENDING if stage is Stage.PENDING else READY
             writing = self._disk.behind(asyncio.ensure_future(self._write(event, suffix)))
@@ -91,7 +91,7 @@ class EventOutbox:
         return event
 
     async def _write(self, event: Waiting, suffix: str) -> None:
-        """Put it on disk. Whatever was decided about it meanwhile is done to the file. Never raises for the disk."""
+        """Write an event to disk, then apply the decisions made meanwhile to its file. Never raises for the disk."""
         if event.content is None:
             return
         event.writing = True
@@ -109,7 +109,7 @@ class EventOutbox:
             self._rename_later(event)
 
     def _tell_memory(self, event: Waiting, why: str) -> None:
-        if self._log_limit.allows(("memory", why)):  # a full disk is told beside a full outbox
+        if self._log_limit.allows(("memory", why)):  # a full disk is logged besides a full outbox
             log.error(
                 "event %s (lane %s) waits in memory alone: the outbox %s does not take it: %s. %d such events are lost"
                 " if this process ends now. The disk is tried again every 30 s",
@@ -117,10 +117,10 @@ class EventOutbox:
             )  # fmt: skip
 
     def lose(self, event_id: str, why: str) -> None:
-        """Nobody will hear of this ending."""
+        """Count and log an event that is lost."""
         self._counts.lost += 1
         if self._lost_limit.allows("lost"):
-            log.error("event %s is LOST: %s. Nobody hears of this sign-out", event_id, why)
+            log.error("event %s is LOST: %s. No client is notified of this sign-out", event_id, why)
 
     async def persist(self) -> None:
         """Give the disk another chance to take what is in memory alone."""
@@ -134,7 +134,7 @@ class EventOutbox:
     # ── settling ──
 
     def release(self, event: Waiting) -> None:
-        """Its session has ended: it is published as soon as can be."""
+        """Let an event be published: its session has ended."""
         if event.stage is Stage.PENDING:
             self._waiting.make_ready(event)
             self._came[event.lane].set()
@@ -147,13 +147,13 @@ class EventOutbox:
             event.path = self._disk.rename_later(event.path, READY)
 
     def gone(self, *events: Waiting) -> None:
-        """They were published, or their session lives."""
+        """Delete events that were published, or whose session lives."""
         for event in events:
             self._waiting.gone(event)
         self._disk.remove_later(event.path for event in events if event.path is not None and not event.writing)
 
     def set_aside(self, event: Waiting, suffix: str, why: str) -> None:
-        """It can never be published. Its file is kept under another name."""
+        """Keep the file of an event that can never be published under another name."""
         self._waiting.gone(event)
         self._counts.refused += suffix == REFUSED
         self._counts.expired += suffix == EXPIRED
@@ -162,7 +162,7 @@ class EventOutbox:
             self._disk.rename_later(event.path, suffix)
 
     def drop_old(self) -> None:
-        """Set aside what nobody could take for so long that its sessions have ended everywhere."""
+        """Set aside the events that are older than `outbox_max_age`: their sessions have ended everywhere."""
         for event in list(self._waiting.by_name.values()):
             self._drop_if_old(event)
 
@@ -175,7 +175,7 @@ class EventOutbox:
     # ── publishing ──
 
     async def take(self, lane: Lane, most: int) -> list[Waiting]:
-        """The oldest that are ready; waits for one. They are the caller's until `gone` or `give_back`."""
+        """Wait for ready events and return the oldest. They belong to the caller until `gone` or `give_back`."""
         while not (found := self._waiting.take(lane, most)):
             self._came[lane].clear()
             await self._came[lane].wait()
@@ -186,12 +186,12 @@ class EventOutbox:
         return self._waiting.has_ready(lane)
 
     def give_back(self, events: Iterable[Waiting]) -> None:
-        """Those still to be published."""
+        """Queue the events that are still to be published."""
         self._waiting.give_back(events)
         self._wake()
 
     async def contents(self, events: Sequence[Waiting]) -> list[tuple[Waiting, Stored]]:
-        """What they hold. One that is no event is set aside; one that cannot be read now is looked for again later."""
+        """Return the content of each event. An invalid event is set aside; an unreadable file is tried again later."""
         events = [event for event in events if not self._drop_if_old(event)]
         contents = {event: event.content for event in events if event.content is not None}
         paths = {event: event.path for event in events if event.content is None and event.path is not None}
@@ -250,7 +250,7 @@ class EventOutbox:
             came.set()
 
     async def close(self, limit: float) -> None:
-        """Let another process have the folder. What is in memory alone goes to disk now, or is lost."""
+        """Release the folder. Events in memory are written to disk now, or are lost."""
         try:
             async with asyncio.timeout(limit):
                 if self._waiting.in_memory:
@@ -261,5 +261,5 @@ class EventOutbox:
             pass
         if self._waiting.in_memory:
             self._counts.lost += self._waiting.in_memory
-            log.error("%d events are LOST: they were in memory alone, and the disk takes none", self._waiting.in_memory)
+            log.error("%d events are LOST: they were in memory, and cannot be written to disk", self._waiting.in_memory)
         await self._disk.close()

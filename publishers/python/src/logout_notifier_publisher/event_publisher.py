@@ -1,4 +1,4 @@
-"""Publishes events from an identity server that runs on asyncio."""
+"""Publish events from an identity server that runs on asyncio."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from logout_notifier_publisher.publisher_settings import PublisherSettings, Sett
 from logout_notifier_publisher.session_ended import EventPart, SessionEnded, documents
 from logout_notifier_publisher.waiting_events import Stage, Waiting
 
-LOOK_EVERY = 30.0  # seconds between two looks at the disk, and at what dead processes have left
+LOOK_EVERY = 30.0  # seconds between two checks of the disk and of the folders of dead processes
 THREADS = 8  # a file's fsync takes about a millisecond, and several at once share the disk's own
 POLL = 0.02  # seconds between two looks whether all is published, while it closes
 
@@ -32,7 +32,7 @@ log = logging.getLogger("notifier.publisher")
 class Publisher:
     """Keeps events on disk and publishes them. For one event loop and one process.
 
-    `alive`: says whether a session lives, by what `ending(…, session=…)` was given; a function, or a coroutine
+    `alive`: returns whether a session lives, given the `session` of `ending(…)`; a function, or a coroutine
     function. Raises SettingsMistake, which lists all mistakes.
     """
 
@@ -64,7 +64,7 @@ class Publisher:
         await self.close()
 
     async def start(self) -> None:
-        """Open the outbox, take over what dead processes left, begin to publish. The broker may be away."""
+        """Open the outbox, take over the events of dead processes, start to publish. The broker may be unreachable."""
         if self._closed:
             raise RuntimeError("the publisher is closed")
         if self._opening is None:
@@ -84,7 +84,7 @@ class Publisher:
         give_up = time.monotonic() + self._settings.drain_limit
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=self._settings.drain_limit)
-        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders know nothing of it
+        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders do not signal it
             await asyncio.sleep(POLL)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
@@ -112,16 +112,16 @@ class Publisher:
                 await self._look()
                 await self._outbox.persist()
                 self._outbox.drop_old()
-            except Exception:  # a fault of ours must not end the loop
-                log.exception("the publisher met a fault of its own and goes on; report it")
+            except Exception:  # an internal error must not end the loop
+                log.exception("the publisher had an internal error and continues; please report it")
 
-    # ── what an identity server says ──
+    # ── events of the identity server ──
 
     async def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
-        """Tell of a session that has ended. The event is on disk when this returns. Returns its id.
+        """Publish the end of a session and return the event's id. The event is on disk when this returns.
 
-        In memory instead where the disk takes nothing within `sign_out_limit`. Never waits for the broker. Raises
-        EventMistake (a ValueError) for what is no event, RuntimeError if the publisher is closed.
+        If it cannot be written within `sign_out_limit`, it is kept in memory. Never waits for the broker. Raises
+        EventMistake (a ValueError) for an invalid event, RuntimeError if the publisher is closed.
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
         found = documents(ended, now=time.time())
@@ -132,8 +132,8 @@ class Publisher:
     async def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Ending:
         """Write the event of a session that is about to end. It is published once the `Ending` is settled.
 
-        `session`: what `alive` is asked with, anything that JSON can write; it stands in the file. Never raises for us:
-        what is no event is logged and counted as lost.
+        `session`: the argument of `alive`, any JSON value; it is stored in the file. Never raises an error of the
+        publisher: an invalid event is logged and counted as lost.
         """
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
@@ -145,8 +145,8 @@ class Publisher:
                 kept.add_done_callback(self._withdraw)
                 raise
             return Ending(self._endings, events, session, found[0].id)
-        except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-            why = f"it is no event: {error}" if isinstance(error, EventMistake) else type(error).__name__
+        except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
+            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else type(error).__name__
             self._outbox.lose(ended.id or "?", why)
             return Ending(self._endings, [], session, None)
 
@@ -154,7 +154,7 @@ class Publisher:
     async def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> AsyncIterator[Ending]:
         """Around the deletion of a session: the event is on disk before it, and published after it.
 
-        If the block raises, the event is withdrawn; where `alive` can be asked, it decides. Never raises for us.
+        If the block raises, the event is withdrawn; `alive` decides, if given. Never raises an error of the publisher.
         """
         made = await self.prepare(ended, session=session, bulk=bulk)
         try:
@@ -165,11 +165,11 @@ class Publisher:
             raise
         made.settle()
 
-    # ── how it is ──
+    # ── state ──
 
     @property
     def state(self) -> PublisherState:
-        """What it has done and what waits."""
+        """Counters since the start, and the pending events."""
         counts, oldest = self._counts, self._outbox.oldest
         return PublisherState(
             written=counts.on_disk,
@@ -202,7 +202,7 @@ class Publisher:
     def _begin(
         self, keeping: Coroutine[object, object, list[Waiting]], then: Callable[[list[Waiting]], None] | None
     ) -> "asyncio.Task[list[Waiting]]":
-        """Keep the events even if whoever asked for it is cancelled."""
+        """Keep the events even if the caller is cancelled."""
 
         async def keep() -> list[Waiting]:
             events = await keeping
@@ -217,7 +217,7 @@ class Publisher:
 
 
 def _transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> EventTransport:
-    """The client libraries are imported here, so that importing the package is cheap."""
+    """Return the transport for the URL. Imports the client library here, so that importing the package is cheap."""
     server = settings.server
     if server.protocol == "http":
         from logout_notifier_publisher.api_transport import ApiTransport  # noqa: PLC0415

@@ -20,12 +20,12 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """It is durable there."""
+    """The broker or API has stored the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotTaken:
-    """Not now. `after`: seconds that the other side asked us to wait. `status`: of an HTTP answer, else 0."""
+    """Not accepted now. `after`: seconds that the server requested to wait. `status`: of an HTTP response, else 0."""
 
     why: Failure
     text: str
@@ -35,7 +35,7 @@ class NotTaken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeverTaken:
-    """This event will never be taken."""
+    """The event is rejected for good."""
 
     text: str
 
@@ -55,7 +55,7 @@ class EventTransport(Protocol):
     """Publishes the events of one lane. Nothing is raised but a cancellation."""
 
     async def ready(self) -> NotTaken | None:
-        """Connect, if need be. Says why it could not."""
+        """Connect if necessary. Returns the reason of a failure."""
         ...
 
     async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:

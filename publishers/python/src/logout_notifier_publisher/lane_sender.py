@@ -1,4 +1,4 @@
-"""Publishes what waits in one lane, oldest first, for ever: a lane that cannot be published holds up no other."""
+"""Publish the pending events of one lane, oldest first. A failing lane does not delay the other."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger("notifier.publisher")
 
 
 class LaneSender:
-    """The loop of one lane. `eager`: it connects before there is anything to publish."""
+    """The loop of one lane. `eager`: connect before there is an event to publish."""
 
     def __init__(
         self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: Counts, *, eager: bool
@@ -44,7 +44,7 @@ class LaneSender:
         self._pause = FIRST_PAUSE
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Publish until cancelled."""
         while self._eager and not self._outbox.has_ready(self._lane):
             failed = await self._transport.ready()
             if failed is None:
@@ -54,9 +54,9 @@ class LaneSender:
         while True:
             try:
                 await self._round()
-            except Exception as error:  # around one round: a fault of ours must not end the loop
+            except Exception as error:  # an internal error must not end the loop
                 if self._log_limit.allows(type(error).__name__):
-                    log.exception("the publisher met a fault of its own and goes on; report it")
+                    log.exception("the publisher had an internal error and continues; please report it")
                 await asyncio.sleep(LONGEST_PAUSE)
 
     async def _round(self) -> None:
@@ -67,7 +67,7 @@ class LaneSender:
             outcomes = await self._transport.publish(outgoing) if outgoing else []
             failed = self._settle(read, outcomes)
         finally:
-            self._outbox.give_back(taken)  # those that are gone stay away
+            self._outbox.give_back(taken)  # ignores the events that are gone
         if failed is not None:
             self._note(failed)
             if any(isinstance(outcome, Confirmed) for outcome in outcomes):
@@ -77,7 +77,7 @@ class LaneSender:
             self._works()
 
     def _settle(self, read: list[tuple[Waiting, Stored]], outcomes: list[PublishOutcome]) -> NotTaken | None:
-        """Do what follows from each outcome. Returns the last failure."""
+        """Apply each outcome to its event. Returns the last failure."""
         failed: NotTaken | None = None
         confirmed: list[Waiting] = []
         for (event, stored), outcome in zip(read, outcomes, strict=True):
@@ -114,7 +114,7 @@ class LaneSender:
 
 
 def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[Waiting, Stored]]:
-    """Up to the first id that has been there: the broker's returns could not tell the two apart."""
+    """Yield the events up to the first repeated id, because the broker's returns cannot distinguish the two."""
     ids: set[str] = set()
     for event, stored in read:
         if stored.id in ids:
@@ -124,7 +124,7 @@ def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[W
 
 
 def _without_names(text: str, stored: Stored) -> str:
-    """What a server said of an event, without the user and the session."""
+    """Return a server's text about an event with the user and the session redacted."""
     clients = stored.event.get("clients")
     entries = [each for each in clients if isinstance(each, dict)] if isinstance(clients, list) else []
     for document in (stored.event, *entries[:100]):

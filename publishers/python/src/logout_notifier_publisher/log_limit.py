@@ -1,4 +1,4 @@
-"""A log line that would come again and again comes once a minute for each cause."""
+"""Limit repeated log lines to one a minute for each cause."""
 
 from collections.abc import Callable, Hashable
 
@@ -6,7 +6,7 @@ EVERY = 60.0
 
 
 class LogLimit:
-    """Says whether the line of a cause may come. `clock` is monotonic."""
+    """Decide whether the line of a cause is logged. `clock` is monotonic."""
 
     def __init__(self, clock: Callable[[], float], every: float = EVERY) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
-"""The disk of the outbox, used on threads: one that hangs holds no sign-out, and no thread of the application's.
+"""Disk access of the outbox, on threads: a hanging disk blocks neither a sign-out nor a thread of the application.
 
-Writers share the fsync of the folder. Renames and deletions, which nobody waits for, happen one after another: none
-overtakes the one before.
+Writers share the fsync of the folder. Renames and deletions, which are not awaited, run in order, one at
+a time.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ class OutboxDisk:
         return self._folder is not None
 
     async def look(self) -> list[Left]:
-        """Claim a folder if there is none, and take over what dead processes left.
+        """Claim a folder if there is none, and take over the files of dead processes.
 
-        Returns all that lies there if some of it is new. Never raises for the disk.
+        Returns all files of the folder if some are new. Never raises for the disk.
         """
         try:
             if (folder := self._folder) is not None and not await self._run(folder.is_there):
@@ -61,7 +61,7 @@ class OutboxDisk:
                 found = await self._in_turn(outbox_files.left_in, self._folder.path)
         except OSError as error:
             if self._log_limit.allows("folder"):
-                log.error(  # noqa: TRY400  the cause says enough
+                log.error(  # noqa: TRY400  the text names the cause
                     "the outbox %s cannot be used: %s. Sign-outs go on; their events wait in memory alone, and are lost"
                     " if this process ends before they are published. Give the folder to this user, or make room",
                     self.root, words(error),
@@ -78,12 +78,12 @@ class OutboxDisk:
             log.error("what an ended process left in %s cannot be taken over: %s. Tried again", folder, words(error))
 
     async def write(self, name: str, content: bytes, suffix: str, written: Callable[[Path], None]) -> None:
-        """Write a file, and return once it is durable. `written` is told when it is there. Raises OSError."""
+        """Write a file, and return once it is durable. Calls `written` with its path when it exists. Raises OSError."""
         folder = self._folder
         if folder is None:
             raise FileNotFoundError("there is no folder")
         written(await self._run(outbox_files.write, folder.path, name, content, suffix))
-        if self._next_sync is None:  # whoever comes while an fsync runs shares the next one
+        if self._next_sync is None:  # callers that arrive during an fsync share the next one
             self._next_sync = asyncio.ensure_future(self._sync(folder, self._syncing))
         await self._next_sync
 
@@ -94,16 +94,16 @@ class OutboxDisk:
         await self._run(outbox_files.sync, folder.path)
 
     async def read(self, paths: Sequence[Path]) -> list[bytes | OSError]:
-        """What is in each."""
+        """Return the content of each file, or its error."""
         return await self._run(_read_all, paths)
 
     def rename_later(self, path: Path, suffix: str) -> Path:
-        """Not awaited and not synced. Returns the name to be."""
+        """Rename a file in the background, without fsync. Returns the new name."""
         self.behind(self._quietly(outbox_files.rename, path, suffix))
         return path.with_suffix(suffix)
 
     def remove_later(self, paths: Iterable[Path]) -> None:
-        """Not awaited and not synced."""
+        """Delete files in the background, without fsync."""
         names = [name for path in paths for name in (path, path.with_suffix(PENDING))]  # its rename may have failed
         if names:
             self.behind(self._quietly(outbox_files.remove, names))
@@ -128,16 +128,16 @@ class OutboxDisk:
         return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
 
     async def _in_turn(self, what: Callable[..., T], *arguments: object) -> T:
-        """After all renames and deletions that were begun."""
+        """Run a function after all earlier renames and deletions."""
         return await asyncio.get_running_loop().run_in_executor(self._one_by_one, what, *arguments)
 
     async def finish(self) -> None:
-        """Return once all that was begun is done."""
+        """Return once all background work is done."""
         while self._behind:
             await asyncio.wait(set(self._behind))
 
     async def close(self) -> None:
-        """Let another process have the folder. Nothing waits any more for a disk that hangs."""
+        """Release the folder. Stops waiting for a hanging disk."""
         left = set(self._behind)
         for work in left:
             work.cancel()

@@ -1,9 +1,9 @@
-"""The files of the outbox: one an event, durable before its name says that it is whole.
+"""The files of the outbox: one per event, durable before it gets the name of a complete file.
 
     0000001763811000123456789-7f3a91c2-events.part      being written
-    …                                         .pending  whole; its session is about to end
+    …                                         .pending  complete; its session is about to end
     …                                         .json     its session has ended: to be published
-    …                                         .refused, .expired   set aside; nobody reads them again
+    …                                         .refused, .expired   set aside; never read again
 
 Names sort by time. All of this blocks: it runs on threads.
 """
@@ -31,7 +31,7 @@ class NotOurOwnError(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What a file holds. `session` is what the look-up of the session needs, None if it cannot be looked up.
+    """The content of a file. `session` is the argument of `alive`, None if the session cannot be looked up.
 
     `body`: the event as it is published.
     """
@@ -60,20 +60,20 @@ def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
 
 
 def decode(content: bytes) -> Stored:
-    """What a file holds. Raises EventMistake if it is no event."""
+    """Parse the content of a file. Raises EventMistake if it is not a valid event."""
     try:
         document = json.loads(content)
         event = document["event"]
         lane = Lane(document["lane"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EventMistake([f"is no file of the outbox: {type(error).__name__}"]) from None
+        raise EventMistake([f"is not a valid outbox file: {type(error).__name__}"]) from None
     if not isinstance(event, dict):
-        raise EventMistake(["is no file of the outbox: event"])
+        raise EventMistake(["is not a valid outbox file: event"])
     return Stored(lane=lane, session=document.get("session"), event=event, body=checked_json(event))
 
 
 def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:
-    """Write a file that is durable but for its name, which the caller makes durable by `sync`. Raises OSError."""
+    """Write a file with durable content; the caller makes its name durable by `sync`. Raises OSError."""
     part, whole = folder / f"{name}{PART}", folder / f"{name}{suffix}"
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -140,7 +140,7 @@ def rename(path: Path, suffix: str) -> Path:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Delete files. One that is gone is no error. Raises the last OSError, after all were tried."""
+    """Delete files; missing files are ignored. Raises the last OSError, after all were tried."""
     failure: OSError | None = None
     for path in paths:
         try:
@@ -153,7 +153,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """A file that an earlier process, or an earlier time of this one, left."""
+    """A file that this or an earlier process left behind."""
 
     path: Path
     size: int
@@ -162,12 +162,12 @@ class Left:
 
     @property
     def pending(self) -> bool:
-        """Whether it is yet to be found out if its session has ended."""
+        """Whether its session must still be looked up."""
         return self.path.suffix == PENDING
 
 
 def left_in(folder: Path) -> list[Left]:
-    """The whole files there, oldest first. Raises OSError."""
+    """Return the complete files of the folder, oldest first. Raises OSError."""
     found = []
     for path in folder.iterdir():
         if path.suffix in (PENDING, READY):
@@ -177,16 +177,16 @@ def left_in(folder: Path) -> list[Left]:
 
 
 def name_of(stamp: int, token: str, lane: Lane) -> str:
-    """The name of a file without its ending. `stamp`: nanoseconds since the epoch. `token`: this process's own."""
+    """Return a file name without its suffix. `stamp`: nanoseconds since the epoch. `token`: this process's own."""
     return f"{stamp:025d}-{token}-{lane.value}"
 
 
 def lane_of(path: Path) -> Lane:
-    """By its name. What the file itself says counts, once it is read."""
+    """Return the lane by the file's name. Once the file is read, the lane in its content takes precedence."""
     return Lane.BULK if path.stem.endswith(f"-{Lane.BULK.value}") else Lane.EVENTS
 
 
 def moment_of(path: Path) -> float:
-    """When it was written: by its name, else by the disk. Raises OSError."""
+    """Return the time of writing in epoch seconds: by the name, else by the disk. Raises OSError."""
     digits = path.name.partition("-")[0]
     return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.lstat().st_mtime

@@ -3,9 +3,9 @@
 The kernel gives the lock back however the process ends. The lock file is never deleted: two could then hold it.
 A forked child lets go of its parent's lock at once, which would else outlive the parent.
 
-Whoever may write to such a folder has us publish what he likes. So one that is a link, of another user, or open to
-others than our own groups is not used, and nothing is taken from it. The outbox's own folder may be open: a Kubernetes
-volume is.
+Any user who can write to such a folder can publish events. A folder that is a link, belongs to another user, or is open
+to groups other than this process's is therefore not used, and no event is taken from it. The outbox's own folder may be
+open: a Kubernetes volume is.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class OutboxFolder:
         return self._lock is not None and os.path.samestat(now, os.fstat(self._lock))
 
     def take_over(self, failed: Callable[[Path, OSError], None]) -> int:
-        """Move what dead processes left into this folder. `failed` is told of a folder that does not let us."""
+        """Move the files of dead processes into this folder. Calls `failed` for each folder that cannot be moved."""
         taken = 0
         for other in sorted(self.path.parent.iterdir()):
             if other == self.path or not other.name.isdigit():
@@ -135,7 +135,7 @@ def _why_not_ours(status: os.stat_result) -> str | None:
     if not stat.S_ISDIR(status.st_mode):
         return "is not a folder"
     if status.st_uid != os.geteuid():
-        return f"belongs to another user ({status.st_uid}; this one is {os.geteuid()})"
+        return f"belongs to another user ({status.st_uid}; this process runs as {os.geteuid()})"
     if mode & stat.S_IWOTH:
         return f"may be written to by others (mode {mode:04o})"
     if mode & stat.S_IWGRP and status.st_gid not in {os.getegid(), *os.getgroups()}:
@@ -160,7 +160,7 @@ def _remove_unfinished(folder: int) -> None:
 def _locked(folder: int) -> Iterator[int | None]:
     """Yield a descriptor that holds the open folder, None if a living process does. Raises OSError.
 
-    Another user could hold a lock file of his for ever.
+    The lock file must belong to this user: another user could hold theirs forever.
     """
     lock = outbox_files.open_ours(LOCK, os.O_RDWR | os.O_CREAT, folder)
     try:

@@ -1,4 +1,4 @@
-"""What a publisher has done and what waits: a snapshot, and a collector for prometheus_client."""
+"""The counters and pending events of a publisher: a snapshot, and a collector for prometheus_client."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Counts:
     failures: dict[Failure, int] = field(default_factory=lambda: dict.fromkeys(Failure, 0))
 
     def written(self, *, on_disk: bool) -> None:
-        """One event was kept."""
+        """Count an event that was kept."""
         if on_disk:
             self.on_disk += 1
         else:
@@ -32,9 +32,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherState:
-    """A snapshot. The first members count from the start on; the last four say how it is now.
+    """A snapshot. The first members count since the start; the last four are current values.
 
-    `written`: kept on disk. `written_in_memory`: kept in memory, since the disk took none. `refused`, `expired`: set
+    `written`: kept on disk. `written_in_memory`: kept in memory: the disk failed or is full. `refused`, `expired`: set
     aside. `failures`: failed tries by reason. `oldest_age`: seconds that the oldest event has waited, 0 if none waits.
     """
 
@@ -52,13 +52,13 @@ class PublisherState:
 
 
 class PublisherCollector:
-    """Shows the state to prometheus_client: `REGISTRY.register(PublisherCollector(lambda: publisher.state))`."""
+    """Exports the state to prometheus_client: `REGISTRY.register(PublisherCollector(lambda: publisher.state))`."""
 
     def __init__(self, state: Callable[[], PublisherState]) -> None:
         self._state = state
 
     def collect(self) -> Iterable["Metric"]:
-        """As prometheus_client asks for it."""
+        """Return the metrics for prometheus_client."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415  wanted by few
 
         state = self._state()
@@ -68,7 +68,7 @@ class PublisherCollector:
         written.add_metric(["memory"], state.written_in_memory)
         yield written
         yield CounterMetricFamily(f"{name}_published", "Events confirmed.", value=state.published)
-        yield CounterMetricFamily(f"{name}_lost", "Endings that nobody hears of.", value=state.lost)
+        yield CounterMetricFamily(f"{name}_lost", "Events lost: no client is notified.", value=state.lost)
         aside = CounterMetricFamily(f"{name}_refused", "Events set aside, by why.", labels=["why"])
         aside.add_metric(["refused"], state.refused)
         aside.add_metric(["expired"], state.expired)

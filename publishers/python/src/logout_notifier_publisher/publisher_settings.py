@@ -1,4 +1,4 @@
-"""The settings of a publisher. All mistakes are told at once, each by the setting's name and with the way out."""
+"""The settings of a publisher. All mistakes are reported at once, each with the setting's name and the remedy."""
 
 import os
 import ssl
@@ -49,7 +49,7 @@ class PublisherSettings:
         """From names in either case. Raises SettingsMistake, also for names that there are not."""
         known = {field.name: field for field in fields(cls)}
         mistakes = [
-            (str(name), f"is no setting; there are {', '.join(known)}")
+            (str(name), f"is not a setting; the settings are {', '.join(known)}")
             for name in given
             if str(name).lower() not in known
         ]
@@ -67,7 +67,7 @@ class PublisherSettings:
 
     @property
     def server(self) -> Server:
-        """What `url` says. Raises AddressMistake."""
+        """Return the parsed `url`. Raises AddressMistake."""
         return read_address(self.url)
 
     @property
@@ -104,7 +104,7 @@ class PublisherSettings:
                     ("url", "is notifier's API, which needs aiohttp: pip install 'logout-notifier-publisher[http]'")
                 )
             if server.password is not None and (self.secret is not None or self.secret_file is not None):
-                found.append(("url", "holds a password, and `secret` or `secret_file` says another: leave out one"))
+                found.append(("url", "contains a password, and `secret` or `secret_file` is set too: remove one"))
             elif (
                 server.protocol == "amqp"
                 and server.password is None
@@ -148,7 +148,7 @@ class PublisherSettings:
                 else:
                     self.tls_context()
             except AddressMistake:
-                pass  # told already
+                pass  # reported already
             except (OSError, ValueError) as error:
                 found.append(
                     ("ca_file" if given == ["ca_file"] else "certificate_file", f"cannot be used: {words(error)}")
@@ -179,7 +179,7 @@ class PublisherSettings:
 
 
 def words(error: BaseException) -> str:
-    """What an error says, on one line and without a file's name twice."""
+    """Return an error's text on one line, without repeating the file name."""
     said = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
     return " ".join(str(said or str(error) or type(error).__name__).split())[:300]
 

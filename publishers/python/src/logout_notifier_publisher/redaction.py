@@ -1,6 +1,6 @@
-"""Takes a user's name out of what a server said, however it is spelt there.
+"""Redact a user's name in a server's text, however it is escaped there.
 
-Servers escape what they quote, each in its own way. They send back `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
+Servers escape quoted values in different ways. They return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
 `a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.
 """
 
@@ -9,7 +9,7 @@ import json
 import re
 from urllib.parse import quote, quote_plus
 
-_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # nobody escapes these
+_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # never escaped
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
 
@@ -22,7 +22,7 @@ def redact(text: str, secret: str, name: str) -> str:
 
 
 def _spellings(secret: str) -> list[str]:
-    """The usual ways to quote it, the longest first."""
+    """Return the usual escaped forms, the longest first."""
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]
     in_json = json.dumps(secret)[1:-1]

@@ -1,4 +1,4 @@
-"""The events that wait, each in the order of its time, and what may be kept of them. No disk, no threads."""
+"""The pending events in order of time, and the limits on how many are kept. No disk, no threads."""
 
 import heapq
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Waiting:
-    """One event that waits. Its content is in `content` until it is in the file `path`.
+    """A pending event. Its content is in `content` until it is in the file `path`.
 
     `name`: of its file, without the ending. `at`: epoch seconds.
     """
@@ -43,7 +43,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class WaitingEvents:
-    """All that wait. `taken` from a lane's row, an event comes back (`give_back`) or is `gone`."""
+    """All pending events. An event taken from a lane's queue is returned by `give_back` or dropped by `gone`."""
 
     most: int
     most_bytes: int
@@ -77,7 +77,7 @@ class WaitingEvents:
             heapq.heappush(self._rows[event.lane], event)
 
     def written(self, event: Waiting, path: Path) -> None:
-        """It is in this file now."""
+        """Record the file that holds the event now."""
         event.path, event.content = path, None
         if event.stage is not Stage.GONE:
             self.in_memory -= 1
@@ -89,7 +89,7 @@ class WaitingEvents:
         heapq.heappush(self._rows[event.lane], event)
 
     def take(self, lane: Lane, most: int) -> list[Waiting]:
-        """The oldest of the lane."""
+        """Remove and return the oldest ready events of the lane."""
         row, found = self._rows[lane], list[Waiting]()
         while row and len(found) < most:
             event = heapq.heappop(row)
@@ -102,13 +102,13 @@ class WaitingEvents:
         return bool(self._rows[lane])
 
     def give_back(self, events: Iterable[Waiting]) -> None:
-        """Those that are still to be published."""
+        """Queue the events that are still to be published."""
         for event in events:
             if event.stage is Stage.READY:
                 heapq.heappush(self._rows[event.lane], event)
 
     def gone(self, event: Waiting) -> None:
-        """It does not wait any more. Its file is the caller's."""
+        """Forget the event. The caller deletes its file."""
         if event.stage is Stage.GONE:
             return
         event.stage = Stage.GONE
@@ -119,9 +119,9 @@ class WaitingEvents:
             self.bytes -= event.size
 
     def oldest(self) -> float | None:
-        """Since when the oldest waits."""
+        """Return the time of the oldest event, in epoch seconds."""
         return min((event.at for event in self.by_name.values()), default=None)
 
     def homeless(self) -> list[Waiting]:
-        """Those that are in memory alone, oldest first."""
+        """Return the events without a file, oldest first."""
         return sorted(event for event in self.by_name.values() if event.path is None and not event.writing)

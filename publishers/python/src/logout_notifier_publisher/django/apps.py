@@ -84,6 +84,6 @@ def _check(**more: object) -> list[CheckMessage]:
     except SettingsMistake as mistake:
         found += [Error(f"NOTIFIER: {name} {text}", id="notifier.E001") for name, text in mistake.mistakes]
     if settings.SESSION_ENGINE == SIGNED_COOKIES:
-        text = "Sessions in signed cookies cannot be looked up: a sign-out that is rolled back is told all the same."
+        text = "Sessions in signed cookies cannot be looked up: a sign-out that is rolled back is published too."
         found.append(Warning(text, hint="Use another SESSION_ENGINE.", id="notifier.W001"))
     return found

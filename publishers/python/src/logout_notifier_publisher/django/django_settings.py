@@ -1,4 +1,4 @@
-"""`NOTIFIER` of Django's settings: the publisher's own settings, and what only Django's project knows."""
+"""`NOTIFIER` of Django's settings: the publisher's settings, and those of the Django project."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Whether a session lives. Its key is a secret: whoever has it is the user. So the outbox has it encrypted.
+"""Look up whether a session lives. A session key is a secret, because it identifies the user: the outbox encrypts it.
 
-The encryption key comes from SECRET_KEY. What an older key encrypted is read by SECRET_KEY_FALLBACKS; what none can
-read counts as gone, since its end had begun.
+The encryption key is derived from SECRET_KEY; SECRET_KEY_FALLBACKS decrypt older entries. An entry that cannot be
+decrypted counts as ended, because its sign-out had started.
 """
 
 import base64
@@ -14,25 +14,25 @@ from django.utils.crypto import salted_hmac
 
 from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES
 
-_SALT = "notifier.publisher.django"  # what an outbox holds was encrypted by it
+_SALT = "notifier.publisher.django"  # entries of existing outboxes are encrypted with it
 
 
 def sealed(session_key: str | None) -> str | None:
-    """What the outbox keeps of a session; None if the session cannot be looked up."""
+    """Return the encrypted session key for the outbox; None if the session cannot be looked up."""
     if not session_key or settings.SESSION_ENGINE == SIGNED_COOKIES:
         return None
     return _fernet().encrypt(session_key.encode()).decode()
 
 
 def ending_id(session_key: str | None) -> str | None:
-    """One id for a double click. A key is of one session, and its event is published once the session is gone."""
+    """Return one id for a repeated sign-out. A key is unique to a session; its event is published after its end."""
     if not session_key or settings.SESSION_ENGINE == SIGNED_COOKIES:
         return None
     return str(salted_hmac(f"{_SALT}.id", session_key, algorithm="sha256").hexdigest())[:40]
 
 
 def lives(session: object) -> bool:
-    """What the store says. Raises what the store does. Called on a thread of the publisher's."""
+    """Return whether the session is in the store. Raises the store's errors. Called on a thread of the publisher."""
     try:
         session_key = _fernet().decrypt(str(session)).decode()
     except InvalidToken:

@@ -1,4 +1,4 @@
-"""What Django tells: one sign-out, or that all sessions of a user have ended."""
+"""Publish the sign-outs of Django: one session, or all sessions of a user."""
 
 import logging
 import secrets
@@ -12,13 +12,13 @@ from logout_notifier_publisher.django.django_settings import SID
 from logout_notifier_publisher.django.session_lookup import ending_id, sealed
 from logout_notifier_publisher.session_ended import SessionEnded
 
-PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is asked after again
+PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is looked up repeatedly
 
 log = logging.getLogger("notifier.publisher")
 
 
 def signed_out(sender: object, request: Any, user: Any, **more: object) -> None:
-    """Receives `user_logged_out`, which comes before the session is deleted. Never raises: `logout()` would."""
+    """Handle `user_logged_out`, which is sent before the session is deleted. Never raises: `logout()` would."""
     del sender, more
     if user is None or request is None:
         return
@@ -40,7 +40,7 @@ def signed_out(sender: object, request: Any, user: Any, **more: object) -> None:
 
 
 def user_ended(user: Any, *, reason: str, request: Any) -> None:
-    """All sessions of the user."""
+    """Publish the end of all sessions of the user."""
 
     def tell() -> None:
         try:
@@ -62,7 +62,7 @@ def user_ended(user: Any, *, reason: str, request: Any) -> None:
 
 
 def session_sid(request: Any) -> str:
-    """See the package."""
+    """Return the `sid` of the request's session, see the package."""
     found = request.session.get(SID)
     if found is None:
         found = request.session[SID] = secrets.token_urlsafe(16)
@@ -70,14 +70,14 @@ def session_sid(request: Any) -> str:
 
 
 def the_publisher() -> BlockingPublisher:
-    """Of this process."""
+    """Return the publisher of this process."""
     found: BlockingPublisher = apps.get_app_config("notifier_publisher").publisher()
     return found
 
 
 def _lost(error: Exception) -> None:
-    """The error's own words may name the user, so they are not told."""
+    """Log the type only: the error's text may name the user."""
     log.error(
-        "a sign-out could not be told (%s): nobody hears of it. Look at NOTIFIER's functions, and `manage.py check`",
+        "a sign-out could not be published (%s): no client is notified. Check NOTIFIER and run `manage.py check`",
         type(error).__name__,
     )
