@@ -16,15 +16,15 @@ export interface PublicJwk {
 
 /** Remembers sessions until they run out. */
 export interface ExpiryStore {
-  /** Remember the session, or remember it anew with another end. */
+  /** Remember the session, or replace its remembered end. */
   put (uid: string, session: RememberedSession): void | Promise<void>
-  /** Up to `limit` sessions whose `exp` is at `now` or before it. The same ones may come again until they are removed or put anew. */
+  /** Up to `limit` sessions whose `exp` is at `now` or before it. May return the same sessions again until they are removed or put again. */
   due (now: number, limit: number): RememberedSession[] | Promise<RememberedSession[]>
   /** Forget the session. */
   remove (uid: string): void | Promise<void>
 }
 
-/** What is remembered of a session, so that it can be told once it has run out. Plain JSON. */
+/** The data of a session that its event needs after it has expired. Plain JSON. */
 export interface RememberedSession {
   uid: string
   /** Seconds since 1970. */
@@ -54,7 +54,7 @@ export interface ExpiryOptions {
 }
 
 export interface OutboxOptions {
-  /** Where events wait until they are published. Each process makes a sub-folder of its own there. */
+  /** The folder of pending events. Each process creates its own sub-folder. */
   folder: string
   /** How many events may wait on the disk. Default: 100000 */
   maxEvents?: number
@@ -87,7 +87,7 @@ export interface Options {
   url: string
   /** The broker's password, or the API's token. */
   secret?: string
-  /** A file that holds it, read anew at each connection. */
+  /** A file that contains it, read again at each connection. */
   secretFile?: string
   outbox: OutboxOptions
   tls?: TlsOptions
@@ -102,7 +102,7 @@ export interface Options {
   keysFile?: string
   /** Whether events carry each client's URI and algorithm, so that notifier needs no registry. Default: true */
   metadata?: boolean
-  /** Whether sessions that run out are told. Default: false */
+  /** Whether expired sessions are published. Default: false */
   expiry?: boolean | ExpiryOptions
   /** Default: one line of JSON a record, by `console`. */
   log?: Log
@@ -124,13 +124,13 @@ export interface LogRecord {
 
 export type Log = (record: LogRecord) => void
 
-/** Counters since the start, and what waits now. */
+/** Counters since the start, and the pending events. */
 export interface Logouts {
   /** Events handed over. */
   readonly written: number
   /** Events confirmed. */
   readonly published: number
-  /** Events that nobody will hear of. */
+  /** Lost events: no client is notified. */
   readonly lost: number
   /** Files set aside as `.refused`. */
   readonly refused: number
@@ -144,9 +144,9 @@ export interface Logouts {
   readonly waitingInMemory: number
   /** Seconds that the oldest of them has waited; 0 if none waits. */
   readonly oldest: number
-  /** Sessions that end within `work` are told in the lane of mass logouts. */
+  /** Publish sessions that end within `work` in the lane of mass logouts. */
   inBulk<T> (work: () => T): T
-  /** Publish what waits, for 5 s at the most, then let go. What is left is published after the next start. */
+  /** Publish pending events for at most 5 s, then disconnect. The rest is published after the next start. */
   close (): Promise<void>
 }
 

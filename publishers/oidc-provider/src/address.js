@@ -9,7 +9,7 @@
  * @property {string} user
  * @property {string | undefined} password
  * @property {string} vhost
- * @property {string} path What stands before `/v1/events`.
+ * @property {string} path The path before `/v1/events`.
  */
 
 const PORTS = { amqp: 5672, amqps: 5671, http: 80, https: 443 }

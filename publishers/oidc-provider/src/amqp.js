@@ -1,5 +1,5 @@
 /**
- * Publishes to RabbitMQ by a connection of its own: persistent, `mandatory`, with confirms, in the name of its user.
+ * Publishes to RabbitMQ on a dedicated connection: persistent, `mandatory`, with confirms, in the name of its user.
  *
  * A connection on which nothing is confirmed for the publish limit is destroyed. `close()` would wait for a frozen broker.
  */
@@ -25,7 +25,7 @@ export class AmqpTransport {
   }
 
   /**
-   * Publish in order; `confirmed` is told of each that is durable. Throws a Failure if any is not.
+   * Publish in order; `confirmed` is called for each durable event. Throws a Failure if any is not durable.
    * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
    */
   async publish (events, confirmed) {
@@ -162,7 +162,7 @@ function discard (connection) {
   stream?.destroy(new Error('dropped'))
 }
 
-/** Let the process end though the connection is open: what waits is in files. @param {import('amqplib').ChannelModel} connection */
+/** Let the process end although the connection is open: pending events are in files. @param {import('amqplib').ChannelModel} connection */
 function letGo (connection) {
   const { stream, heartbeater } = /** @type {any} */ (connection.connection)
   stream?.unref?.()
@@ -178,7 +178,7 @@ function failureOf (error, exchange = '') {
   if (code === 404) return new Failure('unroutable', `there is no exchange ${exchange} in this virtual host: start notifier once, or \`notifier topology declare\``)
   if (code === 403) return new Failure('denied', 'the broker refuses the user: its password, or its permission to write to the exchange')
   if (code === 530) return new Failure('denied', 'the broker refuses the user this virtual host')
-  if (said) return new Failure('rejected', `the broker says ${said[0]}`)
+  if (said) return new Failure('rejected', `the broker answered ${said[0]}`)
   if (typeof error.code === 'string') return new Failure('unreachable', `the broker cannot be reached: ${error.code}`)
   if (/TIMEDOUT/.test(error.message)) return new Failure('timed_out', 'the broker does not answer')
   return new Failure('disconnected', `the connection has ended: ${error.message}`)

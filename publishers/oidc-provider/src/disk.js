@@ -1,8 +1,8 @@
 /**
- * The outbox's files: within its limits, in our sub-folder, and never tried while the disk is known to take nothing.
+ * The outbox's files: within its limits, in this process's sub-folder, and no writes while the disk is known to fail.
  *
- * A write that fails is not tried again for 30 s: each sign-out would meet it. While writes are under way and
- * none comes back for as long as a sign-out may wait, the disk hangs, and no other is begun.
+ * After a failed write the disk is not used for 30 s, because each sign-out would wait for it. If none of the writes in
+ * progress completes for as long as a sign-out may wait, the disk counts as hanging, and no further write is started.
  */
 import { lstat, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -15,10 +15,10 @@ const LOOKS = 4
 const POLL = 20
 const LET_GO = 2_000
 const LARGEST = 1_048_576 // bytes; an event has 128 KiB
-const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: one is left should the disk hang
+const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: the fourth stays free if the disk hangs
 
 export class Disk {
-  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. @param {string} [issuer] */
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Called when the sub-folder is another now. @param {string} [issuer] */
   constructor (limits, patience, log, lost, issuer) {
     this.limits = limits
     this.patience = patience
@@ -134,7 +134,7 @@ export class Disk {
     while (this.writes && !this.hangs()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process
   }
 
-  /** Let others take over what is left. Whoever is signed out from now on is told after the next start. */
+  /** Let other processes take over the remaining events. Later sign-outs are published after the next start. */
   async release () {
     clearInterval(this.watch)
     await this.claiming?.catch(() => {})
@@ -147,7 +147,7 @@ export class Disk {
     const before = this.place
     const place = this.place = await Place.claim(this.limits.folder, this.issuer)
     if (before) {
-      this.log.tell({ level: 'error', event: 'outbox_folder_lost', message: 'our sub-folder of the outbox was removed, or taken over by a process on another machine; a new one is in use' })
+      this.log.tell({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by a process on another machine; a new sub-folder is in use' })
       await before.release()
       this.lost()
     }

@@ -1,8 +1,8 @@
 /**
- * Makes the event of an ended session: its id, and an entry for each client as the provider itself knows it.
+ * Creates the event of an ended session: its id, and an entry for each client with the provider's metadata.
  *
- * A client gets the `sid` only if its ID token had one: a `sid` that it never saw finds no session there. A pairwise client
- * gets the `sub` of its own ID tokens. A session's `jti` is the value of its cookie, and goes nowhere.
+ * A client gets the `sid` only if its ID token had one, because it cannot match an unknown `sid`. A pairwise client gets the
+ * `sub` of its ID tokens. A session's `jti` is the value of its cookie, and is never published.
  */
 import { createHash, randomUUID } from 'node:crypto'
 
@@ -11,7 +11,7 @@ import { createHash, randomUUID } from 'node:crypto'
 
 const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'])
 const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
-/** What notifier surely takes: a wrong member would cost the client its whole entry, and so its back-channel logout. */
+/** A URL that notifier certainly accepts: a wrong member would cost the client its whole entry, and so its back-channel logout. */
 const PAGE = new RegExp(`^https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:${LABEL}\\.)*(?=[A-Za-z])${LABEL}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!"$-[\\]-~]*)?$`)
 const LONGEST = 4096 // characters
 const CLIENTS = 100
@@ -29,11 +29,11 @@ export class Events {
   async of (ending) {
     const at = new Date(ending.exp === undefined ? Date.now() : ending.exp * 1_000).toISOString()
     const entries = (await Promise.all(Object.entries(ending.sids).map(([id, sid]) => this.#entry(id, sid, ending.accountId))))
-    const told = entries.filter(({ nameless }) => !nameless).map(({ entry }) => entry)
-    const events = parts(told).map((clients) => this.#event(ending, clients, at, { sub: ending.accountId }))
+    const named = entries.filter(({ nameless }) => !nameless).map(({ entry }) => entry)
+    const events = parts(named).map((clients) => this.#event(ending, clients, at, { sub: ending.accountId }))
     for (const { entry, nameless } of entries) { // never another client's `sub`
       if (nameless && entry.sid) events.push(this.#event(ending, [entry], at, { sid: entry.sid }))
-      else if (nameless) this.log.tell({ level: 'error', event: 'client_not_told', message: 'the pairwise sub of a client cannot be computed, and it takes no sid: nobody can tell it', client_id: entry.client_id })
+      else if (nameless) this.log.tell({ level: 'error', event: 'client_not_told', message: 'the pairwise sub of a client cannot be computed, and it accepts no sid: it cannot be notified', client_id: entry.client_id })
     }
     return events
   }
@@ -66,7 +66,7 @@ export class Events {
       claims.mask({ sub: null })
       return { entry: { ...entry, sub: (await claims.result()).sub } }
     } catch {
-      this.log.again('no_sub', { level: 'error', event: 'pairwise_sub_failed', message: 'pairwiseIdentifier throws: the client is told by its sid alone', client_id: clientId })
+      this.log.again('no_sub', { level: 'error', event: 'pairwise_sub_failed', message: 'pairwiseIdentifier throws: the client is notified by its sid only', client_id: clientId })
       return { entry, nameless: true }
     }
   }
@@ -76,7 +76,7 @@ export class Events {
     if (!uri) return { backchannel_logout_uri: null } // skipped there, and never unknown
     const alg = client.idTokenSignedResponseAlg
     if (!ALGORITHMS.has(alg)) {
-      this.log.again(`alg ${client.clientId}`, { level: 'warn', event: 'algorithm_not_told', message: `a client wants ${alg}, which notifier never signs with: it gets RS256, or what notifier's registry says`, client_id: client.clientId }, 86_400_000)
+      this.log.again(`alg ${client.clientId}`, { level: 'warn', event: 'algorithm_not_told', message: `a client wants ${alg}, which notifier does not support: it gets RS256, or the algorithm of notifier's registry`, client_id: client.clientId }, 86_400_000)
     }
     return {
       backchannel_logout_uri: uri,

@@ -1,6 +1,6 @@
 /**
- * Tells sessions that run out, of which the library tells nobody: each is remembered at every save, and looked up after
- * its end.
+ * Publishes expired sessions, for which the library has no hook: each session is remembered at every save, and looked up
+ * after its end.
  */
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
@@ -13,7 +13,7 @@ const ROUNDED = 1 // second; `exp` is whole, and a store that deletes by itself 
 export class Expiry {
   /**
    * @param {ExpiryStore} store @param {number} every
-   * @param {(uid: string) => Promise<RememberedSession | undefined>} find The session as it is now; throws if nobody knows.
+   * @param {(uid: string) => Promise<RememberedSession | undefined>} find The current session; throws if the store fails.
    * @param {(session: RememberedSession) => Promise<void>} tell
    * @param {import('./log.js').Logger} log
    */
@@ -52,13 +52,13 @@ export class Expiry {
     this.sweeping = false
   }
 
-  /** Whether it is known what became of it. @param {RememberedSession} session @param {number} now */
+  /** Whether the outcome of the session is known. @param {RememberedSession} session @param {number} now */
   async #settle (session, now) {
     let found
     try {
       found = await this.find(session.uid)
     } catch {
-      this.log.again('store', { level: 'warn', event: 'session_store_away', message: 'the store of sessions does not answer: whether a session has run out is looked up again' })
+      this.log.again('store', { level: 'warn', event: 'session_store_away', message: 'the session store does not answer: the lookup of expired sessions is repeated' })
       return false
     }
     if (found) await this.store.put(session.uid, { ...found, exp: found.exp > now ? found.exp : now + AGAIN })
@@ -74,7 +74,7 @@ export class Expiry {
     try {
       await work()
     } catch (error) {
-      this.log.again('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, sessions that run out may not be told: ${/** @type {Error} */ (error).message}` })
+      this.log.again('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, expired sessions may not be published: ${/** @type {Error} */ (error).message}` })
     }
   }
 }
@@ -89,7 +89,7 @@ return redis.call('HMGET', KEYS[2], unpack(uids))`
 const LEASE = 60 // seconds in which no other process gets the same; after them it comes again, if this one died
 
 /**
- * Sessions in Redis: a sorted set by their end, and a hash of what is told.
+ * Sessions in Redis: a sorted set by their end, and a hash of their data.
  * @type {typeof import('../index.d.ts').redisExpiry}
  */
 export function redisExpiry (redis, { key = '{notifier-sessions}' } = {}) {

@@ -1,9 +1,9 @@
 /**
- * Stands where oidc-provider ends sessions.
+ * Hooks into the places where oidc-provider ends sessions.
  *
- * `Session.prototype.destroy` sees every ending of a whole session, with all its clients: our event is on the disk before the
- * session is deleted. `Client.prototype.backchannelLogout`, the library's POST, is replaced, and tells where one client alone
- * is signed out. Nothing of ours is thrown into a request, or holds it up for longer than the limit.
+ * `Session.prototype.destroy` is called for every ending of a whole session, with all its clients: the event is on disk before
+ * the session is deleted. `Client.prototype.backchannelLogout`, the library's POST, is replaced to publish the sign-out of a
+ * single client. The hooks never throw into a request, nor delay it for longer than the limit.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { within } from './failure.js'
@@ -56,7 +56,7 @@ export class Hooks {
     })
     provider.on('end_session.success', (/** @type {any} */ ctx) => {
       if (this.seen.has(ctx)) return
-      this.log.again('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be told twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
+      this.log.again('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be notified twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
     })
     this.#replaceDestroy(provider.Session.prototype)
     this.#replacePost(provider.Client.prototype)
@@ -108,7 +108,7 @@ export class Hooks {
     return written
   }
 
-  /** The event of a session that is about to end, or undefined if there is nobody to tell. @param {any} session @returns {Promise<Entry[]> | undefined} */
+  /** The event of a session that is about to end, or undefined if there is no client to notify. @param {any} session @returns {Promise<Entry[]> | undefined} */
   #ending (session) {
     const ctx = this.#request()
     const written = this.#takeAhead(ctx)
@@ -174,10 +174,10 @@ export class Hooks {
   }
 }
 
-/** What an event says of a session. @param {any} session */
+/** The members of an event that describe the session. @param {any} session */
 const keyOf = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, sidsOf(authorizations)])
 
-/** Whether clients keep their `backchannel_logout_uri`; undefined if it cannot be told. @param {any} provider */
+/** Whether clients keep their `backchannel_logout_uri`; undefined if unknown. @param {any} provider */
 export function keepsUris (provider) {
   try {
     const client = new provider.Client.Schema({ client_id: 'notifier', redirect_uris: ['https://client.example.com/cb'], client_secret: 'x'.repeat(64), backchannel_logout_uri: 'https://client.example.com/' })

@@ -1,5 +1,5 @@
 /**
- * Publishes to notifier's API, one event at a time: 202 alone says that it is durable.
+ * Publishes to notifier's API, one event at a time: only 202 confirms that it is durable.
  *
  * By node:https, since fetch takes no authorities of one's own without a further package.
  */
@@ -37,7 +37,7 @@ export class HttpTransport {
   }
 
   /**
-   * Publish in order; `confirmed` is told of each that is durable. Throws a Failure, or Unacceptable for one event.
+   * Publish in order; `confirmed` is called for each durable event. Throws a Failure, or Unacceptable for one event.
    * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
    */
   async publish (events, confirmed) {
@@ -79,8 +79,8 @@ export class HttpTransport {
     if (status === 202) return
     if (status === 400 || status === 413) throw new Unacceptable(event, status)
     if (status === 401 || status === 403) throw new Failure('denied', `the API answered ${status}: its token, in secret or secretFile, must have the scope publish`, after)
-    if (status === 429 || status === 503) throw new Failure('rejected', `the API answered ${status}: it is busy, or its queue is away`, after)
-    throw new Failure('rejected', `the API answered ${status}, and 202 alone says that the event is durable: is url notifier's API?`, after)
+    if (status === 429 || status === 503) throw new Failure('rejected', `the API answered ${status}: it is busy, or its queue is unreachable`, after)
+    throw new Failure('rejected', `the API answered ${status}, and only 202 confirms an event: is url notifier's API?`, after)
   }
 
   /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<{status: number, after: number | undefined}>} */
@@ -89,7 +89,7 @@ export class HttpTransport {
     return new Promise((resolve, reject) => {
       const request = (this.secure ? https : http).request({ ...this.where, headers, agent })
       const late = setTimeout(() => request.destroy(new Failure('timed_out', `the API has not answered within ${this.limit} ms`)), this.limit).unref()
-      request.on('socket', (socket) => socket.unref()) // what waits is in files: the process may end
+      request.on('socket', (socket) => socket.unref()) // pending events are in files: the process may end
       request.on('error', (error) => {
         const failure = failureOf(error) // `stale`: the API ended a connection that was idle, as it may
         reject(Object.assign(failure, { stale: request.reusedSocket && failure.reason === 'disconnected' }))

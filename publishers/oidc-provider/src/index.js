@@ -62,7 +62,7 @@ class Service {
     this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, transportOf(settings, lane), this.failures, log))
     /** @param {string} uid */
     const find = async (uid) => {
-      if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // nobody can say that it lives
+      if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // whether it lives cannot be looked up
       return within(provider.Session.findByUid(uid), LOOK_UP, 'the store does not answer')
     }
     this.#settlement = new Settlement(this.#outbox, find, log)

@@ -16,7 +16,7 @@ export function publicKeys (given) {
   if (!Array.isArray(keys)) throw new Error('must be a JWK Set, as `notifier keys jwks` prints it, or a list of keys')
   const kids = new Set()
   return keys.map((key, index) => {
-    if (key === null || typeof key !== 'object' || typeof key.kty !== 'string') throw new Error(`key ${index + 1} is no JSON Web Key`)
+    if (key === null || typeof key !== 'object' || typeof key.kty !== 'string') throw new Error(`key ${index + 1} is not a JSON Web Key`)
     if (key.kty === 'oct') throw new Error(`key ${index + 1} is a shared secret, which must never be shown`)
     if (key.kid !== undefined && kids.has(key.kid)) throw new Error(`key ${index + 1} has the kid of another, ${key.kid}`)
     kids.add(key.kid)
@@ -41,7 +41,7 @@ export class ShownKeys {
     const kids = new Set(theirs.map(({ kid }) => kid).filter((kid) => kid !== undefined))
     return [...theirs, ...this.keys.filter((key) => {
       if (key.kid === undefined || !kids.has(key.kid)) return true
-      this.log.again(`kid ${key.kid}`, { level: 'error', event: 'key_not_shown', message: `the provider has a key ${key.kid} of its own; give notifier's key another kid`, kid: key.kid })
+      this.log.again(`kid ${key.kid}`, { level: 'error', event: 'key_not_shown', message: `the provider already has a key ${key.kid}; give notifier's key another kid`, kid: key.kid })
       return false
     })]
   }

@@ -1,4 +1,4 @@
-/** Publishes one lane: oldest first, again and again until the other side has it, and on a connection of its own. */
+/** Publishes one lane on a dedicated connection: oldest first, repeated until confirmed. */
 import { Failure } from './failure.js'
 import { Unacceptable } from './http.js'
 import { NoEvent } from './entry.js'

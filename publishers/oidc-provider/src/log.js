@@ -1,5 +1,5 @@
 /**
- * Log records: JSON lines by default. What goes on is told at once and then once a minute.
+ * Log records: JSON lines by default. A repeated record is logged at once and then once a minute.
  *
  * A record names an event by its id, and never a user, a session, a token or a password.
  */
@@ -21,7 +21,7 @@ export class Logger {
   constructor (write) {
     this.write = write
     /** @type {Map<string, {at: number, left: number}>} */
-    this.told = new Map()
+    this.logged = new Map()
   }
 
   /** @param {import('../index.d.ts').LogRecord} record */
@@ -30,25 +30,25 @@ export class Logger {
   }
 
   /**
-   * As `tell`, but the same `cause` at most once a `pause`; the next record says how many were left out.
+   * Log a record, but the same `cause` at most once a `pause`; the next record has the number of skipped records.
    * @param {string} cause
    * @param {import('../index.d.ts').LogRecord} record
    */
   again (cause, record, pause = AGAIN) {
     const now = performance.now()
-    const before = this.told.get(cause)
+    const before = this.logged.get(cause)
     if (before && now - before.at < pause) {
       before.left += 1
       return
     }
-    this.told.delete(cause)
-    if (this.told.size >= CAUSES) this.told.delete([...this.told.keys()][0] ?? '')
-    this.told.set(cause, { at: now, left: 0 })
+    this.logged.delete(cause)
+    if (this.logged.size >= CAUSES) this.logged.delete([...this.logged.keys()][0] ?? '')
+    this.logged.set(cause, { at: now, left: 0 })
     this.tell(before?.left ? { ...record, left_out: before.left } : record)
   }
 
-  /** Forget a cause, so that its next record is told at once. @param {string} prefix */
+  /** Forget a cause, so that its next record is logged at once. @param {string} prefix */
   over (prefix) {
-    for (const cause of this.told.keys()) if (cause.startsWith(prefix)) this.told.delete(cause)
+    for (const cause of this.logged.keys()) if (cause.startsWith(prefix)) this.logged.delete(cause)
   }
 }

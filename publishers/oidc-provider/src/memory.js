@@ -1,8 +1,8 @@
 /**
- * Remembers sessions in memory, and in a file of the outbox folder, so that they are remembered after a restart.
+ * Remembers sessions in memory, and in a file of the outbox folder, so that they survive a restart.
  *
- * The file is a journal: what is put and removed is added to it at most 250 ms later, and it is written anew when most of
- * it is outdated. A process that is killed forgets the last 250 ms.
+ * The file is a journal: changes are appended at most 250 ms later, and it is rewritten when most of it is outdated. A
+ * killed process loses the last 250 ms.
  */
 import { constants } from 'node:fs'
 import { appendFile, open, rename, unlink } from 'node:fs/promises'
@@ -40,7 +40,7 @@ export class Memory {
   /** @param {string} uid @param {RememberedSession} session */
   put (uid, session) {
     if (this.sessions.size >= this.most && !this.sessions.has(uid)) {
-      this.log.again('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, no more: further ones are not told when they run out. Raise expiry.maxSessions, or keep them in Redis` })
+      this.log.again('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, which is the limit: further sessions are not published when they expire. Raise expiry.maxSessions, or keep them in Redis` })
       return
     }
     this.sessions.set(uid, session)
@@ -124,7 +124,7 @@ export class Memory {
       }
       return true
     } catch (error) {
-      this.writtenTo = '' // anew, as a whole
+      this.writtenTo = '' // rewrite the whole file
       this.log.again('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are forgotten at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
       return false
     }

@@ -1,8 +1,8 @@
 /**
- * Holds the events that wait, each in a file of its own; in memory where the disk takes nothing.
+ * Holds the pending events, each in a file; in memory if the disk fails or is full.
  *
  * `.part` while it is written, `.pending` while its session may yet live, `.json` once it may be published. `.refused` and
- * `.expired` are set aside in the outbox folder itself. Names sort by time and tell the lane.
+ * `.expired` are set aside in the outbox folder itself. Names sort by time and contain the lane.
  */
 import { randomBytes } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
@@ -53,7 +53,7 @@ export class Outbox {
   }
 
   /**
-   * Write an event. It is durable then, or in memory, or lost; which is told in the log.
+   * Write an event. It is durable afterwards; if it is only in memory or lost, this is logged.
    * @param {Lane} lane @param {import('./entry.js').SessionKey | undefined} session Undefined if it may be published at once.
    * @param {import('./event.js').SessionEnded} event
    */
@@ -78,7 +78,7 @@ export class Outbox {
     entry.state = 'ready'
     if (entry.onDisk && !await this.disk.rename(before, entry.file)) { // not synced: a `.pending` is looked at again
       if (!entry.text || !this.#keep(entry)) {
-        entry.state = 'pending' // the file says what we know, later or after the next start
+        entry.state = 'pending' // it stays in its file, and is settled later or after the next start
         return
       }
       this.#offDisk(entry)
@@ -87,7 +87,7 @@ export class Outbox {
     this.#offer(entry)
   }
 
-  /** The session lives: nobody hears of it. @param {Entry} entry */
+  /** Drop the event: its session lives. @param {Entry} entry */
   async withdraw (entry) {
     if (entry.state !== 'pending') return
     this.pending.delete(entry)
@@ -103,7 +103,7 @@ export class Outbox {
     return entries
   }
 
-  /** What it says; throws NoEvent. @param {Entry} entry */
+  /** Read and parse its content; throws NoEvent. @param {Entry} entry */
   async read (entry) {
     return contentOf(entry.text ?? await this.disk.read(entry.file))
   }
@@ -120,7 +120,7 @@ export class Outbox {
     this.#forget(entry)
   }
 
-  /** Nobody will hear of it: keep its file for whoever looks. @param {Entry} entry @param {'refused' | 'expired'} how @param {string} why @param {string} [id] */
+  /** Give up the event, and keep its file for inspection. @param {Entry} entry @param {'refused' | 'expired'} how @param {string} why @param {string} [id] */
   async setAside (entry, how, why, id = 'unknown') {
     const file = `${entry.stem}.${how}`
     this.ready[entry.lane].delete(entry.stem)
@@ -237,7 +237,7 @@ export class Outbox {
     return this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size)
   }
 
-  /** What was in memory has been written to this file; meanwhile it may have been released, withdrawn or published. @param {Entry} entry @param {string} file */
+  /** Record that an event in memory was written to this file; meanwhile it may have been released, withdrawn or published. @param {Entry} entry @param {string} file */
   async #landed (entry, file) {
     if (entry.state === 'gone') {
       this.disk.count(-1, -entry.size)
@@ -289,6 +289,6 @@ export class Outbox {
   #lose (entry, id, why) {
     entry.state = 'gone'
     this.counts.lost += 1
-    this.log.again('lost', { level: 'error', event: 'event_lost', id, lane: entry.lane, message: `LOST, nobody will hear of this sign-out: ${why}` }, 1_000)
+    this.log.again('lost', { level: 'error', event: 'event_lost', id, lane: entry.lane, message: `LOST, no client is notified of this sign-out: ${why}` }, 1_000)
   }
 }

@@ -2,12 +2,12 @@
  * A sub-folder of the outbox that one process has claimed, and how it takes over what dead processes left.
  *
  * Node has no locks on files. A process makes a sub-folder with a new random name, in which a Unix socket listens, and
- * nobody ever claims it again. The kernel closes the socket when its process ends, however it ends: a connection that is
- * refused says that the owner is dead, whatever pids and containers are like now. Moving the dead one's folder into one's
- * own is one rename: of several processes one succeeds. The name ends with a digest of the provider's issuer, since
+ * nobody ever claims it again. The kernel closes the socket when its process ends, however it ends: a refused connection
+ * proves that the owner is dead, independent of pids and containers. A dead process's folder is moved into the own folder by
+ * one rename: of several processes one succeeds. The name ends with a digest of the provider's issuer, since
  * another provider's process cannot look the sessions up.
  *
- * A socket answers on its own machine alone. Where the owner ran on another (by the kernel's boot id), or the file system
+ * A socket answers only on its machine. If the owner ran on another (by the kernel's boot id), or the file system
  * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
  * An owner that was merely slow then finds its folder gone, and claims another.
  *
@@ -169,7 +169,7 @@ export class Inheritance {
   }
 
   /**
-   * Move the folders of dead processes, and loose files, into `place`. `failed` hears of those that cannot be moved.
+   * Move the folders of dead processes, and loose files, into `place`. Calls `failed` for each that cannot be moved.
    * @param {Place} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The files that came, by name.
    */
   async takeOver (place, failed) {
@@ -308,7 +308,7 @@ function ofOneProvider (name, ours) {
   return name.startsWith(FRESH) || name.split('-')[2] === ours.split('-')[2]
 }
 
-/** Move the files of a folder that was taken over, and of those that it had taken over; throws NotOurs. @param {string} from @param {string} to @param {string[]} files */
+/** Move the files of a folder that was taken over, including folders inside it; throws NotOurs. @param {string} from @param {string} to @param {string[]} files */
 async function unpack (from, to, files) {
   await (await openOurs(from)).close() // another may have taken its name before it was moved
   for (const entry of await readdir(from, { withFileTypes: true })) {

@@ -1,4 +1,4 @@
-/** The broker's password or the API's token, read anew at each connection. */
+/** The broker's password or the API's token, read again at each connection. */
 import { readFile } from 'node:fs/promises'
 import { Failure } from './failure.js'
 

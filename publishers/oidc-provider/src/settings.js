@@ -62,7 +62,7 @@ class Group {
     return otherwise
   }
 
-  /** Milliseconds that a timer can hold, unless `atMost` says otherwise. @param {string} name @param {number} otherwise */
+  /** Milliseconds that a timer can hold, unless `atMost` is given. @param {string} name @param {number} otherwise */
   time (name, otherwise, atMost = 2 ** 31 - 1) {
     const value = this.count(name, otherwise)
     if (value <= atMost) return value
@@ -161,7 +161,7 @@ function readOutbox (outbox) {
       const { code } = /** @type {NodeJS.ErrnoException} */ (error)
       if (code === 'EACCES' || code === 'EPERM' || code === 'ENOTDIR' || code === 'EEXIST') {
         outbox.mistakes.push(`outbox.folder: cannot be used (${code}), it must be a folder that this process may write to`)
-      } // a disk that is full or away holds no start up: the outbox tells of it
+      } // a full or missing disk does not prevent the start: the outbox logs it
     }
   }
   return {

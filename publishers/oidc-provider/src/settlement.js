@@ -1,7 +1,7 @@
 /**
- * Decides what becomes of events whose sessions may live: those that a dead process left, those whose `destroy` threw, and
- * those whose `destroy` has not answered for a minute. A store that does not answer means "ask again", never "gone". One that
- * says that a session lives may have the deletion in hand, and is asked again.
+ * Publishes or drops events whose sessions may live: events of a dead process, and events whose `destroy` threw or has not
+ * returned for a minute. If the store fails, the lookup is repeated; a failure never means "gone". It is also repeated for a
+ * session that lives, because its deletion may be in progress.
  */
 import { NoEvent } from './entry.js'
 
@@ -32,14 +32,14 @@ export class Settlement {
     try {
       for (const entry of this.outbox.pending) {
         if (entry.ending !== undefined && performance.now() - entry.ending < SLOW) continue
-        if (!await this.#settle(entry)) break // the store is away, for the others too
+        if (!await this.#settle(entry)) break // the store fails for the other events too
       }
     } finally {
       this.looking = false
     }
   }
 
-  /** Whether it is known what became of the session. @param {Entry} entry */
+  /** Whether the outcome of the session is known. @param {Entry} entry */
   async #settle (entry) {
     let session, event
     try {
@@ -48,23 +48,23 @@ export class Settlement {
       if (error instanceof NoEvent) await this.outbox.setAside(entry, 'refused', error.message)
       return error instanceof NoEvent
     }
-    const told = { id: event.id, lane: entry.lane }
+    const context = { id: event.id, lane: entry.lane }
     let lives
-    const asked = performance.now() // a slow answer says how it stood then
+    const asked = performance.now() // a slow answer holds for the start of the lookup
     try {
       lives = session?.uid ? await this.find(session.uid) : undefined
     } catch {
-      this.log.again('settle', { level: 'warn', event: 'session_store_away', ...told, message: 'the store of sessions does not answer: whether a session lives is looked up again' })
+      this.log.again('settle', { level: 'warn', event: 'session_store_away', ...context, message: 'the session store does not answer: the lookup is repeated' })
       return false
     }
     if (!lives) {
       await this.outbox.release(entry)
-      this.log.tell({ level: 'info', event: 'left_over_published', ...told, message: 'left over, and its session is gone: published' })
+      this.log.tell({ level: 'info', event: 'left_over_published', ...context, message: 'left over, and its session is gone: published' })
     } else if (entry.ending === undefined) {
       entry.lived ??= performance.now()
       if (asked - entry.lived < SETTLES) return true
       await this.outbox.withdraw(entry)
-      this.log.tell({ level: 'info', event: 'left_over_dropped', ...told, message: 'left over, and its session lives: dropped' })
+      this.log.tell({ level: 'info', event: 'left_over_dropped', ...context, message: 'left over, and its session lives: dropped' })
     }
     return true
   }

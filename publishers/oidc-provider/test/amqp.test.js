@@ -13,7 +13,7 @@ const URL_OF_BROKER = process.env.AMQP_URL
 const real = { skip: URL_OF_BROKER ? false : 'AMQP_URL names no broker' }
 const end = async (session, account = 'alice') => (await session(account, ['shop'])).destroy()
 
-/** Exchanges of the test's own, each with a queue unless it is said not to. */
+/** Exchanges of the test's own, each with a queue unless disabled. */
 async function exchanges (t, { queues = ['events', 'bulk'] } = {}) {
   const connection = await amqp.connect(URL_OF_BROKER)
   const channel = await connection.createChannel()
@@ -33,7 +33,7 @@ async function exchanges (t, { queues = ['events', 'bulk'] } = {}) {
   return { got, connection, channel, options: { url: URL_OF_BROKER, exchange: names.events, bulkExchange: names.bulk } }
 }
 
-test('a broker that takes connections and says nothing: no sign-out waits, and it is tried again and again', async (t) => {
+test('a broker that accepts connections and does not answer: no sign-out waits, and publishing is retried', async (t) => {
   const sockets = []
   const server = net.createServer((socket) => sockets.push(socket.on('error', () => {}).resume())).listen(0, '127.0.0.1')
   t.after(() => { server.close(); for (const socket of sockets) socket.destroy() })
@@ -82,7 +82,7 @@ test('many events come in order', real, async (t) => {
   assert.deepEqual(got.map(({ event }) => event.sub), Array.from({ length: 300 }, (_, nth) => `u${nth}`))
 })
 
-test('an event that no queue takes stays, is told with the way out, and comes once there is one', real, async (t) => {
+test('an event without a queue is kept, logged with the remedy, and published once there is a queue', real, async (t) => {
   const { channel, options } = await exchanges(t, { queues: [] })
   const { session, logouts, log } = await rig(t, options)
   await end(session)
@@ -119,7 +119,7 @@ test('a nack stays', real, async (t) => {
   await until(() => logouts.published === 2)
 })
 
-test('a wrong password is told as such, never shown, and the file is read anew', real, async (t) => {
+test('a wrong password is reported but never shown, and the file is read again', real, async (t) => {
   const { options } = await exchanges(t)
   const { username, password, host } = new URL(URL_OF_BROKER)
   const file = join(folderOf(t), 'password')
@@ -132,7 +132,7 @@ test('a wrong password is told as such, never shown, and the file is read anew',
   assert.ok(!JSON.stringify(log.records).includes('not-the-password'))
 })
 
-test('a connection that is cut while nothing is published is no failure', real, async (t) => {
+test('a connection that is cut while nothing is published does not count as a failure', real, async (t) => {
   const { options } = await exchanges(t)
   const { hostname, port } = new URL(URL_OF_BROKER)
   const sockets = []

@@ -1,4 +1,4 @@
-/** Each way of ending that the library has in code, at both versions: what is told, and what never happens. */
+/** Each way of ending that the library has in code, at both versions: the published events, and the absence of errors. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Provider as Provider9 } from 'oidc-provider'
@@ -30,7 +30,7 @@ for (const [version, library] of VERSIONS) {
     assert.equal(await op.Session.findByUid(ended.uid), undefined)
   })
 
-  test(`${version}: the event is on the disk before the session is deleted, and says how to look it up`, async (t) => {
+  test(`${version}: the event is on the disk before the session is deleted, and contains the key to look it up`, async (t) => {
     const { op, folder, session } = await rig(t, { library })
     const ended = await session('alice', ['shop'])
     const { destroy } = op.Session.adapter
@@ -45,7 +45,7 @@ for (const [version, library] of VERSIONS) {
     assert.ok(!JSON.stringify(documentIn(folder, 'events.json')).includes(ended.jti), 'the value of the cookie')
   })
 
-  test(`${version}: one client that is told alone is an event of its own, and the library posts to nobody`, async (t) => {
+  test(`${version}: a single client is published as a separate event, and the library sends no POST`, async (t) => {
     const posts = await api(t)
     const there = await api(t)
     const { op } = await rig(t, { library, url: there.url, configuration: { clients: [client('shop', { backchannel_logout_uri: posts.url, backchannel_logout_session_required: true })] } })
@@ -67,7 +67,7 @@ test('the same ending has the same id, another ending another', async (t) => {
   assert.equal(new Set(ids).size, 2)
 })
 
-test('a session of nobody, or without clients, is no event', async (t) => {
+test('a session without a user or without clients is not published', async (t) => {
   const { op, logouts, session } = await rig(t)
   await (await session('alice', [])).destroy()
   await new op.Session({}).destroy()
@@ -78,8 +78,8 @@ test('a destroy that throws is thrown on, and its event taken back: the session 
   const { op, session, folder, log, logouts } = await rig(t)
   const ended = await session('alice', ['shop'])
   const { destroy } = op.Session.adapter
-  op.Session.adapter.destroy = () => { throw new Error('the store is away') }
-  await assert.rejects(ended.destroy(), /the store is away/)
+  op.Session.adapter.destroy = () => { throw new Error('the store is down') }
+  await assert.rejects(ended.destroy(), /the store is down/)
   await until(() => log.of('left_over_dropped').length)
   assert.deepEqual(filesIn(folder, '.pending'), [])
   assert.equal(logouts.waiting, 0)
@@ -88,7 +88,7 @@ test('a destroy that throws is thrown on, and its event taken back: the session 
   await until(() => filesIn(folder, 'events.json').length === 1)
 })
 
-test('a destroy that throws though the session is gone is told', async (t) => {
+test('a destroy that throws although the session is gone is published', async (t) => {
   const { op, session, folder } = await rig(t)
   const ended = await session('alice', ['shop'])
   const { destroy } = op.Session.adapter
@@ -109,7 +109,7 @@ test('a store that neither deletes nor answers leaves the event pending', async 
   assert.equal(filesIn(folder, '.pending').length, 1)
 })
 
-test('a sign-out waits for the limit at the most, and is told all the same', async (t) => {
+test('a sign-out waits at most for the limit, and is published all the same', async (t) => {
   const there = await api(t)
   const { op, session, log } = await rig(t, { url: there.url, limits: { signOut: 100 } })
   const ended = await session('alice', ['shop'])
@@ -125,13 +125,13 @@ test('a sign-out waits for the limit at the most, and is told all the same', asy
   await until(() => there.got.length)
 })
 
-test('a client whose store fails is named by its id, one that is deleted is skipped', async (t) => {
+test('a client whose store fails is named by its id, a deleted client is skipped', async (t) => {
   const there = await api(t)
   const { op, session, log } = await rig(t, { url: there.url })
   const ended = await session('alice', ['shop', 'gone'])
   const { find } = op.Client
   op.Client.find = function (id) {
-    if (id === 'shop') throw new Error('the store is away')
+    if (id === 'shop') throw new Error('the store is down')
     return find.call(this, id)
   }
   await ended.destroy()
@@ -175,7 +175,7 @@ test('without metadata clients are named by their ids alone', async (t) => {
   ])
 })
 
-test('a session of many clients is told in parts that notifier takes, each with an id of its own', async (t) => {
+test('a session of many clients is published in parts that notifier accepts, each with a separate id', async (t) => {
   const there = await api(t)
   const many = Array.from({ length: 250 }, (_, nth) => client(`c${nth}`, { backchannel_logout_uri: `https://c.example.com/${nth}/${'x'.repeat(1_500)}` }))
   const { session } = await rig(t, { url: there.url, configuration: { clients: many } })
@@ -188,7 +188,7 @@ test('a session of many clients is told in parts that notifier takes, each with 
   assert.equal(new Set(there.events().map(({ id }) => id)).size, there.got.length)
 })
 
-test('sessions that end in bulk are told in the lane of mass logouts', async (t) => {
+test('sessions that end in bulk are published in the lane of mass logouts', async (t) => {
   const there = await api(t)
   const { session, logouts } = await rig(t, { url: there.url })
   const ended = [await session('alice', ['shop']), await session('bob', ['shop'])]
@@ -221,7 +221,7 @@ test('without features.backchannelLogout, or twice, it does not start', async (t
   assert.throws(() => publishLogouts(op, options), /was called for it before/)
 })
 
-test('where a browser asks a client is told if the provider keeps it, and if notifier takes it', async (t) => {
+test('the front-channel URI of a client is published if the provider keeps it and notifier accepts it', async (t) => {
   const there = await api(t)
   const good = ['https://shop.example.com/out?a=1', 'http://localhost:64999', 'https://a-b.example.com:8443/%20[x]', `https://shop.example.com/${'x'.repeat(4071)}`]
   const bad = ['', 5, 'javascript:alert(1)', 'https://shop.example.com/#a', 'https://u@shop.example.com/', 'https://shop..example.com/', 'https://-a.example.com/',
@@ -232,7 +232,7 @@ test('where a browser asks a client is told if the provider keeps it, and if not
   const { session } = await rig(t, { url: there.url, configuration: { clients, extraClientMetadata: { properties } } })
   await (await session('alice', clients.map(({ client_id: id }) => id))).destroy()
   await until(() => there.got.length)
-  const told = there.events()[0].clients
-  assert.deepEqual(told.map((entry) => entry.frontchannel_logout_uri), [...good, ...bad.map(() => undefined)])
-  assert.deepEqual(told.map((entry) => entry.frontchannel_logout_session_required), [true, false, false, false, ...bad.map(() => undefined)])
+  const listed = there.events()[0].clients
+  assert.deepEqual(listed.map((entry) => entry.frontchannel_logout_uri), [...good, ...bad.map(() => undefined)])
+  assert.deepEqual(listed.map((entry) => entry.frontchannel_logout_session_required), [true, false, false, false, ...bad.map(() => undefined)])
 })

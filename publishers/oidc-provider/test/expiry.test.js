@@ -1,4 +1,4 @@
-/** Sessions that run out: told once, by whoever remembers them, also after a restart; in memory, and in Redis. */
+/** Expired sessions are published once, also after a restart; in memory, and in Redis. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
@@ -17,7 +17,7 @@ const REDIS = process.env.REDIS_URL
 const real = { skip: REDIS ? false : 'REDIS_URL names no Redis' }
 const remembered = (uid, exp, more = {}) => ({ uid, exp, accountId: 'alice', sids: { shop: `sid-${uid}` }, ...more })
 
-test('a session that runs out is told in bulk, one that was signed out is not told again', async (t) => {
+test('an expired session is published in bulk, a signed-out session is not published again', async (t) => {
   const there = await api(t)
   const { session, logouts } = await rig(t, { url: there.url, expiry: { every: 50 } })
   const out = await session('out', ['shop'], 1)
@@ -35,13 +35,13 @@ test('a session that runs out is told in bulk, one that was signed out is not to
 test('a session that lives on is looked up again at its new end', async () => {
   const log = new Logger(keptLog())
   const memory = new Memory(10, () => undefined, log)
-  const told = []
+  const published = []
   const living = new Map([['a', remembered('a', 9e9)]])
-  const expiry = new Expiry(memory, 1e6, async (uid) => living.get(uid), async (session) => { told.push(session.uid) }, log)
+  const expiry = new Expiry(memory, 1e6, async (uid) => living.get(uid), async (session) => { published.push(session.uid) }, log)
   expiry.stop()
   for (const uid of ['a', 'b']) expiry.remember(remembered(uid, 1))
   await expiry.sweep()
-  assert.deepEqual([told, memory.sessions.get('a')?.exp, memory.sessions.size], [['b'], 9e9, 1])
+  assert.deepEqual([published, memory.sessions.get('a')?.exp, memory.sessions.size], [['b'], 9e9, 1])
 })
 
 test('a store of sessions that does not answer is asked again', async () => {
@@ -49,18 +49,18 @@ test('a store of sessions that does not answer is asked again', async () => {
   const log = new Logger(kept)
   const memory = new Memory(10, () => undefined, log)
   let away = true
-  const told = []
-  const expiry = new Expiry(memory, 1e6, async () => { if (away) throw new Error('away') }, async (session) => { told.push(session.uid) }, log)
+  const published = []
+  const expiry = new Expiry(memory, 1e6, async () => { if (away) throw new Error('away') }, async (session) => { published.push(session.uid) }, log)
   expiry.stop()
   expiry.remember(remembered('a', 1))
   await expiry.sweep()
-  assert.deepEqual([told, kept.of('session_store_away').length], [[], 1])
+  assert.deepEqual([published, kept.of('session_store_away').length], [[], 1])
   away = false
   await expiry.sweep()
-  assert.deepEqual(told, ['a'])
+  assert.deepEqual(published, ['a'])
 })
 
-test('memory is bounded, and says when it is full', () => {
+test('memory is bounded, and a full memory is logged', () => {
   const kept = keptLog()
   const memory = new Memory(2, () => undefined, new Logger(kept))
   for (const uid of ['a', 'b', 'c']) memory.put(uid, remembered(uid, 1))
@@ -69,7 +69,7 @@ test('memory is bounded, and says when it is full', () => {
   assert.deepEqual([[...memory.sessions.keys()], memory.sessions.get('b').exp, kept.of('session_not_remembered').length], [['a', 'b'], 2, 1])
 })
 
-test('what a killed process remembered is told by the next, without what it had forgotten', async (t) => {
+test('sessions that a killed process remembered are published by the next, without the removed ones', async (t) => {
   const folder = folderOf(t)
   const dead = await Place.claim(folder, 'https://id.example.com')
   const memory = new Memory(10, () => dead.path, new Logger(keptLog()))
@@ -88,7 +88,7 @@ test('what a killed process remembered is told by the next, without what it had 
   assert.deepEqual(there.got.map(({ path }) => path), ['/v1/events', '/v1/events'])
 })
 
-test('the journal does not grow for ever', async (t) => {
+test('the journal does not grow forever', async (t) => {
   const folder = folderOf(t)
   const memory = new Memory(10, () => folder, new Logger(keptLog()))
   for (let nth = 0; nth < 5_000; nth += 1) {
@@ -120,7 +120,7 @@ for (const [name, connect] of [
   })
 }
 
-test('two processes that share a Redis tell a session that ran out once', real, async (t) => {
+test('two processes that share a Redis publish an expired session once', real, async (t) => {
   const redis = new Redis(REDIS)
   t.after(() => redis.disconnect())
   const key = `{${randomUUID()}}`
@@ -132,7 +132,7 @@ test('two processes that share a Redis tell a session that ran out once', real, 
   assert.equal(new Set(there.events().map(({ id }) => id)).size, 20)
 })
 
-test('a Redis that fails harms no sign-in, and is told', async (t) => {
+test('a failing Redis does not affect a sign-in, and is logged', async (t) => {
   const store = redisExpiry({ call: async () => { throw new Error('away') } })
   const { session, log } = await rig(t, { expiry: { store, every: 20 } })
   await (await session('alice', ['shop'])).destroy()

@@ -21,7 +21,7 @@ test('events come in the order of their endings, with the token', async (t) => {
   assert.deepEqual([there.got[0].path, there.got[0].headers.authorization, there.got[0].headers['content-type']], ['/below/v1/events', 'Bearer token', 'application/json'])
 })
 
-describe('any other answer is no confirm: the event stays, and comes again with its id', { concurrency: true }, () => {
+describe('any other answer does not confirm: the event is kept, and published again with its id', { concurrency: true }, () => {
   for (const [status, reason] of [[200, 'rejected'], [302, 'rejected'], [401, 'denied'], [403, 'denied'], [429, 'rejected'], [503, 'rejected'], [500, 'rejected']]) {
     test(`${status}`, async (t) => {
       const ids = []
@@ -47,8 +47,8 @@ for (const status of [400, 413]) {
     assert.deepEqual(there.events().map(({ sub }) => sub), ['one', 'two'])
     const [file] = filesIn(folder, '.refused')
     const { event } = JSON.parse(readFileSync(join(folder, file), 'utf8'))
-    const [told] = log.of('event_refused')
-    assert.deepEqual([told.level, told.id, told.file], ['error', event.id, file])
+    const [record] = log.of('event_refused')
+    assert.deepEqual([record.level, record.id, record.file], ['error', event.id, file])
   })
 }
 
@@ -61,7 +61,7 @@ test('Retry-After is kept', async (t) => {
   assert.ok(times[1] - times[0] >= 990, `${times[1] - times[0]} ms`)
 })
 
-test('an API that takes connections and says nothing holds up no sign-out', async (t) => {
+test('an API that accepts connections and does not answer delays no sign-out', async (t) => {
   const server = net.createServer(() => {}).listen(0, '127.0.0.1')
   t.after(() => server.close())
   await until(() => server.address())
@@ -83,7 +83,7 @@ test('a bulk lane that cannot be published holds up no other event', async (t) =
   assert.deepEqual([there.events().map(({ sub }) => sub), logouts.waiting], [['alice', 'bob'], 1])
 })
 
-test('the secret file is read anew at each connection', async (t) => {
+test('the secret file is read again at each connection', async (t) => {
   const file = join(folderOf(t), 'token')
   writeFileSync(file, 'old\n')
   const there = await api(t, (_event, { headers }) => headers.authorization === 'Bearer new' ? 202 : 401)
@@ -95,7 +95,7 @@ test('the secret file is read anew at each connection', async (t) => {
   assert.ok(!JSON.stringify(log.records).includes('old'))
 })
 
-test('a connection that the API closed while it was idle is no failure', async (t) => {
+test('an idle connection that the API closed does not count as a failure', async (t) => {
   const there = await api(t)
   const { session, logouts } = await rig(t, { url: there.url })
   for (let nth = 1; nth <= 5; nth += 1) {

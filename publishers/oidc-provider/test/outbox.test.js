@@ -19,7 +19,7 @@ function outboxOf (t, { folder = folderOf(t), maxEvents = 100_000, maxBytes = 26
   return { outbox, log, folder, place: () => outbox.disk.place.path }
 }
 
-test('files are for their owner alone, and hold what the contract says', async (t) => {
+test('files are readable by their owner only, and match the contract', async (t) => {
   const { outbox, place } = outboxOf(t)
   const pending = await outbox.add('bulk', { uid: 'u' }, event('1'))
   assert.equal(statSync(place()).mode & 0o777, 0o700)
@@ -69,7 +69,7 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k,mode=700', 'tmpfs', folder], { stdio: 'ignore' })
   } catch {
-    return t.skip('only root may mount a file system of its own')
+    return t.skip('only root may mount a file system')
   }
   t.after(() => execFileSync('umount', ['-l', folder]))
   const there = await api(t, () => open ? 202 : 503)
@@ -101,7 +101,7 @@ test('a disk that hangs: events wait in memory, are published from there, and ot
   const alive = setInterval(() => {}, 1_000) // as the disk's own request would
   t.after(() => clearInterval(alive))
   let tries = 0
-  outbox.disk.place.write = async function (...values) { // what a network file system does whose server is away
+  outbox.disk.place.write = async function (...values) { // as a network file system whose server is unreachable
     tries += 1
     await answered
     return write.apply(this, values)
@@ -157,7 +157,7 @@ test('our sub-folder removed: the next event goes into another, and what is in m
   assert.equal(outbox.inMemory, 0)
 })
 
-test('what is no event is set aside, and holds up nothing', async (t) => {
+test('an invalid event is set aside, and delays no other', async (t) => {
   const folder = folderOf(t)
   const texts = { a: 'no JSON', b: '{}', c: '{"event": {"id": 5}}', d: `{"event": {"id": "${'x'.repeat(256)}"}}`, e: 'null' }
   for (const [name, text] of Object.entries(texts)) writeFileSync(join(folder, `${name}.json`), text)
@@ -183,7 +183,7 @@ test('an event that is too old is set aside', async (t) => {
   assert.deepEqual(log.of('event_expired').map(({ level, id }) => [level, id]), [['error', 'old']])
 })
 
-test('what was set aside is tried again under the name .json, in the outbox folder', async (t) => {
+test('a file that was set aside is tried again under the name .json, in the outbox folder', async (t) => {
   const folder = folderOf(t)
   mkdirSync(folder, { recursive: true })
   writeFileSync(join(folder, '1-events.refused'), JSON.stringify({ lane: 'events', session: null, event: event('again') }))
@@ -194,7 +194,7 @@ test('what was set aside is tried again under the name .json, in the outbox fold
   await until(() => logouts.published === 1)
 })
 
-test('close publishes what waits, and after it a sign-out goes on and is kept for the next start', async (t) => {
+test('close publishes pending events, and a later sign-out succeeds and is kept for the next start', async (t) => {
   const slow = await api(t, () => new Promise((resolve) => setTimeout(resolve, 50, 202)))
   const { session, logouts, folder } = await rig(t, { url: slow.url })
   const sessions = await Promise.all('abcd'.split('').map((account) => session(account, ['shop'])))

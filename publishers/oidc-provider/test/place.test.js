@@ -55,7 +55,7 @@ test('a process that was killed with a full outbox: its events come at the next 
   await until(() => readdirSync(folder).length === 1)
 })
 
-test('killed before its session is deleted, and after: told where the store says that it is gone', async (t) => {
+test('killed before its session is deleted, and after: published if the session is gone from the store', async (t) => {
   const there = await api(t)
   await Promise.all(['before', 'after'].map(async (when) => {
     const folder = folderOf(t)
@@ -96,7 +96,7 @@ test('a left event whose session lives is dropped, once the store has had time t
   assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
 })
 
-test('an answer that was long under way does not drop an event: it says how the store stood when it was asked', async (t) => {
+test('a slow answer does not drop an event: it holds for the start of the lookup', async (t) => {
   const folder = folderOf(t)
   const dead = await Place.claim(folder)
   await dead.write('000000000000001-going-events', '.pending', JSON.stringify({ lane: 'events', session: { uid: 'going' }, event: { id: 'going' } }))
@@ -174,7 +174,7 @@ test('an owner on another machine counts as dead once its folder was still for 9
   assert.equal(await looked(181_001), 1)
 })
 
-test('a folder that is being made is left alone, and one that never was is removed after an hour', async (t) => {
+test('a folder that is being created is left alone, and an unfinished folder is removed after an hour', async (t) => {
   const folder = folderOf(t)
   const place = await placeOf(t, folder)
   const fresh = join(folder, 'new-1')
@@ -208,7 +208,7 @@ test('a path longer than the kernel takes for sockets works as well', async (t) 
   assert.deepEqual(await new Inheritance().takeOver(other, never), ['1-events.json'])
 })
 
-test('what others may have written is not taken over and told, a link neither; the rest is', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
+test('folders that others can write to and links are not taken over, and are logged; the rest is taken over', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
   const folder = folderOf(t)
   const left = await Promise.all(['open', 'group', 'linked', 'readable', 'pod'].map(async (stem) => {
     const dead = await Place.claim(folder, ISSUER)
@@ -231,10 +231,10 @@ test('what others may have written is not taken over and told, a link neither; t
   await outbox.takeOver()
   assert.deepEqual([...outbox.ready.events.keys()].sort(), ['1-pod-events', '1-readable-events'])
   assert.deepEqual([filesIn(open, '.json'), filesIn(group, '.json'), filesIn(elsewhere, '.json')], [['1-open-events.json'], ['1-group-events.json'], ['1-linked-events.json']])
-  const told = log.of('not_taken_over').map(({ message }) => message).sort()
-  assert.equal(told.length, 3)
+  const logged = log.of('not_taken_over').map(({ message }) => message).sort()
+  assert.equal(logged.length, 3)
   for (const [at, mode] of [[0, 'mode 777'], [1, 'mode 770'], [2, 'is a link']]) {
-    assert.ok(told.some((message) => message.startsWith(`${left[at].name} in outbox.folder is not taken over`) && message.includes(mode)), told.join('\n'))
+    assert.ok(logged.some((message) => message.startsWith(`${left[at].name} in outbox.folder is not taken over`) && message.includes(mode)), logged.join('\n'))
   }
   chmodSync(open, 0o700) // the way out
   await outbox.takeOver()
@@ -258,10 +258,10 @@ test('a loose file of another user is left where it is', byRoot, async (t) => {
   chownSync(join(folder, 'theirs.json'), NOBODY, NOBODY)
   for (const [mode, taken] of [[0o1777, ['ours.json']], [0o755, []]]) { // closed, it may belong to another user than a process of root's
     chmodSync(folder, mode)
-    const told = []
-    assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => told.push([name, error.message])), taken)
-    assert.deepEqual(told.map(([name]) => name), ['theirs.json'])
-    assert.match(told[0][1], /another user.*chown/)
+    const logged = []
+    assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => logged.push([name, error.message])), taken)
+    assert.deepEqual(logged.map(([name]) => name), ['theirs.json'])
+    assert.match(logged[0][1], /another user.*chown/)
   }
 })
 
@@ -281,15 +281,15 @@ test('a folder that was being made is removed with its own two files alone, and 
   symlinkSync(elsewhere, join(folder, 'new-linked'))
   const long = new Date(Date.now() - 3_700_000)
   for (const name of names) lutimesSync(join(folder, name), long, long)
-  const told = []
-  await new Inheritance().takeOver(place, (name, error) => told.push(`${name}: ${error.message}`))
+  const logged = []
+  await new Inheritance().takeOver(place, (name, error) => logged.push(`${name}: ${error.message}`))
   assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith('new-')), ['new-foreign', 'new-full', 'new-linked'])
   assert.deepEqual([filesIn(elsewhere), filesIn(join(folder, 'new-full')), filesIn(join(folder, 'new-foreign'))], [['owner', 'owner.sock'], ['file'], ['owner', 'owner.sock']])
-  assert.equal(told.length, 3)
-  for (const [at, why] of [/new-foreign.*another user/, /new-full.*other files/, /new-linked.*is a link/].entries()) assert.match(told.sort()[at], why)
+  assert.equal(logged.length, 3)
+  for (const [at, why] of [/new-foreign.*another user/, /new-full.*other files/, /new-linked.*is a link/].entries()) assert.match(logged.sort()[at], why)
 })
 
-/** What may stand where a file of ours is expected, and blocks whoever opens it, or never ends. */
+/** Objects in place of an outbox file that block their reader or never end. */
 const STRANGE = {
   fifo: (path) => execFileSync('mkfifo', [path]),
   device: (path) => execFileSync('mknod', [path, 'c', '1', '5']),

@@ -1,4 +1,4 @@
-/** What tests share: a provider with sessions, an API that answers as told, folders, and waiting for what can be seen. */
+/** What tests share: a provider with sessions, an API with configurable answers, folders, and waiting for visible effects. */
 import { createHash, generateKeyPairSync, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
@@ -43,7 +43,7 @@ export function keptLog () {
   return Object.assign(log, { records, of: (event) => records.filter((record) => record.event === event) })
 }
 
-/** notifier's API: `answer(event, request)` gives a status, or [status, headers]; 202 unless told otherwise. */
+/** notifier's API: `answer(event, request)` gives a status, or [status, headers]; 202 by default. */
 export async function api (t, answer = () => 202, options = undefined) {
   const got = []
   const serve = async (request, response) => {

@@ -54,8 +54,8 @@ def test_a_missing_method_or_class_is_named(tmp_path: Path, postgres: DatabaseSe
     renamed = {"onRealmRemoved": "onRealmErasing", "PersistentClientSessionEntity": "PersistentClientSessionsTable"}
     started, log = _started(tmp_path, postgres, renamed=renamed)
     assert not started
-    assert "is not one that it knows, since it lacks UserSessionPersisterProvider.onRealmRemoved" in log
-    assert "PersistentClientSessionEntity: take the plug-in out of providers/" in log
+    assert "is not supported, because it lacks UserSessionPersisterProvider.onRealmRemoved" in log
+    assert "PersistentClientSessionEntity: remove the plug-in from providers/" in log
 
 
 def test_another_plug_in_before_the_session_table_is_named(tmp_path: Path, postgres: DatabaseServer) -> None:

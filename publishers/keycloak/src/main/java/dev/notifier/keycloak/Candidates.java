@@ -9,7 +9,7 @@ import org.keycloak.models.RealmModel;
 import org.keycloak.models.UserModel;
 
 /**
- * The sessions that a call may delete, as a condition on the rows `s`: at least those that Keycloak deletes.
+ * The sessions that a call may delete, as a condition on the rows `s`: at least the sessions that Keycloak deletes.
  *
  * @param kinds online (false), offline (true), or both
  * @param conditions of each kind, in this order
@@ -33,7 +33,7 @@ record Candidates(RealmModel realm, List<Boolean> kinds, List<String> conditions
         return new Candidates(realm, List.of(false, true), List.of(condition, condition), Map.of("user", user.getId()));
     }
 
-    /** Those of them that are no older than a time in seconds. */
+    /** The candidates that began at or after a time in seconds. */
     Candidates thatBeganSince(int since) {
         Map<String, Object> more = new LinkedHashMap<>(parameters);
         more.put("since", since);

@@ -19,7 +19,7 @@ import org.keycloak.protocol.oidc.utils.PairwiseSubMapperUtils;
  * @param pairwise null where the client knows the user by the user's own id
  */
 record ClientFacts(Client client, String realmAlgorithm, AbstractPairwiseSubMapper pairwise, ProtocolMapperModel mapper, String sector) {
-    /** Null if it is no client of OpenID Connect. */
+    /** Null if it is not an OpenID Connect client. */
     static ClientFacts of(KeycloakSession session, ClientModel client) {
         if (client.getProtocol() != null && !OIDCLoginProtocol.LOGIN_PROTOCOL.equals(client.getProtocol())) {
             return null;

@@ -7,7 +7,7 @@ import java.util.function.UnaryOperator;
 import java.util.regex.Pattern;
 import org.keycloak.common.util.StringPropertyReplacer;
 
-/** What an event says of a client, from the client's attributes: as notifier's registry reads them from Keycloak. */
+/** Builds a client's entry of the event from its attributes, as notifier's registry reads them from Keycloak. */
 final class ClientMetadata {
     private static final Set<String> ALGORITHMS = Set.of("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519");
 
@@ -41,19 +41,19 @@ final class ClientMetadata {
     record Surroundings(String base, String admin, String realmAlgorithm) {
     }
 
-    /** The client by its id alone: what it is told and how, the registry knows. */
+    /** The client by its id only; notifier's registry supplies the rest. */
     static ObjectNode named(String clientId) {
         return JsonNodeFactory.instance.objectNode().put("client_id", clientId);
     }
 
-    /** The client with its address, or with null if it has none. By its id alone if it cannot be told: notifier says so then. */
+    /** The client with its address, or with null if it has none. By its id only if it cannot be notified: notifier then reports it. */
     static ObjectNode of(Client client, Surroundings around) {
         ObjectNode entry = named(client.clientId());
         addPage(entry, client, around);
         String own = client.text("notifier.backchannel_logout_uri");
         String uri = resolved(own.isEmpty() ? client.text("backchannel.logout.url") : own, client.rootUrl(), around);
         if (uri.isEmpty() || !client.enabled()) {
-            return entry.putNull("backchannel_logout_uri"); // Keycloak tells no disabled client either
+            return entry.putNull("backchannel_logout_uri"); // Keycloak does not notify disabled clients either
         }
         String given = client.text("id.token.signed.response.alg");
         String algorithm = given.isEmpty() || given.equals("any") ? around.realmAlgorithm() : given;

@@ -54,14 +54,14 @@ final class Clients {
             return null;
         }
         if (issuer == null) {
-            throw new IllegalStateException("the row of client " + facts.client().clientId() + " in the table of sessions does not say which issuer it knows");
+            throw new IllegalStateException("the row of client " + facts.client().clientId() + " in the table of sessions does not contain its issuer");
         }
         ObjectNode entry = entries.computeIfAbsent(internalId + '\n' + issuer, key -> entry(facts, issuer)).deepCopy();
         String subject = facts.subject(user);
         return subject == null ? entry : entry.put("sub", subject);
     }
 
-    /** True if nobody needs to hear of a session with this client: it is one of Keycloak's own, and has no address. */
+    /** True if the client needs no notification: it belongs to Keycloak itself, and has no address. */
     static boolean isNobody(ObjectNode entry) {
         return KEYCLOAKS_OWN.contains(entry.get("client_id").textValue()) && !entry.path("backchannel_logout_uri").isTextual();
     }

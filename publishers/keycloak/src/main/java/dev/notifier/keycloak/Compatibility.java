@@ -40,8 +40,8 @@ final class Compatibility {
             missing.add(gone.toString());
         }
         if (!missing.isEmpty()) {
-            throw new WrongSettings(List.of("Keycloak " + Version.VERSION + " is not one that it knows, since it lacks " + String.join(", ", missing)
-                    + ": take the plug-in out of providers/, and see its README for the versions that it supports"));
+            throw new WrongSettings(List.of("Keycloak " + Version.VERSION + " is not supported, because it lacks " + String.join(", ", missing)
+                    + ": remove the plug-in from providers/, and see its README for the supported versions"));
         }
     }
 
@@ -51,9 +51,9 @@ final class Compatibility {
     }
 
     /**
-     * Another plug-in may have taken our place.
+     * Refuse a start if another plug-in has replaced a provider of this one.
      *
-     * @throws WrongSettings if endings would go unheard
+     * @throws WrongSettings if endings would be missed
      */
     static void checkPlace(KeycloakSessionFactory factory) {
         ProviderFactory<?> persister = factory.getProviderFactory(UserSessionPersisterProvider.class);
@@ -63,12 +63,12 @@ final class Compatibility {
         }
         ProviderFactory<?> protocol = factory.getProviderFactory(LoginProtocol.class, OIDCLoginProtocol.LOGIN_PROTOCOL);
         if (!(protocol instanceof ProtocolFactory)) {
-            LOG.errorf("notifier: Keycloak goes on posting to clients, and a withdrawn consent is not told, since %s has taken the place of its OpenID Connect",
+            LOG.errorf("notifier: Keycloak continues to post to clients, and a withdrawn consent is not published, because %s has replaced its OpenID Connect",
                     protocol == null ? "nothing" : protocol.getClass().getName());
         }
     }
 
-    /** Sessions that are not in the database can be told of in part alone. */
+    /** Whether sessions are in the database. Otherwise only some endings can be published. */
     static boolean sessionsAreStored() {
         return MultiSiteUtils.isPersistentSessionsEnabled();
     }
@@ -79,8 +79,8 @@ final class Compatibility {
             LOG.warn("notifier: with spi-user-sessions--infinispan--use-batches a first sign-in with offline_access may be taken for the end of its session. Switch it off");
         }
         if (!sessionsAreStored()) {
-            LOG.warn("notifier: the feature persistent-user-sessions is off: sign-outs are told to clients with a back-channel logout URL alone, "
-                    + "and nobody is told of logout-all, deleted users and sessions that run out. Switch the feature on");
+            LOG.warn("notifier: the feature persistent-user-sessions is off: only clients with a back-channel logout URL are notified of sign-outs, "
+                    + "and no client of logout-all, deleted users and expired sessions. Switch the feature on");
         }
     }
 }

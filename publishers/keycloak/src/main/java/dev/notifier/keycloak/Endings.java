@@ -95,12 +95,12 @@ final class Endings implements Synchronization {
         }
     }
 
-    /** The first sign-in with `offline_access`: Keycloak makes the session an offline one of the same id. It is no end. */
+    /** The first sign-in with `offline_access`: Keycloak makes the session an offline session of the same id. The session does not end. */
     void wentOffline(String id) {
         wentOffline.add(id);
     }
 
-    /** Many sessions may be about to be deleted. Those that are gone afterwards are told. */
+    /** Read many sessions that may be about to be deleted. The events of deleted sessions are published. */
     void mass(Candidates candidates, Lane lane, String reason) {
         mass.read(events, candidates, lane, reason);
     }

@@ -19,7 +19,7 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.utils.KeycloakModelUtils;
 
 /**
- * Many sessions that may be about to be deleted in one transaction: those of a realm, of a user, or what has run out.
+ * Many sessions that may be about to be deleted in one transaction: the sessions of a realm or a user, or expired sessions.
  *
  * They are read in pages. A page is one file, written while the next page is read, so that two are in memory at the most. Which
  * of the sessions are gone is looked up after the commit.
@@ -46,7 +46,7 @@ final class MassEndings {
         this.publisher = publisher;
     }
 
-    /** These may be about to be deleted. Those that are gone afterwards are told. */
+    /** Read sessions that may be about to be deleted. The events of deleted sessions are published. */
     void read(SessionEvents events, Candidates candidates, Lane lane, String reason) {
         int since = (int) (Time.currentTimeMillis() / 1000) - CLOCKS_DIFFER;
         Set<String> young = new HashSet<>();
@@ -56,9 +56,9 @@ final class MassEndings {
     }
 
     /**
-     * All of them are deleted, and who signed in while they were read is deleted with them. Another transaction sees those too,
-     * as long as this one is not committed. It has a thread and a limit of its own: some databases let readers wait for what is
-     * being deleted, and a pool may have no further connection.
+     * Read the sessions of users who signed in meanwhile, which are deleted too. Another transaction sees them until this one has
+     * committed. It has a separate thread and a limit, because in some databases readers wait for rows that are being deleted,
+     * and the pool may have no free connection.
      */
     void readLate() {
         Runnable others = late;
@@ -75,7 +75,7 @@ final class MassEndings {
         }
         over = reading.isAlive();
         if (over) {
-            LOG.warn("notifier: whoever signed in while all sessions were being ended is perhaps not told, since the database does not answer within sign-out-limit");
+            LOG.warn("notifier: sessions that began while all sessions were being ended may not be published, because the database does not answer within sign-out-limit");
         }
     }
 

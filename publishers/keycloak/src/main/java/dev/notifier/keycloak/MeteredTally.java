@@ -22,7 +22,7 @@ final class MeteredTally implements Tally, AutoCloseable {
     private final Counter onDisk = counter("written", "Events handed over", "kept", "disk");
     private final Counter inMemory = counter("written", "Events handed over", "kept", "memory");
     private final Counter published = counter("published", "Events that the broker or the API has confirmed");
-    private final Counter lost = counter("lost", "Endings that nobody will hear of");
+    private final Counter lost = counter("lost", "Events lost: no client is notified");
     private final Counter refused = counter("refused", "Events set aside, since they can never be published");
     private final Counter expired = counter("expired", "Events set aside, since they were too old");
     private final Counter broken = counter("errors", "Errors of the plug-in itself, see the log");

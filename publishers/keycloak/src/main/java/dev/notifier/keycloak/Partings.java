@@ -4,10 +4,10 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * Clients that Keycloak is signing out of a session just now, whatever becomes of the session.
+ * Clients that Keycloak is currently signing out of a session, whether or not the session ends.
  *
- * Keycloak says so in the request, but writes the tables elsewhere, in some versions in another session of its own: what comes
- * there is told from a client's own revocation by this.
+ * The request shows this, but Keycloak writes the tables elsewhere, in some versions in a separate session. These entries
+ * distinguish such writes from a revocation by the client.
  */
 final class Partings {
     private static final int MOST = 10_000;

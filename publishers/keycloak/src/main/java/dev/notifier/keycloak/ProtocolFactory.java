@@ -7,7 +7,7 @@ import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 import org.keycloak.protocol.oidc.OIDCLoginProtocolFactory;
 import org.keycloak.protocol.oidc.OIDCProviderConfig;
 
-/** Keycloak's own OpenID Connect, with the same id and a higher order, but for its POSTs to clients. */
+/** Keycloak's own OpenID Connect, with the same id and a higher order, without its POSTs to clients. */
 public class ProtocolFactory extends OIDCLoginProtocolFactory {
     private OIDCProviderConfig config;
 

@@ -97,7 +97,7 @@ public final class Publisher implements AutoCloseable {
         } catch (RuntimeException | LinkageError | StackOverflowError failed) {
             tally.broken();
             if (aMinute.allows(what + failed.getClass())) {
-                LOG.errorf(failed, "notifier: %s failed, and its endings are perhaps not told", what);
+                LOG.errorf(failed, "notifier: %s failed, and its endings may not be published", what);
             }
         }
     }

@@ -56,7 +56,7 @@ final class Rows {
     record ClientRow(String client, int timestamp, String issuer) {
     }
 
-    /** True if this Keycloak keeps remember me in a column, and lets such sessions run out by a rule of their own. */
+    /** True if this Keycloak keeps remember me in a column, and has a separate expiry rule for such sessions. */
     static boolean hasRememberMe() {
         return REMEMBER_ME;
     }
@@ -74,7 +74,7 @@ final class Rows {
     /**
      * So many of the candidates whose ids come after this one, in the order of their ids.
      *
-     * Both queries are the same text for each page: one that names 500 ids takes Hibernate longer than the database.
+     * Both queries have the same text for each page: Hibernate needs longer than the database for a query with 500 ids.
      */
     static List<SessionRow> page(KeycloakSession session, Candidates candidates, int kind, String after, int most) {
         EntityManager entities = entities(session);
@@ -109,7 +109,7 @@ final class Rows {
         return rows;
     }
 
-    /** A session that has begun between both queries is left to the next look. */
+    /** A session that started between both queries is left to the next page. */
     private static void addClients(Map<String, SessionRow> rows, TypedQuery<Object[]> clients) {
         for (Object[] each : clients.getResultList()) {
             SessionRow row = rows.get((String) each[0]);
@@ -149,7 +149,7 @@ final class Rows {
         return false;
     }
 
-    /** Those that live, seen in a transaction of its own: where the database repeats reads, an older one would still see what is gone. */
+    /** The sessions that live, read in a separate transaction: with repeatable reads an older transaction would still see deleted rows. */
     static Set<SessionKey> living(KeycloakSessionFactory factory, Collection<SessionKey> keys) {
         Set<SessionKey> living = new HashSet<>();
         KeycloakModelUtils.runJobInTransaction(factory, session -> {
@@ -182,7 +182,7 @@ final class Rows {
         return session.getProvider(JpaConnectionProvider.class).getEntityManager();
     }
 
-    /** Keycloak's own changes wait for Keycloak: what goes wrong with them is not for us to meet. */
+    /** Create a query that does not flush Keycloak's pending changes, so that their errors do not occur here. */
     private static TypedQuery<Object[]> query(EntityManager entities, String text) {
         return entities.createQuery(text, Object[].class).setFlushMode(FlushModeType.COMMIT);
     }

@@ -69,10 +69,10 @@ final class SessionEvents {
     private ObjectNode entry(Clients known, ClientRow client, String user) {
         ObjectNode[] entry = new ObjectNode[1];
         publisher.guarded("reading a client", () -> entry[0] = known.entry(client.client(), client.issuer(), user));
-        return entry[0]; // null of one that is deleted, or none of OpenID Connect
+        return entry[0]; // null if the client is deleted, or not of OpenID Connect
     }
 
-    /** The realm is read anew: that of the request may belong to a transaction that is over. Null if its endings are not told. */
+    /** Read the realm again: the realm of the request may belong to a finished transaction. Null if its endings are not published. */
     private Clients clientsOf(String id, RealmModel removed) {
         RealmModel realm = session.realms().getRealm(id);
         String name = realm != null ? realm.getName() : removed == null ? null : removed.getName();

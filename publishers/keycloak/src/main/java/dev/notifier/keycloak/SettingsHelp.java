@@ -23,7 +23,7 @@ final class SettingsHelp {
             new String[] {"publishLimit", "A connection that is silent for so long is dropped.", "10s"},
             new String[] {"drainLimit", "How long a Keycloak that stops goes on publishing.", "5s"},
             new String[] {"includeClientMetadata", "Send each client's back-channel logout URL along.", "true"},
-            new String[] {"realms", "Names of the realms whose endings are told, by commas. All if empty.", null});
+            new String[] {"realms", "Names of the realms whose endings are published, separated by commas. All if empty.", null});
 
     private SettingsHelp() {
     }

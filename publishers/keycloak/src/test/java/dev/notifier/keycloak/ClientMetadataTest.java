@@ -19,27 +19,27 @@ class ClientMetadataTest {
         return ClientMetadata.of(new Client("shop", enabled, root, given.get("page"), given::get), AROUND).toString();
     }
 
-    private static String told(String uri, boolean session, String algorithm) {
+    private static String expected(String uri, boolean session, String algorithm) {
         return "{\"client_id\":\"shop\",\"backchannel_logout_uri\":\"" + uri + "\",\"backchannel_logout_session_required\":" + session
                 + ",\"id_token_signed_response_alg\":\"" + algorithm + "\"}";
     }
 
     @Test
     void aClientWithAnAddressIsTold() {
-        assertEquals(told("https://shop.example.com/logout", true, "ES256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/logout",
+        assertEquals(expected("https://shop.example.com/logout", true, "ES256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/logout",
                 "backchannel.logout.session.required", "true", "id.token.signed.response.alg", "ES256"));
     }
 
     @Test
     void theRealmsAlgorithmHoldsWhereTheClientNamesNone() {
-        assertEquals(told("https://shop.example.com/", false, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/"));
-        assertEquals(told("https://shop.example.com/", false, "PS256"),
+        assertEquals(expected("https://shop.example.com/", false, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/"));
+        assertEquals(expected("https://shop.example.com/", false, "PS256"),
                 entry(true, null, "backchannel.logout.url", "https://shop.example.com/", "id.token.signed.response.alg", "any"));
     }
 
     @Test
     void notifiersOwnAttributesWin() {
-        assertEquals(told("https://other.example.com/", true, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/",
+        assertEquals(expected("https://other.example.com/", true, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/",
                 "backchannel.logout.session.required", "false", "notifier.backchannel_logout_uri", "https://other.example.com/",
                 "notifier.backchannel_logout_session_required", "true"));
     }
@@ -60,7 +60,7 @@ class ClientMetadataTest {
                 "${authAdminUrl}/x|", "https://admin.example.com/auth/x", //
                 "https://a.example.com/|https://b.example.com", "https://a.example.com/").forEach((given, wanted) -> {
                     String[] parts = given.split("\\|", -1);
-                    assertEquals(told(wanted, false, "PS256"), entry(true, parts[1], "backchannel.logout.url", parts[0]), given);
+                    assertEquals(expected(wanted, false, "PS256"), entry(true, parts[1], "backchannel.logout.url", parts[0]), given);
                 });
     }
 

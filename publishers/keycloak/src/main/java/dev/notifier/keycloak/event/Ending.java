@@ -41,15 +41,15 @@ public record Ending(Lane lane, String id, SessionKey session, byte[] event) {
     }
 
     /**
-     * What a line says.
+     * Parse a line of an outbox file.
      *
-     * @throws IOException if it is no event
+     * @throws IOException if it is not a valid event
      */
     public static Ending of(String line) throws IOException {
         JsonNode read = JSON.readTree(line);
         JsonNode event = read == null ? null : read.get("event");
         if (event == null || !event.path("id").isTextual() || !event.path("iss").isTextual() || !event.path("clients").isArray()) {
-            throw new IOException("it is no event");
+            throw new IOException("it is not a valid event");
         }
         Lane lane = Lane.of(read.path("lane").asText());
         String id = event.get("id").textValue();

@@ -15,7 +15,7 @@ import java.util.List;
  * A session that has ended, as notifier takes it.
  *
  * @param reason null where it is not known
- * @param salt what tells this ending from others of the same session; empty for the session's own
+ * @param salt distinguishes this ending from others of the same session; empty for the end of the session itself
  */
 public record SessionEnded(SessionKey session, String iss, String sub, List<ObjectNode> clients, Instant endedAt, String reason, String salt) {
     /** notifier takes 128 KiB. */

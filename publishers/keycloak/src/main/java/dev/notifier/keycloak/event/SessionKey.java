@@ -29,7 +29,7 @@ public record SessionKey(String id, int createdOn, boolean offline, String clien
                 read.path("client").textValue());
     }
 
-    /** What tells this row of the table from others, in one text. */
+    /** The key of this row as one text. */
     String text() {
         return id + '\n' + createdOn + '\n' + offline + '\n' + (client == null ? "" : client);
     }

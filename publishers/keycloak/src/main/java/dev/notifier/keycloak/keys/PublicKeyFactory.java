@@ -31,12 +31,12 @@ public class PublicKeyFactory implements KeyProviderFactory<KeyProvider> {
             .helpText("The public keys that notifier signs with: the JWK Set that `notifier keys jwks` prints, a JWK, or a public key or certificate in PEM. "
                     + "Private keys are refused. Leave it empty if you name a file.").add()
             .property().name("file").label("File").type(ProviderConfigProperty.STRING_TYPE)
-            .helpText("A file on each of Keycloak's machines with the same content, instead of the text above. It is read anew when it changes, within 10 seconds.").add()
+            .helpText("A file on each of Keycloak's machines with the same content, instead of the text above. It is read again within 10 seconds after a change.").add()
             .property().name("kid").label("Key ID of a PEM key").type(ProviderConfigProperty.STRING_TYPE)
-            .helpText("The kid that notifier signs with. A JWK says it itself.").add()
+            .helpText("The kid that notifier signs with. A JWK contains it.").add()
             .property().name("algorithm").label("Algorithm of a PEM key").type(ProviderConfigProperty.LIST_TYPE)
             .options("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-            .helpText("The algorithm that notifier signs with. A JWK says it itself. If empty: RS256 for an RSA key, else the one of the key's curve.").add()
+            .helpText("The algorithm that notifier signs with. A JWK contains it. If empty: RS256 for an RSA key, else the algorithm of the key's curve.").add()
             .build();
 
     private final Map<String, Read> files = new ConcurrentHashMap<>();

@@ -38,7 +38,7 @@ final class PublicKeys {
 
     private static final Map<String, String> JCA_CURVES = Map.of("P-256", "secp256r1", "P-384", "secp384r1", "P-521", "secp521r1");
 
-    /** What comes before the key's own bytes in its SubjectPublicKeyInfo (RFC 8410). */
+    /** The bytes before the key in its SubjectPublicKeyInfo (RFC 8410). */
     private static final Map<String, String> OKP_DER = Map.of("Ed25519", "302a300506032b6570032100", "Ed448", "3043300506032b6571033a00");
 
     private PublicKeys() {
@@ -53,13 +53,13 @@ final class PublicKeys {
         }
     }
 
-    /** @param kid and algorithm: of a PEM key, which says neither itself; of a JWK that says none */
+    /** @param kid and algorithm: of a PEM key, which contains neither; of a JWK without them */
     static List<KeyWrapper> read(String text, String kid, String algorithm) throws WrongKeys {
         String stripped = text.strip();
         try {
             return stripped.startsWith("{") ? fromJson(stripped, kid, algorithm) : List.of(fromPem(stripped, kid, algorithm));
         } catch (JsonProcessingException wrong) {
-            throw new WrongKeys("It is no JSON. Paste what `notifier keys jwks` prints.");
+            throw new WrongKeys("It is not JSON. Paste the output of `notifier keys jwks`.");
         } catch (GeneralSecurityException | RuntimeException wrong) {
             throw new WrongKeys("A key cannot be read. Paste what `notifier keys jwks` prints.");
         }
@@ -124,7 +124,7 @@ final class PublicKeys {
                 // the next one
             }
         }
-        throw new WrongKeys("It is no public key in PEM. Paste what `notifier keys jwks` prints.");
+        throw new WrongKeys("It is not a public key in PEM. Paste the output of `notifier keys jwks`.");
     }
 
     private static KeyWrapper wrapped(PublicKey key, String kid, String algorithm, String curve) throws WrongKeys {

@@ -20,7 +20,7 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import org.jboss.logging.Logger;
 
-/** Does what nobody waits for: renames, looks up whether sessions are gone, takes over what dead processes left. */
+/** Background work: renames, looks up whether sessions are gone, takes over the files of dead processes. */
 final class Keeper implements AutoCloseable {
     private static final Logger LOG = Logger.getLogger(Keeper.class);
     private static final long DISK_SECONDS = 30;
@@ -51,7 +51,7 @@ final class Keeper implements AutoCloseable {
         files.scheduleWithFixedDelay(() -> guarded(outbox::saveMemory), DISK_SECONDS, DISK_SECONDS, TimeUnit.SECONDS);
     }
 
-    /** In a thread of its own, in order. */
+    /** Run a task on the keeper's thread, in order. */
     void soon(Task task) {
         try {
             files.execute(() -> guarded(task));
@@ -64,7 +64,7 @@ final class Keeper implements AutoCloseable {
         files.schedule(() -> guarded(task), MINUTE, TimeUnit.SECONDS);
     }
 
-    /** @param settled whether the database has nothing in hand any more: else it is asked once more about those that live. */
+    /** @param settled whether the database has finished its transaction: otherwise live sessions are looked up once more. */
     void lookUp(Slip slip, boolean settled) {
         lookUpIn(0, slip, settled);
     }
@@ -86,7 +86,7 @@ final class Keeper implements AutoCloseable {
         }
     }
 
-    /** Take up the files of a folder, our own or one whose process is dead. */
+    /** Queue the files of this process's folder, or of a dead process's. */
     private void take(OutboxFolder from, List<Path> left) throws IOException {
         int taken = 0;
         for (Path file : left) {
@@ -173,7 +173,7 @@ final class Keeper implements AutoCloseable {
         }
     }
 
-    /** What was begun is finished. */
+    /** Finish the started tasks. */
     @Override
     public void close() {
         lookUps.values().forEach(ScheduledExecutorService::shutdownNow);

@@ -4,7 +4,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeMap;
 
-/** What waits to be published on one lane, oldest first. */
+/** The pending events of one lane, oldest first. */
 public final class LaneQueue {
     private final TreeMap<String, Slip> waiting = new TreeMap<>();
 

@@ -4,7 +4,7 @@ import dev.notifier.keycloak.event.SessionKey;
 import java.util.Collection;
 import java.util.Set;
 
-/** Keycloak's table of sessions, asked in a transaction of its own. */
+/** Keycloak's table of sessions, read in a separate transaction. */
 @FunctionalInterface
 public interface LookUp {
     /**

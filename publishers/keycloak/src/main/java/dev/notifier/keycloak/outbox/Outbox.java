@@ -108,21 +108,21 @@ public final class Outbox implements AutoCloseable {
     }
 
     /**
-     * Which of the sessions are gone is seen in a transaction of its own.
+     * Look up in a separate transaction which sessions are gone.
      *
-     * @param settled whether the database has nothing in hand any more
+     * @param settled whether the database has finished its transaction
      */
     public void lookUp(Slip slip, boolean settled) {
         keeper.lookUp(slip, settled);
     }
 
-    /** What waits on a lane. */
+    /** The pending events of a lane. */
     public LaneQueue lane(Lane lane) {
         return lanes.get(lane);
     }
 
     /**
-     * The events of a slip; null in the place of one that cannot be read.
+     * The events of a slip; null in place of an unreadable event.
      *
      * @throws IOException if the file cannot be read now
      */
@@ -196,7 +196,7 @@ public final class Outbox implements AutoCloseable {
         return oldest == 0 ? 0 : Math.max(0, System.currentTimeMillis() - oldest) / 1000.0;
     }
 
-    /** Call before the publishers stop: what has happened is in its queue then. */
+    /** Call before the publishers stop: afterwards all endings are in their queue. */
     public void settle() {
         keeper.close();
     }
@@ -305,7 +305,7 @@ public final class Outbox implements AutoCloseable {
     private void lose(List<Ending> endings, String why) {
         tally.lost(endings.size());
         if (aSecond.allows("lost")) {
-            LOG.errorf("notifier: event %s is LOST, %d in all; nobody will hear of it: %s", endings.get(0).id(), endings.size(), why);
+            LOG.errorf("notifier: event %s is LOST, %d in all; no client is notified: %s", endings.get(0).id(), endings.size(), why);
         }
     }
 }

@@ -39,9 +39,9 @@ import org.jboss.logging.Logger;
 /**
  * The folder of one process, below the setting's: numbered, and locked while its process lives.
  *
- * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published. What is in it is
- * published in Keycloak's name: one of another user, one that others than our own groups may write to, or a link, is
- * refused. The setting's folder itself may be open.
+ * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published. Its files
+ * are published in Keycloak's name: a folder of another user, a folder writable for groups other than this process's, or a
+ * link, is refused. The setting's folder itself may be open.
  */
 final class OutboxFolder implements AutoCloseable {
     private static final Logger LOG = Logger.getLogger(OutboxFolder.class);
@@ -82,7 +82,7 @@ final class OutboxFolder implements AutoCloseable {
             try {
                 Files.createDirectory(place, OURS_ALONE);
             } catch (FileAlreadyExistsException there) {
-                // of an earlier process, or of one that lives
+                // of an earlier process, or of a living one
             }
             try {
                 OutboxFolder claimed = tryClaim(place);
@@ -97,7 +97,7 @@ final class OutboxFolder implements AutoCloseable {
         throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use, or not ours");
     }
 
-    /** Those that dead processes have left, each locked. The caller closes them. One that cannot be taken over is told and left. */
+    /** The folders of dead processes, each locked. The caller closes them. A folder that cannot be taken over is logged and skipped. */
     List<OutboxFolder> orphans() throws IOException {
         List<OutboxFolder> found = new ArrayList<>();
         try (Stream<Path> places = Files.list(folder.getParent())) {
@@ -115,11 +115,11 @@ final class OutboxFolder implements AutoCloseable {
         return found;
     }
 
-    /** Refuse a folder that others may have written to. Returns what tells it from another that takes its name. */
+    /** Refuse a folder that others may have written to. Returns its identity, which a replacement of the same name does not have. */
     private static Object refuseOpen(Path place) throws IOException {
         Map<String, Object> seen = Files.readAttributes(place, "unix:uid,gid,mode,fileKey,isDirectory,isSymbolicLink", LinkOption.NOFOLLOW_LINKS);
         if (seen.get("isSymbolicLink").equals(true)) {
-            throw new NotOurs(place, "it is a link, and events wait in folders of their own: remove the link");
+            throw new NotOurs(place, "it is a link, but must be a real folder: remove the link");
         }
         if (seen.get("isDirectory").equals(false)) {
             throw new NotOurs(place, "it is not a folder: remove it");
@@ -160,7 +160,7 @@ final class OutboxFolder implements AutoCloseable {
     }
 
     /**
-     * Refuse what is no regular file of our user's or root's. Opened, a FIFO would block, and a device might never end.
+     * Refuse all but regular files of this user or root. Opening a FIFO would block, and a device might never end.
      *
      * @throws NotOurs if it is not
      */
@@ -175,7 +175,7 @@ final class OutboxFolder implements AutoCloseable {
         return file;
     }
 
-    /** The user and the groups that this process runs as, such as a pod's `fsGroup`. Where the kernel does not say, any user and no group. */
+    /** The user and the groups that this process runs as, such as a pod's `fsGroup`. If the kernel does not report them, any user and no group. */
     private record Process(Set<Object> users, Set<Object> groups) {
         private static final Path STATUS = Path.of("/proc/self/status");
 
@@ -224,7 +224,7 @@ final class OutboxFolder implements AutoCloseable {
         return lock == null ? null : new OutboxFolder(place, inside, file, lock);
     }
 
-    /** Whoever owns the file may hold its lock for ever. */
+    /** Refuse a lock file of another user, who could hold the lock forever. */
     private static void requireOurLock(SecureDirectoryStream<Path> inside, Path place) throws IOException {
         try {
             PosixFileAttributes seen = inside.getFileAttributeView(LOCK, PosixFileAttributeView.class, LinkOption.NOFOLLOW_LINKS).readAttributes();
@@ -296,7 +296,7 @@ final class OutboxFolder implements AutoCloseable {
         try {
             Files.delete(file);
         } catch (NoSuchFileException gone) {
-            // that is what was wanted
+            // deleted already
         }
     }
 

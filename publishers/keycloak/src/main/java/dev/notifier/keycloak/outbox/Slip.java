@@ -47,7 +47,7 @@ public final class Slip {
         return lane == null ? null : foreign(file, name, lane, Integer.parseInt(read.group(5)), bytes);
     }
 
-    /** Of a file whose name says nothing. */
+    /** Of a file with a foreign name. */
     static Slip foreign(Path file, String name, Lane lane, int events, long bytes) {
         Slip slip = new Slip(name, lane, events, bytes);
         slip.file = file;
@@ -71,7 +71,7 @@ public final class Slip {
         return bytes;
     }
 
-    /** When it was written, in milliseconds; 0 if the name does not say. */
+    /** When it was written, in milliseconds; 0 if the name does not contain it. */
     long millis() {
         return NAME.matcher(name).matches() ? Long.parseLong(name.substring(0, 13)) : 0;
     }

@@ -53,7 +53,7 @@ final class Writers implements AutoCloseable {
         return why == null;
     }
 
-    /** An interrupted thread says nothing of the disk. */
+    /** An interrupted thread proves nothing about the disk. */
     private String attempt(Slip slip, String ending) {
         List<Ending> endings = slip.inMemory();
         String why = within(() -> {
@@ -72,7 +72,7 @@ final class Writers implements AutoCloseable {
         return why;
     }
 
-    /** Null, or what went wrong. */
+    /** The error, or null. */
     private String within(java.util.concurrent.Callable<Void> task) {
         Future<Void> running = null;
         try {

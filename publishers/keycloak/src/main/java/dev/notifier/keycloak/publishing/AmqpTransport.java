@@ -94,7 +94,7 @@ public final class AmqpTransport implements Transport {
         });
         if (broker.tls()) {
             factory.useSslProtocol(TlsContext.of(settings.tls()));
-            factory.enableHostnameVerification(); // added to the configurator: one that is set later would take its place
+            factory.enableHostnameVerification(); // added to the configurator: a configurator that is set later would replace it
         }
         return factory;
     }
@@ -196,7 +196,7 @@ public final class AmqpTransport implements Transport {
         blocked = null;
     }
 
-    /** What the library would log by itself is told once, as a failure to publish. */
+    /** Errors that the library would log itself are logged once, as a failure to publish. */
     private static final class Quiet extends ForgivingExceptionHandler {
         @Override
         protected void log(String message, Throwable failed) {
@@ -210,7 +210,7 @@ public final class AmqpTransport implements Transport {
         channel = null;
     }
 
-    /** The broker is told, if it listens at once. */
+    /** Close the connection by the protocol, if the broker answers at once. */
     private void politely() {
         Connection open = connection;
         if (open != null && open.isOpen() && !watch.isShutdown()) {

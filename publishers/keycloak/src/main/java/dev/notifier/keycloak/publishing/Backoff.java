@@ -1,6 +1,6 @@
 package dev.notifier.keycloak.publishing;
 
-/** Pauses after failures: 0.25 s, 0.5 s, 1 s … 10 s, for ever. */
+/** Pauses after failures: 0.25 s, 0.5 s, 1 s … 10 s, without an end. */
 final class Backoff {
     static final long SHORTEST = 250;
     static final long LONGEST = 10_000;

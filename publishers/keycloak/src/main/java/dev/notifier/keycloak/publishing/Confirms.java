@@ -25,7 +25,7 @@ final class Confirms {
         channel.confirmSelect();
     }
 
-    /** A new batch: nothing of an earlier one is open. */
+    /** Start a new batch: no confirm of an earlier batch is pending. */
     synchronized void expect(int messages, Transport.Fates whom, long first) {
         open.clear();
         places.clear();

@@ -20,7 +20,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import javax.net.ssl.SSLException;
 
-/** Posts events to notifier's API, one after the other. 202 alone says that an event is durable. */
+/** Posts events to notifier's API, one after the other. Only 202 confirms that an event is durable. */
 public final class HttpTransport implements Transport {
     private static final int TAKEN = 202;
     private static final int MALFORMED = 400;

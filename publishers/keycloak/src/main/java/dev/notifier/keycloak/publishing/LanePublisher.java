@@ -16,7 +16,7 @@ import java.util.List;
 import java.util.Map;
 import org.jboss.logging.Logger;
 
-/** Publishes one lane, oldest first, in a thread of its own: a lane that cannot be published holds up no other. */
+/** Publishes one lane, oldest first, on a dedicated thread: a failing lane does not delay the other. */
 public final class LanePublisher implements Runnable {
     private static final Logger LOG = Logger.getLogger(LanePublisher.class);
     /** Of each lane: after a kill so many come twice at the most. */
@@ -82,7 +82,7 @@ public final class LanePublisher implements Runnable {
                 LOG.errorf("notifier: publishing on lane %s fails (%s), events wait: %s", lane.word(), trouble.reason().word(), trouble.getMessage());
             }
             pause(Math.max(backoff.pause(), trouble.retryAfter().toMillis()));
-        } catch (RuntimeException ours) { // an error of ours: the thread goes on
+        } catch (RuntimeException ours) { // an internal error: the thread continues
             tally.broken();
             if (aMinute.allows(ours.toString())) {
                 LOG.errorf(ours, "notifier: publishing on lane %s fails", lane.word());
@@ -152,7 +152,7 @@ public final class LanePublisher implements Runnable {
         }
         for (int line = 0; line < lines.size(); line++) {
             if (lines.get(line) == null) {
-                refuse(slip, line, "it is no event");
+                refuse(slip, line, "it is not a valid event");
             }
         }
         opened.put(slip, lines);
@@ -182,7 +182,7 @@ public final class LanePublisher implements Runnable {
     private record Place(Slip slip, int line) {
     }
 
-    /** Notes what became of each event, in whatever thread it is told. */
+    /** Records the result of each event, on any thread. */
     private final class Settling implements Transport.Fates {
         private final List<Place> places;
         private final List<Ending> endings;

@@ -5,7 +5,7 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 
-/** Reads the password or token, anew for each connection: it may have been changed. */
+/** Reads the password or token, again for each connection: it may have been changed. */
 final class SecretReader {
     private SecretReader() {
     }

@@ -22,7 +22,7 @@ import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
-/** Whom we trust and who we are, read anew for each connection. */
+/** The trusted authorities and the client certificate, read again for each connection. */
 final class TlsContext {
     private static final String PKCS8 = "-----BEGIN PRIVATE KEY-----";
 

@@ -8,7 +8,7 @@ public interface Transport extends AutoCloseable {
     /**
      * Publish events in this order, and wait until each is durable or is not.
      *
-     * @param fates is told what became of each, by its place in the list; of the others it is unknown
+     * @param fates receives the result of each event by its place in the list; the result of the others is unknown
      * @throws Trouble if not all of them are settled
      */
     void publish(List<Ending> endings, Fates fates) throws Trouble, InterruptedException;
@@ -23,7 +23,7 @@ public interface Transport extends AutoCloseable {
     @Override
     void close();
 
-    /** What became of an event. */
+    /** The result of an event. */
     interface Fates {
         /** It is durable. */
         void confirmed(int place);

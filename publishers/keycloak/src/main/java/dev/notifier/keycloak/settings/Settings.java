@@ -10,7 +10,7 @@ import java.util.Set;
  * What the operator has set, checked.
  *
  * @param endpoint where events go
- * @param realms those whose endings are told; empty for all
+ * @param realms whose endings are published; empty for all
  */
 public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tls tls, String exchange, String bulkExchange,
         Duration publishLimit, Duration drainLimit, boolean includeClientMetadata, Set<String> realms) {
@@ -43,7 +43,7 @@ public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tl
         }
     }
 
-    /** The broker's password or the API's token: as it is, or in a file that is read anew at each connection. */
+    /** The broker's password or the API's token: as it is, or in a file that is read again at each connection. */
     public record Secret(String value, Path file) {
         @Override
         public String toString() {
@@ -59,7 +59,7 @@ public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tl
     public record Tls(Path caFile, Path certificateFile, Path keyFile) {
     }
 
-    /** True if the endings of this realm are told. */
+    /** True if the endings of this realm are published. */
     public boolean tells(String realm) {
         return realms.isEmpty() || realms.contains(realm);
     }

@@ -99,7 +99,7 @@ public final class SettingsReader {
     private static Settings.Host host(String text, int port) {
         URI read = URI.create("amqp://" + text);
         if (read.getHost() == null || !text.equals(read.getRawAuthority())) {
-            throw new IllegalArgumentException("names no host, or one that cannot be read");
+            throw new IllegalArgumentException("does not name a valid host");
         }
         String name = read.getHost();
         return new Settings.Host(name.startsWith("[") ? name.substring(1, name.length() - 1) : name, read.getPort() < 0 ? port : read.getPort());
@@ -191,7 +191,7 @@ public final class SettingsReader {
                 return number;
             }
         } catch (NumberFormatException wrong) {
-            // told below
+            // reported below
         }
         mistake(name, "is " + text + ": give a whole number, at least " + least);
         return otherwise;

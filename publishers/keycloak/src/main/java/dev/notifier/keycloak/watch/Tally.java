@@ -2,7 +2,7 @@ package dev.notifier.keycloak.watch;
 
 import dev.notifier.keycloak.publishing.Trouble;
 
-/** Counts what became of events. */
+/** Counts the results of events. */
 public interface Tally {
     /** Handed over, on disk or in memory alone. */
     void written(int events, boolean onDisk);
@@ -10,7 +10,7 @@ public interface Tally {
     /** Confirmed by the broker, or taken by notifier's API. */
     void published(int events);
 
-    /** Endings that nobody will hear of. */
+    /** Lost events: no client is notified. */
     void lost(int events);
 
     /** Set aside, since they can never be published. */
@@ -22,6 +22,6 @@ public interface Tally {
     /** A try that failed. */
     void failed(Trouble.Reason reason);
 
-    /** An ending that could not be read where it happened: an error of ours. */
+    /** An ending that could not be read: an internal error. */
     void broken();
 }

@@ -85,8 +85,8 @@ class PublicKeysTest {
     @Test
     void aPrivateHalfIsRefused() {
         String secret = EC.substring(0, EC.length() - 1) + ",\"d\":\"c2VjcmV0\"}";
-        String told = assertThrows(WrongKeys.class, () -> PublicKeys.read(secret, null, null)).getMessage();
-        assertTrue(told.contains("private") && !told.contains("c2VjcmV0"));
+        String message = assertThrows(WrongKeys.class, () -> PublicKeys.read(secret, null, null)).getMessage();
+        assertTrue(message.contains("private") && !message.contains("c2VjcmV0"));
         assertThrows(WrongKeys.class, () -> PublicKeys.read("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----", "k", null));
     }
 

@@ -210,7 +210,7 @@ class OutboxTest {
     @ValueSource(strings = {"rwxrwxrwx", "rwx----w-"})
     void aFolderThatOthersMayWriteToIsPassedOverAtTheStart(String mode) throws Exception {
         folder("0", mode);
-        folder("1", "rwxr-xr-x"); // who only reads says nothing
+        folder("1", "rwxr-xr-x"); // read access of others is allowed
         outbox();
         assertFalse(Files.exists(base.resolve("0").resolve("lock")));
         assertTrue(Files.exists(base.resolve("1").resolve("lock")));
@@ -306,7 +306,7 @@ class OutboxTest {
         maxEvents = 1;
         Outbox outbox = outbox();
         assertNotNull(outbox.prepare(endings(Lane.BULK, "a", "b", "c")).file());
-        assertNotNull(outbox.prepare(endings(Lane.EVENTS, "d")).file()); // they take no room from those who sign out
+        assertNotNull(outbox.prepare(endings(Lane.EVENTS, "d")).file()); // they take no room from sign-outs
         assertNull(outbox.prepare(endings(Lane.EVENTS, "e")).file());
         Ending large = new Ending(Lane.BULK, "f", null, new byte[1 << 20]);
         assertNull(outbox.prepare(List.of(large)).file());

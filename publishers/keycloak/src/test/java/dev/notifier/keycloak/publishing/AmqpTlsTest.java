@@ -21,7 +21,7 @@ import javax.net.ssl.SSLSocket;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** What a broker hears whose certificate is trusted, and is of this or that name. */
+/** The first bytes that a broker receives, with a trusted certificate of the right or another name. */
 class AmqpTlsTest {
     private static final char[] PASSWORD = "password".toCharArray();
 
@@ -30,23 +30,23 @@ class AmqpTlsTest {
 
     @Test
     void aBrokerWithTheRightNameIsSpokenTo() throws Exception {
-        assertEquals("AMQP", heard("ip:127.0.0.1"));
+        assertEquals("AMQP", received("ip:127.0.0.1"));
     }
 
     @Test
     void aBrokerWithAnotherNameHearsNothing() throws Exception {
-        assertEquals("", heard("dns:elsewhere.example"));
+        assertEquals("", received("dns:elsewhere.example"));
     }
 
-    private String heard(String name) throws Exception {
+    private String received(String name) throws Exception {
         try (SSLServerSocket server = listening(store(name))) {
-            CompletableFuture<String> heard = CompletableFuture.supplyAsync(() -> read(server));
+            CompletableFuture<String> received = CompletableFuture.supplyAsync(() -> read(server));
             Map<String, String> given = Map.of("url", "amqps://idp@127.0.0.1:" + server.getLocalPort() + "/", "secret", "s3cret",
                     "outboxFolder", folder.toString(), "publishLimit", "5s", "tlsCaFile", folder.resolve("ca.pem").toString());
             AmqpTransport transport = new AmqpTransport(SettingsReader.read(given::get), Lane.EVENTS);
             assertThrows(Trouble.class, transport::connect);
             transport.close();
-            return heard.get();
+            return received.get();
         }
     }
 

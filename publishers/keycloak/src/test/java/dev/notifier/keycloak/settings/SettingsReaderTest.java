@@ -68,10 +68,10 @@ class SettingsReaderTest {
 
     @Test
     void allMistakesAreToldAtOnceEachWithItsSetting() {
-        String told = mistakes("url", "redis://host", "outboxFolder", "", "outboxMaxEvents", "many", "publishLimit", "-1", "includeClientMetadata", "yes",
+        String message = mistakes("url", "redis://host", "outboxFolder", "", "outboxMaxEvents", "many", "publishLimit", "-1", "includeClientMetadata", "yes",
                 "tlsCaFile", "/nowhere/ca.pem");
         for (String name : List.of("url", "outbox-folder", "outbox-max-events", "publish-limit", "include-client-metadata", "tls-ca-file")) {
-            assertTrue(told.contains("spi-notifier--publisher--" + name + " "), told);
+            assertTrue(message.contains("spi-notifier--publisher--" + name + " "), message);
         }
     }
 
