@@ -11,7 +11,7 @@ MODULES = [path for path in HOUSE.rglob("*.py") if path.name not in ("__init__.p
 
 
 def ambiguous(named: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
-    """The names with several modules, unless they are one thing in the rooms of several queues."""
+    """Return the names with several modules, except one thing in the rooms of several queues."""
     places: dict[str, list[Path]] = defaultdict(list)
     for name, path in named:
         places[name].append(path)
@@ -23,7 +23,7 @@ def ambiguous(named: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
 
 
 def _queue(path: Path) -> str | None:
-    """The queue in whose room the module is."""
+    """Return the queue in whose room the module is."""
     return path.relative_to(QUEUES).parts[0] if path.is_relative_to(QUEUES) else None
 
 
@@ -33,7 +33,7 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 def test_no_two_types_have_one_name() -> None:
-    """Neither classes nor aliases, except for the same thing in the adapters of two queues. Private ones may repeat."""
+    """Neither classes nor aliases, except for the same thing in the adapters of two queues. Private ones are exempt."""
     types = (
         (name, path) for path in MODULES for node in ast.parse(path.read_text()).body for name in _types_named_by(node)
     )
@@ -41,7 +41,7 @@ def test_no_two_types_have_one_name() -> None:
 
 
 def _types_named_by(node: ast.stmt) -> Iterator[str]:
-    """The public class or alias of a type that the statement makes: `Clock = Callable[[], float]`."""
+    """Return the public class or alias of a type that the statement defines: `Clock = Callable[[], float]`."""
     match node:
         case (
             ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name))

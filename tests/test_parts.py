@@ -1,4 +1,4 @@
-"""Which parts of the tests CI runs again."""
+"""Test which parts of the tests CI runs again."""
 
 import subprocess
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Git = Callable[..., str]
 
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
-    """A repository with one commit, and git in it."""
+    """Return a repository with one commit, and git in it."""
 
     def git(*words: str) -> str:
         settings = ["-c", "user.name=n", "-c", "user.email=e"]
@@ -32,12 +32,12 @@ def git(tmp_path: Path) -> Git:
 
 
 def note(git: Git, **more: str) -> dict[str, dict[str, str]]:
-    """That the part has passed at the newest commit."""
+    """Record that the part has passed at the newest commit."""
     return {"pages": {"commit": git("rev-parse", "HEAD"), "row": PART.row, **more}}
 
 
-def test_a_part_is_left_alone_while_nothing_of_it_changes(git: Git, tmp_path: Path) -> None:
-    """Whatever else changes, in a commit or not."""
+def test_unchanged_part_is_not_run(git: Git, tmp_path: Path) -> None:
+    """For any other change, committed or not."""
     passed = note(git)
     (tmp_path / "src/a.css").write_text("other")
     git("commit", "--quiet", "--all", "--message", "second")
@@ -47,7 +47,7 @@ def test_a_part_is_left_alone_while_nothing_of_it_changes(git: Git, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["tests/pages/test_a.py", "src/a.py", "src/new.py", "tests/pages/new.html"])
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_change_of_a_file_of_it_is_named(git: Git, tmp_path: Path, name: str, committed: bool) -> None:
+def test_changed_file_of_a_part_is_reported(git: Git, tmp_path: Path, name: str, committed: bool) -> None:
     """New files too."""
     passed = note(git)
     (tmp_path / name).write_text("other")
@@ -57,18 +57,18 @@ def test_a_change_of_a_file_of_it_is_named(git: Git, tmp_path: Path, name: str, 
     assert why_changed(PART, passed, tmp_path) == f"{name} has changed"
 
 
-def test_what_never_passed_elsewhere_or_otherwise_runs_again(git: Git, tmp_path: Path) -> None:
-    """No note, another row in the table, a commit that this clone has not."""
+def test_part_without_a_valid_note_is_run(git: Git, tmp_path: Path) -> None:
+    """No note, another row in the table, or a commit that this clone does not have."""
     assert "not passed" in why_changed(PART, {}, tmp_path)
     assert "its row" in why_changed(PART, note(git, row="other"), tmp_path)
     assert "is not here" in why_changed(PART, note(git, commit="0" * 40), tmp_path)
 
 
 @pytest.mark.parametrize(("code", "left_out", "noted"), [(0, 0, True), (0, 1, False), (1, 0, False)])
-def test_only_what_passed_whole_is_noted(
+def test_only_a_complete_pass_is_recorded(
     git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, left_out: int, noted: bool
 ) -> None:
-    """A test that was left out has not passed, and the command says so."""
+    """A skipped test has not passed, and the command reports it."""
     monkeypatch.setattr(parts, "ROOT", tmp_path)
     monkeypatch.setattr(parts, "NOTES", tmp_path / "parts.json")
     monkeypatch.setattr(parts, "run", lambda *_, **__: Run(code=code, seconds=1.0, passed=9, left_out=left_out))
@@ -76,8 +76,8 @@ def test_only_what_passed_whole_is_noted(
     assert (tmp_path / "parts.json").exists() == noted
 
 
-def test_the_table_names_what_there_is() -> None:
-    """A pathspec that names nothing would never see a change."""
+def test_table_contains_existing_files() -> None:
+    """A pathspec without files would never detect a change."""
     for part in read_parts():
         for spec in [*part.files, *part.short]:
             known = subprocess.run(

@@ -1,4 +1,4 @@
-"""No regular expression of the source takes more than linear time, whatever others write."""
+"""Each regular expression of the source takes linear time, for any input."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from notifier.tokens.key_files import _blocks
 from tests.support.regular_expressions import SOURCE, Found, Worst, expressions, superlinear, suspects
 
 FOUND, OTHERS = expressions()
-BY_HAND = {  # no sample shows what a look-around wants
+BY_HAND = {  # no generated sample satisfies a look-around
     "queues/rabbitmq/delays.py: _NO_HOPS": Worst("", '"schedule":{"due":1'),
     "queues/rabbitmq/wire/decoding.py: _SOURCE_QUEUE": Worst("", ".source.a", "."),
     "model/egress.py: _NAME": Worst("", "a.", "-"),
@@ -43,14 +43,14 @@ def _as_a_client_id(name: str) -> bool:
 
 
 def test_the_worst_texts_cost_linear_time() -> None:
-    """64 KiB of each; and of no expression that is gone."""
+    """64 KiB of each; and every sample belongs to an existing expression."""
     uses = {found.where: found.use for found in FOUND}
     assert {where for where, worst in BY_HAND.items() if superlinear(uses[where], worst)} == set()
 
 
 @pytest.mark.parametrize("found", FOUND, ids=[found.where for found in FOUND])
 def test_the_checker_finds_no_text_that_costs_more(found: Found) -> None:
-    """Nor any like what it matches. Who fails here uses methods of str, or bounds repetitions."""
+    """Nor similar texts. If it fails, use methods of str, or limit repetitions."""
     assert [worst for worst in suspects(found) if superlinear(found.use, worst)][:1] == []
 
 
@@ -67,14 +67,14 @@ def test_the_checker_finds_no_text_that_costs_more(found: Found) -> None:
         (r"\s*,?\s*$", "search"),
     ],
 )
-def test_the_checker_finds_what_is_slow(pattern: str, method: str) -> None:
-    """Expressions that were in the source, and classics: quadratic and exponential."""
+def test_the_checker_finds_slow_expressions(pattern: str, method: str) -> None:
+    """Former expressions of the source, and classics: quadratic and exponential."""
     found = Found("here", re.compile(pattern), (method,))
     assert any(superlinear(found.use, worst) for worst in suspects(found))
 
 
 def test_no_other_engine_backtracks() -> None:
-    """Patterns of settings are matched by pydantic in Rust, in linear time, unless told otherwise."""
+    """Patterns of settings are matched by pydantic in Rust, in linear time, unless configured otherwise."""
     assert OTHERS.unreadable == []  # one must be made of names of its module, to be read
     assert len(OTHERS.of_pydantic) > 10
     for path in SOURCE.rglob("*.py"):
@@ -97,24 +97,24 @@ def test_no_other_engine_backtracks() -> None:
         (_as_a_client_id, Worst("", "a")),
     ],
 )
-def test_what_reads_without_expressions_costs_linear_time(use: Callable[[str], object], worst: Worst) -> None:
-    """Most of these had an expression once. 120 headers `Link` of 8,000 `<` held every listener for most of an hour."""
+def test_readers_without_expressions_take_linear_time(use: Callable[[str], object], worst: Worst) -> None:
+    """Most of these were expressions. 120 `Link` headers of 8,000 `<` blocked every listener for most of an hour."""
     assert superlinear(use, worst) is None
 
 
 def test_a_source_s_link_headers_are_bounded() -> None:
-    """What is longer than 64 KiB in all is no list's next page."""
+    """A value over 64 KiB in total is ignored."""
     with pytest.raises(SourceFault, match="longer than 64 KiB"):
         _next(", ".join(["<" * 8_000] * 120))
 
 
 def test_names_are_matched_in_one_place() -> None:
-    """`fnmatch` makes an expression too. It tries no place twice; the pattern is the operator's, the name anybody's."""
+    """`fnmatch` builds an expression too. It is linear here; the pattern is the operator's, the name is foreign."""
     assert [path.name for path in SOURCE.rglob("*.py") if "fnmatch" in path.read_text()] == ["authority.py"]
 
 
 def test_sources_are_found(tmp_path: Path) -> None:
-    """An expression within a function, with flags, or of a name of its module is found; one of a variable is told."""
+    """An expression in a function, with flags, or of a name of its module is found; one of a variable is reported."""
     place = tmp_path / "made_up_expressions"
     place.mkdir()
     (place / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""docs/evidence/authority.md: each row that says what a caller cannot do names a test that exists."""
+"""docs/evidence/authority.md: each row with an action that a caller cannot perform has an existing test."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ NAMED = re.compile(r"`(?P<file>tests/[\w/]+\.py)?::(?P<test>test_\w+)`")
 
 
 def rows() -> list[list[str]]:
-    """The cells of each row that says what somebody cannot do."""
+    """Return the cells of each row with an action that a caller cannot perform."""
     lines = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.endswith(HEAD)]
     return [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines]
 
 
 def named(cell: str) -> list[tuple[str, str]]:
-    """The tests in it, each with its file; one without is of the file before."""
+    """Return the tests in it, each with its file; one without belongs to the file before."""
     found, file = [], ""
     for name in NAMED.finditer(cell):
         file = name["file"] or file
@@ -27,13 +27,13 @@ def named(cell: str) -> list[tuple[str, str]]:
 
 
 def test_there_are_rows() -> None:
-    """Else nothing below would fail."""
+    """Otherwise the other tests could not fail."""
     assert len(rows()) > 25
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:50])
 def test_each_cannot_names_its_test(row: list[str]) -> None:
-    """And those tests exist. A row that says no *cannot* needs none."""
+    """And those tests exist. A row without *cannot* needs none."""
     *_, cannot, test = row
     assert bool(named(test)) == bool(cannot), row
     for file, name in named(test):

@@ -1,4 +1,4 @@
-"""The tests' own verifier is strict: each breach of the rules that it must see is refused, and says which."""
+"""The tests' own verifier is strict: each violation of a rule that it checks is refused with that rule."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ JWKS = {"keys": [KEY.as_dict(private=False)]}
 
 
 def token(header: dict[str, Any] | None = None, claims: dict[str, Any] | None = None, key: ECKey = KEY) -> str:
-    """A valid token but for what is given; a member given as None is left out."""
+    """Return a valid token, except for the given members; a member given as None is omitted."""
     head = {"alg": "ES256", "kid": "k", "typ": "logout+jwt"} | (header or {})
     body = {"iss": "i", "aud": "c", "iat": 1_750_000_000, "exp": 1_750_000_120, "jti": "j", "sid": "s"}
     body |= {"events": {LOGOUT_EVENT: {}}} | (claims or {})
@@ -32,7 +32,7 @@ def check(text: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_valid_token_is_accepted() -> None:
-    """Claims are handed back as they stood."""
+    """The claims are returned unchanged."""
     assert check(token(claims={"extra": 1}))["extra"] == 1
 
 
@@ -64,7 +64,7 @@ def test_a_valid_token_is_accepted() -> None:
     ],
 )
 def test_a_breach_is_refused(header: dict[str, Any], claims: dict[str, Any], text: str) -> None:
-    """One thing wrong is enough."""
+    """One error is enough."""
     with pytest.raises(AssertionError, match=text):
         check(token(header, claims))
 
@@ -87,20 +87,20 @@ def _unsigned(text: str) -> str:
         (lambda text: base64.urlsafe_b64encode(b'{"alg":1,"alg":1} ').decode() + text[text.index(".") :], "twice"),
     ],
 )
-def test_a_bent_token_is_refused(bend: Callable[[str], str], text: str) -> None:
+def test_tampered_token_is_refused(bend: Callable[[str], str], text: str) -> None:
     """Signature, form and algorithm."""
     with pytest.raises(AssertionError, match=text):
         check(bend(token()))
 
 
 def test_another_key_of_the_same_name_is_refused() -> None:
-    """The kid finds the key, the signature decides."""
+    """The kid selects the key, the signature decides."""
     with pytest.raises(AssertionError, match="does not verify"):
         check(token(key=OTHER))
 
 
-def test_a_jwks_that_is_not_right_is_refused() -> None:
-    """A private key in it, a key for another algorithm, or two of one kid."""
+def test_invalid_jwks_is_refused() -> None:
+    """A private key in it, a key for another algorithm, or two with one kid."""
     public = KEY.as_dict(private=False)
     for keys in ([KEY.as_dict(private=True)], [public | {"alg": "ES384"}], [public, public], [public | {"use": "enc"}]):
         with pytest.raises(AssertionError):

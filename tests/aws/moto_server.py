@@ -1,7 +1,7 @@
-"""moto's server on a free port of the loopback interface, in a process of its own: `python -m tests.aws.moto_server`.
+"""Run moto's server on a free port of the loopback interface, in a separate process: `python -m tests.aws.moto_server`.
 
-moto signs what it gets hashed once more, even where that is a digest, and with the longest salt of PSS; and a disabled
-key signs. AWS does none of this: `… right` puts it right. It prints its address.
+moto hashes each message once more, even a digest, and signs with the longest salt of PSS; and a disabled
+key signs. AWS does none of this: `… right` corrects it. It prints its address.
 """
 
 import sys
@@ -21,13 +21,13 @@ _DIGESTS = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
 
 
 class Asked(threading.local):
-    """How the request that this thread answers wants its message taken."""
+    """The message type of the request that this thread answers."""
 
     kind = "RAW"
 
 
 def put_right() -> None:
-    """Let moto's keys sign as AWS's do."""
+    """Make moto's keys sign as AWS's do."""
     asked = Asked()
     answered: Callable[[Any], Any] = responses.KmsResponse.sign
 

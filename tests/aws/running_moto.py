@@ -1,4 +1,4 @@
-"""A KMS as moto plays it, in a process of its own, and what the owner of its keys does."""
+"""A KMS of moto in a separate process, with the actions of its owner."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ REGION = "eu-central-1"
 
 @dataclass(frozen=True, slots=True)
 class Kms:
-    """A KMS, and what its owner does there."""
+    """A KMS with its owner's actions."""
 
     endpoint: str
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[Any]:
-        """A client that may do all."""
+        """Return a client with all permissions."""
         made = AioSession().create_client(
             "kms", region_name=REGION, endpoint_url=self.endpoint,
             aws_access_key_id="AKIAOWNER", aws_secret_access_key="not-a-secret",
@@ -35,20 +35,20 @@ class Kms:
             yield client
 
     async def key(self, spec: str) -> str:
-        """The ARN of a new key."""
+        """Return the ARN of a new key."""
         async with self.owner() as client:
             made = await client.create_key(KeyUsage="SIGN_VERIFY", KeySpec=spec)
             return str(made["KeyMetadata"]["Arn"])
 
     def place(self, key_id: str) -> AwsKmsKey:
-        """The key as a place. AWS's configuration file names the endpoint."""
+        """Return the key as a signer. AWS's configuration file names the endpoint."""
         Path(os.environ["AWS_CONFIG_FILE"]).write_text(f"[default]\nendpoint_url = {self.endpoint}\n")
         return AwsKmsKey(AwsKmsSettings.model_validate({"key_id": key_id, "region": REGION}))
 
 
 @contextmanager
 def moto(*words: str) -> Iterator[Kms]:
-    """A new moto."""
+    """Run a new moto."""
     command = [*TIED, sys.executable, "-m", "tests.aws.moto_server", *words]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root) as process:

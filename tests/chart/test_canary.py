@@ -27,7 +27,7 @@ class Pods:
     def __init__(self, rendered: Rendered, folder: Path) -> None:
         self.site = Site(folder, "sqlite:notifier.db")
         [container] = rendered.one("Pod")["spec"]["containers"]
-        self.told = {each["name"]: each["value"] for each in container["env"]}
+        self.environment = {each["name"]: each["value"] for each in container["env"]}
         self.host = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
         with socket.create_server((self.host, 0)) as server:
             self.port: int = server.getsockname()[1]
@@ -43,9 +43,9 @@ class Pods:
         (etc.parent / "clients.yaml").write_text(there.replace("10.96.0.0/12", "127.0.0.0/8"))
 
     async def test(self, patience: float, **more: str) -> tuple[int, str]:
-        """Run what the canary's pod runs. Returns its exit status and all that it says."""
+        """Run the command of the canary's pod. Return its exit status and output."""
         settings = {
-            **self.told,
+            **self.environment,
             "CANARY_TIMEOUT": str(patience),
             "CANARY_HOST": self.host,
             "CANARY_PORT": str(self.port),
@@ -58,9 +58,9 @@ class Pods:
         process = await asyncio.create_subprocess_exec(
             sys.executable, SCRIPT, env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
         assert process.returncode is not None
-        return process.returncode, said.decode()
+        return process.returncode, output.decode()
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def pods(every: Mapping[str, Rendered], tmp_path: Path) -> Pods:
 
 
 async def test_a_canary_is_published_and_delivered(pods: Pods) -> None:
-    """Through the queue, the worker, its signature and a POST; nobody but the canary hears of it."""
+    """Through the queue, the worker, its signature and a POST; only the canary receives it."""
     async with worker(pods.site) as running:
-        status, said = await pods.test(patience=60)
-        assert status == 0, said
-        assert "published, signed and delivered in" in said
+        status, output = await pods.test(patience=60)
+        assert status == 0, output
+        assert "published, signed and delivered in" in output
         assert re.search('"event_id": ?"canary-', running.log)  # by which the hint of a test that failed finds it
         await running.until_metric(1, "deliveries_settled_total", fate="delivered")
         assert await running.metric("attempts_total") == await running.metric(
@@ -82,13 +82,13 @@ async def test_a_canary_is_published_and_delivered(pods: Pods) -> None:
         )
 
 
-async def test_a_canary_that_nobody_delivers_is_told(pods: Pods) -> None:
-    """Without a worker the event stays in the queue, the test fails, and says where to look."""
-    status, said = await pods.test(patience=1)
+async def test_undelivered_canary_is_reported(pods: Pods) -> None:
+    """Without a worker the event stays in the queue, the test fails, and its output names the next step."""
+    status, output = await pods.test(patience=1)
     assert status == 1
-    assert "did not arrive within 1 s" in said
-    assert "did not reach itself" not in said
+    assert "did not arrive within 1 s" in output
+    assert "did not reach itself" not in output
     workers = "app.kubernetes.io/name=notifier,app.kubernetes.io/instance=n"
-    assert re.search(f"  kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+\n", said)
-    assert "  kubectl -n logout exec deploy/n-notifier -- notifier explain REASON\n" in said
-    assert said.endswith("  kubectl -n logout exec deploy/n-notifier -- notifier status\n")
+    assert re.search(f"  kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+\n", output)
+    assert "  kubectl -n logout exec deploy/n-notifier -- notifier explain REASON\n" in output
+    assert output.endswith("  kubectl -n logout exec deploy/n-notifier -- notifier status\n")

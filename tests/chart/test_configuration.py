@@ -17,7 +17,7 @@ WITH_CANARY = {"minimal", "everything", "registry-sources"}
 
 @pytest.mark.parametrize("name", VALUE_FILES)
 def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rendered], tmp_path: Path) -> None:
-    """Configuration, clients, keys and tokens have no mistake; the canary is one client, of its own issuer alone."""
+    """Configuration, clients, keys and tokens have no error; the canary is one client, of its own issuer only."""
     environ = {
         variable["name"]: variable.get("value", "notifier")
         for variable in every[name].worker()["containers"][0].get("env", [])

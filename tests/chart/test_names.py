@@ -36,7 +36,7 @@ httpRoute: {parentRefs: [{name: "2026"}]}
 
 @pytest.mark.parametrize("release", ["n", "on", "2026", "1e3", "null"])
 def test_names_that_yaml_takes_for_something_else(release: str, tmp_path: Path) -> None:
-    """Each object is valid, its name begins with a letter, and its labels say what the release is called."""
+    """Each object is valid, its name starts with a letter, and its labels contain the release's name."""
     values = tmp_path / "values.yaml"
     values.write_text(NAMED)
     run = template(values_file("api"), "-f", str(values), release=release)

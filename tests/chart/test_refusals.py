@@ -1,6 +1,6 @@
-"""Wrong values are refused when one installs, all at once, and are not met in a pod that does not start.
+"""Invalid values are refused at installation, all at once, instead of in a pod that does not start.
 
-Each block is laid over values that are right, in one run of `helm`; each text must be in what it says.
+Each block is merged with valid values, in one run of `helm`; each text must be in its output.
 """
 
 import re
@@ -242,7 +242,7 @@ WRONG_TOGETHER = [  # refused by the templates
 
 
 def refused(values: str, folder: Path) -> str:
-    """What `helm` says of these, laid over values that are right."""
+    """Return the output of `helm` for these, merged with valid values."""
     wrong = folder / "wrong.yaml"
     wrong.write_text(values)
     run = template(values_file("minimal"), "-f", str(wrong))
@@ -252,10 +252,10 @@ def refused(values: str, folder: Path) -> str:
 
 @pytest.mark.parametrize(("values", "texts"), [*WRONG_KIND, *WRONG_TOGETHER])
 def test_wrong_values_are_refused(values: str, texts: list[str], tmp_path: Path) -> None:
-    """They make `helm` fail and say why, each of them, and show no secret."""
-    said = refused(values, tmp_path)
-    assert [text for text in texts if text not in said] == [], said
-    assert not re.search(r"secret@|hidden|Bearer abc", said)
+    """Each of them makes `helm` fail with a reason, and without a secret."""
+    output = refused(values, tmp_path)
+    assert [text for text in texts if text not in output] == [], output
+    assert not re.search(r"secret@|hidden|Bearer abc", output)
 
 
 def test_a_release_whose_name_has_a_dot_is_refused() -> None:
@@ -267,7 +267,7 @@ def test_a_release_whose_name_has_a_dot_is_refused() -> None:
 
 
 def test_nothing_configured_is_refused(tmp_path: Path) -> None:
-    """A chart without any value says what it needs."""
+    """The error lists the required values."""
     nothing = tmp_path / "nothing.yaml"
     nothing.write_text("{}")
     run = template(nothing)
@@ -291,7 +291,7 @@ def clients_file(folder: Path, count: int) -> Path:
 
 
 def test_too_many_clients_for_a_configmap_are_refused_at_once(tmp_path: Path) -> None:
-    """8,000 would be refused by the API server, after Helm has noted a release; what to do is said before."""
+    """8,000 would be refused by the API server, after Helm has recorded a release; the text has the remedy."""
     run = template(values_file("minimal"), "-f", str(clients_file(tmp_path, 8_000)))
     assert "KiB, and Kubernetes takes 1024 at most (8000 clients)" in run.stderr
     assert "config.registry.file" in run.stderr

@@ -1,4 +1,4 @@
-"""The workers that the chart makes: how they stop, when they are rolled, and how many there are."""
+"""Test the workers of the chart: how they stop, when they are rolled, and how many run."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from tools.chart_rendering import CHART, Rendered, template, values_file
 
 
 def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
-    """Kubernetes kills no worker that is still within `shutdown_grace` after `preStop`."""
+    """Kubernetes kills no worker within `shutdown_grace` after `preStop`."""
     spec = rendered.worker()
     grace = parse_duration(rendered.config().get("shutdown_grace", "20s"))
     before = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
@@ -41,10 +41,10 @@ def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
         ("config: {metrics: {max_clients: 10}}", True),
     ],
 )
-def test_pods_are_rolled_where_a_reload_does_not_serve(
+def test_pods_are_rolled_if_a_reload_is_not_enough(
     values: str, rolled: bool, tmp_path: Path, every: Mapping[str, Rendered]
 ) -> None:
-    """What workers take up by themselves (docs/configuration.md) changes no pod, what they read once changes all."""
+    """Settings that a reload applies (docs/configuration.md) change no pod, settings read once change all."""
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(values)
     after = template(values_file("minimal"), "-f", str(overlay))
@@ -55,7 +55,7 @@ def test_pods_are_rolled_where_a_reload_does_not_serve(
 
 
 def test_what_is_read_once_is_known() -> None:
-    """Of what the chart takes for reloaded, docs/configuration has nothing else that needs a restart."""
+    """No setting that the chart treats as reloadable needs a restart in docs/configuration.md."""
     document = "".join(page.read_text() for page in (CHART.parents[1] / "docs/configuration").iterdir())
     read_once = re.findall(
         r"^\| `((?:issuers|egress|registry|delivery)[^`]*)` \| [^|]+ \| [^|]+ \| (?:yes|to name)",
@@ -66,7 +66,7 @@ def test_what_is_read_once_is_known() -> None:
 
 
 def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
-    """Never both KEDA and an autoscaler of ours, and a number of replicas only where nothing else sets it."""
+    """Never both KEDA and our autoscaler, and a number of replicas only if nothing else sets it."""
     scalers = [*rendered.all("HorizontalPodAutoscaler"), *rendered.all("ScaledObject")]
     assert len(scalers) <= 1
     assert ("replicas" in rendered.workers()["spec"]) is (not scalers)
@@ -77,7 +77,7 @@ def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
 
 
 def test_keda_counts_fresh_events_alone(every: Mapping[str, Rendered]) -> None:
-    """By the management API, which counts unacknowledged messages too; a dead client's retries buy no pod."""
+    """By the management API, which counts unacknowledged messages too; retries of a dead client add no pod."""
     triggers = every["keda"].one("ScaledObject")["spec"]["triggers"]
     assert {trigger["metadata"]["queueName"] for trigger in triggers} == {"sso.events", "sso.bulk", "sso.source.shop"}
     for trigger in triggers:
@@ -91,7 +91,7 @@ def test_keda_counts_fresh_events_alone(every: Mapping[str, Rendered]) -> None:
 
 
 def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> None:
-    """Names, the broker and its API, each port of the URI of a client or JWKS, the canary's pod, nothing else."""
+    """DNS, the broker and its API, each port in the URI of a client or JWKS, the canary's pod, nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
     assert ports == [[53, 53], [5671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
@@ -117,7 +117,7 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
 
 
 def test_the_console_is_served_only_where_the_values_say_so(every: Mapping[str, Rendered]) -> None:
-    """Elsewhere no worker serves it and no way leads there, whether or not the API is reached from outside."""
+    """Otherwise no worker serves it and no route exists, also if the API is reachable from outside."""
     for name, rendered in every.items():
         served = rendered.config().get("api", {}).get("console", {"enabled": False})
         assert served["enabled"] is (name == "api")
@@ -127,7 +127,7 @@ def test_the_console_is_served_only_where_the_values_say_so(every: Mapping[str, 
 
 
 def paths_of(rendered: Rendered) -> list[str]:
-    """Those that lead to the API from outside of the cluster."""
+    """Return the paths to the API from outside of the cluster."""
     rules = [rule for item in rendered.all("Ingress") for rule in item["spec"]["rules"]]
     matches = [
         match for item in rendered.all("HTTPRoute") for rule in item["spec"]["rules"] for match in rule["matches"]
@@ -139,7 +139,7 @@ def paths_of(rendered: Rendered) -> list[str]:
 
 
 def test_ports_meet(rendered: Rendered) -> None:
-    """What the services and probes name is what the container has, and that is where the workers listen."""
+    """Ports of services and probes exist in the container, and the workers listen there."""
     config = rendered.config()
     container = rendered.worker()["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -153,7 +153,7 @@ def test_ports_meet(rendered: Rendered) -> None:
 
 
 def test_only_the_api_is_published(every: Mapping[str, Rendered]) -> None:
-    """A load balancer gets the port of the API; pages and /metrics have services inside, and a monitor selects one."""
+    """A load balancer gets the API's port; pages and /metrics have internal services, and a monitor selects one."""
     everything = every["everything"]
     service = everything.one("Service", "n-logout")
     assert service["spec"]["type"] == "LoadBalancer"

@@ -1,7 +1,7 @@
-"""The command line as a function of this process: what it answers, without what a process costs.
+"""The command line as a function in this process, for tests without the cost of a process.
 
-These tests are of what a command says, refuses and writes. What takes a process is in tests/system: signals,
-terminals, pipes that break, a worker beside it. Not for an asynchronous test: a command has an event loop of its own.
+They test the output, the refusals and the files of a command. Tests that need a process are in tests/system: signals,
+terminals, broken pipes, a worker beside it. Not for an asynchronous test: a command starts an event loop.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tests.system.command import environment
 def notifier(
     *arguments: str | Path, cwd: Path, stdin: str | bytes = b"", settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, with the folder, the environment and the streams of a process of its own."""
+    """Run it to its end, with the working directory, the environment and the streams of a process."""
     words = [str(each) for each in arguments]
     fed = io.TextIOWrapper(io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8")
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
@@ -31,9 +31,9 @@ def notifier(
         os.environ.clear()
         os.environ.update(environment(settings))
         code = _exit_code()
-    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))
+    printed, complained = (stream.buffer.getvalue().decode() for stream in (out, err))
     assert "Traceback" not in complained
-    return subprocess.CompletedProcess(words, code, said, complained)
+    return subprocess.CompletedProcess(words, code, printed, complained)
 
 
 def _exit_code() -> int:
@@ -49,9 +49,9 @@ def _exit_code() -> int:
 
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:
-    """What a command changes of its process comes back: arguments, environment, logging, the last hook for faults."""
+    """Restore what a command changes in its process: arguments, environment, logging, the exception hook."""
     words, stdin, hook, settings = sys.argv, sys.stdin, sys.excepthook, dict(os.environ)
-    root, ours = logging.getLogger(), logging.getLogger("notifier")
+    root, own_logger = logging.getLogger(), logging.getLogger("notifier")
     handlers, level = [*root.handlers], root.level
     structlog.reset_defaults()
     try:
@@ -62,6 +62,6 @@ def _kept() -> Iterator[None]:
         os.environ.update(settings)
         root.handlers[:] = handlers
         root.setLevel(level)
-        ours.setLevel(logging.NOTSET)
+        own_logger.setLevel(logging.NOTSET)
         logging.captureWarnings(capture=False)
         structlog.reset_defaults()

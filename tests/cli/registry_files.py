@@ -1,4 +1,4 @@
-"""Configurations with registries, as files for the command line."""
+"""Write configurations with registries for the command line."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ URI = "https://shop.example.com/backchannel-logout"
 
 
 def made(folder: Path) -> Path:
-    """The folder, with a key."""
+    """Create a folder with a key."""
     done = notifier("keys", "generate", "--alg", "RS256", "--out", "k.pem", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def write(folder: Path, registry: dict[str, Any], **files: list[dict[str, Any]]) -> None:
-    """A configuration with this registry, and files of clients."""
+    """Write a configuration with this registry, and files of clients."""
     settings = {
         "queue": {"url": "amqp://mq.example.com/"},
         "issuers": {iss: {"keys": [{"file": "k.pem"}]} for iss in (ISS, OTHER)},
@@ -32,7 +32,7 @@ def write(folder: Path, registry: dict[str, Any], **files: list[dict[str, Any]])
 
 
 def origins(folder: Path) -> dict[str, tuple[object, str]]:
-    """Each value of the client `shop` in force, and where it comes from."""
+    """Return each value of the client `shop` in force, and its origin."""
     done = notifier("clients", "show", "-c", "n.yaml", "--json", "shop", cwd=folder)
     assert done.returncode == 0, done.stderr
     [client] = json.loads(done.stdout)

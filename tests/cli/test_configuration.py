@@ -1,4 +1,4 @@
-"""`check`, `keys`, `schema` and `log-id`: from nothing to a configuration that holds, by what the commands print."""
+"""Test `check`, `keys`, `schema` and `log-id`: from an empty folder to a valid configuration, by their output."""
 
 import json
 import os
@@ -22,7 +22,7 @@ OTHER = "https://other.example.com"
 
 
 def write(folder: Path, more: dict[str, Any] | None = None, clients: list[dict[str, Any]] | None = None) -> Path:
-    """A configuration of one issuer by the key `k.pem`, and its clients."""
+    """Write a configuration of one issuer with the key `k.pem`, and its clients."""
     settings = {
         "queue": {"url": "amqp://u:s3cret@mq.example.com/"},
         "issuers": {ISS: {"keys": [{"file": "k.pem"}], "publishers": ["idp"]}},
@@ -35,7 +35,7 @@ def write(folder: Path, more: dict[str, Any] | None = None, clients: list[dict[s
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an ES256 key, made by the command line, and a configuration that names it."""
+    """Create a folder with an ES256 key, by the command line, and its configuration."""
     folder = tmp_path_factory.mktemp("made")
     done = notifier("keys", "generate", "--alg", "ES256", "--out", "k.pem", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -45,8 +45,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_key_is_for_its_owner_alone(made: Path) -> None:
-    """0600, and never written over another."""
+def test_key_file_is_private(made: Path) -> None:
+    """Mode 0600, and it overwrites no file."""
     key = made / "k.pem"
     before = key.read_bytes()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -56,8 +56,8 @@ def test_a_key_is_for_its_owner_alone(made: Path) -> None:
     assert key.read_bytes() == before
 
 
-def test_a_key_signs_in_a_day_unless_it_is_told_otherwise(tmp_path: Path) -> None:
-    """The line of the configuration is printed; `check` says when the key begins, and that events wait until then."""
+def test_key_signs_after_a_day_by_default(tmp_path: Path) -> None:
+    """The line for the configuration is printed; `check` reports the key's start, and that events wait until then."""
     moments = []
     for name, at in (
         ("day.pem", ()),
@@ -84,14 +84,14 @@ def test_a_key_signs_in_a_day_unless_it_is_told_otherwise(tmp_path: Path) -> Non
 
 
 def test_a_key_without_a_file_is_printed(tmp_path: Path) -> None:
-    """Alone on stdout, to be piped into a secret store."""
+    """Only the key is on stdout, to be piped into a secret store."""
     done = notifier("keys", "generate", "--alg", "EdDSA", cwd=tmp_path)
     assert done.stdout.startswith("-----BEGIN PRIVATE KEY-----")
     assert not done.stderr
 
 
 def test_the_public_half_is_what_the_issuer_publishes(made: Path) -> None:
-    """A JWK Set that another library reads, without the private number, under the kid that `check` shows."""
+    """A JWK Set that another library reads, without the private number, with the kid that `check` prints."""
     done = notifier("keys", "jwks", "-c", "n.yaml", cwd=made)
     (key,) = KeySet.import_key_set(json.loads(done.stdout)).keys
     assert isinstance(key, ECKey)
@@ -100,8 +100,8 @@ def test_the_public_half_is_what_the_issuer_publishes(made: Path) -> None:
     assert str(key.kid) in notifier("check", "-c", "n.yaml", cwd=made).stdout
 
 
-def test_of_several_issuers_one_is_chosen(made: Path) -> None:
-    """Their keys are never put into one set."""
+def test_one_of_several_issuers_must_be_chosen(made: Path) -> None:
+    """Their keys are never published in one set."""
     issuers = {ISS: {"keys": [{"file": "k.pem"}]}, OTHER: {"keys": [{"file": "k.pem"}]}}
     (made / "two.yaml").write_text(yaml.safe_dump({"issuers": issuers}))
     asked = notifier("keys", "jwks", "-c", "two.yaml", cwd=made)
@@ -111,7 +111,7 @@ def test_of_several_issuers_one_is_chosen(made: Path) -> None:
     assert notifier("keys", "jwks", "-c", "two.yaml", "--iss", "https://nobody", cwd=made).returncode == 2
 
 
-def test_check_sums_up_what_holds(made: Path) -> None:
+def test_check_prints_a_summary(made: Path) -> None:
     """Issuers with kid and algorithm, clients, listeners, and the queue without its password."""
     done = notifier("check", "-c", "n.yaml", cwd=made)
     assert (done.returncode, done.stderr) == (0, "")
@@ -123,8 +123,8 @@ def test_check_sums_up_what_holds(made: Path) -> None:
     assert summary["issuers"][ISS]["clients"] == 2
 
 
-def test_check_says_how_long_a_new_key_may_be_refused(made: Path, tmp_path: Path) -> None:
-    """For a day from its file on, and not of a key that signs only after that."""
+def test_check_warns_of_a_new_key(made: Path, tmp_path: Path) -> None:
+    """For a day after its file was written; a key with a later start has no warning."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
     write(tmp_path)
     os.utime(tmp_path / "k.pem", (made_at := time.time() - 3600, made_at))
@@ -137,19 +137,19 @@ def test_check_says_how_long_a_new_key_may_be_refused(made: Path, tmp_path: Path
 
 
 def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> None:
-    """Such as the address of a page that no browser may load, in words and as JSON; it is no mistake."""
+    """Such as the address of a page that no browser may load, as text and as JSON; it is not an error."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
     write(tmp_path, clients=[{"client_id": "shop", "frontchannel_logout_uri": "http://a.example/out"}])
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: clients.yaml[0].frontchannel_logout_uri: of client shop is not used" in done.stdout
     warnings = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
-    assert warnings[0]["path"] == "log.subject_key_file"  # the queue is RabbitMQ, and no key is named
+    assert warnings[0]["path"] == "log.subject_key_file"  # the queue is RabbitMQ, and no key is configured
     assert [each["path"] for each in warnings[1:]].count("clients.yaml[0].frontchannel_logout_uri") == 1
 
 
 def test_check_warns_of_a_short_subject_key(made: Path, tmp_path: Path) -> None:
-    """Whoever guesses it finds each user in the logs."""
+    """A guessed key reveals each user in the logs."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
     write(tmp_path, {"log": {"subject_key": "hunter2"}})
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
@@ -169,22 +169,22 @@ BOUND = {"name": "idp", "token": _TOKEN, "scopes": ["publish"], "issuers": [ISS]
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "warning"),
     [
         ({}, "name its user or API token here"),
         ({"queue": {"url": "sqlite:n.db"}, "api": {}}, "name its user or API token here"),  # anybody on the machine
         ({"api": {"tokens_file": "bound.yaml"}}, None),
-        ({"queue": {"url": "sqlite:n.db"}}, None),  # whoever may write to the file is the operator
+        ({"queue": {"url": "sqlite:n.db"}}, None),  # only the operator may write to the file
         ({"registry": {"inline": "allow"}}, None),
         ({"registry": {"inline": "deny"}}, None),
         ({"registry": {"file": "some.yaml"}}, None),
-        ({"registry": {"sources": [_LIST]}}, None),  # it may say more than it does now
+        ({"registry": {"sources": [_LIST]}}, None),  # it may set addresses later
     ],
 )
 def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
-    made: Path, tmp_path: Path, more: dict[str, Any], told: str | None
+    made: Path, tmp_path: Path, more: dict[str, Any], warning: str | None
 ) -> None:
-    """Where the registry knows no address, and nobody is known to be the identity server. It names the way out."""
+    """If the registry has no address and the identity server is unknown. The warning has the remedy."""
     (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
     (tmp_path / "k.pem").chmod(0o600)
     (tmp_path / "bound.yaml").write_text(yaml.safe_dump([BOUND]))
@@ -193,12 +193,14 @@ def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
     write(tmp_path, {"issuers": {ISS: {"keys": [{"file": "k.pem"}]}}, **more})
     loaded = notifier("check", "-c", "n.yaml", "--offline", "--json", cwd=tmp_path)
     warnings = [each for each in json.loads(loaded.stdout).get("warnings", ()) if each["path"].endswith("publishers")]
-    assert [told in each["text"] for each in warnings if told] == ([] if told is None else [True]), loaded.stdout
-    assert len(warnings) == (told is not None)
+    assert [warning in each["text"] for each in warnings if warning] == ([] if warning is None else [True]), (
+        loaded.stdout
+    )
+    assert len(warnings) == (warning is not None)
 
 
 def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None:
-    """A receiver that checks the key and not the issuer takes the tokens of both."""
+    """A receiver that checks the key and not the issuer accepts the tokens of both."""
     key = {"keys": [{"file": str(made / "k.pem")}]}
     write(tmp_path, {"issuers": {ISS: {**key, "publishers": ["a"]}, OTHER: {**key, "publishers": ["b"]}}})
     done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
@@ -212,8 +214,8 @@ def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None
     assert f'warning: issuers["{OTHER}"].keys: the key another is that of {ISS}, too' in done.stdout
 
 
-def test_check_tells_every_mistake_at_once(made: Path) -> None:
-    """Those of the configuration and of the clients in one go; on stderr, or as JSON on stdout; exit 2; `run` too."""
+def test_check_reports_all_errors_at_once(made: Path) -> None:
+    """Errors of the configuration and of the clients together; on stderr, or as JSON on stdout; exit 2; `run` too."""
     more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}
     (made / "wrong.yaml").write_text(yaml.safe_dump([{"client_id": "a", "backchannel_logout_uri": "/out"}]))
     more["registry"] = {"file": "wrong.yaml"}
@@ -225,15 +227,15 @@ def test_check_tells_every_mistake_at_once(made: Path) -> None:
     paths = {f'issuers["{ISS}"].keys[0].file', "delivery.timeout", "outcome", "api.tokens_file"}
     for path in (*paths, "wrong.yaml[0] (a).backchannel_logout_uri: ", "did you mean outcomes?"):
         assert path in done.stderr
-    told = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
-    assert (told.returncode, told.stderr) == (2, "")
+    warning = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
+    assert (warning.returncode, warning.stderr) == (2, "")
     paths.add("wrong.yaml[0].backchannel_logout_uri")
-    assert {mistake["path"] for mistake in json.loads(told.stdout)["mistakes"]} == paths
+    assert {mistake["path"] for mistake in json.loads(warning.stdout)["mistakes"]} == paths
 
 
 @pytest.mark.parametrize("document", ["event", "config", "clients", "tokens"])
-def test_schemas_are_schemas(document: str, made: Path) -> None:
-    """JSON Schema 2020-12; and the configuration that was written above fits its own."""
+def test_schemas_are_valid(document: str, made: Path) -> None:
+    """JSON Schema 2020-12; and the configuration written above is valid."""
     schema = json.loads(notifier("schema", document, cwd=made).stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
@@ -248,7 +250,7 @@ def test_schemas_are_schemas(document: str, made: Path) -> None:
 
 
 def test_log_id_prints_the_hash_of_the_logs(tmp_path: Path) -> None:
-    """By the key that all workers share; without one there is no hash that anybody else would find."""
+    """By the key that all workers share; without one the hash is useless."""
     (tmp_path / "key").write_text("one for all\n")
     (tmp_path / "n.yaml").write_text(yaml.safe_dump({"log": {"subject_key_file": "key"}}))
     done = notifier("log-id", "-c", "n.yaml", "alice", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The command line teaches by example, starts at once, and no fault leaves it as a traceback."""
+"""The command line shows examples, starts fast, and never ends with a traceback."""
 
 import shlex
 import subprocess
@@ -23,7 +23,7 @@ HEAVY = {*OF_WORKERS, "cryptography", "jwt", "markdown_it", "pydantic", "pygment
 
 
 def commands(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
-    """Every command and group that can be typed."""
+    """Return every command and group."""
     for name, named in group.commands.items():
         each = named.load() if isinstance(named, LazyCommand) else named
         below = typer.Context(each, parent=context, info_name=name)
@@ -33,14 +33,14 @@ def commands(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, t
 
 
 def every_command() -> list[tuple[Any, typer.Context]]:
-    """Of the application."""
+    """Return every command of the application."""
     root = application()
     return list(commands(root, typer.Context(root, info_name="notifier")))
 
 
 @pytest.mark.parametrize("words", ["", *(each.command_path.removeprefix("notifier ") for _, each in every_command())])
 def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
-    """On stdout, in 80 columns; an example is a line as it is typed, so that it can be copied."""
+    """On stdout, in 80 columns; an example can be copied as a line."""
     done = notifier(*words.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Examples" in done.stdout
@@ -54,7 +54,7 @@ def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
 
 
 def test_every_example_of_the_help_can_be_typed() -> None:
-    """Each command is there, and takes the options and arguments that it is shown with."""
+    """Each command exists, and accepts the options and arguments of the example."""
     root = application()
     every = every_command()
     found = {context.command_path: (each, context) for each, context in every if not isinstance(each, TyperGroup)}
@@ -70,7 +70,7 @@ def test_every_example_of_the_help_can_be_typed() -> None:
 
 
 def commands_of(line: str) -> Iterator[list[str]]:
-    """The commands of notifier in a line of the shell: between pipes, behind variables."""
+    """Return the commands of notifier in a shell line: between pipes, after variables."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     words: list[str] = []
@@ -84,8 +84,8 @@ def commands_of(line: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("named", LISTED, ids=lambda named: str(named.name))
-def test_the_line_of_a_command_begins_its_help(named: LazyCommand) -> None:
-    """The list of all commands says what each says of itself."""
+def test_help_starts_with_the_line_of_the_list(named: LazyCommand) -> None:
+    """The list of all commands has the first line of each."""
     assert named.load().help.split("\n\n")[0] == named.short_help
 
 
@@ -94,7 +94,7 @@ def test_the_line_of_a_command_begins_its_help(named: LazyCommand) -> None:
     [("--help", set(), HEAVY), ("explain --help", {"notifier.operators.doctor.explain_command"}, OF_WORKERS)],
 )
 def test_a_command_imports_no_other(words: str, own: set[str], heavy: set[str], tmp_path: Path) -> None:
-    """And the help of all imports none, nor a library that a worker or a table needs."""
+    """The help of all imports none, nor a library that only a worker or a table needs."""
     code = "import sys\nfrom notifier.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     run = [sys.executable, "-c", code, *words.split()]
     done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=True)
@@ -103,13 +103,13 @@ def test_a_command_imports_no_other(words: str, own: set[str], heavy: set[str], 
     assert imported == own
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_version_option(tmp_path: Path) -> None:
     """By `--version`."""
     assert notifier("--version", cwd=tmp_path).stdout == f"notifier {__version__}\n"
 
 
-def test_no_arguments_are_answered_with_help(tmp_path: Path) -> None:
-    """It is wrong use, though: exit 2."""
+def test_no_arguments_print_the_help(tmp_path: Path) -> None:
+    """It is a usage error, though: exit 2."""
     for group in ((), ("keys",), ("topology",)):
         done = notifier(*group, cwd=tmp_path)
         assert done.returncode == 2
@@ -119,8 +119,8 @@ def test_no_arguments_are_answered_with_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words", ["--bogus", "check --bogus", "bogus", "schema outcomes", "demo --events 0", "demo --no-open"]
 )
-def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
-    """And says so on stderr."""
+def test_usage_error_exits_2(words: str, tmp_path: Path) -> None:
+    """With a message on stderr."""
     done = notifier(*words.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr
@@ -128,8 +128,8 @@ def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", GONE_OPTIONS)
-def test_what_is_gone_is_refused_with_its_successor(gone: str, tmp_path: Path) -> None:
-    """Also where help is wanted; and no list of commands shows it."""
+def test_removed_command_is_refused_with_its_successor(gone: str, tmp_path: Path) -> None:
+    """Also with `--help`; and no list of commands contains it."""
     for more in ((), ("--help",)):
         done = notifier(*gone.split(), *more, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
@@ -147,14 +147,14 @@ def test_what_is_gone_is_refused_with_its_successor(gone: str, tmp_path: Path) -
     ],
 )
 def test_an_empty_option_is_refused(words: str, tmp_path: Path) -> None:
-    """It is a variable of a script that is not set; it must not mean what has no client."""
+    """An unset variable of a script must not select dead letters without a client."""
     done = notifier(*words.split(), "", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
     assert (done.returncode, done.stdout) == (2, "")
     assert "must not be empty" in done.stderr
 
 
-def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
-    """The frames come where the log is asked for."""
+def test_system_error_is_one_line(tmp_path: Path) -> None:
+    """The stack trace requires a log level."""
     words = ("keys", "generate", "--out", tmp_path / "missing" / "key.pem")
     done = notifier(*words, cwd=tmp_path)
     assert done.returncode == 1

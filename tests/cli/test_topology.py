@@ -1,4 +1,4 @@
-"""`notifier topology` on a real broker: it shows, declares what is missing, and deletes only what it may."""
+"""`notifier topology` on a real broker: it shows, declares missing objects, and deletes only with permission."""
 
 import asyncio
 import json
@@ -20,8 +20,8 @@ from tests.tokens.key_folder import pem
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 
 
-def test_what_is_declared_is_shown_and_goes(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
-    """Missing, then standing, then deleted; deleting asks, and where nobody can be asked it wants `--yes`."""
+def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
+    """Missing, then present, then deleted; a deletion requires confirmation, and `--yes` without a terminal."""
     prefix = bare_prefix
     settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
 
@@ -50,8 +50,8 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, bare_prefix: str, tmp
     assert states() == {"missing"}
 
 
-def test_messages_go_only_by_name(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """A queue that holds a message is named and kept, until `--force` names the prefix."""
+def test_messages_are_deleted_only_with_the_prefix(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """A queue with messages is reported and kept, until `--force` names the prefix."""
     settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
     assert notifier("publish", cwd=tmp_path, stdin=EVENT, settings=settings).returncode == 0
     refused = notifier("topology", "delete", "--yes", cwd=tmp_path, settings=settings)
@@ -71,8 +71,8 @@ async def _declare_otherwise(url: str, name: str) -> None:
         await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 7})
 
 
-def test_another_queue_of_the_name_is_told(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """`show` says what differs, `declare` fails by it, both with the two values."""
+def test_different_queue_of_the_name_is_reported(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """`show` reports the difference, `declare` fails, both with the two values."""
     settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
     asyncio.run(_declare_otherwise(amqp_url, f"{prefix}.dead"))
     shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
@@ -86,7 +86,7 @@ def test_another_queue_of_the_name_is_told(amqp_url: str, prefix: str, tmp_path:
 
 
 def test_the_embedded_queue_has_no_topology(tmp_path: Path) -> None:
-    """That is said, and nothing is done."""
+    """The command reports it and does nothing."""
     for words in (("show",), ("declare",), ("delete", "--yes")):
         done = notifier("topology", *words, cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
         assert done.returncode == 0
@@ -94,11 +94,11 @@ def test_the_embedded_queue_has_no_topology(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# ── `clients show` says of each value where it comes from ─────────────────────────────────────────────────────────
+# ── `clients show` prints the origin of each value ───────────────────────────────────────────────────────────────────
 
 
 def test_each_value_has_its_origin(tmp_path: Path) -> None:
-    """Also within a section of `notifier`, of which a later source replaces all and `registry.defaults` fill up."""
+    """Also in a section of `notifier`, which a later source replaces as a whole and `registry.defaults` complete."""
     folder = made(tmp_path)
     defaults = {"timeout": "9s", "retry": {"base": "3s", "max_delay": "9m"}, "success_statuses": [299, 298]}
     registry = {"sources": [{"name": n, "file": f"{n}.yaml"} for n in ("a", "b")], "defaults": {ISS: defaults}}
@@ -116,7 +116,7 @@ def test_each_value_has_its_origin(tmp_path: Path) -> None:
 
 
 def test_default_durations_have_a_unit(tmp_path: Path) -> None:
-    """A number that is not a duration is shown as it is."""
+    """A number that is not a duration is printed unchanged."""
     folder = made(tmp_path)
     shop = {"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI, "notifier": {"per_second": 7.5}}
     write(folder, {"sources": [{"name": "a", "file": "a.yaml"}]}, a=[shop])
@@ -125,12 +125,12 @@ def test_default_durations_have_a_unit(tmp_path: Path) -> None:
         assert f"notifier.{value} " in " ".join(shown.split())
 
 
-# ── A library with other internals: no start where no public way exists, and a start on the public way where one does
+# ── A library with other internals: a start is refused without a public API, and possible with one ───────────────────
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A configuration without a mistake, and a pamqp that cannot decode what any publisher wrote."""
+    """Create a valid configuration, and a pamqp that cannot decode messages of publishers."""
     (tmp_path / "k.pem").write_bytes(pem("ES256"))
     settings = {
         "queue": {"url": "amqp://127.0.0.1:9/"},
@@ -150,26 +150,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_it_is_refused_with_the_versions_that_work(folder: Path, command: str) -> None:
-    """Exit status 2, like a mistake in the configuration."""
+def test_start_is_refused_with_the_supported_versions(folder: Path, command: str) -> None:
+    """Exit status 2, as for a configuration error."""
     done = notifier(command, "-c", "n.yaml", cwd=folder)
     assert done.returncode == 2
     assert f"install one of {TRIED_PAMQP} (" in " ".join(done.stderr.split())
 
 
-def test_a_script_reads_which_library_it_is(folder: Path) -> None:
+def test_json_error_names_the_library(folder: Path) -> None:
     """Its path is the library's name."""
     done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
     assert [each["path"] for each in json.loads(done.stdout)["mistakes"]] == ["pamqp"]
 
 
-def test_an_embedded_queue_does_not_need_it(folder: Path) -> None:
-    """Nothing of it is used there."""
+def test_embedded_queue_does_not_need_the_library(folder: Path) -> None:
+    """It does not use the library."""
     done = notifier("check", "-c", "n.yaml", cwd=folder, settings={"NOTIFIER_QUEUE__URL": "sqlite:queue.db"})
     assert done.returncode == 0, done.stderr
 
 
-def test_what_has_a_public_way_is_not_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_with_public_apis_is_not_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all hooks off, a worker can start."""
     monkeypatch.undo()
     all_hooks_off(monkeypatch.setattr)

@@ -12,7 +12,7 @@ from notifier.delivery.facts import Deferred
 from notifier.model.message import Kind, Lane, Message, NewerKind, parse_kind
 from notifier.model.outcome import Cause
 from tests.delivery.worker_harness import WorkerHarness, client, running
-from tests.recorded.story import Recorded, kept, told
+from tests.recorded.story import Recorded, kept, run_story
 
 WRITTEN = kept("written")
 PUBLISHED = kept("published")
@@ -47,7 +47,7 @@ async def test_this_release_writes_the_recorded_messages() -> None:
 
     Ids equal the recorded ones.
     """
-    fresh = await told()
+    fresh = await run_story()
     assert fresh.keys() == WRITTEN.keys()
     for name, recorded in WRITTEN.items():
         for part in Recorded.__slots__:

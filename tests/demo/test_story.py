@@ -1,4 +1,4 @@
-"""The story ends with an honest exit status: it is told here by couriers, good and bad, in the place of the service."""
+"""The story's exit status is correct: fake services, valid and faulty, replace the service."""
 
 import asyncio
 import io
@@ -33,8 +33,8 @@ QUICK = Pace(events=4, interval_seconds=0.0, slow_answer_seconds=0.0, max_second
 Mint = Callable[[dict[str, object]], dict[str, object]]
 
 
-class Courier:
-    """The smallest service: tries each client four times in a row. `tamper` may spoil the claims of each token."""
+class FakeService:
+    """A minimal service: it tries each client four times in a row. `tamper` may change the claims of each token."""
 
     def __init__(
         self, folder: Path, observe: Observer, *, forgets: str, tamper: Mint, http: aiohttp.ClientSession
@@ -53,11 +53,11 @@ class Courier:
         self._dead: list[DeadLetter] = []
 
     async def publish(self, event: Mapping[str, object]) -> None:
-        """Deliver it, here and now."""
+        """Deliver it at once."""
         await asyncio.gather(*(self._deliver(event, client_id) for client_id in self._uris))
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        """Those given up, but for one client's, which this courier forgets."""
+        """Return the dead letters, except those of one client, which this service loses."""
         return [letter for letter in self._dead if letter.client_id != self._forgets]
 
     async def _deliver(self, event: Mapping[str, Any], client_id: str) -> None:
@@ -113,13 +113,13 @@ def _delivery(event: Mapping[str, Any], client_id: str) -> Delivery:
     )
 
 
-def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> StartService:
-    """How the story starts such a courier."""
+def fake_service(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> StartService:
+    """Return the factory by which the story starts such a service."""
 
     @asynccontextmanager
     async def started(config: Path, observe: Observer) -> AsyncIterator[RunningService]:
         async with aiohttp.ClientSession() as http:
-            yield Courier(config.parent, observe, forgets=forgets, tamper=tamper, http=http)
+            yield FakeService(config.parent, observe, forgets=forgets, tamper=tamper, http=http)
 
     def start(config: Path, observe: Observer) -> AbstractAsyncContextManager[RunningService]:
         return started(config, observe)
@@ -127,25 +127,25 @@ def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> Start
     return start
 
 
-async def told(start: StartService) -> tuple[int, str]:
-    """The exit status of a story of four sign-outs, and what it prints into a file."""
+async def run_story(start: StartService) -> tuple[int, str]:
+    """Return the exit status of a story of four sign-outs, and its output."""
     out = io.StringIO()
     status = await play_story(start, Console(file=out, width=100), QUICK)
     return status, out.getvalue()
 
 
-async def test_a_good_service_ends_the_story_well() -> None:
-    """Every delivery is accounted for, by the clients' records and the dead letters: exit 0, and the sum is told."""
-    status, text = await told(courier())
+async def test_valid_service_exits_0() -> None:
+    """The clients' records and the dead letters contain every delivery: exit 0, and the sum is printed."""
+    status, text = await run_story(fake_service())
     assert status == 0
     assert "20 deliveries = 12 delivered + 8 dead letters (8 expired): every one is accounted for." in text
     assert re.search(r"forum +flaky +4 +4 ", text)
     assert re.search(r"museum +dead +4 +0 .* 4 expired", text)
 
 
-async def test_a_lost_dead_letter_ends_the_story_badly() -> None:
-    """What neither a client nor the queue knows of is listed, though the service said that all is settled."""
-    status, text = await told(courier(forgets="museum"))
+async def test_lost_dead_letter_exits_1() -> None:
+    """A delivery in neither the clients' records nor the queue is listed, although the service reported an end."""
+    status, text = await run_story(fake_service(forgets="museum"))
     assert status == 1
     assert "4 UNACCOUNTED FOR" in text
     assert "event sign-out-03: museum neither accepted it nor is it a dead letter" in text
@@ -159,9 +159,9 @@ async def test_a_lost_dead_letter_ends_the_story_badly() -> None:
     ],
     ids=["jti", "nonce"],
 )
-async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) -> None:
-    """The clients really verify: one broken rule and the exit status is 1, with the rule named."""
-    status, text = await told(courier(tamper=tamper))
+async def test_invalid_token_exits_1(tamper: Mint, rule: str) -> None:
+    """The clients verify tokens: one violated rule and the exit status is 1, with the rule."""
+    status, text = await run_story(fake_service(tamper=tamper))
     assert status == 1
     assert "tokens were found invalid" in text
     assert rule in text

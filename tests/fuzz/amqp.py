@@ -1,6 +1,6 @@
-"""AMQP properties as bytes, as a broker hands them on: every type a field table may hold, in any nesting.
+"""AMQP properties as bytes, as a broker passes them on: every type of a field table, in any nesting.
 
-Well formed as RabbitMQ demands it, which refuses the rest before it reaches us; what the values mean is up to chance.
+Well-formed as RabbitMQ requires, which refuses the rest before it reaches a worker; the values are random.
 """
 
 import struct
@@ -25,17 +25,17 @@ _HEADERS, _DELIVERY_MODE, _PRIORITY, _TIMESTAMP = 13, 12, 11, 6
 
 
 def short(text: bytes) -> bytes:
-    """A short string."""
+    """Encode a short string."""
     return bytes([len(text[:255])]) + text[:255]
 
 
 def long(content: bytes) -> bytes:
-    """What bears its length in 32 bits: a long string, an array, a table."""
+    """Encode a value with a 32-bit length: a long string, an array, a table."""
     return struct.pack(">I", len(content)) + content
 
 
 def pair(name: bytes, value: bytes) -> bytes:
-    """A field of a table."""
+    """Encode a field of a table."""
     return short(name) + value
 
 
@@ -74,7 +74,7 @@ def _array(values: Sequence[bytes]) -> bytes:
 
 
 def table(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A table's content, duplicates and all."""
+    """Encode a table's content, with duplicates."""
     return b"".join(pair(name, value) for name, value in fields)
 
 
@@ -114,7 +114,7 @@ _stamps = st.sampled_from([0, 1, 1_700_000_000, 1_700_000_000_000, 1_700_000_000
 
 @st.composite
 def properties(draw: st.DrawFn, headers: Raw = headers) -> bytes:
-    """A content header's flags and properties."""
+    """Encode a content header's flags and properties."""
     flags, parts = 0, {}
     for name in draw(st.lists(st.sampled_from([*_SHORT_STRINGS]), max_size=4)):
         parts[_SHORT_STRINGS[name]] = short(draw(_short_strings))
@@ -129,7 +129,7 @@ def properties(draw: st.DrawFn, headers: Raw = headers) -> bytes:
 
 
 def delivered(raw: bytes, body: bytes, *, exchange: str = "", redelivered: bool = False) -> DeliveredMessage:
-    """The message as aiormq hands it over, its properties decoded from the wire."""
+    """Return the message as aiormq delivers it, its properties decoded from the wire."""
     header = ContentHeader()
     header.unmarshal(struct.pack(">HHQ", commands.Basic.frame_id, 0, len(body)) + raw)
     return DeliveredMessage(

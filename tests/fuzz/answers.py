@@ -1,4 +1,4 @@
-"""What a receiver may send in place of an answer: bytes near HTTP and far from it, and how the connection then ends."""
+"""Random answers of a receiver: bytes similar and dissimilar to HTTP, and the end of the connection."""
 
 import gzip
 import zlib
@@ -13,7 +13,7 @@ from tests.support.behaviours import Peer
 
 
 class End(Enum):
-    """What becomes of the connection after the bytes."""
+    """The end of the connection after the bytes."""
 
     KEPT = "kept"
     CLOSED = "closed"
@@ -29,7 +29,7 @@ class Script:
     end: End
 
     async def run(self, peer: Peer) -> None:
-        """Answer one request so."""
+        """Answer one request by the script."""
         for piece in self.pieces:
             await peer.send(piece)
         match self.end:
@@ -88,7 +88,7 @@ _BODIES = (
 
 @st.composite
 def scripts(draw: st.DrawFn) -> Script:
-    """An answer of odd parts, now and then cut, and sent in up to three pieces."""
+    """An answer of odd parts, sometimes truncated, and sent in up to three pieces."""
     head = draw(st.sampled_from(_STATUS_LINES)) + b"".join(draw(st.lists(st.sampled_from(_HEADERS), max_size=3)))
     sent = head + draw(st.sampled_from([b"\r\n"] * 14 + [b"", b"\n"])) + draw(st.sampled_from(_BODIES))
     how = draw(st.integers(0, 9))

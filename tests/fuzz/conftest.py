@@ -1,4 +1,4 @@
-"""How many cases: a few thousand in every test run, always the same; very many with `NOTIFIER_TEST_FAULTS=long`."""
+"""The number of cases: a few thousand by default, always the same; very many with `NOTIFIER_TEST_FAULTS=long`."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 
 
 def many(short: int, long: int) -> Callable[[Property], Property]:
-    """The settings of a property. Seeded, so that a failure is everybody's; slow cases are no mistake."""
+    """Return the settings of a property. Seeded, so that a failure is reproducible; slow cases are permitted."""
     return settings(
         max_examples=long if LONG else short,
         derandomize=True,

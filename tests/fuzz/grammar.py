@@ -1,8 +1,8 @@
-"""Events near the real ones and far from them, as hypothesis strategies. What they make is text, not Python objects.
+"""Events similar and dissimilar to real ones, as hypothesis strategies. They produce text, not Python objects.
 
-So that everything may stand in it that a serializer of Python would never write: duplicate members, half of a surrogate
-pair, numbers of 5,000 digits, nesting without end. `SUBJECT` is what no text of an error may repeat, `LOUD` what it may
-repeat 100 characters of.
+So they can contain what a serializer of Python would never write: duplicate members, half of a surrogate
+pair, numbers of 5,000 digits, unbounded nesting. Error texts must not contain `SUBJECT`, and at most
+100 characters of `LOUD`.
 """
 
 import base64
@@ -33,12 +33,12 @@ class Member:
 
 
 def quoted(text: str) -> str:
-    """A string as JSON text."""
+    """Return a string as JSON text."""
     return json.dumps(text)
 
 
 def object_of(members: Sequence[Member]) -> str:
-    """JSON text, duplicates and all."""
+    """Return JSON text of an object, with duplicates."""
     return "{" + ",".join(f"{quoted(member.name)}:{member.value}" for member in members) + "}"
 
 
@@ -79,7 +79,7 @@ ODD = (
 
 
 def mostly(good: Sequence[str], odd_share: float = 0.06) -> Json:
-    """Good, but for an odd one in so many cases. One draw, since a case should cost a millisecond and not five."""
+    """Draw valid values, and an odd one in so many cases. One draw, so that a case takes a millisecond, not five."""
     times = math.ceil(len(ODD) / odd_share / len(good))
     return st.sampled_from([*good] * times + [*ODD])
 
@@ -101,7 +101,7 @@ STRANGER = st.sampled_from(ODD)
 
 @st.composite
 def objects(draw: st.DrawFn, known: Mapping[str, Json], least: Sequence[str] = ()) -> str:
-    """An object of known members, most of them good, some twice, in any order, and with a stranger now and then."""
+    """Draw an object of known members, most of them valid, some twice, in any order, and sometimes an unknown one."""
     names = [*least, *draw(st.lists(st.sampled_from([*known, "stranger"]), max_size=4))]
     how = draw(st.integers(0, 15))
     if how == 0 and names:
@@ -162,7 +162,7 @@ _MARKS = (b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2, b" " * 9000, b"\xff\xfe", b"\x00
 
 @st.composite
 def broken(draw: st.DrawFn, text: str) -> bytes:
-    """The text as bytes; in one case of six cut, spliced, or in another encoding."""
+    """Return the text as bytes; in one case of six truncated, spliced, or in another encoding."""
     body = text.encode("utf-8", "surrogatepass")
     match draw(st.integers(0, 23)):
         case 20:
@@ -214,7 +214,7 @@ _headers = st.integers(0, 5).flatmap(lambda one: {4: headers, 5: whole_headers}.
 
 @st.composite
 def messages(draw: st.DrawFn) -> Message:
-    """What a publisher may have sent, as the queue hands it over."""
+    """Draw what a publisher may have sent, as the queue delivers it."""
     text = draw(st.one_of(events, structured))
     return Message(
         lane=draw(st.sampled_from(Lane)),

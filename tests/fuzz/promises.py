@@ -1,6 +1,6 @@
-"""What reading promises, whatever is read: an event, or MalformedEvent with mistakes that are fit to be shown.
+"""The guarantees of reading, for any input: an event, or MalformedEvent with errors that can be shown.
 
-`read` and `open_fully` check every promise that holds for all input; both return what came of it.
+`read` and `open_fully` check every guarantee that holds for all input; both return the result.
 """
 
 import itertools
@@ -29,7 +29,7 @@ PATH, TEXT, ECHO = 200, 500, 100  # characters
 
 
 def registry() -> Registry:
-    """Two issuers; the first knows a client with a URI, and one without."""
+    """Return a registry of two issuers; the first has a client with a URI, and one without."""
     known = (
         Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out"),
         Client(iss=ISS, client_id="mail", backchannel_logout_uri=None),
@@ -43,7 +43,7 @@ def registry() -> Registry:
 
 
 def intake() -> Intake:
-    """The pipeline's reader."""
+    """Return the pipeline's reader."""
     numbers = itertools.count()
     known = registry()
     return Intake(
@@ -52,7 +52,7 @@ def intake() -> Intake:
 
 
 def fit(mistakes: Iterable[InputIssue]) -> None:
-    """Mistakes are bounded and printable, and repeat of the input what they may."""
+    """Check that errors are bounded and printable, and repeat only permitted parts of the input."""
     found = tuple(mistakes)
     assert 0 < len(found) <= MAX_ISSUES + 1
     for mistake in found:
@@ -65,7 +65,7 @@ def fit(mistakes: Iterable[InputIssue]) -> None:
 
 
 def read(message: Message) -> SessionEnded | None:
-    """The event; None where the message is refused in the way that is promised."""
+    """Return the event; None if the message is refused in the guaranteed way."""
     try:
         found = parse_event(message, max_bytes=MOST, new_id=lambda: "made-up", now=NOW)
     except MalformedEvent as malformed:
@@ -85,9 +85,9 @@ def read(message: Message) -> SessionEnded | None:
 
 
 def open_fully(message: Message) -> list[str]:
-    """Open it as the worker does, and follow every step; returns what became of it, a word for each step.
+    """Open it as the worker does, and follow every step; return the results, a word for each step.
 
-    An exception that was caught on the way shows as a mistake "reading it failed": that is one of ours.
+    An exception that was caught on the way is an error "reading it failed", which is a bug.
     """
     reader = intake()
     work = reader.open(message)

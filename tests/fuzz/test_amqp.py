@@ -1,4 +1,4 @@
-"""AMQP properties of every type and nesting: each message is taken, and told to be ours only where it is."""
+"""AMQP properties of every type and nesting: each message is read, and only internal ones are treated as internal."""
 
 import time
 from contextlib import suppress
@@ -28,8 +28,8 @@ def _tolerant() -> None:
 @pytest.mark.timeout(1200)
 @many(300, 30_000)
 @given(amqp.properties(), BODIES, st.sampled_from(["", "notifier.events"]), st.booleans(), st.sampled_from(PLACES))
-def test_every_message_is_taken(raw: bytes, body: bytes, exchange: str, redelivered: bool, place: str) -> None:
-    """Whatever its properties are, it becomes a message, and then an event, or is refused; its headers are a table."""
+def test_every_message_is_read(raw: bytes, body: bytes, exchange: str, redelivered: bool, place: str) -> None:
+    """For any properties it becomes a message, and then an event, or is refused; its headers are a table."""
     message = to_message(
         place, amqp.delivered(raw, body, exchange=exchange, redelivered=redelivered), None, keep=grammar.MOST
     )
@@ -44,7 +44,7 @@ def test_every_message_is_taken(raw: bytes, body: bytes, exchange: str, redelive
         dump_dead_letter(load_dead_letter(message))  # as an operator would see it, had the broker moved it there
 
 
-def test_a_table_within_that_cannot_be_read_takes_only_itself_away() -> None:
+def test_unreadable_nested_table_removes_only_itself() -> None:
     """The CloudEvents attributes beside it are read, and the broker's count."""
     unreadable = b"F" + amqp.long(amqp.pair(b"\xff", b"V"))
     raw = amqp.table(
@@ -55,8 +55,8 @@ def test_a_table_within_that_cannot_be_read_takes_only_itself_away() -> None:
     assert message.delivery_count == 7
 
 
-def test_who_hides_the_past_of_a_message_is_not_believed() -> None:
-    """Headers that cannot be read may hold an `x-death` that tells through which exchange it came, and any count."""
+def test_message_with_unreadable_headers_is_not_trusted() -> None:
+    """Unreadable headers may contain an `x-death` with the exchange, and any count."""
     unreadable = amqp.long(amqp.pair(b"\xff", b"V"))
     typed = amqp.short(b"notifier.delivery")
     assert to_message(Lane.RETRIES, amqp.delivered(b"\x00\x20" + typed, WAITING), None).kind is not None

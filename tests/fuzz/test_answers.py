@@ -1,4 +1,4 @@
-"""Receivers that send anything at all, on real sockets: each answer ends as an outcome in time, and nothing is left."""
+"""Receivers that send anything, on real sockets: each answer has an outcome in time, and no connection is left."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,12 @@ from tests.network.http.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResol
 from tests.support.behaviours import Behaviour
 from tests.support.receivers import ScriptedReceiver, scripted
 
-DEADLINE = 0.25  # seconds, for one that never ends its answer
+DEADLINE = 0.25  # seconds, for an endless answer
 PATIENCE = 60.0  # seconds within which it must have ended on a machine that does other things too
 
 
 class Bench:
-    """A loop of its own, a transport and a receiver, for synchronous tests that try case after case."""
+    """A loop, a transport and a receiver, for synchronous tests that run case after case."""
 
     def __init__(self, runner: asyncio.Runner, transport: HttpTransport, receiver: ScriptedReceiver) -> None:
         self.run = runner.run
@@ -38,7 +38,7 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    """Closed at the end, when no connection may be left."""
+    """Close it at the end, and check that no connection is left."""
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
 
@@ -97,8 +97,8 @@ _MADE_UP = st.builds("{}://{}{}".format, st.sampled_from(["http", "HTTPS"]), _HO
 
 
 @pytest.mark.timeout(600)
-def test_every_uri_that_is_taken_can_be_requested(bench: Bench) -> None:
-    """What passes as a `backchannel_logout_uri` never raises when it is tried, whatever library reads it there."""
+def test_every_accepted_uri_can_be_requested(bench: Bench) -> None:
+    """An accepted `backchannel_logout_uri` raises in no library when it is requested."""
     tried = 0
 
     async def one(uri: str) -> None:

@@ -1,7 +1,7 @@
-"""Our own documents with something in them changed: they are read, or refused as is promised; and what is read works.
+"""Mutated documents of notifier: they are accepted, or refused as guaranteed; and accepted ones work.
 
-Nobody else can write them, but for a fault of ours or another release. What a worker cannot go on with must be refused
-when it is read: an exception later on would end the worker, and each one that takes the message after it.
+Only a bug or another release can write them. A document that a worker cannot process must be refused
+when it is read: a later exception would end the worker, and each one that receives the message after it.
 """
 
 import json
@@ -94,7 +94,7 @@ TOKENS = (
 
 
 class Token(str):
-    """JSON text, to be written as it stands."""
+    """JSON text that is written unchanged."""
 
     __slots__ = ()
 
@@ -118,7 +118,7 @@ def _written(value: object) -> str:
 
 @st.composite
 def changed(draw: st.DrawFn, document: bytes) -> bytes:
-    """The document with one to three values replaced, left out, or added."""
+    """Draw the document with one to three values replaced, removed, or added."""
     content = json.loads(document)
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from(_places(content)))
@@ -137,7 +137,7 @@ def changed(draw: st.DrawFn, document: bytes) -> bytes:
     return _written(content).encode()
 
 
-# ── what a worker does with it ──────────────────────────────────────────────────────────────────────────────────
+# ── the worker's processing ──────────────────────────────────────────────────────────────────────────────────────────
 
 OUTCOMES: tuple[Failed | Refused, ...] = (
     Failed(reason=Reason.TIMEOUT, ambiguous=True),
@@ -147,7 +147,7 @@ OUTCOMES: tuple[Failed | Refused, ...] = (
 
 
 def go_through(delivery: Delivery) -> None:
-    """Everything that is decided of a delivery on its way."""
+    """Make every decision of a delivery on its way."""
     client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
     for known in (client, None, replace(client, paused=True)):
         before = before_attempt(delivery, known, client, Registry(), NOW)
@@ -168,7 +168,7 @@ def go_through(delivery: Delivery) -> None:
 
 
 def loaded(load: Callable[[bytes], Any], body: bytes) -> Any:
-    """The document, None where it is refused as is promised."""
+    """Return the document, None if it is refused as guaranteed."""
     try:
         return load(body)
     except MalformedEvent as malformed:
@@ -185,8 +185,8 @@ def _message(kind: Kind, body: bytes) -> Message:
 @pytest.mark.timeout(1200)
 @many(400, 20_000)
 @given(changed(WAITING))
-def test_a_delivery_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
-    """Whatever was changed in it, no decision of a worker's fails, and it goes to queues that are there alone."""
+def test_delivery_can_be_continued_or_is_refused(body: bytes) -> None:
+    """For any change, no decision of a worker fails, and it goes to existing queues only."""
     delivery = loaded(load_delivery, body)
     if delivery is not None:
         go_through(delivery)
@@ -197,7 +197,7 @@ def test_a_delivery_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
 @pytest.mark.timeout(1200)
 @many(400, 20_000)
 @given(st.sampled_from(PUT_OFF).flatmap(changed))
-def test_an_event_on_its_way_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
+def test_event_in_progress_can_be_continued_or_is_refused(body: bytes) -> None:
     """Likewise, each of its deliveries."""
     document = loaded(load_event, body)
     if document is not None:
@@ -209,15 +209,15 @@ def test_an_event_on_its_way_can_be_gone_on_with_or_is_refused(body: bytes) -> N
 @many(400, 20_000)
 @given(st.sampled_from((*LETTERS, json.dumps(document_of(UNREADABLE)).encode())).flatmap(changed))
 def test_a_dead_letter_is_always_shown(body: bytes) -> None:
-    """Whatever is no dead letter is shown raw; only a later release's is left to it."""
+    """A body that is not a dead letter is shown raw; only a later release's is kept for that release."""
     shown(_message(Kind.DEAD_LETTER, body))
 
 
 @pytest.mark.timeout(1200)
 @many(400, 20_000)
 @given(changed(dump_dead_letter(UNREADABLE).headers["letter"].encode()))
-def test_a_letter_of_what_could_not_be_read_is_always_shown(notes: bytes) -> None:
-    """Whatever its header says, its body stays what it was, and can be looked at and read again."""
+def test_dead_letter_of_an_unreadable_message_is_always_shown(notes: bytes) -> None:
+    """For any header its body is unchanged, and can be shown and read again."""
     message = replace(_message(Kind.UNREADABLE, b"{"), headers={"letter": notes.decode()})
     letter = shown(message)
     if letter is not None:
@@ -227,7 +227,7 @@ def test_a_letter_of_what_could_not_be_read_is_always_shown(notes: bytes) -> Non
 
 
 def shown(message: Message) -> DeadLetter | None:
-    """As an operator sees it, by every way."""
+    """Return it as an operator sees it, in every form."""
     letter: DeadLetter | None = loaded(lambda _: load_dead_letter(message), message.body)
     read_summary(message)
     if letter is not None:

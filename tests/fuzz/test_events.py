@@ -1,4 +1,4 @@
-"""Events made up by a grammar, in bodies, envelopes and headers: each is an event, or refused with its mistakes."""
+"""Events of a grammar, in bodies, envelopes and headers: each is an event, or refused with its errors."""
 
 from collections import Counter
 from typing import Any
@@ -16,10 +16,10 @@ from tests.fuzz.promises import NOW, open_fully, read
 
 
 @pytest.mark.timeout(3000)
-def test_every_message_is_an_event_or_refused_and_finds_its_way() -> None:
-    """Nothing but MalformedEvent is raised, and its texts are bounded, printable and hold nothing of the subject.
+def test_every_message_is_an_event_or_refused() -> None:
+    """Only MalformedEvent is raised, and its texts are bounded, printable and without the subject.
 
-    Opened by the intake, it becomes deliveries, or messages for queues that are there; all of which read back.
+    Opened by the intake, it becomes deliveries, or messages for existing queues; all of which read back.
     """
     came: Counter[str] = Counter()
 
@@ -32,13 +32,13 @@ def test_every_message_is_an_event_or_refused_and_finds_its_way() -> None:
     each()
     tried = came["event"] + came["refused"]
     assert tried >= (100_000 if LONG else 1_000)
-    assert min(came["event"], came["refused"]) > tried / 20, came  # else nothing reaches what lies behind
+    assert min(came["event"], came["refused"]) > tried / 20, came  # otherwise later steps are not tested
     assert {"delivery", "Skipped", "dead", "events"} <= came.keys(), came
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, ValueError, AssertionError])
-def test_whatever_reading_trips_over_is_a_dead_letter(error: type[Exception]) -> None:
-    """As the event is read, and as it is planned: the letter names the exception, and holds what came."""
+def test_exception_while_reading_is_a_dead_letter(error: type[Exception]) -> None:
+    """While the event is read, and while it is planned: the dead letter has the exception and the message."""
 
     def trips(*_: object) -> Any:
         raise error("made for a test")

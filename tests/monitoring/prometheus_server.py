@@ -1,4 +1,4 @@
-"""A Prometheus of the test's own: scrapes a worker every second, with the rules that we ship."""
+"""A Prometheus for a test: it scrapes a worker every second, with the shipped rules."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
 
 
 class Prometheus:
-    """Asked by its API."""
+    """A running Prometheus, queried by its API."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
         self._session = session
 
     async def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer; None where it is not there (yet). A query that is wrong fails the test."""
+        """Return the `data` of an answer; None if it is not available (yet). An invalid query fails the test."""
         try:
             async with self._session.get(self.url + path, params=parameters) as response:
                 assert response.status != 400, await response.text()
@@ -34,14 +34,14 @@ class Prometheus:
             return None
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
-        """The samples of an instant query, without those that are no number."""
+        """Return the samples of an instant query that are numbers."""
         data = await self.get("/api/v1/query", query=expr)
         return [] if data is None else [one for one in data["result"] if one["value"][1] != "NaN"]
 
 
 @contextlib.asynccontextmanager
 async def prometheus(folder: Path, targets: Sequence[str]) -> AsyncIterator[Prometheus]:
-    """A server that scrapes these (host:port), for as long as it is entered."""
+    """Run a server that scrapes these (host:port) while it is entered."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES / "recording.yaml"), str(RULES / "alerts.yaml")],
@@ -59,7 +59,7 @@ async def prometheus(folder: Path, targets: Sequence[str]) -> AsyncIterator[Prom
 
 
 async def _started(server: Prometheus, process: asyncio.subprocess.Process) -> bool:
-    """Whether it answers and has scraped; it has ended by itself otherwise."""
+    """Return whether it answers and has scraped; False if it has ended."""
     await until(lambda: server.query("up"), lambda up: bool(up) or process.returncode is not None, patience=PATIENCE)
     return process.returncode is None
 

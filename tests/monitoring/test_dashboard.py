@@ -1,4 +1,4 @@
-"""The dashboard: as its code says, and no panel without data once a worker has been at work."""
+"""The dashboard equals its code, and no panel is without data after a worker has run."""
 
 import datetime as dt
 import json
@@ -30,13 +30,13 @@ FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "notifier.json"
 VARIABLES = {"$namespace": ".*", "$job": ".*", "$iss": ".*", "$client": ".*", "$__rate_interval": "15s"}
 
 
-def test_the_file_is_what_the_code_makes() -> None:
+def test_file_equals_the_generated_dashboard() -> None:
     """`make dashboard` was run after the last change."""
     assert FILE.read_text() == build(), "run `make dashboard`"
 
 
-def test_a_click_leads_to_a_section_of_the_runbook() -> None:
-    """Of an alert by its name, or of the reason or cause that a series or row bears."""
+def test_links_lead_to_a_section_of_the_runbook() -> None:
+    """Of an alert by its name, or of the reason or cause of a series or row."""
     board = json.loads(FILE.read_text())
     fields = [panel.get("fieldConfig", {}).get("defaults", {}) for panel in board["panels"]]
     links = [link for field in fields for link in field.get("links") or []]

@@ -34,7 +34,7 @@ def test_a_service_is_pinned_and_listens_on_loopback_alone(name: str) -> None:
 
 
 def test_every_address_in_the_files_is_a_service() -> None:
-    """Those that are scraped, those that alerts go to, the broker, the clients, and where Grafana asks."""
+    """The scraped services, the receivers of alerts, the broker, the clients, and Grafana's source."""
     prometheus = read("prometheus.yaml")
     configs = [*prometheus["scrape_configs"], *prometheus["alerting"]["alertmanagers"]]
     hosts = {

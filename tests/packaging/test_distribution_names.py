@@ -1,4 +1,4 @@
-"""PyPI's `notifier` is somebody else's program: ours is `logout-notifier`, and nobody is told to install the other."""
+"""PyPI's `notifier` is a foreign program: ours is `logout-notifier`, and no text installs the other."""
 
 import os
 import re
@@ -33,7 +33,7 @@ PUBLISHED = re.compile(r"(?<![\w./-])(?:notifier|notifier-oidc-provider|logout-n
 
 
 def texts() -> dict[str, str]:
-    """All of the repository that people or machines read, but for what tells of the past, and this file."""
+    """Return all texts of the repository for people or machines, except history, and this file."""
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     paths = [ROOT / name for name in done.stdout.split("\0") if name and name != "CHANGELOG.md"]
     kept = {".md", ".py", ".toml", ".yaml", ".yml", ".service", ".java", ".js", ".ts", ".cs", ".json", ".txt", ""}
@@ -41,8 +41,8 @@ def texts() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text(errors="replace") for path in known}
 
 
-def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
-    """Nor one of ours from a registry that does not have it: whoever took the name there would be installed."""
+def test_no_text_installs_a_foreign_package() -> None:
+    """Nor one of ours from a registry that does not have it: the name there may be taken by a stranger."""
     found = []
     for name, text in texts().items():
         found += [f"{name}: {each}" for each in STRANGER.findall(text)]
@@ -53,14 +53,14 @@ def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_the_distribution_has_its_name(name: str) -> None:
-    """As its project says, and as the environment that runs it says."""
+    """In its project file, and in the environment that runs it."""
     project = tomllib.loads((PROJECTS[name] / "pyproject.toml").read_text())["project"]
     assert (project["name"], project["version"]) == (name, __version__)
     assert metadata.version(name) == __version__
 
 
 def test_the_command_stays_notifier() -> None:
-    """It is the distribution's, and says its version."""
+    """It belongs to the distribution, and prints its version."""
     [script] = metadata.distribution(NAME).entry_points
     assert (script.group, script.name, script.load()) == ("console_scripts", "notifier", main)
 
@@ -68,7 +68,7 @@ def test_the_command_stays_notifier() -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("name", PROJECTS)
 def test_a_wheel_runs_in_a_fresh_environment(name: str, tmp_path: Path) -> None:
-    """From its own files. The libraries that it asks for are lent by the environment of the tests."""
+    """From its own files. Its dependencies come from the environment of the tests."""
     source = tmp_path / "source"
     source.mkdir()
     for part in PARTS[name]:
@@ -82,7 +82,7 @@ def test_a_wheel_runs_in_a_fresh_environment(name: str, tmp_path: Path) -> None:
     alone = {**os.environ, "PYTHONPATH": ""}
     run_installer([*pip, f"--python={fresh}", "install", "--no-deps", "--no-index", wheel], env=alone)
     [packages] = fresh.glob("lib/python*/site-packages")
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib"))
     program, *arguments = RUNS[name]
     assert run_installer([fresh / program, *arguments], env=alone).split()[-1] == __version__
     look = f"import {MODULES[name]} as it; print(it.__file__)"

@@ -1,4 +1,4 @@
-"""The recipe of the image; `make test-image` builds it and tries it."""
+"""Test the recipe of the image; `make test-image` builds and runs it."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,15 @@ TEXT = (ROOT / "Dockerfile").read_text()
 STAGES = TEXT.split("\nFROM ")[1:]
 
 
-def told(stage: str, word: str) -> list[str]:
-    """What follows an instruction, once for each time it is given; lines that go on are one."""
+def instructions(stage: str, word: str) -> list[str]:
+    """Return the arguments of an instruction, once for each use; continued lines are joined."""
     lines = stage.replace("\\\n", " ").splitlines()
     return [line.removeprefix(f"{word} ").strip() for line in lines if line.startswith(f"{word} ")]
 
 
 def test_all_that_is_copied_is_there_and_nothing_else_is_sent() -> None:
-    """.dockerignore leaves out everything, and lets in what the recipe names: no key lies in a layer by accident."""
-    copied = [source for each in told(STAGES[0], "COPY") for source in each.split()[:-1]]
+    """.dockerignore excludes everything except the files of the recipe: no key is copied into a layer by accident."""
+    copied = [source for each in instructions(STAGES[0], "COPY") for source in each.split()[:-1]]
     assert all((ROOT / source).exists() for source in copied)
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
@@ -26,8 +26,8 @@ def test_all_that_is_copied_is_there_and_nothing_else_is_sent() -> None:
 
 
 def test_what_is_installed_is_locked() -> None:
-    """By hash, as wheels, and for the package itself nothing beside it."""
-    installs = re.findall(r"pip install ([^&\n]*)", "\n".join(told(STAGES[0], "RUN")))
+    """By hash, as wheels, and for the package itself without dependencies."""
+    installs = re.findall(r"pip install ([^&\n]*)", "\n".join(instructions(STAGES[0], "RUN")))
     assert len(installs) == 2
     assert "--require-hashes" in installs[0]
     assert "--only-binary :all:" in installs[0]
@@ -35,12 +35,12 @@ def test_what_is_installed_is_locked() -> None:
 
 
 def pinned(name: str) -> dict[str, str]:
-    """The versions of a lock file."""
+    """Return the versions of a lock file."""
     return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / "deploy" / name).read_text()))
 
 
 def test_what_is_installed_is_what_is_tested() -> None:
-    """The image's packages, of the same versions, are among those that the tests run with."""
+    """The image's packages, of the same versions, are among those of the tests."""
     image = pinned("requirements-image.txt")
     assert len(image) > 40
     assert image.items() <= pinned("requirements-dev.txt").items()
@@ -48,19 +48,19 @@ def test_what_is_installed_is_what_is_tested() -> None:
 
 
 def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
-    """A number, which Kubernetes can tell from root's."""
+    """A numeric user, which Kubernetes can distinguish from root."""
     final = STAGES[-1]
-    assert told(final, "USER") == ["65532:65532"]
-    assert told(final, "STOPSIGNAL") == ["SIGTERM"]
-    assert told(final, "ENTRYPOINT") == ['["notifier"]']
-    assert told(final, "HEALTHCHECK")
-    assert f"VERSION={__version__}" in told(final, "ARG")
+    assert instructions(final, "USER") == ["65532:65532"]
+    assert instructions(final, "STOPSIGNAL") == ["SIGTERM"]
+    assert instructions(final, "ENTRYPOINT") == ['["notifier"]']
+    assert instructions(final, "HEALTHCHECK")
+    assert f"VERSION={__version__}" in instructions(final, "ARG")
 
 
 def test_threads_share_a_heap() -> None:
-    """Each thread that reads many clients anew would keep a heap of its own: 530 MB where the chart allows 512 MiB."""
+    """Otherwise each thread that reads many clients keeps a heap: 530 MB where the chart allows 512 MiB."""
     unit = (ROOT / "deploy" / "systemd" / "notifier.service").read_text()
-    assert "MALLOC_ARENA_MAX=1" in " ".join(told(STAGES[-1], "ENV")).split()
+    assert "MALLOC_ARENA_MAX=1" in " ".join(instructions(STAGES[-1], "ENV")).split()
     assert "MALLOC_ARENA_MAX=1" in " ".join(re.findall(r"(?m)^Environment=(.*)", unit)).split()
 
 

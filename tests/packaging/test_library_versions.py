@@ -35,7 +35,7 @@ PAIRS = [(library, version) for library, versions in VERSIONS.items() for versio
 
 
 def test_a_worker_names_the_versions_that_were_tried() -> None:
-    """They begin at the lowest that is allowed, and a newer one may be installed up to the next major version."""
+    """They start at the lowest permitted version, and newer ones are permitted up to the next major version."""
     allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     tried = {"aiohttp": TRIED_VERSIONS, "aiormq": TRIED_AIORMQ, "pamqp": TRIED_PAMQP}
     for library, versions in VERSIONS.items():

@@ -30,7 +30,7 @@ for hook in (*examine_aiohttp().values(), *install().values()):
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a process that imports them, and what they need, before all else."""
+    """Return the environment of a process that imports them and their dependencies first."""
     folder = tmp_path_factory.mktemp("newest")
     allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     wanted = [each for each in allowed if each.partition(">")[0] in LIBRARIES]

@@ -20,23 +20,23 @@ def unit() -> configparser.ConfigParser:
 
 
 def test_its_exposure_is_below_two() -> None:
-    """By systemd's own judgement, out of ten; most services of a distribution have nine."""
+    """By `systemd-analyze security`, out of ten; most services of a distribution have nine."""
     command = [program("systemd-analyze", "systemd"), "security", "--offline=true", str(UNIT)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    found = re.search(r"Overall exposure level for notifier\.service: ([\d.]+)", told)
-    assert found is not None, told
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = re.search(r"Overall exposure level for notifier\.service: ([\d.]+)", output)
+    assert found is not None, output
     assert float(found[1]) < 2
 
 
 def test_every_setting_is_one_that_systemd_knows() -> None:
     """A misspelt one would be ignored with a line in the journal, and protect nobody."""
     command = [program("systemd-analyze", "systemd"), "verify", "--man=no", str(UNIT)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
-    assert [line for line in told.splitlines() if "notifier.service:" in line and "not executable" not in line] == []
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
+    assert [line for line in output.splitlines() if "notifier.service:" in line and "not executable" not in line] == []
 
 
-def test_it_starts_while_a_registry_source_is_away() -> None:
-    """The check before the start and the one before a reload ask no other server, as a worker needs none to start."""
+def test_it_starts_while_a_registry_source_is_unavailable() -> None:
+    """The check before the start and the one before a reload request no other server, as a start needs none."""
     checks = [line for line in UNIT.read_text().splitlines() if "notifier check" in line]
     assert [line.partition("=")[0] for line in checks] == ["ExecStartPre", "ExecReload"]
     assert all("check --offline -c" in line for line in checks)

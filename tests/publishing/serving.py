@@ -27,7 +27,7 @@ REGISTRY = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: CLIENTS})
 
 
 def token(name: str, *scopes: str, issuers: frozenset[str] | None = None) -> ApiToken:
-    """A token that may publish, unless other scopes are given."""
+    """Return a token that may publish, unless other scopes are given."""
     digest = hashlib.sha256(f"{name}-secret".encode()).digest()
     return ApiToken(name=name, sha256=digest, scopes=frozenset(scopes or ("publish",)), issuers=issuers)  # type: ignore[arg-type]
 
@@ -37,7 +37,7 @@ def sources_of(
     registry: Registry = REGISTRY,
     waiting: WaitingRequests | None = None,
 ) -> ApiSources:
-    """What the API knows. Without tokens, it answers this machine only."""
+    """Return the dependencies of the API. Without tokens, it accepts only this machine."""
     return ApiSources(
         registry=lambda: registry,
         tokens=tokens,
@@ -48,17 +48,17 @@ def sources_of(
 
 
 async def accept(event: SessionEnded, lane: Lane) -> None:
-    """Take every event."""
+    """Accept every event."""
 
 
 async def look() -> ServiceStatus:
-    """The status of a service that has nothing to do."""
+    """Return the status of an idle service."""
     return status_of({}, (), now=NOW)
 
 
 @asynccontextmanager
 async def serving(app: web.Application, **listening: Any) -> AsyncIterator[Listener]:
-    """The listener, closed at the end."""
+    """Run the listener, and close it at the end."""
     listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1, **listening)
     try:
         yield listener

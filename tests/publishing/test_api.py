@@ -1,4 +1,4 @@
-"""`POST /v1/events` on a real socket: what is taken, what is refused and how it is said, and what never leaks."""
+"""Test `POST /v1/events` on a real socket: accepted and refused events, error texts, and secrets."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ TOKENS = (token("idp"), token("other"), token("reader", "read"), token("limited"
 
 
 class Queue:
-    """Takes events, or does whatever `behave` does instead."""
+    """Accept events, or run `behave` instead."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[SessionEnded, Lane]] = []
@@ -48,7 +48,7 @@ class Queue:
 
 
 class Api:
-    """A listener with its queue, and a client to talk to it."""
+    """A listener with its queue, and a client for it."""
 
     def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
         self.queue, self.url, self.http = queue, url, http
@@ -57,7 +57,7 @@ class Api:
     async def post(
         self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
-        """(status, document, headers)."""
+        """Return status, document and headers."""
         sent = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
         if bearer is not None:
             sent["Authorization"] = f"Bearer {bearer}"
@@ -68,7 +68,7 @@ class Api:
 
 @asynccontextmanager
 async def answering(**timeouts: float) -> AsyncIterator[Api]:
-    """An API with small limits of size and number. Only what must be met by a test is short of time."""
+    """Run an API with small limits of size and number, and short times where a test must reach them."""
     queue = Queue()
     sources = sources_of(lambda: subject.tokens, REGISTRY)
     limits = ApiLimits(max_event=2000, requests=2, **timeouts)  # type: ignore[arg-type]
@@ -88,8 +88,8 @@ def is_problem(headers: dict[str, str]) -> bool:
     return headers["Content-Type"].startswith("application/problem+json")
 
 
-async def test_202_with_the_id_means_taken(api: Api) -> None:
-    """The event reaches the queue once, and the id that was made up is ours from then on."""
+async def test_202_with_the_id_means_accepted(api: Api) -> None:
+    """The event reaches the queue once, and a generated id is valid from then on."""
     status, document, _ = await api.post()
     assert (status, document) == (202, {"id": "made-up-id"})
     [(event, lane)] = api.queue.taken
@@ -113,7 +113,7 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
     ],
 )  # fmt: skip
 async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], note: str, api: Api) -> None:
-    """The event is taken all the same. Members of the publisher's own are nobody's business."""
+    """The event is accepted all the same. Additional members of the publisher are permitted."""
     status, document, _ = await api.post({**EVENT, **more})
     assert status == 202
     assert note in document.get("note", "")
@@ -121,8 +121,8 @@ async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], no
     assert len(api.queue.taken) == 1
 
 
-async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
-    """Mass logouts take the other lane; a lane that does not exist is a mistake."""
+async def test_bulk_lane_is_selected_in_the_query(api: Api) -> None:
+    """Mass logouts use the other lane; an unknown lane is an error."""
     assert (await api.post(query="?lane=bulk"))[0] == 202
     assert api.queue.taken[0][1] is Lane.BULK
     status, document, _ = await api.post(query="?lane=retries")
@@ -130,8 +130,8 @@ async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
     assert document["mistakes"] == [{"path": "lane", "text": "must be one of events, bulk"}]
 
 
-async def test_a_parameter_that_is_not_known_is_refused(api: Api) -> None:
-    """By its name, with the one that is meant, and nothing is published."""
+async def test_unknown_parameter_is_refused(api: Api) -> None:
+    """With its name and a suggestion, and nothing is published."""
     status, document, headers = await api.post(query="?lanes=bulk&debug=1")
     assert status == 400
     assert headers["Content-Type"].startswith("application/problem+json")
@@ -143,7 +143,7 @@ async def test_a_parameter_that_is_not_known_is_refused(api: Api) -> None:
 
 
 async def test_400_names_every_mistake(api: Api) -> None:
-    """Wrong entries too: over HTTP nothing is taken by halves."""
+    """Invalid entries too: over HTTP an event is accepted only as a whole."""
     status, document, headers = await api.post({"iss": 5, "sub": "a", "clients": ["shop", {"client_id": ""}]})
     assert status == 400
     assert is_problem(headers)
@@ -153,23 +153,23 @@ async def test_400_names_every_mistake(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 1900])
-async def test_what_is_no_event_is_400(api: Api, body: bytes) -> None:
-    """Empty, half, not UTF-8, no object, too deep."""
+async def test_body_that_is_not_an_event_is_400(api: Api, body: bytes) -> None:
+    """Empty, truncated, not UTF-8, not an object, too deep."""
     status, document, headers = await api.post(body)
     assert status == 400
     assert is_problem(headers)
     assert document["mistakes"]
 
 
-async def test_an_unknown_issuer_is_a_mistake_the_publisher_can_read(api: Api) -> None:
-    """Over AMQP it would wait for the configuration to arrive; here somebody is there to be told."""
+async def test_unknown_issuer_is_reported_to_the_publisher(api: Api) -> None:
+    """Over AMQP it would wait for a new configuration; here the publisher receives the error."""
     status, document, _ = await api.post({**EVENT, "iss": "https://else.example"})
     assert status == 400
     assert document["mistakes"] == [{"path": "iss", "text": "not one of the configured issuers"}]
 
 
-async def test_a_type_that_is_not_meant_is_400(api: Api) -> None:
-    """`issuers.<iss>.event_types` lists the types that are."""
+async def test_type_that_is_not_configured_is_400(api: Api) -> None:
+    """`issuers.<iss>.event_types` lists the accepted types."""
     envelope = {"specversion": "1.0", "id": "1", "source": "/idp", "type": "user.created", "data": EVENT}
     status, document, _ = await api.post(envelope, Content_Type="application/cloudevents+json")
     assert status == 400
@@ -187,7 +187,7 @@ async def test_a_type_that_is_not_meant_is_400(api: Api) -> None:
     ],
 )
 async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
-    """A form of a web page can send the first three across origins without asking: none of them publishes."""
+    """A form of a web page can send the first three across origins without a preflight: none of them publishes."""
     status, _, headers = await api.post(Content_Type=kind)
     assert status == 415
     assert is_problem(headers)
@@ -195,7 +195,7 @@ async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
 
 
 async def test_404_and_405_are_problems_too(api: Api) -> None:
-    """In the same form as any other answer; 405 names what is allowed."""
+    """In the same form as other errors; 405 lists the permitted methods."""
     async with api.http.get(f"{api.url}/v1/events") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
         assert is_problem(dict(answer.headers))
@@ -206,7 +206,7 @@ async def test_404_and_405_are_problems_too(api: Api) -> None:
 
 @pytest.mark.parametrize("bearer", [None, "", "wrong", "idp-secretx", "idp-secret-\u00e9"])
 async def test_401_without_a_good_token(api: Api, bearer: str | None) -> None:
-    """Missing or wrong: 401 and how to authenticate, before the body is looked at."""
+    """Missing or invalid: 401 with the scheme, before the body is read."""
     api.tokens = TOKENS
     status, _, headers = await api.post(b"not even JSON", bearer=bearer)
     assert status == 401
@@ -214,14 +214,14 @@ async def test_401_without_a_good_token(api: Api, bearer: str | None) -> None:
     assert api.queue.taken == []
 
 
-async def test_no_token_at_all_lets_nobody_in(api: Api) -> None:
-    """An empty tokens file is not the same as none."""
+async def test_empty_tokens_file_refuses_all(api: Api) -> None:
+    """An empty tokens file differs from none."""
     api.tokens = ()
     assert (await api.post(bearer="anything"))[0] == 401
 
 
-async def test_the_publisher_is_the_token_s_name(api: Api) -> None:
-    """Whoever bears the token speaks by its name; tokens reload with the file."""
+async def test_publisher_is_the_name_of_the_token(api: Api) -> None:
+    """The token's name is the publisher; tokens reload with the file."""
     api.tokens = TOKENS
     assert (await api.post(bearer="other-secret"))[0] == 202
     assert api.queue.taken[0][0].publisher == "other"
@@ -233,7 +233,7 @@ async def test_the_publisher_is_the_token_s_name(api: Api) -> None:
     ("bearer", "iss"),
     [("reader-secret", ISS), ("limited-secret", ISS), ("limited-secret", CLOSED), ("other-secret", CLOSED)],
 )
-async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) -> None:
+async def test_403_without_permission_to_publish(api: Api, bearer: str, iss: str) -> None:
     """Without the scope, for another issuer than the token's, or not among the issuer's publishers."""
     api.tokens = TOKENS
     status, _, headers = await api.post({**EVENT, "iss": iss}, bearer=bearer)
@@ -242,14 +242,14 @@ async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) 
     assert api.queue.taken == []
 
 
-async def test_who_may_not_speak_is_named_in_the_log_with_the_way_out(api: Api) -> None:
-    """Once a minute. It bears neither the token nor a user."""
+async def test_refused_publisher_is_logged_with_the_remedy(api: Api) -> None:
+    """Once a minute, without the token and the user."""
     api.tokens = TOKENS
     with capture_logs() as lines:
         for bearer, iss in (("limited", ISS), ("limited", ISS), ("other", CLOSED), ("other", "https://x")):
             await api.post({**EVENT, "iss": iss}, bearer=f"{bearer}-secret")
-    told = [(line["publisher"], line["iss"], line["hint"]) for line in lines if line["event"] == "publisher_refused"]
-    assert told == [
+    answers = [(line["publisher"], line["iss"], line["hint"]) for line in lines if line["event"] == "publisher_refused"]
+    assert answers == [
         ("limited", ISS, "if it may, add the issuer to issuers of the token in api.tokens_file"),
         ("other", CLOSED, "if it may, name it in issuers.<iss>.publishers"),
     ]
@@ -258,30 +258,28 @@ async def test_who_may_not_speak_is_named_in_the_log_with_the_way_out(api: Api) 
 
 
 @pytest.mark.parametrize(("bearer", "vouched"), [("bound-secret", True), ("other-secret", False), (None, False)])
-async def test_a_token_that_is_bound_to_the_issuer_vouches_for_its_events(
-    api: Api, bearer: str | None, *, vouched: bool
-) -> None:
-    """One that is not says nothing of who it is, nor does the loopback interface: addresses of its events count not."""
+async def test_token_bound_to_the_issuer_authorizes_addresses(api: Api, bearer: str | None, *, vouched: bool) -> None:
+    """A token without issuers and the loopback interface do not authorize addresses in events."""
     api.tokens = None if bearer is None else (*TOKENS, token("bound", issuers=frozenset({ISS, CLOSED})))
-    event = {**EVENT, "vouched": True}  # no member that counts
+    event = {**EVENT, "vouched": True}  # an ignored member
     assert (await api.post(event, bearer=bearer))[0] == 202
     assert api.queue.taken[0][0].vouched is vouched
 
 
-async def test_the_publisher_that_is_listed_may_speak(api: Api) -> None:
+async def test_listed_publisher_may_publish(api: Api) -> None:
     """`publishers` names tokens."""
     api.tokens = TOKENS
     assert (await api.post({**EVENT, "iss": CLOSED}, bearer="idp-secret"))[0] == 202
 
 
-async def test_a_web_page_may_not_publish_where_there_are_no_tokens(api: Api) -> None:
-    """A page whose name was rebound to loopback is of the same origin, but its browser still says Origin."""
+async def test_web_page_may_not_publish_without_tokens(api: Api) -> None:
+    """A page whose name was rebound to loopback has the same origin, but its browser still sends Origin."""
     assert (await api.post(Origin="http://evil.example"))[0] == 403
     assert api.queue.taken == []
 
 
 async def _away() -> None:
-    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
+    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is down")
 
 
 async def _missing() -> None:
@@ -293,8 +291,8 @@ async def _never() -> None:
 
 
 @pytest.mark.parametrize("behave", [_away, _missing, _never])
-async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
-    """Away, or no confirm in time: when to come again, and with which id, and nothing of the insides."""
+async def test_503_while_the_queue_is_unavailable(behave: Callable[[], Awaitable[None]]) -> None:
+    """No connection or no confirm in time: 503 with Retry-After and the id, and without internal details."""
     async with answering(accept_timeout=0.1) as api:
         api.queue.behave = behave
         status, document, headers = await api.post()
@@ -305,8 +303,8 @@ async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]
         assert inside not in json.dumps(document)
 
 
-async def test_a_fault_of_ours_shows_no_insides(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """500 without a trace of the stack."""
+async def test_internal_error_shows_no_details(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """500 without a stack trace."""
 
     async def break_down() -> None:
         raise RuntimeError("internal-detail-9")
@@ -318,8 +316,8 @@ async def test_a_fault_of_ours_shows_no_insides(api: Api, caplog: pytest.LogCapt
             assert "internal-detail" not in await answer.text()
 
 
-async def test_a_body_that_drips_is_given_up() -> None:
-    """A body has so many seconds in all, however steadily it drips."""
+async def test_slow_body_ends_at_its_time_limit() -> None:
+    """The body has a total time limit, at any rate of bytes."""
 
     async def drip() -> AsyncIterator[bytes]:
         yield b'{"iss": '
@@ -332,8 +330,8 @@ async def test_a_body_that_drips_is_given_up() -> None:
         assert api.queue.taken == []
 
 
-async def test_429_above_so_many_requests_at_a_time(api: Api) -> None:
-    """Each may hold an event in memory; who is too many is told to come again, and then is taken."""
+async def test_429_above_the_concurrency_limit(api: Api) -> None:
+    """Each may hold an event in memory; an excess request is refused with Retry-After, and accepted later."""
     entered, go = asyncio.Semaphore(0), asyncio.Event()
 
     async def wait() -> None:
@@ -353,8 +351,8 @@ async def test_429_above_so_many_requests_at_a_time(api: Api) -> None:
     assert (await api.post())[0] == 202
 
 
-async def test_a_publisher_that_hangs_up_does_not_take_its_event_back(api: Api) -> None:
-    """What was read is published, even though nobody waits for the answer any more."""
+async def test_disconnect_does_not_cancel_a_complete_event(api: Api) -> None:
+    """A complete event is published, even if its connection is closed."""
     entered, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
@@ -375,9 +373,9 @@ async def test_a_publisher_that_hangs_up_does_not_take_its_event_back(api: Api) 
 
 
 async def test_no_token_and_no_subject_in_logs_or_refusals(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever happens, neither the bearer token nor `sub` nor `sid` is written anywhere or sent back."""
+    """Neither the bearer token nor `sub` nor `sid` is logged or returned."""
     api.tokens = TOKENS
-    told = []
+    answers = []
     with caplog.at_level(logging.DEBUG):
         for bearer, event in (
             ("idp-secret", EVENT),
@@ -386,10 +384,10 @@ async def test_no_token_and_no_subject_in_logs_or_refusals(api: Api, caplog: pyt
             ("idp-secret", {**EVENT, "iss": "https://else.example"}),
             ("idp-secret", {**EVENT, "clients": 5}),
         ):
-            told.append(await api.post(event, bearer=bearer))
+            answers.append(await api.post(event, bearer=bearer))
         api.queue.behave = _away
-        told.append(await api.post(bearer="idp-secret"))
-    assert [answer[0] for answer in told] == [202, 401, 403, 400, 400, 503]
+        answers.append(await api.post(bearer="idp-secret"))
+    assert [answer[0] for answer in answers] == [202, 401, 403, 400, 400, 503]
     for secret in ("idp-secret", "wrong-secret-9", "reader-secret", "raw-sub-77", "raw-sid-88"):
         assert secret not in caplog.text
-        assert secret not in str(told)
+        assert secret not in str(answers)

@@ -1,4 +1,4 @@
-"""A file of events is read whole and judged whole; sending stops at the first failure and loses no account."""
+"""A file of events is read and validated as a whole; sending stops at the first failure with a complete report."""
 
 import asyncio
 import json
@@ -23,20 +23,20 @@ READING = EventFileRules(max_bytes=1000, new_id=lambda: "made-up", now=0.0)
 
 
 def event(number: int) -> dict[str, object]:
-    """An event with an id."""
+    """Return an event with an id."""
     return {"id": f"e-{number}", "iss": ISS, "sub": "alice", "clients": ["shop"]}
 
 
 def written(count: int) -> list[FileEvent]:
-    """Events on the lines from 1."""
+    """Return events on the lines from 1."""
     return read_events("\n".join(json.dumps(event(number)) for number in range(count)).encode(), READING)
 
 
 @given(
     indents=st.lists(st.sampled_from([None, 0, 2]), min_size=1), between=st.sampled_from(["\n", "\n\n", " ", "\r\n"])
 )
-def test_layout_matters_not(indents: list[int | None], between: str) -> None:
-    """On one line or many, one after another with any white space: each is found, with the line it begins at."""
+def test_layout_is_irrelevant(indents: list[int | None], between: str) -> None:
+    """On one or many lines, with any white space between events: each is found with its first line."""
     texts = [json.dumps(event(number), indent=indent) for number, indent in enumerate(indents)]
     file = between.join(texts)
     found = read_events(file.encode(), READING)
@@ -47,7 +47,7 @@ def test_layout_matters_not(indents: list[int | None], between: str) -> None:
 
 
 class EventSender:
-    """A queue that takes events until `lost`, and confirms each a turn of the loop later."""
+    """A queue that accepts events until `lost`, and confirms each one turn of the loop later."""
 
     def __init__(self, lost: str = "") -> None:
         self.sent: list[str | None] = []
@@ -57,7 +57,7 @@ class EventSender:
     async def send_event(
         self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json"
     ) -> None:
-        """As the port says."""
+        """Implement the port."""
         del lane, body, content_type
         self.sent.append(message_id)
         self.under_way += 1
@@ -69,14 +69,14 @@ class EventSender:
 
 
 async def sent(sender: EventSender, events: Sequence[FileEvent]) -> tuple[QueueError | None, list[str]]:
-    """Why it stopped, and the ids that were confirmed."""
+    """Return the reason of the stop, and the confirmed ids."""
     confirmed: list[FileEvent] = []
     failure = await send_all(sender, Lane.EVENTS, events, confirmed.append)
     return failure, [each.id for each in confirmed]
 
 
-async def test_all_are_sent_in_order_with_a_bound() -> None:
-    """At most so many without a confirm, whatever the file holds."""
+async def test_events_are_sent_in_order_with_a_bound() -> None:
+    """The number of unconfirmed events is bounded for any file."""
     sender = EventSender()
     failure, confirmed = await sent(sender, written(MAX_IN_FLIGHT_EVENTS * 3))
     assert failure is None
@@ -84,8 +84,8 @@ async def test_all_are_sent_in_order_with_a_bound() -> None:
     assert sender.most_under_way == MAX_IN_FLIGHT_EVENTS
 
 
-async def test_the_first_failure_is_the_last_event_sent() -> None:
-    """What was under way is waited for and told as it ended; of the rest none is sent."""
+async def test_first_failure_stops_sending() -> None:
+    """Events in flight are awaited and reported; no further event is sent."""
     sender = EventSender(lost="e-300")
     failure, confirmed = await sent(sender, written(MAX_IN_FLIGHT_EVENTS * 3))
     assert str(failure) == "gone"
@@ -93,8 +93,8 @@ async def test_the_first_failure_is_the_last_event_sent() -> None:
     assert 300 <= len(confirmed) <= 300 + MAX_IN_FLIGHT_EVENTS
 
 
-def test_lines_are_told_in_ranges() -> None:
-    """Neighbours in the file are joined."""
+def test_lines_are_reported_in_ranges() -> None:
+    """Adjacent lines are joined."""
     events = written(9)
     assert format_line_ranges(events, set(events)) == "1-9"
     assert format_line_ranges(events, {events[index] for index in (0, 1, 2, 4, 7, 8)}) == "1-3, 5, 8-9"

@@ -1,4 +1,4 @@
-"""What a listener bears from strangers: slow ones, large ones, many of them; and one token that wants it all."""
+"""Limits of a listener against slow, large and many requests of strangers, and against one greedy token."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ REQUEST = (
 
 
 class Gate:
-    """Takes events, each when it is told to."""
+    """Hold each event until the test releases it."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Semaphore(0)
@@ -68,18 +68,18 @@ async def connected(listener: Listener) -> AsyncIterator[tuple[asyncio.StreamRea
 
 
 async def answer(reader: asyncio.StreamReader) -> int:
-    """The status of the next answer, read to its end."""
+    """Read the next answer to its end, and return its status."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     await reader.readexactly(int(length.partition(b":")[2]))
     return int(head.split(b" ")[1])
 
 
-# ── slow ones ──
+# ── slow requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_kept_alive_connection_has_so_long_for_its_next_header() -> None:
-    """Counted from the last answer, however far it comes, and however steadily it drips."""
+async def test_kept_connection_has_a_time_limit_for_the_next_header() -> None:
+    """Counted from the last answer, for any number and rate of bytes."""
     async with api(Gate(), deadlines=Deadlines(header=2)) as listener:
 
         async def given_up(beginning: bytes) -> None:
@@ -93,8 +93,8 @@ async def test_a_kept_alive_connection_has_so_long_for_its_next_header() -> None
         await asyncio.gather(*map(given_up, beginnings))
 
 
-async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
-    """A route that sets itself no deadline reads one no longer than the others."""
+async def test_slow_body_ends_at_its_time_limit_on_any_route() -> None:
+    """A route without a deadline uses the listener's."""
     read: list[bytes] = []
 
     async def put(request: web.Request) -> web.Response:
@@ -114,8 +114,8 @@ async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
     assert read == [b"body"]
 
 
-async def test_a_large_answer_that_nobody_reads_is_given_up() -> None:
-    """It would stay in memory for as long as a stranger likes. Who reads it gets the whole of it."""
+async def test_unread_answer_is_closed() -> None:
+    """It would occupy memory without limit. A client that reads receives all of it."""
     large = bytes(32 * 2**20)
 
     async def get(_: web.Request) -> web.Response:
@@ -146,7 +146,7 @@ async def test_a_large_answer_that_nobody_reads_is_given_up() -> None:
         assert len(await whole.read()) == len(large)
 
 
-# ── large ones ──
+# ── large requests ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ async def test_a_header_that_is_too_large_is_refused(head: bytes) -> None:
     """400, and the connection is closed."""
     async with api(Gate()) as listener, connected(listener) as (reader, writer):
         writer.write(head)
-        told = await reader.read()
-    assert told.split(b" ")[1] == b"400", told[:300]
+        answer_ = await reader.read()
+    assert answer_.split(b" ")[1] == b"400", answer_[:300]
 
 
 async def test_a_body_larger_than_the_limit_is_not_read() -> None:
-    """413 by its Content-Length alone, before a byte of it has come; and of one without as soon as it shows."""
+    """413 by Content-Length before the first byte; without that header as soon as the limit is passed."""
     async with api(Gate(), limits=ApiLimits(max_event=1000)) as listener:
         async with connected(listener) as (reader, writer):
             writer.write(REQUEST % (10**12, b""))
@@ -178,11 +178,11 @@ async def test_a_body_larger_than_the_limit_is_not_read() -> None:
             assert await answer(reader) == 413
 
 
-# ── many of them ──
+# ── many requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_of_connections_too_many_the_oldest_is_closed() -> None:
-    """It had the longest to say something; the newcomer is served, and so are those that are left."""
+async def test_oldest_of_too_many_connections_is_closed() -> None:
+    """It has had the most time for a request; the new one and the remaining ones are served."""
     async with (
         api(Gate(), connections=2) as listener,
         connected(listener) as (oldest, _),
@@ -195,8 +195,8 @@ async def test_of_connections_too_many_the_oldest_is_closed() -> None:
         assert await oldest.read() == b""
 
 
-async def test_a_connection_too_many_with_a_request_under_way_is_answered_before_it_is_closed() -> None:
-    """A newcomer ends no publish that has begun."""
+async def test_connection_with_a_running_request_is_answered_before_closing() -> None:
+    """A new connection does not interrupt a running publish."""
     gate = Gate()
     gate.go.clear()
     async with api(gate, connections=2) as listener, connected(listener) as (busy, writer):
@@ -210,8 +210,8 @@ async def test_a_connection_too_many_with_a_request_under_way_is_answered_before
             assert await busy.read() == b""
 
 
-async def test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_again() -> None:
-    """503 and when, and the connection is closed; as soon as one has gone there is room."""
+async def test_new_connection_is_503_while_all_have_running_requests() -> None:
+    """503 with Retry-After, and the connection is closed; after one has ended there is room."""
     gate = Gate()
     gate.go.clear()
     async with api(gate, connections=2) as listener:
@@ -220,24 +220,24 @@ async def test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_aga
                 write.write(REQUEST % (len(EVENT), EVENT))
                 await gate.entered.acquire()
             async with connected(listener) as (refused, _):
-                told = await refused.read()
-            assert told.startswith(b"HTTP/1.1 503")
-            assert b"Retry-After: 1\r\n" in told
+                answer_ = await refused.read()
+            assert answer_.startswith(b"HTTP/1.1 503")
+            assert b"Retry-After: 1\r\n" in answer_
             gate.go.set()
             assert [await answer(reader), await answer(other)] == [202, 202]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http:
 
             async def post() -> int:
-                async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json()) as told:
-                    return told.status
+                async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json()) as answer_:
+                    return answer_.status
 
-            await until(post, lambda status: status == 202)  # the listener hears of the ends in its own time
+            await until(post, lambda status: status == 202)  # the listener notices the ends asynchronously
 
 
-def test_a_newcomer_is_told_to_come_again_on_uvloop() -> None:
-    """The worker's loop, whose transports are of no class of asyncio."""
+def test_new_connection_is_503_on_uvloop() -> None:
+    """The worker's loop, whose transports do not derive from asyncio's."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_again())
+        runner.run(test_new_connection_is_503_while_all_have_running_requests())
 
 
 def _json(bearer: str | None = None) -> dict[str, str]:
@@ -245,8 +245,8 @@ def _json(bearer: str | None = None) -> dict[str, str]:
     return sent if bearer is None else {**sent, "Authorization": f"Bearer {bearer}-secret"}
 
 
-async def test_one_token_does_not_take_every_place() -> None:
-    """429 with Retry-After for whoever has too many at a time; others are served, and so is it again afterwards."""
+async def test_concurrency_limit_of_one_token() -> None:
+    """429 with Retry-After above its limit; others are served, and so is the token afterwards."""
     gate = Gate()
     gate.go.clear()
     tokens = token("greedy"), token("other")
@@ -256,8 +256,8 @@ async def test_one_token_does_not_take_every_place() -> None:
     ):
 
         async def post(name: str) -> tuple[int, str | None]:
-            async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json(name)) as told:
-                return told.status, told.headers.get("Retry-After")
+            async with http.post(f"{listener.url}/v1/events", data=EVENT, headers=_json(name)) as answer_:
+                return answer_.status, answer_.headers.get("Retry-After")
 
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(post("greedy")) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""`POST /v1/events?wait=…` on a real socket: what is answered, how long it waits, and how many may."""
+"""Test `POST /v1/events?wait=…` on a real socket: the answer, the duration, and the number of waits."""
 
 import asyncio
 import itertools
@@ -26,7 +26,7 @@ def notice(fate: Fate, client_id: str = "", **more: Any) -> Notice:
 
 
 class Subject:
-    """A listener whose worker says what it is told to as soon as the event is durable."""
+    """A listener whose worker sends the given notices as soon as the event is durable."""
 
     def __init__(self) -> None:
         numbers = itertools.count()
@@ -37,7 +37,7 @@ class Subject:
         self.url = ""
 
     async def accept(self, event: SessionEnded, lane: Lane) -> None:
-        """As the port says."""
+        """Implement the port."""
         if self.away:
             raise QueueUnavailable("away")
         self.taken.append(event)
@@ -46,7 +46,7 @@ class Subject:
             assert self.waiting.on_notice(event.reply_to.correlation_id, each)
 
     async def post(self, wait: str) -> tuple[int, Any]:
-        """Status and answer."""
+        """Return status and answer."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
             sent = {"Content-Type": "application/json"}
             async with http.post(f"{self.url}/v1/events?wait={wait}", data=json.dumps(EVENT), headers=sent) as answer:
@@ -62,8 +62,8 @@ async def subject() -> AsyncIterator[Subject]:
         yield made
 
 
-async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Subject) -> None:
-    """At once, however long the wait may be."""
+async def test_200_means_that_every_client_has_a_final_result(subject: Subject) -> None:
+    """At once, for any wait."""
     subject.worker = lambda: [
         notice(Fate.DELIVERED, "shop", attempts=1),
         notice(Fate.DEAD, "mail", reason="refused", text="the client answered 403", attempts=1),
@@ -87,8 +87,8 @@ async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Su
     )
 
 
-async def test_202_tells_at_once_what_lies_beyond_the_wait(subject: Subject) -> None:
-    """A retry that is due later than the wait ends is not waited for."""
+async def test_202_is_sent_at_once_if_a_result_is_due_after_the_wait(subject: Subject) -> None:
+    """A retry that is due after the end of the wait is not awaited."""
     subject.worker = lambda: [
         notice(Fate.DELIVERED, "shop", attempts=1),
         notice(Fate.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
@@ -104,33 +104,33 @@ async def test_202_tells_at_once_what_lies_beyond_the_wait(subject: Subject) -> 
     }
 
 
-async def test_202_with_what_is_known_when_the_wait_is_over(subject: Subject) -> None:
-    """Nobody says anything of the second client; the event is durable all the same."""
+async def test_202_has_the_results_at_the_end_of_the_wait(subject: Subject) -> None:
+    """The second client has no result; the event is durable all the same."""
     subject.worker = lambda: [notice(Fate.DELIVERED, "shop", attempts=1)]
     status, document = await subject.post("100ms")
     assert (status, [each["client_id"] for each in document["clients"]]) == (202, ["shop"])
     assert len(subject.taken) == 1
 
 
-async def test_a_copy_is_answered_as_one(subject: Subject) -> None:
-    """What became of it was told before."""
+async def test_copy_is_answered_at_once(subject: Subject) -> None:
+    """Its result was sent before."""
     subject.worker = lambda: [notice(Fate.DUPLICATE)]
     assert await subject.post("30s") == (200, {"id": "e-1", "complete": True, "fate": "duplicate", "clients": []})
 
 
 @pytest.mark.parametrize("wait", ["31s", "5", "-1s", "soon", ""])
-async def test_a_wait_that_cannot_be_is_refused(wait: str, subject: Subject) -> None:
-    """400 says why, and nothing was taken."""
+async def test_invalid_wait_is_refused(wait: str, subject: Subject) -> None:
+    """400 has the reason, and no event is accepted."""
     status, document = await subject.post(wait)
     assert (status, document["mistakes"][0]["path"]) == (400, "wait")
     assert subject.taken == []
 
 
-async def test_no_more_wait_than_may(subject: Subject) -> None:
-    """The third of two is answered at once; its event is taken, and no reply is asked for."""
+async def test_number_of_waits_is_bounded(subject: Subject) -> None:
+    """The third of two is answered at once; its event is accepted, and no reply is requested."""
     waiting = [asyncio.create_task(subject.post("30s")) for _ in range(2)]
     async with asyncio.timeout(20):
-        while len(subject.taken) < 2:  # noqa: ASYNC110  the listener tells nobody
+        while len(subject.taken) < 2:  # noqa: ASYNC110  the listener has no event for it
             await asyncio.sleep(0.01)
     assert await subject.post("30s") == (202, {"id": "e-1", "complete": False, "clients": []})
     assert subject.taken[2].reply_to is None
@@ -140,8 +140,8 @@ async def test_no_more_wait_than_may(subject: Subject) -> None:
     assert (await subject.post("30s"))[0] == 503
 
 
-async def test_a_refused_publish_leaves_nobody_waiting(subject: Subject) -> None:
-    """However often."""
+async def test_refused_publish_leaves_no_wait(subject: Subject) -> None:
+    """For any number of refusals."""
     subject.away = True
     for _ in range(5):
         assert (await subject.post("30s"))[0] == 503

@@ -1,4 +1,4 @@
-"""`notifier publish` into both queues: all is judged before anything is sent, and every confirm told."""
+"""Test `notifier publish` into both queues: all events are validated before the first is sent."""
 
 import asyncio
 import json
@@ -20,17 +20,17 @@ EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
 
 
 def in_file(path: Path, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
-    """What waits in the embedded queue."""
+    """Return the messages of the embedded queue."""
     return asyncio.run(lane_looks.in_file(SqliteOptions(path=path), lane))
 
 
 def in_broker(url: str, prefix: str, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
-    """What waits in RabbitMQ."""
+    """Return the messages in RabbitMQ."""
     return asyncio.run(lane_looks.at_broker(rabbit_options(url, prefix), lane))
 
 
-def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> None:
-    """As any publisher's message: no mark of ours, and an id, which is told, as `message_id`."""
+def test_event_over_many_lines_arrives_unchanged(tmp_path: Path) -> None:
+    """As any publisher's message: without internal headers, and with an id, which is printed, as `message_id`."""
     written = json.dumps(EVENT, indent=2)
     done = notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin=written + "\n")
     assert (done.returncode, done.stderr) == (0, "")
@@ -41,7 +41,7 @@ def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> N
 
 
 def test_json_lines_arrive_in_their_order_on_rabbitmq(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """Into the lane that was asked for; a given id is kept, and CloudEvents are marked as such."""
+    """Into the given lane; a given id is kept, and CloudEvents are marked as such."""
     cloud = {"specversion": "1.0", "id": "ce-1", "source": "/idp", "type": "logout", "data": EVENT}
     lines = [EVENT, {**EVENT, "id": "given"}, cloud]
     (tmp_path / "events.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
@@ -49,11 +49,11 @@ def test_json_lines_arrive_in_their_order_on_rabbitmq(amqp_url: str, prefix: str
     words = ("publish", "--lane", "bulk", "--json", "events.jsonl")
     done = notifier(*words, cwd=tmp_path, settings=settings)
     assert (done.returncode, done.stderr) == (0, "")
-    told = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda each: each["line"])
+    confirmed = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda each: each["line"])
     messages = in_broker(amqp_url, prefix, Lane.BULK)
-    assert [message.message_id for message in messages] == [each["id"] for each in told]
-    assert [(each["line"], each["confirmed"]) for each in told] == [(1, True), (3, True), (5, True)]
-    assert [each["id"] for each in told[1:]] == ["given", "ce-1"]
+    assert [message.message_id for message in messages] == [each["id"] for each in confirmed]
+    assert [(each["line"], each["confirmed"]) for each in confirmed] == [(1, True), (3, True), (5, True)]
+    assert [each["id"] for each in confirmed[1:]] == ["given", "ce-1"]
     assert [message.content_type for message in messages][1:] == ["application/json", "application/cloudevents+json"]
     assert all(message.timestamp is not None for message in messages)
 
@@ -73,8 +73,8 @@ def test_what_was_perhaps_not_meant_so_is_told(tmp_path: Path) -> None:
     assert len(in_file(tmp_path / "q.db")) == 2
 
 
-def test_one_wrong_event_stops_all(tmp_path: Path) -> None:
-    """Every mistake is told by its line, exit 2, and not even the queue's file is made."""
+def test_invalid_event_prevents_sending(tmp_path: Path) -> None:
+    """Every error has its line, exit 2, and no queue file is created."""
     lines = [
         json.dumps(EVENT),
         json.dumps({"iss": ISS, "clients": [1, "shop"]}),
@@ -90,15 +90,15 @@ def test_one_wrong_event_stops_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stdin", [b"", b" \n", b"\xff\xfe{", b"[]", b"null"])
-def test_what_is_no_event_is_wrong_use(stdin: bytes, tmp_path: Path) -> None:
-    """Nothing at all, too: a pipe that broke before it."""
+def test_input_without_an_event_is_a_usage_error(stdin: bytes, tmp_path: Path) -> None:
+    """Empty input, too: a broken pipe."""
     done = notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin=stdin)
     assert done.returncode == 2
     assert "1 mistake in the events; nothing was sent" in done.stderr
 
 
 def test_a_publisher_needs_neither_keys_nor_clients(tmp_path: Path) -> None:
-    """A configuration whose other files are not here will do; its issuers are those that may be meant."""
+    """A configuration without its other files is enough; only its issuers are checked."""
     settings = {
         "queue": {"url": "sqlite:q.db"},
         "issuers": {ISS: {"keys": [{"file": "not-here.pem"}]}},
@@ -114,14 +114,14 @@ def test_a_publisher_needs_neither_keys_nor_clients(tmp_path: Path) -> None:
 
 
 def test_the_queue_must_be_named(tmp_path: Path) -> None:
-    """A file made up here would be read by nobody."""
+    """No worker would read a default file."""
     done = notifier("publish", cwd=tmp_path, stdin=json.dumps(EVENT))
     assert done.returncode == 2
     assert "--url" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path) -> None:
+def test_refused_password_is_reported_but_not_printed(amqp_url: str, tmp_path: Path) -> None:
     """Exit 1, and nothing was sent."""
     url = f"amqp://guest:wr0ng@{amqp_url.rpartition('@')[2]}"
     done = notifier("publish", "--url", url, cwd=tmp_path, stdin=json.dumps(EVENT))
@@ -131,14 +131,14 @@ def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path)
     assert "wr0ng" not in done.stdout + done.stderr
 
 
-def test_without_a_worker_nothing_is_heard(tmp_path: Path) -> None:
+def test_without_a_worker_no_reply_arrives(tmp_path: Path) -> None:
     """The event is durable all the same: exit 0."""
     done = notifier("publish", "--url", "sqlite:q.db", "--wait", "300ms", cwd=tmp_path, stdin=json.dumps(EVENT))
     assert done.returncode == 0
     assert "nothing was heard of it yet" in done.stdout
 
 
-def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
+def test_invalid_wait_is_a_usage_error(tmp_path: Path) -> None:
     """Nothing is sent."""
     done = notifier("publish", "--url", "sqlite:q.db", "--wait", "31s", cwd=tmp_path, stdin=json.dumps(EVENT))
     assert done.returncode == 2
@@ -159,7 +159,7 @@ def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
 def test_check_warns_where_publish_is_refused(
     queue: dict[str, str], publishers: list[str] | None, warning: str, tmp_path: Path
 ) -> None:
-    """By the user that the settings of the queue name."""
+    """By the user in the settings of the queue."""
     site = Site(tmp_path, "sqlite:q.db")
     issuer = site.config["issuers"][ISS]
     site.config["queue"] = queue

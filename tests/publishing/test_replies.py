@@ -1,4 +1,4 @@
-"""Whoever asks hears of each client what became of it, once it is durable, and knows when the last word was said."""
+"""Replies to publishers: each client's result once it is durable, and the end of the replies."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
 
 
 class SideChannel:
-    """Keeps the replies that a worker sends."""
+    """Keep the replies of a worker."""
 
     address = "here"
     dropped = 0
@@ -27,14 +27,14 @@ class SideChannel:
     def __init__(self) -> None:
         self.replies: list[tuple[ReplyTo, Notice]] = []
 
-    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
-        """Nobody asks."""
+    def listen(self, state: Callable[[], bytes], received: Callable[[str, bytes], None]) -> None:
+        """Do nothing."""
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Nobody asks for anything here."""
+        """Do nothing."""
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """There are no other workers."""
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], received: Callable[[bytes], None]) -> None:
+        """Do nothing."""
 
     share_presence = share_updates
 
@@ -46,7 +46,7 @@ class SideChannel:
 
 
 def replies_of(harness: WorkerHarness) -> list[tuple[ReplyTo, Notice]]:
-    """Return the replies to all that happened so far."""
+    """Return the replies to all facts so far."""
     side_channel = SideChannel()
     replies = ReplyObserver(side_channel, clock=lambda: harness.now, new_id=lambda: "id")
     for fact in harness.facts:
@@ -55,7 +55,7 @@ def replies_of(harness: WorkerHarness) -> list[tuple[ReplyTo, Notice]]:
 
 
 def known_of(harness: WorkerHarness) -> EventNotices:
-    """Return what the publisher who asked knows by now."""
+    """Return what the replies so far contain for the publisher."""
     known = EventNotices()
     for _, notice in replies_of(harness):
         known.add(notice)
@@ -63,42 +63,43 @@ def known_of(harness: WorkerHarness) -> EventNotices:
 
 
 def body_of(*clients: object, **members: object) -> bytes:
-    """An event of alice's session."""
+    """Return an event of alice's session."""
     return json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members).encode()
 
 
 async def served(harness: WorkerHarness, body: bytes, *, asked: ReplyTo | None = ASKED) -> list[Notice]:
-    """Hand over an event, and return what its publisher was told."""
+    """Deliver an event, and return the replies to its publisher."""
     async with running(harness):
         await harness.acked(harness.take(body, reply_to=asked))
     return [notice for _, notice in replies_of(harness)]
 
 
-async def test_who_publishes_learns_no_address_behind_a_name() -> None:
-    """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
-    [told] = await served(
+async def test_replies_contain_no_resolved_address() -> None:
+    """A publisher may name any URI; its resolved address, and whether it is internal, is not disclosed."""
+    [reply_] = await served(
         WorkerHarness(inline="allow"),
         body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}),
     )
-    assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
+    assert (reply_.fate, reply_.reason, reply_.text) == (Fate.DEAD, "egress_denied", "")
 
 
-async def test_each_client_s_fate_is_told_with_its_reason() -> None:
-    """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
+async def test_replies_contain_the_result_and_reason_of_each_client() -> None:
+    """Delivered, retrying, dead and skipped, with the total, so that the publisher can detect the end."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
     harness = WorkerHarness(client("well"), client("down"), client("wiki"), silent)
     harness.receivers.behaviours |= {"down": answers(500), "wiki": answers(403)}
     fates = {
-        told.client_id: told for told in await served(harness, body_of("well", "down", "wiki", "silent", id="e-1"))
+        reply_.client_id: reply_
+        for reply_ in await served(harness, body_of("well", "down", "wiki", "silent", id="e-1"))
     }
     assert {asked for asked, _ in replies_of(harness)} == {ASKED}
-    assert {name: told.fate for name, told in fates.items()} == {
+    assert {name: reply_.fate for name, reply_ in fates.items()} == {
         "well": Fate.DELIVERED,
         "down": Fate.RETRYING,
         "wiki": Fate.DEAD,
         "silent": Fate.SKIPPED,
     }
-    assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
+    assert all((reply_.of, reply_.event_id, reply_.iss) == (4, "e-1", ISS) for reply_ in fates.values())
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
     assert fates["down"].next_due == harness.now + 1.0
     assert (fates["wiki"].reason, fates["wiki"].text) == ("refused", "the client answered 403")
@@ -108,22 +109,22 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     assert not known.idle_until(harness.now + 1.1)
 
 
-async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
-    """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
+async def test_client_with_two_uris_has_two_results() -> None:
+    """In one event: neither the deliveries, nor their dead letters, nor their replies are mistaken for copies."""
     harness = WorkerHarness(client("well"), inline="allow")
     harness.receivers.behaviours["wiki"] = harness.receivers.behaviours["off"] = answers(403)
     uris = [f"https://{host}.example/out" for host in ("well", "wiki", "off", "wiki")]
-    told = await served(harness, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
+    reply_ = await served(harness, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
     assert sorted(name for name, _ in harness.receivers.posts) == ["off", "well", "wiki"]
-    letters = [message.message_id for queue, message in harness.queue.published if queue == DEAD]
-    assert len(set(letters)) == len(letters) == 2
-    assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
-    assert len({each.delivery_id for each in told}) == 3
+    dead_letters = [message.message_id for queue, message in harness.queue.published if queue == DEAD]
+    assert len(set(dead_letters)) == len(dead_letters) == 2
+    assert sorted((each.fate, each.of) for each in reply_) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
+    assert len({each.delivery_id for each in reply_}) == 3
     assert known_of(harness).settled
 
 
-async def test_a_retry_tells_again() -> None:
-    """The address travels with the delivery, so that whichever worker makes the retry tells of it."""
+async def test_retry_sends_another_reply() -> None:
+    """The reply address is part of the delivery, so that any worker can reply after a retry."""
     harness = WorkerHarness(client("down"))
     harness.receivers.behaviours["down"] = answers(500)
     async with running(harness):
@@ -131,12 +132,12 @@ async def test_a_retry_tells_again() -> None:
         del harness.receivers.behaviours["down"]
         harness.now += 1
         await harness.acked(harness.retake("delay.1s"))
-    assert [told.fate for _, told in replies_of(harness)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert [reply_.fate for _, reply_ in replies_of(harness)] == [Fate.RETRYING, Fate.DELIVERED]
     assert known_of(harness).settled
 
 
-async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
-    """120 clients go as two parts; the replies say 120, and a client named twice is one."""
+async def test_parts_of_a_large_event_have_one_total() -> None:
+    """120 clients are split into two parts; the replies contain 120, and a duplicate client counts once."""
     harness = WorkerHarness(*(client(f"c{number}") for number in range(120)))
     async with running(harness):
         await harness.acked(harness.take(body_of(*(f"c{number}" for number in range(120)), "c0"), reply_to=ASKED))
@@ -145,15 +146,15 @@ async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
             harness.take(part.body, kind=part.kind, message_id=part.message_id)
         await harness.until(lambda: len(harness.queue.acked) == 1 + len(parts))
     assert len(parts) == 2
-    assert [told.of for _, told in replies_of(harness)] == [120] * 120
+    assert [reply_.of for _, reply_ in replies_of(harness)] == [120] * 120
     assert known_of(harness).settled
 
 
-async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
-    """Else who asked would wait for the rest of the time."""
+async def test_event_without_clients_has_a_reply() -> None:
+    """Otherwise the publisher would wait until the end of its time."""
     harness = WorkerHarness()
-    [told] = await served(harness, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
-    assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, "", 0)
+    [reply_] = await served(harness, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
+    assert (reply_.fate, reply_.client_id, reply_.of) == (Fate.SKIPPED, "", 0)
     assert known_of(harness).settled
 
 
@@ -161,35 +162,35 @@ async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
     ("body", "reason"),
     [(b"{", "malformed_event"), (json.dumps({"iss": "https://no", "sub": "a", "clients": ["x"]}).encode(), "unknown")],
 )
-async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reason: str) -> None:
-    """It concerns no client alone."""
+async def test_unserved_event_has_one_reply(body: bytes, reason: str) -> None:
+    """It concerns no single client."""
     harness = WorkerHarness()
-    [told] = await served(harness, body)
+    [reply_] = await served(harness, body)
     assert [asked for asked, _ in replies_of(harness)] == [ASKED]
-    assert (told.client_id, told.reason) == ("", reason)
-    assert known_of(harness).settled is (told.fate is Fate.DEAD)
+    assert (reply_.client_id, reply_.reason) == ("", reason)
+    assert known_of(harness).settled is (reply_.fate is Fate.DEAD)
 
 
-def test_a_late_word_takes_back_nothing() -> None:
-    """Replies of two workers may cross."""
+def test_late_reply_overrides_nothing() -> None:
+    """Replies of two workers may be reordered."""
     known = EventNotices()
     known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
     known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", delivery_id="d", next_due=9.0, of=1))
     assert known.settled
 
 
-def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> None:
-    """The word on the whole gives way."""
+def test_event_that_was_unknown_at_first_has_replies_by_client() -> None:
+    """Replies for clients replace the reply for the event."""
     known = EventNotices()
     known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
     assert not known.settled
     known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
-    assert [told.fate for told in known.known] == [Fate.DELIVERED]
+    assert [reply_.fate for reply_ in known.known] == [Fate.DELIVERED]
     assert known.settled
 
 
-def test_a_reply_is_written_as_every_release_writes_it() -> None:
-    """Byte for byte: publishers read it, and workers of other releases."""
+def test_format_of_replies_is_stable() -> None:
+    """Byte for byte: publishers and workers of other releases read it."""
     notice = Notice(
         fate=Fate.RETRYING, iss="https://i", event_id="e", client_id="c", delivery_id="d", reason="server_error",
         status=503, attempts=2, next_due=1_800_000_000.0, of=3,
@@ -202,8 +203,8 @@ def test_a_reply_is_written_as_every_release_writes_it() -> None:
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v": 2, "fate": "dead"}', b'{"v": 1, "fate": "lost"}']))
-def test_what_is_no_reply_is_nothing(body: bytes) -> None:
-    """Anybody may send anything to a queue whose name is known."""
+def test_invalid_reply_is_ignored(body: bytes) -> None:
+    """Anybody may send to a queue with a known name."""
     assert load_reply(body) is None
 
 
@@ -219,6 +220,6 @@ def test_what_is_no_reply_is_nothing(body: bytes) -> None:
         ("", False),
     ],
 )
-def test_a_publisher_may_name_only_what_the_broker_makes_up(name: str, may: bool) -> None:
-    """Else it could write into any queue by the worker's hand."""
+def test_reply_queue_must_be_generated_by_the_broker(name: str, may: bool) -> None:
+    """Otherwise it could write into any queue through the worker."""
     assert parse_reply_to(name, "7") == (ReplyTo(to=name, correlation_id="7") if may else None)

@@ -1,7 +1,7 @@
 """A real LemonLDAP::NG 2.21 as relying party: its portal on loopback, with sessions as files.
 
-Debian 12 has 2.16, which takes no logout token. The 2.21 of its backports is unpacked into a folder of its own; what it
-needs beside it is Debian 12's and installed by apt.
+Debian 12 has 2.16, which does not support logout tokens. The 2.21 of its backports is unpacked into a separate folder;
+its other dependencies are Debian 12's and installed by apt.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ print $made->id;
 
 
 def _installed() -> Path:
-    """The folder with 2.21, made once: a minute. Raises ProgramMissing."""
+    """Return the folder with 2.21, created once in a minute. Raise ProgramMissing."""
     if os.geteuid() != 0 or platform.system() != "Linux":
         raise ProgramMissing("LemonLDAP::NG is unpacked by root on Debian")
     with alone(ROOT):
@@ -88,7 +88,7 @@ def _unpack() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portal:
-    """One that runs. `url` takes logout tokens; `port` is where its pages are, by plain HTTP."""
+    """A running portal. `url` accepts logout tokens; `port` serves its pages by plain HTTP."""
 
     home: Path
     port: int
@@ -96,14 +96,14 @@ class Portal:
     environment: Mapping[str, str]
 
     def sign_in(self, sub: str, sid: str) -> str:
-        """Begin a session, and return its name."""
+        """Start a session, and return its name."""
         run = ["perl", "-e", SESSION, str(self.home), sub, sid]
         done = subprocess.run(run, env=self.environment, capture_output=True, text=True, timeout=30, check=True)
         return done.stdout
 
     @property
     def sessions(self) -> set[str]:
-        """Those that live."""
+        """Return the active sessions."""
         return {file.name for file in (self.home / "sessions").iterdir()}
 
 
@@ -111,7 +111,7 @@ class Portal:
 def lemonldap(
     home: Path, iss: str, client_id: str, jwks: Mapping[str, Any], more: Mapping[str, Any] | None = None
 ) -> Iterator[Portal]:
-    """A portal that trusts this issuer, until the end of the block. `more`: its own settings. Raises ProgramMissing."""
+    """Run a portal that trusts this issuer. `more`: its own settings. Raise ProgramMissing."""
     root = _installed()
     for folder in ("conf", "sessions", "locks", "c"):
         (home / folder).mkdir()

@@ -1,4 +1,4 @@
-"""A real Apache whose page mod_auth_openidc protects."""
+"""A real Apache with a page that mod_auth_openidc protects."""
 
 import subprocess
 import tempfile
@@ -40,9 +40,9 @@ OIDCCacheType shm
 
 @contextmanager
 def mod_auth_openidc(port: int, more: str, host: str = "127.0.0.1") -> Iterator[None]:
-    """It runs while entered. `more`: lines on the identity server, and who the client is there.
+    """Run it while entered. `more`: lines about the identity server and the client.
 
-    It reads its pages as another user. So they are not below pytest's folder, which each run of pytest closes to it.
+    It reads its pages as another user, so they are not in pytest's folder, which is private.
     """
     try:
         program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)

@@ -1,7 +1,7 @@
 """The receivers of docs/specification.md: what each checks of a logout token, ends and answers, as strict as its row.
 
-They are played here from their rows, on another JOSE library than the signer's. `Row` is the row; `Site` is one
-installation of it, with users signed in, on a socket of its own.
+They are implemented from their rows, with another JOSE library than the signer's. `Row` is the row; `Site` is one
+installation of it, with signed-in users, on its own socket.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What one receiver checks. Ages in seconds; `typs` None: whatever it is; None in `typs`: it may be absent.
+    """The checks of one receiver. Ages in seconds; `typs` None: any; None in `typs`: it may be absent.
 
-    `any_kid`: it tries each key. `any_iat`: it does not look at it. `any_event`: the member need be no object, nor
-    `events` more than a text that holds one. `both_must_match`: a session is ended by both of `sub` and `sid`.
+    `any_kid`: it tries each key. `any_iat`: it ignores it. `any_event`: the member may be other than an object, and
+    `events` a text that contains one. `both_must_match`: a session is ended by both of `sub` and `sid`.
     `by_sub`: all of a user's are, by `sub`, and none by `sid`. `no_sid_fits`: with a `sid`, none is. `sub_needed`:
     without a `sub`, none is. All answer success then.
     """
@@ -89,7 +89,7 @@ WORLD: Mapping[str, Row] = {
 
 
 class RefusedTokenError(Exception):
-    """The receiver says 400, and why."""
+    """The receiver answers 400 with this reason."""
 
 
 def _need(condition: object, text: str) -> None:
@@ -99,7 +99,7 @@ def _need(condition: object, text: str) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """One installation. `sessions` are the (sub, sid) signed in; `failing` statuses are given after all was checked."""
+    """One installation. `sessions` are the (sub, sid) signed in; `failing` statuses are returned after all checks."""
 
     row: Row
     jwks: Mapping[str, Any]
@@ -113,7 +113,7 @@ class Site:
     _seen: dict[str, float] = field(default_factory=dict)
 
     def receive(self, body: bytes) -> tuple[int, str]:
-        """Status and body of the answer to one POST."""
+        """Return status and body of the answer to one POST."""
         self.bodies.append(body)
         try:
             claims = self._verified(body)
@@ -197,7 +197,7 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def listening(site: Site) -> AsyncIterator[Site]:
-    """The site on a port of 127.0.0.1."""
+    """Run the site on a port of 127.0.0.1."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         assert request.method == "POST"

@@ -1,7 +1,7 @@
-"""The preset `duende_bff` fits what a real one answered, token by token.
+"""The preset `duende_bff` fits the recorded answers of a real one, token by token.
 
-`recorded/duende_bff-4.2.0.txt` is what Duende's BFF 4.2.0 answered to each kind of token, and which sessions it had
-left: two of alice's, S1 and S2, and one of bob's.
+`recorded/duende_bff-4.2.0.txt` has the answers of Duende's BFF 4.2.0 to each kind of token, and the remaining
+sessions: two of alice's, S1 and S2, and one of bob's.
 """
 
 import re
@@ -16,7 +16,7 @@ LINE = re.compile(r"(.+?) +(\d{3}) body '(.*)' left: S1 (\d) S2 (\d) bob (\d)")
 
 
 def recorded() -> dict[str, tuple[int, str, list[int]]]:
-    """By kind: status, body, and how many sessions were left: S1, S2, bob's."""
+    """Return by kind: status, body, and the counts of remaining sessions: S1, S2, bob's."""
     found = {}
     for line in RECORDED.read_text().splitlines():
         if (told := LINE.match(line)) is not None:
@@ -26,7 +26,7 @@ def recorded() -> dict[str, tuple[int, str, list[int]]]:
 
 
 def test_the_preset_is_what_the_real_one_needs() -> None:
-    """It refuses exactly the algorithms that the record shows refused."""
+    """It refuses exactly the algorithms that the recorded receiver refused."""
     answers = {name.removeprefix("alg "): told[0] for name, told in recorded().items() if name.startswith("alg ")}
     preset = PRESETS["duende_bff"]
     answers["Ed25519"] = answers["EdDSA"]  # another name of it, by which the record does not ask

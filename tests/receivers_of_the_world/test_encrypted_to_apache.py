@@ -1,4 +1,4 @@
-"""Encrypted tokens and a real mod_auth_openidc: it opens RSA-OAEP, and what it does not open becomes a dead letter."""
+"""Encrypted tokens and a real mod_auth_openidc: it decrypts RSA-OAEP, and other tokens become dead letters."""
 
 import json
 import time
@@ -75,14 +75,14 @@ class Worker:
 
 
 def its_key(folder: Path) -> str:
-    """The line by which Apache has the client's private key."""
+    """Return the line with the client's private key for Apache."""
     file = folder / "enc.pem"
     file.write_bytes(ENC.as_pem(private=True))
     file.chmod(0o644)  # Apache reads as another user
     return f'OIDCPrivateKeyFiles "e1#{file}"'
 
 
-async def test_it_opens_rsa_oaep_and_refuses_the_rest(tmp_path: Path) -> None:
+async def test_apache_decrypts_rsa_oaep_and_refuses_the_rest(tmp_path: Path) -> None:
     """Each `enc` ends its session and no other. RSA-OAEP-256 is a dead letter that names the receiver's limit."""
     sids = [*OPENED, "stays"]
     async with signed_in(*sids, more=its_key(tmp_path)) as (server, url, browsers):
@@ -110,8 +110,8 @@ async def _refused(worker: Worker, browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("alg", sorted(set(KeyManagement) - {KeyManagement.RSA_OAEP}))
-def test_the_doctor_warns_before_anything_is_sent(tmp_path: Path, alg: str) -> None:
-    """The preset says what it opens, and what to register instead."""
+def test_doctor_warns_before_a_token_is_sent(tmp_path: Path, alg: str) -> None:
+    """The finding has the supported algorithms, and the registration to use instead."""
     worker = Worker(tmp_path, "https://id.example.com", "http://127.0.0.1:1")
     [finding] = judge_registry([worker.client(alg)])
     assert f"by RSA-OAEP alone, and the client is registered with {alg}" in finding.text

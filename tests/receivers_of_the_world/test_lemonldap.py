@@ -1,4 +1,4 @@
-"""Preset `lemonldap` against the real LemonLDAP::NG 2.21, and what its answers mean."""
+"""Preset `lemonldap` against the real LemonLDAP::NG 2.21, and the meaning of its answers."""
 
 import os
 import time
@@ -19,14 +19,14 @@ from tests.tokens.key_folder import ISS, Folder
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
-    """The issuer's keys."""
+    """Return the issuer's keys."""
     folder = Folder(tmp_path_factory.mktemp("keys"))
     return folder.ring(folder.source("RS256"))
 
 
 @pytest.fixture(scope="module")
 def portal(ring: KeyRing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """One that trusts the issuer."""
+    """Run a portal that trusts the issuer."""
     try:
         with lemonldap(tmp_path_factory.mktemp("lemonldap"), ISS, "shop", ring.jwks(ISS)) as running:
             yield running
@@ -38,7 +38,7 @@ def portal(ring: KeyRing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 async def here(ring: KeyRing, portal: Portal, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """The worker's attempts to tell it, at the time that it has."""
+    """Return the worker's attempts, on the current time."""
     site = Site(
         row=WORLD["spring"], jwks={}, iss=ISS, client_id="shop", clock=time.time, sessions=set(), url=portal.url
     )
@@ -48,7 +48,7 @@ async def here(ring: KeyRing, portal: Portal, tmp_path_factory: pytest.TempPathF
 
 
 async def test_the_session_is_ended_and_no_other(here: World, portal: Portal) -> None:
-    """By `sid`, in its own store; a session that it does not know is success."""
+    """By `sid`, in its own store; an unknown session is success."""
     gone, stays = portal.sign_in("alice", "s1"), portal.sign_in("alice", "s2")
     assert await here.tell("alice", "s1") == Done()
     assert portal.sessions & {gone, stays} == {stays}
@@ -63,7 +63,7 @@ async def test_an_event_of_a_user_ends_all_of_that_users_sessions(here: World, p
 
 
 async def test_without_the_preset_it_answers_500(here: World, portal: Portal) -> None:
-    """It takes `aud` only as a list, and fails where it means to say so: that looks like its own fault."""
+    """It requires a list in `aud`, and fails while it builds the error: the answer looks like a server error."""
     lives = portal.sign_in("dave", "d1")
     result = await here.attempt(delivery("dave", "d1"), with_preset=False)
     assert isinstance(result.verdict, RetryAt)

@@ -1,6 +1,6 @@
 """A real mod_auth_openidc that a worker calls at its front-channel URI: `iss` and `sid` end the session.
 
-The identity server is played here: its login, its token endpoint and its keys.
+A fake identity server has its login, its token endpoint and its keys.
 """
 
 import time
@@ -41,7 +41,7 @@ OIDCRedirectURI /protected/callback
 
 
 class IdentityServer:
-    """Signs in whoever comes, in the session that the login's name says."""
+    """Sign in any user, in the session that is the login's name."""
 
     def __init__(self) -> None:
         self.server = LoopbackServer(self._handle)
@@ -52,7 +52,7 @@ class IdentityServer:
         return self.server.base
 
     def code(self, asked: str, sid: str) -> str:
-        """Let the user in: the code for a request that the client redirected."""
+        """Sign the user in and return the code for a request that the client redirected."""
         self._nonces[sid] = parse_qs(urlsplit(asked).query)["nonce"][0]
         return sid
 
@@ -90,14 +90,14 @@ class Browser:
             assert done.status == 302, await done.text()
 
     async def signed_in(self) -> bool:
-        """True if the client shows its page, False if it sends the user to sign in."""
+        """Return True if the client shows its page, False if it redirects to the login."""
         async with self.http.get(f"{self.client}/protected/index.html", allow_redirects=False) as answer:
             return PAGE in await answer.text()
 
 
 @asynccontextmanager
 async def signed_in(*sids: str, more: str = "") -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
-    """The client, and a browser for each session. `more` are lines of the client's configuration."""
+    """Return the client, and a browser for each session. `more` are lines of the client's configuration."""
     identity_server = IdentityServer()
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
@@ -119,7 +119,7 @@ async def signed_in(*sids: str, more: str = "") -> AsyncIterator[tuple[IdentityS
 
 
 async def _answers(browser: Browser) -> bool:
-    """True once the client has read what the identity server says of itself, and sends users there."""
+    """Return True once the client has read the identity server's metadata, and redirects users there."""
     try:
         async with browser.http.get(f"{browser.client}/protected/index.html", allow_redirects=False) as answer:
             return answer.status == 302
@@ -128,7 +128,7 @@ async def _answers(browser: Browser) -> bool:
 
 
 async def tell(iss: str, url: str, sid: str) -> AttemptResult:
-    """One attempt of a worker."""
+    """Make one attempt of a worker."""
     uri = f"{url}/protected/callback?logout=get"
     told = FrontChannelClient(frontchannel_logout_uri=uri, way=FrontChannelWay.SERVER)
     client = Client(
@@ -146,8 +146,8 @@ async def tell(iss: str, url: str, sid: str) -> AttemptResult:
         )
 
 
-async def test_its_session_ends_by_a_call_from_server_to_server() -> None:
-    """The one that `iss` and `sid` name, and no other."""
+async def test_call_from_server_to_server_ends_its_session() -> None:
+    """Only the session of `iss` and `sid`."""
     async with signed_in("s1", "s2") as (identity_server, url, (first, second)):
         result = await tell(identity_server.iss, url, "s1")
         assert isinstance(result.verdict, Done), result

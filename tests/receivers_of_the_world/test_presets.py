@@ -1,4 +1,4 @@
-"""Each preset against the receiver it is named after, by tokens from a real socket; and what happens without it."""
+"""Test each preset with its receiver, by tokens from a real socket, and the behaviour without it."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ ALICE = {("alice", "s1"), ("alice", "s2"), ("bob", "s3")}
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """One receiver, one registered client, and the worker's attempts between them, on one clock."""
+    """One receiver, one registered client, and the worker's attempts, on one clock."""
 
     folder: Path
     preset: str
@@ -44,14 +44,14 @@ class World:
     now: float = NOW
 
     def client(self, *, with_preset: bool = True) -> Client:
-        """As the registry's file has it."""
+        """Return the client as in the registry's file."""
         notifier = f"{{preset: {self.preset}}}" if with_preset else "{}"
         text = f"[{{client_id: shop, backchannel_logout_uri: '{self.site.url}', notifier: {notifier}}}]"
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
 
     async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> AttemptResult:
-        """One attempt."""
+        """Make one attempt."""
         numbers = itertools.count()
         channel = BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}")
         tools = Tools(
@@ -66,7 +66,7 @@ class World:
         return await attempt(Ticket(delivery=delivery, client=client, lane=Lane.EVENTS), tools)
 
     async def tell(self, sub: str | None, sid: str | None, *, with_preset: bool = True) -> Verdict:
-        """One event's first attempt, and what follows from it."""
+        """Make one event's first attempt, and return the verdict."""
         return (await self.attempt(delivery(sub, sid), with_preset=with_preset)).verdict
 
 
@@ -88,13 +88,13 @@ async def world(folder: Path, preset: str) -> AsyncIterator[World]:
 
 
 def test_every_preset_has_its_receiver() -> None:
-    """None is only a name. `lemonldap` has the real one, in a file of its own."""
+    """Each has a receiver here; `lemonldap` has the real one, in test_lemonldap.py."""
     assert set(PRESETS) == {*WORLD, "lemonldap"}
 
 
 @pytest.mark.parametrize("preset", sorted(set(WORLD) - BY_SUB))
 async def test_one_session_is_ended_and_no_other(tmp_path: Path, preset: str) -> None:
-    """By an event with both, and by one with `sid` alone: the receiver takes it, and the user's other session lives."""
+    """By an event with both, and by one with `sid` only: the receiver accepts it; the other session stays."""
     for sub in ("alice",) if preset in NEEDS_SUB else ("alice", None):
         async with world(tmp_path, preset) as here:
             assert await here.tell(sub, "s1") == Done()
@@ -102,7 +102,7 @@ async def test_one_session_is_ended_and_no_other(tmp_path: Path, preset: str) ->
 
 
 @pytest.mark.parametrize("preset", sorted(BY_SUB | NEEDS_SUB))
-async def test_nothing_is_sent_that_would_end_nothing(tmp_path: Path, preset: str) -> None:
+async def test_token_without_effect_is_not_sent(tmp_path: Path, preset: str) -> None:
     """An event without `sub` is a dead letter at once: the receiver would answer success."""
     async with world(tmp_path, preset) as here:
         verdict = await here.tell(None, "s1")
@@ -121,8 +121,8 @@ async def test_synapse_maps_users_as_it_likes(tmp_path: Path) -> None:
         assert verdict.reason is DeadReason.NO_SID
 
 
-async def test_what_a_preset_requires_holds_for_another_subject(tmp_path: Path) -> None:
-    """A registration may set `subject`, and the receiver stays what it is."""
+async def test_requirements_of_a_preset_hold_for_another_subject(tmp_path: Path) -> None:
+    """A registration may set `subject`; the requirements of the receiver remain."""
     for preset, subject, sub, sid, reason in (
         ("synapse", "both", "alice", None, DeadReason.NO_SID),
         ("open_liberty", "sid_first", None, "s1", DeadReason.NO_SUB),
@@ -136,18 +136,16 @@ async def test_what_a_preset_requires_holds_for_another_subject(tmp_path: Path) 
     ("preset", "sid"),
     [*((each, None) for each in sorted(set(WORLD) - {"pac4j", "synapse"})), *((each, "s1") for each in sorted(BY_SUB))],
 )
-async def test_without_a_sid_in_its_token_a_user_s_sessions_all_end(
-    tmp_path: Path, preset: str, sid: str | None
-) -> None:
-    """B13: those of nobody else. With a `sid` a receiver that knows none would end no session, or all anyway."""
+async def test_token_without_sid_ends_all_sessions_of_the_user(tmp_path: Path, preset: str, sid: str | None) -> None:
+    """B13: only this user's. With a `sid` a receiver without session ids would end none, or all anyway."""
     async with world(tmp_path, preset) as here:
         assert await here.tell("alice", sid) == Done()
         assert here.site.sessions == {("bob", "s3")}
 
 
 @pytest.mark.parametrize("preset", WORLD)
-async def test_a_repeat_is_taken_whenever_it_comes(tmp_path: Path, preset: str) -> None:
-    """R2: the receiver had checked and remembered the first token when its store failed; the last one is 35 s later."""
+async def test_retry_is_accepted_at_any_time(tmp_path: Path, preset: str) -> None:
+    """R2: the receiver had checked and stored the first token when its store failed; the last one is 35 s later."""
     async with world(tmp_path, preset) as here:
         here.site.failing = [500, 503]
         result = await here.attempt(delivery("alice", "s1"))
@@ -159,18 +157,18 @@ async def test_a_repeat_is_taken_whenever_it_comes(tmp_path: Path, preset: str) 
         assert len(set(here.site.bodies)) == 3
 
 
-# ── without the preset ──────────────────────────────────────────────────────────────────────────────────────────
+# ── without the preset ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_without_its_preset_express_ends_all_sessions(tmp_path: Path) -> None:
-    """Success is answered, and yet two sessions are gone where one had ended."""
+    """The answer is success, and two sessions have ended instead of one."""
     async with world(tmp_path, "express_openid_connect") as here:
         assert await here.tell("alice", "s1", with_preset=False) == Done()
         assert here.site.sessions == {("bob", "s3")}
 
 
 async def test_without_its_preset_the_auth0_sample_refuses(tmp_path: Path) -> None:
-    """It takes `typ: JWT` only."""
+    """It accepts `typ: JWT` only."""
     async with world(tmp_path, "auth0_sample") as here:
         result = await here.attempt(delivery("alice", "s1"), with_preset=False)
         assert isinstance(result.verdict, RetryAt)
@@ -178,7 +176,7 @@ async def test_without_its_preset_the_auth0_sample_refuses(tmp_path: Path) -> No
         assert here.site.sessions == ALICE
 
 
-async def test_pac4j_is_never_sent_what_it_must_refuse(tmp_path: Path) -> None:
+async def test_pac4j_gets_no_token_that_it_must_refuse(tmp_path: Path) -> None:
     """With the preset an event without `sid` is a dead letter at once; without it the receiver refuses each attempt."""
     async with world(tmp_path, "pac4j") as here:
         verdict = await here.tell("alice", None)
@@ -190,8 +188,8 @@ async def test_pac4j_is_never_sent_what_it_must_refuse(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(set(WORLD) - CHANGED - BY_SUB - NEEDS_SUB))
-async def test_the_others_take_the_default(tmp_path: Path, preset: str) -> None:
-    """Their presets change nothing, and nothing needs changing: the defaults were chosen for them."""
+async def test_others_accept_the_default(tmp_path: Path, preset: str) -> None:
+    """Their presets change nothing: the defaults were chosen for them."""
     async with world(tmp_path, preset) as here:
         assert here.client().token == here.client(with_preset=False).token
         assert await here.tell("alice", "s1", with_preset=False) == Done()

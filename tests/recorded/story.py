@@ -1,8 +1,8 @@
-"""What one worker writes into its queues, told by a fixed story: the same clock, the same ids, every kind of message.
+"""The messages of one worker in a fixed story: the same clock, the same ids, every kind of message.
 
     python -m tests.recorded.story
 
-records what is not recorded yet. What was recorded is never written again.
+records the missing ones. A recorded message is never written again.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A message as it lies in a queue: its AMQP properties and headers, and its body as JSON."""
+    """A message in a queue: its AMQP properties and headers, and its body as JSON."""
 
     queue: str
     type: str | None
@@ -32,7 +32,7 @@ class Recorded:
 
     @classmethod
     def of(cls, queue: str, message: Outgoing) -> Self:
-        """One that was just written."""
+        """Return a message that was just written."""
         return cls(
             queue=queue,
             type=str(message.kind),
@@ -44,15 +44,15 @@ class Recorded:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """One that was kept."""
+        """Return a recorded message."""
         return cls(**json.loads(path.read_text()))
 
     def text(self) -> str:
-        """As it is kept."""
+        """Return the recorded text."""
         return json.dumps({name: getattr(self, name) for name in self.__slots__}, indent=2) + "\n"
 
     def message(self) -> Message:
-        """As a worker takes it."""
+        """Return the message as a worker receives it."""
         return Message(
             lane=Lane.EVENTS if self.queue == "events" else Lane.RETRIES,
             body=json.dumps(self.body).encode(),
@@ -65,12 +65,12 @@ class Recorded:
 
 
 def kept(folder: str) -> dict[str, Recorded]:
-    """What is kept there, by name."""
+    """Return the recorded messages by name."""
     return {path.stem: Recorded.load(path) for path in sorted((HERE / folder).glob("*.json"))}
 
 
-async def told() -> dict[str, Recorded]:
-    """The story as this release tells it, by the names under which it is kept."""
+async def run_story() -> dict[str, Recorded]:
+    """Run the story with this release, and return its messages by their recorded names."""
     found = {}
     for name, queue in _QUEUES.items():
         harness = WorkerHarness(client("refuses"), client("fails"), client("shop"), inline="allow")
@@ -140,8 +140,8 @@ def _answers(status: int) -> Any:
 
 
 def main() -> None:
-    """Record what is not recorded yet."""
-    for name, message in asyncio.run(told()).items():
+    """Record the missing messages."""
+    for name, message in asyncio.run(run_story()).items():
         if not (file := HERE / "written" / f"{name}.json").exists():
             file.write_text(message.text())
 

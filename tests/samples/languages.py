@@ -1,7 +1,7 @@
-"""Runs the samples of docs/examples as their readers would: in Python, Java and Node, each with its client of RabbitMQ.
+"""Run the samples of docs/examples as their readers would: in Python, Java and Node, each with its RabbitMQ client.
 
-What Java and Node need beside themselves is got once, by Maven and npm, and kept in build. Versions and digests are in
-the files beside this one. Node itself is in the development environment, Java comes by apt.
+Java and Node dependencies are downloaded once, by Maven and npm, and kept in build. Versions and digests are in
+the files beside this one. Node itself is in the development environment, Java is installed by apt.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from tests.support.npm_modules import NODE, node_modules
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "docs/examples"
 KEPT = HERE.parents[1] / "build/samples"
-PATIENCE = 60.0  # seconds until a sample that does not end is a failure; none may take so long
+PATIENCE = 60.0  # seconds until a running sample is a failure
 STORE_PASSWORD = "changeit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a sample ended, after so many seconds, and what it printed."""
+    """The exit of a sample, its duration in seconds, and its output."""
 
     status: int
     seconds: float
@@ -52,11 +52,11 @@ class Samples:
 
     @property
     def languages(self) -> Sequence[str]:
-        """Those that are run."""
+        """Return the languages to run."""
         return [*self._commands]
 
     async def run(self, url: str) -> dict[str, Ended]:
-        """Run all of them, at the same time."""
+        """Run all of them concurrently."""
         ended = await asyncio.gather(*(self._run(command, url) for command in self._commands.values()))
         return dict(zip(self._commands, ended, strict=True))
 
@@ -78,7 +78,7 @@ class Samples:
 
 
 def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
-    """What docs/publishing.md has its reader set, for each language."""
+    """Return the settings of docs/publishing.md for each language."""
     keytool = [program("keytool", "default-jdk-headless"), "-importcert", "-noprompt", "-alias", "broker"]
     run_installer([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
     java = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"
@@ -86,7 +86,7 @@ def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
 
 
 def java_client() -> Path:
-    """The folder with amqp-client and what it needs, of the version in pom.xml and with the digests in jars.sha256."""
+    """Return the folder with amqp-client and its dependencies, by the version in pom.xml and digests in jars.sha256."""
     kept = _kept("java", "pom.xml", "jars.sha256")
     if not kept.exists():
         with made_whole(kept) as folder:
@@ -101,6 +101,6 @@ def java_client() -> Path:
 
 
 def _kept(language: str, *locks: str) -> Path:
-    """Another lock file, another folder."""
+    """Return the cache folder of the lock file."""
     digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in locks)).hexdigest()
     return KEPT / f"{language}-{digest[:12]}"

@@ -1,6 +1,6 @@
-"""The samples that make the URL of a front-channel page: what they seal, notifier opens.
+"""The samples that build the URL of a front-channel page: notifier opens their sealed contexts.
 
-They are run as they stand, in Python, Java and Node. C# is not run.
+They are run unchanged, in Python, Java and Node. C# is not run.
 """
 
 import base64
@@ -61,8 +61,8 @@ def _context(document: list[Any]) -> FrontChannelContext:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
-def test_what_the_documents_say_opens_does(vector: Any) -> None:
-    """For functions of other languages: by its key alone, for ten minutes."""
+def test_documented_context_is_opened(vector: Any) -> None:
+    """For functions of other languages: by its key only, for ten minutes."""
     keys, at = MultiFernet([Fernet(vector["key"])]), vector["sealed_at"]
     opened = open_context(vector["context"], keys, at + 599)
     assert opened is not None
@@ -72,8 +72,8 @@ def test_what_the_documents_say_opens_does(vector: Any) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_a_sample_seals_we_open(language: str) -> None:
-    """Text of any kind, clients with a sid or an address of their own, and an event without a sid."""
+def test_sealed_contexts_of_the_samples_are_opened(language: str) -> None:
+    """Any text, clients with their own sid or address, and an event without a sid."""
     iss, sid = "https://login.example.com/realms/büro", 'a"b\\c'
     done = _run(language, iss, sid, "billing", "shop=own", "Büro 日本 \t 1")
     assert done.returncode == 0, done.stderr

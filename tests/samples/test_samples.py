@@ -1,7 +1,7 @@
-"""The samples tell their broker by its certificate, name their user, and hold nobody up, whatever the broker does.
+"""The samples verify their broker's certificate, name their user, and end in time, whatever the broker does.
 
-They are run as they stand, on a node of their own, in Python, Java and Node. C# is not run: what its sample rests on is
-looked at in its text.
+They are run unchanged, on a separate node, in Python, Java and Node. C# is not run: only its text is
+checked.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from tests.support.certificates import Authority, authority
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, node_or_exit
 
-pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Maven and npm get what the samples need
+pytestmark = pytest.mark.timeout(900)  # the first run downloads dependencies
 ROOT = EXAMPLES.parents[1]
 WITHIN = 30.0  # seconds: 10, as docs/publishing.md promises, and three slow starts at once; they give up after 5
 
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that the samples are told to trust."""
+    """Return the authority that the samples trust."""
     return authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
 def samples(ours: Authority, tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """What Java and Node need is got at the first run: some 20 s."""
+    """Prepare the samples; the first run downloads dependencies in some 20 s."""
     try:
         return Samples(tmp_path_factory.mktemp("samples"), ours.ca_file)
     except ProgramMissing as missing:
@@ -45,7 +45,7 @@ def samples(ours: Authority, tmp_path_factory: pytest.TempPathFactory) -> Sample
 
 @pytest.fixture(scope="module")
 def module_node(ours: Authority) -> Iterator[RabbitmqNode]:
-    """A broker with its topology, and the publisher of docs/publishing.md, who may do what that lets it do."""
+    """Run a broker with its topology, and the publisher of docs/publishing.md with its permissions."""
     (line,) = [
         line for line in (ROOT / "docs/publishing.md").read_text().splitlines() if "set_permissions -p / idp" in line
     ]
@@ -61,7 +61,7 @@ def url(node: RabbitmqNode, scheme: str) -> str:
 
 
 async def taken(node: RabbitmqNode) -> list[aio_pika.abc.AbstractIncomingMessage]:
-    """The events that wait, which are gone then."""
+    """Take the pending events."""
     found = []
     async with await aio_pika.connect(node.url) as connection:
         queue = await (await connection.channel()).get_queue("notifier.events", ensure=False)
@@ -71,7 +71,7 @@ async def taken(node: RabbitmqNode) -> list[aio_pika.abc.AbstractIncomingMessage
 
 
 def assert_failed(ended: dict[str, Ended], words: str = "") -> None:
-    """Each within its time, and saying why."""
+    """Check that each failed within its time, with a reason."""
     for language, each in ended.items():
         assert each.status == 1, (language, each)
         assert each.seconds < WITHIN, (language, each)
@@ -82,7 +82,7 @@ def assert_failed(ended: dict[str, Ended], words: str = "") -> None:
 async def test_each_sample_publishes_its_event_in_the_name_of_its_user(
     scheme: str, module_node: RabbitmqNode, samples: Samples
 ) -> None:
-    """Persistent, with `user_id`: an id is its publisher's alone."""
+    """Persistent, with `user_id`: an id belongs to its publisher."""
     ended = await samples.run(url(module_node, scheme))
     assert {language: each.status for language, each in ended.items()} == dict.fromkeys(samples.languages, 0), ended
     messages = await taken(module_node)
@@ -99,10 +99,10 @@ async def test_each_sample_publishes_its_event_in_the_name_of_its_user(
     ("whose", "name", "words"),
     [("ours", "other.example.com", "(?i)match"), ("stranger", "localhost", "(?i)certificat|certpath")],
 )
-async def test_no_sample_talks_to_a_broker_that_it_cannot_tell(
+async def test_samples_refuse_an_unverified_broker(
     whose: str, name: str, words: str, module_node: RabbitmqNode, samples: Samples, ours: Authority, tmp_path: Path
 ) -> None:
-    """A certificate of another name, or of an authority that it was not told to trust: the event is not sent."""
+    """With a certificate of another name, or of an untrusted authority: the event is not sent."""
     issuer = ours if whose == "ours" else authority(tmp_path, "Stranger")
     await asyncio.to_thread(module_node.certify, issuer.issue(name))
     try:
@@ -112,8 +112,8 @@ async def test_no_sample_talks_to_a_broker_that_it_cannot_tell(
     assert await taken(module_node) == []
 
 
-async def test_each_sample_fails_where_nobody_would_get_the_event(module_node: RabbitmqNode, samples: Samples) -> None:
-    """A publish that is lost does not look like one that worked."""
+async def test_samples_fail_if_the_event_has_no_queue(module_node: RabbitmqNode, samples: Samples) -> None:
+    """A lost publish must not look like a success."""
     async with await aio_pika.connect(module_node.url) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue("notifier.events", ensure=False)
@@ -126,10 +126,10 @@ async def test_each_sample_fails_where_nobody_would_get_the_event(module_node: R
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
-async def test_a_broker_that_is_frozen_holds_no_sample(
+async def test_samples_end_in_time_with_a_frozen_broker(
     scheme: str, module_node: RabbitmqNode, samples: Samples
 ) -> None:
-    """It still takes connections, by its kernel, and says nothing on them."""
+    """Its kernel still accepts connections, and the broker sends nothing."""
     module_node.freeze()
     try:
         ended = await samples.run(url(module_node, scheme))
@@ -149,8 +149,8 @@ async def test_a_broker_that_is_frozen_holds_no_sample(
     ],
     ids=lambda path: path.name,
 )
-def test_what_is_written_in_c_sharp_is_c_sharp(path: Path) -> None:
-    """By its grammar alone."""
+def test_c_sharp_samples_are_parsed(path: Path) -> None:
+    """By its grammar only."""
     text = path.read_text()
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c_sharp.language()))
     for code in re.findall(r"^```csharp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) or [text]:

@@ -1,4 +1,4 @@
-"""The samples that make `session_state` agree with their vectors, in Python, Java and Node. C# is only parsed."""
+"""The samples that compute `session_state` agree with their vectors, in Python, Java and Node. C# is only parsed."""
 
 import importlib.util
 import json
@@ -60,7 +60,7 @@ def java(folder: Path, given: Sequence[Sequence[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("language", [python, node, java])
-def test_each_sample_makes_what_the_vectors_say(
+def test_samples_agree_with_the_vectors(
     language: Callable[[Path, Sequence[Sequence[str]]], list[str]], tmp_path: Path
 ) -> None:
     """The origin as browsers write it: no default port, lower case, IPv6 in brackets, other letters as xn--."""

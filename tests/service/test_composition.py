@@ -6,7 +6,7 @@ import inspect
 from notifier.service.service import Service
 
 
-def test_each_part_is_made_after_the_parts_that_it_uses() -> None:
+def test_parts_are_created_after_their_dependencies() -> None:
     """No lambda reads an attribute of the service, none is assigned after `__init__`, which has 50 lines at most.
 
     Nor is an attribute of another object assigned anywhere.

@@ -1,4 +1,4 @@
-"""What a worker says of itself: how late its loop is, when its certificates run out, who may read its secrets."""
+"""Test a worker's self checks: the loop's delay, the expiry of certificates, and the modes of secret files."""
 
 import asyncio
 import datetime as dt
@@ -24,8 +24,8 @@ from tests.support.certificates import authority
 from tests.system.waiting import until
 
 
-def test_the_worst_lateness_is_told_until_every_scraper_has_seen_it() -> None:
-    """It stays for KEPT seconds at least, and is forgotten after twice as long."""
+def test_worst_delay_is_reported_until_every_scraper_has_seen_it() -> None:
+    """It stays for KEPT seconds at least, and is removed after twice as long."""
     lag = LoopLag(100.0)
     lag.add(0.01, 100.5)
     assert lag.worst == 0.01
@@ -38,7 +38,7 @@ def test_the_worst_lateness_is_told_until_every_scraper_has_seen_it() -> None:
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_the_watchdog_of_systemd_is_fed(tmp_path: Path, *, abstract: bool) -> None:
-    """Four times within the limit, if the limit is of this process; an unreachable socket is no error."""
+    """Four times within the limit, if the limit is for this process; an unreachable socket is not an error."""
     name = f"@notifier-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
         listener.bind(name.replace("@", "\0"))
@@ -56,7 +56,7 @@ def test_the_watchdog_of_systemd_is_fed(tmp_path: Path, *, abstract: bool) -> No
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """One that everybody may enter, as `/etc` is."""
+    """Create a folder that is accessible to all, as `/etc` is."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -64,7 +64,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
-    """A configuration with every kind of secret file, all of this mode."""
+    """Create a configuration with every kind of secret file, all with this mode."""
 
     def secret(name: str) -> Path:
         file = folder / name
@@ -87,20 +87,20 @@ def secrets_in(folder: Path, mode: int) -> tuple[Settings, Registry]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"), [(0o600, False), (0o440, False), (0o640, False), (0o644, True), (0o604, True)]
+    ("mode", "reported"), [(0o600, False), (0o440, False), (0o640, False), (0o644, True), (0o604, True)]
 )
-def test_secrets_that_others_may_read_are_told(open_folder: Path, mode: int, *, told: bool) -> None:
-    """Each with its setting and the way out; a group is meant to, as in Kubernetes; certificates are no secret."""
+def test_secrets_that_others_may_read_are_reported(open_folder: Path, mode: int, *, reported: bool) -> None:
+    """Each with its setting and the remedy; group access is intended, as in Kubernetes; certificates are public."""
     found = find_exposed_files(secrets_of(*secrets_in(open_folder, mode), ()))
     names = {"k1", "k2", "password", "tls", "tokens", "log", "client"}
-    assert {each.path.name for each in found} == (names if told else set())
+    assert {each.path.name for each in found} == (names if reported else set())
     for each in found:
         assert f"(mode {mode:04o})" in each.text
         assert f"chmod 600 {each.path}" in each.advice
 
 
-def test_a_secret_in_a_folder_that_others_may_not_enter_is_not_theirs(open_folder: Path) -> None:
-    """Whatever its own mode; one that is gone is somebody else's to tell."""
+def test_secret_in_a_private_folder_is_not_reported(open_folder: Path) -> None:
+    """For any mode of the file; a missing file is reported elsewhere."""
     inner = open_folder / "inner"
     inner.mkdir(mode=0o750)
     settings, registry = secrets_in(inner, 0o644)
@@ -111,7 +111,7 @@ def test_a_secret_in_a_folder_that_others_may_not_enter_is_not_theirs(open_folde
 
 
 async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
-    """Once of each file."""
+    """Once per file."""
     settings, registry = secrets_in(open_folder, 0o644)
     live = SimpleNamespace(now=SimpleNamespace(settings=settings, registry=registry, parts=()))
     watch = SelfWatch(cast("LiveConfiguration", live))
@@ -128,8 +128,8 @@ async def _count(log: Sequence[object]) -> int:
     return len(log)
 
 
-def test_certificates_that_we_present_are_known_with_their_ends(tmp_path: Path) -> None:
-    """The listeners', the broker's and each client's; a file that cannot be read is left out."""
+def test_own_certificates_have_their_expiry(tmp_path: Path) -> None:
+    """The listeners', the broker's and each client's; an unreadable file is omitted."""
     pem = authority(tmp_path).issue("localhost")
     settings = Settings.model_validate(
         {

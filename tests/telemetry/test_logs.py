@@ -1,4 +1,4 @@
-"""Logs: one wide line an attempt, and nothing in any line that could hurt if it leaked."""
+"""Test logs: one wide line per attempt, and no secret in any line."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
 
 
 def captured(level: str = "info", log_format: Literal["json", "console"] = "json") -> io.StringIO:
-    """Where the log goes from now on."""
+    """Capture the log from now on."""
     stream = io.StringIO()
     configure(level, log_format, stream=stream)
     return stream
@@ -67,7 +67,7 @@ def lines_of(*facts: Fact, subject: Subjects = "hash") -> list[dict[str, Any]]:
 
 
 def test_an_attempt_is_one_wide_line() -> None:
-    """Who, what was met, how long it took, and what follows, in one JSON object."""
+    """Client, outcome, duration and next step, in one JSON object."""
     [line] = lines_of(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy"), next_due=1_767_225_600.25))
     assert line.pop("time")
     assert line == {
@@ -78,8 +78,8 @@ def test_an_attempt_is_one_wide_line() -> None:
     }  # fmt: skip
 
 
-def test_the_quick_way_writes_what_structlog_would() -> None:
-    """The attempt's line goes past structlog's loggers, since there are thousands a second: it must not show."""
+def test_fast_path_equals_structlog() -> None:
+    """The attempt's line bypasses structlog's loggers, since there are thousands a second: the result is the same."""
     fact, streams = attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text=f"busy {TOKEN}")), []
     for quick in (True, False):
         streams.append(captured())
@@ -92,7 +92,7 @@ def test_the_quick_way_writes_what_structlog_would() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_the_level_is_kept(log_format: Literal["json", "console"]) -> None:
-    """At `warning` attempts are not written, by the quick way either; dead letters are."""
+    """At `warning` attempts are not logged, by the fast path either; dead letters are."""
     stream = captured("warning", log_format)
     observer = LogObserver(hashing=SubjectHash(KEY))
     observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
@@ -101,15 +101,15 @@ def test_the_level_is_kept(log_format: Literal["json", "console"]) -> None:
     assert "dead_letter" in stream.getvalue()
 
 
-def test_a_delivered_attempt_bears_no_answer() -> None:
-    """What a client says when all is well is nobody's business."""
+def test_delivered_attempt_has_no_response_text() -> None:
+    """Response texts of successes are not needed."""
     [line] = lines_of(attempt(Delivered(status=200, text="welcome")))
     assert line["outcome"] == "delivered"
     assert "error" not in line
 
 
-def test_the_other_facts_have_lines_of_their_weight() -> None:
-    """Dead letters, malformed events and the first deferral for a fault of ours are warnings, the usual is debug."""
+def test_level_of_each_fact() -> None:
+    """Dead letters, malformed events and the first deferral for an internal fault are warnings, the usual is debug."""
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     told = lines_of(
         DeadLettered(**who, reason=DeadReason.REFUSED, text="410"),
@@ -137,7 +137,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
 
 
 def test_each_fact_is_counted_or_logged() -> None:
-    """But for what replays alone count; features count and log their own facts."""
+    """Except facts that only replays count; features count and log their own facts."""
     counted = Metrics(lambda: Registry(issuers={}, clients={})).observe.handlers
     logged = LogObserver(hashing=SubjectHash(KEY)).observe.handlers
     bases = {Fact, facts.ClientFact, facts.EventClientFact}
@@ -153,8 +153,8 @@ def test_members_that_were_dropped_are_a_warning() -> None:
     assert (unread["members"], unread["event_id"]) == ("ended_at, time", "e")
 
 
-def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
-    """Which members of which clients, and whom to name, or that nobody's word counts. Names of others are clipped."""
+def test_ignored_members_of_an_event_are_a_warning_with_the_remedy() -> None:
+    """The members, the clients and the setting to change, or that no publisher is trusted. Foreign names are cut."""
     said: dict[str, Any] = {
         "iss": ISS, "event_id": "evt-1", "clients": 7,
         "members": {
@@ -174,8 +174,8 @@ def test_what_an_event_says_in_vain_is_a_warning_with_its_way_out() -> None:
     assert "registry.inline is deny" in denied["hint"]
 
 
-def test_a_long_reason_keeps_its_way_out() -> None:
-    """It comes last: behind the names of an issuer and a client, and what is wrong."""
+def test_long_reason_keeps_the_remedy() -> None:
+    """It is last: after the names of an issuer and a client, and the reason."""
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     text = f"{'w' * 500}; register it, then replay"
     for line in lines_of(
@@ -187,8 +187,8 @@ def test_a_long_reason_keeps_its_way_out() -> None:
     assert line["hint"] == text
 
 
-def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
-    """An exception's own text may quote a `sub`, so the log has its type and the frames."""
+def test_internal_error_is_logged_by_type_and_frames() -> None:
+    """An exception's own text may contain a `sub`, so the log has its type and the frames."""
 
     def fail() -> Exception:
         empty: dict[str, str] = {}
@@ -207,7 +207,7 @@ def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
 
 @pytest.mark.parametrize("subject", ["hash", "omit"])
 def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
-    """Not even where the client's answer names the user."""
+    """Not even if the client's answer contains the user."""
     text = f"no session {SID} of {SUB}, and {SUB} again"
     refused = attempt(Refused(reason=Reason.REFUSED, status=404, text=text))
     buried = DeadLettered(
@@ -222,22 +222,22 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
     assert line["error"] == dead["error"] == "no session [sid] of [sub], and [sub] again"
 
 
-def test_raw_subjects_only_where_asked_for() -> None:
+def test_raw_subjects_only_if_configured() -> None:
     """`subject: raw` is the operator's own decision."""
     [line] = lines_of(attempt(Delivered(status=200)), subject="raw")
     assert (line["sub"], line["sid"]) == (SUB, SID)
 
 
 def test_the_hash_is_keyed() -> None:
-    """The same key gives the same 16 digits in every process, another key others."""
+    """The same key yields the same 16 digits in every process, another key others."""
     assert SubjectHash(KEY).log_id(SUB) == SubjectHash(KEY).log_id(SUB)
     assert len(SubjectHash(KEY).log_id(SUB)) == 16
     assert SubjectHash(KEY).log_id(SUB) != SubjectHash(b"other").log_id(SUB)
     assert SubjectHash().log_id(SUB) != SubjectHash().log_id(SUB)
 
 
-def test_a_made_up_key_is_noted_at_start() -> None:
-    """Without a key each process hashes in its own way, and the operator is told which setting ends that."""
+def test_generated_key_is_logged_at_start() -> None:
+    """Without a key each process hashes differently, and the log names the setting that fixes it."""
     stream = captured()
     LogObserver()
     line = json.loads(stream.getvalue())
@@ -259,8 +259,8 @@ def test_a_made_up_key_is_noted_at_start() -> None:
         "-----BEGIN RSA PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI",
     ],
 )
-def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
-    """The last line of defence, whichever way a secret came: as a value, nested, in an exception, or from a library."""
+def test_secrets_are_redacted_in_the_finished_line(leak: str) -> None:
+    """The last defence, however a secret was logged: as a value, nested, in an exception, or by a library."""
     stream = captured()
     logger = structlog.get_logger()
     logger.info("leak", value=leak, nested={"list": [leak]})
@@ -272,21 +272,21 @@ def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
         assert secret not in stream.getvalue()
 
 
-def test_what_is_no_secret_stays() -> None:
-    """Redaction leaves addresses, users and short words alone."""
-    line = '{"iss": "https://id.example.com:8443/realms/a", "to": "ops@example.com", "say": "eyJa"}'
+def test_other_texts_are_not_redacted() -> None:
+    """Redaction keeps addresses, users and short words."""
+    line = '{"iss": "https://id.example.com:8443/realms/a", "to": "ops@example.com", "text": "eyJa"}'
     assert redact(line) == line
     assert redact("amqp://notifier:pw@broker/") == "amqp://notifier:[password]@broker/"
 
 
-def test_a_token_cut_by_the_length_of_the_text_is_still_taken_out() -> None:
-    """The text is cleaned before it is cut, so that no beginning of a token remains."""
+def test_token_at_the_end_of_a_shortened_text_is_redacted() -> None:
+    """The text is redacted before it is shortened, so that no part of a token remains."""
     [line] = lines_of(attempt(Refused(reason=Reason.REJECTED_TOKEN, status=400, text="x" * 195 + TOKEN)))
     assert "eyJ" not in line["error"]
 
 
 def test_the_client_s_text_is_short_and_printable() -> None:
-    """A client may answer anything at all: control characters, terminal escapes, megabytes."""
+    """A client may answer anything: control characters, terminal escapes, megabytes."""
     [line] = lines_of(
         attempt(Refused(reason=Reason.REFUSED, status=403, text="\x1b[31m\r\nfake line\u202e" + "y" * 900))
     )
@@ -295,8 +295,8 @@ def test_the_client_s_text_is_short_and_printable() -> None:
     assert clip("tab\there") == "tab·here"
 
 
-def test_libraries_come_the_same_way_from_warnings_on() -> None:
-    """One format for all; at debug level libraries are heard from info on, never their frames."""
+def test_warnings_of_libraries_have_the_same_format() -> None:
+    """One format for all; at debug level libraries are logged from info on, never their frames."""
     stream = captured()
     library = logging.getLogger("aiohttp.client")
     library.info("chatter")
@@ -308,8 +308,8 @@ def test_libraries_come_the_same_way_from_warnings_on() -> None:
     assert "frame" not in stream.getvalue()
 
 
-def test_a_broken_stream_stops_nothing() -> None:
-    """A full disk or a reader gone costs log lines, never a delivery."""
+def test_broken_stream_loses_only_lines() -> None:
+    """A full disk or a closed reader loses log lines, never a delivery."""
 
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
@@ -321,31 +321,31 @@ def test_a_broken_stream_stops_nothing() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> None:
-    """Whatever was bound, and what libraries say; frames keep their lines."""
+def test_lines_contain_no_control_characters(log_format: Literal["console", "json"]) -> None:
+    """In any bound value and in lines of libraries; frames keep their lines."""
     stream = captured("info", log_format)
     bad = "\x1b]0;owned\x07\x9b6n\x7f\u202e\u2066\u2028\n"
     structlog.get_logger().warning("lost", reason=bad, shown=[bad])
-    logging.getLogger("library").warning("it said %s", bad)
+    logging.getLogger("library").warning("text %s", bad)
     structlog.get_logger().error("crashed", exception="one\ntwo")
     written = stream.getvalue()
     assert {char for char in written if not char.isprintable()} == {"\n"}
     assert ("one\ntwo" in written) == (log_format == "console")
 
 
-# ── When traces are written: where the standard environment asks for them, and nowhere else ───────────────────────
+# ── Traces are exported only if the standard environment configures them ─────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     "environ",
     [{}, {"OTEL_SERVICE_NAME": "x"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}],
 )
-def test_nobody_asks(environ: dict[str, str]) -> None:
+def test_traces_are_off_by_default(environ: dict[str, str]) -> None:
     """No observer, so no cost."""
     assert build_tracing(environ) is None
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
-def test_the_environment_asks(name: str) -> None:
+def test_environment_enables_traces(name: str) -> None:
     """By OpenTelemetry's own variables."""
     assert build_tracing({name: "http://127.0.0.1:4318"}) is not None

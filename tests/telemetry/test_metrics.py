@@ -1,4 +1,4 @@
-"""Metrics: the names, labels and values that dashboards rest on, and what a scrape costs the loop."""
+"""Test metrics: the names, labels and values for dashboards, and the cost of a scrape."""
 
 import asyncio
 import itertools
@@ -34,7 +34,7 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class Now:
-    """A clock that stands."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.at = 1000.0
@@ -79,7 +79,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 
 async def test_closed_labels_without_a_client_exist_at_zero_from_the_start() -> None:
-    """Before anything happened: every result, every dead reason without a client, the gauges and what runs here."""
+    """Before any fact: every result, every dead reason without a client, the gauges and the versions."""
     samples = await scrape(metrics(registry("shop")))
     for result in ("accepted", "duplicate", "split", "malformed"):
         assert value(samples, "events_total", result=result) == 0
@@ -96,7 +96,7 @@ async def test_closed_labels_without_a_client_exist_at_zero_from_the_start() -> 
     assert value(samples, "attempts_total", iss="", client_id="", reason="delivered") is None
 
 
-async def test_a_client_s_series_begin_together_at_zero() -> None:
+async def test_all_series_of_a_client_start_at_zero() -> None:
     """At its first delivery every series of a client exists, so that the first failure is an increase."""
     subject = metrics(registry("shop"))
     subject.observe(attempt("shop", Delivered(status=200)))
@@ -116,8 +116,8 @@ async def test_a_client_s_series_begin_together_at_zero() -> None:
     assert len(bounds) == 8
 
 
-async def test_each_fact_counts_once_where_it_belongs() -> None:
-    """The metrics' table, fact by fact."""
+async def test_each_fact_is_counted_once() -> None:
+    """By the table of metrics, fact by fact."""
     subject = metrics(registry("shop"))
     shop = {"iss": ISS, "client_id": "shop"}
     taken = EventTaken(result="accepted", event_id="e", iss=ISS, publisher=None, deliveries=1, dated=False)
@@ -163,7 +163,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         assert value(samples, "deliveries_settled_total", **shop, fate=fate) == count
 
 
-async def test_only_the_first_clients_of_the_file_have_labels_of_their_own() -> None:
+async def test_only_the_first_clients_have_own_labels() -> None:
     """The first `max_clients` in file order; the others, inline ones and unknown ones share a label each."""
     subject = metrics(registry("zebra", "apple", "mango"), max_clients=2)
     for client_id in ("zebra", "apple", "mango", "surprise"):
@@ -176,8 +176,8 @@ async def test_only_the_first_clients_of_the_file_have_labels_of_their_own() -> 
     assert value(samples, "dead_letters_total", iss=ISS, client_id="_unknown", reason="unknown_client") == 1
 
 
-async def test_what_publishers_make_up_makes_no_series() -> None:
-    """Thousands of issuers and clients that nobody knows end in one label."""
+async def test_invented_names_create_no_series() -> None:
+    """Thousands of unknown issuers and clients share one label."""
     subject = metrics(registry("shop"))
     before = len(await scrape(subject))
     for n in range(2000):
@@ -193,8 +193,8 @@ async def test_what_publishers_make_up_makes_no_series() -> None:
     assert value(samples, "tokens_minted_total", iss="_unknown", alg="RS256") == 2000
 
 
-async def test_labels_follow_a_reload_and_counts_go_on() -> None:
-    """A client that left the registry loses its series; those that stay keep their numbers."""
+async def test_labels_follow_a_reload_and_counts_continue() -> None:
+    """A client that left the registry loses its series; the others keep their numbers."""
     known = [registry("shop", "mail")]
     subject = Metrics(lambda: known[0], max_clients=500, clock=Now())
     for client_id in ("shop", "mail"):
@@ -209,7 +209,7 @@ async def test_labels_follow_a_reload_and_counts_go_on() -> None:
 
 
 async def test_gauges_are_read_at_the_scrape() -> None:
-    """Connection, circuits, depths, keys and reloads as they stand at that moment."""
+    """Connection, circuits, depths, keys and reloads at that time."""
     subject = metrics(registry("shop", "mail", "wiki"), max_clients=1)
     for client_id in ("shop", "mail", "wiki"):
         subject.observe(attempt(client_id, Delivered(status=200)))
@@ -249,8 +249,8 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(await scrape(subject), "circuit_state", iss=ISS, client_id="shop") == 0
 
 
-async def test_how_long_clients_take_to_be_served_after_a_recovery() -> None:
-    """Once for each recovery, when nothing is parked for the client any more."""
+async def test_recovery_time_of_clients() -> None:
+    """Once per recovery, when no delivery is parked for the client."""
     subject = metrics(registry("shop"))
     for seconds in (0.5, 5.0, 4000.0):
         subject.observe(ClientServed(iss=ISS, client_id="shop", seconds=seconds))
@@ -262,8 +262,8 @@ async def test_how_long_clients_take_to_be_served_after_a_recovery() -> None:
     assert value(samples, "recovery_seconds_sum") == 4005.5
 
 
-async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:
-    """What waits at the broker is younger than what was taken last, and came after the queue was seen empty."""
+async def test_oldest_message_is_younger_than_the_last_empty_queue() -> None:
+    """Pending messages at the broker are younger than the last taken one and the last time of an empty queue."""
     now = Now()
     subject = Metrics(lambda: registry("shop"), clock=now)
     sources = MetricsSources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)})
@@ -279,11 +279,11 @@ async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:
     assert await oldest() == 0
     now.at = 1110.0
     subject.set_depths({"events": Depth(ready=1, consumers=1)})
-    assert await oldest() == 10, "after a quiet time, what comes is new"
+    assert await oldest() == 10, "after a quiet time, a message is new"
 
 
-async def test_strange_names_do_not_break_the_page() -> None:
-    """Quotes, newlines, backslashes and lone surrogates in a client_id still make a page that parses."""
+async def test_unusual_names_do_not_break_the_page() -> None:
+    """Quotes, newlines, backslashes and lone surrogates in a client_id still yield a valid page."""
     strange = 'a"b\\c\nd{}\ud800é'
     subject = metrics(registry(strange))
     subject.observe(attempt(strange, Delivered(status=200)))
@@ -292,8 +292,8 @@ async def test_strange_names_do_not_break_the_page() -> None:
     assert 'a"b\\c\nd{}\\ud800é' in seen
 
 
-async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> None:
-    """The publisher's trace id where there is one, else the `jti`; the page is the same otherwise."""
+async def test_openmetrics_has_exemplars() -> None:
+    """The publisher's trace id if present, else the `jti`; the page is the same otherwise."""
     subject = metrics(registry("shop"))
     plain_before = await scrape(subject)
     subject.observe(attempt("shop", Delivered(status=200), jti="j-1"))
@@ -314,8 +314,8 @@ async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> Non
     assert "j-1" not in (await MetricsPage(subject).render()).decode(), "the text format knows no exemplars"
 
 
-async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
-    """49 MB, of which no piece is a tenth, so that the loop gets its turn between them, however many clients there are.
+async def test_scrape_of_10000_labels_is_sent_in_small_pieces() -> None:
+    """49 MB, of which no piece is a tenth, so that the loop runs between them, for any number of clients.
 
     Measured on an idle machine: 120 to 160 ms in all, and turns of 3 to 5 ms.
     """

@@ -1,6 +1,6 @@
-"""A Vault of one's own, until this is told to stop.
+"""Run a local Vault until the process is stopped.
 
-`python -m tests.vault` runs it, `… build` only builds it, and `… look` only looks whether it is built.
+`python -m tests.vault` runs it, `… build` only builds it, and `… look` only checks whether it is built.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Starts a Vault in memory on the loopback interface, and does what its operator does."""
+"""Start a Vault in memory on the loopback interface, with the actions of its operator."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class RunningVault:
     unseal_key: str = field(repr=False)
 
     def ask(self, method: str, path: str, body: Mapping[str, object] | None = None, token: str = "") -> tuple[int, Any]:
-        """One request, as the operator unless a token is given: status and JSON."""
+        """Send one request, as the operator unless a token is given; return status and JSON."""
         request = urllib.request.Request(
             f"{self.address}/v1/{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -42,18 +42,18 @@ class RunningVault:
         return status, json.loads(raw) if raw.strip() else None
 
     def do(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """One request that goes well: its JSON."""
+        """Send one request that must succeed; return its JSON."""
         status, content = self.ask(method, path, body)
         assert status < 300, f"{method} {path}: {status} {content}"
         return content
 
     def key(self, name: str, kind: str = "rsa-2048") -> str:
-        """Make a key, and return its name."""
+        """Create a key, and return its name."""
         self.do("POST", f"transit/keys/{name}", {"type": kind})
         return name
 
     def allow(self, policy: str, key: str) -> str:
-        """Write a policy that lets this key sign, and return the policy's name."""
+        """Write a policy that permits this key to sign, and return the policy's name."""
         rules = (
             f'path "transit/sign/{key}/*" {{ capabilities = ["update"] }}\n'
             f'path "transit/keys/{key}" {{ capabilities = ["read"] }}'
@@ -62,13 +62,13 @@ class RunningVault:
         return policy
 
     def token(self, *policies: str, ttl: str = "1h", **further: object) -> str:
-        """A new token with these policies, and the one that lets it look at and renew itself."""
+        """Create a token with these policies, and the one by which it can read and renew itself."""
         made = self.do("POST", "auth/token/create", {"policies": list(policies), "ttl": ttl, **further})
         return str(made["auth"]["client_token"])
 
     @contextmanager
     def sealed(self) -> Iterator[None]:
-        """It is sealed, and afterwards unsealed."""
+        """Seal it, and unseal it afterwards."""
         self.do("PUT", "sys/seal")
         try:
             yield
@@ -82,9 +82,9 @@ class RunningVault:
 
 @contextmanager
 def running_vault(certificate: Path | None = None) -> Iterator[RunningVault]:
-    """A new Vault, empty but for the engine and the methods. `certificate`: a PEM file with its key; else no TLS.
+    """Run a new Vault with only the engine and the methods. `certificate`: a PEM file with its key; else no TLS.
 
-    The test is left out where Vault has not been built, unless NOTIFIER_TEST_SIGNERS=required.
+    The test is skipped if Vault has not been built, unless NOTIFIER_TEST_SIGNERS=required.
     """
     try:
         program = find_vault()

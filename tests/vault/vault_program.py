@@ -1,6 +1,6 @@
 """Vault with transit, AppRole and Kubernetes' tokens, built from its Go modules: 1.14, the last under the MPL.
 
-It is kept for the next run in /var/cache/notifier-tests, or in the user's own cache where that cannot be written:
+It is cached in /var/cache/notifier-tests, or in the user's own cache if that is not writable:
 80 MB. The first time takes about five minutes on two cores, and 5 GB of Go's own caches.
 """
 
@@ -27,14 +27,14 @@ UNMET = "\t\tif p.ExistenceCheck == nil {", "\t\tif false {"
 
 
 def find_vault() -> Path:
-    """The program, if it has been built. Raises GoMissing."""
+    """Return the program, if it has been built. Raise GoMissing."""
     if (program := _place()).exists():
         return program
     raise GoMissing(f"Vault {VERSION} is not built yet in {program.parent}: `make test-everything PART=vault` does it")
 
 
 def build_vault() -> Path:
-    """The program, built if need be. Raises GoMissing."""
+    """Return the program, and build it if needed. Raise GoMissing."""
     program = _place()
     if not program.exists():
         check_go("Vault")
@@ -45,7 +45,7 @@ def build_vault() -> Path:
 
 
 def _place() -> Path:
-    """Another version, or another program around it, is another file."""
+    """Return the path, which depends on the version and the program's source."""
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     try:
         return cache() / f"vault-{VERSION}-{digest[:12]}"
@@ -73,6 +73,6 @@ def _build(program: Path, work: Path) -> None:
 
 
 def _unlock(folder: Path) -> None:
-    """Let what was copied out of Go's cache, where nothing may be written, be changed and removed."""
+    """Make copies of Go's read-only cache writable and removable."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)

@@ -336,7 +336,7 @@ async def _never() -> None:
 
 
 @pytest.mark.parametrize("behave", [_away, _never])
-async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
+async def test_503_while_the_queue_is_unavailable(behave: Callable[[], Awaitable[None]]) -> None:
     """So that the sender tries again; 202 comes only when the message is durable."""
     async with answering(ApiLimits(accept_timeout=0.1)) as api:
         api.queue.behave = behave
