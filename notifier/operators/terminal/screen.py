@@ -11,6 +11,7 @@ from rich.text import Text
 from notifier.model.printable import printable, printable_lines
 
 GAP = "   "  # between two columns
+MAX_COLUMN_WIDTH = 80  # columns; a longer cell, such as a name from a publisher, widens only its row
 
 
 class Screen(Console):
@@ -53,7 +54,10 @@ class Grid:
         """Lay it out, with an empty line before and after."""
         heads = [name.rstrip(":") for name in self._names]
         columns = list(zip(*(row.cells for rows in self._groups.values() for row in rows), strict=True))
-        widths = [max(map(cell_len, (head, *column))) for head, column in zip(heads, columns, strict=False)]
+        widths = [
+            max(width for text in (head, *column) if (width := cell_len(text)) <= MAX_COLUMN_WIDTH)
+            for head, column in zip(heads, columns, strict=False)
+        ]
         shown = [nth for nth, column in enumerate(columns) if not self._names[nth] or any(column)]
 
         def line(cells: Sequence[str]) -> str:

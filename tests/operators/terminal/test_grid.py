@@ -4,7 +4,7 @@ import io
 
 from notifier.model.durations import format_in_words
 from notifier.operators.terminal.output import format_age
-from notifier.operators.terminal.screen import Grid, Screen
+from notifier.operators.terminal.screen import MAX_COLUMN_WIDTH, Grid, Screen
 
 ISSUER = "https://login.customers.europe.example.org/realms/customers"
 OTHER = "https://id.example.com"
@@ -27,6 +27,22 @@ def test_rows_stand_below_their_issuer() -> None:
         " crm                    tried now       7   timeout",
         f" {OTHER}",
         " shop                   well            0   server_error 503",
+        "",
+    ]
+
+
+def test_a_long_name_widens_no_other_row() -> None:
+    """A publisher may write a name of 255 wide characters; the other rows keep their columns."""
+    made = Grid("client", "dead:")
+    made.add_row("宽" * 255, "1")
+    made.add_row("crm", "7")
+    made.add_row("n" * MAX_COLUMN_WIDTH, "12")
+    out = io.StringIO()
+    Screen(file=out, width=20, soft_wrap=True).print(made)
+    assert out.getvalue().splitlines()[3:] == [
+        f" {'宽' * 255}      1",
+        f" crm{' ' * (MAX_COLUMN_WIDTH - 3)}      7",
+        f" {'n' * MAX_COLUMN_WIDTH}     12",
         "",
     ]
 
