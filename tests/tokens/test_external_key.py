@@ -24,7 +24,7 @@ AWAY, WRONG = SignatureResult.AWAY, SignatureResult.WRONG
 
 def ring_of(*harnesses: SignerHarness, **more: Any) -> KeyRing:
     keys = [
-        ExternalKeyEntry(external_key=harness.key, setting=f"keys[{nth}]", **more)  # type: ignore[arg-type]
+        ExternalKeyEntry(external_key=harness.key, setting=f"keys[{nth}]", **more)
         for nth, harness in enumerate(harnesses)
     ]
     return examine_keys({ISS: keys}, clock=lambda: NOW)[0]
