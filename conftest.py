@@ -1,4 +1,4 @@
-"""What every test may ask for: a broker of our own (or the one that NOTIFIER_TEST_AMQP_URL names), and a queue prefix.
+"""Fixtures for every test: a broker (NOTIFIER_TEST_AMQP_URL, or a private one), and a queue prefix.
 
 One node serves the whole run (tests/support/shared_servers.py), with a virtual host for each process that runs tests.
 A test's queues go with the test, so that it stays light. Whoever kills a node, or sets an alarm on it, has one of its
@@ -32,7 +32,7 @@ LONGEST = ("faults", "simulator", "system", "contract", "network", "queues", "to
 FIRST_FAULTS = frozenset({"test_broker_restarts.py", "test_workers.py", "test_table.py"})
 """Modules of tests/faults that run in `make test` too."""
 
-settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail
+settings.register_profile("notifier", deadline=None)  # a busy machine must not fail a test
 settings.load_profile("notifier")
 
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
@@ -172,10 +172,10 @@ async def _version(url: str) -> str:
 
 @pytest.fixture
 def bare_prefix(amqp_url: str) -> Iterator[str]:
-    """A queue prefix that is this test's alone. What was declared under it is deleted afterwards."""
+    """A queue prefix for this test. Queues and exchanges declared under it are deleted afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
-    # In a thread of its own: the fixture is synchronous so that synchronous tests may ask for it too.
+    # In a separate thread: the fixture is synchronous so that synchronous tests can request it too.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, clear_topology(amqp_url, name)).result()
 

@@ -175,7 +175,7 @@ def count(case: Case) -> Table:
 
 
 def main() -> int:
-    """Print the counts. Return 1 if one is above its record, or has none."""
+    """Print the counts. Return 1 if a count is above its record, or has none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.counted", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--by", metavar="CASE", choices=CASES, help="print the functions of one case")
     parser.add_argument("--record", action="store_true", help="replace the record of this Python version")

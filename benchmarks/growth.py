@@ -117,7 +117,7 @@ async def grown(
 ) -> Grown:
     """Measure one point."""
     url, receiver, cores = where
-    # An event of many clients is a lot of deliveries; ten of them at least, so that it is no single burst.
+    # An event of many clients is a lot of deliveries; ten of them at least, to avoid a single burst.
     deliveries = max(point.deliveries or given.deliveries, 10 * point.case.fan_out)
     if point.series.endswith("backlog"):
         deliveries = min(deliveries, point.x)

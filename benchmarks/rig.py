@@ -47,7 +47,7 @@ class Cores:
 
 
 def share_cores(workers: int) -> Cores:
-    """Share out the cores. At least one is for everything else; a single core is for all."""
+    """Share out the cores. At least one core is for everything else; a single core is for all."""
     cores = sorted(os.sched_getaffinity(0))
     taken = cores[: max(1, min(workers, len(cores) - 1))]
     return Cores(tuple(taken), frozenset(cores[len(taken) :] or cores))

@@ -44,7 +44,7 @@ NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
 class Case:
     """What is drained: by which queue, algorithm and number of clients an event. `failing`: nobody listens.
 
-    `clients` are registered, of which the events name `named` (None: all), `series` of them have metrics of their own
+    `clients` are registered, of which the events name `named` (None: all), `series` of them have separate metrics
     (None: as is the default), and at least `backlog` events wait when the worker starts, of which only those of the
     drain are waited for.
     """

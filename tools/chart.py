@@ -42,8 +42,8 @@ INTRODUCTION = """\
 # notifier
 
 The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It creates objects in
-one namespace only and gives no rights to anybody. [docs/kubernetes.md](../../docs/kubernetes.md) says how to install,
-size, upgrade, roll back, and move to another broker.
+one namespace only and gives no rights to anybody. [docs/kubernetes.md](../../docs/kubernetes.md) explains how to
+install, size, upgrade, roll back, and move to another broker.
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
@@ -85,7 +85,7 @@ def gone_values(values: dict[str, Any]) -> dict[str, str]:
 
 
 def leave_to_templates(gone: Iterator[tuple[str, str]], config: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Let the schema take what was a setting once: the templates refuse it, and say what to do."""
+    """Let the schema accept former settings: the templates refuse them with the remedy."""
     for setting, _ in gone:
         properties = config
         *sections, name = setting.split(".")
@@ -97,10 +97,10 @@ def leave_to_templates(gone: Iterator[tuple[str, str]], config: dict[str, Any], 
 
 
 def said_by_templates(section: dict[str, Any], definitions: dict[str, Any], at: str = "") -> dict[str, dict[str, str]]:
-    """Take the patterns of texts out of the section, if they have words (`says`), and return them by path.
+    """Remove the patterns that have a text (`says`) from the section, and return them by path.
 
-    Helm shows the pattern that a value does not match, and no way out. So the templates refuse these. Members of a list
-    keep theirs: no path leads to them.
+    Helm shows only the pattern that a value does not match, not the remedy. So the templates refuse these values.
+    Members of a list keep their patterns, because no path leads to them.
     """
     found: dict[str, dict[str, str]] = {}
     for part in ("properties", "patternProperties"):
@@ -118,7 +118,7 @@ def said_by_templates(section: dict[str, Any], definitions: dict[str, Any], at: 
 
 
 def need_sections(section: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Require every section: one whose members are all commented out is null, which takes away the defaults, too."""
+    """Require every section: a section whose members are all commented out is null, which removes the defaults too."""
     inner = {name: default for name, default in defaults.items() if isinstance(default, dict)}
     members = {name: section["properties"][name] for name in inner if name not in MAY_BE_NULL}
     if members:

@@ -51,7 +51,7 @@ class Rendered:
         return [item for item in self.objects if item["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> dict[str, Any]:
-        """The only object of a kind, of those whose name ends so."""
+        """Return the only object of a kind whose name ends so."""
         [found] = [item for item in self.all(kind) if item["metadata"]["name"].endswith(suffix)]
         return found
 

@@ -52,7 +52,7 @@ def _at_a_glance() -> list[Panel]:
     return [
         number(
             "Workers ready", f"sum(notifier_ready{{{HERE}}})", "short",
-            "Workers whose /readyz says so.", (None, BAD), (1, SO_SO), (2, GOOD),
+            "Workers whose /readyz reports ready.", (None, BAD), (1, SO_SO), (2, GOOD),
         ),
         number(
             "On time", f"min(1 - job:notifier_logouts_late:ratio_1h{{{HERE}}})", "percentunit",
@@ -95,7 +95,7 @@ def _traffic() -> list[Panel]:
             queries=[(f"sum by (result) (rate(notifier_events_total{{{HERE}}}{rate}))", "{{result}}")],
         ),
         Panel(
-            title="Attempts by what they met", kind="areas", unit="ops", text="See `notifier explain REASON`.",
+            title="Attempts by result", kind="areas", unit="ops", text="See `notifier explain REASON`.",
             read=BY_REASON,
             queries=[(f"sum by (reason) (rate(notifier_attempts_total{{{HERE}}}{rate}))", "{{reason}}")],
         ),
@@ -157,7 +157,7 @@ def _latency() -> list[Panel]:
             ],
         ),
         Panel(
-            title="Signatures there, by what became of them", kind="lines", unit="ops", width=12,
+            title="Signatures there, by result", kind="lines", unit="ops", width=12,
             queries=[
                 (
                     f"sum by (signer, result) (rate(notifier_signatures_total{{{HERE}}}{rate}))",
@@ -172,7 +172,7 @@ def _backlog() -> list[Panel]:
     lanes = 'queue=~"events|bulk|retries|source[.].+"'
     return [
         Panel(
-            title="Ready in the queues", kind="lines", text="As the broker says; what workers hold comes on top.",
+            title="Ready in the queues", kind="lines", text="As the broker reports; messages at workers come on top.",
             queries=[(f"max by (queue) (notifier_queue_messages{{{HERE},{lanes}}})", "{{queue}}")],
         ),
         Panel(
@@ -196,7 +196,7 @@ def _backlog() -> list[Panel]:
             queries=[(f'max(notifier_queue_messages{{{HERE},queue="dead"}})', "dead letters")],
         ),
         Panel(
-            title="Consumers", kind="lines", text="As the broker says: the workers that take.",
+            title="Consumers", kind="lines", text="As the broker reports: the consuming workers.",
             queries=[(f"max by (queue) (notifier_queue_consumers{{{HERE},{lanes}}})", "{{queue}}")],
         ),
     ]  # fmt: skip
@@ -238,7 +238,7 @@ def _clients() -> list[Panel]:
         Panel(
             title="Oldest by client", kind="table", unit="s", read="notifierclientnotdrained",
             text="For how long something has waited for each client without a break, a day at the most: the oldest "
-            "delivery is no older. `notifier waiting list` tells it exactly.",
+            "delivery is no older. `notifier waiting list` shows it exactly.",
             queries=[(f"sort_desc(topk(20, {_since('nothing_waits')} and {waits} or {waits} * 0 + 86400))", "")],
         ),
         Panel(
@@ -288,7 +288,7 @@ def _clients() -> list[Panel]:
         ),
         Panel(
             title="Clients that gave browsers no answer", kind="lines", unit="percentunit", width=12,
-            text="Share of the pages of an hour. An answer is no proof of a logout.",
+            text="Share of the pages of an hour. An answer does not prove a logout.",
             queries=[(f"topk(10, 1 - sum by ({by}) ({reached}) / sum by ({by}) ({asked}))", "{{client_id}}")],
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Writes docs/evidence/egress.md from what comes of every case of tests/network/http/test_egress_table.py.
+"""Write docs/evidence/egress.md from the results of every case of tests/network/http/test_egress_table.py.
 
 python -m tools.egress_document
 """

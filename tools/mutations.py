@@ -191,7 +191,7 @@ def report(chosen: Sequence[Mutation], results: Mapping[str, Any]) -> dict[str, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what has no result yet; 1 if the share is below the recorded one or a fault does not apply any more."""
+    """Run the faults without a result; return 1 if the share is below the record or a fault does not apply any more."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutations", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="copies of the tree in which tests run at a time")
     parser.add_argument("--only", default="*", help="a pattern of the files whose faults are tried")

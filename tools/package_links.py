@@ -3,7 +3,7 @@
 python -m tools.package_links README FOLDER VERSION
 
 FOLDER is where the README stands in the repository. Its relative links then lead to the repository at the tag of
-VERSION, where CI says which one it is (GITHUB_SERVER_URL, GITHUB_REPOSITORY); elsewhere their text alone stays.
+VERSION, where CI provides it (GITHUB_SERVER_URL, GITHUB_REPOSITORY); elsewhere their text alone stays.
 """
 
 import os
@@ -29,7 +29,7 @@ def led_away(text: str, folder: str, base: str | None) -> str:
 
 
 def main() -> None:
-    """Write the README anew."""
+    """Rewrite the README."""
     readme, folder, version = sys.argv[1:]
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     base = f"{server}/{repository}/blob/v{version}" if server and repository else None

@@ -1,7 +1,7 @@
 """The parts of the tests that change rarely: which have changed since they last passed whole, and runs of them.
 
     python -m tools.parts                    # what there is, and how it stands
-    python -m tools.parts changed            # run those that have changed, as CI does; writes nothing
+    python -m tools.parts changed            # run the changed parts, as CI does; writes nothing
     python -m tools.parts everything [NAME]  # run the whole form of all, or of one, and note the commit that passed
     python -m tools.parts elsewhere          # pytest's arguments that leave all parts out
 
@@ -48,7 +48,7 @@ class Part:
 
     @property
     def row(self) -> str:
-        """What stands for the row itself: another row is another part."""
+        """Return a digest of the row itself: a changed row is another part."""
         return sha256(json.dumps([self.tests, self.of, self.build, self.require]).encode()).hexdigest()[:12]
 
 
@@ -134,7 +134,7 @@ def show(parts: Iterable[Part], notes: dict[str, Any]) -> int:
 
 
 def run_changed(parts: Iterable[Part], notes: dict[str, Any]) -> int:
-    """Run what has changed. Returns 1 if one fails."""
+    """Run the changed parts. Return 1 if a part fails."""
     failed = []
     for part in parts:
         if not (why := why_changed(part, notes)):

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 
 def _section(figures: Figures) -> str:
-    """What stands in the document."""
+    """Return the section of the document."""
     account, faults = figures.account, figures.faults
     duplicates = sum(account.duplicates.values())
     lost = len(account.missing) + len(account.wrong) + sum(account.waiting.values())

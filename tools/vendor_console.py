@@ -1,8 +1,8 @@
 """Keeps the console's libraries as npm has them, byte for byte: `vendored.json` beside them names package and hashes.
 
-python -m tools.vendor_console                 write them anew, at the versions that vendored.json names
+python -m tools.vendor_console                 rewrite them, at the versions that vendored.json names
 python -m tools.vendor_console sbom FILE       add them to a CycloneDX document
-python -m tools.vendor_console audit           ask npm whether one has a known hole
+python -m tools.vendor_console audit           query npm for known vulnerabilities
 """
 
 import base64
@@ -20,7 +20,7 @@ LISTED = CONSOLE / "vendored.json"
 
 
 def listed() -> list[dict[str, Any]]:
-    """The libraries: package, version, licence, integrity as npm says it, and each file with its path and hash."""
+    """The libraries: package, version, licence, integrity as npm reports it, and each file with its path and hash."""
     libraries: list[dict[str, Any]] = json.loads(LISTED.read_text())
     return libraries
 
@@ -91,7 +91,7 @@ def _npm(*arguments: str, cwd: str, check: bool = True) -> int:
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Run the command of the arguments."""
     match sys.argv[1:]:
         case []:
             write()

@@ -105,7 +105,7 @@ WRONG_TOGETHER = [  # refused by the templates
         [
             "image.repository is empty",
             'config.queue.url is "sqlite:notifier.db", but pods share a broker',
-            "config or clients have password, and a ConfigMap is no place for it",
+            "config or clients have password, which must not be in a ConfigMap",
             "its file as subject_key_file",
             "a URL in config or clients (config.queue.url, a proxy, a database) holds a password",
             "config.ops.listen is 127.0.0.1:9464",
@@ -232,7 +232,7 @@ WRONG_TOGETHER = [  # refused by the templates
             'config.issuers["https://id.example.com"].keys[1].vault.kubernetes needs token_file',
             "have the network 10.0.0.1/8, whose address goes on behind the /8",
             "have the network 10.96.0.1/12, whose",
-            "env has NOTIFIER_OPS__LISTEN, but the chart makes ports",
+            "env has NOTIFIER_OPS__LISTEN, but the chart derives ports",
             "env has NOTIFIER_SHUTDOWN_GRACE, but",
             "maxSurge and maxUnavailable 0, so that no worker could be replaced",
             "the values have mistakes:\n- ",

@@ -3,7 +3,7 @@
     python -m tools.performance.document [--check]
 
 Each file of figures fills a section of docs/evidence/performance.md; a section without figures stays empty. `--check`
-writes nothing and says what is out of date.
+writes nothing and reports outdated parts.
 """
 
 import argparse
@@ -169,7 +169,7 @@ def _point(x: float, found: Mapping[str, float]) -> tuple[float, float, float, f
 
 # ── workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be away for a moment
+LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be down for a moment
 ANSWER_SECONDS = 0.02
 
 
@@ -242,7 +242,7 @@ def everything(folder: Path = FOLDER) -> dict[Path, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where `--check` finds something out of date."""
     parser = argparse.ArgumentParser(prog="python -m tools.performance.document", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    parser.add_argument("--check", action="store_true", help="only report outdated parts")
     given = parser.parse_args(arguments)
     wanted = everything()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

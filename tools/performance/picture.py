@@ -1,6 +1,6 @@
 """A line chart as SVG, of a few points a line: no library is worth its weight for that.
 
-The colours are readable on a white and on a dark page, and the lines are told apart by their marks too.
+The colours are readable on a white and on a dark page, and the lines also differ in their marks.
 """
 
 import math
@@ -25,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What stands on it. `log_x`: each tenfold takes the same room."""
+    """The labels and scale of a chart. `log_x`: each power of ten takes the same room."""
 
     title: str
     x: str

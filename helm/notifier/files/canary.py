@@ -1,7 +1,7 @@
-"""What `helm test` runs: publishes the logout of a session that does not exist, and is the client that is told of it.
+"""The canary of `helm test`: publishes the logout of a session that does not exist, and receives it as its client.
 
-The event goes the whole way: broker, worker, signature, POST. Its issuer is the canary's own, so that its token could
-end no session at any other client. It is published once this pod answers at its own Service, as workers will find it.
+The event takes the full path: broker, worker, signature, POST. Only the canary uses its issuer, so its token cannot end
+a session at any other client. It is published once this pod answers at its Service, where workers reach it.
 """
 
 import base64
@@ -33,7 +33,7 @@ told = threading.Event()
 
 
 class Client(BaseHTTPRequestHandler):
-    """The canary: a client that is told of one session."""
+    """The canary: a client that is notified of one session."""
 
     def do_GET(self) -> None:
         """Answer who this is."""

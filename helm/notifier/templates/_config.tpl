@@ -18,7 +18,7 @@
 {{- replace "%2F" "/" $path | replace "%2f" "/" | default "/" -}}
 {{- end -}}
 
-{{/* ── the canary ── An issuer, a key and a client of its own: its tokens end no session anywhere, and "*" never means it. */}}
+{{/* ── the canary ── A separate issuer, key and client: its tokens end no session anywhere, and "*" never means it. */}}
 {{- define "notifier.canaryIssuer" -}}
 https://notifier-canary.invalid
 {{- end -}}
@@ -90,7 +90,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- end -}}
 {{- end -}}
 
-{{/* "true" if the API serves the console, which it does only where the values say so. */}}
+{{/* "true" if the API serves the console, which it does only if the values set it. */}}
 {{- define "notifier.console" -}}
 {{- dig "api" "console" "enabled" false (include "notifier.config" . | fromJson) | ternary "true" "" -}}
 {{- end -}}

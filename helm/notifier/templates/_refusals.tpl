@@ -157,13 +157,13 @@
 {{- $names := regexFindAll "\"(password|subject_key|client_secret)\":\"" $text -1 | uniq -}}
 {{- range $names -}}
 {{- $name := trimSuffix "\":\"" . | trimPrefix "\"" -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "config or clients have %s, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and its file as %s_file" $name $name)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config or clients have %s, which must not be in a ConfigMap: put it into a Secret, name that under `secrets`, and its file as %s_file" $name $name)) -}}
 {{- end -}}
 {{- if regexMatch "\"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\"]*:[^/?#@\"]+@" $text -}}
-{{- include "notifier.note" (dict "in" $in "text" "a URL in config or clients (config.queue.url, a proxy, a database) holds a password, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and its file instead (password_file, url_file, or {file: …})") -}}
+{{- include "notifier.note" (dict "in" $in "text" "a URL in config or clients (config.queue.url, a proxy, a database) holds a password, which must not be in a ConfigMap: put it into a Secret, name that under `secrets`, and its file instead (password_file, url_file, or {file: …})") -}}
 {{- end -}}
 {{- if regexMatch "\"headers\":\\{([^{}]|\\{[^{}]*\\})*\"(?i:(proxy-)?authorization|cookie|[a-z0-9-]*(key|token|secret))\":\"" $text -}}
-{{- include "notifier.note" (dict "in" $in "text" "`headers` in config or clients holds a secret, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and write {file: /etc/notifier/secrets/…}") -}}
+{{- include "notifier.note" (dict "in" $in "text" "`headers` in config or clients holds a secret, which must not be in a ConfigMap: put it into a Secret, name that under `secrets`, and write {file: /etc/notifier/secrets/…}") -}}
 {{- end -}}
 {{- range (regexFindAll "\"([a-z_]+_)?file\":\"[^/\"][^\"]*" $text -1 | uniq) -}}
 {{- $file := splitList "\"" . | last -}}
@@ -270,7 +270,7 @@
 {{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but there is no such setting%s" $name $near)) -}}
 {{- else -}}
 {{- if regexMatch "^NOTIFIER_(OPS|API|WEB|REGISTRY|[A-Z]+__LISTEN|QUEUE__PREFIX|REGISTRY__FILE|SHUTDOWN_GRACE)$" $name -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but the chart makes ports, probes and grace periods of what config says: set it there" $name)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but the chart derives ports, probes and grace periods from config: set it there" $name)) -}}
 {{- end -}}
 {{- $plain := default "" .value -}}
 {{- $from := default dict .valueFrom -}}
@@ -296,7 +296,7 @@
 {{- include "notifier.note" (dict "in" $in "text" "ingress.tlsSecret is empty, so tokens of the API would be sent in clear: name the Secret of a certificate, or set ingress.withoutTls if TLS ends elsewhere") -}}
 {{- end -}}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
-{{- include "notifier.note" (dict "in" $in "text" "httpRoute.parentRefs is empty: name the Gateway, [{name: …, namespace: …}], at best with the sectionName of a listener that has TLS") -}}
+{{- include "notifier.note" (dict "in" $in "text" "httpRoute.parentRefs is empty: name the Gateway, [{name: …, namespace: …}], preferably with the sectionName of a listener that has TLS") -}}
 {{- end -}}
 {{- range $name, $_ := pick $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "podLabels has %s, by which the chart finds its pods: leave it out (nameOverride changes the name)" $name)) -}}
@@ -338,7 +338,7 @@
 {{- $files := list -}}
 {{- range (default dict $values.config.issuers) -}}{{- range .keys -}}{{- $files = append $files .file -}}{{- end -}}{{- end -}}
 {{- if or (not $canary.keyFile) (has $canary.keyFile $files) -}}
-{{- include "notifier.note" (dict "in" .in "text" (printf "canary.keyFile %s: the canary signs with a key of its own, made by `notifier keys generate`, in a Secret that is named under `secrets`" (ternary "is that of an issuer" "is empty" (ne $canary.keyFile "")))) -}}
+{{- include "notifier.note" (dict "in" .in "text" (printf "canary.keyFile %s: the canary signs with a separate key, made by `notifier keys generate`, in a Secret that is named under `secrets`" (ternary "is that of an issuer" "is empty" (ne $canary.keyFile "")))) -}}
 {{- end -}}
 {{- if not (or $canary.clusterIP $canary.egress) -}}
 {{- include "notifier.note" (dict "in" .in "text" "canary.egress and canary.clusterIP are empty: give the network of the cluster's Services, such as [10.96.0.0/12], or a free address in it as canary.clusterIP") -}}
