@@ -101,7 +101,7 @@ def _traffic() -> list[Panel]:
         ),
         Panel(
             title="Deferrals by cause", kind="areas", unit="ops", read="${__field.labels.cause}",
-            text="Put off without an attempt. See `notifier explain CAUSE`.",
+            text="Deferred without an attempt. See `notifier explain CAUSE`.",
             queries=[(f"sum by (cause) (rate(notifier_deferrals_total{{{HERE}}}{rate}))", "{{cause}}")],
         ),
         Panel(

@@ -90,7 +90,7 @@ class QueueSettings(Section):
 
     gone: ClassVar[Mapping[str, str]] = {
         "max_event": f"is gone: it is {MAX_EVENT // 1024}KiB now",
-        "management": "is gone: rabbitmqctl list_queues name effective_policy_definition shows all policies",
+        "management": "is gone: rabbitmqctl list_policies and rabbitmqctl list_operator_policies show all policies",
     }
 
     tls: TlsSettings | None = Field(  # before url, whose check reads it

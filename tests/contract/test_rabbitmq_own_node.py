@@ -1,6 +1,7 @@
 """What an operator or an outage does to a whole node, this module's own: alarms, forced closes, a power cut."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from notifier.queues.rabbitmq import connection, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
+from notifier.settings.queue_settings import QueueSettings
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
 from tests.contract.parking import fetched_again, park
 from tests.contract.queues import (
@@ -276,3 +278,13 @@ async def test_a_refused_connection_has_the_text_of_the_broker(
         if vhost == "crowded":
             node.ctl("clear_user_limits", "guest", "all")
         node.ctl("delete_vhost", vhost)
+
+
+def test_the_commands_that_show_all_policies_exist(module_node: RabbitmqNode) -> None:
+    """The commands that the removed setting `queue.management` names show a policy on every supported broker."""
+    commands = re.findall(r"rabbitmqctl ((?:\w+)(?: name \w+)?)", QueueSettings.gone["management"])
+    module_node.ctl("set_policy", "limit", "^elsewhere$", '{"max-length": 1}')
+    try:
+        assert "elsewhere" in "".join(module_node.ctl(*command.split()) for command in commands)
+    finally:
+        module_node.ctl("clear_policy", "limit")

@@ -101,7 +101,7 @@ shutdwn_grace: 20s
             ("queue: {prefetch: {events: 9}}", "queue.prefetch.events", "is gone: it is 512 now"),
             ("delivery: {retry: {factor: 2}}", "delivery.retry.factor", "is gone: it is 3 now; for equal waits"),
             ("tracing: {sample: 0.1}", "tracing", "is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names"),
-            ("queue: {management: 'https://h'}", "queue.management", "is gone: rabbitmqctl list_queues"),
+            ("queue: {management: 'https://h'}", "queue.management", "is gone: rabbitmqctl list_policies"),
             ("ops: {listen: ':9464'}", "ops.listen", "must be an address and a port"),
             ("ops: {listen: 'localhost:70000'}", "ops.listen", "must be an address and a port"),
             ("api: {listen: '0.0.0.0:8080'}", "api", "tokens_file is required"),

@@ -118,7 +118,7 @@ def _list_advice(result: RetryResult) -> list[str]:
     if account.put_off.get("paused"):
         lines.append("the registry has paused: true; set it to false to attempt them")
     if result.waiting and account.next_try is not None and account.paused_until is None:
-        lines.append(f"the client rests; the workers try it again in {max(0.0, account.next_try - now):,.0f} s")
+        lines.append(f"the client is unreachable; the next attempt is in {max(0.0, account.next_try - now):,.0f} s")
     if result.workers > result.answered:
         missing = counted(result.workers - result.answered, "worker")
         lines.append(f"{missing} did not answer: the figures leave out what it does")

@@ -75,7 +75,7 @@ def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
     """What the broker's policies change, and what could not be seen of them."""
     match state.policies:
         case str(fault):
-            advice = "`rabbitmqctl list_queues name effective_policy_definition` shows them"
+            advice = "`rabbitmqctl list_policies` and `rabbitmqctl list_operator_policies` show them"
             yield warning(Area.QUEUE, host, f"its policies are not known: {fault}", advice)
         case ():
             text = "no policy shows on a temporary queue; `rabbitmqctl list_policies` shows a longer or larger limit"

@@ -48,7 +48,7 @@ def status(
         notifier status -c n.yaml
         # the same, refreshed
         watch notifier status -c n.yaml
-        # clients that are down and rest, for a script
+        # unreachable clients, for a script
         notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'
     """
     quiet_logs()
