@@ -13,7 +13,7 @@ async def test_the_address_opens_the_console_signed_in_once(new_page: NewPage) -
     page.on("request", lambda request: asked.append(request.url))
     async with console_demo(Incident()) as scenario:
         await page.goto(scenario.address)
-        heading = page.get_by_role("heading", name="Clients that do not get their logouts")
+        heading = page.get_by_role("heading", name="Clients that do not receive logouts")
         await expect(heading).to_be_visible()
         await page.reload()
         await expect(heading).to_be_visible()
