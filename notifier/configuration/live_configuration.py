@@ -49,7 +49,7 @@ class LiveConfiguration:
         """`answers`: the answers of the registry sources of `loaded`. `signers`: the signers of keys outside files."""
         self.path = path
         self._environ = environ
-        self.now = loaded
+        self.current = loaded
         self.signers = Signers(key_kinds_of(loaded.features)) if signers is None else signers
         self.answers = HeldAnswers() if answers is None else answers
         self.named: set[Path] = set()
@@ -58,25 +58,25 @@ class LiveConfiguration:
 
     def registry(self) -> Registry:
         """Return the current registry of clients."""
-        return self.now.registry
+        return self.current.registry
 
     def tokens(self) -> tuple[ApiToken, ...] | None:
         """Return the tokens of the API; None if it requires none."""
-        return self.now.tokens
+        return self.current.tokens
 
     def sign(
         self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]
     ) -> Coroutine[None, None, str]:
         """Sign with the current keys. See KeyRing.sign."""
-        return self.now.keys.sign(iss, alg, typ, claims)
+        return self.current.keys.sign(iss, alg, typ, claims)
 
     def current_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return the keys that sign for the issuer now, one for each algorithm that its keys support."""
-        return self.now.keys.current_keys(iss)
+        return self.current.keys.current_keys(iss)
 
     def future_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return the keys that will sign for the issuer later."""
-        return self.now.keys.future_keys(iss)
+        return self.current.keys.future_keys(iss)
 
     def reload(self, *, requested: bool, accepted_by: str | None = None) -> bool:
         """Read everything again, and return True if it is in force now.
@@ -88,14 +88,14 @@ class LiveConfiguration:
         self.named = set()
         answers = self.answers.copy()
         try:
-            features = self.now.features
+            features = self.current.features
             answer_of = partial(answers.get_or_read, reader_builder(features))
             loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, signers=self.signers)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.on_invalid(list(mistakes), requested=requested)
             return False
-        loss = find_excessive_loss(self.now.registry, loaded.registry)
+        loss = find_excessive_loss(self.current.registry, loaded.registry)
         if loss is not None and accepted_by is None:
             self.reloads.on_refused(f"{loss}; {REFUSED_ADVICE}", requested=requested)
             return False
@@ -104,9 +104,9 @@ class LiveConfiguration:
         loaded.log_warnings()
         loaded = replace(loaded, registry=self._with_losses(_with_grace(loaded.registry, loaded.layers)))
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
-            loaded = replace(loaded, tokens=self.now.tokens)
-        old = _list_clients(self.now.registry)
-        self.now, self.answers = loaded, answers
+            loaded = replace(loaded, tokens=self.current.tokens)
+        old = _list_clients(self.current.registry)
+        self.current, self.answers = loaded, answers
         _free(old)
         self.reloads.on_applied(loaded)
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
@@ -120,7 +120,7 @@ class LiveConfiguration:
         clients that the source has listed for less than a day. All other changes are applied. `accepted_by`: the
         operator who accepts the loss.
         """
-        current = self.now
+        current = self.current
         source, nth = next(
             (source, nth) for nth, source in enumerate(current.settings.registry.all_sources) if source.called == name
         )
@@ -146,14 +146,14 @@ class LiveConfiguration:
         self.answers.hold(source, result.answer)
         remaining = _remaining_faults(current.faults, built.registry)
         old = _list_clients(current.registry)
-        self.now = replace(current, registry=registry, layers=layers, faults=(*remaining, *new))
+        self.current = replace(current, registry=registry, layers=layers, faults=(*remaining, *new))
         del current, built, guard_result
         _free(old)
         return result
 
     def _with_losses(self, registry: Registry) -> Registry:
         """Return the registry with the recently lost addresses noted, and log the clients that lose theirs now."""
-        noted, lost = record_losses(self.now.registry, registry, time.monotonic())
+        noted, lost = record_losses(self.current.registry, registry, time.monotonic())
         log = structlog.get_logger()
         for client in lost[:MAX_LOGGED]:
             left = client.client_id not in registry.clients_of(client.iss)

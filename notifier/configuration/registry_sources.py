@@ -31,8 +31,8 @@ class RegistrySources:
 
     def sync(self) -> None:
         """Watch the sources of the current configuration, and no others."""
-        registry = self._live.now.settings.registry
-        cache, build_reader = Cache(registry.cache), reader_builder(self._live.now.features)
+        registry = self._live.current.settings.registry
+        cache, build_reader = Cache(registry.cache), reader_builder(self._live.current.features)
         readings, self._readings = self._readings, {}
         watched = []
         for source in registry.all_sources:

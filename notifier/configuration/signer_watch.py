@@ -60,7 +60,7 @@ class SignerWatch:
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield the keys that do not sign now, with the reasons."""
-        ring = self._live.now.keys
+        ring = self._live.current.keys
         for iss, key in ring.external_keys():
             if (fault := key.external_key.fault) is not None:
                 text = f"key {key.external_key.name}: {fault.text}"
@@ -85,7 +85,7 @@ class SignerWatch:
                 await self._changed.wait()
 
     def _keys(self) -> set[ExternalKey]:
-        return {key.external_key for _, key in self._live.now.keys.external_keys()}
+        return {key.external_key for _, key in self._live.current.keys.external_keys()}
 
     def _wait_for(self, keys: set[ExternalKey]) -> None:
         self._begin(key.kind for key in keys)
@@ -106,7 +106,7 @@ class SignerWatch:
                     old_half, fault = key.half, key.fault
                     await key.check()
                     if old_half is not key.half:
-                        _update_ring(self._live.now.keys)
+                        _update_ring(self._live.current.keys)
                     if key.fault is None and (old_half is None or fault is not None):
                         self._report_signing(key, float("-inf") if old_half is None or fault is None else fault.since)
                     self._on_checked(key)
@@ -120,7 +120,7 @@ class SignerWatch:
 
     def _report_signing(self, key: ExternalKey, since: float) -> None:
         """Report that the key signs, also at start: an earlier worker may have deferred deliveries."""
-        for iss in {iss for iss, signing in self._live.now.keys.external_keys() if signing.external_key is key}:
+        for iss in {iss for iss, signing in self._live.current.keys.external_keys() if signing.external_key is key}:
             self._can_sign(iss, since)
 
     def _on_checked(self, key: ExternalKey) -> None:

@@ -101,10 +101,10 @@ class SigningKeys:
                 self._since[change.iss, ""] = time.time()
 
     def _issuers_with_jwks_uri(self) -> Iterable[str]:
-        return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
+        return [iss for iss, issuer in self._live.current.settings.issuers.items() if issuer.jwks_uri is not None]
 
     async def _read(self, iss: str) -> IssuerDocument | DocumentIssue:
-        settings = self._live.now.settings
+        settings = self._live.current.settings
         issuer = settings.issuers.get(iss)
         if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may remove it at any time
             return DocumentIssue(text="is no longer configured")

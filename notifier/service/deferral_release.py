@@ -53,7 +53,7 @@ class DeferralRelease:
     def __init__(self, live: LiveConfiguration, queue: Queue) -> None:
         self._live = live
         self._queue = queue
-        self._registry, self._keys = live.now.registry, live.now.keys
+        self._registry, self._keys = live.current.registry, live.current.keys
         self._ended: set[_EndedCause] = set()
         self._second_walks: dict[_EndedCause, float] = {}  # when each is due
         self._not_before: dict[_EndedCause, float] = {}
@@ -90,9 +90,9 @@ class DeferralRelease:
 
     async def _on_reload(self, buckets: Buckets, delayed: DelayCounts) -> None:
         """Detect the changes of a reload or a refresh."""
-        keys, registry = self._live.now.keys, self._live.now.registry
+        keys, registry = self._live.current.keys, self._live.current.registry
         if keys is not self._keys:
-            for iss in self._live.now.settings.issuers:
+            for iss in self._live.current.settings.issuers:
                 if keys.kids(iss) != self._keys.kids(iss):
                     self.on_cause_end(Cause.SIGNING, iss, "")
             self._keys = keys
@@ -145,7 +145,7 @@ class DeferralRelease:
         """Return how many deliveries a second the keys of these issuers can sign beside those of new logouts."""
         return min(
             MAX_DUE_PER_SECOND,
-            *(SIGNATURE_RATE_SHARE * self._live.now.keys.signatures_per_second(iss) for iss in issuers),
+            *(SIGNATURE_RATE_SHARE * self._live.current.keys.signatures_per_second(iss) for iss in issuers),
         )
 
     async def _make_due(

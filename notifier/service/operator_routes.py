@@ -55,7 +55,7 @@ def operator_routes(
         clock=time.time,
         steady=time.monotonic,
         indexes=MessageIndexes(time.monotonic),
-        subject_id=subject_id(live.now.settings),
+        subject_id=subject_id(live.current.settings),
     )
     yield from DeadLetterRoutes(authorization, letters).routes()
     yield from WaitingRoutes(authorization, letters).routes()
@@ -73,11 +73,11 @@ def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awa
 
 
 def _replay_rules(live: LiveConfiguration, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
-    now = live.now
+    current = live.current
     return ReplayRules(
-        registry=now.registry,
+        registry=current.registry,
         new_id=new_id,
         max_event=MAX_EVENT,
         end_newer_sessions=end_newer_sessions,
-        readers=readers_of(now.features, now.settings),
+        readers=readers_of(current.features, current.settings),
     )

@@ -91,13 +91,12 @@ class SelfWatch:
     async def watch_files(self) -> None:
         """Until it is cancelled."""
         while True:
-            now = self._live.now
+            current = self._live.current
             self.certificates = await asyncio.to_thread(
-                read_expiries, find_presented_files(now.settings, now.registry).items()
+                read_expiries, find_presented_files(current.settings, current.registry).items()
             )
-            self._warn_exposed(
-                await asyncio.to_thread(find_exposed_files, secrets_of(now.settings, now.registry, now.parts))
-            )
+            secrets = secrets_of(current.settings, current.registry, current.parts)
+            self._warn_exposed(await asyncio.to_thread(find_exposed_files, secrets))
             await asyncio.sleep(FILES_INTERVAL_SECONDS)
 
     def _warn_exposed(self, secrets: list[ExposedFile]) -> None:

@@ -78,11 +78,11 @@ class Service:
     ) -> None:
         """`signatures` counts the signatures of the keys of `live` that are not files."""
         self._live, self._tracing = live, tracing
-        self._settings = settings = live.now.settings
+        self._settings = settings = live.current.settings
         self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients, signatures=signatures)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.on_level_change)
-        self.queue = build_queue(settings.queue, live.now.bindings)
+        self.queue = build_queue(settings.queue, live.current.bindings)
         name, hub = f"{socket.gethostname()}:{os.getpid()}", Observers()
         self._watches = Watches(name, live, self.queue, self.metrics, hub.observe)
         self.reloading = self._watches.reloading
@@ -269,7 +269,7 @@ class Service:
         for look in itertools.count():
             await self._watches.check_queue()
             if look % SAMPLES_PER_FORGET == 0:
-                self._watches.health.forget(self._live.now.registry)
+                self._watches.health.forget(self._live.current.registry)
                 self._retries.forget()
                 self._replays.forget()
             await asyncio.sleep(DEPTHS_INTERVAL_SECONDS)

@@ -56,7 +56,7 @@ class ReloadWatch:
         self._registry = registry
         self._signing_keys = signing_keys
         self._signers = signers
-        self._files = FileWatch(live.now.stamps)
+        self._files = FileWatch(live.current.stamps)
 
     async def watch(self) -> None:
         """Reload when a file of the configuration changes, until cancelled."""
@@ -98,7 +98,7 @@ class ReloadWatch:
         """Read the configuration again; return why it was not taken. In a thread: 100,000 clients take seconds."""
         async with self._lock:
             if await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by):
-                self._files.rebase(self._live.now.stamps)
+                self._files.rebase(self._live.current.stamps)
                 self._signing_keys.check_soon()
                 self._signers.follow()
                 self._registry.sync()
@@ -162,7 +162,7 @@ class Watches:
         yield from self.signing_keys.troubles()
         yield from self.signers.troubles()
         yield from self.registry.refresh.troubles()
-        registry = self._live.now.registry
+        registry = self._live.current.registry
         if beyond := next(registry.ignored_groups(), None):
             count = registry.ignored_count
             more = f", and {count - 1} more" if count > 1 else ""
@@ -181,7 +181,7 @@ class Watches:
 
     def to_metrics_sources(self, worker: Worker) -> MetricsSources:
         """Return the sources of the gauges."""
-        settings, reloads = self._live.now.settings, self._live.reloads
+        settings, reloads = self._live.current.settings, self._live.reloads
         return MetricsSources(
             in_flight=lambda: worker.in_flight,
             queue=self._queue.status,

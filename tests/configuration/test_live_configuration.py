@@ -52,9 +52,9 @@ def test_internal_error_keeps_the_old_configuration(folder: Path, capsys: pytest
             raise RecursionError("hush-hush")
 
     running = LiveConfiguration(path, Broken(), load(path, {}, FEATURES))
-    before = running.now
+    before = running.current
     assert not running.reload(requested=True)
-    assert running.now is before
+    assert running.current is before
     assert not running.reloads.succeeded
     logged = capsys.readouterr().out
     assert "RecursionError" in logged
@@ -84,7 +84,7 @@ def names_a_wrong_registry(folder: Path) -> Path:
 async def test_files_of_a_failed_reload_are_watched(folder: Path, name: Callable[[Path], Path]) -> None:
     """After a repair of only the missing or invalid file, it is read again."""
     running = live(folder)
-    watch = FileWatch(running.now.stamps, settle=0.02)
+    watch = FileWatch(running.current.stamps, settle=0.02)
     taken = asyncio.Event()
     failed = asyncio.Event()
 
@@ -164,7 +164,7 @@ def test_client_rejected_again_is_reported_again(folder: Path, capsys: pytest.Ca
     for wrong, others in ((True, 0), (True, 1), (False, 1), (True, 1), (True, 2)):
         rows: list[Mapping[str, object]] = [{"client_id": f"c{nth}"} for nth in range(others)]
         rows.append({"client_id": "shop", "notifier": {"timeout": 5 if wrong else "5s"}, "subject_type": "public"})
-        last: Sequence[Mapping[str, object]] = running.now.layers[0].rows
+        last: Sequence[Mapping[str, object]] = running.current.layers[0].rows
         kept = [next((old for old in last if old == row), row) for row in rows]
         running.take_answer("own", SourceAnswer(rows=kept, at=time.time()))
     captured = capsys.readouterr()

@@ -113,7 +113,7 @@ def test_secret_in_a_private_folder_is_not_reported(open_folder: Path) -> None:
 async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
     """Once per file."""
     settings, registry = secrets_in(open_folder, 0o644)
-    live = SimpleNamespace(now=SimpleNamespace(settings=settings, registry=registry, parts=()))
+    live = SimpleNamespace(current=SimpleNamespace(settings=settings, registry=registry, parts=()))
     watch = SelfWatch(cast("LiveConfiguration", live))
     with capture_logs() as log:
         watching = asyncio.create_task(watch.watch_files())

@@ -48,7 +48,7 @@ class WebPages:
 
     def page_addresses(self) -> PageAddresses | None:
         """Return the address of each issuer's pages, and the keys that seal it; None if no issuer has pages."""
-        section, keys = web_of(self._live.now.settings), self._live.now.part(PagesPart).keys
+        section, keys = web_of(self._live.current.settings), self._live.current.part(PagesPart).keys
         return (
             None
             if section is None or keys is None
@@ -62,7 +62,7 @@ class WebPages:
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
 
     def _open(self, text: str) -> OpenedContext | None:
-        keys = self._live.now.part(PagesPart).keys
+        keys = self._live.current.part(PagesPart).keys
         opened = None if keys is None else keys.open(text, time.time(), self._log_refusal)
         if opened is not None and self._rules(opened.context.iss) is None:
             self._log_refusal(opened.context.iss)
@@ -76,19 +76,19 @@ class WebPages:
         structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 
     def _seal(self, context: FrontChannelContext) -> str:
-        keys = self._live.now.part(PagesPart).keys
+        keys = self._live.current.part(PagesPart).keys
         assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
         return seal_context(context, keys.keys_of(context.iss), time.time())
 
     def _has_exclusive_keys(self, iss: str) -> bool:
-        keys = self._live.now.part(PagesPart).keys
+        keys = self._live.current.part(PagesPart).keys
         return keys is None or keys.has_exclusive_keys(iss)
 
     def _hosts(self, iss: str) -> Collection[str]:
-        return issuer_hosts(self._live.now.settings, iss)
+        return issuer_hosts(self._live.current.settings, iss)
 
     def _rules(self, iss: str) -> PageRules | None:
-        section = web_of(self._live.now.settings)
+        section = web_of(self._live.current.settings)
         issuer = None if section is None else section.issuers.get(iss)
         if issuer is None:
             return None
@@ -100,6 +100,6 @@ class WebPages:
         )
 
     def _check_session(self, name: str) -> CheckSessionPage | None:
-        section = web_of(self._live.now.settings)
+        section = web_of(self._live.current.settings)
         settings = None if section is None else section.check_session.get(name)
         return None if settings is None else settings.page()

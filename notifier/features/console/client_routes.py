@@ -214,7 +214,7 @@ class ClientRoutes:
     )
     async def _registration(self, request: ApiRequest) -> web.Response:
         key = _requested_client(request)
-        loaded = self._view.live.now
+        loaded = self._view.live.current
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem_response(404, "No client of this name is in force"))
         async with self._choosing:

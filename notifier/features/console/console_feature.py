@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _operate(view: WorkerView) -> FeatureRuntime:
     from notifier.features.console.console_settings import console_of
 
-    settings = view.live.now.settings
+    settings = view.live.current.settings
     section = console_of(settings)
     if section is None or not section.enabled:
         return FeatureRuntime()

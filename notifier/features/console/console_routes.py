@@ -76,7 +76,7 @@ class ConsoleRoutes:
         self._authorization = authorization
         self._view = view
         self._workers = workers
-        self._subject_id = subject_id(view.live.now.settings)
+        self._subject_id = subject_id(view.live.current.settings)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""

@@ -202,7 +202,9 @@ class SignInTokens:
         self._hashed = hashed
         self._clock = clock
         self._reader = DocumentReader()
-        self.provider = SignInProvider(oidc, self._reader, lambda: live.now.settings.template().route.egress, steady)
+        self.provider = SignInProvider(
+            oidc, self._reader, lambda: live.current.settings.template().route.egress, steady
+        )
         types = (*TYPES, "jwt") if oidc.accept_typ_jwt else TYPES
         keys = self.provider.keys
         self._access = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)

@@ -24,7 +24,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.feed.feed import Feed
     from notifier.features.feed.feed_event import feed_message
 
-    outcomes = context.live.now.settings.outcomes
+    outcomes = context.live.current.settings.outcomes
     feed = Feed(include_successes=outcomes == "all", clock=time.time, new_id=new_id)
     if outcomes == "off":
         return FeatureRuntime(families=feed.families)

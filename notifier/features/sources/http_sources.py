@@ -50,16 +50,16 @@ class HttpSources:
         access = SourceDependencies(find_source=self.find_source, publish=publish, clock=time.time, new_id=new_id)
         self.routes = SourceRoutes(access, ApiLimits())
         self._reader = DocumentReader()
-        self._sns = sns or SnsServer(lambda: self._live.now.settings.template().route.egress)
+        self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
         self._loaded: LoadedConfiguration | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
     def find_source(self, name: str) -> HttpSource | None:
         """Return the source of this name; None if it is not configured with `http`."""
-        now = self._live.now
-        if now is not self._loaded:
-            self._reload(now)
+        current = self._live.current
+        if current is not self._loaded:
+            self._reload(current)
         return self._sources.get(name)
 
     async def aclose(self) -> None:
@@ -108,7 +108,7 @@ class HttpSources:
     async def _read_keys(self, settings: SetSettings) -> IssuerDocument | DocumentIssue:
         return await self._reader.read(
             settings.jwks_uri,
-            egress=issuer_egress(self._live.now.settings.template().route.egress),
+            egress=issuer_egress(self._live.current.settings.template().route.egress),
             tls=TlsFiles() if settings.tls is None else settings.tls.files(),
             within=READ_TIMEOUT_SECONDS,
         )

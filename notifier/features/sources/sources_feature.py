@@ -52,7 +52,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 
     live = context.live
     sources = HttpSources(live, context.queue.publish)
-    intake = SourceIntake(lambda: live.now.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
+    intake = SourceIntake(lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
     return FeatureRuntime(
         api=routes.routes(), families=routes.families, readers={"": intake}, lifespan=aclosing(sources)

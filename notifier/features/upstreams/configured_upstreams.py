@@ -129,13 +129,13 @@ class ConfiguredUpstreams:
         await self._reader.close()
 
     def _current_upstreams(self) -> Mapping[str, _UpstreamEntry]:
-        now = self._live.now
-        if now is not self._loaded:
-            before, self._loaded = self._upstreams, now
-            self._record.create_series(upstreams_of(now.settings))
+        current = self._live.current
+        if current is not self._loaded:
+            before, self._loaded = self._upstreams, current
+            self._record.create_series(upstreams_of(current.settings))
             self._upstreams = {
-                name: self._configure(name, upstream, now, before.get(name))
-                for name, upstream in upstreams_of(now.settings).items()
+                name: self._configure(name, upstream, current, before.get(name))
+                for name, upstream in upstreams_of(current.settings).items()
             }
         return self._upstreams
 
@@ -167,7 +167,7 @@ class ConfiguredUpstreams:
         )
 
     async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | DocumentIssue:
-        return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
+        return await read_upstream_keys(settings, self._reader, self._live.current.settings.template().route.egress)
 
 
 async def _look_up_sessions(

@@ -29,7 +29,7 @@ class Source:
         path = folder / "notifier.json"
         path.write_text(json.dumps(document))
         self.live = LiveConfiguration(path, {}, load(path, {}, FEATURES))
-        self.settings = self.live.now.settings.registry
+        self.settings = self.live.current.settings.registry
 
     def apply(self, at: str, *names: str, when: float | None = None, accepted_by: str | None = None) -> AnswerResult:
         """Apply an answer with these clients, each at its own address below `at`."""

@@ -248,25 +248,25 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
     face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
     running = live(tmp_path, web=face)
-    first = running.now.part(PagesPart).keys
+    first = running.current.part(PagesPart).keys
     (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
     (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
     own = {"url": "https://id.example.com/out", "keys_file": "own.keys"}
     write(tmp_path, web={**face, "issuers": {ISS: own}})
     assert running.reload(requested=False)
-    keys = running.now.part(PagesPart).keys
+    keys = running.current.part(PagesPart).keys
     assert keys is not None
     before = keys.keys_of(ISS).encrypt(b"x")
     (tmp_path / "own.keys").write_bytes(Fernet.generate_key())
     assert running.reload(requested=False)
-    keys = running.now.part(PagesPart).keys
+    keys = running.current.part(PagesPart).keys
     assert keys is not None
     with pytest.raises(InvalidToken):
         keys.keys_of(ISS).decrypt(before)
     write(tmp_path, web={**face, "issuers": {}})
     assert running.reload(requested=False)
-    assert (running.reloads.changed_fixed_settings, running.now.part(PagesPart).keys is first) == ((), False)
-    section = web_of(running.now.settings)
+    assert (running.reloads.changed_fixed_settings, running.current.part(PagesPart).keys is first) == ((), False)
+    section = web_of(running.current.settings)
     assert section is not None
     assert section.issuers == {}
     write(tmp_path, web={**face, "listen": "127.0.0.1:8090"})

@@ -50,7 +50,7 @@ def live(path: Path) -> LiveConfiguration:
 
 def section(configuration: LiveConfiguration) -> OidcSettings:
     """The section, as it was read."""
-    console = console_of(configuration.now.settings)
+    console = console_of(configuration.current.settings)
     assert console is not None
     assert console.oidc is not None
     return console.oidc

@@ -51,7 +51,7 @@ def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
         SimpleNamespace(sqlite_file=None),
     )
     settings = SimpleNamespace(log=log, queue=queue)
-    given: Any = SimpleNamespace(live=SimpleNamespace(now=SimpleNamespace(settings=settings)))
+    given: Any = SimpleNamespace(live=SimpleNamespace(current=SimpleNamespace(settings=settings)))
     return [
         *log_level_routes(authorization, nothing), *reload_routes(authorization, nothing),
         *StatusRoutes(authorization, look, lambda: 0.0).routes(), *JobRoutes(authorization, nothing, nothing).routes(),

@@ -135,7 +135,7 @@ OFF = {"listen": "127.0.0.1:0", "console": {"enabled": False}}
 @pytest.mark.parametrize("settings", [{}, {"api": OFF}], ids=["no-api", "off"])
 async def test_without_a_console_nothing_is_kept(settings: dict[str, Any]) -> None:
     """Not for the console of another worker either."""
-    live = SimpleNamespace(now=SimpleNamespace(settings=SETTINGS.model_validate(settings)))
+    live = SimpleNamespace(current=SimpleNamespace(settings=SETTINGS.model_validate(settings)))
     running = CONSOLE.operate(cast("Any", SimpleNamespace(live=live, name="w")))
     assert (running.observe, running.acts) == (None, {})
 

@@ -143,7 +143,7 @@ async def test_sns_certificates_follow_the_current_egress_rules(folder: Path, tm
         tls = TlsFiles(ca_file=tmp_path / "sns/ca.pem")
         now = [0.0]
         server = SnsServer(
-            lambda: live.now.settings.template().route.egress, resolver=sns, tls=tls, steady=lambda: now[0]
+            lambda: live.current.settings.template().route.egress, resolver=sns, tls=tls, steady=lambda: now[0]
         )
         sources = HttpSources(live, publish, server)
 
