@@ -1,4 +1,4 @@
-"""`python -m notifier`, and the console script of the same name."""
+"""Runs the command line of notifier for `python -m notifier`."""
 
 from notifier.cli import main
 

@@ -1,4 +1,7 @@
-"""Declares what a feature adds to notifier. `notifier.features` lists them; `service` and `cli` go over the list."""
+"""Defines `Feature`, the declaration of an optional part of notifier.
+
+`notifier.features` lists the features. `notifier.service` and `notifier.cli` apply the list.
+"""
 
 from __future__ import annotations
 
@@ -31,33 +34,36 @@ if TYPE_CHECKING:
 
 NeedT = TypeVar("NeedT")
 Page: TypeAlias = "Callable[[str, FrontChannelContext | None, tuple[str, ...]], web.Response]"
-"""Answers a browser with the page of an issuer that asks the clients of a context, none for None.
+"""Returns the logout page of an issuer, which loads the front-channel URIs of the clients of a context.
 
-Pages of these origins may be above it.
+Without a context the page loads none. The last argument lists the origins whose pages may frame this page.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureContext:
-    """What a feature of a worker receives before the worker is made. `needs`: by the name of each Protocol."""
+    """The objects that a feature receives before the worker is constructed.
+
+    `needs`: the objects of the service that features have requested, by the name of their Protocol.
+    """
 
     live: LiveConfiguration
     queue: Queue
     needs: Mapping[str, object] = field(default_factory=dict)
 
     def need(self, kind: Callable[..., NeedT]) -> NeedT:
-        """Return the object for one of the needs that the feature lists."""
+        """Return the service's object for a Protocol that the feature lists in `Feature.needs`."""
         return cast("NeedT", self.needs[kind.__name__])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """The worker as its features for operators see it, once it is made.
+    """A constructed worker, for the features that show it to operators.
 
-    `name` is that of the worker in `notifier status`. `state` is the worker's state, with these clients; `states` has
-    all that are in trouble, so many in each part. `depths` is what waited in the queues a moment ago. `canary` sends a
-    client a token that ends nothing. `published` has each of our keys whose issuer's JWK Set was read: issuer, key ID,
-    whether it is there.
+    `name`: the worker's name in `notifier status`. `state` returns the worker's state as JSON, with these clients.
+    `states` yields the state of all clients with problems, split into documents of this many clients. `depths` returns
+    the last measured number of messages in each queue. `canary` sends a client a logout token without effect and
+    returns the findings. `published` yields (iss, kid, published) for each signing key whose issuer's JWK Set was read.
     """
 
     live: LiveConfiguration
@@ -72,12 +78,12 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureRuntime:
-    """A feature in one worker. Each member is something that the feature adds.
+    """The objects that a feature adds to one worker.
 
-    `api` and `pages` are routes of the API and of the web listener, `families` metrics. `readers` read the messages of
-    sources, by their name. `acts` carry out requests of other workers, by the name of the request.
-    `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file. `lifespan` is entered before
-    the listeners open, and left after the drain.
+    `api` and `pages`: routes of the API and of the web listener. `observe` receives the facts of deliveries.
+    `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `acts` execute
+    requests of other workers, by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
+    the API that are not in its tokens file. `lifespan` is entered before the listeners open, and left after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -93,7 +99,7 @@ class FeatureRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReport:
-    """What `notifier check` reports on a feature: members of its JSON, lines of its text, and warnings."""
+    """The output of `notifier check` about a feature: members of the JSON, lines of the text, and warnings."""
 
     members: Mapping[str, Any] = field(default_factory=dict)
     lines: Sequence[str] = ()
@@ -102,21 +108,21 @@ class FeatureReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature(ConfiguredFeature):
-    """A feature. Each member is what it adds.
+    """An optional part of notifier. Each member declares an addition.
 
-    `run` makes it for one worker, before that worker is constructed. `needs` names the Protocols of its folder, each as
-    `module:Class`, whose objects it takes from the service. `operate` makes the part that shows the
-    constructed worker to operators; `readers` and a `page` have no effect there. `checks` are the doctor's, over the
-    network. `asked` returns mistakes that other servers find; `notifier check --offline` skips it. `commands` are
-    names, the modules that hold them, and the lines that begin their help. `schemas` are those of documents, for
-    `notifier schema`.
+    `needs`: the Protocols, each as `module:Class`, whose objects the feature takes from the service. `run` returns the
+    additions to one worker, before the worker is constructed. `operate` returns the additions that show the constructed
+    worker to operators, without `readers` and `page`. `checks` returns the network checks of `notifier doctor`.
+    `report` returns the output of `notifier check`. `find_remote_issues` returns configuration errors that only other
+    servers can find. `notifier check --offline` does not call it. `commands`: for each command its name, its module,
+    and the first line of its help. `schemas`: the JSON Schemas for `notifier schema`, by document.
     """
 
     needs: Sequence[str] = ()
-    run: Callable[[FeatureContext], FeatureRuntime] = lambda _given: FeatureRuntime()
+    run: Callable[[FeatureContext], FeatureRuntime] = lambda _context: FeatureRuntime()
     operate: Callable[[WorkerView], FeatureRuntime] = lambda _view: FeatureRuntime()
     checks: Callable[[LoadedConfiguration, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
-    checked: Callable[[LoadedConfiguration], FeatureReport] = lambda _loaded: FeatureReport()
-    asked: Callable[[LoadedConfiguration], Sequence[InputIssue]] = lambda _loaded: ()
+    report: Callable[[LoadedConfiguration], FeatureReport] = lambda _loaded: FeatureReport()
+    find_remote_issues: Callable[[LoadedConfiguration], Sequence[InputIssue]] = lambda _loaded: ()
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

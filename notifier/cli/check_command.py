@@ -87,10 +87,10 @@ def check(
     mistakes = unread()
     if not offline:
         mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
-        mistakes += [mistake for feature in FEATURES for mistake in feature.asked(loaded)]
+        mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]
     if mistakes:
         exit_with_issues(mistakes, as_json=as_json)
-    of_features = [feature.checked(loaded) for feature in FEATURES]
+    of_features = [feature.report(loaded) for feature in FEATURES]
     summary = _summarize(loaded, sources, of_features)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)

@@ -1,4 +1,4 @@
-"""Declares what a feature adds to the configuration: a part, kinds of registry sources and kinds of signers."""
+"""Defines `ConfiguredFeature`: the settings, kinds of registry sources and kinds of signers that a feature adds."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturePart:
-    """The configuration of a feature. A feature may add further members.
+    """The configuration of one feature. Features derive classes from it that have further members.
 
     `secrets`: files with secrets, by the setting that names each. `fixed`: values that need a restart to change, by
-    setting. `bindings`: exchanges of other applications. `senders`: the senders of events through this feature.
+    setting. `bindings`: the exchanges of other applications to bind the queue to. `senders`: the senders whose events
+    arrive through this feature.
     """
 
     mistakes: Sequence[InputIssue] = ()
@@ -39,15 +40,15 @@ class FeaturePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredFeature:
-    """The configuration side of a feature. The feature's modules are imported on first use.
+    """The additions of a feature to the configuration. The feature's modules are imported on first use.
 
-    `sections` maps the path of each section of the settings to its `module:Class`. `client_options` is the
-    `module:Class` of a section whose members a client has under `notifier`; `Client.option` returns their values.
-    `read` gets the settings, the registry, and the names of invalid sections. `bindings` finds the bindings in a
-    document of settings without opening the files that it names. `read_again` returns the readers that parse messages
-    of sources for a replay, by name; without settings they trust the messages. `registry_kinds` has a reader of
-    clients for each kind of registry source. `key_kinds` makes the key factories of each kind of signer; each worker
-    and command calls it once.
+    `sections` maps the path of each section of the settings to its `module:Class`. `client_options`: the
+    `module:Class` of a section whose members a client has under `notifier`. `Client.option` returns their values.
+    `read` returns the feature's part, given the settings, the registry, and the names of invalid sections. `bindings`
+    returns the bindings in a document of settings, without opening the files named there. `read_again` returns the
+    functions that parse the messages of sources again for a replay, by source name. Without settings these functions
+    do not verify the messages. `registry_kinds` maps each kind of registry source to a function that builds its reader.
+    `key_kinds` returns the key factory of each kind of signer. Each worker and command calls it once.
     """
 
     name: str
@@ -67,26 +68,28 @@ def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:
     from notifier.settings.feature_sections import build_settings_model  # noqa: PLC0415  pydantic takes 0.1 s
 
     sections = tuple(section for feature in features for section in feature.sections.items())
-    return build_settings_model(sections, tuple(filter(None, (feature.client_options for feature in features))))
+    client_options = tuple(feature.client_options for feature in features if feature.client_options is not None)
+    return build_settings_model(sections, client_options)
 
 
 def reader_builder(features: Sequence[ConfiguredFeature]) -> BuildReader:
-    """Return the function that builds the reader of a registry source of any kind except `file`."""
-    kinds = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
+    """Return a function that builds the reader of a registry source of any kind except `file`.
 
-    def build(source: RegistrySourceSettings) -> ClientsReader:
-        if source.kind not in kinds:
-            issue = InputIssue(
-                f"registry.sources.{source.called}.{source.kind}", "is read by no feature of this release"
-            )
-            raise ConfigurationError([issue])
-        return kinds[source.kind](source)
+    The function raises ConfigurationError if no feature reads the kind of the source.
+    """
+    builders = {kind: build for feature in features for kind, build in feature.registry_kinds.items()}
 
-    return build
+    def build_reader(source: RegistrySourceSettings) -> ClientsReader:
+        if source.kind not in builders:
+            setting = f"registry.sources.{source.called}.{source.kind}"
+            raise ConfigurationError([InputIssue(setting, "is read by no feature of this release")])
+        return builders[source.kind](source)
+
+    return build_reader
 
 
 def readers_of(features: Sequence[ConfiguredFeature], settings: Settings | None) -> Mapping[str, ReadAgain]:
-    """Return the readers that parse messages of sources for a replay, by name."""
+    """Return the functions that parse the messages of sources again for a replay, by source name."""
     return {name: read for feature in features for name, read in feature.read_again(settings).items()}
 
 
@@ -96,5 +99,5 @@ def bindings_in(features: Sequence[ConfiguredFeature], document: Mapping[str, An
 
 
 def key_kinds_of(features: Sequence[ConfiguredFeature]) -> Mapping[str, KeyKind]:
-    """Return the key factories of all kinds of signers."""
-    return {kind: place for feature in features for kind, place in feature.key_kinds().items()}
+    """Return the key factory of each kind of signer."""
+    return {kind: factory for feature in features for kind, factory in feature.key_kinds().items()}

@@ -1,4 +1,8 @@
-"""Warns of events that `publishers` makes useless: ignored addresses of clients, and senders that it does not list."""
+"""Finds settings that make events useless, for the warnings of `notifier check` and the log.
+
+An inline address is the logout URI of a client in an event instead of the registry. `issuers[…].publishers` lists the
+senders whose events, and whose inline addresses, are accepted for the issuer.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -16,8 +20,8 @@ _NO_CLIENTS = "the registry has no client of this issuer with an address"
 class Sender:
     """A sender of events. `name`: its entry in `publishers`. `issuers`: the issuers whose events it may send.
 
-    `authenticated`: its name is authenticated. `trusted`: the addresses of clients in its events are accepted without
-    `publishers`. `has_addresses`: its events contain addresses of clients.
+    `authenticated`: the sender's name is verified. `trusted`: the inline addresses of the sender are accepted even if
+    `publishers` is not set. `has_addresses`: the sender's events contain inline addresses.
     """
 
     name: str
@@ -36,23 +40,26 @@ def list_token_senders(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
 
 
 def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
-    """Yield a warning for each issuer whose clients' addresses are expected in events, but that has no `publishers`."""
+    """Yield warnings for issuers without `publishers` and registered clients: inline addresses are ignored there."""
     if settings.registry.inline != "publishers":
         return
+    is_embedded_only = settings.queue.sqlite_file is not None and settings.api is None
     for iss, issuer in settings.issuers.items():
         if issuer.publishers is not None or _has_clients(iss, settings, registry):
             continue
         path = f'issuers["{iss}"].publishers'
-        of_issuer = [sender for sender in senders if iss in sender.issuers]
-        with_addresses = [sender for sender in of_issuer if sender.has_addresses]
-        for sender in with_addresses:
+        issuer_senders = [sender for sender in senders if iss in sender.issuers]
+        address_senders = [sender for sender in issuer_senders if sender.has_addresses]
+        for sender in address_senders:
             if sender.authenticated:
-                way = f"write publishers: [{sender.name}]"
+                remedy = f"write publishers: [{sender.name}]"
             else:
-                way = "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
-            yield InputIssue(path, f"{_NO_CLIENTS}, and those that {sender.title} brings do not count: {way}")
-        trusted = any(sender.trusted for sender in of_issuer)
-        if not (with_addresses or trusted or (settings.queue.sqlite_file is not None and settings.api is None)):
+                remedy = (
+                    "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
+                )
+            yield InputIssue(path, f"{_NO_CLIENTS}, and those that {sender.title} brings do not count: {remedy}")
+        has_trusted_sender = any(sender.trusted for sender in issuer_senders)
+        if not (address_senders or has_trusted_sender or is_embedded_only):
             text = "an event's own address counts only from the identity server: name its user or API token here"
             yield InputIssue(path, f"{_NO_CLIENTS}, and {text} (registry.inline)")
 
@@ -60,8 +67,10 @@ def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequ
 def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield a warning for each sender configured for an issuer whose `publishers` do not list it."""
     for iss, issuer in settings.issuers.items():
-        for sender in senders if issuer.publishers is not None else ():
-            if sender.authenticated and iss in sender.issuers and sender.name not in (issuer.publishers or ()):
+        if issuer.publishers is None:
+            continue
+        for sender in senders:
+            if sender.authenticated and iss in sender.issuers and sender.name not in issuer.publishers:
                 text = (
                     f"does not name {sender.name}, so every event of the {sender.title} is refused: add {sender.name}"
                 )
@@ -69,7 +78,10 @@ def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iter
 
 
 def find_unlisted_user(settings: Settings) -> dict[str, InputIssue]:
-    """Return why events of `notifier publish` are refused, for each issuer whose `publishers` do not list its user."""
+    """Return a warning for each issuer whose `publishers` do not list the queue user of `notifier publish`.
+
+    The worker refuses the events of `notifier publish` for these issuers.
+    """
     user = settings.queue.user
     if user is not None:
         text = f"does not name {user}, the user of the queue: every event of `notifier publish` is refused; add {user}"
@@ -77,17 +89,17 @@ def find_unlisted_user(settings: Settings) -> dict[str, InputIssue]:
         text = "is set, and with auth=external no event of `notifier publish` has a user_id: each is refused"
     else:
         text = "is set, and no event in the embedded queue has a user_id: each of `notifier publish` is refused"
-    way = "publish over the API with a token that publishers names"
+    alternative = "publish over the API with a token that publishers names"
     return {
-        iss: InputIssue(f'issuers["{iss}"].publishers', f"{text}, or {way}")
+        iss: InputIssue(f'issuers["{iss}"].publishers', f"{text}, or {alternative}")
         for iss, issuer in settings.issuers.items()
         if issuer.publishers is not None and user not in issuer.publishers
     }
 
 
 def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
-    """Return True if the registry has an address of a client, or may get one from a source that is not a file."""
-    lists = (source for source in settings.registry.all_sources if source.file is None)
-    if any(iss in source.speaks_for(tuple(settings.issuers)) for source in lists):
+    """Return True if the registry has a client of the issuer with an address, or a source may list such a client."""
+    remote_sources = (source for source in settings.registry.all_sources if source.file is None)
+    if any(iss in source.speaks_for(tuple(settings.issuers)) for source in remote_sources):
         return True
     return any(client.logout_uri is not None or is_on_page(client) for client in registry.clients_of(iss).values())

@@ -1,4 +1,8 @@
-"""Checks at start the libraries whose internals a worker with these settings uses."""
+"""Checks at start whether the installed libraries have the internals that notifier's hooks use.
+
+A hook works on a library past its public API. Without the internals the hook stays off, and notifier uses the public
+API at a higher cost.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,10 @@ EXPLAIN_COMMAND = "notifier explain NotifierLibraryHookOff"
 
 
 def examinations(settings: Settings) -> Iterator[Callable[[], Mapping[str, Hook]]]:
-    """Yield functions that return hooks by name, or raise ConfigurationError for a library that cannot be used."""
+    """Yield, for each library that these settings use, the function that examines the library.
+
+    The function returns the hooks by name. It raises ConfigurationError if the library cannot be used.
+    """
     from notifier.network.http.aiohttp_hooks import examine_aiohttp  # noqa: PLC0415  only a start needs these libraries
 
     yield examine_aiohttp
@@ -28,7 +35,7 @@ def examinations(settings: Settings) -> Iterator[Callable[[], Mapping[str, Hook]
 
 
 def library_hooks(settings: Settings) -> Sequence[Hook]:
-    """Return the hooks into libraries, in use or not. Raises ConfigurationError."""
+    """Return all hooks into libraries, including unused hooks. Raises ConfigurationError."""
     return [hook for examine in examinations(settings) for hook in examine().values()]
 
 

@@ -65,7 +65,7 @@ def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Che
     return source_checks(loaded.settings, reader)
 
 
-def _checked(loaded: LoadedConfiguration) -> FeatureReport:
+def _report(loaded: LoadedConfiguration) -> FeatureReport:
     from notifier.features.sources.source_settings import sources_of, warn_open_exchanges
     from notifier.features.sources.sources_part import SourcesPart
 
@@ -85,7 +85,7 @@ SOURCES = Feature(
     read_again=_read_again,
     run=_run,
     checks=_checks,
-    checked=_checked,
+    report=_report,
     commands=(
         ("sources", "notifier.features.sources.sources_command",
             "Try what a document of a source becomes."),

@@ -59,13 +59,13 @@ def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Che
     return upstream_checks(loaded.settings, reader)
 
 
-def _checked(loaded: LoadedConfiguration) -> FeatureReport:
+def _report(loaded: LoadedConfiguration) -> FeatureReport:
     from notifier.features.upstreams.upstream_issuers import report_upstreams
 
     return report_upstreams(loaded.settings)
 
 
-def _asked(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
+def _find_remote_issues(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
     from notifier.features.upstreams.upstream_settings import upstreams_of
 
     if all(upstream.resolve.sql is None for upstream in upstreams_of(loaded.settings).values()):
@@ -88,6 +88,6 @@ UPSTREAMS = Feature(
     read_again=_read_again,
     run=_run,
     checks=_checks,
-    checked=_checked,
-    asked=_asked,
+    report=_report,
+    find_remote_issues=_find_remote_issues,
 )
