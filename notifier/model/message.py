@@ -233,7 +233,8 @@ class QueueStatus:
 
     `bindings` are those of the sources. A missing binding is not a problem of the queue, since all else continues. Nor
     is an override, which only the broker's operator can remove. `moved_on`: the number of messages that were
-    stuck in delay queues and were moved on.
+    stuck in delay queues and were moved on. `dead_letters`: their number when no visit held any; 0 on queues that
+    count held ones.
     """
 
     connected: bool
@@ -243,6 +244,7 @@ class QueueStatus:
     bindings: tuple[BindingState, ...] = ()
     overrides: tuple[PolicyKey, ...] = ()
     moved_on: int = 0
+    dead_letters: int = 0
 
 
 @frozen

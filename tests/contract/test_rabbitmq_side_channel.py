@@ -186,7 +186,9 @@ async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, 
     ):
         seen = [*await visit.next_page(), *await visit.next_page()]
         assert len(seen) == 20
-        assert await counted() == 20
+        overview = await RabbitQueue(options).read_overview(within=1.0)
+        assert (overview.visited, worker.status().dead_letters, await counted()) == (True, 20, 20)
         await visit.remove([found.message for found in seen[:5]])
         assert await counted() == 20
     await until(counted, lambda count: count == 15)
+    assert not (await RabbitQueue(options).read_overview(within=1.0)).visited

@@ -89,7 +89,7 @@ class OwnState:
         return self._state(list(clients), left_out)
 
     def _state(self, clients: Sequence[ClientState], left_out: int = 0) -> WorkerState:
-        worker, readiness = self._worker, self._sources.readiness()
+        worker, readiness, queue = self._worker, self._sources.readiness(), self._queue.status()
         return WorkerState(
             worker=self._name,
             version=__version__,
@@ -105,9 +105,10 @@ class OwnState:
             left_out=left_out,
             replies_dropped=self._queue.side_channel.dropped,
             registry=self._sources.registry(),
-            bindings_missing=[binding for binding in self._queue.status().bindings if binding.problem],
+            bindings_missing=[binding for binding in queue.bindings if binding.problem],
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
+            dead_letters=queue.dead_letters,
             consuming=readiness.ready,
             problem="" if readiness.ready else readiness.problem or "",
         )
@@ -125,4 +126,6 @@ async def read_status(queue: Queue, clock: Clock, own: Callable[[], bytes] | Non
             raise
         overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     states = overview.worker_states or ([] if own is None else [own()])
-    return status_of(overview.depths, states, now=clock(), oldest=overview.oldest, blocked=overview.blocked)
+    return status_of(
+        overview.depths, states, now=clock(), oldest=overview.oldest, blocked=overview.blocked, visited=overview.visited
+    )

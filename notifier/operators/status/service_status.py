@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import ClientKey
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import DELAYED, SOURCE, BindingState, Depth, Lane
+from notifier.model.message import DEAD, DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
 from notifier.operators.status.client_state import ClientState, merge_states
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
@@ -31,7 +31,7 @@ class LaneState:
 class WorkerState:
     """The state of one worker. `rates` are per second over the last minute; `held` is by queue.
 
-    `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
+    `dead_letters`: see QueueStatus. `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
     """
 
     worker: str
@@ -48,6 +48,7 @@ class WorkerState:
     bindings_missing: Sequence[BindingState] = ()
     troubles: Sequence[Trouble] = ()
     keys: Sequence[SeenKey] = ()
+    dead_letters: int = 0
     consuming: bool | None = None
     problem: str = ""
 
@@ -101,10 +102,12 @@ def status_of(
     now: float,
     oldest: Mapping[str, float] | None = None,
     blocked: str = "",
+    visited: bool = False,
 ) -> ServiceStatus:
     """Merge the workers' answers. `oldest` has the times that the queue itself reports.
 
-    A worker may report its clients in several answers.
+    A worker may report its clients in several answers. `visited`: a visit holds dead letters that `depths` may omit, so
+    that a worker's higher count of them is shown.
     """
     states: dict[str, WorkerState] = {}
     for state in filter(None, map(load_state, answers)):
@@ -116,6 +119,10 @@ def status_of(
         for lane, lane_state in worker.held.items():
             if lane_state.oldest is not None:
                 since[lane] = min(lane_state.oldest, since.get(lane, lane_state.oldest))
+    if visited and DEAD in depths:
+        dead = depths[DEAD]
+        count = max(dead.ready, *(worker.dead_letters for worker in workers), 0)
+        depths = {**depths, DEAD: replace(dead, ready=count)}
     merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)

@@ -67,12 +67,14 @@ async def count_workers(connection: Connection, options: RabbitOptions) -> int:
 class DepthReader:
     """Reads the depths of all queues of one process.
 
-    The broker does not count dead letters that a visit holds, so their number before the visit counts.
+    The broker does not count dead letters that a visit holds, so their number before the visit counts. `dead_letters`:
+    the last number without a visit. `visited`: another connection visited them at the last reading.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
-        self._dead_letters = 0
+        self.dead_letters = 0
+        self.visited = False
 
     async def read(self, connection: Connection) -> dict[str, Depth]:
         """Return the depth of each queue, by its name without prefix, and of all buckets together.
@@ -88,9 +90,10 @@ class DepthReader:
         if parked:
             depths[PARKED] = Depth(ready=sum(parked), consumers=0)
         if (dead := depths.get(DEAD)) is not None:
-            if not await _is_visited(connection, options):
-                self._dead_letters = dead.ready
-            depths[DEAD] = Depth(ready=max(dead.ready, self._dead_letters), consumers=dead.consumers)
+            self.visited = await _is_visited(connection, options)
+            if not self.visited:
+                self.dead_letters = dead.ready
+            depths[DEAD] = Depth(ready=max(dead.ready, self.dead_letters), consumers=dead.consumers)
         return depths
 
 

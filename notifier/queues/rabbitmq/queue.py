@@ -216,7 +216,7 @@ class RabbitQueue(EventPublisher):
             connected=connected, consuming=connected and new is None and all(lane.is_consuming for lane in self._lanes),
             blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
             bindings=self._bindings.states, overrides=self._policies.overrides,
-            moved_on=self._overdue.moved,
+            moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters,
         )  # fmt: skip
 
     def consumers(self) -> int:
@@ -237,7 +237,9 @@ class RabbitQueue(EventPublisher):
             workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
             states = await self.side_channel.collect_answers(connection, workers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
-            return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=blocked)
+            return QueueOverview(
+                depths=depths, oldest={}, worker_states=states, blocked=blocked, visited=self._depth_reader.visited
+            )
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""
