@@ -54,7 +54,7 @@ class ConfiguredFeature:
     name: str
     sections: Mapping[str, str] = field(default_factory=dict)
     client_options: str | None = None
-    read: Callable[[Settings, Registry, frozenset[str]], FeaturePart] = lambda _settings, _registry, _unsure: (
+    read: Callable[[Settings, Registry, frozenset[str]], FeaturePart] = lambda _settings, _registry, _invalid: (
         FeaturePart()
     )
     bindings: Callable[[Mapping[str, Any]], tuple[Binding, ...]] = lambda _document: ()
@@ -81,7 +81,7 @@ def reader_builder(features: Sequence[ConfiguredFeature]) -> BuildReader:
 
     def build_reader(source: RegistrySourceSettings) -> ClientsReader:
         if source.kind not in builders:
-            setting = f"registry.sources.{source.called}.{source.kind}"
+            setting = f"registry.sources.{source.source_name}.{source.kind}"
             raise ConfigurationError([InputIssue(setting, "is read by no feature of this release")])
         return builders[source.kind](source)
 

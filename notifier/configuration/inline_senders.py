@@ -100,6 +100,6 @@ def find_unlisted_user(settings: Settings) -> dict[str, InputIssue]:
 def _has_clients(iss: str, settings: Settings, registry: Registry) -> bool:
     """Return True if the registry has a client of the issuer with an address, or a source may list such a client."""
     remote_sources = (source for source in settings.registry.all_sources if source.file is None)
-    if any(iss in source.speaks_for(tuple(settings.issuers)) for source in remote_sources):
+    if any(iss in source.permitted_issuers(tuple(settings.issuers)) for source in remote_sources):
         return True
     return any(client.logout_uri is not None or is_on_page(client) for client in registry.clients_of(iss).values())

@@ -122,7 +122,9 @@ class LiveConfiguration:
         """
         current = self.current
         source, nth = next(
-            (source, nth) for nth, source in enumerate(current.settings.registry.all_sources) if source.called == name
+            (source, nth)
+            for nth, source in enumerate(current.settings.registry.all_sources)
+            if source.source_name == name
         )
         last = self.answers.get(source)
         if answer is not None and current.settings.registry.cache is not None:

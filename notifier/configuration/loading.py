@@ -124,12 +124,12 @@ def load(
     named = set() if named is None else named
     config_stamp = {} if path is None else stamps_of((path.absolute(),))
     usable = examine_settings(path, environ, named, settings_model(features))
-    settings, mistakes, unsure = usable.settings, list(usable.mistakes), usable.unsure
+    settings, mistakes, invalid_sections = usable.settings, list(usable.mistakes), usable.invalid_sections
     stamps = {**stamps_of(named), **config_stamp}
     if not settings.issuers:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
-        mistakes += [] if "issuers" in unsure else [InputIssue("issuers", text)]
-        unsure |= {"issuers"}
+        mistakes += [] if "issuers" in invalid_sections else [InputIssue("issuers", text)]
+        invalid_sections |= {"issuers"}
     signers = Signers(key_kinds_of(features)) if signers is None else signers
     sources, library_errors = key_sources(settings, usable.keys, signers)
     keys, key_errors = examine_keys(sources)
@@ -138,10 +138,10 @@ def load(
         is_complete = 0 < len(keys.keys_of(iss)) == len(sources.get(iss, ()))
         return keys.algorithms_of(iss) if is_complete else frozenset(Algorithm)
 
-    build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
+    build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, invalid_sections=invalid_sections)
 
     def get_safe_answer(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        return None if source.called in usable.in_clear else answer_of(source, folder)
+        return None if source.source_name in usable.insecure_sources else answer_of(source, folder)
 
     built, layers = read_registry(build_context, named, get_safe_answer, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
@@ -151,8 +151,8 @@ def load(
         *key_errors,
         *find_unsignable(built.registry, build_context.algorithms_of),
     ]
-    tokens, token_errors = _load_api_tokens(settings, unsure)
-    parts = [feature.read(settings, built.registry, unsure) for feature in features]
+    tokens, token_errors = _load_api_tokens(settings, invalid_sections)
+    parts = [feature.read(settings, built.registry, invalid_sections) for feature in features]
     mistakes += [*token_errors, *(mistake for part in parts for mistake in part.mistakes)]
     mistakes += _check_start_files(settings) if starting else []
     if mistakes:
@@ -166,7 +166,7 @@ def load(
 
 
 def _load_api_tokens(
-    settings: Settings, unsure: Collection[str]
+    settings: Settings, invalid_sections: Collection[str]
 ) -> tuple[tuple[ApiToken, ...] | None, Sequence[InputIssue]]:
     """Return the tokens of the API (None if it requires none), and all errors."""
     if settings.api is None:
@@ -174,7 +174,7 @@ def _load_api_tokens(
     if settings.api.tokens_file is None:
         return () if settings.api.console.knows_tokens else None, ()
     try:
-        return load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers), ()
+        return load_tokens(settings.api.tokens_file, None if "issuers" in invalid_sections else settings.issuers), ()
     except ConfigurationError as error:
         return None, error.mistakes
 

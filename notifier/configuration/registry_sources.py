@@ -38,13 +38,13 @@ class RegistrySources:
         for source in registry.all_sources:
             if source.file is not None:
                 continue
-            reading = readings.get(source.called)
+            reading = readings.get(source.source_name)
             if reading is None or reading[0] != source:
                 reading = (source, SourceReading(source, build_reader, cache, time.time))
-            self._readings[source.called] = reading
+            self._readings[source.source_name] = reading
             watched.append(
                 RefreshedSource(
-                    name=source.called,
+                    name=source.source_name,
                     kind=source.kind,
                     every=source.every,
                     issuer=source.issuer,

@@ -56,7 +56,7 @@ def secrets_of(settings: Settings, registry: Registry, parts: Sequence[FeaturePa
         named |= part.secrets
     for source in settings.registry.all_sources:
         kind = getattr(source, source.kind)
-        place = f"registry.sources.{source.called}.{source.kind}"
+        place = f"registry.sources.{source.source_name}.{source.kind}"
         named |= {f"{place}.{name}": getattr(kind, name, None) for name in _SOURCE_SECRET_SETTINGS}
         named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
     for clients in registry.clients.values():

@@ -182,7 +182,7 @@ class Intake:
         if issuer is None:
             dead_reason = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
             return replacements.postpone_event(document, "not one of `issuers` (yet)", dead_reason, registry.grace, now)
-        if event.clients == "*" and (why := registry.unsure.get(event.iss)) is not None:
+        if event.clients == "*" and (why := registry.incomplete.get(event.iss)) is not None:
             dead_reason = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, or set empty: true there, then replay"
             return replacements.postpone_event(document, why, dead_reason, registry.grace, now)
         if registry.aliases:
@@ -201,7 +201,7 @@ class Intake:
             return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
             steps = deliveries(event, registry, self._steady())
-        if registry.grace == ENDLESS_SECONDS and (why := registry.unsure.get(event.iss)) is not None:
+        if registry.grace == ENDLESS_SECONDS and (why := registry.incomplete.get(event.iss)) is not None:
             steps = _defer_skipped(document, steps, why, now)
         if ClientEntry in map(type, event.clients) and (ignored := event_clients.ignored_overrides(event, registry)):
             steps = chain((replace(ignored, source=message.source),), steps)

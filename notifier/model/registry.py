@@ -43,7 +43,7 @@ class Registry:
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client of a source cannot be used, by
     issuer and `client_id`. `refused`: why a row is left out whose source is not permitted to have that client.
     `beyond`: members that sources set without permission. `taken_aliases`: aliases left out because another client has
-    them. `unsure`: why an issuer may have unknown clients, so that no list of all its clients is complete.
+    them. `incomplete`: why an issuer may have unknown clients, so that no list of all its clients is complete.
 
     `lost_at`: when a client without an address lost it, or left the registry, by issuer and `client_id`.
     `narrowed_at`: when addresses of events were last restricted to fewer publishers. Both are times of the steady
@@ -52,7 +52,7 @@ class Registry:
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
-    unsure: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    incomplete: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     inline: InlineRule = "publishers"
     grace: float = 300.0
     unregistered: Client | None = None

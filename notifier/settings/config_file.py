@@ -56,7 +56,7 @@ def examine_settings(
     `model`: the settings with the sections of features, which are otherwise not checked.
     """
     mistakes: list[InputIssue] = []
-    unsure: set[str] = set()
+    invalid_sections: set[str] = set()
     document: dict[str, Any] = {}
     if path is not None:
         files.add(path.absolute())
@@ -64,12 +64,14 @@ def examine_settings(
             document = _mapping(path)
         except ConfigurationError as error:
             mistakes += error.mistakes
-            unsure |= model.model_fields.keys()  # the file may hold any of them
-    mistakes += _apply_variables(document, environ, model, has_file=path is not None, unsure=unsure)
+            invalid_sections |= model.model_fields.keys()  # the file may hold any of them
+    mistakes += _apply_variables(document, environ, model, has_file=path is not None, invalid_sections=invalid_sections)
     _set_default_queue(document)
     base = Path() if path is None else path.absolute().parent
     usable = usable_settings(document, {"base": base, "files": files}, model)
-    return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
+    return replace(
+        usable, mistakes=(*mistakes, *usable.mistakes), invalid_sections=usable.invalid_sections | invalid_sections
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def read_sections(
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _apply_variables(document, environ, model, has_file=path is not None, unsure=set())
+    mistakes = _apply_variables(document, environ, model, has_file=path is not None, invalid_sections=set())
     if "queue" in sections:
         _set_default_queue(document)
     issuers = document.get("issuers")
@@ -175,11 +177,16 @@ def _undeclared_prefixes(model: type[BaseModel], path: tuple[str, ...] = ()) -> 
 
 
 def _apply_variables(
-    document: dict[str, Any], environ: Mapping[str, str], model: type[Settings], *, has_file: bool, unsure: set[str]
+    document: dict[str, Any],
+    environ: Mapping[str, str],
+    model: type[Settings],
+    *,
+    has_file: bool,
+    invalid_sections: set[str],
 ) -> list[InputIssue]:
     """Write the variables into the document, and return the errors. `has_file`: the document is that of a file.
 
-    Adds each section that an invalid variable may belong to to `unsure`.
+    Adds each section that an invalid variable may belong to to `invalid_sections`.
     """
     variables = dict(_variables(model))
     gone = {variable_of(setting): why for setting, why in gone_settings(model)}
@@ -201,16 +208,16 @@ def _apply_variables(
             matches = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{matches[0]}?" if matches else "`notifier schema config` lists them"
             mistakes.append(InputIssue(name, f"there is no such setting; {hint}"))
-            unsure |= suggest_sections(matches[0].partition("__")[0], model) if matches else set()
+            invalid_sections |= suggest_sections(matches[0].partition("__")[0], model) if matches else set()
         elif not value.strip():
             mistakes.append(InputIssue(name, "is empty; give it a value, or unset it for the file or the default"))
-            unsure.add(variable.path[0])
+            invalid_sections.add(variable.path[0])
         else:
             try:
                 _set_value(document, variable.path, _parse_variable(value, variable, has_file=has_file))
             except (yaml.YAMLError, ValueError):
                 mistakes.append(InputIssue(name, "is not valid JSON: a value that begins with [ or { must be"))
-                unsure.add(variable.path[0])
+                invalid_sections.add(variable.path[0])
     return mistakes
 
 

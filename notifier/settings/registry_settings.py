@@ -139,11 +139,11 @@ class RegistrySourceSettings(Section):
         return settings
 
     @property
-    def called(self) -> str:
+    def source_name(self) -> str:
         """The name, by default the kind."""
         return self.name or self.kind
 
-    def speaks_for(self, configured: Sequence[str]) -> tuple[str, ...]:
+    def permitted_issuers(self, configured: Sequence[str]) -> tuple[str, ...]:
         """Return the issuers whose clients it may have, given the configured ones. A file may have clients of all.
 
         Empty if undetermined: such a source is refused.
@@ -193,7 +193,7 @@ class RegistrySettings(Section):
     def _check_names(self) -> Self:
         if self.file is not None and self.sources:
             raise ValueError("file and sources are both given; write the file as the last of sources")
-        names = [source.called for source in self.sources]
+        names = [source.source_name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sources are called {twice[0]}; give each its own name")

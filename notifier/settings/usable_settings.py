@@ -25,17 +25,17 @@ _MAX_TRIES = 10  # validations, after which the defaults are used
 class UsableSettings:
     """The settings with their valid members, and defaults for the others.
 
-    `unsure`: the sections with an error; checks that depend on them are skipped. `issuers` is among them only if the
-    name of an issuer is invalid; an issuer with another error stays, without keys. `keys`: the keys of each issuer with
-    a valid name; None for an invalid key. `in_clear`: the registry sources that must not be read, since a secret would
-    be sent unencrypted.
+    `invalid_sections`: the sections with an error. Checks that depend on them are skipped. `issuers` is among them only
+    if the name of an issuer is invalid. An issuer with another error stays, without keys. `keys`: the keys of each
+    issuer with a valid name, with None for each invalid key. `insecure_sources`: the registry sources that must not be
+    read, since a secret would be sent unencrypted.
     """
 
     settings: Settings
     mistakes: tuple[InputIssue, ...]
-    unsure: frozenset[str]
+    invalid_sections: frozenset[str]
     keys: Mapping[str, tuple[KeySettings | None, ...]]
-    in_clear: frozenset[str] = frozenset()
+    insecure_sources: frozenset[str] = frozenset()
 
 
 def usable_settings(
@@ -44,9 +44,9 @@ def usable_settings(
     """Return the valid part of the document. `context`: the context of pydantic's validation."""
     rest: dict[Any, Any] = dict(document)
     mistakes: list[InputIssue] = []
-    unsure: set[str] = set()
+    invalid_sections: set[str] = set()
     wrong: dict[str, Any] = {}
-    in_clear: list[Loc] = []
+    insecure_sources: list[Loc] = []
     settings = None
     whole = True
     for _ in range(_MAX_TRIES):
@@ -60,20 +60,20 @@ def usable_settings(
             for detail in details:
                 if detail["type"] == IN_CLEAR:
                     rest = _with_allow_http(rest, detail["loc"])
-                    in_clear.append(detail["loc"])
+                    insecure_sources.append(detail["loc"])
             if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
                 whole = False
-                _leave_out(rest, places, unsure, wrong, model)
+                _leave_out(rest, places, invalid_sections, wrong, model)
     if settings is None:
-        settings, unsure = model(), set(model.model_fields)
+        settings, invalid_sections = model(), set(model.model_fields)
     keys: dict[str, tuple[KeySettings | None, ...]] = {iss: issuer.keys for iss, issuer in settings.issuers.items()}
     if wrong:
         named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
         settings = settings.model_copy(update={"issuers": {**settings.issuers, **named}})
         keys |= {iss: _keys_of(raw, context, model) for iss, raw in wrong.items()}
     return UsableSettings(
-        settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys,
-        in_clear=frozenset(_sources_at(in_clear, settings)),
+        settings=settings, mistakes=tuple(mistakes), invalid_sections=frozenset(invalid_sections), keys=keys,
+        insecure_sources=frozenset(_sources_at(insecure_sources, settings)),
     )  # fmt: skip
 
 
@@ -97,11 +97,15 @@ def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
     for place in places:
         match place:
             case ("registry", "sources", int(nth), *_) if nth < len(sources):
-                yield sources[nth].called
+                yield sources[nth].source_name
 
 
 def _leave_out(
-    rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any], model: type[Settings]
+    rest: dict[Any, Any],
+    places: Sequence[Loc],
+    invalid_sections: set[str],
+    wrong: dict[str, Any],
+    model: type[Settings],
 ) -> None:
     """Remove the invalid members at these paths. An invalid issuer with a valid name is moved to `wrong`."""
     misnamed = {place[1] for place in places if len(place) > 2 and place[2] == "[key]"}
@@ -113,7 +117,9 @@ def _leave_out(
             case ("issuers", str(iss), *_) if iss not in misnamed:
                 wrong.setdefault(iss, _remove_member(rest, "issuers", iss))
             case (section, *below):
-                unsure |= {str(section)} if section in model.model_fields else suggest_sections(str(section), model)
+                invalid_sections |= (
+                    {str(section)} if section in model.model_fields else suggest_sections(str(section), model)
+                )
                 if below and _has_member(rest.get(section), below[0]):
                     _remove_member(rest, section, below[0])
                 elif not (below and below[0] in misnamed):

@@ -190,5 +190,5 @@ def test_any_invalid_document_yields_settings_and_errors(document: dict[Any, Any
     before = json.dumps(document, default=str)
     parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()}, SETTINGS)
     assert json.dumps(document, default=str) == before
-    assert parts.mistakes or not parts.unsure
+    assert parts.mistakes or not parts.invalid_sections
     assert set(parts.keys) == set(parts.settings.issuers)

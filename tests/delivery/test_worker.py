@@ -450,7 +450,7 @@ async def test_no_client_is_skipped_while_a_source_is_unread(address: str | None
     none = {"client_id": "native", "backchannel_logout_uri": None}
     async with running(WorkerHarness(client("shop"), silent)) as harness:
         read, queue = harness.registry, ""
-        harness.registry = replace(read, grace=ENDLESS_SECONDS, unsure={ISS: "registry source db was never read"})
+        harness.registry = replace(read, grace=ENDLESS_SECONDS, incomplete={ISS: "registry source db was never read"})
         for look in range(3):
             came = harness.event("shop", "silent", none, id="e1") if not look else harness.retake(queue)
             await harness.acked(came)

@@ -47,14 +47,14 @@ class HeldAnswers:
 
     def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
         """Store the answer; None: the source has no answer."""
-        self._held[source.called] = (source, answer)
+        self._held[source.source_name] = (source, answer)
 
     def get(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer of this source; None if there is none."""
-        return self._held[source.called][1] if self._has(source) else None
+        return self._held[source.source_name][1] if self._has(source) else None
 
     def _has(self, source: RegistrySourceSettings) -> bool:
-        answer = self._held.get(source.called)
+        answer = self._held.get(source.source_name)
         return answer is not None and _settings_hash(answer[0]) == _settings_hash(source)
 
     def load_cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
@@ -80,7 +80,7 @@ class HeldAnswers:
             try:
                 answer = asyncio.run(build(source).read(None))
             except SourceFault as fault:
-                raise ConfigurationError([InputIssue(f"registry source {source.called}", str(fault))]) from None
+                raise ConfigurationError([InputIssue(f"registry source {source.source_name}", str(fault))]) from None
             self.hold(source, answer)
         return answer
 
@@ -132,9 +132,9 @@ class Cache:
                         os.unlink(beside, dir_fd=folder)
                     raise
         except (OSError, _UnusableCacheError) as error:
-            self._log_failure(source.called, _reason_of(error))
+            self._log_failure(source.source_name, _reason_of(error))
         else:
-            self._failed.pop(source.called, None)
+            self._failed.pop(source.source_name, None)
 
     def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Record that the source has confirmed the answer. Blocks."""
@@ -155,7 +155,7 @@ class Cache:
         except FileNotFoundError:
             return
         except (OSError, _UnusableCacheError) as error:
-            self._log_failure(source.called, _reason_of(error))
+            self._log_failure(source.source_name, _reason_of(error))
 
     def _log_failure(self, name: str, reason: str) -> None:
         if self._failed.get(name) != reason:
@@ -218,7 +218,7 @@ def _check_owner(descriptor: int, called: str, *, of_owner: bool) -> None:
 
 
 def _file_name(source: RegistrySourceSettings) -> str:
-    return f"{source.called}.jsonl"
+    return f"{source.source_name}.jsonl"
 
 
 def _settings_hash(source: RegistrySourceSettings) -> str:

@@ -152,10 +152,12 @@ def encryption_of(metadata: ClientMetadata, grants: RouteGrants) -> Encryption |
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 
 
-def find_encryption_errors(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+def find_encryption_errors(
+    metadata: ClientMetadata, client: Client, *, egress_invalid: bool
+) -> Iterator[tuple[str, str]]:
     """Yield the errors of an encrypting client with a logout URI, by the member to change.
 
-    `unsure`: `egress` is invalid, so addresses are not checked against it.
+    `egress_invalid`: `egress` is invalid, so addresses are not checked against it.
     """
     if client.backchannel_logout_uri is None:
         return
@@ -169,7 +171,7 @@ def find_encryption_errors(metadata: ClientMetadata, client: Client, *, unsure: 
         advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
         yield "id_token_encrypted_response_alg", advice
     elif uri and isinstance(source := client.encryption.keys, ClientKeysSource):
-        skips_egress = unsure or source.route.withheld is not None
+        skips_egress = egress_invalid or source.route.withheld is not None
         if (text := find_uri_issue(uri) if skips_egress else check_uri(uri, source.route.egress)) is not None:
             yield "jwks_uri", text
 
@@ -202,10 +204,10 @@ def find_front_channel_warning(metadata: ClientMetadata, client: Client) -> str 
     return None if text is None else f"of client {metadata.client_id} is not used: it {text}"
 
 
-def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+def find_server_errors(metadata: ClientMetadata, client: Client, *, egress_invalid: bool) -> Iterator[tuple[str, str]]:
     """Yield the errors of a client whose front-channel URI the worker calls, by the member to change.
 
-    `unsure`: `egress` is invalid, so addresses are not checked against it.
+    `egress_invalid`: `egress` is invalid, so addresses are not checked against it.
     """
     if not _is_called_by_server(metadata):
         return
@@ -217,7 +219,7 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, unsure: bool
         yield "notifier.front_channel", "is server, but the client has no frontchannel_logout_uri"
         return
     text_of_uri = find_uri_issue(uri)
-    if text_of_uri is None and not unsure:
+    if text_of_uri is None and not egress_invalid:
         is_withheld = route.withheld is not None
         mistake = find_front_channel_error(
             uri, client.redirect_origins, allow_http=is_withheld or route.egress.allow_http

@@ -44,8 +44,8 @@ _MEMBERS = frozenset(ClientMetadata.model_fields)
 class RegistryBuilder:
     """Builds a registry from the metadata of clients, added one by one. Collects all errors and warnings."""
 
-    def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
-        """`unsure`: invalid sections of the settings. Checks that depend on them are skipped."""
+    def __init__(self, settings: Settings, invalid_sections: frozenset[str] = frozenset()) -> None:
+        """`invalid_sections`: invalid sections of the settings. Checks that depend on them are skipped."""
         self.mistakes: list[InputIssue] = []
         self.warnings: list[InputIssue] = []
         self._settings, self._metadata = settings, settings.client_metadata
@@ -56,7 +56,7 @@ class RegistryBuilder:
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._issuers = tuple(settings.issuers)
         self._profiles: SharedProfiles = {}
-        self._unsure = unsure
+        self._invalid_sections = invalid_sections
         self._registered_at: dict[tuple[str, str], str] = {}
         self._defaults = settings.registry.defaults
         self._faults: dict[str, dict[str, str]] = {}
@@ -130,11 +130,15 @@ class RegistryBuilder:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
         client, grants = self._build(issuers[0] if issuers else "", metadata, list_only)
-        unsure = "egress" in self._unsure
-        if not unsure and (unused := find_front_channel_warning(metadata, client)) is not None:
+        egress_invalid = "egress" in self._invalid_sections
+        if not egress_invalid and (unused := find_front_channel_warning(metadata, client)) is not None:
             self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
-        errors = dict(self._find_errors(client)) | dict(find_server_errors(metadata, client, unsure=unsure))
-        errors |= dict(find_encryption_errors(metadata, client, unsure=unsure)) | dict(grants.find_errors())
+        errors = dict(self._find_errors(client)) | dict(
+            find_server_errors(metadata, client, egress_invalid=egress_invalid)
+        )
+        errors |= dict(find_encryption_errors(metadata, client, egress_invalid=egress_invalid)) | dict(
+            grants.find_errors()
+        )
         for iss in issuers:
             local = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and local is not client:
@@ -180,7 +184,7 @@ class RegistryBuilder:
         """Yield inconsistent members, by the member to change."""
         uri = client.backchannel_logout_uri
         if uri is not None:
-            skips_egress = "egress" in self._unsure or client.route.withheld is not None
+            skips_egress = "egress" in self._invalid_sections or client.route.withheld is not None
             text = find_uri_issue(uri) if skips_egress else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
@@ -193,7 +197,7 @@ class RegistryBuilder:
         text = find_hold_error(client.timeout)
         if text is not None:
             yield "notifier.timeout", text
-        if "delivery" in self._unsure:
+        if "delivery" in self._invalid_sections:
             return
         if client.retry.base > client.retry.max_delay:
             yield "notifier.retry", "base must not be longer than max_delay"
@@ -202,7 +206,7 @@ class RegistryBuilder:
         if metadata.issuer == ("*",):
             return self._issuers
         if metadata.issuer is None:
-            if "issuers" in self._unsure:
+            if "issuers" in self._invalid_sections:
                 return ()
             if len(self._issuers) != 1:
                 text = f"is required, since there are {len(self._issuers)} issuers"
@@ -210,7 +214,7 @@ class RegistryBuilder:
                 return ()
             return self._issuers
         unknown = [iss for iss in metadata.issuer if iss not in self._clients]
-        if "issuers" in self._unsure:
+        if "issuers" in self._invalid_sections:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
             several = '"*" means all issuers; name no other beside it'

@@ -64,7 +64,7 @@ def _find_issuer_errors(settings: Settings) -> Iterator[InputIssue]:
     """Yield errors in the issuers and defaults of `registry`."""
     known = settings.issuers
     for nth, source in enumerate(settings.registry.sources):
-        source_issuers = source.speaks_for(tuple(known))
+        source_issuers = source.permitted_issuers(tuple(known))
         if not source_issuers and source.file is None:
             text = (
                 f"is required, since there are {len(known)} issuers: write issuer: {next(iter(known), 'ISS')} if it may"
@@ -86,7 +86,7 @@ def _read_layers(
     """Return the layers and all errors of the files. Adds each file that is read or named to `files`."""
     settings = build_context.settings
     layers: list[Layer] = []
-    mistakes = [] if build_context.unsure & {"issuers", "registry"} else list(_find_issuer_errors(settings))
+    mistakes = [] if build_context.invalid_sections & {"issuers", "registry"} else list(_find_issuer_errors(settings))
     cache = settings.registry.cache
     for source in settings.registry.all_sources:
         try:
@@ -102,9 +102,9 @@ def _read_layers(
 def to_layer(source: RegistrySourceSettings, issuers: Sequence[str], answer: SourceAnswer | None) -> Layer:
     """Return the layer of a source that is not a file, given the configured issuers."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
-    source_issuers = source.speaks_for(issuers)
+    source_issuers = source.permitted_issuers(issuers)
     return Layer(
-        name=source.called, rows=rows, issuer=source_issuers[0] if len(source_issuers) == 1 else None, context={},
+        name=source.source_name, rows=rows, issuer=source_issuers[0] if len(source_issuers) == 1 else None, context={},
         faults=faults, authority=Authority(issuers=source_issuers, clients=source.clients), read=answer is not None,
         empty=source.empty,
     )  # fmt: skip
@@ -137,7 +137,7 @@ def read_registry(
 
 def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
     """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
-    builder = RegistryBuilder(build_context.settings, build_context.unsure)
+    builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
     aliases, taken = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
     rows = layer.rows
     assert isinstance(rows, list)
@@ -160,4 +160,4 @@ def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:
         empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
         raise ConfigurationError([InputIssue(path.name, empty)])
     context = {"base": path.parent, "files": files}
-    return Layer(name=source.called, rows=document, issuer=source.issuer, context=context, file=path.name)
+    return Layer(name=source.source_name, rows=document, issuer=source.issuer, context=context, file=path.name)

@@ -144,11 +144,11 @@ def merge_rows(rows: Sequence[Row]) -> dict[str, Any]:
 ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event loop run
 
 
-def find_invalid_issuers(
+def find_incomplete_issuers(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> Mapping[str, str]:
     """Return the issuers that may have unknown clients, with the reason: a source of the issuer has listed none."""
-    unsure: dict[str, str] = {}
+    incomplete: dict[str, str] = {}
     for layer in layers:
         if layer.authority is None or (layer.read and layer.empty):
             continue
@@ -160,5 +160,5 @@ def find_invalid_issuers(
                 pause()
             missing.difference_update(issuers_of(layer, row, issuers))
         reason = "has listed no client of this issuer" if layer.read else "was never read"
-        unsure |= dict.fromkeys(missing, f"registry source {layer.name} {reason}")
-    return unsure
+        incomplete |= dict.fromkeys(missing, f"registry source {layer.name} {reason}")
+    return incomplete

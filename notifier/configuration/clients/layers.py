@@ -12,7 +12,7 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
-from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, find_invalid_issuers, issuers_of, merge_rows
+from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, find_incomplete_issuers, issuers_of, merge_rows
 from notifier.configuration.clients.registry_checks import AlgorithmsOf, explain_unsignable
 from notifier.configuration.clients.route_grants import ADDRESSES, withheld_routes_of
 from notifier.model.client import Client, ClientKey
@@ -37,11 +37,15 @@ class BuiltRegistry:
 
 @frozen
 class BuildContext:
-    """The inputs of a registry besides its rows. `unsure`: invalid sections of the settings, which are not checked."""
+    """The inputs of a registry besides its rows.
+
+    `algorithms_of` returns the algorithms that an issuer's keys can sign with. `invalid_sections`: the sections of the
+    settings with an error. Checks that depend on them are skipped.
+    """
 
     settings: Settings
     algorithms_of: AlgorithmsOf
-    unsure: frozenset[str] = frozenset()
+    invalid_sections: frozenset[str] = frozenset()
 
 
 _Parts: TypeAlias = list[tuple[int, int]]  # per layer that has the client: its index, and the row's index in it
@@ -60,8 +64,8 @@ def complete_registry(
     """Add the parts that depend on all layers and are never patched: aliases, and issuers that may lack clients."""
     issuers = tuple(build_context.settings.issuers)
     aliases, taken = aliases_of(layers, issuers, pause)
-    unsure = find_invalid_issuers(layers, issuers, pause)
-    registry = dataclasses.replace(built.registry, aliases=aliases, taken_aliases=taken, unsure=unsure)
+    incomplete = find_incomplete_issuers(layers, issuers, pause)
+    registry = dataclasses.replace(built.registry, aliases=aliases, taken_aliases=taken, incomplete=incomplete)
     return replace(built, registry=registry)
 
 
@@ -95,8 +99,8 @@ class LayerMerge:
         self._build_context = build_context
         self._algorithms_of = build_context.algorithms_of
         self._issuers = tuple(build_context.settings.issuers)
-        self._scratch = RegistryBuilder(build_context.settings, build_context.unsure)
-        self._builder = RegistryBuilder(build_context.settings, build_context.unsure)
+        self._scratch = RegistryBuilder(build_context.settings, build_context.invalid_sections)
+        self._builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
         self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
         self._texts: dict[str, str] = {}
@@ -172,7 +176,7 @@ class LayerMerge:
         """Check settings of an unknown client: its source may be unavailable now and answer later."""
         if layer.file is None or self._refreshed:
             return
-        checker = RegistryBuilder(self._build_context.settings, self._build_context.unsure)
+        checker = RegistryBuilder(self._build_context.settings, self._build_context.invalid_sections)
         checker.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
         self._builder.mistakes += checker.mistakes
 

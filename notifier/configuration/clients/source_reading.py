@@ -39,7 +39,7 @@ class SourceReading:
         """
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
-        self._reading = run_in_thread(lambda: self._read(last), f"registry-{self._source.called}")
+        self._reading = run_in_thread(lambda: self._read(last), f"registry-{self._source.source_name}")
         done, _ = await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
         if not done:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s")
@@ -114,10 +114,10 @@ class DirectReader:
             try:
                 return asyncio.run(self._build(source).read(None))
             except SourceFault as fault:
-                self.problems[source.called] = str(fault)
+                self.problems[source.source_name] = str(fault)
             except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
-                self.problems[source.called] = f"reading it failed with {type(error).__name__}"
+                self.problems[source.source_name] = f"reading it failed with {type(error).__name__}"
         cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
         if cached is not None:
-            self.cached.add(source.called)
+            self.cached.add(source.source_name)
         return cached

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, registry: Registry, _unsure: frozenset[str]) -> PagesPart:
+def _read(settings: Settings, registry: Registry, _invalid: frozenset[str]) -> PagesPart:
     from notifier.features.browsers.web_keys import read_pages
 
     return read_pages(settings, registry)

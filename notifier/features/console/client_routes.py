@@ -52,7 +52,7 @@ def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[st
     rowless = replace(loaded, registry=replace(loaded.registry, clients={key[0]: {key[1]: bare}}))
     without = {value.member: value.value for value in values_of(rowless, key, ())}
     [source] = loaded.settings.registry.all_sources
-    file = f"{source.called} ({source.file and source.file.name})"
+    file = f"{source.source_name} ({source.file and source.file.name})"
     return [
         {
             "member": value.member,

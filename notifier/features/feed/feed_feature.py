@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> FeaturePart:
+def _read(settings: Settings, _registry: Registry, _invalid: frozenset[str]) -> FeaturePart:
     from notifier.configuration.configured_feature import FeaturePart
 
     return FeaturePart(fixed={"outcomes": settings.outcomes})

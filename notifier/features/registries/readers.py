@@ -31,5 +31,5 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
         from notifier.features.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
     except ModuleNotFoundError as error:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
-        raise ConfigurationError([InputIssue(f"registry.sources.{source.called}.sql", text)]) from None
+        raise ConfigurationError([InputIssue(f"registry.sources.{source.source_name}.sql", text)]) from None
     return SqlReader(source.of_kind(SqlSettings), source.timeout)

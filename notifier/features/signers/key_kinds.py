@@ -64,4 +64,4 @@ def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
 
 def _make(backend: str) -> Callable[[Any, int], tuple[SignerBackend, str]]:
     """Return the factory of a backend, named as `module:Class`, that is imported when used: most need an extra."""
-    return lambda settings, _: (resolve_name(f"notifier.features.signers.{backend}")(settings), settings.called)
+    return lambda settings, _: (resolve_name(f"notifier.features.signers.{backend}")(settings), settings.key_name)

@@ -83,7 +83,7 @@ class AwsKmsSettings(Section):
         return self.region or (arn[1] if arn is not None else "")
 
     @property
-    def called(self) -> str:
+    def key_name(self) -> str:
         """The key among others."""
         return f"{self.key_id} in {self.in_region}"
 
@@ -105,7 +105,7 @@ class AzureKeySettings(Section):
     """The key's version. A newer one gets an entry of its own."""
 
     @property
-    def called(self) -> str:
+    def key_name(self) -> str:
         """The key among others."""
         return f"{self.vault_url}/keys/{self.key}/{self.version}"
 
@@ -117,7 +117,7 @@ class GoogleKmsSettings(Section):
     """Its resource name, projects/…/cryptoKeyVersions/1. A newer version gets an entry of its own."""
 
     @property
-    def called(self) -> str:
+    def key_name(self) -> str:
         """The key among others."""
         return self.name
 
@@ -185,7 +185,7 @@ class VaultKeySettings(Section):
     """TLS to Vault."""
 
     @property
-    def called(self) -> str:
+    def key_name(self) -> str:
         """The key among others of this Vault."""
         return f"{self.mount}/{self.key} version {self.version}"
 

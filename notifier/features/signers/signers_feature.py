@@ -24,7 +24,7 @@ def _kinds() -> Mapping[str, KeyKind]:
     return key_kinds()
 
 
-def _read(settings: Settings, _registry: Registry, _unsure: frozenset[str]) -> FeaturePart:
+def _read(settings: Settings, _registry: Registry, _invalid: frozenset[str]) -> FeaturePart:
     from notifier.configuration.configured_feature import FeaturePart
     from notifier.features.signers.key_kinds import secrets_of_keys
 

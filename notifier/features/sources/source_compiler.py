@@ -27,14 +27,14 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def compile_sources(
-    settings: Settings, unsure: frozenset[str] = frozenset()
+    settings: Settings, invalid_sections: frozenset[str] = frozenset()
 ) -> tuple[Mapping[str, Source], list[InputIssue]]:
-    """Return the valid sources by name, and every error. `unsure`: the sections of the settings with errors."""
+    """Return the valid sources by name, and every error. `invalid_sections`: sections of the settings with an error."""
     sources: dict[str, Source] = {}
     mistakes: list[InputIssue] = []
-    configured = None if "issuers" in unsure else tuple(settings.issuers)
+    configured = None if "issuers" in invalid_sections else tuple(settings.issuers)
     types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
-    on_disk = "queue" not in unsure and settings.queue.sqlite_file is not None
+    on_disk = "queue" not in invalid_sections and settings.queue.sqlite_file is not None
     for name, options in sources_of(settings).items():
         compiler = _SourceCompiler(name, options, configured)
         if on_disk and options.bind:
@@ -42,7 +42,7 @@ def compile_sources(
                 "bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url"
             )
         own_exchanges = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
-        for nth, bind in enumerate(() if "queue" in unsure else options.bind):
+        for nth, bind in enumerate(() if "queue" in invalid_sections else options.bind):
             if bind.exchange in own_exchanges:
                 text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
                 compiler.add_error(f"bind[{nth}].exchange", text)

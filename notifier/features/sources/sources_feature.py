@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> SourcesPart:
+def _read(settings: Settings, _registry: Registry, invalid_sections: frozenset[str]) -> SourcesPart:
     from notifier.features.sources.sources_part import read_sources
 
-    return read_sources(settings, unsure)
+    return read_sources(settings, invalid_sections)
 
 
 def _bindings(document: Mapping[str, Any]) -> tuple[Binding, ...]:

@@ -29,9 +29,9 @@ class SourcesPart(FeaturePart):
     proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
 
 
-def read_sources(settings: Settings, unsure: frozenset[str]) -> SourcesPart:
-    """Return the sources and every error. `unsure`: the sections of the settings with errors."""
-    sources, mistakes = compile_sources(settings, unsure)
+def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> SourcesPart:
+    """Return the sources and every error. `invalid_sections`: the sections of the settings with errors."""
+    sources, mistakes = compile_sources(settings, invalid_sections)
     options = sources_of(settings)
     proofs, of_proofs = read_source_secrets(options)
     bound = {name: source.bind for name, source in options.items() if source.bind}

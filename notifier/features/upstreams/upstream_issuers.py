@@ -27,15 +27,15 @@ def _is_installed(library: str) -> bool:
 
 
 def check_upstreams(
-    settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _is_installed
+    settings: Settings, invalid_sections: frozenset[str], installed: Callable[[str], bool] = _is_installed
 ) -> list[InputIssue]:
-    """Return every error. `unsure`: the sections of the settings with errors. `installed` looks up a library."""
+    """Return every error. `invalid_sections`: settings sections with an error. `installed` looks up a library."""
     sql_upstreams = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
     if sql_upstreams and not installed("sqlalchemy"):
         text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         mistakes += [InputIssue(f"upstreams.{name}.resolve.sql", text) for name in sql_upstreams]
-    if "issuers" in unsure:
+    if "issuers" in invalid_sections:
         return mistakes
     for name, upstream in upstreams_of(settings).items():
         iss = local_issuer(upstream, settings)

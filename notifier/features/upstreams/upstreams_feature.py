@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from notifier.settings.service_settings import Settings
 
 
-def _read(settings: Settings, _registry: Registry, unsure: frozenset[str]) -> FeaturePart:
+def _read(settings: Settings, _registry: Registry, invalid_sections: frozenset[str]) -> FeaturePart:
     from notifier.configuration.configured_feature import FeaturePart
     from notifier.features.upstreams.upstream_issuers import check_upstreams, upstream_warnings
 
-    return FeaturePart(mistakes=check_upstreams(settings, unsure), warnings=upstream_warnings(settings))
+    return FeaturePart(mistakes=check_upstreams(settings, invalid_sections), warnings=upstream_warnings(settings))
 
 
 def _read_again(_settings: Settings | None) -> Mapping[str, ReadAgain]:

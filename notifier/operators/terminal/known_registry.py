@@ -41,7 +41,7 @@ def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeatur
         registry = load_registry(settings, read)
     except ConfigurationError:  # `notifier check` reports it
         return None
-    lists = (source.called for source in settings.registry.all_sources if source.file is None)
+    lists = (source.source_name for source in settings.registry.all_sources if source.file is None)
     unread = tuple(name for name in lists if name not in read.cached)
     return KnownRegistry(settings=settings, registry=registry, unread=unread)
 

@@ -83,17 +83,17 @@ def test_issuer_without_a_source_may_have_clients(tmp_path: Path) -> None:
     listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
     what = build_context(tmp_path, ONE, TWO)
     silent = {TWO: "registry source db has listed no client of this issuer"}
-    assert build_registry(what, [file(row(issuer=TWO)), listed]).registry.unsure == silent
-    assert build_registry(what, [replace(listed, empty=True)]).registry.unsure == {}
+    assert build_registry(what, [file(row(issuer=TWO)), listed]).registry.incomplete == silent
+    assert build_registry(what, [replace(listed, empty=True)]).registry.incomplete == {}
     unread = replace(listed, rows=[], read=False, empty=True)
-    assert build_registry(what, [unread]).registry.unsure == dict.fromkeys(
+    assert build_registry(what, [unread]).registry.incomplete == dict.fromkeys(
         (ONE, TWO), "registry source db was never read"
     )
     fuller = replace(listed, rows=[*listed.rows, row("mail", issuer=TWO)])
     built = build_registry(what, [listed])
-    assert rebuild_registry(what, built.registry, [listed], 0, fuller, lambda: None).registry.unsure == {}
-    assert rebuild_registry(what, built.registry, [fuller], 0, listed, lambda: None).registry.unsure == silent
-    assert build_registry(what, [file(row(issuer=ONE))]).registry.unsure == {}
+    assert rebuild_registry(what, built.registry, [listed], 0, fuller, lambda: None).registry.incomplete == {}
+    assert rebuild_registry(what, built.registry, [fuller], 0, listed, lambda: None).registry.incomplete == silent
+    assert build_registry(what, [file(row(issuer=ONE))]).registry.incomplete == {}
 
 
 def test_first_algorithm_with_a_key_is_used(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_source_that_needs_https_is_not_requested_without_it(tmp_path: Path) -
     path.write_text(json.dumps({"issuers": {ONE: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}}))
     asked: list[str] = []
     with pytest.raises(ConfigurationError):
-        load(path, {}, FEATURES, answer_of=lambda source, _folder: asked.append(source.called))
+        load(path, {}, FEATURES, answer_of=lambda source, _folder: asked.append(source.source_name))
     assert asked == ["safe"]
 
 
