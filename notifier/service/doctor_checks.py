@@ -108,14 +108,14 @@ class _Checks:
         async def registry_sources() -> Sequence[Finding]:
             return list(self._check_registry_sources())
 
-        yield Check(area=Area.CLIENT, subject="clients", within=FILE_TIMEOUT_SECONDS, run=registry)
-        yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_TIMEOUT_SECONDS, run=registry_sources)
+        yield Check(area=Area.CLIENT, subject="clients", timeout=FILE_TIMEOUT_SECONDS, run=registry)
+        yield Check(area=Area.CLIENT, subject="registry sources", timeout=FILE_TIMEOUT_SECONDS, run=registry_sources)
         yield Check(
-            area=Area.WORKER, subject="workers", within=2 * WORKERS_TIMEOUT_SECONDS, run=self.worker_status.findings
+            area=Area.WORKER, subject="workers", timeout=2 * WORKERS_TIMEOUT_SECONDS, run=self.worker_status.findings
         )
-        yield Check(area=Area.WORKER, subject="libraries", within=FILE_TIMEOUT_SECONDS, run=self._check_libraries)
-        yield Check(area=Area.KEYS, subject="secrets", within=FILE_TIMEOUT_SECONDS, run=self._check_secrets)
-        yield Check(area=Area.LISTENER, subject="api.tokens_file", within=FILE_TIMEOUT_SECONDS, run=self._check_tokens)
+        yield Check(area=Area.WORKER, subject="libraries", timeout=FILE_TIMEOUT_SECONDS, run=self._check_libraries)
+        yield Check(area=Area.KEYS, subject="secrets", timeout=FILE_TIMEOUT_SECONDS, run=self._check_secrets)
+        yield Check(area=Area.LISTENER, subject="api.tokens_file", timeout=FILE_TIMEOUT_SECONDS, run=self._check_tokens)
         if self._settings.queue.sqlite_file is not None:
             yield self._check_queue(str(self._settings.queue.sqlite_file), FILE_TIMEOUT_SECONDS)
         for (use, name), certificate in find_presented_files(self._settings, self._loaded.registry).items():
@@ -151,14 +151,14 @@ class _Checks:
         channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
         tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
         return Check(
-            area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
+            area=Area.CANARY, subject=client_id, timeout=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
     def _check_client_keys(self, place: ClientKeysSource, clients: Sequence[Client]) -> Check:
         return Check(
             area=Area.CLIENT,
             subject=place.uri,
-            within=READ_TIMEOUT_SECONDS + 5,
+            timeout=READ_TIMEOUT_SECONDS + 5,
             run=lambda: examine_keys(place, clients, self.client_keys.read),
         )
 
@@ -193,9 +193,9 @@ class _Checks:
         )
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
-    def _check_queue(self, where: str, within: float) -> Check:
+    def _check_queue(self, where: str, timeout: float) -> Check:
         queue = build_queue(self._settings.queue, self._loaded.bindings)
-        return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
+        return Check(area=Area.QUEUE, subject=where, timeout=timeout, run=lambda: examine_queue(queue, where))
 
     def _check_issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
@@ -212,7 +212,7 @@ class _Checks:
         return Check(
             area=Area.KEYS,
             subject=iss,
-            within=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
+            timeout=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
             run=lambda: examine_issuer(
                 case, self._make_reader(settings.tls, *operator_uris), time.time, self.worker_status.keys
             ),
@@ -232,7 +232,7 @@ class _Checks:
         return Check(
             area=Area.CLIENT,
             subject=server.subject,
-            within=2 * server.within + 5 + WORKERS_TIMEOUT_SECONDS,
+            timeout=2 * server.timeout + 5 + WORKERS_TIMEOUT_SECONDS,
             run=lambda: examine_server(server, self.probe.reach, time.time, self.worker_status.client_states),
         )
 
@@ -297,4 +297,4 @@ def _check_certificate(use: str, name: str, path: Path) -> Check:
         expiry = await asyncio.to_thread(read_expiries, [((use, name), path)])
         return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
-    return Check(area=AREAS[use], subject=name, within=FILE_TIMEOUT_SECONDS, run=run)
+    return Check(area=AREAS[use], subject=name, timeout=FILE_TIMEOUT_SECONDS, run=run)

@@ -26,7 +26,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEventCounts
-from notifier.operators.status.life import life_of
+from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
 from notifier.operators.status.worker_presence import WorkerPresence
@@ -124,7 +124,7 @@ class Watches:
         self.depths: Mapping[str, Depth] = {}
         self.draining = asyncio.Event()
         self.health = HealthObserver(
-            clock=time.time, steady=time.monotonic, life=lambda delivery: life_of(delivery, live.registry())
+            clock=time.time, steady=time.monotonic, get_lifetime=lambda delivery: lifetime_of(delivery, live.registry())
         )
         self.refused = RefusedEventCounts(time.time)
         one_at_a_time = asyncio.Lock()

@@ -39,7 +39,7 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
         address = pages.url + PAGE_PATH.replace("{context}", "A" * MAX_CONTEXT_CHARACTERS)
         ask = partial(reader.look, address, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
         run = partial(_examine_pages, pages.url, ask)
-        yield Check(area=Area.LISTENER, subject=pages.url, within=PAGE_TIMEOUT_SECONDS + 2, run=run)
+        yield Check(area=Area.LISTENER, subject=pages.url, timeout=PAGE_TIMEOUT_SECONDS + 2, run=run)
 
 
 async def _examine_pages(

@@ -21,7 +21,7 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.moment import format_optional_moment
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
-from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, ask_workers_to
+from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.telemetry.audit import recent_lines
 
 NAME = "console"
@@ -125,7 +125,7 @@ class AllWorkers:
                 status = await asyncio.to_thread(self._status, states)
                 overview = Overview(
                     status=status,
-                    steps=merge_steps(answer.said.get("steps", ()) for answer in answers),
+                    steps=merge_steps(answer.result.get("steps", ()) for answer in answers),
                     seen=seen,
                     answered=len(status.workers),
                 )
@@ -157,14 +157,14 @@ class AllWorkers:
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError):
-            seen, answers = await ask_workers_to(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
+            seen, answers = await send_to_workers(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
         if all(answer.worker != name for answer in answers):
-            answers = [WorkerAnswer(worker=name, version=__version__, said=await self._own(request)), *answers]
+            answers = [WorkerAnswer(worker=name, version=__version__, result=await self._own(request)), *answers]
         return seen, answers
 
     async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
         """Return the workers' states. A worker without a console (an older release) is queried as by `status`."""
-        clients_by_worker = {answer.worker: answer.said["states"] for answer in answers if "states" in answer.said}
+        clients_by_worker = {answer.worker: answer.result["states"] for answer in answers if "states" in answer.result}
         if len(clients_by_worker) < len(answers):
             with suppress(QueueError):
                 for body in (await self._view.queue.read_overview(ANSWER_TIMEOUT_SECONDS)).worker_states:
@@ -180,7 +180,7 @@ class AllWorkers:
         if not others:
             return []
         _, answers = await self._ask_all("the console", clients_of=others)
-        return [str(state).encode() for answer in answers for state in answer.said.get("states", ())]
+        return [str(state).encode() for answer in answers for state in answer.result.get("states", ())]
 
     def _status(self, states: Sequence[bytes]) -> ServiceStatus:
         return status_of(self._view.depths(), states, now=time.time())
@@ -197,7 +197,7 @@ def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
 
 def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
     """Return the rows of all answers by time, each with its worker."""
-    rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.said.get(part, ())]
+    rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.result.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
 
 

@@ -186,7 +186,7 @@ class ClientRoutes:
         if not registered and left_out is None and (state is None or not _has_state(state)):
             raise Refusal(problem_response(404, "No worker has this client"))
         minutes: dict[int, Counter[str]] = {}
-        for minute, delivered, failed in (minute for answer in answers for minute in answer.said.get("minutes", ())):
+        for minute, delivered, failed in (minute for answer in answers for minute in answer.result.get("minutes", ())):
             minutes.setdefault(minute, Counter()).update({"well": delivered, "failed": failed})
         document = {
             "at": format_moment(time.time()),

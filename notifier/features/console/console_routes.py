@@ -150,7 +150,7 @@ class ConsoleRoutes:
         seen, answers = await self._workers.ask(
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sort_issuers(request.issuers)
         )
-        following = {answer.worker: answer.said.get("last", 0) for answer in answers}
+        following = {answer.worker: answer.result.get("last", 0) for answer in answers}
         if len(answers) < seen:  # a silent worker's position is kept
             following |= islice(((name, n) for name, n in after.items() if name not in following), MAX_FOLLOWED_WORKERS)
         document = {
@@ -175,7 +175,9 @@ class ConsoleRoutes:
         _, answers = await self._workers.ask(request.who, find=asked, issuers=_sort_issuers(request.issuers))
         document = {
             "facts": collect_rows(answers),
-            "remembered_since": format_optional_moment(max((answer.said["since"] for answer in answers), default=None)),
+            "remembered_since": format_optional_moment(
+                max((answer.result["since"] for answer in answers), default=None)
+            ),
         }
         return web.json_response(document, dumps=json_text)
 

@@ -142,7 +142,7 @@ def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check
     if oidc is not None:
         provider = SignInProvider(oidc, reader, lambda: settings.template().route.egress, time.monotonic)
         run = partial(examine_provider, provider, oidc.metadata)
-        yield Check(area=Area.KEYS, subject=SETTING, within=3 * TIMEOUT_SECONDS + 2, run=run)
+        yield Check(area=Area.KEYS, subject=SETTING, timeout=3 * TIMEOUT_SECONDS + 2, run=run)
 
 
 async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:

@@ -28,10 +28,13 @@ def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
 
     external_key = dict.fromkeys(key.external_key for _, key in loaded.keys.external_keys())
     if external_key:
-        yield Check(area=Area.CLIENT, subject="algorithms", within=PUBLIC_KEY_TIMEOUT_SECONDS, run=clients)
+        yield Check(area=Area.CLIENT, subject="algorithms", timeout=PUBLIC_KEY_TIMEOUT_SECONDS, run=clients)
     for key in external_key:
         yield Check(
-            area=Area.KEYS, subject=key.name, within=PUBLIC_KEY_TIMEOUT_SECONDS, run=partial(_examine, key, loaded.keys)
+            area=Area.KEYS,
+            subject=key.name,
+            timeout=PUBLIC_KEY_TIMEOUT_SECONDS,
+            run=partial(_examine, key, loaded.keys),
         )
 
 

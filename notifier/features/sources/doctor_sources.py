@@ -23,7 +23,7 @@ def source_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]
             run = partial(
                 examine_transmitter, subject, verification.jwks_uri, partial(_read_keys, verification, reader, egress)
             )
-            yield Check(area=Area.KEYS, subject=subject, within=2 * READ_TIMEOUT_SECONDS, run=run)
+            yield Check(area=Area.KEYS, subject=subject, timeout=2 * READ_TIMEOUT_SECONDS, run=run)
 
 
 async def _read_keys(

@@ -32,11 +32,11 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
         keys = partial(read_upstream_keys, upstream, reader, egress)
         run = partial(examine_keys, setting, uri, keys, upstream)
-        yield Check(area=Area.KEYS, subject=setting, within=2 * DOCUMENT_TIMEOUT_SECONDS + 2, run=run)
+        yield Check(area=Area.KEYS, subject=setting, timeout=2 * DOCUMENT_TIMEOUT_SECONDS + 2, run=run)
         if upstream.resolve.same_sub is None:
             resolve_setting = f"{setting}.resolve"
             examine = partial(examine_sessions, resolve_setting, upstream)
-            yield Check(area=Area.ISSUER, subject=resolve_setting, within=_MAX_ANSWER_SECONDS + 5, run=examine)
+            yield Check(area=Area.ISSUER, subject=resolve_setting, timeout=_MAX_ANSWER_SECONDS + 5, run=examine)
 
 
 async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:

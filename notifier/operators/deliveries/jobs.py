@@ -17,7 +17,7 @@ from notifier.model.ids import new_id
 from notifier.model.moment import format_moment, format_optional_moment
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, ask_workers_to
+from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
@@ -216,8 +216,8 @@ class Jobs:
         if id_ in self._jobs:
             members = await self.act(request)
             return dict(members["job"]) if "job" in members else None
-        workers, answers = await ask_workers_to(self._queue, request, ANSWER_TIMEOUT_SECONDS)
-        found = (answer.said for answer in answers if answer.problem is None and "job" in answer.said)
+        workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
+        found = (answer.result for answer in answers if answer.problem is None and "job" in answer.result)
         job = next((dict(said["job"]) for said in found), None)
         if job is None and len(answers) < workers:
             raise QueueUnavailable("a worker has not answered, and may know the job")
@@ -226,8 +226,8 @@ class Jobs:
     async def list_all(self, token: ApiToken | None) -> dict[str, Any]:
         """Return the jobs of all workers that answer, the newest first. Raises QueueError."""
         request = _request(LIST_JOBS, token)
-        workers, answers = await ask_workers_to(self._queue, request, ANSWER_TIMEOUT_SECONDS)
-        said = [*(answer.said for answer in answers), await self.act(request)]
+        workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
+        said = [*(answer.result for answer in answers), await self.act(request)]
         jobs = {str(job["id"]): dict(job) for each in said for job in each.get("jobs", ())}
         newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)
         return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}

@@ -62,7 +62,7 @@ class ReplayAccount:
     def sum_of(cls, answers: Iterable[WorkerAnswer]) -> "ReplayAccount":
         """Return the sum of the workers' accounts."""
         summed = cls()
-        for members in (answer.said for answer in answers if answer.problem is None):
+        for members in (answer.result for answer in answers if answer.problem is None):
             for name in _COUNT_NAMES:
                 setattr(summed, name, getattr(summed, name) + int(members.get(name, 0)))
             summed.results.add(members)

@@ -24,7 +24,7 @@ from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
     GONE_WORKER_TEXT,
     LastAnswers,
-    ask_workers_to,
+    send_to_workers,
 )
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
@@ -121,7 +121,7 @@ class Replay:
             for follow_request in follow_requests_of(
                 self._request.id, self._request.who, ids[Kind.DELIVERY], ids[Kind.EVENT]
             ):
-                await ask_workers_to(self._queue, follow_request, ANSWER_TIMEOUT_SECONDS)
+                await send_to_workers(self._queue, follow_request, ANSWER_TIMEOUT_SECONDS)
         except QueueError:
             self._followed.clear()
 
@@ -139,7 +139,7 @@ class Replay:
         )
         while self._replayed_counts:
             try:
-                workers, answers = await ask_workers_to(self._queue, query, ANSWER_TIMEOUT_SECONDS)
+                workers, answers = await send_to_workers(self._queue, query, ANSWER_TIMEOUT_SECONDS)
             except QueueError as error:
                 return replace(result, unfinished=f"the queue went away, and nothing was lost: {error}")
             if not workers:

@@ -26,7 +26,7 @@ from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
     GONE_WORKER_TEXT,
     LastAnswers,
-    ask_workers_to,
+    send_to_workers,
 )
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
@@ -97,7 +97,7 @@ async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOpti
     """Return what a retry would attempt. Changes nothing. Raises QueueError."""
     result = await _count(queue, request, options)
     query = request_of(request.key, request.who, begin=False)
-    workers, answers = await ask_workers_to(queue, query, ANSWER_TIMEOUT_SECONDS)
+    workers, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
     return replace(result, workers=workers, answered=len(answers), account=sum_of(answers))
 
 
@@ -120,7 +120,7 @@ async def retry_now(
         if not total or result.unfinished is not None:
             return result
         begin = request_of(request.key, request.who, begin=True, force=request.force, everything=result.asked == 0)
-        workers, answers = await ask_workers_to(queue, begin, ANSWER_TIMEOUT_SECONDS)
+        workers, answers = await send_to_workers(queue, begin, ANSWER_TIMEOUT_SECONDS)
         if not workers:
             return replace(result, unfinished=NO_WORKER_TEXT)
         result = replace(result, workers=workers, answered=len(answers))
@@ -176,7 +176,7 @@ async def _watch(
     query = request_of(request.key, request.who, begin=False)
     while True:
         try:
-            _, answers = await ask_workers_to(queue, query, ANSWER_TIMEOUT_SECONDS)
+            _, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
             return unfinished or f"the queue went away, and nothing was lost: {error}"
         gone = last_answers.take_missing(answers)

@@ -138,8 +138,8 @@ def sum_of(answers: Sequence[WorkerAnswer], gone: Sequence[WorkerAnswer] = ()) -
     """Return the sum of the workers' accounts. `gone`: the last answers of workers that no longer answer."""
     summed = RetryAccount()
     for answer in gone:
-        summed.add(answer.said)
-    for members in (answer.said for answer in answers if answer.problem is None):
+        summed.add(answer.result)
+    for members in (answer.result for answer in answers if answer.problem is None):
         summed.add(members)
         summed.busy = summed.busy or members.get("busy") is True
         summed.next_try = earliest(summed.next_try, members.get("next_try"))

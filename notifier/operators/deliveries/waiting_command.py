@@ -27,7 +27,7 @@ from notifier.operators.deliveries.waiting_filter import (
     WaitingSummary,
     read_waiting_filter,
 )
-from notifier.operators.status.life import LifeOf, life_of
+from notifier.operators.status.lifetime import GetLifetime, lifetime_of
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.known_registry import load_known_registry
@@ -114,7 +114,9 @@ def list_(
         # for a script
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
-    filter_ = replace(require_filter(read_waiting_filter(asked, time.time())), life=_life_by(config, context.obj))
+    filter_ = replace(
+        require_filter(read_waiting_filter(asked, time.time())), get_lifetime=_make_lifetime_getter(config, context.obj)
+    )
     where = CommandContext(config, context.obj)
     list_messages(WAITING_TABLE, where, filter_, rows=rows, as_json=as_json, skip=skip, limit=limit)
 
@@ -135,7 +137,7 @@ def show(
         notifier waiting show -c n.yaml 6f1c…
     """
     summaries: list[WaitingSummary] = []
-    filter_ = WaitingFilter(ids=frozenset({id_}), life=_life_by(config, context.obj))
+    filter_ = WaitingFilter(ids=frozenset({id_}), get_lifetime=_make_lifetime_getter(config, context.obj))
     where = CommandContext(config, context.obj)
     visit_messages(WAITING_TABLE, where, filter_, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
@@ -170,7 +172,7 @@ def cancel(
     remove_messages(WAITING_TABLE, CommandContext(config, context.obj), filter_, asked, yes=yes, as_json=as_json)
 
 
-def _life_by(config: Path | None, features: Sequence[ConfiguredFeature]) -> LifeOf | None:
+def _make_lifetime_getter(config: Path | None, features: Sequence[ConfiguredFeature]) -> GetLifetime | None:
     """Return what computes a delivery's lifetime from the configuration's files and caches."""
     known = load_known_registry(config, features)
-    return None if known is None else lambda delivery: life_of(delivery, known.registry)
+    return None if known is None else lambda delivery: lifetime_of(delivery, known.registry)

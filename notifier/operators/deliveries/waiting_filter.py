@@ -26,7 +26,7 @@ from notifier.operators.deliveries.dead_letter_filter import (
 )
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.repair_pass import Filter
-from notifier.operators.status.life import LifeOf
+from notifier.operators.status.lifetime import GetLifetime
 from notifier.queues.passes import OpenVisit, make_visit_reader
 from notifier.queues.queue_port import WaitingDeliveries
 
@@ -125,15 +125,15 @@ class _Document(TypedDict):
 _DOCUMENT = TypeAdapter(_Document)
 
 
-def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSummary:
-    """Summarise any pending message. `life` returns how long a delivery may live. Never raises."""
+def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -> WaitingSummary:
+    """Summarise any pending message. `get_lifetime` returns how long a delivery may live. Never raises."""
     try:
         document = _DOCUMENT.validate_json(message.body)
     except ValidationError:
         document = _Document()
     due = document["schedule"]["due"] if "schedule" in document else None
     if message.kind is Kind.DELIVERY and "delivery" in document:
-        return _summarise_delivery(document["delivery"], due, life)
+        return _summarise_delivery(document["delivery"], due, get_lifetime)
     event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
     return WaitingSummary(
         id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
@@ -142,10 +142,10 @@ def read_waiting(message: Message, life: LifeOf = lambda _: None) -> WaitingSumm
     )  # fmt: skip
 
 
-def _summarise_delivery(delivery: _Delivery, due: float | None, life: LifeOf) -> WaitingSummary:
+def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: GetLifetime) -> WaitingSummary:
     """Summarise a delivery. While it is deferred, the cause of that replaces its last failure."""
     last = (delivery.get("history") or [_Past(reason="")])[-1]
-    deferred, lifetime = delivery.get("deferred_for"), life(_to_delivery(delivery))
+    deferred, lifetime = delivery.get("deferred_for"), get_lifetime(_to_delivery(delivery))
     since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
         id=delivery["id"],
@@ -208,19 +208,21 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
     `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`) of ended causes to wait; an
     empty `client_id` means all clients of the issuer. `parked=False` excludes parked deliveries; `taken_by` selects
-    deliveries that a worker first took by then. `life` returns how long each delivery may live.
+    deliveries that a worker first took by then. `get_lifetime` returns how long each delivery may live.
     """
 
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
     taken_by: float | None = None
-    life: LifeOf | None = field(default=None, metadata={"aside": True})
+    get_lifetime: GetLifetime | None = field(default=None, metadata={"aside": True})
 
     @property
     def has_conditions(self) -> bool:
         """See Filter."""
-        return self != WaitingFilter(issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, life=self.life)
+        return self != WaitingFilter(
+            issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, get_lifetime=self.get_lifetime
+        )
 
     def restrict_to_arrived_by(self, moment: float) -> Self:
         """See Filter."""
@@ -231,7 +233,7 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
-        summarise = read_waiting if self.life is None else partial(read_waiting, life=self.life)
+        summarise = read_waiting if self.get_lifetime is None else partial(read_waiting, get_lifetime=self.get_lifetime)
         reader = make_visit_reader(summarise, self.matches, whole=whole)
         return messages.visit(reader, clients=clients, parked=self.parked)
 

@@ -35,7 +35,7 @@ from notifier.operators.deliveries.waiting_filter import (
     WaitingSummary,
     read_waiting_filter,
 )
-from notifier.operators.status.life import Life, life_of
+from notifier.operators.status.lifetime import Lifetime, lifetime_of
 from notifier.queues.queue_port import WaitingDeliveries
 
 GROUPS_PER_PAGE = 100  # of a page
@@ -85,7 +85,7 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
-        return await self._requests.answer_counts(self._filter_with_life(request), request)
+        return await self._requests.answer_counts(self._filter_with_lifetime(request), request)
 
     @ApiOperation(
         route="GET /v1/waiting/page",
@@ -98,7 +98,10 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
-        everything, filter_ = WaitingFilter(life=self._get_life), replace(self._filter(request), reasons=frozenset())
+        everything, filter_ = (
+            WaitingFilter(get_lifetime=self._get_lifetime),
+            replace(self._filter(request), reasons=frozenset()),
+        )
         self._requests.audit.log_search(request.who, filter_)
         return await self._requests.answer_page(everything, filter_, request, groups=GROUPS_PER_PAGE)
 
@@ -111,7 +114,7 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
-        return await self._requests.answer_search(self._filter_with_life(request), request)
+        return await self._requests.answer_search(self._filter_with_lifetime(request), request)
 
     @ApiOperation(
         route="GET /v1/waiting/{id}",
@@ -123,7 +126,7 @@ class WaitingRoutes:
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> web.Response:
         return await self._requests.answer_first_message(
-            self._filter_with_life(request), lambda summary, _: summary.document()
+            self._filter_with_lifetime(request), lambda summary, _: summary.document()
         )
 
     @ApiOperation(
@@ -189,11 +192,11 @@ class WaitingRoutes:
     def _get_covered_issuers(self, request: ApiRequest) -> list[str]:
         return [iss for iss in self._access.registry().issuers if permits_issuer(request.token, iss)]
 
-    def _get_life(self, delivery: Delivery) -> Life | None:
-        return life_of(delivery, self._access.registry())
+    def _get_lifetime(self, delivery: Delivery) -> Lifetime | None:
+        return lifetime_of(delivery, self._access.registry())
 
-    def _filter_with_life(self, request: ApiRequest) -> WaitingFilter:
-        return replace(self._filter(request), life=self._get_life)
+    def _filter_with_lifetime(self, request: ApiRequest) -> WaitingFilter:
+        return replace(self._filter(request), get_lifetime=self._get_lifetime)
 
     def _filter(self, request: ApiRequest) -> WaitingFilter:
         """Return the filter of the request. A sole issuer completes a client, so that only its bucket is read."""

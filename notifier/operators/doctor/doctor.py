@@ -51,11 +51,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check. It must end `within` some seconds."""
+    """One check. It fails if it takes longer than `timeout` seconds."""
 
     area: Area
     subject: str
-    within: float
+    timeout: float
     run: Callable[[], Awaitable[Sequence[Finding]]]
 
 
@@ -70,10 +70,10 @@ async def examine(
         nonlocal done
         async with at_a_time:
             try:
-                async with asyncio.timeout(check.within):
+                async with asyncio.timeout(check.timeout):
                     return await check.run()
             except TimeoutError:
-                text = f"no answer within {check.within:g} s"
+                text = f"no answer within {check.timeout:g} s"
                 return [failure(check.area, check.subject, text, "check that this machine can reach it")]
             finally:
                 done += 1

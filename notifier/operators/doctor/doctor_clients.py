@@ -39,12 +39,12 @@ ADVICE: Mapping[Reason, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server and its clients. It must accept a connection within `within` seconds."""
+    """A server and its clients. It must accept a connection within `timeout` seconds."""
 
     origin: str
     route: Route
     uri: str
-    within: float
+    timeout: float
     clients: tuple[Client, ...]
 
     @property
@@ -65,7 +65,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
             origin=origin,
             route=route,
             uri=there[0].logout_uri or "",
-            within=max(client.timeout for client in there),
+            timeout=max(client.timeout for client in there),
             clients=tuple(there),
         )
         for (origin, route), there in by_route.items()
@@ -79,7 +79,7 @@ async def examine_server(
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
         return [failure(Area.CLIENT, server.subject, server.route.withheld, advice)]
-    reached = await reach(server.uri, server.route, server.within)
+    reached = await reach(server.uri, server.route, server.timeout)
     if isinstance(reached, ReachFailure):
         text = f"{server.origin} cannot be reached: {reached.text}"
         advice = RENEW_ADVICE if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])

@@ -19,7 +19,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, redact_subject
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.status.life import LifeOf
+from notifier.operators.status.lifetime import GetLifetime
 
 MAX_CLIENTS = 10_000  # clients
 MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are skipped when the oldest is replaced
@@ -73,10 +73,10 @@ class ClientRecord:
 class HealthObserver:
     """Counts facts. The owner calls `sample` every five seconds (for the rates) and `forget` periodically."""
 
-    def __init__(self, *, clock: Clock, steady: Clock, life: LifeOf = lambda _: None) -> None:
+    def __init__(self, *, clock: Clock, steady: Clock, get_lifetime: GetLifetime = lambda _: None) -> None:
         self._clock = clock
         self._steady = steady
-        self._life = life
+        self._get_lifetime = get_lifetime
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=MAX_SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
@@ -172,22 +172,22 @@ class HealthObserver:
         record = self._get_record(key, unregistered=unregistered)
         record.put_off += 1
         record.next_due = due
-        if delivery is not None and (life := self._life(delivery)) is not None:
-            if life.has_sid:
-                record.expires_with_sid = earliest(record.expires_with_sid, life.expires)
+        if delivery is not None and (lifetime := self._get_lifetime(delivery)) is not None:
+            if lifetime.has_sid:
+                record.expires_with_sid = earliest(record.expires_with_sid, lifetime.expires)
             else:
-                record.expires_without_sid = earliest(record.expires_without_sid, life.expires)
+                record.expires_without_sid = earliest(record.expires_without_sid, lifetime.expires)
         return record
 
     def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
         """Clear the first expiry if it is this delivery's. The next deferral sets it again."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
-        if (life := self._life(delivery)) is None:
+        if (lifetime := self._get_lifetime(delivery)) is None:
             return
-        if life.has_sid and life.expires <= (record.expires_with_sid or 0.0):
+        if lifetime.has_sid and lifetime.expires <= (record.expires_with_sid or 0.0):
             record.expires_with_sid = None
-        elif not life.has_sid and life.expires <= (record.expires_without_sid or 0.0):
+        elif not lifetime.has_sid and lifetime.expires <= (record.expires_without_sid or 0.0):
             record.expires_without_sid = None
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:

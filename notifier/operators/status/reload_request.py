@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.frozen import frozen
-from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, ask_workers_to
+from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 
 RELOAD_REQUEST = "reload"
@@ -123,10 +123,10 @@ async def reload_all(queue: Queue, reload: ReloadRequest) -> ReloadResults:
     request = WorkerRequest(
         name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.dropped_source}
     )
-    present, answers = await ask_workers_to(queue, request, RELOAD_TIMEOUT_SECONDS)
+    present, answers = await send_to_workers(queue, request, RELOAD_TIMEOUT_SECONDS)
     return ReloadResults(seen=present, workers=[_parse_answer(answer) for answer in answers])
 
 
 def _parse_answer(answer: WorkerAnswer) -> WorkerReload:
-    result = None if answer.problem is not None else _RESULT.validate_python(answer.said)
+    result = None if answer.problem is not None else _RESULT.validate_python(answer.result)
     return WorkerReload(worker=answer.worker, version=answer.version, result=result, problem=answer.problem)

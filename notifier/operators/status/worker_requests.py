@@ -1,6 +1,7 @@
-"""Operators' requests to workers, and the answers, as documents on the side channel.
+"""Sends operators' requests to all workers over the side channel, and handles them at a worker.
 
-A request has a name, members, and the operator `who`. An answer has the worker's result or the problem.
+The side channel is a broadcast to all workers beside the queues. A request has a name and members. Requests and answers
+are JSON documents.
 """
 
 import traceback
@@ -24,7 +25,7 @@ Members: TypeAlias = Mapping[str, Any]
 
 @frozen
 class WorkerRequest:
-    """A request to a worker. `who` is recorded in the audit log."""
+    """A request to every worker. The audit log records the operator `who` sent it."""
 
     name: str
     who: str
@@ -33,16 +34,16 @@ class WorkerRequest:
 
 @frozen
 class WorkerAnswer:
-    """The answer of one worker. `said`: its result; `problem`: why it did nothing."""
+    """The answer of one worker. `problem` is the reason why the worker did not carry out the request."""
 
     worker: str
     version: str
-    said: Members
+    result: Members
     problem: str | None = None
 
 
 Act = Callable[[WorkerRequest], Awaitable[Members]]
-"""Carries out requests of one name, and returns the result."""
+"""A function that carries out the requests of one name, and returns the result for the answer."""
 
 
 class _Request(TypedDict):
@@ -59,7 +60,7 @@ _REQUEST, _ANSWER = TypeAdapter(_Request), TypeAdapter(_Answer)
 
 
 class RequestHandler:
-    """Carries out requests at one worker. `worker`: its name in `notifier status`; `acts`: by name of request."""
+    """Carries out requests at the worker named `worker`. `acts` has the function for each request name."""
 
     def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:
         self._worker = worker
@@ -73,7 +74,7 @@ class RequestHandler:
             request = _REQUEST.validate_json(document)["asks"]
             act = self._acts.get(request.name)
             if act is None:
-                problem = f"notifier {__version__} knows no request {request.name[:60]!r}"
+                problem = f"notifier {__version__} does not support the request {request.name[:60]!r}"
             else:
                 members = await act(request)
         except ValidationError:
@@ -84,32 +85,35 @@ class RequestHandler:
             problem = f"it failed with {type(error).__name__}"
             frames = "".join(traceback.format_tb(error.__traceback__))
             structlog.get_logger().error("request_failed", error=type(error).__name__, exception=frames)
-        answer = WorkerAnswer(worker=self._worker, version=__version__, said=members, problem=problem)
+        answer = WorkerAnswer(worker=self._worker, version=__version__, result=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
 
 
 class LastAnswers:
-    """Keeps each worker's last answer, so that the counts of workers that ended since are not lost."""
+    """Stores each worker's last answer, so that the counts of a worker that has ended are not lost."""
 
     def __init__(self) -> None:
         self._last: dict[str, WorkerAnswer] = {}
 
     def take_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
         """Store these answers, and return the last answers of the workers that are missing."""
-        said = {answer.worker: answer for answer in answers if answer.problem is None}
-        self._last |= said
-        return [answer for worker, answer in self._last.items() if worker not in said]
+        current = {answer.worker: answer for answer in answers if answer.problem is None}
+        self._last |= current
+        return [answer for worker, answer in self._last.items() if worker not in current]
 
 
-async def ask_workers_to(queue: Queue, request: WorkerRequest, within: float) -> tuple[int, Sequence[WorkerAnswer]]:
-    """Send a request to all workers. Return their number and the answers `within` seconds. Raises QueueError."""
-    answered = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), within)
-    read = [answer for body in answered.answers if (answer := _parse_answer(body)) is not None]
-    return max(answered.seen, len(read)), sorted(read, key=lambda answer: answer.worker)
+async def send_to_workers(queue: Queue, request: WorkerRequest, seconds: float) -> tuple[int, Sequence[WorkerAnswer]]:
+    """Send a request to all workers and wait `seconds` seconds for answers. Raises QueueError.
+
+    Return the number of workers, and the answers sorted by worker.
+    """
+    received = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), seconds)
+    answers = list(filter(None, map(_parse_answer, received.answers)))
+    return max(received.seen, len(answers)), sorted(answers, key=lambda answer: answer.worker)
 
 
 def _parse_answer(body: bytes) -> WorkerAnswer | None:
-    """Return None if this release does not know the form."""
+    """Return the answer in `body`; None if this release does not support its form."""
     try:
         return _ANSWER.validate_json(body)["answers"]
     except ValidationError:

@@ -232,7 +232,7 @@ async def test_job_is_503_while_a_worker_does_not_answer(api: Api, monkeypatch: 
     async def nobody_answers(*_: object) -> tuple[int, Sequence[WorkerAnswer]]:
         return seen, ()
 
-    monkeypatch.setattr(jobs, "ask_workers_to", nobody_answers)
+    monkeypatch.setattr(jobs, "send_to_workers", nobody_answers)
     for method in ("GET", "DELETE"):
         assert (await api.ask(method, "/../jobs/elsewhere"))[0] == 503
     seen = 0

@@ -220,7 +220,7 @@ def dead_lettered(name: str, event_id: str = "e-1") -> DeadLettered:
 async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
     """Return the worker's counts."""
     answer = await accounts.act(results_request_of(id_, "sre"))
-    return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", said=answer)])
+    return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", result=answer)])
 
 
 async def test_only_followed_dead_letters_are_counted() -> None:

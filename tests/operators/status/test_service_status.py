@@ -13,7 +13,7 @@ from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.client_state import ClientState, clients_of, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
-from notifier.operators.status.life import life_of
+from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
@@ -111,7 +111,9 @@ async def test_results_of_attempts_are_kept() -> None:
 async def test_deadline_of_pending_deliveries_is_reported() -> None:
     """The first deadline of each kind, until it has passed; an unregistered client has none."""
     registry = WorkerHarness(client("shop")).registry
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0, life=lambda delivery: life_of(delivery, registry))
+    health = HealthObserver(
+        clock=lambda: NOW, steady=lambda: 0.0, get_lifetime=lambda delivery: lifetime_of(delivery, registry)
+    )
 
     def put_off(client_id: str, since: float, sid: str | None) -> Delivery:
         delivery = delivery_of(client_id, sid=sid, first_taken_at=since)

@@ -265,14 +265,14 @@ async def answer_to(request: bytes) -> dict[str, Any]:
 async def test_loss_is_accepted_only_by_explicit_true() -> None:
     """Any value other than true is refused."""
     for members in ({}, {"accept_loss": False}, {"accept_loss": "false"}, {"accept_loss": 1}):
-        assert (await answer_to(asked(RELOAD_REQUEST, **members)))["said"]["problems"] == ["3 of 7 clients"]
-    assert (await answer_to(asked(RELOAD_REQUEST, accept_loss=True)))["said"]["problems"] == []
+        assert (await answer_to(asked(RELOAD_REQUEST, **members)))["result"]["problems"] == ["3 of 7 clients"]
+    assert (await answer_to(asked(RELOAD_REQUEST, accept_loss=True)))["result"]["problems"] == []
 
 
 @pytest.mark.parametrize(
     ("request_", "problem"),
     [
-        (asked("of-a-later-release"), "knows no request 'of-a-later-release'"),
+        (asked("of-a-later-release"), "does not support the request 'of-a-later-release'"),
         (b"\xff", "cannot read the request"),
         (b'{"v": 2}', "cannot read the request"),
         (asked("fail", text="hush-hush"), "it failed with RuntimeError"),
@@ -290,7 +290,7 @@ def test_reload_succeeds_only_if_every_worker_applied_it_whole() -> None:
     """Not accepted: no worker, a silent worker, a worker that keeps the old configuration, clients held back."""
     well = WorkerReload(worker="vm:1", version="1", result=TAKEN)
     silent = ReloadResults(seen=2, workers=[well])
-    old = WorkerReload(worker="vm:2", version="0", result=None, problem="knows no request 'reload'")
+    old = WorkerReload(worker="vm:2", version="0", result=None, problem="does not support the request 'reload'")
     source = SourceState(name="keycloak", kind="keycloak", up=False, age=7.0, problem="held back: 3 of 7 clients")
     stale = WorkerReload(
         worker="vm:3",
