@@ -11,6 +11,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
+from notifier.network.listeners.openapi import OperationDescription
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -66,6 +67,7 @@ def operator_routes(
 def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Return the handler of a removed route. That of a GET serves HEAD too."""
 
+    @OperationDescription(summary=why, foreign_query=True, removed=True)
     async def refuse(_request: web.Request) -> web.Response:
         raise Refusal(problem_response(410, f"{method} {path} is gone: {why}"))
 

@@ -102,8 +102,8 @@ async def test_slow_body_ends_at_its_time_limit_on_any_route() -> None:
         return web.Response()
 
     limits = ApiLimits(body_timeout=-1.5)  # what is left of it and the grace is half a second
-    head = b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
-    routes = [web.put("/v1/thing", put)]
+    head = b"PUT /thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
+    routes = [web.put("/thing", put)]
     async with api(Gate(), limits=limits, more=routes) as listener, connected(listener) as (reader, writer):
         writer.write(head + b"bo")
         with contextlib.suppress(ConnectionError):
@@ -125,12 +125,12 @@ async def test_unread_answer_is_closed() -> None:
         assert listener.runner.server is not None
         return len(listener.runner.server.connections)
 
-    routes = [web.get("/v1/large", get)]
+    routes = [web.get("/large", get)]
     async with (
         api(Gate(), deadlines=Deadlines(answer=0.5), more=routes) as listener,
         connected(listener) as (reader, writer),
     ):
-        writer.write(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         await until(connections, lambda count: count == 0)
         read = 0
@@ -141,7 +141,7 @@ async def test_unread_answer_is_closed() -> None:
     async with (
         api(Gate(), more=routes) as listener,
         aiohttp.ClientSession() as session,
-        session.get(f"{listener.url}/v1/large") as whole,
+        session.get(f"{listener.url}/large") as whole,
     ):
         assert len(await whole.read()) == len(large)
 

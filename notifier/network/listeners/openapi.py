@@ -1,7 +1,7 @@
 """`GET /v1/openapi.json`: the API as OpenAPI 3.1, built from the descriptions of the handlers.
 
 A handler is described where it is defined, and the document is built from the routes that the application serves. So
-every description has a route. Routes without a description are left out: pages and files for browsers.
+every route below `/v1/` has a description, and every description a route. Pages and files for browsers are omitted.
 """
 
 import json
@@ -83,7 +83,8 @@ class OperationDescription:
 
     `query`, `path` and `headers` are schemas by name, `body` by media type; `required` lists the mandatory members of
     the query. A problem need not be among `answers`; its status must be in `problems`. `foreign_query`: another
-    standard defines further members of the query. `unbound`: only a token without issuers is accepted.
+    standard defines further members of the query. `unbound`: only a token without issuers is accepted. `removed`: the
+    document omits it.
     """
 
     summary: str
@@ -96,6 +97,7 @@ class OperationDescription:
     required: Collection[str] = ()
     foreign_query: bool = False
     unbound: bool = False
+    removed: bool = False
 
     def __call__(self, handler: Handler) -> Handler:
         """Describe the handler."""
@@ -109,11 +111,13 @@ def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
 
 
 def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
-    """Return the document for these routes."""
+    """Return the document for these routes. Raises LookupError for one below `/v1/` without a description."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         description = description_of(route.handler)
-        if description is None:
+        if description is None and route.path.startswith("/v1/"):
+            raise LookupError(f"{route.method} {route.path} has no description")
+        if description is None or description.removed:
             continue
         path = _PARAMETER.sub(r"{\1}", route.path)
         operation = _build_operation(description, path)

@@ -16,7 +16,7 @@ from notifier.model.printable import json_text
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener
-from notifier.network.listeners.openapi import PATH
+from notifier.network.listeners.openapi import PATH, OperationDescription
 from notifier.network.listeners.problem import read_json_object
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
@@ -162,13 +162,14 @@ async def json_echo() -> AsyncIterator[Listener]:
     async def read(request: web.Request) -> web.Response:
         return web.json_response(await read_json_object(request), dumps=json_text)
 
+    @OperationDescription(summary="An answer in parts.")
     async def parts(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"alice")
         return response
 
-    routes = [web.post("/v1/echo", read), web.get("/v1/parts", parts)]
+    routes = [web.post("/echo", read), web.get("/v1/parts", parts)]
     async with serving(build_api_app(EventRequests(accept, sources_of()), routes)) as listener:
         yield listener
 
@@ -179,7 +180,7 @@ async def test_body_is_utf_8_whatever_its_charset(json_echo: Listener, charset: 
     kind = {"Content-Type": f"application/json; charset={charset}"}
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{json_echo.url}/v1/echo", data='{"name": "é-"}'.encode(), headers=kind) as answer,
+        session.post(f"{json_echo.url}/echo", data='{"name": "é-"}'.encode(), headers=kind) as answer,
     ):
         assert (answer.status, await answer.json()) == (200, {"name": "é-"})
 
@@ -187,7 +188,7 @@ async def test_body_is_utf_8_whatever_its_charset(json_echo: Listener, charset: 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff", b'{"a":' * 20_000, b'{"a": ' + b"9" * 5000 + b"}"])
 async def test_body_that_is_not_an_object_is_refused(json_echo: Listener, body: bytes) -> None:
     """For any depth and length."""
-    async with aiohttp.ClientSession() as session, session.post(f"{json_echo.url}/v1/echo", data=body) as answer:
+    async with aiohttp.ClientSession() as session, session.post(f"{json_echo.url}/echo", data=body) as answer:
         assert (answer.status, await answer.json()) == (200, None)
 
 

@@ -42,7 +42,7 @@ def test_listener_matches_its_description(examples: int) -> None:
 
 
 def test_every_described_route_is_listed() -> None:
-    """With its parameters; a route without a description is omitted."""
+    """With its parameters; a page is omitted, and a route of the API without a description is an error."""
 
     async def plain(_request: web.Request) -> web.Response:
         raise AssertionError
@@ -58,10 +58,13 @@ def test_every_described_route_is_listed() -> None:
     async def described_route(_request: web.Request) -> web.Response:
         raise AssertionError
 
-    document = build_openapi([web.get("/v1/things/{id}", described_route), web.delete(r"/v1/things/{id:\w+}", plain)])
-    both = document["paths"]["/v1/things/{id}"]
-    assert list(both) == ["get"]
-    assert both["get"]["security"] == [{"token": ["read"]}]
-    asked = {each["name"]: each["required"] for each in both["get"]["parameters"]}
+    thing = web.get(r"/v1/things/{id:\w+}", described_route)
+    document = build_openapi([thing, web.get("/things", plain)])
+    assert list(document["paths"]) == ["/v1/things/{id}"]
+    operation = document["paths"]["/v1/things/{id}"]["get"]
+    with pytest.raises(LookupError, match="DELETE /v1/things has no description"):
+        build_openapi([thing, web.delete("/v1/things", plain)])
+    assert operation["security"] == [{"token": ["read"]}]
+    asked = {each["name"]: each["required"] for each in operation["parameters"]}
     assert asked == {"id": True, "limit": False, "iss": True}
-    assert set(both["get"]["responses"]) == {"200", "400", "401", "403", "404", "421", "429"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "421", "429"}
