@@ -1,8 +1,8 @@
-"""Holds the current configuration: settings, registry, keys and tokens, read and replaced together.
+"""Holds the current configuration of a worker: settings, registry, keys and tokens, read and replaced together.
 
-A reload takes all of it or nothing. If any part cannot be read, the old configuration stays in force; the failure is
-logged and counted. Changes of issuers, keys, clients, tokens and client defaults take effect at once. Changes that
-need a restart are logged.
+If any part cannot be read at a reload, the old configuration stays in force, and the failure is logged and counted.
+Changes of issuers, keys, clients, tokens and client defaults take effect at once. Changes that need a restart are
+logged.
 """
 
 import time
@@ -30,13 +30,13 @@ from notifier.telemetry.audit import write_audit
 from notifier.tokens.published_keys import Signing
 from notifier.tokens.signers import Signers
 
-PAUSE_SECONDS = 0.001  # seconds that a refresh sleeps between two parts, so that the event loop runs
-CLIENTS_PER_FREE = 200  # clients freed in one step
+PAUSE_SECONDS = 0.001  # sleep of a refresh between two steps, so that the event loop runs
+CLIENTS_FREED_PER_STEP = 200  # clients; freeing more at a time would block the event loop
 REFUSED_ADVICE = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
 
 
 class LiveConfiguration:
-    """Holds the last configuration that was read without errors. The pipeline signs and looks up clients with it."""
+    """Holds the last configuration that was read without errors, for signatures and for lookups of clients."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class LiveConfiguration:
         self.current = loaded
         self.signers = Signers(key_kinds_of(loaded.features)) if signers is None else signers
         self.answers = HeldAnswers() if answers is None else answers
-        self.named: set[Path] = set()
-        """The files named by the last reload, even if it failed or was refused."""
+        self.configured_files: set[Path] = set()
+        """The files that the last reload found in the configuration, even if the reload failed or was refused."""
         self.reloads = ReloadState(loaded, time.time)
 
     def registry(self) -> Registry:
@@ -79,18 +79,19 @@ class LiveConfiguration:
         return self.current.keys.future_keys(iss)
 
     def reload(self, *, requested: bool, accepted_by: str | None = None) -> bool:
-        """Read everything again, and return True if it is in force now.
+        """Read the whole configuration again. Return True if the new configuration is in force.
 
-        `requested`: an operator requested it; otherwise a file has changed. A reload that would make too many clients
-        unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Never raises: no file may
-        end a running worker.
+        `requested`: an operator requested the reload; otherwise a file has changed. A reload that would make too many
+        clients unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Never raises,
+        because no file may end a running worker.
         """
-        self.named = set()
+        files: set[Path] = set()
+        self.configured_files = files
         answers = self.answers.copy()
         try:
             features = self.current.features
             answer_of = partial(answers.get_or_read, reader_builder(features))
-            loaded = load(self.path, self._environ, features, self.named, answer_of=answer_of, signers=self.signers)
+            loaded = load(self.path, self._environ, features, files, answer_of=answer_of, signers=self.signers)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.on_invalid(list(mistakes), requested=requested)
@@ -103,29 +104,26 @@ class LiveConfiguration:
             write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
         loaded.log_warnings()
         loaded = replace(loaded, registry=self._with_losses(_with_grace(loaded.registry, loaded.layers)))
-        if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
+        if loaded.tokens is None:  # the API's listener stays open until a restart, so it still needs the old tokens
             loaded = replace(loaded, tokens=self.current.tokens)
-        old = _list_clients(self.current.registry)
+        old_clients = _list_clients(self.current.registry)
         self.current, self.answers = loaded, answers
-        _free(old)
+        _free(old_clients)
         self.reloads.on_applied(loaded)
-        clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
-        structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
+        client_count = sum(map(len, loaded.registry.clients.values()))
+        structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=client_count)
         return True
 
     def take_answer(self, name: str, answer: SourceAnswer | None, *, accepted_by: str | None = None) -> AnswerResult:
-        """Apply the answer of a registry source (None: the source was dropped). Runs in a thread.
+        """Apply the answer of the registry source `name`, or remove its clients if `answer` is None. Call in a thread.
 
         If too many of the source's clients would become unreachable, these clients stay as they are, except for
         clients that the source has listed for less than a day. All other changes are applied. `accepted_by`: the
         operator who accepts the loss.
         """
         current = self.current
-        source, nth = next(
-            (source, nth)
-            for nth, source in enumerate(current.settings.registry.all_sources)
-            if source.source_name == name
-        )
+        sources = current.settings.registry.all_sources
+        nth, source = next((nth, source) for nth, source in enumerate(sources) if source.source_name == name)
         last = self.answers.get(source)
         if answer is not None and current.settings.registry.cache is not None:
             answer = add_first_seen(answer, last)
@@ -143,49 +141,53 @@ class LiveConfiguration:
             write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=guard_result.loss)
         built, result = guard_result.built, guard_result.result
         old_faults = set(current.faults)
-        log_faults(new := [fault for fault in built.faults if fault not in old_faults])
+        new_faults = [fault for fault in built.faults if fault not in old_faults]
+        log_faults(new_faults)
         log_ignored_values(*built.registry.newly_ignored(current.registry))
         self.answers.hold(source, result.answer)
-        remaining = _remaining_faults(current.faults, built.registry)
-        old = _list_clients(current.registry)
-        self.current = replace(current, registry=registry, layers=layers, faults=(*remaining, *new))
-        del current, built, guard_result
-        _free(old)
+        remaining_faults = _remaining_faults(current.faults, built.registry)
+        old_clients = _list_clients(current.registry)
+        self.current = replace(current, registry=registry, layers=layers, faults=(*remaining_faults, *new_faults))
+        del current, built, guard_result  # references that would keep the old clients
+        _free(old_clients)
         return result
 
     def _with_losses(self, registry: Registry) -> Registry:
-        """Return the registry with the recently lost addresses noted, and log the clients that lose theirs now."""
-        noted, lost = record_losses(self.current.registry, registry, time.monotonic())
+        """Return the registry with its recent losses of clients' addresses, and log the new losses."""
+        with_losses, lost = record_losses(self.current.registry, registry, time.monotonic())
         log = structlog.get_logger()
         for client in lost[:MAX_LOGGED]:
-            left = client.client_id not in registry.clients_of(client.iss)
-            why = "left the registry" if left else "is registered without an address now"
+            has_left = client.client_id not in registry.clients_of(client.iss)
+            reason = "left the registry" if has_left else "is registered without an address now"
             log.warning(
-                "client_address_lost", iss=client.iss, client_id=client.client_id, reason=why, grace=registry.grace,
+                "client_address_lost", iss=client.iss, client_id=client.client_id, reason=reason, grace=registry.grace,
                 hint="its logouts wait for registry.grace; then those that wait become dead letters (unknown_client)",
             )  # fmt: skip
         if more := len(lost[MAX_LOGGED:]):
             log.warning("clients_address_lost", more=more, hint="`notifier check` counts the clients without a URI")
-        return noted
+        return with_losses
 
 
 def _with_grace(registry: Registry, layers: Sequence[Layer]) -> Registry:
-    """Return the registry, with endless grace for unknown clients while a source was never read."""
+    """Return the registry. Until each source was read once, deliveries for unknown clients wait without a limit."""
     return registry if all(layer.read for layer in layers) else replace(registry, grace=ENDLESS_SECONDS)
 
 
 def _remaining_faults(faults: Sequence[InputIssue], registry: Registry) -> list[InputIssue]:
-    """Return the faults of clients that are still left out. A fault that returns later is logged again."""
-    left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
+    """Return the faults of clients that are still left out of the registry.
+
+    The other faults are forgotten, so that they are logged again when they recur.
+    """
+    left_out = {f"client {client_id!r}" for reasons in registry.faults.values() for client_id in reasons}
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
 def _list_clients(registry: Registry) -> list[Client]:
-    return [client for of_issuer in registry.clients.values() for client in of_issuer.values()]
+    return [client for clients in registry.clients.values() for client in clients.values()]
 
 
 def _free(clients: list[Client]) -> None:
-    """Free the clients in parts: freeing 100,000 at once would block the event loop for 50 ms."""
+    """Free the clients in steps. Freeing 100,000 clients in one step would block the event loop for 50 ms."""
     while clients:
-        del clients[-CLIENTS_PER_FREE:]
-        time.sleep(0)
+        del clients[-CLIENTS_FREED_PER_STEP:]
+        time.sleep(0)  # lets the thread of the event loop run

@@ -1,4 +1,7 @@
-"""Reads the whole configuration (settings, registry, keys, tokens and secrets) and reports all errors together."""
+"""Reads the whole configuration (settings, registry, keys, tokens and secrets) and reports all errors together.
+
+A worker calls `load` at start and at each reload, and commands such as `notifier check` call it once.
+"""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -44,12 +47,13 @@ MAX_LOGGED = 20  # warnings of one reading that are logged separately: there may
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedConfiguration:
-    """The result of one reading. `stamps` were taken before the files were read.
+    """The result of one reading of the configuration.
 
-    `warnings`: accepted settings without effect or with a possibly unintended one; for warnings of keys, which need the
-    signers' answers, see `find_shared_keys`. `faults`: unusable clients of registry sources. `build_context` and
-    `layers` serve the refresh of a registry source; without such a source `layers` is empty. `parts`: the configuration
-    of the features.
+    `tokens`: the tokens of the API, None if it requires none. `stamps`: the state of each file before it was read.
+    `warnings`: accepted settings that have no effect or a possibly unintended one. `find_shared_keys` returns further
+    warnings, which need the public keys of the signers. `faults`: unusable clients of registry sources.
+    `build_context` and `layers`: the inputs of the registry, for the refresh of a registry source. Without a source to
+    refresh, `layers` is empty. `parts`: the configuration of each feature.
     """
 
     settings: Settings
@@ -65,7 +69,7 @@ class LoadedConfiguration:
     parts: Sequence[FeaturePart] = field(default=(), repr=False)
 
     def part(self, kind: type[FeaturePartT]) -> FeaturePartT:
-        """Return the part of this type."""
+        """Return the configuration of the feature whose part has this type."""
         return next(part for part in self.parts if isinstance(part, kind))
 
     @property
@@ -74,7 +78,7 @@ class LoadedConfiguration:
         return tuple(binding for part in self.parts for binding in part.bindings)
 
     def log_warnings(self) -> None:
-        """Log each warning."""
+        """Log the warnings, the unusable clients, and the ignored values of clients."""
         log = structlog.get_logger()
         warnings = (*find_shared_keys(self.settings, self.keys), *self.warnings)
         for warning in warnings[:MAX_LOGGED]:
@@ -86,7 +90,7 @@ class LoadedConfiguration:
 
 
 def log_faults(faults: Sequence[InputIssue]) -> None:
-    """Log each client that cannot be used."""
+    """Log the clients that cannot be used, the first MAX_LOGGED separately."""
     log = structlog.get_logger()
     for fault in faults[:MAX_LOGGED]:
         log.warning("client_left_out", client=fault.path, reason=fault.text)
@@ -95,7 +99,7 @@ def log_faults(faults: Sequence[InputIssue]) -> None:
 
 
 def log_ignored_values(mistakes: Sequence[InputIssue], count: int) -> None:
-    """Log the values of clients that their registry source may not set. `count`: the total number."""
+    """Log the values of clients that their registry source may not set. `count`: the number of all such values."""
     log = structlog.get_logger()
     for mistake in mistakes[:MAX_LOGGED]:
         log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)
@@ -107,44 +111,46 @@ def load(
     path: Path | None,
     environ: Mapping[str, str],
     features: Sequence[ConfiguredFeature],
-    named: set[Path] | None = None,
+    files: set[Path] | None = None,
     *,
     starting: bool = False,
     answer_of: AnswerOf = no_answer,
     keep_rows: bool = False,
     signers: Signers | None = None,
 ) -> LoadedConfiguration:
-    """Read everything. Raises ConfigurationError with the errors of all files.
+    """Read the whole configuration. Raises ConfigurationError with the errors of all files.
 
-    Checks that depend on an invalid part are skipped. Adds each configured file to `named`, even if it raises an error.
+    Checks that depend on an invalid part are skipped. Adds each configured file to `files`, even after an error.
     `starting`: also check the libraries and the files that a worker reads only at start. `answer_of` returns the
-    clients of registry sources that are not files. `keep_rows`: return `layers` in any case. `signers`: at a reload,
-    the signers of the previous reading.
+    clients of a registry source that is not a file. `keep_rows`: return `layers` even if no source needs a refresh.
+    `signers`: at a reload, the signers of the previous reading.
     """
-    named = set() if named is None else named
+    files = set() if files is None else files
     config_stamp = {} if path is None else stamps_of((path.absolute(),))
-    usable = examine_settings(path, environ, named, settings_model(features))
+    usable = examine_settings(path, environ, files, settings_model(features))
     settings, mistakes, invalid_sections = usable.settings, list(usable.mistakes), usable.invalid_sections
-    stamps = {**stamps_of(named), **config_stamp}
+    stamps = {**stamps_of(files), **config_stamp}
     if not settings.issuers:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
-        mistakes += [] if "issuers" in invalid_sections else [InputIssue("issuers", text)]
+        if "issuers" not in invalid_sections:
+            mistakes.append(InputIssue("issuers", text))
         invalid_sections |= {"issuers"}
     signers = Signers(key_kinds_of(features)) if signers is None else signers
     sources, library_errors = key_sources(settings, usable.keys, signers)
     keys, key_errors = examine_keys(sources)
 
-    def algorithms_of(iss: str) -> frozenset[Algorithm]:  # external keys are read later
-        is_complete = 0 < len(keys.keys_of(iss)) == len(sources.get(iss, ()))
-        return keys.algorithms_of(iss) if is_complete else frozenset(Algorithm)
+    def algorithms_of(iss: str) -> frozenset[Algorithm]:
+        """Return the algorithms of the issuer's keys; all algorithms while a key was not read or is invalid."""
+        all_keys_read = 0 < len(keys.keys_of(iss)) == len(sources.get(iss, ()))
+        return keys.algorithms_of(iss) if all_keys_read else frozenset(Algorithm)
 
     build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, invalid_sections=invalid_sections)
 
     def get_safe_answer(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         return None if source.source_name in usable.insecure_sources else answer_of(source, folder)
 
-    built, layers = read_registry(build_context, named, get_safe_answer, keep_rows=keep_rows)
-    stamps = {**stamps_of(named), **stamps}
+    built, layers = read_registry(build_context, files, get_safe_answer, keep_rows=keep_rows)
+    stamps = {**stamps_of(files), **stamps}
     mistakes += [
         *library_errors,
         *built.mistakes,
@@ -154,7 +160,8 @@ def load(
     tokens, token_errors = _load_api_tokens(settings, invalid_sections)
     parts = [feature.read(settings, built.registry, invalid_sections) for feature in features]
     mistakes += [*token_errors, *(mistake for part in parts for mistake in part.mistakes)]
-    mistakes += _check_start_files(settings) if starting else []
+    if starting:
+        mistakes += _find_start_errors(settings)
     if mistakes:
         raise ConfigurationError(mistakes)
     warnings = tuple(_find_warnings(settings, built, tokens or (), parts))
@@ -195,43 +202,49 @@ def _find_warnings(
 
 
 def _find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
-    """Yield a warning for each kind of mismatch between preset and registration, with the clients concerned."""
-    of_kind: dict[tuple[str, str, str], list[str]] = {}
+    """Yield a warning for each issuer and kind of mismatch between a preset and the rest of a client's registration.
+
+    The warning names the first MAX_NAMED_CLIENTS clients with this mismatch.
+    """
+    clients_by_mismatch: dict[tuple[str, str, str], list[str]] = {}
     for iss, clients in registry.clients.items():
         for client in clients.values():
-            if client.preset is not None and (doubt := find_preset_doubt(client)) is not None:
-                of_kind.setdefault((iss, *doubt), []).append(client.client_id)
-    for (iss, text, remedy), names in of_kind.items():
-        more = f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""
-        config_stamp = ", ".join(repr(name[:60]) for name in names[:MAX_NAMED_CLIENTS])
-        yield InputIssue(f"client {config_stamp}{more} of {iss}", f"{text}; {remedy}")
+            mismatch = None if client.preset is None else find_preset_doubt(client)
+            if mismatch is not None:
+                text, remedy = mismatch
+                clients_by_mismatch.setdefault((iss, text, remedy), []).append(client.client_id)
+    for (iss, text, remedy), client_ids in clients_by_mismatch.items():
+        more = f" and {len(client_ids) - MAX_NAMED_CLIENTS:,} more" if len(client_ids) > MAX_NAMED_CLIENTS else ""
+        names = ", ".join(repr(client_id[:60]) for client_id in client_ids[:MAX_NAMED_CLIENTS])
+        yield InputIssue(f"client {names}{more} of {iss}", f"{text}; {remedy}")
 
 
 def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
-    """Yield issuers that share a key with another issuer.
+    """Yield a warning for each issuer that shares a key with another issuer.
 
-    Keys are compared by their public half; external keys that were not read yet, by their settings.
+    Keys are compared by their public half. External keys that were not read yet are compared by their settings.
     """
     owners: dict[object, str] = {}
     for iss, issuer in settings.issuers.items():
-        known = keys.keys_of(iss)
-        read_settings = {key.setting for key in known}
-        named: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in known}
+        read_keys = keys.keys_of(iss)
+        settings_of_read_keys = {key.setting for key in read_keys}
+        names: dict[object, str] = {thumbprint(key.public): f"the key {key.kid}" for key in read_keys}
         for nth, key in enumerate(issuer.keys):
             setting = f"keys[{nth}].{key.kind}"
-            if key.file is None and f'issuers["{iss}"].{setting}' not in read_settings:
-                named[key.kind, getattr(key, key.kind)] = f"the key of {setting}"
-        for identity, called in named.items():
-            if (owner := owners.setdefault(identity, iss)) != iss:
+            if key.file is None and f'issuers["{iss}"].{setting}' not in settings_of_read_keys:
+                names[key.kind, getattr(key, key.kind)] = f"the key of {setting}"
+        for identity, name in names.items():
+            owner = owners.setdefault(identity, iss)
+            if owner != iss:
                 text = (
-                    f"{called} is that of {owner}, too: a receiver that checks the key and not the issuer accepts the"
+                    f"{name} is that of {owner}, too: a receiver that checks the key and not the issuer accepts the"
                     " tokens of both; make a key for each, by `notifier keys generate` or in the HSM or key service"
                 )
                 yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
 def _find_widely_accepted_tokens(registry: Registry) -> Iterator[InputIssue]:
-    """Yield clients whose tokens another service might accept. Only a file can set both `typ: JWT` and an audience."""
+    """Yield a warning for each client whose tokens another service might accept: `typ: JWT` and further audiences."""
     for iss in registry.issuers:
         for client in registry.clients_of(iss).values():
             if client.token.typ == "JWT" and client.token.audience:
@@ -240,10 +253,10 @@ def _find_widely_accepted_tokens(registry: Registry) -> Iterator[InputIssue]:
                 yield InputIssue(f"client {client.client_id!r} of {iss}", text)
 
 
-def _check_start_files(settings: Settings) -> list[InputIssue]:
-    """Check the libraries, and the secrets and TLS files that a worker reads only at start.
+def _find_start_errors(settings: Settings) -> list[InputIssue]:
+    """Return the errors of the libraries, and of the secrets and TLS files that a worker reads only at start.
 
-    The TLS files of clients are not checked: they affect only that client's deliveries.
+    The TLS files of a client are not checked, because an error there affects only the client's deliveries.
     """
     mistakes: list[InputIssue] = []
     checks: list[Callable[[], object]] = [*examinations(settings)]
@@ -268,31 +281,39 @@ def _check_start_files(settings: Settings) -> list[InputIssue]:
 def key_sources(
     settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], signers: Signers
 ) -> tuple[dict[str, list[KeySource | ExternalKeyEntry | None]], list[InputIssue]]:
-    """Return the sources of each issuer's keys, and an error for each key whose library is not installed.
+    """Return the file or external key of each key of each issuer, and an error for each key without its library.
 
     None stands for a key with invalid settings or a missing library.
     """
     sources: dict[str, list[KeySource | ExternalKeyEntry | None]] = {}
     mistakes: list[InputIssue] = []
-    for iss, of_issuer in keys.items():
-        listed = sources[iss] = []
-        for nth, key in enumerate(of_issuer):
-            if key is None:
-                listed.append(None)
-                continue
-            where = f'issuers["{iss}"].keys[{nth}].{key.kind}'
-            missing = None
-            if key.file is None:
-                kind = signers.kinds.get(key.kind)
-                missing = "is made by no feature of this release" if kind is None else kind.missing()
-            listed.append(_key_source(key, where, settings, signers) if missing is None else None)
-            mistakes += [] if missing is None else [InputIssue(where, missing)]
+    for iss, issuer_keys in keys.items():
+        sources[iss] = []
+        for nth, key in enumerate(issuer_keys):
+            source = None
+            if key is not None:
+                setting = f'issuers["{iss}"].keys[{nth}].{key.kind}'
+                problem = _find_missing_library(key, signers)
+                if problem is None:
+                    source = _to_key_source(key, setting, settings, signers)
+                else:
+                    mistakes.append(InputIssue(setting, problem))
+            sources[iss].append(source)
     return sources, mistakes
 
 
-def _key_source(key: KeySettings, where: str, settings: Settings, signers: Signers) -> KeySource | ExternalKeyEntry:
+def _find_missing_library(key: KeySettings, signers: Signers) -> str | None:
+    if key.file is not None:
+        return None
+    kind = signers.kinds.get(key.kind)
+    return "is made by no feature of this release" if kind is None else kind.missing()
+
+
+def _to_key_source(
+    key: KeySettings, setting: str, settings: Settings, signers: Signers
+) -> KeySource | ExternalKeyEntry:
     not_before = None if key.not_before is None else key.not_before.timestamp()
     if key.file is not None:
         return KeySource(path=key.file, not_before=not_before, kid=key.kid)
     external_key = signers.key(key, settings.signing)
-    return ExternalKeyEntry(external_key=external_key, setting=where, not_before=not_before, kid=key.kid)
+    return ExternalKeyEntry(external_key=external_key, setting=setting, not_before=not_before, kid=key.kid)

@@ -1,4 +1,4 @@
-"""Finds the registry source of each value of a client."""
+"""Finds the registry source of each value of a client, for `notifier clients` and the console."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from notifier.configuration.clients.authority import bounds_of, limit_row
 from notifier.configuration.clients.layer import Layer, keys_of
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.model.client import ClientKey
+from notifier.model.client import Client, ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
@@ -28,7 +28,7 @@ class EffectiveValue:
 
 @frozen
 class EffectiveClients:
-    """The number of a source's clients in force, the number of its rows that are left out, and the reasons."""
+    """The number of a source's clients in force, the number of its rows that are left out, and their faults."""
 
     clients: int
     left_out: int
@@ -36,56 +36,61 @@ class EffectiveClients:
 
 
 def effective_clients_of(loaded: LoadedConfiguration, layer: Layer) -> EffectiveClients:
-    """Count the clients of a source other than a file, and its left-out rows."""
+    """Count the clients of a source that is not a file, and its left-out rows.
+
+    A row is left out if the source may not have its client (refused), or if its values are invalid.
+    """
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
-    ending = f" of registry source {layer.name}"
-    faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(ending)]
-    refused = [
-        (layer.path(index), why)
-        for index, row in enumerate(layer.rows)
-        if (why := layer.reason_against(row)) is not None
-    ]
-    known = {*refused}
-    wrong = {fault.path for fault in faults if (fault.path, fault.text) not in known}
-    values = {
-        key
-        for key, index in keys_of(layer, issuers)
-        if key[1] in registry.clients_of(key[0]) and layer.path(index) not in wrong
+    path_end = f" of registry source {layer.name}"
+    faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(path_end)]
+    refused = []
+    for index, row in enumerate(layer.rows):
+        reason = layer.reason_against(row)
+        if reason is not None:
+            refused.append((layer.path(index), reason))
+    refusals = set(refused)
+    invalid = {fault.path for fault in faults if (fault.path, fault.text) not in refusals}
+    client_ids = {
+        client_id
+        for (iss, client_id), index in keys_of(layer, issuers)
+        if client_id in registry.clients_of(iss) and layer.path(index) not in invalid
     }
-    clients = len({client_id for _, client_id in values})
-    return EffectiveClients(clients=clients, left_out=len(refused) + len(wrong), faults=faults)
+    return EffectiveClients(clients=len(client_ids), left_out=len(refused) + len(invalid), faults=faults)
 
 
 def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, Mapping[str, Any]]]]:
-    """Return the rows of each client with the names of their sources, without values that the source may not set.
+    """Return the rows of each client, each with the name of its source, without values that the source may not set.
 
-    Files come last.
+    Rows of files come last, since they override other rows.
     """
     issuers = tuple(loaded.settings.issuers)
     bounds = {iss: bounds_of(loaded.settings, iss) for iss in issuers}
     rows: dict[ClientKey, list[tuple[Layer, Mapping[str, Any]]]] = {}
-    wrong, by_files = {fault.path for fault in loaded.faults}, set()
-    additions = []
+    invalid_rows = {fault.path for fault in loaded.faults}
+    built_from_files = set()  # clients whose rows of other sources are invalid and have no effect
+    rows_of_any_issuer = []
     for layer in loaded.layers:
-        named = set()
+        indexes = set()
         for key, index in keys_of(layer, issuers):
+            iss, client_id = key
             rows.setdefault(key, []).append((layer, layer.rows[index]))
-            named.add(index)
-            if layer.file is None and layer.path(index) in wrong and key[1] in loaded.registry.clients_of(key[0]):
-                by_files.add(key)  # the values from lists are invalid and have no effect
-        additions += [(layer, row) for index, row in enumerate(layer.rows) if index not in named]
-    for layer, row in additions:  # settings of a client at any issuer
+            indexes.add(index)
+            is_invalid = layer.file is None and layer.path(index) in invalid_rows
+            if is_invalid and client_id in loaded.registry.clients_of(iss):
+                built_from_files.add(key)
+        rows_of_any_issuer += [(layer, row) for index, row in enumerate(layer.rows) if index not in indexes]
+    for layer, row in rows_of_any_issuer:
         if isinstance(row, Mapping) and row.get("issuer") is None:
-            for (iss, client_id), parts in rows.items():
+            for (iss, client_id), client_rows in rows.items():
                 if client_id == row.get("client_id") and layer.applies_to(row, iss):
-                    parts.append((layer, row))
+                    client_rows.append((layer, row))
     return {
         key: [
             (_source_name(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])
-            for layer, row in sorted(parts, key=lambda part: part[0].file is not None)
-            if layer.file is not None or key not in by_files
+            for layer, row in sorted(client_rows, key=lambda layer_row: layer_row[0].file is not None)
+            if layer.file is not None or key not in built_from_files
         ]
-        for key, parts in rows.items()
+        for key, client_rows in rows.items()
     }
 
 
@@ -94,47 +99,50 @@ def _source_name(layer: Layer) -> str:
 
 
 def values_of(
-    loaded: LoadedConfiguration, key: ClientKey, parts: Sequence[tuple[str, Mapping[str, Any]]]
+    loaded: LoadedConfiguration, key: ClientKey, rows: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> list[EffectiveValue]:
-    """Return the values of the client, in the order of the documentation."""
+    """Return the values in force for the client, in the order of the documentation. `rows`: from `sources_of`."""
+    iss, client_id = key
     values: dict[str, EffectiveValue] = {}
-    for name, row in parts:
+    for source_name, row in rows:
         section = row.get("notifier")
         replaced = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()
         values = {member: value for member, value in values.items() if not member.startswith(replaced)}
-        values |= {value.member: value for value in _values_in(row, name)}
-    options = loaded.settings.registry.defaults.get(key[0])
+        values |= {value.member: value for value in _values_in(row, source_name)}
+    options = loaded.settings.registry.defaults.get(iss)
     if options is not None:
         settings = options.model_dump(mode="json", exclude_unset=True)
         for setting in _flatten_settings(settings, "registry.defaults"):
             values.setdefault(setting.member, setting)
-    client = loaded.registry.clients_of(key[0]).get(key[1])
+    client = loaded.registry.clients_of(iss).get(client_id)
     algorithms = values.get("id_token_signed_response_alg")
-    # Of a list of algorithms, show the one in force.
     if client is not None and algorithms is not None and isinstance(algorithms.value, list):
-        values[algorithms.member] = replace(algorithms, value=client.token.alg.value)
-    preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
-    for name in ("typ", "subject", "timeout"):
-        if preset is not None and getattr(preset, name) is not None:
-            member = f"notifier.{name}"
-            values.setdefault(
-                member,
-                EffectiveValue(
-                    member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""
-                ),
-            )
-    for member, value in _defaults(client).items():
-        values.setdefault(member, EffectiveValue(member=member, value=value, origin="default"))
+        values[algorithms.member] = replace(algorithms, value=client.token.alg.value)  # the algorithm in force
+    for value in (*_preset_values(client), *_default_values(client)):
+        values.setdefault(value.member, value)
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
 
-def _values_in(row: Mapping[str, Any], name: str) -> Iterator[EffectiveValue]:
+def _preset_values(client: Client | None) -> Iterator[EffectiveValue]:
+    preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
+    if client is None or preset is None:
+        return
+    for name in ("typ", "subject", "timeout"):
+        value = getattr(preset, name)
+        if value is not None:
+            yield EffectiveValue(member=f"notifier.{name}", value=value, origin=f"preset {client.preset}")
+
+
+def _values_in(row: Mapping[str, Any], source_name: str) -> Iterator[EffectiveValue]:
     for member, value in row.items():
-        if member == "notifier" and isinstance(value, Mapping):
-            yield from _flatten_settings(value, name)
-        elif member == "aliases" or (member in ClientMetadata.model_fields and member != "notifier"):
-            yield EffectiveValue(member=member, value=public_jwks(value) if member == "jwks" else value, origin=name)
+        if member == "notifier":
+            if isinstance(value, Mapping):
+                yield from _flatten_settings(value, source_name)
+        elif member == "jwks":
+            yield EffectiveValue(member=member, value=public_jwks(value), origin=source_name)
+        elif member == "aliases" or member in ClientMetadata.model_fields:
+            yield EffectiveValue(member=member, value=value, origin=source_name)
 
 
 def _flatten_settings(options: Mapping[str, Any], origin: str) -> Iterator[EffectiveValue]:
@@ -144,11 +152,8 @@ def _flatten_settings(options: Mapping[str, Any], origin: str) -> Iterator[Effec
             for name, value in setting.items():
                 yield EffectiveValue(member=f"notifier.{option}.{name}", value=value, origin=origin)
         else:
-            yield EffectiveValue(member=f"notifier.{option}", value=_displayed(option, setting), origin=origin)
-
-
-def _displayed(option: str, value: object) -> object:
-    return "(not shown)" if option in _HIDDEN and value is not None else value
+            value = "(not shown)" if option in _HIDDEN and setting is not None else setting
+            yield EffectiveValue(member=f"notifier.{option}", value=value, origin=origin)
 
 
 def _members() -> Iterator[str]:
@@ -159,11 +164,11 @@ def _members() -> Iterator[str]:
             yield name
 
 
-def _defaults(client: Any) -> dict[str, object]:
-    """Return the values in force for members that no source sets."""
+def _default_values(client: Client | None) -> Iterator[EffectiveValue]:
+    """Yield the client's values of the members that have a default. They are in force if nothing else sets them."""
     if client is None:
-        return {}
-    return {
+        return
+    values = {
         "backchannel_logout_uri": client.backchannel_logout_uri,
         "backchannel_logout_session_required": client.backchannel_logout_session_required,
         "id_token_signed_response_alg": client.token.alg.value,
@@ -176,3 +181,5 @@ def _defaults(client: Any) -> dict[str, object]:
         "notifier.max_age": client.retry.max_age,
         "notifier.paused": client.paused,
     }
+    for member, value in values.items():
+        yield EffectiveValue(member=member, value=value, origin="default")

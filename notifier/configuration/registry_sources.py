@@ -1,4 +1,4 @@
-"""Connects the registry sources of the configuration with `RegistryRefresh`."""
+"""Refreshes the registry sources of a worker: connects the live configuration with `RegistryRefresh`."""
 
 import asyncio
 import random
@@ -17,46 +17,46 @@ from notifier.telemetry.audit import write_audit
 
 
 class RegistrySources:
-    """The registry sources of a worker. `reloading`: held while the registry is replaced."""
+    """The registry sources of a worker. The lock `reloading` is held while the registry is replaced."""
 
     def __init__(self, live: LiveConfiguration, reloading: asyncio.Lock) -> None:
         self._live = live
         self._reloading = reloading
         self._readings: dict[str, tuple[RegistrySourceSettings, SourceReading]] = {}
-        self._asked_refresh: asyncio.Task[object] | None = None
-        self.refresh = RegistryRefresh(self._take, clock=time.time, steady=time.monotonic, jitter=random.random)
-        self.observe = FactHandlers({Deferred: self._deferred})
+        self._requested_refresh: asyncio.Task[object] | None = None
+        self.refresh = RegistryRefresh(self._take_answer, clock=time.time, steady=time.monotonic, jitter=random.random)
+        self.observe = FactHandlers({Deferred: self._on_deferred})
         """Handlers that read the sources again when a delivery's client is unknown."""
         self.sync()
 
     def sync(self) -> None:
-        """Watch the sources of the current configuration, and no others."""
+        """Refresh exactly the sources of the current configuration from now on."""
         registry = self._live.current.settings.registry
         cache, build_reader = Cache(registry.cache), reader_builder(self._live.current.features)
-        readings, self._readings = self._readings, {}
-        watched = []
+        old_readings, self._readings = self._readings, {}
+        refreshed_sources = []
         for source in registry.all_sources:
             if source.file is not None:
                 continue
-            reading = readings.get(source.source_name)
-            if reading is None or reading[0] != source:
-                reading = (source, SourceReading(source, build_reader, cache, time.time))
-            self._readings[source.source_name] = reading
-            watched.append(
+            old_settings, reading = old_readings.get(source.source_name, (None, None))
+            if reading is None or old_settings != source:
+                reading = SourceReading(source, build_reader, cache, time.time)
+            self._readings[source.source_name] = source, reading
+            refreshed_sources.append(
                 RefreshedSource(
                     name=source.source_name,
                     kind=source.kind,
                     every=source.every,
                     issuer=source.issuer,
-                    reading=reading[1],
+                    reading=reading,
                     last=self._live.answers.get(source),
                 )
             )
-        self.refresh.watch(watched)
+        self.refresh.watch(refreshed_sources)
 
-    def ask(self) -> None:
-        """Start reading all sources now."""
-        self._asked_refresh = asyncio.create_task(self.refresh.refresh(accepted_by=None))
+    def request_refresh(self) -> None:
+        """Start reading all sources now, without waiting for the results."""
+        self._requested_refresh = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def drop(self, name: str, who: str) -> str | None:
         """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
@@ -65,10 +65,10 @@ class RegistrySources:
             write_audit("registry_source_dropped", who=who, source=name)
         return problem
 
-    def _deferred(self, fact: Deferred) -> None:
+    def _on_deferred(self, fact: Deferred) -> None:
         if fact.cause is Cause.UNKNOWN:
-            self.refresh.unknown(fact.iss)
+            self.refresh.on_unknown_client(fact.iss)
 
-    async def _take(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
+    async def _take_answer(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
         async with self._reloading:
             return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)

@@ -1,4 +1,7 @@
-"""Records the result of the last reload and the changed settings that need a restart. Logs only changes of these."""
+"""Records the result of a worker's last reload, and the changed settings that need a restart.
+
+The same result is logged once, not at each reload.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,13 +10,14 @@ import structlog
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.frozen import frozen
 from notifier.model.trouble import Trouble, TroubleKind
+from notifier.settings.values import Section
 
-# Fixed settings: sections that are read once, at the start. A change needs a restart.
-FIXED = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
-FIXED_OF_DELIVERY = ("max_in_flight",)
-FIXED_OF_WEB = ("listen", "tls")
+# Fixed settings are read once, at the start. A change needs a restart.
+FIXED_SETTINGS = ("queue", "ops", "api", "log", "metrics", "shutdown_grace")
+FIXED_DELIVERY_SETTINGS = ("max_in_flight",)
+FIXED_WEB_SETTINGS = ("listen", "tls")
 
-MAX_LISTED = 5  # errors and settings that `status` lists
+MAX_LISTED = 5  # errors and settings that `notifier status` lists
 
 
 @frozen
@@ -24,10 +28,13 @@ class _Failure:
 
 
 class ReloadState:
-    """The reload state of a worker that started with this configuration. `clock`: epoch seconds."""
+    """The result of the last reload, and the settings that differ from `at_start`, the configuration at the start.
 
-    def __init__(self, started: LoadedConfiguration, clock: Callable[[], float]) -> None:
-        self._started = started
+    `clock` returns epoch seconds.
+    """
+
+    def __init__(self, at_start: LoadedConfiguration, clock: Callable[[], float]) -> None:
+        self._at_start = at_start
         self._clock = clock
         self.applied_at = clock()  # when the configuration in force was read
         self._failure: _Failure | None = None
@@ -56,12 +63,15 @@ class ReloadState:
         return self._changed_fixed
 
     def on_invalid(self, mistakes: Sequence[str], *, requested: bool) -> None:
-        """Record that the files are invalid. The same errors are logged again only if an operator requested it."""
+        """Record that the files are invalid.
+
+        The errors are logged if they have changed since the last reload, or if an operator `requested` the reload.
+        """
         if self._store_failure(TroubleKind.RELOAD_FAILED, mistakes) or requested:
             self._log.error("reload_failed", mistakes=list(mistakes), kept="the old")
 
     def on_refused(self, reason: str, *, requested: bool) -> None:
-        """Record that the reload would lose too many clients. Logged as in `on_invalid`."""
+        """Record that the reload was refused, because too many clients would be lost. Logs as `on_invalid` does."""
         if self._store_failure(TroubleKind.RELOAD_REFUSED, [reason]) or requested:
             self._log.error("reload_refused", reason=reason)
 
@@ -69,14 +79,15 @@ class ReloadState:
         """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
         self.applied_at = self._clock()
-        changed = tuple(find_fixed_changes(self._started, loaded))
+        changed = tuple(find_fixed_changes(self._at_start, loaded))
         if changed == self._changed_fixed:
             return
         if changed:
             self._log.warning("reload_needs_restart", settings=list(changed))
         else:
             self._log.info("restart_no_longer_needed", settings=list(self._changed_fixed))
-        self._changed_fixed_since = self._changed_fixed_since if self._changed_fixed else self._clock()
+        if not self._changed_fixed:
+            self._changed_fixed_since = self._clock()
         self._changed_fixed = changed
 
     def troubles(self) -> Iterator[Trouble]:
@@ -94,27 +105,33 @@ class ReloadState:
         last, texts = self._failure, tuple(texts)
         if last is not None and (last.kind, last.texts) == (kind, texts):
             return False
-        self._failure = _Failure(kind=kind, texts=texts, since=self._clock() if last is None else last.since)
+        since = self._clock() if last is None else last.since
+        self._failure = _Failure(kind=kind, texts=texts, since=since)
         return True
 
 
-def find_fixed_changes(started: LoadedConfiguration, loaded: LoadedConfiguration) -> list[str]:
-    """Return the settings that differ and need a restart."""
-    old, new = started.settings, loaded.settings
-    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    before, now = (
-        {name: value for part in configuration.parts for name, value in part.fixed.items()}
-        for configuration in (started, loaded)
-    )
-    changed += sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    changed += [
-        f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
-    ]
+def find_fixed_changes(at_start: LoadedConfiguration, loaded: LoadedConfiguration) -> list[str]:
+    """Return the settings that differ between the two configurations and need a restart to take effect."""
+    old, new = at_start.settings, loaded.settings
+    changed = [name for name in FIXED_SETTINGS if getattr(old, name) != getattr(new, name)]
+    old_fixed, new_fixed = _fixed_of_features(at_start), _fixed_of_features(loaded)
+    names = old_fixed.keys() | new_fixed.keys()
+    changed += sorted(name for name in names if old_fixed.get(name) != new_fixed.get(name))
+    changed += [f"delivery.{name}" for name in _find_differences(old.delivery, new.delivery, FIXED_DELIVERY_SETTINGS)]
     if old.web is None or new.web is None:
         return changed if old.web is new.web else [*changed, "web"]
-    return changed + [f"web.{name}" for name in FIXED_OF_WEB if getattr(old.web, name) != getattr(new.web, name)]
+    return changed + [f"web.{name}" for name in _find_differences(old.web, new.web, FIXED_WEB_SETTINGS)]
 
 
-def _join_first(texts: Sequence[str], between: str) -> str:
-    more = f"{between}and {len(texts) - MAX_LISTED:,} more" if len(texts) > MAX_LISTED else ""
-    return between.join(texts[:MAX_LISTED]) + more
+def _fixed_of_features(configuration: LoadedConfiguration) -> dict[str, object]:
+    return {name: value for part in configuration.parts for name, value in part.fixed.items()}
+
+
+def _find_differences(old: Section, new: Section, names: Sequence[str]) -> list[str]:
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def _join_first(texts: Sequence[str], separator: str) -> str:
+    """Join the first MAX_LISTED texts, and count the others."""
+    more = f"{separator}and {len(texts) - MAX_LISTED:,} more" if len(texts) > MAX_LISTED else ""
+    return separator.join(texts[:MAX_LISTED]) + more

@@ -19,7 +19,7 @@ _SOURCE_SECRET_SETTINGS = ("client_secret_file", "token_file", "url_file")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposedFile:
-    """A secret file that every user may read. `setting` names the file."""
+    """A secret file that every user of the machine may read. `setting`: the setting that names the file."""
 
     setting: str
     path: Path
@@ -39,29 +39,31 @@ class ExposedFile:
 def secrets_of(settings: Settings, registry: Registry, parts: Sequence[FeaturePart]) -> Mapping[str, Path]:
     """Return the files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, web = settings.queue, settings.api, settings.web
-    made = subject_key_file(settings)
-    named: dict[str, Path | None] = {
+    subject_key = subject_key_file(settings)  # generated at the first start, so it may not exist yet
+    files: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
         "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
         "api.tokens_file": None if api is None else api.tokens_file,
         "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
         "web.tls.key_file": None if web is None or web.tls is None else web.tls.key_file,
-        "log.subject_key_file": made if made is not None and made.exists() else settings.log.subject_key_file,
+        "log.subject_key_file": settings.log.subject_key_file,
     }
+    if subject_key is not None and subject_key.exists():
+        files["log.subject_key_file"] = subject_key
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
-            named[f'issuers["{iss}"].keys[{nth}].file'] = key.file
-        named[f'issuers["{iss}"].tls.key_file'] = None if issuer.tls is None else issuer.tls.key_file
+            files[f'issuers["{iss}"].keys[{nth}].file'] = key.file
+        files[f'issuers["{iss}"].tls.key_file'] = None if issuer.tls is None else issuer.tls.key_file
     for part in parts:
-        named |= part.secrets
+        files |= part.secrets
     for source in settings.registry.all_sources:
-        kind = getattr(source, source.kind)
-        place = f"registry.sources.{source.source_name}.{source.kind}"
-        named |= {f"{place}.{name}": getattr(kind, name, None) for name in _SOURCE_SECRET_SETTINGS}
-        named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
+        kind_settings = getattr(source, source.kind)
+        section = f"registry.sources.{source.source_name}.{source.kind}"
+        files |= {f"{section}.{name}": getattr(kind_settings, name, None) for name in _SOURCE_SECRET_SETTINGS}
+        files[f"{section}.tls.key_file"] = getattr(getattr(kind_settings, "tls", None), "key_file", None)
     for clients in registry.clients.values():
-        named |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
-    return {setting: path for setting, path in named.items() if path is not None}
+        files |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
+    return {setting: path for setting, path in files.items() if path is not None}
 
 
 def find_exposed_files(files: Mapping[str, Path]) -> list[ExposedFile]:
@@ -72,12 +74,13 @@ def find_exposed_files(files: Mapping[str, Path]) -> list[ExposedFile]:
             continue
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & stat.S_IROTH and _is_enterable(path):
+            if mode & stat.S_IROTH and _can_others_reach(path):
                 exposures[path] = ExposedFile(setting=setting, path=path, mode=mode)
         except OSError:
             continue
     return list(exposures.values())
 
 
-def _is_enterable(path: Path) -> bool:
+def _can_others_reach(path: Path) -> bool:
+    """Return True if every user may enter all folders above the file."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)

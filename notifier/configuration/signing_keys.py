@@ -1,7 +1,8 @@
-"""Watches whether each issuer publishes the keys that sign for it, and logs changes.
+"""Watches whether each issuer publishes the signing keys in its JWK Set, and logs changes.
 
-While a key is not published, or too new for a client to have fetched it, `unverifiable` returns the reason, and a 400
-of that client does not count as a rejection. `published` feeds the gauge `signing_key_published`.
+A client cannot verify tokens while the signing key is not published, or is too new for the client to have fetched it.
+A 400 of the client then does not count as a rejection of the token. `published` feeds the gauge
+`signing_key_published`.
 """
 
 import asyncio
@@ -21,30 +22,34 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
 from notifier.tokens.key_watch import JwksUnread, KeyChange, KeyMissing, KeyPublished, KeyWatch
 
-READ_TIMEOUT_SECONDS = 10.0  # seconds that an issuer has to answer with its JWK Set
+READ_TIMEOUT_SECONDS = 10.0  # time for an issuer to answer with its JWK Set
 PUBLISH_ADVICE = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
-MAX_PAUSE_SECONDS = 15.0  # seconds, at most, until a key whose `not_before` has passed is noticed
+MAX_PAUSE_SECONDS = 15.0  # a key whose `not_before` has passed is noticed within this time
 
 
 class SigningKeys:
     """Watches whether each issuer publishes the keys that sign for it. `run` watches until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration, published: Callable[[str], None] = lambda _iss: None) -> None:
-        """`published` is called with an issuer when a missing key is published in its set again."""
+    def __init__(self, live: LiveConfiguration, on_published: Callable[[str], None] = lambda _iss: None) -> None:
+        """`on_published` is called with an issuer when a missing key is in the issuer's JWK Set again."""
         self._live = live
-        self._on_published = published
+        self._on_published = on_published
         self._reader = DocumentReader()
         self._watch = KeyWatch(self._issuers_with_jwks_uri, live, self._read, random.random)
         self._wake = asyncio.Event()
-        self._since: dict[tuple[str, str], float] = {}  # by iss and kid; of the set, by iss alone
+        self._since: dict[tuple[str, str], float] = {}  # by iss and kid; for an unread set, by iss and ""
 
-    def unverifiable(self, client: Client) -> str | None:
-        """Return why the client cannot verify our tokens, None if unknown. Call it after a 400: it prompts a check."""
+    def explain_refused_token(self, client: Client) -> str | None:
+        """Return why the client cannot verify our tokens, None if no reason is known. Call it after a 400.
+
+        It also starts a check of the issuer's JWK Set.
+        """
         iss, alg, now = client.iss, client.token.alg, time.monotonic()
         if self._watch.on_refused_token(iss, now):
             self._wake.set()
-        if (missing := self._watch.fault_of(iss, alg)) is not None:
-            return f"{missing}: no client can verify it"
+        missing_key = self._watch.fault_of(iss, alg)
+        if missing_key is not None:
+            return f"{missing_key}: no client can verify it"
         return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
@@ -53,27 +58,23 @@ class SigningKeys:
 
     def seen_keys(self) -> Iterator[SeenKey]:
         """Yield each key with the time when this worker first saw it in its issuer's JWK Set."""
-        ago = time.time() - time.monotonic()
+        epoch_offset = time.time() - time.monotonic()
         for iss, kid, since, appeared in self._watch.seen_keys():
-            yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
+            yield SeenKey(iss=iss, kid=kid, since=epoch_offset + since, appeared=appeared)
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield the problems of published keys."""
-        for iss, kid, text in self._watch.faults():
-            since = self._since.get((iss, kid))
+        """Yield the signing keys that are not published, and the JWK Sets that cannot be read."""
+        for iss, kid, problem in self._watch.faults():
+            text = f"key {kid}: {problem}; {PUBLISH_ADVICE}"
             yield Trouble(
-                kind=TroubleKind.KEY_MISSING,
-                iss=iss,
-                subject=kid,
-                text=f"key {kid}: {text}; {PUBLISH_ADVICE}",
-                since=since,
+                kind=TroubleKind.KEY_MISSING, iss=iss, subject=kid, text=text, since=self._since.get((iss, kid))
             )
-        for iss, why in self._watch.unread_sets():
-            text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
+        for iss, reason in self._watch.unread_sets():
+            text = f"its JWK Set {reason}: a key that is missing there goes unnoticed"
             yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
 
     def check_soon(self) -> None:
-        """Check now: issuers or keys may have changed."""
+        """Check the JWK Sets that are due now, because issuers or keys may have changed."""
         self._wake.set()
 
     async def run(self) -> None:

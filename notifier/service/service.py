@@ -149,7 +149,7 @@ class Service:
                         live if tracing is None else tracing.signer(live),
                         clock=time.time,
                         new_jti=new_id,
-                        unverifiable=self._watches.signing_keys.unverifiable,
+                        unverifiable=self._watches.signing_keys.explain_refused_token,
                         encrypter=self._encryption if tracing is None else tracing.encrypter(self._encryption),
                     ),
                     FrontChannel(time.time),
@@ -258,7 +258,7 @@ class Service:
     async def _consume_events(self) -> None:
         await self.queue.wait_until_ready()
         await self._watches.registry.refresh.complete()
-        await self._watches.signers.ready()
+        await self._watches.signers.wait_for_checks()
         gc.collect()
         gc.freeze()  # long-lived objects stay out of collections, one of which held the event loop for 64 ms
         await self.queue.consume(self.worker)

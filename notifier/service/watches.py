@@ -69,7 +69,7 @@ class ReloadWatch:
     async def on_signal(self) -> None:
         """Read the files and the registry sources on SIGHUP. The protection against a loss of clients applies."""
         await self._reload(requested=True)
-        self._registry.ask()
+        self._registry.request_refresh()
 
     async def carry_out(self, reload: ReloadRequest) -> ReloadResult:
         """Read the files and the registry sources for an operator. A drop reads only the sources.
@@ -104,7 +104,7 @@ class ReloadWatch:
                 self._registry.sync()
                 gc.freeze()
                 return ()
-            self._files.add(self._live.named)
+            self._files.add(self._live.configured_files)
             return self._live.reloads.problems
 
 

@@ -92,7 +92,7 @@ async def test_files_of_a_failed_reload_are_watched(folder: Path, name: Callable
         if await asyncio.to_thread(running.reload, requested=False):
             taken.set()
         else:
-            watch.add(running.named)
+            watch.add(running.configured_files)
             failed.set()
 
     new = name(folder)
@@ -115,7 +115,7 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     (folder / "new.yaml").write_text("[]")
     write(folder, registry={"file": "new.yaml"})
     assert not running.reload(requested=False)
-    assert folder / "new.yaml" in running.named
+    assert folder / "new.yaml" in running.configured_files
 
 
 async def test_removed_issuer_is_not_read(folder: Path) -> None:

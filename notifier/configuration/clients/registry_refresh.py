@@ -139,7 +139,7 @@ class RegistryRefresh:
         state.dropped_by = dropped_by
         return None
 
-    def unknown(self, iss: str) -> None:
+    def on_unknown_client(self, iss: str) -> None:
         """Read the sources of this issuer, at most every 5 s, since a delivery is for an unknown client."""
         for state in self._kept.values():
             if state.source.issuer not in (None, iss) or state.wake_timer is not None:

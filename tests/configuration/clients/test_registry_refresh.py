@@ -193,10 +193,10 @@ async def test_unknown_client_triggers_a_read_of_its_sources(monkeypatch: pytest
         await refresh.complete()
         await asyncio.sleep(0.15)
         for _ in range(20):
-            refresh.unknown("https://a")
+            refresh.on_unknown_client("https://a")
             await asyncio.sleep(0.01)
         ours.outcome = answer("shop", "new")
-        refresh.unknown("https://a")
+        refresh.on_unknown_client("https://a")
         await until(lambda: len(registry.taken) == 3)
     gaps = [later - earlier for earlier, later in zip(ours.read_at, ours.read_at[1:], strict=False)]
     assert min(gaps) >= 0.09

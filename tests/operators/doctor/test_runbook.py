@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.configuration.reload_state import FIXED
+from notifier.configuration.reload_state import FIXED_SETTINGS
 from notifier.delivery.facts import Attempted
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
@@ -96,7 +96,7 @@ def test_each_setting_has_a_row_with_its_type(name: str) -> None:
 def test_settings_read_once_are_marked() -> None:
     """All settings of these sections, except files that are read again."""
     for name, row in ROWS.items():
-        if name.split(".")[0] in FIXED and name not in ("api.tokens_file", "queue.password_file"):
+        if name.split(".")[0] in FIXED_SETTINGS and name not in ("api.tokens_file", "queue.password_file"):
             assert row.restart, name
     assert ROWS["delivery.max_in_flight"].restart == "yes"
     assert (ROWS["delivery.timeout"].restart, ROWS["web.tls.key_file"].restart) == ("", "to name another")
