@@ -6,6 +6,7 @@ and the golden files of the tests.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -90,9 +91,9 @@ def leave_to_templates(gone: Iterator[tuple[str, str]], config: dict[str, Any], 
         properties = config
         *sections, name = setting.split(".")
         for section in sections:
-            kinds = [properties[section], *properties[section].get("anyOf", ())]
-            [inner] = [kind["$ref"].removeprefix("#/$defs/") for kind in kinds if "$ref" in kind]
-            properties = definitions[inner]["properties"]
+            if section != "*":
+                [inner] = re.findall(r'"#/\$defs/(\w+)"', json.dumps(properties[section]))
+                properties = definitions[inner]["properties"]
         properties[name] = {}
 
 

@@ -66,9 +66,11 @@ COMMANDS = (
 
 GONE_OPTIONS = {
     "demo --browser": "is gone: use `notifier demo` or `notifier demo --console`",
-    "status --from": "is gone: use GET /v1/status of the worker's API, or its console",
+    **dict.fromkeys(
+        ("status --from", "status --token-file"), "is gone: use GET /v1/status of the worker's API, or its console"
+    ),
     "status --watch": "is gone: use watch notifier status",
-    "log-id --in": 'is gone: use grep "$(notifier log-id SUB)" FILE',
+    **dict.fromkeys(("log-id --in", "log-id --json"), 'is gone: use grep "$(notifier log-id SUB)" FILE'),
     "capacity": "is gone: the tables of docs/scaling.md show the number of workers",
     "report": "is gone: the SQL query and the PromQL of docs/outcomes.md show shares and times by client",
     "collect": "is gone: bind a queue to <prefix>.outcomes; its file is read by the SQL of docs/outcomes.md",

@@ -139,12 +139,13 @@ def _set_default_queue(document: dict[str, Any]) -> None:
 def gone_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """Yield removed settings, such as `queue.prefetch.events`, each with its remedy.
 
-    Settings within a list or mapping are left out.
+    `*` stands for each entry of a list or mapping: `registry.sources.*.max_answer`.
     """
     if issubclass(model, Section):
         yield from ((".".join((*path, name)), why) for name, why in model.gone.items())
-    for name, inner in _sections(model):
-        yield from gone_settings(inner, (*path, name))
+    for name, member in model.model_fields.items():
+        if (inner := submodel(member.annotation)) is not None:
+            yield from gone_settings(inner, (*path, name, *(() if _is_section(member.annotation) else "*")))
 
 
 def variable_of(setting: str) -> str:
@@ -156,8 +157,13 @@ def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield the nested sections by name, without lists and mappings."""
     for name, member in model.model_fields.items():
         inner = submodel(member.annotation)
-        if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):
+        if inner is not None and _is_section(member.annotation):
             yield name, inner
+
+
+def _is_section(annotation: object) -> bool:
+    """Return False for a list or mapping of sections."""
+    return get_origin(annotation) in (None, Union, UnionType)
 
 
 def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, _Variable]]:

@@ -60,7 +60,11 @@ WRONG_KIND = [  # refused by values.schema.json
 WRONG_TOGETHER = [  # refused by the templates
     (
         """
-        config: {delivery: {slot_wait: 2s}, queue: {prefetch: {events: 9}}, tracing: {endpoint: "http://c:4318"}}
+        config:
+          delivery: {slot_wait: 2s}
+          queue: {prefetch: {events: 9}}
+          tracing: {endpoint: "http://c:4318"}
+          registry: {sources: [{file: /c/c.yaml}, {wso2: {url: "https://is.example.com", username: reader}}]}
         env: [{name: NOTIFIER_TRACING__ENDPOINT, value: "http://c:4318"}]
         image: {repository: "registry.example.com/notifier:1.2", digest: sha256:abc}
         ingress: {host: "https://notifier.example.com"}
@@ -72,6 +76,7 @@ WRONG_TOGETHER = [  # refused by the templates
         [
             "config.delivery.slot_wait is gone: it is 1s now; remove it",
             "config.queue.prefetch.events is gone: it is 512 now; remove it",
+            "config.registry.sources.1.wso2.username is gone: give headers: {Authorization: {file: PATH}}; remove it",
             "config.tracing is gone: the variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector",
             "env has NOTIFIER_TRACING__ENDPOINT, but there is no such setting; it is gone: the variable OTEL_EXP",
             'image.repository is "registry.example.com/notifier:1.2"; it must be without a tag and a digest',

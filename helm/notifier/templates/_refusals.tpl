@@ -47,14 +47,7 @@
 {{- $in := .in -}}
 {{- $values := .root.Values -}}
 {{- range $setting, $why := .known.gone -}}
-{{- $section := $values.config -}}
-{{- $names := splitList "." $setting -}}
-{{- range initial $names -}}
-{{- $section = ternary (get (default dict $section) .) dict (kindIs "map" $section) -}}
-{{- end -}}
-{{- if and (kindIs "map" $section) (hasKey (default dict $section) (last $names)) -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "config.%s %s; remove it" $setting $why)) -}}
-{{- end -}}
+{{- include "notifier.refuseGone" (dict "in" $in "value" $values.config "names" (splitList "." $setting) "path" "config" "why" $why) -}}
 {{- end -}}
 {{- range $name, $why := .known.goneValues -}}
 {{- if hasKey $values $name -}}
@@ -77,6 +70,23 @@
 {{- if and $request $limit (lt (include "notifier.amount" $limit | float64) (include "notifier.amount" $request | float64)) -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "%s.limits.%s is %v, less than the %v of its requests, and no pod would be made: raise the limit or lower the request" $path $what $limit $request)) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Notes a removed setting, of (dict "in" … "value" … "names" its path within value, "path" of value, "why" …). `*`: each entry. */}}
+{{- define "notifier.refuseGone" -}}
+{{- $at := . -}}
+{{- $entries := ternary (default dict .value) dict (or (kindIs "map" .value) (kindIs "slice" .value)) -}}
+{{- if ne (first .names) "*" -}}
+{{- $entries = ternary (pick (default dict .value) (first .names)) dict (kindIs "map" .value) -}}
+{{- end -}}
+{{- range $key, $entry := $entries -}}
+{{- $path := printf "%s.%v" $at.path $key -}}
+{{- if rest $at.names -}}
+{{- include "notifier.refuseGone" (dict "in" $at.in "value" $entry "names" (rest $at.names) "path" $path "why" $at.why) -}}
+{{- else -}}
+{{- include "notifier.note" (dict "in" $at.in "text" (printf "%s %s; remove it" $path $at.why)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -8,7 +8,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_page
-from notifier.model.errors import SourceFault
+from notifier.model.errors import AnswerFault, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -41,7 +41,11 @@ class HttpListReader:
                 if visited:
                     limit.on_next_page(collector.known_count)
                 visited.add(following)
-                answer = await ask(server, following, headers, _ADVICE)
+                try:
+                    answer = await ask(server, following, headers, _ADVICE)
+                except AnswerFault as fault:
+                    remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
+                    raise AnswerFault(f"{fault}{remedy}") from None
                 await collector.add_all(_drain_list(_clients(answer)))
                 following = next_page(answer.whole("Link"), following)
             return collector.answer(at)

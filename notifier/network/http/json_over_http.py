@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.errors import AnswerFault, SourceFault
-from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer, ReadBody, only_json
+from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
@@ -42,11 +42,9 @@ class JsonWeb:
 
 
 @asynccontextmanager
-async def open_web(
-    tls: TlsSettings | None, within: float, bounds: Bounds = LIST_BOUNDS, read: ReadBody = only_json
-) -> AsyncIterator[JsonWeb]:
+async def open_web(tls: TlsSettings | None, within: float, bounds: Bounds = LIST_BOUNDS) -> AsyncIterator[JsonWeb]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
-    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_MAX_KEPT_CONNECTIONS, read=read)
+    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_MAX_KEPT_CONNECTIONS)
     try:
         async with asyncio.timeout(within):
             yield JsonWeb(client, asyncio.get_running_loop().time() + within)

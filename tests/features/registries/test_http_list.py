@@ -59,7 +59,7 @@ async def test_each_shape_is_read(text: str, content_type: str, rows: list[Any])
 @pytest.mark.parametrize(
     ("text", "content_type", "fault"),
     [
-        ("clients: []", "application/yaml", "is not JSON"),
+        ("clients: []", "application/yaml", "is not JSON; YAML is not read: serve the list as JSON$"),
         ('{"clients": {"shop": {}}}', "application/json", "is not a list of clients"),
         ("<html></html>", "text/plain", "is not JSON"),
         ("", "application/json", r"is empty; it must be \[\]"),
