@@ -83,7 +83,9 @@ def check(
     def unread() -> list[InputIssue]:
         return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
 
-    loaded = load_configuration(config, FEATURES, as_json=as_json, starting=True, answer_of=sources, also=unread)
+    loaded = load_configuration(
+        config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=unread
+    )
     mistakes = unread()
     if not offline:
         mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]

@@ -163,7 +163,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         uri = row["backchannel_logout_uri"] or _format_front_channel(row)
         if row["paused"]:
             uri += " (paused)"
-        table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["iss"])
+        table.add_row(row["client_id"], uri, ", ".join(row["sources"]), issuer=row["iss"])
     console.print(table)
     say(counted(len(rows), "client"))
     for client in left_out:

@@ -1,4 +1,4 @@
-"""Selects dead letters by an operator's filter, and declares the filter's members for requests and options."""
+"""Selects dead letters by an operator's filter. API requests and command options have the same members."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,8 +87,10 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         return messages.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
-        """Return True if the filter selects the letter."""
-        return self.matches_summary(summary) and (self.subject is None or self._concerns_subject(message, self.subject))
+        """Return True if the filter selects the dead letter."""
+        if not self.matches_summary(summary):
+            return False
+        return self.subject is None or _has_subject(message, self.subject)
 
     def matches_summary(self, summary: DeadLetterSummary) -> bool:
         """See Filter."""
@@ -98,45 +100,40 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
             and (self.given_up_until is None or summary.dead_since <= self.given_up_until)
         )
 
-    def _concerns_subject(self, message: Message, subject: str) -> bool:
-        try:
-            return subject in _subjects(load_dead_letter(message))
-        except UnknownVersion:
-            return False
-
 
 def read_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
 ) -> DeadLetterFilter | InputIssue:
-    """Read an operator's filter from options or a request; return an InputIssue if it is invalid.
+    """Read an operator's filter from options or a request. Return an InputIssue for an invalid member.
 
-    A time may also be an age, counted back from `now`. A member that is None counts as absent.
+    A time may also be an age, counted back from `now`. A member that is None counts as absent. `issuers` are those
+    that the operator may see; None for all.
     """
     conditions = read_conditions(members, now, DeadLetterFilterMembers, [*DeadReason])
     return conditions if isinstance(conditions, InputIssue) else DeadLetterFilter(issuers=issuers, **conditions)
 
 
 def read_conditions(
-    members: Mapping[str, Any], now: float, kind: type[FilterMembers], reasons: Sequence[str]
+    members: Mapping[str, Any], now: float, member_types: type[FilterMembers], known_reasons: Sequence[str]
 ) -> dict[str, Any] | InputIssue:
-    """Read the members that `kind` declares into the arguments of a filter; return an InputIssue for an invalid member.
+    """Convert the members that `member_types` declares into the arguments of a filter. See `read_filter`.
 
-    See `read_filter`.
+    Return an InputIssue for an invalid member. `known_reasons` are the valid values of the member `reason`.
     """
-    given = {name: members[name] for name in get_type_hints(kind) if members.get(name) is not None}
-    for name in given.keys() & {"since", "until", "given_up_until"}:
+    conditions = {name: members[name] for name in get_type_hints(member_types) if members.get(name) is not None}
+    for name in conditions.keys() & {"since", "until", "given_up_until"}:
         try:
-            given[name] = parse_moment_or_age(given[name], now)
+            conditions[name] = parse_moment_or_age(conditions[name], now)
         except ValueError as error:
             return InputIssue(name, str(error))
-    ids, wanted = frozenset(given.pop("id", ())), frozenset(given.pop("reason", ()))
-    if unknown := sorted(wanted - frozenset(reasons)):
-        return InputIssue("reason", f"unknown reason {unknown[0]}; the reasons are {', '.join(reasons)}")
-    return {"ids": ids, "reasons": wanted, **given}
+    ids, reasons = frozenset(conditions.pop("id", ())), frozenset(conditions.pop("reason", ()))
+    if unknown := sorted(reasons - frozenset(known_reasons)):
+        return InputIssue("reason", f"unknown reason {unknown[0]}; the reasons are {', '.join(known_reasons)}")
+    return {"ids": ids, "reasons": reasons, **conditions}
 
 
 def parse_moment_or_age(text: str, now: float) -> float:
-    """Read a moment, or an age counted back from `now`. Raises ValueError."""
+    """Return the epoch seconds of a time (RFC 3339), or of an age such as `24h` before `now`. Raises ValueError."""
     try:
         return parse_moment(text)
     except ValueError:
@@ -147,52 +144,62 @@ def parse_moment_or_age(text: str, now: float) -> float:
         raise ValueError(f"{text} is neither a time like 2026-01-31T12:00:00Z nor a duration like 24h") from None
 
 
-def _subjects(dead_letter: DeadLetter) -> Iterator[str | None]:
-    """Yield every `sub` and `sid` in the letter."""
+def _has_subject(message: Message, subject: str) -> bool:
+    """Return True if the dead letter has the `sub` or `sid`. A dead letter of a newer release cannot be searched."""
+    try:
+        return subject in _subjects_of(load_dead_letter(message))
+    except UnknownVersion:
+        return False
+
+
+def _subjects_of(dead_letter: DeadLetter) -> Iterator[str | None]:
+    """Yield every `sub` and `sid` in the dead letter."""
     if dead_letter.delivery is not None:
         yield from (dead_letter.delivery.sub, dead_letter.delivery.sid)
     if dead_letter.event is not None:
         yield from (dead_letter.event.sub, dead_letter.event.sid)
-        for entry in dead_letter.event.clients if dead_letter.event.clients != "*" else ():
-            if isinstance(entry, ClientEntry):
-                yield from (entry.sub, entry.sid)
+        if dead_letter.event.clients != "*":
+            for entry in dead_letter.event.clients:
+                if isinstance(entry, ClientEntry):
+                    yield from (entry.sub, entry.sid)
     if dead_letter.raw is not None:
-        yield from (
-            _subjects_in_event(dead_letter.raw.body) if dead_letter.source is None else _texts_in(dead_letter.raw.body)
-        )
+        read_subjects = _subjects_in_event if dead_letter.source is None else _texts_in
+        yield from read_subjects(dead_letter.raw.body)
 
 
 def _texts_in(body: bytes) -> Iterator[str]:
-    """Yield every text in a source's document: only the source's mapping knows which of them name a user."""
+    """Yield every JSON text in a source's message, since any may be a `sub` or `sid`: that depends on its mapping."""
     try:
-        rest: list[object] = [from_json(body, allow_partial=True)]
+        unread: list[object] = [from_json(body, allow_partial=True)]
     except ValueError:
         return
-    while rest:
-        match rest.pop():
+    while unread:
+        match unread.pop():
             case str() as text:
                 yield text
-            case list() as members:
-                rest += members
+            case list() as values:
+                unread += values
             case dict() as members:
-                rest += members.values()
+                unread += members.values()
 
 
-def _subjects_in_event(text: str | bytes) -> Iterator[str | None]:
-    """Yield every `sub` and `sid` in an unreadable message, or in the part of it that was kept."""
+def _subjects_in_event(body: bytes) -> Iterator[str]:
+    """Yield every `sub` and `sid` in an event that was refused. The body may be cut, since only its start is stored."""
     try:
-        content = from_json(text, allow_partial=True)
+        content = from_json(body, allow_partial=True)
     except ValueError:
         return
-    for event in (content, content.get("data")) if isinstance(content, dict) else ():
-        yield from subjects_of(event)
+    if isinstance(content, dict):
+        yield from subjects_of(content)
+        yield from subjects_of(content.get("data"))  # where a CloudEvent has the event
 
 
 def subjects_of(event: object) -> Iterator[str]:
-    """Yield every `sub` and `sid` in the JSON of an event or a delivery."""
+    """Yield every `sub` and `sid` in the JSON of an event, of its clients, or of a delivery."""
     if not isinstance(event, dict):
         return
     clients = event.get("clients")
     for holder in (event, *(clients if isinstance(clients, list) else ())):
         if isinstance(holder, dict):
-            yield from (value for name in ("sub", "sid") if isinstance(value := holder.get(name), str))
+            values = (holder.get("sub"), holder.get("sid"))
+            yield from (value for value in values if isinstance(value, str))

@@ -1,9 +1,8 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
 A token with `issuers` sees and repairs only dead letters of those issuers. A replay and a discard are jobs
-(`repair_jobs`), except the discard of one dead letter. One request at a time holds the dead letters. An export waits
-for its reader at most EXPORT_READ_SECONDS in all, so that a slow reader does not block others. Read requests queue
-among themselves, so a repair waits for one read at most.
+(`repair_jobs`), except the discard of one dead letter. One request at a time has access to the dead letters. An export
+spends at most EXPORT_READ_SECONDS on writing to its client, so that a slow client does not block other requests.
 """
 
 import asyncio
@@ -50,8 +49,8 @@ from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters
 
-GROUPS_PER_PAGE = 50  # of a page
-EXPORT_READ_SECONDS = 10.0  # seconds that an export waits for its reader, in all
+GROUPS_PER_PAGE = 50
+EXPORT_READ_SECONDS = 10.0  # seconds that all writes of one export may wait for its client
 
 _UNAVAILABLE_TEXT = "The queue is unavailable, or another request or command holds the dead letters."
 _RATE_DESCRIPTION = "At most this many a second, over the whole job."
@@ -152,6 +151,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _export(self, request: ApiRequest) -> web.StreamResponse:
+        """Stream the dead letters. Abort the connection if the queue fails or the client is slow meanwhile."""
         filter_ = self._filter(request)
         self._requests.audit.log_read("exported", request.who, filter_)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -164,10 +164,10 @@ class DeadLetterRoutes:
                 async for _, message in dead_letters:
                     if not response.prepared:
                         await response.prepare(request.http)
-                    if request.http.method == "HEAD":  # aiohttp would write what is streamed
+                    if request.http.method == "HEAD":  # aiohttp would send a body
                         break
                     line, began_at = json_text(to_export_document(message)).encode() + b"\n", steady()
-                    async with asyncio.timeout(seconds_left):  # a slow reader holds the dead letters
+                    async with asyncio.timeout(seconds_left):  # other requests wait for this export
                         await response.write(line)
                     seconds_left -= steady() - began_at
         except (Refusal, TimeoutError):
@@ -208,12 +208,12 @@ class DeadLetterRoutes:
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _replay(self, request: ApiRequest) -> web.Response:
-        filter_, asked = self._filter(request), request.members
+        filter_, members = self._filter(request), request.members
         self._requests.require_narrowed(filter_, request)
         who = request.who  # a job outlives its request
-        force = bool(asked.get("end_newer_sessions"))
-        rules = self._access.rules(force)
-        if asked.get("dry_run"):
+        end_newer_sessions = bool(members.get("end_newer_sessions"))
+        rules = self._access.rules(end_newer_sessions)
+        if members.get("dry_run"):
 
             async def act(options: RepairOptions) -> RepairResult:
                 return await replay(self._dead_letters, filter_, rules, options)
@@ -223,14 +223,14 @@ class DeadLetterRoutes:
         self._requests.require_queue()
 
         def conclude(result: RepairResult) -> None:
-            self._requests.audit.log_repair("replayed", who, filter_, result, end_newer_sessions=force)
+            self._requests.audit.log_repair("replayed", who, filter_, result, end_newer_sessions=end_newer_sessions)
 
         passes = Replay(self._access.queue, ReplayRequest(id=new_id(), who=who, filter_=filter_, rules=rules))
-        replay_ = RepairRequest(
+        repair_request = RepairRequest(
             kind="replay", filter_=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
-            watch=passes.watch, limit=asked.get("limit"), rate=asked.get("rate"),
+            watch=passes.watch, limit=members.get("limit"), rate=members.get("rate"),
         )  # fmt: skip
-        return start_job(self._access.jobs, RepairWork(replay_, self._requests), request.token)
+        return start_job(self._access.jobs, RepairWork(repair_request, self._requests), request.token)
 
     @ApiOperation(
         route="DELETE /v1/dead-letters",

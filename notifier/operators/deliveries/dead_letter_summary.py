@@ -1,4 +1,4 @@
-"""Summarise a dead letter for a list, or show a whole one as JSON.
+"""Summarises dead letters for lists, and converts whole dead letters to JSON, for commands and the API.
 
 A summary parses only the members that the list shows: 7 µs per dead letter instead of 16.
 """
@@ -26,7 +26,7 @@ NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote th
 class DeadLetterSummary:
     """A dead letter in a list. `reason` is a `DeadReason` or `NEWER_RELEASE`. Times are in epoch seconds.
 
-    `session_at` is not listed: the time when the session ended or, if unknown, when the event arrived.
+    `session_at` is the time when the session ended or, if unknown, when the event arrived. Lists do not show it.
     """
 
     id: str
@@ -42,8 +42,9 @@ class DeadLetterSummary:
 
     def document(self) -> dict[str, object]:
         """Return the JSON for scripts and the API; `source` only if the dead letter came from a source."""
-        members = {name: value for name in _LISTED_MEMBERS if (value := getattr(self, name)) is not None}
-        return members | {"dead_since": format_moment(self.dead_since)}
+        members = {name: getattr(self, name) for name in _LISTED_MEMBERS}
+        present = {name: value for name, value in members.items() if value is not None}
+        return present | {"dead_since": format_moment(self.dead_since)}
 
     def group(self) -> Group:
         """See Summary."""
@@ -67,20 +68,8 @@ _MEMBERS = TypeAdapter(_Members)
 
 def read_summary(message: Message) -> DeadLetterSummary:
     """Summarise any message of the queue `dead`. Never raises."""
-    if message.kind is Kind.DEAD_LETTER:
-        try:
-            members = _MEMBERS.validate_json(message.body)
-            since = parse_moment(members["dead_since"])
-        except ValueError:  # includes pydantic's ValidationError
-            pass
-        else:
-            # A client ID or issuer too long to be repeated is read from the delivery or event.
-            whole = all(map(members.get, ("iss", "client_id", "event_id")))
-            if members["v"] <= NAMES_VERSION and whole and not find_disagreements(members):
-                shown: Mapping[str, Any] = {name: value for name, value in members.items() if name in _LISTED_MEMBERS}
-                held: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
-                session_at = _session_at(held.get("ended_at"), held.get("first_taken_at"), since)
-                return DeadLetterSummary(**{**shown, "dead_since": since, "session_at": session_at})
+    if message.kind is Kind.DEAD_LETTER and (summary := _read_listed_members(message)) is not None:
+        return summary
     try:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
@@ -89,17 +78,39 @@ def read_summary(message: Message) -> DeadLetterSummary:
         )  # fmt: skip
 
 
+def _read_listed_members(message: Message) -> DeadLetterSummary | None:
+    """Summarise a dead letter from its outer members. Return None if the whole dead letter must be parsed.
+
+    The outer members lack a client ID or issuer that is too long to be repeated outside of the delivery or event.
+    """
+    try:
+        members = _MEMBERS.validate_json(message.body)
+        since = parse_moment(members["dead_since"])
+    except ValueError:  # includes pydantic's ValidationError
+        return None
+    has_names = all(map(members.get, ("iss", "client_id", "event_id")))
+    if members["v"] > NAMES_VERSION or not has_names or find_disagreements(members):
+        return None
+    listed: Mapping[str, Any] = {name: value for name, value in members.items() if name in _LISTED_MEMBERS}
+    content: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
+    session_at = _session_at(content.get("ended_at"), content.get("first_taken_at"), since)
+    return DeadLetterSummary(**{**listed, "dead_since": since, "session_at": session_at})
+
+
 def summary_of(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Summarise a dead letter that was parsed whole."""
-    held = dead_letter.delivery or dead_letter.event
-    taken = None if dead_letter.delivery is None else dead_letter.delivery.first_taken_at
-    session_at = _session_at(None if held is None else held.ended_at, taken, dead_letter.dead_since)
+    content = dead_letter.delivery or dead_letter.event
+    taken_at = None if dead_letter.delivery is None else dead_letter.delivery.first_taken_at
+    session_at = _session_at(None if content is None else content.ended_at, taken_at, dead_letter.dead_since)
     return DeadLetterSummary(session_at=session_at, **{name: getattr(dead_letter, name) for name in _LISTED_MEMBERS})
 
 
-def _session_at(ended: float | None, taken: float | None, dead_since: float) -> float:
-    """Return the session's end, or the event's arrival. An event that was never deferred was given up on arrival."""
-    return next(moment for moment in (ended, taken, dead_since) if moment is not None)
+def _session_at(ended_at: float | None, taken_at: float | None, dead_since: float) -> float:
+    """Return when the session ended or, if unknown, when the event arrived.
+
+    An event without `taken_at` was never deferred, so it arrived when it was given up.
+    """
+    return next(moment for moment in (ended_at, taken_at, dead_since) if moment is not None)
 
 
 _DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(RawMessage)
@@ -125,8 +136,8 @@ def document_of(dead_letter: DeadLetter) -> dict[str, Any]:
     """Return the whole dead letter as JSON. `outcomes` lists the results of its attempts."""
     content = _DEAD_LETTER.dump_python(replace(dead_letter, raw=None), mode="json", exclude_defaults=True)
     if dead_letter.raw is not None:
-        rest = _RAW.dump_python(replace(dead_letter.raw, body=b""), mode="json", exclude_defaults=True)
-        content["raw"] = {**body_document(dead_letter.raw), **rest}
+        raw = _RAW.dump_python(replace(dead_letter.raw, body=b""), mode="json", exclude_defaults=True)
+        content["raw"] = {**body_document(dead_letter.raw), **raw}
     return {"v": 1, **content, "outcomes": _outcomes(dead_letter)}
 
 

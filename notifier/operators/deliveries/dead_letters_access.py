@@ -1,4 +1,4 @@
-"""Shares between the commands on dead letters: how they list and select dead letters, and write an export."""
+"""Provides what the commands on dead letters share: their table, their filter options, and the file of an export."""
 
 import os
 import time
@@ -53,13 +53,13 @@ DEAD_LETTER_TABLE = MessageTable(
 )  # fmt: skip
 
 
-def read_filter_options(asked: Mapping[str, Any]) -> DeadLetterFilter:
-    """Read the options that select dead letters into a filter."""
-    return require_filter(read_filter(asked, time.time()))
+def read_filter_options(members: Mapping[str, Any]) -> DeadLetterFilter:
+    """Return the filter that the options of a command describe. Raises BadParameter for an invalid option."""
+    return require_filter(read_filter(members, time.time()))
 
 
 def require_filter(filter_: T | InputIssue) -> T:
-    """Return the filter, or refuse the wrong option."""
+    """Return the filter. Raises BadParameter if it is an InputIssue, which names the invalid option."""
     if isinstance(filter_, InputIssue):
         raise typer.BadParameter(filter_.text, param_hint=f"--{filter_.path.replace('_', '-')}")
     return filter_
@@ -67,10 +67,10 @@ def require_filter(filter_: T | InputIssue) -> T:
 
 @contextmanager
 def open_replacement(file: Path) -> Iterator[IO[str]]:
-    """Open a text file to write, readable by its owner only. It replaces `file` once all is written; `-` is stdout.
+    """Open a new text file that replaces `file` when the block ends without an error. `-` is stdout. Raises OSError.
 
-    It is a new file beside the old one: an old file would keep its mode, and readers who have it open would see the
-    new text. A path that is not a regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
+    Only its owner can read the new file. To overwrite the old file would keep the old mode, and would show the text to
+    readers who have it open. A path that is not a regular file (`/dev/null`, a pipe) is written directly.
     """
     to_stdout = file == Path("-")
     if to_stdout or (file.exists() and not file.is_file()):

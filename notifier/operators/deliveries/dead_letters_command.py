@@ -37,7 +37,7 @@ def list_(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: DeadLetterFilterMembers,
+    members: DeadLetterFilterMembers,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +55,7 @@ def list_(
         # those of the last hour, for a script
         notifier dead-letters list --since 1h --json | jq .client_id
     """
-    filter_ = read_filter_options(asked)
+    filter_ = read_filter_options(members)
     list_messages(DEAD_LETTER_TABLE, CommandContext(config, context.obj), filter_, rows=rows, as_json=as_json)
 
 
@@ -98,7 +98,7 @@ def export(
     ] = Path("-"),
     *,
     config: Config = None,
-    asked: DeadLetterFilterMembers,
+    members: DeadLetterFilterMembers,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
@@ -113,7 +113,7 @@ def export(
         # the body of one
         notifier dead-letters export -c n.yaml | jq -r 'select(.id == "6f1c…").raw.body'
     """
-    filter_ = read_filter_options(asked)
+    filter_ = read_filter_options(members)
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
     count = 0

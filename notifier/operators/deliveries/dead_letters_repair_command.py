@@ -45,7 +45,7 @@ from notifier.telemetry.audit import operating_user
 
 
 def parse_rate(text: str) -> float:
-    """Read a rate of an option."""
+    """Return the messages per second that an option has. Raises BadParameter."""
     try:
         rate = float(text)
     except ValueError:
@@ -70,7 +70,7 @@ def replay(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: ReplayMembers,
+    members: ReplayMembers,
     rate: Rate = None,
     wait: WaitOption = "30s",
     yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a replay never asks.")] = False,
@@ -106,12 +106,12 @@ def replay(
         # a client was registered meanwhile
         notifier dead-letters replay -c n.yaml --reason unknown_client
     """
-    filter_ = read_filter_options(asked)
+    filter_ = read_filter_options(members)
     del yes  # for scripts that give it to each repair
-    require_condition(filter_, asked)
-    wait_seconds, dry_run, force = _parse_wait(wait), "dry_run" in asked, "end_newer_sessions" in asked
+    require_condition(filter_, members)
+    wait_seconds, dry_run, end_newer_sessions = _parse_wait(wait), "dry_run" in members, "end_newer_sessions" in members
     settings = load_queue_part(config, log_from="warning").settings.queue
-    rules = _load_rules(config, context.obj, end_newer_sessions=force)
+    rules = _load_rules(config, context.obj, end_newer_sessions=end_newer_sessions)
 
     request = ReplayRequest(id=new_id(), who=operating_user(), filter_=filter_, rules=rules)
 
@@ -123,8 +123,17 @@ def replay(
         return result, await replay_.watch(options, wait_seconds)
 
     result, replay_result = run_on_queue(
-        settings, run, what="replayed", opening=not dry_run, rate=rate, limit=asked.get("limit"), dry_run=dry_run
+        settings,
+        run,
+        progress_text="replayed",
+        opening=not dry_run,
+        rate=rate,
+        limit=members.get("limit"),
+        dry_run=dry_run,
     )
+    report = None
+    if replay_result is not None:
+        report = RepairReport(document=replay_result.document(), lines=_format_result(replay_result))
     finish_repair(
         DEAD_LETTER_TABLE,
         "replayed",
@@ -133,10 +142,8 @@ def replay(
         result,
         dry_run=dry_run,
         as_json=as_json,
-        report=None
-        if replay_result is None
-        else RepairReport(document=replay_result.document(), lines=_format_result(replay_result)),
-        end_newer_sessions=force,
+        report=report,
+        end_newer_sessions=end_newer_sessions,
     )
 
 
@@ -148,13 +155,15 @@ def _parse_wait(wait: str) -> float:
 
 
 def _format_result(result: ReplayResult) -> list[str]:
+    """Return the lines that show the results of the replayed dead letters."""
     results, lines = result.account.results, list[str]()
     if result.workers:
         lines.append(f"{results.delivered:,} delivered")
         if results.failed:
             lines.append(f"{counted(results.failed.total(), 'attempt')} failed again")
             lines += [f"  {reason}: {count:,}" for reason, count in results.failed.most_common()]
-            lines += [f"  the last answer: {printable(results.text)}"] if results.text else []
+            if results.text:
+                lines.append(f"  the last answer: {printable(results.text)}")
         if results.dead:
             lines.append(f"{results.dead.total():,} given up again: notifier dead-letters list")
             lines += [f"  {reason}: {count:,}" for reason, count in results.dead.most_common()]
@@ -179,7 +188,7 @@ def discard(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: RepairMembers,
+    members: RepairMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -194,35 +203,33 @@ def discard(
         # old dead letters, from a script
         notifier dead-letters discard -c n.yaml --until 30d --yes
     """
-    filter_ = read_filter_options(asked)
-    remove_messages(DEAD_LETTER_TABLE, CommandContext(config, context.obj), filter_, asked, yes=yes, as_json=as_json)
+    filter_ = read_filter_options(members)
+    remove_messages(DEAD_LETTER_TABLE, CommandContext(config, context.obj), filter_, members, yes=yes, as_json=as_json)
 
 
 def _load_rules(config: Path | None, features: Sequence[ConfiguredFeature], *, end_newer_sessions: bool) -> ReplayRules:
-    whole = registry = None
+    """Load the registry and the readers of sources that decide about a replay. Without a registry, defaults apply."""
+    settings = registry = None
     if config is not None:
         try:
-            whole = load_settings(config, os.environ, settings_model(features))
-            registry = load_registry(whole, DirectReader(reader_builder(features)))
+            settings = load_settings(config, os.environ, settings_model(features))
+            registry = load_registry(settings, DirectReader(reader_builder(features)))
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {DEFAULT_SUB_ONLY_MAX_AGE_SECONDS:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)
     return ReplayRules(
         registry=registry, new_id=new_id, max_event=MAX_EVENT, end_newer_sessions=end_newer_sessions,
-        readers=readers_of(features, whole),
+        readers=readers_of(features, settings),
     )  # fmt: skip
 
 
 def preview_replay(message: Message, config: Path | None, features: Sequence[ConfiguredFeature]) -> str:
-    """Return in words what a replay would do with this letter."""
+    """Describe what a replay would do with the dead letter."""
+    rules = _load_rules(config, features, end_newer_sessions=False)
     try:
-        readmission = readmit(
-            load_dead_letter(message), _load_rules(config, features, end_newer_sessions=False), time.time()
-        )
+        readmission = readmit(load_dead_letter(message), rules, time.time())
     except UnknownVersion as newer:
         return f"stays: {newer}"
-    return (
-        f"stays: {readmission.text}"
-        if isinstance(readmission, KeptDeadLetter)
-        else f"would go to {readmission.queue} anew"
-    )
+    if isinstance(readmission, KeptDeadLetter):
+        return f"stays: {readmission.text}"
+    return f"would go to {readmission.queue} anew"

@@ -10,10 +10,11 @@ MAX_GROUPS = 10_000  # groups that are counted separately; malformed events can 
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """Messages with one client and one reason. `where` they are pending; None for dead letters, which have `newest`.
+    """The number of messages of one client with one reason, and their times.
 
-    Times are in epoch seconds, None if unknown. `next`: when the first message is due; `expires`: when the first is
-    given up. `without_sid`: the number of tokens without `sid`.
+    Times are in epoch seconds; None if unknown. Pending deliveries have `where` (delayed or parked), `next` (when the
+    first is due), `expires` (when the first is given up) and `without_sid` (the number of tokens without `sid`). Dead
+    letters have `newest` instead.
     """
 
     client_id: str
@@ -32,27 +33,27 @@ class Group:
         """Return the values that all messages of the group share."""
         return self.client_id, self.iss, self.where, self.reason
 
-    def add(self, more: "Group") -> None:
+    def add(self, other: "Group") -> None:
         """Add the counts and times of another group."""
-        self.count += more.count
-        self.oldest = earliest(self.oldest, more.oldest)
-        self.newest = latest(self.newest, more.newest)
-        self.next = earliest(self.next, more.next)
-        self.expires = earliest(self.expires, more.expires)
-        self.without_sid += more.without_sid
+        self.count += other.count
+        self.oldest = earliest(self.oldest, other.oldest)
+        self.newest = latest(self.newest, other.newest)
+        self.next = earliest(self.next, other.next)
+        self.expires = earliest(self.expires, other.expires)
+        self.without_sid += other.without_sid
 
     def document(self) -> dict[str, object]:
         """Return the JSON for the API."""
-        names: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
-        counted = {"reason": self.reason, "count": self.count, "oldest": format_optional_moment(self.oldest)}
+        client: dict[str, object] = {"client_id": self.client_id, "iss": self.iss}
+        counts = {"reason": self.reason, "count": self.count, "oldest": format_optional_moment(self.oldest)}
         if self.where is None:
-            return names | counted | {"newest": format_optional_moment(self.newest)}
+            return client | counts | {"newest": format_optional_moment(self.newest)}
         moments = {"next": format_optional_moment(self.next), "expires": format_optional_moment(self.expires)}
-        return names | {"where": self.where} | counted | moments | {"without_sid": self.without_sid}
+        return client | {"where": self.where} | counts | moments | {"without_sid": self.without_sid}
 
 
 class Summary(Protocol):
-    """The members of a message that lists need."""
+    """The port through which lists read a message."""
 
     @property
     def id(self) -> str:
@@ -74,11 +75,11 @@ class Summary(Protocol):
         """Return the JSON for scripts and the API."""
 
     def group(self) -> Group:
-        """Return a group of this message alone."""
+        """Return a group that contains only this message."""
 
 
 class GroupCounts:
-    """Counts messages by client, reason and, if pending, where they are."""
+    """Counts messages by client and reason; pending deliveries also by `where`."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[object, ...], Group] = {}
@@ -90,10 +91,11 @@ class GroupCounts:
         group = summary.group()
         if group.key not in self._groups and len(self._groups) >= MAX_GROUPS:
             group = replace(group, client_id="_other", iss="")
-        known = self._groups.setdefault(group.key, group)
-        if known is not group:
-            known.add(group)
+        if group.key in self._groups:
+            self._groups[group.key].add(group)
+        else:
+            self._groups[group.key] = group
 
     def groups(self) -> list[Group]:
-        """The groups, the largest first."""
+        """Return the groups, the largest first."""
         return sorted(self._groups.values(), key=lambda group: (-group.count, group.client_id, group.iss, group.reason))

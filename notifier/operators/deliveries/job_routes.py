@@ -1,4 +1,4 @@
-"""`/v1/jobs`: long requests that continue after the caller disconnects, on any worker."""
+"""`/v1/jobs`: lists, shows and ends jobs of all workers. A job is a request that goes on if the caller disconnects."""
 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -83,17 +83,17 @@ class JobRoutes:
         return web.json_response(job, status=202, dumps=json_text)
 
 
-async def _await_answer(asked: Awaitable[T]) -> T:
-    """Await the answer of the workers. Raises Refusal (503) if the queue or a worker does not answer."""
+async def _await_answer(answer: Awaitable[T]) -> T:
+    """Return the answer of the workers. Raises Refusal (503) if the queue or a worker does not answer."""
     try:
-        return await asked
+        return await answer
     except QueueError:
         title = "The queue is unavailable, or a worker that may have this job does not answer; try again soon"
         raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None
 
 
 def _require_job(job: dict[str, Any] | None) -> dict[str, Any]:
-    """Raises Refusal: 404."""
+    """Return the job. Raises Refusal (404) if no worker has it."""
     if job is None:
         raise Refusal(problem_response(404, "No worker has this job: it ended over an hour ago, or its worker ended"))
     return job

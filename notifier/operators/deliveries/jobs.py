@@ -1,7 +1,7 @@
 """Runs long API requests as jobs: the caller may disconnect, and query the job at any worker later.
 
-A job ends with its worker, or when a caller ends it. Finished work remains, and the rest is unchanged. Jobs and other
-requests take turns at the messages (`message_requests`).
+A job is replay, discard, cancel or retry. It ends early if its worker stops or a caller ends it: what it has done
+remains, and the rest is unchanged. One job or request at a time has access to the messages (`message_requests`).
 """
 
 import asyncio
@@ -25,13 +25,13 @@ JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 SHOW_JOB = "job"
 END_JOB = "end_job"
 LIST_JOBS = "jobs"
-MAX_RUNNING_JOBS: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # under way at a worker
-MAX_REMEMBERED_JOBS = 100  # jobs of a worker, the ended ones with those under way
+MAX_RUNNING_JOBS: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # of one worker
+MAX_REMEMBERED_JOBS = 100  # of a worker, running and ended
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
-MAX_JOB_SECONDS = 3600.0  # seconds that a job waits for its turns and has them: a replay at a slow rate may take long
+MAX_JOB_SECONDS = 3600.0  # seconds from its start until a job stops waiting for the messages: a slow rate takes long
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
-END_REQUESTED_TEXT = "somebody ended it; the rest is unchanged"
-TIME_OVER_TEXT = "its hour is over; the rest is unchanged"
+END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
+TIME_OVER_TEXT = "it did not end within an hour; the rest is unchanged"
 QUEUE_UNAVAILABLE_TEXT = "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 JOB_SCHEMA: Mapping[str, Any] = {
@@ -62,18 +62,18 @@ JOB_SCHEMA: Mapping[str, Any] = {
 
 
 class ExclusiveAccess(Protocol):
-    """The port through which a job gets exclusive access to the messages."""
+    """The port through which a job gets exclusive access to dead letters or pending deliveries."""
 
     @property
     def has_waiters(self) -> bool:
-        """Return True if a request waits for its turn."""
+        """Return True if another request waits for access."""
 
     def lock(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
-        """Lock the messages for one request, waiting without a limit if `patient`. Raises Refusal."""
+        """Lock the messages. Without `patient`, wait a limited time only. Raises Refusal."""
 
 
 class Work(Protocol):
-    """The work of a job."""
+    """The port through which a job does its work: one retry, or one repair of messages."""
 
     @property
     def kind(self) -> JobKind:
@@ -85,17 +85,17 @@ class Work(Protocol):
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Return the issuers whose messages it may touch; None for all."""
+        """Return the issuers whose messages the job may change; None for all."""
 
     def account(self) -> Mapping[str, Any]:
-        """Return the results so far, with `unfinished`."""
+        """Return the results so far. `unfinished` is the reason for an early end."""
 
     async def carry_out(self, job: "Job") -> None:
-        """Do the work, and log the result. Raises no JobEndRequested."""
+        """Do the work, and log the result. Handle JobEndRequested, which `job.lock` raises."""
 
 
 class JobEndRequested(Exception):  # noqa: N818  a requested end, not an error
-    """Raised in a job that waits for its turn and must end. Its text is the reason."""
+    """Raised in a job that waits for the messages and must end. Its text is the reason."""
 
 
 class Job:
@@ -110,34 +110,35 @@ class Job:
         self.began_at = clock()
         self.ended_at: float | None = None
         self.state = "waiting"
-        self.end_reason: str | None = None  # the first reason to end it
-        self.idle = asyncio.Event()  # set while it holds no messages
+        self.end_reason: str | None = None  # why it must end
+        self.idle = asyncio.Event()  # set while it has not locked the messages
         self.idle.set()
         self._deadline = steady() + MAX_JOB_SECONDS
-        self._waiting_task: asyncio.Task[None] | None = None  # its task, but only while it waits for its turn
+        self._waiting_task: asyncio.Task[None] | None = None  # set while it waits for the messages
 
-    def end(self, why: str) -> None:
-        """End the job: at once if it waits, otherwise after the current batch."""
+    def end(self, reason: str) -> None:
+        """End the job: at once if it waits for the messages, otherwise after the current batch."""
         if self.end_reason is None:
-            self.end_reason = why
+            self.end_reason = reason
             if self._waiting_task is not None:
                 self._waiting_task.cancel()
 
     @asynccontextmanager
-    async def lock(self, access: ExclusiveAccess, due: float = 0.0) -> AsyncIterator[None]:
-        """Lock the messages for this job, not before `due` (steady). Raises Refusal, or JobEndRequested."""
+    async def lock(self, access: ExclusiveAccess, not_before: float = 0.0) -> AsyncIterator[None]:
+        """Wait until `not_before` (monotonic seconds), then lock the messages. Raises Refusal, or JobEndRequested."""
         async with AsyncExitStack() as stack:
             self._waiting_task = asyncio.current_task()
             try:
                 async with asyncio.timeout(self._deadline - self.steady()):
                     if self.end_reason is None:
-                        await asyncio.sleep(due - self.steady())
+                        await asyncio.sleep(not_before - self.steady())
                         await stack.enter_async_context(access.lock(patient=True))
             except TimeoutError:
                 raise JobEndRequested(TIME_OVER_TEXT) from None
             except asyncio.CancelledError:
+                # Suppress the one cancellation by `end`. Any other must propagate.
                 if self.end_reason is None or self._waiting_task is None or self._waiting_task.uncancel():
-                    raise  # it was cancelled by others, perhaps as well
+                    raise
             finally:
                 self._waiting_task = None
             if self.end_reason is not None:
@@ -173,7 +174,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one worker. Needs a task for `run`."""
+    """The jobs of one worker. The owner runs `run` as a task. `clock` is the wall clock, `steady` is monotonic."""
 
     def __init__(self, queue: Queue, clock: Callable[[], float], steady: Callable[[], float]) -> None:
         self._queue, self._clock, self._steady = queue, clock, steady
@@ -184,17 +185,17 @@ class Jobs:
     def begin(self, work: Work, token: ApiToken | None) -> dict[str, Any]:
         """Start a job and return its document. Raises Refusal (429, 503) if too many are running."""
         now = self._clock()
-        kept = {
+        jobs = {
             id_: job
             for id_, job in self._jobs.items()
             if job.ended_at is None or now - job.ended_at < ENDED_JOB_SECONDS
         }
-        under_way = [job for job in kept.values() if job.ended_at is None and job.work.kind == work.kind]
-        _require_capacity(work.kind, under_way, token)
-        ended = [id_ for id_, job in kept.items() if job.ended_at is not None]
-        for id_ in ended[: max(0, len(kept) + 1 - MAX_REMEMBERED_JOBS)]:
-            del kept[id_]
-        self._jobs = kept
+        running = [job for job in jobs.values() if job.ended_at is None and job.work.kind == work.kind]
+        _require_capacity(work.kind, running, token)
+        ended_ids = [id_ for id_, job in jobs.items() if job.ended_at is not None]  # the oldest first
+        for id_ in ended_ids[: max(0, len(jobs) + 1 - MAX_REMEMBERED_JOBS)]:
+            del jobs[id_]
+        self._jobs = jobs
         job = Job(work, name_of_caller(token), self._clock, self._steady)
         self._jobs[job.id] = job
         document = job.document()
@@ -204,11 +205,11 @@ class Jobs:
         return document
 
     async def show(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """Return the document of a job of any worker; None if unknown or of other issuers. Raises QueueError."""
+        """Return a job of any worker as JSON; None if it is unknown or concerns other issuers. Raises QueueError."""
         return await self._request_job(SHOW_JOB, id_, token)
 
     async def end(self, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
-        """End a job of any worker, and return its document; None as for `show`. Raises QueueError."""
+        """End a job of any worker, and return it as JSON; None as for `show`. Raises QueueError."""
         return await self._request_job(END_JOB, id_, token)
 
     async def _request_job(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
@@ -217,48 +218,48 @@ class Jobs:
             members = await self.act(request)
             return dict(members["job"]) if "job" in members else None
         workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
-        found = (answer.result for answer in answers if answer.problem is None and "job" in answer.result)
-        job = next((dict(said["job"]) for said in found), None)
+        jobs = (answer.result["job"] for answer in answers if answer.problem is None and "job" in answer.result)
+        job = next(map(dict, jobs), None)
         if job is None and len(answers) < workers:
-            raise QueueUnavailable("a worker has not answered, and may know the job")
+            raise QueueUnavailable("a worker has not answered, and may have the job")
         return job
 
     async def list_all(self, token: ApiToken | None) -> dict[str, Any]:
-        """Return the jobs of all workers that answer, the newest first. Raises QueueError."""
+        """Return the jobs of all workers that answer as JSON, the newest first. Raises QueueError."""
         request = _request(LIST_JOBS, token)
         workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
-        said = [*(answer.result for answer in answers), await self.act(request)]
-        jobs = {str(job["id"]): dict(job) for each in said for job in each.get("jobs", ())}
+        results = [*(answer.result for answer in answers), await self.act(request)]
+        jobs = {str(job["id"]): dict(job) for result in results for job in result.get("jobs", ())}
         newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)
         return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}
 
     async def find_equal(self, work: Work, token: ApiToken | None) -> dict[str, Any] | None:
-        """Return an equal job that runs at this worker or at another that answers. None if there is none."""
+        """Return a running job of the same kind and conditions, of any worker that answers, as JSON; None if none."""
         try:
             documents = (await self.list_all(token))["jobs"]
         except QueueError:
             documents = [job.document() for job in self._jobs.values()]
-        same = (work.kind, dict(work.conditions))
-        under_way = (job for job in documents if job["state"] != "ended" and (job["kind"], job["wanted"]) == same)
-        return next(under_way, None)
+        wanted = (work.kind, dict(work.conditions))
+        running = (job for job in documents if job["state"] != "ended")
+        return next((job for job in running if (job["kind"], job["wanted"]) == wanted), None)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """List the jobs of this worker, return one, or end one, for a token with these `issuers`."""
+        """List this worker's jobs, or return or end one, for the token with the `issuers` in the request."""
         issuers = request.members.get("issuers")
-        covered = None if issuers is None else frozenset(issuers)
+        token_issuers = None if issuers is None else frozenset(issuers)
         if request.name == LIST_JOBS:
-            return {"jobs": [job.document() for job in self._jobs.values() if _covers(covered, job.work.issuers)]}
+            return {"jobs": [job.document() for job in self._jobs.values() if _covers(token_issuers, job.work.issuers)]}
         job = self._jobs.get(str(request.members.get("id")))
-        if job is None or not _covers(covered, job.work.issuers):
+        if job is None or not _covers(token_issuers, job.work.issuers):
             return {}
         if request.name == END_JOB:
             job.end(END_REQUESTED_TEXT)
         return {"job": job.document()}
 
     async def stop(self) -> None:
-        """End all jobs, since the worker ends. Returns once none holds messages; none gets any afterwards.
+        """End all jobs, since the worker stops. Return once no job has the messages locked. Later jobs end at once.
 
-        Cancelling within a batch would keep dead letters whose deliveries are already queued: a second logout.
+        A cancellation within a batch would keep dead letters whose deliveries are already queued: a second logout.
         """
         self._stopped = True
         for job in self._jobs.values():
@@ -275,25 +276,25 @@ class Jobs:
 
 def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequest:
     issuers = _issuers_of(token)
-    of_token = {"issuers": None if issuers is None else sorted(issuers)}
-    return WorkerRequest(name=name, who=name_of_caller(token), members={**members, **of_token})
+    sorted_issuers = None if issuers is None else sorted(issuers)
+    return WorkerRequest(name=name, who=name_of_caller(token), members={**members, "issuers": sorted_issuers})
 
 
-def _require_capacity(kind: JobKind, jobs: Sequence[Job], token: ApiToken | None) -> None:
-    """Raise Refusal if too many of this kind are running. A token with issuers may use half of the limit."""
-    most, way_out = MAX_RUNNING_JOBS[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
-    if _issuers_of(token) is not None and sum(job.who == name_of_caller(token) for job in jobs) >= most // 2:
-        title = f"This token has {most // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
-        raise Refusal(problem_response(429, f"{title}; {way_out}", headers={"Retry-After": "30"}))
-    if len(jobs) >= most:
-        title = f"This worker has {most} jobs of the kind {kind} under way"
-        raise Refusal(problem_response(503, f"{title}; {way_out}", headers={"Retry-After": "30"}))
+def _require_capacity(kind: JobKind, running: Sequence[Job], token: ApiToken | None) -> None:
+    """Raise Refusal if too many jobs of this kind are running. A token with issuers may use half of the limit."""
+    limit, remedy = MAX_RUNNING_JOBS[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
+    if _issuers_of(token) is not None and sum(job.who == name_of_caller(token) for job in running) >= limit // 2:
+        title = f"This token has {limit // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
+        raise Refusal(problem_response(429, f"{title}; {remedy}", headers={"Retry-After": "30"}))
+    if len(running) >= limit:
+        title = f"This worker has {limit} jobs of the kind {kind} under way"
+        raise Refusal(problem_response(503, f"{title}; {remedy}", headers={"Retry-After": "30"}))
 
 
 def _issuers_of(token: ApiToken | None) -> frozenset[str] | None:
     return None if token is None else token.issuers
 
 
-def _covers(token: frozenset[str] | None, issuers: frozenset[str] | None) -> bool:
-    """Return True if the token covers every issuer of the job. None means all issuers."""
-    return token is None or (issuers is not None and issuers <= token)
+def _covers(token_issuers: frozenset[str] | None, job_issuers: frozenset[str] | None) -> bool:
+    """Return True if a token's issuers contain all issuers of a job. None means all issuers."""
+    return token_issuers is None or (job_issuers is not None and job_issuers <= token_issuers)

@@ -1,6 +1,6 @@
 """Keeps summaries of dead letters or pending deliveries in memory, so that the API can page through them.
 
-A pass over 100,000 dead letters takes 6 s, too long for each page. Their summaries take 35 MB.
+Without an index, each page would need a pass over the queue: 6 s for 100,000 dead letters. Their summaries take 35 MB.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ PAGE_MEMBERS = {
     "more_groups": int,
 }  # fmt: skip
 MAX_SUMMARIES = 100_000  # summaries in one index
-MAX_KEPT_SUMMARIES = MAX_SUMMARIES // 4  # an index of at most this many summaries may stay when another is built
+MAX_KEPT_SUMMARIES = MAX_SUMMARIES // 4  # a larger index is dropped when another is built
 MAX_TEXT_LENGTH = 200  # characters of a failure text
 SUMMARIES_PER_STEP = 500  # summaries between two yields to the event loop: 2 ms
 UNUSED_INDEX_SECONDS = 120.0  # seconds after the last page until an index is dropped
@@ -40,7 +40,7 @@ class PageQuery(TypedDict, total=False):
 
 @frozen
 class PageSelection:
-    """A selection of summaries to page through. `reasons` limits the rows (empty: all), but not the counts."""
+    """A selection of summaries to page through. `reasons` restricts the rows but not the counts; empty: all reasons."""
 
     filter_: Filter[Any, Any]
     reasons: frozenset[str]
@@ -49,7 +49,7 @@ class PageSelection:
 
 @frozen
 class PageRequest:
-    """A requested page: the selection, and how many rows, skipped rows and groups."""
+    """A page of at most `rows` summaries after the first `skip`, with the counts of the `groups` largest groups."""
 
     selection: PageSelection
     rows: int
@@ -59,7 +59,7 @@ class PageRequest:
 
 @frozen
 class _SelectionResult:
-    """The selected summaries, the counts by reason, and the groups."""
+    """The summaries of the rows, and the counts of the selection: by reason, and by group."""
 
     summaries: Sequence[Summary]
     reasons: Mapping[str, int]
@@ -78,9 +78,8 @@ class MessageIndex:
         self._seen = 0
         self._texts: dict[str, str] = {}
         self._selection_lock = asyncio.Lock()
-        self._last: tuple[PageSelection, _SelectionResult] | None = (
-            None  # consecutive pages mostly use the same selection
-        )
+        # The last selection is kept: consecutive pages mostly have the same.
+        self._last: tuple[PageSelection, _SelectionResult] | None = None
 
     def __len__(self) -> int:
         return len(self._summaries)
@@ -89,75 +88,83 @@ class MessageIndex:
         """Add a summary, with its text cut to `MAX_TEXT_LENGTH`."""
         text = summary.text if len(summary.text) <= MAX_TEXT_LENGTH else f"{summary.text[: MAX_TEXT_LENGTH - 1]}…"
         texts = {"client_id": summary.client_id, "iss": summary.iss, "reason": summary.reason, "text": text}
-        same = self._texts.setdefault
-        self._summaries.append(replace(summary, **{name: same(value, value) for name, value in texts.items()}))
+        shared_texts = {name: self._texts.setdefault(value, value) for name, value in texts.items()}
+        self._summaries.append(replace(summary, **shared_texts))
         self._seen += 1
 
     def complete(self) -> None:
-        """Record that the pass has ended."""
+        """Record that the pass over the queue has ended."""
         self._took_seconds = self._steady() - self.made_at
         self._texts.clear()
 
-    async def page(self, asked: PageRequest, rows: str) -> dict[str, Any]:
-        """Return the page as JSON, with its summaries in the member `rows`. Yields to the event loop."""
+    async def page(self, request: PageRequest, rows_member: str) -> dict[str, Any]:
+        """Return the page as JSON, with its summaries in the member that `rows_member` names."""
         async with self._selection_lock:
-            if self._last is None or self._last[0] != asked.selection:
-                self._last = asked.selection, await self._select(asked.selection)
+            if self._last is None or self._last[0] != request.selection:
+                self._last = request.selection, await self._select(request.selection)
             selected = self._last[1]
         return {
             "as_of": format_moment(self._as_of),
             "took": round(self._took_seconds, 3),
             "total": len(selected.summaries),
-            "skip": asked.skip,
+            "skip": request.skip,
             "left_off": self._seen - len(self._summaries),
             "reasons": dict(selected.reasons),
-            "groups": [group.document() for group in selected.groups[: asked.groups]],
-            "more_groups": max(0, len(selected.groups) - asked.groups),
-            rows: [summary.document() for summary in selected.summaries[asked.skip : asked.skip + asked.rows]],
+            "groups": [group.document() for group in selected.groups[: request.groups]],
+            "more_groups": max(0, len(selected.groups) - request.groups),
+            rows_member: [
+                summary.document() for summary in selected.summaries[request.skip : request.skip + request.rows]
+            ],
         }
 
     async def _select(self, selection: PageSelection) -> _SelectionResult:
-        reasons, counts, chosen = Counter[str](), GroupCounts(), list[Summary]()
+        """Apply the selection to all summaries. Yield to the event loop meanwhile."""
+        reasons, groups, selected = Counter[str](), GroupCounts(), list[Summary]()
         for number, summary in enumerate(tuple(self._summaries)):
             if number % SUMMARIES_PER_STEP == SUMMARIES_PER_STEP - 1:
                 await asyncio.sleep(0)
             if not selection.filter_.matches_summary(summary):
                 continue
             reasons[summary.reason] += 1
-            counts.add(summary)
+            groups.add(summary)
             if not selection.reasons or summary.reason in selection.reasons:
-                chosen.append(summary)
+                selected.append(summary)
         if selection.newest_first:
-            chosen.reverse()
-        return _SelectionResult(summaries=chosen, reasons=dict(reasons.most_common()), groups=counts.groups())
+            selected.reverse()
+        return _SelectionResult(summaries=selected, reasons=dict(reasons.most_common()), groups=groups.groups())
 
 
 class MessageIndexes:
-    """The indexes of one worker. An unused index is dropped; a large one also when another index is built."""
+    """The indexes of one worker, by owner. An unused index is dropped, and a large one when another is built."""
 
     def __init__(self, steady: Callable[[], float]) -> None:
         self._steady = steady
         self._indexes: dict[object, tuple[MessageIndex, asyncio.TimerHandle]] = {}
         self._build_lock = asyncio.Lock()
 
-    async def index(self, of: object, age: float, make: Callable[[], Awaitable[MessageIndex]]) -> MessageIndex:
-        """Return the index of `of`, rebuilt if older than `age` seconds. Concurrent callers share one pass."""
-        asked_at = self._steady()
+    async def index(self, owner: object, max_age: float, build: Callable[[], Awaitable[MessageIndex]]) -> MessageIndex:
+        """Return the index of the owner. Call `build` if there is none, or if it is older than `max_age` seconds.
+
+        Concurrent callers share one pass, even if `max_age` is 0.
+        """
+        called_at = self._steady()
         async with self._build_lock:
-            known = self._indexes.get(of)
-            self.forget(of)
-            # An index that was built after this call is recent enough, however short `age` is.
-            if known is not None and known[0].made_at >= asked_at - age:
-                index = known[0]
+            entry = self._indexes.get(owner)
+            self.forget(owner)
+            if entry is not None and entry[0].made_at >= called_at - max_age:
+                index = entry[0]
             else:
-                known = None  # free its memory for the new index
-                for other in [other for other, (kept, _) in self._indexes.items() if len(kept) > MAX_KEPT_SUMMARIES]:
-                    self.forget(other)
-                index = await make()
-            self._indexes[of] = index, asyncio.get_running_loop().call_later(UNUSED_INDEX_SECONDS, self.forget, of)
+                entry = None  # free its memory for the new index
+                large = [owner for owner, (kept, _) in self._indexes.items() if len(kept) > MAX_KEPT_SUMMARIES]
+                for large_owner in large:
+                    self.forget(large_owner)
+                index = await build()
+            expiry = asyncio.get_running_loop().call_later(UNUSED_INDEX_SECONDS, self.forget, owner)
+            self._indexes[owner] = index, expiry
         return index
 
-    def forget(self, of: object) -> None:
-        """Drop the index, so that the next caller rebuilds it."""
-        if (known := self._indexes.pop(of, None)) is not None:
-            known[1].cancel()
+    def forget(self, owner: object) -> None:
+        """Drop the owner's index, so that the next caller rebuilds it."""
+        entry = self._indexes.pop(owner, None)
+        if entry is not None:
+            entry[1].cancel()

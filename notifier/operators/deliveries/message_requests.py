@@ -1,7 +1,7 @@
 """Answers API requests on dead letters or pending deliveries: counts, pages, single messages, repairs.
 
-One request at a time holds the messages. Read requests queue among themselves first, so a repair waits for one read at
-most. Jobs queue likewise, so a job at a slow rate does not have to yield to another job.
+One request at a time has access to the messages. Reads first wait for each other, so a repair waits for at most one
+read. Jobs first wait for each other likewise, so a job with a slow rate does not have to yield to another job.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 REPAIR_SECONDS = 60.0  # seconds that a dry run of a repair may last
-BUSY_WAIT_SECONDS = 20.0  # seconds that a request waits for another to end
-PAGE_AGE_SECONDS = 60.0  # seconds that the index behind a page may be old, unless it is asked otherwise
+BUSY_WAIT_SECONDS = 20.0  # seconds that a request waits for access to the messages
+DEFAULT_PAGE_AGE_SECONDS = 60.0  # maximum age of the index of a page
 DEFAULT_PAGE_ROWS = 50
 MAX_FOUND_MESSAGES = 200  # summaries in the answer of a search
 
@@ -49,7 +49,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteDependencies:
-    """The dependencies of the routes. `rules` and `registry` are called per request, since a reload may change them."""
+    """The dependencies of the routes on messages.
+
+    `rules` returns the rules of a replay for a value of `end_newer_sessions`. It and `registry` are called per request,
+    since a reload may change the result. `clock` is the wall clock, `steady` is monotonic. `subject_id` returns what
+    the audit log shows in place of a `sub` or `sid`.
+    """
 
     queue: Queue
     rules: Callable[[bool], ReplayRules]
@@ -79,14 +84,15 @@ class SearchBody(TypedDict, total=False):
 
 
 def conditions_of(request: ApiRequest) -> Mapping[str, Any]:
-    """Return the conditions of a request: the id in its path, or its members."""
+    """Return the members of a filter that a request has: the ID in its path, or else its members."""
     return {"id": [request.path["id"]]} if "id" in request.path else request.members
 
 
 class MessageRequests(Generic[P, S]):
-    """The requests about `messages`: dead letters or pending deliveries. `rows_member` names their list in an answer.
+    """Answers the requests on `messages`: dead letters or pending deliveries.
 
-    `unavailable_text`: if the queue is unreachable or in use; `missing_text`: if the message does not exist.
+    `rows_member` names the list of messages in an answer. `unavailable_text` is the text of a 503, for a queue that is
+    unavailable or in use; `missing_text` that of a 404, for a message that does not exist.
     """
 
     def __init__(
@@ -104,20 +110,24 @@ class MessageRequests(Generic[P, S]):
 
     @property
     def has_waiters(self) -> bool:
-        """Return True if a request waits for its turn."""
+        """Return True if a request or job waits for access to the messages."""
         return self._waiter_count > 0
 
     @asynccontextmanager
     async def lock(self, *, reading: bool = False, patient: bool = False) -> AsyncIterator[None]:
-        """Lock the messages for a request. Raises Refusal (503) if the queue is unavailable or (not `patient`) busy."""
+        """Lock the messages for a read request, a repair, or (`patient`) a job, which waits without a limit.
+
+        Raises Refusal (503) if another request keeps the lock too long, or if the queue fails in the block.
+        """
         async with AsyncExitStack() as stack:
             if patient:
                 await stack.enter_async_context(self._job_lock)
             self._waiter_count += 1
             try:
                 async with asyncio.timeout(None if patient else BUSY_WAIT_SECONDS):
-                    for lock in (self._read_lock, self._exclusive_lock) if reading else (self._exclusive_lock,):
-                        await stack.enter_async_context(lock)
+                    if reading:
+                        await stack.enter_async_context(self._read_lock)
+                    await stack.enter_async_context(self._exclusive_lock)
             except TimeoutError:
                 raise self._refusal() from None
             finally:
@@ -140,91 +150,101 @@ class MessageRequests(Generic[P, S]):
         return Refusal(problem_response(503, title, headers={"Retry-After": "5"}))
 
     def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
-        """Return the options of a repair within one request, which may last REPAIR_SECONDS."""
-        steady, asked = self._access.steady, {} if request is None else request.members
+        """Return the options of a repair that ends with its request, after REPAIR_SECONDS at most."""
+        steady = self._access.steady
+        members = {} if request is None else request.members
         until = steady() + REPAIR_SECONDS
         return RepairOptions(
             clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
-            limit=asked.get("limit"), dry_run=bool(asked.get("dry_run")),
+            limit=members.get("limit"), dry_run=bool(members.get("dry_run")),
         )  # fmt: skip
 
     async def answer_counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """Answer with the number of messages per group and, on request, with some messages."""
-        asked = request.members
+        """Answer with the number of messages per group and, if the request has `rows`, with some messages."""
+        members = request.members
         self.audit.log_search(request.who, filter_)
-        counts, listed = await self._collect(filter_, asked.get("skip", 0), asked.get("rows", 0))
-        document: dict[str, object] = {"total": counts.total, "groups": [each.document() for each in counts.groups()]}
-        return web.json_response(document | ({self._rows_member: listed} if "rows" in asked else {}), dumps=json_text)
+        counts, rows = await self._collect(filter_, members.get("skip", 0), members.get("rows", 0))
+        document: dict[str, object] = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
+        if "rows" in members:
+            document[self._rows_member] = rows
+        return web.json_response(document, dumps=json_text)
 
     async def answer_page(
         self,
-        everything: Filter[P, S],
+        index_filter: Filter[P, S],
         filter_: Filter[P, S],
         request: ApiRequest,
         *,
         groups: int,
         newest_first: bool = False,
     ) -> web.Response:
-        """Answer with a page of the selected messages from an index of `everything`. Building it holds no message."""
-        asked = request.members
-        if "subject" in asked:
+        """Answer with a page of the messages that `filter_` selects, and the `groups` largest groups.
+
+        The page is read from an index of the messages that `index_filter` selects, which is built if necessary.
+        """
+        members = request.members
+        if "subject" in members:
             raise malformed_refusal(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
 
         async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.steady)
-            async with self.lock(reading=True), aclosing(find_messages(self._messages, everything)) as summaries:
+            async with self.lock(reading=True), aclosing(find_messages(self._messages, index_filter)) as summaries:
                 async for summary, _ in summaries:
                     index.add(summary)
             index.complete()
             return index
 
-        index = await self._access.indexes.index(self, asked.get("age", PAGE_AGE_SECONDS), build)
-        chosen = PageSelection(filter_=filter_, reasons=frozenset(asked.get("reason", ())), newest_first=newest_first)
-        skip, limit = asked.get("skip", 0), asked.get("rows", DEFAULT_PAGE_ROWS)
-        page_request = PageRequest(selection=chosen, rows=limit, skip=skip, groups=groups)
+        index = await self._access.indexes.index(self, members.get("age", DEFAULT_PAGE_AGE_SECONDS), build)
+        reasons = frozenset(members.get("reason", ()))
+        selection = PageSelection(filter_=filter_, reasons=reasons, newest_first=newest_first)
+        skip, rows = members.get("skip", 0), members.get("rows", DEFAULT_PAGE_ROWS)
+        page_request = PageRequest(selection=selection, rows=rows, skip=skip, groups=groups)
         return web.json_response(await index.page(page_request, self._rows_member), dumps=json_text)
 
     async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """Answer with the first matches of a search, and their number. Searches are logged."""
+        """Answer with the first messages of a user, session or event, and the number of all. Log the search."""
         if not request.members.keys() & {"subject", "event_id"}:
             raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
-        counts, listed = await self._collect(filter_, 0, MAX_FOUND_MESSAGES)
-        return web.json_response({"total": counts.total, self._rows_member: listed}, dumps=json_text)
+        counts, rows = await self._collect(filter_, 0, MAX_FOUND_MESSAGES)
+        return web.json_response({"total": counts.total, self._rows_member: rows}, dumps=json_text)
 
     async def _collect(self, filter_: Filter[P, S], skip: int, limit: int) -> tuple[GroupCounts, list[Document]]:
-        """Count the selected messages, and return the documents of `limit` of them after the first `skip`."""
-        counts, listed = GroupCounts(), list[Document]()
+        """Count the selected messages. Return the counts, and `limit` messages after the first `skip` as JSON."""
+        counts, rows = GroupCounts(), list[Document]()
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
             async for summary, _ in summaries:
                 counts.add(summary)
                 if skip < counts.total <= skip + limit:
-                    listed.append(summary.document())
-        return counts, listed
+                    rows.append(summary.document())
+        return counts, rows
 
     async def answer_first_message(
         self,
         filter_: Filter[P, S],
-        document: Callable[[S, Message], dict[str, object]],
+        to_document: Callable[[S, Message], dict[str, object]],
         *,
         whole: bool = False,
     ) -> web.Response:
-        """Answer with the first selected message as a document. Raises Refusal (404)."""
+        """Answer with the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
-                return web.json_response(document(summary, message), dumps=json_text)
+                return web.json_response(to_document(summary, message), dumps=json_text)
         raise Refusal(problem_response(404, self._missing_text))
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
-        """Require a condition, or `all`. Raises Refusal (400)."""
+        """Raise Refusal (400) if the request has neither a condition nor `all`."""
         if not filter_.has_conditions and not request.members.get("all"):
             raise malformed_refusal(InputIssue("", f"give a condition for the {self._rows_member}, or all: true"))
 
     async def answer_removal(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
     ) -> web.Response:
-        """Delete the named message, or start a job that deletes the selected. Raises Refusal (400, 404, 429, 503)."""
-        one, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
+        """Delete the message in the path, or start a job that deletes all selected messages.
+
+        A dry run counts the messages instead. Raises Refusal (400, 404, 429, 503).
+        """
+        is_single, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
         who = request.who  # a job outlives its request
 
         def report(summary: S) -> None:
@@ -234,12 +254,13 @@ class MessageRequests(Generic[P, S]):
         def conclude(result: RepairResult) -> None:
             self.audit.log_repair(PAST_VERBS[kind], who, filter_, result)
 
-        if not one:
+        async def act(options: RepairOptions) -> RepairResult:
+            return await remove(self._messages, filter_, options, report)
+
+        if not is_single:
             self.require_narrowed(filter_, request)
-        if one or dry_run:
-            return await self.answer_repair(
-                PAST_VERBS[kind], lambda options: remove(self._messages, filter_, options, report), filter_, request
-            )
+        if is_single or dry_run:
+            return await self.answer_repair(PAST_VERBS[kind], act, filter_, request)
         self.require_queue()
         repair = RepairRequest(
             kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,
@@ -254,9 +275,9 @@ class MessageRequests(Generic[P, S]):
         filter_: Filter[P, S],
         request: ApiRequest,
     ) -> web.Response:
-        """Hold the messages exclusively for a repair of REPAIR_SECONDS at most, log it, and answer with the result.
+        """Lock the messages, carry out the repair `act`, log it, and answer with the result.
 
-        Raises Refusal: 404 if the path names a message that does not exist.
+        Raises Refusal: 404 if the message in the path does not exist, 503 if the queue is unavailable.
         """
         dry_run = bool(request.members.get("dry_run"))
         if dry_run:
@@ -270,6 +291,6 @@ class MessageRequests(Generic[P, S]):
         if "id" in request.path and not result.done and result.unfinished is None:
             raise Refusal(problem_response(404, self._missing_text))
         document = result.document()
-        if result.failed:  # its text names hosts and files
+        if result.failed:  # the text of the failure names hosts and files
             document["unfinished"] = QUEUE_UNAVAILABLE_TEXT
         return web.json_response({past_verb: result.done, "dry_run": dry_run, **document}, dumps=json_text)

@@ -1,6 +1,6 @@
-"""List, show and delete dead letters or pending deliveries, for commands.
+"""Lists, shows and deletes dead letters or pending deliveries, for commands.
 
-A deletion asks for confirmation, writes an audit line, and prints the result.
+Before a deletion, the operator confirms it. Then the audit line is written and the result is printed.
 """
 
 import os
@@ -37,10 +37,11 @@ S = TypeVar("S", bound=Summary)
 
 @frozen
 class MessageTable(Generic[S]):
-    """How commands print messages: `format_row` for a message, `format_cells` for a group below the `heads`.
+    """How commands read and print dead letters or pending deliveries.
 
-    `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter. Without
-    `opens_queue` the queue need not be open for reads.
+    `format_row` formats a message. `format_cells` formats a group at a time in epoch seconds, for a table with the
+    columns `heads`. `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter. `opens_queue` is False if reads
+    need no open queue.
     """
 
     messages_of: Callable[[Queue], Any]
@@ -65,7 +66,7 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The path of the configuration, and the available features."""
+    """The path of the configuration file, and the available features."""
 
     config: Path | None
     features: Sequence[ConfiguredFeature]
@@ -75,7 +76,10 @@ def list_messages(
     table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], *, rows: bool, as_json: bool,
     skip: int = 0, limit: int | None = None,
 ) -> None:  # fmt: skip
-    """Print the counts of the chosen messages by group, or each message. Exit with 1 if the client is unknown."""
+    """Print the selected messages: their counts by group or, with `rows` or `as_json`, each message.
+
+    Only `limit` messages after the first `skip` are printed. If there are none and the client is unknown, exit with 1.
+    """
     counts = GroupCounts()
 
     def on_message(summary: S, _message: Message) -> None:
@@ -88,10 +92,10 @@ def list_messages(
             say("  ".join(map(printable, table.format_row(summary))))
 
     visit_messages(table, context, filter_, on_message, rows=rows or as_json)
-    if (groups := counts.groups()) and not (rows or as_json):
+    if counts.total and not (rows or as_json):
         grid, now = Grid(*table.heads), time.time()
-        for group in groups:
-            grid.add_row(*table.format_cells(group, now), of=printable(group.iss))
+        for group in counts.groups():
+            grid.add_row(*table.format_cells(group, now), issuer=printable(group.iss))
         make_screen().print(grid)
     if not as_json:
         say(table.format_total(counts.total))
@@ -103,7 +107,10 @@ def visit_messages(
     table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], on_message: Callable[[S, Message], None],
     *, whole: bool = False, rows: bool = False, first: bool = False,
 ) -> None:  # fmt: skip
-    """Call `see` with each chosen message, or only with the first."""
+    """Call `on_message` with each selected message, or only with the first. Messages have bodies only if `whole`.
+
+    Progress is shown unless `rows`, since then the caller prints each message.
+    """
     settings = load_queue_part(context.config).settings.queue
 
     async def visit() -> None:
@@ -120,9 +127,9 @@ def visit_messages(
     uvloop.run(visit())
 
 
-def require_condition(filter_: Filter[Any, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse a command that selects no messages and lacks `--all`. Raises BadParameter."""
-    if not (filter_.has_conditions or asked.get("all")):
+def require_condition(filter_: Filter[Any, Any], members: Mapping[str, Any]) -> None:
+    """Raise BadParameter if the command has neither a condition nor `--all`."""
+    if not (filter_.has_conditions or members.get("all")):
         raise typer.BadParameter("give an ID, an option such as --client-id, or --all", param_hint="ID")
 
 
@@ -130,27 +137,27 @@ def remove_messages(
     table: MessageTable[S],
     context: CommandContext,
     filter_: Filter[Any, S],
-    asked: Mapping[str, Any],
+    members: Mapping[str, Any],
     *,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete the chosen messages after a confirmation. Ends the command."""
-    require_condition(filter_, asked)
+    """Delete the selected messages. Unless `yes`, count them first and ask the operator. Ends the command."""
+    require_condition(filter_, members)
     settings = load_queue_part(context.config, log_from="warning").settings.queue
-    report, dry_run, limit = _get_removal_logger(), "dry_run" in asked, asked.get("limit")
+    report, dry_run, limit = _get_removal_logger(), "dry_run" in members, members.get("limit")
 
-    def run(*, dry_run: bool, what: str) -> RepairResult:
+    def run(*, dry_run: bool, progress_text: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
             return await remove(table.messages_of(queue), filter_, options, (lambda _: None) if dry_run else report)
 
         opening = table.opens_queue or not dry_run
-        return run_on_queue(settings, act, what=what, opening=opening, limit=limit, dry_run=dry_run)
+        return run_on_queue(settings, act, progress_text=progress_text, opening=opening, limit=limit, dry_run=dry_run)
 
     if not (yes or dry_run):
         if not sys.stdin.isatty():
             raise typer.BadParameter("stdin is not a terminal: give --yes", param_hint="--yes")
-        preview = run(dry_run=True, what="counted")
+        preview = run(dry_run=True, progress_text="counted")
         _say_reasons(preview, err=True)
         _say_clients(preview, err=True)
         if preview.done:
@@ -161,7 +168,7 @@ def remove_messages(
             if not preview.done:
                 _end_if_missing(table, context, filter_, preview)
             raise typer.Exit(1 if preview.done else 0)
-    result = run(dry_run=dry_run, what=table.past_verb)
+    result = run(dry_run=dry_run, progress_text=table.past_verb)
     finish_repair(table, table.past_verb, context, filter_, result, dry_run=dry_run, as_json=as_json)
 
 
@@ -175,14 +182,15 @@ def finish_repair(
     dry_run: bool,
     as_json: bool,
     report: RepairReport | None = None,
-    **more: bool,
+    **details: bool,
 ) -> None:
-    """Write the audit line (with `more`) and print the result; `report` has later results. Ends the command.
+    """Write the audit line with `details`, print the result, then `report`. Ends the command.
 
-    Exits with 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
+    The exit status is 1 if the repair ended early. It is also 1 if a given ID or the client is unknown, so that a
+    typing error does not look like a repair.
     """
     if not dry_run:
-        RepairAudit(write_audit).log_repair(past_verb, operating_user(), filter_, result, **more)
+        RepairAudit(write_audit).log_repair(past_verb, operating_user(), filter_, result, **details)
     if as_json:
         became = {} if report is None else {"became": report.document}
         say_json({past_verb: result.done, "dry_run": dry_run, **result.document(), **became})
@@ -191,10 +199,11 @@ def finish_repair(
         _say_reasons(result)
         if dry_run:
             _say_clients(result)
-        for why, count in result.kept.items():
-            say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
-        for line in () if report is None else report.lines:
-            say(line)
+        for reason, count in result.kept.items():
+            say(f"{count:,} stay{'s' if count == 1 else ''}: {KeepReason(reason).explanation}")
+        if report is not None:
+            for line in report.lines:
+                say(line)
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     _end_if_missing(table, context, filter_, result)
@@ -204,7 +213,7 @@ def finish_repair(
 def _end_if_missing(
     table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], result: RepairResult
 ) -> None:
-    """Exit with 1 if a given ID is unknown, or if nothing was selected and the client is unknown."""
+    """Exit with 1 if a given ID is unknown, or if no message was selected and the client is unknown."""
     _say_missing(table, result)
     if result.missing:
         raise typer.Exit(1)
@@ -223,19 +232,25 @@ def _say_reasons(result: RepairResult, *, err: bool = False) -> None:
 
 
 def _say_clients(result: RepairResult, *, err: bool = False) -> None:
-    """Print the number of messages by client, the largest first."""
-    several = len({iss for iss, _ in result.by_client}) > 1
+    """Print the number of messages of the first MAX_CLIENTS clients, and of all others together."""
+    has_several_issuers = len({iss for iss, _ in result.by_client}) > 1
     for (iss, client_id), count in islice(result.by_client.items(), MAX_CLIENTS):
-        whose = f"client {client_id}" if client_id else "whole events"
-        say(printable(f"  {whose}{f' ({iss})' if several or not client_id else ''}: {count:,}"), err=err)
-    if (more := len(result.by_client) - MAX_CLIENTS) > 0:
-        rest = sum(result.by_client.values()) - sum(islice(result.by_client.values(), MAX_CLIENTS))
-        say(f"  {counted(more, 'more client')}: {rest:,}", err=err)
+        name = f"client {client_id}" if client_id else "whole events"
+        if has_several_issuers or not client_id:
+            name += f" ({iss})"
+        say(printable(f"  {name}: {count:,}"), err=err)
+    other_clients = len(result.by_client) - MAX_CLIENTS
+    if other_clients > 0:
+        other_count = sum(islice(result.by_client.values(), MAX_CLIENTS, None))
+        say(f"  {counted(other_clients, 'more client')}: {other_count:,}", err=err)
 
 
 def _get_removal_logger() -> Callable[[Summary], None]:
-    """Return the function that logs each deleted message."""
+    """Return a function that logs each deleted message, if the operator has asked for a log of level debug or info.
+
+    By default it does nothing: on a terminal, a line per message would hide the result.
+    """
     who, audit = operating_user(), RepairAudit(write_audit)
-    if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
+    if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):
         return lambda _: None
     return lambda summary: audit.log_removal(who, summary)

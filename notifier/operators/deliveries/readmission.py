@@ -1,11 +1,12 @@
 """Decides how a dead letter is replayed: as a new delivery or event, or not at all, with the reason.
 
-Ages and backoff start again. `not_after` stays valid: a dead letter past it is not sent. A token without `sid` ends all
-sessions of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first took it longer
-ago than its client allows (`sub_only_max_age`), unless the operator requests it.
+The replacement starts with age 0 and without backoff. A dead letter whose `not_after` has passed is not replayed. A
+token without `sid` ends all sessions of its user at the client, also newer ones. So a delivery without `sid` is not
+replayed if a worker first received it longer ago than its client allows (`sub_only_max_age`), unless the operator
+requests it.
 
-An unreadable message is parsed again by the current rules. If it is refused again, it stays, since it would return at
-once. If only some entries of an event were wrong, only these are parsed again, and no other client is notified.
+A message that was refused is parsed again by the current rules. If it would be refused again, it is not replayed. If
+only some client entries of an event were wrong, only these are parsed again, and no other client is notified.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,11 +29,11 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
-DEFAULT_SUB_ONLY_MAX_AGE_SECONDS = 600.0  # seconds, without a registry
+DEFAULT_SUB_ONLY_MAX_AGE_SECONDS = 600.0  # if the registry cannot be read
 
 
 class KeepReason(StrEnum):
-    """Why a dead letter is not replayed."""
+    """The reason why a dead letter is not replayed."""
 
     NOT_AFTER = "not_after_passed"
     STALE = "would_end_newer_sessions"
@@ -60,7 +61,7 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmission:
-    """The message that replaces the dead letter, and its queue."""
+    """The decision to replay a dead letter: the message that replaces it, and the queue of that message."""
 
     queue: str
     outgoing: Outgoing
@@ -68,7 +69,7 @@ class Readmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptDeadLetter:
-    """The dead letter stays. `text` has the reason and the remedy."""
+    """The decision to keep a dead letter. `text` has the reason and the remedy."""
 
     reason: KeepReason
     text: str
@@ -76,9 +77,11 @@ class KeptDeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRules:
-    """The rules of a replay. Without a `registry` a delivery is judged by itself.
+    """The rules of a replay.
 
-    `end_newer_sessions`: also replay deliveries that may end newer sessions. `readers` read the messages of sources.
+    `registry` is None if it cannot be read; then defaults replace the settings of clients. `max_event` is the maximum
+    size of an event in bytes. `end_newer_sessions` also permits deliveries that may end newer sessions. `readers` parse
+    the messages of sources, by the reader's name.
     """
 
     registry: Registry | None
@@ -89,7 +92,7 @@ class ReplayRules:
 
 
 def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmission | KeptDeadLetter:
-    """Return the letter's replacement, or why it stays. `now` is in epoch seconds."""
+    """Decide whether the dead letter is replayed or kept. `now` is in epoch seconds."""
     if dead_letter.delivery is not None:
         return _readmit_delivery(dead_letter.delivery, rules, now)
     if dead_letter.event is not None:
@@ -107,8 +110,8 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
     if message.source is not None:
         return _readmit_source_message(dead_letter, message, rules, now)
     try:
-        only = None if dead_letter.entries is None else parse_positions(dead_letter.entries)
-        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
+        wrong_entries = None if dead_letter.entries is None else parse_positions(dead_letter.entries)
+        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=wrong_entries)
     except MalformedEvent as malformed:
         return _keep_unproven() if _is_own_form(message) else _keep_malformed(str(malformed))
     return _readmit_event(event, now)
@@ -117,11 +120,11 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
 def _readmit_source_message(
     dead_letter: DeadLetter, message: Message, rules: ReplayRules, now: float
 ) -> Readmission | KeptDeadLetter:
-    """Return a source's message unchanged, so that a worker parses it again."""
-    read = rules.readers.get(reader_name_of(message.source))
-    if read is None:
+    """Decide about a message of a source. If it can be parsed now, it is replayed unchanged; a worker parses it."""
+    read_again = rules.readers.get(reader_name_of(message.source))
+    if read_again is None:
         return _keep_malformed(f"this configuration has no reader for the source {message.source}")
-    events = read(message, dead_letter.events, now)
+    events = read_again(message, dead_letter.events, now)
     if isinstance(events, str):
         return KeptDeadLetter(reason=KeepReason.MALFORMED, text=events)
     policy = RetryPolicy() if rules.registry is None else rules.registry.default_of("").retry
@@ -132,6 +135,7 @@ def _readmit_source_message(
 
 
 def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmission | KeptDeadLetter:
+    """Replay the delivery as a new one with the same ID, unless it has expired or may end newer sessions."""
     if (expired := _keep_expired(delivery.not_after, now)) is not None:
         return expired
     limit = _sub_only_limit(delivery, rules.registry)
@@ -146,7 +150,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
             return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
     renewed = replace(
         delivery,
-        id_given=True,  # an id in a document marks duplicates, as a given one does
+        id_given=True,  # workers recognise copies by the stored ID, even if the publisher gave none
         attempts=0,
         rejections=0,
         first_taken_at=None,
@@ -173,9 +177,14 @@ def _keep_stale(cause: str, limit: float) -> KeptDeadLetter:
 
 
 def _start_of(delivery: Delivery) -> float | None:
-    """Return the start of its age, before any replay. Otherwise repeated replays would keep it young indefinitely."""
+    """Return when a worker first received the delivery, or attempted it if that was earlier; None if unknown.
+
+    A replay clears `first_taken_at`, so without the history a delivery could be replayed again and again.
+    """
     moments = [past.at for past in delivery.history[:1]]
-    return min(moments if delivery.first_taken_at is None else [*moments, delivery.first_taken_at], default=None)
+    if delivery.first_taken_at is not None:
+        moments.append(delivery.first_taken_at)
+    return min(moments, default=None)
 
 
 def _readmit_event(event: SessionEnded, now: float) -> Readmission | KeptDeadLetter:
@@ -193,16 +202,17 @@ def _keep_malformed(errors: str) -> KeptDeadLetter:
 
 
 def _is_own_form(message: Message) -> bool:
-    """Return True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
+    """Return True if the message has the form of a delivery, event or dead letter that a worker writes.
+
+    A publisher can forge that form, so the message is not trusted.
+    """
     try:
         content = from_json(message.body)
     except ValueError:
         return False
-    return (
-        isinstance(content, dict)
-        and "v" in content
-        and not content.keys().isdisjoint(("delivery", "event", "dead_since"))
-    )
+    if not isinstance(content, dict) or "v" not in content:
+        return False
+    return any(name in content for name in ("delivery", "event", "dead_since"))
 
 
 def _keep_unproven() -> KeptDeadLetter:
@@ -226,7 +236,7 @@ def _keep_expired(not_after: float | None, now: float) -> KeptDeadLetter | None:
 
 
 def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
-    """Return for how many seconds a delivery without `sid` may be repeated; None if its token has a `sid`."""
+    """Return the age in seconds up to which a delivery without `sid` may be replayed; None if its token has a `sid`."""
     if registry is None:
         return DEFAULT_SUB_ONLY_MAX_AGE_SECONDS if delivery.sid is None else None
     client = registry.client_of(delivery) or registry.default_of(delivery.iss)

@@ -1,6 +1,6 @@
-"""Repairs dead letters and pending deliveries, oldest first, for commands and the API, and writes the audit lines.
+"""Removes, replays and makes due dead letters and pending deliveries, for commands and the API. See `repair_pass`.
 
-An audit line names the operator and the operation. It never has `sub` or `sid`. See `repair_pass`.
+`RepairAudit` writes the lines of the audit log: the operator and the operation, but never `sub` or `sid`.
 """
 
 import math
@@ -21,27 +21,25 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 MAX_LOGGED_IDS = 20  # IDs in one audit line
-MAX_DUE_PER_SECOND = (
-    1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
-)
-DUE_EARLIER = "earlier"  # why one stays: its turn would come later than it comes itself
-CLIENT_DELAY = "asked"  # why one stays: its client is not to be called before
+MAX_DUE_PER_SECOND = 1000.0  # a quarter of what a worker can start, so that retries of other clients continue
+DUE_EARLIER = "earlier"  # reason to keep a delivery: it is due before `make_due` would make it due
+CLIENT_DELAY = "asked"  # reason to keep a delivery: its client requested the delay
 
 
 class WriteAudit(Protocol):
-    """Writes one line of the audit log."""
+    """The port through which an action is logged."""
 
     def __call__(self, action: str, **details: object) -> None:
-        """Write the line at any log level."""
+        """Write one line of the audit log, whatever the log level is."""
 
 
 def mask_subject(_subject: str) -> str:
-    """Return the placeholder of a `sub` or `sid` where no configured key hashes it."""
+    """Return the placeholder for a `sub` or `sid` in the log, if no key to hash it is configured."""
     return "[given]"
 
 
 class RepairAudit:
-    """Logs each repair, each read of whole dead letters, and each search for a user or an event.
+    """Writes the audit lines of repairs, of reads of whole dead letters, and of searches for a user or an event.
 
     `subject_id` returns what the log shows in place of a `sub` or `sid`.
     """
@@ -51,9 +49,9 @@ class RepairAudit:
         self._subject_id = subject_id
 
     def log_repair(
-        self, action: str, who: str, filter_: Filter[Any, Any], result: RepairResult, **more: object
+        self, action: str, who: str, filter_: Filter[Any, Any], result: RepairResult, **details: object
     ) -> None:
-        """Log a replay, a discard or a cancellation by its result: `replayed`, `discarded`, `cancelled`."""
+        """Log the result of a repair. `action` is `replayed`, `discarded` or `cancelled`."""
         are_dead_letters = isinstance(filter_, DeadLetterFilter)
         self._write(
             f"dead_letters_{action}" if are_dead_letters else f"waiting_{action}",
@@ -63,29 +61,28 @@ class RepairAudit:
             **({"kept": dict(result.kept)} if are_dead_letters else {}),
             unfinished=result.unfinished,
             wanted=format_conditions(filter_, self._subject_id),
-            **more,
+            **details,
         )
 
     def log_removal(self, who: str, summary: Summary) -> None:
-        """Log one dead letter that was discarded, or one delivery that was cancelled. It cannot come back."""
-        action, hidden = "waiting_cancelled_one", ("text", "asked")
+        """Log one dead letter that was discarded, or one delivery that was cancelled."""
+        action, omitted = "waiting_cancelled_one", ("text", "asked")
         if isinstance(summary, DeadLetterSummary):
-            action, hidden = "dead_letter_discarded", ("text", "attempts")
-        self._write(
-            action, who=who, **{name: value for name, value in summary.document().items() if name not in hidden}
-        )
+            action, omitted = "dead_letter_discarded", ("text", "attempts")
+        members = {name: value for name, value in summary.document().items() if name not in omitted}
+        self._write(action, who=who, **members)
 
     def log_job_end(self, who: str, job: str) -> None:
         """Log that an operator ended a job. The job logs its result separately."""
         self._write("job_ended", who=who, id=job)
 
     def log_read(self, action: str, who: str, filter_: Filter[Any, Any]) -> None:
-        """Log that an operator reads whole dead letters with `sub` and `sid`, or searches for a user: `looked_for`."""
+        """Log that an operator reads whole dead letters, with `sub` and `sid`, or searches (`looked_for`)."""
         queue = "dead_letters" if isinstance(filter_, DeadLetterFilter) else "waiting"
         self._write(f"{queue}_{action}", who=who, wanted=format_conditions(filter_, self._subject_id))
 
     def log_search(self, who: str, filter_: Filter[Any, Any]) -> None:
-        """Log a read that selects a user, a session or an event; other reads select nobody in particular."""
+        """Log a read if its conditions select a user, a session or an event. Other reads are not logged."""
         if format_conditions(filter_).keys() & {"subject", "event_id"}:
             self.log_read("looked_for", who, filter_)
 
@@ -93,11 +90,14 @@ class RepairAudit:
 def format_conditions(
     filter_: Filter[Any, Any], subject_id: Callable[[str], str] = mask_subject
 ) -> Mapping[str, object]:
-    """Return the given conditions in a form that may be logged."""
-    chosen_by = (member for member in fields(filter_) if "aside" not in member.metadata)
-    members = {member.name: getattr(filter_, member.name) for member in chosen_by}
-    if (subject := members.get("subject")) is not None:
-        members["subject"] = subject_id(subject)
+    """Return the conditions of the filter for the log: `subject_id` replaces the `sub` or `sid`.
+
+    A member that is empty or True (the default of `parked`) is not a condition. Without conditions, return `all`.
+    """
+    names = [member.name for member in fields(filter_) if "unlogged" not in member.metadata]
+    members = {name: getattr(filter_, name) for name in names}
+    if members.get("subject") is not None:
+        members["subject"] = subject_id(members["subject"])
     conditions = {
         name: _format_condition(name, value) for name, value in members.items() if value and value is not True
     }
@@ -122,9 +122,9 @@ S = TypeVar("S", bound=Summary)
 async def remove(
     messages: P, filter_: Filter[P, S], options: RepairOptions, report: Callable[[S], None] = lambda _: None
 ) -> RepairResult:
-    """Delete the selected messages permanently: their clients are not notified. `report` receives each summary.
+    """Delete the selected messages permanently: their clients are not notified. Never raises QueueError.
 
-    Messages that a newer release wrote stay among the dead letters.
+    `report` receives the summary of each deleted message. Dead letters that a newer release wrote are not deleted.
     """
 
     def decide(_message: Message, summary: S) -> Decision:
@@ -140,9 +140,12 @@ async def replay(
     options: RepairOptions,
     report: Callable[[DeadLetterSummary], None] = lambda _: None,
     *,
-    on_readmission: Callable[[DeadLetterSummary, Readmission], None] = lambda _letter, _readmitted: None,
+    on_readmission: Callable[[DeadLetterSummary, Readmission], None] = lambda _summary, _readmission: None,
 ) -> RepairResult:
-    """Deliver the matching dead letters again. `report` receives each summary, `on_readmission` the new message too."""
+    """Deliver the selected dead letters again, as far as `rules` permit. Never raises QueueError.
+
+    `on_readmission` is called before a dead letter is replaced, also in a dry run, and `report` afterwards.
+    """
 
     def decide(message: Message, summary: DeadLetterSummary) -> Decision:
         if summary.reason == NEWER_RELEASE:
@@ -164,20 +167,20 @@ async def make_due(
     force: bool,
     pace: Callable[[], float] = lambda: math.inf,
 ) -> RepairResult:
-    """Attempt delayed deliveries now. Without `force`, deliveries that their client asked to delay stay.
+    """Make the selected delayed deliveries due now, one after the other. Never raises QueueError.
 
-    `pace` is called for each delivery and returns how many to attempt per second. A delivery is attempted at its turn,
-    or when it is due if that is earlier.
+    `pace` is called for each delivery, and returns the current rate in deliveries per second. A delivery that is due
+    earlier anyway is unchanged. So is, without `force`, a delivery whose client requested the delay.
     """
-    next_at = options.clock()
+    next_due = options.clock()
 
     def decide(message: Message, summary: WaitingSummary) -> Decision:
-        nonlocal next_at
+        nonlocal next_due
         if summary.asked and not force:
             return KeptMessage(CLIENT_DELAY)
-        at, next_at = next_at, next_at + 1 / pace()
-        if summary.due is not None and summary.due <= at:
+        due, next_due = next_due, next_due + 1 / pace()
+        if summary.due is not None and summary.due <= due:
             return KeptMessage(DUE_EARLIER)
-        return to_due_transfer(message, at, options.clock())
+        return to_due_transfer(message, due, options.clock())
 
     return await RepairPass(filter_.open_visit(waiting, whole=True), decide, options).run()

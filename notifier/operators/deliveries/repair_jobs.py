@@ -1,8 +1,8 @@
 """The jobs on dead letters and pending deliveries: replay, discard, cancel, retry.
 
-A job releases the messages once a minute, and at once if another request needs them while it pauses for its rate. A
-retry attempts the pending deliveries of one client and reports on them: see `retry_now`. It holds the messages only
-while it passes over them, so the retry of a slow client does not block others.
+One job or request at a time locks the messages. A job unlocks them once a minute. It also does so when it waits for its
+rate and another request needs them. A retry attempts the pending deliveries of one client (`retry_now`). It locks the
+messages only while it passes over them, so the retry of a slow client does not block others.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from notifier.model.errors import QueueError
 from notifier.model.frozen import frozen
@@ -30,8 +30,8 @@ from notifier.operators.deliveries.retry_now import RetryRequest, RetryResult, r
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
-PASS_SECONDS = 60.0  # seconds that a job holds the messages
-WATCH_SECONDS = 600.0  # seconds
+PASS_SECONDS = 60.0  # seconds after which a job unlocks the messages
+WATCH_SECONDS = 600.0  # seconds that a job waits for the results of its deliveries
 PAST_VERBS: Mapping[Literal["replay", "discard", "cancel"], str] = {
     "replay": "replayed",
     "discard": "discarded",
@@ -41,37 +41,40 @@ PAST_VERBS: Mapping[Literal["replay", "discard", "cancel"], str] = {
 P = TypeVar("P")
 S = TypeVar("S", bound=Summary)
 
-WatchAfter = Callable[[RepairOptions, float, Callable[[ReplayResult], None]], Awaitable[ReplayResult]]
+WatchResults = Callable[[RepairOptions, float, Callable[[ReplayResult], None]], Awaitable[ReplayResult]]
+"""Waits some seconds for the results of the replayed deliveries. The callback receives the results so far."""
 
 
 class RepairPasses(Protocol):
-    """Passes over the messages. `reasons` counts the messages done so far."""
+    """The port through which a job passes over messages. `reasons` counts the changed messages of all passes."""
 
     reasons: Counter[str]
 
     async def run(self, options: RepairOptions, until: float | None) -> RepairResult:
-        """Pass over the messages once, without those later than `until`. Never raises QueueError."""
+        """Pass once over the messages that arrived until `until` (None: over all). Never raises QueueError."""
 
 
-class RemovalPasses:
-    """Deletes messages. `report` receives each summary."""
+class RemovalPasses(Generic[P, S]):
+    """Deletes the selected messages. `report` receives the summary of each deleted message."""
 
     def __init__(self, messages: P, filter_: Filter[P, S], report: Callable[[S], None]) -> None:
-        def on_removal(summary: S) -> None:
-            self.reasons[summary.reason] += 1
-            report(summary)
-
-        async def run(options: RepairOptions, until: float | None) -> RepairResult:
-            return await remove(
-                messages, filter_ if until is None else filter_.restrict_to_arrived_by(until), options, on_removal
-            )
-
         self.reasons: Counter[str] = Counter()
-        self.run = run
+        self._messages = messages
+        self._filter = filter_
+        self._report = report
+
+    async def run(self, options: RepairOptions, until: float | None) -> RepairResult:
+        """See RepairPasses."""
+        filter_ = self._filter if until is None else self._filter.restrict_to_arrived_by(until)
+        return await remove(self._messages, filter_, options, self._on_removal)
+
+    def _on_removal(self, summary: S) -> None:
+        self.reasons[summary.reason] += 1
+        self._report(summary)
 
 
 def issuers_of(filter_: Filter[Any, Any]) -> frozenset[str] | None:
-    """Return the issuers of the selected messages; None for any."""
+    """Return the issuers whose messages the filter can select; None for all."""
     if filter_.iss is None or (filter_.issuers is not None and filter_.iss not in filter_.issuers):
         return filter_.issuers
     return frozenset({filter_.iss})
@@ -79,9 +82,9 @@ def issuers_of(filter_: Filter[Any, Any]) -> frozenset[str] | None:
 
 @frozen
 class RepairRequest:
-    """A requested repair of `limit` messages at most. `conclude` logs the result.
+    """A repair of at most `limit` messages, at most `rate` a second. `passes` carries it out.
 
-    `watch` reports the results of the messages.
+    At the end, `conclude` logs the result. Then `watch` collects the results of the replayed deliveries.
     """
 
     kind: Literal["replay", "discard", "cancel"]
@@ -91,11 +94,11 @@ class RepairRequest:
     conclude: Callable[[RepairResult], None]
     limit: int | None = None
     rate: float | None = None
-    watch: WatchAfter | None = None
+    watch: WatchResults | None = None
 
 
 class RepairWork:
-    """One repair: passes with exclusive access to the messages, until none is left."""
+    """The work of a repair job: passes over the locked messages, until a pass is complete."""
 
     def __init__(self, request: RepairRequest, access: ExclusiveAccess) -> None:
         self.kind = request.kind
@@ -108,12 +111,12 @@ class RepairWork:
 
     @property
     def _total(self) -> RepairResult:
-        """What it did by now."""
+        """The result so far: counts of all passes, and the reason why the last pass ended."""
         reasons = self._request.passes.reasons
         return replace(self._last, done=reasons.total(), by_reason=dict(reasons.most_common()))
 
     def account(self) -> dict[str, Any]:
-        """See Work."""
+        """See Work. The member `became` has the results of the replayed deliveries."""
         result = self._total
         members = {PAST_VERBS[self.kind]: result.done, "dry_run": False, **result.document()}
         del members["by_client"], members["clients"]  # they describe only the last pass
@@ -125,8 +128,8 @@ class RepairWork:
         """See Work."""
         try:
             await self._repair(job)
-        except JobEndRequested as ends:
-            self._last = replace(self._last, unfinished=str(ends))
+        except JobEndRequested as request:
+            self._last = replace(self._last, unfinished=str(request))
         except asyncio.CancelledError:
             self._last = replace(self._last, unfinished=job.end_reason or WORKER_ENDED_TEXT)
             raise
@@ -143,27 +146,27 @@ class RepairWork:
         self._replay_result = result
 
     async def _repair(self, job: Job) -> None:
-        due, until, rate = job.steady(), None, self._request.rate
+        """Pass over the messages until a pass is complete or fails, or the limit is reached. Raises JobEndRequested."""
+        not_before, arrived_by, rate = job.steady(), None, self._request.rate
         while True:
-            async with job.lock(self._access, due):
-                began = job.steady()
-                part = await self._request.passes.run(self._build_pass_options(job), until)
-            if part.failed:  # its own text names hosts and files
-                part = replace(part, unfinished=QUEUE_UNAVAILABLE_TEXT)
-            elif part.limited:
-                part = replace(
-                    part, unfinished=f"the limit of {self._request.limit:,} is reached; begin another for the rest"
-                )
-            self._last = part
-            if part.unfinished != STOPPED_TEXT:
+            async with job.lock(self._access, not_before):
+                pass_began_at = job.steady()
+                result = await self._request.passes.run(self._build_pass_options(job), arrived_by)
+            if result.failed:  # the text of the failure names hosts and files
+                result = replace(result, unfinished=QUEUE_UNAVAILABLE_TEXT)
+            elif result.limited:
+                text = f"the limit of {self._request.limit:,} is reached; begin another for the rest"
+                result = replace(result, unfinished=text)
+            self._last = result
+            if result.unfinished != STOPPED_TEXT:
                 return
-            until = job.began_at  # exclude messages that came back or arrived later
-            due = began if rate is None else began + part.done / rate
+            arrived_by = job.began_at  # exclude later messages: a replayed delivery may fail again
+            not_before = pass_began_at if rate is None else pass_began_at + result.done / rate
 
     def _build_pass_options(self, job: Job) -> RepairOptions:
-        """Return the options of a pass that releases the messages after a while."""
-        until, is_access_wanted = job.steady() + PASS_SECONDS, False
-        limit = self._request.limit
+        """Return the options of one pass, which stops so that the job can unlock the messages."""
+        end_at, is_access_wanted = job.steady() + PASS_SECONDS, False
+        remaining = None if self._request.limit is None else self._request.limit - self._total.done
 
         async def pause(seconds: float) -> None:
             nonlocal is_access_wanted
@@ -172,16 +175,15 @@ class RepairWork:
                 await asyncio.sleep(seconds)
 
         def stop() -> bool:
-            return is_access_wanted or job.end_reason is not None or job.steady() >= until
+            return is_access_wanted or job.end_reason is not None or job.steady() >= end_at
 
         return RepairOptions(
-            clock=job.clock, steady=job.steady, pause=pause, stop=stop, rate=self._request.rate,
-            limit=None if limit is None else limit - self._total.done,
-        )  # fmt: skip
+            clock=job.clock, steady=job.steady, pause=pause, stop=stop, rate=self._request.rate, limit=remaining
+        )
 
 
 class RetryWork:
-    """One retry. Ending it ends only the watching, once the workers have received the request."""
+    """The work of a retry job. Once the workers have received the request, an end of the job stops no attempt."""
 
     kind: Literal["retry"] = "retry"
 
@@ -196,17 +198,17 @@ class RetryWork:
         self._queue = queue
         self._access = access
         self._write_audit = write_audit
-        self._result = RetryResult(waited={})
+        self._result = RetryResult(pending_before={})
         self._is_counted = False
 
     def account(self) -> dict[str, Any]:
-        """See Work. `waited` is None until it is counted."""
+        """See Work. The member `waited` is None until the pending deliveries are counted."""
         members = {**self.conditions, "dry_run": False, **self._result.document()}
         return members if self._is_counted else members | {"waited": None}
 
     async def carry_out(self, job: Job) -> None:
         """See Work."""
-        until = job.steady() + WATCH_SECONDS
+        watch_until = job.steady() + WATCH_SECONDS
 
         def lock() -> AbstractAsyncContextManager[None]:
             return job.lock(self._access)
@@ -220,13 +222,13 @@ class RetryWork:
             clock=job.clock,
             steady=job.steady,
             pause=asyncio.sleep,
-            stop=lambda: job.end_reason is not None or job.steady() >= until,
+            stop=lambda: job.end_reason is not None or job.steady() >= watch_until,
         )
         try:
             self._result = await retry_now(self._queue, self.request, options, lock=lock, on_progress=on_progress)
-        except JobEndRequested as ends:
-            self._result = replace(self._result, unfinished=str(ends))
-        except (QueueError, Refusal):  # its own text names hosts and files
+        except JobEndRequested as request:
+            self._result = replace(self._result, unfinished=str(request))
+        except (QueueError, Refusal):  # the text of the error names hosts and files
             self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
         except asyncio.CancelledError:
             self._result = replace(self._result, unfinished=job.end_reason or WORKER_ENDED_TEXT)

@@ -1,9 +1,9 @@
-"""Passes once over the messages of a queue that has no consumer, to read, remove or move them.
+"""Passes once over the dead letters or the pending deliveries, to read, remove or move messages.
 
-A pass ignores messages that arrive meanwhile, since a client that still refuses fills the dead letters as fast as they
-are emptied. It can stop between two batches; a second pass continues with the rest. A message is deleted only after its
+A pass ignores messages that arrive meanwhile: deliveries that are replayed and refused again become dead letters again,
+so it would never end. It can stop between two batches, and a second pass continues. A message is deleted only after its
 replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between repeats
-at most one batch, which does no harm.
+at most one batch: clients receive these logouts twice, which does no harm.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
 STOPPED_TEXT = "stopped; the rest is unchanged, and the same command goes on with it"
-BATCH_SECONDS = 0.25  # seconds between two batches of a pass at a rate
-STOP_CHECK_SECONDS = 1.0  # seconds between two checks of a pause for a stop
+BATCH_SECONDS = 0.25  # seconds between two batches of a pass with a rate
+STOP_CHECK_SECONDS = 1.0  # seconds between two checks for a stop while a pass waits for its rate
 MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
@@ -33,10 +33,11 @@ S = TypeVar("S", bound=Summary)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter(Generic[P, S]):
-    """Selects the messages that meet every given condition, of all dead letters or all pending deliveries.
+    """Selects the messages that meet all conditions, among the dead letters or among the pending deliveries.
 
-    `subject` is a `sub` or `sid`; `since` and `until` compare with `session_at`, in epoch seconds. `issuers`: the
-    issuers that the caller may see, None for all.
+    A member that is None or empty does not restrict the selection. `subject` is a `sub` or `sid`. `since` and `until`
+    are the earliest and latest `session_at`, in epoch seconds. `issuers` are the issuers that the operator may see;
+    None for all.
     """
 
     ids: frozenset[str] = frozenset()
@@ -63,10 +64,11 @@ class Filter(Generic[P, S]):
         raise NotImplementedError
 
     def matches_summary(self, summary: S) -> bool:
-        """Return True if the filter selects the message, ignoring `subject`."""
+        """Return True if the message meets all conditions except `subject`, which a summary does not contain."""
         raise NotImplementedError
 
     def _meets_shared_conditions(self, summary: Any) -> bool:
+        """Return True if the message meets the conditions that this class declares, except `subject`."""
         moment = summary.session_at
         return (
             (not self.ids or summary.id in self.ids)
@@ -83,31 +85,31 @@ class Filter(Generic[P, S]):
 async def find_messages(
     messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
-    """Yield the selected messages, oldest first, or in the order of the queues; with bodies if `whole`.
+    """Yield the selected messages in the order of their queues. Messages have bodies only if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
     async with filter_.open_visit(messages, whole=whole) as visit:
-        passed = 0
+        read_count = 0
         while page := await visit.next_page():
             for number, entry in enumerate(page):
                 if number % MESSAGES_PER_STEP == MESSAGES_PER_STEP - 1:
-                    progress(passed + number, passed + len(page) + visit.left)
+                    progress(read_count + number, read_count + len(page) + visit.left)
                     await asyncio.sleep(0)
                 if entry.summary is not None:
                     yield entry.summary, entry.message
-            passed += len(page)
-            progress(passed, passed + visit.left)
+            read_count += len(page)
+            progress(read_count, read_count + visit.left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairResult:
-    """The result of a pass. `done` messages were removed or moved; a dry run counts those that would be.
+    """The result of a pass. `done` is the number of removed or moved messages. A dry run counts them without a change.
 
-    `by_client` counts them by (iss, client_id); an empty client_id stands for whole events. `kept` counts the messages
-    that stay, by reason. `unfinished` is the reason for an early stop; None after a complete pass. `limited` is true if
-    the pass stopped at its limit, which is not a failure. `missing` has the given IDs that no selected message has,
-    after a complete pass.
+    `by_reason` and `by_client` count these messages too. An event that became a dead letter as a whole has an empty
+    client ID. `kept` counts the selected messages that were left unchanged, by reason. `unfinished` is the reason for
+    an early end; None after a complete pass. `limited`: the pass ended at its limit. `failed`: the queue failed.
+    `missing` has the IDs of the filter that no message has; empty unless the pass was complete.
     """
 
     done: int
@@ -144,7 +146,7 @@ REMOVE: Literal["remove"] = "remove"
 
 @dataclass(frozen=True, slots=True)
 class KeptMessage:
-    """A decision: the message stays, for this reason."""
+    """The decision to leave a message unchanged, for this reason."""
 
     reason: str
 
@@ -153,9 +155,9 @@ Decision: TypeAlias = Transfer | KeptMessage | Literal["remove"]
 
 
 class RepairPass(Generic[S]):
-    """One pass that carries out the decision of `judge` for each selected message. `report` receives each done message.
+    """One pass that calls `decide` for each selected message, and removes or moves the message accordingly.
 
-    `ids` are the IDs of the messages, if they were selected by ID.
+    `report` receives the summary of each message that was removed or moved. `ids` are the IDs of the filter.
     """
 
     def __init__(
@@ -204,7 +206,8 @@ class RepairPass(Generic[S]):
         )
 
     async def _visit_pages(self, visit: Visit[S]) -> None:
-        passed = 0
+        """Repair the messages batch by batch until the end, the limit or a stop. Raises QueueError."""
+        read_count = 0
         while page := await visit.next_page():
             for start in range(0, len(page), MESSAGES_PER_STEP):
                 chunk = page[start : start + MESSAGES_PER_STEP]
@@ -213,73 +216,78 @@ class RepairPass(Generic[S]):
                     await self._repair_batch(visit, matches[first : first + self._batch_size])
                     if self._unfinished is not None:
                         return
-                passed += len(chunk)
-                self._options.progress(passed, passed + len(page) - start - len(chunk) + visit.left)
+                read_count += len(chunk)
+                unread_of_page = len(page) - start - len(chunk)
+                self._options.progress(read_count, read_count + unread_of_page + visit.left)
                 if self._is_stopped():
                     return
                 await asyncio.sleep(0)
 
     def _is_stopped(self) -> bool:
+        """Return True if the pass must end now. Record a requested stop as the reason."""
         if self._unfinished is None and self._options.stop():
             self._unfinished = STOPPED_TEXT
         return self._unfinished is not None
 
     async def _repair_batch(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
-        free = None if self._options.limit is None else self._options.limit - self._done
-        selected: dict[int, S] = {}
+        """Decide about each message of the batch, then remove and move them together. Stop at the limit."""
+        remaining = None if self._options.limit is None else self._options.limit - self._done
+        summaries: dict[int, S] = {}  # of the messages to remove or move, by id()
         removed: list[Message] = []
         transfers: list[Transfer] = []
-        full = False
+        is_limit_reached = False
         for message, summary in matches:
-            if full := len(selected) == free:
+            if len(summaries) == remaining:
+                is_limit_reached = True
                 break
             self._missing.discard(summary.id)
             decision = self._decide(message, summary)
             if isinstance(decision, KeptMessage):
                 self._kept[decision.reason] += 1
                 continue
-            selected[id(message)] = summary
+            summaries[id(message)] = summary
             if isinstance(decision, Transfer):
                 transfers.append(decision)
             else:
                 removed.append(message)
-        if selected and await self._wait_for_rate():
-            await self._carry_out(visit, removed, transfers, selected)
-        if full and self._unfinished is None:
+        if summaries and await self._wait_for_rate():
+            await self._carry_out(visit, removed, transfers, summaries)
+        if is_limit_reached and self._unfinished is None:
             self._limited = True
             self._unfinished = (
                 f"the limit of {self._options.limit:,} is reached; the same command goes on with the rest"
             )
 
     async def _carry_out(
-        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], selected: Mapping[int, S]
+        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], summaries: Mapping[int, S]
     ) -> None:
+        """Remove and move the messages, and count those for which it succeeded; in a dry run, count all."""
         if self._options.dry_run:
-            self._count([*removed, *(transfer.taken for transfer in transfers)], selected)
+            self._count([*removed, *(transfer.taken for transfer in transfers)], summaries)
             return
         if removed:
-            self._count(await visit.remove(removed), selected)
+            self._count(await visit.remove(removed), summaries)
         if transfers:
             moved = await visit.move(transfers)
-            self._count(moved.done, selected)
+            self._count(moved.done, summaries)
             if moved.failure is not None:
                 raise moved.failure
 
     async def _wait_for_rate(self) -> bool:
-        """Wait until the rate allows the next batch. Return False if a stop came first."""
+        """Wait until the rate permits the next batch. Return False if the pass is stopped meanwhile."""
         rate = self._options.rate
         while rate is not None and not self._options.dry_run:
-            wait = self._began_at + self._done / rate - self._options.steady()
-            if wait <= 0:
+            wait_seconds = self._began_at + self._done / rate - self._options.steady()
+            if wait_seconds <= 0:
                 break
             if self._is_stopped():
                 return False
-            await self._options.pause(min(wait, STOP_CHECK_SECONDS))
+            await self._options.pause(min(wait_seconds, STOP_CHECK_SECONDS))
         return not self._is_stopped()
 
-    def _count(self, done: Sequence[Message], selected: Mapping[int, S]) -> None:
+    def _count(self, done: Sequence[Message], summaries: Mapping[int, S]) -> None:
         for message in done:
-            summary = selected[id(message)]
+            summary = summaries[id(message)]
             self._done += 1
             self._reasons[summary.reason] += 1
             self._clients[summary.iss, summary.client_id] += 1

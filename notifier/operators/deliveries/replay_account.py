@@ -1,6 +1,7 @@
-"""Follows the dead letters of replays at a worker, and counts their results: see `replay_now`.
+"""Counts the results of replayed dead letters at a worker, for the operator who replays them (`replay_now`).
 
-A replay first sends the IDs of its dead letters to all workers. Each worker counts results for these dead letters only.
+Before it starts, a replay sends the IDs of its dead letters to all workers. From then on each worker follows them: it
+counts the results of the deliveries and events with these IDs, and answers requests for the counts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,32 +23,33 @@ from notifier.operators.status.worker_requests import Members, WorkerAnswer, Wor
 from notifier.telemetry.observers import Observers
 
 FOLLOW_REPLAY = "follow_replay"
-UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds that a replay is followed after somebody has asked for it last
-MAX_REPLAYS = 20  # replays that a worker follows; the eldest goes first
-IDS_PER_REQUEST = 2500  # dead letters that one request names: 90 KB
+UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
+MAX_REPLAYS = 20  # replays that a worker follows; a new one replaces the oldest
+IDS_PER_REQUEST = 2500  # IDs in one request: 90 KB
 
 
 class ReplayAccount:
-    """The results of one replay's dead letters, of one worker or of all. A dead letter is a delivery or an event.
+    """The results of one replay's dead letters, at one worker or at all. A dead letter is a delivery or an event.
 
-    `events` were processed, and became `planned` deliveries. `refused` were given up as a whole. `skipped`: clients
-    without an address. `heard` counts the dead letters with a result.
+    `events` counts the events that were processed, and `planned` the deliveries that they became. `refused` counts the
+    events that were given up as a whole, `skipped` the clients without an address. `reported` counts the dead letters
+    with any result. `results` has the results of the deliveries.
     """
 
     def __init__(self) -> None:
         self.results = RetryAccount()
-        self.events = self.planned = self.refused = self.skipped = self.heard = 0
+        self.events = self.planned = self.refused = self.skipped = self.reported = 0
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """Return all counts, to compare."""
+        """Return all counts, so that a caller can detect a change."""
         return self.results.counts, self.events, self.planned, self.refused, self.skipped
 
     def count_waiting(self, deliveries: int, events: int) -> int:
-        """Return how many deliveries are unfinished, given the numbers of replayed deliveries and events."""
-        open_events = max(0, events - self.events)
-        settled = self.results.settled - self.refused
-        return max(0, deliveries + self.planned - settled) + open_events
+        """Return the number of unfinished deliveries and events, given how many of each were replayed."""
+        unfinished_events = max(0, events - self.events)
+        finished = self.results.finished - self.refused
+        return max(0, deliveries + self.planned - finished) + unfinished_events
 
     def to_answer(self) -> Members:
         """Return the members of a worker's answer."""
@@ -60,7 +62,7 @@ class ReplayAccount:
 
     @classmethod
     def sum_of(cls, answers: Iterable[WorkerAnswer]) -> "ReplayAccount":
-        """Return the sum of the workers' accounts."""
+        """Return the sum of the accounts in the workers' answers."""
         summed = cls()
         for members in (answer.result for answer in answers if answer.problem is None):
             for name in _COUNT_NAMES:
@@ -69,37 +71,42 @@ class ReplayAccount:
         return summed
 
 
-_COUNT_NAMES = ("events", "planned", "refused", "skipped", "heard")
+_COUNT_NAMES = ("events", "planned", "refused", "skipped", "reported")
 _RESULT_NAMES = ("delivered", "failed", "dead", "put_off", "text")
 
 
 class _FollowedReplay:
-    """One replay at this worker: its account and its unfinished letters."""
+    """One replay that this worker follows: its account, and its unfinished deliveries and events.
+
+    `asked_at` is the time of the last request for the account, in monotonic seconds.
+    """
 
     def __init__(self, asked_at: float) -> None:
         self.asked_at = asked_at
         self.account = ReplayAccount()
-        self.deliveries: dict[str, bool] = {}  # unfinished deliveries, and if any result is known
+        self.deliveries: dict[str, bool] = {}  # by ID: whether any result is known
         self.events: dict[str, bool] = {}
-        self._taken: set[str] = set()
+        self._processed_events: set[str] = set()
 
     def on_fact(self, fact: Fact, delivery_id: str, event_id: str) -> bool:
         """Count the fact. Return False if it concerns no dead letter of this replay."""
         account = self.account
-        if (heard := self.deliveries.get(delivery_id)) is not None:
+        if delivery_id in self.deliveries:
+            was_reported = self.deliveries[delivery_id]
             self.deliveries[delivery_id] = True
             if isinstance(fact, AlreadyDelivered | LogoutDelivered | DeadLettered):
-                del self.deliveries[delivery_id]  # a copy counts once
-        elif (heard := self.events.get(event_id)) is not None:
+                del self.deliveries[delivery_id]  # so that a copy of the delivery is not counted
+        elif event_id in self.events:
+            was_reported = self.events[event_id]
             self.events[event_id] = True
         else:
             return False
-        account.heard += not heard
+        account.reported += not was_reported
         match fact:
             case EventTaken():
                 account.planned += fact.deliveries - fact.copies
-                if fact.result != "split" and event_id not in self._taken:
-                    self._taken.add(event_id)
+                if fact.result != "split" and event_id not in self._processed_events:
+                    self._processed_events.add(event_id)
                     account.events += 1
             case Skipped():
                 account.skipped += 1
@@ -112,7 +119,7 @@ class _FollowedReplay:
 
 
 class ReplayAccounts:
-    """The replays of one worker. Registered in `observers` while it follows any; carries out worker requests."""
+    """The replays that one worker follows. It observes the worker's facts only while it follows any."""
 
     def __init__(self, steady: Clock, observers: Observers) -> None:
         self._steady = steady
@@ -120,17 +127,18 @@ class ReplayAccounts:
         self._replays: dict[str, _FollowedReplay] = {}
 
     def observe(self, fact: Fact) -> None:
-        """Count the fact if its dead letter is followed. Never waits."""
+        """Count the fact if it concerns a dead letter that is followed."""
         match fact:
             case AlreadyDelivered() | Attempted():
                 delivery_id, event_id = fact.delivery.id, fact.delivery.event_id
             case DeadLettered() | Deferred():
-                delivery_id, event_id = "" if fact.delivery is None else fact.delivery.id, fact.event_id
+                delivery_id = "" if fact.delivery is None else fact.delivery.id
+                event_id = fact.event_id
             case EventTaken() | Skipped():
                 delivery_id, event_id = "", fact.event_id
             case _:
                 return
-        for replay in reversed(self._replays.values()):  # the latest replay counts it
+        for replay in reversed(self._replays.values()):  # only the latest replay of a dead letter counts the fact
             if replay.on_fact(fact, delivery_id, event_id):
                 return
 
@@ -144,7 +152,7 @@ class ReplayAccounts:
             self._observers.remove(self.observe)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Follow the dead letters that the request names, and return the results of its replay so far."""
+        """Follow the dead letters in the request, if any, and return the results of their replay so far."""
         now, id_ = self._steady(), str(request.members["id"])
         self.forget()
         deliveries, events = (_read_ids(request.members.get(name)) for name in ("deliveries", "events"))
@@ -162,21 +170,23 @@ class ReplayAccounts:
         return replay.account.to_answer()
 
 
-def _read_ids(listed: object) -> Sequence[str]:
-    return [str(name) for name in listed[:IDS_PER_REQUEST]] if isinstance(listed, Sequence) else ()
+def _read_ids(ids: object) -> Sequence[str]:
+    return [str(id_) for id_ in ids[:IDS_PER_REQUEST]] if isinstance(ids, Sequence) else ()
 
 
-def follow_requests_of(id_: str, who: str, deliveries: Sequence[str], events: Sequence[str]) -> Iterable[WorkerRequest]:
-    """Return the requests to follow these dead letters of a replay, each of bounded size."""
+def make_follow_requests(
+    replay_id: str, who: str, deliveries: Sequence[str], events: Sequence[str]
+) -> Iterable[WorkerRequest]:
+    """Yield requests to follow the deliveries and events with these IDs, at most IDS_PER_REQUEST of each at a time."""
     for first in range(0, max(len(deliveries), len(events)), IDS_PER_REQUEST):
         members: Mapping[str, object] = {
-            "id": id_,
+            "id": replay_id,
             "deliveries": list(deliveries[first : first + IDS_PER_REQUEST]),
             "events": list(events[first : first + IDS_PER_REQUEST]),
         }
         yield WorkerRequest(name=FOLLOW_REPLAY, who=who, members=members)
 
 
-def results_request_of(id_: str, who: str) -> WorkerRequest:
+def make_results_request(replay_id: str, who: str) -> WorkerRequest:
     """Return the request for the results of a replay."""
-    return WorkerRequest(name=FOLLOW_REPLAY, who=who, members={"id": id_})
+    return WorkerRequest(name=FOLLOW_REPLAY, who=who, members={"id": replay_id})

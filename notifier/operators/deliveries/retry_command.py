@@ -23,7 +23,7 @@ def retry(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: RetryMembers,
+    members: RetryMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Has no effect: a retry asks for no confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,74 +50,80 @@ def retry(
     """
     del yes  # for scripts that pass it to each repair
     part = load_queue_part(config, log_from="warning")
-    client_id, dry_run, force = asked["client_id"], "dry_run" in asked, "force" in asked
-    request = RetryRequest(key=(_issuer_of(part, asked.get("iss")), client_id), who=operating_user(), force=force)
+    client_id, dry_run, force = members["client_id"], "dry_run" in members, "force" in members
+    iss = _find_issuer(part, members.get("iss"))
+    request = RetryRequest(key=(iss, client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
         if dry_run:
             return await preview_retry(queue, request, options)
         return await retry_now(queue, request, options)
 
-    result = run_on_queue(part.settings.queue, act, what="settled", dry_run=dry_run)
+    result = run_on_queue(part.settings.queue, act, progress_text="settled", dry_run=dry_run)
     if not dry_run:
-        write_audit(
-            "retried_now", who=request.who, iss=request.key[0], client_id=client_id, force=force, **result.document()
-        )
+        write_audit("retried_now", who=request.who, iss=iss, client_id=client_id, force=force, **result.document())
     if as_json:
-        say_json({"client_id": client_id, "iss": request.key[0], "dry_run": dry_run, **result.document()})
+        say_json({"client_id": client_id, "iss": iss, "dry_run": dry_run, **result.document()})
     else:
         say(_format_result(request, result, dry_run=dry_run))
-    if not result.waited and result.unfinished is None:
-        end_if_unknown(config, context.obj, client_id, request.key[0])
-    raise typer.Exit(1 if result.waiting and not dry_run else 0)
+    if not result.pending_before and result.unfinished is None:
+        end_if_unknown(config, context.obj, client_id, iss)
+    raise typer.Exit(1 if result.pending_after and not dry_run else 0)
 
 
-def _issuer_of(part: PartialSettings, iss: str | None) -> str:
-    """Return the given issuer, or the only one of the configuration except issuers of test sign-outs."""
+def _find_issuer(part: PartialSettings, iss: str | None) -> str:
+    """Return the given issuer, or else the only one of the configuration. Raises BadParameter if there are several.
+
+    Issuers of test sign-outs do not count.
+    """
     if iss is not None:
         return iss
-    if (only := find_only_issuer(part.issuers)) is not None:
-        return only
+    sole_issuer = find_only_issuer(part.issuers)
+    if sole_issuer is not None:
+        return sole_issuer
     known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
     raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
 
 
 def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:
-    waited = sum(result.waited.values())
-    name = printable(request.key[1])
-    if not waited:
+    """Return the text that shows the result of the retry, or of its dry run."""
+    pending_before = sum(result.pending_before.values())
+    iss, name = map(printable, request.key)
+    if not pending_before:
         return (
-            f"nothing is pending for {name} at {printable(request.key[0])}; a worker may be delivering some, and dead"
+            f"nothing is pending for {name} at {iss}; a worker may be delivering some, and dead"
             f" letters are not retried: notifier dead-letters list --client-id {name}"
         )
-    lines = [f"{counted(waited, 'delivery')} waited for {name}"]
+    lines = [f"{counted(pending_before, 'delivery')} waited for {name}"]
     account = result.account
     if dry_run:
-        lines = [f"{counted(waited, 'delivery')} would be tried"]
-        lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.waited.items()]
+        lines = [f"{counted(pending_before, 'delivery')} would be tried"]
+        lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.pending_before.items()]
     else:
         lines.append(f"{account.delivered:,} delivered")
         if account.failed.total():
             lines.append(f"{counted(account.failed.total(), 'attempt')} failed again")
             lines += [f"  {reason}: {count:,}" for reason, count in account.failed.most_common()]
-            lines += [f"  the last answer: {printable(account.text)}"] if account.text else []
+            if account.text:
+                lines.append(f"  the last answer: {printable(account.text)}")
         if account.dead:
             lines.append(f"{account.dead.total():,} given up: notifier dead-letters list --client-id {name}")
             lines += [f"  {reason}: {count:,}" for reason, count in account.dead.most_common()]
-        waiting = sum(result.waiting.values())
-        lines.append(f"{waiting:,} still wait" if waiting != 1 else "1 still waits")
-        lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.waiting.items()]
+        pending_after = sum(result.pending_after.values())
+        lines.append(f"{pending_after:,} still wait{'s' if pending_after == 1 else ''}")
+        lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.pending_after.items()]
     return "\n".join([*lines, *_list_advice(result)])
 
 
 def _list_advice(result: RetryResult) -> list[str]:
+    """Return a line for each reason why deliveries are still pending, with its remedy, and for incomplete figures."""
     account, lines, now = result.account, list[str](), time.time()
-    if result.asked:
+    if result.delayed_by_client:
         until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
-        lines.append(f"{result.asked:,} wait because the client asked for it (Retry-After){until}: --force")
+        lines.append(f"{result.delayed_by_client:,} wait because the client asked for it (Retry-After){until}: --force")
     if account.put_off.get("paused"):
         lines.append("the registry has paused: true; set it to false to attempt them")
-    if result.waiting and account.next_try is not None and account.paused_until is None:
+    if result.pending_after and account.next_try is not None and account.paused_until is None:
         lines.append(f"the client is unreachable; the next attempt is in {max(0.0, account.next_try - now):,.0f} s")
     if result.workers > result.answered:
         missing = counted(result.workers - result.answered, "worker")

@@ -1,8 +1,8 @@
 """Attempts the pending deliveries of one client at once, and reports the results, for commands and the API.
 
-It counts the pending deliveries; then every worker probes the client and, if it accepts, drains its bucket at its pace.
-Delayed deliveries are made due at a thousand a second. It watches the workers until they have nothing more to do for
-the client, and counts again. Ending the watching stops no delivery.
+A retry counts the pending deliveries. Then every worker probes the client; if the client accepts the probe, the workers
+deliver its parked deliveries, and its delayed deliveries, of which a thousand become due each second. The retry queries
+the workers until they have nothing more to do for the client, and counts again. To end it earlier stops no delivery.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
-from notifier.operators.deliveries.retry_request import RetryAccount, request_of, sum_of
+from notifier.operators.deliveries.retry_request import RetryAccount, make_retry_request, sum_accounts
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
@@ -32,10 +32,8 @@ from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
 QUERY_INTERVAL_SECONDS = 0.5  # seconds between two queries of the workers
-STUCK_SECONDS = (
-    60.0  # seconds without results while a worker is busy with the client: its rate may be one attempt a minute
-)
-QUIET_SECONDS = 1.5  # seconds without news, after which nothing more is going to happen
+STUCK_SECONDS = 60.0  # seconds without new results that end the wait for busy workers: one attempt a minute is slow
+QUIET_SECONDS = 1.5  # seconds for which no worker is busy with the client, after which no more results are expected
 NO_WORKER_TEXT = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
 
 
@@ -53,7 +51,7 @@ class RetryMembers(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRequest:
-    """The client to retry. `force`: also deliveries that the client asked to delay."""
+    """The client to retry. `force` includes deliveries whose delay the client requested (Retry-After)."""
 
     key: ClientKey
     who: str
@@ -62,18 +60,18 @@ class RetryRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryResult:
-    """The result of a retry. `waited` and `waiting`: the pending deliveries before and after, by reason.
+    """The result of a retry. `pending_before` and `pending_after` count the pending deliveries, by reason.
 
-    `asked` counts those that stay because the client requested the delay. `answered` of `workers` took part.
-    `unfinished` is the reason why the account is not final.
+    `delayed_by_client` counts the deliveries that are not attempted because the client requested the delay. `answered`
+    of all `workers` took part. `unfinished` is the reason why the account is not final.
     """
 
-    waited: Mapping[str, int]
-    asked: int = 0
+    pending_before: Mapping[str, int]
+    delayed_by_client: int = 0
     workers: int = 0
     answered: int = 0
     account: RetryAccount = field(default_factory=RetryAccount)
-    waiting: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    pending_after: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     unfinished: str | None = None
 
     def document(self) -> dict[str, Any]:
@@ -83,22 +81,22 @@ class RetryResult:
         counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
         counts |= {name: format_optional_moment(account[name]) for name in moments}
         return {
-            "waited": sum(self.waited.values()),
-            "asked": self.asked,
+            "waited": sum(self.pending_before.values()),
+            "asked": self.delayed_by_client,
             **counts,
-            "waiting": sum(self.waiting.values()),
-            "waiting_for": dict(self.waiting),
+            "waiting": sum(self.pending_after.values()),
+            "waiting_for": dict(self.pending_after),
             "workers": {"seen": self.workers, "answered": self.answered},
             "unfinished": self.unfinished,
         }
 
 
 async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
-    """Return what a retry would attempt. Changes nothing. Raises QueueError."""
-    result = await _count(queue, request, options)
-    query = request_of(request.key, request.who, begin=False)
+    """Return what a retry would attempt, without attempting it. Raises QueueError."""
+    result = await _count_pending(queue, request, options)
+    query = make_retry_request(request.key, request.who, begin=False)
     workers, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
-    return replace(result, workers=workers, answered=len(answers), account=sum_of(answers))
+    return replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
 
 
 async def retry_now(
@@ -109,56 +107,62 @@ async def retry_now(
     lock: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     on_progress: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
-    """Attempt the pending deliveries. Each pass over them is within `lock`.
+    """Attempt the pending deliveries of the client, and return the result once the workers are done. Raises QueueError.
 
-    The queue must be open. `on_progress` receives the results so far. Raises QueueError.
+    The queue must be open. Each pass over the pending deliveries is within `lock`. `on_progress` receives the results
+    so far.
     """
     async with lock():
-        result = await _count(queue, request, options)
-        total = sum(result.waited.values())
+        result = await _count_pending(queue, request, options)
+        total = sum(result.pending_before.values())
         on_progress(result)
         if not total or result.unfinished is not None:
             return result
-        begin = request_of(request.key, request.who, begin=True, force=request.force, everything=result.asked == 0)
-        workers, answers = await send_to_workers(queue, begin, ANSWER_TIMEOUT_SECONDS)
+        makes_all_due = result.delayed_by_client == 0
+        begin_request = make_retry_request(
+            request.key, request.who, begin=True, force=request.force, makes_all_due=makes_all_due
+        )
+        workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
         if not workers:
             return replace(result, unfinished=NO_WORKER_TEXT)
         result = replace(result, workers=workers, answered=len(answers))
         delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
         due_options = replace(options, progress=no_progress)
-        due = await make_due(
+        due_result = await make_due(
             queue.waiting(), delayed, due_options, force=request.force, pace=lambda: MAX_DUE_PER_SECOND
         )
 
     def on_account(account: RetryAccount) -> None:
         nonlocal result
-        remaining = max(0, total - account.settled)
-        result = replace(result, account=account, waiting={"not counted again": remaining} if remaining else {})
+        remaining = max(0, total - account.finished)
+        result = replace(result, account=account, pending_after={"not counted again": remaining} if remaining else {})
         on_progress(result)
 
     last_answers = LastAnswers()
     last_answers.take_missing(answers)
-    unfinished = await _watch(queue, request, options, total, due.unfinished, last_answers, on_account)
+    unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):
         return replace(result, unfinished=unfinished)
     async with lock():
-        after = await _count(queue, request, options)
-    return replace(result, waiting=after.waiting, unfinished=after.unfinished or unfinished)
+        recount = await _count_pending(queue, request, options)
+    return replace(result, pending_after=recount.pending_after, unfinished=recount.unfinished or unfinished)
 
 
-async def _count(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
-    """Count the pending deliveries. Raises QueueError."""
+async def _count_pending(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
+    """Return a result with the current number of pending deliveries as both counts. Raises QueueError."""
     filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
-    reasons, asked, unfinished = Counter[str](), 0, None
+    reasons, delayed_by_client, unfinished = Counter[str](), 0, None
     async with aclosing(find_messages(queue.waiting(), filter_)) as summaries:
         async for summary, _ in summaries:
             reasons[summary.reason] += 1
-            asked += summary.asked and not request.force
+            delayed_by_client += summary.asked and not request.force
             if options.stop():
                 unfinished = STOPPED_TEXT
                 break
-    waiting = dict(reasons.most_common())
-    return RetryResult(waited=waiting, waiting=waiting, asked=asked, unfinished=unfinished)
+    counts = dict(reasons.most_common())
+    return RetryResult(
+        pending_before=counts, pending_after=counts, delayed_by_client=delayed_by_client, unfinished=unfinished
+    )
 
 
 async def _watch(
@@ -170,28 +174,32 @@ async def _watch(
     last_answers: LastAnswers,
     on_account: Callable[[RetryAccount], None],
 ) -> str | None:
-    """Query the workers until they are done with the client; `on_account` receives each. Return why it ended early."""
+    """Query the workers until they are done with the client. `on_account` receives the account of each round.
+
+    If `unfinished` is given (deliveries could not be made due), query once. Return the reason why the account is not
+    final; None if it is.
+    """
     last = RetryAccount()
-    quiet_since = news_at = options.steady()
-    query = request_of(request.key, request.who, begin=False)
+    quiet_since = changed_at = options.steady()
+    query = make_retry_request(request.key, request.who, begin=False)
     while True:
         try:
             _, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
-            return unfinished or f"the queue went away, and nothing was lost: {error}"
-        gone = last_answers.take_missing(answers)
-        account = sum_of(answers, gone)
-        news = account.counts != last.counts
-        if news:
-            news_at = options.steady()
-        if account.busy or news:
+            return unfinished or f"the queue became unavailable, and nothing was lost: {error}"
+        ended_workers = last_answers.take_missing(answers)
+        account = sum_accounts(answers, ended_workers)
+        has_changed = account.counts != last.counts
+        if has_changed:
+            changed_at = options.steady()
+        if account.busy or has_changed:
             quiet_since = options.steady()
-        if account.settled != last.settled:
-            options.progress(min(account.settled, total), total)
+        if account.finished != last.finished:
+            options.progress(min(account.finished, total), total)
         last = account
         on_account(account)
         if unfinished is not None or options.steady() - quiet_since > QUIET_SECONDS:
-            return unfinished or (GONE_WORKER_TEXT if gone else None)
-        if options.stop() or options.steady() - news_at > STUCK_SECONDS:
+            return unfinished or (GONE_WORKER_TEXT if ended_workers else None)
+        if options.stop() or options.steady() - changed_at > STUCK_SECONDS:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(QUERY_INTERVAL_SECONDS)

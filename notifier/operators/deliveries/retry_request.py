@@ -1,4 +1,4 @@
-"""Carries out retries at a worker: probes the client at once, and counts its results from then on."""
+"""Carries out retries at a worker: it probes the client at once, and counts the client's results from then on."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,17 @@ from notifier.operators.status.worker_requests import Members, WorkerAnswer, Wor
 from notifier.telemetry.observers import Observers
 
 RETRY_CLIENT = "retry"
-UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds that an account is kept after somebody has asked for it last
-MAX_ACCOUNTS = 100  # accounts of one worker
+UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which an account is forgotten
+MAX_ACCOUNTS = 100  # accounts of one worker; a new one replaces the oldest
 
 
 @dataclass(slots=True, kw_only=True)
 class RetryAccount:
-    """The results of one client's deliveries since the retry began, of one worker or of all.
+    """The results of one client's deliveries since the retry began, at one worker or at all.
 
-    `text` is that of the last failure. `put_off` counts deferrals by cause. `busy`: a delivery of the client runs,
-    waits for a slot or is being fetched.
+    `failed` and `dead` count by reason, and `put_off` counts deferrals by cause. `text` is that of the last failure.
+    `busy`: a delivery of the client runs, waits for a slot or is being fetched. `next_try` is the time of the next
+    probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds.
     """
 
     delivered: int = 0
@@ -35,13 +36,13 @@ class RetryAccount:
     paused_until: float | None = None
 
     @property
-    def settled(self) -> int:
-        """Return how many deliveries are finished."""
+    def finished(self) -> int:
+        """Return the number of deliveries that succeeded or became dead letters."""
         return self.delivered + self.dead.total()
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """Return all counts, to compare."""
+        """Return all counts, so that a caller can detect a change."""
         return self.delivered, self.failed, self.dead, self.put_off
 
     def on_fact(self, fact: Fact) -> None:
@@ -59,13 +60,12 @@ class RetryAccount:
                 self.put_off[fact.cause.value] += 1
 
     def add(self, members: Members) -> None:
-        """Add what another worker counted."""
+        """Add the counts in another worker's answer."""
         self.delivered += int(members.get("delivered", 0))
         for name, counts in (("failed", self.failed), ("dead", self.dead), ("put_off", self.put_off)):
-            by_reason = members.get(name)
-            counts.update(
-                {str(key): int(count) for key, count in by_reason.items()} if isinstance(by_reason, Mapping) else {}
-            )
+            more = members.get(name)
+            if isinstance(more, Mapping):
+                counts.update({str(key): int(count) for key, count in more.items()})
         self.text = str(members.get("text") or self.text)
 
     def document(self) -> dict[str, Any]:
@@ -74,16 +74,16 @@ class RetryAccount:
 
 
 class RetryAccounts:
-    """The accounts of one worker. Registered in `observers` while there are any; carries out worker requests."""
+    """The retries of one worker, by client. It observes the worker's facts only while there are any."""
 
     def __init__(self, worker: Worker, steady: Clock, observers: Observers) -> None:
         self._worker = worker
         self._steady = steady
         self._observers = observers
-        self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}
+        self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}  # with the time of the last request
 
     def observe(self, fact: Fact) -> None:
-        """Count the fact if its client is being retried. Never waits."""
+        """Count the fact if its client is being retried."""
         match fact:
             case Attempted():
                 key = fact.delivery.key
@@ -91,19 +91,21 @@ class RetryAccounts:
                 key = (fact.iss, fact.client_id or "")
             case _:
                 return
-        if (entry := self._accounts.get(key)) is not None:
-            entry[1].on_fact(fact)
+        if key in self._accounts:
+            _, account = self._accounts[key]
+            account.on_fact(fact)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Start a retry if the request demands it, and return the results so far."""
+        """Begin a retry if the request has `begin`, and return the results so far."""
         key = (str(request.members["iss"]), str(request.members["client_id"]))
         now = self._steady()
         if request.members.get("begin") is True:
             self._begin(key, force=request.members.get("force") is True, now=now)
             if request.members.get("all") is True:
                 self._worker.delayed.forget(key)
-        account = self._accounts[key][1] if key in self._accounts else RetryAccount()
+        account = RetryAccount()
         if key in self._accounts:
+            _, account = self._accounts[key]
             self._accounts[key] = (now, account)
         account.busy, account.next_try, account.paused_until = self._worker.gate.buckets.state_of(key)
         return account.document()
@@ -112,7 +114,9 @@ class RetryAccounts:
         """Forget the accounts without a recent request. Call it regularly."""
         now = self._steady()
         self._accounts = {
-            key: entry for key, entry in self._accounts.items() if now - entry[0] < UNREAD_ACCOUNT_SECONDS
+            key: (asked_at, account)
+            for key, (asked_at, account) in self._accounts.items()
+            if now - asked_at < UNREAD_ACCOUNT_SECONDS
         }
         if not self._accounts:
             self._observers.remove(self.observe)
@@ -126,18 +130,21 @@ class RetryAccounts:
         self._worker.gate.buckets.try_now(key, force=force)
 
 
-def request_of(
-    key: ClientKey, who: str, *, begin: bool, force: bool = False, everything: bool = False
+def make_retry_request(
+    key: ClientKey, who: str, *, begin: bool, force: bool = False, makes_all_due: bool = False
 ) -> WorkerRequest:
-    """Ask to begin a retry, or for the account. `everything`: all deliveries in delay queues are made due."""
-    members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": everything}
+    """Return the request to begin a retry or, without `begin`, the request for its results so far.
+
+    `makes_all_due`: the sender makes all delayed deliveries of the client due, so workers need not count them any more.
+    """
+    members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": makes_all_due}
     return WorkerRequest(name=RETRY_CLIENT, who=who, members=members)
 
 
-def sum_of(answers: Sequence[WorkerAnswer], gone: Sequence[WorkerAnswer] = ()) -> RetryAccount:
-    """Return the sum of the workers' accounts. `gone`: the last answers of workers that no longer answer."""
+def sum_accounts(answers: Sequence[WorkerAnswer], ended_workers: Sequence[WorkerAnswer] = ()) -> RetryAccount:
+    """Return the sum of the workers' accounts. Of `ended_workers`, only the counts in their last answers are added."""
     summed = RetryAccount()
-    for answer in gone:
+    for answer in ended_workers:
         summed.add(answer.result)
     for members in (answer.result for answer in answers if answer.problem is None):
         summed.add(members)

@@ -87,7 +87,7 @@ def list_(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: WaitingMembers,
+    members: WaitingMembers,
     rows: Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Skip this many rows, to print a later page.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows.")] = None,
@@ -115,10 +115,11 @@ def list_(
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
     filter_ = replace(
-        require_filter(read_waiting_filter(asked, time.time())), get_lifetime=_make_lifetime_getter(config, context.obj)
+        require_filter(read_waiting_filter(members, time.time())),
+        get_lifetime=_make_lifetime_getter(config, context.obj),
     )
-    where = CommandContext(config, context.obj)
-    list_messages(WAITING_TABLE, where, filter_, rows=rows, as_json=as_json, skip=skip, limit=limit)
+    command_context = CommandContext(config, context.obj)
+    list_messages(WAITING_TABLE, command_context, filter_, rows=rows, as_json=as_json, skip=skip, limit=limit)
 
 
 @command(app)
@@ -138,8 +139,8 @@ def show(
     """
     summaries: list[WaitingSummary] = []
     filter_ = WaitingFilter(ids=frozenset({id_}), get_lifetime=_make_lifetime_getter(config, context.obj))
-    where = CommandContext(config, context.obj)
-    visit_messages(WAITING_TABLE, where, filter_, lambda summary, _: summaries.append(summary), first=True)
+    command_context = CommandContext(config, context.obj)
+    visit_messages(WAITING_TABLE, command_context, filter_, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
         say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
         raise typer.Exit(1)
@@ -152,7 +153,7 @@ def cancel(
     context: typer.Context,
     *,
     config: Config = None,
-    asked: CancelMembers,
+    members: CancelMembers,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -168,11 +169,16 @@ def cancel(
         # from a script
         notifier waiting cancel -c n.yaml --client-id gone --yes
     """
-    filter_ = require_filter(read_waiting_filter(asked, time.time()))
-    remove_messages(WAITING_TABLE, CommandContext(config, context.obj), filter_, asked, yes=yes, as_json=as_json)
+    filter_ = require_filter(read_waiting_filter(members, time.time()))
+    remove_messages(WAITING_TABLE, CommandContext(config, context.obj), filter_, members, yes=yes, as_json=as_json)
 
 
 def _make_lifetime_getter(config: Path | None, features: Sequence[ConfiguredFeature]) -> GetLifetime | None:
-    """Return what computes a delivery's lifetime from the configuration's files and caches."""
+    """Return a function that computes the lifetime of a delivery; None without a readable configuration.
+
+    It uses the registry of the configuration's files and caches.
+    """
     known = load_known_registry(config, features)
-    return None if known is None else lambda delivery: lifetime_of(delivery, known.registry)
+    if known is None:
+        return None
+    return lambda delivery: lifetime_of(delivery, known.registry)

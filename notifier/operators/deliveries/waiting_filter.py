@@ -1,6 +1,6 @@
-"""Selects pending deliveries, and summarises them for a list. A summary never has `sub` or `sid`.
+"""Selects pending deliveries, and summarises them for lists. A summary never has `sub` or `sid`.
 
-As for dead letters, a summary parses only the members that the list shows.
+As for dead letters, only the members that a list shows are parsed.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ Where = Literal["delayed", "parked"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingSummary:
-    """A pending delivery, or a pending event; then `client_id` is empty.
+    """A pending delivery, or a pending event, which has an empty `client_id`. Times are in epoch seconds.
 
-    `due`: when it is attempted next; None for a parked delivery, which waits until its client recovers. `since`: when a
-    worker first took it. Both are in epoch seconds. `reason`: the cause of its deferral, or the reason of the last
-    failure. `asked`: its client requested the wait (`Retry-After`). `expires`: when it is given up. `has_sid`: its
-    token names one session. Both are None if the client is unknown. `session_at` is not listed: when the session
-    ended or, if unknown, `since`.
+    `since` is the time when a worker first received it. `due` is the time of the next attempt; None for a parked
+    delivery, which waits until its client recovers. `reason` is the cause of its deferral, or the reason of its last
+    failure. `asked`: its client requested the delay (`Retry-After`). `expires` is the time when it is given up.
+    `has_sid`: its token has a `sid`. Both are None if the client is unknown. `session_at` is the time when the session
+    ended or, if unknown, `since`. Lists do not show it.
     """
 
     id: str
@@ -77,7 +77,7 @@ _LISTED_MEMBERS = tuple(member.name for member in fields(WaitingSummary) if "hid
 REASONS = tuple(dict.fromkeys(str(name) for name in (*Cause, *Reason) if name is not Reason.DELIVERED))
 
 
-class _Past(TypedDict):
+class _Attempt(TypedDict):
     reason: str
     status: NotRequired[int | None]
     text: NotRequired[str]
@@ -102,7 +102,7 @@ class _Delivery(TypedDict):
     deferred_for: NotRequired[str | None]
     asked: NotRequired[bool]
     parked: NotRequired[bool]
-    history: NotRequired[list[_Past]]
+    history: NotRequired[list[_Attempt]]
 
 
 class _Event(TypedDict):
@@ -126,7 +126,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -> WaitingSummary:
-    """Summarise any pending message. `get_lifetime` returns how long a delivery may live. Never raises."""
+    """Summarise any pending message. Never raises."""
     try:
         document = _DOCUMENT.validate_json(message.body)
     except ValidationError:
@@ -134,7 +134,8 @@ def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -
     due = document["schedule"]["due"] if "schedule" in document else None
     if message.kind is Kind.DELIVERY and "delivery" in document:
         return _summarise_delivery(document["delivery"], due, get_lifetime)
-    event, since = document.get("event", _Event(id="", iss="")), document.get("unknown_since")
+    event = document.get("event", _Event(id="", iss=""))
+    since = document.get("unknown_since")
     return WaitingSummary(
         id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
         since=since, reason=Cause.UNKNOWN.value if since is not None else "",
@@ -143,8 +144,8 @@ def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -
 
 
 def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: GetLifetime) -> WaitingSummary:
-    """Summarise a delivery. While it is deferred, the cause of that replaces its last failure."""
-    last = (delivery.get("history") or [_Past(reason="")])[-1]
+    """Summarise a delivery. While it is deferred, the cause of the deferral is shown instead of its last failure."""
+    last_attempt = (delivery.get("history") or [_Attempt(reason="")])[-1]
     deferred, lifetime = delivery.get("deferred_for"), get_lifetime(_to_delivery(delivery))
     since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
     return WaitingSummary(
@@ -157,9 +158,9 @@ def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: Ge
         since=since,
         session_at=since if ended is None else ended,
         attempts=delivery.get("attempts", 0),
-        reason=deferred or last["reason"],
-        status=None if deferred else last.get("status"),
-        text="" if deferred else last.get("text", ""),
+        reason=deferred or last_attempt["reason"],
+        status=None if deferred else last_attempt.get("status"),
+        text="" if deferred else last_attempt.get("text", ""),
         asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
         expires=None if lifetime is None else lifetime.expires,
         has_sid=None if lifetime is None else lifetime.has_sid,
@@ -204,18 +205,19 @@ class CancelMembers(WaitingMembers, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
-    """Selects pending deliveries.
+    """Selects pending deliveries. A member that is None does not restrict the selection.
 
-    `keys` are clients as (`iss`, `client_id`). `ended` are (reason, `iss`, `client_id`) of ended causes to wait; an
-    empty `client_id` means all clients of the issuer. `parked=False` excludes parked deliveries; `taken_by` selects
-    deliveries that a worker first took by then. `get_lifetime` returns how long each delivery may live.
+    `keys` selects clients by (`iss`, `client_id`). `ended` selects deliveries whose cause of deferral has ended, by
+    (reason, `iss`, `client_id`); an empty `client_id` stands for all clients of the issuer. Without `parked`, only
+    delayed deliveries are selected. `taken_by` is the latest time when a worker first received them, in epoch seconds.
+    `get_lifetime` is used for summaries only.
     """
 
     keys: frozenset[tuple[str, str]] | None = None
     ended: frozenset[tuple[str, str, str]] | None = None
     parked: bool = True
     taken_by: float | None = None
-    get_lifetime: GetLifetime | None = field(default=None, metadata={"aside": True})
+    get_lifetime: GetLifetime | None = field(default=None, metadata={"unlogged": True})
 
     @property
     def has_conditions(self) -> bool:
@@ -247,17 +249,22 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
             self._meets_shared_conditions(summary)
             and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
-            and (
-                self.ended is None
-                or any((summary.reason, summary.iss, client_id) in self.ended for client_id in (summary.client_id, ""))
-            )
+            and (self.ended is None or _has_ended_cause(summary, self.ended))
         )
+
+
+def _has_ended_cause(summary: WaitingSummary, ended: frozenset[tuple[str, str, str]]) -> bool:
+    """Return True if the cause has ended for the client or for all clients of its issuer. See WaitingFilter."""
+    return any((summary.reason, summary.iss, client_id) in ended for client_id in (summary.client_id, ""))
 
 
 def read_waiting_filter(
     members: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None
 ) -> WaitingFilter | InputIssue:
-    """Read a filter of pending deliveries. See `read_filter` of dead letters."""
+    """Read an operator's filter from options or a request. Return an InputIssue for an invalid member.
+
+    See `read_filter` of dead letters.
+    """
     conditions = read_conditions(members, now, WaitingMembers, REASONS)
     return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
 
@@ -268,16 +275,19 @@ def _names_subject(body: bytes, subject: str) -> bool:
         document = from_json(body)
     except ValueError:
         return False
-    parts = [document.get(name) for name in ("delivery", "event")] if isinstance(document, dict) else ()
-    return any(subject in subjects_of(part) for part in parts)
+    if not isinstance(document, dict):
+        return False
+    return any(subject in subjects_of(document.get(name)) for name in ("delivery", "event"))
 
 
 def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:
-    """Return the transfer that makes a delayed message due at `due_at`, or at once if that is in a moment."""
+    """Return the transfer that makes a delayed message due at `due_at`, or at once if that is very soon."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
-    wait = due_at - now if due_at - now >= MIN_WAIT_SECONDS else 0.0
-    if wait:
+    wait = due_at - now
+    if wait < MIN_WAIT_SECONDS:
+        wait = 0.0
+    else:
         document["schedule"] = {"due": due_at}
     assert message.kind is not None, "pending messages are notifier's own"
     body, headers = to_json(document), message.lasting_headers

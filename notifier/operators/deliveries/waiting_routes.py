@@ -1,7 +1,7 @@
 """`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) pending deliveries; `/v1/retry`: attempt them now.
 
-A token with `issuers` sees and changes only deliveries of those issuers. One request at a time holds the pending
-deliveries. A retry and a cancellation are jobs (`repair_jobs`), except the cancellation of one delivery.
+A token with `issuers` sees and changes only deliveries of those issuers. One request at a time has access to the
+pending deliveries. A retry and a cancellation are jobs (`repair_jobs`), except the cancellation of one delivery.
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ from notifier.operators.deliveries.waiting_filter import (
 from notifier.operators.status.lifetime import Lifetime, lifetime_of
 from notifier.queues.queue_port import WaitingDeliveries
 
-GROUPS_PER_PAGE = 100  # of a page
+GROUPS_PER_PAGE = 100
 
 _UNAVAILABLE_TEXT = "The queue is unavailable, or another request or command holds the pending deliveries."
 _MISSING_TEXT = "No such delivery is pending: it was delivered or given up, or a worker is processing it"
@@ -98,12 +98,10 @@ class WaitingRoutes:
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
-        everything, filter_ = (
-            WaitingFilter(get_lifetime=self._get_lifetime),
-            replace(self._filter(request), reasons=frozenset()),
-        )
+        index_filter = WaitingFilter(get_lifetime=self._get_lifetime)
+        filter_ = replace(self._filter(request), reasons=frozenset())
         self._requests.audit.log_search(request.who, filter_)
-        return await self._requests.answer_page(everything, filter_, request, groups=GROUPS_PER_PAGE)
+        return await self._requests.answer_page(index_filter, filter_, request, groups=GROUPS_PER_PAGE)
 
     @ApiOperation(
         route="POST /v1/waiting/find",
@@ -166,12 +164,12 @@ class WaitingRoutes:
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> web.Response:
-        asked, token = request.members, request.token
-        client_id, iss = asked["client_id"], self._require_issuer(request)
+        members, token = request.members, request.token
+        client_id, iss = members["client_id"], self._require_issuer(request)
         request.require_issuer(iss)
-        retry = RetryRequest(key=(iss, client_id), who=request.who, force=bool(asked.get("force")))
+        retry = RetryRequest(key=(iss, client_id), who=request.who, force=bool(members.get("force")))
         access = self._access
-        if not asked.get("dry_run"):
+        if not members.get("dry_run"):
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, self._requests, access.write_audit)
             running_job = await access.jobs.find_equal(work, token)
@@ -182,9 +180,10 @@ class WaitingRoutes:
         return web.json_response(document, dumps=json_text)
 
     def _require_issuer(self, request: ApiRequest) -> str:
-        """Return the issuer of the request, or the only covered one. Raises Refusal, naming only covered issuers."""
+        """Return the issuer that the request names, or else the only issuer of its token. Raises Refusal (400)."""
         issuers = self._get_covered_issuers(request)
-        if (iss := request.members.get("iss", find_only_issuer(issuers))) is not None:
+        iss = request.members.get("iss", find_only_issuer(issuers))
+        if iss is not None:
             return str(iss)
         known = ", ".join(sorted(issuers)) or "none for this token"
         raise malformed_refusal(InputIssue("iss", f"give the issuer: one of {known}"))
@@ -199,10 +198,13 @@ class WaitingRoutes:
         return replace(self._filter(request), get_lifetime=self._get_lifetime)
 
     def _filter(self, request: ApiRequest) -> WaitingFilter:
-        """Return the filter of the request. A sole issuer completes a client, so that only its bucket is read."""
-        asked = conditions_of(request)
-        only = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in asked else None
-        filter_ = read_waiting_filter({"iss": only, **asked}, self._access.clock(), request.issuers)
+        """Return the filter of the request. Raises Refusal (400).
+
+        If the request names a client but no issuer, the only issuer is added, so that only one bucket is read.
+        """
+        members = conditions_of(request)
+        sole_issuer = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in members else None
+        filter_ = read_waiting_filter({"iss": sole_issuer, **members}, self._access.clock(), request.issuers)
         if isinstance(filter_, InputIssue):
             raise malformed_refusal(filter_)
         return filter_

@@ -141,7 +141,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
             "" if client.next_attempt is None else f"in {format_in_words(client.next_attempt - now)}",
             _format_expiry(client, now),
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
-            of=client.iss,
+            issuer=client.iss,
         )
     return table
 

@@ -1,6 +1,6 @@
-"""What several commands share: options, quiet logs, and loading the configuration.
+"""Provides what several commands share: options, quiet logs, and loading the configuration.
 
-`takes` gives a command an option for each member of a TypedDict, as a request over HTTP has it.
+`takes` derives the options of a command from the TypedDict that also declares the members of the API request.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from annotated_types import Ge
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.operators.terminal.output import say_json
 
-if TYPE_CHECKING:  # a command that runs at once loads none of these
+if TYPE_CHECKING:  # these imports are slow, and most commands do not need them
     from pydantic.fields import FieldInfo
 
     from notifier.configuration.clients.clients_file import AnswerOf
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a command that runs at once loads none of these
 
 
 class EventLane(StrEnum):
-    """The lanes that take events from publishers."""
+    """The lanes (queues) to which publishers may send events."""
 
     EVENTS = "events"
     BULK = "bulk"
@@ -48,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def quiet_logs(lowest: str = "critical") -> None:
-    """Log from this level on, unless NOTIFIER_LOG__LEVEL asks for another: the command's own output is the answer."""
+    """Log only from the level `lowest` on, unless NOTIFIER_LOG__LEVEL names another level."""
     from notifier.telemetry import log_output
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
@@ -63,37 +63,38 @@ def load_configuration(
     answer_of: "AnswerOf",
     starting: bool = False,
     keep_rows: bool = False,
-    also: Callable[[], Sequence[InputIssue]] = tuple,
+    list_more_issues: Callable[[], Sequence[InputIssue]] = tuple,
 ) -> "LoadedConfiguration":
-    """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits.
+    """Load the configuration as a worker does. See `load` for the other parameters.
 
-    `also`: gives further mistakes, once all is read.
+    Raises ConfigurationError for all mistakes, to which `list_more_issues` may add some. With `as_json`, prints the
+    mistakes and exits instead.
     """
     from notifier.configuration.loading import load
 
     try:
         return load(config, os.environ, features, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
-        exit_with_issues([*error.mistakes, *also()], as_json=as_json)
+        exit_with_issues([*error.mistakes, *list_more_issues()], as_json=as_json)
 
 
 def check_keys(ring: "KeyRing") -> list[InputIssue]:
-    """Check each external key of the ring once, and close it. Return the issues."""
+    """Let each external key (in an HSM or key service) sign once, and close the ring. Return the issues."""
     if not any(ring.external_keys()):
         return []
     import uvloop
 
-    async def look() -> list[InputIssue]:
+    async def check_and_close() -> list[InputIssue]:
         try:
             return await ring.check()
         finally:
             await ring.close()
 
-    return uvloop.run(look())
+    return uvloop.run(check_and_close())
 
 
 def exit_with_issues(mistakes: Sequence[InputIssue], *, as_json: bool) -> NoReturn:
-    """Raise ConfigurationError; with `as_json` print the mistakes and exit."""
+    """Raise ConfigurationError with the mistakes. With `as_json`, print them and exit with 2 instead."""
     if not as_json:
         raise ConfigurationError(mistakes)
     documents = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
@@ -102,39 +103,46 @@ def exit_with_issues(mistakes: Sequence[InputIssue], *, as_json: bool) -> NoRetu
 
 
 def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the parameter `asked` of a command by an option for each member. `asked` then holds those given.
+    """Return a decorator that replaces the parameter `members` of a command by an option for each member of the type.
 
-    The member `id` becomes the argument, a list an option that may be repeated, a bool a flag.
+    The command receives the given options as the dictionary `members`. A member `id` becomes the argument of the
+    command, a list an option that may be repeated, and a bool a flag. Members in `without` get no option.
     """
     hints = get_type_hints(members, include_extras=True)
     options = [_make_option(name, *get_args(hint)) for name, hint in hints.items() if name not in without]
 
-    def declare(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
-        def run(**given: Any) -> None:
-            asked = {option.name: given.pop(option.name) for option in options}
-            function(asked={name: value for name, value in asked.items() if value}, **given)
+        def run(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in options}
+            function(members={name: value for name, value in values.items() if value}, **arguments)
 
-        own = inspect.signature(function)
-        parameters = [each for one in own.parameters.values() for each in (options if one.name == "asked" else [one])]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        signature = inspect.signature(function)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += options if parameter.name == "members" else [parameter]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
-    return declare
+    return decorate
 
 
-def _make_option(name: str, kind: Any, field: "FieldInfo") -> inspect.Parameter:
+def _make_option(name: str, value_type: Any, field: "FieldInfo") -> inspect.Parameter:
+    """Return the command's parameter, with typer's annotation, for a member of this name, type and description."""
     option = f"--{name.replace('_', '-')}"
-    least: Any = next((each.ge for each in field.metadata if isinstance(each, Ge)), None)
+    minimum: Any = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
     default: object = None
-    how: Any = typer.Option(option, min=least, help=field.description)
+    declaration: Any = typer.Option(option, min=minimum, help=field.description)
     if name == "id":
-        kind, how = list[str] | None, typer.Argument(metavar="ID", help=field.description)
-    elif kind is bool:
-        how, default = typer.Option(option, help=field.description), False
-    elif get_origin(kind) is Required:
-        (kind,), default = get_args(kind), inspect.Parameter.empty
-    else:  # `read_conditions` checks the names in a list, and lists those that exist
-        kind = (list[str] if get_origin(kind) is list else kind) | None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, how])
+        value_type, declaration = list[str] | None, typer.Argument(metavar="ID", help=field.description)
+    elif value_type is bool:
+        declaration, default = typer.Option(option, help=field.description), False
+    elif get_origin(value_type) is Required:
+        (value_type,), default = get_args(value_type), inspect.Parameter.empty
+    elif get_origin(value_type) is list:  # `read_conditions` checks the values, and its error lists the valid ones
+        value_type = list[str] | None
+    else:
+        value_type = value_type | None
+    annotation = Annotated[value_type, declaration]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -86,7 +86,7 @@ def run_on_queue(
     settings: QueueSettings,
     act: Callable[[Queue, RepairOptions], Awaitable[T]],
     *,
-    what: str,
+    progress_text: str,
     opening: bool = True,
     rate: float | None = None,
     limit: int | None = None,
@@ -111,8 +111,8 @@ def run_on_queue(
                 pass
 
         options = RepairOptions(
-            clock=time.time, steady=time.monotonic, pause=pause, progress=make_progress(what), stop=stop.is_set,
-            rate=rate, limit=limit, dry_run=dry_run,
+            clock=time.time, steady=time.monotonic, pause=pause, progress=make_progress(progress_text),
+            stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
         )  # fmt: skip
         try:
             async with open_queue(settings, opening=opening) as queue:

@@ -1,4 +1,4 @@
-"""Tables and colours on the terminal. Text is shown as it is, and no terminal obeys it."""
+"""Prints tables and colours on the terminal. Control characters in texts are replaced, so that none takes effect."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ MAX_COLUMN_WIDTH = 80  # columns; a longer cell, such as a name from a publisher
 
 
 class Screen(Console):
-    """A console that obeys nothing in the texts it shows: no markup, no emoji codes, no control characters."""
+    """A console that interprets nothing in texts: no markup, no emoji codes, no control characters."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with control characters replaced."""
@@ -27,7 +27,7 @@ class Screen(Console):
 
 
 def make_screen() -> Screen:
-    """Return the console of stdout. It breaks no line."""
+    """Return a console for stdout that does not wrap lines."""
     return Screen(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -37,21 +37,21 @@ class _Row(NamedTuple):
 
 
 class Grid:
-    """A table with a line for each row. A column without any text is left out.
+    """A table with one line for each row. A column without any text is left out, unless it has no name.
 
-    A column whose name ends with `:` has numbers, to the right. Rows may belong to issuers (`of`), which head them.
+    A column whose name ends with `:` is aligned to the right. Rows of an issuer are grouped below its name.
     """
 
     def __init__(self, *names: str) -> None:
         self._names = names
         self._groups: dict[str, list[_Row]] = {}
 
-    def add_row(self, *cells: str, style: str = "", of: str = "") -> None:
-        """Add a row, which remains one line whatever its cells contain."""
-        self._groups.setdefault(printable(of), []).append(_Row([printable(cell) for cell in cells], style))
+    def add_row(self, *cells: str, style: str = "", issuer: str = "") -> None:
+        """Add a row. Control characters in its cells, such as line breaks, are replaced."""
+        self._groups.setdefault(printable(issuer), []).append(_Row([printable(cell) for cell in cells], style))
 
     def __rich_console__(self, _console: object, _options: object) -> Iterator[RenderableType]:
-        """Lay it out, with an empty line before and after."""
+        """Yield the lines of the table, with an empty line before and after. Rich calls this method to print it."""
         heads = [name.rstrip(":") for name in self._names]
         columns = list(zip(*(row.cells for rows in self._groups.values() for row in rows), strict=True))
         widths = [
@@ -60,16 +60,16 @@ class Grid:
         ]
         shown = [nth for nth, column in enumerate(columns) if not self._names[nth] or any(column)]
 
-        def line(cells: Sequence[str]) -> str:
+        def format_line(cells: Sequence[str]) -> str:
             padded = []
             for nth in shown:
                 blanks = " " * (widths[nth] - cell_len(cells[nth]))
                 padded.append(blanks + cells[nth] if self._names[nth].endswith(":") else cells[nth] + blanks)
             return f" {GAP.join(padded)}".rstrip()
 
-        yield Text(f"\n{line(heads)}\n " + "─" * (sum(widths[nth] + len(GAP) for nth in shown) - len(GAP)))
-        for of, rows in self._groups.items():
-            if any(self._groups):
-                yield Text(f" {of or '(no issuer)'}", style="bold cyan")
-            yield from (Text(line(row.cells), row.style) for row in rows)
+        yield Text(f"\n{format_line(heads)}\n " + "─" * (sum(widths[nth] + len(GAP) for nth in shown) - len(GAP)))
+        for issuer, rows in self._groups.items():
+            if any(self._groups):  # if any row has an issuer
+                yield Text(f" {issuer or '(no issuer)'}", style="bold cyan")
+            yield from (Text(format_line(row.cells), row.style) for row in rows)
         yield Text()

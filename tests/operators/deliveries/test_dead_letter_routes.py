@@ -332,7 +332,7 @@ async def test_replay_is_cancelled(api: Api) -> None:
     assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="reader"))[0] == 403
     for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
         answer = await api.ended(id_)
-        assert (answer["replayed"], answer["unfinished"]) == (replayed, "somebody ended it; the rest is unchanged")
+        assert (answer["replayed"], answer["unfinished"]) == (replayed, "an operator ended it; the rest is unchanged")
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
     ends = {("job_ended", "sre", id_) for id_ in jobs}
     assert set(api.audits) == ends | {("dead_letters_replayed", "sre", done) for done in (0, 1)}

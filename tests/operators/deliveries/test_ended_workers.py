@@ -38,7 +38,7 @@ class Workers(SqliteQueue):
     def _act(self, worker: str) -> Act:
         async def act(request: WorkerRequest) -> Members:
             delivered = self.counts[worker].pop(0)
-            return {"delivered": delivered, "heard": delivered}
+            return {"delivered": delivered, "reported": delivered}
 
         return act
 

@@ -19,8 +19,8 @@ from notifier.operators.deliveries.replay_account import (
     MAX_REPLAYS,
     ReplayAccount,
     ReplayAccounts,
-    follow_requests_of,
-    results_request_of,
+    make_follow_requests,
+    make_results_request,
 )
 from notifier.operators.deliveries.retry_now import RetryRequest
 from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
@@ -117,7 +117,7 @@ async def test_job_that_waits_for_an_hour_ends(jobs: Jobs, monkeypatch: pytest.M
     async with turns.taken:
         jobs.begin(late := FakeWork(turns), None)
         await settled(jobs, "ended")
-    assert late.ended == "its hour is over; the rest is unchanged"
+    assert late.ended == "it did not end within an hour; the rest is unchanged"
 
 
 async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
@@ -187,7 +187,7 @@ async def test_pending_count_is_absent_until_the_pass_has_run(empty_queue: Sqlit
         assert (await job_in_state(retry_jobs, one, "waiting"))["waited"] is None
         await retry_jobs.end(two, None)
         ended = await job_in_state(retry_jobs, two, "ended")
-        assert (ended["waited"], ended["unfinished"]) == (None, "somebody ended it; the rest is unchanged")
+        assert (ended["waited"], ended["unfinished"]) == (None, "an operator ended it; the rest is unchanged")
     counted = await job_in_state(retry_jobs, one, "ended")
     assert (counted["waited"], counted["unfinished"]) == (0, None)
     assert written == ["retried_now"] * 2
@@ -219,14 +219,14 @@ def dead_lettered(name: str, event_id: str = "e-1") -> DeadLettered:
 
 async def account(accounts: ReplayAccounts, id_: str = "r") -> ReplayAccount:
     """Return the worker's counts."""
-    answer = await accounts.act(results_request_of(id_, "sre"))
+    answer = await accounts.act(make_results_request(id_, "sre"))
     return ReplayAccount.sum_of([WorkerAnswer(worker="w", version="1", result=answer)])
 
 
 async def test_only_followed_dead_letters_are_counted() -> None:
     """Each is counted once, also when copies of it are finished."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
-    for request in follow_requests_of("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
+    for request in make_follow_requests("r", "sre", ["d-1", "d-2", "d-3"], ["e-9"]):
         await accounts.act(request)
     assert (await account(accounts)).count_waiting(3, 1) == 4
     one, two = (replace(DELIVERY, id=name) for name in ("d-1", "d-2"))
@@ -251,20 +251,20 @@ async def test_only_followed_dead_letters_are_counted() -> None:
         "text": "503 no",
         "skipped": 1,
     }
-    assert (known.count_waiting(3, 1), known.heard) == (2, 4)  # d-2, and one of the event's two
+    assert (known.count_waiting(3, 1), known.reported) == (2, 4)  # d-2, and one of the event's two
 
 
 async def test_delivery_that_had_succeeded_is_not_pending() -> None:
     """A dead letter and clients of an event whose delivery the broker dead-lettered after it had succeeded."""
     accounts = ReplayAccounts(lambda: 0.0, Observers())
-    for request in follow_requests_of("r", "sre", ["d-1"], ["e-9"]):
+    for request in make_follow_requests("r", "sre", ["d-1"], ["e-9"]):
         await accounts.act(request)
     for _ in range(2):
         accounts.observe(AlreadyDelivered(delivery=replace(DELIVERY, id="d-1")))
     accounts.observe(delivered(replace(DELIVERY, id="new", event_id="e-9")))
     accounts.observe(replace(taken("e-9", 3), copies=2))
     known = await account(accounts)
-    assert (known.results.delivered, known.count_waiting(1, 1), known.heard) == (2, 0, 2)
+    assert (known.results.delivered, known.count_waiting(1, 1), known.reported) == (2, 0, 2)
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:
@@ -273,7 +273,7 @@ async def test_a_bounded_number_of_replays_is_followed() -> None:
     observers = Observers()
     accounts = ReplayAccounts(lambda: now, observers)
     for number in range(MAX_REPLAYS + 1):
-        for request in follow_requests_of(f"r{number}", "sre", [f"d-{number}"], []):
+        for request in make_follow_requests(f"r{number}", "sre", [f"d-{number}"], []):
             await accounts.act(request)
     for number in range(MAX_REPLAYS + 1):
         observers.observe(delivered(replace(DELIVERY, id=f"d-{number}")))

@@ -13,9 +13,9 @@ OTHER = "https://id.example.com"
 def test_rows_stand_below_their_issuer() -> None:
     """Issuers keep the order of their first row; an empty column is omitted."""
     made = Grid("client", "state", "dead:", "reason", "cause")
-    made.add_row("payroll-of-the-north", "rests", "1,200", "egress_denied", "", of=ISSUER)
-    made.add_row("shop", "well", "0", "server_error 503", "", of=OTHER)
-    made.add_row("crm", "tried now", "7", "timeout", "", of=ISSUER)
+    made.add_row("payroll-of-the-north", "rests", "1,200", "egress_denied", "", issuer=ISSUER)
+    made.add_row("shop", "well", "0", "server_error 503", "", issuer=OTHER)
+    made.add_row("crm", "tried now", "7", "timeout", "", issuer=ISSUER)
     out = io.StringIO()
     Screen(file=out, width=20, soft_wrap=True).print(made)
     assert out.getvalue().splitlines() == [
