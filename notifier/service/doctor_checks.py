@@ -32,7 +32,13 @@ from notifier.network.listeners.certificates import find_presented_files, read_e
 from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
-from notifier.operators.doctor.doctor_keys import IssuerCase, examine_issuer, examine_keys, judge_jwks, key_sources_of
+from notifier.operators.doctor.doctor_keys import (
+    ExaminedIssuer,
+    examine_issuer,
+    examine_keys,
+    judge_jwks,
+    key_sources_of,
+)
 from notifier.operators.doctor.doctor_queue import examine_queue
 from notifier.operators.doctor.doctor_workers import AREAS, ClientStates, judge_certificate, judge_hooks, judge_workers
 from notifier.operators.status.own_state import read_status
@@ -201,7 +207,7 @@ class _Checks:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
         clients = [client for client in self._clients if client.iss == iss]
         operator_uris = (iss,) if settings.jwks_uri is None else (iss, settings.jwks_uri)
-        case = IssuerCase(
+        examined = ExaminedIssuer(
             iss=iss,
             jwks_uri=settings.jwks_uri,
             signing=keys.current_keys(iss),
@@ -214,7 +220,7 @@ class _Checks:
             subject=iss,
             timeout=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
             run=lambda: examine_issuer(
-                case, self._make_reader(settings.tls, *operator_uris), time.time, self.worker_status.keys
+                examined, self._make_reader(settings.tls, *operator_uris), time.time, self.worker_status.keys
             ),
         )
 

@@ -1,1 +1,1 @@
-"""Checks of everything that a logout depends on."""
+"""The doctor, which checks everything that a logout depends on, and the explanations of `notifier explain`."""

@@ -1,6 +1,6 @@
-"""Sends one client a real logout token for a user and session that cannot exist, and explains the answer.
+"""Sends a client a canary: a logout token for a user and session that cannot exist. Explains the answer.
 
-The token is made, signed and sent like any other, so the canary tests keys, clocks, profile and route at once.
+The token is made, signed and sent like any other, so the canary tests keys, clocks, token settings and route at once.
 Nothing is queued, retried or counted, and no session ends.
 """
 
@@ -23,7 +23,7 @@ CANARY_SUBJECT_PREFIX = "notifier-canary-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryTools:
-    """The tools that make and send a canary. `new_id` gives a name that no user and no session has."""
+    """The dependencies of a canary. `new_id` returns a random name that no user and no session has."""
 
     channel: Channel
     transport: Transport
@@ -31,27 +31,30 @@ class CanaryTools:
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
-    """Return the client to send a canary to. Raises ConfigurationError if no issuer has it, or several do."""
-    named = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
-    if len(named) == 1:
-        return named[0]
-    text = f"{client_id!r} has several issuers: give --iss" if named else f"there is no client {client_id!r}"
+    """Return the client with this ID at the issuer. Without `iss`, only one issuer may have it.
+
+    Raises ConfigurationError.
+    """
+    matches = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
+    if len(matches) == 1:
+        return matches[0]
+    text = f"{client_id!r} has several issuers: give --iss" if matches else f"there is no client {client_id!r}"
     raise ConfigurationError([InputIssue("--canary", text)])
 
 
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
-    """Send a canary to the client and explain its answer."""
+    """Send a canary to the client. Return the finding that explains its answer, or why there was none."""
     name = client.client_id
     if client.backchannel_logout_uri is None:
         return [failure(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
     try:
-        push = await tools.channel.prepare(_make_canary_delivery(client, tools.new_id()), client)
-        assert not isinstance(push, Dead), "the delivery has both sub and sid"
-        wire = await tools.transport.post(
+        prepared = await tools.channel.prepare(_make_canary_delivery(client, tools.new_id()), client)
+        assert not isinstance(prepared, Dead), "the delivery has both sub and sid"
+        response = await tools.transport.post(
             Request(
                 uri=tools.channel.uri(client),
-                body=push.body,
-                secret=push.secret,
+                body=prepared.body,
+                secret=prepared.secret,
                 timeout=client.timeout,
                 route=client.route,
                 new_connection=True,
@@ -59,40 +62,43 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
         )
     except InternalFault as fault:
         return [failure(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
-    if isinstance(wire, StaleConnection):
+    if isinstance(response, StaleConnection):
         return [failure(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
-    if isinstance(wire, Break):
-        advice = ADVICE.get(wire.reason, "look at the client's log")
-        return [failure(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
-    return [explain_outcome(client, tools.channel.read(wire, client), push.jti)]
+    if isinstance(response, Break):
+        advice = ADVICE.get(response.reason, "look at the client's log")
+        return [failure(Area.CANARY, name, f"no answer ({response.reason}): {response.text}", advice)]
+    return [explain_outcome(client, tools.channel.read(response, client), prepared.jti)]
 
 
 def _make_canary_delivery(client: Client, unique: str) -> Delivery:
+    name = f"{CANARY_SUBJECT_PREFIX}{unique}"
     return Delivery(
-        id=f"{CANARY_SUBJECT_PREFIX}{unique}",
-        event_id=f"{CANARY_SUBJECT_PREFIX}{unique}",
+        id=name,
+        event_id=name,
         id_given=True,
         iss=client.iss,
         client_id=client.client_id,
-        sub=f"{CANARY_SUBJECT_PREFIX}{unique}",
-        sid=f"{CANARY_SUBJECT_PREFIX}{unique}",
+        sub=name,
+        sid=name,
         entry_sub=True,
     )
 
 
 def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
-    """Explain the answer to a canary; more exactly if the client names its preset (docs/specification.md)."""
-    preset = None if client.preset is None else PRESETS[client.preset]
-    words = f" and said {outcome.text[:200]!r}" if outcome.text else ""
-    answered = f"answered {outcome.status}{words} (jti {jti})"
-    log = "its log says more, by that jti"
-    hint = f"{client.preset}: {preset.answers}; {log}" if preset is not None else f"name its preset to hear more; {log}"
+    """Return the finding that explains the answer to a canary, more exactly if the client has a preset."""
+    excerpt = f" with {outcome.text[:200]!r}" if outcome.text else ""
+    answered = f"answered {outcome.status}{excerpt} (jti {jti})"
+    log = "look for that jti in its log"
+    if client.preset is None:
+        hint = f"set its preset for a more exact explanation; {log}"
+    else:
+        hint = f"{client.preset}: {PRESETS[client.preset].answers}; {log}"
     match outcome:
         case Delivered():
-            return ok(Area.CANARY, client.client_id, f"{answered}: it takes our tokens")
+            return ok(Area.CANARY, client.client_id, f"{answered}: it accepts our tokens")
         case Refused(status=400):
             if client.preset == "nextcloud":
-                text = f"{answered}: it refuses our tokens, since to it an unknown session is success"
+                text = f"{answered}: it refuses our tokens, since it accepts those for unknown sessions"
                 return failure(Area.CANARY, client.client_id, text, hint)
             text = f"{answered}: it refuses our tokens, or refuses to end a session that it does not know"
             return warning(Area.CANARY, client.client_id, text, hint)
@@ -112,5 +118,5 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
         case Refused():
             return failure(Area.CANARY, client.client_id, answered, log)
         case Failed():
-            text = f"{answered}: a fault of its own, after which a logout is retried"
+            text = f"{answered}: an internal error of the client, after which a logout is retried"
             return failure(Area.CANARY, client.client_id, text, hint)

@@ -1,19 +1,20 @@
 """The doctor: runs checks of everything that a logout depends on, without touching any session.
 
-All checks run at the same time, each under its own deadline, so that a check that hangs costs its own answer only. A
-check returns findings: plain sentences, each with what to do.
+All checks run at the same time, each with a separate deadline, so a check that hangs does not delay the others. A
+check returns findings. A finding is a sentence about a problem and its remedy, or about something that works.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 
-MAX_CONCURRENT_CHECKS = 64  # checks; each has one connection at most
+MAX_CONCURRENT_CHECKS = 64  # each has one connection at most
 
 
 class Severity(StrEnum):
-    """How bad a finding is. What a failed finding is about keeps logouts from being delivered, now or soon."""
+    """The severity of a finding. FAILED: logouts cannot be delivered because of it, now or soon."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +22,7 @@ class Severity(StrEnum):
 
 
 class Area(StrEnum):
-    """What a check is about, in the order of the output."""
+    """The subject area of a check, in the order of the output."""
 
     QUEUE = "queue"
     WORKER = "worker"
@@ -35,9 +36,9 @@ class Area(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One result. `subject` is the issuer, client or file that it concerns, `advice` is what to do.
+    """One result of a check. `subject` is the issuer, client or file that it concerns, `advice` the remedy.
 
-    `count`: the number of clients that it concerns, if they are many; then `first` has the subjects of the first ones.
+    If it concerns several clients, `count` is their number, and `first` has the subjects of some of them.
     """
 
     area: Area
@@ -62,13 +63,16 @@ class Check:
 async def examine(
     checks: Sequence[Check], progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[Finding]:
-    """Run the checks. The findings come in the order of their areas. `progress` is called after each check."""
-    at_a_time = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+    """Run the checks. Return their findings in the order of the areas.
+
+    `progress` is called after each check, with the number of ended checks and of all.
+    """
+    slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
     done = 0
 
     async def run(check: Check) -> Sequence[Finding]:
         nonlocal done
-        async with at_a_time:
+        async with slots:
             try:
                 async with asyncio.timeout(check.timeout):
                     return await check.run()
@@ -79,21 +83,21 @@ async def examine(
                 done += 1
                 progress(done, len(checks))
 
-    lists = await asyncio.gather(*(run(check) for check in checks))
-    order = {area: place for place, area in enumerate(Area)}
-    return sorted((finding for findings in lists for finding in findings), key=lambda finding: order[finding.area])
+    results = await asyncio.gather(*map(run, checks))
+    areas = list(Area)
+    return sorted(chain.from_iterable(results), key=lambda finding: areas.index(finding.area))
 
 
 def ok(area: Area, subject: str, text: str, advice: str = "") -> Finding:
-    """A finding without a problem. Its advice is for operators who intended something else."""
+    """Return a finding of something that works. Its advice is for operators who intended something else."""
     return Finding(area=area, subject=subject, level=Severity.OK, text=text, advice=advice)
 
 
 def warning(area: Area, subject: str, text: str, advice: str) -> Finding:
-    """A finding of something that works, but not for long or not for everybody."""
+    """Return a finding of something that works, but not for long or not for every client."""
     return Finding(area=area, subject=subject, level=Severity.WARNING, text=text, advice=advice)
 
 
 def failure(area: Area, subject: str, text: str, advice: str) -> Finding:
-    """A finding of something that does not work."""
+    """Return a finding of something that does not work."""
     return Finding(area=area, subject=subject, level=Severity.FAILED, text=text, advice=advice)

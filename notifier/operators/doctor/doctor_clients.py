@@ -1,4 +1,4 @@
-"""The doctor's checks of clients: can each be reached as in a delivery, and does its registration make sense?
+"""The doctor's checks of clients: whether each can be reached as in a delivery, and whether its settings make sense.
 
 Clients on one server share one check, since they share its address and certificate.
 """
@@ -26,7 +26,7 @@ MAX_LISTED_CLIENTS = 20  # failing clients of one server with separate lines
 MAX_NAMED_CLIENTS = 5  # clients of one server that are named; the others are counted
 
 Reach = Callable[[str, Route, float], Awaitable[ReachedAddress | ReachFailure]]
-"""Tries a URI by a route, within seconds. Never raises."""
+"""Connects to the host of a URI by a route (proxy, egress, TLS), within some seconds. Never raises."""
 
 ADVICE: Mapping[Reason, str] = {
     Reason.DNS: "correct the host in backchannel_logout_uri, or its entry in the name servers of this machine",
@@ -49,33 +49,37 @@ class Server:
 
     @property
     def subject(self) -> str:
-        """The names of the clients."""
+        """Return the names of the clients."""
         return _format_names([client.client_id for client in self.clients])
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
-    """Return the servers of the clients, one for each way to reach it. Servers of tests are left out."""
+    """Return the servers of the clients, one for each origin and route. Servers of test issuers are left out."""
     by_route: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
         if client.logout_uri is not None and not is_for_tests(client.iss):
             parts = urlsplit(client.logout_uri)
-            by_route.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
+            origin = f"{parts.scheme}://{parts.netloc}".lower()
+            by_route.setdefault((origin, client.route), []).append(client)
     return [
         Server(
             origin=origin,
             route=route,
-            uri=there[0].logout_uri or "",
-            timeout=max(client.timeout for client in there),
-            clients=tuple(there),
+            uri=same_server[0].logout_uri or "",
+            timeout=max(client.timeout for client in same_server),
+            clients=tuple(same_server),
         )
-        for (origin, route), there in by_route.items()
+        for (origin, route), same_server in by_route.items()
     ]
 
 
 async def examine_server(
     server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[ClientStates]]
 ) -> list[Finding]:
-    """Connect as a delivery would, and check the certificate. A client that fails at workers has its own finding."""
+    """Connect as a delivery would, and check the certificate. Return a finding for all healthy clients together.
+
+    `get_states` returns the workers' states of clients. A client that fails at a worker has a separate finding.
+    """
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
         return [failure(Area.CLIENT, server.subject, server.route.withheld, advice)]
@@ -85,53 +89,54 @@ async def examine_server(
         advice = RENEW_ADVICE if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
         return [failure(Area.CLIENT, server.subject, text, advice)]
     states = await get_states()
-    unwell = [
-        state for client in server.clients if (state := states.get(client.key)) is not None and state.state != "well"
-    ]
-    unwell.sort(key=lambda state: state.urgency, reverse=True)
-    findings = [judge_client(state.client_id, state, server.origin, clock()) for state in unwell[:MAX_LISTED_CLIENTS]]
-    if more := len(unwell) - len(findings):
-        text = f"{more:,} more clients of {server.origin} are not well"
+    known_states = filter(None, (states.get(client.key) for client in server.clients))
+    troubled = [state for state in known_states if state.state != "well"]
+    troubled.sort(key=lambda state: state.urgency, reverse=True)
+    findings = [judge_client(state.client_id, state, server.origin, clock()) for state in troubled[:MAX_LISTED_CLIENTS]]
+    if len(troubled) > len(findings):
+        text = f"{len(troubled) - len(findings):,} more clients of {server.origin} are not healthy"
         findings.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
-    names = {state.client_id for state in unwell}
-    well = [client.client_id for client in server.clients if client.client_id not in names]
-    if well and reached.proxy:
+    troubled_ids = {state.client_id for state in troubled}
+    healthy = [client.client_id for client in server.clients if client.client_id not in troubled_ids]
+    expires_soon = reached.expires is not None and reached.expires - clock() < EXPIRY_WARNING_SECONDS
+    if healthy and reached.proxy:
         text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
-        findings.append(ok(Area.CLIENT, _format_names(well), text))
-    elif well or (reached.expires is not None and reached.expires - clock() < EXPIRY_WARNING_SECONDS):
-        text = f"{server.origin} accepts connections"
-        findings.append(
-            expiry_finding(Area.CLIENT, _format_names(well) or server.subject, text, reached.expires, clock())
-        )
+        findings.append(ok(Area.CLIENT, _format_names(healthy), text))
+    elif healthy or expires_soon:
+        subject, text = _format_names(healthy) or server.subject, f"{server.origin} accepts connections"
+        findings.append(expiry_finding(Area.CLIENT, subject, text, reached.expires, clock()))
     return findings
 
 
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
-    """Findings from the registrations, without a connection."""
-    everyone = list(clients)
-    clients = [client for client in everyone if not is_for_tests(client.iss)]
+    """Yield the findings from the settings of clients, without a connection."""
+    all_clients = list(clients)
+    clients = [client for client in all_clients if not is_for_tests(client.iss)]
     for client in clients:
         if client.paused:
-            advice = "nothing is lost; take paused: true out when it may be told again"
+            advice = "nothing is lost; remove paused: true when it may be notified again"
             yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
         if client.preset is not None:
             yield from _check_preset(client, client.preset)
-    silent = [client for client in clients if client.logout_uri is None]
-    if by_browser := [client.client_id for client in silent if is_on_page(client)]:
-        text = "has no backchannel_logout_uri: browsers alone tell it, and nobody can see whether its sessions end"
-        advice = "where iss and sid suffice for it, notifier.front_channel: server has workers tell it"
+    without_uri = [client for client in clients if client.logout_uri is None]
+    by_browser = [client.client_id for client in without_uri if is_on_page(client)]
+    if by_browser:
+        text = "has no backchannel_logout_uri: only browsers notify it, and the result is unknown"
+        advice = "if iss and sid suffice for it, set notifier.front_channel: server, so that workers notify it"
         yield ok(Area.CLIENT, _format_names(by_browser), text, advice)
-    if never := [client.client_id for client in silent if not is_on_page(client)]:
-        advice = "give it one, if the client has sessions of its own"
-        yield ok(Area.CLIENT, _format_names(never), "has no backchannel_logout_uri, so it is never told", advice)
-    unnamed = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
-    if unnamed:
-        text = "names no preset, so it gets what most receivers take"
+    never_notified = [client.client_id for client in without_uri if not is_on_page(client)]
+    if never_notified:
+        text = "has no backchannel_logout_uri, so it is never notified"
+        yield ok(Area.CLIENT, _format_names(never_notified), text, "register one, if the client has its own sessions")
+    without_preset = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
+    if without_preset:
+        text = "has no preset, so its tokens are as most receivers accept them"
         advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
-        yield ok(Area.CLIENT, _format_names(unnamed), text, advice)
-    if tested := [client.client_id for client in everyone if is_for_tests(client.iss)]:
-        text = "is there only while a test of its issuer in .invalid runs, so it was not tried"
-        yield ok(Area.CLIENT, _format_names(tested), text, "run that test: `helm test`, where it is the chart's")
+        yield ok(Area.CLIENT, _format_names(without_preset), text, advice)
+    for_tests = [client.client_id for client in all_clients if is_for_tests(client.iss)]
+    if for_tests:
+        text = "exists only while a test of its issuer in .invalid runs, so it was not tried"
+        yield ok(Area.CLIENT, _format_names(for_tests), text, "run that test: `helm test`, if it is the chart's")
 
 
 _QUARKUS = (
@@ -145,7 +150,7 @@ _QUARKUS_ADVICE = (
 
 
 def _check_preset(client: Client, name: str) -> Iterator[Finding]:
-    """Findings if the client's settings override what its preset needs."""
+    """Yield findings about settings of the client that contradict its preset."""
     preset = PRESETS[name]
     if (text := find_preset_excess(client)) is not None:
         member = "id_token_signed_response_alg"
@@ -156,15 +161,15 @@ def _check_preset(client: Client, name: str) -> Iterator[Finding]:
         yield warning(Area.CLIENT, client.client_id, *doubt)
     if name == "quarkus":
         yield warning(Area.CLIENT, client.client_id, _QUARKUS, _QUARKUS_ADVICE)
-    asked: dict[str, tuple[object, object]] = {
+    required_and_actual: dict[str, tuple[object, object]] = {
         "typ": (preset.typ, client.token.typ),
         "subject": (preset.subject, client.token.subject),
         "audience": ("list" if preset.audience is not None else None, _audience_of(client)),
     }
-    for member, (wanted, actual) in asked.items():
-        if wanted is not None and wanted != actual:
-            text = f"preset {name} asks for {member} {wanted}, but the registration sets {actual}: {preset.why}"
-            yield warning(Area.CLIENT, client.client_id, text, f"take {member} out of notifier, or the preset")
+    for member, (required, actual) in required_and_actual.items():
+        if required is not None and required != actual:
+            text = f"preset {name} requires {member} {required}, but the registration sets {actual}: {preset.why}"
+            yield warning(Area.CLIENT, client.client_id, text, f"remove {member} from notifier, or the preset")
 
 
 def _audience_of(client: Client) -> str:
@@ -172,6 +177,5 @@ def _audience_of(client: Client) -> str:
 
 
 def _format_names(names: list[str]) -> str:
-    return ", ".join(names[:MAX_NAMED_CLIENTS]) + (
-        f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""
-    )
+    others = f" and {len(names) - MAX_NAMED_CLIENTS:,} more" if len(names) > MAX_NAMED_CLIENTS else ""
+    return ", ".join(names[:MAX_NAMED_CLIENTS]) + others

@@ -1,7 +1,7 @@
-"""The doctor's checks of keys.
+"""The doctor's checks of keys and issuers.
 
-Can receivers find an issuer's keys, and does its metadata announce logout? Does each client whose tokens are encrypted
-have a key that fits? Can the tokens of a source be verified?
+They examine whether receivers can find an issuer's keys, whether its metadata announces logout, whether each client
+whose tokens are encrypted publishes a suitable key, and whether tokens of a source can be verified.
 """
 
 import math
@@ -26,22 +26,23 @@ from notifier.tokens.key_watch import ReadIssuer
 from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
 
 GetSeenKeys = Callable[[], Awaitable[Seen]]
-"""Return since when the workers have seen each published key."""
+"""Returns since when the workers have seen each published key."""
 
 PUBLISH_ADVICE = "have the issuer publish the output of `notifier keys jwks`"
 NEW_KEY_ADVICE = (
     "restart those clients, or wait: until its first day is over, their 400s are tried again; give the next key a"
     " not_before of a day after it is published"
 )
-MAX_NAMED_CLIENTS = 5  # clients in one text
-PENDING_TEXT = "its logouts wait meanwhile, and none is sent in clear; "
+MAX_NAMED_CLIENTS = 5  # in one text
+PENDING_TEXT = "its logouts wait meanwhile, and none is sent unencrypted; "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IssuerCase:
-    """An issuer as configured. `client_counts`: the number of clients that need each algorithm.
+class ExaminedIssuer:
+    """The configuration of an issuer, as far as it is checked.
 
-    `upcoming`: public halves of keys that are not due yet. `slow_clients`: the clients that cache the JWK Set for long.
+    `signing` has the keys that sign now, and `upcoming` the keys that sign later. `client_counts` has the number of
+    clients that need each algorithm. `slow_clients` are the clients that cache the issuer's JWK Set for a long time.
     """
 
     iss: str
@@ -52,94 +53,99 @@ class IssuerCase:
     slow_clients: Sequence[Client] = ()
 
 
-async def see_no_keys() -> Seen:
-    """Return nothing: no worker is asked."""
+async def get_no_seen_keys() -> Seen:
+    """Return no keys, for a doctor that does not query the workers."""
     return {}
 
 
 async def examine_issuer(
-    case: IssuerCase, read: ReadIssuer, clock: Callable[[], float], get_seen: GetSeenKeys = see_no_keys
+    issuer: ExaminedIssuer, read: ReadIssuer, clock: Callable[[], float], get_seen: GetSeenKeys = get_no_seen_keys
 ) -> list[Finding]:
-    """Check the issuer's metadata, JWK Set and clock. Issuers for tests have none. `read` takes a document's URI."""
-    if is_for_tests(case.iss):
-        text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
-        return [ok(Area.ISSUER, case.iss, text)]
-    asked = clock()
-    metadata = await read(metadata_uri(case.iss))
-    findings = list(_check_metadata(case, metadata))
+    """Check an issuer's metadata, JWK Set and clock, unless it is for tests. `read` reads the document at a URI."""
+    if is_for_tests(issuer.iss):
+        text = "is only for tests, since its name ends in .invalid; it publishes neither keys nor metadata"
+        return [ok(Area.ISSUER, issuer.iss, text)]
+    asked_at = clock()
+    metadata = await read(metadata_uri(issuer.iss))
+    findings = list(_check_metadata(issuer, metadata))
     if isinstance(metadata, IssuerDocument) and metadata.date is not None:
-        findings.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
-    uri = case.jwks_uri or _advertised_jwks_uri(metadata)
+        findings.append(clock_finding(issuer.iss, metadata.date - (asked_at + clock()) / 2))
+    uri = issuer.jwks_uri or _advertised_jwks_uri(metadata)
     if uri is None:
-        advice = f'set issuers."{case.iss}".jwks_uri'
-        return [*findings, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
+        advice = f'set issuers."{issuer.iss}".jwks_uri'
+        return [*findings, warning(Area.KEYS, issuer.iss, "the address of its keys is unknown", advice)]
     jwks = await read(uri)
     if isinstance(jwks, DocumentIssue):
-        advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
-        return [*findings, failure(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
+        advice = "receivers cannot read it either; until it can be read, a missing key is not detected"
+        return [
+            *findings,
+            failure(Area.KEYS, issuer.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice),
+        ]
     published = read_jwks(jwks.content)
     if isinstance(published, str):
-        return [*findings, failure(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
-    workers = await get_seen()
-    return [*findings, *judge_keys(case, published, workers, clock())]
+        return [*findings, failure(Area.KEYS, issuer.iss, f"the document at {uri} {published}", "correct jwks_uri")]
+    seen_keys = await get_seen()
+    return [*findings, *judge_keys(issuer, published, seen_keys, clock())]
 
 
-def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
-    """Yield for each key since when it is published, or the fault; then new keys that clients may not have read yet."""
+def judge_keys(
+    issuer: ExaminedIssuer, published: tuple[PublishedKey, ...], seen_keys: Seen, now: float
+) -> Iterator[Finding]:
+    """Yield a finding for each key: since when it is published, or the fault. Then warn of keys that are too new."""
 
-    def published_key(key: Signing, name: str) -> Finding:
-        since = describe_first_day(key.made_at, workers.get((case.iss, key.public["kid"])), now)
-        return ok(Area.KEYS, case.iss, f"key {name}, is published {since}")
+    def make_published_finding(key: Signing, name: str) -> Finding:
+        since = describe_first_day(key.made_at, seen_keys.get((issuer.iss, key.public["kid"])), now)
+        return ok(Area.KEYS, issuer.iss, f"key {name}, is published {since}")
 
     if any(key.private for key in published):
-        advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
-        yield failure(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
-    used_keys = [key for key in case.signing if case.client_counts.get(key.alg)]
+        advice = (
+            "remove it, and replace the key: everybody who has read it can end every session, or sign in as any user"
+        )
+        yield failure(Area.KEYS, issuer.iss, "its JWK Set holds a private key", advice)
+    used_keys = [key for key in issuer.signing if issuer.client_counts.get(key.alg)]
     for key in used_keys:
-        clients = counted(case.client_counts[key.alg], "client")
+        clients = counted(issuer.client_counts[key.alg], "client")
         name = f"{key.public['kid']} ({key.alg})"
         fault = publication_fault(key.public, key.alg, published)
         if fault is None:
-            yield published_key(key, f"{name}, for {clients}")
+            yield make_published_finding(key, f"{name}, for {clients}")
         else:
-            yield failure(Area.KEYS, case.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH_ADVICE)
+            yield failure(Area.KEYS, issuer.iss, f"key {name}: {fault}; {clients} will answer 400", PUBLISH_ADVICE)
     used_kids = {key.public["kid"] for key in used_keys}
-    unused_keys = [key for key in case.signing if key.public["kid"] not in used_kids]
-    by_kid = {key.public["kid"]: key for key in (*unused_keys, *case.upcoming)}
+    unused_keys = [key for key in issuer.signing if key.public["kid"] not in used_kids]
+    by_kid = {key.public["kid"]: key for key in (*unused_keys, *issuer.upcoming)}
     for kid, fault in publication_faults(unused_keys, published).items():
         if fault is None:
-            yield published_key(by_kid[kid], f"{kid}, which no registered client asks for")
-        elif case.client_counts:
-            text = f"key {kid}, which no registered client asks for: {fault}"
-            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH_ADVICE}, or take the key out")
+            yield make_published_finding(by_kid[kid], f"{kid}, which no registered client needs")
+        elif issuer.client_counts:
+            text = f"key {kid}, which no registered client needs: {fault}"
+            yield warning(Area.KEYS, issuer.iss, text, f"{PUBLISH_ADVICE}, or remove the key")
         else:
-            yield failure(Area.KEYS, case.iss, f"key {kid}: {fault}", PUBLISH_ADVICE)
-    for kid, fault in publication_faults(case.upcoming, published).items():
+            yield failure(Area.KEYS, issuer.iss, f"key {kid}: {fault}", PUBLISH_ADVICE)
+    for kid, fault in publication_faults(issuer.upcoming, published).items():
         if fault is None:
-            yield published_key(by_kid[kid], f"{kid}, which is to sign later")
+            yield make_published_finding(by_kid[kid], f"{kid}, which signs later")
         else:
-            text = f"key {kid}, which is to sign later: {fault}"
-            yield warning(
-                Area.KEYS, case.iss, text, f"{PUBLISH_ADVICE} before its not_before, so that receivers know it"
-            )
-    yield from _check_new_keys(case, workers, now)
+            text = f"key {kid}, which signs later: {fault}"
+            advice = f"{PUBLISH_ADVICE} before its not_before, so that receivers have read it"
+            yield warning(Area.KEYS, issuer.iss, text, advice)
+    yield from _check_new_keys(issuer, seen_keys, now)
 
 
-def _check_new_keys(case: IssuerCase, workers: Seen, now: float) -> Iterator[Finding]:
+def _check_new_keys(issuer: ExaminedIssuer, seen_keys: Seen, now: float) -> Iterator[Finding]:
     """Yield a warning for each new key that clients may not have read yet, since they cache the JWK Set."""
-    for key in case.signing:
-        began = earliest_publication(key.made_at, workers.get((case.iss, key.public["kid"])))
-        age = math.inf if began is None else now - began
-        late = [
-            client.client_id for client in case.slow_clients if client.token.alg is key.alg and too_new(client, age)
-        ]
+    for key in issuer.signing:
+        published_at = earliest_publication(key.made_at, seen_keys.get((issuer.iss, key.public["kid"])))
+        age = math.inf if published_at is None else now - published_at
+        users = [client for client in issuer.slow_clients if client.token.alg is key.alg]
+        late = [client.client_id for client in users if too_new(client, age)]
         if late:
             text = (
                 f"key {key.public['kid']} ({key.alg}) is {max(age, 0.0) / 3600:.1f} h old, and"
-                f" {counted(len(late), 'client')} may not know it yet, since their preset says that they keep the JWK"
+                f" {counted(len(late), 'client')} may not have read it yet, since servers of their preset cache the JWK"
                 f" Set: {', '.join(late[:MAX_NAMED_CLIENTS])}"
             )
-            yield warning(Area.KEYS, case.iss, text, NEW_KEY_ADVICE)
+            yield warning(Area.KEYS, issuer.iss, text, NEW_KEY_ADVICE)
 
 
 def _advertised_jwks_uri(metadata: IssuerDocument | DocumentIssue) -> str | None:
@@ -148,36 +154,41 @@ def _advertised_jwks_uri(metadata: IssuerDocument | DocumentIssue) -> str | None
     return uri if isinstance(uri, str) else None
 
 
-def _check_metadata(case: IssuerCase, metadata: IssuerDocument | DocumentIssue) -> Iterator[Finding]:
-    """Check B1 and B2, and that the metadata belongs to this issuer (Discovery 1.0 §4.3)."""
+def _check_metadata(issuer: ExaminedIssuer, metadata: IssuerDocument | DocumentIssue) -> Iterator[Finding]:
+    """Check the issuer in the metadata (Discovery 1.0 §4.3), its `jwks_uri`, and that it announces logout."""
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     if not isinstance(content, dict):
-        why = metadata.text if isinstance(metadata, DocumentIssue) else "is no JSON object"
-        text = f"its metadata at {metadata_uri(case.iss)} could not be read: {why}"
-        yield warning(Area.ISSUER, case.iss, text, "receivers read it when they start; look whether they can")
+        why = metadata.text if isinstance(metadata, DocumentIssue) else "it is not a JSON object"
+        text = f"its metadata at {metadata_uri(issuer.iss)} could not be read: {why}"
+        yield warning(Area.ISSUER, issuer.iss, text, "receivers read it when they start; check that they can")
         return
-    if content.get("issuer") != case.iss:
-        text = f"its metadata calls it {content.get('issuer')!r:.200}, and receivers compare that with iss"
-        yield failure(Area.ISSUER, case.iss, text, "name the issuer in issuers exactly as it names itself")
+    if content.get("issuer") != issuer.iss:
+        text = f"the issuer in its metadata is {content.get('issuer')!r:.200}, and receivers compare that with iss"
+        yield failure(Area.ISSUER, issuer.iss, text, "write it in issuers exactly as in its metadata")
     advertised = _advertised_jwks_uri(metadata)
-    if case.jwks_uri is None and advertised is not None:
-        advice = f'set issuers."{case.iss}".jwks_uri: {advertised}'
-        yield warning(Area.ISSUER, case.iss, "jwks_uri is not set, so workers do not watch its keys", advice)
-    elif advertised not in (None, case.jwks_uri):
+    if issuer.jwks_uri is None and advertised is not None:
+        advice = f'set issuers."{issuer.iss}".jwks_uri: {advertised}'
+        yield warning(Area.ISSUER, issuer.iss, "jwks_uri is not set, so workers do not watch its keys", advice)
+    elif advertised not in (None, issuer.jwks_uri):
         text = f"receivers read the keys at {advertised}, not at the jwks_uri that is configured"
-        yield warning(Area.ISSUER, case.iss, text, f'set issuers."{case.iss}".jwks_uri: {advertised}')
+        yield warning(Area.ISSUER, issuer.iss, text, f'set issuers."{issuer.iss}".jwks_uri: {advertised}')
     if content.get("backchannel_logout_supported") is not True:
-        text = "its metadata does not say backchannel_logout_supported: true"
-        yield warning(Area.ISSUER, case.iss, text, "some receivers then register for no logouts: have it advertised")
+        text = "its metadata does not have backchannel_logout_supported: true"
+        yield warning(
+            Area.ISSUER,
+            issuer.iss,
+            text,
+            "some receivers then do not register for logouts: have the issuer advertise it",
+        )
     elif content.get("backchannel_logout_session_supported") is not True:
-        text = "its metadata does not say backchannel_logout_session_supported: true"
-        yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
+        text = "its metadata does not have backchannel_logout_session_supported: true"
+        yield warning(Area.ISSUER, issuer.iss, text, "have the issuer advertise it, so that receivers request sid")
     else:
-        yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")
+        yield ok(Area.ISSUER, issuer.iss, "its metadata advertises back-channel logout with sessions")
 
 
 def key_sources_of(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Sequence[Client]]:
-    """Return the URIs from which keys must be read, each with its clients."""
+    """Return the URIs from which keys must be read to encrypt tokens, each with its clients."""
     users: dict[ClientKeysSource, list[Client]] = {}
     for client, encryption in _encryptions_of(clients):
         if isinstance(encryption.keys, ClientKeysSource):
@@ -186,24 +197,24 @@ def key_sources_of(clients: Iterable[Client]) -> Mapping[ClientKeysSource, Seque
 
 
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
-    """Yield findings about the keys that registrations hold themselves."""
+    """Yield a finding for each client whose registration contains its JWK Set."""
     for client, encryption in _encryptions_of(clients):
         if not isinstance(encryption.keys, ClientKeysSource):
             yield _judge_key(client.client_id, encryption, encryption.keys)
 
 
 async def examine_keys(
-    place: ClientKeysSource,
+    source: ClientKeysSource,
     clients: Sequence[Client],
     read: Callable[[ClientKeysSource], Awaitable[IssuerDocument | DocumentIssue]],
 ) -> Sequence[Finding]:
-    """Read the JWK Set as for a delivery, and look for a key of each client."""
-    document = await read(place)
+    """Read the JWK Set as for a delivery. Return a finding for each client: the key that encrypts, or the fault."""
+    document = await read(source)
     keys = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
     if not isinstance(keys, str):
         return [_judge_key(client.client_id, encryption, keys) for client, encryption in _encryptions_of(clients)]
-    text = format_key_fault(place, f"cannot be read: {keys}")
-    advice = f"{PENDING_TEXT}look whether it answers, and whether egress of the client allows that address"
+    text = format_key_fault(source, f"cannot be read: {keys}")
+    advice = f"{PENDING_TEXT}check that it answers, and that egress of the client permits that address"
     return [failure(Area.CLIENT, client.client_id, text, advice) for client in clients]
 
 
@@ -227,7 +238,7 @@ def _judge_key(client_id: str, encryption: Encryption, keys: tuple[PublishedKey,
 async def examine_transmitter(
     setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]
 ) -> list[Finding]:
-    """Check the JWK Set that verifies the tokens of a source. `setting` names it."""
+    """Check the JWK Set that verifies the tokens of a source. `setting` is its path in the configuration."""
     document = await read(uri)
     if isinstance(document, DocumentIssue):
         advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
@@ -235,16 +246,16 @@ async def examine_transmitter(
         return [failure(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
     published = read_jwks(document.content)
     if isinstance(published, str):
-        return [failure(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]
+        return [failure(Area.KEYS, setting, f"the document at {uri} {published}", "correct jwks_uri")]
     if any(key.private for key in published):
-        advice = "have the transmitter replace the key, and tell its operator: whoever has read it can sign users out"
+        advice = "have its operator replace the key: everybody who has read it can sign users out"
         return [failure(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    usable, unused = sum(verifying_fault(key) is None for key in published), find_unused_keys(published)
-    if not usable:
+    usable_count, unused = sum(verifying_fault(key) is None for key in published), find_unused_keys(published)
+    if not usable_count:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"
         return [failure(Area.KEYS, setting, f"the JWK Set at {uri} has no key that verifies signatures{why}", advice)]
-    readable = ok(Area.KEYS, setting, f"{counted(usable, 'key')} for its tokens can be read")
+    readable = ok(Area.KEYS, setting, f"{counted(usable_count, 'key')} for its tokens can be read")
     if unused is None:
         return [readable]
     advice = "tokens that they sign are refused; have the transmitter publish another key"

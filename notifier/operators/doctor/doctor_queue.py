@@ -1,4 +1,4 @@
-"""The doctor's check of the queue: the state of the broker or of the queue's file, as findings."""
+"""The doctor's check of the queue: turns the state of the broker, or of the embedded queue's file, into findings."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
-TESTED_VERSIONS = ((3, 10), (4, 99))  # the supported versions of RabbitMQ, from and to
-MAX_CLOCK_OFFSET_SECONDS = 5.0  # seconds of difference that cause a warning
+TESTED_VERSIONS = ((3, 10), (4, 99))  # first and last supported version of RabbitMQ
+MAX_CLOCK_OFFSET_SECONDS = 5.0  # a larger difference causes a warning
 
 
 async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
-    """Examine a queue that need not be open. `where` names its hosts or its file."""
+    """Return findings about a queue, which need not be open. `where` is its hosts or its file."""
     try:
         state = await queue.examine()
     except QueueError as error:
@@ -43,17 +43,18 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
         advice = "choose another queue.prefix, or stop the workers, `notifier topology delete`, and start them again"
         yield failure(Area.QUEUE, host, difference, advice)
     if state.missing:
-        few = ", ".join(state.missing[:3]) + (f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else "")
+        others = f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else ""
+        missing = ", ".join(state.missing[:3]) + others
         if state.declares and state.may_configure:
             advice = (
-                "a worker declares it when it starts; publishers that come before it need `notifier topology declare`"
+                "a worker declares it when it starts; publishers that start before it need `notifier topology declare`"
             )
-            yield warning(Area.QUEUE, host, f"not declared yet: {few}", advice)
+            yield warning(Area.QUEUE, host, f"not declared yet: {missing}", advice)
         else:
             advice = "run `notifier topology declare` as a user that may configure it"
-            yield failure(Area.QUEUE, host, f"missing: {few}", advice)
+            yield failure(Area.QUEUE, host, f"missing: {missing}", advice)
     if not (state.missing or state.different):
-        yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} stands as it should")
+        yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} exists with the right arguments")
     for binding in state.bindings:
         if binding.problem:
             yield warning(Area.QUEUE, host, str(replace(binding, advice="")), binding.advice)
@@ -61,28 +62,28 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
 
 
-HARM: Mapping[PolicyKey, str] = MappingProxyType(
+POLICY_EFFECTS: Mapping[PolicyKey, str] = MappingProxyType(
     {
-        PolicyKey.OVERFLOW: "a full queue drops its oldest, and what expires while its next queue is missing is lost",
+        PolicyKey.OVERFLOW: "a full queue drops its oldest, and messages that expire without their next queue are lost",
         PolicyKey.MESSAGE_TTL: "an event that waits longer becomes a dead letter, and a dead letter is deleted",
-        PolicyKey.MAX_LENGTH: "a full queue takes no more, and that of the dead letters drops its oldest",
-        PolicyKey.DELIVERY_LIMIT: "a dead letter that was looked at so often is deleted",
+        PolicyKey.MAX_LENGTH: "a full queue accepts no more, and that of the dead letters drops its oldest",
+        PolicyKey.DELIVERY_LIMIT: "a dead letter that was read so often is deleted",
     }
 )
 
 
 def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
-    """What the broker's policies change, and what could not be seen of them."""
+    """Yield findings about broker policies that change notifier's queues, or about policies that cannot be read."""
     match state.policies:
         case str(fault):
             advice = "`rabbitmqctl list_policies` and `rabbitmqctl list_operator_policies` show them"
-            yield warning(Area.QUEUE, host, f"its policies are not known: {fault}", advice)
+            yield warning(Area.QUEUE, host, f"its policies are unknown: {fault}", advice)
         case ():
             text = "no policy shows on a temporary queue; `rabbitmqctl list_policies` shows a longer or larger limit"
             yield ok(Area.QUEUE, host, text)
     for key in () if isinstance(state.policies, str) else state.policies or ():
-        advice = f"leave {state.prefix}.* out of the policy, or ask who runs the broker to; `rabbitmqctl list_policies`"
-        yield failure(Area.QUEUE, host, f"{key.text}: {HARM[key]}", advice)
+        advice = f"exclude {state.prefix}.* from the policy, or ask the broker's operator; `rabbitmqctl list_policies`"
+        yield failure(Area.QUEUE, host, f"{key.text}: {POLICY_EFFECTS[key]}", advice)
 
 
 def _check_version(state: BrokerState, host: str) -> Finding:
@@ -101,31 +102,31 @@ def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
         yield failure(Area.QUEUE, host, f"the user may not configure {prefix}.*", advice)
     if not state.may_write:
         advice = f"{grant} … '^({wanted}|amq\\.default$)' …"
-        yield failure(Area.QUEUE, host, "the user may not write to amq.default, by which retries go", advice)
+        yield failure(Area.QUEUE, host, "the user may not write to amq.default, which retries use", advice)
     if not state.may_read:
         yield failure(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
     if state.may_write and state.may_read and (state.may_configure or not declares):
-        yield ok(Area.QUEUE, host, "the user may do all that a worker does")
+        yield ok(Area.QUEUE, host, "the user has all permissions that a worker needs")
 
 
 def clock_finding(subject: str, ahead: float) -> Finding:
-    """Compare a clock with ours; it is `ahead` seconds ahead."""
+    """Return a finding about a clock that is `ahead` seconds ahead of this machine's clock."""
     if abs(ahead) < MAX_CLOCK_OFFSET_SECONDS:
         return ok(Area.CLOCK, subject, "its clock and ours agree")
-    which = "ahead of" if ahead > 0 else "behind"
+    direction = "ahead of" if ahead > 0 else "behind"
+    text = f"its clock is {abs(ahead):,.0f} s {direction} ours"
     advice = "synchronise both by NTP; a token whose iat lies in the future, or more than 30 s back, is refused"
-    text = f"its clock is {abs(ahead):,.0f} s {which} ours"
-    worse = abs(ahead) >= 6 * MAX_CLOCK_OFFSET_SECONDS
-    return (failure if worse else warning)(Area.CLOCK, subject, text, advice)
+    to_finding = failure if abs(ahead) >= 6 * MAX_CLOCK_OFFSET_SECONDS else warning
+    return to_finding(Area.CLOCK, subject, text, advice)
 
 
 def judge_file(state: FileState) -> Iterator[Finding]:
-    """Yield a finding on whether the queue's file can be used."""
+    """Yield a finding about the file of the embedded queue."""
     name = str(state.path)
     if state.fault is not None:
-        yield failure(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")
+        yield failure(Area.QUEUE, name, state.fault, "nothing can be queued until this is corrected")
     elif state.size is None:
-        yield ok(Area.QUEUE, name, "is not there yet; the first worker makes it")
+        yield ok(Area.QUEUE, name, "does not exist yet; the first worker creates it")
     else:
-        consumed = "a worker uses it" if state.worker else "no worker uses it now"
-        yield ok(Area.QUEUE, name, f"is whole ({state.size / 1024:,.0f} KiB); {consumed}")
+        usage = "a worker uses it" if state.worker else "no worker uses it now"
+        yield ok(Area.QUEUE, name, f"is intact ({state.size / 1024:,.0f} KiB); {usage}")

@@ -1,4 +1,4 @@
-"""The command `notifier explain`: what a reason, cause, alert, state or setting means, and what to do."""
+"""The command `notifier explain`: prints what a reason, cause, alert, state or setting means, and what to do."""
 
 import os
 import re
@@ -46,7 +46,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         },
     }
 )
-"""Words of `status`, its JSON, `waiting`, the console and the log: what each means, and the section to read."""
+"""Words of `status`, its JSON, `waiting`, the console and the log: the meaning, and a section of the runbook or ""."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
@@ -79,11 +79,11 @@ def explain(
     if everything:
         _print_markdown(load_runbook())
         return
-    known = _load_sections()
+    sections = _load_sections()
     if name is None:
-        _print_names(_list_names(known.values()), as_json=as_json)
+        _print_names(_list_names(sections.values()), as_json=as_json)
         return
-    section = known.get(re.sub("[ -]", "_", name.lower()))
+    section = sections.get(re.sub("[ -]", "_", name.lower()))
     if section is None:
         _explain_settings(name, as_json=as_json)
         return
@@ -95,36 +95,35 @@ def explain(
 
 
 def _load_sections() -> dict[str, RunbookSection]:
-    """Return the sections of the runbook, and one for each other word."""
-    known = parse_sections()
-    words = {
-        word: RunbookSection(
-            name=word, group=_WORDS_HEADING, text=f"{meaning}\n\n{known[name.lower()].text}" if name else f"{meaning}\n"
-        )
-        for word, (meaning, name) in WORDS.items()
-    }
-    return known | {word: section for word, section in words.items() if word not in known}
+    """Return the sections of the runbook, and a section for each of WORDS that the runbook lacks, by name."""
+    runbook = parse_sections()
+    sections = dict(runbook)
+    for word, (meaning, name) in WORDS.items():
+        if word not in runbook:
+            text = f"{meaning}\n\n{runbook[name.lower()].text}" if name else f"{meaning}\n"
+            sections[word] = RunbookSection(name=word, group=_WORDS_HEADING, text=text)
+    return sections
 
 
-def _list_names(known: Iterable[RunbookSection]) -> list[tuple[str, str]]:
-    """Return the names with their groups. A cause that is a reason too is in both groups."""
+def _list_names(sections: Iterable[RunbookSection]) -> list[tuple[str, str]]:
+    """Return each name with its group. A cause that is also a reason has one section, but is listed in both groups."""
     groups: dict[str, list[str]] = {}
-    for section in known:
+    for section in sections:
         groups.setdefault(section.group, []).append(section.name)
     groups[CAUSES_HEADING] += [cause for cause in Cause if cause not in groups[CAUSES_HEADING]]
     return [(name, group) for group, names in groups.items() for name in names]
 
 
 def _explain_settings(name: str, *, as_json: bool) -> None:
-    """Print the setting of this name, or those of this section. Exits with 2 if there is none."""
-    found = find_settings(name)
-    if not found:
+    """Print the setting of this name, or all settings of this section. Exit with 2 if there is none."""
+    settings = find_settings(name)
+    if not settings:
         say(f"notifier: there is no explanation of {name}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
-        say_json([asdict(setting) for setting in found])
+        say_json([asdict(setting) for setting in settings])
         return
-    for setting in found:
+    for setting in settings:
         facts = [setting.type]
         if setting.default != "–":
             facts.append("required" if setting.default == "required" else f"default: {setting.default}")
@@ -134,12 +133,12 @@ def _explain_settings(name: str, *, as_json: bool) -> None:
 
 
 def _print_markdown(markdown: str) -> None:
-    """Print it as it is written, without the targets of its links."""
+    """Print Markdown unrendered, but without the targets of its links."""
     say(_LINK.sub(r"\1", _adapt_to_terminal(markdown)))
 
 
 def _adapt_to_terminal(text: str) -> str:
-    """The commands as they are typed here: NOTIFIER_CONFIG stands for `-c FILE`."""
+    """Return the text without ` -c n.yaml` in its commands if NOTIFIER_CONFIG names the configuration."""
     return text.replace(" -c n.yaml", "") if os.environ.get("NOTIFIER_CONFIG") else text
 
 

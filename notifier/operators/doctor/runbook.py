@@ -1,4 +1,4 @@
-"""Reads the runbook: one section for each reason, cause and alert. Its text is `load_runbook.md`, copied to docs/."""
+"""Reads the runbook (`runbook.md`, copied to docs/), which has a section for each reason, cause and alert."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _HEADING = re.compile(r"^(##|###) (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunbookSection:
-    """The section of one name. `text` is Markdown."""
+    """The section of one reason, cause or alert. `group` is the heading above it; `text` is Markdown."""
 
     name: str
     group: str
@@ -22,7 +22,7 @@ def load_runbook() -> str:
 
 
 def parse_sections() -> dict[str, RunbookSection]:
-    """Return the sections by name in lower case, as in links to them, in the order of the runbook."""
+    """Return the sections in the order of the runbook, by name in lower case."""
     text = load_runbook()
     headings = list(_HEADING.finditer(text))
     sections: dict[str, RunbookSection] = {}

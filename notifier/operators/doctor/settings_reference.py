@@ -1,4 +1,4 @@
-"""Reads the reference of settings: `configuration.md` and `configuration/`, copied to docs/. A row for each setting."""
+"""Reads the reference of settings (`configuration.md`, `configuration/`, copied to docs/): a row for each setting."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ _RESTARTS = ("no", "yes", "to name another")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingText:
-    """A setting of the service's file, or of a client. `default` and `meaning` are Markdown.
+    """A setting of the service or of a client. `default` and `meaning` are Markdown.
 
-    `restart`: `yes` if a worker reads it once; `to name another` if it reads its file again; else empty.
+    `restart` is `yes` if a change needs a restart, `to name another` if only the name of another file needs one, and
+    otherwise empty.
     """
 
     name: str
@@ -31,45 +32,52 @@ def load_reference() -> str:
 
 
 def list_settings() -> Iterator[SettingText]:
-    """Return all settings, in the order of the reference."""
+    """Yield all settings, in the order of the reference."""
     for line in load_reference().splitlines():
         cells = line.strip("| ").split(" | ")
         if not line.startswith("| `") or len(cells) < 4 or not cells[1][:1].isalpha():
             continue
-        name, kind, default, *more = cells
-        restart = more.pop(0) if more[0] in _RESTARTS else "no"
+        name, value_type, default, *other_cells = cells
+        restart = other_cells.pop(0) if other_cells[0] in _RESTARTS else "no"
         yield SettingText(
-            name=name.strip("`"), type=kind, default=default, restart="" if restart == "no" else restart,
-            meaning=" | ".join(more),
+            name=name.strip("`"), type=value_type, default=default, restart="" if restart == "no" else restart,
+            meaning=" | ".join(other_cells),
         )  # fmt: skip
 
 
 def find_settings(name: str) -> list[SettingText]:
-    """Return the setting of this name, else all below it.
+    """Return the setting of this name. If there is none, return all settings of the section of this name.
 
-    `name` is as a file has it, as an error names it (`issuers["https://id.example.com"].keys[0].file`,
+    `name` is a path in a configuration file, a path in an error message (`issuers["https://id.example.com"].keys[0].file`,
     `clients.yaml[0] (shop).notifier.timeout`), or an environment variable.
     """
-    parts, everything = _parse_name(name), [(setting, _parse_name(setting.name)) for setting in list_settings()]
-    exact = [setting for setting, names in everything if len(names) == len(parts) and _is_match(parts, names)]
-    if not exact and parts[-1:] == ["file"]:  # a secret in a file: `proxy: {file: PATH}`
-        exact = [setting for setting, names in everything if len(names) == len(parts) - 1 and _is_match(parts, names)]
-    return exact or [
-        setting for setting, names in everything if len(names) > len(parts) > 0 and _is_match(parts, names)
-    ]
+    path = _parse_path(name)
+    settings = [(setting, _parse_path(setting.name)) for setting in list_settings()]
+    matches = [(setting, setting_path) for setting, setting_path in settings if _is_prefix(path, setting_path)]
+    exact = [setting for setting, setting_path in matches if len(setting_path) == len(path)]
+    if not exact and path[-1:] == ["file"]:  # a secret in a file: `proxy: {file: PATH}`
+        exact = [setting for setting, setting_path in matches if len(setting_path) == len(path) - 1]
+    if exact or not path:
+        return exact
+    return [setting for setting, setting_path in matches if len(setting_path) > len(path)]
 
 
-def _parse_name(name: str) -> list[str]:
-    """The names on the way to a setting, without the numbers of entries and the file of the clients."""
+def _parse_path(name: str) -> list[str]:
+    """Return the names in the path of a setting, without numbers of list entries and without the clients' file.
+
+    An issuer in brackets and quotes is replaced by `x`. See `find_settings` for the forms of `name`.
+    """
     if name.startswith(_PREFIX):
         name = name.removeprefix(_PREFIX).lower().replace("__", ".")
     name = name.rpartition(").")[2]
-    head, quoted, rest = name.partition('["')
-    plain = head + (".x" + rest.partition('"]')[2] if quoted else "")
+    head, quote, tail = name.partition('["')
+    plain = head
+    if quote:
+        plain += ".x" + tail.partition('"]')[2]
     parts = [part for part in plain.replace("[", ".").replace("]", "").split(".") if part and not part.isdigit()]
     return ["notifier", *parts[3:]] if parts[:2] == ["registry", "defaults"] else parts
 
 
-def _is_match(parts: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether the names begin so. `<name>` stands for any."""
-    return all(name.startswith("<") or part == name for part, name in zip(parts, names, strict=False))
+def _is_prefix(path: Sequence[str], setting_path: Sequence[str]) -> bool:
+    """Return True if the paths have the same names up to the end of the shorter one. `<…>` in a setting is any name."""
+    return all(name.startswith("<") or part == name for part, name in zip(path, setting_path, strict=False))

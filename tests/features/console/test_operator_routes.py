@@ -127,7 +127,7 @@ async def test_clients_that_hang_take_few_places() -> None:
 
     async def canary(client: Client) -> Sequence[Finding]:
         await answered.wait()
-        return [ok(Area.CANARY, client.client_id, "it takes our tokens")]
+        return [ok(Area.CANARY, client.client_id, "it accepts our tokens")]
 
     given = SimpleNamespace(live=SimpleNamespace(registry=lambda: MANY_CLIENTS), canary=canary)
     authorization = Authorization(lambda: None)

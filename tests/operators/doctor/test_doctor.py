@@ -37,7 +37,7 @@ from notifier.operators.doctor.canary import CANARY_SUBJECT_PREFIX, CanaryTools,
 from notifier.operators.doctor.doctor import Area, Finding, Severity
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_keys import (
-    IssuerCase,
+    ExaminedIssuer,
     examine_issuer,
     examine_keys,
     examine_transmitter,
@@ -107,7 +107,7 @@ def bad(found: Sequence[Finding]) -> str:
             True,
             "failed: a policy sets max-length on our queues: a full queue",
         ),
-        ({"policies": "it is away"}, True, "warning: its policies are not known: it is away"),
+        ({"policies": "it is away"}, True, "warning: its policies are unknown: it is away"),
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),
@@ -157,8 +157,8 @@ async def issuer(
     key = Signing(alg=Algorithm.ES256, public=EC)
     coming = Signing(alg=Algorithm.ES256, public={**EC, "kid": "k2"})
     counted = {Algorithm.ES256: used} if used else {Algorithm.RS256: 1}
-    case = IssuerCase(iss=ISS, jwks_uri=jwks_uri, signing=[key], upcoming=[coming], client_counts=counted)
-    return await examine_issuer(case, read, lambda: NOW)
+    examined = ExaminedIssuer(iss=ISS, jwks_uri=jwks_uri, signing=[key], upcoming=[coming], client_counts=counted)
+    return await examine_issuer(examined, read, lambda: NOW)
 
 
 async def test_issuer_with_complete_documents_has_no_problem() -> None:
@@ -168,9 +168,9 @@ async def test_issuer_with_complete_documents_has_no_problem() -> None:
     keys = [finding.text for finding in found if finding.area is Area.KEYS]
     assert [text.partition(", is published ")[0] for text in keys] == [
         "key k1 (ES256), for 3 clients",
-        "key k2, which is to sign later",
+        "key k2, which signs later",
     ]
-    assert "k2, which is to sign later" in bad(await issuer())
+    assert "k2, which signs later" in bad(await issuer())
 
 
 @pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
@@ -180,14 +180,14 @@ async def test_an_empty_member_is_absent(empty: object) -> None:
     found = await issuer(keys=({**EC, **odd}, {**EC, **odd, "kid": "k2"}))
     assert bad(found) == ""
     unnamed = await issuer({**GOOD, "jwks_uri": empty}, jwks_uri=None)
-    assert "where its keys are published is not known" in bad(unnamed)
+    assert "the address of its keys is unknown" in bad(unnamed)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"keys": ()}, "failed: key k1 (ES256): the key is not published; 3 clients will answer 400"),
-        ({"keys": (), "used": 0}, "warning: key k1, which no registered client asks for"),
+        ({"keys": (), "used": 0}, "warning: key k1, which no registered client needs"),
         ({"keys": ({**EC, "use": "enc"},)}, '"use": "enc"'),
         ({"keys": (EC, {**EC, "kid": "x", "d": "AQID"})}, "failed: its JWK Set holds a private key"),
         (
@@ -201,10 +201,10 @@ async def test_an_empty_member_is_absent(empty: object) -> None:
             {"metadata": {**GOOD, "backchannel_logout_session_supported": None}},
             "session_supported: true",
         ),
-        ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
+        ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: the issuer in its metadata is"),
         ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
         ({"jwks_uri": None}, "do not watch its keys"),
-        ({"metadata": DocumentIssue(text="x"), "jwks_uri": None}, "is not known"),
+        ({"metadata": DocumentIssue(text="x"), "jwks_uri": None}, "is unknown"),
         ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
     ],
 )
@@ -220,16 +220,16 @@ def test_new_key_that_clients_may_not_have_yet() -> None:
 
     def findings(age: float, *seen: SeenKey) -> str:
         key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
-        case = IssuerCase(
+        examined = ExaminedIssuer(
             iss=ISS, jwks_uri=JWKS, signing=[key], upcoming=[], client_counts={}, slow_clients=[bff, other]
         )
         published = read_jwks({"keys": [EC]})
         assert isinstance(published, tuple)
-        found = list(judge_keys(case, published, merge_seen_keys(seen), NOW))
-        assert "key k1, which no registered client asks for, is published since" in found[0].text
+        found = list(judge_keys(examined, published, merge_seen_keys(seen), NOW))
+        assert "key k1, which no registered client needs, is published since" in found[0].text
         return bad(found)
 
-    assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in findings(3 * 3600)
+    assert "key k1 (ES256) is 3.0 h old, and 1 client may not have read it yet" in findings(3 * 3600)
     assert "JWK Set: bff" in findings(-60)  # a clock that was set back
     assert findings(DAY_SECONDS) == ""
     assert "is 1.0 h old" in findings(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
@@ -331,7 +331,7 @@ def test_problems_that_workers_report() -> None:
     found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW), known, NOW))
     assert bad(found) == (
         "warning: 1 of 2 workers did not answer; their reports are missing here | failed: 3 of 7 clients | warning: log"
-        " | warning: is down, and is not in this configuration; a worker reports dns"
+        " | warning: has an open circuit and is not in this configuration; a worker reports dns"
     )
     blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked="full"), known, NOW))
     assert "since the queue takes no message" in bad(blocked)
@@ -371,11 +371,11 @@ def test_registrations() -> None:
     assert "compares sid with session_state" in by_subject["j"]
     assert "puts a sid into each token" in by_subject["k"]
     assert "l" not in by_subject
-    assert by_subject["e"] == "has no backchannel_logout_uri, so it is never told"
-    assert "browsers alone tell it" in by_subject["h"]
+    assert by_subject["e"] == "has no backchannel_logout_uri, so it is never notified"
+    assert "only browsers notify it" in by_subject["h"]
     findings = bad(found)
-    assert "asks for typ JWT, but the registration sets logout+jwt" in findings
-    assert "asks for subject sid, but the registration sets sub" in findings
+    assert "requires typ JWT, but the registration sets logout+jwt" in findings
+    assert "requires subject sid, but the registration sets sub" in findings
     assert "is paused" in findings
     assert "preset duende_bff takes no EdDSA, so it answers 400" in findings
     assert {finding.subject for finding in found} == {*"bcdefhijk"}
@@ -405,11 +405,11 @@ async def test_issuer_with_a_reserved_name_is_for_tests(iss: str, test: bool) ->
         return DocumentIssue(text="no such name")
 
     canary = replace(client("canary"), iss=iss)
-    case = IssuerCase(iss=iss, jwks_uri=None, signing=[], upcoming=[], client_counts={})
-    findings = await examine_issuer(case, read, lambda: NOW)
+    examined = ExaminedIssuer(iss=iss, jwks_uri=None, signing=[], upcoming=[], client_counts={})
+    findings = await examine_issuer(examined, read, lambda: NOW)
     registered = list(judge_registry([canary]))
     assert (asked == [], servers_of([canary]) == []) == (test, test)
-    assert ("for tests alone" in findings[0].text) is test
+    assert ("only for tests" in findings[0].text) is test
     assert (bad(findings) == "") is test
     assert [("only while a test" in finding.text, finding.subject) for finding in registered] == [(test, "canary")]
 
@@ -502,7 +502,7 @@ async def test_canary_user_and_session_cannot_exist() -> None:
             "exactly one algorithm",
         ),
         (Answer(status=400), "nextcloud", Severity.FAILED, "never an unknown session"),
-        (Answer(status=400), None, Severity.WARNING, "name its preset"),
+        (Answer(status=400), None, Severity.WARNING, "set its preset"),
         (Answer(status=302), None, Severity.FAILED, "never followed"),
         (Answer(status=403), None, Severity.FAILED, "sign-in"),
         (Answer(status=404), None, Severity.FAILED, "backchannel_logout_uri"),

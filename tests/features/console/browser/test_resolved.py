@@ -111,7 +111,7 @@ async def test_a_canary_shows_whether_the_client_accepts_tokens(
     await window.go(PAYROLL)
     await window.page.get_by_role("button", name="Canary …").click()
     await window.dialog.get_by_role("button", name="Send one canary").click()
-    await expect(window.dialog.locator(".findings")).to_contain_text("it takes our tokens")
+    await expect(window.dialog.locator(".findings")).to_contain_text("it accepts our tokens")
     service.answer("payroll", 404, "no such page")
     await window.dialog.get_by_role("button", name="Send another").click()
     await expect(window.dialog.locator(".findings .chip.bad")).to_be_visible()
