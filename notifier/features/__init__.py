@@ -1,6 +1,6 @@
-"""What notifier does beside its core: a folder for each feature. None knows another, and the core knows none.
+"""List the features: optional parts of notifier, each in a folder here. No feature imports another.
 
-This is their list. `service` and `cli` go over it; no module of the core imports it.
+The modules `notifier.service` and `notifier.cli` iterate over the list. No module of the core imports it.
 """
 
 from notifier.feature import Feature

@@ -1,87 +1,96 @@
-// The OP iframe of OpenID Connect Session Management 1.0 §3.2. A client's page sends "client_id session_state" and is
-// answered "unchanged", "changed" or "error". The answer must not be "changed" while the user may still be signed in.
+// The OP iframe of OpenID Connect Session Management 1.0 §3.2. A client's page sends the message "client_id
+// session_state", and receives "unchanged", "changed" or "error". The answer must not be "changed" while the user may
+// still be signed in.
 (() => {
   "use strict";
-  const LONGEST = 4096; // characters of a message; session_state has about a hundred
-  const { formula, cookie: name } = JSON.parse(document.getElementById("settings").textContent);
+  const MAX_MESSAGE_CHARACTERS = 4096; // session_state has about a hundred
+  const { formula, cookie: cookieName } = JSON.parse(document.getElementById("settings").textContent);
 
-  const digest = async (algorithm, text) =>
+  const hashOf = async (algorithm, text) =>
     new Uint8Array(await crypto.subtle.digest(algorithm, new TextEncoder().encode(text)));
-  const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const base64url = (bytes) =>
+  const toHex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const toBase64url = (bytes) =>
     btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
-  function browserState() {
-    const found = document.cookie.split("; ").find((each) => each.startsWith(name + "="));
-    const value = found ? found.slice(name.length + 1) : "";
-    return value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value;
+  function readBrowserState() {
+    const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(cookieName + "="));
+    const value = cookie ? cookie.slice(cookieName.length + 1) : "";
+    const isQuoted = value.length > 1 && value.startsWith('"') && value.endsWith('"');
+    return isQuoted ? value.slice(1, -1) : value;
   }
 
-  // Without a cookie the user is signed out, or the browser hides it from this frame. This distinguishes the two.
-  let asked = null;
-  function seesCookies() {
+  // Return whether this frame has access to cookies. Without access, a missing cookie proves no sign-out.
+  let cookieAccess = null;
+  function hasCookieAccess() {
     if (!document.requestStorageAccess) return Promise.resolve(true);
-    asked ??= document.requestStorageAccess().then(
+    cookieAccess ??= document.requestStorageAccess().then(
       () => true, // granted without a prompt within a site, and where third-party cookies are allowed
       () => document.hasStorageAccess(),
     );
-    return asked;
+    return cookieAccess;
   }
 
-  // Whether this client may use the page from that origin. One client per frame bounds the number of requests.
-  let registered = null;
-  async function mayAsk(client, origin) {
+  // Return whether the client may use the page from this origin. A frame serves one client only, which bounds the
+  // number of requests.
+  let permission = null;
+  async function hasPermission(client, origin) {
     const query = new URLSearchParams({ client_id: client, origin }).toString();
-    registered ??= { query, answer: fetch(location.pathname + "?" + query, { credentials: "omit" }) };
-    if (registered.query !== query) return false;
-    const answer = await registered.answer.catch(() => null);
-    if (answer === null || (!answer.ok && answer.status !== 403)) registered = null; // unavailable or busy: try again
-    return answer !== null && answer.ok;
+    permission ??= { query, response: fetch(location.pathname + "?" + query, { credentials: "omit" }) };
+    if (permission.query !== query) return false;
+    const response = await permission.response.catch(() => null);
+    const isFinal = response !== null && (response.ok || response.status === 403);
+    if (!isFinal) permission = null; // request it again for the next message
+    return response !== null && response.ok;
   }
 
-  const salted = (given) => given.slice(given.lastIndexOf(".") + 1);
-  async function isOfSpecification(client, origin, state, given) {
-    const salt = salted(given);
-    return given === hex(await digest("SHA-256", [client, origin, state, salt].join(" "))) + "." + salt;
+  // Each formula returns whether a client's session_state belongs to the browser state.
+  const saltOf = (sessionState) => sessionState.slice(sessionState.lastIndexOf(".") + 1);
+  async function matchesSpecification(client, origin, browserState, sessionState) {
+    const salt = saltOf(sessionState);
+    const hash = await hashOf("SHA-256", [client, origin, browserState, salt].join(" "));
+    return sessionState === toHex(hash) + "." + salt;
   }
-  async function isOfDuende(client, origin, state, given) {
-    const salt = salted(given);
-    return given === base64url(await digest("SHA-256", client + origin + state + salt)) + "." + salt;
+  async function matchesDuende(client, origin, browserState, sessionState) {
+    const salt = saltOf(sessionState);
+    const hash = await hashOf("SHA-256", client + origin + browserState + salt);
+    return sessionState === toBase64url(hash) + "." + salt;
   }
-  async function isOfKeycloak(_client, _origin, state, given) {
-    if (state.includes("/")) return given === state.split("/")[2]; // before 26.1: realm/user/session
-    const algorithm = state.length === 64 ? "SHA-384" : "SHA-256"; // both in base64url: 64 and 43 characters
-    return state === base64url(await digest(algorithm, given));
+  async function matchesKeycloak(_client, _origin, browserState, sessionState) {
+    const isPlain = browserState.includes("/"); // realm/user/session, until Keycloak 26.0
+    if (isPlain) return sessionState === browserState.split("/")[2];
+    const algorithm = browserState.length === 64 ? "SHA-384" : "SHA-256"; // 64 and 43 characters in base64url
+    return browserState === toBase64url(await hashOf(algorithm, sessionState));
   }
   const matches = {
-    specification: isOfSpecification,
-    wso2: isOfSpecification,
-    duende: isOfDuende,
-    keycloak: isOfKeycloak,
+    specification: matchesSpecification,
+    wso2: matchesSpecification,
+    duende: matchesDuende,
+    keycloak: matchesKeycloak,
   }[formula];
 
-  let seen = false; // this document has seen the cookie, so that its absence later is a sign-out
-  async function verdict(text, origin) {
-    const cut = text.lastIndexOf(" ");
-    const client = text.slice(0, cut);
-    const given = text.slice(cut + 1);
-    if (cut < 1 || (!given && formula !== "keycloak")) return "error";
-    if (formula === "keycloak" && !(await mayAsk(client, origin))) return "error";
-    let state = browserState();
-    if (!state && !seen) {
-      if (!(await seesCookies())) return "error";
-      state = browserState();
+  let hadCookie = false; // if the cookie was there before, its absence is a sign-out
+  async function answerTo(message, origin) {
+    const separator = message.lastIndexOf(" ");
+    const client = message.slice(0, separator);
+    const sessionState = message.slice(separator + 1);
+    if (separator < 1 || (!sessionState && formula !== "keycloak")) return "error";
+    if (formula === "keycloak" && !(await hasPermission(client, origin))) return "error";
+    let browserState = readBrowserState();
+    if (!browserState && !hadCookie) {
+      if (!(await hasCookieAccess())) return "error";
+      browserState = readBrowserState();
     }
-    seen ||= state !== "";
-    if (!given) return state ? "changed" : "unchanged"; // Keycloak's clients also wait for a sign-in
-    return state && (await matches(client, origin, state, given)) ? "unchanged" : "changed";
+    hadCookie ||= browserState !== "";
+    if (!sessionState) return browserState ? "changed" : "unchanged"; // Keycloak's adapter also waits for a sign-in
+    const isUnchanged = browserState && (await matches(client, origin, browserState, sessionState));
+    return isUnchanged ? "unchanged" : "changed";
   }
 
-  if (window.parent === window) return;
+  if (window.parent === window) return; // not in a frame
   addEventListener("message", async ({ data, origin, source }) => {
-    if (source !== window.parent || typeof data !== "string" || data.length > LONGEST) return;
+    if (source !== window.parent || typeof data !== "string" || data.length > MAX_MESSAGE_CHARACTERS) return;
     // crypto.subtle is missing under a page on plain http; an origin "null" cannot be answered.
-    const answer = await verdict(data, origin).catch(() => "error");
+    const answer = await answerTo(data, origin).catch(() => "error");
     if (origin !== "null") source.postMessage(answer, origin);
   });
 })();

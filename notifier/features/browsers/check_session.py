@@ -1,10 +1,10 @@
 """Serve `GET /check-session/{name}`: the page by which a client checks whether its session has changed.
 
 It is the `check_session_iframe` of Session Management 1.0 §3.2, served by the issuer's proxy on the issuer's origin.
-A script in the page compares the client's `session_state` with the browser-state cookie of the identity server, by that
-server's formula; the proxy forwards no cookie. Only Keycloak's formula binds neither client nor origin: there the page
-requests its own address with a query, and the registry decides whether the client may use it. So the page is the same
-for every user and client, can be cached by browsers and proxies, and lists no clients.
+A script in the page computes `session_state` from the browser-state cookie by the identity server's formula, and
+compares it with the client's. notifier receives no cookie. Keycloak's formula contains neither client nor origin:
+there the script requests the page's address with both in the query, and the registry decides whether the client may
+use the page. The page is the same for all users and clients, and can be cached.
 """
 
 import base64
@@ -19,8 +19,8 @@ from aiohttp import web
 from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 
-PAGE_MAX_AGE_SECONDS = 3600  # in caches; only a new release or new settings change a page
-PERMISSION_MAX_AGE_SECONDS = 300  # in caches
+PAGE_MAX_AGE_SECONDS = 3600  # Cache-Control; only a new release or new settings change a page
+PERMISSION_MAX_AGE_SECONDS = 300  # Cache-Control; the registry may change at any time
 
 
 class SessionFormula(StrEnum):
@@ -37,12 +37,12 @@ STATE_COOKIES: Mapping[SessionFormula, str] = {
     SessionFormula.WSO2: "opbs",
     SessionFormula.KEYCLOAK: "KEYCLOAK_SESSION",
 }
-"""The cookie name of each product. With the formula of the specification, the settings have the cookie name."""
+"""The default name of each product's browser-state cookie."""
 
 
 @frozen
 class CheckSessionPage:
-    """One page. `cookie`: the name of the browser-state cookie."""
+    """A configured page. `cookie`: the name of the identity server's browser-state cookie."""
 
     issuer: str
     formula: SessionFormula
@@ -55,7 +55,7 @@ class CheckSessionPage:
 
 
 def can_check_session(page: CheckSessionPage, registry: Registry, client_id: str, origin: str) -> bool:
-    """Return whether the client is registered with a redirect URI of this origin (in browsers' notation)."""
+    """Return whether the client is registered with a redirect URI of `origin`, which is as browsers serialize it."""
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
 
@@ -68,26 +68,27 @@ _PAGE_TEMPLATE = """<!doctype html>
 
 
 def read_check_session_script() -> str:
-    """Return the script of the page."""
+    """Return the JavaScript of the page."""
     return files(__package__).joinpath("check_session.js").read_text(encoding="utf-8")
 
 
 class CheckSessionRoutes:
-    """Serves the pages. `page` returns the configured page with a name; `registry` returns the current registry."""
+    """Serves the pages. `find_page` returns the configured page of a name; `registry` the current registry."""
 
     def __init__(
-        self, page: Callable[[str], CheckSessionPage | None], registry: Callable[[], Registry], script: str
+        self, find_page: Callable[[str], CheckSessionPage | None], registry: Callable[[], Registry], script: str
     ) -> None:
-        self._find_page = page
+        self._find_page = find_page
         self._registry = registry
         self._script = script
-        self._hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        self._script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes for the web listener's application."""
         return [web.get("/check-session/{name}", self._get)]
 
     async def _get(self, request: web.Request) -> web.Response:
+        """Return the page, or for a request with `client_id` whether that client may use it (204 or 403)."""
         page = self._find_page(request.match_info["name"])
         if page is None:
             raise web.HTTPNotFound
@@ -100,8 +101,9 @@ class CheckSessionRoutes:
 
     def _render_page(self, page: CheckSessionPage) -> web.Response:
         settings = json.dumps({"formula": page.formula, "cookie": page.cookie}).replace("<", "\\u003c")
-        connect = "" if page.binds_origin else " connect-src 'self';"
-        policy = f"default-src 'none'; script-src 'sha256-{self._hash}';{connect} base-uri 'none'; form-action 'none'"
+        connect = "" if page.binds_origin else " connect-src 'self';"  # for the script's question with client_id
+        script = f"script-src 'sha256-{self._script_hash}'"
+        policy = f"default-src 'none'; {script};{connect} base-uri 'none'; form-action 'none'"
         return web.Response(
             text=_PAGE_TEMPLATE.format(settings=settings, script=self._script),
             content_type="text/html",

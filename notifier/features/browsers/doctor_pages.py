@@ -1,7 +1,7 @@
 """The doctor's check of front-channel pages: does the issuer's proxy forward them unchanged and without cookies?
 
-It requests an invalid page address of the maximum length. The refusal states whether the request had a cookie, so that
-one answer verifies the whole path.
+It requests a page with an invalid context of the maximum length. The header `Notifier-Cookies` of notifier's refusal
+states whether a cookie arrived, so that one response verifies the whole path.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -29,54 +29,58 @@ _PROXY_ADVICE = (
 
 def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each issuer with pages, except test issuers."""
-    egress = issuer_egress(settings.template().route.egress)
     section = web_of(settings)
-    for iss, pages in ({} if section is None else section.issuers).items():
+    if section is None:
+        return
+    egress = issuer_egress(settings.template().route.egress)
+    for iss, pages in section.issuers.items():
         if is_for_tests(iss):
             continue
         tls = settings.issuers[iss].tls
         files = TlsFiles() if tls is None else tls.files()
-        address = pages.url + PAGE_PATH.replace("{context}", "A" * MAX_CONTEXT_CHARACTERS)
-        ask = partial(reader.look, address, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
-        run = partial(_examine_pages, pages.url, ask)
+        invalid_page = pages.url + PAGE_PATH.replace("{context}", "A" * MAX_CONTEXT_CHARACTERS)
+        request_page = partial(reader.look, invalid_page, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
+        run = partial(_examine_pages, pages.url, request_page)
         yield Check(area=Area.LISTENER, subject=pages.url, timeout=PAGE_TIMEOUT_SECONDS + 2, run=run)
 
 
 async def _examine_pages(
-    url: str, ask: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
+    url: str, request_page: Callable[[Mapping[str, str]], Awaitable[AnswerHead | DocumentIssue]]
 ) -> Sequence[Finding]:
-    """Request a page through the proxy. `ask` sends the request with the given headers and never raises."""
-    answer = await ask(COOKIE_HEADERS)
+    """Return the findings on the proxy of the pages at `url`. `request_page` sends a request with the headers."""
+    answer = await request_page(COOKIE_HEADERS)
     if isinstance(answer, DocumentIssue):
         advice = "check that this machine can reach it; for a private CA, set tls of the issuer"
         return [failure(Area.LISTENER, url, f"the pages cannot be fetched: {answer.text}", advice)]
     if COOKIES_SEEN_HEADER.lower() not in answer.headers:
-        return [failure(Area.LISTENER, url, *_explain_answer(answer))]
-    wrong = list(_check_headers(url, answer))
-    return wrong or [ok(Area.LISTENER, url, "the proxy passes pages on, with their headers and without cookies")]
+        return [failure(Area.LISTENER, url, _explain_foreign_answer(answer), _PROXY_ADVICE)]
+    findings = list(_check_headers(url, answer))
+    return findings or [ok(Area.LISTENER, url, "the proxy passes pages on, with their headers and without cookies")]
 
 
-def _explain_answer(answer: AnswerHead) -> tuple[str, str]:
-    """Return the error and the remedy for a response that does not come from the page route."""
+def _explain_foreign_answer(answer: AnswerHead) -> str:
+    """Return the error for a response without the header that notifier's page route sets."""
     if DEFAULT_HEADERS["Content-Security-Policy"] in answer.headers.get("content-security-policy", ()):
-        return f"notifier answers {answer.status}, since the URL that it receives is not that of a page", _PROXY_ADVICE
-    return f"another server answers with {answer.status}", _PROXY_ADVICE
+        return f"notifier answers {answer.status}, since the URL that it receives is not that of a page"
+    return f"another server answers with {answer.status}"
 
 
 def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
+    """Yield a finding for each header of a page that the proxy removes or changes, and for cookies."""
     for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
         if not values:
             text, advice = f"the proxy removes {name}", "have it keep the headers of these responses"
             yield failure(Area.LISTENER, url, text, f"{advice}: they restrict the framing and caching of pages")
         elif len(values) > 1:
-            added = next(other for other in values if other != value)
+            added = next(sent for sent in values if sent != value)
             text = f"the proxy adds a second {name}: {_format_excerpts(added, value)}"
             yield failure(Area.LISTENER, url, text, "browsers apply both: add none under that path")
         elif values != (value,):
             text = f"{name} differs from this release's value: {_format_excerpts(values[0], value)}"
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
-    if framing := answer.headers.get("x-frame-options"):
+    framing = answer.headers.get("x-frame-options")
+    if framing:
         text = f"the proxy adds X-Frame-Options: {framing[0]:.40}; some browsers then do not show the page"
         yield warning(Area.LISTENER, url, text, "add none under that path: a page's own policy restricts framing")
     if answer.headers[COOKIES_SEEN_HEADER.lower()] != ("none",):
@@ -85,5 +89,5 @@ def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
         yield warning(Area.LISTENER, url, text, advice)
 
 
-def _format_excerpts(value: str, instead_of: str) -> str:
-    return f"{value[:80]!r} beside {instead_of[:40]!r}"
+def _format_excerpts(received: str, expected: str) -> str:
+    return f"{received[:80]!r} beside {expected[:40]!r}"

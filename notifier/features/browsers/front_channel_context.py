@@ -1,9 +1,9 @@
-"""Seal the context of a front-channel page into its URL: the ended session, and the clients to request.
+"""Seal the context of a front-channel page into its URL: the ended session, and the clients that the page calls.
 
-The context is the JSON `["iss", "sid" or null, client, …]`, deflated (zlib, RFC 1950), and encrypted and authenticated
-by Fernet, without the padding at its end. A client is its `client_id`, or `[client_id, sid]` if it has another `sid`,
-or `[client_id, sid or null, frontchannel_logout_uri, session required]` if the address is included. Nothing is stored:
-any holder of a key can seal and open contexts.
+The context is the JSON `["iss", "sid" or null, entry, …]`, compressed (zlib, RFC 1950), and encrypted by Fernet,
+without base64 padding. An entry is a `client_id`, `[client_id, sid]` for a client with another `sid`, or
+`[client_id, sid or null, frontchannel_logout_uri, frontchannel_logout_session_required]` if the publisher supplied the
+address. Nothing is stored: any holder of a key can seal and open contexts.
 """
 
 import base64
@@ -18,10 +18,10 @@ from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
 from notifier.model.frozen import frozen
 
-CONTEXT_LIFETIME_SECONDS = 600  # a context expires then
-MAX_CONTEXT_CHARACTERS = 7500  # servers accept a request line of 8,190
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # decoders would skip other characters
-_MAX_JSON_BYTES = 256 * 1024  # bounds the inflated size
+CONTEXT_LIFETIME_SECONDS = 600  # from sealing until a page can no longer be opened
+MAX_CONTEXT_CHARACTERS = 7500  # many servers accept a request line of 8,190 bytes
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # Python's decoder skips other characters
+_MAX_JSON_BYTES = 256 * 1024  # of a decompressed context
 
 
 class TooManyClients(Exception):  # noqa: N818  an expected result
@@ -30,9 +30,9 @@ class TooManyClients(Exception):  # noqa: N818  an expected result
 
 @frozen
 class OpenedContext:
-    """A context sealed by one of notifier's keys. `id` identifies the sealed context. `expires_at`: epoch seconds.
+    """A context sealed by one of notifier's keys. `id`: its digest. `expires_at`: epoch seconds.
 
-    `exclusive_key`: no other issuer than that of the context has the key.
+    `exclusive_key`: only the issuer of the context has the key that sealed it.
     """
 
     context: FrontChannelContext
@@ -50,30 +50,31 @@ def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) ->
 
 
 def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
-    """Return the opened context; None if it is invalid, expired, or not sealed by one of the keys."""
+    """Return the opened context; None if it is invalid, expired or sealed by another key."""
     if len(text) > MAX_CONTEXT_CHARACTERS or not _BASE64URL.fullmatch(text):
         return None
     padded = (text + "=" * (-len(text) % 4)).encode()
     try:
-        inflating = zlib.decompressobj()
-        plain = inflating.decompress(keys.decrypt_at_time(padded, CONTEXT_LIFETIME_SECONDS, int(now)), _MAX_JSON_BYTES)
+        compressed = keys.decrypt_at_time(padded, CONTEXT_LIFETIME_SECONDS, int(now))
+        decompressor = zlib.decompressobj()
+        document = json.loads(decompressor.decompress(compressed, _MAX_JSON_BYTES))
         sealed_at = keys.extract_timestamp(padded)
-        document = json.loads(plain)
         json.dumps(document, ensure_ascii=False).encode()  # refuse half a surrogate pair, which no URL can contain
     except (InvalidToken, zlib.error, ValueError, RecursionError):
         return None
     context = _parse_context(document)
-    if context is None or inflating.unconsumed_tail:
+    exceeds_limit = bool(decompressor.unconsumed_tail)
+    if context is None or exceeds_limit:
         return None
-    signed = base64.urlsafe_b64decode(padded)  # the id is of the bytes: the last character has several spellings
-    digest = hashlib.blake2b(signed, digest_size=16).hexdigest()
+    sealed = base64.urlsafe_b64decode(padded)  # several texts decode to the same bytes, and have the same id
+    digest = hashlib.blake2b(sealed, digest_size=16).hexdigest()
     return OpenedContext(context=context, id=digest, expires_at=float(sealed_at + CONTEXT_LIFETIME_SECONDS))
 
 
 def _encrypt(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
-    clients = [_to_entry(client_id, sid, context.supplied.get(client_id)) for client_id, sid in context.clients]
-    plain = json.dumps([context.iss, context.sid, *clients], separators=(",", ":"), ensure_ascii=False).encode()
-    return keys.encrypt_at_time(zlib.compress(plain, 9), int(now)).decode().rstrip("=")
+    entries = [_to_entry(client_id, sid, context.supplied.get(client_id)) for client_id, sid in context.clients]
+    plain = json.dumps([context.iss, context.sid, *entries], separators=(",", ":"), ensure_ascii=False).encode()
+    return keys.encrypt_at_time(zlib.compress(plain, zlib.Z_BEST_COMPRESSION), int(now)).decode().rstrip("=")
 
 
 def _to_entry(client_id: str, sid: str | None, supplied: FrontChannelClient | None) -> object:
@@ -83,7 +84,10 @@ def _to_entry(client_id: str, sid: str | None, supplied: FrontChannelClient | No
 
 
 def _parse_context(document: object) -> FrontChannelContext | None:
-    """Parse the context. Repeated clients are dropped, as otherwise a short text could render a huge page."""
+    """Return the context of a decrypted document; None if its form is wrong. Only a client's first entry counts.
+
+    A short compressed text can contain thousands of equal entries, which would make a huge page.
+    """
     match document:
         case [str(iss), None | str() as sid, *entries]:
             clients: dict[str, str | None] = {}
@@ -94,14 +98,14 @@ def _parse_context(document: object) -> FrontChannelContext | None:
         match entry:
             case str(client_id):
                 clients.setdefault(client_id, None)
-            case [str(client_id), str(own)]:
-                clients.setdefault(client_id, own)
-            case [str(client_id), None | str() as own, str(uri), bool(required)]:
+            case [str(client_id), str(client_sid)]:
+                clients.setdefault(client_id, client_sid)
+            case [str(client_id), None | str() as client_sid, str(uri), bool(session_required)]:
                 if client_id not in clients:
-                    front = FrontChannelClient(
-                        frontchannel_logout_uri=uri, frontchannel_logout_session_required=required
+                    clients[client_id] = client_sid
+                    supplied[client_id] = FrontChannelClient(
+                        frontchannel_logout_uri=uri, frontchannel_logout_session_required=session_required
                     )
-                    clients[client_id], supplied[client_id] = own, front
             case _:
                 return None
     return FrontChannelContext(iss=iss, sid=sid, clients=tuple(clients.items()), supplied=supplied)

@@ -1,6 +1,7 @@
-"""Count front-channel pages and browsers' reports about clients. Reports are not proof, so they are metrics only.
+"""Count front-channel pages and the reports that their scripts send about clients, as metrics.
 
-A client's series begin at zero with the first page that requests it, so that `increase()` counts its first report.
+A browser's report proves nothing, so it changes only metrics. A client's series start at zero with the first page that
+requests it, so that PromQL's `increase()` counts its first report.
 """
 
 import json
@@ -18,12 +19,12 @@ from notifier.model.printable import printable
 from notifier.telemetry.client_series import SHARED_LABELS, Label
 from notifier.telemetry.families import labelled_family
 
-MAX_REPORT_BYTES = 8192  # a client takes 12
+MAX_REPORT_BYTES = 8192  # 12 per client
 _SHOWN, _REFUSED, _REPEATED = "shown", "refused", "repeated"
 
 
 class PageEnd(StrEnum):
-    """How a page ended: all clients are done, its time limit has passed, or the user left it earlier."""
+    """How a page ended: all requests completed, its time limit passed, or the user left it before."""
 
     DONE = "done"
     LIMIT = "limit"
@@ -31,10 +32,11 @@ class PageEnd(StrEnum):
 
 
 class PageResult(StrEnum):
-    """A page's result for a client. `confirmed`: reported by its frame. `answered`: a response came over valid TLS.
+    """A page's result for a client, from its fetch and its frame.
 
-    `failed`: no response. `unclear`: no response that the page may read, but the frame loaded something. `loaded`,
-    `silent`: no response yet when the page ended; the frame had loaded or not.
+    `confirmed`: the frame sent a message that the user is signed out. `answered`: the fetch had a response over valid
+    TLS. `failed`: the fetch failed. `unclear`: the fetch failed, but the frame loaded. `loaded` and `silent`: the fetch
+    had not completed when the page ended, and the frame had loaded or had not.
     """
 
     CONFIRMED = "confirmed"
@@ -46,7 +48,7 @@ class PageResult(StrEnum):
 
 
 class BrowserReach(StrEnum):
-    """A client's result in the metrics: whether it answered the browser."""
+    """The metric label of a client's result: whether the browser reached the client."""
 
     REACHED = "reached"
     UNREACHABLE = "unreachable"
@@ -67,22 +69,23 @@ REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
 
 @frozen
 class PageReport:
-    """How a page ended, and its result for each client in the order of the plan."""
+    """How a page ended, and its results for the clients in the order of the page plan."""
 
     end: PageEnd
     results: tuple[PageResult, ...]
 
 
-def read_report(body: bytes, clients: int) -> PageReport | None:
-    """Return the report of a page with this number of clients; None if it is too large or malformed."""
+def read_report(body: bytes, client_count: int) -> PageReport | None:
+    """Return the parsed report of a page with `client_count` clients; None if it is too large or malformed."""
     if len(body) > MAX_REPORT_BYTES:
         return None
     try:
         document = json.loads(body)
-        end, results = PageEnd(document["how"]), tuple(map(PageResult, document["clients"]))
+        end = PageEnd(document["how"])
+        results = tuple(PageResult(result) for result in document["clients"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return PageReport(end=end, results=results) if len(results) == clients else None
+    return PageReport(end=end, results=results) if len(results) == client_count else None
 
 
 class ClientLabels(Protocol):
@@ -92,17 +95,17 @@ class ClientLabels(Protocol):
 
 
 class FrontChannelCounts:
-    """The counters. `label` returns the current metric label of a client."""
+    """The counters. `label_of` returns the metric label of a client: `(iss, client_id)`, or a shared label."""
 
-    def __init__(self, label: Callable[[str, str], Label]) -> None:
-        self._label = label
+    def __init__(self, label_of: Callable[[str, str], Label]) -> None:
+        self._label_of = label_of
         self._pages = dict.fromkeys((_SHOWN, _REFUSED), 0)
         self._omitted = dict.fromkeys(map(str, AddressRefusal), 0)
         self._reports = dict.fromkeys((*map(str, PageEnd), _REPEATED, _REFUSED), 0)
         self._clients: dict[Label, dict[BrowserReach, int]] = {}
 
     def on_page_shown(self, iss: str, client_ids: Iterable[str]) -> None:
-        """Count a page that requests these clients."""
+        """Count a page that requests the clients, and start their series."""
         self._pages[_SHOWN] += 1
         for client_id in client_ids:
             self._counts_of(iss, client_id)
@@ -111,30 +114,30 @@ class FrontChannelCounts:
         """Count a page that could not be shown."""
         self._pages[_REFUSED] += 1
 
-    def on_clients_omitted(self, reason: AddressRefusal, clients: int) -> None:
-        """Count clients whose included address was refused."""
-        self._omitted[reason] += clients
+    def on_clients_omitted(self, reason: AddressRefusal, client_count: int) -> None:
+        """Count clients that a page does not request, since the address in the event was refused."""
+        self._omitted[reason] += client_count
 
-    def on_report(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
-        """Count the first report of a context."""
+    def on_report(self, end: PageEnd, iss: str, results: Iterable[tuple[str, BrowserReach]]) -> None:
+        """Count the first report of a page. `results`: client ID and result."""
         self._reports[end] += 1
-        for client_id, reach in reached:
+        for client_id, reach in results:
             self._counts_of(iss, client_id)[reach] += 1
 
     def on_repeated_report(self) -> None:
-        """Count another report of a context."""
+        """Count a further report of a page whose first report was counted."""
         self._reports[_REPEATED] += 1
 
     def on_refused_report(self) -> None:
-        """Count a malformed or unknown report."""
+        """Count a report that is malformed, too large or of an invalid page."""
         self._reports[_REFUSED] += 1
 
     def families(self) -> Iterator[Metric]:
-        """Yield the metric families. Drop clients that no longer have an individual label."""
+        """Yield the metric families for a scrape. Drop the series of clients that have lost their own label."""
         self._clients = {
             label: counts
             for label, counts in self._clients.items()
-            if label[1] in SHARED_LABELS or self._label(*label) == label
+            if label[1] in SHARED_LABELS or self._label_of(*label) == label
         }
         text = "Front-channel pages, by whether they were shown."
         yield labelled_family(CounterMetricFamily, "front_channel_pages_total", text, ("result",), self._pages)
@@ -152,4 +155,4 @@ class FrontChannelCounts:
         yield family
 
     def _counts_of(self, iss: str, client_id: str) -> dict[BrowserReach, int]:
-        return self._clients.setdefault(self._label(iss, client_id), dict.fromkeys(BrowserReach, 0))
+        return self._clients.setdefault(self._label_of(iss, client_id), dict.fromkeys(BrowserReach, 0))

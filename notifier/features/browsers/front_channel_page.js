@@ -1,15 +1,17 @@
-// The script of the front-channel page (docs/front-channel.md). It is the same on every page, so that the page's
-// policy can permit it by its hash; variable parts are in the element "plan".
+// Request each client of the front-channel page (docs/front-channel.md), and report the results to notifier and to the
+// page's parent. The script is the same on all pages, so that their Content-Security-Policy permits it by hash.
+// Variable parts are in the element "plan".
 "use strict";
 (() => {
-  const KEPT_ALIVE = 200; // fetches that continue after the page is left; a browser allows 256 at a time
-  const GRACE = 50; // milliseconds: a client's message may come after its frame has loaded
-  const TOLD = new Set(["confirmed", "answered"]);
+  const MAX_KEEPALIVE_FETCHES = 200; // they continue after the user leaves the page; browsers allow 256
+  const MESSAGE_GRACE_MILLISECONDS = 50; // a client's message may come after its frame has loaded
+  const REACHED_RESULTS = new Set(["confirmed", "answered"]);
 
   const plan = JSON.parse(document.getElementById("plan").textContent);
-  const began = performance.now();
-  const clients = plan.clients.map((asked) => ({ ...asked, answered: null, loaded: false, confirmed: false }));
-  let over = false;
+  const startedAt = performance.now();
+  // `answered` is null until the client's fetch has succeeded or failed.
+  const clients = plan.clients.map((client) => ({ ...client, answered: null, loaded: false, confirmed: false }));
+  let isFinished = false;
 
   function resultOf(client) {
     if (client.confirmed) return "confirmed";
@@ -18,62 +20,64 @@
     return client.loaded ? "unclear" : "failed";
   }
 
-  function finish(how) {
-    if (over) return;
-    over = true;
+  // Report the results, once. `end`: "done", "limit" (the time limit passed) or "left" (the user left the page).
+  function finish(end) {
+    if (isFinished) return;
+    isFinished = true;
     const results = clients.map(resultOf);
-    report({ how, ms: Math.round(performance.now() - began), clients: results });
-    const told = clients.map(({ id, name }, nth) => ({ id, name, result: results[nth] }));
-    told.push(...plan.unasked.map((client) => ({ ...client, result: "unasked" })));
-    tellParent(how, told);
-    show(told.filter((client) => !TOLD.has(client.result)));
-    for (const frame of document.querySelectorAll("iframe")) {
-      if (!clients[frame.dataset.n].loaded) frame.remove(); // completes the load of the page and of all pages above it
-    }
+    sendReport({ how: end, ms: Math.round(performance.now() - startedAt), clients: results });
+    const listed = clients.map(({ id, name }, index) => ({ id, name, result: results[index] }));
+    listed.push(...plan.unasked.map((client) => ({ ...client, result: "unasked" })));
+    notifyParent(end, listed);
+    showMissing(listed.filter((client) => !REACHED_RESULTS.has(client.result)));
+    // A removed frame no longer delays the load event of the page and of its parents.
+    for (const frame of document.querySelectorAll("iframe")) if (!clients[frame.dataset.n].loaded) frame.remove();
   }
 
-  function report(seen) {
+  function sendReport(report) {
     if (plan.report === null) return;
-    const request = { method: "POST", keepalive: true, credentials: "omit", body: JSON.stringify(seen) };
-    fetch(plan.report, request).catch(() => {}); // only for metrics
+    const request = { method: "POST", keepalive: true, credentials: "omit", body: JSON.stringify(report) };
+    fetch(plan.report, request).catch(() => {}); // a lost report only changes metrics
   }
 
-  // null: unknown. A parent may suppress the referrer, and Firefox had no `ancestorOrigins`.
+  // Return null if the origin is unknown: a parent may suppress the referrer, and old Firefox has no `ancestorOrigins`.
   function originOfParent() {
     try {
       return parent.location.origin;
     } catch {
-      const [above] = location.ancestorOrigins ?? [];
-      return above ?? (document.referrer ? new URL(document.referrer).origin : null);
+      const [ancestor] = location.ancestorOrigins ?? [];
+      return ancestor ?? (document.referrer ? new URL(document.referrer).origin : null);
     }
   }
 
-  function tellParent(how, told) {
+  // The browser delivers only messages to the parent's own origin. If that is unknown, each permitted origin is tried,
+  // and the browser logs the undelivered messages in the developer console.
+  function notifyParent(end, listed) {
     if (parent === self) return;
-    const above = originOfParent();
-    for (const origin of plan.parents.includes(above) ? [above] : plan.parents) {
-      // The browser delivers only messages addressed to the parent's own origin, and logs the others in the console.
-      parent.postMessage({ type: "front-channel-logout", how, clients: told }, origin);
+    const parentOrigin = originOfParent();
+    for (const origin of plan.parents.includes(parentOrigin) ? [parentOrigin] : plan.parents) {
+      parent.postMessage({ type: "front-channel-logout", how: end, clients: listed }, origin);
       parent.postMessage("logout-iframes-complete", origin); // expected by Duende IdentityServer 8
     }
   }
 
-  function show(missing) {
-    const place = document.getElementById("status");
-    if (place === null) return;
+  function showMissing(missing) {
+    const status = document.getElementById("status");
+    if (status === null) return; // the page's settings show no names
     const text = document.createElement("p");
     text.textContent = missing.length
       ? "These applications gave no answer. You may still be signed in there:"
       : "Your applications were told that you have signed out.";
     const list = document.createElement("ul");
     for (const client of missing) list.appendChild(document.createElement("li")).textContent = client.name;
-    place.replaceChildren(text, ...(missing.length ? [list] : []));
+    status.replaceChildren(text, ...(missing.length ? [list] : []));
   }
 
-  // Every client is requested by fetch, before its frame is read below. A fetch needs no process, continues after the
-  // page is left, bypasses the HTTP cache, and is rejected without a response over valid TLS.
-  const fetches = clients.map(async (client, nth) => {
-    const request = { mode: "no-cors", credentials: "include", cache: "no-store", keepalive: nth < KEPT_ALIVE };
+  // Each client is requested by fetch first, and then by its frame below. A fetch needs no process, continues after the
+  // user leaves the page, bypasses the HTTP cache, and fails without a response over valid TLS.
+  const fetches = clients.map(async (client, index) => {
+    const keepalive = index < MAX_KEEPALIVE_FETCHES;
+    const request = { mode: "no-cors", credentials: "include", cache: "no-store", keepalive };
     try {
       await fetch(client.uri, request);
       client.answered = true;
@@ -82,22 +86,23 @@
     }
   });
 
-  // A frame's `load` does not bubble, so it is captured.
+  // A frame's `load` event does not bubble, so the listener captures it.
   document.addEventListener("load", ({ target }) => {
     if (target.localName === "iframe") clients[target.dataset.n].loaded = true;
   }, true);
 
   addEventListener("message", ({ data, origin, source }) => {
     if (data === null || typeof data !== "object" || data.type !== "logged-out") return;
-    const frame = [...document.querySelectorAll("iframe")].find((each) => each.contentWindow === source);
-    const client = frame && clients[frame.dataset.n];
-    if (client && origin === new URL(client.uri).origin) client.confirmed = true;
+    const frame = [...document.querySelectorAll("iframe")].find((element) => element.contentWindow === source);
+    if (frame === undefined) return;
+    const client = clients[frame.dataset.n];
+    if (origin === new URL(client.uri).origin) client.confirmed = true;
   });
 
-  // The window's own `load` comes after all frames, also after frames without one: a 204, a download, a connection
-  // that Firefox or Safari was refused. Counting the frames' `load` events would wait for these forever.
-  const loaded = new Promise((done) => addEventListener("load", done));
-  Promise.all([loaded, ...fetches]).then(() => setTimeout(finish, GRACE, "done"));
+  // The window's `load` event follows all frames, also frames without a `load` event: a 204, a download, a connection
+  // refused in Firefox or Safari. To count the frames' events would wait for these forever.
+  const windowLoaded = new Promise((resolve) => addEventListener("load", resolve));
+  Promise.all([windowLoaded, ...fetches]).then(() => setTimeout(finish, MESSAGE_GRACE_MILLISECONDS, "done"));
   setTimeout(finish, plan.limit, "limit");
   addEventListener("pagehide", () => finish("left"));
 })();

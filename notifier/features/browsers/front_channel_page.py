@@ -1,7 +1,7 @@
-"""Render the front-channel page, which requests each client by the user's browser, and its security headers.
+"""Render the front-channel page, by which the user's browser requests each client, and its security headers.
 
-The script and the style are files next to this one. They are constant, so the policy permits them by hash. Variable
-parts are in a JSON block, to which no policy applies, and in attributes.
+The script and the style are files in this folder. They are the same on all pages, so that the Content-Security-Policy
+permits them by hash. Variable parts are in a JSON block, to which the policy does not apply, and in attributes.
 """
 
 import base64
@@ -16,16 +16,17 @@ from notifier.model.front_channel import AskedClient, PagePlan
 from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
-"""A client's frame keeps its origin, and so its cookies; it may not navigate the top-level page or download."""
-MAX_FRAMES = 25  # each may cost the browser a process
+"""A client's frame keeps its origin and its cookies. It may neither navigate the top-level page nor download."""
+MAX_FRAMES = 25  # a browser may start a process for each
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
 
 
 @frozen
 class PageRules:
-    """The rules of an issuer's pages. `path`: the proxied path without a trailing slash.
+    """The settings of an issuer's pages.
 
-    `origins`: may frame the page. `limit`: seconds.
+    `path`: of the pages at the issuer's proxy, without a trailing slash. `origins` may frame the page. `limit`: seconds
+    that a page waits for clients. `show_names`: the page lists the clients without a response.
     """
 
     path: str
@@ -35,37 +36,40 @@ class PageRules:
 
 
 class FrontChannelPage:
-    """Renders pages."""
+    """Renders pages and their headers."""
 
     def __init__(self) -> None:
         self.script = _read_resource("front_channel_page.js")
         self.style = _read_resource("front_channel_page.css")
-        self._static = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
+        self._policy_of_files = f"script-src {_hash_of(self.script)}; style-src {_hash_of(self.style)}"
 
     def headers(self, origins: Sequence[str], asked: Iterable[AskedClient] = ()) -> dict[str, str]:
-        """Return the headers of a page. Each ancestor frame must be of one of these origins.
+        """Return the headers of a page that requests the clients `asked`. Only `origins` may frame it.
 
-        `frame-src` does not list clients: a list would block redirects to other origins and overflow proxies' buffers.
-        The frames' addresses come from a sealed context.
+        `frame-src` lists schemes instead of clients: a list would block a client's redirect to another origin, and
+        would exceed the header buffers of proxies. The frames' addresses come from a sealed context.
         """
-        schemes = "https: http:" if any(urlsplit(client.uri).scheme == "http" for client in asked) else "https:"
+        has_http_client = any(urlsplit(client.uri).scheme == "http" for client in asked)
+        schemes = "https: http:" if has_http_client else "https:"
+        ancestors = " ".join(origins) if origins else "'none'"
         policy = (
-            f"default-src 'none'; {self._static}; frame-src {schemes}; connect-src 'self' {schemes};"
-            f" base-uri 'none'; form-action 'none'; frame-ancestors {' '.join(origins) or chr(39) + 'none' + chr(39)}"
+            f"default-src 'none'; {self._policy_of_files}; frame-src {schemes}; connect-src 'self' {schemes};"
+            f" base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}"
         )
         return {
             "Content-Security-Policy": policy,
             "Cache-Control": "no-store",
-            "Referrer-Policy": "strict-origin",  # not the context in the path
+            "Referrer-Policy": "strict-origin",  # without the path, which contains the context
             "X-Content-Type-Options": "nosniff",
             "Cross-Origin-Resource-Policy": "cross-origin",
             "X-Robots-Tag": "noindex",
         }
 
     def render(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
-        """Return the page. `report`: the path to which its script sends the results; None: it sends none.
+        """Return the page as HTML. Its script sends the results to the path `report`; without a path it sends none.
 
-        The frames also work without scripts. Those beyond MAX_FRAMES are loaded only then.
+        The script requests all clients by fetch. A browser without scripts requests them by their frames only, so that
+        it loads also the frames beyond MAX_FRAMES.
         """
         show_names = rules.show_names
         content = {
@@ -80,8 +84,8 @@ class FrontChannelPage:
         }
         frames = [_render_frame(nth, client.uri) for nth, client in enumerate(plan.asked)]
         body = "\n".join(frames[:MAX_FRAMES])
-        if rest := "\n".join(frames[MAX_FRAMES:]):
-            body += f"\n<noscript>\n{rest}\n</noscript>"
+        if len(frames) > MAX_FRAMES:
+            body += "\n<noscript>\n" + "\n".join(frames[MAX_FRAMES:]) + "\n</noscript>"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Signing out</title>\n'
             '<meta name="viewport" content="width=device-width">\n'
@@ -101,7 +105,7 @@ def _render_frame(nth: int, uri: str) -> str:
 
 
 def _format_json_block(value: object) -> str:
-    """Return JSON for a script element, without `<`, so that it cannot end the element or open a comment."""
+    """Return JSON for a script element. An escaped `<` can neither end the element nor open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

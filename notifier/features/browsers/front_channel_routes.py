@@ -1,7 +1,8 @@
-"""Serve `GET /front-channel/{context}`: the page that requests the clients of an ended session. `POST`: its report.
+"""Serve `GET /front-channel/{context}`, the page that requests the clients of an ended session, and its `POST`.
 
-A page depends on its context only: nothing is stored. Anyone with a page's URL can open it for ten minutes in a frame
-of the issuer's own pages, but that session has already ended. A report changes only a metric.
+By the POST, the page's script reports the results, which change only metrics. A page depends on its context only, and
+nothing is stored. Anyone who has a page's URL can open it for ten minutes in a frame of the issuer's pages. This is
+harmless, since the session has already ended.
 """
 
 from collections import OrderedDict
@@ -27,33 +28,33 @@ from notifier.publishing.route_steps import ApiLimits, read_body
 
 PAGE_PATH = "/front-channel/{context}"
 COOKIES_SEEN_HEADER = "Notifier-Cookies"
-"""The header of a refused page: whether the request had cookies, `some` or `none`."""
-MAX_REPORTED_CONTEXTS = 10_000  # of one worker; they expire within CONTEXT_LIFETIME_SECONDS
+"""The header of a refused page states whether the request had cookies: `some` or `none`. The doctor reads it."""
+MAX_REPORTED_CONTEXTS = 10_000  # remembered IDs of one worker; a context expires after CONTEXT_LIFETIME_SECONDS
 
 
 @frozen
 class PageDependencies:
-    """The dependencies of the routes, called at each request. `rules` returns None if the issuer has no pages.
+    """The dependencies of the routes, called at each request. `rules_of` returns None if the issuer has no pages.
 
     `open_context` returns None for an invalid or expired context. `seal_context` raises TooManyClients.
     """
 
     open_context: Callable[[str], OpenedContext | None]
     seal_context: Callable[[FrontChannelContext], str]
-    rules: Callable[[str], PageRules | None]
+    rules_of: Callable[[str], PageRules | None]
     registry: Callable[[], Registry]
     supplied: SuppliedAddresses
     counts: FrontChannelCounts
 
 
 class FrontChannelRoutes:
-    """Serves pages and receives their reports."""
+    """Serves pages and receives their reports. `max_reported`: the number of contexts with a remembered report."""
 
     def __init__(self, dependencies: PageDependencies, *, max_reported: int = MAX_REPORTED_CONTEXTS) -> None:
         self._dependencies = dependencies
         self._max_reported = max_reported
         self._page = FrontChannelPage()
-        self._reported: OrderedDict[str, None] = OrderedDict()
+        self._reported_ids: OrderedDict[str, None] = OrderedDict()
         self._limits = ApiLimits(max_event=MAX_REPORT_BYTES)
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -62,7 +63,7 @@ class FrontChannelRoutes:
         yield web.post(PAGE_PATH, self.post_report)
 
     async def get_page(self, request: web.Request) -> web.Response:
-        """Answer with the page of a context."""
+        """Return the page of the sealed context in the path; a 400 if the context is invalid."""
         sealed = request.match_info["context"]
         opened = self._dependencies.open_context(sealed)
         if opened is not None:
@@ -72,36 +73,36 @@ class FrontChannelRoutes:
         return refused
 
     def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
-        """Return the page of a new context, for an upstream provider's request.
+        """Return the page of a new context, as the response to an upstream provider's request.
 
-        `parents` may frame it, too. Without a context the page is empty.
+        `parents` are further origins that may frame the page. Without a context the page is empty.
         """
         if context is None:
             return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
-        if self._dependencies.rules(context.iss) is None:
+        if self._dependencies.rules_of(context.iss) is None:
             return self.refuse()
         try:
             return self._render_page(context, self._dependencies.seal_context(context), parents)
         except TooManyClients:
-            return self._render_page(context, None, parents)  # too long for a URL, so the page cannot report
+            return self._render_page(context, None, parents)  # without a URL the page cannot report
 
     def refuse(self) -> web.Response:
-        """Return the 400 for a missing page. A frame with this response loads at once."""
+        """Count and return the 400 for an invalid page. Its headers let a frame load it, so that no parent waits."""
         self._dependencies.counts.on_page_refused()
         text = "This address is not valid, or not any more.\n"
         return web.Response(status=400, text=text, headers=self._page.headers(()))
 
     async def post_report(self, request: web.Request) -> web.Response:
-        """Count the results that a page reports, once for each context."""
+        """Count the results that a page reports. Only the first report of a context counts."""
         counts = self._dependencies.counts
         opened = self._dependencies.open_context(request.match_info["context"])
         if opened is None:
             counts.on_refused_report()
             raise web.HTTPForbidden
-        if opened.id in self._reported:
+        if opened.id in self._reported_ids:
             counts.on_repeated_report()
             return web.Response(status=204)
-        if not opened.context.clients:  # a context without clients has no reporting page
+        if not opened.context.clients:  # the page of such a context sends no reports
             return web.Response(status=204)
         plan = self._plan_page(opened.context, exclusive_key=opened.exclusive_key, record=False)
         try:
@@ -113,14 +114,14 @@ class FrontChannelRoutes:
         if report is None:
             counts.on_refused_report()
             raise web.HTTPBadRequest
-        if opened.id in self._reported:  # another report arrived during the read
+        if opened.id in self._reported_ids:  # another report arrived during the read
             counts.on_repeated_report()
             return web.Response(status=204)
-        self._remember(opened.id)
-        results = zip(plan.asked, report.results, strict=True)
-        reached = [(asked.client_id, REACH[result]) for asked, result in results]
-        reached += [(client.client_id, BrowserReach.UNREACHABLE) for client in plan.unasked]
-        counts.on_report(report.end, opened.context.iss, reached)
+        self._remember_report(opened.id)
+        reported = zip(plan.asked, report.results, strict=True)
+        results = [(client.client_id, REACH[result]) for client, result in reported]
+        results += [(client.client_id, BrowserReach.UNREACHABLE) for client in plan.unasked]
+        counts.on_report(report.end, opened.context.iss, results)
         return web.Response(status=204)
 
     def _render_page(
@@ -131,15 +132,17 @@ class FrontChannelRoutes:
         *,
         exclusive_key: bool = False,
     ) -> web.Response:
-        rules = self._dependencies.rules(context.iss)
+        """Return the page that requests the clients of a context. With `sealed`, its script sends a report."""
+        rules = self._dependencies.rules_of(context.iss)
         if rules is None:
             return self.refuse()
         rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
         plan = self._plan_page(context, exclusive_key=exclusive_key, record=True)
         report = None
-        if context.clients:  # with a page of no client, an identity server tests whether there are pages
-            self._dependencies.counts.on_page_shown(context.iss, _clients_of(plan))
-            report = None if sealed is None else rules.path + PAGE_PATH.format(context=sealed)
+        if context.clients:  # identity servers test for pages with a context without clients
+            self._dependencies.counts.on_page_shown(context.iss, _client_ids_of(plan))
+            if sealed is not None:
+                report = rules.path + PAGE_PATH.format(context=sealed)
         text = self._page.render(plan, rules, report)
         headers = self._page.headers(rules.origins, plan.asked)
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
@@ -148,11 +151,11 @@ class FrontChannelRoutes:
         checked = self._dependencies.supplied.check_context(context, exclusive_key=exclusive_key, record=record)
         return plan_page(checked, self._dependencies.registry())
 
-    def _remember(self, context_id: str) -> None:
-        self._reported[context_id] = None
-        if len(self._reported) > self._max_reported:
-            self._reported.popitem(last=False)
+    def _remember_report(self, context_id: str) -> None:
+        self._reported_ids[context_id] = None
+        if len(self._reported_ids) > self._max_reported:
+            self._reported_ids.popitem(last=False)
 
 
-def _clients_of(plan: PagePlan) -> list[str]:
+def _client_ids_of(plan: PagePlan) -> list[str]:
     return [*(client.client_id for client in plan.asked), *(client.client_id for client in plan.unasked)]

@@ -23,7 +23,7 @@ from notifier.network.listeners.openapi import AnswerDescription, OperationDescr
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
 
-_MAX_SEALED_CLIENTS = 4000  # a context has no room for more; trying 100,000 would block the loop for 1 s
+_MAX_SEALED_CLIENTS = 4000  # more do not fit into a URL; the attempt to seal 100,000 blocks the event loop for 1 s
 _FRONT_CHANNEL: Mapping[str, object] = {
     "type": ["object", "null"],
     "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
@@ -63,14 +63,17 @@ _POST_SIGN_OUT = OperationDescription(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAddresses:
-    """The keys that seal pages' contexts, and by issuer the URL at which its proxy serves pages."""
+    """The keys that seal pages' contexts, and by issuer the URL under which the issuer's proxy serves pages."""
 
     keys: PageKeys
     urls: Mapping[str, str]
 
 
 class EventRequestHandler(Protocol):
-    """Publishes the event of a request, as `POST /v1/events` does."""
+    """Publishes the event of a request as `POST /v1/events` does, and adds members to the response.
+
+    `prepare` is called before the publication, and returns these members.
+    """
 
     @property
     def sources(self) -> ApiSources: ...
@@ -79,13 +82,16 @@ class EventRequestHandler(Protocol):
 
 
 class SignOutRoutes:
-    """Publishes events and returns their pages. `pages`: None if no issuer has pages."""
+    """Publishes events and returns their pages. `page_addresses` returns None if no issuer has pages."""
 
     def __init__(
-        self, requests: EventRequestHandler, pages: Callable[[], PageAddresses | None], supplied: SuppliedAddresses
+        self,
+        requests: EventRequestHandler,
+        page_addresses: Callable[[], PageAddresses | None],
+        supplied: SuppliedAddresses,
     ) -> None:
         self._requests = requests
-        self._pages = pages
+        self._page_addresses = page_addresses
         self._supplied = supplied
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -98,36 +104,46 @@ class SignOutRoutes:
         return await self._requests.take(request, self._create_page)
 
     def _create_page(self, event: SessionEnded) -> Mapping[str, object]:
+        """Return the members `front_channel` and `note` of the response to the event. Raises Refusal."""
         registry = self._requests.sources.registry()
         event = by_client_id(event, registry)
         context = create_page_context(event, registry)
         if context is None:
             return {"front_channel": None}
-        context, note = self._supplied.check_event(context, event)
-        notes = [] if note is None else [note]
+        context, omission_note = self._supplied.check_event(context, event)
+        notes = [] if omission_note is None else [omission_note]
         page = None
-        if count := len(context.clients):
-            pages = self._pages()
-            url = None if pages is None else pages.urls.get(event.iss)
-            if pages is None or url is None:
-                missing = "no web.issuers" if pages is None else "no entry for this issuer under web.issuers"
+        if context.clients:
+            count = len(context.clients)
+            addresses = self._page_addresses()
+            url = None if addresses is None else addresses.urls.get(event.iss)
+            if addresses is None or url is None:
+                missing = "no web.issuers" if addresses is None else "no entry for this issuer under web.issuers"
                 notes.append(
                     f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
                 )
             else:
                 now = self._requests.sources.clock()
-                sealed = _seal(context, pages, now)
-                until = f"{format_moment(float(int(now) + CONTEXT_LIFETIME_SECONDS))[:19]}Z"
-                page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": until}
-        return {"front_channel": page} | ({"note": "; ".join(notes)} if notes else {})
+                sealed = _seal(context, addresses.keys, now)
+                page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": _format_page_end(now)}
+        members: dict[str, object] = {"front_channel": page}
+        if notes:
+            members["note"] = "; ".join(notes)
+        return members
 
 
-def _seal(context: FrontChannelContext, pages: PageAddresses, now: float) -> str:
-    """Return the sealed context. Raises Refusal (400) if it would be too long."""
+def _format_page_end(sealed_at: float) -> str:
+    """Return the time at which a page expires, to the second as in Fernet."""
+    whole_seconds = format_moment(float(int(sealed_at) + CONTEXT_LIFETIME_SECONDS))[: len("2030-01-01T00:00:00")]
+    return f"{whole_seconds}Z"
+
+
+def _seal(context: FrontChannelContext, keys: PageKeys, now: float) -> str:
+    """Return the sealed context. Raises Refusal (400) if it has too many clients for a URL."""
     count = len(context.clients)
     with suppress(TooManyClients):
         if count <= _MAX_SEALED_CLIENTS:
-            return seal_context(context, pages.keys.keys_of(context.iss), now)
+            return seal_context(context, keys.keys_of(context.iss), now)
     text = (
         f"has {count} clients that the browser must ask, too many for the URL of one page; nothing was published:"
         " publish the event by POST /v1/events, or send each part of its clients as a separate event"

@@ -1,8 +1,9 @@
-"""Check the front-channel addresses in events and contexts. Refused addresses are counted and logged.
+"""Check supplied addresses: the `frontchannel_logout_uri` of clients in events and contexts instead of the registry.
 
-An address is used only for unregistered clients. In an event, `registry.inline` decides whose addresses are accepted,
-as for back-channel addresses. A context must be sealed by the issuer's own key: the holder of a key that several
-issuers share could supply addresses for each of them.
+A supplied address is used only for an unregistered client. The setting `registry.inline` decides which publishers'
+events may supply addresses, as for back-channel logout. A context may supply addresses only if it is sealed by a key
+that no other issuer has: the holder of a shared key could act for each issuer. Refused addresses are counted and
+logged.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from notifier.model.printable import counted, excerpt
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 
-_MAX_NAMED_CLIENTS = 3  # per reason in a note
+_MAX_NAMED_CLIENTS = 3  # for each reason in a note
 REMEDIES: Mapping[AddressRefusal, str] = {
     AddressRefusal.REGISTERED: "what is registered wins: write frontchannel_logout_uri there, or front_channel: off",
     AddressRefusal.DENIED: "registry.inline is deny: register them",
@@ -29,47 +30,51 @@ REMEDIES: Mapping[AddressRefusal, str] = {
     AddressRefusal.OWN_HOST: "browsers would send the issuer's own cookies along: write such a client into"
     " registry.file",
 }
-"""The remedies, by the reason for which a client is left out."""
+"""The explanation and remedy for each reason to refuse an address."""
 
 
 class SuppliedAddresses:
-    """Checks contexts. `hosts` are the issuer's own; `has_exclusive_keys`: no other issuer has its keys."""
+    """Checks the supplied addresses of contexts.
+
+    `hosts_of` returns the hosts of an issuer. `has_exclusive_keys` returns whether no other issuer has its page keys.
+    """
 
     def __init__(
         self,
         counts: FrontChannelCounts,
         registry: CurrentRegistry,
-        hosts: Callable[[str], Collection[str]],
+        hosts_of: Callable[[str], Collection[str]],
         has_exclusive_keys: Callable[[str], bool],
     ) -> None:
         self._counts = counts
         self._registry = registry
-        self._hosts = hosts
+        self._hosts_of = hosts_of
         self._has_exclusive_keys = has_exclusive_keys
         self._log_limit = MinuteLimit()
 
     def check_context(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> FrontChannelContext:
-        """Return the context of a page with its accepted addresses. `record`: count and log the refused ones.
+        """Return a page's context without the clients whose address is refused.
 
-        `exclusive_key`: no other issuer has the key that sealed it.
+        `exclusive_key`: no other issuer has the key that sealed the context. `record`: count and log refused addresses.
         """
         refusal = None if exclusive_key else AddressRefusal.SHARED_KEY
-        checked, omitted = check_addresses(context, self._registry(), self._hosts(context.iss), refusal)
+        checked, omitted = check_addresses(context, self._registry(), self._hosts_of(context.iss), refusal)
         if record:
-            self._record(context.iss, omitted, None)
+            self._record_omitted(context.iss, omitted, None)
         return checked
 
     def check_event(self, context: FrontChannelContext, event: SessionEnded) -> tuple[FrontChannelContext, str | None]:
-        """Return the context of an event with its accepted addresses, and a note on omitted clients, or None."""
+        """Return an event's context without the clients whose address is refused, and a note on these or None."""
         registry = self._registry()
         refusal = None if self._has_exclusive_keys(event.iss) else AddressRefusal.SHARED_KEY
         if not registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
             refusal = AddressRefusal.SPEAKER
-        checked, omitted = check_addresses(context, registry, self._hosts(event.iss), refusal)
-        self._record(event.iss, omitted, event.publisher)
-        return checked, _format_note(omitted) if omitted else None
+        checked, omitted = check_addresses(context, registry, self._hosts_of(event.iss), refusal)
+        self._record_omitted(event.iss, omitted, event.publisher)
+        note = _format_note(omitted) if omitted else None
+        return checked, note
 
-    def _record(self, iss: str, omitted: Sequence[OmittedClient], publisher: str | None) -> None:
+    def _record_omitted(self, iss: str, omitted: Sequence[OmittedClient], publisher: str | None) -> None:
         for reason, count in Counter(client.reason for client in omitted).items():
             self._counts.on_clients_omitted(reason, count)
             if not self._log_limit.allows(iss, reason):
@@ -82,13 +87,18 @@ class SuppliedAddresses:
 
 
 def _format_note(omitted: Sequence[OmittedClient]) -> str:
-    reasons = dict.fromkeys(client.reason for client in omitted)
-    parts = "; ".join(_format_reason([client for client in omitted if client.reason is reason]) for reason in reasons)
-    return f"the page leaves out {counted(len(omitted), 'client')} whose address does not count {parts}"
+    by_reason: dict[AddressRefusal, list[OmittedClient]] = {}
+    for client in omitted:
+        by_reason.setdefault(client.reason, []).append(client)
+    reasons = "; ".join(_format_reason(clients) for clients in by_reason.values())
+    return f"the page leaves out {counted(len(omitted), 'client')} whose address does not count {reasons}"
 
 
 def _format_reason(clients: Sequence[OmittedClient]) -> str:
+    """Return the names of clients with the same reason, the first client's error, and the remedy."""
     first = clients[0]
     names = ", ".join(excerpt(client.client_id) for client in clients[:_MAX_NAMED_CLIENTS])
-    more = f" and {len(clients) - _MAX_NAMED_CLIENTS:,} more" if len(clients) > _MAX_NAMED_CLIENTS else ""
-    return f"({names}{more}): {f'it {first.text}; ' if first.text else ''}{REMEDIES[first.reason]}"
+    if len(clients) > _MAX_NAMED_CLIENTS:
+        names += f" and {len(clients) - _MAX_NAMED_CLIENTS:,} more"
+    error = f"it {first.text}; " if first.text else ""
+    return f"({names}): {error}{REMEDIES[first.reason]}"

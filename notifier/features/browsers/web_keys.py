@@ -1,4 +1,4 @@
-"""Read the keys that seal the URLs of pages, and validate the section `web`."""
+"""Read the Fernet keys that seal the URLs of front-channel pages, and validate the section `web`."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -21,14 +21,17 @@ from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
 
 _MAX_KEYS = 10
-"""The maximum number of keys in a file. A page lives for ten minutes, so a rotation needs two."""
+"""The maximum number of keys in a file. A rotation needs two, since a page is valid for ten minutes."""
 _SHARED_SETTING = "web.keys_file"
 _KEY_HINT = "make one by `notifier keys web`: 32 random bytes as base64url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageKeys:
-    """The keys of pages: `shared` by all issuers, and `own` by issuer. `single_issuer`: only one is configured."""
+    """The keys of pages. `shared`: of all issuers. `own`: by issuer, where the issuer has keys that no other has.
+
+    `single_issuer`: only one issuer is configured, so that no other shares its keys.
+    """
 
     shared: MultiFernet
     own: Mapping[str, MultiFernet]
@@ -39,7 +42,7 @@ class PageKeys:
         return self.own.get(iss, self.shared)
 
     def has_exclusive_keys(self, iss: str) -> bool:
-        """Return True if no other issuer has the keys that seal this issuer's pages."""
+        """Return whether no other issuer has the keys that seal this issuer's pages."""
         return self.single_issuer or iss in self.own
 
     def open(
@@ -50,24 +53,26 @@ class PageKeys:
         `on_foreign_key` receives the context's issuer if another issuer's key sealed it.
         """
         for keys in (self.shared, *self.own.values()):
-            if (opened := open_context(text, keys, now)) is not None:
-                own = self.own.get(opened.context.iss) is keys
-                if own or keys is self.shared:
-                    return replace(opened, exclusive_key=own or self.single_issuer)
-                on_foreign_key(opened.context.iss)
-                return None
+            opened = open_context(text, keys, now)
+            if opened is None:
+                continue
+            is_own_key = self.own.get(opened.context.iss) is keys
+            if is_own_key or keys is self.shared:
+                return replace(opened, exclusive_key=is_own_key or self.single_issuer)
+            on_foreign_key(opened.context.iss)
+            return None
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagesPart(FeaturePart):
-    """The keys that seal the URLs of pages; None without `web.keys_file`, when no page is served."""
+    """What the feature `browsers` read. `keys`: None without `web.keys_file`. Then no page is served."""
 
     keys: PageKeys | None = field(repr=False)
 
 
 def read_pages(settings: Settings, registry: Registry) -> PagesPart:
-    """Return the keys of pages, every error in the section `web`, and the warnings."""
+    """Return the keys of pages, all errors in the section `web`, and its warnings."""
     keys, mistakes = read_web_keys(settings)
     return PagesPart(
         mistakes=mistakes,
@@ -78,8 +83,9 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
 
 
 def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]]:
-    """Return the keys (None without `web.keys_file` or with errors) and all errors."""
-    if (section := web_of(settings)) is None:
+    """Return the keys and all errors. The keys are None without `web.keys_file`, or if there is an error."""
+    section = web_of(settings)
+    if section is None:
         return None, []
     mistakes = [
         InputIssue(f'web.issuers["{iss}"]', explain_unknown_issuer(iss, settings.issuers))
@@ -91,31 +97,41 @@ def read_web_keys(settings: Settings) -> tuple[PageKeys | None, list[InputIssue]
         for name, page in section.check_session.items()
         if page.issuer not in settings.issuers
     ]
-    read: dict[str, list[Fernet]] = {}
-    setting_of: dict[bytes, str] = {}
-    for setting, path in _key_files(settings).items():
-        lines, wrong = _read_lines(setting, path)
-        mistakes += wrong
-        read[setting] = []
-        for nth, line in enumerate(lines, 1):
-            try:
-                read[setting].append(Fernet(line))
-            except ValueError:
-                why = stray_character(line) or f"is not a Fernet key; {_KEY_HINT}"
-                mistakes.append(InputIssue(setting, f"line {nth} of {path} {why}"))
-                continue
-            other = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
-            if other != setting:
-                text = f"line {nth} of {path} is also a key of {other}: no two issuers may share their own keys"
-                mistakes.append(InputIssue(setting, text))
-    if mistakes or _SHARED_SETTING not in read:
+    keys_of, key_mistakes = _read_key_files(_key_files(settings))
+    mistakes += key_mistakes
+    if mistakes or _SHARED_SETTING not in keys_of:
         return None, mistakes
-    own = {iss: MultiFernet(read[setting]) for iss in section.issuers if (setting := _own_setting(iss)) in read}
-    return PageKeys(shared=MultiFernet(read[_SHARED_SETTING]), own=own, single_issuer=len(settings.issuers) == 1), []
+    own = {iss: keys_of[_own_setting(iss)] for iss in section.issuers if _own_setting(iss) in keys_of}
+    return PageKeys(shared=keys_of[_SHARED_SETTING], own=own, single_issuer=len(settings.issuers) == 1), []
+
+
+def _read_key_files(path_of: Mapping[str, Path]) -> tuple[dict[str, MultiFernet], list[InputIssue]]:
+    """Return the keys by the setting of their file, and all errors. Two files may not have a key in common."""
+    keys_of: dict[str, MultiFernet] = {}
+    mistakes: list[InputIssue] = []
+    setting_of: dict[bytes, str] = {}
+    for setting, path in path_of.items():
+        lines, line_mistakes = _read_lines(setting, path)
+        mistakes += line_mistakes
+        keys: list[Fernet] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                keys.append(Fernet(line))
+            except ValueError:
+                error = stray_character(line) or f"is not a Fernet key; {_KEY_HINT}"
+                mistakes.append(InputIssue(setting, f"line {number} of {path} {error}"))
+                continue
+            first_setting = setting_of.setdefault(base64.urlsafe_b64decode(line), setting)
+            if first_setting != setting:
+                text = f"line {number} of {path} is also a key of {first_setting}"
+                mistakes.append(InputIssue(setting, f"{text}: no two issuers may share their own keys"))
+        if keys:
+            keys_of[setting] = MultiFernet(keys)
+    return keys_of, mistakes
 
 
 def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
-    """Return the lines of a key file, and the error if their number is wrong."""
+    """Return the non-empty lines of a key file, and the error if there are none or too many."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:
@@ -128,10 +144,13 @@ def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
 
 
 def _key_files(settings: Settings) -> dict[str, Path]:
-    if (section := web_of(settings)) is None:
+    """Return the path of each configured key file, by its setting."""
+    section = web_of(settings)
+    if section is None:
         return {}
-    own = {_own_setting(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
-    return {setting: path for setting, path in ({_SHARED_SETTING: section.keys_file} | own).items() if path is not None}
+    path_of = {_SHARED_SETTING: section.keys_file}
+    path_of |= {_own_setting(iss): issuer.keys_file for iss, issuer in section.issuers.items()}
+    return {setting: path for setting, path in path_of.items() if path is not None}
 
 
 def _own_setting(iss: str) -> str:
@@ -139,18 +158,20 @@ def _own_setting(iss: str) -> str:
 
 
 def web_warnings(settings: Settings, registry: Registry) -> Iterator[InputIssue]:
-    """Yield warnings of pages on another origin than their issuer, and of front-channel clients without pages.
+    """Yield warnings about pages on another origin than their issuer, and issuers whose clients need a missing page.
 
     Without a section `web` there are no warnings.
     """
-    if (section := web_of(settings)) is None:
+    section = web_of(settings)
+    if section is None:
         return
     for iss, pages in section.issuers.items():
-        if (origin := origin_of(iss)) != origin_of(pages.url):
+        origin = origin_of(iss)
+        if origin != origin_of(pages.url):
             text = f"is not on {origin}, as the issuer is: it may refuse the frame, and clients lose cookies"
             yield InputIssue(f'web.issuers["{iss}"].url', text)
     for iss in settings.issuers:
-        clients = sum(map(is_on_page, registry.clients_of(iss).values()))
-        if clients and iss not in section.issuers:
-            text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
+        client_count = sum(is_on_page(client) for client in registry.clients_of(iss).values())
+        if client_count > 0 and iss not in section.issuers:
+            text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(client_count, 'client')}"
             yield InputIssue(f'web.issuers["{iss}"]', text)

@@ -1,4 +1,4 @@
-"""Build the web listener's routes, which use the current configuration at each request."""
+"""Build the routes of pages for the web listener. Each request uses the current configuration."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -29,65 +29,72 @@ _FOREIGN_KEY_HINT = "the page's key belongs to another issuer: use a key of the 
 
 
 class WebPages:
-    """Builds the routes of the web listener. Without a section `web` at the start there is no listener."""
+    """Builds the routes of pages. Without a section `web` at the worker's start there is no listener for them."""
 
     def __init__(self, live: LiveConfiguration, counts: FrontChannelCounts) -> None:
         self._live = live
         self._log_limit = MinuteLimit()
-        self.supplied = SuppliedAddresses(counts, live.registry, self._hosts, self._has_exclusive_keys)
-        access = PageDependencies(
-            open_context=self._open, seal_context=self._seal, rules=self._rules, registry=live.registry,
-            supplied=self.supplied, counts=counts,
+        self.supplied = SuppliedAddresses(counts, live.registry, self._hosts_of, self._has_exclusive_keys)
+        dependencies = PageDependencies(
+            open_context=self._open_context, seal_context=self._seal_context, rules_of=self._rules_of,
+            registry=live.registry, supplied=self.supplied, counts=counts,
         )  # fmt: skip
-        self._pages = FrontChannelRoutes(access)
+        self._pages = FrontChannelRoutes(dependencies)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the web listener's application."""
         yield from self._pages.routes()
-        yield from CheckSessionRoutes(self._check_session, self._live.registry, read_check_session_script()).routes()
+        yield from CheckSessionRoutes(
+            self._find_check_session_page, self._live.registry, read_check_session_script()
+        ).routes()
 
     def page_addresses(self) -> PageAddresses | None:
-        """Return the address of each issuer's pages, and the keys that seal it; None if no issuer has pages."""
-        section, keys = web_of(self._live.current.settings), self._live.current.part(PagesPart).keys
-        return (
-            None
-            if section is None or keys is None
-            else PageAddresses(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
-        )
+        """Return the keys of pages, and the address of each issuer's pages; None if no issuer has pages."""
+        section = web_of(self._live.current.settings)
+        keys = self._live.current.part(PagesPart).keys
+        if section is None or keys is None:
+            return None
+        return PageAddresses(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """Return the page that requests a context's clients; an empty page if the issuer has no pages."""
-        if (rules := self._rules(iss)) is None:
+        """Return the page that requests a context's clients; an empty page if the issuer has no pages.
+
+        The origins `parents` may frame the page, besides those of the issuer's settings.
+        """
+        rules = self._rules_of(iss)
+        if rules is None:
             return self._pages.page_of(None, parents)
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
 
-    def _open(self, text: str) -> OpenedContext | None:
+    def _open_context(self, text: str) -> OpenedContext | None:
         keys = self._live.current.part(PagesPart).keys
-        opened = None if keys is None else keys.open(text, time.time(), self._log_refusal)
-        if opened is not None and self._rules(opened.context.iss) is None:
-            self._log_refusal(opened.context.iss)
+        opened = None if keys is None else keys.open(text, time.time(), self._log_refused_page)
+        if opened is not None and self._rules_of(opened.context.iss) is None:
+            self._log_refused_page(opened.context.iss)
         return opened
 
-    def _log_refusal(self, iss: str) -> None:
-        """Log an authentic but unusable page, as its caller only receives a 400 without a reason."""
+    def _log_refused_page(self, iss: str) -> None:
+        """Log why the page of a validly sealed context is refused. The browser receives a 400 without the reason."""
         if not self._log_limit.allows():
             return
-        hint = _UNKNOWN_ISSUER_HINT if self._rules(iss) is None else _FOREIGN_KEY_HINT
+        hint = _UNKNOWN_ISSUER_HINT if self._rules_of(iss) is None else _FOREIGN_KEY_HINT
         structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 
-    def _seal(self, context: FrontChannelContext) -> str:
+    def _seal_context(self, context: FrontChannelContext) -> str:
         keys = self._live.current.part(PagesPart).keys
-        assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
+        assert keys is not None, (
+            "the settings require keys_file with issuers, and only an issuer with pages has contexts"
+        )
         return seal_context(context, keys.keys_of(context.iss), time.time())
 
     def _has_exclusive_keys(self, iss: str) -> bool:
         keys = self._live.current.part(PagesPart).keys
         return keys is None or keys.has_exclusive_keys(iss)
 
-    def _hosts(self, iss: str) -> Collection[str]:
+    def _hosts_of(self, iss: str) -> Collection[str]:
         return issuer_hosts(self._live.current.settings, iss)
 
-    def _rules(self, iss: str) -> PageRules | None:
+    def _rules_of(self, iss: str) -> PageRules | None:
         section = web_of(self._live.current.settings)
         issuer = None if section is None else section.issuers.get(iss)
         if issuer is None:
@@ -99,7 +106,7 @@ class WebPages:
             show_names=issuer.show_names,
         )
 
-    def _check_session(self, name: str) -> CheckSessionPage | None:
+    def _find_check_session_page(self, name: str) -> CheckSessionPage | None:
         section = web_of(self._live.current.settings)
         settings = None if section is None else section.check_session.get(name)
         return None if settings is None else settings.page()

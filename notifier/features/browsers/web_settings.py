@@ -22,7 +22,7 @@ from notifier.settings.values import (
 
 
 def _check_page_address(url: str) -> str:
-    """Return the address that the proxy forwards to notifier, without a trailing slash."""
+    """Return the URL without a trailing slash. Raises ValueError if it cannot be the start of pages' URLs."""
     if "?" in url or "@" in urlsplit(url).netloc:
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
     url = check_single_host(url).rstrip("/")
@@ -78,7 +78,7 @@ class CheckSessionSettings(Section):
         return self
 
     def page(self) -> CheckSessionPage:
-        """Return the page, with the name of its cookie."""
+        """Return the page, with the product's cookie name unless `cookie` is set."""
         return CheckSessionPage(
             issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula]
         )
@@ -108,5 +108,5 @@ class WebSettings(WebListenerSettings, extra="forbid"):
 
 
 def web_of(settings: Settings) -> WebSettings | None:
-    """Return the section; None without it."""
+    """Return the section `web`; None if the settings have none."""
     return settings.section("web", WebSettings)

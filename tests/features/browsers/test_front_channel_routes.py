@@ -62,11 +62,11 @@ class Counted(FrontChannelCounts):
     def on_page_refused(self) -> None:
         self.counts["refused"] += 1
 
-    def on_clients_omitted(self, reason: AddressRefusal, clients: int) -> None:
-        self.counts[f"left out: {reason}"] += clients
+    def on_clients_omitted(self, reason: AddressRefusal, client_count: int) -> None:
+        self.counts[f"left out: {reason}"] += client_count
 
-    def on_report(self, end: PageEnd, iss: str, reached: Iterable[tuple[str, BrowserReach]]) -> None:
-        self.counts[f"{end}: " + " ".join(f"{client_id}={reach}" for client_id, reach in reached)] += 1
+    def on_report(self, end: PageEnd, iss: str, results: Iterable[tuple[str, BrowserReach]]) -> None:
+        self.counts[f"{end}: " + " ".join(f"{client_id}={reach}" for client_id, reach in results)] += 1
 
     def on_repeated_report(self) -> None:
         self.counts["repeated"] += 1
@@ -100,7 +100,7 @@ def access(
     return PageDependencies(
         open_context=lambda text: page_keys.open(text, NOW),
         seal_context=lambda made: seal_context(made, page_keys.keys_of(made.iss), NOW),
-        rules={ISS: RULES, THIRD: RULES}.get,
+        rules_of={ISS: RULES, THIRD: RULES}.get,
         registry=lambda: registry,
         supplied=SuppliedAddresses(
             counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.has_exclusive_keys
