@@ -1,5 +1,6 @@
 """Finds the registry source of each value of a client, for `notifier clients` and the console."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,22 @@ def values_of(
         values.setdefault(value.member, value)
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
+
+
+def values_with_file(loaded: LoadedConfiguration, key: ClientKey) -> list[EffectiveValue]:
+    """Return the values of a client where the only source is a file, whose rows are not kept in memory.
+
+    A value is from the file if an unregistered client would have another value by default.
+    """
+    unregistered = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
+    registry = dataclasses.replace(loaded.registry, clients={key[0]: {key[1]: unregistered}})
+    without_row = dataclasses.replace(loaded, registry=registry)
+    defaults = {value.member: value.value for value in values_of(without_row, key, ())}
+    [source] = loaded.settings.registry.all_sources
+    file = f"{source.source_name} ({source.file and source.file.name})"
+    values = values_of(loaded, key, ())
+    from_file = [value.origin == "default" and defaults.get(value.member) != value.value for value in values]
+    return [replace(value, origin=file) if is_from else value for value, is_from in zip(values, from_file, strict=True)]
 
 
 def _preset_values(client: Client | None) -> Iterator[EffectiveValue]:

@@ -1,15 +1,15 @@
-"""Collect the console's data from all workers over the side channel, and merge it.
+"""Collect the console's data from all workers over the queue's side channel, and merge them.
 
-This worker's data are read directly, as the side channel fails while the broker is unreachable or raises an alarm.
-
-A request lists parts, and each worker answers with these parts. An overview is requested from the workers at most
-twice a second, whatever the number of operators.
+The names of a request's members are parts of the data; each worker answers with these parts. This worker's data are
+read directly, since the side channel fails while the broker is unreachable or raises an alarm. An overview is requested
+from the workers at most twice a second, whatever the number of operators.
 """
 
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from notifier import __version__
@@ -25,79 +25,87 @@ from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer
 from notifier.telemetry.audit import recent_lines
 
 NAME = "console"
-ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
-FRESH_SECONDS = 0.5
-CLIENTS_PER_STEP = 250  # 3,000 clients block the event loop for 60 ms
-KEPT_PER_COST = 10  # an overview is cached for this multiple of the time that its merge took
+"""The name of the requests between workers."""
+ANSWER_TIMEOUT_SECONDS = 2.0
+FRESH_SECONDS = 0.5  # during which states and overviews are reused
+CLIENTS_PER_STEP = 250  # 3,000 clients at a time would block the event loop for 60 ms
+CACHE_PER_COST = 10  # an overview is cached for this multiple of the time that its merge took
 
 
 class LocalAnswers:
-    """Answers requests with this worker's data."""
+    """Answers the console's requests with this worker's data."""
 
     def __init__(self, view: WorkerView, recent: Recent) -> None:
         self._view = view
         self._recent = recent
         self._search_lock, self._state_lock = asyncio.Lock(), asyncio.Lock()
-        self._last: tuple[float, Sequence[str]] = (0.0, ())
+        self._troubled: Sequence[str] = ()
+        self._troubled_until = 0.0
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Return the requested parts."""
-        asked, recent = request.members, self._recent
-        said: dict[str, Any] = {}
-        if "clients" in asked:
-            keys = asked["clients"]
-            said["states"] = await (self._troubled_states() if keys is None else self._states_of(keys))
-        if "clients_of" in asked:
-            said["states"] = await self._states_of(asked["clients_of"].get(self._view.name, ()))
-        if "steps" in asked:
-            said["steps"] = recent.steps(int(asked["steps"]))
-        if "answers_of" in asked:
-            key = (str(asked["answers_of"][0]), str(asked["answers_of"][1]))
-            said["answers"] = [row.document() for row in recent.answers(key)]
-            said["minutes"] = recent.minutes(key)
-        if "acts" in asked:
-            said["acts"] = [{**act, "at": format_optional_moment(act["at"])} for act in recent_lines()]
-        if "after" in asked or "find" in asked:
+        """Return the requested parts of this worker's data."""
+        parts, recent = request.members, self._recent
+        answer: dict[str, Any] = {}
+        if "clients" in parts:
+            keys = parts["clients"]
+            answer["states"] = await (self._read_troubled_states() if keys is None else self._read_states(keys))
+        if "clients_of" in parts:
+            answer["states"] = await self._read_states(parts["clients_of"].get(self._view.name, ()))
+        if "steps" in parts:
+            answer["steps"] = recent.steps(int(parts["steps"]))
+        if "answers_of" in parts:
+            key = (str(parts["answers_of"][0]), str(parts["answers_of"][1]))
+            answer["answers"] = [row.document() for row in recent.answers(key)]
+            answer["minutes"] = recent.minutes(key)
+        if "acts" in parts:
+            answer["acts"] = [{**line, "at": format_optional_moment(line["at"])} for line in recent_lines()]
+        if "after" in parts or "find" in parts:
             async with self._search_lock:
-                await asyncio.sleep(0)  # deliveries run between two searches of some milliseconds
-                said |= self._rows(asked)
-        return said
+                await asyncio.sleep(0)  # a search takes milliseconds; deliveries run between two of them
+                answer |= self._search(parts)
+        return answer
 
-    async def _troubled_states(self) -> Sequence[str]:
-        """Return a recent state with all clients in trouble, in parts, so that deliveries are not blocked."""
+    async def _read_troubled_states(self) -> Sequence[str]:
+        """Return this worker's state with all clients in trouble, from the cache while that is fresh.
+
+        It is serialized in several documents, and deliveries run between two of them.
+        """
         async with self._state_lock:
-            if time.monotonic() >= self._last[0]:
+            if time.monotonic() >= self._troubled_until:
                 states = list[str]()
-                for part in self._view.states(CLIENTS_PER_STEP):
-                    states.append(part.decode())
+                for state in self._view.states(CLIENTS_PER_STEP):
+                    states.append(state.decode())
                     await asyncio.sleep(0)
-                self._last = (time.monotonic() + FRESH_SECONDS, states)
-            return self._last[1]
+                self._troubled, self._troubled_until = states, time.monotonic() + FRESH_SECONDS
+            return self._troubled
 
-    async def _states_of(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
-        """Return the state with these clients, in parts."""
+    async def _read_states(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
+        """Return this worker's state with the clients `keys`, in documents of CLIENTS_PER_STEP clients."""
         states = list[str]()
         for start in range(0, len(keys), CLIENTS_PER_STEP):
-            named = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + CLIENTS_PER_STEP]]
-            states.append(self._view.state(named).decode())
+            step = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + CLIENTS_PER_STEP]]
+            states.append(self._view.state(step).decode())
             await asyncio.sleep(0)
         return states
 
-    def _rows(self, asked: Members) -> Members:
-        """Return the matching rows. Searches up to 7,000 rows."""
-        recent, issuers = self._recent, asked.get("issuers")
-        if "after" in asked:
-            number = int(asked["after"].get(self._view.name, 0))
-            rows = recent.after(number, well=bool(asked.get("well")), issuers=issuers)
+    def _search(self, parts: Members) -> Members:
+        """Return the recent entries after a number (`after`), or of an event or a user (`find`). Reads up to 7,000."""
+        recent, issuers = self._recent, parts.get("issuers")
+        if "after" in parts:
+            number = int(parts["after"].get(self._view.name, 0))
+            rows = recent.after(number, well=bool(parts.get("well")), issuers=issuers)
             return {"rows": [row.document() for row in rows], "last": recent.last}
-        event_id, subject = asked["find"].get("event_id"), asked["find"].get("subject")
-        found = recent.find_rows(event_id=event_id, subject=subject, issuers=issuers)
-        return {"rows": [row.document() for row in found], "since": recent.since}
+        event_id, subject = parts["find"].get("event_id"), parts["find"].get("subject")
+        matches = recent.find_rows(event_id=event_id, subject=subject, issuers=issuers)
+        return {"rows": [row.document() for row in matches], "since": recent.since}
 
 
 @frozen
 class Overview:
-    """The state of all workers, and the counts of the last 30 minutes."""
+    """The merged state of all workers, and the sums of their counts in the last 30 minutes (`steps`).
+
+    `seen` workers consume the queue, `answered` have answered.
+    """
 
     status: ServiceStatus
     steps: Sequence[Sequence[int]]
@@ -106,105 +114,114 @@ class Overview:
 
 
 class AllWorkers:
-    """Requests data from all workers. `own` is this worker's part."""
+    """Requests data from all workers. `answer_locally` answers with this worker's data."""
 
-    def __init__(self, view: WorkerView, own: Act) -> None:
+    def __init__(self, view: WorkerView, answer_locally: Act) -> None:
         self._view = view
-        self._own = own
+        self._answer_locally = answer_locally
         self._lock = asyncio.Lock()
-        self._last: tuple[float, Overview] | None = None
+        self._overview: Overview | None = None
+        self._overview_until = 0.0
 
     async def overview(self) -> Overview:
         """Return the overview, from the cache while that is fresh."""
         async with self._lock:
-            if self._last is None or time.monotonic() >= self._last[0]:
+            if self._overview is None or time.monotonic() >= self._overview_until:
                 seen, answers = await self._ask_all("the console", clients=None, steps=0)
-                states = await self._states(answers)
-                states += await self._states_elsewhere(states)
-                began = time.monotonic()  # excludes the wait for an unresponsive worker
-                status = await asyncio.to_thread(self._status, states)
-                overview = Overview(
+                states = await self._states_in(answers)
+                states += await self._read_other_states(states)
+                merge_began = time.monotonic()  # excludes the wait for an unresponsive worker
+                status = await asyncio.to_thread(self._merge_states, states)
+                self._overview = Overview(
                     status=status,
                     steps=merge_steps(answer.result.get("steps", ()) for answer in answers),
                     seen=seen,
                     answered=len(status.workers),
                 )
                 ended = time.monotonic()
-                self._last = (ended + max(FRESH_SECONDS, KEPT_PER_COST * (ended - began)), overview)
-            return self._last[1]
+                self._overview_until = ended + max(FRESH_SECONDS, CACHE_PER_COST * (ended - merge_began))
+            return self._overview
 
-    async def clients(self, keys: Collection[ClientKey], **more: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
-        """Return these clients' state at all workers, and the workers' answers to `more`."""
-        _, answers = await self._ask_all("the console", clients=list(keys), **more)
-        status = self._status(await self._states(answers))
-        wanted = set(keys)
+    async def clients(self, keys: Collection[ClientKey], **parts: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
+        """Return the clients' state at all workers, and the workers' answers, which also have the other `parts`."""
+        _, answers = await self._ask_all("the console", clients=list(keys), **parts)
+        status = self._merge_states(await self._states_in(answers))
+        requested = set(keys)
 
-        def only_wanted(clients: Iterable[ClientState]) -> list[ClientState]:
-            return [client for client in clients if (client.iss, client.client_id) in wanted]
+        def only_requested(clients: Iterable[ClientState]) -> list[ClientState]:
+            return [client for client in clients if (client.iss, client.client_id) in requested]
 
-        each = [replace(worker, clients=only_wanted(worker.clients)) for worker in status.workers]
-        known = [answer for answer in answers if answer.problem is None]
-        return replace(status, clients=only_wanted(status.clients), workers=each), known
+        workers = [replace(worker, clients=only_requested(worker.clients)) for worker in status.workers]
+        status = replace(status, clients=only_requested(status.clients), workers=workers)
+        return status, [answer for answer in answers if answer.problem is None]
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """Return the number of workers, and the answers received in time."""
+        """Return the number of workers, and the answers received within ANSWER_TIMEOUT_SECONDS."""
         seen, answers = await self._ask_all(who, **members)
         return seen, [answer for answer in answers if answer.problem is None]
 
     async def _ask_all(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
-        """Do the same as `ask`, and include answers of workers without a console."""
+        """Do the same as `ask`, and include workers without a console, whose answers have a `problem`."""
         request = WorkerRequest(name=NAME, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError):
             seen, answers = await send_to_workers(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
         if all(answer.worker != name for answer in answers):
-            answers = [WorkerAnswer(worker=name, version=__version__, result=await self._own(request)), *answers]
+            answers = [
+                WorkerAnswer(worker=name, version=__version__, result=await self._answer_locally(request)),
+                *answers,
+            ]
         return seen, answers
 
-    async def _states(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
-        """Return the workers' states. A worker without a console (an older release) is queried as by `status`."""
-        clients_by_worker = {answer.worker: answer.result["states"] for answer in answers if "states" in answer.result}
-        if len(clients_by_worker) < len(answers):
+    async def _states_in(self, answers: Sequence[WorkerAnswer]) -> list[bytes]:
+        """Return the states in the answers. Workers without a console (older releases) are queried as by `status`."""
+        states_of = {answer.worker: answer.result["states"] for answer in answers if "states" in answer.result}
+        if len(states_of) < len(answers):
             with suppress(QueueError):
                 for body in (await self._view.queue.read_overview(ANSWER_TIMEOUT_SECONDS)).worker_states:
-                    if (state := load_state(body)) is not None:
-                        clients_by_worker.setdefault(state.worker, [body.decode()])
-        return [str(state).encode() for states in clients_by_worker.values() for state in states]
+                    state = load_state(body)
+                    if state is not None:
+                        states_of.setdefault(state.worker, [body.decode()])
+        return [str(state).encode() for states in states_of.values() for state in states]
 
-    async def _states_elsewhere(self, states: Sequence[bytes]) -> list[bytes]:
-        """Return other workers' states of clients in trouble at one, as deliveries there may have succeeded since."""
-        clients_by_worker = await asyncio.to_thread(_clients_of_workers, states)
+    async def _read_other_states(self, states: Sequence[bytes]) -> list[bytes]:
+        """Return the states of clients in trouble at one worker from the workers whose state omits them.
+
+        Their deliveries may have succeeded there since.
+        """
+        clients_by_worker = await asyncio.to_thread(_clients_by_worker, states)
         troubled = set().union(*clients_by_worker.values())
-        others = {worker: sorted(troubled - keys) for worker, keys in clients_by_worker.items() if troubled - keys}
-        if not others:
+        omitted = {worker: sorted(troubled - keys) for worker, keys in clients_by_worker.items() if troubled - keys}
+        if not omitted:
             return []
-        _, answers = await self._ask_all("the console", clients_of=others)
+        _, answers = await self._ask_all("the console", clients_of=omitted)
         return [str(state).encode() for answer in answers for state in answer.result.get("states", ())]
 
-    def _status(self, states: Sequence[bytes]) -> ServiceStatus:
+    def _merge_states(self, states: Sequence[bytes]) -> ServiceStatus:
         return status_of(self._view.depths(), states, now=time.time())
 
 
-def _clients_of_workers(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
+def _clients_by_worker(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
     clients_by_worker: dict[str, set[ClientKey]] = {}
-    for state in filter(None, map(load_state, states)):
-        clients_by_worker.setdefault(state.worker, set()).update(
-            (client.iss, client.client_id) for client in state.clients
-        )
+    for body in states:
+        state = load_state(body)
+        if state is not None:
+            keys = clients_by_worker.setdefault(state.worker, set())
+            keys.update((client.iss, client.client_id) for client in state.clients)
     return clients_by_worker
 
 
 def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
-    """Return the rows of all answers by time, each with its worker."""
+    """Return the rows of a part in all answers, sorted by time, each with its worker's name."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.result.get(part, ())]
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
-def merge_steps(of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
-    """Return the sums of all workers' counts, by step."""
+def merge_steps(steps_of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
+    """Return the sums of all workers' counts by step. A row has the step, then the counts."""
     sums: dict[int, list[int]] = {}
-    for step, *counts in (step for steps in of_workers for step in steps):
-        sum_so_far = sums.setdefault(step, [0] * len(counts))
-        sums[step] = [before + more for before, more in zip(sum_so_far, counts, strict=True)]
+    for step, *counts in chain.from_iterable(steps_of_workers):
+        totals = sums.get(step, [0] * len(counts))
+        sums[step] = [total + count for total, count in zip(totals, counts, strict=True)]
     return [[step, *sums[step]] for step in sorted(sums)]

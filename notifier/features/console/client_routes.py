@@ -1,10 +1,9 @@
-"""Serve lists of clients with their state at all workers, and one client with its last answers."""
+"""Serve the console's clients: a page of them with their state at all workers, and one with its last answers."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from heapq import merge
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.configuration.provenance import sources_of, values_of
+from notifier.configuration.provenance import sources_of, values_of, values_with_file
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
@@ -36,31 +35,18 @@ from notifier.network.listeners.operation import (
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.status_document import client_document
+from notifier.operators.status.worker_requests import WorkerAnswer
 
-CLIENTS_PER_PAGE = 40  # last answers of a client, from all workers
-MAX_SORTED_CLIENTS = 2000  # names that are sorted at a time
-NAMES_KEPT_SECONDS = 120.0  # seconds after the last use; the sorted names keep an old registry in memory
+MAX_SHOWN_ANSWERS = 40  # last answers of a client, from all workers
+SORTED_CLIENTS_PER_STEP = 2000  # a sort holds Python's interpreter lock, which blocks the event loop
+NAMES_CACHE_SECONDS = 120.0  # after the last use; the sorted names keep an old registry in memory
 
 
 def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
-    """Return the current values, each with member and origin. Takes one second with 100,000 clients."""
-    if any(layer.rows for layer in loaded.layers):
-        values = values_of(loaded, key, sources_of(loaded).get(key, ()))
-        return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
-    # The rows of a single file are not kept: a value that differs from that of a client without a row is the file's.
-    bare = Client(iss=key[0], client_id=key[1], backchannel_logout_uri=None)
-    rowless = replace(loaded, registry=replace(loaded.registry, clients={key[0]: {key[1]: bare}}))
-    without = {value.member: value.value for value in values_of(rowless, key, ())}
-    [source] = loaded.settings.registry.all_sources
-    file = f"{source.source_name} ({source.file and source.file.name})"
-    return [
-        {
-            "member": value.member,
-            "value": value.value,
-            "from": file if value.origin == "default" and without.get(value.member) != value.value else value.origin,
-        }
-        for value in values_of(loaded, key, ())
-    ]
+    """Return the values of a client that are in force: member, value and origin. Takes 1 s with 100,000 clients."""
+    has_rows = any(layer.rows for layer in loaded.layers)
+    values = values_of(loaded, key, sources_of(loaded).get(key, ())) if has_rows else values_with_file(loaded, key)
+    return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
 
 
 _STRICT = ConfigDict(extra="forbid")
@@ -83,31 +69,31 @@ class ClientsQuery(TypedDict, total=False):
 
 @with_config(_STRICT)
 class ClientQuery(TypedDict):
-    """The client, in the query because a path cannot contain `..`."""
+    """The client. It is in the query, since a client ID may be `..`, which a path cannot contain."""
 
     client_id: str
     iss: str
 
 
 class ClientNames:
-    """The registered clients by name, each with its searchable text.
+    """Caches the registered clients, sorted by name, each with the text in which the console searches.
 
-    They are sorted once per registry, and cached while in use.
+    They are sorted once per registry, and dropped NAMES_CACHE_SECONDS after the last use.
     """
 
     def __init__(self) -> None:
         self._registry: Registry | None = None
         self._texts: Mapping[ClientKey, str] = {}
-        self._forget: asyncio.TimerHandle | None = None
+        self._drop_timer: asyncio.TimerHandle | None = None
 
     async def get(self, registry: Registry) -> Mapping[ClientKey, str]:
-        """Return the texts by name. Sorting 100,000 takes 0.5 s in a thread."""
+        """Return the text of each client, sorted by name. Sorting 100,000 takes 0.5 s in a thread."""
         if registry is not self._registry:
             self._texts = await asyncio.to_thread(_sort_names, registry)
             self._registry = registry
-        if self._forget is not None:
-            self._forget.cancel()
-        self._forget = asyncio.get_running_loop().call_later(NAMES_KEPT_SECONDS, self._drop)
+        if self._drop_timer is not None:
+            self._drop_timer.cancel()
+        self._drop_timer = asyncio.get_running_loop().call_later(NAMES_CACHE_SECONDS, self._drop)
         return self._texts
 
     def _drop(self) -> None:
@@ -120,20 +106,21 @@ def _sort_names(registry: Registry) -> Mapping[ClientKey, str]:
         for iss, clients in registry.clients.items()
         for client_id, client in clients.items()
     )
-    # Sorting 100,000 at once would block the event loop, even from another thread.
-    parts = [sorted(part) for part in iter(lambda: list(islice(texts, MAX_SORTED_CLIENTS)), [])]
-    return {key: text for text, key in merge(*parts)}
+    sorted_parts = []
+    while part := list(islice(texts, SORTED_CLIENTS_PER_STEP)):
+        sorted_parts.append(sorted(part))
+    return {key: text for text, key in merge(*sorted_parts)}
 
 
 class ClientRoutes:
-    """The routes."""
+    """The routes of clients. `view` is this worker, `workers` collects the data of all workers."""
 
     def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
         self._authorization = authorization
         self._view = view
         self._workers = workers
         self._names = ClientNames()
-        self._choosing = asyncio.Lock()  # one thread at a time: several would delay the event loop
+        self._thread_lock = asyncio.Lock()  # one thread at a time: several would delay the event loop
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes that the API serves."""
@@ -151,10 +138,11 @@ class ClientRoutes:
     async def _clients(self, request: ApiRequest) -> web.Response:
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
-        async with self._choosing:
+        async with self._thread_lock:
             texts = await self._names.get(self._view.live.registry())
-            page = await asyncio.to_thread(_page_of, request, texts, states)
-        if missing := [key for key in page.keys if key not in states]:
+            page = await asyncio.to_thread(_choose_page, request, texts, states)
+        missing = [key for key in page.keys if key not in states]
+        if missing:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
         document = {
@@ -163,7 +151,7 @@ class ClientRoutes:
             "states": page.states,
             "total": page.total,
             "skip": request.members.get("skip", 0),
-            "clients": [self._row(key, states.get(key)) for key in page.keys],
+            "clients": [self._to_row(key, states.get(key)) for key in page.keys],
         }
         return web.json_response(document, dumps=json_text)
 
@@ -182,25 +170,21 @@ class ClientRoutes:
         status, answers = await self._workers.clients([key], answers_of=key)
         state = next(iter(status.clients), None)
         left_out = registry.why_left_out(*key)
-        registered = key[1] in registry.clients_of(key[0])
-        if not registered and left_out is None and (state is None or not _has_state(state)):
+        is_registered = key[1] in registry.clients_of(key[0])
+        is_recorded = state is not None and _has_records(state)
+        if not (is_registered or left_out is not None or is_recorded):
             raise Refusal(problem_response(404, "No worker has this client"))
-        minutes: dict[int, Counter[str]] = {}
-        for minute, delivered, failed in (minute for answer in answers for minute in answer.result.get("minutes", ())):
-            minutes.setdefault(minute, Counter()).update({"well": delivered, "failed": failed})
         document = {
             "at": format_moment(time.time()),
-            "client": self._row(key, state),
+            "client": self._to_row(key, state),
             "left_out": left_out,
             "workers": [
                 {"worker": worker.worker, **client_document(client)}
                 for worker in status.workers
                 for client in worker.clients
             ],
-            "answers": collect_rows(answers, "answers")[::-1][:CLIENTS_PER_PAGE],
-            "minutes": [
-                [minute * 60, minutes[minute]["well"], minutes[minute]["failed"]] for minute in sorted(minutes)
-            ],
+            "answers": collect_rows(answers, "answers")[::-1][:MAX_SHOWN_ANSWERS],
+            "minutes": _sum_minutes(answers),
         }
         return web.json_response(document, dumps=json_text)
 
@@ -217,13 +201,13 @@ class ClientRoutes:
         loaded = self._view.live.current
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem_response(404, "No client of this name is in force"))
-        async with self._choosing:
+        async with self._thread_lock:
             values = await asyncio.to_thread(registration_of, loaded, key)
         return web.json_response({"values": values}, dumps=json_text)
 
-    def _row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
+    def _to_row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
         client: Client | None = self._view.live.registry().clients_of(key[0]).get(key[1])
-        state = state or ClientState(iss=key[0], client_id=key[1])
+        state = ClientState(iss=key[0], client_id=key[1]) if state is None else state
         return client_document(state) | {
             "name": None if client is None else client.client_name,
             "uri": None if client is None else client.logout_uri,
@@ -233,8 +217,18 @@ class ClientRoutes:
         }
 
 
+def _sum_minutes(answers: Sequence[WorkerAnswer]) -> list[list[int]]:
+    """Return all workers' counts of a client by minute: epoch seconds, deliveries, failures."""
+    counts: dict[int, list[int]] = {}
+    for answer in answers:
+        for minute, delivered, failed in answer.result.get("minutes", ()):
+            delivered_before, failed_before = counts.get(minute, (0, 0))
+            counts[minute] = [delivered_before + delivered, failed_before + failed]
+    return [[minute * 60, *counts[minute]] for minute in sorted(counts)]
+
+
 def _requested_client(request: ApiRequest) -> ClientKey:
-    """Return the requested client. Raises Refusal (403)."""
+    """Return the requested client. Raises Refusal (403) if the token does not cover its issuer."""
     iss, client_id = request.members["iss"], request.members["client_id"]
     request.require_issuer(iss)
     return iss, client_id
@@ -249,49 +243,57 @@ class _Page:
     keys: Sequence[ClientKey]
 
 
-def _page_of(request: ApiRequest, texts: Mapping[ClientKey, str], troubled: Mapping[ClientKey, ClientState]) -> _Page:
-    """Return the page of clients. Runs in a thread. Clients not in `troubled` are well, and sorted by name."""
-    asked, token = request.members, request.token
-    text, iss, wanted = asked.get("q", "").casefold(), asked.get("iss"), asked.get("state")
+def _choose_page(
+    request: ApiRequest, texts: Mapping[ClientKey, str], recorded: Mapping[ClientKey, ClientState]
+) -> _Page:
+    """Return the requested page of clients. Runs in a thread.
+
+    `texts`: of registered clients, sorted by name. `recorded`: clients of which a worker has a state. Others are well.
+    """
+    query, token = request.members, request.token
+    text, iss, wanted = query.get("q", "").casefold(), query.get("iss"), query.get("state")
 
     def is_match(key: ClientKey) -> bool:
-        """Return whether the query matches the client, which may be unregistered."""
+        """Return whether the text, issuer and token cover the client, which may be unregistered."""
         return iss in (None, key[0]) and permits_issuer(token, key[0]) and text in texts.get(key, key[1].casefold())
 
-    def has_state(state: str) -> bool:
+    def is_wanted(state: str) -> bool:
         return wanted in (None, state) or (wanted == "troubled" and state != "well")
 
     whole = not text and iss is None and permits_all_issuers(token)
-    named = texts if whole else list(filter(is_match, texts))
-    in_trouble = {key: state for key, state in troubled.items() if is_match(key)}
-    counts: Counter[str] = Counter(state.state for state in in_trouble.values())
-    well_count = len(named) - sum(key in texts for key in in_trouble)
-    counts["well"] += well_count
-    found = [key for key, state in in_trouble.items() if has_state(state.state)]
-    silent = (key for key in named if key not in in_trouble) if has_state("well") else iter(())
-    total = len(found) + (well_count if has_state("well") else 0)
-    keys: Iterable[ClientKey]
-    if asked.get("order") == "name":
-        keys = merge(sorted(found, key=_name), silent, key=_name)
-    else:
-        by_waits = asked.get("order") == "waits"
-        found.sort(
-            key=lambda key: (
-                0 if by_waits else STATES.index(in_trouble[key].state),
-                -in_trouble[key].pending_count,
-                *_name(key),
-            )
-        )
-        keys = chain(found, silent)
-    skip = asked.get("skip", 0)
-    page = list(islice(keys, skip, skip + asked.get("rows", 50)))
+    registered = texts if whole else list(filter(is_match, texts))
+    matches = {key: state for key, state in recorded.items() if is_match(key)}
+    counts: Counter[str] = Counter(state.state for state in matches.values())
+    unrecorded_count = len(registered) - sum(key in texts for key in matches)
+    counts["well"] += unrecorded_count
+    chosen = [key for key, state in matches.items() if is_wanted(state.state)]
+    total = len(chosen)
+    unrecorded: Iterable[ClientKey] = ()
+    if is_wanted("well"):
+        total += unrecorded_count
+        unrecorded = (key for key in registered if key not in matches)
+    keys = _sort_keys(chosen, unrecorded, matches, query.get("order"))
+    skip = query.get("skip", 0)
+    page = list(islice(keys, skip, skip + query.get("rows", 50)))
     return _Page(states={state: counts[state] for state in STATES}, total=total, keys=page)
 
 
-def _name(key: ClientKey) -> tuple[str, str]:
+def _sort_keys(
+    chosen: Sequence[ClientKey], well: Iterable[ClientKey], states: Mapping[ClientKey, ClientState], order: str | None
+) -> Iterable[ClientKey]:
+    """Return all clients in the order of the query. `well`, which is sorted by name, ends every other order."""
+    if order == "name":
+        return merge(sorted(chosen, key=_to_name), well, key=_to_name)
+    if order == "waits":
+        return chain(sorted(chosen, key=lambda key: (-states[key].pending_count, *_to_name(key))), well)
+    rank = {key: (STATES.index(states[key].state), -states[key].pending_count, *_to_name(key)) for key in chosen}
+    return chain(sorted(chosen, key=rank.__getitem__), well)
+
+
+def _to_name(key: ClientKey) -> tuple[str, str]:
     return key[1].casefold(), key[0]
 
 
-def _has_state(state: ClientState) -> bool:
+def _has_records(state: ClientState) -> bool:
     """Return whether a worker has recorded anything about the client."""
     return bool(state.pending_count or state.delivered or state.dead or state.put_off or state.last_failure)

@@ -36,31 +36,31 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     from notifier.telemetry.logs import subject_hash
 
     recent = Recent(time.time)
-    own = LocalAnswers(view, recent).act
-    authorization, workers = Authorization(view.live.tokens), AllWorkers(view, own)
+    answer_locally = LocalAnswers(view, recent).act
+    authorization, workers = Authorization(view.live.tokens), AllWorkers(view, answer_locally)
     doctor = Doctor(view.live.path)
     oidc = section.oidc
-    signed_in = None if oidc is None else SignInTokens(oidc, view.live, subject_hash(settings).log_id)
+    sign_in_tokens = None if oidc is None else SignInTokens(oidc, view.live, subject_hash(settings).log_id)
 
     @asynccontextmanager
-    async def closing() -> AsyncIterator[None]:
+    async def close_at_end() -> AsyncIterator[None]:
         yield
         await doctor.close()
-        if signed_in is not None:
-            await signed_in.aclose()
+        if sign_in_tokens is not None:
+            await sign_in_tokens.aclose()
 
     return FeatureRuntime(
         api=[
             *ConsoleRoutes(authorization, view, workers).routes(),
             *ClientRoutes(authorization, view, workers).routes(),
             *DoctorRoutes(authorization, view, workers, doctor).routes(),
-            *SignInRoutes(signed_in).routes(),
+            *SignInRoutes(sign_in_tokens).routes(),
             *console_files(),
         ],
         observe=recent.observe,
-        acts={NAME: own},
-        authenticate_bearer=None if signed_in is None else signed_in.authenticate_bearer,
-        lifespan=closing(),
+        acts={NAME: answer_locally},
+        authenticate_bearer=None if sign_in_tokens is None else sign_in_tokens.authenticate_bearer,
+        lifespan=close_at_end(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Serves the files of the console below `/console/`. They are constant and not secret, so no token is required."""
+"""Serve the files of the console below `/console/`. They contain no secrets, so no token is required."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from notifier.network.listeners.authorization import allow_for_pages
 
 PATH = "/console/"
-KINDS: Mapping[str, str] = MappingProxyType(
+MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     {
         ".html": "text/html",
         ".js": "text/javascript",
@@ -42,27 +42,29 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 
 
 def console_files() -> Iterator[web.RouteDef]:
-    """Yield a route for each file: no requested path is used as a file path."""
+    """Yield a route for each file, so that no requested path is used as a file path."""
     for entry in sorted(resources.files(__package__).iterdir(), key=lambda entry: entry.name):
-        kind = KINDS.get("." + entry.name.rpartition(".")[2])
-        if kind is not None:
+        media_type = MEDIA_TYPES.get("." + entry.name.rpartition(".")[2])
+        if media_type is not None:
             name = "" if entry.name == "index.html" else entry.name
-            yield web.get(PATH + name, _make_handler(entry.read_bytes(), kind))
+            yield web.get(PATH + name, _make_handler(entry.read_bytes(), media_type))
     yield web.get("/console", _redirect)
 
 
-def _make_handler(body: bytes, kind: str) -> Handler:
-    tag, packed = f'"{hashlib.sha256(body).hexdigest()[:32]}"', gzip.compress(body, mtime=0)
+def _make_handler(body: bytes, media_type: str) -> Handler:
+    """Return a handler that serves a file, compressed if the browser accepts gzip, and 304 if it has the file."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    compressed = gzip.compress(body, mtime=0)
 
     @allow_for_pages
     async def serve(request: web.Request) -> web.Response:
-        headers = {**HEADERS, "ETag": tag}
-        if request.headers.get("If-None-Match") == tag:
+        headers = {**HEADERS, "ETag": etag}
+        if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             headers["Content-Encoding"] = "gzip"
-            return web.Response(body=packed, content_type=kind, charset="utf-8", headers=headers)
-        return web.Response(body=body, content_type=kind, charset="utf-8", headers=headers)
+            return web.Response(body=compressed, content_type=media_type, charset="utf-8", headers=headers)
+        return web.Response(body=body, content_type=media_type, charset="utf-8", headers=headers)
 
     return serve
 

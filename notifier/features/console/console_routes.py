@@ -1,12 +1,12 @@
-"""Serve the console's additional API: the user, an overview, the newest facts, keys, explanations.
+"""Serve the console's part of the API: the token's permissions, an overview, recent entries, keys, explanations.
 
-Each answer covers all workers. A token with issuers only gets data of these issuers, and no text that concerns all.
+Each response covers all workers. A token for some issuers receives data of these issuers only, and no text that may
+name others.
 """
 
 import time
 from collections import Counter
 from functools import partial
-from itertools import islice
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -42,7 +42,7 @@ from notifier.telemetry.logs import subject_id
 STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
 """The states of a client, worst first."""
 MAX_URGENT_CLIENTS = 12  # in an overview
-MAX_FOLLOWED_WORKERS = 20  # unresponsive workers whose position is kept
+MAX_KEPT_POSITIONS = 20  # of workers that do not answer
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -55,7 +55,7 @@ class OverviewQuery(TypedDict, total=False):
 
 @with_config(_STRICT)
 class RecentQuery(TypedDict, total=False):
-    """The query of the newest facts."""
+    """The query of recent entries."""
 
     after: Annotated[str, Field(max_length=4000, description="`next` of the answer before.")]
     good: Annotated[bool, Field(description="With deliveries that went well.")]
@@ -70,7 +70,7 @@ class FindBody(TypedDict, total=False):
 
 
 class ConsoleRoutes:
-    """The routes."""
+    """The routes. `view` is this worker, `workers` collects the data of all workers."""
 
     def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
         self._authorization = authorization
@@ -90,7 +90,7 @@ class ConsoleRoutes:
             open=bool, version=str, issuers_known=list[str])},
     )  # fmt: skip
     async def _whoami(self, request: ApiRequest) -> web.Response:
-        """Describe the token. Without tokens (loopback) a page is read-only, as browsers' changes have an Origin."""
+        """Describe the token. Without tokens (loopback) a page has only `read`: the API rejects changes by browsers."""
         token = request.token
         document = {
             "name": request.who,
@@ -117,15 +117,16 @@ class ConsoleRoutes:
         clients = [client for client in status.clients if permits_issuer(token, client.iss)]
         states = Counter(dict.fromkeys(STATES, 0))
         states.update(client.state for client in clients)
+        # A registered client of which no worker has a state is well.
         states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if permits_issuer(token, iss))
         states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
         troubled = [client for client in clients if client.state != "well"]
-        shown = replace(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
-        document = document_of(shown, None if permits_all_issuers(token) else lambda iss: permits_issuer(token, iss))
-        known = sum(client.pending_count for client in clients)
-        document |= {
+        status = replace(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
+        issuer_filter = None if permits_all_issuers(token) else partial(permits_issuer, token)
+        known_pending = sum(client.pending_count for client in clients)
+        document = document_of(status, issuer_filter) | {
             "states": states,
-            "waits": {"all": max(_count_pending(status), known), "known": known},
+            "waits": {"all": max(_count_pending(overview.status), known_pending), "known": known_pending},
             "timeline": {
                 "step": STEP_SECONDS,
                 "now": int(time.time()) // STEP_SECONDS,
@@ -143,19 +144,17 @@ class ConsoleRoutes:
         answers={200: parse_answer("The newest facts of all workers.", facts=Items, next=str)},
     )
     async def _recent(self, request: ApiRequest) -> web.Response:
-        places = dict(place.rpartition("=")[::2] for place in filter(None, request.members.get("after", "").split(",")))
-        if not all(number.isdecimal() for number in places.values()):
-            raise malformed_refusal(InputIssue("after", "must be `next` of an answer before"))
-        after = {worker: int(number[:15]) for worker, number in places.items()}
+        after = _parse_positions(request.members.get("after", ""))
         seen, answers = await self._workers.ask(
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sort_issuers(request.issuers)
         )
-        following = {answer.worker: answer.result.get("last", 0) for answer in answers}
-        if len(answers) < seen:  # a silent worker's position is kept
-            following |= islice(((name, n) for name, n in after.items() if name not in following), MAX_FOLLOWED_WORKERS)
+        positions = {answer.worker: answer.result.get("last", 0) for answer in answers}
+        if len(answers) < seen:  # a worker that did not answer in time keeps its position
+            unanswered = [worker for worker in after if worker not in positions]
+            positions |= {worker: after[worker] for worker in unanswered[:MAX_KEPT_POSITIONS]}
         document = {
             "facts": collect_rows(answers),
-            "next": ",".join(f"{worker}={number}" for worker, number in following.items()),
+            "next": ",".join(f"{worker}={number}" for worker, number in positions.items()),
         }
         return web.json_response(document, dumps=json_text)
 
@@ -167,12 +166,12 @@ class ConsoleRoutes:
         answers={200: parse_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
     async def _find(self, request: ApiRequest) -> web.Response:
-        asked = request.members
-        if len(asked) != 1:
+        criteria = request.members
+        if len(criteria) != 1:
             raise malformed_refusal(InputIssue("", "give either subject or event_id"))
-        subject = self._subject_id(asked["subject"]) if "subject" in asked else None
-        write_audit("looked_for", who=request.who, event_id=asked.get("event_id"), subject=subject)
-        _, answers = await self._workers.ask(request.who, find=asked, issuers=_sort_issuers(request.issuers))
+        subject = self._subject_id(criteria["subject"]) if "subject" in criteria else None
+        write_audit("looked_for", who=request.who, event_id=criteria.get("event_id"), subject=subject)
+        _, answers = await self._workers.ask(request.who, find=criteria, issuers=_sort_issuers(request.issuers))
         document = {
             "facts": collect_rows(answers),
             "remembered_since": format_optional_moment(
@@ -189,9 +188,11 @@ class ConsoleRoutes:
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
         live, seen = self._view.live, seen_keys_of((await self._workers.overview()).status)
-        published = {(iss, kid): there for iss, kid, there in self._view.published()}
+        published = {(iss, kid): is_published for iss, kid, is_published in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for iss in filter(partial(permits_issuer, request.token), live.registry().issuers):
+        for iss in live.registry().issuers:
+            if not permits_issuer(request.token, iss):
+                continue
             for use, keys in (("signs", live.current_keys(iss)), ("comes", live.future_keys(iss))):
                 for key in keys:
                     kid = key.public["kid"]
@@ -223,8 +224,16 @@ class ConsoleRoutes:
         return web.json_response(document, dumps=json_text)
 
 
+def _parse_positions(text: str) -> dict[str, int]:
+    """Return each worker's last number of `worker=number,…`. Raises Refusal (400). Worker names may contain `=`."""
+    positions = [position.rpartition("=") for position in text.split(",") if position]
+    if not all(number.isdecimal() for _, _, number in positions):
+        raise malformed_refusal(InputIssue("after", "must be `next` of an answer before"))
+    return {worker: int(number[:15]) for worker, _, number in positions}  # 15 digits: exact in JSON
+
+
 def _count_pending(status: ServiceStatus) -> int:
-    """Return the number of pending messages by the queues' depths, which include those from before a restart."""
+    """Return the number of pending messages from the queues' depths. It includes those of earlier workers."""
     ready = (status.depths[name].ready for name in (PARKED, Lane.RETRIES) if name in status.depths)
     return sum(ready) + count_delayed(status) + count_held_messages(status, Lane.RETRIES)
 

@@ -1,4 +1,4 @@
-"""Serve the doctor, canaries, and the audit log since the workers' start."""
+"""Serve the console's doctor, canaries (harmless logout tokens), and the audit log since the workers' start."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
 
 FRESH_SECONDS = 30.0  # during which the doctor's result is reused
-MAX_CANARIES = 16  # at a time, one per client: an unresponsive client must not occupy publishers' slots
+MAX_CANARIES = 16  # at a time, one per client, so that unresponsive clients do not occupy the slots of publishers
 MAX_RUN_SECONDS = 120.0
 _STRICT = ConfigDict(extra="forbid")
 
@@ -50,7 +50,7 @@ class CanaryBody(TypedDict):
 class Doctor:
     """Runs `notifier doctor` in a separate process, one at a time, and keeps the last result.
 
-    The doctor loads the whole configuration, which must neither block the worker's loop nor remain in its memory.
+    The doctor loads the whole configuration. In the worker's process this would block the event loop and take memory.
     """
 
     def __init__(self, config: Path | None) -> None:
@@ -63,15 +63,18 @@ class Doctor:
         self._problem: str | None = None
 
     def begin(self) -> None:
-        """Start the doctor, unless it is running or has a fresh result."""
-        if self._state == "running" or time.time() - (self._ended_at or 0.0) < FRESH_SECONDS:
+        """Start the doctor, unless it is running or has ended within FRESH_SECONDS."""
+        is_fresh = self._ended_at is not None and time.time() - self._ended_at < FRESH_SECONDS
+        if self._state == "running" or is_fresh:
             return
         self._state, self._began_at = "running", time.time()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        """Run the process, and keep its findings, or the problem that prevented it."""
         command = [sys.executable, "-m", "notifier", "doctor", "--json"]
-        command += [] if self._config is None else ["--config", str(self._config)]
+        if self._config is not None:
+            command += ["--config", str(self._config)]
         findings, process = list[Mapping[str, Any]](), None
         try:
             process = await asyncio.create_subprocess_exec(
@@ -79,14 +82,16 @@ class Doctor:
                 stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
             )  # fmt: skip
             async with asyncio.timeout(MAX_RUN_SECONDS):
-                said, _ = await process.communicate()
-            content = json.loads(said)
-            mistaken = isinstance(content, dict)
-            findings = list(map(_finding, content["mistakes"])) if mistaken else content
-            self._problem = "the configuration cannot be used as its files are now" if mistaken else None
+                output, _ = await process.communicate()
+            content = json.loads(output)
+            if isinstance(content, dict):  # the errors of a configuration that cannot be loaded
+                findings = [_to_finding(mistake) for mistake in content["mistakes"]]
+                self._problem = "the configuration cannot be used as its files are now"
+            else:
+                findings, self._problem = content, None
         except TimeoutError:
             self._problem = f"the doctor took longer than {MAX_RUN_SECONDS:g} s; try notifier doctor"
-        except (OSError, ValueError, LookupError):  # no memory for a process, no file descriptor
+        except (OSError, ValueError, LookupError):  # the process did not start, or wrote no JSON
             self._problem = "the doctor could not look; try notifier doctor"
         finally:
             if process is not None and process.returncode is None:
@@ -94,7 +99,7 @@ class Doctor:
             self._findings, self._state, self._ended_at = findings, "ended", time.time()
 
     async def close(self) -> None:
-        """Cancel the doctor if it is running."""
+        """Stop the doctor if it is running."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -110,14 +115,14 @@ class Doctor:
         }
 
 
-def _finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
+def _to_finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an error of the configuration as a finding of the doctor."""
-    told = {"area": "configuration", "subject": mistake["path"], "level": "failed", "text": mistake["text"]}
-    return {**told, "advice": "", "count": 1, "first": []}
+    finding = {"area": "configuration", "subject": mistake["path"], "level": "failed", "text": mistake["text"]}
+    return {**finding, "advice": "", "count": 1, "first": []}
 
 
 class DoctorRoutes:
-    """The routes."""
+    """The routes of the doctor, canaries and the audit log. `workers` collects the data of all workers."""
 
     def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers, doctor: Doctor) -> None:
         self._authorization = authorization
@@ -178,6 +183,6 @@ class DoctorRoutes:
         answers={200: parse_answer("Lines of the audit log, the newest first.", acts=Items)},
     )
     async def _acts(self, request: ApiRequest) -> web.Response:
-        """Return the acts of all workers. Lines may name clients of any issuer."""
+        """Return the audit lines of all workers. They may name clients of any issuer."""
         _, answers = await self._workers.ask(request.who, acts=True)
         return web.json_response({"acts": collect_rows(answers, "acts")[::-1]}, dumps=json_text)

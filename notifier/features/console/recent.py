@@ -1,7 +1,7 @@
-"""Keeps a worker's recent data for the console: counts per five seconds, last answers of clients, the newest facts.
+"""Keep a worker's recent data for the console: counts per five seconds, last answers of clients, the newest facts.
 
-The data are bounded in rows and bytes, and are lost when the worker ends; nothing depends on them. A row keeps the
-members below of a fact, with hashes of its user and session for searches.
+The data are limited in entries and bytes, and are lost when the worker ends. No delivery depends on them. An entry has
+hashes of the user and the session instead of their identifiers, so that they can be searched for but not read.
 """
 
 from array import array
@@ -27,28 +27,28 @@ from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, format_optional_moment
 from notifier.model.redaction import redact, redact_subject
 
-STEP_SECONDS = 5  # seconds of one count
+STEP_SECONDS = 5  # the time in which deliveries are counted together
 MAX_STEPS = 360  # half an hour
 MAX_MINUTES = 60  # per client
 MAX_ANSWERS = 20  # per client
-MAX_CLIENTS = 2000  # with answers and minutes
-MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # rows of failures, and of deliveries
+MAX_CLIENTS = 2000  # with answers and counts per minute
+MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # entries of failures, and of deliveries
 MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # limits where names are long
-MAX_ROWS_PER_ANSWER = 200  # rows of one answer
-NUMBERS_PER_SECOND = 100_000  # maximum rows per second
-MAX_TEXT_CHARS = 200  # characters
+MAX_ROWS_PER_ANSWER = 200  # entries of each ring in one response
+NUMBERS_PER_SECOND = 100_000  # more than a worker's entries per second
+MAX_TEXT_CHARS = 200
 SERIES = ("attempts", "delivered", "failed", "retried", "deferred", "dead")
 _, _DELIVERED, _FAILED, _RETRIED, _DEFERRED, _DEAD = range(len(SERIES))
-_ROW_BYTES, _CLIENT_BYTES = 450, 1600  # bytes of a row without its texts, and of a client with its minutes
+_ROW_BYTES, _CLIENT_BYTES = 450, 1600  # of an entry without its texts, and of a client with its minutes
 
 EntryKind = Literal["delivered", "failed", "put_off", "dead", "down", "recovered"]
 
 
 class RecentEntry(NamedTuple):
-    """One entry of `/v1/recent`. `number` counts the entries of this worker.
+    """One entry of `/v1/recent`. `number` increases with each entry of this worker.
 
-    `at`: when the attempt ended, as in traces; otherwise when the worker observed the fact.
-    `size`: the maximum bytes of memory. `sub`, `sid`: hashes of those of the delivery.
+    `at`: the end of the attempt; without an attempt, the time at which the worker observed the fact. `size`: the
+    maximum bytes in memory. `sub` and `sid`: hashes of the delivery's user and session.
     """
 
     number: int
@@ -79,27 +79,27 @@ class RecentEntry(NamedTuple):
 
 
 class _Ring:
-    """The newest rows; `trim` enforces the limits of rows and bytes. `dropped`: older rows were dropped."""
+    """The newest entries within limits. `has_dropped`: older entries were dropped."""
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
         self.rows: deque[RecentEntry] = deque()
         self.bytes = 0
-        self.most, self.most_bytes = most, most_bytes
-        self.dropped = False
+        self.max_rows, self.max_bytes = max_rows, max_bytes
+        self.has_dropped = False
 
     def trim(self) -> None:
-        """Drop the oldest rows above the limits."""
-        while len(self.rows) > self.most or self.bytes > self.most_bytes:
-            self.dropped = True
+        """Drop the oldest entries until the limits hold. Call it after each entry."""
+        while len(self.rows) > self.max_rows or self.bytes > self.max_bytes:
+            self.has_dropped = True
             self.bytes -= self.rows.popleft().size
 
 
 @dataclass(slots=True)
 class _ClientHistory:
-    """The history of one client. Its rows share the strings of its names.
+    """The last answers of one client, and its counts per minute. All its entries share the strings `iss`, `client_id`.
 
-    `minutes` has three numbers per minute: the minute since the epoch, deliveries, failures. `row_bytes`: the bytes of
-    a row without its other texts.
+    `minutes`: three numbers for each minute: minutes since the epoch, deliveries, failures. `row_bytes`: the bytes of
+    an entry with these two strings, without its other texts.
     """
 
     iss: str
@@ -109,23 +109,23 @@ class _ClientHistory:
     minutes: "array[int]" = field(default_factory=lambda: array("I"))
 
     def bytes(self) -> int:
-        """Return the bytes of the client and its answers."""
+        """Return the maximum bytes in memory."""
         return _CLIENT_BYTES + self.row_bytes + sum(row.size for row in self.answers)
 
 
 class Recent:
-    """The recent data of one worker."""
+    """Records the facts of one worker, and returns its recent data."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._began = clock()
+        self._started_at = clock()
         self._steps: OrderedDict[int, list[int]] = OrderedDict()
         self._step_now, self._minute, self._counts_now = -1, 0, [0]
         self._clients: OrderedDict[ClientKey, _ClientHistory] = OrderedDict()
         self._client_bytes = 0
         self._trouble, self._well = _Ring(MAX_TROUBLE_ROWS, MAX_TROUBLE_BYTES), _Ring(MAX_WELL_ROWS, MAX_WELL_BYTES)
-        self.last = int(self._began * NUMBERS_PER_SECOND)
-        """The number of the newest row. A restarted worker of the same name begins above all earlier numbers."""
+        self.last = int(self._started_at * NUMBERS_PER_SECOND)
+        """The number of the newest entry. A restarted worker of the same name starts above all earlier numbers."""
         self.observe = FactHandlers(
             {
                 Attempted: self._on_attempt,
@@ -137,14 +137,14 @@ class Recent:
                 ClientRecovered: self._on_recovered,
             }
         )
-        """Records a fact."""
+        """Record a fact."""
 
     def _count(self, series: int) -> None:
-        self._step()[series] += 1
+        self._current_counts()[series] += 1
 
     def _on_deferred(self, fact: Deferred) -> None:
         self._count(_DEFERRED)
-        if fact.first:
+        if fact.first:  # a delivery may be deferred many times
             cause, text = fact.cause.value, fact.text[:MAX_TEXT_CHARS]
             self._add_entry("put_off", fact.iss, fact.client_id, event_id=fact.event_id, reason=cause, text=text)
 
@@ -154,24 +154,23 @@ class Recent:
     def _on_recovered(self, fact: ClientRecovered) -> None:
         self._add_entry("recovered", fact.iss, fact.client_id, seconds=fact.outage)
 
-    def _step(self) -> list[int]:
-        now = int(self._clock()) // STEP_SECONDS
-        if now != self._step_now:
-            self._step_now, self._minute = now, now * STEP_SECONDS // 60
-            self._counts_now = self._steps.setdefault(now, [0] * len(SERIES))
+    def _current_counts(self) -> list[int]:
+        """Return the counts of the current step by SERIES, which the caller increases. Start a step if it is due."""
+        step = int(self._clock()) // STEP_SECONDS
+        if step != self._step_now:
+            self._step_now, self._minute = step, step * STEP_SECONDS // 60
+            self._counts_now = self._steps.setdefault(step, [0] * len(SERIES))
             if len(self._steps) > MAX_STEPS:
                 self._steps.popitem(last=False)
         return self._counts_now
 
     def _on_attempt(self, fact: Attempted) -> None:
+        """Count an attempt by step and by its client's minute, and add it to the client's answers and to a ring."""
         delivery, outcome = fact.delivery, fact.outcome
-        counts = self._step()
-        key = (delivery.iss, delivery.client_id)
-        if (history := self._clients.get(key)) is None:
-            history = self._add_client(key)
-        self._clients.move_to_end(key)
+        counts = self._current_counts()
+        history = self._touch_client((delivery.iss, delivery.client_id))
         event_id, minutes, answers = delivery.event_id, history.minutes, history.answers
-        if not minutes or minutes[-3] != self._minute:
+        if not minutes or minutes[-3] != self._minute:  # three numbers per minute: minute, deliveries, failures
             minutes.extend((self._minute, 0, 0))
             del minutes[: -3 * MAX_MINUTES]
         kind: EntryKind
@@ -193,35 +192,40 @@ class Recent:
         )  # fmt: skip
         ring.rows.append(row)
         ring.bytes += size
-        if ring.bytes > ring.most_bytes or len(ring.rows) > ring.most:
+        if ring.bytes > ring.max_bytes or len(ring.rows) > ring.max_rows:
             ring.trim()
         answers.append(row)
         if len(answers) > MAX_ANSWERS:
             size -= answers.pop(0).size
         self._client_bytes += size
         while self._client_bytes > MAX_CLIENT_BYTES:
-            self._drop_oldest(history)
+            self._free_client_bytes(history)
 
-    def _drop_oldest(self, history: _ClientHistory) -> None:
-        """Drop the client's oldest answer; if it has only one, drop the least recently attempted client."""
+    def _free_client_bytes(self, history: _ClientHistory) -> None:
+        """Drop a client's oldest answer. If it has only one, drop the least recently attempted client."""
         if len(history.answers) > 1:
             self._client_bytes -= history.answers.pop(0).size
         else:
             self._client_bytes -= self._clients.popitem(last=False)[1].bytes()
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
-        self._step()[_DEAD] += 1
+        self._count(_DEAD)
         text, hashes, delivery = fact.text[:MAX_TEXT_CHARS], dict[str, int](), fact.delivery
-        if delivery is not None:
+        if delivery is not None:  # a message that could not be read has no delivery
             text, hashes = _redact_text(fact.text, delivery), {"sub": hash(delivery.sub), "sid": hash(delivery.sid)}
-        why = fact.reason.value
-        self._add_entry("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=why, text=text, **hashes)
+        reason = fact.reason.value
+        self._add_entry("dead", fact.iss, fact.client_id, event_id=fact.event_id, reason=reason, text=text, **hashes)
 
-    def _add_client(self, key: ClientKey) -> _ClientHistory:
+    def _touch_client(self, key: ClientKey) -> _ClientHistory:
+        """Return the history of a client, as the most recently attempted one. Drop another client at the limit."""
+        history = self._clients.get(key)
+        if history is not None:
+            self._clients.move_to_end(key)
+            return history
         history = self._clients[key] = _ClientHistory(*key, _ROW_BYTES + _size(key[0]) + _size(key[1]))
         self._client_bytes += history.bytes()
         if len(self._clients) > MAX_CLIENTS:
-            self._drop_oldest(history)
+            self._free_client_bytes(history)
         return history
 
     def _add_entry(
@@ -235,7 +239,7 @@ class Recent:
         self._trouble.trim()
 
     def steps(self, since: int) -> list[list[int]]:
-        """Return the counts since this step; each row begins with its step."""
+        """Return the counts of each step from `since` on: the step (of the epoch), then the counts in SERIES order."""
         return [
             [step, delivered + failed, delivered, failed, *others]
             for step, (_, delivered, failed, *others) in self._steps.items()
@@ -247,44 +251,44 @@ class Recent:
         return self._clients[key].answers if key in self._clients else ()
 
     def minutes(self, key: ClientKey) -> list[list[int]]:
-        """Return the minutes of a client, each with its deliveries and failures."""
+        """Return the counts of a client by minute: minutes since the epoch, deliveries, failures."""
         minutes = self._clients[key].minutes if key in self._clients else array("I")
-        return [minutes[at : at + 3].tolist() for at in range(0, len(minutes), 3)]
+        return [minutes[start : start + 3].tolist() for start in range(0, len(minutes), 3)]
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
-        """Return the newest rows after this number, by number. `well`: include deliveries. `issuers`: None for all."""
-        rings = (self._trouble, self._well) if well else (self._trouble,)
-        newest = (islice(_rows_after(ring.rows, number, issuers), MAX_ROWS_PER_ANSWER) for ring in rings)
-        return sorted((row for rows in newest for row in rows), key=lambda row: row.number)
+        """Return the newest entries after this number, by number. `well`: with successful deliveries."""
+        rows = list(islice(_rows_after(self._trouble.rows, number, issuers), MAX_ROWS_PER_ANSWER))
+        if well:
+            rows += islice(_rows_after(self._well.rows, number, issuers), MAX_ROWS_PER_ANSWER)
+        return sorted(rows, key=lambda row: row.number)
 
     def find_rows(
         self, *, event_id: str | None, subject: str | None, issuers: Collection[str] | None
     ) -> Sequence[RecentEntry]:
-        """Return the newest rows of an event, or of a user or session."""
-        hashes = hash(subject)
-        rows = [
-            row
-            for ring in (self._trouble, self._well)
-            for row in ring.rows
-            if (row.event_id == event_id if subject is None else hashes in (row.sub, row.sid))
-            and (issuers is None or row.iss in issuers)
-        ]
+        """Return the newest entries by number: of the user or session `subject`, or without `subject` of an event."""
+        subject_hash = hash(subject)
+
+        rows = [row for row in (*self._trouble.rows, *self._well.rows) if issuers is None or row.iss in issuers]
+        if subject is None:
+            rows = [row for row in rows if row.event_id == event_id]
+        else:
+            rows = [row for row in rows if subject_hash in (row.sub, row.sid)]
         return sorted(rows, key=lambda row: row.number)[-MAX_ROWS_PER_ANSWER:]
 
     @property
     def since(self) -> float:
-        """Return the time since which no row was dropped."""
+        """Return the time since which all entries are kept."""
         rings = (self._trouble, self._well)
-        return max((ring.rows[0].at for ring in rings if ring.dropped and ring.rows), default=self._began)
+        return max((ring.rows[0].at for ring in rings if ring.has_dropped and ring.rows), default=self._started_at)
 
 
 def _size(text: str) -> int:
-    """Return the maximum bytes of a text: Python caches its UTF-8 form after a C function has read it."""
+    """Return the maximum bytes of a text in memory. Python may cache its UTF-8 form, up to 4 bytes per character."""
     return getsizeof(text) if text.isascii() else getsizeof(text) + 4 * len(text)
 
 
-def _rows_after(ring: Sequence[RecentEntry], number: int, issuers: Collection[str] | None) -> Iterator[RecentEntry]:
-    for row in reversed(ring):
+def _rows_after(rows: Sequence[RecentEntry], number: int, issuers: Collection[str] | None) -> Iterator[RecentEntry]:
+    for row in reversed(rows):
         if row.number <= number:
             return
         if issuers is None or row.iss in issuers:

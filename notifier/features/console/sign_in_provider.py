@@ -1,7 +1,7 @@
-"""The OpenID Provider at which operators sign in: its endpoints, its keys, and the exchange of a code for a token.
+"""Access the OpenID Provider at which operators sign in: its endpoints, its keys, and its token endpoint.
 
-The worker, not the page, exchanges the code: the provider needs no CORS, the page's policy permits no other origin, and
-only the access token of the provider's answer reaches the browser. The worker has no client secret.
+The worker instead of the page exchanges the code for tokens. The provider then needs no CORS, the page's policy permits
+no other origin, and of the tokens only the access token reaches the browser. The worker has no client secret.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-TIMEOUT_SECONDS = 5.0  # per response of the provider
-FRESH_SECONDS = 300.0  # during which metadata are reused
-RETRY_SECONDS = 5.0  # after a failed read of metadata
+TIMEOUT_SECONDS = 5.0  # for a response of the provider
+FRESH_SECONDS = 300.0  # during which the metadata are reused
+RETRY_SECONDS = 5.0  # from a failed read of the metadata to the next
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")  # error codes (RFC 6749 §5.2); other values are not shown
 SETTING = "api.console.oidc"
 
 
 @frozen
 class Endpoints:
-    """The addresses at which a browser signs in and a code is exchanged."""
+    """The URIs of the provider's authorization endpoint and token endpoint."""
 
     authorization: str
     token: str
@@ -38,7 +38,7 @@ class Endpoints:
 
 @frozen
 class ExchangedTokens:
-    """The tokens received for a code."""
+    """The tokens that the provider issued for a code."""
 
     access_token: str
     id_token: str
@@ -46,14 +46,14 @@ class ExchangedTokens:
 
 @frozen
 class ExchangeFailure:
-    """Why an exchange failed. `refused`: the provider refused the code."""
+    """Why a code was not exchanged. `refused`: the provider refused the code, so that a retry is useless."""
 
     text: str
     refused: bool = False
 
 
 class SignInProvider:
-    """One provider. `egress` returns the current policy, `steady` monotonic seconds."""
+    """The provider of the settings. `egress` returns the current egress policy, `steady` monotonic seconds."""
 
     def __init__(
         self,
@@ -70,25 +70,30 @@ class SignInProvider:
         self._discovery = Discovery(
             issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=TIMEOUT_SECONDS
         )
-        self._reading = asyncio.Lock()
-        self._due = float("-inf")
+        self._read_lock = asyncio.Lock()
+        self._next_read_at = float("-inf")
         self._endpoints: Endpoints | DocumentIssue = DocumentIssue(text="not read yet")
         self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
 
     async def endpoints(self) -> Endpoints | DocumentIssue:
-        """Return the endpoints, or why they are unavailable. They are read on demand; a failed read keeps the last."""
-        if self._steady() >= self._due and not (self._reading.locked() and isinstance(self._endpoints, Endpoints)):
-            async with self._reading:
-                if self._steady() >= self._due:
-                    await self._read()
+        """Return the endpoints, or why they are unavailable. Read them first if they are older than FRESH_SECONDS.
+
+        A failed read keeps the last endpoints. While another request reads, they are returned without waiting.
+        """
+        is_due = self._steady() >= self._next_read_at
+        is_reread = self._read_lock.locked() and isinstance(self._endpoints, Endpoints)
+        if is_due and not is_reread:
+            async with self._read_lock:
+                if self._steady() >= self._next_read_at:  # no other request has read them meanwhile
+                    await self._read_endpoints()
         return self._endpoints
 
     async def read_keys(self) -> IssuerDocument | DocumentIssue:
-        """Return the JWK Set that verifies its tokens, or the error. Never raises."""
+        """Return the provider's JWK Set, or why it cannot be read. Never raises."""
         return await self._discovery.read_keys(self._reader, self._egress())
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> ExchangedTokens | ExchangeFailure:
-        """Return the tokens for a code, or the failure (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        """Exchange a code for tokens at the token endpoint (RFC 6749 §4.1.3, RFC 7636 §4.5). Never raises."""
         endpoints = await self.endpoints()
         if isinstance(endpoints, DocumentIssue):
             return ExchangeFailure(text=endpoints.text)
@@ -106,25 +111,24 @@ class SignInProvider:
         members = answer.content if isinstance(answer.content, dict) else {}
         if answer.status != 200:
             error = members.get("error")
-            named = f" ({error})" if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else ""
-            return ExchangeFailure(
-                text=f"its token endpoint answered {answer.status}{named}", refused=answer.status < 500
-            )
+            is_error_code = isinstance(error, str) and _ERROR_CODE.fullmatch(error) is not None
+            text = f"its token endpoint answered {answer.status}" + (f" ({error})" if is_error_code else "")
+            return ExchangeFailure(text=text, refused=answer.status < 500)
         access_token, id_token = members.get("access_token"), members.get("id_token")
         if not isinstance(access_token, str) or not isinstance(id_token, str):
             return ExchangeFailure(text="its token endpoint gave no access_token with an id_token")
         return ExchangedTokens(access_token=access_token, id_token=id_token)
 
-    async def _read(self) -> None:
+    async def _read_endpoints(self) -> None:
         metadata = await self._discovery.read(self._reader, self._egress())
-        endpoints = metadata if isinstance(metadata, DocumentIssue) else self._to_endpoints(metadata)
-        good = isinstance(endpoints, Endpoints)
-        if good or not isinstance(self._endpoints, Endpoints):
+        endpoints = metadata if isinstance(metadata, DocumentIssue) else self._parse_endpoints(metadata)
+        is_success = isinstance(endpoints, Endpoints)
+        if is_success or isinstance(self._endpoints, DocumentIssue):
             self._endpoints = endpoints
-        self._due = self._steady() + (FRESH_SECONDS if good else RETRY_SECONDS)
+        self._next_read_at = self._steady() + (FRESH_SECONDS if is_success else RETRY_SECONDS)
 
-    def _to_endpoints(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
-        """Return the endpoints of metadata. Each must be an https address (http on loopback), as browsers go there."""
+    def _parse_endpoints(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
+        """Return the endpoints in the metadata, or the error. Each must be an https URI, or http on loopback."""
         endpoints: dict[str, str] = {}
         for name in ("authorization", "token"):
             uri = metadata.get(f"{name}_endpoint")
@@ -136,7 +140,7 @@ class SignInProvider:
 
 
 def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """Yield the network checks; none without a provider."""
+    """Yield the doctor's check of the provider; none without a provider."""
     section = console_of(settings)
     oidc = None if section is None else section.oidc
     if oidc is not None:
@@ -146,14 +150,14 @@ def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check
 
 
 async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[Finding]:
-    """Return the findings about the provider's endpoints and keys."""
+    """Return the doctor's findings on the provider's endpoints and keys. `metadata`: the URI of the metadata."""
     endpoints = await provider.endpoints()
     if isinstance(endpoints, DocumentIssue):
         advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"
         return [failure(Area.KEYS, SETTING, endpoints.text, advice)]
 
-    async def keys(_uri: str) -> IssuerDocument | DocumentIssue:
+    async def read_keys(_uri: str) -> IssuerDocument | DocumentIssue:
         return await provider.read_keys()
 
-    signed = ok(Area.KEYS, SETTING, f"operators sign in at {endpoints.authorization}")
-    return [signed, *await examine_transmitter(SETTING, metadata, keys)]
+    sign_in_finding = ok(Area.KEYS, SETTING, f"operators sign in at {endpoints.authorization}")
+    return [sign_in_finding, *await examine_transmitter(SETTING, metadata, read_keys)]

@@ -1,7 +1,7 @@
-"""Serve `/v1/sign-in`: how operators sign in, and the exchange of the provider's code.
+"""Serve `/v1/sign-in`: the provider at which operators sign in, and the exchange of its code for an access token.
 
-No token is required, since operators have none yet. Nothing here is secret, and anyone could send the same requests to
-the provider's token endpoint directly.
+The routes require no token, since an operator has none before the sign-in. The responses to a request without a valid
+code contain no secrets, and anyone can send a code to the provider's token endpoint directly.
 """
 
 import re
@@ -20,14 +20,14 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
-MAX_SIGN_INS = 32  # per route: slow bodies without a token must not occupy publishers' slots
+MAX_REQUESTS_PER_ROUTE = 32  # at a time, so that slow unauthenticated requests do not occupy the slots of publishers
 LIMITS = ApiLimits(body_timeout=5.0)  # seconds
-MAX_CONCURRENT_SIGN_INS = 8  # codes: limits the flood of invented codes that reaches the provider
-_VISIBLE = re.compile(r"[!-~]{1,4096}")  # codes of Entra ID have 1,500
+MAX_EXCHANGES = 8  # at a time: limits the requests that a flood of invented codes causes at the provider
+_VISIBLE = re.compile(r"[!-~]{1,4096}")  # visible ASCII; codes of Entra ID have 1,500 characters
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
 _TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}
 _OPTIONAL_TEXT: JsonSchema = {"type": ["string", "null"]}
-_TOLD: JsonSchema = {
+_PROVIDER_SCHEMA: JsonSchema = {
     "type": "object",
     "required": ["oidc"],
     "properties": {
@@ -44,21 +44,21 @@ _TOLD: JsonSchema = {
         }
     },
 }
-_GIVEN: JsonSchema = {"type": "object", "required": list(_MEMBERS), "properties": dict.fromkeys(_MEMBERS, _TEXT)}
+_CODE_SCHEMA: JsonSchema = {"type": "object", "required": list(_MEMBERS), "properties": dict.fromkeys(_MEMBERS, _TEXT)}
 _MOMENT: JsonSchema = {"type": "number", "description": "Epoch seconds."}
-_TOKEN: JsonSchema = {
+_TOKEN_SCHEMA: JsonSchema = {
     "type": "object",
     "required": ["access_token", "expires_at"],
     "properties": {"access_token": {"type": "string"}, "expires_at": _MOMENT},
 }
 _GET = OperationDescription(
     summary="Return the provider at which operators sign in with a browser.",
-    answers={200: AnswerDescription(text="`oidc` is null: by a token alone.", schema=_TOLD)},
+    answers={200: AnswerDescription(text="`oidc` is null: by a token alone.", schema=_PROVIDER_SCHEMA)},
 )
 _POST = OperationDescription(
     summary="Exchange the code of a sign-in for the access token that the provider gives for it.",
-    body={"application/json": _GIVEN},
-    answers={200: AnswerDescription(text="The token is one of the API.", schema=_TOKEN)},
+    body={"application/json": _CODE_SCHEMA},
+    answers={200: AnswerDescription(text="The token is one of the API.", schema=_TOKEN_SCHEMA)},
     problems={
         400: "The request is malformed, or the provider has refused the code.",
         401: "The token is not accepted, or not that of this sign-in.",
@@ -74,12 +74,12 @@ _POST = OperationDescription(
 
 
 class SignInRoutes:
-    """The routes. They are served with the console, also without a provider (`signed_in` None)."""
+    """The routes of a sign-in. `tokens`: None without a provider; then the console reads so from the first route."""
 
-    def __init__(self, signed_in: SignInTokens | None) -> None:
-        self._signed_in = signed_in
-        self._slots = RequestSlots(2 * MAX_SIGN_INS, MAX_SIGN_INS, "without a token")
-        self._room = MAX_CONCURRENT_SIGN_INS
+    def __init__(self, tokens: SignInTokens | None) -> None:
+        self._tokens = tokens
+        self._slots = RequestSlots(2 * MAX_REQUESTS_PER_ROUTE, MAX_REQUESTS_PER_ROUTE, "without a token")
+        self._free_exchanges = MAX_EXCHANGES
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes that the API serves."""
@@ -88,12 +88,12 @@ class SignInRoutes:
 
     @_GET
     async def get(self, _request: web.Request) -> web.Response:
-        """Return the provider at which operators sign in, or null."""
-        if self._signed_in is None:
+        """Return the provider, or null. A problem with the provider is part of the response."""
+        if self._tokens is None:
             return web.json_response({"oidc": None})
-        oidc = self._signed_in.oidc
+        oidc = self._tokens.oidc
         with self._slots.hold_slot("GET"):
-            endpoints = await self._signed_in.provider.endpoints()
+            endpoints = await self._tokens.provider.endpoints()
         answer = {
             "issuer": oidc.issuer,
             "client_id": oidc.client_id,
@@ -105,40 +105,43 @@ class SignInRoutes:
 
     @_POST
     async def post(self, request: web.Request) -> web.Response:
-        """Exchange a code. The user's permissions are checked, so that the sign-in reports a wrong setting."""
-        signed_in = self._signed_in
-        if signed_in is None:
+        """Exchange a code for an access token. Verify it as the API will, so that the sign-in reports an error."""
+        sign_in_tokens = self._tokens
+        if sign_in_tokens is None:
             raise Refusal(problem_response(404, "Nobody signs in by a provider here (api.console.oidc)"))
         with self._slots.hold_slot("POST"):
             members = await _parse_body(request)
-        with self._reserve_slot():
-            tokens = await signed_in.provider.exchange(
+        with self._reserve_exchange():
+            exchanged = await sign_in_tokens.provider.exchange(
                 members["code"], members["code_verifier"], members["redirect_uri"]
             )
-            if isinstance(tokens, ExchangeFailure):
-                raise Refusal(
-                    problem_response(400 if tokens.refused else 502, f"The provider gives no token: {tokens.text}")
-                )
-            sign_in = SignIn(nonce=members["nonce"], code=members["code"], access_token=tokens.access_token)
-            await signed_in.refuse_identity(tokens.id_token, sign_in)
-            token = await signed_in.authenticate_bearer(tokens.access_token)
+            if isinstance(exchanged, ExchangeFailure):
+                status = 400 if exchanged.refused else 502
+                raise Refusal(problem_response(status, f"The provider gives no token: {exchanged.text}"))
+            sign_in = SignIn(nonce=members["nonce"], code=members["code"], access_token=exchanged.access_token)
+            await sign_in_tokens.check_id_token(exchanged.id_token, sign_in)
+            token = await sign_in_tokens.authenticate_bearer(exchanged.access_token)
         if token is None or token.expires is None:
             raise Refusal(problem_response(401, "The provider's access token is not a JWT (RFC 9068)"))
-        return web.json_response({"access_token": tokens.access_token, "expires_at": token.expires - MAX_SKEW_SECONDS})
+        expires_at = token.expires - MAX_SKEW_SECONDS
+        return web.json_response({"access_token": exchanged.access_token, "expires_at": expires_at})
 
     @contextmanager
-    def _reserve_slot(self) -> Iterator[None]:
-        if not self._room:
+    def _reserve_exchange(self) -> Iterator[None]:
+        if not self._free_exchanges:
             raise Refusal(problem_response(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
-        self._room -= 1
+        self._free_exchanges -= 1
         try:
             yield
         finally:
-            self._room += 1
+            self._free_exchanges += 1
 
 
 async def _parse_body(request: web.Request) -> Mapping[str, str]:
-    """Return the members of the request. JSON excludes forms of other sites. Raises Refusal (400, 415)."""
+    """Return the texts in the body of a request. Raises Refusal (400, 415).
+
+    Other media types than JSON are refused: the form of another site can send them without a preflight request.
+    """
     if media_type(request) != "application/json":
         raise Refusal(
             problem_response(415, "The body must be application/json", headers={"Accept": "application/json"})

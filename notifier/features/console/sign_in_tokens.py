@@ -1,8 +1,8 @@
 """Validate the access tokens (JWT, RFC 9068) of operators who have signed in, and the ID token of a sign-in.
 
-A token is verified once and cached by its SHA-256 until it expires, so that polling verifies no signature. Two rules
-are stricter than the RFC: the token must be issued to the console's client, since another application could obtain one
-from an operator; and it is accepted for one hour at most, so that the withdrawal of a role takes effect.
+A token is verified once and cached by its SHA-256 until it expires, so that the console's polling needs no signature
+check. Two rules are stricter than the RFC. The token must be issued to the console's client, since an operator may give
+another application a token. It is accepted for one hour at most, so that a withdrawn role takes effect.
 """
 
 import base64
@@ -24,75 +24,78 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
-MAX_LIFETIME_SECONDS = 3600.0  # seconds from `iat`; tokens of Entra ID live up to 90 minutes
-MAX_SKEW_SECONDS = 60.0  # seconds that two clocks may differ
+MAX_LIFETIME_SECONDS = 3600.0  # from `iat`; tokens of Entra ID are valid for up to 90 minutes
+MAX_SKEW_SECONDS = 60.0  # between the clocks of the provider and this worker
 TYPES = ("at+jwt", "application/at+jwt")
 ALL_ISSUERS = "*"
-_MAX_SUBJECT_CHARS = 255  # characters (OpenID Connect Core 1.0 §2)
+_MAX_SUBJECT_CHARS = 255  # OpenID Connect Core 1.0 §2
 _MAX_NAME_CHARS = 64
-_SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # (RFC 8693 §4.2)
+_SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # RFC 8693 §4.2
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @frozen
 class RejectedToken:
-    """Why a token is rejected. `text` is safe to show to anyone. `known`: the user is authenticated."""
+    """Why an access token is rejected. `text` contains no secrets.
+
+    `is_authentic`: the token proves the user's identity, but the user has no permissions.
+    """
 
     text: str
-    known: bool = False
+    is_authentic: bool = False
 
 
 @frozen
 class AccessRules:
-    """The rules for tokens. `issuers`: the configured issuers. `hashed` returns a user's keyed hash."""
+    """The rules for access tokens. `issuers`: those configured here. `hash_user` returns a user's keyed hash."""
 
     oidc: OidcSettings
     issuers: frozenset[str]
-    hashed: Callable[[str], str]
+    hash_user: Callable[[str], str]
 
 
 def check_access_token(
     claims: Mapping[str, object], digest: bytes, rules: AccessRules, now: float
 ) -> ApiToken | RejectedToken:
-    """Return the permissions of a verified token, or why it is rejected. `digest`: its SHA-256."""
+    """Return the permissions of a token whose signature is verified, or why it is rejected. `digest`: its SHA-256."""
     oidc = rules.oidc
-    mistake = _find_error(claims, oidc)
+    mistake = _find_claims_error(claims, oidc)
     if mistake is not None:
         return RejectedToken(text=mistake)
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
-    if not _number(iat) or not _number(exp) or not _number(nbf):
+    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
         return RejectedToken(text="iat and exp must be numbers of seconds, and nbf if it is there")
     if max(iat, nbf) > now + MAX_SKEW_SECONDS:
-        return RejectedToken(text=_format_future(iat, nbf))
-    until = min(float(exp), iat + MAX_LIFETIME_SECONDS)
-    if until + MAX_SKEW_SECONDS <= now:
+        return RejectedToken(text=_explain_future(iat, nbf))
+    expires = min(float(exp), iat + MAX_LIFETIME_SECONDS) + MAX_SKEW_SECONDS
+    if expires <= now:
         return RejectedToken(text="the token has expired")
     roles = _values_at(claims, oidc.scopes_claim)
     scopes: frozenset[Scope] = frozenset(scope for role in roles for scope in oidc.map.get(role, ()))
     if not scopes:
         text = f"nothing in {'.'.join(oidc.scopes_claim)} of your token may do anything here (api.console.oidc.map)"
-        return RejectedToken(text=text, known=True)
+        return RejectedToken(text=text, is_authentic=True)
     issuers = _values_at(claims, oidc.issuers_claim) if oidc.issuers_claim else None
     if issuers is not None:
         issuers = None if ALL_ISSUERS in issuers else issuers & rules.issuers
         if issuers is not None and not issuers:
             text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
-            return RejectedToken(text=text, known=True)
-    return ApiToken(
-        name=_user_name(claims, rules), sha256=digest, scopes=scopes, issuers=issuers, expires=until + MAX_SKEW_SECONDS
-    )
+            return RejectedToken(text=text, is_authentic=True)
+    name = _format_user_name(claims, rules)
+    return ApiToken(name=name, sha256=digest, scopes=scopes, issuers=issuers, expires=expires)
 
 
 @frozen
 class SignIn:
-    """The expected values of a sign-in's ID token: its `nonce`, and the provider's code and access token."""
+    """The values to which the ID token of a sign-in must belong: the nonce, the code and the access token."""
 
     nonce: str
     code: str
     access_token: str
 
 
-def _format_future(iat: float, nbf: float) -> str:
+def _explain_future(iat: float, nbf: float) -> str:
+    """Return the error of a token that is valid only in the future."""
     if is_in_milliseconds(max(iat, nbf)):
         return "iat or nbf is in milliseconds; it must be in seconds"
     return "iat or nbf is in the future; compare the clocks"
@@ -101,7 +104,7 @@ def _format_future(iat: float, nbf: float) -> str:
 def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettings, now: float) -> str | None:
     """Return the error in a verified ID token, or None (OpenID Connect Core 3.1.3.7, 3.1.3.8, 3.3.2.11).
 
-    Its `sub` is not compared with that of the access token: some providers use two for one user.
+    The `sub` may differ from that of the access token: some providers use two identifiers for a user.
     """
     claims = content.claims
     aud, azp = claims.get("aud"), claims.get("azp")
@@ -109,27 +112,30 @@ def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettin
         return "iss is another issuer"
     if not has_audience(aud, oidc.client_id):
         return "aud does not name the console (api.console.oidc.client_id)"
-    if azp != oidc.client_id and ("azp" in claims or (isinstance(aud, list) and len(aud) > 1)):
+    has_several_audiences = isinstance(aud, list) and len(aud) > 1
+    requires_azp = "azp" in claims or has_several_audiences
+    if requires_azp and azp != oidc.client_id:
         return "azp is another client than the console"
     if claims.get("nonce") != sign_in.nonce:
         return "nonce is another one"
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
-    if not _number(iat) or not _number(exp) or not _number(nbf):
+    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
         return "iat and exp must be numbers of seconds, and nbf if it is there"
     if max(iat, nbf) > now + MAX_SKEW_SECONDS:
-        return _format_future(iat, nbf)
+        return _explain_future(iat, nbf)
     if exp + MAX_SKEW_SECONDS <= now:
         return "it has expired; compare the clocks"
-    for name, value in (("at_hash", sign_in.access_token), ("c_hash", sign_in.code)):
-        if name in claims and claims[name] != half_hash(value, content.alg):
-            return f"{name} is that of another {'access token' if name == 'at_hash' else 'code'}"
+    if "at_hash" in claims and claims["at_hash"] != half_hash(sign_in.access_token, content.alg):
+        return "at_hash is that of another access token"
+    if "c_hash" in claims and claims["c_hash"] != half_hash(sign_in.code, content.alg):
+        return "c_hash is that of another code"
     return None
 
 
 def half_hash(value: str, alg: str) -> str:
-    """Return the left half of the value's hash in base64url, as `at_hash` and `c_hash` have it.
+    """Return the value for `at_hash` or `c_hash`: the left half of a hash in base64url.
 
-    The ID token's algorithm determines the hash; Ed25519 uses SHA-512 (RFC 8032 §5.1).
+    The ID token's `alg` determines the hash function: ES256 has SHA-256, Ed25519 has SHA-512 (RFC 8032 §5.1).
     """
     bits = "512" if alg.startswith("Ed") else alg[2:]
     digest = hashlib.new(f"sha{bits}", value.encode("utf-8", "surrogatepass")).digest()
@@ -137,12 +143,16 @@ def half_hash(value: str, alg: str) -> str:
 
 
 def has_audience(aud: object, audience: str) -> bool:
-    """Return whether an `aud` contains this audience."""
-    return audience in (aud if isinstance(aud, list) else [aud])
+    """Return whether the claim `aud`, a string or a list, contains the audience."""
+    audiences = aud if isinstance(aud, list) else [aud]
+    return audience in audiences
 
 
-def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
-    """Return the error in the claims without times. Keycloak and Entra ID write `azp` instead of `client_id`."""
+def _find_claims_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
+    """Return the error in the claims of an access token, except for its times; None if they are right.
+
+    Keycloak and Entra ID write `azp` instead of `client_id`.
+    """
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
     if not has_audience(claims.get("aud"), oidc.audience):
@@ -160,46 +170,53 @@ def _find_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
 
 
 def _values_at(claims: Mapping[str, object], path: Sequence[str]) -> frozenset[str]:
-    """Return the string, or the strings of the list, at this path of claims."""
+    """Return the values of the claim at this path: a string, the strings of a list, or the parts of a scope."""
     value: object = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     if isinstance(value, str):
         return frozenset(value.split() if path[-1] in _SPACE_SEPARATED_CLAIMS else (value,))
-    return frozenset(each for each in value if isinstance(each, str)) if isinstance(value, list) else frozenset()
+    if isinstance(value, list):
+        return frozenset(item for item in value if isinstance(item, str))
+    return frozenset()
 
 
-def _user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
-    """Return the user's name for the audit log, with a hash, since users can choose their names."""
-    hashed = "user " + rules.hashed(f"{claims['iss']}#{claims['sub']}")
+def _format_user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
+    """Return the user's name for the audit log, with a keyed hash, since users may choose their names."""
+    hashed = "user " + rules.hash_user(f"{claims['iss']}#{claims['sub']}")
     name = claims.get(rules.oidc.name_claim) if rules.oidc.name_claim is not None else None
     if not isinstance(name, str) or not name:
         return hashed
-    return f"{''.join(char if char.isprintable() else '·' for char in name[:_MAX_NAME_CHARS])} ({hashed})"
+    printable_name = "".join(char if char.isprintable() else "·" for char in name[:_MAX_NAME_CHARS])
+    return f"{printable_name} ({hashed})"
 
 
-def _number(value: object) -> TypeGuard[int | float]:
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a claim is a time. Larger numbers would exceed the range of a date."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
-MAX_TOKEN_CHARS = 8000  # the API accepts no longer header line
+MAX_TOKEN_CHARS = 8000  # the API's limit for a header line is little more
 MAX_CACHED_TOKENS = 1000  # a few hundred bytes each
 
 
 class SignInTokens:
-    """Caches validated tokens. `live` has egress and issuers; `hashed` returns a user's hash for the audit log."""
+    """Validates tokens of operators, and caches valid access tokens.
+
+    `hash_user` returns a user's keyed hash for the audit log. `steady` returns monotonic seconds.
+    """
 
     def __init__(
         self,
         oidc: OidcSettings,
         live: LiveConfiguration,
-        hashed: Callable[[str], str],
+        hash_user: Callable[[str], str],
         clock: Clock = time.time,
         steady: Clock = time.monotonic,
     ) -> None:
         self.oidc = oidc
         self._live = live
-        self._hashed = hashed
+        self._hash_user = hash_user
         self._clock = clock
         self._reader = DocumentReader()
         self.provider = SignInProvider(
@@ -207,9 +224,9 @@ class SignInTokens:
         )
         types = (*TYPES, "jwt") if oidc.accept_typ_jwt else TYPES
         keys = self.provider.keys
-        self._access = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)
-        self._identity = SignedContent(keys, SET_ALGORITHMS, ("jwt",), "the ID token")
-        self._cached: dict[bytes, ApiToken] = {}
+        self._access_verifier = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)
+        self._identity_verifier = SignedContent(keys, SET_ALGORITHMS, ("jwt",), "the ID token")
+        self._cache: dict[bytes, ApiToken] = {}
 
     async def aclose(self) -> None:
         """Close the reader of documents."""
@@ -221,33 +238,34 @@ class SignInTokens:
             return None
         raw = bearer.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(raw).digest()
-        if (cached := self._cached.get(digest)) is not None:
+        cached = self._cache.get(digest)
+        if cached is not None:
             return cached
         if len(raw) > MAX_TOKEN_CHARS:
             raise unauthorized(
                 f"The token is not accepted: it has more than {MAX_TOKEN_CHARS:,} bytes; have the provider put less"
                 " in it"
             )
-        if read_unverified_claims(raw).get("iss") != self.oidc.issuer:  # before a key is requested
+        if read_unverified_claims(raw).get("iss") != self.oidc.issuer:  # before keys are read
             raise unauthorized("The token is not accepted: iss is another issuer")
-        content = await self._access.verify(raw)
+        content = await self._access_verifier.verify(raw)
         if isinstance(content, KeysUnavailable):
             raise _keys_unavailable()
         if isinstance(content, UnverifiedToken):
             raise unauthorized(f"The token is not accepted: {content.text}")
-        rules = AccessRules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hashed=self._hashed)
+        rules = AccessRules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hash_user=self._hash_user)
         token = check_access_token(content.claims, digest, rules, self._clock())
         if isinstance(token, ApiToken):
             self._cache_token(token)
             return token
-        if token.known:
+        if token.is_authentic:
             challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusal(problem_response(403, f"You are signed in, but {token.text}", headers=challenge))
         raise unauthorized(f"The token is not accepted: {token.text}")
 
-    async def refuse_identity(self, id_token: str, sign_in: SignIn) -> None:
-        """Raise Refusal (401, 503) unless it is the ID token of this sign-in."""
-        content = await self._identity.verify(id_token.encode("utf-8", "surrogatepass"))
+    async def check_id_token(self, id_token: str, sign_in: SignIn) -> None:
+        """Raise Refusal (401, 503) unless the ID token is valid and belongs to the sign-in."""
+        content = await self._identity_verifier.verify(id_token.encode("utf-8", "surrogatepass"))
         if isinstance(content, KeysUnavailable):
             raise _keys_unavailable()
         if isinstance(content, SignedClaims):
@@ -259,13 +277,17 @@ class SignInTokens:
         raise Refusal(problem_response(401, f"The ID token is not that of this sign-in: {mistake}. Sign in again"))
 
     def _cache_token(self, token: ApiToken) -> None:
-        """Cache a token. At the limit, drop expired tokens, then the oldest."""
-        if len(self._cached) >= MAX_CACHED_TOKENS:
+        """Cache a token. At the limit, drop the expired tokens, and then the oldest."""
+        if len(self._cache) >= MAX_CACHED_TOKENS:
             now = self._clock()
-            self._cached = {digest: cached for digest, cached in self._cached.items() if (cached.expires or 0.0) > now}
-            while len(self._cached) >= MAX_CACHED_TOKENS:
-                del self._cached[next(iter(self._cached))]
-        self._cached[token.sha256] = token
+            self._cache = {
+                digest: cached
+                for digest, cached in self._cache.items()
+                if cached.expires is not None and cached.expires > now
+            }
+            while len(self._cache) >= MAX_CACHED_TOKENS:
+                del self._cache[next(iter(self._cache))]
+        self._cache[token.sha256] = token
 
 
 def _keys_unavailable() -> Refusal:

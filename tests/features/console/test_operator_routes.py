@@ -165,7 +165,7 @@ class _Workers:
 
 async def test_pages_of_clients_are_chosen_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each looks through 100,000 names in a thread; several of them kept the loop from its turn for a second."""
-    choose, second, running, most = client_routes._page_of, threading.Event(), list[int](), list[int]()
+    choose, second, running, most = client_routes._choose_page, threading.Event(), list[int](), list[int]()
 
     def page_of(*given: Any) -> Any:
         running.append(1)
@@ -176,7 +176,7 @@ async def test_pages_of_clients_are_chosen_one_after_another(monkeypatch: pytest
         running.pop()
         return choose(*given)
 
-    monkeypatch.setattr(client_routes, "_page_of", page_of)
+    monkeypatch.setattr(client_routes, "_choose_page", page_of)
     given = SimpleNamespace(live=SimpleNamespace(registry=lambda: REGISTRY))
     app = web.Application()
     app.add_routes(ClientRoutes(Authorization(lambda: None), cast("Any", given), cast("Any", _Workers())).routes())

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from notifier.features.console.sign_in_provider import SignInProvider
-from notifier.features.console.sign_in_routes import MAX_CONCURRENT_SIGN_INS, MAX_SIGN_INS, SignInRoutes
+from notifier.features.console.sign_in_routes import MAX_EXCHANGES, MAX_REQUESTS_PER_ROUTE, SignInRoutes
 from notifier.features.console.sign_in_tokens import MAX_SKEW_SECONDS, SignInTokens, half_hash
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.problem import answer_refusals
@@ -250,11 +250,11 @@ async def test_a_flood_of_codes_reaches_the_provider_slowly(tmp_path: Path, prov
     async with asking(tmp_path, oidc(provider.base)) as client:
         provider.going_on.clear()
         async with asyncio.TaskGroup() as group:
-            first = [group.create_task(exchanged(client)) for _ in range(MAX_CONCURRENT_SIGN_INS)]
-            await provider.until(lambda: provider.asked.count("/token") == MAX_CONCURRENT_SIGN_INS)
+            first = [group.create_task(exchanged(client)) for _ in range(MAX_EXCHANGES)]
+            await provider.until(lambda: provider.asked.count("/token") == MAX_EXCHANGES)
             assert (await exchanged(client))[0] == 503
             provider.going_on.set()
-        assert [task.result()[0] for task in first] == [200] * MAX_CONCURRENT_SIGN_INS
+        assert [task.result()[0] for task in first] == [200] * MAX_EXCHANGES
 
 
 async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Path, provider: ConsoleProvider) -> None:
@@ -268,12 +268,12 @@ async def test_slow_bodies_of_strangers_take_no_place_of_publishers(tmp_path: Pa
 
     async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
         headers = {"Content-Type": "application/json"}
-        posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(MAX_SIGN_INS)]
+        posts = [client.post("/v1/sign-in/token", data=slow(), headers=headers) for _ in range(MAX_REQUESTS_PER_ROUTE)]
         waiting = [group.create_task(_status(post)) for post in posts]
         await until(lambda: exchanged(client), lambda answer: answer[0] == 429)
         assert (await client.get("/v1/sign-in")).status == 200
         going_on.set()
-    assert [task.result() for task in waiting] == [400] * MAX_SIGN_INS
+    assert [task.result() for task in waiting] == [400] * MAX_REQUESTS_PER_ROUTE
 
 
 async def test_a_provider_that_hangs_takes_no_place_of_publishers(
@@ -288,11 +288,11 @@ async def test_a_provider_that_hangs_takes_no_place_of_publishers(
 
     monkeypatch.setattr(SignInProvider, "endpoints", endpoints)
     async with asking(tmp_path, oidc(provider.base)) as client, asyncio.TaskGroup() as group:
-        waiting = [group.create_task(_status(client.get("/v1/sign-in"))) for _ in range(MAX_SIGN_INS + 1)]
+        waiting = [group.create_task(_status(client.get("/v1/sign-in"))) for _ in range(MAX_REQUESTS_PER_ROUTE + 1)]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result() for task in done] == [429]
         going_on.set()
-    assert sorted(task.result() for task in waiting) == [200] * MAX_SIGN_INS + [429]
+    assert sorted(task.result() for task in waiting) == [200] * MAX_REQUESTS_PER_ROUTE + [429]
 
 
 async def _status(asked: AbstractAsyncContextManager[Any]) -> int:

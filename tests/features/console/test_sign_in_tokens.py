@@ -278,11 +278,11 @@ async def test_cached_tokens_are_bounded(judge: Judge) -> None:
     """The oldest are evicted, expired tokens first."""
     for nth in range(MAX_CACHED_TOKENS + 3):
         await judge.token(jti=f"j{nth}")
-    kept = judge.signed_in._cached
+    kept = judge.signed_in._cache
     assert len(kept) == MAX_CACHED_TOKENS
     judge.now += 301 + MAX_SKEW_SECONDS
     await judge.token(iat=judge.now, exp=judge.now + 300)
-    assert len(kept := judge.signed_in._cached) == 1
+    assert len(kept := judge.signed_in._cache) == 1
     assert [each.expires for each in kept.values()] == [judge.now + 300 + MAX_SKEW_SECONDS]
 
 
