@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from notifier.features.registries.page_requests import next_link
+from notifier.features.registries.page_requests import find_next_url
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
 from notifier.queues.rabbitmq.topology import _explain_difference
@@ -31,7 +31,7 @@ BY_HAND = {  # no generated sample satisfies a look-around
 
 
 def _next(links: str) -> str | None:
-    return next_link(links, "https://id.example.com/clients")
+    return find_next_url(links, "https://id.example.com/clients")
 
 
 def _explain_refusal(text: str) -> str:

@@ -1,11 +1,8 @@
-"""Read the applications of an Auth0 tenant by its Management API, as an application with the scope `read:clients`.
+"""The registry source `auth0`: the applications of an Auth0 tenant, by its Management API.
 
-| | |
-|---|---|
-| `POST /oauth/token` | a token by the client-credentials grant for the audience `{url}/api/v2/`; it lasts for a day |
-| `GET /api/v2/clients?fields&page&per_page` | at most 100 a page; `fields` names members, so that no secret comes |
-
-A tenant's monthly quota of tokens is small. So a token is kept in memory until it expires or is refused.
+`POST /oauth/token` returns a token for a day by the client-credentials grant. `GET /api/v2/clients` returns up to 100
+clients per page, with the members in `fields`, which exclude the secrets. A tenant's monthly quota of tokens is small,
+so that a token is kept in memory until it expires or is refused.
 """
 
 import time
@@ -23,9 +20,9 @@ from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
-PAGE = 100
+PAGE_SIZE = 100
 SCOPE = "read:clients"
-_EARLY = 60.0  # seconds before its expiry from which a token is not used
+_TOKEN_MARGIN_SECONDS = 60.0  # before its expiry, a token is no longer used
 _FIELDS = "client_id,name,callbacks,oidc_logout,jwt_configuration"
 _GRANT = f"authorize the application for the Auth0 Management API with the scope {SCOPE}"
 _TOKEN_ADVICE = {
@@ -42,46 +39,48 @@ _LIST_ADVICE = {
 
 
 class Auth0Reader:
-    """All applications of one tenant."""
+    """Reads all applications of one tenant."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = source.of_kind(Auth0Settings)
         self._source = source
         self._clock = clock
         self._token = ""
-        self._token_ends = 0.0
+        self._token_expires_at = 0.0
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
         async with open_web(None, self._source.timeout) as server:
-            at = self._clock()
-            collector = await gather_pages(lambda nth: self._page(server, nth), last)
-            return collector.answer(at)
+            read_at = self._clock()
+            collector = await gather_pages(lambda index: self._read_page(server, index), last)
+            return collector.answer(read_at)
 
-    async def _page(self, server: JsonWeb, nth: int) -> NumberedPage:
-        asked = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}
-        url = f"{self._settings.url}/api/v2/clients?{urlencode(asked | {'page': str(nth), 'per_page': str(PAGE)})}"
+    async def _read_page(self, server: JsonWeb, index: int) -> NumberedPage:
+        """Return the page with an index, which starts at 0. Raises SourceFault."""
+        query = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}
+        query |= {"page": str(index), "per_page": str(PAGE_SIZE)}
+        url = f"{self._settings.url}/api/v2/clients?{urlencode(query)}"
         content = (await self._get(server, url)).content
         clients = content.get("clients") if isinstance(content, dict) else None
         total = content.get("total") if isinstance(content, dict) else None
         if not isinstance(clients, list) or type(total) is not int:
             raise SourceFault("its list of applications is not a list; is `url` the address of an Auth0 tenant?")
-        if not clients and nth == 0:
+        if not clients and index == 0:
             raise SourceFault("its list has no application, which cannot be: notifier's own must be in it")
-        more = bool(clients) and nth * PAGE + len(clients) < total
-        return NumberedPage(rows=[_row(client) for client in clients], total=total, more=more)
+        is_last = not clients or index * PAGE_SIZE + len(clients) >= total
+        return NumberedPage(rows=[_to_row(client) for client in clients], total=total, is_last=is_last)
 
     async def _get(self, server: JsonWeb, url: str) -> JsonAnswer:
-        """Send a GET with a token, and again with a new token if the cached token is refused."""
-        token = self._token if self._clock() < self._token_ends - _EARLY else None
-        if token is not None:
-            answer = await ask(server, url, {"Authorization": f"Bearer {token}"}, _LIST_ADVICE, expected=(401,))
+        """Send a GET with the cached token. If it has expired or is refused, send a GET with a new token."""
+        if self._clock() < self._token_expires_at - _TOKEN_MARGIN_SECONDS:
+            headers = {"Authorization": f"Bearer {self._token}"}
+            answer = await ask(server, url, headers, _LIST_ADVICE, expected=(401,))
             if answer.status != 401:
                 return answer
-        await self._renew(server)
+        await self._renew_token(server)
         return await ask(server, url, {"Authorization": f"Bearer {self._token}"}, _LIST_ADVICE)
 
-    async def _renew(self, server: JsonWeb) -> None:
+    async def _renew_token(self, server: JsonWeb) -> None:
         settings = self._settings
         form = {
             "grant_type": "client_credentials",
@@ -89,28 +88,31 @@ class Auth0Reader:
             "client_secret": secret_of("client_secret_file", settings.client_secret_file),
             "audience": f"{settings.url}/api/v2/",
         }
-        at = self._clock()
+        requested_at = self._clock()
         answer = await ask(server, f"{settings.url}/oauth/token", {}, _TOKEN_ADVICE, form=form)
-        token, lasts = access_token(answer, "an Auth0 tenant"), answer.content.get("expires_in")
-        self._token, self._token_ends = token, at + (lasts if isinstance(lasts, int | float) else 0.0)
+        self._token = access_token(answer, "an Auth0 tenant")
+        lifetime = answer.content.get("expires_in")
+        self._token_expires_at = requested_at + lifetime if isinstance(lifetime, int | float) else 0.0
 
 
-def _row(client: Any) -> Any:
+def _to_row(client: Any) -> Any:
+    """Return the row of an application, or its error. An entry that is not an object is returned, and refused later."""
     if not isinstance(client, dict):
         return client
-    logout, tokens = (_section(client, name) for name in ("oidc_logout", "jwt_configuration"))
+    logout, tokens = _section(client, "oidc_logout"), _section(client, "jwt_configuration")
     uris = logout.get("backchannel_logout_urls") or []
-    client_id = client.get("client_id")
+    client_id, name = client.get("client_id"), client.get("name")
     if not isinstance(uris, list) or len(uris) > 1:
-        return InputIssue(
-            str(client_id), "oidc_logout.backchannel_logout_urls must have one address; notifier calls one"
-        )
+        text = "oidc_logout.backchannel_logout_urls must have one address; notifier calls one"
+        return InputIssue(str(client_id), text)
     row = {
         "client_id": client_id,
-        "client_name": name if isinstance(name := client.get("name"), str) else None,
+        "client_name": name if isinstance(name, str) else None,
         "redirect_uris": redirect_uris(client.get("callbacks")),
     }
-    return row | {"backchannel_logout_uri": uris[0], "id_token_signed_response_alg": tokens.get("alg")} if uris else row
+    if uris:
+        row |= {"backchannel_logout_uri": uris[0], "id_token_signed_response_alg": tokens.get("alg")}
+    return row
 
 
 def _section(client: dict[str, Any], name: str) -> dict[str, Any]:

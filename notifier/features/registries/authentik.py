@@ -1,8 +1,8 @@
-"""Read the OAuth2 providers of authentik by its API: `GET /api/v3/providers/oauth2/?page&page_size`.
+"""The registry source `authentik`: the OAuth2 providers of authentik, by `GET /api/v3/providers/oauth2/`.
 
-Each provider is a client. By default each has a separate issuer, but an event has one issuer for all clients of the
-session. So a provider must have `issuer_mode` global. The list shows client secrets in clear: they are dropped with the
-page.
+authentik's *OAuth2 provider* is the registration of one client. By default each has a separate issuer, but an event has
+one issuer for all clients of a session. A provider must therefore have `issuer_mode: global`. The response contains
+client secrets, and is dropped after each page.
 """
 
 import time
@@ -18,7 +18,7 @@ from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.secret_text import secret_of
 
-PAGE = 100
+PAGE_SIZE = 100
 _PERMISSION = "the permission `Can view OAuth2/OpenID Provider` on all providers"
 _ADVICE = {
     401: "the token in token_file is wrong or has run out",
@@ -28,7 +28,7 @@ _ADVICE = {
 
 
 class AuthentikReader:
-    """All OAuth2 providers of one authentik."""
+    """Reads all OAuth2 providers of one authentik."""
 
     def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = source.of_kind(AuthentikSettings)
@@ -39,46 +39,45 @@ class AuthentikReader:
         """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {secret_of('token_file', self._settings.token_file)}"}
         async with open_web(self._settings.tls, self._source.timeout) as server:
-            at = self._clock()
-            collector = await gather_pages(lambda nth: self._page(server, headers, nth), last)
-            return collector.answer(at)
+            read_at = self._clock()
+            collector = await gather_pages(lambda index: self._read_page(server, headers, index), last)
+            return collector.answer(read_at)
 
-    async def _page(self, server: JsonWeb, headers: dict[str, str], nth: int) -> NumberedPage:
-        url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={nth + 1}&page_size={PAGE}"
+    async def _read_page(self, server: JsonWeb, headers: dict[str, str], index: int) -> NumberedPage:
+        """Return the page with an index, which starts at 0. Raises SourceFault."""
+        url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={index + 1}&page_size={PAGE_SIZE}"
         content = (await ask(server, url, headers, _ADVICE)).content
         providers = content.get("results") if isinstance(content, dict) else None
-        pages = content.get("pagination") if isinstance(content, dict) else None
-        if not isinstance(providers, list) or not isinstance(pages, dict):
+        pagination = content.get("pagination") if isinstance(content, dict) else None
+        if not isinstance(providers, list) or not isinstance(pagination, dict):
             raise SourceFault("its list of providers is not a list; is `url` the address of an authentik?")
-        if not providers and nth == 0:
+        if not providers and index == 0:
             raise SourceFault(f"its list has no provider: the token's user lacks {_PERMISSION}, or there is none yet")
-        total = pages.get("count")
+        total = pagination.get("count")
         return NumberedPage(
-            rows=[_row(provider) for provider in providers],
+            rows=[_to_row(provider) for provider in providers],
             total=int(total) if isinstance(total, int | float) else len(providers),
-            more=bool(pages.get("next")),
+            is_last=not pagination.get("next"),
         )
 
 
-def _row(provider: Any) -> Any:
+def _to_row(provider: Any) -> Any:
+    """Return the row of a provider, or its error. An entry that is not an object is returned, and refused later."""
     if not isinstance(provider, dict):
         return provider
-    client_id = provider.get("client_id")
-    uri = provider.get("logout_uri") or provider.get("backchannel_logout_uri")  # the older name is that of 2025.8
+    uri = provider.get("logout_uri") or provider.get("backchannel_logout_uri")  # the second name is that of 2025.8
     if provider.get("logout_method") == "frontchannel":
         return _informational_metadata(provider, uri) | {"frontchannel_logout_uri": uri}
     if not uri:
         return _informational_metadata(provider)
-    text = _find_error(provider)
-    return (
-        _informational_metadata(provider) | {"backchannel_logout_uri": uri}
-        if text is None
-        else InputIssue(str(client_id), text)
-    )
+    error = _find_error(provider)
+    if error is not None:
+        return InputIssue(str(provider.get("client_id")), error)
+    return _informational_metadata(provider) | {"backchannel_logout_uri": uri}
 
 
 def _informational_metadata(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
-    """Return the client's informational metadata. A redirect URI may be a regular expression."""
+    """Return the metadata that are not about back-channel logout. A redirect URI may be a regular expression."""
     name, redirects = provider.get("assigned_application_name"), provider.get("redirect_uris")
     entries = [entry for entry in redirects if isinstance(entry, dict)] if isinstance(redirects, list) else []
     uris = ["*" if entry.get("matching_mode") == "regex" else entry.get("url") for entry in entries]
@@ -90,6 +89,7 @@ def _informational_metadata(provider: dict[str, Any], front_channel: object = No
 
 
 def _find_error(provider: dict[str, Any]) -> str | None:
+    """Return why a provider cannot be notified by back-channel; None if it can."""
     if provider.get("issuer_mode") != "global":
         return (
             "has an issuer of its own (issuer_mode per_provider), so no event of another issuer can name it: set its "

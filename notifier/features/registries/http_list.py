@@ -1,4 +1,4 @@
-"""Read a list of client metadata from an address, in the form of a clients file or of RFC 7591, as JSON."""
+"""The registry source `http`: a JSON list of client metadata (RFC 7591) at a URL, in one or several pages."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HttpListSettings
-from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_page
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_page_url
 from notifier.model.errors import AnswerFault, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import open_web
@@ -32,33 +32,34 @@ class HttpListReader:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         headers = {"Accept": "application/json", **(self._settings.headers or {})}
         collector, visited, limit = RowCollector(last, unique=True), set[str](), PageLimit()
-        following: str | None = self._settings.url
+        url: str | None = self._settings.url
         async with open_web(self._settings.tls, self._source.timeout) as server:
-            at = self._clock()
-            while following is not None:
-                if following in visited:
+            read_at = self._clock()
+            while url is not None:
+                if url in visited:
                     raise EndlessListError("its list never ends: a page comes again (Link: rel=next)")
                 if visited:
                     limit.on_next_page(collector.known_count)
-                visited.add(following)
+                visited.add(url)
                 try:
-                    answer = await ask(server, following, headers, _ADVICE)
+                    answer = await ask(server, url, headers, _ADVICE)
                 except AnswerFault as fault:
                     remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
                     raise AnswerFault(f"{fault}{remedy}") from None
-                await collector.add_all(_drain_list(_clients(answer)))
-                following = next_page(answer.whole("Link"), following)
-            return collector.answer(at)
+                await collector.add_all(_drain_list(_clients_in(answer)))
+                url = next_page_url(answer.whole("Link"), url)
+            return collector.answer(read_at)
 
 
 def _drain_list(clients: list[Any]) -> Iterator[Any]:
-    """Yield the clients, each freed before the next: freeing all at once would block the loop."""
+    """Yield the clients, and free each before the next. To free all at once would block the event loop."""
     clients.reverse()
     while clients:
         yield clients.pop()
 
 
-def _clients(answer: JsonAnswer) -> list[Any]:
+def _clients_in(answer: JsonAnswer) -> list[Any]:
+    """Return the list of clients in a response. Raises SourceFault without one."""
     content = answer.content
     if isinstance(content, dict) and "clients" in content:
         content = content["clients"]

@@ -1,12 +1,11 @@
-"""Read the clients of Ory Hydra by its admin API.
+"""The registry source `hydra`: the clients of Ory Hydra, by its admin API.
 
-`GET /admin/clients?page_size&page_token`: at most 500 a page, in the order of `client_id`. `Link` holds the token of
-the next page, which lives for an hour. Its address is relative and may lack a prefix that a proxy adds, so only the
-token is taken. A token that Hydra cannot read makes it close the connection without an answer. The list has no secrets.
+`GET /admin/clients?page_size&page_token` returns up to 500 clients, in the order of `client_id`, without secrets. The
+header `Link` has the URL of the next page with a page token, which is valid for an hour. The URL may lack a path prefix
+that a proxy adds, so that only the token is used. Hydra closes the connection on an invalid token.
 
-Hydra accepts anything as an address, so each is checked here. `metadata` belongs to the client's owner. Its member
-`notifier` holds notifier's settings, and may hold the address (and whether a session is required), so that Hydra itself
-does not notify the client.
+A client's `metadata` are free. Their member `notifier` has notifier's options. It may also have the logout URI, if
+Hydra itself shall not notify the client.
 """
 
 import time
@@ -17,12 +16,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
-from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_link
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, find_next_url
 from notifier.model.errors import SourceFault
 from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-PAGE = 500
+PAGE_SIZE = 500
 _MEMBERS = (
     "client_id",
     "backchannel_logout_uri",
@@ -33,7 +32,7 @@ _MEMBERS = (
     "client_name",
     "subject_type",
 )
-_OPTIONS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")
+_MOVABLE_MEMBERS = ("backchannel_logout_uri", "backchannel_logout_session_required")
 _ADVICE = {
     401: "whatever stands before the admin API wants credentials; set `headers`",
     403: "whatever stands before the admin API refuses us; check `headers`",
@@ -52,18 +51,20 @@ class HydraReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
         async with open_web(self._settings.tls, self._source.timeout) as server:
-            at = self._clock()
-            token = await self._read_page(server, None, collector := RowCollector(last))
+            read_at = self._clock()
+            collector = RowCollector(last)
+            token = await self._read_page(server, None, collector)
             try:
-                await self._read_all_pages(server, token, collector)
+                await self._read_following_pages(server, token, collector)
             except EndlessListError:
                 raise
-            except SourceFault:  # perhaps an invalid page token: a restart with another secret, or a proxy that cut it
-                token = await self._read_page(server, None, collector := RowCollector(last))
-                await self._read_all_pages(server, token, collector)
-            return collector.answer(at)
+            except SourceFault:  # the page token may be invalid: Hydra's secret has changed, or a proxy truncated it
+                collector = RowCollector(last)
+                token = await self._read_page(server, None, collector)
+                await self._read_following_pages(server, token, collector)
+            return collector.answer(read_at)
 
-    async def _read_all_pages(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
+    async def _read_following_pages(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:
@@ -74,29 +75,30 @@ class HydraReader:
             token = await self._read_page(server, token, collector)
 
     async def _read_page(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
-        """Read a page. Return the token of the next."""
-        query = urlencode({"page_size": PAGE} | ({} if token is None else {"page_token": token}))
+        """Add the clients of the page of a token (None: the first page). Return the token of the next page."""
+        query = urlencode({"page_size": PAGE_SIZE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"
         answer = await ask(server, url, self._settings.headers or {}, _ADVICE)
         if not isinstance(answer.content, list):
             raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
-        await collector.add_all(_row(client) for client in answer.content)
-        following = next_link(answer.whole("Link"), url)
-        if following is None:
+        await collector.add_all(_to_row(client) for client in answer.content)
+        next_url = find_next_url(answer.whole("Link"), url)
+        if next_url is None:
             return None
-        tokens = parse_qs(urlsplit(following).query).get("page_token")
+        tokens = parse_qs(urlsplit(next_url).query).get("page_token")
         if not tokens:
             raise SourceFault("its next page (Link: rel=next) has no page_token; is this Hydra 2.x?")
         return tokens[0]
 
 
-def _row(client: Any) -> Any:
+def _to_row(client: Any) -> Any:
+    """Return the row of a client. An entry that is not an object is returned as it is, and refused later."""
     if not isinstance(client, dict):
         return client
     row = {name: client.get(name) for name in _MEMBERS}
     metadata = client.get("metadata")
-    settings = metadata.get("notifier") if isinstance(metadata, dict) else None
-    if isinstance(settings, dict):
-        settings = dict(settings)
-        row |= {name: value for name in _OPTIONS_FIRST if (value := settings.pop(name, None)) not in (None, "")}
-    return row | {"notifier": settings}
+    options = metadata.get("notifier") if isinstance(metadata, dict) else None
+    if isinstance(options, dict):
+        row |= {name: options[name] for name in _MOVABLE_MEMBERS if options.get(name) not in (None, "")}
+        options = {name: value for name, value in options.items() if name not in _MOVABLE_MEMBERS}
+    return row | {"notifier": options}

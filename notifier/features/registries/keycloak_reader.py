@@ -1,16 +1,12 @@
-"""Read the clients of a Keycloak realm by its Admin API, as a client with a service account.
+"""The registry source `keycloak`: the clients of a Keycloak realm, by its Admin API.
 
-| path below `url` | |
-|---|---|
-| `POST realms/{realm}/protocol/openid-connect/token` | a token by the client-credentials grant (RFC 6749 §4.4), 300 s |
-| `GET admin/realms/{realm}/clients?first&max` | clients, ordered by `clientId`; past the end an empty list |
-
-The role `view-clients` shows the secret of each client too, so a page is dropped as soon as its rows are made.
+`POST realms/{realm}/protocol/openid-connect/token` returns a token for 300 s by the client-credentials grant (RFC 6749
+§4.4). `GET admin/realms/{realm}/clients?first&max` returns clients in the order of `clientId`, and past the end an
+empty list. The response contains client secrets, and is dropped after each page.
 """
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import quote
 
@@ -29,11 +25,11 @@ from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
 from notifier.settings.values import Name, WebAddress
 
-PAGE = 100  # clients, of about 1 KB each
+PAGE_SIZE = 100  # clients of about 1 KB
 _ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
 
 
-def _realm_name(name: str) -> str:
+def _check_realm(name: str) -> str:
     if "/" in name:
         raise ValueError("must be the realm's name alone, such as demo")
     return name
@@ -46,7 +42,7 @@ class KeycloakSettings(RemoteServerSettings):
         WebAddress, server_address("/realms", "/admin", instead="client_id and client_secret_file are for that")
     ]
     """Keycloak's address, with its path if any, such as https://kc.example.com."""
-    realm: Annotated[str, Field(min_length=1), AfterValidator(_realm_name)]
+    realm: Annotated[str, Field(min_length=1), AfterValidator(_check_realm)]
     """The realm's name."""
     client_id: Name = Field(min_length=1)
     """A client of the realm with a service account that has the role view-clients of realm-management."""
@@ -59,14 +55,14 @@ class KeycloakSettings(RemoteServerSettings):
 
     @property
     def own_issuer(self) -> str:
-        """The realm's issuer, whose clients these are."""
+        """Return the issuer of the realm."""
         return f"{self.url}/realms/{quote(self.realm, safe='')}"
 
     @model_validator(mode="after")
-    def _one_secret(self) -> Self:
+    def _check_secret(self) -> Self:
         if (self.client_secret is None) == (self.client_secret_file is None):
-            both = "; it has both" if self.client_secret is not None else ""
-            raise ValueError(f"needs client_secret or client_secret_file{both}")
+            suffix = "" if self.client_secret is None else "; it has both"
+            raise ValueError(f"needs client_secret or client_secret_file{suffix}")
         return self
 
 
@@ -77,30 +73,32 @@ class KeycloakReader:
         self._settings = source.of_kind(KeycloakSettings)
         self._source = source
         self._clock = clock
-        self._realm = _realm(self._settings, source.issuer)
+        self._realm = _build_realm(self._settings, source.issuer)
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
-        collector, pages = RowCollector(last), ShiftingPages(PAGE)
-        at = self._clock()
-        async with open_web(self._settings.tls, self._source.timeout) as opened:
-            session = _AdminSession(self._settings, opened)
+        collector, pages = RowCollector(last), ShiftingPages(PAGE_SIZE)
+        read_at = self._clock()
+        async with open_web(self._settings.tls, self._source.timeout) as server:
+            session = _AdminSession(self._settings, server)
             while pages.first is not None:
-                await self._take_page(session, pages, collector)
-        return collector.answer(at)
+                await self._read_page(session, pages, pages.first, collector)
+        return collector.answer(read_at)
 
-    async def _take_page(self, session: "_AdminSession", pages: ShiftingPages, collector: RowCollector) -> None:
-        first = pages.first or 0
+    async def _read_page(
+        self, session: "_AdminSession", pages: ShiftingPages, first: int, collector: RowCollector
+    ) -> None:
+        """Add the clients of the page at the offset `first` to the collector, unless it must be read again."""
         clients = await session.clients(first)
         if not clients and first == 0:
             raise SourceFault(
                 f"the realm {self._settings.realm} answered with no clients, which cannot be: give "
                 f"{_ROLE.format(client=self._settings.client_id)}; query-clients alone shows none"
             )
-        rows = [self._realm.row(client, f"[{first + nth}]") for nth, client in enumerate(clients)]
+        rows = [self._realm.to_row(client, f"[{position}]") for position, client in enumerate(clients, first)]
         names = [row.path if isinstance(row, InputIssue) else str(row["client_id"]) for row in rows]
         if not pages.take(names):
-            rows.clear()
+            return
         for row in rows:
             if isinstance(row, InputIssue):
                 collector.refuse(row)
@@ -108,17 +106,17 @@ class KeycloakReader:
 
 
 class _AdminSession:
-    """Sends requests to the Admin API, and renews the token when it expires, also in the middle of a reading."""
+    """Sends requests to the Admin API with an access token, which it replaces when Keycloak refuses it."""
 
-    def __init__(self, settings: KeycloakSettings, opened: JsonWeb) -> None:
+    def __init__(self, settings: KeycloakSettings, server: JsonWeb) -> None:
         self._settings = settings
-        self._web = opened
+        self._server = server
         self._token: str | None = None
 
     async def clients(self, first: int) -> list[Any]:
-        """Return a page of clients. Raises SourceFault."""
+        """Return the page of clients at the offset `first`. Raises SourceFault."""
         realm = quote(self._settings.realm, safe="")
-        url = f"{self._settings.url}/admin/realms/{realm}/clients?first={first}&max={PAGE}"
+        url = f"{self._settings.url}/admin/realms/{realm}/clients?first={first}&max={PAGE_SIZE}"
         answer = await self._get(url, expected=(401,))
         if answer.status == 401:
             self._token = None
@@ -129,16 +127,16 @@ class _AdminSession:
 
     async def _get(self, url: str, expected: tuple[int, ...] = ()) -> JsonAnswer:
         if self._token is None:
-            self._token = await self._new_token()
+            self._token = await self._request_token()
         headers = {"Authorization": f"Bearer {self._token}"}
-        return await ask(self._web, url, headers, _page_advice(self._settings), expected=expected)
+        return await ask(self._server, url, headers, _page_advice(self._settings), expected=expected)
 
-    async def _new_token(self) -> str:
+    async def _request_token(self) -> str:
         settings = self._settings
         form = {"grant_type": "client_credentials", "client_id": settings.client_id, "client_secret": _secret(settings)}
         url = f"{settings.url}/realms/{quote(settings.realm, safe='')}/protocol/openid-connect/token"
-        advice = {404: _not_found(settings)}
-        answer = await ask(self._web, url, {}, advice, form=form, expected=(400, 401, 403))
+        advice = {404: _explain_not_found(settings)}
+        answer = await ask(self._server, url, {}, advice, form=form, expected=(400, 401, 403))
         if answer.status >= 400:
             raise SourceFault(
                 f"no token ({answer.status}): client_id {settings.client_id} or its secret is wrong; or that client is"
@@ -147,13 +145,14 @@ class _AdminSession:
         return access_token(answer, "a Keycloak")
 
 
-def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
-    """Return the realm. Its front-end address is that of the issuer if given, since `url` may bypass a proxy."""
-    realm = f"/realms/{quote(settings.realm, safe='')}"
+def _build_realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
+    """Return the realm. `issuer`: of the source, if configured. It has the front-end URL if `url` bypasses a proxy."""
+    path = f"/realms/{quote(settings.realm, safe='')}"
+    is_issuer_of_realm = issuer is not None and issuer.endswith(path)
     return KeycloakRealm(
-        issuer=f"{settings.url}{realm}" if issuer is None else None,
-        base=issuer.removesuffix(realm) if issuer is not None and issuer.endswith(realm) else settings.url,
-        admin=settings.url,
+        issuer=settings.own_issuer if issuer is None else None,
+        frontend_url=str(issuer).removesuffix(path) if is_issuer_of_realm else settings.url,
+        admin_url=settings.url,
         default_algorithm=settings.default_algorithm,
     )
 
@@ -161,7 +160,8 @@ def _realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
 def _secret(settings: KeycloakSettings) -> str:
     if settings.client_secret is not None:
         return settings.client_secret.get_secret_value()
-    return secret_of("client_secret_file", settings.client_secret_file or Path())
+    assert settings.client_secret_file is not None, "the settings require one of the two"
+    return secret_of("client_secret_file", settings.client_secret_file)
 
 
 def _page_advice(settings: KeycloakSettings) -> Advice:
@@ -169,11 +169,11 @@ def _page_advice(settings: KeycloakSettings) -> Advice:
         401: "it refuses the token that it just gave: `url` must be an address under which Keycloak calls itself by its"
         " own issuer (settings hostname and hostname-admin)",
         403: f"give {_ROLE.format(client=settings.client_id)}",
-        404: _not_found(settings),
+        404: _explain_not_found(settings),
     }
 
 
-def _not_found(settings: KeycloakSettings) -> str:
+def _explain_not_found(settings: KeycloakSettings) -> str:
     return (
         f"there is no realm {settings.realm} at {settings.url}: check `realm` (capitals matter) and the path of "
         "`url` (/auth in old versions and where http-relative-path says so)"

@@ -1,4 +1,4 @@
-"""Servers whose clients are read over HTTP, as an operator names them: Hydra, WSO2, Auth0, authentik, or a list."""
+"""The settings of registry sources that are read over HTTP: Hydra, WSO2, Auth0, authentik, or a list at a URL."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
@@ -40,13 +40,13 @@ class Wso2Settings(RemoteServerSettings):
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=HEADERS)
 
     @model_validator(mode="after")
-    def _has_credentials(self) -> Self:
+    def _check_credentials(self) -> Self:
         if "authorization" not in {name.lower() for name in self.headers or ()}:
             raise ValueError("needs headers with Authorization")
         return self
 
 
-def _tenant(url: str) -> str:
+def _check_tenant_url(url: str) -> str:
     if is_in_clear(url):
         raise ValueError("must begin with https://, since our credentials are sent there")
     return url
@@ -60,7 +60,7 @@ class Auth0Settings(Section):
         "tls": "is gone: Auth0's certificate is verified with the system's authorities (the variable SSL_CERT_FILE)",
     }
 
-    url: Annotated[ServerAddress, AfterValidator(_tenant)]
+    url: Annotated[ServerAddress, AfterValidator(_check_tenant_url)]
     """The tenant's own address, such as https://acme.eu.auth0.com; not a custom domain."""
     client_id: Name = Field(min_length=1)
     """A machine-to-machine application with the scope read:clients."""

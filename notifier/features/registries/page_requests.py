@@ -1,6 +1,7 @@
-"""Request a page of a server, and convert any other answer to a SourceFault that names the remedy.
+"""Request the pages of a list for the readers of registry sources. A SourceFault names an error and its remedy.
 
-After 429, or 503 with `Retry-After` (RFC 9110 §10.2.3), the request is repeated as long as the reading has time.
+A request is repeated after 429, or after 503 with `Retry-After` (RFC 9110 §10.2.3), while the reading has time left.
+Reading several pages of a list that changes meanwhile can omit clients: `gather_pages` and `ShiftingPages` detect this.
 """
 
 import asyncio
@@ -18,19 +19,19 @@ from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, origin_of_url
 
-MAX_HEADER_CHARS = 65_536  # characters of all headers together
+MAX_HEADER_CHARS = 65_536  # of all `Link` headers together
 _LINK = re.compile(r'<([^<>]*)>((?:[^,"]|"[^"]*")*)')
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9*._-]+)\s*=\s*("[^"]*"|[^\s;,"]*)')
 _PORTS = {"http": 80, "https": 443}
 MAX_PAGES = 10_000  # of one reading
-MAX_USELESS_PAGES = 20  # pages in a row without a new client
-_MAX_TRIES = 5
-_BACKOFF_SECONDS = 1.0  # seconds, doubled each time, after a 429 without Retry-After
-MAX_READINGS = 4
+MAX_USELESS_PAGES = 20  # consecutive pages without a new client
+_MAX_TRIES = 5  # of one request
+_BACKOFF_SECONDS = 1.0  # after a 429 without Retry-After; doubled after each further 429
+MAX_READINGS = 4  # of a list that changes while it is read
 
 
-def next_link(links: str, url: str) -> str | None:
-    """Return the address of the page after `url`, None if that is the last; on any server. Raises SourceFault."""
+def find_next_url(links: str, url: str) -> str | None:
+    """Return the URL of the page after `url` from the headers `Link`; None for the last page. Raises SourceFault."""
     if len(links) > MAX_HEADER_CHARS:
         raise SourceFault(f"its headers Link are longer than {MAX_HEADER_CHARS // 1024} KiB")
     for target, parameters in _LINK.findall(links):
@@ -43,15 +44,16 @@ def next_link(links: str, url: str) -> str | None:
     return None
 
 
-def next_page(links: str, url: str) -> str | None:
-    """Return the same, on the same server only, since the request's headers may hold a secret. Raises SourceFault."""
-    following = next_link(links, url)
-    if following is not None and _origin(following) != _origin(url):
+def next_page_url(links: str, url: str) -> str | None:
+    """Do the same as `find_next_url`, but raise SourceFault for another server, which must not receive credentials."""
+    next_url = find_next_url(links, url)
+    if next_url is not None and _origin(next_url) != _origin(url):
         raise SourceFault("its next page (Link: rel=next) is on another server; that is not followed")
-    return following
+    return next_url
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL, with the default port."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
@@ -60,7 +62,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 Advice: TypeAlias = Mapping[int, str]
-"""Status → what the operator must do."""
+"""The remedy for each status of a response."""
 
 _REASONS = {
     401: "the credentials are missing or wrong",
@@ -71,22 +73,25 @@ _REASONS = {
 
 
 class EndlessListError(SourceFault):
-    """The server's list never ends."""
+    """The pages of the server's list do not end."""
 
 
 class PageLimit:
-    """Stops the reading of an endless list. Every reader of pages creates one for each reading."""
+    """Ends the reading of an endless list. A reader creates one for each reading."""
 
     def __init__(self) -> None:
         self._pages = 0
-        self._known = 0
+        self._client_count = 0
         self._useless_pages = 0
 
-    def on_next_page(self, known: int) -> None:
-        """Count a page before the next. `known`: the clients read so far. Raises EndlessListError."""
+    def on_next_page(self, client_count: int) -> None:
+        """Count the page that was read. Call it before the next is requested. Raises EndlessListError.
+
+        `client_count`: the different clients of all pages so far.
+        """
         self._pages += 1
-        self._useless_pages = 0 if known > self._known else self._useless_pages + 1
-        self._known = max(known, self._known)
+        self._useless_pages = 0 if client_count > self._client_count else self._useless_pages + 1
+        self._client_count = max(client_count, self._client_count)
         if self._useless_pages >= MAX_USELESS_PAGES:
             why = "it changes faster than it can be read, or a proxy answers for it with the same page"
             raise EndlessListError(f"its list never ends: {MAX_USELESS_PAGES} pages in a row have no new client; {why}")
@@ -104,37 +109,42 @@ async def ask(
     form: Mapping[str, str] | None = None,
     expected: Collection[int] = (),
 ) -> JsonAnswer:
-    """GET the URL, or POST the form. The answer is 2xx or one of the `expected` statuses. Raises SourceFault."""
-    nth = 0
+    """GET the URL, or POST the form. Return a response with status 2xx or one of `expected`. Raises SourceFault."""
+    method = "GET" if form is None else "POST"
+    failed_tries = 0
     while True:
-        answer = await web.ask("GET" if form is None else "POST", url, headers, data=form)
+        answer = await web.ask(method, url, headers, data=form)
         if 200 <= answer.status < 300 or answer.status in expected:
             return answer
-        wait = _wait(answer, nth)
-        if wait is None or nth == _MAX_TRIES - 1 or wait >= web.left():
-            asks = "" if wait is None else f", and asks to wait for {wait:.0f} s"
-            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{asks}: {_reason(answer.status, advice)}")
+        failed_tries += 1
+        wait = _seconds_to_retry(answer, failed_tries)
+        if wait is None or failed_tries == _MAX_TRIES or wait >= web.left():
+            request = "" if wait is None else f", and asks to wait for {wait:.0f} s"
+            remedy = _find_remedy(answer.status, advice)
+            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{request}: {remedy}")
         await asyncio.sleep(wait)
-        nth += 1
 
 
-def _reason(status: int, advice: Advice) -> str:
+def _find_remedy(status: int, advice: Advice) -> str:
     default = "its own fault; see its log" if status >= 500 else "is this the right address?"
     return advice.get(status) or _REASONS.get(status) or default
 
 
-def _wait(answer: JsonAnswer, nth: int) -> float | None:
-    """Return the seconds until the request is repeated, None if it is not."""
+def _seconds_to_retry(answer: JsonAnswer, failed_tries: int) -> float | None:
+    """Return the seconds until the request may be repeated; None if it must not be repeated."""
     if answer.status not in (429, 503):
         return None
     header: str | None = answer.headers.get("Retry-After")
     if header is None and answer.status == 429:
-        return float(_BACKOFF_SECONDS * 2**nth)
+        return float(_BACKOFF_SECONDS * 2 ** (failed_tries - 1))
     return read_retry_after(header, answer.headers.get("Date"), time.time())
 
 
 def access_token(answer: JsonAnswer, server: str) -> str:
-    """Return the token in a token endpoint's answer (RFC 6749 §5.1). Raises SourceFault if it has none."""
+    """Return the access token in a token endpoint's response (RFC 6749 §5.1). Raises SourceFault without one.
+
+    `server`: the kind of server, for the error.
+    """
     token = answer.content.get("access_token") if isinstance(answer.content, dict) else None
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise SourceFault(f"its token endpoint answered without an access token; is `url` that of {server}?")
@@ -143,71 +153,81 @@ def access_token(answer: JsonAnswer, server: str) -> str:
 
 @frozen
 class NumberedPage:
-    """The rows of a page, the size of the list, and whether another page follows."""
+    """A page of a list. `total`: the clients of the whole list according to this page."""
 
     rows: Sequence[Any]
     total: int
-    more: bool
+    is_last: bool
 
 
-TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
-"""Requests a page. The first has the number 0. Raises SourceFault."""
+ReadPage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
+"""Requests the page with an index, which starts at 0. Raises SourceFault."""
 
 
-async def gather_pages(take: TakePage, last: SourceAnswer | None) -> RowCollector:
-    """Return the clients of all pages. Raises SourceFault."""
-    before: frozenset[str] | None = None
+async def gather_pages(read_page: ReadPage, last: SourceAnswer | None) -> RowCollector:
+    """Return the clients of all pages. Raises SourceFault.
+
+    The list may change between two pages, so that a client moves to a page that was already read. The list is read
+    again if its size changed, or if clients are missing. It is accepted when two readings have the same clients.
+    """
+    previous_names: frozenset[str] | None = None
     for _ in range(MAX_READINGS):
         collector = RowCollector(last)
-        totals = await _read(take, collector)
+        totals = await _read_pages(read_page, collector)
         names = collector.names()
-        whole = len(set(totals)) == 1 and len(names) >= totals[0]
-        if whole and (len(totals) == 1 or not collector.has_missing_clients()):
+        is_complete = len(set(totals)) == 1 and len(names) >= totals[0]
+        if is_complete and (len(totals) == 1 or not collector.has_missing_clients()):
             return collector
-        if names == before and len(names) == collector.count:
+        is_confirmed = names == previous_names and len(names) == collector.count
+        if is_confirmed:
             return collector
-        before = names
+        previous_names = names
     raise SourceFault("its list changes faster than it can be read, or a proxy answers for it with the same page")
 
 
-async def _read(take: TakePage, collector: RowCollector) -> list[int]:
-    """Read all pages. Return the size of the list according to each."""
+async def _read_pages(read_page: ReadPage, collector: RowCollector) -> list[int]:
+    """Add the clients of all pages to the collector. Return the size of the list according to each page."""
     totals: list[int] = []
     limit = PageLimit()
     while True:
-        page = await take(len(totals))
+        page = await read_page(len(totals))
         await collector.add_all(page.rows)
         totals.append(page.total)
-        if not page.more:
+        if page.is_last:
             return totals
         limit.on_next_page(collector.known_count)
 
 
 class ShiftingPages:
-    """The position in a list of pages of `size`. `first` is the next offset, None at the end."""
+    """The position in a list that is read by offset and may change meanwhile. `first`: the offset; None at the end.
+
+    Each page overlaps the page before by one client. If that client is missing, clients were removed, and an earlier
+    page is read again.
+    """
 
     def __init__(self, size: int) -> None:
         self.first: int | None = 0
         self._size = size
-        self._seen: set[str] = set()
+        self._known_names: set[str] = set()
         self._useless_pages = 0
         self._limit = PageLimit()
 
     def take(self, names: Sequence[str]) -> bool:
-        """Add the page at `first`. False if it does not join the known clients and must not be used.
+        """Add the names of the page at `first`, and move `first`. Return False if the page must not be used.
 
-        Raises EndlessListError if the list changes faster than it is read, or the same page comes again and again.
+        Raises EndlessListError if the list changes faster than it is read, or if its pages repeat.
         """
         first = self.first or 0
-        new = sum(name not in self._seen for name in set(names))
-        self._useless_pages = 0 if new else self._useless_pages + 1
-        if first and (not names or names[0] not in self._seen):
+        has_new_names = any(name not in self._known_names for name in names)
+        self._useless_pages = 0 if has_new_names else self._useless_pages + 1
+        is_connected = first == 0 or (len(names) > 0 and names[0] in self._known_names)
+        if not is_connected:
             self._useless_pages = max(self._useless_pages, 1)
             self.first = max(0, first - self._size * self._useless_pages)
-            self._limit.on_next_page(len(self._seen))
+            self._limit.on_next_page(len(self._known_names))
             return False
-        self._seen.update(names)
+        self._known_names.update(names)
         self.first = first + len(names) - 1 if len(names) > 1 else None
         if self.first is not None:
-            self._limit.on_next_page(len(self._seen))
+            self._limit.on_next_page(len(self._known_names))
         return True

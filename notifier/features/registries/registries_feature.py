@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from notifier.settings.registry_settings import RegistrySourceSettings
 
 
-def _reader(source: RegistrySourceSettings) -> ClientsReader:
+def _build_reader(source: RegistrySourceSettings) -> ClientsReader:
     from notifier.configuration.clients.client_rows import ValidatingReader
     from notifier.features.registries.readers import build_reader
 
@@ -30,5 +30,5 @@ _KINDS = {
 REGISTRIES = Feature(
     name="registries",
     sections={f"registry.sources.{kind}": section for kind, section in _KINDS.items()},
-    registry_kinds=dict.fromkeys(_KINDS, _reader),
+    registry_kinds=dict.fromkeys(_KINDS, _build_reader),
 )

@@ -1,7 +1,7 @@
-"""The registry source `sql`: the clients of a database, by a preset's tables or by the operator's query.
+"""The registry source `sql`: the clients of a database, by the tables of a preset or the operator's query.
 
-It is made for 100,000 clients beside a busy event loop: rows come in parts with pauses, and an unchanged row stays the
-same object.
+A reading of 100,000 clients runs in a thread beside a busy event loop. It therefore reads rows in parts with pauses,
+and returns the object of the last reading for an unchanged row.
 """
 
 import time
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
-from notifier.features.registries.sql_duende import duende
+from notifier.features.registries.sql_duende import list_duende_clients
 from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.databases.sql_columns import (
@@ -33,8 +33,8 @@ from notifier.network.http.json_over_http import LIST_BOUNDS
 from notifier.network.http.json_parts import Bounds
 
 
-def _jwks(value: object) -> object:
-    """The client's keys. A value that is not a JSON object is an error only for clients with encrypted tokens."""
+def _to_jwks(value: object) -> object:
+    """Return the client's JWK Set, and an empty one for an invalid value: only clients with encryption need keys."""
     try:
         return to_mapping(value)
     except ValueError:
@@ -53,7 +53,7 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "id_token_signed_response_alg": to_algorithms,
     "id_token_encrypted_response_alg": to_text,
     "id_token_encrypted_response_enc": to_text,
-    "jwks": _jwks,
+    "jwks": _to_jwks,
     "jwks_uri": to_text,
     "subject_type": to_lower,
     "notifier": to_mapping,
@@ -64,41 +64,45 @@ _KNOWN_COLUMNS = {normalize_name(name): name for name in COLUMNS}
 
 def run_query(connection: sa.Connection, query: str) -> Listing:
     """Run the query. Raises SourceFault if its columns are not those of clients."""
-    as_it_is = {**streaming_options(connection), "no_parameters": True}  # neither `%` nor `:name` is one
-    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=as_it_is)
+    options = {**streaming_options(connection), "no_parameters": True}  # `%` and `:name` are no placeholders
+    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=options)
     if not result.returns_rows:
         raise SourceFault("query must be a SELECT: it gives no rows")
-    names = _column_names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's
+    names = _column_names([str(key) for key in result.keys()])  # noqa: SIM118  SQLAlchemy's result is no mapping
     client_id = names.index("client_id")
 
-    def read(row: Sequence[Any]) -> dict[str, Any]:
+    def read_row(row: Sequence[Any]) -> dict[str, Any]:
+        """Return the metadata in a row. Raises ValueError."""
         metadata: dict[str, Any] = {}
         for name, value in zip(names, row, strict=True):
             try:
-                content = COLUMNS[name](value)
+                converted = COLUMNS[name](value)
             except ValueError as error:
                 raise ValueError(f"{name} {error}") from None
-            if content is not None:
-                metadata[name] = content
+            if converted is not None:
+                metadata[name] = converted
         return metadata
 
-    return Listing(result=result, client_id=client_id, read=read)
+    return Listing(result=result, client_id=client_id, read=read_row)
 
 
 def _column_names(columns: Sequence[str]) -> list[str]:
-    """Return the name of each column. Raises SourceFault."""
-    names = [_KNOWN_COLUMNS.get(normalize_name(name), "") for name in columns]
-    wrong = [f"there is no client metadata {name!r}" for name, known in zip(columns, names, strict=True) if not known]
-    wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
-    if "client_id" not in names:
-        wrong.append("client_id is missing")
-    if wrong:
-        raise SourceFault(f"columns of query: {'; '.join(wrong)}. Known are {', '.join(COLUMNS)}")
-    return names
+    """Return the client metadata that each column has. Raises SourceFault for unknown, repeated or missing columns."""
+    names = [_KNOWN_COLUMNS.get(normalize_name(column)) for column in columns]
+    known = [name for name in names if name is not None]
+    errors = [
+        f"there is no client metadata {column!r}" for column, name in zip(columns, names, strict=True) if not name
+    ]
+    errors += sorted({f"{name} is there twice" for name in known if known.count(name) > 1})
+    if "client_id" not in known:
+        errors.append("client_id is missing")
+    if errors:
+        raise SourceFault(f"columns of query: {'; '.join(errors)}. Known are {', '.join(COLUMNS)}")
+    return known
 
 
 class SqlReader:
-    """Reads all clients of a database. Each reading opens a connection, so a new password takes effect at once."""
+    """Reads all clients of a database. Each reading opens a connection, so that a new password takes effect at once."""
 
     def __init__(
         self,
@@ -108,7 +112,7 @@ class SqlReader:
         pause: Callable[[float], None] = time.sleep,
         bounds: Bounds = LIST_BOUNDS,
     ) -> None:
-        """`timeout`: seconds for a reading, whose rows are within `bounds`. `pause` yields to other threads."""
+        """`timeout`: of a reading, in seconds. `pause`: sleep, so that other threads run. `bounds`: of the rows."""
         self._settings = settings
         self._timeout = timeout
         self._clock = clock
@@ -117,35 +121,35 @@ class SqlReader:
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""
-        deadline, at = Deadline(self._timeout), self._clock()
+        deadline, read_at = Deadline(self._timeout), self._clock()
         with open_for_reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
             collector = RowCollector(last, unique=True)
             amount = ReadAmount(self._bounds)
-            listing = self._listing(connection, deadline, amount)
+            listing = self._start_listing(connection, deadline, amount)
             for first, part in read_parts(listing.result, deadline, amount, self._pause):
-                for number, cells in enumerate(part, first):
+                for number, row in enumerate(part, first):
                     try:
-                        row = listing.read(cells)
+                        metadata = listing.read(row)
                     except ValueError as error:
-                        collector.refuse(InputIssue(_client_name(cells[listing.client_id], number), str(error)))
+                        collector.refuse(InputIssue(_name_row(row[listing.client_id], number), str(error)))
                         continue
-                    if row is None:
+                    if metadata is None:
                         continue
-                    nameless = row.get("client_id") is None
-                    collector.add(InputIssue(f"row {number}", "has no client_id") if nameless else row)
-        return collector.answer(at)
+                    has_name = metadata.get("client_id") is not None
+                    collector.add(metadata if has_name else InputIssue(f"row {number}", "has no client_id"))
+        return collector.answer(read_at)
 
-    def _listing(self, connection: sa.Connection, deadline: Deadline, amount: ReadAmount) -> Listing:
+    def _start_listing(self, connection: sa.Connection, deadline: Deadline, amount: ReadAmount) -> Listing:
         if self._settings.query is not None:
             return run_query(connection, self._settings.query)
-        return duende(connection, self._settings, deadline, amount, self._pause)
+        return list_duende_clients(connection, self._settings, deadline, amount, self._pause)
 
     def _url(self) -> str:
         return database_url(self._settings.url, self._settings.url_file)
 
 
-def _client_name(client_id: object, number: int) -> str:
-    """Return the client's name for an error."""
+def _name_row(client_id: object, number: int) -> str:
+    """Return the client ID for an error, or the row's number without a valid client ID."""
     try:
         return to_text(client_id) or f"row {number}"
     except ValueError:

@@ -1,11 +1,10 @@
-"""Read the tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
+"""Read the tables of Duende IdentityServer and IdentityServer4 (2.x to Duende 8), which Entity Framework creates.
 
-The columns about logout are the same in all versions, except for the algorithms, which IdentityServer4 has from 4.0 on.
-Names are compared without regard to case and `_`, since naming conventions for PostgreSQL change both. Columns
-of all versions are required, except in a view that the settings declare as partial.
+All versions have the same columns about logout, except `AllowedIdentityTokenSigningAlgorithms` (from 4.0 on). Names are
+compared without case and `_`, since naming conventions for PostgreSQL change both. The columns of all versions are
+required, except in a view that the settings declare as partial (`columns: some`).
 
 Like the server, the reader skips disabled clients and clients of other protocols than OpenID Connect.
-`PairWiseSubjectSalt` has no effect, as in the server.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,8 +35,8 @@ _CLIENTS = (
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
     "ClientName", "AllowedIdentityTokenSigningAlgorithms", "SubjectType",
 )  # fmt: skip
-_IN_ALL_VERSIONS = _CLIENTS[:-2]  # without `Enabled`, disabled clients would be notified
-_NEEDED_OF_A_VIEW = ("ClientId", "BackChannelLogoutUri")
+_REQUIRED_COLUMNS = _CLIENTS[:-2]  # those of all versions; without `Enabled`, disabled clients would be notified
+_REQUIRED_VIEW_COLUMNS = ("ClientId", "BackChannelLogoutUri")
 _PROPERTIES = ("ClientId", "Key", "Value")
 _REDIRECTS = ("ClientId", "RedirectUri")
 _PREFIX = "notifier:"
@@ -47,83 +46,80 @@ _Redirects = Mapping[object, Sequence[object]]
 _Select = Callable[[sa.Select[Any]], Iterator[Sequence[Any]]]
 
 
-def duende(
+def list_duende_clients(
     connection: sa.Connection,
     settings: SqlSettings,
     deadline: Deadline,
     amount: ReadAmount,
     pause: Callable[[float], None],
 ) -> Listing:
-    """Find the tables and read the clients. Raises SourceFault."""
-    tables, schema = settings.tables or DuendeTables(), settings.db_schema
-    finder = TableFinder(connection, schema)
-    named = settings.tables.model_fields_set if settings.tables else set()
-    some = settings.columns == "some"
+    """Read properties and redirect URIs, and return the rows of the table of clients. Raises SourceFault."""
+    tables = settings.tables or DuendeTables()
+    configured = tables.model_fields_set
+    finder = TableFinder(connection, settings.db_schema)
+    is_view = settings.columns == "some"
 
-    def table_error(name: str, field: str) -> str | None:
+    def find_optional_table(name: str, field: str) -> str | None:
+        """Return a table that a view may lack; None without it. Raises SourceFault if it is required."""
         member = DuendeTables.model_fields[field].alias or field
-        table = finder.find(name, member, explicit=field in named)
-        if table is None and name and (field in named or not some):
-            way = f'; set sql.tables.{member}: "" if nothing is to be read of it'
-            raise SourceFault(finder.nothing_like(name) + way)
+        table = finder.find(name, member, explicit=field in configured)
+        is_required = name != "" and (field in configured or not is_view)
+        if table is None and is_required:
+            remedy = f'; set sql.tables.{member}: "" if nothing is to be read of it'
+            raise SourceFault(finder.nothing_like(name) + remedy)
         return table
 
-    clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
+    clients = finder.find(tables.clients, "Clients", explicit="clients" in configured)
     if clients is None:
         raise SourceFault(finder.nothing_like(tables.clients))
-    columns = finder.columns(
-        clients,
-        _CLIENTS,
-        _NEEDED_OF_A_VIEW if some else _IN_ALL_VERSIONS,
-        "" if some else " A view that leaves columns out says so by sql.columns: some",
-    )
+    required = _REQUIRED_VIEW_COLUMNS if is_view else _REQUIRED_COLUMNS
+    remedy = "" if is_view else " A view that leaves columns out says so by sql.columns: some"
+    columns = finder.columns(clients, _CLIENTS, required, remedy)
 
     def select(statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
         result = connection.execute(statement, execution_options=streaming_options(connection))
         for _, part in read_parts(result, deadline, amount, pause):
             yield from part
 
-    table = table_error(tables.properties, "properties")
+    table = find_optional_table(tables.properties, "properties")
     properties = {} if table is None else _read_properties(finder, table, select)
-    table = table_error(tables.redirect_uris, "redirect_uris")
+    table = find_optional_table(tables.redirect_uris, "redirect_uris")
     redirects = {} if table is None else _read_redirects(finder, table, select)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=streaming_options(connection))
-    return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
+    return Listing(result=result, client_id=0, read=lambda row: _to_metadata(row, properties, redirects))
 
 
-def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
-    client_id, key, enabled, protocol, uri, session, front_uri, front_session, name, signed_by, subject_type = row
+def _to_metadata(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
+    """Return the metadata of a client, from its row with _CLIENTS columns; None for a client of another protocol."""
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, name, algorithms, subject_type = row
     if protocol != "oidc" and (to_text(protocol) or "oidc").lower() != "oidc":
         return None
     metadata: dict[str, Any] = {"client_id": to_text(client_id)}
     if _parse_bool("Enabled", enabled) is False:
         return metadata
-    if (word := to_text(uri)) is not None and word.strip():
-        metadata["backchannel_logout_uri"] = word
-        metadata["backchannel_logout_session_required"] = (
-            _parse_bool("BackChannelLogoutSessionRequired", session) is not False
-        )
-    if (word := to_text(front_uri)) is not None and word.strip():
-        metadata["frontchannel_logout_uri"] = word
+    logout_uri = to_text(uri)
+    if logout_uri is not None and logout_uri.strip():
+        metadata["backchannel_logout_uri"] = logout_uri
+        required = _parse_bool("BackChannelLogoutSessionRequired", session)
+        metadata["backchannel_logout_session_required"] = required is not False
+    front_channel = to_text(front_uri)
+    if front_channel is not None and front_channel.strip():
+        metadata["frontchannel_logout_uri"] = front_channel
         required = _parse_bool("FrontChannelLogoutSessionRequired", front_session)
         metadata["frontchannel_logout_session_required"] = required is not False
-        if (shown := to_text(name)) is not None:
-            metadata["client_name"] = shown
-    if (
-        uris := redirect_uris(_to_texts("RedirectUri", redirects.get(key, ())), metadata.get("frontchannel_logout_uri"))
-    ) is not None:
-        metadata["redirect_uris"] = uris
-    if (algorithm := to_algorithms(signed_by)) is not None:
-        metadata["id_token_signed_response_alg"] = algorithm
-    if (word := to_lower(subject_type)) is not None:
-        metadata["subject_type"] = word
-    if (own := properties.get(key)) is not None:
-        metadata["notifier"] = _nest(own)
-    return metadata
+        metadata["client_name"] = to_text(name)
+    redirect_texts = _to_texts("RedirectUri", redirects.get(key, ()))
+    metadata["redirect_uris"] = redirect_uris(redirect_texts, metadata.get("frontchannel_logout_uri"))
+    metadata["id_token_signed_response_alg"] = to_algorithms(algorithms)
+    metadata["subject_type"] = to_lower(subject_type)
+    if key in properties:
+        metadata["notifier"] = _nest_properties(properties[key])
+    return {member: value for member, value in metadata.items() if value is not None or member == "client_id"}
 
 
 def _parse_bool(column: str, value: object) -> bool | None:
+    """Return the truth value in a column. Raises ValueError with the column's name."""
     try:
         return to_bool(value)
     except ValueError as error:
@@ -132,42 +128,43 @@ def _parse_bool(column: str, value: object) -> bool | None:
 
 def _to_texts(column: str, values: Iterable[object]) -> list[str]:
     try:
-        return [word for word in map(to_text, values) if word is not None]
+        return [text for text in map(to_text, values) if text is not None]
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
 
-def _nest(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
-    """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
-    settings: dict[str, Any] = {}
+def _nest_properties(properties: Iterable[tuple[str, object]]) -> dict[str, Any]:
+    """Return the options in properties. `:` separates nested members, as in .NET: `retry:base` is `base` of `retry`."""
+    options: dict[str, Any] = {}
     for name, value in properties:
-        *path, last = name.split(":")
-        inner: Any = settings
-        for step in path:
-            inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
-        if not isinstance(inner, dict) or last in inner:
+        *sections, option = name.split(":")
+        section: Any = options
+        for section_name in sections:
+            section = section.setdefault(section_name, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or option in section:
             raise ValueError(f"property {_PREFIX}{name} is there twice, or below a property with a value")
-        inner[last] = parse_scalar(next(iter(_to_texts(f"property {_PREFIX}{name}", [value])), ""))
-    return settings
+        texts = _to_texts(f"property {_PREFIX}{name}", [value])
+        section[option] = parse_scalar(texts[0] if texts else "")
+    return options
 
 
 def _read_properties(finder: "TableFinder", table: str, select: _Select) -> _Properties:
-    """The properties for us, by the key of their client."""
+    """Return the properties with the prefix `notifier:`, by the key of their client: name without prefix, and value."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
-    owner, key, value = (columns[column] for column in _PROPERTIES)
-    statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_PREFIX}%")).order_by(owner, key)
-    words: dict[object, list[tuple[str, object]]] = {}
-    for client, word, content in select(statement):
-        words.setdefault(client, []).append((word[len(_PREFIX) :].rstrip(" "), content))
-    return words
+    client, name, value = (columns[column] for column in _PROPERTIES)
+    statement = sa.select(client, name, value).where(sa.func.lower(name).like(f"{_PREFIX}%")).order_by(client, name)
+    properties: dict[object, list[tuple[str, object]]] = {}
+    for client_key, full_name, content in select(statement):
+        properties.setdefault(client_key, []).append((full_name[len(_PREFIX) :].rstrip(" "), content))
+    return properties
 
 
 def _read_redirects(finder: "TableFinder", table: str, select: _Select) -> _Redirects:
-    """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
+    """Return the redirect URIs, by the key of their client. Post-logout redirect URIs are in another table."""
     columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
-    owner, uri = (columns[column] for column in _REDIRECTS)
-    statement = sa.select(owner, uri).order_by(owner, uri)
+    client, uri = (columns[column] for column in _REDIRECTS)
+    statement = sa.select(client, uri).order_by(client, uri)
     uris: dict[object, list[object]] = {}
-    for client, content in select(statement):
-        uris.setdefault(client, []).append(content)
+    for client_key, content in select(statement):
+        uris.setdefault(client_key, []).append(content)
     return uris

@@ -1,4 +1,4 @@
-"""The settings of a database as a registry source, and the accepted URLs."""
+"""The settings of a database as a registry source."""
 
 from typing import Literal, Self
 
@@ -42,16 +42,21 @@ class SqlSettings(Section):
     """PostgreSQL's row-level security decides which clients there are. Else a row that it hides fails the reading."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        wrong = [
-            f"needs {member} or {other}" + ("; it has both" if getattr(self, member) is not None else "")
-            for member, other in (("url", "url_file"), ("preset", "query"))
-            if (getattr(self, member) is None) == (getattr(self, other) is None)
-        ]
+    def _check_alternatives(self) -> Self:
+        errors = []
+        for member, alternative in (("url", "url_file"), ("preset", "query")):
+            has_member, has_alternative = getattr(self, member) is not None, getattr(self, alternative) is not None
+            if has_member == has_alternative:
+                errors.append(f"needs {member} or {alternative}" + ("; it has both" if has_member else ""))
         if self.query is not None:
-            given = {"schema": self.db_schema, "tables": self.tables, "columns": self.columns == "some" or None}
-            options = [name for name, value in given.items() if value is not None]
-            wrong += [f"{name} is for a preset; name the tables in query" for name in options]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+            of_presets = {
+                "schema": self.db_schema is not None,
+                "tables": self.tables is not None,
+                "columns": self.columns == "some",
+            }
+            errors += [
+                f"{name} is for a preset; name the tables in query" for name, is_set in of_presets.items() if is_set
+            ]
+        if errors:
+            raise ValueError("; ".join(errors))
         return self

@@ -1,19 +1,15 @@
-"""Reads the applications of WSO2 Identity Server by its API: a list without addresses, then each application by itself.
+"""The registry source `wso2`: the applications of WSO2 Identity Server, by its API.
 
-| path below `url` | |
-|---|---|
-| `GET /api/server/v1/applications?limit&offset&attributes=clientId` | the id (a UUID), name and so on of each |
-| `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
-
-The list does not show that an address has changed. An application is therefore read at once if it is new or its entry
-has changed, and otherwise once in `RECHECK_SECONDS`, the least recently read first. Results are kept in memory, so a
-first reading that takes longer than `timeout` continues at the next. Events of WSO2 name an application by its UUID,
-which is an alias of its client id.
+`GET /api/server/v1/applications` lists the UUID and name of each application, `GET …/{UUID}/inbound-protocols/oidc`
+returns the client ID and URIs of one (404: it does not use OIDC). The list does not show a changed URI. An application
+is read if it is new or its entry has changed, and otherwise once in RECHECK_SECONDS. Results are kept in memory, so
+that a first reading that exceeds `timeout` is continued by the next. Events of WSO2 name an application by its UUID,
+which is therefore an alias of the client ID.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -28,8 +24,8 @@ from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-PAGE = 100
-RECHECK_SECONDS = 600.0  # seconds in which each application is read again, a few at each reading of the list
+PAGE_SIZE = 100
+RECHECK_SECONDS = 600.0  # in which each application is read again, a share at each reading of the list
 MAX_CONCURRENT_REQUESTS = 4
 _SCOPE = "internal_application_mgt_view (Console → the user's role → Application Management, view)"
 _ADVICE = {
@@ -39,100 +35,106 @@ _ADVICE = {
 }
 
 
-_Item: TypeAlias = Mapping[str, Any] | OutOfBounds
-"""The list's entry of an application. OutOfBounds: it exceeds a limit, and was not read."""
+_Entry: TypeAlias = Mapping[str, Any] | OutOfBounds
+"""The entry of an application in the list; OutOfBounds if it exceeds a limit and was not parsed."""
 
 
 @frozen
 class _Application:
-    """The row of an application, and its entry in the list, as read at `read_at` (steady). `result` None: not OIDC."""
+    """An application as it was read at `read_at` (monotonic seconds), and its entry in the list at that time.
 
-    listed: _Item
+    `result`: its row, or its error; None if it does not use OIDC.
+    """
+
+    entry: _Entry
     result: Row | InputIssue | None
     read_at: float
 
 
 class Wso2Reader:
-    """All applications of one server, or of one tenant."""
+    """Reads all applications of one server, or of one tenant. `steady` returns monotonic seconds."""
 
     def __init__(
         self,
         source: RegistrySourceSettings,
         clock: Callable[[], float] = time.time,
-        ticks: Callable[[], float] = time.monotonic,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = source.of_kind(Wso2Settings)
         self._source = source
         self._clock = clock
-        self._ticks = ticks
-        self._applications: dict[str, _Application] = {}
-        self._last_tick = ticks()
+        self._steady = steady
+        self._applications: dict[str, _Application] = {}  # by UUID
+        self._last_read_at = steady()
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
         headers = self._settings.headers or {}
         async with open_web(self._settings.tls, self._source.timeout) as server:
-            at, tick = self._clock(), self._ticks()
-            listed = await self._list(server, headers)
-            for removed_id in self._applications.keys() - listed.keys():
+            read_at, now = self._clock(), self._steady()
+            entries = await self._read_list(server, headers)
+            for removed_id in self._applications.keys() - entries.keys():
                 del self._applications[removed_id]
-            await self._read_applications(server, headers, listed, self._due(listed, tick))
-            self._last_tick = tick
-            faults = [answer for name in listed if isinstance(answer := self._applications[name].result, InputIssue)]
-            if len(faults) == len(listed):
-                raise SourceFault(f"no application can be read; the first, {faults[0].path}: {faults[0].text}")
+            await self._read_applications(server, headers, entries, self._choose_due(entries, now))
+            self._last_read_at = now
+        results = [self._applications[uuid].result for uuid in entries]
+        issues = [result for result in results if isinstance(result, InputIssue)]
+        if len(issues) == len(entries):
+            raise SourceFault(f"no application can be read; the first, {issues[0].path}: {issues[0].text}")
         collector = RowCollector(last)
-        await collector.add_all(
-            self._applications[name].result for name in listed if self._applications[name].result is not None
-        )
-        return collector.answer(at)
+        await collector.add_all(result for result in results if result is not None)
+        return collector.answer(read_at)
 
-    async def _list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Item]:
-        """Return the list's entry of each application, by UUID; of an entry that exceeds a limit, by position."""
-        listed: dict[str, _Item] = {}
-        pages = ShiftingPages(PAGE)
+    async def _read_list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Entry]:
+        """Return the entry of each application by UUID. The key of an entry that exceeds a limit is its position."""
+        entries: dict[str, _Entry] = {}
+        pages = ShiftingPages(PAGE_SIZE)
         while pages.first is not None:
-            query = f"limit={PAGE}&offset={pages.first}&attributes=clientId"
+            query = f"limit={PAGE_SIZE}&offset={pages.first}&attributes=clientId"
             answer = await ask(server, f"{self._settings.url}/api/server/v1/applications?{query}", headers, _ADVICE)
             applications = answer.content.get("applications") if isinstance(answer.content, dict) else None
-            if not isinstance(applications, list) and pages.first:
-                applications = []  # some versions leave it out past the end
-            if not isinstance(applications, list) or not all(map(_is_known, applications)):
+            is_past_end = not isinstance(applications, list) and pages.first > 0
+            if is_past_end:
+                applications = []  # some versions omit the member `applications`
+            if not isinstance(applications, list) or not all(map(_is_entry, applications)):
                 raise SourceFault("its list of applications is not a list; is `url` that of a WSO2 Identity Server?")
-            if not applications and not listed:
+            if not applications and not entries:
                 raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
-            names = [_name(application, pages.first + nth) for nth, application in enumerate(applications)]
-            if pages.take(names):
-                listed |= dict(zip(names, applications, strict=True))
-        return listed
+            keys = [_key_of(entry, position) for position, entry in enumerate(applications, pages.first)]
+            if pages.take(keys):
+                entries |= dict(zip(keys, applications, strict=True))
+        return entries
 
-    def _due(self, listed: Mapping[str, _Item], tick: float) -> list[str]:
-        """Return the ids of the applications to read now: all that changed, and a share of the others, oldest first."""
-        changed = [name for name, item in listed.items() if self._needs_reading(name, item)]
-        share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / RECHECK_SECONDS))
-        unchanged = sorted(listed.keys() - set(changed), key=lambda name: self._applications[name].read_at)
-        return changed + unchanged[:share]
+    def _choose_due(self, entries: Mapping[str, _Entry], now: float) -> list[str]:
+        """Return the applications to read: all that need it, and of the others a share, the least recently read first.
 
-    def _needs_reading(self, name: str, item: _Item) -> bool:
-        """Return True if the application is new, changed in the list, or could not be read."""
-        application = self._applications.get(name)
-        return application is None or application.listed != item or isinstance(application.result, InputIssue)
+        The share grows with the time since the last reading. It is all of them after RECHECK_SECONDS.
+        """
+        needed = [uuid for uuid, entry in entries.items() if self._needs_reading(uuid, entry)]
+        share = min(1.0, (now - self._last_read_at) / RECHECK_SECONDS)
+        others = sorted(entries.keys() - set(needed), key=lambda uuid: self._applications[uuid].read_at)
+        return needed + others[: ceil(len(entries) * share)]
+
+    def _needs_reading(self, uuid: str, entry: _Entry) -> bool:
+        """Return whether the application is new, its entry in the list has changed, or it could not be read."""
+        application = self._applications.get(uuid)
+        return application is None or application.entry != entry or isinstance(application.result, InputIssue)
 
     async def _read_applications(
-        self, server: JsonWeb, headers: Mapping[str, str], listed: Mapping[str, _Item], due: list[str]
+        self, server: JsonWeb, headers: Mapping[str, str], entries: Mapping[str, _Entry], due: list[str]
     ) -> None:
-        """Read these applications, a few at a time. Raises the first SourceFault; earlier results stay."""
+        """Read the applications `due`, a few at a time. Raises the first SourceFault. Earlier results stay."""
+        remaining = iter(due)  # shared by the tasks
 
-        async def read_some(names: Iterator[str]) -> None:
-            for name in names:
-                answer = await self._application(server, headers, name, listed[name])
-                before = self._applications.get(name)
-                if isinstance(answer, InputIssue) and before is not None:
-                    answer = before.result  # its last good address stays
-                self._applications[name] = _Application(listed=listed[name], result=answer, read_at=self._ticks())
+        async def read_remaining() -> None:
+            for uuid in remaining:
+                result = await self._read_application(server, headers, uuid, entries[uuid])
+                previous = self._applications.get(uuid)
+                if isinstance(result, InputIssue) and previous is not None:
+                    result = previous.result  # the last valid URIs stay in use
+                self._applications[uuid] = _Application(entry=entries[uuid], result=result, read_at=self._steady())
 
-        names = iter(due)
-        tasks = [asyncio.ensure_future(read_some(names)) for _ in range(MAX_CONCURRENT_REQUESTS)]
+        tasks = [asyncio.ensure_future(read_remaining()) for _ in range(MAX_CONCURRENT_REQUESTS)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -140,54 +142,60 @@ class Wso2Reader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _application(
-        self, server: JsonWeb, headers: Mapping[str, str], name: str, item: _Item
+    async def _read_application(
+        self, server: JsonWeb, headers: Mapping[str, str], uuid: str, entry: _Entry
     ) -> Row | InputIssue | None:
-        if isinstance(item, OutOfBounds):
-            return InputIssue(name, item.text)
-        url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
+        """Return the row of an application, or its error; None without OIDC. Raises SourceFault if WSO2 fails."""
+        if isinstance(entry, OutOfBounds):
+            return InputIssue(uuid, entry.text)
+        url = f"{self._settings.url}/api/server/v1/applications/{quote(uuid, safe='')}/inbound-protocols/oidc"
         try:
             answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
         except AnswerFault as fault:
-            return InputIssue(name, str(fault))
+            return InputIssue(uuid, str(fault))
         if answer.status == 404:
             return None
         if answer.status == 500:  # one damaged application must not hide all others
-            return InputIssue(name, "WSO2 answered 500 when asked for this application; see its log")
+            return InputIssue(uuid, "WSO2 answered 500 when asked for this application; see its log")
         if not isinstance(answer.content, dict):
-            raise SourceFault(f"its application {name} is not an object; check `url`")
-        return _row(name, item, answer.content) if answer.content.get("clientId") else None
+            raise SourceFault(f"its application {uuid} is not an object; check `url`")
+        return _to_row(uuid, entry, answer.content) if answer.content.get("clientId") else None
 
 
-def _is_known(application: Any) -> bool:
-    if isinstance(application, OutOfBounds):
+def _is_entry(value: Any) -> bool:
+    if isinstance(value, OutOfBounds):
         return True
-    return isinstance(application, dict) and isinstance(application.get("id"), str)
+    return isinstance(value, dict) and isinstance(value.get("id"), str)
 
 
-def _name(application: _Item, place: int) -> str:
-    return f"[{place}]" if isinstance(application, OutOfBounds) else str(application["id"])
+def _key_of(entry: _Entry, position: int) -> str:
+    return f"[{position}]" if isinstance(entry, OutOfBounds) else str(entry["id"])
 
 
-def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
-    logout, tokens, subject = (_section(oidc, part) for part in ("logout", "idToken", "subject"))
+def _to_row(uuid: str, entry: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
+    """Return the client metadata of an application, from its entry in the list and its OIDC configuration."""
+    logout, tokens, subject = _section(oidc, "logout"), _section(oidc, "idToken"), _section(oidc, "subject")
     encryption = _section(tokens, "encryption")
-    encrypted = encryption.get("enabled") is True
-    kind, front_channel, shown = subject.get("subjectType"), logout.get("frontChannelLogoutUrl"), item.get("name")
+    is_encrypted = encryption.get("enabled") is True
+    name, subject_type, front_channel = (
+        entry.get("name"),
+        subject.get("subjectType"),
+        logout.get("frontChannelLogoutUrl"),
+    )
     return {
         "client_id": oidc.get("clientId"),
-        "aliases": [name],
+        "aliases": [uuid],
         "backchannel_logout_uri": logout.get("backChannelLogoutUrl"),
         "frontchannel_logout_uri": front_channel,
         "redirect_uris": redirect_uris(oidc.get("callbackURLs"), front_channel),
-        "client_name": shown if isinstance(shown, str) else None,
-        "subject_type": kind.lower() if isinstance(kind, str) else None,
+        "client_name": name if isinstance(name, str) else None,
+        "subject_type": subject_type.lower() if isinstance(subject_type, str) else None,
         "id_token_signed_response_alg": tokens.get("idTokenSignedResponseAlg"),
-        "id_token_encrypted_response_alg": encryption.get("algorithm") if encrypted else None,
-        "id_token_encrypted_response_enc": encryption.get("method") if encrypted else None,
+        "id_token_encrypted_response_alg": encryption.get("algorithm") if is_encrypted else None,
+        "id_token_encrypted_response_enc": encryption.get("method") if is_encrypted else None,
     }
 
 
-def _section(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    member = whole.get(name)
+def _section(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    member = document.get(name)
     return member if isinstance(member, dict) else {}

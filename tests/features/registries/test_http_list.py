@@ -8,7 +8,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.features.registries.page_requests import EndlessListError, PageLimit, ShiftingPages, next_link
+from notifier.features.registries.page_requests import EndlessListError, PageLimit, ShiftingPages, find_next_url
 from notifier.model.errors import SourceFault
 from tests.features.registries.list_server import page, reader, serving
 
@@ -154,13 +154,14 @@ NEXT = "https://id.example.com/clients?page=2"
 )
 def test_the_next_page_is_found(links: str) -> None:
     """Commas, semicolons and brackets in quotes separate nothing."""
-    assert next_link(links, PAGE_URL) == NEXT
+    assert find_next_url(links, PAGE_URL) == NEXT
 
 
 def test_an_address_may_have_commas_and_semicolons() -> None:
     """Neither needs to be escaped in a URI."""
     assert (
-        next_link('</clients;v=1?fields=a,b>; rel="next"', PAGE_URL) == "https://id.example.com/clients;v=1?fields=a,b"
+        find_next_url('</clients;v=1?fields=a,b>; rel="next"', PAGE_URL)
+        == "https://id.example.com/clients;v=1?fields=a,b"
     )
 
 
@@ -169,7 +170,7 @@ def test_an_address_may_have_commas_and_semicolons() -> None:
 )
 def test_without_a_link_it_is_the_last_page(links: str) -> None:
     """Also if the header is malformed."""
-    assert next_link(links, PAGE_URL) is None
+    assert find_next_url(links, PAGE_URL) is None
 
 
 # ── A list that is read by pages while it changes ─────────────────────────────────────────────────────────────────

@@ -9,13 +9,15 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue
 
 BASE = "https://id.example.com/auth"
-REALM = KeycloakRealm(issuer=None, base=BASE, admin="https://internal:8443/auth", default_algorithm=Algorithm.PS256)
+REALM = KeycloakRealm(
+    issuer=None, frontend_url=BASE, admin_url="https://internal:8443/auth", default_algorithm=Algorithm.PS256
+)
 URL = "https://shop.example.com/logout"
 NONE: dict[str, Any] = {}
 
 
 def row_of(attributes: Any, **more: Any) -> Any:
-    return REALM.row({"clientId": "shop", "attributes": attributes, **more}, "[4]")
+    return REALM.to_row({"clientId": "shop", "attributes": attributes, **more}, "[4]")
 
 
 def at(url: str, **more: Any) -> Any:
@@ -55,7 +57,7 @@ def test_an_address_is_what_keycloak_would_post_to(url: str, root: str | None, a
 )
 def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root: str | None, words: str) -> None:
     """It names the error and the client."""
-    fault = REALM.row({"clientId": "shop", "rootUrl": root, "attributes": {"backchannel.logout.url": url}}, "[4]")
+    fault = REALM.to_row({"clientId": "shop", "rootUrl": root, "attributes": {"backchannel.logout.url": url}}, "[4]")
     assert isinstance(fault, InputIssue)
     assert fault.path == "shop"
     assert f"its back-channel logout URL {words}" in fault.text
@@ -152,7 +154,7 @@ def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict
 )
 def test_a_client_that_cannot_be_used_is_a_fault(raw: Any, fault: str) -> None:
     """Of that client alone."""
-    found = REALM.row(raw, "[4]")
+    found = REALM.to_row(raw, "[4]")
     assert isinstance(found, InputIssue)
     assert str(found).startswith(fault)
 
@@ -177,7 +179,7 @@ def test_the_encryption_of_its_tokens_is_read(
 ) -> None:
     """Keycloak encrypts its own logout tokens by the settings for ID tokens, to a key of the client's Keys tab."""
     encrypted = {"backchannel.logout.url": URL, "id.token.encrypted.response.alg": "RSA-OAEP"}
-    row = REALM.row({"clientId": "shop", "attributes": encrypted | attributes, **more}, "[4]")
+    row = REALM.to_row({"clientId": "shop", "attributes": encrypted | attributes, **more}, "[4]")
     assert not isinstance(row, InputIssue)
     assert {name: value for name, value in row.items() if name.startswith(("id_token_enc", "jwks"))} == {
         "id_token_encrypted_response_alg": "RSA-OAEP",

@@ -64,7 +64,7 @@ class _Wso2:
 def _reader(url: str, folder: Path, now: list[float]) -> Wso2Reader:
     (folder / "secret").write_text("Basic cmVhZGVyOmh1bnRlcjI=\n")
     headers = {"Authorization": {"file": "secret"}}
-    return Wso2Reader(source("wso2", folder, url=f"{url}/t/acme/", headers=headers), ticks=lambda: now[0])
+    return Wso2Reader(source("wso2", folder, url=f"{url}/t/acme/", headers=headers), steady=lambda: now[0])
 
 
 async def test_each_application_is_requested_once_and_then_in_turn(tmp_path: Path) -> None:
