@@ -1,12 +1,8 @@
-"""Signs with a key in Google Cloud KMS, by Google's client over gRPC, which finds and renews credentials.
+"""The signer `google_kms`: sign with a key in Google Cloud KMS, by Google's gRPC client, which obtains credentials.
 
-| call | |
-|---|---|
-| `GetPublicKey` | the public half, and the only algorithm of this version |
-| `AsymmetricSign` | signs a digest, or the message itself for Ed25519. ECDSA comes as DER |
-
-The answer names the version that signed. Retries are off, since the client would retry for most of a minute, whatever
-its `timeout` is.
+`GetPublicKey` returns the public key and the algorithm of a key version, which has only one. `AsymmetricSign` signs a
+digest, or for Ed25519 the message; an ECDSA signature is DER. Its response names the version that signed. Retries are
+off, since the client would retry for most of a minute, whatever its `timeout` is.
 """
 
 import asyncio
@@ -29,11 +25,13 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
-TIMEOUT_SECONDS = 30.0  # after which a call ends, even if its caller has given up before
-_MAX_SHOWN_CHARS = 300  # characters of Google's text
+TIMEOUT_SECONDS = 30.0  # of a call; the caller's own limit is shorter
+_MAX_SHOWN_CHARS = 300  # of Google's error text
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
-_FAMILIES: Mapping[str, str] = MappingProxyType({"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"})
-_LASTING_ERRORS = (
+_ALGORITHM_FAMILIES: Mapping[str, str] = MappingProxyType(
+    {"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"}
+)
+_PERMANENT_ERRORS = (
     refusals.NotFound,
     refusals.Forbidden,
     refusals.Unauthorized,
@@ -43,82 +41,77 @@ _LASTING_ERRORS = (
 
 
 class GoogleKmsKey:
-    """One version of a key. `channel` opens a connection in place of Google's client."""
+    """One version of a key. Satisfies `SignerBackend`. `open_channel` replaces the connection of Google's client."""
 
-    def __init__(self, settings: GoogleKmsSettings, channel: Callable[[], grpc.aio.Channel] | None = None) -> None:
+    def __init__(self, settings: GoogleKmsSettings, open_channel: Callable[[], grpc.aio.Channel] | None = None) -> None:
         self._name = settings.name
-        self._channel = channel
+        self._open_channel = open_channel
         self._client: KeyManagementServiceAsyncClient | None = None
 
     async def public(self) -> PublicHalf:
-        """Fetch the public half. Raises SignerError."""
+        """Return the public key and the algorithms that this version lacks. Raises SignerError."""
         public = await self._request("get_public_key", {"name": self._name})
         try:
             key: Any = load_pem_public_key(public.pem.encode())
         except (ValueError, UnsupportedAlgorithm):
-            raise _wrong_key_error(
-                f"a key of {public.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519"
-            ) from None
-        able = _algorithms(public.algorithm.name)
+            text = f"a key of {public.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519"
+            raise SignerError(text, SignatureResult.WRONG) from None
+        supported = _to_algorithms(public.algorithm.name)
         text = f"this version of the key signs by {public.algorithm.name} alone"
-        lacking = {alg: text for alg in algorithms_of(key) if alg not in able}
+        lacking = {alg: text for alg in algorithms_of(key) if alg not in supported}
         return PublicHalf(key=key, lacking=lacking)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
-        """Sign the bytes, and return the signature as JWS has it. Raises SignerError."""
+        """Return the signature of a message in the form of JWS. Raises SignerError."""
         parameters: dict[str, object] = {"name": self._name}
         if alg in ED25519_NAMES:
             parameters["data"] = message
         else:
-            kind = f"sha{alg[-3:]}"
-            parameters["digest"] = {kind: hashlib.new(kind, message).digest()}
+            hash_name = f"sha{alg[-3:]}"
+            parameters["digest"] = {hash_name: hashlib.new(hash_name, message).digest()}
         answer = await self._request("asymmetric_sign", parameters)
         if answer.name != self._name:
             raise SignerError(f"Google signed by {answer.name} where another was asked for")
         return to_raw_ecdsa(alg, answer.signature) if alg.startswith("ES") else bytes(answer.signature)
 
     async def close(self) -> None:
-        """Close its connection."""
+        """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
-    async def _request(self, call: str, parameters: Mapping[str, object]) -> Any:
+    async def _request(self, method: str, parameters: Mapping[str, object]) -> Any:
+        """Call a method of Google's client, and return its response. Raises SignerError."""
         try:
             if self._client is None:
-                self._client = await self._new_client()
-            return await getattr(self._client, call)(request=parameters, retry=None, timeout=TIMEOUT_SECONDS)
+                self._client = await self._build_client()
+            return await getattr(self._client, method)(request=parameters, retry=None, timeout=TIMEOUT_SECONDS)
         except refusals.GoogleAPICallError as error:
-            result = SignatureResult.WRONG if isinstance(error, _LASTING_ERRORS) else SignatureResult.AWAY
+            result = SignatureResult.WRONG if isinstance(error, _PERMANENT_ERRORS) else SignatureResult.AWAY
             status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
-            raise SignerError(f"Google KMS answered {status}: {_words(error.message)}", result) from None
+            raise SignerError(f"Google KMS answered {status}: {_shorten(error.message)}", result) from None
         except credentials.GoogleAuthError as error:
-            away = isinstance(error, credentials.TransportError)
-            result = SignatureResult.AWAY if away else SignatureResult.WRONG
-            raise SignerError(f"Google lets nobody in: {_words(str(error))}", result) from None
+            is_temporary = isinstance(error, credentials.TransportError)
+            result = SignatureResult.AWAY if is_temporary else SignatureResult.WRONG
+            raise SignerError(f"Google lets nobody in: {_shorten(str(error))}", result) from None
 
-    async def _new_client(self) -> KeyManagementServiceAsyncClient:
-        if self._channel is not None:
-            return KeyManagementServiceAsyncClient(
-                transport=KeyManagementServiceGrpcAsyncIOTransport(channel=self._channel())
-            )
-        # In Google's cloud this requests credentials from the machine's metadata server, and would block the loop.
+    async def _build_client(self) -> KeyManagementServiceAsyncClient:
+        if self._open_channel is not None:
+            transport = KeyManagementServiceGrpcAsyncIOTransport(channel=self._open_channel())
+            return KeyManagementServiceAsyncClient(transport=transport)
+        # In Google's cloud this sends requests to the machine's metadata server, which would block the event loop.
         credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
         return KeyManagementServiceAsyncClient(credentials=credentials)
 
 
-def _wrong_key_error(text: str) -> SignerError:
-    return SignerError(text, SignatureResult.WRONG)
-
-
-def _words(text: str) -> str:
+def _shorten(text: str) -> str:
     return " ".join(text.split())[:_MAX_SHOWN_CHARS]
 
 
-def _algorithms(name: str) -> frozenset[Algorithm]:
-    """Return the names of a version's algorithm: RSA_SIGN_PSS_3072_SHA256 is PS256."""
+def _to_algorithms(name: str) -> frozenset[Algorithm]:
+    """Return the JWS names of Google's algorithm: RSA_SIGN_PSS_3072_SHA256 is PS256. Empty without one."""
     if name == "EC_SIGN_ED25519":
         return ED25519_NAMES
-    family = next((alg for prefix, alg in _FAMILIES.items() if name.startswith(prefix)), "")
+    family = next((alg for prefix, alg in _ALGORITHM_FAMILIES.items() if name.startswith(prefix)), "")
     algorithm = f"{family}{name[-3:]}"
     return frozenset(alg for alg in Algorithm if alg == algorithm)

@@ -1,4 +1,4 @@
-"""Makes the keys in HSMs, Vault and the clouds' key services."""
+"""Build the keys in HSMs, Vault and the key services of clouds from their settings."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from notifier.settings.service_settings import Settings
 from notifier.tokens.signer import SignerBackend
 from notifier.tokens.signers import KeyKind
 
-DEFAULT_PROCESSES = 2  # processes of a PKCS#11 token
+DEFAULT_PROCESSES = 2  # of a PKCS#11 token
 
 
 def key_kinds() -> Mapping[str, KeyKind]:
@@ -23,6 +23,7 @@ def key_kinds() -> Mapping[str, KeyKind]:
     tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
 
     def make_pkcs11(settings: Pkcs11Settings, size: int) -> tuple[SignerBackend, str]:
+        """Return the key and its name. `size`: the number of processes."""
         address = TokenAddress(module=settings.module, token=settings.token, pin_file=settings.pin_file)
         token = tokens.setdefault((address, size), Pkcs11Token(address, size))
         key_name = " ".join(name for name in (settings.label, settings.id) if name is not None)
@@ -37,31 +38,37 @@ def key_kinds() -> Mapping[str, KeyKind]:
             concurrency=DEFAULT_PROCESSES,
             requests_per_signature=REQUESTS_PER_PROCESS,
         ),
-        "vault": KeyKind(make=_make("vault_key:VaultKey")),
-        "aws_kms": KeyKind(make=_make("aws_kms_key:AwsKmsKey"), extra="aws", libraries=("aiobotocore",)),
-        "azure_key_vault": KeyKind(make=_make("azure_key:AzureKey"), extra="azure", libraries=azure),
+        "vault": KeyKind(make=_late_factory("vault_key:VaultKey")),
+        "aws_kms": KeyKind(make=_late_factory("aws_kms_key:AwsKmsKey"), extra="aws", libraries=("aiobotocore",)),
+        "azure_key_vault": KeyKind(make=_late_factory("azure_key:AzureKey"), extra="azure", libraries=azure),
         "google_kms": KeyKind(
-            make=_make("google_kms_key:GoogleKmsKey"), extra="google", libraries=("google.cloud.kms_v1",)
+            make=_late_factory("google_kms_key:GoogleKmsKey"), extra="google", libraries=("google.cloud.kms_v1",)
         ),
     }
 
 
 def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    """Yield the settings of files with which notifier logs in to signers, and the files; None if not set.
+    """Yield each setting of a file with credentials for a signer, and its value: the path, or None.
 
-    A pod's token is not among them: Kubernetes provides it.
+    The token file of a Kubernetes pod is not among them, since Kubernetes provides it.
     """
     for iss, issuer in settings.issuers.items():
-        for nth, key in enumerate(issuer.keys):
-            place = f'issuers["{iss}"].keys[{nth}]'
-            if (pkcs11 := key.of_kind(Pkcs11Settings)) is not None:
-                yield f"{place}.pkcs11.pin_file", pkcs11.pin_file
-            if (vault := key.of_kind(VaultKeySettings)) is not None:
-                yield f"{place}.vault.token_file", vault.token_file
-                yield f"{place}.vault.approle.secret_id_file", getattr(vault.approle, "secret_id_file", None)
-                yield f"{place}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
+        for index, key in enumerate(issuer.keys):
+            path = f'issuers["{iss}"].keys[{index}]'
+            pkcs11, vault = key.of_kind(Pkcs11Settings), key.of_kind(VaultKeySettings)
+            if pkcs11 is not None:
+                yield f"{path}.pkcs11.pin_file", pkcs11.pin_file
+            if vault is not None:
+                yield f"{path}.vault.token_file", vault.token_file
+                yield f"{path}.vault.approle.secret_id_file", getattr(vault.approle, "secret_id_file", None)
+                yield f"{path}.vault.tls.key_file", getattr(vault.tls, "key_file", None)
 
 
-def _make(backend: str) -> Callable[[Any, int], tuple[SignerBackend, str]]:
-    """Return the factory of a backend, named as `module:Class`, that is imported when used: most need an extra."""
-    return lambda settings, _: (resolve_name(f"notifier.features.signers.{backend}")(settings), settings.key_name)
+def _late_factory(backend: str) -> Callable[[Any, int], tuple[SignerBackend, str]]:
+    """Return the factory of a backend (`module:Class`). It imports the backend when called, as most need an extra."""
+
+    def make(settings: Any, _concurrency: int) -> tuple[SignerBackend, str]:
+        backend_class = resolve_name(f"notifier.features.signers.{backend}")
+        return backend_class(settings), settings.key_name
+
+    return make

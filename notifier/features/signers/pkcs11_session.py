@@ -1,6 +1,6 @@
-"""The worker's end of a process that signs with the keys of one PKCS#11 token (`pkcs11_process`).
+"""The worker's connection to a process that signs with a PKCS#11 token (`pkcs11_process`), over its pipes.
 
-It is a protocol of asyncio and does not use streams, which cost the worker 40 µs more for each signature.
+It is an asyncio protocol, since asyncio's streams would cost 40 µs more for each signature.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import cast
 from notifier.features.signers.pkcs11_process import DONE, FIND, HEAD, OPEN
 from notifier.tokens.signer import SignerError
 
-_MAX_ANSWER_BYTES = 65_536  # bytes of an answer
+_MAX_ANSWER_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAddress:
-    """Which token to use, and where its PIN is."""
+    """The vendor's library, the label of the token in it, and the file with the token's PIN."""
 
     module: Path
     token: str
@@ -28,7 +28,7 @@ class TokenAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyName:
-    """How a key of a token is found. `id` is hexadecimal. One of the two may be left out."""
+    """The label and the hexadecimal ID of a key in a token. One of the two may be None."""
 
     label: str | None
     id: str | None
@@ -36,14 +36,17 @@ class KeyName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FoundKey:
-    """A key as one process knows it: its number there, and its public half as DER."""
+    """A key that a process has found: its number in this process, and the public key as DER."""
 
     number: int
     public: bytes
 
 
 class SigningSession(asyncio.SubprocessProtocol):
-    """One process with its session. It answers requests in order."""
+    """One process that is logged in to a token. It answers requests in their order.
+
+    `mechanisms`: of the token, after `open`. `gone` is set when the process has ended.
+    """
 
     def __init__(self) -> None:
         self.mechanisms: frozenset[str] = frozenset()
@@ -51,78 +54,81 @@ class SigningSession(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport
         self._requests: asyncio.WriteTransport
         self._received = bytearray()
-        self._waiting_answers: deque[asyncio.Future[tuple[bytes, bytes]]] = deque()
-        self._found: dict[KeyName, _FoundKey] = {}
+        self._pending_answers: deque[asyncio.Future[tuple[bytes, bytes]]] = deque()
+        self._found_keys: dict[KeyName, _FoundKey] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The process runs."""
-        self._transport = cast("asyncio.SubprocessTransport", transport)  # uvloop's is of no class of asyncio
+        """Keep the transports of the started process."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)  # uvloop's class does not inherit from it
         self._requests = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
 
     def pipe_data_received(self, _: int, data: bytes) -> None:
-        """Pass each complete answer to its request."""
+        """Collect output of the process, and return each complete answer to its request."""
         self._received += data
         while len(self._received) >= HEAD.size:
             length, status = HEAD.unpack_from(self._received)
-            if length > _MAX_ANSWER_BYTES or not self._waiting_answers:
-                self._end("its process gave an answer that is none")
+            if length > _MAX_ANSWER_BYTES or not self._pending_answers:
+                self._fail_requests("its process gave an answer that is none")
                 return
-            end = HEAD.size + length
-            if len(self._received) < end:
+            frame_end = HEAD.size + length
+            if len(self._received) < frame_end:
                 return
-            waiting = self._waiting_answers.popleft()
-            if not waiting.done():
-                waiting.set_result((status, bytes(self._received[HEAD.size : end])))
-            del self._received[:end]
+            pending = self._pending_answers.popleft()
+            if not pending.done():
+                pending.set_result((status, bytes(self._received[HEAD.size : frame_end])))
+            del self._received[:frame_end]
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The process is gone, and all that it wrote was read."""
+        """Fail the remaining requests. asyncio calls this after the process has ended and its output was read."""
         code = self._transport.get_returncode() or 0
-        self._end(f"its process ended{f' by signal {-code}' if code < 0 else ''}; another is started")
+        cause = f" by signal {-code}" if code < 0 else ""
+        self._fail_requests(f"its process ended{cause}; another is started")
         self.gone.set()
 
     def kill(self) -> None:
-        """End the process. `gone` is set when it has ended."""
+        """Kill the process, and return at once. `gone` is set when the process has ended."""
         with suppress(ProcessLookupError):
             self._transport.kill()
 
     @property
     def is_running(self) -> bool:
-        """False once the process is known to have ended."""
+        """Return False when the process has ended."""
         return self._transport.get_returncode() is None
 
     async def open(self, address: TokenAddress, pin: str) -> None:
-        asked = {"module": str(address.module), "token": address.token, "pin": pin}
-        self.mechanisms = frozenset(json.loads(await self.request(OPEN, json.dumps(asked).encode())))
+        """Log in to the token. Raises SignerError or SigningRefused."""
+        body = {"module": str(address.module), "token": address.token, "pin": pin}
+        self.mechanisms = frozenset(json.loads(await self.request(OPEN, json.dumps(body).encode())))
 
     async def find(self, key: KeyName) -> _FoundKey:
-        if key not in self._found:
+        """Return a key, which the process finds once. Raises SignerError or SigningRefused."""
+        if key not in self._found_keys:
             reply = json.loads(await self.request(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
-            self._found[key] = _FoundKey(number=reply["number"], public=bytes.fromhex(reply["public"]))
-        return self._found[key]
+            self._found_keys[key] = _FoundKey(number=reply["number"], public=bytes.fromhex(reply["public"]))
+        return self._found_keys[key]
 
     async def request(self, kind: bytes, body: bytes) -> bytes:
-        """Send one request and return its answer. Raises SignerError or SigningRefused."""
+        """Send a request and return its answer. Raises SigningRefused, or SignerError if the process ends."""
         if self.gone.is_set():
             raise SignerError("its process ended; another is started")
-        waiting: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        self._waiting_answers.append(waiting)
+        pending: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+        self._pending_answers.append(pending)
         self._requests.write(HEAD.pack(len(body), kind) + body)
-        status, answer = await waiting
+        status, answer = await pending
         if status == DONE:
             return answer
         name, text = json.loads(answer)
         raise SigningRefused(name, text)
 
-    def _end(self, why: str) -> None:
-        while self._waiting_answers:
-            waiting = self._waiting_answers.popleft()
-            if not waiting.done():
-                waiting.set_exception(SignerError(why))
+    def _fail_requests(self, text: str) -> None:
+        while self._pending_answers:
+            pending = self._pending_answers.popleft()
+            if not pending.done():
+                pending.set_exception(SignerError(text))
 
 
 class SigningRefused(Exception):  # noqa: N818  an answer
-    """The process answered with a fault: the name of the library's error, and the process's text."""
+    """The process answered with an error. `name`: of the library's exception. `text`: may be empty."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(name)

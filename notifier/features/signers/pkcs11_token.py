@@ -1,8 +1,8 @@
-"""Keeps the processes that sign with the keys of one PKCS#11 token (`pkcs11_process`), and has its keys as places.
+"""The signer `pkcs11`: sign with a key in a PKCS#11 token, such as an HSM, by processes that run `pkcs11_process`.
 
-These are processes and not threads, since of the two libraries one crashes at the second thread, the other keeps the
-interpreter's lock while the HSM signs, and a call that hangs keeps its thread for ever. A process that gives no answer,
-or an answer that leaves its session in doubt, is killed, and another is started when it is needed.
+Threads cannot be used instead. Of the two Python libraries, one crashes with a second thread, and the other holds the
+interpreter lock while the HSM signs; and a thread whose call hangs cannot be ended. A process that does not answer, or
+whose answer leaves its session in doubt, is killed. Another is started when it is needed.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 _T = TypeVar("_T")
 
 REQUESTS_PER_PROCESS = 2
-"""Requests in one process: one being signed and one in its pipe, so that it never waits for the worker."""
-_EXIT_TIMEOUT_SECONDS = 2.0  # for killed processes to end, at the stop
-_NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
-_REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # rejected once, and not tried again
+"""The requests sent to a process at a time: it signs one while the other is in its pipe, so that it is never idle."""
+_EXIT_TIMEOUT_SECONDS = 2.0  # for killed processes to end, after the last key was closed
+_ALGORITHM_NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
+_PIN_ERRORS = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # after these, the PIN is not tried again
 _WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "PinIncorrect": "the PIN is wrong",
@@ -52,33 +52,33 @@ _WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
         "ModuleNotFoundError": "needs python-pkcs11: pip install 'logout-notifier[pkcs11]' (the image has it)",
     }
 )
-"""Errors that an operator must correct, with the text to use if the process reports none."""
-_LASTING_ERRORS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
+"""Errors that an operator must correct, and for each the text if the process reports none."""
+_HARMLESS_ERRORS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session can still be used
 
 
 class Pkcs11Token:
-    """A token and `size` processes for it. Several keys may share it; each calls `join` and `leave`."""
+    """A token, and up to `size` processes that are logged in to it. Keys share it; each calls `join` and `leave`."""
 
     def __init__(self, address: TokenAddress, size: int) -> None:
         self._address = address
         self._size = size
         self._slots = asyncio.Semaphore(REQUESTS_PER_PROCESS * size)
-        self._starting = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
         self._sessions: set[SigningSession] = set()
-        self._idle: deque[SigningSession] = deque()  # each as often as it can take a request
-        self._count = 0  # including starting processes
+        self._idle: deque[SigningSession] = deque()  # each once for every further request that it can receive
+        self._process_count = 0  # including starting processes
         self._dying: set[SigningSession] = set()
-        self._users = 0
-        self._rejected: tuple[str, int] | None = None
+        self._key_count = 0
+        self._rejected: tuple[str, int] | None = None  # PIN, and the modification time of its file
 
     def join(self) -> None:
-        """Note that another key uses the token."""
-        self._users += 1
+        """Count a key that uses the token."""
+        self._key_count += 1
 
     async def leave(self) -> None:
-        """Note that a key no longer uses the token. After the last key the processes end."""
-        self._users -= 1
-        if self._users > 0:
+        """Count a key that no longer uses the token. After the last key, end the processes."""
+        self._key_count -= 1
+        if self._key_count > 0:
             return
         for session in list(self._sessions):
             self._discard(session)
@@ -87,40 +87,40 @@ class Pkcs11Token:
                 await asyncio.gather(*(session.gone.wait() for session in self._dying))
 
     async def find(self, key: KeyName) -> tuple[bytes, frozenset[str]]:
-        """Return the public half of a key as DER, and the mechanisms of the token. Starts all processes.
+        """Return the public key as DER, and the mechanisms of the token. Start all processes. Raises SignerError."""
 
-        Raises SignerError.
-        """
-
-        async def find_public(session: SigningSession) -> tuple[bytes, frozenset[str]]:
+        async def find_key(session: SigningSession) -> tuple[bytes, frozenset[str]]:
             return (await session.find(key)).public, session.mechanisms
 
-        public = await self._use(find_public)
-        while self._count < self._size:
-            self._idle.extend([await self._start()] * REQUESTS_PER_PROCESS)
-        return public
+        found = await self._use_process(find_key)
+        while self._process_count < self._size:
+            self._idle.extend([await self._start_process()] * REQUESTS_PER_PROCESS)
+        return found
 
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
-        """Raises SignerError."""
+        """Return the signature of a message in the form of JWS. Raises SignerError."""
 
-        async def request(session: SigningSession) -> bytes:
-            public = await session.find(key)
-            return await session.request(SIGN, bytes((public.number, _NUMBERS[alg])) + message)
+        async def request_signature(session: SigningSession) -> bytes:
+            number = (await session.find(key)).number
+            return await session.request(SIGN, bytes((number, _ALGORITHM_NUMBERS[alg])) + message)
 
-        return await self._use(request)
+        return await self._use_process(request_signature)
 
-    async def _use(self, request: Callable[[SigningSession], Awaitable[_T]]) -> _T:
-        """Use a process. End it unless all went well: a late answer could reach the next request."""
+    async def _use_process(self, request: Callable[[SigningSession], Awaitable[_T]]) -> _T:
+        """Return the result of a request to a process. Raises SignerError.
+
+        After an error or a cancellation, end the process, since the next request could receive the late answer.
+        """
         async with self._slots:
             session = await self._acquire()
             try:
                 answer = await request(session)
-            except SigningRefused as refused:
-                if refused.name in _LASTING_ERRORS:
+            except SigningRefused as refusal:
+                if refusal.name in _HARMLESS_ERRORS:
                     self._release(session)
                 else:
                     self._discard(session)
-                raise _fault(refused) from None
+                raise _to_signer_error(refusal) from None
             except BaseException:
                 self._discard(session)
                 raise
@@ -128,22 +128,24 @@ class Pkcs11Token:
             return answer
 
     def _release(self, session: SigningSession) -> None:
-        if session in self._sessions:  # another user may have ended it
+        if session in self._sessions:  # another request may have ended it
             self._idle.append(session)
 
     async def _acquire(self) -> SigningSession:
+        """Return a process that can receive a request. Start one if all are busy. Raises SignerError."""
         while True:
-            if (session := self._pop_idle()) is not None:
+            session = self._pop_idle()
+            if session is not None:
                 return session
-            if self._count < self._size:
-                session = await self._start()
+            if self._process_count < self._size:
+                session = await self._start_process()
                 self._idle.extend([session] * (REQUESTS_PER_PROCESS - 1))
                 return session
-            async with self._starting:  # another request starts one
+            async with self._start_lock:  # wait for the process that another request starts
                 await asyncio.sleep(0)
 
     def _pop_idle(self) -> SigningSession | None:
-        """Return an idle process. Forget processes that have ended meanwhile."""
+        """Return a process that can receive a request; None without one. Discard those that have ended."""
         while self._idle:
             session = self._idle.popleft()
             if session in self._sessions and session.is_running:
@@ -151,21 +153,22 @@ class Pkcs11Token:
             self._discard(session)
         return None
 
-    async def _start(self) -> SigningSession:
-        """Start a process and log in, one at a time: with a wrong PIN each would use up a try."""
-        self._count += 1
+    async def _start_process(self) -> SigningSession:
+        """Start a process and log in. Only one logs in at a time, since each uses up a try if the PIN is wrong."""
+        self._process_count += 1
         try:
-            async with self._starting:
-                session = await self._log_in(await asyncio.to_thread(self._pin))
+            async with self._start_lock:
+                session = await self._log_in(*await asyncio.to_thread(self._read_pin))
         except BaseException:
-            self._count -= 1
+            self._process_count -= 1
             raise
         self._sessions.add(session)
         return session
 
-    async def _log_in(self, pin: tuple[str, int]) -> SigningSession:
-        if pin == self._rejected:
-            raise SignerError(f"the PIN is wrong; {self._reason_not_tried()}", SignatureResult.WRONG)
+    async def _log_in(self, pin: str, modified_at: int) -> SigningSession:
+        """Return a new process that is logged in. Raises SignerError, also for a PIN that was rejected before."""
+        if (pin, modified_at) == self._rejected:
+            raise SignerError(f"the PIN is wrong; {self._explain_no_try()}", SignatureResult.WRONG)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
         _, session = await asyncio.get_running_loop().subprocess_exec(
             SigningSession,
@@ -178,35 +181,34 @@ class Pkcs11Token:
             env=environ,
         )
         try:
-            await session.open(self._address, pin[0])
-        except SigningRefused as refused:
+            await session.open(self._address, pin)
+        except SigningRefused as refusal:
             self._end_session(session)
-            if refused.name not in _REJECTED:
-                raise _fault(refused) from None
-            self._rejected = pin
-            raise SignerError(
-                f"{_WRONG_TEXTS[refused.name]}; {self._reason_not_tried()}", SignatureResult.WRONG
-            ) from None
+            if refusal.name not in _PIN_ERRORS:
+                raise _to_signer_error(refusal) from None
+            self._rejected = (pin, modified_at)
+            text = f"{_WRONG_TEXTS[refusal.name]}; {self._explain_no_try()}"
+            raise SignerError(text, SignatureResult.WRONG) from None
         except BaseException:
             self._end_session(session)
             raise
         return session
 
-    def _pin(self) -> tuple[str, int]:
-        """Return the PIN, and when its file was written."""
+    def _read_pin(self) -> tuple[str, int]:
+        """Return the PIN, and the modification time of its file in nanoseconds. Raises SignerError."""
         path = self._address.pin_file
         try:
             return read_secret(path).strip(), path.stat().st_mtime_ns
         except (OSError, ConfigurationError):
             raise SignerError(f"{path} cannot be read, or does not hold one line", SignatureResult.WRONG) from None
 
-    def _reason_not_tried(self) -> str:
+    def _explain_no_try(self) -> str:
         return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"
 
     def _discard(self, session: SigningSession) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
-            self._count -= 1
+            self._process_count -= 1
             self._end_session(session)
 
     def _end_session(self, session: SigningSession) -> None:
@@ -223,7 +225,7 @@ class Pkcs11Key:
         self._joined = False
 
     async def public(self) -> PublicHalf:
-        """Fetch the public half. Raises SignerError."""
+        """Return the public key and the algorithms that the token lacks. Raises SignerError."""
         if not self._joined:
             self._joined = True
             self._token.join()
@@ -237,10 +239,10 @@ class Pkcs11Key:
             for alg, name in NEEDED.items()
             if name not in mechanisms
         }
-        return PublicHalf(key=key, lacking=lacking)  # type: ignore[arg-type]  # of another kind it is refused there
+        return PublicHalf(key=key, lacking=lacking)  # type: ignore[arg-type]  # the caller refuses other types
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
-        """Sign. Raises SignerError."""
+        """Return the signature of a message in the form of JWS. Raises SignerError."""
         return await self._token.sign(self._key, alg, message)
 
     async def close(self) -> None:
@@ -250,7 +252,7 @@ class Pkcs11Key:
             await self._token.leave()
 
 
-def _fault(refused: SigningRefused) -> SignerError:
-    if refused.name in _WRONG_TEXTS:
-        return SignerError(refused.text or _WRONG_TEXTS[refused.name], SignatureResult.WRONG)
-    return SignerError(f"the module answered {refused.name}; its process is started anew")
+def _to_signer_error(refusal: SigningRefused) -> SignerError:
+    if refusal.name in _WRONG_TEXTS:
+        return SignerError(refusal.text or _WRONG_TEXTS[refusal.name], SignatureResult.WRONG)
+    return SignerError(f"the module answered {refusal.name}; its process is started anew")

@@ -1,4 +1,4 @@
-"""The settings of keys in HSMs, clouds and Vault."""
+"""The settings of keys in PKCS#11 tokens (HSMs), AWS KMS, Azure Key Vault, Google Cloud KMS and Vault."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Pkcs11Settings(Section):
     """A file with the PIN of the token's user."""
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
+    def _check_key_name(self) -> Self:
         if self.label is None and self.id is None:
             raise ValueError("needs label or id, which name the key")
         return self
@@ -42,23 +42,24 @@ _GOOGLE_NAME = re.compile(
 _KEY_ID = re.compile(r"^((mrk-)?[0-9a-f-]{32,36}|alias/[A-Za-z0-9/_-]+)$")
 
 
-def _key_id(value: str) -> str:
+def _check_aws_key_id(value: str) -> str:
     if _ARN.match(value) is None and _KEY_ID.match(value) is None:
         raise ValueError("must be the ARN or the id of a key, or an alias such as alias/logout")
     return value
 
 
-def _azure_vault(url: str) -> str:
+def _check_vault_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme != "https" or parts.path not in ("", "/") or "?" in url or "@" in parts.netloc:
+    is_bare = parts.path in ("", "/") and "?" not in url and "@" not in parts.netloc
+    if parts.scheme != "https" or not is_bare:
         raise ValueError("must be the address of the vault alone, such as https://example.vault.azure.net")
     return url.rstrip("/")
 
 
-def _google_name(name: str) -> str:
+def _check_google_name(name: str) -> str:
     if _GOOGLE_NAME.match(name) is None:
-        text = "projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1"
-        raise ValueError(f"must be the name of one version of a key: {text}")
+        example = "projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1"
+        raise ValueError(f"must be the name of one version of a key: {example}")
     return name
 
 
@@ -69,7 +70,7 @@ class AwsKmsSettings(Section):
         "endpoint": "is gone: set the variable AWS_ENDPOINT_URL_KMS, or endpoint_url in AWS's configuration file"
     }
 
-    key_id: Annotated[str, AfterValidator(_key_id)]
+    key_id: Annotated[str, AfterValidator(_check_aws_key_id)]
     """The key's ARN or id. An alias is followed at the start alone."""
     region: str | None = Field(None, pattern=r"^[a-z]+(-[a-z]+)+-[0-9]+$")
     """Such as eu-central-1. Left out: the ARN's."""
@@ -78,17 +79,19 @@ class AwsKmsSettings(Section):
 
     @property
     def in_region(self) -> str:
-        """The region, given or the ARN's. Empty if there is none."""
+        """Return the configured region, otherwise that of the ARN; empty without both."""
+        if self.region is not None:
+            return self.region
         arn = _ARN.match(self.key_id)
-        return self.region or (arn[1] if arn is not None else "")
+        return "" if arn is None else arn[1]
 
     @property
     def key_name(self) -> str:
-        """The key among others."""
+        """Return the key's name for logs and errors."""
         return f"{self.key_id} in {self.in_region}"
 
     @model_validator(mode="after")
-    def _has_region(self) -> Self:
+    def _check_region(self) -> Self:
         if not self.in_region:
             raise ValueError("needs region, unless key_id is an ARN")
         return self
@@ -97,7 +100,7 @@ class AwsKmsSettings(Section):
 class AzureKeySettings(Section):
     """One version of a key in Azure Key Vault, or a managed HSM. Credentials are found as Azure's own tools do."""
 
-    vault_url: Annotated[WebAddress, AfterValidator(_azure_vault)]
+    vault_url: Annotated[WebAddress, AfterValidator(_check_vault_url)]
     """The vault's address, such as https://example.vault.azure.net."""
     key: str = Field(pattern=r"^[0-9A-Za-z-]{1,127}$")
     """The key's name."""
@@ -106,26 +109,26 @@ class AzureKeySettings(Section):
 
     @property
     def key_name(self) -> str:
-        """The key among others."""
+        """Return the key's name for logs and errors."""
         return f"{self.vault_url}/keys/{self.key}/{self.version}"
 
 
 class GoogleKmsSettings(Section):
     """One version of a key in Google Cloud KMS. Credentials are found as Google's own tools find them."""
 
-    name: Annotated[str, AfterValidator(_google_name)]
+    name: Annotated[str, AfterValidator(_check_google_name)]
     """Its resource name, projects/…/cryptoKeyVersions/1. A newer version gets an entry of its own."""
 
     @property
     def key_name(self) -> str:
-        """The key among others."""
+        """Return the key's name for logs and errors."""
         return self.name
 
 
 POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-def _private(url: str) -> str:
+def _check_https(url: str) -> str:
     if is_in_clear(url):
         raise ValueError("must begin with https:// unless Vault, or its agent, is on this machine")
     return url
@@ -134,7 +137,7 @@ def _private(url: str) -> str:
 VaultAddress = Annotated[
     WebAddress,
     server_address("/v1", instead="token_file, approle and kubernetes are for that"),
-    AfterValidator(_private),
+    AfterValidator(_check_https),
 ]
 VaultName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 VaultPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
@@ -186,14 +189,14 @@ class VaultKeySettings(Section):
 
     @property
     def key_name(self) -> str:
-        """The key among others of this Vault."""
+        """Return the key's name for logs and errors."""
         return f"{self.mount}/{self.key} version {self.version}"
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
+    def _check_login(self) -> Self:
         ways = ("token_file", "approle", "kubernetes")
-        logins = [way for way in ways if getattr(self, way) is not None]
-        if len(logins) != 1:
-            has = f"; it has {' and '.join(logins)}" if logins else ""
-            raise ValueError(f"needs one of {', '.join(ways)}{has}")
+        configured = [way for way in ways if getattr(self, way) is not None]
+        if len(configured) != 1:
+            suffix = f"; it has {' and '.join(configured)}" if configured else ""
+            raise ValueError(f"needs one of {', '.join(ways)}{suffix}")
         return self

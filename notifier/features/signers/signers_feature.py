@@ -1,4 +1,4 @@
-"""The feature `signers`: keys that never leave their signer, in HSMs, Vault and the clouds' key services."""
+"""The feature `signers`: signing keys in HSMs, Vault and the key services of clouds, which never leave them."""
 
 from __future__ import annotations
 

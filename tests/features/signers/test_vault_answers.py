@@ -37,7 +37,7 @@ async def test_a_refusal_has_vaults_text(tmp_path: Path) -> None:
     """An answer without JSON has none."""
     refusal = {"errors": ["permission denied"]}
     answer = await asked(web.json_response(refusal, status=403, headers={"Retry-After": "7"}), tmp_path)
-    assert (answer.status, answer.words, answer.wait) == (403, "permission denied", 7.0)
+    assert (answer.status, answer.error_text, answer.wait) == (403, "permission denied", 7.0)
     assert (await asked(web.Response(status=204), tmp_path)).content is None
 
 
