@@ -1,8 +1,8 @@
-"""Evaluate a source's expressions: JMESPath, compiled at the start, with a few additional functions.
+"""Compile and evaluate the expressions of sources: JMESPath with additional functions (`expression_functions`).
 
-The library checks names and arguments of functions only when it calls them, so they are checked at compilation here.
-Every exception of an expression becomes `EvaluationError`, because a document must never stop a worker. Error texts
-quote the expression and never the document, which may name a user.
+The library checks names and arguments of functions only when it calls them. `Expression` therefore checks them when it
+compiles. Each exception of an evaluation becomes an EvaluationError, since a document must not stop a worker. Error
+texts quote the expression and not the document, which may name a user.
 
 Three quoted names are available anywhere in an expression: `"$headers"`, `"$properties"`, `"$envelope"`.
 """
@@ -21,15 +21,15 @@ from notifier.model.errors import NotifierError
 from notifier.model.nearest import suggest
 from notifier.model.printable import excerpt
 
-MAX_DEPTH = 100  # each level takes several frames of the interpreter's stack
+MAX_DEPTH = 100  # each level takes several frames of Python's stack
 MAX_EXPRESSION_CHARACTERS = 4096
 MAX_QUOTED_CHARACTERS = 60  # of an expression in an error text
 MAX_CACHED_TEXTS = 4  # parsed JSON texts of one message
-_MAX_QUOTED_WORD_CHARACTERS = 40  # of the document's words in an error text
+_MAX_QUOTED_WORD_CHARACTERS = 40  # of a name in an error text
 _COMPARISONS = ("eq", "ne")
 _TEXT_FUNCTIONS = ("contains", "ends_with", "split", "starts_with")
-_CONTINUATIONS = ("dot", "lbracket", "flatten", "filter")
-_RAW_NAMES = ("$headers", "$properties")  # their names are not normalized
+_CONTINUATIONS = ("dot", "lbracket", "flatten", "filter")  # tokens after a name that is not the whole operand
+_RAW_NAMES = ("$headers", "$properties")  # the names of their members are not normalized
 
 
 class EvaluationError(NotifierError):
@@ -45,9 +45,9 @@ _NO_NAMES: Mapping[str, object] = MappingProxyType({})
 
 
 class Expression:
-    """A compiled expression. `fields` has the names of the members in it.
+    """A compiled expression. `fields`: the names of members in it. `parsed`: its syntax tree.
 
-    `needs_object`: it only names members, so it is meaningless for a document that is not an object.
+    `needs_object`: the expression only names members, so that the document must be an object.
     """
 
     __slots__ = ("fields", "needs_object", "parsed", "text")
@@ -70,14 +70,16 @@ class Expression:
         nodes = list(_walk_nodes(self.parsed))
         self.fields = frozenset(str(node["value"]) for node in nodes if node["type"] == "field")
         for node in nodes:
-            if node["type"] == "function_expression" and (wrong := _find_misuse(node)) is not None:
-                raise ExpressionError(wrong)
-        if (wrong := find_pitfall(text, nodes)) is not None:
-            raise ExpressionError(wrong)
+            error_text = _find_misuse(node) if node["type"] == "function_expression" else None
+            if error_text is not None:
+                raise ExpressionError(error_text)
+        error_text = find_pitfall(text, nodes)
+        if error_text is not None:
+            raise ExpressionError(error_text)
         self.needs_object = bool(self.fields) and not any(node["type"] in ("current", "identity") for node in nodes)
 
     def __eq__(self, other: object) -> bool:
-        """Equal if the texts are."""
+        """Return whether the texts are equal."""
         return isinstance(other, Expression) and self.text == other.text
 
     def __hash__(self) -> int:
@@ -88,10 +90,11 @@ class Expression:
 
 
 class ExpressionReader(TreeInterpreter):
-    """Evaluates expressions on one document. `names`, such as `$headers`, are available anywhere in it.
+    """Evaluates expressions on one document. `names`: the values of `$headers` and the like.
 
-    `ignore_case`: the document's names are normalized already; names in JSON texts within it are normalized on reading.
-    `texts` caches parsed JSON texts for all documents of a message: each of 200 events may read the same 128 KiB.
+    `ignore_case`: the names in the document are already normalized, and those in JSON texts in it are when `from_json`
+    parses them. `texts`: a cache of parsed JSON texts for all documents of a message, since each of 200 events may
+    parse the same 128 KiB.
     """
 
     def __init__(
@@ -110,23 +113,23 @@ class ExpressionReader(TreeInterpreter):
         self._headers = names.get("$headers")
 
     def evaluate(self, expression: Expression) -> object:
-        """Return the value of the expression, None if it has none. Raises EvaluationError."""
+        """Return the value of the expression; None if it matches nothing. Raises EvaluationError."""
         try:
             return cast("object", self.visit(cast("Any", expression.parsed), self._document))
         except Exception as error:  # noqa: BLE001  see the module
-            raise EvaluationError(
-                f"`{excerpt(expression.text, MAX_QUOTED_CHARACTERS)}` fails: {_explain_failure(error)}"
-            ) from None
+            quoted = excerpt(expression.text, MAX_QUOTED_CHARACTERS)
+            raise EvaluationError(f"`{quoted}` fails: {_explain_failure(error)}") from None
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
-        """Return the function's result."""
+        """Return the result of a function. The results of `from_json` are cached."""
         if node["value"] != "from_json":
             return super().visit_function_expression(node, value)
         text = self.visit(node["children"][0], value)
         if isinstance(text, str) and text in self._parsed_texts:
             return self._parsed_texts[text]
         result = FUNCTIONS.call_function("from_json", [text])
-        result = normalize_names(result) if self._ignore_case else result
+        if self._ignore_case:
+            result = normalize_names(result)
         if isinstance(text, str):
             if len(self._parsed_texts) >= MAX_CACHED_TEXTS:
                 del self._parsed_texts[next(iter(self._parsed_texts))]
@@ -134,7 +137,7 @@ class ExpressionReader(TreeInterpreter):
         return result
 
     def visit_field(self, node: Any, value: Any) -> Any:
-        """Return the member, or the value in `names`."""
+        """Return the member of an object, or the value in `names`."""
         name = node["value"]
         if name in self._names:
             return self._names[name]
@@ -157,21 +160,24 @@ def _walk_nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
     raise ExpressionError(f"is nested too deeply; {MAX_DEPTH} levels at most")
 
 
-def _find_misuse(node: dict[str, Any]) -> str | None:
-    name, number = str(node["value"]), len(node["children"])
-    known: Mapping[str, Any] = FUNCTIONS.FUNCTION_TABLE
-    if name not in known:
-        return f"there is no function {excerpt(name, 40)}(); {suggest(name.lower(), sorted(known))}"
-    signature = known[name]["signature"]
-    most = bool(signature and signature[-1].get("variadic"))
-    if number < len(signature) if most else number != len(signature):
-        count = f"{'at least ' if most else ''}{len(signature)} argument{'' if len(signature) == 1 else 's'}"
-        kinds = ", ".join(" or ".join(parameter["types"]) or "anything" for parameter in signature)
-        return f"{name}() takes {count} ({kinds}), not {number}"
-    return None
+def _find_misuse(call: dict[str, Any]) -> str | None:
+    """Return the error if a call has an unknown function or a wrong number of arguments; None otherwise."""
+    name, argument_count = str(call["value"]), len(call["children"])
+    functions: Mapping[str, Any] = FUNCTIONS.FUNCTION_TABLE
+    if name not in functions:
+        return f"there is no function {excerpt(name, 40)}(); {suggest(name.lower(), sorted(functions))}"
+    parameters = functions[name]["signature"]
+    is_variadic = bool(parameters and parameters[-1].get("variadic"))
+    has_enough = argument_count >= len(parameters)
+    if argument_count == len(parameters) or (is_variadic and has_enough):
+        return None
+    prefix, suffix = "at least " if is_variadic else "", "" if len(parameters) == 1 else "s"
+    types = ", ".join(" or ".join(parameter["types"]) or "anything" for parameter in parameters)
+    return f"{name}() takes {prefix}{len(parameters)} argument{suffix} ({types}), not {argument_count}"
 
 
 def _explain_compile_error(error: Exception) -> str:
+    """Return the error of the library, shortened to its first line without repetitions."""
     lines = str(error).splitlines() or [type(error).__name__]
     reason = lines[0].partition(", for expression")[0]
     reason = reason.replace("Invalid jmespath expression: ", "").replace("Bad jmespath expression: ", "").rstrip(": ")
@@ -179,7 +185,7 @@ def _explain_compile_error(error: Exception) -> str:
 
 
 def _explain_failure(error: Exception) -> str:
-    """Return why an expression fails on a document. No reason quotes a value of the document."""
+    """Return why the evaluation of an expression failed, without values of the document."""
     match error:
         case exceptions.JMESPathTypeError():
             expected = " or ".join(map(str, error.expected_types))
@@ -187,7 +193,7 @@ def _explain_failure(error: Exception) -> str:
         case RecursionError():
             return "it is nested too deeply"
         case ValueError() if error.args and not isinstance(error, exceptions.JMESPathError):
-            return excerpt(str(error))  # from notifier's functions
+            return excerpt(str(error))  # raised by a function of `expression_functions`
         case ValueError():
             return "no value"
         case TypeError():
@@ -197,10 +203,10 @@ def _explain_failure(error: Exception) -> str:
 
 
 def find_pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the probable error in an expression that compiles, with the remedy; None if there is none."""
+    """Return a probable error in an expression that compiles, with the remedy; None if there is none."""
     for node in nodes:
-        first = node["children"][0]["type"] if node.get("children") else ""
-        if node["type"] == "subexpression" and first == "not_expression":
+        first_child = node["children"][0]["type"] if node.get("children") else ""
+        if node["type"] == "subexpression" and first_child == "not_expression":
             return "`!a.b` means `(!a).b`, which is never true; write `!(a.b)`"
         if node["type"] == "comparator":
             for child in node["children"]:
@@ -211,28 +217,38 @@ def find_pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _find_quoted_text(text: str) -> str | None:
-    """Return an error for `a == "b"` and `contains(a, "b")`, which compare two members; `@."b"` avoids the error."""
+    """Return an error if a name in double quotes is probably meant as a text, as in `a == "b"`; None otherwise.
+
+    The same holds for the last argument of a function, as in `contains(a, "b")`. `@."b"` is always a name.
+    """
     tokens = cast("list[Mapping[str, Any]]", list(cast("Any", Lexer()).tokenize(text)))
-    called: list[str] = []  # the functions around the token
+    open_calls: list[str] = []  # the functions around the token, the innermost last
     for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if token["type"] == "lparen":
-            called.append(str(before["value"]))
-        elif token["type"] == "rparen" and called:
-            called.pop()
-        compared = before["type"] in _COMPARISONS and after["type"] not in _CONTINUATIONS
-        sought = before["type"] == "comma" and after["type"] == "rparen" and called and called[-1] in _TEXT_FUNCTIONS
-        if token["type"] == "quoted_identifier" and (compared or sought) and not str(token["value"]).startswith("$"):
+            open_calls.append(str(before["value"]))
+        elif token["type"] == "rparen" and open_calls:
+            open_calls.pop()
+        is_quoted_name = token["type"] == "quoted_identifier" and not str(token["value"]).startswith("$")
+        is_compared = before["type"] in _COMPARISONS and after["type"] not in _CONTINUATIONS
+        is_last_argument = before["type"] == "comma" and after["type"] == "rparen"
+        is_text_argument = is_last_argument and bool(open_calls) and open_calls[-1] in _TEXT_FUNCTIONS
+        if is_quoted_name and (is_compared or is_text_argument):
             word = excerpt(str(token["value"]), _MAX_QUOTED_WORD_CHARACTERS)
             return f"\"{word}\" in double quotes is the name of a member; if the text is meant, write it as '{word}'"
     return None
 
 
 def find_unmatchable_name(parsed: Mapping[str, Any]) -> str | None:
-    """Return a name in the expression that matches no member with `ignore_case`; None if there is none."""
-    children = [child for child in parsed.get("children", ()) if isinstance(child, dict)]
+    """Return a name in an expression that can match no member with `ignore_case`; None if there is none.
+
+    With `ignore_case`, all names of members are in lower case and without `_`, except below `$headers`.
+    """
     if parsed["type"] == "field":
         field = str(parsed["value"])
-        return None if field.startswith("$") or field == field.lower().replace("_", "") else field
-    if parsed["type"] == "subexpression" and children[0]["type"] == "field" and children[0]["value"] in _RAW_NAMES:
+        is_matchable = field.startswith("$") or field == field.lower().replace("_", "")
+        return None if is_matchable else field
+    children = [child for child in parsed.get("children", ()) if isinstance(child, dict)]
+    if parsed["type"] == "subexpression" and children[0].get("value") in _RAW_NAMES:
         return None
-    return next((name for child in children if (name := find_unmatchable_name(child)) is not None), None)
+    names = (find_unmatchable_name(child) for child in children)
+    return next((name for name in names if name is not None), None)

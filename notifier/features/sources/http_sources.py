@@ -1,4 +1,4 @@
-"""Provide the currently configured sources that accept events over HTTP."""
+"""Build the sources that accept events over HTTP from the current configuration, for their routes."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,12 +32,12 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-READ_TIMEOUT_SECONDS = 5.0  # for a transmitter's JWK Set
+READ_TIMEOUT_SECONDS = 5.0  # for the JWK Set of the issuer of Security Event Tokens
 _CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
 
 
 class HttpSources:
-    """Returns sources as currently configured. It follows reloads, and caches the keys that it has read."""
+    """Returns the currently configured sources, also after a reload. Keys that were read are kept over reloads."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class HttpSources:
     ) -> None:
         """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
         self._live = live
-        access = SourceDependencies(find_source=self.find_source, publish=publish, clock=time.time, new_id=new_id)
-        self.routes = SourceRoutes(access, ApiLimits())
+        dependencies = SourceDependencies(find_source=self.find_source, publish=publish, clock=time.time, new_id=new_id)
+        self.routes = SourceRoutes(dependencies, ApiLimits())
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
         self._loaded: LoadedConfiguration | None = None
@@ -57,37 +57,38 @@ class HttpSources:
 
     def find_source(self, name: str) -> HttpSource | None:
         """Return the source of this name; None if it is not configured with `http`."""
-        current = self._live.current
-        if current is not self._loaded:
-            self._reload(current)
+        loaded = self._live.current
+        if loaded is not self._loaded:
+            self._build_sources(loaded)
         return self._sources.get(name)
 
     async def aclose(self) -> None:
-        """Stop reading TLS files."""
+        """Stop requests for keys and certificates."""
         await self._reader.close()
         await self._sns.close()
 
-    def _reload(self, loaded: LoadedConfiguration) -> None:
+    def _build_sources(self, loaded: LoadedConfiguration) -> None:
+        """Replace all sources by those of a configuration."""
         sources = {}
         for name, source in sources_of(loaded.settings).items():
-            proof = self._create_proof(name, source, loaded)
+            proof = self._build_proof(name, source, loaded)
             if proof is not None and source.http is not None:
                 compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
+                subscription = Subscription()
+                if websub is not None:
+                    subscription = Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
                 sources[name] = HttpSource(
                     name=name,
                     proof=proof,
                     rules=create_post_rules(source.http, compiled),
                     used_names=compiled.used_names,
                     challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
-                    subscription=(
-                        Subscription()
-                        if websub is None
-                        else Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
-                    ),
+                    subscription=subscription,
                 )
         self._sources, self._loaded = sources, loaded
 
-    def _create_proof(self, name: str, source: SourceSettings, loaded: LoadedConfiguration) -> Proof | None:
+    def _build_proof(self, name: str, source: SourceSettings, loaded: LoadedConfiguration) -> Proof | None:
+        """Return what authenticates the sender of a source; None without `http`."""
         http = source.http
         if http is None:
             return None

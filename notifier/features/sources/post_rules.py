@@ -1,4 +1,4 @@
-"""Check a post to a source apart from its proof."""
+"""Check a POST to a source: its media type, headers and body. The proof of the sender is checked elsewhere."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from notifier.model.documents.cloudevents import is_attribute, media_type_of
 from notifier.network.listeners.problem import Refusal, problem_response
 
 SET_TYPE = "application/secevent+jwt"  # RFC 8935 §2
-MAX_TYPE_LENGTH = 255  # of a media type in AMQP
+MAX_TYPE_LENGTH = 255  # of `content_type` in AMQP
 _JSON_TYPES = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _ACCEPTED_TYPES = "application/json, application/cloudevents+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostRules:
-    """The rules of one source. `body`: a token, or JSON by its media type, or JSON whatever the media type.
+    """The rules of one source. `body`: `json` of a JSON media type, `any` media type, or a `token` (SET).
 
-    `signed`: the proof covers the body but not the headers, so headers must not describe the event.
-    `accepts_empty`: the source's `when` evaluates an empty body.
+    `signed`: the proof covers the body but not the headers, so that headers must not describe the event.
+    `accepts_empty`: the body may be empty, since the source's `when` evaluates it.
     """
 
     body: Literal["json", "any", "token"] = "json"
@@ -28,24 +28,31 @@ class PostRules:
     accepts_empty: bool = False
 
     def check_type(self, content_type: str | None) -> None:
-        """Raise Refusal (415) for a wrong media type; forms of web pages cannot send JSON."""
+        """Raise Refusal (415) for a wrong media type. Forms of web pages cannot send the permitted types."""
+        if self.body == "any":
+            return
         media_type = media_type_of(content_type)
-        title, accept = "The body must be application/json, or of a type that ends with +json", _ACCEPTED_TYPES
-        good = (media_type in _JSON_TYPES or media_type.endswith("+json")) and len(media_type) <= MAX_TYPE_LENGTH
         if self.body == "token":
-            title, accept, good = f"The body must be {SET_TYPE}", SET_TYPE, media_type == SET_TYPE
-        if not good and self.body != "any":
+            title, accept, is_accepted = f"The body must be {SET_TYPE}", SET_TYPE, media_type == SET_TYPE
+        else:
+            title, accept = "The body must be application/json, or of a type that ends with +json", _ACCEPTED_TYPES
+            is_json = media_type in _JSON_TYPES or media_type.endswith("+json")
+            is_accepted = is_json and len(media_type) <= MAX_TYPE_LENGTH
+        if not is_accepted:
             raise Refusal(problem_response(415, title, headers={"Accept": accept}))
 
     def find_unsigned_header(self, names: Iterable[str]) -> str | None:
-        """Return an error for an unsigned header that would change the id or type of a signed body."""
+        """Return the error of an unsigned header that would change the id or type of a signed event; None without."""
         name = next(filter(is_attribute, names), None) if self.signed else None
-        text = "is not signed: send structured CloudEvents, application/cloudevents+json"
-        return None if name is None else f"The header {name.lower()[:60]} {text}"
+        if name is None:
+            return None
+        remedy = "send structured CloudEvents, application/cloudevents+json"
+        return f"The header {name.lower()[:60]} is not signed: {remedy}"
 
     def check_headers(self, names: Iterable[str]) -> None:
-        """Raise Refusal (400) for such a header."""
-        if (title := self.find_unsigned_header(names)) is not None:
+        """Raise Refusal (400) for an unsigned header that would change the id or type of a signed event."""
+        title = self.find_unsigned_header(names)
+        if title is not None:
             raise Refusal(problem_response(400, title))
 
     def check_body(self, body: bytes) -> None:
@@ -55,11 +62,13 @@ class PostRules:
 
 
 def create_post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
-    """Return the rules of a source that takes posts."""
-    body: Literal["json", "any", "token"] = "any" if source.as_json or http.sns is not None else "json"
-    return PostRules(
-        body="token" if http.set is not None else body, signed=http.signed, accepts_empty=source.accepts_empty
-    )
+    """Return the rules of a source with `http`. SNS sends JSON as `text/plain`."""
+    body: Literal["json", "any", "token"] = "json"
+    if http.set is not None:
+        body = "token"
+    elif source.as_json or http.sns is not None:
+        body = "any"
+    return PostRules(body=body, signed=http.signed, accepts_empty=source.accepts_empty)
 
 
 _CONNECTION_HEADERS = frozenset(
@@ -68,10 +77,13 @@ _CONNECTION_HEADERS = frozenset(
 
 
 def join_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the headers by lower-case name, without those of the connection. Joins repeated ones (RFC 9110 §5.2)."""
+    """Return the headers of the content by lower-case name. The values of a repeated header are joined by commas.
+
+    Invalid UTF-8 is replaced.
+    """
     joined: dict[str, str] = {}
-    for raw, value in headers:
-        name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    for header, value in headers:
+        name, text = header.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if name not in _CONNECTION_HEADERS:
-            joined[name] = f"{joined[name]}, {text}" if name in joined else text
+            joined[name] = f"{joined[name]}, {text}" if name in joined else text  # RFC 9110 §5.2
     return joined

@@ -1,8 +1,8 @@
-"""Read a message of Amazon SNS, up to the verification of its signature.
+"""Parse and check a message of Amazon SNS. Its signature is verified afterwards (`source_proofs.SnsVerifier`).
 
-SNS signs some members of a message: the name on one line, the value on the next. So only the first value, `Message`,
-may contain a line break; otherwise the signed text would be ambiguous, and anyone who can publish to the topic could
-exploit that. Unsigned members (`MessageAttributes`, `UnsubscribeURL`) are dropped.
+SNS signs the text of some members: each name and each value on a line. Only the first value, `Message`, may contain a
+line break. Otherwise anyone who can publish to the topic could write a value that reads as further members. Unsigned
+members (`MessageAttributes`, `UnsubscribeURL`) are dropped.
 """
 
 import base64
@@ -29,22 +29,22 @@ SnsKind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfir
 
 @dataclass(frozen=True, slots=True)
 class SnsTopic:
-    """A topic. Only its region's server has its certificates and confirms its subscriptions."""
+    """A topic. Certificates and confirmations of its messages must be on the SNS server of its region."""
 
     arn: str
 
     @property
     def server(self) -> str:
-        """Return the server's URL without a slash, from the configured ARN only."""
-        _, partition, _, region, *_ = self.arn.split(":")  # the settings take no other form
+        """Return the URL of the region's SNS server, without a slash at the end."""
+        _, partition, _, region, *_ = self.arn.split(":")  # the settings ensure this form
         return f"https://sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnsMessage:
-    """A message. It is authentic if the certificate at `certificate` verifies the signature of `text`.
+    """A message. It is authentic if the certificate at the URL `certificate` verifies the `signature` of `text`.
 
-    `signed` has the signed members as JSON.
+    `signed`: the signed members as JSON. `subscribe`: the URL that confirms a subscription.
     """
 
     kind: SnsKind
@@ -92,7 +92,8 @@ def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
     kind = _to_kind(posted.get("Type"))
     if kind is None:
         return SnsRefusal(text=_NOT_SNS)
-    if (error := _find_signed_error(kind, posted, topic) or _find_signature_error(posted, topic)) is not None:
+    error = _find_signed_error(kind, posted, topic) or _find_signature_error(posted, topic)
+    if error is not None:
         return SnsRefusal(text=error)
     try:
         signature = base64.b64decode(posted.get("Signature", ""), validate=True)
@@ -113,7 +114,8 @@ def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
 
 def _find_signed_error(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
     """Return the error in the signed members; None if there is none."""
-    for name in _REQUIRED_MEMBERS if kind == "Notification" else (*_REQUIRED_MEMBERS, "Token", "SubscribeURL"):
+    required = _REQUIRED_MEMBERS if kind == "Notification" else (*_REQUIRED_MEMBERS, "Token", "SubscribeURL")
+    for name in required:
         if name not in posted:
             return f"{name} is missing"
     for name, value in posted.items():
@@ -121,14 +123,14 @@ def _find_signed_error(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic
             return f"{name} has a line break, or more than {_MAX_MEMBER_CHARACTERS} characters"
     if posted["TopicArn"] != topic.arn:
         return "TopicArn is another topic"
-    confirming = f"{topic.server}/?Action=ConfirmSubscription&"
-    if kind != "Notification" and not posted["SubscribeURL"].startswith(confirming):
+    confirmation_url = f"{topic.server}/?Action=ConfirmSubscription&"
+    if kind != "Notification" and not posted["SubscribeURL"].startswith(confirmation_url):
         return "SubscribeURL confirms nothing at the server of the topic's region"
     return None
 
 
 def _find_signature_error(posted: Mapping[str, str], topic: SnsTopic) -> str | None:
-    """Return the error in the members of the signature, before any certificate is fetched; None if there is none."""
+    """Return the error in the members about the signature; None if there is none. No certificate is fetched."""
     if "SigningCertURL" not in posted:
         return "SigningCertURL is missing"
     if posted.get("SignatureVersion") not in _HASHES:

@@ -1,11 +1,11 @@
 """Fetch the signing certificates of Amazon SNS, and confirm subscriptions.
 
-Anybody can post a message that names a certificate. So certificates are fetched one at a time, two per second, only
-from the server of the configured topic (`SnsTopic`), and the clients' egress rules apply.
+Anyone can post a message with a certificate URL. Certificates are therefore fetched one at a time, two per second, only
+from the SNS server of the configured topic (`SnsTopic`), and by the egress rules of clients.
 
-An attacker invents names, while SNS sends many messages with the same name, and each again after a 503. So each name is
-queued once, however many messages have it. Names requested repeatedly are fetched first, in order of age, so a genuine
-name never waits for later ones. After a failed fetch, a certificate is not fetched for RETRY_AFTER_SECONDS.
+An attacker may invent URLs. SNS sends many messages with the same URL, and sends each again after a 503. Therefore a
+URL is queued once, and URLs of several messages are fetched first, the oldest first, so that invented URLs do not delay
+a genuine one. After a failed fetch, a URL is not fetched for RETRY_AFTER_SECONDS.
 """
 
 import asyncio
@@ -35,33 +35,33 @@ REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits 
 MAX_BODY_BYTES = 32 * 1024  # a certificate has 2 KiB
 MAX_CACHED_CERTIFICATES = 16
 FETCH_INTERVAL_SECONDS = 0.5
-MAX_QUEUED_CERTIFICATES = 512  # beyond, the oldest that was requested only once is dropped
-MAX_AWAITED_CERTIFICATES = 32  # messages for further certificates get a 503 at once
-MESSAGE_WAIT_SECONDS = 10.0  # SNS sends the message again 20 s later
-RETRY_AFTER_SECONDS = 10.0  # until a failed fetch is repeated
+MAX_QUEUED_CERTIFICATES = 512  # above, the oldest URL with one message is dropped
+MAX_AWAITED_CERTIFICATES = 32  # messages with further URLs are answered with 503 at once
+MESSAGE_WAIT_SECONDS = 10.0  # for a certificate; after a 503, SNS sends the message again 20 s later
+RETRY_AFTER_SECONDS = 10.0  # from a failed fetch of a URL to the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateUnavailable:
-    """The message cannot be verified yet, because its certificate could not be fetched."""
+    """A message cannot be verified yet, since its certificate was not fetched."""
 
     text: str = "The certificate of SNS cannot be read; send the message again"
 
 
 class _QueuedCertificate:
-    """A queued certificate. `requested_again`: several messages requested it. `waiting_count`: messages that wait."""
+    """A certificate to fetch. `is_repeated`: several messages have its URL. `waiting_count`: requests that wait."""
 
     def __init__(self) -> None:
-        self.requested_again = False
+        self.is_repeated = False
         self.waiting_count = 0
         self.result: asyncio.Future[RSAPublicKey | CertificateUnavailable] = asyncio.get_running_loop().create_future()
 
 
 class SnsServer:
-    """Fetches and caches certificates.
+    """Fetches certificates, and caches their public keys by URL.
 
-    `egress` returns the current rules. Without a `resolver`, aiodns resolves names; without `tls`, the system's
-    authorities are trusted. `clock` returns epoch seconds, `steady` seconds of a monotonic clock.
+    `egress` returns the current egress policy. The default of `resolver` is aiodns, that of `tls` the system's
+    certificate authorities. `clock` returns epoch seconds, `steady` monotonic seconds. `pause` sleeps.
     """
 
     def __init__(
@@ -79,26 +79,27 @@ class SnsServer:
         self._tls = TlsFiles() if tls is None else tls
         self._contexts = TlsContexts()
         self._clock, self._steady, self._pause = clock, steady, pause
-        self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()
-        self._queued: dict[str, _QueuedCertificate] = {}  # by address, the oldest first
-        self._retry_at: dict[str, float] = {}  # by address, until when
-        self._fetching: asyncio.Task[None] | None = None
+        self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()  # key, and the certificate's end
+        self._queued: dict[str, _QueuedCertificate] = {}  # by URL, the oldest first
+        self._retry_at: dict[str, float] = {}  # by URL
+        self._fetch_task: asyncio.Task[None] | None = None
         self._next_fetch_at = float("-inf")
         self._log_limit = MinuteLimit(steady)
 
-    async def fetch_key(self, certificate: str) -> RSAPublicKey | CertificateUnavailable:
-        """Return the key of the certificate at this address. Never raises."""
-        if (cached := self._cached_key(certificate)) is not None:
+    async def fetch_key(self, url: str) -> RSAPublicKey | CertificateUnavailable:
+        """Return the public key of the certificate at a URL. Wait up to MESSAGE_WAIT_SECONDS for it. Never raises."""
+        cached = self._find_key(url)
+        if cached is not None:
             return cached
-        if self._steady() < self._retry_at.get(certificate, float("-inf")):
+        if self._steady() < self._retry_at.get(url, float("-inf")):
             return CertificateUnavailable()
-        queued = self._enqueue(certificate)
-        awaited_count = sum(each.waiting_count > 0 for each in self._queued.values())
+        queued = self._enqueue(url)
+        awaited_count = sum(certificate.waiting_count > 0 for certificate in self._queued.values())
         if queued is None or (queued.waiting_count == 0 and awaited_count >= MAX_AWAITED_CERTIFICATES):
             return CertificateUnavailable()
         queued.waiting_count += 1
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.create_task(self._fetch_queued())
+        if self._fetch_task is None or self._fetch_task.done():
+            self._fetch_task = asyncio.create_task(self._fetch_queued())
         try:
             async with asyncio.timeout(MESSAGE_WAIT_SECONDS):
                 return await asyncio.shield(queued.result)
@@ -107,95 +108,100 @@ class SnsServer:
         finally:
             queued.waiting_count -= 1
 
-    async def confirm(self, address: str) -> str | None:
-        """Confirm a subscription by a GET of this address. Return None, or why it failed, without the address."""
-        answer = await self._get(address, whole=False)
-        return answer if isinstance(answer, str) else None
+    async def confirm(self, url: str) -> str | None:
+        """Confirm a subscription by a GET of its URL. Return the error, without the URL; None if it is confirmed."""
+        result = await self._get(url, whole=False)
+        return result if isinstance(result, str) else None
 
     async def close(self) -> None:
-        """Stop fetching. Waiting messages are answered with 503."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait([self._fetching])
-        for certificate in list(self._queued):
-            self._resolve(certificate, CertificateUnavailable())
+        """Stop fetching. Waiting requests get CertificateUnavailable."""
+        if self._fetch_task is not None:
+            self._fetch_task.cancel()
+            await asyncio.wait([self._fetch_task])
+        for url in list(self._queued):
+            self._dequeue(url, CertificateUnavailable())
         await self._contexts.close()
 
-    def _enqueue(self, certificate: str) -> _QueuedCertificate | None:
-        """Queue the certificate. Return None if the queue is full."""
-        if (queued := self._queued.get(certificate)) is not None:
-            queued.requested_again = True
+    def _enqueue(self, url: str) -> _QueuedCertificate | None:
+        """Return the queued certificate of a URL, which is added if necessary; None if the queue is full."""
+        queued = self._queued.get(url)
+        if queued is not None:
+            queued.is_repeated = True
             return queued
         if len(self._queued) >= MAX_QUEUED_CERTIFICATES:
-            once = next((name for name, each in self._queued.items() if not each.requested_again), None)
-            if once is None:
+            droppable = next((url for url, queued in self._queued.items() if not queued.is_repeated), None)
+            if droppable is None:
                 return None
-            self._resolve(once, CertificateUnavailable())
-        return self._queued.setdefault(certificate, _QueuedCertificate())
+            self._dequeue(droppable, CertificateUnavailable())
+        return self._queued.setdefault(url, _QueuedCertificate())
 
     async def _fetch_queued(self) -> None:
-        """Fetch until the queue is empty."""
+        """Fetch certificates until the queue is empty."""
         while self._queued:
-            if (wait := self._next_fetch_at - self._steady()) > 0:
+            wait = self._next_fetch_at - self._steady()
+            if wait > 0:
                 await self._pause(wait)
             oldest = next(iter(self._queued))
-            certificate = next((name for name, each in self._queued.items() if each.requested_again), oldest)
-            read: RSAPublicKey | str = "it was not read to the end"
+            url = next((url for url, queued in self._queued.items() if queued.is_repeated), oldest)
+            result: RSAPublicKey | str = "it was not read to the end"
             try:
-                read = await self._fetch(certificate)
-            finally:
+                result = await self._fetch(url)
+            finally:  # also after a cancellation
                 self._next_fetch_at = self._steady() + FETCH_INTERVAL_SECONDS
-                if isinstance(read, str):
-                    self._on_fetch_failed(certificate, read)
-                self._resolve(certificate, CertificateUnavailable() if isinstance(read, str) else read)
+                if isinstance(result, str):
+                    self._on_fetch_failed(url, result)
+                self._dequeue(url, CertificateUnavailable() if isinstance(result, str) else result)
 
-    def _resolve(self, certificate: str, result: RSAPublicKey | CertificateUnavailable) -> None:
-        queued = self._queued.pop(certificate, None)  # it may have been dropped during the fetch
+    def _dequeue(self, url: str, result: RSAPublicKey | CertificateUnavailable) -> None:
+        """Remove a URL from the queue, and return the result to the requests that wait."""
+        queued = self._queued.pop(url, None)  # it may have been dropped during the fetch
         if queued is not None:
             queued.result.set_result(result)
 
-    def _on_fetch_failed(self, certificate: str, reason: str) -> None:
+    def _on_fetch_failed(self, url: str, reason: str) -> None:
         now = self._steady()
-        self._retry_at = {name: until for name, until in self._retry_at.items() if until > now}
-        self._retry_at[certificate] = now + RETRY_AFTER_SECONDS
+        self._retry_at = {failed: retry_at for failed, retry_at in self._retry_at.items() if retry_at > now}
+        self._retry_at[url] = now + RETRY_AFTER_SECONDS
         self._log_failure(reason)
 
-    def _cached_key(self, certificate: str) -> RSAPublicKey | None:
-        key, until = self._keys.get(certificate, (None, 0.0))
-        return key if until >= self._clock() else None
+    def _find_key(self, url: str) -> RSAPublicKey | None:
+        """Return the cached key of a certificate that has not expired."""
+        key, valid_until = self._keys.get(url, (None, 0.0))
+        return key if valid_until >= self._clock() else None
 
-    async def _fetch(self, certificate: str) -> RSAPublicKey | str:
-        """Fetch a certificate, cache and return its key, or return the reason of a failure."""
-        pem = await self._get(certificate, whole=True)
+    async def _fetch(self, url: str) -> RSAPublicKey | str:
+        """Fetch a certificate. Cache and return its public key, or return the error."""
+        pem = await self._get(url, whole=True)
         if isinstance(pem, str):
             return pem
         try:
-            read = x509.load_pem_x509_certificate(pem)
-            key = read.public_key()
+            certificate = x509.load_pem_x509_certificate(pem)
+            key = certificate.public_key()
         except (ValueError, UnsupportedAlgorithm):
             return "the answer is not a PEM certificate"
         now = datetime.fromtimestamp(self._clock(), UTC)
-        if not read.not_valid_before_utc <= now <= read.not_valid_after_utc:
+        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             return "the certificate is not valid at this time"
         if not isinstance(key, RSAPublicKey):
             return "the certificate has no RSA key"
-        if (fault := rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))) is not None:
+        fault = rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))
+        if fault is not None:
             return f"the certificate's key {fault}"
-        self._keys[certificate] = key, read.not_valid_after_utc.timestamp()
-        self._keys.move_to_end(certificate)
+        self._keys[url] = key, certificate.not_valid_after_utc.timestamp()
+        self._keys.move_to_end(url)
         while len(self._keys) > MAX_CACHED_CERTIFICATES:
             self._keys.popitem(last=False)
         return key
 
-    async def _get(self, address: str, *, whole: bool) -> bytes | str:
-        """Return the body of a 200 response (empty unless `whole`), or the reason of a failure."""
+    async def _get(self, url: str, *, whole: bool) -> bytes | str:
+        """Return the body of a 200 response, or the error as a string. The body is read only with `whole`."""
         resolver = self._resolver or NameResolver()
         client = JsonClient(
             Bounds(answer=MAX_BODY_BYTES), self._tls, egress=self._egress(), resolver=resolver, read=_read_raw,
             share=self._contexts,
         )  # fmt: skip
         try:
-            answer = await client.ask("GET", address, {"Accept": "*/*"}, within=REQUEST_TIMEOUT_SECONDS, whole=whole)
+            answer = await client.ask("GET", url, {"Accept": "*/*"}, within=REQUEST_TIMEOUT_SECONDS, whole=whole)
         except NoAnswer as fault:
             return str(fault)
         finally:

@@ -1,4 +1,4 @@
-"""Answer verification requests for sources, and describe the routes of sources for the OpenAPI document."""
+"""Answer servers that verify whether a source accepts their events, and describe the routes of sources in OpenAPI."""
 
 import json
 import re
@@ -33,7 +33,10 @@ _ORIGIN = re.compile(r"[A-Za-z0-9.*:_-]{1,255}")
 
 
 def answer_okta(request: web.Request, proof: Proof) -> web.Response:
-    """Return the challenge. Okta authenticates this request too, which needs a source with a secret in a header."""
+    """Return Okta's challenge in the response (one-time verification). Okta sends the secret header also with this GET.
+
+    Raises Refusal.
+    """
     if not isinstance(proof, HeaderSecret) or not proof.is_valid(request.headers):
         raise proof_refusal()
     challenge = request.headers.get(OKTA_CHALLENGE)
@@ -43,37 +46,37 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
 
 
 def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
-    """Return the challenge if the hub verifies a wanted change, else refuse it with 404 (WebSub §5.3).
+    """Return the hub's challenge, which confirms a subscription or its end (WebSub §5.3). Raises Refusal (400, 404).
 
-    The request is unauthenticated, and anybody who can reach the hub can cause it. The hub's events need the proof.
+    The request is unauthenticated, and anyone who can reach the hub can cause it. The hub's events need the proof.
     """
     mode, challenge = request.query.get("hub.mode"), request.query.get("hub.challenge", "")
-    if mode not in ("subscribe", "unsubscribe") or not 0 < len(challenge) <= _MAX_CHALLENGE_CHARACTERS:
+    has_challenge = 0 < len(challenge) <= _MAX_CHALLENGE_CHARACTERS
+    if mode not in ("subscribe", "unsubscribe") or not has_challenge:
         raise Refusal(problem_response(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
     if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
         raise Refusal(problem_response(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
     if mode == "unsubscribe" and not subscription.can_end:
-        raise Refusal(
-            problem_response(404, "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end")
-        )
+        title = "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"
+        raise Refusal(problem_response(404, title))
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web.Response:
-    """Allow an authenticated sender of CloudEvents to send, at any rate (CloudEvents HTTP webhooks §4).
+    """Permit an authenticated sender of CloudEvents to send at any rate (CloudEvents HTTP webhooks §4).
 
-    Its `WebHook-Request-Callback` is ignored.
+    The header `WebHook-Request-Callback` is ignored. Raises Refusal (400, 401, 405).
     """
     match source.proof:
         case HeaderSecret():
-            verified = source.proof.is_valid(request.headers)
+            is_authentic = source.proof.is_valid(request.headers)
         case BodySignature():
-            verified = source.proof.is_valid(request.headers, body)
+            is_authentic = source.proof.is_valid(request.headers, body)
         case SignedToken() | SnsSignature():
             raise method_refusal()
         case _:
             assert_never(source.proof)
-    if not verified:
+    if not is_authentic:
         raise proof_refusal()
     origin = request.headers.get(REQUEST_ORIGIN, "")
     if _ORIGIN.fullmatch(origin) is None:
@@ -168,7 +171,7 @@ OPTIONS_OPERATION = OperationDescription(
 
 
 def reason_of(answer: str) -> str:
-    """Return the reason in the answer: the title of a problem, or the error and description of RFC 8935."""
+    """Return the reason in the body of a refusal: the title of a problem, or the error and description of RFC 8935."""
     try:
         document = json.loads(answer)
         return str(document.get("title") or f"{document['err']}: {document['description']}")

@@ -1,8 +1,8 @@
-"""The presets of identity servers by name (docs/sources.md).
+"""The presets of sources: how the events of known identity servers are read (docs/sources.md).
 
-A preset is a source's definition without the address. Members of `event` are JMESPath. A configured source overrides
-the members that it sets, `event` member by member. A `when` gives null for a document without the deciding member, so
-that the document is malformed, not ignored: the server may have changed its format.
+The members of `event` are JMESPath. A configured source overrides members of its preset, and `event` member by member.
+For a document without the member that decides, `when` returns null. The document is then malformed instead of ignored,
+since the server may have changed its format.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePreset:
-    """How events of one server are read.
+    """How the events of one server are read.
 
-    `realm` extracts the document's name for its issuer if that is not `iss`: a key of `issuers` or, if the source only
-    has `issuer`, a name that matches it.
+    `realm`: the expression for the document's name of its issuer, if that is not `iss`. The name is a key of `issuers`
+    or, if the source has only `issuer`, matches the issuer.
     """
 
     event: Mapping[str, str]

@@ -27,7 +27,7 @@ AmqpText = Annotated[str, AfterValidator(_check_length)]
 
 
 class BindSettings(Section):
-    """An exchange of somebody else. The source's queue is bound to it."""
+    """An exchange of another application. The source's queue is bound to it."""
 
     exchange: AmqpText = Field(min_length=1, max_length=255)
     """Its name."""
@@ -54,7 +54,7 @@ class BindingOwner(Protocol):
 
     @property
     def bind(self) -> tuple[BindSettings, ...]:
-        """The exchanges that its queue is bound to."""
+        """Return the exchanges to which the source's queue is bound."""
 
 
 def bindings_of(sources: Mapping[str, BindingOwner]) -> tuple[Binding, ...]:
@@ -68,15 +68,15 @@ def bindings_of(sources: Mapping[str, BindingOwner]) -> tuple[Binding, ...]:
 
 
 def warn_open_exchanges(sources: Mapping[str, BindingOwner]) -> list[InputIssue]:
-    """Warn of bindings to the broker's predefined exchanges."""
+    """Return a warning for each binding to a predefined exchange of the broker."""
     return [
         InputIssue(
-            f"sources.{name}.bind[{nth}]",
+            f"sources.{name}.bind[{index}]",
             f"every user of the broker with write permission for {bind.exchange}, a predefined exchange, can sign users"
             " out: restrict that permission, or have the server publish to a dedicated exchange",
         )
         for name, source in sources.items()
-        for nth, bind in enumerate(source.bind)
+        for index, bind in enumerate(source.bind)
         if bind.exchange.startswith(_BROKER_PREFIX)
     ]
 
@@ -143,7 +143,7 @@ class SourceHttpSettings(Section):
 
     @property
     def signed(self) -> bool:
-        """True if the proof covers the body, and no header."""
+        """Return whether the proof covers the body. No proof covers the other headers."""
         return self.header is None
 
     @model_validator(mode="after")

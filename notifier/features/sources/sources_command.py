@@ -1,4 +1,4 @@
-"""The command `notifier sources try`."""
+"""The command `notifier sources try`: show which events a recorded message of a source becomes."""
 
 import json
 import os
@@ -75,12 +75,13 @@ def try_(
     translation, mistakes = Translation(), tuple[InputIssue, ...]()
     try:
         translation = source.translate(
-            message, max_bytes=MAX_EVENT, new_id=lambda: "", now=time.time(), most=sys.maxsize
+            message, max_bytes=MAX_EVENT, new_id=lambda: "", now=time.time(), max_events=sys.maxsize
         )
         mistakes = () if translation.wrong is None else translation.wrong.mistakes
     except MalformedEvent as malformed:
         mistakes = malformed.mistakes
-    events, warnings = [_to_document(event) for event in translation.events], list(_find_warnings(name, translation))
+    events = [_to_document(event) for event in translation.events]
+    warnings = list(_find_warnings(name, translation))
     if as_json:
         issues = {"mistakes": _to_json(mistakes), "warnings": _to_json(warnings)}
         say_json({"source": name, "events": events, "ignored": translation.ignored, **issues}, indent=2)
@@ -88,8 +89,8 @@ def try_(
         for event in events:
             say_json(event, indent=2)
         if translation.ignored or not (events or mistakes):
-            why = "by `when`" if source.when is not None else "as a verification of the stream"
-            say(f"{counted(translation.ignored, 'event')} ignored, {why}")
+            cause = "by `when`" if source.when is not None else "as a verification of the stream"
+            say(f"{counted(translation.ignored, 'event')} ignored, {cause}")
         for warning in warnings:
             say(f"warning: {warning}", err=True)
         if mistakes:
@@ -100,6 +101,7 @@ def try_(
 
 
 def _find_warnings(name: str, translation: Translation) -> Iterator[InputIssue]:
+    """Yield a warning for ids that a later event could have, and for members that notifier does not read."""
     if any(event.id in translation.timeless_ids for event in translation.events):
         text = "is a digest without a time: another message with the same content counts as a copy; read ended_at or id"
         yield InputIssue(f"sources.{name}.event.id", text)
@@ -112,20 +114,22 @@ def _to_json(mistakes: Iterable[InputIssue]) -> list[dict[str, str]]:
 
 
 def _load_source(settings: Settings, name: str) -> Source:
+    """Return the compiled source. Raises typer.Exit for an unknown name, and ConfigurationError for its errors."""
     if name not in sources_of(settings):
         say(f"notifier: there is no source {name}; there are {', '.join(sources_of(settings)) or 'none'}", err=True)
         raise typer.Exit(2)
-    sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here
+    sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # without checks that depend on the queue
     if name not in sources:
         raise ConfigurationError([mistake for mistake in mistakes if mistake.path.startswith(f"sources.{name}.")])
     return sources[name]
 
 
 def _create_message(settings: Settings, name: str, content: bytes) -> Message:
-    """Return the message of a body, or that in a dead letter."""
+    """Return a message with the body `content`, or the message in the dead letter `content`."""
     http, properties = sources_of(settings)[name].http, dict[str, Any]()
     body, headers = content, dict[str, Any]()
-    if (letter := _parse_dead_letter(content)) is not None:
+    letter = _parse_dead_letter(content)
+    if letter is not None:
         raw: dict[str, Any] = letter["raw"]
         body = b64decode(raw["body"], validate=True) if raw.get("encoding") == "base64" else raw["body"].encode()
         headers = dict(raw.get("headers") or {})
@@ -137,7 +141,7 @@ def _create_message(settings: Settings, name: str, content: bytes) -> Message:
 
 
 def _parse_dead_letter(content: bytes) -> dict[str, Any] | None:
-    """Return the dead letter of an unread message; None if the file is not one."""
+    """Return the dead letter of a message that could not be read; None if the content is anything else."""
     try:
         letter = json.loads(content)
     except (ValueError, RecursionError):
@@ -178,12 +182,15 @@ def _to_document(event: SessionEnded) -> dict[str, Any]:
 
 
 def _to_entry(entry: Any) -> dict[str, Any]:
+    """Return an entry of `clients` with its members that are set."""
     names = (
         "client_id", "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg",
         "sub", "sid",
     )  # fmt: skip
-    members = {key: value for key in names if (value := getattr(entry, key)) is not None}
-    return members | ({"backchannel_logout_uri": None} if entry.no_address else {})
+    members = {name: getattr(entry, name) for name in names if getattr(entry, name) is not None}
+    if entry.no_address:
+        members["backchannel_logout_uri"] = None
+    return members
 
 
 try_.__name__ = "try"

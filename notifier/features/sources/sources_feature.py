@@ -1,4 +1,4 @@
-"""The feature `sources`: events in the format of other servers."""
+"""The feature `sources`: events that other servers publish in their own formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the configuration of sources: mappings, the secrets of senders, and warnings."""
+"""Read the configuration of sources: the compiled mappings, the secrets of senders, errors and warnings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +17,12 @@ from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings, SourceName
 
-MAX_SECRETS = 2
-"""Values that a file may have: the one in use, and another while it is being replaced."""
+MAX_SECRETS = 2  # of a source: the current one, and a second one while it is replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesPart(FeaturePart):
-    """The valid sources by name. `proofs` has the secrets that authenticate their senders."""
+    """The valid sources by name. `proofs`: the secrets that authenticate the senders of each."""
 
     sources: Mapping[str, Source]
     proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
@@ -33,17 +32,16 @@ def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> Source
     """Return the sources and every error. `invalid_sections`: the sections of the settings with errors."""
     sources, mistakes = compile_sources(settings, invalid_sections)
     options = sources_of(settings)
-    proofs, of_proofs = read_source_secrets(options)
-    bound = {name: source.bind for name, source in options.items() if source.bind}
+    proofs, secret_mistakes = read_source_secrets(options)
     return SourcesPart(
-        mistakes=[*of_proofs, *mistakes],
+        mistakes=[*secret_mistakes, *mistakes],
         warnings=[
             *_warn_unsigned_parts(settings, sources),
             *_warn_any_topic(settings),
             *_warn_no_listener(settings),
         ],
         secrets=dict(_secret_files(settings)),
-        fixed={f"sources.{name}.bind": frozenset(binds) for name, binds in bound.items()},
+        fixed={f"sources.{name}.bind": frozenset(source.bind) for name, source in options.items() if source.bind},
         bindings=bindings_of(options),
         senders=[_to_sender(source, authenticated=options[name].http is not None) for name, source in sources.items()],
         sources=sources,
@@ -52,7 +50,7 @@ def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> Source
 
 
 class _SourceBindings(BaseModel):
-    """What a source binds."""
+    """The bindings of a source, in a document that is not validated as settings."""
 
     bind: tuple[BindSettings, ...] = ()
 
@@ -75,6 +73,7 @@ def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
 
 
 def _to_sender(source: Source, *, authenticated: bool) -> Sender:
+    """Return the sender for the checks of supplied addresses (`registry.inline`)."""
     clients = source.members.get("clients")
     return Sender(
         name=source.name, title=f"source {source.name}", issuers=source.speaks_for, authenticated=authenticated,
@@ -83,16 +82,19 @@ def _to_sender(source: Source, *, authenticated: bool) -> Sender:
 
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Yield each setting of a secret file, and the file."""
     for name, source in sources_of(settings).items():
-        if (file := find_secret_file(source)) is not None:
-            yield f"sources.{name}.http.{file[0]}", file[1]
+        secret_file = find_secret_file(source)
+        if secret_file is not None:
+            member, path = secret_file
+            yield f"sources.{name}.http.{member}", path
         tls = None if source.http is None or source.http.set is None else source.http.set.tls
         if tls is not None and tls.key_file is not None:
             yield f"sources.{name}.http.set.tls.key_file", tls.key_file
 
 
 def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
-    """Warn of sources with signed posts whose configuration relies on unsigned parts."""
+    """Yield a warning for each source with signed bodies whose configuration relies on unsigned data."""
     for name, source in sources.items():
         http = sources_of(settings)[name].http
         if http is None or not http.signed:
@@ -100,17 +102,20 @@ def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> I
         if "$headers" in source.used_names:
             text = "reads $headers, which are not signed: whoever captures a body may send it again with others"
             yield InputIssue(f"sources.{name}", text)
-        what = "Security Event Tokens have" if http.set is not None else "messages of SNS have"
-        for iss in source.speaks_for if http.hmac is None else ():
+        if http.hmac is not None:
+            continue
+        member, bodies = ("sns", "messages of SNS") if http.set is None else ("set", "Security Event Tokens")
+        for iss in source.speaks_for:
             if iss in source.types:
-                text = f'{what} no CloudEvents type: all are refused by issuers["{iss}"].event_types'
-                yield InputIssue(f"sources.{name}.http.{'sns' if http.set is None else 'set'}", text)
+                text = f'{bodies} have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
+                yield InputIssue(f"sources.{name}.http.{member}", text)
 
 
 def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
-    """Warn of sources that confirm a WebSub subscription to any topic."""
+    """Yield a warning for each source that confirms a WebSub subscription to any topic."""
     for name, source in sources_of(settings).items():
-        if source.preset == "wso2" and source.http is not None and source.http.websub is None:
+        has_http_only = source.http is not None and source.http.websub is None
+        if source.preset == "wso2" and has_http_only:
             text = (
                 "a subscription with any topic is confirmed, without a proof: write"
                 " websub: {topic: …} with the topic of your webhook (the log shows it as sender_allowed)"
@@ -119,16 +124,20 @@ def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
 
 
 def _warn_no_listener(settings: Settings) -> Iterator[InputIssue]:
+    """Yield a warning for each source with `http`, if the API listener is not configured."""
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
-        yield from (InputIssue(f"sources.{name}.http", text) for name, of in sources_of(settings).items() if of.http)
+        for name, source in sources_of(settings).items():
+            if source.http is not None:
+                yield InputIssue(f"sources.{name}.http", text)
 
 
-_SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))  # the rest of a header value whose variable was empty
+# A file with `Bearer` alone results from `echo "Bearer $TOKEN"` with an empty variable.
+_SCHEMES = frozenset((b"bearer", b"basic", b"token", b"apikey"))
 
 
 def find_secret_file(source: SourceSettings) -> tuple[str, Path] | None:
-    """Return the source's file of secrets and the setting that names it. None if its proof is not a secret."""
+    """Return the member below `http` that names the file of secrets, and the file; None if the proof has no secret."""
     http = source.http
     if http is not None and http.value_file is not None:
         return "value_file", http.value_file
@@ -138,13 +147,15 @@ def find_secret_file(source: SourceSettings) -> tuple[str, Path] | None:
 
 
 def read_source_secrets(sources: Mapping[str, SourceSettings]) -> tuple[dict[str, tuple[bytes, ...]], list[InputIssue]]:
-    """Return the secrets by name of source, and every error. Surrounding white space is ignored."""
+    """Return the secrets of each source by its name, and all errors. A file has one secret per line."""
     secrets: dict[str, tuple[bytes, ...]] = {}
     mistakes: list[InputIssue] = []
     for name, source in sources.items():
-        if (named := find_secret_file(source)) is None:
+        secret_file = find_secret_file(source)
+        if secret_file is None:
             continue
-        setting, path = f"sources.{name}.http.{named[0]}", named[1]
+        member, path = secret_file
+        setting = f"sources.{name}.http.{member}"
         try:
             text = read_text(path)
         except ConfigurationError as error:

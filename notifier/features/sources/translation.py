@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final
+from urllib.parse import unquote
 
 from pydantic_core import to_json
 
@@ -15,6 +17,7 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import format_optional_moment
+from notifier.model.printable import excerpt
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
 
@@ -23,9 +26,9 @@ NO_ISSUER: Final = "-"
 
 @frozen
 class Translation:
-    """The result of a message: its good events, the count of ignored ones, and the errors.
+    """The result of reading a message: its valid events, the number of ignored events, and the errors of the others.
 
-    `parts`: the message has too many events to read at once; nothing was read yet, and these parts must be read.
+    `parts`: the positions of parts of the message, if it has too many events to read at once. Then nothing was read.
     `timeless_ids`: derived ids of events without a time. A later event with the same content has the same id.
     """
 
@@ -37,7 +40,7 @@ class Translation:
 
 
 class TranslationBuilder:
-    """Collects the events of a message of `count` events."""
+    """Collects the events and errors of a message with `count` events."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -45,40 +48,49 @@ class TranslationBuilder:
         self._ignored = 0
         self._mistakes: list[InputIssue] = []
         self._positions: Positions = {}
-        self._has_unknown_positions = False  # some positions are unknown
+        self._has_unknown_positions = False  # of the entries with errors
         self._names: set[tuple[str, str]] = set()
 
     def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], ParsedEvent | None]) -> None:
-        """Read one event. `entries` are those of its clients that are read, None if all are."""
+        """Add the event that `read` returns, or the errors that it raises. None counts as ignored.
+
+        `entries`: the positions of the clients that `read` reads; None for all.
+        """
         try:
-            value = read()
-        except MalformedEvent as wrong:
-            data = wrong.data or {}
-            iss = _text(data.get("iss"))
-            self._names.add(("" if iss == NO_ISSUER else iss, _text(data.get("id"))))
-            self.add_errors(number, entries, wrong.mistakes)
+            parsed = read()
+        except MalformedEvent as error:
+            data = error.data or {}
+            iss = _to_text(data.get("iss"))
+            self._names.add(("" if iss == NO_ISSUER else iss, _to_text(data.get("id"))))
+            self.add_errors(number, entries, error.mistakes)
             return
-        if value is None:
+        if parsed is None:
             self._ignored += 1
             return
-        self._events.append(value.event)
-        if value.wrong is not None:
-            self._names.add((value.event.iss, value.event.id))
-            self._has_unknown_positions = self._has_unknown_positions or not value.wrong.which
-            which = _to_whole_positions(parse_positions(value.wrong.which), entries) if value.wrong.which else ()
-            self.add_errors(number, which, abridge_issues(value.wrong.mistakes, value.wrong.more))
+        self._events.append(parsed.event)
+        if parsed.wrong is not None:
+            self._names.add((parsed.event.iss, parsed.event.id))
+            wrong_entries: tuple[range, ...] = ()
+            if parsed.wrong.which:
+                wrong_entries = _to_whole_positions(parse_positions(parsed.wrong.which), entries)
+            else:
+                self._has_unknown_positions = True
+            self.add_errors(number, wrong_entries, abridge_issues(parsed.wrong.mistakes, parsed.wrong.more))
 
     def add_errors(self, number: int, entries: tuple[range, ...] | None, mistakes: Sequence[InputIssue]) -> None:
-        """Record the errors of one event, or of these entries of it."""
-        which = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
-        self._mistakes += [InputIssue(mistake.path, which + mistake.text) for mistake in mistakes]
+        """Record the errors of one event, or of its `entries`."""
+        prefix = "" if self._count == 1 else f"event {number + 1} of {self._count}: "
+        self._mistakes += [InputIssue(mistake.path, prefix + mistake.text) for mistake in mistakes]
         self._positions[number] = entries
 
     def build(self) -> Translation:
-        """Return the result. Raises MalformedEvent if no event is good or ignored."""
+        """Return the result. Raises MalformedEvent if each event is malformed."""
         if not self._mistakes:
             return Translation(events=tuple(self._events), ignored=self._ignored)
-        iss, event_id = next(iter(self._names)) if len(self._names) == 1 else (_common_issuer(self._names), "")
+        if len(self._names) == 1:
+            iss, event_id = next(iter(self._names))
+        else:
+            iss, event_id = _common_issuer(self._names), ""
         mistakes = abridge_issues(self._mistakes)
         if not self._events and not self._ignored:
             raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
@@ -90,40 +102,74 @@ class TranslationBuilder:
 def explain_not_object(document: object) -> str:
     """Return the error text for a document that is not an object."""
     text = f"the document is {kind_of(document)}, not an object"
-    return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
+    if isinstance(document, list):
+        text += '; if each of its members is an event, add "@" to `envelope`'
+    return text
 
 
 def derive_id(
     data: Mapping[str, object], time: float | str | None, message_id: str | None, index: int | None
 ) -> str | None:
-    """Return a derived id for an event without one; None if the user's next sign-out would have the same id."""
-    if "ended_at" not in data and time is None and "sid" not in data and message_id is None:
+    """Return a digest as the id of an event without one. None if the user's next sign-out would have the same digest.
+
+    `time` and `message_id` are those of the message, `index` is the event's position in its list. They enter the digest
+    only if the data alone do not identify the sign-out, since a repeated webhook has another time.
+    """
+    identifies_sign_out = "ended_at" in data or "sid" in data
+    if identifies_sign_out:
+        digested: tuple[object, ...] = (data, None)
+    elif time is None and message_id is None:
         return None
-    unique = "ended_at" in data or "sid" in data
-    when = None if unique else time  # a repeated webhook has another time
-    of_whole = () if unique or index is None else (message_id, index)
-    return hashlib.blake2b(to_json((data, when, *of_whole)), digest_size=16).hexdigest()
+    else:
+        digested = (data, time) if index is None else (data, time, message_id, index)
+    return hashlib.blake2b(to_json(digested), digest_size=16).hexdigest()
+
+
+def match_issuer(names: Sequence[str], issuer: str | None, issuers: Mapping[str, str] | None, path: str) -> str:
+    """Return the issuer that a document calls by `names`. Raises MalformedEvent.
+
+    `issuers` may have any of the names. Without `issuers`, the last name must be `issuer` or the last part of its path:
+    presets put the human-readable name last.
+    """
+    if issuers is None:
+        iss, name = issuer or "", names[-1]
+        last_path_part = unquote(iss.rstrip("/").rpartition("/")[2])
+        if name in (iss, last_path_part):
+            return iss
+        text = f"the document names {excerpt(name)}, which does not fit {iss}; if it is the same, write "
+        raise MalformedEvent([InputIssue(path, f'{text}issuers: {{"{excerpt(name)}": "{iss}"}}')])
+    if names[0] not in issuers and names[0] in (issuer, *issuers.values()):
+        return names[0]
+    for name in names:
+        if name in issuers:
+            return issuers[name]
+    raise MalformedEvent([InputIssue(path, f"{excerpt(names[0])} is not among them; add what it means")])
 
 
 def _to_whole_positions(which: Sequence[range], only: Sequence[range] | None) -> tuple[range, ...]:
-    """Return the positions in the whole list of clients, given positions in the part of it that was read."""
+    """Convert positions among the entries that were read to positions in the whole list of clients.
+
+    `only`: the positions of the entries that were read; None for all.
+    """
     if only is None:
         return tuple(which)
-    numbers = [number for run in only for number in run]
-    return tuple(range(numbers[at], numbers[at] + 1) for run in which for at in run)
+    read_positions = list(chain.from_iterable(only))
+    positions = [read_positions[position] for position in chain.from_iterable(which)]
+    return tuple(range(position, position + 1) for position in positions)
 
 
 def _common_issuer(names: set[tuple[str, str]]) -> str:
-    """Return the issuer if all have the same, else an empty text."""
+    """Return the issuer that all pairs of issuer and id have in common; an empty text without one."""
     issuers = {iss for iss, _ in names}
     return issuers.pop() if len(issuers) == 1 else ""
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
 def properties_of(message: Message) -> dict[str, object]:
+    """Return the value of `$properties` in expressions."""
     return {
         "message_id": message.message_id,
         "timestamp": format_optional_moment(message.timestamp),
@@ -134,7 +180,9 @@ def properties_of(message: Message) -> dict[str, object]:
 
 
 def cloudevent_of(document: UnwrappedDocument) -> cloudevents.Attributes | None:
-    """Return the CloudEvents attributes of an event that is alone in its envelope."""
-    if document.source is None or document.type is None or document.id is None or document.index is not None:
+    """Return the CloudEvents attributes of a document; None without a CloudEvent, or for a member of a list."""
+    if document.source is None or document.type is None or document.id is None:
+        return None
+    if document.index is not None:
         return None
     return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)
