@@ -3,7 +3,7 @@
 Nothing here imports a queue, a key or HTTP: the ports of `ports.py` lead outside, and `notifier/service` connects them.
 A worker is one process with one event loop. Each decision is a synchronous function; only tasks wait.
 
-**The pipeline.** A message takes three steps, in `Worker._continue`:
+**The pipeline.** A message takes three steps, in `Worker._start_next_step`:
 
 1. *Read.* `selection.py` chooses the message, and `intake.py` parses it. Other messages replace an unreadable message,
    an event of an unknown issuer and an event of many clients (`replacements.py`): a dead letter, a deferral, parts.
@@ -13,7 +13,7 @@ A worker is one process with one event loop. Each decision is a synchronous func
 A delivery takes four, in `DeliveryPipeline._run`:
 
 1. *Admit.* `admission.py` returns a verdict where no attempt is needed: the delivery has expired, or its client is
-   unknown or registered with `paused: true`. Otherwise `KnownClient.offer` returns whether the delivery starts, waits
+   unknown or registered with `paused: true`. Otherwise `KnownClient.admit` returns whether the delivery starts, waits
    in memory, or is deferred, and `Gate` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
 3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or

@@ -1,4 +1,7 @@
-"""Admits deliveries: the verdicts that need no attempt, and the answers to a delivery that is to be attempted. Pure."""
+"""Admits deliveries: decides which need no attempt, and defines how the others start, wait or are deferred. Pure.
+
+`DeliveryPipeline` calls `verdict_without_attempt` first, then `Gate.admit`, whose answers are the types below.
+"""
 
 import asyncio
 import math
@@ -6,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from notifier.delivery.ages import describe_attempts, expiry_text, fault_wait_seconds, grace_left, is_too_old
-from notifier.delivery.verdict import Dead, Defer, WaitsAs
+from notifier.delivery.ages import describe_attempts, describe_expiry, fault_wait_seconds, is_too_old, remaining_grace
+from notifier.delivery.verdict import Dead, Defer, WaitKind
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -23,60 +26,61 @@ UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _IGNORED
 Deferral: TypeAlias = tuple[Delivery, Defer]
 
 
-class Side(Enum):
-    """Which slots attempts at a client take: those of the window, those for slow clients, or those for probes."""
+class SlotPool(Enum):
+    """The three pools of slots: the window (QUICK), the slots for slow clients, and the slots for probes."""
 
     QUICK = "quick"
     SLOW = "slow"
     PROBE = "probe"
 
-    __hash__ = object.__hash__  # that of Enum is a function in Python
+    __hash__ = object.__hash__  # the hash of Enum is a slow Python function
 
 
-class Room(Protocol):
-    """What the clients of a worker share. See `Slots`."""
+class Capacity(Protocol):
+    """The slots, memory and clocks that all clients of a worker share. `Slots` implements it."""
 
-    def free(self, side: Side, lane: Lane, *, closed: bool) -> int:
-        """Return how many slots of this side are free for a client. `closed`: its circuit is."""
+    def free_slots(self, pool: SlotPool, lane: Lane, *, circuit_closed: bool) -> int:
+        """Return how many slots of this pool a client may take. `circuit_closed`: the client's circuit is closed."""
 
-    def fill(self) -> float:
+    def used_share(self) -> float:
         """Return the used share of memory, or of the prefetch of events if that is more."""
 
-    def patience(self) -> float:
-        """Return for how many seconds a delivery may wait in memory."""
+    def max_wait_seconds(self) -> float:
+        """Return for how many seconds a delivery may wait in memory: less as memory fills."""
 
-    def many_probes_free(self) -> bool:
-        """True if more than half of the slots for probes are free."""
+    def has_spare_probe_slots(self) -> bool:
+        """Return True if more than half of the slots for probes are free."""
 
-    def workers(self) -> int:
-        """How many workers there are, this one included."""
+    def worker_count(self) -> int:
+        """Return the number of workers, including this one."""
 
-    def ahead(self) -> float:
-        """Return the seconds from the steady clock to the wall clock."""
+    def wall_offset(self) -> float:
+        """Return the seconds to add to a moment of the steady clock to get the wall clock's moment."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ticket:
-    """A delivery that has a slot of its client or waits in memory for one, and the client as resolved for it.
+    """A delivery that has a slot, or waits in memory for one, with its client as registered at its admission.
 
-    `fetched`: by this worker, from its bucket. `woken`: what its task waits for. `wake` sets it to
-    the deferral, or to None if the delivery starts or a probe need not wait for its replacement any more. `posted_at`:
-    when its request was sent, by the steady clock.
+    `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
+    sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the steady clock.
+    `opened_circuit`: the failure of this attempt opened the circuit. `rotated`: whether another delivery became the
+    probe after this one failed; None if that was not considered.
     """
 
     delivery: Delivery
     client: Client
     lane: Lane
     fetched: bool = False
-    woken: "asyncio.Future[Deferral | None] | None" = None
+    wake_future: "asyncio.Future[Deferral | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
     rotated: bool | None = None
 
     def wake(self, deferred: Deferral | None = None) -> None:
-        """End the wait, unless the process ends and has cancelled it."""
-        if self.woken is not None and not self.woken.done():
-            self.woken.set_result(deferred)
+        """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
+        if self.wake_future is not None and not self.wake_future.done():
+            self.wake_future.set_result(deferred)
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""
@@ -88,79 +92,86 @@ class Ticket:
 
 
 class StartNow(Ticket):
-    """Attempt the delivery now."""
+    """The answer that the delivery is attempted now."""
 
     __slots__ = ()
 
 
-class Wait(Ticket):
-    """The delivery waits in memory; another method of `Gate` returns it."""
+class WaitInMemory(Ticket):
+    """The answer that the delivery waits in memory, until the gate wakes it to start or to be deferred."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Later:
-    """Defer the delivery. `due`: the moment of its return or, if it is parked, of the client's next probe.
+class SteadyDeferral:
+    """The answer that the delivery is deferred, with moments of the steady clock. `Buckets.defer` converts them.
 
-    Moments are those of the steady clock; `Buckets.defer` returns the deferral by the wall clock.
+    `due_at`: when the delivery returns; for a parked delivery, when the client's next probe is due. `turn_at`: when
+    the client has a slot for it.
     """
 
-    due: float
+    due_at: float
     cause: Cause
-    waits_as: WaitsAs
-    turn: float | None = None
+    wait_kind: WaitKind
+    turn_at: float | None = None
 
 
-def before_attempt(
-    delivery: Delivery, client: Client | None, judged_as: Client, registry: Registry, now: float
+def verdict_without_attempt(
+    delivery: Delivery, client: Client | None, client_or_default: Client, registry: Registry, now: float
 ) -> Defer | Dead | None:
-    """Return the verdict that needs no attempt; None if the delivery is to be attempted.
+    """Return the verdict on a delivery that needs no attempt; None if the delivery is to be attempted.
 
-    `judged_as`: the client, or its issuer's default if the client is unknown.
+    `client` is None if it is unknown. `client_or_default` is then the issuer's default client, which has the ages.
     """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{describe_attempts(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
-    if delivery.first_taken_at is not None and is_too_old(delivery, judged_as, now):
-        return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, judged_as, now))
+    if delivery.first_taken_at is not None and is_too_old(delivery, client_or_default, now):
+        return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client_or_default, now))
     if client is None or client.logout_uri is None:
-        return _unknown(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
+        return _judge_unknown_client(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
     if client.paused:
         return Defer(due=now + PAUSED_SECONDS, cause=Cause.PAUSED, text="the registry has paused: true")
     return None
 
 
-def _unknown(delivery: Delivery, unknown: str, registry: Registry, now: float) -> Defer | Dead:
-    """Defer the delivery for `grace` from when a worker first found no address for it, then give it up.
+def _judge_unknown_client(delivery: Delivery, problem: str, registry: Registry, now: float) -> Defer | Dead:
+    """Return a deferral while the client may still become known, for `registry.grace` in all; then a dead letter.
 
-    However the registry came to have none: a worker that started since does not know that it had one.
+    `problem`: NO_SUCH_CLIENT or NO_ADDRESS. The grace begins when a worker first found no address for the delivery.
     """
-    denied = registry.inline == "deny"  # no event may bring an address
+    denied = registry.inline == "deny"  # addresses in events do not count
     inline = delivery.ignored or (delivery.inline if denied else None)
-    ignored = inline is not None and inline.backchannel_logout_uri is not None
-    looks = 0 if delivery.unknown_since is None else delivery.deferrals
-    time_left = grace_left(delivery.unknown_since, looks, registry.grace, now)
+    has_ignored_uri = inline is not None and inline.backchannel_logout_uri is not None
+    deferrals = 0 if delivery.unknown_since is None else delivery.deferrals
+    time_left = remaining_grace(delivery.unknown_since, deferrals, registry.grace, now)
     if time_left > 0:
-        wait = min(time_left, fault_wait_seconds(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=unknown + _IGNORED if ignored else unknown)
+        wait = min(time_left, fault_wait_seconds(deferrals))
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=problem + _IGNORED if has_ignored_uri else problem)
     if delivery.iss not in registry.issuers:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
-    text = _why_unknown(delivery, gone=unknown == NO_ADDRESS, ignored=ignored, denied=denied)
+    text = _describe_unknown_client(
+        delivery, lost_address=problem == NO_ADDRESS, has_ignored_uri=has_ignored_uri, denied=denied
+    )
     return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
 
 
-def _why_unknown(delivery: Delivery, *, gone: bool, ignored: bool, denied: bool) -> str:
-    """Return why there is no address for the client, and the remedy. `gone`: it is registered without one."""
+def _describe_unknown_client(delivery: Delivery, *, lost_address: bool, has_ignored_uri: bool, denied: bool) -> str:
+    """Return why the client has no address, and the remedy.
+
+    `lost_address`: the client is registered without an address. `has_ignored_uri`: the event has a URI that does not
+    count. `denied`: no URI of an event counts (`registry.inline: deny`).
+    """
     name = f"client {delivery.client_id!r}"
     why = f"the registry has no {name} of this issuer that can be used"
-    remedy, shows = "register the client", "whether it was left out, and why"
-    if gone:
+    remedy, reports = "register the client", "whether it was left out, and why"
+    if lost_address:
         why = f"the address of the {name} is gone: the registry has none for it any more"
-        remedy, shows = "register its address", "where its registration comes from"
-    if not ignored:
-        return f"{why}, and the event has no URI; `notifier clients show` reports {shows}; {remedy}, then replay"
+        remedy, reports = "register its address", "where its registration comes from"
+    if not has_ignored_uri:
+        return f"{why}, and the event has no URI; `notifier clients show` reports {reports}; {remedy}, then replay"
     why = f"{why}, and the event's URI does not count"
     if denied:
         return f"{why}, since registry.inline is deny; {remedy}, then replay"

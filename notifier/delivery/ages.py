@@ -27,24 +27,25 @@ from notifier.model.delivery import Delivery
 from notifier.model.logout_token import has_session
 
 MIN_FAULT_SECONDS, MAX_FAULT_SECONDS = 2.0, 256.0  # an internal fault is examined again after 2, 4, 8 … 256 s
-LAST_ATTEMPT_SECONDS = 1.0  # before a limit at which the last attempt is due
+LAST_ATTEMPT_SECONDS = 1.0  # the last attempt is due this long before the limit
 
 
-def last_moment(delivery: Delivery, client: Client, now: float) -> float:
-    """Return when the delivery's last attempt is due."""
+def last_attempt_at(delivery: Delivery, client: Client, now: float) -> float:
+    """Return when the delivery's last attempt is due, in epoch seconds."""
     return expires_at(delivery, client, now) - LAST_ATTEMPT_SECONDS
 
 
-def waits_until(delivery: Delivery, client: Client, now: float) -> float:
-    """Return until when the delivery may wait for its client: until its last attempt is due, and `now` at the least."""
-    last = last_moment(delivery, client, now)
-    if last + LAST_ATTEMPT_SECONDS < now and has_session(delivery, client):
-        last = now + _recorded_rest(delivery, client.retry) - LAST_ATTEMPT_SECONDS
-    return max(now, min(last, delivery.not_after or math.inf))
+def may_wait_until(delivery: Delivery, client: Client, now: float) -> float:
+    """Return until when the delivery may wait for its client: at most until its last attempt is due, at least `now`."""
+    last_at = last_attempt_at(delivery, client, now)
+    is_expired_by_clock = last_at + LAST_ATTEMPT_SECONDS < now
+    if is_expired_by_clock and has_session(delivery, client):  # the wall clock may be wrong: use the recorded waits
+        last_at = now + _remaining_by_waits(delivery, client.retry) - LAST_ATTEMPT_SECONDS
+    return max(now, min(last_at, delivery.not_after or math.inf))
 
 
 def expires_at(delivery: Delivery, client: Client, now: float) -> float:
-    """Return when the delivery is given up."""
+    """Return when the delivery expires, in epoch seconds."""
     return min(_age_limit(delivery, client, now), delivery.not_after or math.inf)
 
 
@@ -53,34 +54,37 @@ def fault_wait_seconds(deferrals: int) -> float:
     return min(MAX_FAULT_SECONDS, MIN_FAULT_SECONDS * 2.0 ** min(deferrals, 16))
 
 
-def grace_left(since: float | None, looks: int, grace: float, now: float, *, bounded: bool = True) -> float:
-    """Return the seconds of `grace` left to a name that is unknown `since`, after `looks` deferrals for it.
+def remaining_grace(
+    unknown_since: float | None, deferrals: int, grace: float, now: float, *, bounded: bool = True
+) -> float:
+    """Return how many of the `grace` seconds remain for a name that is unknown since `unknown_since`; None: since now.
 
-    The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace. Unless
-    `bounded`, a clock that jumps forward ends it: a token without `sid` must not be sent late.
+    The deferrals so far (2, 4, 8 … 256 s each) bound the elapsed time from below and above, so that a jump of the wall
+    clock neither ends nor extends the grace. Without `bounded` they bound it from below only.
     """
-    if since is None:
+    if unknown_since is None:
         return grace
-    doubled = min(looks, 7)
-    waited = MIN_FAULT_SECONDS * (2.0**doubled - 1) + MAX_FAULT_SECONDS * (looks - doubled)
-    least = waited - fault_wait_seconds(looks - 1)  # of the last wait, perhaps only a part
-    gone = max(now - since, least)
-    return grace - (min(gone, waited) if bounded else gone)
+    doublings = min(deferrals, 7)  # after seven deferrals a wait has its longest length
+    max_waited = MIN_FAULT_SECONDS * (2.0**doublings - 1) + MAX_FAULT_SECONDS * (deferrals - doublings)
+    min_waited = max_waited - fault_wait_seconds(deferrals - 1)  # the last wait may have ended early
+    elapsed = max(now - unknown_since, min_waited)
+    return grace - (min(elapsed, max_waited) if bounded else elapsed)
 
 
 def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
+    """Return when the delivery is too old by the wall clock; in the past if its age is unknown and it has no `sid`."""
     policy = client.retry
     if has_session(delivery, client):
-        longest = policy.max_age
+        max_age = policy.max_age
     elif delivery.waits.undated:
         return -math.inf
     else:
-        longest = min(policy.max_age, policy.sub_only_max_age)
-    return delivery.age_began_at(now) + delivery.held + longest
+        max_age = min(policy.max_age, policy.sub_only_max_age)
+    return delivery.age_began_at(now) + delivery.held + max_age
 
 
-def _recorded_rest(delivery: Delivery, policy: RetryPolicy) -> float:
-    """Return the seconds of `max_age` that its recorded waits leave to the delivery. They may be short by an eighth."""
+def _remaining_by_waits(delivery: Delivery, policy: RetryPolicy) -> float:
+    """Return the seconds until the recorded waits reach `max_age`. A recorded wait may be an eighth too short."""
     return MIN_EARLY_FACTOR * policy.max_age - max(0.0, delivery.waits.seconds - delivery.held)
 
 
@@ -88,17 +92,17 @@ def is_too_old(delivery: Delivery, client: Client, now: float) -> bool:
     """Return True if the delivery has passed its age limit."""
     if now <= _age_limit(delivery, client, now):
         return False
-    return not has_session(delivery, client) or _recorded_rest(delivery, client.retry) <= 0
+    return not has_session(delivery, client) or _remaining_by_waits(delivery, client.retry) <= 0
 
 
-def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
+def describe_expiry(delivery: Delivery, client: Client, now: float) -> str:
     """Return why no attempt of the delivery follows, for its dead letter."""
-    policy, names_session = client.retry, has_session(delivery, client)
+    policy, with_session = client.retry, has_session(delivery, client)
     if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, client, now):
         why = "not_after leaves no time for another"
-    elif delivery.waits.undated and not names_session:
+    elif delivery.waits.undated and not with_session:
         why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
-    elif names_session or policy.max_age <= policy.sub_only_max_age:
+    elif with_session or policy.max_age <= policy.sub_only_max_age:
         why = f"older than max_age ({policy.max_age:g} s)"
     else:
         why = (
@@ -110,8 +114,8 @@ def expiry_text(delivery: Delivery, client: Client, now: float) -> str:
 
 def describe_attempts(delivery: Delivery, now: float) -> str:
     """Return as text how often the delivery was attempted, how long it has been pending, and for which causes."""
-    tries = delivery.attempts
-    tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
+    attempts = delivery.attempts
+    tried = f"given up after {attempts} attempt{'s' if attempts > 1 else ''}" if attempts else "never attempted"
     if delivery.first_taken_at is None:
         return tried
     causes = f", deferred for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""

@@ -32,8 +32,8 @@ _NO_SID = "the client is notified by iss and sid alone (front_channel: server), 
 class BackChannel:
     """Makes logout tokens and reads what clients answer to them. Satisfies `Channel`.
 
-    `new_jti` never returns the same id twice. `unverifiable`: why the client cannot verify what is signed for it, or
-    None if nothing is known against it. It is asked only after a 400. `encrypter` serves clients with an `encryption`.
+    `new_jti` never returns the same id twice. `unverifiable` returns why a client cannot verify our signatures, None
+    if no reason is known; it is called only after a 400. `encrypter` is needed for clients with an `encryption`.
     """
 
     def __init__(
@@ -56,7 +56,10 @@ class BackChannel:
         return client.backchannel_logout_uri or ""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Sign a new token. Raises InternalFault if it cannot be signed, or encrypted, now."""
+        """Return a request with a new signed token; Dead if the event lacks a claim that the client requires.
+
+        Raises InternalFault if the token cannot be signed or encrypted now.
+        """
         jti = self._new_jti()
         claims = build_claims(delivery, client, now=self._clock(), jti=jti)
         if isinstance(claims, DeadReason):
@@ -72,31 +75,33 @@ class BackChannel:
         return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. Explain a 400 if the client's preset can."""
+        """Return the outcome by the client's response policy. The text of a 400 is explained by the client's preset."""
         outcome = read_wire(answer, client.response, self._clock())
         if isinstance(outcome, Delivered) or outcome.status != HTTPStatus.BAD_REQUEST:
             return outcome
-        if (excess := find_preset_excess(client)) is None:
+        explanation = find_preset_excess(client)
+        if explanation is None:
             return outcome
-        return replace(outcome, text=f"{excess}; its answer: {outcome.text}" if outcome.text else excess)
+        return replace(outcome, text=f"{explanation}; its answer: {outcome.text}" if outcome.text else explanation)
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
-        """Return the internal fault because of which a client rejects a token; None if there is none.
+        """Return the internal fault that explains why the client rejected a token; None if none is known.
 
-        The signing key is not published, or too new; or the client may have replaced the key of the encryption.
+        Signing: the key is not published, or too new. Encryption: the client may have replaced its key.
         """
         if outcome.reason is not Reason.REJECTED_TOKEN:
             return None
-        if (why := self._unverifiable(client)) is not None:
-            return InternalFault(Cause.SIGNING, why)
+        signing_problem = self._unverifiable(client)
+        if signing_problem is not None:
+            return InternalFault(Cause.SIGNING, signing_problem)
         if client.encryption is None or self._encrypter is None:
             return None
-        doubt = self._encrypter.doubted(client.encryption)
-        return None if doubt is None else InternalFault(Cause.ENCRYPTION, doubt)
+        key_problem = self._encrypter.explain_rejection(client.encryption)
+        return None if key_problem is None else InternalFault(Cause.ENCRYPTION, key_problem)
 
 
 class FrontChannel:
-    """Makes the address that is called. Satisfies `Channel`."""
+    """Calls the client's `frontchannel_logout_uri` by GET, without a browser. Satisfies `Channel`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -106,21 +111,21 @@ class FrontChannel:
         return client.logout_uri or ""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Add `iss` and `sid` to the address. There is no token, and so no `jti`."""
+        """Return a GET of the client's URI with `iss` and `sid`; Dead if the event has no `sid`. No token is sent."""
         uri = None if delivery.sid is None else uri_of(client, delivery.iss, delivery.sid)
         if delivery.sid is None or uri is None:
             return Dead(reason=DeadReason.NO_SID, text=_NO_SID)
         return Push(jti="", body=None, secret=delivery.sid, uri=uri)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. A 400 is REFUSED, not REJECTED_TOKEN: no token was sent."""
+        """Return the outcome by the client's response policy. A 400 is REFUSED, since no token was sent."""
         outcome = read_wire(answer, client.response, self._clock())
         if isinstance(outcome, Refused) and outcome.reason is Reason.REJECTED_TOKEN:
             return replace(outcome, reason=Reason.REFUSED)
         return outcome
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002
-        """Return None: the request contains nothing that an internal fault could make wrong."""
+        """Return None: no internal fault can make this request wrong."""
         return None
 
 

@@ -29,27 +29,30 @@ from notifier.model.backoff import one_pass
 FAILURES_PER_SUCCESS, MAX_BUDGET_FAILURES = 4, 32
 RECOVERY_BUDGET_FAILURES, SHORT_OUTAGE_BUDGET_FAILURES, MAX_RECOVERY_BUDGET_FAILURES = 16, 4, 1024
 SHORT_OUTAGE_SECONDS = 2.0
-MIXED_MEMORY_SECONDS = 30.0  # for which a repeat's failure or a first attempt's success is remembered
+CONTRARY_MEMORY_SECONDS = 30.0  # for which a failed repeat or a successful first attempt is remembered
 MAX_FAILING_SECONDS = 10.0  # without a success, after which the budget is spent
 MIN_OPEN_SECONDS, MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE = 1.0, 64.0, 0.5
 
-State = Enum("State", ("UNTRIED", "CLOSED", "OPEN"))  # half-open: open, and `next_try` has passed
-Change = Enum("Change", ("OPENED", "STILL_OPEN", "RECOVERED"))  # what an event did to the circuit
+State = Enum("State", ("UNTRIED", "CLOSED", "OPEN"))  # half-open: open, and `probe_at` has passed
+CircuitChange = Enum("CircuitChange", ("OPENED", "STILL_OPEN", "RECOVERED"))  # what an event did to the circuit
 
 
 @dataclass(slots=True)
 class Circuit:
-    """The circuit of one client. `budget` failures may follow one another. Only the methods write a member."""
+    """The circuit of one client. `budget`: how many more failures the closed circuit tolerates.
+
+    A *first attempt* is the first of its delivery, a *repeat* any later attempt. Only the methods write a member.
+    """
 
     state: State = State.UNTRIED
     budget: int = 0
     recovery_budget: int = RECOVERY_BUDGET_FAILURES
-    mixed_at: float = -math.inf  # when a first attempt last succeeded, or a repeat failed
-    failing_since: float | None = None  # when the first of its failures in a row began
+    contrary_at: float = -math.inf  # when a first attempt last succeeded, or a repeat failed
+    failing_since: float | None = None  # when the first failure since the last success began
     succeeded_at: float = -math.inf
-    outage_from: float = math.inf  # when its last outage began …
-    outage_until: float = math.inf  # … and ended, if it has
-    next_try: float = -math.inf
+    outage_from: float = math.inf  # when the last outage began …
+    outage_until: float = math.inf  # … and ended; infinite while it lasts
+    probe_at: float = -math.inf  # while open: when the circuit becomes half-open
 
     @property
     def last_outage_seconds(self) -> float:
@@ -57,69 +60,81 @@ class Circuit:
         return self.outage_until - self.outage_from
 
     def only_first_attempts_fail(self, now: float) -> bool:
-        """Return True if no repeat has failed and no first attempt has succeeded for long."""
-        return now - self.mixed_at > MIXED_MEMORY_SECONDS
+        """Return True if no repeat has failed and no first attempt has succeeded for 30 s."""
+        return now - self.contrary_at > CONTRARY_MEMORY_SECONDS
 
-    def on_success(self, now: float, *, repeat: bool = True) -> Change | None:
-        """Note a success. `repeat`: not the delivery's first attempt."""
-        if not repeat:
-            self.mixed_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
-        before, since = self.state, self.failing_since
+    def on_success(self, now: float, *, is_repeat: bool = True) -> CircuitChange | None:
+        """Record a successful attempt. `is_repeat`: it was not the first attempt of its delivery."""
+        if not is_repeat:
+            self.contrary_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
+        former, failing_since = self.state, self.failing_since
         self.failing_since, self.succeeded_at = None, now
-        if before is State.CLOSED:  # nearly always
+        if former is State.CLOSED:  # nearly always
             if self.budget < MAX_BUDGET_FAILURES:
                 self.budget = min(MAX_BUDGET_FAILURES, self.budget + FAILURES_PER_SUCCESS)
             return None
-        usual = RECOVERY_BUDGET_FAILURES
-        if since is not None:  # so it was open
-            self.outage_from, self.outage_until = since, now
-            usual = SHORT_OUTAGE_BUDGET_FAILURES if now - since <= SHORT_OUTAGE_SECONDS else usual
+        budget = RECOVERY_BUDGET_FAILURES
+        if failing_since is not None:  # the circuit was open
+            self.outage_from, self.outage_until = failing_since, now
+            budget = SHORT_OUTAGE_BUDGET_FAILURES if now - failing_since <= SHORT_OUTAGE_SECONDS else budget
         if self.only_first_attempts_fail(now):
-            usual = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
-        self.budget, self.recovery_budget, self.state = usual, usual, State.CLOSED
-        return Change.RECOVERED if before is State.OPEN else None
+            budget = min(MAX_RECOVERY_BUDGET_FAILURES, 2 * self.recovery_budget)
+        self.budget, self.recovery_budget, self.state = budget, budget, State.CLOSED
+        return CircuitChange.RECOVERED if former is State.OPEN else None
 
-    def on_failure(self, seconds: float, now: float, *, repeat: bool, least: float) -> Change | None:
-        """Note a failure after so many seconds. `repeat`: as in `on_success`. It opens for `least` seconds at least."""
-        if repeat:
-            self.mixed_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
+    def on_failure(
+        self, attempt_seconds: float, now: float, *, is_repeat: bool, min_open_seconds: float
+    ) -> CircuitChange | None:
+        """Record an attempt that failed after `attempt_seconds`. `is_repeat`: see `on_success`.
+
+        If the circuit opens, it stays open for at least `min_open_seconds`.
+        """
+        if is_repeat:
+            self.contrary_at, self.recovery_budget = now, RECOVERY_BUDGET_FAILURES
         if self.failing_since is None:
-            self.failing_since = now - seconds
-        failing = now - self.failing_since
-        self.budget = max(0, self.budget - 1) if failing < MAX_FAILING_SECONDS else 0
-        if self.budget or (self.state is State.OPEN and now < self.next_try):
+            self.failing_since = now - attempt_seconds
+        failing_seconds = now - self.failing_since
+        self.budget = max(0, self.budget - 1) if failing_seconds < MAX_FAILING_SECONDS else 0
+        if self.budget or (self.state is State.OPEN and now < self.probe_at):
             return None
-        seconds = one_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing)))
-        return self._open(seconds if least <= seconds else one_pass(least, "up"), now)
+        open_seconds = one_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing_seconds)))
+        if open_seconds < min_open_seconds:
+            open_seconds = one_pass(min_open_seconds, "up")
+        return self._open(open_seconds, now)
 
     def on_internal_fault(self, now: float) -> None:
-        """Note an attempt that failed for an internal reason: while the circuit is open, the next is not at once."""
+        """Record an attempt that failed for an internal reason: an open circuit stays open for another second."""
         if self.state is not State.CLOSED:
-            self.next_try = max(self.next_try, now + MIN_OPEN_SECONDS)
+            self.probe_at = max(self.probe_at, now + MIN_OPEN_SECONDS)
 
-    def on_peer_closed(self, now: float) -> Change | None:
-        """Note that a peer's probe succeeded. After a short outage this worker's probe is better evidence."""
-        since = now if self.failing_since is None else self.failing_since
-        return self.on_success(now) if self.state is State.OPEN and now - since > SHORT_OUTAGE_SECONDS else None
+    def on_peer_closed(self, now: float) -> CircuitChange | None:
+        """Record a peer's successful probe, which closes the circuit unless the outage here is shorter than 2 s."""
+        failing_since = now if self.failing_since is None else self.failing_since
+        is_long_outage = now - failing_since > SHORT_OUTAGE_SECONDS
+        return self.on_success(now) if self.state is State.OPEN and is_long_outage else None
 
-    def on_peer_open(self, failing_since: float, rest: float, now: float) -> Change | None:
-        """Note that a peer's circuit is open for `rest` seconds more. None if this worker has newer evidence."""
-        if self.state is State.UNTRIED or (self.state is State.CLOSED and self.succeeded_at >= failing_since):
+    def on_peer_open(self, failing_since: float, open_seconds: float, now: float) -> CircuitChange | None:
+        """Open the circuit for `open_seconds`, as a peer reports; unless this worker has newer evidence or none at all.
+
+        `failing_since`: when the peer's failures began.
+        """
+        has_newer_success = self.state is State.CLOSED and self.succeeded_at >= failing_since
+        if self.state is State.UNTRIED or has_newer_success:
             return None
         self.failing_since = failing_since if self.failing_since is None else min(self.failing_since, failing_since)
         self.budget = 0
-        return self._open(rest, now)
+        return self._open(open_seconds, now)
 
     def on_operator_probe(self, now: float) -> None:
-        """Become half-open: an operator requests a probe."""
-        self.next_try = min(self.next_try, now)
+        """Become half-open now, because an operator requests a probe."""
+        self.probe_at = min(self.probe_at, now)
 
-    def has_been_open_at(self, moment: float) -> bool:
-        """Return True if the last outage includes this moment."""
+    def was_open_at(self, moment: float) -> bool:
+        """Return True if this moment lies in the last outage."""
         return self.outage_from <= moment <= self.outage_until
 
-    def _open(self, seconds: float, now: float) -> Change:
-        change = Change.STILL_OPEN if self.state is State.OPEN else Change.OPENED
-        self.state, self.next_try = State.OPEN, now + min(MAX_OPEN_SECONDS, seconds)
+    def _open(self, seconds: float, now: float) -> CircuitChange:
+        change = CircuitChange.STILL_OPEN if self.state is State.OPEN else CircuitChange.OPENED
+        self.state, self.probe_at = State.OPEN, now + min(MAX_OPEN_SECONDS, seconds)
         self.outage_from, self.outage_until = now if self.failing_since is None else self.failing_since, math.inf
         return change

@@ -1,7 +1,7 @@
-"""Reads which clients an event names: entries, aliases and `"*"`, what distinguishes them, which overrides count.
+"""Determines the clients of an event for `intake`: entries, aliases, `"*"`, duplicates, and which overrides count.
 
-Everything is lazy, so that an event of 5,000 clients takes no more memory at once than its message. A large event is
-split into parts.
+An *override* is a member of an entry that replaces one of the client's registration, such as its address. An event of
+more than 100 clients is split into parts, lazily, so that it takes no more memory than its message.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
-PART_CLIENTS = 100  # clients; an event with more is split, so that no message takes long
+PART_CLIENTS = 100  # an event with more clients is split, so that no message takes long
 OVERRIDES: Sequence[Override] = get_args(Override)
-NAMED_CLIENTS = 5  # whose members an `IgnoredOverrides` names
+NAMED_CLIENTS = 5  # the number of clients that an `IgnoredOverrides` names
 
 
-def publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason, str] | None:
-    """Return why the event is not for notifier, or its publisher may not publish for the issuer. None if it may.
+def find_publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason, str] | None:
+    """Return the reason and text for rejecting the event, by its publisher or its CloudEvents type; None if accepted.
 
-    `claimed_publisher` does not count: anybody can write it.
+    `claimed_publisher` does not count, since any publisher can write any name there.
     """
     if issuer.publishers is not None and event.publisher not in issuer.publishers:
         publisher = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
@@ -36,18 +36,23 @@ def publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadReason
     return None
 
 
-def ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrides | None:
-    """Return the overrides of registered clients that do not count. Unknown clients have deferrals and dead letters."""
+def find_ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrides | None:
+    """Return the overrides of registered clients that do not count; None if there are none.
+
+    Unknown clients are omitted: their deferrals and dead letters report the ignored address.
+    """
     entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
     if not entries or registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
         return None
     registered = registry.clients_of(event.iss)
     members_of: dict[str, list[Override]] = {}
     for entry in entries:
-        if (client := registered.get(entry.client_id)) is not None:
-            members = [name for name in OVERRIDES if getattr(entry, name) not in (None, _registered(client, name))]
-            if members:
-                members_of[entry.client_id] = members
+        client = registered.get(entry.client_id)
+        if client is None:
+            continue
+        differing = [name for name in OVERRIDES if getattr(entry, name) not in (None, _registered_value(client, name))]
+        if differing:
+            members_of[entry.client_id] = differing
     if not members_of:
         return None
     return IgnoredOverrides(
@@ -56,62 +61,68 @@ def ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrid
     )  # fmt: skip
 
 
-def _registered(client: Client, name: Override) -> object:
+def _registered_value(client: Client, name: Override) -> object:
     return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
 
 
 def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int:
-    """Return the number of final notices: one for each delivery and each skipped client."""
+    """Return the number of final notices of an event: one for each delivery and each skipped client.
+
+    Duplicate entries count once. `steady`: the present moment by the clock of `Registry.lost_at`.
+    """
     if event.clients == "*":
         return sum(1 for _ in _all_clients(event.iss, registry, steady))
-    brings = may_override(event, registry, steady)
+    use_overrides = may_use_overrides(event, registry, steady)
 
-    def result_of(entry: str | ClientEntry) -> Identity | str:
-        identity = event.identity_of(entry, brings=brings)
-        return identity[0] if is_skipped(event, entry, registry, steady, brings=brings) else identity
+    def notice_key(entry: str | ClientEntry) -> Identity | str:
+        identity = event.identity_of(entry, use_overrides=use_overrides)
+        return identity[0] if is_skipped(event, entry, registry, steady, use_overrides=use_overrides) else identity
 
-    names = {entry for entry in event.clients if isinstance(entry, str)}  # 20,000 get no more than this
-    entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
-    of_names = {result_of(entry.client_id) for entry in entries if entry.client_id in names}
-    return len(names) + len({result_of(entry) for entry in entries} - of_names)
+    names = {entry for entry in event.clients if isinstance(entry, str)}  # without more work: there may be 20,000
+    objects = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
+    keys_of_names = {notice_key(entry.client_id) for entry in objects if entry.client_id in names}
+    return len(names) + len({notice_key(entry) for entry in objects} - keys_of_names)
 
 
-def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
-    """Return the event with each client by its `client_id` where it names one by an alias of the registry."""
+def resolve_aliases(event: SessionEnded, registry: Registry) -> SessionEnded:
+    """Return the event with each alias of the registry replaced by the `client_id` of its client."""
     aliases = registry.aliases.get(event.iss)
     if not aliases or event.clients == "*":
         return event
     registered = registry.clients_of(event.iss)
 
-    def with_own_name(entry: str | ClientEntry) -> str | ClientEntry:
+    def resolve_entry(entry: str | ClientEntry) -> str | ClientEntry:
         name = name_of(entry)
-        if name in registered or (client_id := aliases.get(name)) is None:
+        client_id = None if name in registered else aliases.get(name)
+        if client_id is None:
             return entry
         return client_id if isinstance(entry, str) else replace(entry, client_id=client_id)
 
-    return replace(event, clients=tuple(map(with_own_name, event.clients)))
+    return replace(event, clients=tuple(map(resolve_entry, event.clients)))
 
 
-def digest_of(event: SessionEnded) -> str:
-    """Return a digest that the parts of the event have in common, and share with no other event."""
-    spoken_by = (event.publisher, event.source)
-    return DeliveryIds(iss=event.iss, spoken_by=spoken_by, event_id=event.id).of("*", None, None)
+def digest_event(event: SessionEnded) -> str:
+    """Return a digest that is the same for all parts of the event, and different for any other event."""
+    sent_by = (event.publisher, event.source)
+    return DeliveryIds(iss=event.iss, sent_by=sent_by, event_id=event.id).of("*", None, None)
 
 
-def split(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
-    """Yield the event in parts of at most 100 named clients. Each client is in one part only.
+def split_event(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
+    """Yield the event in parts of at most 100 named clients, without duplicates. No part if it has no clients.
 
-    The clients of the registry replace `"*"`: all clients that have an address now or lost it less than
-    `registry.grace` ago. If there are none, there is no part.
+    `"*"` is replaced by the clients of the registry that have an address, or lost it less than `registry.grace` ago.
     """
-    brings = may_override(event, registry, steady)
-    entries = _all_clients(event.iss, registry, steady) if event.clients == "*" else _distinct(event, brings=brings)
+    entries: Iterator[str | ClientEntry]
+    if event.clients == "*":
+        entries = _all_clients(event.iss, registry, steady)
+    else:
+        entries = _distinct_entries(event, use_overrides=may_use_overrides(event, registry, steady))
     while part := tuple(islice(entries, PART_CLIENTS)):
         yield replace(event, clients=part)
 
 
 def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
-    """Yield the clients that `"*"` means."""
+    """Yield the ids of the clients that `"*"` stands for."""
     for client in registry.clients_of(iss).values():
         if client.logout_uri is not None:
             yield client.client_id
@@ -120,43 +131,43 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
             yield client_id
 
 
-def _distinct(event: SessionEnded, *, brings: bool) -> Iterator[str | ClientEntry]:
+def _distinct_entries(event: SessionEnded, *, use_overrides: bool) -> Iterator[str | ClientEntry]:
     identities: set[Identity] = set()
     for entry in event.clients:
-        if (identity := event.identity_of(entry, brings=brings)) not in identities:
+        if (identity := event.identity_of(entry, use_overrides=use_overrides)) not in identities:
             identities.add(identity)
             yield entry
 
 
 def name_of(entry: str | ClientEntry) -> str:
-    """Return the name of the client in an event."""
+    """Return the `client_id` or alias of an entry."""
     return entry if isinstance(entry, str) else entry.client_id
 
 
-def may_override(event: SessionEnded, registry: Registry, steady: float) -> bool:
-    """Return True if the overrides of the event count, or did until lately."""
+def may_use_overrides(event: SessionEnded, registry: Registry, steady: float) -> bool:
+    """Return True if the overrides of the event count, or counted less than `registry.grace` ago."""
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
     return accepted or registry.has_just_narrowed(steady)
 
 
 def is_skipped(
-    event: SessionEnded, entry: str | ClientEntry, registry: Registry, steady: float, *, brings: bool
+    event: SessionEnded, entry: str | ClientEntry, registry: Registry, steady: float, *, use_overrides: bool
 ) -> bool:
-    """Return True if neither the registry nor the event has an address, nor had the registry one until lately.
+    """Return True if the client has no address: neither in the registry, now or recently, nor in the event.
 
-    `brings`: the address of the event counts, or did until lately.
+    `use_overrides`: see `may_use_overrides`; without it an address in the event does not count.
     """
     client_id = name_of(entry)
     client = registry.clients_of(event.iss).get(client_id)
     if client is None:
         skipped = isinstance(entry, ClientEntry) and entry.no_address
     else:
-        brought = entry.backchannel_logout_uri if brings and isinstance(entry, ClientEntry) else None
-        skipped = client.logout_uri is None and brought is None
+        inline_uri = entry.backchannel_logout_uri if use_overrides and isinstance(entry, ClientEntry) else None
+        skipped = client.logout_uri is None and inline_uri is None
     return skipped and not registry.has_just_lost(event.iss, client_id, steady)
 
 
-def ignored_inline(event: SessionEnded, entry: ClientEntry) -> ClientOverrides | None:
-    """Return the overrides of the entry that do not count. The event vouches for them when they count later."""
+def to_ignored_overrides(event: SessionEnded, entry: ClientEntry) -> ClientOverrides | None:
+    """Return the overrides of an entry, to be stored as ignored. They keep whether the event was vouched for."""
     inline = entry.overrides
     return replace(inline, vouched=True) if inline is not None and event.vouched else inline

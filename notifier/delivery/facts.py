@@ -15,7 +15,7 @@ Override: TypeAlias = Literal[
 
 
 class Fact:
-    """What happened, for observers. A feature may add facts, which it handles by `FactHandlers`."""
+    """An event in the pipeline, for observers. A feature may add types of facts, which it handles by `FactHandlers`."""
 
     __slots__ = ()
 
@@ -38,15 +38,15 @@ class EventClientFact(ClientFact):
 
 @frozen
 class Skipped(EventClientFact):
-    """A client that is not notified: neither its registration nor the event has an address, nor had any of late."""
+    """A client is not notified, since neither its registration nor the event has an address, now or recently."""
 
 
 @frozen
 class IgnoredOverrides(Fact):
-    """Members of an event's entries that do not count (`registry.inline`): their clients are notified as registered.
+    """Members of an event's entries do not count (`registry.inline`), and their clients are notified as registered.
 
-    `members` names them for the first few clients, by `client_id`; `clients` is the number of all such clients. A
-    member equal to the registration is not among them. `denied`: it would count from no publisher.
+    `members`: by `client_id`, the names of such members of the first few clients. `clients`: the number of all such
+    clients. A member that is equal to the registration is omitted. `denied`: overrides count from no publisher.
     """
 
     iss: str
@@ -60,10 +60,10 @@ class IgnoredOverrides(Fact):
 
 @frozen
 class EventTaken(Fact):
-    """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
+    """A worker has acked an event: all its deliveries are settled, or it was split, ignored or malformed.
 
-    `arrived` (epoch seconds) is when the worker took it, if it had deliveries. Of these, `copies` were done already.
-    `unread`: its informational members that were dropped.
+    `dated`: its time is known. `arrived`: when the worker took it, in epoch seconds, if it had deliveries. `copies`:
+    how many of these had been delivered before. `unread`: the informational members that were dropped.
     """
 
     result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
@@ -82,16 +82,17 @@ class EventTaken(Fact):
 
 @frozen
 class AlreadyDelivered(Fact):
-    """A delivery came in a separate message, and this worker had delivered it: nothing was done."""
+    """A message with a single delivery arrived that this worker had already delivered, so it is settled."""
 
     delivery: Delivery
 
 
 @frozen
 class Attempted(Fact):
-    """An attempt was made. One that succeeded is a `LogoutDelivered`.
+    """An attempt was refused or failed; a successful attempt is a `LogoutDelivered`.
 
-    `delivery` is as it was before; `next_due` (epoch seconds) is set if another follows.
+    `delivery` is as it was before the attempt. `number` counts attempts from 1. `seconds`: the duration of the request.
+    `at` and `next_due` (if another attempt follows) are in epoch seconds.
     """
 
     delivery: Delivery
@@ -106,9 +107,9 @@ class Attempted(Fact):
 
 @frozen
 class LogoutDelivered(Attempted):
-    """An attempt succeeded: the client took the token, and the delivery is done.
+    """An attempt succeeded, and the delivery is done.
 
-    `propagation` is in seconds from `ended_at`, None if that is unknown.
+    `propagation`: the seconds since the session ended; None if that time is unknown.
     """
 
     propagation: float | None
@@ -116,7 +117,7 @@ class LogoutDelivered(Attempted):
 
 @frozen
 class RetryScheduled(Fact):
-    """A retry is durable. `delivery` is as it is after the attempt."""
+    """A retry is durable. `delivery` is as it is after the attempt; `due` is in epoch seconds."""
 
     delivery: Delivery
     due: float
@@ -124,10 +125,11 @@ class RetryScheduled(Fact):
 
 @frozen
 class Deferred(EventClientFact):
-    """A deferral is durable. `text` is the reason in words, for an internal fault.
+    """A deferral is durable. `text`: the reason in words, for an internal fault.
 
-    The deferral of a whole event has its `publisher`, and `again` if the event was deferred before. `DeferralWatch`
-    sets `first` and `hint`, the nearest known name; `hint_for_publisher` if its publisher may receive it.
+    A deferral of a whole event has its `publisher`; `again`: the event was deferred before. `DeferralWatch` sets the
+    last three members. `first`: the first deferral of its issuer or client for this reason. `hint`: a question with the
+    nearest known name. `hint_for_publisher`: the publisher may receive the hint.
     """
 
     cause: Cause
@@ -143,7 +145,7 @@ class Deferred(EventClientFact):
 
 @frozen
 class DeadLettered(EventClientFact):
-    """A dead letter is durable. `delivery` is set if it is one."""
+    """A dead letter is durable. `delivery` is None if it is a whole event or message."""
 
     reason: DeadReason
     text: str
@@ -152,7 +154,7 @@ class DeadLettered(EventClientFact):
 
 @frozen
 class Unexpected(EventClientFact):
-    """An error in this program concerns one delivery. That delivery is deferred, and the others continue."""
+    """An unexpected error of notifier in one delivery, which is deferred. Other deliveries continue."""
 
     error: Exception
 
@@ -166,14 +168,14 @@ class ClientFailing(ClientFact):
 
 @frozen
 class ClientRecovered(ClientFact):
-    """A client that was down for `outage` seconds answered."""
+    """A client answered after an outage of `outage` seconds."""
 
     outage: float
 
 
 @frozen
 class ClientServed(ClientFact):
-    """The last delivery that waited for a client that was down left its bucket, `seconds` after the recovery."""
+    """A recovered client's bucket is empty, `seconds` after the recovery."""
 
     seconds: float
 

@@ -1,4 +1,4 @@
-"""Starts deliveries, at once or from memory as slots become free. `KnownClient.offer` decides for one client.
+"""Starts deliveries, at once or from memory as slots become free. `KnownClient.admit` decides for one client.
 
 The gate protects clients from each other:
 
@@ -20,12 +20,13 @@ starts no delivery. Messages and operators get moments of the wall clock, since 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from notifier.delivery.admission import Deferral, Side, StartNow, Ticket, Wait
-from notifier.delivery.circuit import Change, State
+from notifier.delivery.admission import Deferral, SlotPool, StartNow, Ticket, WaitInMemory
+from notifier.delivery.circuit import CircuitChange, State
 from notifier.delivery.client_buckets import Buckets
-from notifier.delivery.known_client import SLOW_SECONDS, KnownClient
+from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import PROBE_SLOTS, KnownClients
-from notifier.delivery.ports import News, Peers, Tools
+from notifier.delivery.pending import SLOW_SECONDS
+from notifier.delivery.ports import ClientReport, Peers, Tools
 from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SLOT_WAIT
@@ -34,6 +35,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Signal
 
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
+CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
 ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
 MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
@@ -42,10 +44,11 @@ MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 
 
 class Slots:
-    """Counts the running attempts, by side and lane, and the deliveries in memory.
+    """Counts the running attempts, by pool and lane, and limits the deliveries in memory. Implements `Capacity`.
 
-    At most twice `size` deliveries are in memory, beside those being attempted at slow clients and as probes.
-    `in_memory` counts them by lane; `started_share` returns the share of the prefetch of events in unfinished messages.
+    `size`: the number of slots of the window. At most twice as many deliveries are in memory, beside attempts at slow
+    clients and probes. `in_memory` counts all deliveries in memory by lane. `started_share` returns which share of the
+    prefetch of events is used by messages that are started and not acked.
     """
 
     def __init__(
@@ -57,22 +60,26 @@ class Slots:
         self._size = size
         self._in_memory = in_memory
         self._started_share = started_share
-        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE)), Side.PROBE: PROBE_SLOTS}
-        self._most_of_lane, self._most_of_lane_in_memory = most_of_lane(size), most_of_lane(2 * size)
-        self._used = dict.fromkeys(Side, 0)
-        self._in_flight = dict.fromkeys(Lane, 0)  # of the window
-        self._hanging = 0  # attempts at slow clients and probes, which do not count as memory
+        self._pool_sizes = {
+            SlotPool.QUICK: size,
+            SlotPool.SLOW: max(1, int(size * SLOW_SHARE)),
+            SlotPool.PROBE: PROBE_SLOTS,
+        }
+        self._lane_limit, self._lane_memory_limit = lane_limit(size), lane_limit(2 * size)
+        self._used_slots = dict.fromkeys(SlotPool, 0)
+        self._window_slots_of = dict.fromkeys(Lane, 0)  # used slots of the window
+        self._attempts_outside = 0  # attempts at slow clients and probes, which do not count as memory
 
-    def many_probes_free(self) -> bool:
-        """True if more than half of the slots for probes are free."""
-        return 2 * self._used[Side.PROBE] < PROBE_SLOTS
+    def has_spare_probe_slots(self) -> bool:
+        """Return True if more than half of the slots for probes are free."""
+        return 2 * self._used_slots[SlotPool.PROBE] < PROBE_SLOTS
 
-    def workers(self) -> int:
-        """How many workers there are, this one included."""
+    def worker_count(self) -> int:
+        """Return the number of workers, including this one; an assumed number while it is unknown."""
         return self._peers.count() or ASSUMED_WORKERS
 
-    def ahead(self) -> float:
-        """Return the seconds from the steady clock to the wall clock."""
+    def wall_offset(self) -> float:
+        """Return the seconds to add to a moment of the steady clock to get the wall clock's moment."""
         return self._clock() - self._steady()
 
     def has_room(self, lane: Lane) -> bool:
@@ -80,194 +87,212 @@ class Slots:
         return self.has_slot(lane) and self.has_memory(lane)
 
     def has_slot(self, lane: Lane) -> bool:
-        """Return True if a slot is free for another delivery of the lane."""
-        return self._in_flight[lane] < self._most_of_lane and self._used[Side.QUICK] < self._size
+        """Return True if the window has a free slot for another delivery of the lane."""
+        return self._window_slots_of[lane] < self._lane_limit and self._used_slots[SlotPool.QUICK] < self._size
 
     def has_memory(self, lane: Lane) -> bool:
         """Return True if there is memory for another delivery of the lane."""
-        of_lane, most_of_lane = self._in_memory[lane], self._most_of_lane_in_memory + self._hanging
-        return of_lane < most_of_lane and sum(self._in_memory.values()) - self._hanging < 2 * self._size
+        count, max_count = self._in_memory[lane], self._lane_memory_limit + self._attempts_outside
+        return count < max_count and sum(self._in_memory.values()) - self._attempts_outside < 2 * self._size
 
-    def fill(self) -> float:
+    def used_share(self) -> float:
         """Return the used share of memory, or of the prefetch of events if that is more."""
-        return max((sum(self._in_memory.values()) - self._hanging) / (2 * self._size), self._started_share())
+        return max((sum(self._in_memory.values()) - self._attempts_outside) / (2 * self._size), self._started_share())
 
-    def patience(self) -> float:
-        """Return for how many seconds a delivery may wait in memory."""
-        return SLOT_WAIT * max(MIN_WAIT_SHARE, 1 - self.fill())
+    def max_wait_seconds(self) -> float:
+        """Return for how many seconds a delivery may wait in memory: `SLOT_WAIT`, less as memory fills."""
+        return SLOT_WAIT * max(MIN_WAIT_SHARE, 1 - self.used_share())
 
-    def any_free(self, side: Side) -> bool:
-        """Return True if a slot of this side is free."""
-        return self._slots[side] > self._used[side]
+    def has_free_slot(self, pool: SlotPool) -> bool:
+        """Return True if a slot of this pool is free."""
+        return self._pool_sizes[pool] > self._used_slots[pool]
 
-    def free(self, side: Side, lane: Lane, *, closed: bool) -> int:
-        """Return how many slots of this side are free for a client. `closed`: its circuit is."""
-        free = self._slots[side] - self._used[side]
-        if side is Side.QUICK:
-            free = min(free, self._most_of_lane - self._in_flight[lane])
-        return free if closed else min(free, MAX_HANGING_WINDOWS * self._size - self._hanging)
+    def free_slots(self, pool: SlotPool, lane: Lane, *, circuit_closed: bool) -> int:
+        """Return how many slots of this pool a client may take. `circuit_closed`: the client's circuit is closed."""
+        count = self._pool_sizes[pool] - self._used_slots[pool]
+        if pool is SlotPool.QUICK:
+            count = min(count, self._lane_limit - self._window_slots_of[lane])
+        return count if circuit_closed else min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)
 
-    def count(self, lane: Lane, side: Side, change: int) -> None:
-        """Note that an attempt began (+1) or ended (-1)."""
-        self._used[side] += change
-        if side is Side.QUICK:
-            self._in_flight[lane] += change
+    def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
+        """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""
+        self._used_slots[pool] += change
+        if pool is SlotPool.QUICK:
+            self._window_slots_of[lane] += change
         else:
-            self._hanging += change
+            self._attempts_outside += change
 
-    def place(self, known: KnownClient, now: float) -> None:
-        """Move the running attempts at the client to the side that fits by now. Probes stay."""
-        side = known.side_at(now)
-        if side is not known.side:
-            for lane, before in known.move_to(side):
-                self.count(lane, before, -1)
-                self.count(lane, side, +1)
+    def update_pool(self, known: KnownClient, now: float) -> None:
+        """Move the client's running attempts, except probes, to the pool for quick or slow clients that fits now."""
+        pool = known.pool_at(now)
+        if pool is not known.pool:
+            for lane, former_pool in known.move_running(pool):
+                self.count_attempt(lane, former_pool, -1)
+                self.count_attempt(lane, pool, +1)
 
 
-def most_of_lane(size: int) -> int:
-    """Return how many one lane may hold. A window under ten is too small to divide."""
+def lane_limit(size: int) -> int:
+    """Return how many of `size` slots one lane may use: all but a tenth for each other lane. Below ten, all."""
     return size - size // LANE_RESERVES * (len(Lane) - 1)
 
 
 class Gate:
-    """Starts the deliveries of one worker."""
+    """Starts the deliveries of one worker, at once or once a slot is free.
+
+    A client in `_ready` may have a delivery in memory that can start; a client in `_busy` has deliveries in memory.
+    """
 
     def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
         self._tools = tools
         self.slots = slots
         self.clients = KnownClients(tools, slots, peers)
         self.buckets = Buckets(tools, slots, self.clients)
-        self._busy: dict[ClientKey, KnownClient] = {}  # clients with deliveries in memory
-        self._ready: dict[Side, OrderedDict[ClientKey, KnownClient]] = {side: OrderedDict() for side in Side}
+        self._busy: dict[ClientKey, KnownClient] = {}
+        self._ready: dict[SlotPool, OrderedDict[ClientKey, KnownClient]] = {pool: OrderedDict() for pool in SlotPool}
 
     # ── start, wait or defer ──
 
     def admit(
         self, delivery: Delivery, client: Client, lane: Lane, *, fetched: bool = False
-    ) -> StartNow | Wait | Deferral:
-        """Return whether the delivery starts, waits in memory, or is deferred. The answer contains it as changed."""
+    ) -> StartNow | WaitInMemory | Deferral:
+        """Return whether the delivery starts, waits in memory, or is deferred. `fetched`: it comes from a bucket.
+
+        The answer contains the delivery, which may be changed.
+        """
         now, key = self._tools.steady(), client.key
         known = self.clients.get(key) or self.clients.add(key, now, client)
-        known.on_registration(client, self.slots.workers())
+        known.on_registration(client, self.slots.worker_count())
         self.clients.move_to_end(key)
-        self.slots.place(known, now)
-        answer = known.offer(delivery, client, lane, self.slots, now, fetched=fetched)
+        self.slots.update_pool(known, now)
+        answer = known.admit(delivery, client, lane, self.slots, now, fetched=fetched)
         if isinstance(answer, StartNow):
-            self._begin(known, answer, now)
+            self._start(known, answer, now)
             return answer
-        if isinstance(answer, Wait):
-            self._busy[key] = self._ready[known.side][key] = known
+        if isinstance(answer, WaitInMemory):
+            self._busy[key] = self._ready[known.pool][key] = known
             return answer
         return self.buckets.defer(known, *answer, client)
 
-    def _begin(self, known: KnownClient, ticket: Ticket, now: float) -> None:
-        side = Side.PROBE if known.circuit.state is State.OPEN else known.side
-        known.on_started(ticket, side, now)
+    def _start(self, known: KnownClient, ticket: Ticket, now: float) -> None:
+        """Take a slot for the delivery: one for probes if the circuit is open or half-open."""
+        pool = SlotPool.PROBE if known.circuit.state is State.OPEN else known.pool
+        known.on_started(ticket, pool, now)
         self._busy[known.key] = known
-        self.slots.count(ticket.lane, side, +1)
+        self.slots.count_attempt(ticket.lane, pool, +1)
 
     def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult, float]:
-        """Note the result of an attempt. Return the deliveries that start in its slot, and `Buckets.after_attempt`."""
+        """Free the attempt's slot and update the state of its client by the result.
+
+        Return the deliveries that start now, and both values of `Buckets.after_attempt`: the final result, and the
+        seconds for which a failed probe may wait for another probe.
+        """
         now, known = self._tools.steady(), self.clients[ticket.client.key]
-        if result.pause is not None:
-            known.on_pause(now + result.pause)
-        side = known.on_ended(ticket)
-        self.slots.count(ticket.lane, side, -1)
-        was_closed, was_limited = known.circuit.state is State.CLOSED, known.rate.spacing
+        if result.pause_seconds is not None:
+            known.on_pause(now + result.pause_seconds)
+        pool = known.on_ended(ticket)
+        self.slots.count_attempt(ticket.lane, pool, -1)
+        was_closed, former_spacing = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
-        least = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.least_rest(known)
-        change = known.on_result(result.signal, now - ticket.posted_at, now, repeat=repeat, least=least)
+        min_open = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.min_open_seconds(known)
+        seconds = now - ticket.posted_at
+        change = known.on_result(result.signal, seconds, now, is_repeat=repeat, min_open_seconds=min_open)
         if not was_closed or known.circuit.state is not State.CLOSED:
             self._on_circuit(known, change)
-        if change is Change.OPENED:
+        if change is CircuitChange.OPENED:
             ticket.on_circuit_opened()
-        paced = known.rate.spacing not in (0.0, was_limited)
-        if change is not None or paced:
-            self.clients.report(known, now, paced=paced)
-        self.slots.place(known, now)
-        if known.waiting:
-            self._ready[known.side][known.key] = known
+        rate_changed = known.rate.spacing not in (0.0, former_spacing)
+        if change is not None or rate_changed:
+            self.clients.report(known, now, rate_changed=rate_changed)
+        self.slots.update_pool(known, now)
+        if known.waiting_count:
+            self._ready[known.pool][known.key] = known
         elif not known.running:
             self._busy.pop(known.key, None)
-        following = self.start_waiting() if any(self._ready.values()) else []
-        if isinstance(result.verdict, Done) and not known.parked:
-            return following, result, 0.0  # nearly always
-        return following, *self.buckets.after_attempt(known, ticket, result, now)
+        started = self.start_waiting() if any(self._ready.values()) else []
+        if isinstance(result.verdict, Done) and not known.parked:  # nearly always
+            return started, result, 0.0
+        return started, *self.buckets.after_attempt(known, ticket, result, now)
 
-    def _on_circuit(self, known: KnownClient, change: Change | None) -> None:
+    def _on_circuit(self, known: KnownClient, change: CircuitChange | None) -> None:
+        """Report the change. If the client recovered during a pass through its bucket, request another pass."""
         self.clients.on_circuit(known, change)
-        if change is Change.RECOVERED and known.parked and known.in_pass:
-            self.buckets.requested[known.key] = None  # a pass that began before misses deliveries parked since
+        if change is CircuitChange.RECOVERED and known.parked and known.in_pass:
+            self.buckets.requested[known.key] = None  # the present pass misses deliveries that were parked since
 
     def start_waiting(self) -> list[Ticket]:
-        """Start the deliveries in memory for which slots are free, client after client, and return them."""
-        now, begun = self._tools.steady(), list[Ticket]()
-        for side, ready in self._ready.items():
-            looks = min(len(ready), 8)
-            while looks and self.slots.any_free(side):
-                looks -= 1
+        """Start deliveries in memory while slots are free, for the next few clients of each pool, and return them."""
+        now, started = self._tools.steady(), list[Ticket]()
+        for pool, ready in self._ready.items():
+            remaining = min(len(ready), CLIENTS_PER_START)
+            while remaining and self.slots.has_free_slot(pool):
+                remaining -= 1
                 key, known = ready.popitem(last=False)
-                if known.side is not side:
-                    self._ready[known.side][key] = known
+                if known.pool is not pool:
+                    self._ready[known.pool][key] = known
                     continue
-                while known.waiting and known.can_start(known.first.delivery, known.first.lane, self.slots, now):
-                    begun.append(ticket := known.pop())
-                    self._begin(known, ticket, now)
-                if known.waiting and len(known.running) < known.concurrency:
+                while known.waiting_count and known.can_start(known.first.delivery, known.first.lane, self.slots, now):
+                    started.append(ticket := known.pop())
+                    self._start(known, ticket, now)
+                if known.waiting_count and len(known.running) < known.concurrency:
                     ready[key] = known
-        return begun
+        return started
 
     # ── deferrals from memory ──
 
     def defer_overdue(self) -> Iterator[tuple[Ticket, Deferral]]:
-        """Defer some of the deliveries that can wait in memory no longer, and return them. Called 20 times a second."""
+        """Defer some deliveries that have waited too long in memory, and yield them. Called 20 times a second.
+
+        Also updates the pools of clients with deliveries in memory, and forgets unused clients.
+        """
         now = self._tools.steady()
         for key, known in self._busy.items():
-            self.slots.place(known, now)
-            if known.waiting:
-                self._ready[known.side][key] = known
+            self.slots.update_pool(known, now)
+            if known.waiting_count:
+                self._ready[known.pool][key] = known
         self.clients.forget(now, busy=len(self._busy))
-        return self._defer(now, DEFERRALS_PER_ROUND, 2 * self.slots.patience())
+        return self._defer(now, DEFERRALS_PER_ROUND, 2 * self.slots.max_wait_seconds())
 
     def free_memory(self) -> Iterator[tuple[Ticket, Deferral]]:
-        """Defer the newest of the deliveries that would wait longest, and return them: memory is full."""
+        """Defer the newest deliveries of clients whose deliveries would wait longest, and yield them."""
         return self._defer(self._tools.steady(), 2 * DEFERRALS_PER_ROUND, MIN_WAIT_SHARE * SLOT_WAIT)
 
-    def _defer(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Deferral]]:
+    def _defer(self, now: float, max_count: int, max_wait: float) -> Iterator[tuple[Ticket, Deferral]]:
+        """Defer at most `max_count` deliveries that would wait in memory for more than `max_wait` seconds."""
         for key, known in list(self._busy.items()):
-            while most and known.must_defer(self.slots, now, patience):
-                most -= 1
+            while max_count and known.must_defer(self.slots, now, max_wait):
+                max_count -= 1
                 ticket = known.pop(newest=True)
                 later = known.defer(ticket.delivery, self.slots, now, fetched=ticket.fetched)
                 yield ticket, self.buckets.defer(known, ticket.delivery, later, ticket.client)
-            if not known.waiting:
-                self._ready[known.side].pop(key, None)
+            if not known.waiting_count:
+                self._ready[known.pool].pop(key, None)
                 if not known.running:
                     self._busy.pop(key, None)
 
     # ── other workers ──
 
-    def on_peer_report(self, news: News) -> None:
-        """Apply the report of another worker."""
-        known, now = self.clients.get(news.key), self._tools.steady()
+    def on_peer_report(self, report: ClientReport) -> None:
+        """Apply another worker's report of a client."""
+        known, now = self.clients.get(report.key), self._tools.steady()
         if known is not None:
-            self._on_circuit(known, known.on_peer_report(news, now))
+            self._on_circuit(known, known.on_peer_report(report, now))
             self.buckets.on_peer_report(known, now)
-        elif news.up and news.parked:
-            self.buckets.requested[news.key] = None  # by a worker that stops, perhaps
+        elif report.circuit_closed and report.parked:
+            self.buckets.requested[report.key] = None  # the other worker may be stopping and leave the bucket
 
     def unresponsive(self) -> Iterable[tuple[str, str, float]]:
-        """Return (iss, client_id, seconds without an answer) for each client that hangs."""
+        """Yield (iss, client_id, seconds without an answer) for each client that hangs and has no open circuit."""
         now = self._tools.steady()
         for key, known in self._busy.items():
-            if known.circuit.state is not State.OPEN and (seconds := known.silence(now)) > SLOW_SECONDS:
+            seconds = known.silent_seconds(now)
+            if known.circuit.state is not State.OPEN and seconds > SLOW_SECONDS:
                 yield *key, seconds
 
     @property
     def waiting(self) -> int:
-        """How many deliveries wait in memory for their client."""
-        return sum(known.waiting for known in self._busy.values())
+        """The number of deliveries that wait in memory for their client."""
+        return sum(known.waiting_count for known in self._busy.values())
 
     def waiting_counts(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
-        return ((*key, known.waiting) for key, known in self._busy.items() if known.waiting)
+        """Return (iss, client_id, number of deliveries that wait in memory) for each client that has any."""
+        return ((*key, known.waiting_count) for key, known in self._busy.items() if known.waiting_count)

@@ -1,9 +1,8 @@
-"""Reads a message when its turn comes and plans what it requests: the deliveries of an event, one for each client.
+"""Reads a message and plans its deliveries, one for each client of an event. Nothing here waits; the worker acts.
 
-A message becomes an `Expand`: deliveries that are made one by one as there is room. Or it becomes a `Move`: messages
-that must be durable elsewhere before the message is acked (see `replacements`). At the first reading the wrong entries
-of an event become one dead letter, made from the message as it came. The event is then written with its good entries
-only. Nothing here waits; the worker acts.
+The plan is `DeliverySteps`: deliveries, which are made one by one as there is room. Or it is a `Replacement`: messages
+that must be durable before the message is acked (see `replacements`). The invalid entries of an event become one dead
+letter at the first reading; if the event is written again, it has its valid entries only.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from notifier.delivery import event_clients, replacements
 from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Move, Send, send_dead_letter
+from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Replacement, Send, send_dead_letter
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -35,14 +34,14 @@ _UNROUTED = (
     "it; publish to an exchange that the source binds"
 )
 
-Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Move
+Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Replacement
 
 
 @frozen
-class Expand:
-    """Steps to take in order, as there is room. `event` is None for a message of a single delivery.
+class DeliverySteps:
+    """The steps of a message, to be taken in order as there is room.
 
-    `source` is the name of the source that the message came from.
+    `event` is None for a message of a single delivery. `source` names the source that the message came from.
     """
 
     steps: Iterator[Step]
@@ -51,9 +50,9 @@ class Expand:
 
 
 class Intake:
-    """Reads messages. `max_event`: bytes. `new_id` makes ids for events without one. `readers` are by name.
+    """Plans the deliveries of messages.
 
-    `steady`: the clock of `Registry.lost_at`.
+    `max_event` is in bytes. `new_id` generates ids for events without one. `steady`: the clock of `Registry.lost_at`.
     """
 
     def __init__(
@@ -73,68 +72,73 @@ class Intake:
         self._new_id = new_id
         self._max_event = max_event
 
-    def open(self, message: Message) -> Expand | Move:
-        """Return what the message requests. Never raises: an unreadable message becomes a dead letter."""
-        only, taken = None, message
-        try:
-            message, only = self._split_positions(message)
-            return self._open(message, only)
-        except UnknownSource as unknown:
-            grace, now = self._registry().grace, self._clock()
-            return replacements.postpone_unknown_source(message, only, taken, unknown, grace, self._new_id(), now)
-        except MalformedEvent as malformed:
-            return replacements.reject_unreadable(message, malformed.mistakes, malformed.data, only, self._clock())
-        except UnknownVersion as newer:
-            return replacements.postpone_newer(message, newer, self._clock())
-        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
-            return self._reject_broken(message, error, only)
+    def plan(self, message: Message) -> DeliverySteps | Replacement:
+        """Return the steps of the message, or the messages that replace it. Never raises.
 
-    def step(self, message: Message, steps: Iterator[Step]) -> Step | None:
-        """Return the next step of the message, None after the last. Never raises."""
+        An unreadable message becomes a dead letter. A message that another worker may be able to read is postponed.
+        """
+        positions, received = None, message
+        try:
+            message, positions = self._split_positions(message)
+            return self._plan(message, positions)
+        except UnknownSource as error:
+            grace, now = self._registry().grace, self._clock()
+            return replacements.postpone_unknown_source(message, positions, received, error, grace, self._new_id(), now)
+        except MalformedEvent as error:
+            return replacements.reject_unreadable(message, error.mistakes, error.data, positions, self._clock())
+        except UnknownVersion as error:
+            return replacements.postpone_newer(message, error, self._clock())
+        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
+            return self._reject_broken(message, error, positions)
+
+    def next_step(self, message: Message, steps: Iterator[Step]) -> Step | None:
+        """Return the next step of the message; None after the last. Never raises: an error becomes a dead letter."""
         try:
             return next(steps, None)
-        except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
-            came, only = self._split_positions(message)
-            return self._reject_broken(came, error, only)
+        except Exception as error:  # noqa: BLE001  as in `plan`; a generator that raised yields no more steps
+            original, positions = self._split_positions(message)
+            return self._reject_broken(original, error, positions)
 
-    def _reject_broken(self, message: Message, error: Exception, only: str | None) -> Move:
+    def _reject_broken(self, message: Message, error: Exception, positions: str | None) -> Replacement:
         mistake = InputIssue("", f"reading it failed with {type(error).__name__}")
-        return replacements.reject_unreadable(message, (mistake,), None, only, self._clock())
+        return replacements.reject_unreadable(message, (mistake,), None, positions, self._clock())
 
     def _split_positions(self, message: Message) -> tuple[Message, str | None]:
+        """Return a source's message as received, without secrets, and which of its events to read (None: all)."""
         if message.source is None and message.kind is not Kind.SOURCED:
             return message, None
-        only = None
+        positions = None
         if message.kind is Kind.SOURCED:
             named = message.headers.get(ONLY_HEADER)
-            only = named if isinstance(named, str) else None
+            positions = named if isinstance(named, str) else None
             message = to_received(message)
         reader = self._readers.get(reader_name_of(message.source))
-        return to_kept(message) if reader is None else reader.received(message), only
+        return to_kept(message) if reader is None else reader.without_secrets(message), positions
 
-    def _open(self, message: Message, only: str | None) -> Expand | Move:
+    def _plan(self, message: Message, positions: str | None) -> DeliverySteps | Replacement:
+        """Return the plan by the kind of the message. Raises MalformedEvent, UnknownSource or UnknownVersion."""
         now = self._clock()
         if message.unrouted:
             raise MalformedEvent((InputIssue("", _UNROUTED.format(source=message.source)),))
-        if message.at_delivery_limit and (last := replacements.reject_crashing(message, only, now)) is not None:
-            return last
+        if message.at_delivery_limit and (move := replacements.reject_crashing(message, positions, now)) is not None:
+            return move
         match message.kind:
             case None if message.source is not None:
-                return self._open_source_message(message, only, now)
+                return self._plan_source_message(message, positions, now)
             case None:
-                understood = parse_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
-                letter = None
-                if understood.wrong is not None:
-                    letter = dead_letter.dead_letter_entries(message, understood.event, understood.wrong, now)
-                return self._open_event(message, documents.EventDocument(event=understood.event), letter, now)
+                parsed = parse_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                entries_letter = None
+                if parsed.wrong is not None:
+                    entries_letter = dead_letter.dead_letter_entries(message, parsed.event, parsed.wrong, now)
+                return self._plan_event(message, documents.EventDocument(event=parsed.event), entries_letter, now)
             case Kind.EVENT:
-                return self._open_event(message, documents.load_event(message.body), None, now)
+                return self._plan_event(message, documents.load_event(message.body), None, now)
             case Kind.DELIVERY if message.delivery_count and message.suspect:
-                return replacements.write_trial(message.body, message.message_id or "", message.crashes, now)
+                return replacements.replace_by_trial(message.body, message.message_id or "", message.crashes, now)
             case Kind.DELIVERY:
-                return Expand(steps=iter((_end_wait(documents.load_delivery(message.body), now),)), event=None)
+                return DeliverySteps(steps=iter((_end_wait(documents.load_delivery(message.body), now),)), event=None)
             case Kind.SOURCED:
-                raise AssertionError("it was made one of its source")
+                raise AssertionError("`_split_positions` returns the original message, which has no kind")
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((InputIssue("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
@@ -142,123 +146,139 @@ class Intake:
             case _:
                 assert_never(message.kind)
 
-    def _open_source_message(self, message: Message, only: str | None, now: float) -> Expand | Move:
-        """Read a message of a source through its reader. `only`: positions of the events to read, None for all."""
+    def _plan_source_message(self, message: Message, positions: str | None, now: float) -> DeliverySteps | Replacement:
+        """Return the plan of a source's message. `positions` limits the events to read; None reads all."""
         reader = self._readers.get(reader_name_of(message.source))
         if reader is None:
             raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
-        opened = reader.open(message, only, now, now + TRIAL_DELAY_SECONDS if message.suspect else None)
-        if isinstance(opened, Move):
-            return opened
-        work = self._open_event(message, documents.EventDocument(event=opened.event), opened.dead_letter, now)
-        if isinstance(work, Expand) or work.fact is None:
-            return work
-        return replace(work, fact=replace(work.fact, source=message.source))
+        due = now + TRIAL_DELAY_SECONDS if message.suspect else None
+        content = reader.open(message, positions, now, due)
+        if isinstance(content, Replacement):
+            return content
+        plan = self._plan_event(message, documents.EventDocument(event=content.event), content.dead_letter, now)
+        if isinstance(plan, DeliverySteps) or plan.fact is None:
+            return plan
+        return replace(plan, fact=replace(plan.fact, source=message.source))
 
-    def _open_event(
-        self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float
-    ) -> Expand | Move:
-        """Open an event. `letter` has its wrong entries, and is made durable before anything else."""
+    def _plan_event(
+        self, message: Message, document: documents.EventDocument, entries_letter: DeadLetter | None, now: float
+    ) -> DeliverySteps | Replacement:
+        """Return the plan of an event. Its first step makes `entries_letter` durable: the event's invalid entries.
+
+        If the publisher requested notices, their number is noted, so that it recognises the last one.
+        """
         if message.lane is Lane.BULK:
             document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
-            of = event_clients.count_notices(event, registry, self._steady()) + (letter is not None)
-            event = replace(event, reply_to=replace(event.reply_to, of=of))  # so that the publisher knows the last one
+            notice_count = event_clients.count_notices(event, registry, self._steady()) + (entries_letter is not None)
+            event = replace(event, reply_to=replace(event.reply_to, of=notice_count))
             document = replace(document, event=event)
-        work = self._open_good_entries(message, document, registry, now)
-        if letter is None:
-            return work
-        entries_letter = (send_dead_letter(letter, event.reply_to),)
-        if isinstance(work, Expand):
-            return replace(work, steps=chain((Move(sends=entries_letter),), work.steps))
-        return replace(work, sends=chain(entries_letter, work.sends))
+        plan = self._plan_valid_entries(message, document, registry, now)
+        if entries_letter is None:
+            return plan
+        sends = (send_dead_letter(entries_letter, event.reply_to),)
+        if isinstance(plan, DeliverySteps):
+            return replace(plan, steps=chain((Replacement(sends=sends),), plan.steps))
+        return replace(plan, sends=chain(sends, plan.sends))
 
-    def _open_good_entries(
+    def _plan_valid_entries(
         self, message: Message, document: documents.EventDocument, registry: Registry, now: float
-    ) -> Expand | Move:
+    ) -> DeliverySteps | Replacement:
+        """Return the steps of the event, or its replacement: postponed, dead-lettered or split."""
         event = document.event
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
-            dead_reason = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
-            return replacements.postpone_event(document, "not one of `issuers` (yet)", dead_reason, registry.grace, now)
-        if event.clients == "*" and (why := registry.incomplete.get(event.iss)) is not None:
-            dead_reason = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, or set empty: true there, then replay"
-            return replacements.postpone_event(document, why, dead_reason, registry.grace, now)
+            final_reason = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
+            text = "not one of `issuers` (yet)"
+            return replacements.postpone_event(document, text, final_reason, registry.grace, now)
+        if event.clients == "*" and (problem := registry.incomplete.get(event.iss)) is not None:
+            final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, or set empty: true there, then replay"
+            return replacements.postpone_event(document, problem, final_reason, registry.grace, now)
         if registry.aliases:
-            event = event_clients.by_client_id(event, registry)
+            event = event_clients.resolve_aliases(event, registry)
             document = replace(document, event=event)
-        restricted = issuer.publishers is not None or issuer.event_types is not None
-        if restricted and (objection := event_clients.publisher_objection(event, issuer)) is not None:
+        is_restricted = issuer.publishers is not None or issuer.event_types is not None
+        if is_restricted and (objection := event_clients.find_publisher_objection(event, issuer)) is not None:
             return replacements.reject_event(event, *objection, now)
         if event.clients == "*" or len(event.clients) > PART_CLIENTS:
             due = now + TRIAL_DELAY_SECONDS if message.suspect else None
-            return Move(sends=self._parts(document, registry, due), fact=replacements.to_event_taken(event, "split"))
+            sends = self._split_event(document, registry, due)
+            return Replacement(sends=sends, fact=replacements.to_event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
-            steps = _write_trials(event, registry, self._steady(), message.crashes, now)
+            steps = _replace_by_trials(event, registry, self._steady(), message.crashes, now)
         elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
             return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
-            steps = deliveries(event, registry, self._steady())
-        if registry.grace == ENDLESS_SECONDS and (why := registry.incomplete.get(event.iss)) is not None:
-            steps = _defer_skipped(document, steps, why, now)
-        if ClientEntry in map(type, event.clients) and (ignored := event_clients.ignored_overrides(event, registry)):
-            steps = chain((replace(ignored, source=message.source),), steps)
-        return Expand(steps=steps, event=event, source=message.source)
+            steps = make_deliveries(event, registry, self._steady())
+        if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
+            steps = _defer_skipped(document, steps, problem, now)
+        if ClientEntry in map(type, event.clients):
+            ignored = event_clients.find_ignored_overrides(event, registry)
+            if ignored is not None:
+                steps = chain((replace(ignored, source=message.source),), steps)
+        return DeliverySteps(steps=steps, event=event, source=message.source)
 
-    def _parts(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
-        """Write the parts as messages with separate ids: with one id they would be confirmed one by one."""
+    def _split_event(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
+        """Yield the messages of the event's parts. Each has another id: with one id they are confirmed one by one."""
         event, lane = document.event, Lane.BULK if document.bulk else Lane.EVENTS
-        headers = {PART_OF_HEADER: event_clients.digest_of(event)}
-        for part in event_clients.split(replace(event, id_given=True, unread=()), registry, self._steady()):
-            message = replacements.event_message(part, bulk=document.bulk)
+        headers = {PART_OF_HEADER: event_clients.digest_event(event)}
+        for part in event_clients.split_event(replace(event, id_given=True, unread=()), registry, self._steady()):
+            message = replacements.to_event_message(part, bulk=document.bulk)
             yield Send(queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers=headers))
 
 
-def deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
-    """Yield one delivery for each named client, in the event's order. An event for `"*"` is split before.
+def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
+    """Yield one delivery for each named client, or `Skipped` for a client without an address, in the event's order.
 
-    An unknown client has its delivery too: the registry may contain it by the time of the attempt. So does a client
-    that lost its address less than `registry.grace` ago. `steady` is the moment by the clock of `Registry.lost_at`.
+    A client has a delivery, too, if it is unknown or lost its address less than `registry.grace` ago: the registry may
+    contain it at the attempt. `steady`: now by the clock of `Registry.lost_at`. An event for `"*"` is split before.
     """
     registered = registry.clients_of(event.iss)
-    trusted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-    brings = trusted or registry.has_just_narrowed(steady)
-    ids = DeliveryIds(iss=event.iss, spoken_by=(event.publisher, event.source), event_id=event.id)
+    accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
+    use_overrides = accepted or registry.has_just_narrowed(steady)
+    ids = DeliveryIds(iss=event.iss, sent_by=(event.publisher, event.source), event_id=event.id)
     identities: set[Identity] = set()
     for entry in event.clients:
-        if (identity := event.identity_of(entry, brings=brings)) in identities:
+        if (identity := event.identity_of(entry, use_overrides=use_overrides)) in identities:
             continue
         identities.add(identity)
         client_id, sub, sid, inline = identity
         client = registered.get(client_id)
         has_address = client is not None and client.logout_uri is not None
-        if not has_address and event_clients.is_skipped(event, entry, registry, steady, brings=brings):
+        if not has_address and event_clients.is_skipped(event, entry, registry, steady, use_overrides=use_overrides):
             yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
             continue
         yield Delivery(
             id=ids.of(client_id, sub, sid, inline), event_id=event.id, id_given=event.id_given, iss=event.iss,
             client_id=client_id, sub=sub, sid=sid, entry_sub=isinstance(entry, ClientEntry) and entry.sub is not None,
-            inline=inline if trusted else None,
-            ignored=None if trusted or isinstance(entry, str) else event_clients.ignored_inline(event, entry),
+            inline=inline if accepted else None,
+            ignored=None if accepted or isinstance(entry, str) else event_clients.to_ignored_overrides(event, entry),
             ended_at=event.ended_at, not_after=event.not_after, reason=event.reason, source=event.source,
             publisher=event.publisher, claimed_publisher=event.claimed_publisher,
             trace=event.trace, reply_to=event.reply_to,
         )  # fmt: skip
 
 
-def _write_trials(event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float) -> Iterator[Step]:
-    """Write the event as trials, one for each delivery, so that a crash is counted for the delivery that ran."""
-    for step in deliveries(replace(event, id_given=True), registry, steady):
+def _replace_by_trials(
+    event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float
+) -> Iterator[Step]:
+    """Yield a replacement by a trial for each delivery of the event, so that crashes are counted by delivery."""
+    for step in make_deliveries(replace(event, id_given=True), registry, steady):
         if isinstance(step, Delivery):
-            yield replacements.write_trial(documents.dump_delivery(step), step.id, crashes, now)
+            yield replacements.replace_by_trial(documents.dump_delivery(step), step.id, crashes, now)
         else:
             yield step
 
 
-def _defer_skipped(document: documents.EventDocument, steps: Iterator[Step], why: str, now: float) -> Iterator[Step]:
-    """Defer the clients to be skipped as a separate event: the source to be read may have their address."""
+def _defer_skipped(
+    document: documents.EventDocument, steps: Iterator[Step], problem: str, now: float
+) -> Iterator[Step]:
+    """Yield the steps, but postpone the skipped clients as a separate event instead of skipping them.
+
+    `problem`: why the registry is incomplete. Once it is read completely, it may have their addresses.
+    """
     event, skipped = document.event, set[str]()
     for step in steps:
         if isinstance(step, Skipped):
@@ -266,17 +286,15 @@ def _defer_skipped(document: documents.EventDocument, steps: Iterator[Step], why
         else:
             yield step
     if skipped:
-        left = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
-        dead_reason = DeadReason.UNKNOWN_CLIENT, f"{why}; correct it, then replay"
-        later = replace(document, event=replace(event, clients=left))
-        yield replacements.postpone_event(later, why, dead_reason, ENDLESS_SECONDS, now)
+        entries = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
+        final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
+        later = replace(document, event=replace(event, clients=entries))
+        yield replacements.postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)
 
 
 def _end_wait(delivery: Delivery, now: float) -> Delivery:
-    """Return the delivery with its wait recorded. A future `charged_at` is dropped: the clock was set back."""
+    """Return the delivery with its last wait recorded. A `charged_at` in the future is dropped."""
     charged_at = delivery.charged_at
-    return replace(
-        delivery,
-        waits=delivery.waits.end_wait(now, parked=delivery.parked),
-        charged_at=None if charged_at is None or charged_at > now else charged_at,
-    )
+    if charged_at is not None and charged_at > now:  # the clock was set back
+        charged_at = None
+    return replace(delivery, waits=delivery.waits.end_wait(now, parked=delivery.parked), charged_at=charged_at)

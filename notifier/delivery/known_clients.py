@@ -4,11 +4,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from notifier.delivery.admission import Room
-from notifier.delivery.circuit import Change, State
+from notifier.delivery.admission import Capacity
+from notifier.delivery.circuit import CircuitChange, State
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import KnownClient, attempt_step
-from notifier.delivery.ports import News, Peers, Tools
+from notifier.delivery.known_client import KnownClient, registered_interval
+from notifier.delivery.ports import ClientReport, Peers, Tools
 from notifier.delivery.rate import AttemptRate
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
@@ -22,38 +22,39 @@ PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
 
 
 class KnownClients(OrderedDict[ClientKey, KnownClient]):
-    """The clients by key; the one with the oldest event comes first. `failing`: with an open circuit."""
+    """The clients by key, the one with the oldest event first. `failing`: the clients with an open circuit."""
 
-    def __init__(self, tools: Tools, room: Room, peers: Peers) -> None:
+    def __init__(self, tools: Tools, capacity: Capacity, peers: Peers) -> None:
         super().__init__()
         self._tools = tools
         self._started_at = tools.steady()
-        self._room = room
+        self._capacity = capacity
         self._peers = peers
         self.failing: dict[ClientKey, KnownClient] = {}
-        self._probe_seconds: dict[ClientKey, float] = {}  # the attempt duration of clients that had a probe here …
-        self._sum_seconds = 0.0  # … and the sum of them
+        self._probe_seconds: dict[ClientKey, float] = {}  # mean attempt durations of failing clients probed here …
+        self._sum_seconds = 0.0  # … and their sum
 
     def add(self, key: ClientKey, now: float, client: Client | None = None) -> KnownClient:
-        """Store a client, with its registration if that is known."""
+        """Store and return a new client. With its registration, the registered rate applies from the worker's start."""
         token_at = -math.inf
         if client is not None:
-            # All workers that start together may make one attempt at once: those before may just have spent the tokens.
-            step = attempt_step(client, workers := self._room.workers())
-            token_at = self._started_at + max(1.0, step) - step / workers - EARLY_TOKEN_SECONDS
+            # Former workers may just have used up the rate, so all new workers together begin with one attempt.
+            worker_count = self._capacity.worker_count()
+            interval = registered_interval(client, worker_count)
+            token_at = self._started_at + max(1.0, interval) - interval / worker_count - EARLY_TOKEN_SECONDS
         known = self[key] = KnownClient(key=key, seen_at=now, rate=AttemptRate(token_at=token_at))
         return known
 
-    def on_circuit(self, known: KnownClient, change: Change | None) -> None:
-        """Note an event of the client's circuit."""
+    def on_circuit(self, known: KnownClient, change: CircuitChange | None) -> None:
+        """Report the change of the client's circuit, and update the failing clients."""
         self._count_probe(known.key, known.attempt_seconds if known.circuit.state is State.OPEN else 0.0)
         iss, client_id = known.key
-        if change is Change.RECOVERED:
+        if change is CircuitChange.RECOVERED:
             self.failing.pop(known.key, None)
             self._tools.observe(ClientRecovered(iss=iss, client_id=client_id, outage=known.circuit.last_outage_seconds))
-        elif change is Change.OPENED:
+        elif change is CircuitChange.OPENED:
             self.failing[known.key] = known
-            next_try = known.available_at + self._room.ahead()
+            next_try = known.available_at + self._capacity.wall_offset()
             self._tools.observe(ClientFailing(iss=iss, client_id=client_id, next_try=next_try))
 
     def _count_probe(self, key: ClientKey, seconds: float) -> None:
@@ -61,22 +62,26 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         if seconds > 0:
             self._probe_seconds[key] = seconds
 
-    def least_rest(self, known: KnownClient) -> float:
-        """Return for how many seconds its circuit opens at least: each open circuit may then have had its probe."""
-        without_probe = len(self.failing) - len(self._probe_seconds)  # reported by peers: perhaps they hang, too
-        busy = min(len(self.failing) * known.attempt_seconds, self._sum_seconds + without_probe * known.attempt_seconds)
-        return busy / (PROBE_SLOTS * self._room.workers())
+    def min_open_seconds(self, known: KnownClient) -> float:
+        """Return how long the client's circuit must stay open, so that each failing client can have a probe meanwhile.
+
+        That is the expected duration of one probe of each failing client, divided by the slots for probes.
+        """
+        own_seconds = known.attempt_seconds
+        unprobed_count = len(self.failing) - len(self._probe_seconds)  # peers reported them: assume this duration
+        probing_seconds = min(len(self.failing) * own_seconds, self._sum_seconds + unprobed_count * own_seconds)
+        return probing_seconds / (PROBE_SLOTS * self._capacity.worker_count())
 
     def forget(self, now: float, *, busy: int) -> None:
-        """Forget clients without events for long, and the ones with the oldest events if there are very many.
+        """Forget some clients without events for half an hour, or with the oldest events if there are too many.
 
-        `busy` is how many have a delivery in memory.
+        `busy`: the number of clients with a delivery in memory, which do not count as too many.
         """
         for _ in range(min(CLIENTS_PER_CHECK, len(self))):
             key, known = next(iter(self.items()))
             if now - known.seen_at < KEPT_SECONDS and len(self) - busy <= MAX_KNOWN_CLIENTS:
                 return
-            if known.is_idle and not known.is_paused(now) and not known.is_covered(now):
+            if known.is_idle and not known.is_paused(now) and not known.has_probe_out(now):
                 del self[key]
                 self.failing.pop(key, None)
                 self._count_probe(key, 0.0)
@@ -84,22 +89,22 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
                 known.on_seen(now)
                 self.move_to_end(key)
 
-    def report(self, known: KnownClient, now: float, *, paced: bool) -> None:
-        """Report the client to the other workers. `paced`: its rate has changed."""
+    def report(self, known: KnownClient, now: float, *, rate_changed: bool) -> None:
+        """Report the client to the other workers, with its rate limit if `rate_changed`."""
         circuit, rate = known.circuit, known.rate
-        news = News(
-            key=known.key, up=circuit.state is State.CLOSED,
-            failing=0.0 if circuit.failing_since is None else now - circuit.failing_since,
-            rest=max(0.0, circuit.next_try - now), cap=known.concurrency, spacing=rate.spacing if paced else 0.0,
-            former_share=rate.former_share, parked=known.parked,
+        report = ClientReport(
+            key=known.key, circuit_closed=circuit.state is State.CLOSED,
+            failing_seconds=0.0 if circuit.failing_since is None else now - circuit.failing_since,
+            open_seconds=max(0.0, circuit.probe_at - now), concurrency=known.concurrency,
+            spacing=rate.spacing if rate_changed else 0.0, former_share=rate.former_share, parked=known.parked,
         )  # fmt: skip
-        self._peers.report(news)
+        self._peers.report(report)
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 if an attempt is under way, else 2) for each client with an open circuit."""
+        """Return (iss, client_id, state) for each client with an open circuit: 1 during a probe, otherwise 2."""
         return ((*key, 1 if known.running else 2) for key, known in self.failing.items())
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
-        """Return (iss, client_id, next probe in epoch seconds) for each client with an open circuit."""
-        now, ahead = self._tools.steady(), self._room.ahead()
-        return ((*key, ahead + max(now, known.available_at)) for key, known in self.failing.items())
+        """Return (iss, client_id, time of the next probe in epoch seconds) for each client with an open circuit."""
+        now, offset = self._tools.steady(), self._capacity.wall_offset()
+        return ((*key, offset + max(now, known.available_at)) for key, known in self.failing.items())

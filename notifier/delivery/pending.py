@@ -7,7 +7,7 @@
   1 to 64 s, or after 1,024 s where a registered rate determines the turn.
 - If the circuit is open or the client requested a pause, a delivery becomes the *probe*: it waits in a delay queue
   until the circuit is half-open or the pause is over, and is the next attempt. While a probe of this worker cannot have
-  returned yet (`covered_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a
+  returned yet (`probe_out_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a
   delay queue.
 """
 
@@ -16,147 +16,183 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from notifier.delivery.admission import Later, Side, Ticket
+from notifier.delivery.admission import SlotPool, SteadyDeferral, Ticket
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
-from notifier.delivery.verdict import WaitsAs
+from notifier.delivery.verdict import WaitKind
 from notifier.model.backoff import one_pass
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause
 
-ROUNDING_SECONDS = 0.1  # of the moments of one probe by two clocks
-BUSY_PROBE_SECONDS = 2.0  # that a probe waits for the end of another one, or for a slot
+ROUNDING_SECONDS = 0.1  # by which the moments of one probe by two clocks may differ
+SLOW_SECONDS = 1.0  # a client is slow if its attempts take longer, or if it is silent for longer
+SILENCE_SECONDS, SILENCE_FACTOR = 0.1, 4.0  # a shorter silence, or one below 4 × the mean duration, is usual
+BUSY_PROBE_SECONDS = 2.0  # until a probe that found no free slot, or another attempt under way, is tried again
 
-RunningAttempts: TypeAlias = dict[Ticket, Side]
-NONE_RUNS: RunningAttempts = {}  # never filled: one for each client would take 64 bytes, or 224 once emptied
+RunningAttempts: TypeAlias = dict[Ticket, SlotPool]
+NO_ATTEMPTS: RunningAttempts = {}  # shared and never filled: a dictionary for each client takes 64 to 224 bytes
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingDeliveries:
-    """The base of `KnownClient`: a separate object would take 100 bytes for each of 100,000 clients."""
+    """The base of `KnownClient`. A separate object would take 100 bytes for each of 100,000 clients.
 
-    side: Side = Side.QUICK
-    running: RunningAttempts = field(default_factory=lambda: NONE_RUNS)  # which slot each took
-    queues: dict[Lane, deque[Ticket]] | None = None  # while any wait in memory
-    waiting: int = 0  # in memory
-    fetched_count: int = 0  # of the deliveries in memory from its bucket
-    last_turn: float = -math.inf  # the latest turn of a deferred delivery
-    paused_until: float = -math.inf  # the client requested not to be called before
-    parked: bool = False  # something may wait in its bucket
-    in_pass: bool = False  # this worker goes through its bucket
-    covered_until: float = -math.inf  # before that, a probe that this worker sent cannot have returned
-    probe_ahead: float = 0.0  # seconds from the steady clock to the wall clock then: a suspension changes them
-    replaced_probe: Ticket | None = None  # its last probe, until a parked delivery is the next one
-    recovered_at: float | None = None  # when it recovered, while deliveries parked before are sent
+    `parked`: deliveries may be in the client's bucket. `in_pass`: this worker is fetching from that bucket.
+    `probe_out_until`: until then a probe that this worker sent cannot have returned from its delay queue.
+    `probe_wall_offset`: the wall clock minus the steady clock when that probe was sent (a suspension changes it).
+    `replaced_probe`: the failed probe that waits while a parked delivery becomes the probe (a *rotation*).
+    `recovered_at`: when the circuit closed; None once all deliveries parked before are fetched.
+    """
+
+    pool: SlotPool = SlotPool.QUICK
+    running: RunningAttempts = field(default_factory=lambda: NO_ATTEMPTS)  # each with the pool of its slot
+    attempt_seconds: float = 0.0  # mean duration of an attempt
+    ended_at: float = -math.inf  # when an attempt last ended
+    tickets_of: dict[Lane, deque[Ticket]] | None = None  # the deliveries that wait in memory; None without any
+    waiting_count: int = 0  # deliveries that wait in memory …
+    fetched_count: int = 0  # … and how many of these came from the bucket
+    last_turn_at: float = -math.inf  # the latest turn of a deferred delivery
+    paused_until: float = -math.inf  # the end of the pause that the client requested
+    parked: bool = False
+    in_pass: bool = False
+    probe_out_until: float = -math.inf
+    probe_wall_offset: float = 0.0
+    replaced_probe: Ticket | None = None
+    recovered_at: float | None = None
 
     # ── running ──
 
     @property
     def is_idle(self) -> bool:
-        """True if no delivery for it is in memory or on its way here."""
-        return not self.running and not self.waiting and not self.in_pass and self.replaced_probe is None
+        """True if no delivery of the client is in memory or being fetched."""
+        return not self.running and not self.waiting_count and not self.in_pass and self.replaced_probe is None
 
-    def move_to(self, side: Side) -> list[tuple[Lane, Side]]:
-        """Move the running attempts to this side, except probes. Return the lane and former side of each."""
-        self.side, moved = side, list[tuple[Lane, Side]]()
-        for ticket, before in self.running.items():
-            if before is not Side.PROBE:
-                self.running[ticket] = side
-                moved.append((ticket.lane, before))
+    def move_running(self, pool: SlotPool) -> list[tuple[Lane, SlotPool]]:
+        """Move the running attempts, except probes, to this pool. Return (lane, former pool) of each moved attempt."""
+        self.pool, moved = pool, list[tuple[Lane, SlotPool]]()
+        for ticket, former_pool in self.running.items():
+            if former_pool is not SlotPool.PROBE:
+                self.running[ticket] = pool
+                moved.append((ticket.lane, former_pool))
         return moved
+
+    def silent_seconds(self, now: float) -> float:
+        """Return for how many seconds requests are under way without any answer of the client; 0 without a request."""
+        for ticket in self.running:
+            if ticket.posted_at <= now:
+                return now - max(ticket.posted_at, self.ended_at)
+        return 0.0
+
+    def pool_at(self, now: float) -> SlotPool:
+        """Return SLOW if the client's attempts take long, or if it is silent for longer than usual; otherwise QUICK."""
+        if self.attempt_seconds > SLOW_SECONDS:
+            return SlotPool.SLOW
+        if not self.running or now - self.ended_at <= SILENCE_SECONDS:
+            return SlotPool.QUICK
+        usual_silence = min(SLOW_SECONDS, max(SILENCE_SECONDS, SILENCE_FACTOR * self.attempt_seconds))
+        return SlotPool.SLOW if self.silent_seconds(now) > usual_silence else SlotPool.QUICK
 
     # ── in memory ──
 
     def push(self, ticket: Ticket) -> None:
         """Keep the delivery in memory."""
-        self.queues = self.queues or {}
-        self.queues.setdefault(ticket.lane, deque()).append(ticket)
-        self.waiting += 1
+        self.tickets_of = self.tickets_of or {}
+        self.tickets_of.setdefault(ticket.lane, deque()).append(ticket)
+        self.waiting_count += 1
         self.fetched_count += ticket.fetched
 
     @property
-    def _filled(self) -> list[deque[Ticket]]:
-        return [queue for lane in Lane if (queue := (self.queues or {}).get(lane))]
+    def _filled_lanes(self) -> list[deque[Ticket]]:
+        """The deliveries in memory of each lane that has any, in the order of the lanes."""
+        return [tickets for lane in Lane if (tickets := (self.tickets_of or {}).get(lane))]
 
     @property
     def first(self) -> Ticket:
-        """The next delivery to start. Call it only if any wait."""
-        return self._filled[0][0]
+        """The next delivery to start. Raises IndexError if none waits."""
+        return self._filled_lanes[0][0]
 
     def pop(self, *, newest: bool = False) -> Ticket:
-        """Remove the next delivery: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
-        ticket = self._filled[-1].pop() if newest else self._filled[0].popleft()
-        self.waiting -= 1
+        """Remove and return the oldest delivery of the highest lane, or with `newest` the newest of the lowest lane."""
+        ticket = self._filled_lanes[-1].pop() if newest else self._filled_lanes[0].popleft()
+        self.waiting_count -= 1
         self.fetched_count -= ticket.fetched
-        if not self.waiting:
-            self.queues = None  # an emptied one takes 700 bytes, of each of 100,000 clients
+        if not self.waiting_count:
+            self.tickets_of = None  # an emptied dictionary takes 700 bytes for each of 100,000 clients
         return ticket
 
     # ── until their turn ──
 
-    def next_turn(self, now: float, pace: float, behind: float, longest: float) -> float | None:
-        """Return the next turn, `behind` seconds after the latest one; None if it is later than `longest`."""
-        turn = max(self.last_turn, now + (self.waiting + 1) * pace) + behind
-        if turn > longest:
-            return None
-        self.last_turn = turn
-        return turn
+    def take_turn(self, now: float, interval: float, gap: float, latest: float) -> float | None:
+        """Assign and return the next turn, `gap` seconds after the last one; None if that is later than `latest`.
 
-    # ── until the client may be called: as the probe, or parked ──
+        The deliveries in memory have their turns first, one every `interval` seconds.
+        """
+        turn_at = max(self.last_turn_at, now + (self.waiting_count + 1) * interval) + gap
+        if turn_at > latest:
+            return None
+        self.last_turn_at = turn_at
+        return turn_at
+
+    # ── while the client is unavailable: the probe, and parked deliveries ──
 
     def is_paused(self, now: float) -> bool:
-        """Return True while the pause lasts that the client requested."""
+        """Return True during the pause that the client requested (`Retry-After`)."""
         return now < self.paused_until
 
     def on_pause(self, until: float) -> None:
-        """Note that the client requested not to be called before then (`Retry-After`)."""
+        """Extend the pause to the moment that the client requested (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
-    def park_or_probe(self, next_try: float, now: float, *, tried: bool) -> Later:
-        """Keep it until the circuit is half-open or the pause is over: in the bucket, or as the probe."""
+    def park_or_probe(self, probe_at: float, now: float, *, as_probe: bool) -> SteadyDeferral:
+        """Defer a delivery until the client may be called: as the probe if there is none, otherwise parked.
+
+        `probe_at`: when the circuit becomes half-open. `as_probe`: the delivery becomes the probe in any case.
+        """
         paused = self.is_paused(now)
-        opens, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (next_try, Cause.CIRCUIT)
-        if self.is_covered(now) and not tried:
-            return Later(due=opens, cause=cause, waits_as=WaitsAs.PARKED)
-        wait = max(MIN_OPEN_SECONDS, opens - now) if opens > now else BUSY_PROBE_SECONDS
-        # One pass through one delay queue, which is exact. After several it may come a second early.
-        return Later(due=now + (wait if paused else one_pass(wait)), cause=cause, waits_as=WaitsAs.PROBE)
+        available_at, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (probe_at, Cause.CIRCUIT)
+        if self.has_probe_out(now) and not as_probe:
+            return SteadyDeferral(due_at=available_at, cause=cause, wait_kind=WaitKind.PARKED)
+        wait = max(MIN_OPEN_SECONDS, available_at - now) if available_at > now else BUSY_PROBE_SECONDS
+        if not paused:
+            wait = one_pass(wait)  # a single delay queue is exact; several may return the probe a second early
+        return SteadyDeferral(due_at=now + wait, cause=cause, wait_kind=WaitKind.PROBE)
 
     def is_only_probe(self, delivery: Delivery) -> bool:
-        """Return True if the delivery is the client's probe, and this worker has sent no other one since."""
-        return delivery.leash is not None and delivery.leash > self.covered_until + self.probe_ahead - ROUNDING_SECONDS
+        """Return True if the delivery is a probe of the client, and this worker has sent no later one."""
+        last_probe_at = self.probe_out_until + self.probe_wall_offset - ROUNDING_SECONDS
+        return delivery.leash is not None and delivery.leash > last_probe_at
 
-    def is_covered(self, now: float) -> bool:
-        """True while a probe that this worker sent cannot have returned: it will lead to the bucket."""
-        return now < self.covered_until
+    def has_probe_out(self, now: float) -> bool:
+        """Return True while a probe that this worker sent must still be in its delay queue."""
+        return now < self.probe_out_until
 
-    def on_probe_sent(self, due: float, ahead: float) -> None:
-        """Note that a probe was sent, which cannot return before `due`. `ahead`: see `probe_ahead`."""
-        if due > self.covered_until:
-            self.covered_until, self.probe_ahead = due, ahead
+    def on_probe_sent(self, due_at: float, wall_offset: float) -> None:
+        """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: wall minus steady clock."""
+        if due_at > self.probe_out_until:
+            self.probe_out_until, self.probe_wall_offset = due_at, wall_offset
 
     def on_probe_lost(self) -> None:
-        """Note that the probe ended without an attempt: another probe is needed."""
-        self.parked, self.covered_until = True, -math.inf
+        """Record that the probe ended without an attempt, so that another probe is needed."""
+        self.parked, self.probe_out_until = True, -math.inf
 
     def on_rotation(self, ticket: Ticket) -> None:
-        """Note that this probe waits until a parked delivery is the next one."""
+        """Record that this failed probe waits until a parked delivery becomes the probe."""
         self.replaced_probe = ticket
 
     def end_rotation(self) -> Ticket | None:
-        """Return the probe that waited for another one."""
+        """Forget and return the failed probe that waits for another probe; None if there is none."""
         ticket, self.replaced_probe = self.replaced_probe, None
         return ticket
 
     def on_parked(self) -> None:
-        """Note that a delivery may be parked for the client."""
+        """Record that a delivery may be parked for the client."""
         self.parked = True
 
     def on_pass(self, *, in_pass: bool) -> None:
-        """Note whether this worker goes through the client's bucket."""
+        """Record whether this worker is fetching from the client's bucket."""
         self.in_pass = in_pass
 
     def on_bucket_empty(self, now: float) -> float | None:
-        """Note that nothing is parked. Returns the seconds since a recovery that is over now."""
+        """Record that the bucket is empty. Return the seconds since the recovery; None if that was returned before."""
         self.parked, recovered, self.recovered_at = False, self.recovered_at, None
         return None if recovered is None else now - recovered

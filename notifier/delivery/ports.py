@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from notifier.delivery.facts import Observer
-from notifier.delivery.replacements import Move
+from notifier.delivery.replacements import Replacement
 from notifier.delivery.verdict import Dead
 from notifier.model.backoff import Jitter
 from notifier.model.client import Algorithm, Client, ClientKey, Encryption
@@ -23,19 +23,20 @@ from notifier.model.session_ended import SessionEnded
 
 
 @frozen
-class News:
-    """A worker's report of one client to its peers, without a guarantee. All seconds are spans, not moments.
+class ClientReport:
+    """A worker's report of one client to its peers, without a guarantee.
 
-    `failing`: for how long the client had failed; `rest`: for how long its circuit stays open. `parked`: something may
-    be in its bucket. `cap` is its concurrency limit, `spacing` the seconds between two attempts if its rate has
-    changed, `former_share` the share of failures before it kept that rate; 0 during a trial.
+    `failing_seconds`: how long the client has been failing. `open_seconds`: how long its circuit stays open. `parked`:
+    deliveries may be in its bucket. `concurrency`: its concurrency limit. `spacing`: the seconds between two attempts
+    if its rate limit has changed, otherwise 0. `former_share`: the share of failed attempts before that limit; 0 if
+    the limit is a trial.
     """
 
     key: ClientKey
-    up: bool
-    failing: float = 0.0
-    rest: float = 0.0
-    cap: int = 1
+    circuit_closed: bool
+    failing_seconds: float = 0.0
+    open_seconds: float = 0.0
+    concurrency: int = 1
     spacing: float = 0.0
     former_share: float = 0.0
     parked: bool = False
@@ -45,40 +46,37 @@ class Peers(Protocol):
     """The workers that share the queue."""
 
     def count(self) -> int:
-        """Return how many there are, this one included; 0 while that is not known. They share the clients' limits."""
+        """Return the number of workers, including this one; 0 while it is unknown."""
 
-    def report(self, news: News) -> None:
-        """Send the report to the others; one that cannot be sent soon is dropped. Never raises, never waits."""
+    def report(self, news: ClientReport) -> None:
+        """Send the report to the other workers soon, or drop it. Never raises, never waits."""
 
 
 class Signer(Protocol):
-    """Signs logout tokens: a key file, an HSM or a key service.
-
-    It bounds its own time. An attempt's deadline is the client's and does not interrupt it.
-    """
+    """Signs logout tokens, by a key file, an HSM or a key service, within its own time limit."""
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """Return the compact JWS with its `kid`, signed by the issuer's key that is due now.
+        """Return a compact JWS with a `kid`, signed by the issuer's present key.
 
         Raises InternalFault(cause=signing).
         """
 
 
 class Encrypter(Protocol):
-    """Encrypts a signed token so that its client alone can read it. It bounds its own time, like a signer."""
+    """Encrypts signed tokens so that only their client can read them, within its own time limit."""
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
-        """Return the token as a compact JWE, to a key of the client's. Raises InternalFault(cause=encryption)."""
+        """Return the token as a compact JWE for a key of the client. Raises InternalFault(cause=encryption)."""
 
-    def doubted(self, encryption: Encryption) -> str | None:
-        """Return why the key may have caused a 400, else None. Called after a 400."""
+    def explain_rejection(self, encryption: Encryption) -> str | None:
+        """Return why the client's key may have caused a 400; None if no reason is known. Call it after a 400 only."""
 
 
 @frozen
 class Push:
-    """What one attempt sends to a client: the body of a POST, or a GET if there is none. No log may show `secret`.
+    """The request of one attempt: a POST of `body`, or a GET if it is None. `secret` must not be logged.
 
-    `uri` is the address if it is another one for each push. `jti` is empty if no token is sent.
+    `uri` is empty for the client's own address. `jti` is empty if no token is sent.
     """
 
     jti: str
@@ -88,39 +86,40 @@ class Push:
 
 
 class Channel(Protocol):
-    """A way to notify a client of a logout: the request that is sent, and the meaning of the answer."""
+    """A way to notify a client of a logout: it makes the requests and reads the answers."""
 
     def uri(self, client: Client) -> str:
-        """Return the address to which the client is sent something."""
+        """Return the client's address for requests of this channel."""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Make the body of a request, new for each one, or the reason why there is none. Raises InternalFault."""
+        """Return a new request, or Dead if the client can never be sent one. Raises InternalFault."""
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
         """Return the outcome of the client's answer."""
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
-        """Return the internal fault that explains a refusal or failure; None if it lies with the client."""
+        """Return the internal fault that explains a refusal or failure; None if the client caused it."""
 
 
 @frozen
-class Alone:
-    """The only event of a message of a source, and the dead letter of the rest of that message."""
+class SingleEvent:
+    """The only valid event of a source's message, and the dead letter of the message's invalid entries, if any."""
 
     event: SessionEnded
     dead_letter: DeadLetter | None
 
 
 class SourceReader(Protocol):
-    """Reads the messages of the sources whose name begins with its name and a slash, or of those without a slash."""
+    """Reads the messages of sources. Its name is the part of the source names before the slash, or empty."""
 
-    def received(self, message: Message) -> Message:
-        """Return the message without secrets that may not be stored. Never raises."""
+    def without_secrets(self, message: Message) -> Message:
+        """Return the message without headers that must not be stored. Never raises."""
 
-    def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Move | Alone:
-        """Read the message. `only`: positions of events to read, None for all. Replacements are due at `rest_until`.
+    def open(self, message: Message, positions: str | None, now: float, due: float | None) -> Replacement | SingleEvent:
+        """Return the message's only event, or the messages that replace it, which are `due` at that time if it is set.
 
-        Raises MalformedEvent, and UnknownSource if the source is not configured.
+        `positions` limits the events to read; None reads all. Raises MalformedEvent, and UnknownSource if the source
+        is not configured.
         """
 
 
@@ -128,14 +127,14 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """Send it and return the answer. Raises InternalFault(cause=tls_files or origin), not for faults of clients."""
+        """Send the request and return what happened. Raises InternalFault (tls_files, origin), never for the client."""
 
 
 @frozen
 class Tools:
-    """The tools of an attempt. `channel_of` returns the channel by which a client is notified.
+    """What an attempt uses. `channel_of` returns the channel by which a client is notified.
 
-    `steady` is a clock that never jumps, and stops while the process is suspended (`UnsuspendedClock`).
+    `steady` is a clock that never jumps and stops while the process is suspended (`UnsuspendedClock`).
     """
 
     channel_of: Callable[[Client], Channel]

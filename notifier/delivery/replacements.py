@@ -1,7 +1,7 @@
-"""Makes the messages with which a worker replaces a taken message, acked only once these are durable.
+"""Makes the messages that replace a taken message, which is acked once they are durable.
 
-A replacement is a dead letter, the same message postponed, a part of a large event, or a trial of a suspect. The
-settlement publishes it; nothing here waits.
+A replacement is a dead letter, the same message postponed, the parts of a large event, or a *trial*: the message of a
+single delivery that is suspected to crash the process. The settlement publishes replacements; nothing here waits.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
-from notifier.delivery.ages import fault_wait_seconds, grace_left
+from notifier.delivery.ages import fault_wait_seconds, remaining_grace
 from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait
 from notifier.model.delivery import Delivery
@@ -23,13 +23,13 @@ from notifier.model.outcome import Cause, DeadReason
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
-MAX_GRACE_SECONDS = 86400.0  # that an event waits for its issuer, or for the list of all clients
-# Seconds until a message of a later release is due again, until a worker that can read it takes it. Short at first,
-# since during an upgrade the next worker may be of that release. The longest is the cost of a rollback: 400 passes a
-# second for 100,000 messages. Such a message never becomes a dead letter: nothing is wrong with it.
-NEWER_WAITS = tuple(2**power for power in range(2, 9))
-# Seconds until the messages written in place of a suspect are due. Taken at once, one could kill the process before the
-# suspect's ack is with the broker. The next process would rewrite the suspect again: one more at each death.
+MAX_GRACE_SECONDS = 86400.0  # for which an event waits for its issuer, or for a complete list of clients
+# Seconds after which a message of a later release is due again, until a worker that can read it takes it. The first
+# waits are short, since during an upgrade the next worker may be of that release. The longest bounds the load after a
+# rollback: 100,000 such messages return 400 times a second. They never become dead letters, since they are valid.
+NEWER_WAIT_SECONDS = tuple(2**power for power in range(2, 9))
+# Seconds until a trial is due. If a trial ran at once, it could kill the process before the broker has the ack of the
+# suspect that it replaces. The suspect would be redelivered, and one more trial would be written at each death.
 TRIAL_DELAY_SECONDS = MIN_WAIT_SECONDS
 PASSES = "passes"  # the header that counts the passes of a message whose body cannot be changed
 
@@ -38,9 +38,10 @@ EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
 
 @frozen
 class Send:
-    """A message to be made durable, and the fact that follows. With `due` it is delayed, and returns as a retry.
+    """A message to be made durable, and the fact to report then.
 
-    With `bucket` it is parked there until it is fetched, or for the time that `Queue.park` documents.
+    It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
+    `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
     """
 
     message: Outgoing
@@ -52,24 +53,24 @@ class Send:
 
 
 @frozen
-class Move:
-    """Messages to make durable before the message taken is acked. `fact` goes to observers at the end.
+class Replacement:
+    """Messages to make durable before the taken message is acked. `fact` is reported after the ack.
 
-    With `look_up`, the messages are known only once it has been awaited. It never raises. `deliveries`: how many of an
-    event's deliveries the messages contain.
+    `make_sends`, if set, is awaited for the messages; it never raises. `deliveries`: how many deliveries of the event
+    the messages contain.
     """
 
     sends: Iterable[Send] = ()
     fact: EventTaken | None = None
     deliveries: int = 0
-    look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
+    make_sends: Callable[[], Awaitable[Iterable[Send]]] | None = None
 
 
 # ── dead letters ──
 
 
 def send_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
-    """Return the message that makes a dead letter durable."""
+    """Return the message of a dead letter, and the fact that reports it."""
     fact = DeadLettered(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
         delivery=delivery or letter.delivery, reply_to=reply_to,
@@ -77,24 +78,28 @@ def send_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Del
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
-def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Replacement:
     """Return the dead letter of a whole event."""
     letter = dead_letter.dead_letter_event(event, reason, text, now)
-    return Move(sends=(send_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
+    return Replacement(sends=(send_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
 
 
 def reject_unreadable(
-    message: Message, mistakes: tuple[InputIssue, ...], data: Mapping[str, object] | None, only: str | None, now: float
-) -> Move:
-    """Return the dead letter of an unreadable message. `only`: see `_reject_unchanged`."""
-    return _reject_unchanged(message, dead_letter.dead_letter_raw(message, mistakes, now, data), only, "malformed")
+    message: Message,
+    mistakes: tuple[InputIssue, ...],
+    data: Mapping[str, object] | None,
+    positions: str | None,
+    now: float,
+) -> Replacement:
+    """Return the dead letter of an unreadable message. `data`: its JSON, if known. `positions`: see below."""
+    return _reject_unchanged(message, dead_letter.dead_letter_raw(message, mistakes, now, data), positions, "malformed")
 
 
-def reject_crashing(message: Message, only: str | None, now: float) -> Move | None:
-    """Return the dead letter of a message that the queue would give up, before its deliveries start; None if none.
+def reject_crashing(message: Message, positions: str | None, now: float) -> Replacement | None:
+    """Return the dead letter of a message that was redelivered so often that the queue would soon dead-letter it.
 
-    A message that the queue itself gives up looks like a forgery and cannot be replayed. A publisher's message is
-    dead-lettered unread: reading it may be what kills the process.
+    A message that the queue dead-letters cannot be replayed, since it may be a forgery. A publisher's message is not
+    read, since reading it may crash the process. None for other kinds of messages.
     """
     times = max(message.delivery_count, message.crashes)
     text = (
@@ -106,32 +111,32 @@ def reject_crashing(message: Message, only: str | None, now: float) -> Move | No
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
             letter = dead_letter.dead_letter_delivery(delivery, reason, text, now)
-            return Move(sends=(send_dead_letter(letter, delivery.reply_to),))
+            return Replacement(sends=(send_dead_letter(letter, delivery.reply_to),))
         case Kind.EVENT:
             return reject_event(documents.load_event(message.body).event, reason, text, now)
         case None:
             letter = dead_letter.dead_letter_unread(message, reason, text, now)
-            return _reject_unchanged(message, letter, only, "accepted")
+            return _reject_unchanged(message, letter, positions, "accepted")
         case _:
             return None
 
 
-def _reject_unchanged(message: Message, letter: DeadLetter, only: str | None, result: EventResult) -> Move:
-    """Return the dead letter of a message, with its body.
+def _reject_unchanged(message: Message, letter: DeadLetter, positions: str | None, result: EventResult) -> Replacement:
+    """Return the replacement of a message by a dead letter that contains its body.
 
-    `only`: the positions of the source's events for which the message was sent; the dead letter is for these too.
+    `positions`: which events of a source's message the dead letter is for; None for all events.
     """
-    if only is not None:
-        letter = dataclasses.replace(letter, events=only)
+    if positions is not None:
+        letter = dataclasses.replace(letter, events=positions)
     fact = EventTaken(
         result=result, event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
-    return Move(sends=(send_dead_letter(letter, message.reply_to),), fact=fact)
+    return Replacement(sends=(send_dead_letter(letter, message.reply_to),), fact=fact)
 
 
 def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
-    """Return the fact for an event that is replaced as a whole, so that no delivery in memory belongs to it."""
+    """Return the fact that reports an event which is replaced as a whole, without any delivery in memory."""
     return EventTaken(
         result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
         dated=event.ended_at is not None, reply_to=event.reply_to, unread=event.unread,
@@ -141,36 +146,37 @@ def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
 # ── postponed messages ──
 
 
-def postpone_newer(message: Message, newer: Exception, now: float) -> Move:
-    """Return the message of a later release postponed: during an upgrade another worker can read it."""
+def postpone_newer(message: Message, error: Exception, now: float) -> Replacement:
+    """Return the postponed message of a later release, which another worker may be able to read (an upgrade)."""
     assert message.kind is not None
-    passes = _passes_of(message)
-    due = now + NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
+    passes = count_passes(message)
+    due = now + NEWER_WAIT_SECONDS[min(passes, len(NEWER_WAIT_SECONDS) - 1)]
     # Headers are never copied: a copied `x-death` makes the broker drop the message.
-    again = Outgoing(
+    copy = Outgoing(
         kind=message.kind, body=message.body, message_id=message.message_id or "", headers={PASSES: str(passes + 1)}
     )
-    fact = _message_deferred(message, due, str(newer), passes)
-    return Move(sends=(Send(due=due, rounding="up", message=again, fact=fact),))
+    fact = _message_deferred(message, due, str(error), passes)
+    return Replacement(sends=(Send(due=due, rounding="up", message=copy, fact=fact),))
 
 
 def postpone_unknown_source(
-    message: Message, only: str | None, taken: Message, unknown: UnknownSource, grace: float, new_id: str, now: float
-) -> Move:
-    """Return the message postponed: during an update another worker may have its source configured.
+    message: Message, positions: str | None, taken: Message, error: UnknownSource, grace: float, new_id: str, now: float
+) -> Replacement:
+    """Return the postponed message, whose source may be configured at another worker; after `grace` its dead letter.
 
-    `taken` is the message as it was taken. After `grace`, counted by passes, the message becomes a dead letter.
+    `message` is the original message of the source, `taken` the message as it came from the queue, which counts how
+    often it was postponed (`PASSES`).
     """
-    passes = _passes_of(taken)
-    left = grace_left(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
+    passes = count_passes(taken)
+    left = remaining_grace(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
     if left <= 0:
-        return reject_unreadable(message, unknown.mistakes, unknown.data, only, now)
+        return reject_unreadable(message, error.mistakes, error.data, positions, now)
     wait = min(left, fault_wait_seconds(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
-    again = to_sourced(message, own_id or new_id, only)
-    again = replace(again, headers={**again.headers, PASSES: str(passes + 1)})
-    return Move(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=again, fact=fact),))
+    copy = to_sourced(message, own_id or new_id, positions)
+    copy = replace(copy, headers={**copy.headers, PASSES: str(passes + 1)})
+    return Replacement(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=copy, fact=fact),))
 
 
 def _message_deferred(message: Message, due: float, text: str, passes: int) -> Deferred:
@@ -181,17 +187,17 @@ def _message_deferred(message: Message, due: float, text: str, passes: int) -> D
 
 
 def postpone_event(
-    document: documents.EventDocument, why: str, dead_reason: tuple[DeadReason, str], grace: float, now: float
-) -> Move:
-    """Return the whole event postponed, since its clients are unknown now; or its dead letter once `grace` is over.
+    document: documents.EventDocument, why: str, final_reason: tuple[DeadReason, str], grace: float, now: float
+) -> Replacement:
+    """Return the postponed event, since its clients are unknown now; or its dead letter once `grace` is over.
 
-    `dead_reason`: the reason and text of that dead letter.
+    `why`: the reason of the deferral. `final_reason`: the reason and text of the dead letter.
     """
     event = document.event
     since = now if document.unknown_since is None else document.unknown_since
-    time_left = grace_left(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
+    time_left = remaining_grace(document.unknown_since, document.deferrals, min(grace, MAX_GRACE_SECONDS), now)
     if time_left <= 0:
-        return reject_event(event, *dead_reason, now)
+        return reject_event(event, *final_reason, now)
     wait = min(time_left, fault_wait_seconds(document.deferrals))
     later = replace(
         document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
@@ -201,17 +207,20 @@ def postpone_event(
         text=why, reply_to=event.reply_to, publisher=event.publisher,
         again=document.deferrals > 0,
     )  # fmt: skip
-    return Move(sends=_postponed_event(later, now + deferral_wait(wait), fact))
+    return Replacement(sends=_send_postponed(later, now + deferral_wait(wait), fact))
 
 
-def _postponed_event(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
-    """Write the event in a separate pass of the event loop: reading 20,000 names has taken a whole pass."""
+def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) -> Iterator[Send]:
+    """Yield the event's message lazily, so that it is written in a later turn of the event loop than it was read.
+
+    Reading or writing an event of 20,000 names takes as long as one turn may.
+    """
     body = documents.dump_event(later, due=fact.due)
     message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
-    yield Send(due=look_again, rounding="up", message=message, fact=fact)
+    yield Send(due=due, rounding="up", message=message, fact=fact)
 
 
-def _passes_of(message: Message) -> int:
+def count_passes(message: Message) -> int:
     counted = str(message.headers.get(PASSES, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
@@ -219,24 +228,23 @@ def _passes_of(message: Message) -> int:
 # ── trials and events with an id ──
 
 
-def write_trial(body: bytes, message_id: str, crashes: int, now: float) -> Move:
-    """Write a suspect delivery as a trial: it runs from this message only once, and a return of the message counts."""
+def replace_by_trial(body: bytes, message_id: str, crashes: int, now: float) -> Replacement:
+    """Return the replacement of a suspect delivery by a trial, whose message counts its `crashes`."""
     message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
-    return Move(sends=(Send(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
+    return Replacement(sends=(Send(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
 
 
-def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Move:
-    """Write an event that came without an id again, with the id that this worker gave it.
+def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Replacement:
+    """Return the replacement of an event without an id by the same event with the generated id.
 
-    A made-up id is new at every reading, so an event without an id is new whenever it is redelivered. If connections
-    are shorter than a client's answer, the client would be notified again on each one, and the ack would come too late
-    each time, up to the delivery limit. With an id the second copy joins the first.
+    Without it, each redelivery has another id, so copies are not recognised. If connections last for less time than a
+    client's answer takes, the client would be notified again on each connection, up to the delivery limit.
     """
-    message = event_message(replace(event, id_given=True), bulk=bulk)
-    return Move(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
+    message = to_event_message(replace(event, id_given=True), bulk=bulk)
+    return Replacement(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
 
 
-def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
-    """Return the event as one of notifier's own messages, with its publisher and its id."""
+def to_event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
+    """Return the event as notifier's own message, which keeps its publisher and its id."""
     body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk))
     return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)

@@ -1,7 +1,7 @@
 """Decides what happens next to a delivery: `Done`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts.
 
-`record` writes an outcome into the delivery. `decide` returns the verdict on it, `result_of` all that follows from the
-attempt. Moments are seconds since the epoch, by the caller's clock.
+`record_attempt` writes the outcome of an attempt into the delivery, `decide` returns the verdict, and
+`to_attempt_result` calls both. Moments are seconds since the epoch, by the caller's clock.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from notifier.delivery.ages import expiry_text, fault_wait_seconds, last_moment
+from notifier.delivery.ages import describe_expiry, fault_wait_seconds, last_attempt_at
 from notifier.delivery.facts import Attempted
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Rounding, compute_backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
@@ -21,17 +21,17 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome
 # Seconds to wait at least after the first, second and third 400 that counts (R12). The fourth is final. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
 REJECTION_SECONDS = (3.0, 32.0, 265.0)
-TIMEOUT_SHARE = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
-# Causes that lie with the client: the ages continue. All other causes are internal and stop the ages.
+MIN_TIMEOUT_SHARE = 0.9  # of a client's timeout: after less time the client did not cause the timeout
+# The client causes these deferrals, which count as age. All other causes are internal and do not count.
 CLIENT_CAUSES = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 
-class WaitsAs(Enum):
-    """How a pending delivery is kept."""
+class WaitKind(Enum):
+    """Where a pending delivery waits, and for what."""
 
-    DELAYED = "delayed"  # in the delay queues, for its retry or for its turn at the client's rate and slots
-    PROBE = "probe"  # in the delay queues, to be the next attempt at a client whose circuit is open
-    PARKED = "parked"  # in its client's bucket, until the client answers
+    DELAYED = "delayed"  # in the delay queues, until its retry or its turn at the client's rate and slots
+    PROBE = "probe"  # in the delay queues, as the next attempt at a client whose circuit is open or that is paused
+    PARKED = "parked"  # in its client's bucket, until the client is available again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,19 @@ DONE = Done()
 class Delay:
     """Admit the delivery again at `due`.
 
-    A parked delivery returns when its client answers, else as `Queue.park` documents; `due` is the client's next probe.
+    A parked delivery returns when its client is available, or when `Queue.park` documents, at the latest at `until`;
+    its `due` is the time of the client's next probe.
     """
 
     due: float
     rounding: Rounding = "down"
-    waits_as: WaitsAs = WaitsAs.DELAYED
+    wait_kind: WaitKind = WaitKind.DELAYED
     until: float = math.inf
 
 
 @frozen
 class RetryAt(Delay):
-    """Attempt the delivery again. A delay that the client asked for is rounded up."""
+    """Attempt the delivery again at `due`. A delay that the client requested is rounded up."""
 
 
 @frozen
@@ -68,10 +69,13 @@ class Defer(Delay):
     text: str = ""
 
 
-def delay_of(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
-    """Return the seconds in delay queues and their rounding. A deferral until a turn is in one queue at a time."""
+def queue_delay(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
+    """Return the seconds in delay queues, and how they are rounded.
+
+    A deferral until a turn has a power of two seconds, so that it passes through a single delay queue.
+    """
     wait, rounding = verdict.due - now, verdict.rounding
-    if isinstance(verdict, Defer) and verdict.waits_as is WaitsAs.DELAYED:
+    if isinstance(verdict, Defer) and verdict.wait_kind is WaitKind.DELAYED:
         return deferral_wait(wait, rounding), "up"
     return wait, rounding
 
@@ -89,77 +93,77 @@ Verdict = Done | RetryAt | Defer | Dead
 
 @frozen
 class AttemptResult:
-    """How an attempt ended: the verdict, the delivery after the attempt, and the signal of the client.
+    """The result of an attempt or a deferral: the verdict, the changed delivery, and the signal about the client.
 
-    The delivery is unchanged if it is done. `pause`: seconds for which the client asked not to be called. `fact` is
-    None if no attempt was made; it lacks `next_due`.
+    `pause_seconds`: for how long the client requested not to be called. `fact` reports the attempt, still without
+    `next_due`; it is None if no attempt was made.
     """
 
     delivery: Delivery
     verdict: Verdict
     signal: Signal = Signal.NONE
-    pause: float | None = None
+    pause_seconds: float | None = None
     fact: Attempted | None = None
 
 
-def result_of(before: Delivery, client: Client, fact: Attempted, jitter: Jitter) -> AttemptResult:
-    """Return the result of an attempt that the client did not accept. `before`: the delivery before it."""
+def to_attempt_result(before: Delivery, client: Client, fact: Attempted, jitter: Jitter) -> AttemptResult:
+    """Return the result of an attempt that was refused or failed. `before`: the delivery before the attempt."""
     outcome, now, seconds = fact.outcome, fact.at, fact.seconds
     assert not isinstance(outcome, Delivered)
-    after = record(before, outcome, now - seconds, seconds)  # by one clock: a jump meanwhile must not add to its age
-    # `seconds` are of a clock that stops while the process is suspended, so that the client had no time to answer.
-    cut_short = outcome.reason is Reason.TIMEOUT and seconds < TIMEOUT_SHARE * client.timeout
+    after = record_attempt(before, outcome, now - seconds, seconds)
+    # `seconds` do not count while the process is suspended: a timeout after fewer is not evidence about the client.
+    was_suspended = outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout
     return AttemptResult(
         delivery=after,
         verdict=decide(outcome, after, client, now, jitter),
-        signal=Signal.NONE if cut_short else outcome.signal,
-        pause=pause_of(outcome, client.retry),
+        signal=Signal.NONE if was_suspended else outcome.signal,
+        pause_seconds=requested_pause(outcome, client.retry),
         fact=fact,
     )
 
 
 def defer_for(fault: InternalFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
-    """Return the deferral for an internal fault: for 2, 4, 8 … 256 s."""
+    """Return the deferral of a delivery for an internal fault: for 2, 4, 8 … 256 s, with jitter."""
     policy = client.retry
     wait = fault_wait_seconds(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
-    return deferred(delivery, Defer(due=now + wait, cause=fault.cause, text=str(fault)), policy, now)
+    return to_deferral_result(delivery, Defer(due=now + wait, cause=fault.cause, text=str(fault)), policy, now)
 
 
-def deferred(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> AttemptResult:
+def to_deferral_result(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> AttemptResult:
     """Return the result of a delivery that is deferred without an attempt."""
-    return AttemptResult(delivery=postponed(delivery, verdict, policy, now), verdict=verdict)
+    return AttemptResult(delivery=record_deferral(delivery, verdict, policy, now), verdict=verdict)
 
 
-def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:
-    """Return for how many seconds the client asked not to be called (429 or 503 with `Retry-After`)."""
+def requested_pause(outcome: Outcome, policy: RetryPolicy) -> float | None:
+    """Return for how many seconds the client requested not to be called (429 or 503 with `Retry-After`), or None."""
     if isinstance(outcome, Failed) and outcome.retry_after is not None and outcome.status in (429, 503):
         return clamp_retry_after(outcome.retry_after, policy)
     return None
 
 
 def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
-    """Bring absurd values to between a second and `max_delay`."""
+    """Return the seconds limited to the range from one second to `max_delay`."""
     return min(max(seconds, MIN_WAIT_SECONDS), max(policy.max_delay, MIN_WAIT_SECONDS))
 
 
-def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.0) -> Delivery:
-    """Return the delivery after an attempt of so many seconds, which began at `now`.
+def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_seconds: float = 0.0) -> Delivery:
+    """Return the delivery after an attempt that began at `now` and took `attempt_seconds`.
 
-    A 400 after an ambiguous attempt does not count (R3).
+    A 400 does not count as a rejection if the attempt before was ambiguous (R3).
     """
-    rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
+    is_rejection = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
     past = PastOutcome(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
     return replace(
         delivery,
         history=delivery.with_past(past),
         attempts=delivery.attempts + 1,
-        rejections=delivery.rejections + rejected,
+        rejections=delivery.rejections + is_rejection,
         ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
         first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
         backoffs=delivery.backoffs + 1,
         charged_at=now,
-        waits=replace(delivery.waits, seconds=delivery.waits.seconds + seconds),
+        waits=replace(delivery.waits, seconds=delivery.waits.seconds + attempt_seconds),
         deferrals=0,
         deferred_for=None,
         asked=isinstance(outcome, Failed) and outcome.retry_after is not None,
@@ -169,21 +173,20 @@ def record(delivery: Delivery, outcome: Outcome, now: float, seconds: float = 0.
     )
 
 
-def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
-    """Return the delivery after a deferral, with its cause, number, and the time for which it is held back internally.
+def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
+    """Return the delivery after a deferral: with its cause and number, and an internal delay not counted as age.
 
-    A probe remains one until it is parked: deliveries in the bucket depend on its result.
+    A probe stays the probe until it is parked, since the deliveries in the bucket depend on its result.
     """
-    is_probe = verdict.waits_as is WaitsAs.PROBE or (
-        delivery.leash is not None and verdict.waits_as is not WaitsAs.PARKED
-    )
-    internal = verdict.cause not in CLIENT_CAUSES
-    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if internal else 0.0)
-    noted = verdict.cause in delivery.waited_for
+    was_probe = delivery.leash is not None
+    is_probe = verdict.wait_kind is WaitKind.PROBE or (was_probe and verdict.wait_kind is not WaitKind.PARKED)
+    is_internal = verdict.cause not in CLIENT_CAUSES
+    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if is_internal else 0.0)
+    is_noted = verdict.cause in delivery.waited_for
     return replace(
         delivery,
         first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
-        waited_for=delivery.waited_for if noted else (*delivery.waited_for, verdict.cause),
+        waited_for=delivery.waited_for if is_noted else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         asked=verdict.cause is Cause.RETRY_AFTER,
@@ -193,63 +196,69 @@ def postponed(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: floa
     )
 
 
-def not_taken(begun: Delivery, after: Delivery, seconds: float) -> Delivery:
-    """Return the delivery as it was started, if the queue did not take its deferral within so many seconds.
+def undo_deferral(before: Delivery, deferred: Delivery, seconds: float) -> Delivery:
+    """Return the delivery as `before` a deferral that the queue did not take within so many seconds.
 
-    Its age goes on, and it keeps its turn.
+    It keeps the age, the causes and the turn of the deferral.
     """
     return replace(
-        begun,
-        first_taken_at=after.first_taken_at,
-        held=after.held,
-        waits=replace(after.waits, seconds=after.waits.seconds + seconds),
-        waited_for=after.waited_for,
-        turn=after.turn,
+        before,
+        first_taken_at=deferred.first_taken_at,
+        held=deferred.held,
+        waits=replace(deferred.waits, seconds=deferred.waits.seconds + seconds),
+        waited_for=deferred.waited_for,
+        turn=deferred.turn,
     )
 
 
-def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
-    """Return the delivery after an attempt whose failure is not charged to it: its next backoff is no longer."""
+def without_charge(delivery: Delivery, before: Delivery) -> Delivery:
+    """Return the delivery after a failed attempt that does not lengthen its backoff. `before`: before the attempt."""
     return replace(delivery, backoffs=before.backoffs, charged_at=before.charged_at)
 
 
 def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> RetryAt | Dead:
-    """Return the verdict on a refusal or failure. `delivery` is as `record` returned it."""
+    """Return the verdict on a refused or failed attempt. `delivery`: after the attempt (see `record_attempt`)."""
     match outcome:
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_SECONDS):
-            least = REJECTION_SECONDS[delivery.rejections - 1] if delivery.rejections else 0.0
-            return retry(delivery, client, None, now, jitter, least)
+            min_backoff = REJECTION_SECONDS[delivery.rejections - 1] if delivery.rejections else 0.0
+            return schedule_retry(delivery, client, None, now, jitter, min_backoff)
         case Refused():
-            return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
+            return Dead(reason=DeadReason(outcome.reason.value), text=_describe_refusal(outcome))
         case Failed():
-            return retry(delivery, client, outcome.retry_after, now, jitter)
+            return schedule_retry(delivery, client, outcome.retry_after, now, jitter)
         case _:
             assert_never(outcome)
 
 
-def retry(
-    delivery: Delivery, client: Client, asked: float | None, now: float, jitter: Jitter, least: float = 0.0
+def schedule_retry(
+    delivery: Delivery,
+    client: Client,
+    requested_seconds: float | None,
+    now: float,
+    jitter: Jitter,
+    min_backoff: float = 0.0,
 ) -> RetryAt | Dead:
-    """Return the next attempt, due before the limit: the last attempt is made just before it.
+    """Return when the next attempt is due, at the latest just before the delivery expires; Dead if it expires now.
 
-    `asked`: the seconds for which the client asked. `least`: how long a backoff is, within `max_delay`.
+    `requested_seconds`: the client's `Retry-After`, which replaces the backoff. `min_backoff`: the shortest backoff in
+    seconds, unless `max_delay` is shorter.
     """
-    policy, last = client.retry, last_moment(delivery, client, now)
-    if last - now < MIN_WAIT_SECONDS:
-        return Dead(reason=DeadReason.EXPIRED, text=expiry_text(delivery, client, now))
-    if asked is None:
+    policy, last_at = client.retry, last_attempt_at(delivery, client, now)
+    if last_at - now < MIN_WAIT_SECONDS:
+        return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client, now))
+    if requested_seconds is None:
         wait = compute_backoff(policy, max(1, delivery.backoffs), jitter)
-        if wait >= min(least, policy.max_delay):
-            return RetryAt(due=min(now + wait, last))
-        wait = min(least * (1 + policy.jitter * jitter()), policy.max_delay)
+        if wait >= min(min_backoff, policy.max_delay):
+            return RetryAt(due=min(now + wait, last_at))
+        wait = min(min_backoff * (1 + policy.jitter * jitter()), policy.max_delay)
     else:
-        wait = clamp_retry_after(asked, policy)
-    in_time = now + math.ceil(wait) * MAX_LATE_FACTOR <= last
-    return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
+        wait = clamp_retry_after(requested_seconds, policy)
+    is_in_time = now + math.ceil(wait) * MAX_LATE_FACTOR <= last_at  # even if the delay queues are late
+    return RetryAt(due=now + wait, rounding="up") if is_in_time else RetryAt(due=last_at)
 
 
-def _refusal(outcome: Refused) -> str:
-    """Return the answer of the client, or the setting that denied the delivery."""
+def _describe_refusal(outcome: Refused) -> str:
+    """Return the client's answer, or the egress rule that denied the request, for a dead letter."""
     if outcome.status is None:
         return outcome.text
     return f"the client answered {outcome.status}" + (f": {outcome.text}" if outcome.text else "")

@@ -1,8 +1,8 @@
 """Takes messages, starts their deliveries as there is room, and acks each message when all its deliveries are settled.
 
-The worker owns every task that it starts. Everything but the tasks is synchronous: a message, the end of an attempt and
-the end of a settlement each lead to `_pump`, which starts the deliveries that now have room. Deliveries are made
-lazily, however many clients the pending events name: `Slots` bounds how many exist.
+The worker owns every task that it starts. Everything else is synchronous: a message, the end of an attempt and the end
+of a settlement each call `_schedule_round`, which starts the deliveries that now have room. Deliveries are made lazily:
+`Slots` bounds how many exist, however many clients the pending events name.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.intake import Intake
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.ports import Peers, Tools
-from notifier.delivery.pulls import Pulls
-from notifier.delivery.replacements import Move
+from notifier.delivery.pulls import BucketPasses
+from notifier.delivery.replacements import Replacement
 from notifier.delivery.selection import ROUND_EFFORT, Selection
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
@@ -25,7 +25,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
-MAX_GAP_SECONDS = 0.25  # the worker reads the clock at each tick, unless its event loop is blocked
+MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Limits:
 
 
 class Worker:
-    """Delivers the messages that the queue puts into it: an `Inbox`. Runs from `run` until `stop`."""
+    """Delivers the messages that the queue passes to `take`: an `Inbox`. Runs from `run` until `stop`."""
 
     def __init__(
         self, intake: Intake, tools: Tools, registry: CurrentRegistry, queue: WorkerQueue, limits: Limits, peers: Peers
@@ -45,42 +45,47 @@ class Worker:
         self._intake = intake
         self._tools = tools
         self._shutdown_grace = limits.shutdown_grace
-        self._pumping = False  # `_start_some` runs in the loop's next round
+        self._round_scheduled = False  # `_start_round` will run in the loop's next round
         self._stop = asyncio.Event()
-        self._quiet = asyncio.Event()
+        self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._broken: BaseException | None = None
+        self._task_error: BaseException | None = None
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, steady=tools.steady)
-        slots = Slots(tools, peers, limits.max_in_flight, self.ledger.without_fate, started_share=self._started_share)
+        slots = Slots(
+            tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, started_share=self._started_share
+        )
         self.gate = Gate(tools, slots, peers)
         self._selection = Selection(self.gate, steady=tools.steady)
-        self._pipeline = DeliveryPipeline(tools, registry, queue, self.gate, self.ledger, self._spawn, self._pump)
+        self._pipeline = DeliveryPipeline(
+            tools, registry, queue, self.gate, self.ledger, self._spawn, self._schedule_round
+        )
         self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
-        self._pulls = Pulls(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
+        self._pulls = BucketPasses(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
 
     def _started_share(self) -> float:
-        begun = self.ledger.messages_held(Lane.EVENTS) - self._selection.waiting_count(Lane.EVENTS)
-        return begun / PREFETCH[Lane.EVENTS]
+        """Return which share of the prefetch of events is used by messages whose steps are all taken."""
+        started_count = self.ledger.held_count(Lane.EVENTS) - self._selection.waiting_count(Lane.EVENTS)
+        return started_count / PREFETCH[Lane.EVENTS]
 
     # ── the queue's side ──
 
     def take(self, message: Message) -> None:
-        """Take a message that came from the queue."""
+        """Hold and queue a received message. While the worker stops, ignore it."""
         if self._stop.is_set():
-            return  # it goes back to the queue when the connection closes
-        self._selection.put(self.ledger.take(message))
-        self._pump()
+            return  # the broker redelivers it when the connection closes
+        self._selection.add(self.ledger.take(message))
+        self._schedule_round()
 
     def _take_parked(self, message: Message) -> bool:
-        """Take a delivery that was fetched from its bucket, and start it. Returns False if it is parked again."""
+        """Hold a message fetched from a bucket, and start its delivery. Returns False if it is parked again."""
         held = self.ledger.take(message)
         if message.suspect:
-            self._selection.put(held)
+            self._selection.add(held)
             return True
-        return self._continue(held, fetched=True)
+        return self._start_next_step(held, fetched=True)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget a queue's messages; the broker redelivers them. Running deliveries continue, and a copy joins them."""
+        """Forget a queue's messages, which the broker redelivers. Running deliveries continue, also for the copies."""
         self._selection.forget_queue(lane, source)
         self.ledger.forget_queue(lane, source)
         if lane is Lane.RETRIES:
@@ -89,144 +94,143 @@ class Worker:
     # ── running and stopping ──
 
     async def run(self) -> None:
-        """Serve until `stop`, finish the deliveries in flight within `shutdown_grace`, and give the rest back.
+        """Run until `stop`, then finish the deliveries in flight within `shutdown_grace` and cancel the others.
 
-        Raises the error of a task that broke: its message is unsettled, and the process must not go on as if it were.
+        Raises the unexpected error of a task: its message stays unsettled, so the process must end.
         """
         background = [asyncio.create_task(run()) for run in (self._tick, self._pulls.run)]
         for task in background:
-            task.add_done_callback(self._broke)
+            task.add_done_callback(self._on_task_error)
         await self._stop.wait()
         background[1].cancel()
         for held in self._selection.remove_unstarted():
             self.ledger.release(held)
-        self._pump()
+        self._schedule_round()
         try:
             async with asyncio.timeout(self._shutdown_grace):
-                await self._quiet.wait()
+                await self._drained.wait()
         except TimeoutError:
-            for lane, source in self.ledger.origins():
+            for lane, source in self.ledger.held_queues():
                 self.on_lost(lane, source)
             for task in self._tasks:
                 task.cancel()
         for task in background:
             task.cancel()
         await asyncio.gather(*self._tasks, *background, return_exceptions=True)
-        if self._broken is not None:
-            raise self._broken
+        if self._task_error is not None:
+            raise self._task_error
 
     async def _tick(self) -> None:
-        """Defer deliveries that can wait in memory no longer, and start the deliveries whose turn has come."""
+        """Defer deliveries that waited too long in memory, and start those whose turn has come, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            for ticket, later in self.gate.defer_overdue():
-                ticket.wake(later)
+            for ticket, deferral in self.gate.defer_overdue():
+                ticket.wake(deferral)
             for ticket in self.gate.start_waiting():
                 ticket.wake()
-            self._pump()
+            self._schedule_round()
 
     def stop(self) -> None:
-        """Begin the drain."""
-        self.gate.buckets.leave()
+        """Start no further messages, and let `run` drain the deliveries in flight."""
+        self.gate.buckets.on_stop()
         self._stop.set()
 
     @property
     def in_flight(self) -> int:
-        """How many attempts and settlements run."""
+        """The number of running attempts and settlements."""
         return len(self._tasks) - self.gate.waiting
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_ended)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _on_task_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self._broke(task)
-        self._pump()
+        self._on_task_error(task)
+        self._schedule_round()
 
-    def _broke(self, task: "asyncio.Task[None]") -> None:
-        """End the worker if one of its tasks broke."""
+    def _on_task_error(self, task: "asyncio.Task[None]") -> None:
+        """Stop the worker if the ended task raised an error; `run` raises it."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._broken = error
+            self._task_error = error
             self.stop()
 
     # ── choosing ──
 
-    def _pump(self) -> None:
-        """Start the deliveries that have room, in the loop's next round and once for all calls until then."""
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._start_some)
+    def _schedule_round(self) -> None:
+        """Start the deliveries that have room in the event loop's next round, once for all calls until then."""
+        if not self._round_scheduled:
+            self._round_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_round)
 
-    def _start_some(self) -> None:
-        """Start a few deliveries. Answers are read between rounds, so hundreds that are due at once delay no other."""
-        self._pumping = False
+    def _start_round(self) -> None:
+        """Start a few deliveries and passes. The event loop reads answers between rounds, however many are due."""
+        self._round_scheduled = False
         if self._selection.begin_round():
-            self._pump()
+            self._schedule_round()
         effort = 0
         while effort < ROUND_EFFORT:
-            if (held := self._selection.next()) is None:
+            if (held := self._selection.choose()) is None:
                 if self._selection.lacks_memory():
                     self._pipeline.make_room()
                 break
-            self._continue(held)
+            self._start_next_step(held)
             effort += self._selection.on_step(held)
         else:
-            self._pump()
+            self._schedule_round()
         if not self._stop.is_set():
-            self._pulls.begin(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
-        elif not self._tasks and not self._selection.waiting:
-            self._quiet.set()
+            self._pulls.start_fetches(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
+        elif not self._tasks and not self._selection.has_unstarted:
+            self._drained.set()
 
     # ── a message: read, plan, start ──
 
-    def _continue(self, held: HeldMessage, *, fetched: bool = False) -> bool:
-        """Read and plan the message, unless that is done, and start its next step.
+    def _start_next_step(self, held: HeldMessage, *, fetched: bool = False) -> bool:
+        """Start the next step of the message, which is read first if necessary.
 
-        The message is acked if that was the last step and all are settled. Returns False if the delivery that was
-        started is to be parked again.
+        Ack the message if no step is left and all are settled. Return False if the started delivery is parked at once.
         """
-        if held.work is None:
+        if held.plan is None:
             held.read(self._intake)
-        useful = True
+        not_parked = True
         if held.next_step is not None:
             match held.take_step(self._intake):
                 case Delivery() as delivery:
-                    if self.ledger.open_delivery(held, delivery):
-                        useful = self._pipeline.start(held, delivery, fetched=fetched)
+                    if self.ledger.start_delivery(held, delivery):
+                        not_parked = self._pipeline.start(held, delivery, fetched=fetched)
                 case Skipped() | IgnoredOverrides() as fact:
                     self._tools.observe(fact)
-                case Move() as move:
-                    self.ledger.open(held, move.deliveries)
-                    self._spawn(self._move(held, move))
+                case Replacement() as move:
+                    self.ledger.on_step_started(held, move.deliveries)
+                    self._spawn(self._replace_message(held, move))
         if held.next_step is None:
-            self.ledger.close(held)
-        return useful
+            self.ledger.ack_if_settled(held)
+        return not_parked
 
-    async def _move(self, held: HeldMessage, move: Move) -> None:
-        sends = move.sends if move.look_up is None else await move.look_up()
+    async def _replace_message(self, held: HeldMessage, move: Replacement) -> None:
+        sends = move.sends if move.make_sends is None else await move.make_sends()
         await self._pipeline.settlement.send_all(sends)
-        self.ledger.settle(held)
+        self.ledger.on_step_settled(held)
 
 
 class UnsuspendedClock:
     """Counts the seconds of `steady`, but at most MAX_GAP_SECONDS between two readings.
 
-    A process may be frozen, its machine moved, its CPU quota used up. Afterwards answers lie unread and deadlines have
-    passed. By a plain clock every client with a running attempt has then been silent for seconds. After six such
-    seconds every delivery of the next minutes was deferred by the length of an attempt (measured: 1,000 deliveries).
+    A process may be suspended: frozen, moved to another machine, or without CPU quota. By a plain clock every client
+    with a running attempt seems silent for that time, and after six seconds each delivery of the next minutes was
+    deferred (measured: 1,000 deliveries).
     """
 
     def __init__(self, steady: Callable[[], float]) -> None:
         self._steady = steady
-        self._read = steady()
-        self._held = 0.0
+        self._read_at = steady()
+        self._suspended_seconds = 0.0
 
     def __call__(self) -> float:
         """Return the present moment."""
         now = self._steady()
-        if now - self._read > MAX_GAP_SECONDS:
-            self._held += now - self._read - MAX_GAP_SECONDS
-        self._read = now
-        return now - self._held
+        if now - self._read_at > MAX_GAP_SECONDS:
+            self._suspended_seconds += now - self._read_at - MAX_GAP_SECONDS
+        self._read_at = now
+        return now - self._suspended_seconds

@@ -1,23 +1,22 @@
-"""Reports of clients between workers, as documents that travel over the side channel without a guarantee.
+"""Sends and reads reports of clients between workers, as documents over the side channel, without a guarantee.
 
-Nothing depends on a report: a worker without it makes its own attempts. So the reports are bounded, and no worker waits
-for them. A worker sends at most fifty documents of 4 KiB a second, about a thousand clients, and only the newest report
-of each client. It reads no more than all workers can send: any more would come from another program.
+A worker without a report makes its own attempts, so the reports are bounded and no worker waits for them. A worker
+sends at most fifty documents of 4 KiB a second (about a thousand clients), and only the newest report of each client.
+It reads only as many documents as all workers may send: more would come from another program.
 
-The durations in a document are those at the moment when it is sent: they are corrected for the wait here.
+The durations in a document are those at the moment when it is sent: `_dump` adds the time in which the report waited.
 """
 
 import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from notifier.delivery.ports import News
+from notifier.delivery.ports import ClientReport
 from notifier.model.moment import Clock
 
 MAX_REPORTS = 2000  # clients with a pending report; beyond them the oldest report is dropped
@@ -29,7 +28,7 @@ DOCUMENTS_PER_SECOND = 50  # read a second, for each worker
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
-class _ClientReport(TypedDict):
+class _ReportMembers(TypedDict):
     iss: str
     client_id: str
     up: bool
@@ -43,45 +42,46 @@ class _ClientReport(TypedDict):
 
 class _Document(TypedDict):
     v: Literal[1]
-    news: list[_ClientReport]
+    news: list[_ReportMembers]
 
 
-_CLIENT_REPORT, _DOCUMENT = TypeAdapter(_ClientReport), TypeAdapter(_Document)
+_CLIENT_REPORT, _DOCUMENT = TypeAdapter(_ReportMembers), TypeAdapter(_Document)
 _DOCUMENT_TEMPLATE = b'{"v":1,"news":[%s]}'
 
 
 class OtherWorkers:
-    """The workers that share the queue with this one. `steady` is a steady clock."""
+    """Exchanges reports with the workers that share the queue. Satisfies `Peers`. `steady` is a steady clock."""
 
     def __init__(self, count: Callable[[], int], *, steady: Clock) -> None:
         self.count = count
         self._steady = steady
-        self._waiting: dict[tuple[str, str], tuple[float, News]] = {}
-        self._has_news = asyncio.Event()
-        self._second, self._documents = -math.inf, 0  # when the present second began, and the documents read in it
+        self._waiting: dict[tuple[str, str], tuple[float, ClientReport]] = {}
+        self._has_report = asyncio.Event()
+        self._second_began_at, self._documents_read = -math.inf, 0  # the present second, and the documents read in it
 
-    def report(self, news: News) -> None:
+    def report(self, report: ClientReport) -> None:
         """Send the report to the other workers soon, or drop it. Never raises, never waits."""
-        self._waiting.pop(news.key, None)
+        self._waiting.pop(report.key, None)
         if len(self._waiting) >= MAX_REPORTS:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[news.key] = (self._steady(), news)
-        self._has_news.set()
+        self._waiting[report.key] = (self._steady(), report)
+        self._has_report.set()
 
     async def wait_for_document(self) -> bytes:
         """Return the next document for the other workers. Waits until there is a report."""
-        while (document := self.take()) is None:
-            self._has_news.clear()
-            await self._has_news.wait()
+        while (document := self.take_document()) is None:
+            self._has_report.clear()
+            await self._has_report.wait()
         return document
 
-    def take(self) -> bytes | None:
+    def take_document(self) -> bytes | None:
         """Return the next document for the other workers; None if there is no report."""
         now, size, parts = self._steady(), len(_DOCUMENT_TEMPLATE), list[bytes]()
         while self._waiting:
             key = next(iter(self._waiting))
-            at, news = self._waiting[key]
-            part = _dump(news, now - at) if now - at <= MAX_REPORT_SECONDS else b""
+            reported_at, report = self._waiting[key]
+            waited_seconds = now - reported_at
+            part = _dump(report, waited_seconds) if waited_seconds <= MAX_REPORT_SECONDS else b""
             if parts and size + len(part) > MAX_DOCUMENT_BYTES:
                 break
             del self._waiting[key]
@@ -90,26 +90,34 @@ class OtherWorkers:
                 parts.append(part)
         return _DOCUMENT_TEMPLATE % b",".join(parts) if parts else None
 
-    def read(self, document: bytes, on_news: Callable[[News], None]) -> None:
-        """Pass each report of another worker to `on_news`. Unreadable and excess documents are dropped."""
-        if (now := self._steady()) >= self._second + 1:
-            self._second, self._documents = now, 0
-        self._documents += 1
-        if self._documents > DOCUMENTS_PER_SECOND * max(1, self.count()):
+    def read(self, document: bytes, on_report: Callable[[ClientReport], None]) -> None:
+        """Pass each report in another worker's document to `on_report`. Drop unreadable and excess documents."""
+        if (now := self._steady()) >= self._second_began_at + 1:
+            self._second_began_at, self._documents_read = now, 0
+        self._documents_read += 1
+        if self._documents_read > DOCUMENTS_PER_SECOND * max(1, self.count()):
             return
         with suppress(ValidationError):
             for members in _DOCUMENT.validate_json(document if len(document) <= MAX_DOCUMENT_BYTES else b"")["news"]:
-                on_news(_load(members))
+                on_report(_load(members))
 
 
-def _dump(news: News, waited: float) -> bytes:
-    failing = news.failing if news.up else news.failing + waited
-    members: dict[str, Any] = asdict(news) | {"failing": failing, "rest": max(0.0, news.rest - waited)}
-    members["iss"], members["client_id"] = members.pop("key")
-    members["spacing"] = min(MAX_SENT_SPACING_SECONDS, news.spacing)
-    return _CLIENT_REPORT.dump_json(cast("_ClientReport", members))
+def _dump(report: ClientReport, waited_seconds: float) -> bytes:
+    """Return the report as JSON, with its durations as of now: it has waited for so many seconds."""
+    iss, client_id = report.key
+    members: _ReportMembers = {
+        "iss": iss, "client_id": client_id, "up": report.circuit_closed,
+        "failing": report.failing_seconds + (0.0 if report.circuit_closed else waited_seconds),
+        "rest": max(0.0, report.open_seconds - waited_seconds), "cap": report.concurrency,
+        "spacing": min(MAX_SENT_SPACING_SECONDS, report.spacing), "former_share": report.former_share,
+        "parked": report.parked,
+    }  # fmt: skip
+    return _CLIENT_REPORT.dump_json(members)
 
 
-def _load(document: _ClientReport) -> News:
-    members: dict[str, Any] = {**document}
-    return News(key=(members.pop("iss"), members.pop("client_id")), **members)
+def _load(members: _ReportMembers) -> ClientReport:
+    return ClientReport(
+        key=(members["iss"], members["client_id"]), circuit_closed=members["up"], failing_seconds=members["failing"],
+        open_seconds=members["rest"], concurrency=members["cap"], spacing=members["spacing"],
+        former_share=members["former_share"], parked=members["parked"],
+    )  # fmt: skip

@@ -170,13 +170,13 @@ def shorten_history(history: tuple[PastOutcome, ...], most: int) -> tuple[PastOu
 class DeliveryIds:
     """Creates the ids of the deliveries of one event, as digests.
 
-    `spoken_by` is (publisher, CloudEvents `source`): each pair has separate ids. Common parts are hashed only once.
+    `sent_by` is (publisher, CloudEvents `source`): each pair has separate ids. Common parts are hashed only once.
     """
 
     __slots__ = ("_shared",)
 
-    def __init__(self, *, iss: str, spoken_by: tuple[str | None, str | None], event_id: str) -> None:
-        self._shared = hashlib.blake2b(_join_parts(iss, *spoken_by, event_id), digest_size=16)
+    def __init__(self, *, iss: str, sent_by: tuple[str | None, str | None], event_id: str) -> None:
+        self._shared = hashlib.blake2b(_join_parts(iss, *sent_by, event_id), digest_size=16)
 
     def of(self, client_id: str, sub: str | None, sid: str | None, inline: ClientOverrides | None = None) -> str:
         """Return the id of one delivery. Without `inline`, which adds parts, it is the same in every release."""

@@ -71,15 +71,15 @@ class SessionEnded:
     reply_to: ReplyTo | None = None
     unread: tuple[str, ...] = ()
 
-    def identity_of(self, entry: str | ClientEntry, *, brings: bool) -> Identity:
+    def identity_of(self, entry: str | ClientEntry, *, use_overrides: bool) -> Identity:
         """Return what distinguishes the delivery of this entry, and so its id, from the event's other deliveries.
 
         Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them,
         and a second notification of a client does no harm. Overrides count only if they are accepted now or were
-        recently (`brings`).
+        recently (`use_overrides`).
         """
         if isinstance(entry, str):
             return entry, self.sub, self.sid, None
         sub = self.sub if entry.sub is None else entry.sub
         sid = self.sid if entry.sid is None else entry.sid
-        return entry.client_id, sub, sid, entry.overrides if brings else None
+        return entry.client_id, sub, sid, entry.overrides if use_overrides else None

@@ -22,7 +22,7 @@ from typing import NoReturn
 import structlog
 from aiohttp import web
 
-from notifier.delivery.event_clients import publisher_objection
+from notifier.delivery.event_clients import find_publisher_objection
 from notifier.delivery.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
@@ -216,7 +216,7 @@ class EventRequests:
             near = f"; {hint.text}" if hint is not None and concerned and permits_issuer(token, hint.issuer.iss) else ""
             mistake = InputIssue("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem_response(400, "The event is malformed", mistakes=[mistake]))
-        if (objection := publisher_objection(event, issuer)) is None:
+        if (objection := find_publisher_objection(event, issuer)) is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"

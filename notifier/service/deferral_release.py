@@ -124,9 +124,9 @@ class DeferralRelease:
     async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets, delayed: DelayCounts) -> None:
         tried = 0
         for number, (key, moved) in enumerate(changes.items()):
-            if buckets.is_held_up(key):
+            if buckets.is_blocked(key):
                 tried += 1
-                buckets.try_now(key, force=moved)
+                buckets.probe_now(key, force=moved)
             if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
                 await asyncio.sleep(0)
         await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret

@@ -27,7 +27,7 @@ from notifier.delivery.channels import BackChannel, FrontChannel, by_address
 from notifier.delivery.facts import Observer
 from notifier.delivery.intake import Intake
 from notifier.delivery.ports import SourceReader, Tools
-from notifier.delivery.replacements import event_message
+from notifier.delivery.replacements import to_event_message
 from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, WorkerView
@@ -91,7 +91,7 @@ class Service:
             registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
         )
         queue = self.queue
-        self._requests = EventRequests(lambda event, lane: queue.publish(lane, event_message(event)), sources)
+        self._requests = EventRequests(lambda event, lane: queue.publish(lane, to_event_message(event)), sources)
         self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
         self._client_keys = ClientKeyReader()
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
@@ -189,7 +189,7 @@ class Service:
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts).carry_out)
         channel.share_updates(
-            self._others.wait_for_document, partial(self._others.read, on_news=self.worker.gate.on_peer_report)
+            self._others.wait_for_document, partial(self._others.read, on_report=self.worker.gate.on_peer_report)
         )
         channel.share_presence(presence.next_announcement, presence.on_announcement)
 
@@ -229,7 +229,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
             await asyncio.gather(worker, self._watches.presence.leave())
-            given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled().values())
+            given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled_by_queue().values())
             log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()
             for task in background_tasks:

@@ -185,7 +185,7 @@ class Watches:
         return MetricsSources(
             in_flight=lambda: worker.in_flight,
             queue=self._queue.status,
-            unsettled=worker.ledger.unsettled,
+            unsettled=worker.ledger.unsettled_by_queue,
             circuits=worker.gate.clients.circuits,
             waiting=lambda: chain(worker.gate.waiting_counts(), worker.parked),
             reload_succeeded=lambda: reloads.succeeded,

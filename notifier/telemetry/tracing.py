@@ -237,8 +237,8 @@ class _TimedEncrypter:
         with _time_step(ENCRYPT):
             return await self._encrypter.encrypt(client, encryption, token)
 
-    def doubted(self, encryption: Encryption) -> str | None:
-        return self._encrypter.doubted(encryption)
+    def explain_rejection(self, encryption: Encryption) -> str | None:
+        return self._encrypter.explain_rejection(encryption)
 
 
 class _TimedTransport:

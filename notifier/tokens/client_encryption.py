@@ -127,7 +127,7 @@ class ClientEncryption:
         except ValueError as error:
             _raise_fault(source, f"has a key that {error}")
 
-    def doubted(self, encryption: Encryption) -> str | None:
+    def explain_rejection(self, encryption: Encryption) -> str | None:
         """Return why a 400 may come from an outdated key of the client, None if not. Reads its keys again if due."""
         source = encryption.keys
         if not isinstance(source, ClientKeysSource) or (key_set := self._sets.get(source)) is None:

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.delivery.event_clients import PART_CLIENTS, split
+from notifier.delivery.event_clients import PART_CLIENTS, split_event
 from notifier.features.browsers.front_channel_context import open_context
 from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
@@ -174,7 +174,7 @@ def test_all_clients_are_those_of_the_registry() -> None:
     (word,) = {each for each in texts(COMMON / "Events/SessionEndedClientsConverter.cs") if each == "*"}
     found = read({**event, "clients": word})
     assert found.clients == "*"
-    assert [*split(found, Registry(), 0.0)] == []
+    assert [*split_event(found, Registry(), 0.0)] == []
 
 
 # ── its README ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,12 +4,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from notifier.delivery.admission import Deferral, StartNow, Ticket, Wait
+from notifier.delivery.admission import Deferral, StartNow, Ticket, WaitInMemory
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, pause_of, record
+from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, record_attempt, requested_pause
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -73,12 +73,12 @@ class GateHarness:
         """Return a client with the members of this harness."""
         return client(name, **self.members)
 
-    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[StartNow | Wait] | Defer:
+    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[StartNow | WaitInMemory] | Defer:
         """Return whether a delivery may start."""
         answer = self.ask_for(self.ticket(name, lane, **more))
-        return type(answer) if isinstance(answer, StartNow | Wait) else answer[1]
+        return type(answer) if isinstance(answer, StartNow | WaitInMemory) else answer[1]
 
-    def ask_for(self, asked: Ticket) -> StartNow | Wait | Deferral:
+    def ask_for(self, asked: Ticket) -> StartNow | WaitInMemory | Deferral:
         """Return whether this delivery may start."""
         answer = self.gate.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
         if isinstance(answer, StartNow):
@@ -88,13 +88,13 @@ class GateHarness:
     def deferred(self, asked: Ticket) -> Deferral:
         """Assert that the delivery is deferred."""
         answer = self.ask_for(asked)
-        assert not isinstance(answer, StartNow | Wait)
+        assert not isinstance(answer, StartNow | WaitInMemory)
         return answer
 
     def waits(self, asked: Ticket) -> Ticket:
         """Assert that the delivery waits in memory."""
         answer = self.ask_for(asked)
-        assert isinstance(answer, Wait)
+        assert isinstance(answer, WaitInMemory)
         return answer
 
     def put_off(self, name: str, **more: Any) -> Defer:
@@ -114,19 +114,19 @@ class GateHarness:
         outcome = outcome or Delivered(status=204)
         result = AttemptResult(delivery=delivery, verdict=Done(), signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
-            after = record(delivery, outcome, self.wall())
+            after = record_attempt(delivery, outcome, self.wall())
             result = AttemptResult(
                 delivery=after,
                 verdict=decide(outcome, after, ticket.client, self.wall(), lambda: 0.5),
                 signal=outcome.signal,
-                pause=pause_of(outcome, policy),
+                pause_seconds=requested_pause(outcome, policy),
             )
         started, ended, self.rotates = self.gate.on_ended(ticket, result)
         for begun in started:
             self._begins(begun)
         if self.rotates:
             self.rotate()
-            return self.gate.buckets.on_rotated(ticket, ended)
+            return self.gate.buckets.on_rotation_ended(ticket, ended)
         return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:

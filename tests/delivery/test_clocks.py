@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.admission import PAUSED_SECONDS, before_attempt
+from notifier.delivery.admission import PAUSED_SECONDS, verdict_without_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered
-from notifier.delivery.verdict import Dead, Defer, postponed
+from notifier.delivery.verdict import Dead, Defer, record_deferral
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
@@ -234,9 +234,9 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
     paused = client("shop", paused=True)
     now = NOW
     for count in range(1, 4):
-        verdict = before_attempt(delivery, paused, paused, Registry(), now)
+        verdict = verdict_without_attempt(delivery, paused, paused, Registry(), now)
         assert isinstance(verdict, Defer)
-        delivery = postponed(delivery, verdict, paused.retry, now)
+        delivery = record_deferral(delivery, verdict, paused.retry, now)
         assert delivery.held == count * PAUSED_SECONDS
         now += PAUSED_SECONDS + (jump if count == 1 else 0.0)
 
@@ -271,6 +271,6 @@ def test_a_verdict_before_its_time_is_none() -> None:
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
-    found = before_attempt(delivery, client("shop"), client("shop"), Registry(), NOW - HOUR)
+    found = verdict_without_attempt(delivery, client("shop"), client("shop"), Registry(), NOW - HOUR)
     assert not isinstance(found, Dead)
     assert found is None

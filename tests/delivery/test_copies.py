@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
-from notifier.delivery.intake import Expand
+from notifier.delivery.intake import DeliverySteps
 from notifier.delivery.ledger import MAX_COVERAGE_SECONDS, MIN_REMEMBERED, HeldMessage, Ledger, coverage_seconds
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
@@ -42,24 +42,24 @@ class Copies:
     def begin(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> HeldMessage:
         """Pass a message with this delivery, and close it if nothing remains to do."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
-        held.work = Expand(steps=iter(()), event=EVENT if of_event else None)
+        held.plan = DeliverySteps(steps=iter(()), event=EVENT if of_event else None)
         delivery = Delivery(
             id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=harness
         )
-        if self.ledger.open_delivery(held, delivery):
+        if self.ledger.start_delivery(held, delivery):
             self.started[delivery_id] = held, delivery
         return held
 
     def starts(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> bool:
         """Pass a message with this delivery while none is in flight; return whether it is started."""
         held = self.begin(delivery_id, harness, of_event=of_event)
-        assert held.closed is (delivery_id not in self.started)
-        return not held.closed
+        assert held.is_acked is (delivery_id not in self.started)
+        return not held.is_acked
 
     def end(self, delivery_id: str, *, covers_copies_until: float | None) -> None:
         """Settle the started delivery."""
         held, delivery = self.started.pop(delivery_id)
-        for holder, copy in self.ledger.settle_delivery(held, delivery, covers_copies_until=covers_copies_until):
+        for holder, copy in self.ledger.on_delivery_settled(held, delivery, covers_copies_until=covers_copies_until):
             self.started[delivery_id] = holder, copy
 
 
@@ -83,10 +83,10 @@ def test_a_copy_waits_for_the_end(covers_copies_until: float | None, of_same_sta
     copies = begun()
     copy = copies.begin("d", 0, of_event=False)
     retry = copies.begin("d", 1, of_event=False)
-    assert not copy.closed
-    assert not retry.closed
+    assert not copy.is_acked
+    assert not retry.is_acked
     copies.end("d", covers_copies_until=covers_copies_until)
-    assert (copy.closed, retry.closed) == (of_same_stage, of_another)
+    assert (copy.is_acked, retry.is_acked) == (of_same_stage, of_another)
     assert ("d" in copies.started) is not of_another
 
 
@@ -249,7 +249,7 @@ async def test_redelivered_message_is_delivered_once() -> None:
         await harness.until(lambda: harness.queue.refused == ["delay.2s"])
         harness.worker.on_lost(Lane.EVENTS)
         harness.event("shop", id="e", delivery_count=1)
-        await harness.until(lambda: harness.worker.ledger.unsettled()["events"].messages == 1)
+        await harness.until(lambda: harness.worker.ledger.unsettled_by_queue()["events"].messages == 1)
         harness.queue.open.set()
         await harness.until(lambda: len(harness.queue.acked) == 2)
         assert harness.notified() == ["shop"]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.admission import before_attempt
+from notifier.delivery.admission import verdict_without_attempt
 from notifier.delivery.channels import FrontChannel
-from notifier.delivery.event_clients import count_notices, split
+from notifier.delivery.event_clients import count_notices, split_event
 from notifier.delivery.facts import Skipped
-from notifier.delivery.intake import deliveries
+from notifier.delivery.intake import make_deliveries
 from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead, Defer
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
@@ -34,7 +34,7 @@ def event(clients: Any, sid: str | None = "s 1") -> SessionEnded:
 
 
 def delivery(of: Client, sid: str | None = "s 1") -> Delivery:
-    [found] = deliveries(event(("shop",), sid), Registry(clients={ISS: {"shop": of}}), 0.0)
+    [found] = make_deliveries(event(("shop",), sid), Registry(clients={ISS: {"shop": of}}), 0.0)
     assert isinstance(found, Delivery)
     return found
 
@@ -91,9 +91,9 @@ def test_client_without_a_usable_channel_is_skipped(subject: Client, told_at: st
     """The same in a plan by name, by `"*"`, and in the count of fates. An existing delivery waits."""
     by = Registry(clients={ISS: {"shop": subject}})
     assert subject.logout_uri == told_at
-    [step] = deliveries(event(("shop",)), by, 0.0)
+    [step] = make_deliveries(event(("shop",)), by, 0.0)
     assert isinstance(step, Skipped) is (told_at is None)
-    assert len(list(split(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
+    assert len(list(split_event(event("*"), by, 0.0))) == count_notices(event("*"), by, 0.0) == (told_at is not None)
     reported = delivery(client())
-    verdict = before_attempt(reported, subject, subject, by, reported.ended_at or 0.0)
+    verdict = verdict_without_attempt(reported, subject, subject, by, reported.ended_at or 0.0)
     assert isinstance(verdict, Defer) is (told_at is None)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from notifier.delivery import known_clients
-from notifier.delivery.admission import StartNow, Ticket, Wait
+from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
 from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.client_buckets import OVERDUE_SECONDS, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import MAX_HANGING_WINDOWS
-from notifier.delivery.ports import News
-from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
+from notifier.delivery.ports import ClientReport
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind
 from notifier.model.client import RetryPolicy
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
@@ -22,7 +22,7 @@ from tests.delivery.gate_harness import AHEAD, SIZE, GateHarness
 AN_HOUR = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
 TIMEOUT = Failed(reason=Reason.TIMEOUT)
 KEY = GateHarness.key("shop")
-PARKED, PROBE, DELAYED = WaitsAs.PARKED, WaitsAs.PROBE, WaitsAs.DELAYED
+PARKED, PROBE, DELAYED = WaitKind.PARKED, WaitKind.PROBE, WaitKind.DELAYED
 CIRCUIT, RETRY_AFTER, SLOT, RATE = Cause.CIRCUIT, Cause.RETRY_AFTER, Cause.SLOT, Cause.RATE
 BY_PROBE = {"leash": 0.0}
 MOMENTS = {"leash", "first_taken_at", "turn", "not_after", "asked_until"}
@@ -35,7 +35,7 @@ def answer(harness: GateHarness, **members: Any) -> object:
     """The answer to a delivery whose moments are seconds from now: a type, or where it waits, why, and for how long."""
     moments = {name: harness.wall() + value for name, value in members.items() if name in MOMENTS}
     found = harness.ask("shop", **members | moments)
-    return (found.waits_as, found.cause, round(found.due - harness.wall(), 3)) if isinstance(found, Defer) else found
+    return (found.wait_kind, found.cause, round(found.due - harness.wall(), 3)) if isinstance(found, Defer) else found
 
 
 def fail_probe(harness: GateHarness, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
@@ -62,7 +62,7 @@ END_PASS = step("on_pass", KEY, in_pass=False, empty=True)
 
 def park(harness: GateHarness, name: str = "shop") -> None:
     """A delivery for it is parked; the queue confirms it."""
-    assert harness.put_off(name).waits_as is PARKED
+    assert harness.put_off(name).wait_kind is PARKED
     harness.gate.buckets.on_parked(harness.key(name))
 
 
@@ -114,7 +114,7 @@ def paused(seconds: float) -> GateHarness:
 def leaving(later: float = 0.0) -> GateHarness:
     """This worker stops; the circuit is open."""
     harness = resting(for_long=True, later=later)
-    harness.gate.buckets.leave()
+    harness.gate.buckets.on_stop()
     return harness
 
 
@@ -132,7 +132,7 @@ def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) 
 def full(limit: int = 1, attempts: int = 30) -> GateHarness:
     """Two attempts a second at a client, and as many wait in memory as may."""
     harness = busy(0.5, limit=limit, attempts=attempts)
-    while harness.ask("shop") in (StartNow, Wait):
+    while harness.ask("shop") in (StartNow, WaitInMemory):
         pass
     return harness
 
@@ -148,7 +148,7 @@ def crowded() -> GateHarness:
 def tried_by_operator() -> GateHarness:
     """An operator has the client called, against any pause."""
     harness = GateHarness()
-    harness.gate.buckets.try_now(KEY, force=True)
+    harness.gate.buckets.probe_now(KEY, force=True)
     return harness
 
 
@@ -182,11 +182,11 @@ ANSWERS: dict[str, tuple[Callable[[], GateHarness], dict[str, Any], object]] = {
     "worker that stops": (leaving, {"first_taken_at": 0.0}, (DELAYED, CIRCUIT, 1.0)),
     "worker that stops, for half of its age": (leaving, OLD, (DELAYED, CIRCUIT, 5.0)),
     "until its recorded turn": (full, OLD | {"turn": 30.0}, (DELAYED, SLOT, 30.0)),
-    "soon before its turn": (full, OLD | {"turn": 0.9}, Wait),
+    "soon before its turn": (full, OLD | {"turn": 0.9}, WaitInMemory),
     "turn far away, young": (crowded, {"first_taken_at": 0.0}, (DELAYED, SLOT, 1.0)),
     "turn far away, for as long as it is old": (crowded, OLD, (DELAYED, SLOT, 10.0)),
-    "rate shared by workers": (partial(started, 1.4, workers=4, per_second=2.0), {}, Wait),
-    "rate shared by an unknown number of workers": (partial(started, 1.4, workers=0, per_second=2.0), {}, Wait),
+    "rate shared by workers": (partial(started, 1.4, workers=4, per_second=2.0), {}, WaitInMemory),
+    "rate shared by an unknown number of workers": (partial(started, 1.4, workers=0, per_second=2.0), {}, WaitInMemory),
     "token of a shared rate": (partial(started, 1.5, workers=4, per_second=2.0), {}, StartNow),
     "first attempt far away": (partial(started, 0.0, workers=4, per_second=0.01), {}, (DELAYED, RATE, 1.0)),
 }  # fmt: skip
@@ -212,7 +212,7 @@ def test_of_several_probes_one_runs_one_waits_the_rest_are_parked() -> None:
         ticket = early.ticket("shop")
         ticket.delivery = delivery
         _, again = early.deferred(ticket)
-        assert again.waits_as is PROBE
+        assert again.wait_kind is PROBE
         assert again.due == pytest.approx(probe.due, abs=0.5)
 
 
@@ -223,7 +223,7 @@ def test_a_probe_that_was_out_while_the_process_was_suspended_stays_the_probe(se
     probe = desk.ticket("shop", leash=desk.gate.clients[KEY].available_at + desk.ahead)
     desk.now, desk.ahead = desk.now + 32 - seconds, desk.ahead + seconds
     _, again = desk.deferred(probe)
-    assert again.waits_as is PROBE
+    assert again.wait_kind is PROBE
 
 
 # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -270,7 +270,7 @@ def test_a_delivery_waits_in_memory_only_if_its_turn_comes_soon() -> None:
     for fill, most in ((0.0, 9), (0.5, 4), (1.0, 0)):
         harness = busy(hold=0.1, fill=fill)
         answers = [harness.ask("shop") for _ in range(20)]
-        assert answers.count(Wait) == most
+        assert answers.count(WaitInMemory) == most
         assert harness.put_off("shop").cause is SLOT
 
 
@@ -300,10 +300,10 @@ def test_deliveries_in_memory_start_in_order() -> None:
 def test_opening_circuit_defers_deliveries_in_memory() -> None:
     """The first as its probe, if this worker has sent none."""
     harness = busy(hold=0.1)
-    assert [harness.ask("shop") for _ in range(3)] == [Wait] * 3
+    assert [harness.ask("shop") for _ in range(3)] == [WaitInMemory] * 3
     harness.now += 0.05
-    harness.gate.on_peer_report(News(key=harness.key("shop"), up=False, rest=8.0))
-    places = [defer.waits_as for _, (_, defer) in harness.tick()]
+    harness.gate.on_peer_report(ClientReport(key=harness.key("shop"), circuit_closed=False, open_seconds=8.0))
+    places = [defer.wait_kind for _, (_, defer) in harness.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
     assert harness.gate.waiting == 0
 
@@ -316,8 +316,8 @@ def test_the_cause_is_the_rate_only_if_the_registered_one_is_used_up() -> None:
     harness.end("shop")
     assert harness.put_off("shop").cause is RATE
     known = harness.gate.clients[KEY]
-    harness.gate.on_peer_report(News(key=KEY, up=True, spacing=10.0))
-    assert known.rate.spacing > known.rate.step
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True, spacing=10.0))
+    assert known.rate.spacing > known.rate.registered_interval
     assert harness.put_off("shop").cause is SLOT
 
 
@@ -326,7 +326,7 @@ def test_a_worker_that_starts_has_no_burst() -> None:
     harness = GateHarness(per_second=20.0)
     assert harness.ask("shop") is StartNow
     harness.end("shop")
-    assert harness.ask("shop") is Wait
+    assert harness.ask("shop") is WaitInMemory
     later = GateHarness(per_second=20.0)
     later.now += 1
     for _ in range(20):
@@ -343,7 +343,7 @@ def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
     harness, waits = GateHarness(), []
     for _ in range(6):
         probe, delivery = fail_probe(harness)
-        assert (probe.waits_as, delivery.leash) == (PROBE, probe.due)
+        assert (probe.wait_kind, delivery.leash) == (PROBE, probe.due)
         waits.append(probe.due - harness.wall())
         harness.now = probe.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
@@ -356,17 +356,17 @@ def test_failure_beside_the_one_that_opened_the_circuit_is_parked() -> None:
     last, _ = harness.fails("shop")
     while not list(harness.gate.clients.circuits()):
         last, _ = harness.fails("shop")
-    assert last.waits_as is PROBE
+    assert last.wait_kind is PROBE
     beside = harness.end("shop", TIMEOUT).verdict
     assert isinstance(beside, RetryAt)
-    assert beside.waits_as is PARKED
+    assert beside.wait_kind is PARKED
 
 
 def test_a_pause_that_a_client_requests_is_kept_and_not_charged() -> None:
     """The delivery is the probe, and its last delay ends no earlier."""
     harness = GateHarness()
     probe, delivery = harness.fails("shop", AN_HOUR)
-    assert (probe.waits_as, probe.due, probe.rounding) == (PROBE, harness.wall() + 3600, "up")
+    assert (probe.wait_kind, probe.due, probe.rounding) == (PROBE, harness.wall() + 3600, "up")
     assert (delivery.asked, delivery.backoffs) == (True, 0)
 
 
@@ -393,7 +393,7 @@ def test_failure_is_charged_after_a_success_of_another_delivery() -> None:
     """The first failure is charged too, and each 429: otherwise the delivery would be attempted again at once."""
     harness = GateHarness(proven=("shop",))
     own, delivery = harness.fails("shop")
-    assert (own.waits_as, delivery.backoffs) == (DELAYED, 1)
+    assert (own.wait_kind, delivery.backoffs) == (DELAYED, 1)
     again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": harness.wall()}
     harness.now += 1
     assert harness.fails("shop", **again)[1].backoffs == 1
@@ -401,7 +401,7 @@ def test_failure_is_charged_after_a_success_of_another_delivery() -> None:
     harness.end("shop")
     assert harness.fails("shop", **again)[1].backoffs == 2
     throttled, delivery = harness.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (throttled.waits_as, throttled.due, delivery.backoffs) == (DELAYED, harness.wall() + 2, 1)
+    assert (throttled.wait_kind, throttled.due, delivery.backoffs) == (DELAYED, harness.wall() + 2, 1)
 
 
 def test_a_failure_in_an_outage_is_not_charged() -> None:
@@ -432,18 +432,18 @@ def fetch_another(harness: GateHarness) -> None:
 
 def recover_elsewhere(harness: GateHarness) -> None:
     """Another worker sees the client recover."""
-    harness.gate.on_peer_report(News(key=KEY, up=True))
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True))
 
 
 overdue = partial(resting, later=3.0)
 ROTATES: dict[
-    str, tuple[Callable[[], GateHarness], int, Failed | None, Callable[[GateHarness], object], float, WaitsAs]
+    str, tuple[Callable[[], GateHarness], int, Failed | None, Callable[[GateHarness], object], float, WaitKind]
 ] = {
     "parked once another is durable": (half_open, 4, None, fetch_another, 1.0, PARKED),
     "nothing else in the bucket": (half_open, 4, None, END_PASS, 1.0, PROBE),
     "not durable in time": (half_open, 4, None, wait(0.0), 1.0, PROBE),
     "recovered meanwhile": (overdue, 4, None, recover_elsewhere, 1.0, DELAYED),
-    "worker stops meanwhile": (half_open, 4, None, step("leave"), 1.0, PROBE),
+    "worker stops meanwhile": (half_open, 4, None, step("on_stop"), 1.0, PROBE),
     "bounded in a pause": (half_open, 4, AN_HOUR, wait(0.0), MAX_OPEN_SECONDS, PROBE),
     "third failure": (half_open, 3, None, wait(0.0), 0.0, PROBE),
     "worker that stops": (partial(leaving, later=32.0), 4, None, wait(0.0), 0.0, PROBE),
@@ -456,13 +456,13 @@ ROTATES: dict[
 def test_after_four_failures_a_parked_delivery_replaces_the_probe(
     situation: Callable[[], GateHarness], failures: int, outcome: Failed | None,
     meanwhile: Callable[[GateHarness], object],
-    seconds: float, waits_as: WaitsAs,
+    seconds: float, waits_as: WaitKind,
 ) -> None:  # fmt: skip
     """The former probe stays the probe until the new one is durable, then it is parked. No failure is charged."""
     harness = situation()
     harness.rotate = lambda: meanwhile(harness)
     verdict, delivery = fail_probe(harness, outcome, attempts=failures - 1)
-    assert (harness.rotates, verdict.waits_as, delivery.backoffs) == (seconds, waits_as, 0)
+    assert (harness.rotates, verdict.wait_kind, delivery.backoffs) == (seconds, waits_as, 0)
     assert delivery.leash == (verdict.due if waits_as is PROBE else None)
 
 
@@ -473,7 +473,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
     verdict = harness.end("shop", TIMEOUT).verdict
     assert isinstance(verdict, RetryAt)
-    assert (harness.rotates, verdict.waits_as) == (0.0, PARKED)
+    assert (harness.rotates, verdict.wait_kind) == (0.0, PARKED)
 
 
 # ── passes through buckets ──────────────────────────────────────────────────────────────────────────────────────────
@@ -498,10 +498,18 @@ REQUESTS: dict[str, tuple[Callable[[], GateHarness], list[Callable[[GateHarness]
     "parked during a pass": (long_open, PARK_IN_PASS, False),
     "parked during a pass, then recovered": (half_open, [*PARK_IN_PASS, succeed], True),
     "parked during a pass, then a recovery elsewhere": (overdue, [*PARK_IN_PASS, recover_elsewhere], True),
-    "probe not overdue": (resting, [wait(1 + OVERDUE_SECONDS), step("look_after_overdue")], False),
-    "probe overdue": (resting, [wait(1.1 + OVERDUE_SECONDS), step("look_after_overdue")], True),
-    "pause just over": (partial(paused, 0.0), [park, wait(3600 + OVERDUE_SECONDS), step("look_after_overdue")], False),
-    "pause long over": (partial(paused, 0.0), [park, wait(3601 + OVERDUE_SECONDS), step("look_after_overdue")], True),
+    "probe not overdue": (resting, [wait(1 + OVERDUE_SECONDS), step("request_overdue_passes")], False),
+    "probe overdue": (resting, [wait(1.1 + OVERDUE_SECONDS), step("request_overdue_passes")], True),
+    "pause just over": (
+        partial(paused, 0.0),
+        [park, wait(3600 + OVERDUE_SECONDS), step("request_overdue_passes")],
+        False,
+    ),
+    "pause long over": (
+        partial(paused, 0.0),
+        [park, wait(3601 + OVERDUE_SECONDS), step("request_overdue_passes")],
+        True,
+    ),
 }
 
 
@@ -547,13 +555,13 @@ def test_one_fetched_delivery_waits_among_those_that_fill_the_pace() -> None:
 def test_the_length_of_a_recovery_is_reported_once() -> None:
     """When its bucket is empty; not when it is empty again."""
     harness = recovered()
-    assert harness.gate.buckets.is_held_up(KEY)
+    assert harness.gate.buckets.is_blocked(KEY)
     harness.gate.buckets.requested.clear()
     harness.now += 2.5
     for _ in range(2):
         END_PASS(harness)
     assert [fact.seconds for fact in harness.facts if isinstance(fact, ClientServed)] == [2.5]
-    assert not harness.gate.buckets.is_held_up(KEY)
+    assert not harness.gate.buckets.is_blocked(KEY)
 
 
 # ── clients that are stored ─────────────────────────────────────────────────────────────────────────────────────────
@@ -593,9 +601,9 @@ def test_it_reports_openings_failed_probes_and_recoveries() -> None:
     harness.now += 1
     succeed(harness)
     assert harness.news == [
-        News(key=KEY, up=False, rest=1.0),
-        News(key=KEY, up=False, failing=1.0, rest=1.0, parked=True),
-        News(key=KEY, up=True, cap=2, parked=True),
+        ClientReport(key=KEY, circuit_closed=False, open_seconds=1.0),
+        ClientReport(key=KEY, circuit_closed=False, failing_seconds=1.0, open_seconds=1.0, parked=True),
+        ClientReport(key=KEY, circuit_closed=True, concurrency=2, parked=True),
     ]
 
 
@@ -603,11 +611,11 @@ def test_it_applies_the_reports_of_others() -> None:
     """The circuit opens, and the bucket is gone through once it is closed."""
     harness = GateHarness(proven=("shop",))
     harness.now += 5
-    harness.gate.on_peer_report(News(key=KEY, up=False, failing=1.0, rest=8.0))
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=False, failing_seconds=1.0, open_seconds=8.0))
     assert [*harness.gate.clients.circuits()] == [(*KEY, 2)]
     assert [*harness.gate.clients.next_tries()] == [(*KEY, harness.wall() + 8)]
     harness.now += 4
-    harness.gate.on_peer_report(News(key=KEY, up=True, cap=4, parked=True))
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True, concurrency=4, parked=True))
     assert [*harness.gate.clients.circuits()] == []
     opened, closed = harness.facts
     assert isinstance(opened, ClientFailing)
@@ -619,10 +627,10 @@ def test_a_worker_that_stops_reports_the_buckets_that_it_leaves() -> None:
     """As it stops, when a client recovers, and if a delivery is durable only then; workers that do not know it, too."""
     harness = recovered()
     harness.gate.buckets.on_pass(KEY, in_pass=True)
-    for leave in (harness.gate.buckets.leave, lambda: harness.gate.buckets.on_parked(KEY)):
+    for leave in (harness.gate.buckets.on_stop, lambda: harness.gate.buckets.on_parked(KEY)):
         harness.news.clear()
         leave()
-        assert [(news.key, news.up, news.parked) for news in harness.news] == [(KEY, True, True)]
+        assert [(news.key, news.circuit_closed, news.parked) for news in harness.news] == [(KEY, True, True)]
     other = GateHarness()
     other.gate.on_peer_report(harness.news[-1])
     assert other.gate.buckets.requested.keys() == {KEY}
@@ -632,7 +640,7 @@ def test_a_worker_that_stops_repeats_no_report() -> None:
     """All have received it: two workers that stop would report it to each other again and again."""
     harness = leaving()
     harness.news.clear()
-    harness.gate.on_peer_report(News(key=KEY, up=True, parked=True))
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True, parked=True))
     assert ([*harness.gate.clients.circuits()], harness.news) == ([], [])
 
 
@@ -652,13 +660,13 @@ def test_operator_request_starts_an_attempt() -> None:
     """At once, although a probe is out; with `force` also in a pause, and if the client is not stored."""
     harness = resting(for_long=True)
     assert harness.gate.buckets.state_of(KEY)[1] == harness.wall() + 32
-    harness.gate.buckets.try_now(KEY, force=False)
+    harness.gate.buckets.probe_now(KEY, force=False)
     assert (harness.gate.buckets.requested, harness.gate.buckets.fetchable_count(KEY)) == ({KEY: None}, 1)
     harness.now += 1
     assert answer(harness, fetched=True) is StartNow
     pauses = paused(0.0)
     for force, until in ((False, pauses.wall() + 3600), (True, None)):
-        pauses.gate.buckets.try_now(KEY, force=force)
+        pauses.gate.buckets.probe_now(KEY, force=force)
         assert pauses.gate.buckets.requested == ({KEY: None} if force else {})
         assert pauses.gate.buckets.state_of(KEY)[2] == until
     assert tried_by_operator().gate.buckets.requested.keys() == {KEY}

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.delivery.admission import Side, Ticket
-from notifier.delivery.circuit import MAX_FAILING_SECONDS, Change, State
+from notifier.delivery.admission import SlotPool, Ticket
+from notifier.delivery.circuit import MAX_FAILING_SECONDS, CircuitChange, State
 from notifier.delivery.known_client import KnownClient
-from notifier.delivery.ports import News
+from notifier.delivery.ports import ClientReport
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
@@ -29,9 +29,9 @@ def ticket() -> Ticket:
     return Ticket(delivery=delivery, client=client("shop"), lane=Lane.EVENTS)
 
 
-def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> Change | None:
+def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> CircuitChange | None:
     """Record an attempt without duration."""
-    return one.on_result(signal, 0.0, now, repeat=repeat, least=0.0)
+    return one.on_result(signal, 0.0, now, is_repeat=repeat, min_open_seconds=0.0)
 
 
 def proven(successes: int = 1, limit: int = 8) -> KnownClient:
@@ -71,11 +71,11 @@ def test_attempt_result_updates_its_client(outcome: Outcome, signal: Signal) -> 
 # ── what an event does beside its circuit ──
 
 
-@pytest.mark.parametrize(("after", "change"), [(2.1, Change.RECOVERED), (1.9, None)])
-def test_circuit_closes_on_a_peer_report(after: float, change: Change | None) -> None:
+@pytest.mark.parametrize(("after", "change"), [(2.1, CircuitChange.RECOVERED), (1.9, None)])
+def test_circuit_closes_on_a_peer_report(after: float, change: CircuitChange | None) -> None:
     """Not within two seconds: it may accept no more than the peers send. It gets the peer's concurrency limit."""
     one = down(proven())
-    up = News(key=one.key, up=True, cap=6)
+    up = ClientReport(key=one.key, circuit_closed=True, concurrency=6)
     assert one.on_peer_report(up, NOW + after) is change
     assert (one.circuit.budget, one.concurrency) == ((16, 6) if change else (0, 1))
 
@@ -85,16 +85,16 @@ def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) 
     """With several workers, overload looks like a short outage. After a longer one the client may accept more."""
     one = down(proven())
     one.rate.on_peer_report(0.1, 0.9, NOW)
-    assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is Change.RECOVERED
+    assert learn(one, Signal.RESPONSIVE, NOW + seconds, repeat=True) is CircuitChange.RECOVERED
     assert (one.rate.spacing > 0) is limited
 
 
 def test_operator_ends_the_open_circuit() -> None:
     """Whoever is on the way to try it."""
     one = down()
-    one.on_probe_sent(NOW + 60, ahead=0.0)
+    one.on_probe_sent(NOW + 60, wall_offset=0.0)
     one.on_operator_probe(NOW + 0.5, force=False)
-    assert (one.circuit.state, one.circuit.next_try, one.is_covered(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
+    assert (one.circuit.state, one.circuit.probe_at, one.has_probe_out(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
 
 
 @pytest.mark.parametrize("make", [untried, proven, down])
@@ -117,8 +117,11 @@ def test_each_client_is_paused_on_request(make: Callable[[], KnownClient]) -> No
 def test_report_on_a_client_without_attempts_has_no_effect() -> None:
     """A report about a client without an attempt here has no effect: the first attempt shows its state."""
     one = untried()
-    assert one.on_peer_report(News(key=one.key, up=False, failing=9.0, rest=8.0), NOW) is None
-    assert one.on_peer_report(News(key=one.key, up=True), NOW) is None
+    assert (
+        one.on_peer_report(ClientReport(key=one.key, circuit_closed=False, failing_seconds=9.0, open_seconds=8.0), NOW)
+        is None
+    )
+    assert one.on_peer_report(ClientReport(key=one.key, circuit_closed=True), NOW) is None
     assert one.circuit.state is State.UNTRIED
 
 
@@ -126,7 +129,7 @@ def test_rate_limit_of_a_peer_is_applied() -> None:
     """Several workers that search for the rate independently would find none."""
     for former_share in (0.0, 0.9):
         one = proven()
-        one.on_peer_report(News(key=one.key, up=True, spacing=0.25, former_share=former_share), NOW)
+        one.on_peer_report(ClientReport(key=one.key, circuit_closed=True, spacing=0.25, former_share=former_share), NOW)
         assert one.rate.former_share == former_share
         assert one.rate.spacing > 0
 
@@ -137,7 +140,7 @@ def test_internal_fault_is_not_charged_to_the_client() -> None:
     for number in range(50):
         assert learn(well, Signal.NONE, NOW + number) is None
         assert learn(rests, Signal.NONE, NOW + number) is None
-        assert rests.circuit.next_try == NOW + number + 1
+        assert rests.circuit.probe_at == NOW + number + 1
     assert (well.circuit.state, well.circuit.budget) == (State.CLOSED, 16)
     assert rests.circuit.state is State.OPEN
 
@@ -161,28 +164,28 @@ def test_client_is_slow_by_mean_duration_or_silence() -> None:
     """
     one = proven()
     signing, attempt = ticket(), ticket()
-    one.on_started(signing, Side.QUICK, NOW - 9)
-    one.on_started(attempt, Side.QUICK, NOW - 9)
-    assert (one.side_at(NOW), one.silence(NOW)) == (Side.QUICK, 0.0)
+    one.on_started(signing, SlotPool.QUICK, NOW - 9)
+    one.on_started(attempt, SlotPool.QUICK, NOW - 9)
+    assert (one.pool_at(NOW), one.silent_seconds(NOW)) == (SlotPool.QUICK, 0.0)
     attempt.posted_at = NOW
-    assert [one.side_at(NOW + silence) for silence in (0.09, 0.11)] == [Side.QUICK, Side.SLOW]
+    assert [one.pool_at(NOW + silence) for silence in (0.09, 0.11)] == [SlotPool.QUICK, SlotPool.SLOW]
     one.attempt_seconds = 0.2
-    assert [one.side_at(NOW + silence) for silence in (0.7, 0.9)] == [Side.QUICK, Side.SLOW]
+    assert [one.pool_at(NOW + silence) for silence in (0.7, 0.9)] == [SlotPool.QUICK, SlotPool.SLOW]
     one.on_ended(attempt)
-    assert one.side_at(NOW + 9) is Side.QUICK
+    assert one.pool_at(NOW + 9) is SlotPool.QUICK
     one.attempt_seconds = 1.1
-    assert one.side_at(NOW) is Side.SLOW
+    assert one.pool_at(NOW) is SlotPool.SLOW
 
 
 def test_rate_releases_tokens_one_by_one() -> None:
     """One at first, then one each `step` seconds; unused tokens are not saved up."""
     one = proven(limit=100)
-    one.rate.step = 0.5
+    one.rate.registered_interval = 0.5
     taken = 0
     for tick in range(200):
         now = NOW + 60 + tick / 20
         while one.rate.tokens(now, one.limit) >= 1:
-            one.on_started(attempt := ticket(), Side.QUICK, now)
+            one.on_started(attempt := ticket(), SlotPool.QUICK, now)
             one.on_ended(attempt)
             taken += 1
     assert 19 <= taken <= 23

@@ -18,11 +18,11 @@ class Order:
             assert harness.ask(f"c{number}", lane) is StartNow
         self._selection = Selection(harness.gate, steady=lambda: harness.now)
         for lane in lanes:
-            self._selection.put(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
+            self._selection.add(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
 
     def next(self) -> Lane | None:
         """The lane that goes next. Its message has more to give."""
-        held = self._selection.next()
+        held = self._selection.choose()
         return None if held is None else held.lane
 
 

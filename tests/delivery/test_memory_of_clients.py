@@ -3,9 +3,9 @@
 import tracemalloc
 from collections.abc import Callable
 
-from notifier.delivery.admission import Wait
+from notifier.delivery.admission import WaitInMemory
 from notifier.delivery.pending_counts import DelayCounts
-from notifier.delivery.verdict import Defer, WaitsAs
+from notifier.delivery.verdict import Defer, WaitKind
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.gate_harness import GateHarness
 
@@ -31,7 +31,7 @@ def pauses(number: int, harness: GateHarness) -> None:
     name = f"c{number}"
     harness.now += 0.01
     harness.ask(name)
-    assert harness.ask(name) is Wait
+    assert harness.ask(name) is WaitInMemory
     harness.end(name, THROTTLED)
     harness.running.clear()
     for _ in harness.tick():
@@ -58,8 +58,8 @@ def test_a_client_with_a_delivery_in_a_delay_queue_takes_little() -> None:
     def many() -> DelayCounts:
         counts = DelayCounts(lambda: 1000.0)
         for number in range(CLIENTS):
-            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, waits_as=WaitsAs.PROBE)
-            counts.put_off(("https://i", f"c{number}"), later)
+            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, wait_kind=WaitKind.PROBE)
+            counts.add(("https://i", f"c{number}"), later)
         return counts
 
     assert kept(many) <= 200 * CLIENTS

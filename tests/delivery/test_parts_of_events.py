@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from notifier.delivery.event_clients import digest_of
+from notifier.delivery.event_clients import digest_event
 from notifier.delivery.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
@@ -20,7 +20,7 @@ def take_part(harness: WorkerHarness, event: str, clients: list[str]) -> Message
     """A part comes as the intake wrote it."""
     part = SessionEnded(id=event, id_given=True, iss=ISS, sub="s", sid=None, clients=tuple(clients), publisher="idp")
     body = dump_event(EventDocument(event=part))
-    return harness.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_of(part)})
+    return harness.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_event(part)})
 
 
 def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, list[list[str]], asyncio.Event]:

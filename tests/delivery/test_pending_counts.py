@@ -3,7 +3,7 @@
 import tracemalloc
 
 from notifier.delivery.pending_counts import BucketCounts, DelayCounts
-from notifier.delivery.verdict import Defer, RetryAt, WaitsAs
+from notifier.delivery.verdict import Defer, RetryAt, WaitKind
 from notifier.model.outcome import Cause
 
 SHOP, MAIL, WIKI = (("https://i", client_id) for client_id in ("shop", "mail", "wiki"))
@@ -39,10 +39,10 @@ def test_each_counts_until_it_may_be_due() -> None:
     """A queue may bring a retry an eighth early, and a deferral after the power of two below."""
     now = 1000.0
     counts = DelayCounts(lambda: now)
-    counts.put_off(SHOP, RetryAt(due=1080.0))
-    counts.put_off(SHOP, RetryAt(due=1010.0, rounding="up"))
-    counts.put_off(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, waits_as=WaitsAs.PROBE))
-    counts.put_off(MAIL, Defer(due=1007.0, cause=Cause.UNKNOWN))
+    counts.add(SHOP, RetryAt(due=1080.0))
+    counts.add(SHOP, RetryAt(due=1010.0, rounding="up"))
+    counts.add(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, wait_kind=WaitKind.PROBE))
+    counts.add(MAIL, Defer(due=1007.0, cause=Cause.UNKNOWN))
     assert [*counts] == [(*SHOP, 3, 1010.0), (*MAIL, 1, 1004.0)]
     now = 1010.0
     assert [*counts] == [(*SHOP, 2, 1044.0)]
@@ -54,9 +54,9 @@ def test_repeated_deferral_counts_once() -> None:
     """Deliveries of a client that is down return within seconds: counted twice for a second each time, 66 were 109."""
     now = 1000.4
     counts = DelayCounts(lambda: now)
-    counts.put_off(SHOP, RetryAt(due=1001.8, rounding="up"))
+    counts.add(SHOP, RetryAt(due=1001.8, rounding="up"))
     now = 1001.9
-    counts.put_off(SHOP, RetryAt(due=1003.5, rounding="up"))
+    counts.add(SHOP, RetryAt(due=1003.5, rounding="up"))
     assert [*counts] == [(*SHOP, 1, 1003.5)]
 
 
@@ -68,7 +68,7 @@ def test_due_deliveries_are_removed_without_a_read() -> None:
     try:
         for _ in range(10_000):
             now += 1
-            counts.put_off(SHOP, RetryAt(due=now + 80))
+            counts.add(SHOP, RetryAt(due=now + 80))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.event_clients import PART_CLIENTS, count_notices, ignored_overrides, publisher_objection, split
+from notifier.delivery.event_clients import (
+    PART_CLIENTS,
+    count_notices,
+    find_ignored_overrides,
+    find_publisher_objection,
+    split_event,
+)
 from notifier.delivery.facts import IgnoredOverrides, Skipped
-from notifier.delivery.intake import deliveries
+from notifier.delivery.intake import make_deliveries
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.outcome import DeadReason
@@ -36,8 +42,8 @@ def event(*clients: ClientEntry | str, **changes: Any) -> SessionEnded:
 
 def plan(of: SessionEnded, by: Registry | None = None) -> list[Delivery | Skipped]:
     by = by or registry()
-    parts = split(of, by, NOW) if of.clients == "*" else [of]
-    return [step for part in parts for step in deliveries(part, by, NOW)]
+    parts = split_event(of, by, NOW) if of.clients == "*" else [of]
+    return [step for part in parts for step in make_deliveries(part, by, NOW)]
 
 
 def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
@@ -219,7 +225,7 @@ def test_ignored_members_of_registered_clients_are_reported_once() -> None:
     )
     new, silent = replace(override, client_id="new"), replace(override, client_id="silent")
     by = registry(inline="publishers")
-    found = ignored_overrides(event(override, override, agrees, "c1", other, new, silent, publisher="app"), by)
+    found = find_ignored_overrides(event(override, override, agrees, "c1", other, new, silent, publisher="app"), by)
     assert found == IgnoredOverrides(
         iss=A, event_id="e-1", publisher="app", clients=3, denied=False,
         members={
@@ -228,14 +234,14 @@ def test_ignored_members_of_registered_clients_are_reported_once() -> None:
             "silent": ["backchannel_logout_uri"],
         },
     )  # fmt: skip
-    many = ignored_overrides(
+    many = find_ignored_overrides(
         event(*(replace(override, client_id=f"c{n}") for n in range(80))), registry(80, inline="deny")
     )
     assert many is not None
     assert (many.clients, len(many.members), many.denied) == (80, 5, True)
     for of in (event(agrees, new, "c0"), event(clients="*")):
-        assert ignored_overrides(of, by) is None
-    assert ignored_overrides(event(override), registry(inline="allow")) is None
+        assert find_ignored_overrides(of, by) is None
+    assert find_ignored_overrides(event(override), registry(inline="allow")) is None
 
 
 def test_inline_rule_applies_when_the_event_is_planned() -> None:
@@ -283,7 +289,7 @@ def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() ->
 def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id: bool) -> None:
     """Parts have at most 100 clients, keep all else of the event, and plan the same deliveries."""
     whole = event(*(f"c{n}" for n in numbers), id_given=given_id, ended_at=5.0, publisher="idp", source="/s", type="t")
-    parts = list(split(whole, registry(), NOW))
+    parts = list(split_event(whole, registry(), NOW))
     assert all(1 <= len(part.clients) <= PART_CLIENTS for part in parts)
     assert {replace(part, clients=()) for part in parts} <= {replace(whole, clients=())}
     spread = [step.id for part in parts for step in planned(part)]
@@ -293,7 +299,7 @@ def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id:
 
 def test_splitting_a_star_names_every_client_once() -> None:
     """Each part names its clients, so that a reload in between neither doubles nor loses one."""
-    parts = list(split(event(clients="*"), registry(250), NOW))
+    parts = list(split_event(event(clients="*"), registry(250), NOW))
     assert [len(part.clients) for part in parts] == [100, 100, 50]
     assert [step.client_id for part in parts for step in planned(part)] == [f"c{n}" for n in range(250)]
 
@@ -311,10 +317,10 @@ def test_different_events_never_share_a_delivery_id(other: dict[str, Any]) -> No
 def test_only_listed_publishers_may_publish_for_an_issuer() -> None:
     """Who merely claims a name, or has none, may not."""
     issuer = Issuer(iss=A, publishers=frozenset({"idp"}))
-    assert publisher_objection(event("c0", publisher="idp"), issuer) is None
-    assert publisher_objection(event("c0", publisher=None), Issuer(iss=A)) is None
+    assert find_publisher_objection(event("c0", publisher="idp"), issuer) is None
+    assert find_publisher_objection(event("c0", publisher=None), Issuer(iss=A)) is None
     for stranger in (event("c0", publisher="x"), event("c0", claimed_publisher="idp")):
-        objection = publisher_objection(stranger, issuer)
+        objection = find_publisher_objection(stranger, issuer)
         assert objection is not None
         assert objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED
 
@@ -322,9 +328,9 @@ def test_only_listed_publishers_may_publish_for_an_issuer() -> None:
 def test_event_types_select_cloudevents() -> None:
     """Bare JSON has no type and is always meant."""
     issuer = Issuer(iss=A, event_types=frozenset({"session.ended"}))
-    assert publisher_objection(event("c0", type="session.ended"), issuer) is None
-    assert publisher_objection(event("c0"), issuer) is None
-    objection = publisher_objection(event("c0", type="session.begun"), issuer)
+    assert find_publisher_objection(event("c0", type="session.ended"), issuer) is None
+    assert find_publisher_objection(event("c0"), issuer) is None
+    objection = find_publisher_objection(event("c0", type="session.begun"), issuer)
     assert objection is not None
     assert objection[0] is DeadReason.MALFORMED_EVENT
     assert "'session.begun'" in objection[1]

@@ -11,7 +11,7 @@ import pytest
 from notifier.delivery import pulls, worker
 from notifier.delivery.client_buckets import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
-from notifier.delivery.ports import News
+from notifier.delivery.ports import ClientReport
 from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS
 from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.delivery import Delivery
@@ -103,7 +103,7 @@ async def test_a_first_success_fetches_nothing() -> None:
         await harness.acked(harness.event("shop", id="first"))
         await rounds()
         assert harness.queue.fetches == []
-        harness.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
+        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
         await harness.until(lambda: len(harness.notified()) == 4)
 
 
@@ -135,7 +135,7 @@ async def test_a_pass_sees_each_message_once() -> None:
         harness.queue.published.clear()
         harness.receivers.posts.clear()
         harness.now += 1.5
-        harness.worker.gate.on_peer_report(News(key=(ISS, "shop"), up=True, parked=True))
+        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
         await until(harness, lambda: len(harness.notified()) == 5, step=0.0001)
         await rounds(2000)
         assert harness.notified() == ["shop"] * 5
@@ -251,7 +251,7 @@ async def test_unreadable_bucket_delays_no_other() -> None:
         await harness.acked(harness.event("wiki"))
         for _ in range(10):
             in_bucket(harness, 20, "wiki", f"{ISS} wiki")
-            harness.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
+            harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
             await until(harness, lambda: waits(harness) == 3)
             await harness.pass_time(30, 0.5)
         assert harness.queue.fetches.count(SHOP) <= 7 + 300 / 32
@@ -270,7 +270,9 @@ async def test_made_up_clients_use_bounded_memory(monkeypatch: pytest.MonkeyPatc
     async with running(harness):
         tracemalloc.start()
         for number in range(20_000):
-            harness.worker.gate.on_peer_report(News(key=(ISS, f"made-up-{number}"), up=True, parked=True))
+            harness.worker.gate.on_peer_report(
+                ClientReport(key=(ISS, f"made-up-{number}"), circuit_closed=True, parked=True)
+            )
             if number % 500 == 0:
                 await rounds(20)
         await rounds()
@@ -294,7 +296,7 @@ async def test_recently_fetched_deliveries_are_fetched_again_after_a_loss() -> N
         await until(harness, lambda: len(harness.notified()) == 5)
         harness.queue.unreadable.add(f"{ISS} wiki")
         in_bucket(harness, 3, first=3)
-        harness.worker.gate.on_peer_report(News(key=(ISS, "wiki"), up=True, parked=True))
+        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
         await until(harness, lambda: len(harness.notified()) == 8)
         await rounds()
         harness.now += RECENT_SECONDS

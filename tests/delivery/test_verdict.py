@@ -5,9 +5,19 @@ from typing import get_args
 
 import pytest
 
-from notifier.delivery.admission import PAUSED_SECONDS, UNKNOWN_TEXTS, before_attempt
-from notifier.delivery.ages import last_moment
-from notifier.delivery.verdict import CLIENT_CAUSES, Dead, Defer, RetryAt, Verdict, decide, postponed, record, uncharged
+from notifier.delivery.admission import PAUSED_SECONDS, UNKNOWN_TEXTS, verdict_without_attempt
+from notifier.delivery.ages import last_attempt_at
+from notifier.delivery.verdict import (
+    CLIENT_CAUSES,
+    Dead,
+    Defer,
+    RetryAt,
+    Verdict,
+    decide,
+    record_attempt,
+    record_deferral,
+    without_charge,
+)
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import ClientOverrides, Delivery
@@ -27,7 +37,7 @@ BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
 
 def verdict_on(outcome: Failed | Refused, delivery: Delivery = DELIVERY, now: float = NOW) -> tuple[Delivery, Verdict]:
     """Record an outcome and judge it, with a jitter source that moves nothing."""
-    after = record(delivery, outcome, now)
+    after = record_attempt(delivery, outcome, now)
     return after, decide(outcome, after, CLIENT, now, lambda: 0.5)
 
 
@@ -38,13 +48,13 @@ def registry(*, grace: float = 300.0, issuer_known: bool = True, denied: bool = 
 
 
 def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
-    """`before_attempt` for a client that nobody knows."""
-    return before_attempt(delivery, None, CLIENT, registry(grace=grace, issuer_known=issuer_known), now)
+    """`verdict_without_attempt` for a client that nobody knows."""
+    return verdict_without_attempt(delivery, None, CLIENT, registry(grace=grace, issuer_known=issuer_known), now)
 
 
 def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW) -> Verdict | None:
-    """`before_attempt` for a client in the registry."""
-    return before_attempt(delivery, client, client, registry(), now)
+    """`verdict_without_attempt` for a client in the registry."""
+    return verdict_without_attempt(delivery, client, client, registry(), now)
 
 
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
@@ -59,10 +69,10 @@ def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, fl
 def test_a_new_delivery_to_a_client_with_an_address_is_attempted(
     sid: str | None, *, issuer_known: bool, denied: bool
 ) -> None:
-    """So the pipeline calls `before_attempt` only for other deliveries, and for those with a `not_after`."""
+    """So the pipeline calls `verdict_without_attempt` only for other deliveries, and for those with a `not_after`."""
     for now in (0.0, NOW, 2 * NOW):
         by = registry(grace=0.0, issuer_known=issuer_known, denied=denied)
-        assert before_attempt(replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, by, now) is None
+        assert verdict_without_attempt(replace(DELIVERY, first_taken_at=None, sid=sid), CLIENT, CLIENT, by, now) is None
 
 
 @pytest.mark.parametrize("reason", sorted(set(get_args(FinalReason)) - {Reason.REJECTED_TOKEN}))
@@ -87,7 +97,7 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
     """After 3, 32 and 265 s at least, and the fourth 400 that counts is the last (R12)."""
     delivery, now, waits = DELIVERY, NOW, []
     while True:
-        delivery = record(delivery, REJECTED, now)
+        delivery = record_attempt(delivery, REJECTED, now)
         verdict = decide(REJECTED, delivery, CLIENT, now, lambda: lot)
         if not isinstance(verdict, RetryAt):
             break
@@ -102,7 +112,7 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
 def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
     """By `max_delay` and the last moment; a backoff that is longer by itself stays."""
     short = replace(CLIENT, retry=replace(POLICY, max_delay=5.0))
-    third = record(replace(DELIVERY, rejections=2), REJECTED, NOW)
+    third = record_attempt(replace(DELIVERY, rejections=2), REJECTED, NOW)
     verdict = decide(REJECTED, third, short, NOW, lambda: 0.0)
     assert verdict == RetryAt(due=NOW + 5.0, rounding="up")
     verdict = decide(REJECTED, replace(third, sid=None), CLIENT, NOW + 500.0, lambda: 0.0)
@@ -114,7 +124,7 @@ def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
 
 def test_a_400_that_does_not_count_waits_for_the_backoff_alone() -> None:
     """R3: the client may have acted on the token before."""
-    unsure = record(DELIVERY, Failed(reason=Reason.TIMEOUT, ambiguous=True), NOW)
+    unsure = record_attempt(DELIVERY, Failed(reason=Reason.TIMEOUT, ambiguous=True), NOW)
     after, verdict = verdict_on(REJECTED, unsure)
     assert after.rejections == 0
     assert verdict == RetryAt(due=NOW + POLICY.base * POLICY.factor)
@@ -137,10 +147,10 @@ def test_client_failures_do_not_stop_the_age(cause: Cause, sid: str | None, limi
     """They count from the first deferral, attempted or not, and the dead letter has the cause of the deferral."""
     delivery, now = replace(DELIVERY, sid=sid), NOW
     while (verdict := known(delivery, now=now)) is None:
-        last = last_moment(delivery, CLIENT, now)
+        last = last_attempt_at(delivery, CLIENT, now)
         assert last == NOW + limit - 1
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
-        delivery = postponed(delivery, later, POLICY, now)
+        delivery = record_deferral(delivery, later, POLICY, now)
         assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
         delivery, now = waited(delivery, deferral_wait(later.due - now, later.rounding), now)
     assert NOW + limit < now < NOW + limit + 2
@@ -159,7 +169,7 @@ def test_internal_faults_stop_the_age(cause: Cause) -> None:
         delivery, now = begun, NOW
         while now < NOW + 2 * POLICY.sub_only_max_age:
             due = now + 300.0
-            delivery = postponed(delivery, Defer(due=due, cause=cause), POLICY, now)
+            delivery = record_deferral(delivery, Defer(due=due, cause=cause), POLICY, now)
             now += deferral_wait(due - now)
         assert delivery.held == now - NOW
         assert known(delivery, now=now) is None
@@ -172,7 +182,7 @@ def test_internal_faults_expire_in_the_end() -> None:
     delivery, now = DELIVERY, NOW
     while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
         assert isinstance(verdict, Defer)
-        delivery = postponed(delivery, verdict, POLICY, now)
+        delivery = record_deferral(delivery, verdict, POLICY, now)
         delivery, now = waited(delivery, deferral_wait(verdict.due - now), now)
     limit = POLICY.max_paused + POLICY.max_age
     assert limit < now - NOW < limit + 2 * PAUSED_SECONDS
@@ -199,12 +209,12 @@ def test_client_without_its_former_address_gets_the_grace(inline: ClientOverride
     now, waiting = NOW, replace(DELIVERY, ignored=inline, first_taken_at=NOW - 90_000, attempts=7)
 
     def look() -> Verdict | None:
-        return before_attempt(waiting, silent, silent, registry(denied=denied), now)
+        return verdict_without_attempt(waiting, silent, silent, registry(denied=denied), now)
 
     while isinstance(verdict := look(), Defer):
         assert verdict.cause is Cause.UNKNOWN
         assert verdict.text in UNKNOWN_TEXTS
-        waiting = postponed(waiting, verdict, POLICY, now)
+        waiting = record_deferral(waiting, verdict, POLICY, now)
         now += deferral_wait(verdict.due - now)
     assert 290 < now - NOW <= 300
     assert isinstance(verdict, Dead)
@@ -220,7 +230,7 @@ def test_unknown_client_gets_the_grace() -> None:
     while isinstance(verdict, Defer):
         assert verdict.cause is Cause.UNKNOWN
         last_due = verdict.due
-        waiting = postponed(waiting, verdict, POLICY, now)
+        waiting = record_deferral(waiting, verdict, POLICY, now)
         now += deferral_wait(verdict.due - now)
         verdict = ahead(waiting, now=now)
     assert 290 < now - NOW <= last_due - NOW <= 300
@@ -235,7 +245,7 @@ def test_denied_address_error_names_registration() -> None:
     """To name a publisher would not help, whether the event is planned under `deny` or waited for it."""
     override = ClientOverrides(backchannel_logout_uri="https://a.example/logout")
     for asked in (replace(DELIVERY, ignored=override), replace(DELIVERY, inline=override)):
-        verdict = before_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
+        verdict = verdict_without_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
 
@@ -244,7 +254,7 @@ def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> Non
     """It belongs to an outage of the client."""
     once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, backoffs=2, first_taken_at=NOW), now=NOW)
     assert (once.attempts, once.backoffs, once.charged_at) == (3, 3, NOW)
-    twice = uncharged(record(once, BUSY, NOW + 50), once)
+    twice = without_charge(record_attempt(once, BUSY, NOW + 50), once)
     assert (twice.attempts, twice.backoffs, twice.charged_at) == (4, 3, NOW)
 
 

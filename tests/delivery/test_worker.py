@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery import pulls
-from notifier.delivery.admission import Side
+from notifier.delivery.admission import SlotPool
 from notifier.delivery.facts import Attempted, Deferred, EventTaken, Skipped, Unexpected
 from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
@@ -42,7 +42,7 @@ async def test_the_time_of_signing_is_not_the_clients() -> None:
         [attempted] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
         assert (attempted.seconds, attempted.at) == (0.0, harness.now)
         known = harness.worker.gate.clients[ISS, "shop"]
-        assert (known.attempt_seconds, known.side) == (0.0, Side.QUICK)
+        assert (known.attempt_seconds, known.pool) == (0.0, SlotPool.QUICK)
 
 
 async def test_event_is_acked_once_all_clients_are_notified() -> None:
@@ -236,7 +236,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
         for _ in range(10):
             harness.event(*names)
         await harness.until(lambda: len(harness.notified()) == 10)
-        assert sum(harness.worker.ledger.without_fate.values()) <= 40
+        assert sum(harness.worker.ledger.unsettled_deliveries.values()) <= 40
         release.set()
         await harness.until(lambda: len(harness.queue.acked) == 10)
 
@@ -363,13 +363,13 @@ async def test_lost_queue_affects_no_other() -> None:
         ours = harness.event("shop", id="ours")
         theirs = harness.take(b"{}", source="kc")
         harness.worker.on_lost(Lane.EVENTS, "duende")
-        assert harness.worker.ledger.unsettled()["source.kc"].messages == 1
+        assert harness.worker.ledger.unsettled_by_queue()["source.kc"].messages == 1
         harness.worker.on_lost(Lane.EVENTS, "kc")
-        held = {queue: each.messages for queue, each in harness.worker.ledger.unsettled().items()}
+        held = {queue: each.messages for queue, each in harness.worker.ledger.unsettled_by_queue().items()}
         assert held == {"events": 2, "retries": 0, "bulk": 0, "source.kc": 0}
         again = harness.take(b"{}", source="kc", delivery_count=1)
         harness.worker.on_lost(Lane.EVENTS)
-        held = {queue: each.messages for queue, each in harness.worker.ledger.unsettled().items()}
+        held = {queue: each.messages for queue, each in harness.worker.ledger.unsettled_by_queue().items()}
         assert held == {"events": 0, "retries": 0, "bulk": 0, "source.kc": 1}
         release.set()
         await harness.acked(again)

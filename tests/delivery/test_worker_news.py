@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import News
+from notifier.delivery.ports import ClientReport
 from notifier.delivery.worker_news import (
     DOCUMENTS_PER_SECOND,
     MAX_DOCUMENT_BYTES,
@@ -23,18 +23,18 @@ class Others:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.received: list[News] = []
+        self.received: list[ClientReport] = []
         self.worker = OtherWorkers(lambda: 2, steady=lambda: self.now)
 
     def tell(self, client_id: str, **members: Any) -> None:
         """Publish a report on this client."""
-        self.worker.report(News(**{"key": (ISS, client_id), "up": False, **members}))
+        self.worker.report(ClientReport(**{"key": (ISS, client_id), "circuit_closed": False, **members}))
 
     def documents(self) -> list[bytes]:
         """Return the published documents."""
-        return list(iter(self.worker.take, None))
+        return list(iter(self.worker.take_document, None))
 
-    def reported(self) -> list[News]:
+    def reported(self) -> list[ClientReport]:
         """Return the reports as another worker receives them."""
         other = Others()
         for document in self.documents():
@@ -49,7 +49,16 @@ def others() -> Others:
 
 def test_sent_report_is_received(others: Others) -> None:
     """Every member, and once."""
-    news = News(key=(ISS, "shöp"), up=True, rest=2.0, failing=3.0, cap=8, spacing=0.25, former_share=0.5, parked=True)
+    news = ClientReport(
+        key=(ISS, "shöp"),
+        circuit_closed=True,
+        open_seconds=2.0,
+        failing_seconds=3.0,
+        concurrency=8,
+        spacing=0.25,
+        former_share=0.5,
+        parked=True,
+    )
     others.worker.report(news)
     assert others.reported() == [news]
     assert others.reported() == []
@@ -64,20 +73,28 @@ def test_the_sent_spacing_is_limited(others: Others) -> None:
 
 def test_newest_report_of_a_client_wins(others: Others) -> None:
     """Clients of other issuers with the same name are others."""
-    others.tell("shop", rest=1.0)
-    others.tell("wiki", rest=2.0)
-    others.tell("shop", up=True)
+    others.tell("shop", open_seconds=1.0)
+    others.tell("wiki", open_seconds=2.0)
+    others.tell("shop", circuit_closed=True)
     others.tell("shop", key=("https://other.example", "shop"))
-    assert [(news.key[1], news.up) for news in others.reported()] == [("wiki", False), ("shop", True), ("shop", False)]
+    assert [(news.key[1], news.circuit_closed) for news in others.reported()] == [
+        ("wiki", False),
+        ("shop", True),
+        ("shop", False),
+    ]
 
 
 def test_spans_are_reported_as_of_sending(others: Others) -> None:
     """It failed for longer, and rests for less. One that is up fails no more."""
-    others.tell("shop", failing=10.0, rest=0.75)
-    others.tell("wiki", failing=10.0, rest=0.25)
-    others.tell("mail", up=True)
+    others.tell("shop", failing_seconds=10.0, open_seconds=0.75)
+    others.tell("wiki", failing_seconds=10.0, open_seconds=0.25)
+    others.tell("mail", circuit_closed=True)
     others.now += 0.5
-    assert [(news.failing, news.rest) for news in others.reported()] == [(10.5, 0.25), (10.5, 0.0), (0.0, 0.0)]
+    assert [(news.failing_seconds, news.open_seconds) for news in others.reported()] == [
+        (10.5, 0.25),
+        (10.5, 0.0),
+        (0.0, 0.0),
+    ]
 
 
 def test_report_that_is_unsent_for_long_is_dropped(others: Others) -> None:
@@ -173,4 +190,6 @@ def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, d
 def test_members_of_later_releases_are_ignored(others: Others) -> None:
     """What is known of it counts."""
     others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.received.append)
-    assert others.received == [News(key=(ISS, "shop"), up=False, failing=1.0, rest=1.0)]
+    assert others.received == [
+        ClientReport(key=(ISS, "shop"), circuit_closed=False, failing_seconds=1.0, open_seconds=1.0)
+    ]

@@ -112,7 +112,7 @@ async def test_few_large_events_are_held_and_small_ones_pass() -> None:
         for _ in range(20 * LARGE_ROUNDS):
             await asyncio.sleep(0)
         lanes = harness.worker.ledger._held.values()
-        opened = [held for lane in lanes for held in lane if held.is_large and held.work is not None]
+        opened = [held for lane in lanes for held in lane if held.is_large and held.plan is not None]
         assert len(opened) == MAX_LARGE_IN_PROGRESS
         harness.queue.open.set()
         await harness.until(lambda: len(harness.queue.acked) == len(large) + 1)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
 from notifier.delivery.intake import Intake
-from notifier.delivery.ports import News, SourceReader, Tools
+from notifier.delivery.ports import ClientReport, SourceReader, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm, Client
@@ -68,13 +68,13 @@ class Others:
     """A group of so many workers, including this one. `news`: the reports sent to the others."""
 
     def __init__(self, size: int = 1) -> None:
-        self.news: list[News] = []
+        self.news: list[ClientReport] = []
         self.size = size
 
     def count(self) -> int:
         return self.size
 
-    def report(self, news: News) -> None:
+    def report(self, news: ClientReport) -> None:
         self.news.append(news)
 
 

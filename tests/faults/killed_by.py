@@ -20,15 +20,15 @@ from notifier.cli import main
 from notifier.delivery import delivery_pipeline
 from notifier.delivery import worker as pipeline
 from notifier.delivery.admission import Ticket
-from notifier.delivery.intake import Expand, Intake
+from notifier.delivery.intake import DeliverySteps, Intake
 from notifier.delivery.ports import Tools
-from notifier.delivery.replacements import Move
+from notifier.delivery.replacements import Replacement
 from notifier.delivery.verdict import AttemptResult
 from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 
-_open = Intake.open
+_plan = Intake.plan
 _attempt: Callable[[Ticket, Tools], Awaitable[AttemptResult]] = vars(delivery_pipeline)["attempt"]
 _take = pipeline.Worker.take
 
@@ -57,10 +57,10 @@ def poison(when: str, event: str, client: str) -> None:
             say("neighbour", count=most)
         _take(self, message)
 
-    def reading(self: Intake, message: Message) -> Expand | Move:
+    def reading(self: Intake, message: Message) -> DeliverySteps | Replacement:
         if when == "reading" and marked(message):
             os.kill(os.getpid(), signal.SIGKILL)
-        return _open(self, message)
+        return _plan(self, message)
 
     async def telling(ticket: Ticket, tools: Tools) -> AttemptResult:
         if when == "telling" and (ticket.delivery.event_id, ticket.client.client_id) == (event, client):
@@ -69,7 +69,7 @@ def poison(when: str, event: str, client: str) -> None:
 
     pipeline.Worker.take = take  # type: ignore[method-assign]
     vars(delivery_pipeline)["attempt"] = telling
-    Intake.open = reading  # type: ignore[method-assign]
+    Intake.plan = reading  # type: ignore[method-assign]
 
 
 def supervise() -> int:

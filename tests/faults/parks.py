@@ -19,12 +19,12 @@ from notifier.cli import main
 from notifier.delivery import worker as pipeline
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.settlement import Settlement
-from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitsAs
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind
 from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
 _settle = Settlement.settle
-_settle_delivery = Ledger.settle_delivery
+_on_delivery_settled = Ledger.on_delivery_settled
 _take_parked = vars(pipeline.Worker)["_take_parked"]
 
 
@@ -48,22 +48,22 @@ def die_at(step: str, count: int) -> None:
     async def settle(self: Settlement, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
         durable = await _settle(self, delivery, verdict, message)
         match verdict:
-            case RetryAt(waits_as=WaitsAs.PARKED) | Defer(waits_as=WaitsAs.PARKED):
+            case RetryAt(wait_kind=WaitKind.PARKED) | Defer(wait_kind=WaitKind.PARKED):
                 reach("parked")
-            case RetryAt(waits_as=WaitsAs.PROBE) | Defer(waits_as=WaitsAs.PROBE):
+            case RetryAt(wait_kind=WaitKind.PROBE) | Defer(wait_kind=WaitKind.PROBE):
                 reach("probe")
         return durable
 
-    def settle_delivery(
-        self: Ledger, held: HeldMessage, begun: Delivery, *, covers_copies_until: float | None
+    def on_delivery_settled(
+        self: Ledger, held: HeldMessage, delivery: Delivery, *, covers_copies_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        if covers_copies_until == math.inf and begun.id in fetched:
+        if covers_copies_until == math.inf and delivery.id in fetched:
             reach("delivered")
-        return _settle_delivery(self, held, begun, covers_copies_until=covers_copies_until)
+        return _on_delivery_settled(self, held, delivery, covers_copies_until=covers_copies_until)
 
     pipeline.Worker._take_parked = take_parked  # type: ignore[method-assign]
     Settlement.settle = settle  # type: ignore[method-assign]
-    Ledger.settle_delivery = settle_delivery  # type: ignore[method-assign]
+    Ledger.on_delivery_settled = on_delivery_settled  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

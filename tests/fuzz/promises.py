@@ -7,8 +7,8 @@ import itertools
 import json
 from collections.abc import Iterable
 
-from notifier.delivery.intake import Expand, Intake
-from notifier.delivery.replacements import Move, Send
+from notifier.delivery.intake import DeliverySteps, Intake
+from notifier.delivery.replacements import Replacement, Send
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents
@@ -90,16 +90,16 @@ def open_fully(message: Message) -> list[str]:
     An exception that was caught on the way is an error "reading it failed", which is a bug.
     """
     reader = intake()
-    work = reader.open(message)
-    if not isinstance(work, Expand):
+    work = reader.plan(message)
+    if not isinstance(work, DeliverySteps):
         return [_sent(send) for send in work.sends]
     words = []
-    while (step := reader.step(message, work.steps)) is not None:
+    while (step := reader.next_step(message, work.steps)) is not None:
         if isinstance(step, Delivery):
             written = documents.dump_delivery(step)
             assert documents.load_delivery(written) == step
             words.append("delivery")
-        elif isinstance(step, Move):
+        elif isinstance(step, Replacement):
             words.extend(map(_sent, step.sends))
         else:
             words.append(type(step).__name__)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.admission import before_attempt
-from notifier.delivery.ages import last_moment
-from notifier.delivery.verdict import Defer, RetryAt, decide, postponed, record
+from notifier.delivery.admission import verdict_without_attempt
+from notifier.delivery.ages import last_attempt_at
+from notifier.delivery.verdict import Defer, RetryAt, decide, record_attempt, record_deferral
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
@@ -150,15 +150,15 @@ def go_through(delivery: Delivery) -> None:
     """Make every decision of a delivery on its way."""
     client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
     for known in (client, None, replace(client, paused=True)):
-        before = before_attempt(delivery, known, client, Registry(), NOW)
+        before = verdict_without_attempt(delivery, known, client, Registry(), NOW)
         if isinstance(before, Defer):
             assert deferral_wait(before.due - NOW)
-            dump_delivery(postponed(delivery, before, client.retry, NOW))
-    due = max(NOW, min(NOW + 5, last_moment(delivery, client, NOW)))
+            dump_delivery(record_deferral(delivery, before, client.retry, NOW))
+    due = max(NOW, min(NOW + 5, last_attempt_at(delivery, client, NOW)))
     assert deferral_wait(due - NOW)
     build_claims(delivery, client, now=NOW, jti="j")
     for outcome in OUTCOMES:
-        after = record(delivery, outcome, NOW)
+        after = record_attempt(delivery, outcome, NOW)
         verdict = decide(outcome, after, client, NOW, lambda: 0.5)
         if isinstance(verdict, RetryAt | Defer):
             assert split_into_hops(verdict.due - NOW, verdict.rounding)

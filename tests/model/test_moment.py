@@ -166,8 +166,8 @@ Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, Cli
 
 def identity(parts: Parts) -> str:
     iss, publisher, source, event_id, client_id, sub, sid, inline = parts
-    spoken_by = (publisher, source)
-    return DeliveryIds(iss=iss, spoken_by=spoken_by, event_id=event_id).of(client_id, sub, sid, inline)
+    sent_by = (publisher, source)
+    return DeliveryIds(iss=iss, sent_by=sent_by, event_id=event_id).of(client_id, sub, sid, inline)
 
 
 @given(st.lists(st.integers(0, 3000), max_size=30))

@@ -8,8 +8,8 @@ from types import MappingProxyType
 import pytest
 
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_unsignable, record_losses
-from notifier.delivery.event_clients import by_client_id
-from notifier.delivery.intake import deliveries
+from notifier.delivery.event_clients import resolve_aliases
+from notifier.delivery.intake import make_deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.registry import InlineRule, Issuer, Registry
@@ -216,7 +216,7 @@ class TestLosses:
         event = SessionEnded(id="e", id_given=True, iss=ONE, sub="ann", sid=None, clients=(
             ClientEntry(client_id="uuid", no_address=True), "uuid",
         ))  # fmt: skip
-        planned = [[*deliveries(by_client_id(event, by), by, 399.9)] for by in (before, noted)]
+        planned = [[*make_deliveries(resolve_aliases(event, by), by, 399.9)] for by in (before, noted)]
         assert planned[0] == planned[1]
         assert all(isinstance(delivery, Delivery) for delivery in planned[0])
         taken = registry_of(numbered(2), aliases={ONE: {"uuid": "c1"}})

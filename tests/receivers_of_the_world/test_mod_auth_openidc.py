@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import FrontChannel
 from notifier.delivery.delivery_pipeline import attempt
-from notifier.delivery.intake import deliveries
+from notifier.delivery.intake import make_deliveries
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptResult, Done
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
@@ -135,7 +135,7 @@ async def tell(iss: str, url: str, sid: str) -> AttemptResult:
         iss=iss, client_id="rp", backchannel_logout_uri=None, front_channel=told, route=Route(egress=LOOPBACK)
     )
     event = SessionEnded(id="e-1", id_given=True, iss=iss, sub="alice", sid=sid, clients=("rp",))
-    [delivery] = deliveries(event, Registry(clients={iss: {"rp": client}}), 0.0)
+    [delivery] = make_deliveries(event, Registry(clients={iss: {"rp": client}}), 0.0)
     assert isinstance(delivery, Delivery)
     async with opened() as transport:
         channel = FrontChannel(time.time)

@@ -23,7 +23,7 @@ from notifier.delivery.facts import (
     Skipped,
 )
 from notifier.delivery.intake import Intake
-from notifier.delivery.ports import News, Push, Tools
+from notifier.delivery.ports import ClientReport, Push, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.delivery.worker_news import OtherWorkers
 from notifier.model.client import Client
@@ -118,7 +118,7 @@ class Process:
         """Return the number of workers. Satisfies the port `Peers`, as does `report`."""
         return self._world.size
 
-    def report(self, news: News) -> None:
+    def report(self, news: ClientReport) -> None:
         """Tell it at once, or when it is the next turn."""
         self.others.report(news)
         if not self._telling and self._world.size > 1:
@@ -126,7 +126,7 @@ class Process:
             self._world.at(self._world.now, self._tell_others)
 
     def _tell_others(self) -> None:
-        document = self.others.take()
+        document = self.others.take_document()
         self._telling = document is not None
         if document is not None:
             self._world.pass_on(document, self)

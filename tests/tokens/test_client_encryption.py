@@ -117,7 +117,7 @@ async def test_registered_keys_need_no_request() -> None:
     encryption = shop.encryption()
     assert await kid(encryption, asked(keys(P256)), made("P-256")) == "first"
     assert await kid(encryption, asked(keys(P384)), made("P-384")) == "second"
-    assert encryption.doubted(asked(keys(P384))) is None
+    assert encryption.explain_rejection(asked(keys(P384))) is None
     assert "its jwks has no key, and ECDH-ES needs one" in await why(encryption, asked(()))
     assert shop.read == 0
 
@@ -171,41 +171,41 @@ async def test_400_rereads_the_keys_at_a_limited_rate() -> None:
     shop, encryption = await after_first_read()
     shop.now += 1
     shop.answers = None
-    assert "are read again" in str(encryption.doubted(asked()))
-    assert "are read again" in str(encryption.doubted(asked()))
+    assert "are read again" in str(encryption.explain_rejection(asked()))
+    assert "are read again" in str(encryption.explain_rejection(asked()))
     waiting = asyncio.create_task(kid(encryption, asked(), made("P-384")))
     await settled(lambda: shop.read == 2)
     shop.publish(P384)
     assert await waiting == "second"
-    assert encryption.doubted(asked()) is None
+    assert encryption.explain_rejection(asked()) is None
     shop.now += DOUBT_INTERVAL_SECONDS - 1
-    assert encryption.doubted(asked()) is None
+    assert encryption.explain_rejection(asked()) is None
     assert shop.read == 2
     shop.now += 1
-    assert encryption.doubted(asked()) is not None
+    assert encryption.explain_rejection(asked()) is not None
     await settled(lambda: shop.read == 3)
-    assert encryption.doubted(asked()) is None
+    assert encryption.explain_rejection(asked()) is None
 
 
 async def test_400_is_a_refusal_once_the_jwk_set_was_read() -> None:
     """While it is unreadable, the cause may be internal, for any number of 400 responses."""
     shop, encryption = await after_first_read()
     shop.now, shop.answers = shop.now + 1, DocumentIssue(text="answered 503")
-    encryption.doubted(asked())
+    encryption.explain_rejection(asked())
     for _ in range(3):
         await settled(lambda: True)
-        assert "cannot be read: answered 503" in str(encryption.doubted(asked()))
+        assert "cannot be read: answered 503" in str(encryption.explain_rejection(asked()))
         shop.now += RETRY_SECONDS
         assert await kid(encryption, asked(), made("P-256")) == "first"
     shop.publish(P256)
     shop.now += RETRY_SECONDS
     await kid(encryption, asked(), made("P-256"))
-    await settled(lambda: encryption.doubted(asked()) is None)
+    await settled(lambda: encryption.explain_rejection(asked()) is None)
 
 
 async def test_400_without_a_used_key_rereads_nothing() -> None:
     """Another worker's delivery was answered."""
-    assert Publishing().encryption().doubted(asked()) is None
+    assert Publishing().encryption().explain_rejection(asked()) is None
 
 
 async def test_cache_of_jwk_sets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from notifier.delivery.event_clients import by_client_id
+from notifier.delivery.event_clients import resolve_aliases
 from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, TooManyClients, seal_context
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
@@ -106,7 +106,7 @@ class SignOutRoutes:
     def _create_page(self, event: SessionEnded) -> Mapping[str, object]:
         """Return the members `front_channel` and `note` of the response to the event. Raises Refusal."""
         registry = self._requests.sources.registry()
-        event = by_client_id(event, registry)
+        event = resolve_aliases(event, registry)
         context = create_page_context(event, registry)
         if context is None:
             return {"front_channel": None}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from notifier.delivery.facts import EventTaken
-from notifier.delivery.ports import Alone
-from notifier.delivery.replacements import Move, Send, send_dead_letter
+from notifier.delivery.ports import SingleEvent
+from notifier.delivery.replacements import Replacement, Send, send_dead_letter
 from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
@@ -31,12 +31,14 @@ class SourceIntake:
         self._new_id = new_id
         self._max_event = max_event
 
-    def received(self, message: Message) -> Message:
+    def without_secrets(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
         source = self._sources().get(message.source or "")
         return to_kept(message) if source is None else source.strip_headers(message)
 
-    def open(self, message: Message, only: str | None, now: float, rest_until: float | None) -> Alone | Move:
+    def open(
+        self, message: Message, only: str | None, now: float, rest_until: float | None
+    ) -> SingleEvent | Replacement:
         """Read the message by the current mapping. Its replacements are held until `rest_until` (epoch seconds).
 
         Raises MalformedEvent, and UnknownSource if the source is not configured.
@@ -50,8 +52,10 @@ class SourceIntake:
         translation = source.translate(message, max_bytes=self._max_event, new_id=self._new_id, now=now, only=positions)
         letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
-            return Alone(event=translation.events[0], dead_letter=letter)
-        return Move(sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation))
+            return SingleEvent(event=translation.events[0], dead_letter=letter)
+        return Replacement(
+            sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation)
+        )
 
     def _sends(
         self, message: Message, translation: Translation, letter: DeadLetter | None, rest_until: float | None

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.delivery.replacements import event_message
+from notifier.delivery.replacements import to_event_message
 from notifier.features.upstreams.session_lookups import SessionEndpoint, SessionLookups
 from notifier.features.upstreams.upstream import LocalSessions, SessionsUnavailable, UpstreamSession, to_local_session
 from notifier.features.upstreams.upstream_issuers import local_issuer
@@ -65,7 +65,7 @@ class ConfiguredUpstreams:
         access = UpstreamDependencies(
             find_upstream=self.find_upstream,
             publish=publish,
-            event_message=event_message,
+            event_message=to_event_message,
             record=self._record.on_request,
             clock=time.time,
             new_id=new_id,
@@ -75,7 +75,7 @@ class ConfiguredUpstreams:
             find_front_channel=self.find_front_channel,
             look_up=self.look_up_for_browser,
             publish=publish,
-            event_message=event_message,
+            event_message=to_event_message,
             page=page,
             registry=self._live.registry,
             record=self._record.on_request,

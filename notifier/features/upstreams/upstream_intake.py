@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, assert_never
 
-from notifier.delivery.ages import fault_wait_seconds, grace_left
+from notifier.delivery.ages import fault_wait_seconds, remaining_grace
 from notifier.delivery.facts import Fact
-from notifier.delivery.replacements import Move, Send, send_dead_letter
+from notifier.delivery.replacements import Replacement, Send, send_dead_letter
 from notifier.features.upstreams.upstream import (
     LocalSessions,
     SessionsLookedUp,
@@ -62,11 +62,11 @@ class UpstreamIntake:
         self._new_id = new_id
         self._observe = observe
 
-    def received(self, message: Message) -> Message:
+    def without_secrets(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
         return to_kept(message)
 
-    def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Move:
+    def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Replacement:
         """Return the look-up of the message's sessions. Its messages are held until `rest_until` (epoch seconds).
 
         Raises UnknownSource if the upstream is not configured.
@@ -75,7 +75,7 @@ class UpstreamIntake:
         if not self._sessions.is_configured(upstream):
             text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
             raise UnknownSource([InputIssue("", text)])
-        return Move(look_up=partial(self._look_up, message, rest_until))
+        return Replacement(make_sends=partial(self._look_up, message, rest_until))
 
     async def _look_up(self, message: Message, rest_until: float | None) -> Sequence[Send]:
         """Return the messages to publish in place of this one. Never raises."""
@@ -114,7 +114,7 @@ class UpstreamIntake:
         template = self._registry().unregistered
         policy = _DEFAULTS if template is None else template.retry
         limit = policy.sub_only_max_age if session_end.upstream_session.sid is None else policy.max_age
-        left = grace_left(
+        left = remaining_grace(
             message.timestamp, look_up_count, limit, now, bounded=session_end.upstream_session.sid is not None
         )
         if left <= 0:

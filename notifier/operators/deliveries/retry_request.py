@@ -127,7 +127,7 @@ class RetryAccounts:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
         self._observers.add(self.observe)
-        self._worker.gate.buckets.try_now(key, force=force)
+        self._worker.gate.buckets.probe_now(key, force=force)
 
 
 def make_retry_request(

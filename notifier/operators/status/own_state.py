@@ -98,7 +98,7 @@ class OwnState:
             in_flight=worker.in_flight,
             held={
                 queue: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
-                for queue, unsettled in worker.ledger.unsettled().items()
+                for queue, unsettled in worker.ledger.unsettled_by_queue().items()
             },
             rates=self._health.rates(),
             clients=clients,

@@ -10,7 +10,7 @@ import pytest
 
 from notifier.delivery.facts import Deferred, EventTaken
 from notifier.delivery.intake import Intake
-from notifier.delivery.replacements import Move
+from notifier.delivery.replacements import Replacement
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_intake import SourceIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter
@@ -231,8 +231,8 @@ def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
     came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
     sent = as_taken(to_sourced(came, "id", "3"), Lane.EVENTS)
     for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):
-        move = intake.open(message)
-        assert isinstance(move, Move)
+        move = intake.plan(message)
+        assert isinstance(move, Replacement)
         (send,) = move.sends
         dead = load_dead_letter(as_taken(send.message, Lane.EVENTS))
         assert (dead.reason, dead.source, dead.events) == (DeadReason.DELIVERY_LIMIT, "shop", events)

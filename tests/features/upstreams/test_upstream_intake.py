@@ -4,7 +4,7 @@ import json
 
 from notifier.delivery.facts import Deferred, Fact
 from notifier.delivery.intake import Intake
-from notifier.delivery.replacements import Move, Send
+from notifier.delivery.replacements import Replacement, Send
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
     LocalSession,
@@ -62,9 +62,9 @@ class Place:
 
     async def sends(self, message: Message) -> list[Send]:
         """What must be durable in place of the message."""
-        move = self.intake.open(message)
-        assert isinstance(move, Move)
-        return list(move.sends if move.look_up is None else await move.look_up())
+        move = self.intake.plan(message)
+        assert isinstance(move, Replacement)
+        return list(move.sends if move.make_sends is None else await move.make_sends())
 
     def results(self) -> list[str]:
         return [fact.result for fact in self.facts if isinstance(fact, SessionsLookedUp)]
@@ -210,7 +210,7 @@ async def test_removed_upstreams_and_broken_messages_are_dead_letters() -> None:
 
 async def test_a_message_at_the_delivery_limit_is_dead_lettered_unread() -> None:
     """As any other: to read it may be what kills the process."""
-    move = Place(None).intake.open(replace(came(), delivery_count=99))
-    assert isinstance(move, Move)
-    assert move.look_up is None
+    move = Place(None).intake.plan(replace(came(), delivery_count=99))
+    assert isinstance(move, Replacement)
+    assert move.make_sends is None
     assert [dead_letter_of(send).reason for send in move.sends] == [DeadReason.DELIVERY_LIMIT]

@@ -3,7 +3,7 @@
 import aiohttp
 from aiohttp import web
 
-from notifier.delivery.replacements import event_message
+from notifier.delivery.replacements import to_event_message
 from notifier.features.upstreams.upstream import LocalSession, LocalSessions, UpstreamSession
 from notifier.features.upstreams.upstream_sign_outs import (
     DUPLICATE_WINDOW_SECONDS,
@@ -33,7 +33,7 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
         find_front_channel=lambda name: UpstreamFrontChannel(name=name, issuer=OP, parents=()),
         look_up=look_up,
         publish=publish,
-        event_message=event_message,
+        event_message=to_event_message,
         page=lambda _iss, _context, _parents: web.Response(),
         registry=lambda: Registry(issuers={}),
         record=lambda _name, _result, _reason: None,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from notifier.delivery.intake import deliveries
+from notifier.delivery.intake import make_deliveries
 from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import parts, traceparent_of
 from notifier.model.documents.documents import dump_delivery, load_delivery
@@ -62,7 +62,7 @@ def test_trace_context_stays_with_the_delivery() -> None:
     ) % SENT.encode()
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type="application/cloudevents+json")
     event = read_event(message, max_bytes=10_000, new_id=lambda: "x", now=0.0)
-    [delivery] = deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}), 0.0)
+    [delivery] = make_deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}), 0.0)
     assert isinstance(delivery, Delivery)
     assert load_delivery(dump_delivery(delivery)).trace == SENT
 
