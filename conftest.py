@@ -7,10 +7,12 @@ own. It stands at the top, so that the tests of benchmarks and publishers may as
 
 import asyncio
 import contextlib
+import functools
+import gc
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from hypothesis import settings
 
 from tests.support.rabbitmq_installation import find_installation
 from tests.support.rabbitmq_node import RabbitmqMissing, RabbitmqNode, node_or_exit, rabbitmq_node
-from tests.support.shared_servers import SHARED, AskedServers, SharedServers
+from tests.support.shared_servers import SHARED, AskedServers, Maker, SharedServers
 from tests.support.topologies import clear_topology, declare_at_once
 
 ROOT = Path(__file__).parent / "tests"
@@ -29,7 +31,7 @@ FULL = frozenset({"fuzz", "packaging"})
 """Folders whose tests run only in `make test-all`. What belongs to a part of tools/parts.toml runs in neither."""
 LONGEST = ("faults", "simulator", "system", "contract", "network", "queues", "tokens", "features")
 """Folders whose modules take long: they begin first, and what is short fills the gaps at the end."""
-FIRST_FAULTS = frozenset({"test_broker_restarts.py", "test_workers.py", "test_table.py"})
+FIRST_FAULTS = frozenset({"test_workers.py", "test_table.py"})
 """Modules of tests/faults that run in `make test` too."""
 
 settings.register_profile("notifier", deadline=None)  # a busy machine must not fail a test
@@ -46,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         all_hooks_off()
         os.environ["PYTHONPATH"] = f"{ROOT}/support/without_hooks{os.pathsep}{ROOT.parent}"
     led = getattr(config, "workerinput", None)
-    servers = {"rabbitmq": rabbitmq_node, "keycloak": _keycloak}
+    vhosts = [f"gw{number}" for number in range(config.getoption("numprocesses", None) or 0)]
+    servers: dict[str, Maker] = {"rabbitmq": functools.partial(rabbitmq_node, vhosts=vhosts), "keycloak": _keycloak}
     config.stash[SHARED] = SharedServers(servers) if led is None else AskedServers(led["shared"])
 
 
@@ -68,10 +71,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shared.end()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what collection makes out of each search for garbage: a third of a gigabyte that stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what `make test` leaves out. A run on another version of RabbitMQ leaves out what uses no RabbitMQ."""
     for item in items:
-        room, name = item.path.relative_to(ROOT).parts[:2] if ROOT in item.path.parents[1:] else ("", "")
+        room, name = _place(item.path)
         watches = item.get_closest_marker("alone") is not None
         if watches or room in FULL or (room == "faults" and name not in FIRST_FAULTS):
             item.add_marker("full")
@@ -82,8 +96,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = wanted
 
 
-def _turn(path: Path) -> int:
-    room = path.relative_to(ROOT).parts[0] if ROOT in path.parents else ""
+@functools.cache
+def _place(module: Path) -> tuple[str, str]:
+    parts = module.relative_to(ROOT).parts if ROOT in module.parents else ()
+    return (parts[0], parts[1]) if len(parts) > 1 else ("", "")
+
+
+@functools.cache
+def _turn(module: Path) -> int:
+    room, _ = _place(module)
     return LONGEST.index(room) if room in LONGEST else len(LONGEST)
 
 
@@ -109,10 +130,7 @@ def rabbitmq(request: pytest.FixtureRequest) -> RabbitmqNode | None:
 @pytest.fixture(scope="session")
 def own_vhost(rabbitmq: RabbitmqNode | None, worker_id: str) -> str:
     """The virtual host of this process of the run on `rabbitmq`."""
-    if rabbitmq is None or worker_id == "master":
-        return "/"
-    rabbitmq.add_vhost(worker_id)
-    return worker_id
+    return "/" if rabbitmq is None or worker_id == "master" else worker_id
 
 
 @pytest.fixture(scope="session")

@@ -38,19 +38,16 @@ def every_command() -> list[tuple[Any, typer.Context]]:
     return list(commands(root, typer.Context(root, info_name="notifier")))
 
 
-@pytest.mark.parametrize("words", ["", *(each.command_path.removeprefix("notifier ") for _, each in every_command())])
-def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
+def test_every_help_gives_examples(tmp_path: Path) -> None:
     """On stdout, in 80 columns; an example can be copied as a line."""
-    done = notifier(*words.split(), "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "Examples" in done.stdout
-    assert f"notifier {words}".strip() in done.stdout
-    text, _, examples = done.stdout.partition("\nExamples:\n")
-    assert max(map(len, text.splitlines())) <= 80
-    assert all(line.startswith("  ") for line in examples.splitlines())
-    assert "\x1b" not in done.stdout
-    assert not [mark for mark in ("`", "](", "[/", "[bold", "bool", "…]") if mark in done.stdout]
-    assert not done.stderr
+    for words in ("", *(each.command_path.removeprefix("notifier ") for _, each in every_command())):
+        done = notifier(*words.split(), "--help", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), words
+        text, _, examples = done.stdout.partition("\nExamples:\n")
+        assert f"notifier {words}".strip() in examples, words
+        assert max(map(len, text.splitlines())) <= 80, words
+        assert all(line.startswith("  ") for line in examples.splitlines()), words
+        assert not [mark for mark in ("\x1b", "`", "](", "[/", "[bold", "bool", "…]") if mark in done.stdout], words
 
 
 def test_every_example_of_the_help_can_be_typed() -> None:

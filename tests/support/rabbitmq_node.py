@@ -5,6 +5,7 @@ Several run side by side on loopback; stopped or killed, they leave no files. NO
 """
 
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -37,7 +38,8 @@ class RabbitmqNode:
     `beside`: the first node of a cluster, which this one joins at its first start, and whose epmd and cookie it shares.
     `advanced`: Erlang terms that rabbitmq.conf cannot express. `plugins`: the enabled plugins; `management` is the port
     of that plugin. `certificate`: a PEM file with key and certificate, for TLS on `tls_port`. `flags`: the enabled
-    feature flags, if not all. `client_ca`: a PEM file of the authority of users who log in by certificate.
+    feature flags, if not all. `client_ca`: a PEM file of the authority of users who log in by certificate. `vhosts`:
+    virtual hosts of `guest` beside `/`, from the first start: rabbitmqctl takes a second to create one.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RabbitmqNode:
         certificate: Path | None = None,
         flags: Sequence[str] = (),
         client_ca: Path | None = None,
+        vhosts: Sequence[str] = (),
     ) -> None:
         self.port, self.tls_port, self._dist_port, ctl_port, epmd_port, management_port = free_ports(6)
         self.management = f"http://127.0.0.1:{management_port}"
@@ -61,6 +64,7 @@ class RabbitmqNode:
         self._installation = installation
         self._beside = beside
         self._plugins = plugins
+        self._vhosts = vhosts
         self._epmd_port: int = epmd_port if beside is None else beside._epmd_port
         self._cookie: str = secrets.token_hex(16) if beside is None else beside._cookie
         self._server: subprocess.Popen[bytes] | None = None
@@ -81,11 +85,6 @@ class RabbitmqNode:
         """Return the state for another process, which may query and command the node but not end it."""
         return vars(self) | {"_server": None, "_epmd": None, "_guards": []}
 
-    def add_vhost(self, name: str) -> None:
-        """Create a virtual host for the account of `url`."""
-        self.ctl("add_vhost", name)
-        self.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-
     def _make_environment(self, ctl_port: int, advanced: str, management_port: int) -> dict[str, str]:
         home = self._home
         peers = [] if self._beside is None else [self._beside.name, self.name]
@@ -100,6 +99,9 @@ class RabbitmqNode:
             configured += [f"ssl_options.cacertfile = {self._installation.seen(home) / CLIENT_CA}"]
             configured += ["ssl_options.verify = verify_peer", "ssl_cert_login_from = common_name"]
             configured += ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL"]
+        if self._vhosts:
+            (home / "definitions.json").write_text(json.dumps(_definitions("/", *self._vhosts)))
+            configured += [f"load_definitions = {self._installation.seen(home) / 'definitions.json'}"]
         if "rabbitmq_management" in self._plugins:
             configured += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}"]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
@@ -261,6 +263,16 @@ class RabbitmqNode:
         raise RuntimeError(f"RabbitMQ did not open port {port}: {written}")
 
 
+def _definitions(*vhosts: str) -> dict[str, object]:
+    """Return what a node has without definitions, and more virtual hosts."""
+    everything = dict.fromkeys(("configure", "write", "read"), ".*")
+    return {
+        "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+        "vhosts": [{"name": name} for name in vhosts],
+        "permissions": [{"user": "guest", "vhost": name, **everything} for name in vhosts],
+    }
+
+
 @contextlib.contextmanager
 def rabbitmq_node(
     under: Path | None = None,
@@ -269,6 +281,7 @@ def rabbitmq_node(
     certificate: Path | None = None,
     flags: Sequence[str] = (),
     client_ca: Path | None = None,
+    vhosts: Sequence[str] = (),
 ) -> Iterator[RabbitmqNode]:
     """Run a node with its data in `under` or a temporary folder; delete the data at the end.
 
@@ -285,6 +298,7 @@ def rabbitmq_node(
             certificate=certificate,
             flags=flags,
             client_ca=client_ca,
+            vhosts=vhosts,
         )
         try:
             node.start()

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import structlog
-from joserfc.jwk import Key
 
 from notifier.features.sources.source_proofs import SetVerifier
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
@@ -43,20 +42,20 @@ async def verify(transmitter: SetTransmitter, token: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("of", "alg"),
+    ("kind", "alg"),
     [
-        (key("RSA"), "RS256"),
-        (key("RSA"), "PS512"),
-        (key("P-256"), "ES256"),
-        (key("P-384"), "ES384"),
-        (key("P-521"), "ES512"),
-        (key("Ed25519"), "EdDSA"),
-        (key("Ed25519"), "Ed25519"),
+        ("RSA", "RS256"),
+        ("RSA", "PS512"),
+        ("P-256", "ES256"),
+        ("P-384", "ES384"),
+        ("P-521", "ES512"),
+        ("Ed25519", "EdDSA"),
+        ("Ed25519", "Ed25519"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_token_signed_by_the_transmitter_is_accepted(of: Key, alg: str) -> None:
+async def test_a_token_signed_by_the_transmitter_is_accepted(kind: str, alg: str) -> None:
     """By each kind of key. The result is the signed content, never the token."""
+    of = key(kind)
     transmitter = SetTransmitter(OURS | {"kid": "another"}, public(of))
     found = await transmitter.verifier.verify(signed(of=of, alg=alg) + b"\n")
     assert isinstance(found, VerifiedSet)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ async def test_a_message_signed_by_sns_is_accepted(tmp_path: Path, message: dict
     assert (found.kind, json.loads(found.signed)) == (message["Type"], message)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def forgeries() -> list[bytes]:
+    """Return messages in which something is changed, left out or signed by another; and one of another topic."""
+    return [
         *(signed(**{name: f"{value} "}) for name, value in NOTIFICATION.items()),
         *(signed(CONFIRMATION, **{name: f"{value}x"}) for name, value in CONFIRMATION.items()),
         *(signed(**{name: None}) for name in NOTIFICATION),
@@ -72,13 +73,13 @@ async def test_a_message_signed_by_sns_is_accepted(tmp_path: Path, message: dict
         b"[]",
         b'{"Type": "Notification"',
         b'{"user": "alice"}',
-    ],
-    ids=range(31),
-)
-async def test_a_forged_sns_message_is_refused(tmp_path: Path, body: bytes) -> None:
-    """Whatever is changed, left out, or signed by somebody else; nor a genuine message of another topic."""
+    ]
+
+
+async def test_a_forged_sns_message_is_refused(tmp_path: Path) -> None:
+    """Also by a worker that knows the certificate."""
     async with standing_in(tmp_path) as sns:
-        assert isinstance(await sns.verifier.verify(body), SnsRefusal)
+        assert [body for body in forgeries() if not isinstance(await sns.verifier.verify(body), SnsRefusal)] == []
 
 
 ELSEWHERE = [
@@ -150,14 +151,14 @@ async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> N
             assert not (isinstance(found, SnsMessage) and b"mallory" in found.signed)
 
 
-BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "expired": ({"certificate": pem(days=-1)}, "not valid at this time"),
-    "no certificate": ({"certificate": b"<html>"}, "not a PEM certificate"),
-    "of another kind": ({"certificate": pem(ec.generate_private_key(ec.SECP256R1()))}, "no RSA key"),
-    "weak": ({"certificate": pem(key(1024))}, "has 1024 bits"),
-    "too large": ({"certificate": pem() + b" " * 40_000}, "larger than 32 KiB"),
-    "not there": ({"status": 404}, "answered 404"),
-    "elsewhere": ({"status": 302, "headers": {"Location": f"https://{HOST}/b.pem"}}, "a redirect"),
+BROKEN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "expired": (lambda: {"certificate": pem(days=-1)}, "not valid at this time"),
+    "no certificate": (lambda: {"certificate": b"<html>"}, "not a PEM certificate"),
+    "of another kind": (lambda: {"certificate": pem(ec.generate_private_key(ec.SECP256R1()))}, "no RSA key"),
+    "weak": (lambda: {"certificate": pem(key(1024))}, "has 1024 bits"),
+    "too large": (lambda: {"certificate": pem() + b" " * 40_000}, "larger than 32 KiB"),
+    "not there": (lambda: {"status": 404}, "answered 404"),
+    "elsewhere": (lambda: {"status": 302, "headers": {"Location": f"https://{HOST}/b.pem"}}, "a redirect"),
 }
 
 
@@ -170,7 +171,7 @@ async def test_an_unusable_certificate_is_logged(tmp_path: Path, case: str) -> N
     given, phrase = BROKEN[case]
     now = [0.0]
     async with standing_in(tmp_path, steady=lambda: now[0]) as sns:
-        for name, value in given.items():
+        for name, value in given().items():
             setattr(sns, name, value)
         with capture_logs() as lines:
             for seconds in (0.0, RETRY_AFTER_SECONDS - 0.1, RETRY_AFTER_SECONDS):

@@ -443,9 +443,9 @@ def whose(*clients: object, **members: object) -> dict[str, object]:
 A, B = {"client_id": "a", "sub": "x"}, {"client_id": "b", "sid": "y"}
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_reader_and_schema_accept_it() -> None:
+    """Validation before publishing never blocks a valid event."""
+    bodies: list[object] = [
         PLAIN,
         PLAIN | {"clients": "*"},
         PLAIN | {"tenant": {"x": [1]}, "specVersion": 1},
@@ -461,16 +461,13 @@ A, B = {"client_id": "a", "sub": "x"}, {"client_id": "b", "sid": "y"}
         *(entry(id_token_signed_response_alg=str(alg)) for alg in Algorithm),
         *(entry(backchannel_logout_uri=uri) for uri in URIS),
         *(PLAIN | {member: moment} for moment in MOMENTS for member in ("ended_at", "not_after")),
-    ],
-)
-def test_reader_and_schema_accept_it(body: object) -> None:
-    """Validation before publishing never blocks a valid event."""
-    assert judged(body) == (True, True)
+    ]
+    assert [body for body in bodies if judged(body) != (True, True)] == []
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_reader_and_schema_refuse_it() -> None:
+    """The schema refuses what the reader would dead-letter."""
+    bodies: list[object] = [
         *([], None, "x", {}, {"iss": ISS}, {"clients": "*", "sub": "x"}),
         whose("shop"),
         whose("shop", sub=None, sid=None),
@@ -492,30 +489,24 @@ def test_reader_and_schema_accept_it(body: object) -> None:
         *(entry(id_token_signed_response_alg=wrong) for wrong in ("none", "HS256", "rs256", "RS256\n", "", 5)),
         *(entry(backchannel_logout_uri=uri) for uri in (*NO_URIS, 5)),
         *(PLAIN | {"not_after": moment} for moment in (*NO_MOMENTS, 5)),
-    ],
-)  # fmt: skip
-def test_reader_and_schema_refuse_it(body: object) -> None:
-    """The schema refuses what the reader would dead-letter."""
-    assert judged(body) == (False, False)
+    ]  # fmt: skip
+    assert [body for body in bodies if judged(body) != (False, False)] == []
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_reader_drops_invalid_informational_members() -> None:
+    """No delivery depends on it. The schema requires the correct form from publishers."""
+    bodies: list[object] = [
         *(PLAIN | {"ended_at": moment} for moment in (*NO_MOMENTS, 5)),
         *(PLAIN | {"reason": text} for text in (*NO_TEXTS, "a" * 1025)),
-    ],
-)
-def test_reader_drops_invalid_informational_members(body: object) -> None:
-    """No delivery depends on it. The schema requires the correct form from publishers."""
-    assert judged(body) == (True, False)
+    ]
+    assert [body for body in bodies if judged(body) != (True, False)] == []
 
 
-@pytest.mark.parametrize("uri", IN_DISGUISE)
-def test_schema_requires_plain_addresses(uri: str) -> None:
+def test_schema_requires_plain_addresses() -> None:
     """No attempt is made to any other, whatever egress allows."""
-    assert judged(entry(backchannel_logout_uri=uri)) == (True, False)
-    assert in_disguise(uri)
+    for uri in IN_DISGUISE:
+        assert judged(entry(backchannel_logout_uri=uri)) == (True, False), uri
+        assert in_disguise(uri), uri
 
 
 def in_disguise(uri: str) -> bool:

@@ -26,22 +26,16 @@ from tests.support.outcome_facts import attempted
 
 
 ROOT = Path(__file__).parents[3]
-RULES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
-ALERTS = [rule["alert"] for group in RULES["groups"] for rule in group["rules"]]
-NAMES = sorted({*Reason, *DeadReason, *Cause, *ALERTS})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_has_a_section(name: str) -> None:
+def test_every_name_has_a_section() -> None:
     """In this order: the meaning, the effect without an operator, the remedy, and how to verify it."""
-    parts = re.findall(r"^\*\*([^*]+)\*\*", parse_sections()[name.lower()].text, re.MULTILINE)
-    assert parts == ["Meaning.", "Effect.", "Remedy.", "Over when"]
-
-
-def test_every_section_has_a_name() -> None:
-    """Each section belongs to an existing name."""
-    assert sorted(section.name for section in parse_sections().values()) == NAMES
-    assert len(re.findall(r"^### ", load_runbook(), re.MULTILINE)) == len(NAMES)
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    names = sorted({*Reason, *DeadReason, *Cause, *alerts})
+    parts = {each.name: re.findall(r"^\*\*([^*]+)\*\*", each.text, re.MULTILINE) for each in parse_sections().values()}
+    assert parts == {name: ["Meaning.", "Effect.", "Remedy.", "Over when"] for name in names}
+    assert len(re.findall(r"^### ", load_runbook(), re.MULTILINE)) == len(names)
 
 
 def test_links_lead_to_sections() -> None:
@@ -82,24 +76,23 @@ def test_documented_grep_patterns_match(file: str, pattern: str) -> None:
 
 # ── The reference of settings: a row for each, with the type and the default of the service ──────────────────────────
 
-
-ROWS = {setting.name: setting for setting in list_settings()}
-SCHEMA = {**dict(schema_settings.settings()), **dict(schema_settings.members())}
+IN_ANOTHER_ROW = frozenset({"registry.defaults", "notifier.proxy.file"})
 
 
-@pytest.mark.parametrize("name", sorted(SCHEMA.keys() - {"registry.defaults", "notifier.proxy.file"}))
-def test_each_setting_has_a_row_with_its_type(name: str) -> None:
+def test_each_setting_has_a_row_with_its_type() -> None:
     """Settings of the service's file and of a client."""
-    assert [row.type for row in find_settings(name)] == [SCHEMA[name]]
+    written = {name: [kind] for name, kind in schema_settings.list_all() if name not in IN_ANOTHER_ROW}
+    assert {name: [row.type for row in find_settings(name)] for name in written} == written
 
 
 def test_settings_read_once_are_marked() -> None:
     """All settings of these sections, except files that are read again."""
-    for name, row in ROWS.items():
+    rows = {setting.name: setting for setting in list_settings()}
+    for name, row in rows.items():
         if name.split(".")[0] in FIXED_SETTINGS and name not in ("api.tokens_file", "queue.password_file"):
             assert row.restart, name
-    assert ROWS["delivery.max_in_flight"].restart == "yes"
-    assert (ROWS["delivery.timeout"].restart, ROWS["web.tls.key_file"].restart) == ("", "to name another")
+    assert rows["delivery.max_in_flight"].restart == "yes"
+    assert (rows["delivery.timeout"].restart, rows["web.tls.key_file"].restart) == ("", "to name another")
 
 
 def test_docs_have_the_same_settings() -> None:
