@@ -14,8 +14,7 @@ import structlog
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import AnswerOf, no_answer, read_registry
-from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import BuildContext, BuiltRegistry
+from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
 from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, list_token_senders

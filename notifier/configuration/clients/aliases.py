@@ -1,11 +1,12 @@
-"""Assigns each alias to a client, by the order of the configuration alone.
+"""Assigns each alias to a client. An alias is another name of a client, by which events may identify it.
 
 The `client_id` of a client is never another client's alias. If two clients claim one alias, it goes to the client of a
-file, otherwise to the source configured first, otherwise to the lowest `client_id`. The order of rows in an answer and
-the time of registration do not matter, so that a restarted worker assigns the same aliases.
+file. Without a file it goes to the client of the source configured first, and among these to the lowest `client_id`.
+The order of rows in an answer has no effect, so that a restarted worker assigns the same aliases.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from notifier.configuration.clients.authority import allowed_aliases
 from notifier.configuration.clients.layer import Layer, issuers_of
@@ -14,67 +15,72 @@ from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import MAX_KEPT_CLIENTS, IssueGroup
 from notifier.model.printable import excerpt
 
-_PART = 5000  # rows, after which the thread pauses
+_ROWS_PER_STEP = 5000  # after which the thread pauses
 
-_Claims = dict[
-    ClientKey, tuple[tuple[bool, int], Sequence[str]]
-]  # the rank of the layer with the row (files first), and the aliases
+_Rank = tuple[bool, int]
+_Claims = dict[ClientKey, tuple[_Rank, Sequence[str]]]
+"""The aliases of each client, with the rank of their layer: False for a file, and the layer's index."""
 
 
 def aliases_of(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> tuple[Mapping[str, Mapping[str, str]], IssueGroup]:
-    """Return the aliases of each issuer's clients, and the aliases ignored because another client has the name."""
-    claims = _claims(layers, issuers, pause)
-    own = _own_names(layers, issuers, pause) if claims else {}
+    """Return the `client_id` of each alias, by issuer, and the aliases ignored because another client has the name."""
+    claims = _collect_claims(layers, issuers, pause)
+    client_ids = _collect_client_ids(layers, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
     mistakes: list[InputIssue] = []
-    count = 0
-    for (iss, client_id), (_, names) in sorted(claims.items(), key=lambda claim: (claim[1][0], claim[0])):
-        of_issuer = aliases.setdefault(iss, {})
+    ignored_count = 0
+    ranked = sorted((rank, key, names) for key, (rank, names) in claims.items())
+    for _, (iss, client_id), names in ranked:
+        issuer_aliases = aliases.setdefault(iss, {})
         for alias in map(str, names):
-            owner = alias if alias in own[iss] else of_issuer.setdefault(alias, client_id)
+            owner = alias if alias in client_ids[iss] else issuer_aliases.setdefault(alias, client_id)
             if owner == client_id:
                 continue
-            count += 1
+            ignored_count += 1
             if len(mistakes) < MAX_KEPT_CLIENTS:
                 text = f"alias {excerpt(alias)!r} is client {owner!r} already; it is ignored"
                 mistakes.append(InputIssue(f"client {client_id!r}", text))
-    return aliases, IssueGroup(first=mistakes, count=count)
+    return aliases, IssueGroup(first=mistakes, count=ignored_count)
 
 
-def _claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
+def _collect_claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
     """Return the aliases in force for each client: of a file, otherwise of the last source that may set them."""
     claims: _Claims = {}
     for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
-        for index in _parts(layer, pause):
-            row = layer.rows[index]
-            if not isinstance(row, Mapping) or not isinstance(names := row.get("aliases"), list):
+        rank = (layer.file is None, nth)
+        for row in _iterate_rows(layer, pause):
+            names = row.get("aliases") if isinstance(row, Mapping) else None
+            if not isinstance(names, list):
                 continue
             allowed = allowed_aliases(layer.authority, names)
-            rank = (layer.file is None, nth)
-            for iss in issuers_of(layer, row, issuers) if allowed or not names else ():
-                if (claim := claims.get(key := (iss, row["client_id"]))) is None or claim[0] != rank:
+            if names and not allowed:
+                continue
+            for iss in issuers_of(layer, row, issuers):
+                key = (iss, row["client_id"])
+                if key not in claims or claims[key][0] != rank:  # of two rows in a layer, the first counts
                     claims[key] = rank, allowed
     return claims
 
 
-def _own_names(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> dict[str, set[str]]:
-    """Return the `client_id` of all clients, including unusable clients."""
-    own: dict[str, set[str]] = {iss: set() for iss in issuers}
+def _collect_client_ids(
+    layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
+) -> dict[str, set[str]]:
+    """Return the `client_id` of all clients by issuer, including unusable clients."""
+    client_ids: dict[str, set[str]] = {iss: set() for iss in issuers}
     for layer in layers:
-        for index in _parts(layer, pause):
-            row = layer.rows[index]
+        for row in _iterate_rows(layer, pause):
             for iss in issuers_of(layer, row, issuers):
-                own[iss].add(row["client_id"])
+                client_ids[iss].add(row["client_id"])
         for fault in layer.faults:
             for iss in layer.left_out_at(fault, issuers):
-                own[iss].add(fault.path)
-    return own
+                client_ids[iss].add(fault.path)
+    return client_ids
 
 
-def _parts(layer: Layer, pause: Callable[[], None]) -> Iterator[int]:
-    for index in range(len(layer.rows)):
-        if index % _PART == 0:
+def _iterate_rows(layer: Layer, pause: Callable[[], None]) -> Iterator[Any]:
+    for index, row in enumerate(layer.rows):
+        if index % _ROWS_PER_STEP == 0:
             pause()
-        yield index
+        yield row

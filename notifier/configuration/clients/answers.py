@@ -1,11 +1,11 @@
 """Keeps the last answers of registry sources in memory, and in a cache on disk for starts without a source.
 
-A cache is a file of JSON lines with mode 0600: a heading, then one row per line. Its modification time is the time when
-the source last confirmed it. An unusable cache is treated as absent.
+A cache is a file of JSON lines with mode 0600: a heading, then one row per line. The file's modification time is the
+time when the source last confirmed its answer. An unusable cache is treated as absent.
 
 Only the service's user may write to the folder and its files, because they determine where logouts are sent. In a
 folder with other permissions the cache makes a subfolder. The folder is opened without following links, checked through
-its descriptor, and files are opened relative to it, so that nobody can replace it in between.
+its descriptor, and files are opened relative to it. Therefore another user cannot replace the folder in between.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ PAUSE_SECONDS = 0.001  # seconds
 
 
 class HeldAnswers:
-    """The last good answer of each source that is not a file. A change of the source's settings discards it.
+    """The last good answer of each source that is not a file. A change of a source's settings discards its answer.
 
-    None: a known source has not answered since it was configured or dropped.
+    A source without an answer is held with None: it has not answered since it was configured or dropped.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,17 @@ class HeldAnswers:
         return copied
 
     def hold(self, source: RegistrySourceSettings, answer: SourceAnswer | None) -> None:
-        """Store the answer; None: the source has no answer."""
+        """Store the answer of the source. None records that the source has no answer."""
         self._held[source.source_name] = (source, answer)
 
     def get(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer of this source; None if there is none."""
-        return self._held[source.source_name][1] if self._has(source) else None
+        return self._held[source.source_name][1] if self._holds(source) else None
 
-    def _has(self, source: RegistrySourceSettings) -> bool:
-        answer = self._held.get(source.source_name)
-        return answer is not None and _settings_hash(answer[0]) == _settings_hash(source)
+    def _holds(self, source: RegistrySourceSettings) -> bool:
+        """Return True if the source is held with the same settings, with or without an answer."""
+        settings, _ = self._held.get(source.source_name, (None, None))
+        return settings is not None and _settings_hash(settings) == _settings_hash(source)
 
     def load_cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return and hold the answer that an earlier worker cached; None if there is none. Blocks."""
@@ -69,16 +70,16 @@ class HeldAnswers:
             _log_unusable(file, reason)
 
     def get_or_read(
-        self, build: BuildReader, source: RegistrySourceSettings, _folder: Path | None
+        self, build_reader: BuildReader, source: RegistrySourceSettings, _folder: Path | None
     ) -> SourceAnswer | None:
-        """Return the held answer; read a new source now. Raises ConfigurationError. Blocks.
+        """Return the held answer. A source that is not held is read first. Raises ConfigurationError. Blocks.
 
-        The worker reads a known source without an answer later, so that it does not delay a reload of files.
+        A source that is held without an answer is not read here, so that it does not delay a reload of files.
         """
         answer = self.get(source)
-        if not self._has(source):
+        if not self._holds(source):
             try:
-                answer = asyncio.run(build(source).read(None))
+                answer = asyncio.run(build_reader(source).read(None))
             except SourceFault as fault:
                 raise ConfigurationError([InputIssue(f"registry source {source.source_name}", str(fault))]) from None
             self.hold(source, answer)
@@ -86,9 +87,10 @@ class HeldAnswers:
 
 
 class Cache:
-    """The folder with one file per source. Without a folder nothing is cached.
+    """The cache on disk: a folder with one file per source. Without a folder nothing is cached.
 
-    `of_owner`: for commands of root, which read the files of the service's user.
+    `of_owner`: accept the files of the folder's owner, whoever it is. Commands of root need this, since they read the
+    files of the service's user.
     """
 
     def __init__(self, folder: Path | None, *, of_owner: bool = False) -> None:
@@ -97,11 +99,11 @@ class Cache:
         self._failed: dict[str, str] = {}
 
     def load(
-        self, source: RegistrySourceSettings, unusable: Callable[[str, str], None] = lambda _file, _reason: None
+        self, source: RegistrySourceSettings, on_unusable: Callable[[str, str], None] = lambda _file, _reason: None
     ) -> SourceAnswer | None:
-        """Return the cached answer of this source; None if there is no usable one. Blocks.
+        """Return the cached answer of this source; None if there is no usable answer. Blocks.
 
-        `unusable` is called with the file and the reason if the file cannot be used.
+        If the file cannot be used, `on_unusable` is called with its path and the reason.
         """
         if self._folder is None:
             return None
@@ -113,7 +115,7 @@ class Cache:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error) if isinstance(error, _UnusableCacheError) else type(error).__name__
-            unusable(str(self._folder / name), reason)
+            on_unusable(str(self._folder / name), reason)
             return None
 
     def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
@@ -121,15 +123,15 @@ class Cache:
         if self._folder is None:
             return
         name = _file_name(source)
-        beside = f"{name}.new"
+        new_name = f"{name}.new"
         try:
             with _open_folder(self._folder, make=True) as folder:
                 try:
-                    _write(beside, folder, answer, _settings_hash(source))
-                    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    _write(new_name, folder, answer, _settings_hash(source))
+                    os.replace(new_name, name, src_dir_fd=folder, dst_dir_fd=folder)
                 except OSError:
                     with suppress(OSError):
-                        os.unlink(beside, dir_fd=folder)
+                        os.unlink(new_name, dir_fd=folder)
                     raise
         except (OSError, _UnusableCacheError) as error:
             self._log_failure(source.source_name, _reason_of(error))
@@ -137,7 +139,7 @@ class Cache:
             self._failed.pop(source.source_name, None)
 
     def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
-        """Record that the source has confirmed the answer. Blocks."""
+        """Record in the cache, as modification time, that the source has confirmed the answer. Blocks."""
         if self._folder is None:
             return
         try:
@@ -172,16 +174,17 @@ class _UnusableCacheError(ValueError):
 
 
 def _reason_of(error: Exception) -> str:
-    return (
-        str(error)
-        if isinstance(error, _UnusableCacheError)
-        else getattr(error, "strerror", None) or type(error).__name__
-    )
+    if isinstance(error, _UnusableCacheError):
+        return str(error)
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 @contextmanager
 def _open_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
-    """Open the cache's folder: the configured folder, or the subfolder in it. Raises OSError, _UnusableCacheError."""
+    """Open the cache's folder and yield its descriptor. Raises OSError, _UnusableCacheError.
+
+    If others may write to the configured folder, a subfolder in it is used. `make`: create missing folders.
+    """
     if make:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -210,11 +213,13 @@ def _open_checked(path: Path, *, of_owner: bool) -> int:
     return descriptor
 
 
-def _check_owner(descriptor: int, called: str, *, of_owner: bool) -> None:
+def _check_owner(descriptor: int, name: str, *, of_owner: bool) -> None:
+    """Raise _UnusableCacheError, which names the file, if others than its user may write to it."""
     status = os.fstat(descriptor)
-    why = (UnixIdentity.owner(status) if of_owner else UnixIdentity.process()).reason_against(status)
-    if why is not None:
-        raise _UnusableCacheError(f"{called} {why}")
+    identity = UnixIdentity.owner(status) if of_owner else UnixIdentity.process()
+    reason = identity.reason_against(status)
+    if reason is not None:
+        raise _UnusableCacheError(f"{name} {reason}")
 
 
 def _file_name(source: RegistrySourceSettings) -> str:
@@ -222,15 +227,15 @@ def _file_name(source: RegistrySourceSettings) -> str:
 
 
 def _settings_hash(source: RegistrySourceSettings) -> str:
-    """Return a hash of the source's settings, without its name and times, by which a cached answer is recognized."""
+    """Return a hash of the source's settings without name and times. A cached answer with another hash is not used."""
     members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
     return hashlib.sha256(members.encode()).hexdigest()
 
 
-def _write(name: str, folder: int, answer: SourceAnswer, identity: str) -> None:
+def _write(name: str, folder: int, answer: SourceAnswer, settings_hash: str) -> None:
     heading = {
         "v": CACHE_VERSION,
-        "source": identity,
+        "source": settings_hash,
         "mark": None,  # earlier releases require it
         "faults": [[fault.path, fault.text] for fault in answer.faults],
         "rows": len(answer.rows),
@@ -255,7 +260,7 @@ def _with_since(row: Row, answer: SourceAnswer) -> Row:
     return row if since is None else {**row, SINCE_MEMBER: since}
 
 
-def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAnswer:
+def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> SourceAnswer:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, encoding="utf-8") as file:
         _check_owner(descriptor, "it", of_owner=of_owner)
@@ -263,11 +268,11 @@ def _read(name: str, folder: int, identity: str, *, of_owner: bool) -> SourceAns
         heading = json.loads(file.readline())
         if heading.get("v") != CACHE_VERSION:
             raise _UnusableCacheError("another release wrote it")
-        if heading["source"] != identity:
+        if heading["source"] != settings_hash:
             raise _UnusableCacheError("the settings of the source have changed")
         rows: list[dict[str, object]] = [json.loads(line, object_hook=intern_names) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise _UnusableCacheError("it is damaged")
-    faults = tuple(InputIssue(str(place), str(text)) for place, text in heading["faults"])
+    faults = tuple(InputIssue(str(path), str(text)) for path, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
     return SourceAnswer(rows=rows, at=at, faults=faults, since=since)

@@ -1,9 +1,10 @@
 """Decides which values a registry source may set. No other module does. The table is in docs/configuration.md.
 
-A file belongs to the operator and may set everything. A list (any other source) may set the addresses of its clients
-and how carefully they are called. It may not change the contents or audience of tokens, nor grant a client the
-operator's credentials or network access. So no list can cause a token that another service accepts, and no list
-affects the clients of another issuer. Other values in a row are ignored and reported; the client stays in force.
+A file belongs to the operator and may set all values. Any other source is called a list here. A list may set the
+addresses of its clients, and limits of the requests to them. It may not change the contents or audience of tokens, nor
+grant a client the operator's credentials or network access. Therefore no list can cause a token that another service
+accepts, and no list affects the clients of another issuer. Other values in a row are ignored and reported, and the
+client stays in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,19 +81,25 @@ def issuer_hosts(settings: Settings, iss: str) -> frozenset[str]:
 
 @frozen
 class Authority:
-    """The clients that a list may have: of these issuers, with a `client_id` that a pattern matches; None: all."""
+    """The clients that a list may have: clients of these issuers, with a `client_id` that one of the patterns matches.
+
+    Without patterns (`clients` is None) the list may have all clients of the issuers.
+    """
 
     issuers: Sequence[str]
     clients: Sequence[str] | None = None
 
     def reason_against(self, row: Mapping[str, Any], source: str) -> str | None:
-        """Return why the list may not have this client; None if it may. Invalid rows are checked elsewhere."""
-        named = row.get("issuer")
-        if named is not None:
-            listed = [named] if isinstance(named, str) else named
-            beyond = [iss for iss in listed if iss not in self.issuers] if isinstance(listed, list | tuple) else [named]
-            if beyond:
-                return self._reason_against_issuer(beyond[0], source)
+        """Return why the list may not have the client of this row, None if it may. Invalid rows are checked elsewhere.
+
+        `source`: the name of the list.
+        """
+        issuer = row.get("issuer")
+        if issuer is not None:
+            issuers = issuer if isinstance(issuer, list | tuple) else [issuer]
+            forbidden = [iss for iss in issuers if iss not in self.issuers]
+            if forbidden:
+                return self._reason_against_issuer(forbidden[0], source)
         client_id = row.get("client_id")
         if not isinstance(client_id, str) or self.can_have(client_id):
             return None
@@ -100,15 +107,17 @@ class Authority:
         return f"is beyond {source}, which may speak of clients {patterns} alone: {_CLIENTS_ADVICE.format(source)}"
 
     def _reason_against_issuer(self, iss: object, source: str) -> str:
-        bound = f"{source} may speak for {_join_names(self.issuers)} alone"
+        permission = f"{source} may speak for {_join_names(self.issuers)} alone"
         if iss == "*" or not isinstance(iss, str):
-            return f'is of issuer {str(iss)[:200]}; {bound}: have the list name an issuer, or none ("*" is for files)'
-        both = ", ".join((*self.issuers, excerpt(iss)))
-        way = f"if it may have this client, write issuers: [{both}] for {source} in registry.sources"
-        return f"is of issuer {str(iss)[:200]}; {bound}: {way}"
+            return (
+                f'is of issuer {str(iss)[:200]}; {permission}: have the list name an issuer, or none ("*" is for files)'
+            )
+        issuers = ", ".join((*self.issuers, excerpt(iss)))
+        remedy = f"if it may have this client, write issuers: [{issuers}] for {source} in registry.sources"
+        return f"is of issuer {str(iss)[:200]}; {permission}: {remedy}"
 
     def reason_without_issuer(self, source: str) -> str | None:
-        """Return why a row needs an issuer; None if the source has one issuer only."""
+        """Return why a row must name its issuer; None if the source has one issuer only."""
         if len(self.issuers) < 2:
             return None
         return (
@@ -121,7 +130,10 @@ class Authority:
 
 
 def allowed_aliases(authority: Authority | None, aliases: Sequence[Any]) -> Sequence[str]:
-    """Return the aliases that the source may set: `clients` limits them as it limits `client_id`. Files may set all."""
+    """Return the aliases that the source may set: the patterns for `client_id` apply to aliases too.
+
+    `authority`: None for a file, which may set all aliases.
+    """
     return [name for name in map(str, aliases) if authority is None or authority.can_have(name)]
 
 
@@ -130,9 +142,12 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `notifier` of a row without values that no list may set. Their names stay for the report."""
-    may = {name: value if name in LIST_OPTIONS or value is None else REDACTED for name, value in options.items()}
-    return intern_names(may)
+    """Return the section `notifier` of a row, with REDACTED in place of values that no list may set.
+
+    The names of these members stay, so that they are reported as ignored.
+    """
+    redacted = {name: value if name in LIST_OPTIONS or value is None else REDACTED for name, value in options.items()}
+    return intern_names(redacted)
 
 
 def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
@@ -143,49 +158,59 @@ def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) 
     ignored = {}
     listed = row.get("aliases")
     aliases = listed if isinstance(listed, list) else []
-    names = allowed_aliases(authority, aliases)
-    if authority is not None and len(names) < len(aliases):
-        beyond = [excerpt(alias, MAX_NAME_CHARS) for alias in map(str, aliases) if not authority.can_have(alias)]
-        more = f" and {len(beyond) - MAX_NAMED_ALIASES:,} more" if len(beyond) > MAX_NAMED_ALIASES else ""
+    allowed = allowed_aliases(authority, aliases)
+    if authority is not None and len(allowed) < len(aliases):
+        forbidden = [excerpt(alias, MAX_NAME_CHARS) for alias in map(str, aliases) if not authority.can_have(alias)]
+        more = f" and {len(forbidden) - MAX_NAMED_ALIASES:,} more" if len(forbidden) > MAX_NAMED_ALIASES else ""
         patterns = _join_names(authority.clients or ())
         ignored["aliases"] = (
-            f"{', '.join(map(repr, beyond[:MAX_NAMED_ALIASES]))}{more} {'is' if len(beyond) == 1 else 'are'} beyond"
-            f" the source, which may speak of clients {patterns} alone (its clients in registry.sources)"
+            f"{', '.join(map(repr, forbidden[:MAX_NAMED_ALIASES]))}{more} {'is' if len(forbidden) == 1 else 'are'}"
+            f" beyond the source, which may speak of clients {patterns} alone (its clients in registry.sources)"
         )
-    if (
-        isinstance(uri := row.get(_ON_PAGES), str)
-        and (host := host_of(uri)) is not None
-        and host in bounds.issuer_hosts
-    ):
+    uri = row.get(_ON_PAGES)
+    host = host_of(uri) if isinstance(uri, str) else None
+    if host in bounds.issuer_hosts:
         ignored[_ON_PAGES] = f"is on {host}, the issuer's own host: browsers would send its cookies along; {_FILE_ONLY}"
-    options = row.get("notifier")
-    members = options if isinstance(options, Mapping) else {}
-    ignored_names, unknown, kept = set(), [], {}
-    for name, value in members.items():
-        if name == "retry" and isinstance(value, Mapping) and (gone := RetrySettings.gone.keys() & value.keys()):
-            ignored |= {f"notifier.retry.{old}": _GONE[f"retry.{old}"] for old in sorted(gone)}
-            kept["retry"] = {inner: setting for inner, setting in value.items() if inner not in gone}
-        if value is not None and name not in bounds.options:
-            unknown.append(name)
-        elif value is not None and (why := _reason_against(name, value, bounds.max_seconds)) is not None:
-            ignored_names.add(name)
-            ignored[f"notifier.{name}"] = why
-    if unknown:  # a row may have made up thousands
-        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{_suggest_option(unknown[0])}{more}"
+    section = row.get("notifier")
+    options: Mapping[str, Any] = {}
+    if isinstance(section, Mapping):
+        options, ignored_options = _limit_options(section, bounds)
+        ignored |= ignored_options
     if not ignored:
         return row, {}
-    remaining = {name: value for name, value in row.items() if name not in ignored}
-    if names:
-        remaining["aliases"] = names
-    if members:
-        ignored_names.update(unknown)
-        remaining["notifier"] = {name: value for name, value in members.items() if name not in ignored_names} | kept
-    return remaining, ignored
+    limited = {name: value for name, value in row.items() if name not in ignored}
+    if allowed:
+        limited["aliases"] = allowed
+    if isinstance(section, Mapping):
+        limited["notifier"] = options
+    return limited, ignored
+
+
+def _limit_options(options: Mapping[str, Any], bounds: ListBounds) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Return the members of the section `notifier` that a list may set, and the reason for each ignored member."""
+    kept, unknown = dict(options), []
+    ignored: dict[str, str] = {}
+    for name, value in options.items():
+        if name == "retry" and isinstance(value, Mapping):
+            gone = RetrySettings.gone.keys() & value.keys()
+            ignored |= {f"notifier.retry.{inner}": _GONE[f"retry.{inner}"] for inner in sorted(gone)}
+            kept["retry"] = {inner: setting for inner, setting in value.items() if inner not in gone}
+        if value is None:
+            continue
+        if name not in bounds.options:
+            unknown.append(name)
+            del kept[name]
+        elif (reason := _reason_against(name, value, bounds.max_seconds)) is not None:
+            ignored[f"notifier.{name}"] = reason
+            del kept[name]
+    if unknown:  # one message, since a row may have thousands of unknown members
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{_suggest_option(unknown[0])}{more}"
+    return kept, ignored
 
 
 def kind_of(member: str, text: str) -> str:
-    """Return the kind of an ignored value, by which clients are counted: without names and values of the row."""
+    """Return the text by which ignored values are counted: the reason, without names and values from the row."""
     if member == "aliases":
         return "aliases: some are beyond the source; they are ignored"
     return f"notifier: {_UNKNOWN}; it is ignored" if text.startswith(f"{member}: {_UNKNOWN}") else text
@@ -196,15 +221,18 @@ def _reason_against(name: str, value: Any, max_seconds: Mapping[str, float]) -> 
         return _FILE_ONLY
     if name == "audience" and value not in ("string", "list", []):
         return "a list may set only string or list, and no further audiences; it is ignored"
-    if name == "preset" and isinstance(value, str) and (preset := PRESETS.get(value)) is not None:
-        ignored_names = [member for member in ("typ", "audience") if getattr(preset, member)]
-        return f"preset {value} sets {ignored_names[0]}: {_FILE_ONLY}" if ignored_names else None
-    if name in SHORTENED_ONLY and (most := max_seconds.get(name)) is not None and _parse_seconds(value) > most:
-        return f"a list may make it shorter than {most:g} s, not longer; it is ignored"
+    preset = PRESETS.get(value) if name == "preset" and isinstance(value, str) else None
+    if preset is not None:
+        file_only = [member for member in ("typ", "audience") if getattr(preset, member)]
+        return f"preset {value} sets {file_only[0]}: {_FILE_ONLY}" if file_only else None
+    longest = max_seconds.get(name) if name in SHORTENED_ONLY else None
+    if longest is not None and _parse_seconds(value) > longest:
+        return f"a list may make it shorter than {longest:g} s, not longer; it is ignored"
     return None
 
 
 def _suggest_option(name: str) -> str:
+    """Return the end of a message about an unknown option: the option that the name may mean, if any."""
     matches = get_close_matches(name, LIST_OPTIONS, 1) if len(name) <= MAX_NAME_CHARS else ()
     return f"; did you mean {matches[0]}?" if matches else "; it is ignored"
 

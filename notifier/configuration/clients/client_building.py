@@ -1,8 +1,8 @@
 """Builds a client from its metadata, its preset, the defaults of its issuer and the service's defaults, in this order.
 
-A key that cannot be fetched or is unsuitable is not a registration error: the client's deliveries wait for it. An
-unusable front-channel address is a warning, since the client may still be notified by back-channel; it is an error if
-the worker itself calls the address.
+A preset has the settings of a known receiver. An encryption key that cannot be fetched or is unsuitable is not a
+registration error: the client's deliveries wait for the key. An unusable front-channel address is a warning, since the
+client may still be notified by back-channel. If the worker itself calls the address, it is an error.
 """
 
 from collections.abc import Iterator
@@ -39,17 +39,17 @@ _ProfileKey = tuple[Algorithm | None, str | None, SubjectMode | None, float | No
 SharedProfiles = dict[_ProfileKey, TokenProfile]
 SectionT = TypeVar("SectionT", bound=Section)
 _NO_PRESET = Preset(why="")
+_DEFAULT_PROFILE = TokenProfile()
 
 
-def merge_sections(under: SectionT, over: SectionT) -> SectionT:
-    """Return the section `over`, with the members of `under` that `over` does not set."""
-    both = {
-        name: merge_sections(below, value)
-        if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
-        else value
-        for name in over.model_fields_set
-    }
-    return under.model_copy(update=both)
+def merge_sections(defaults: SectionT, section: SectionT) -> SectionT:
+    """Return the section, with the default of each member that it does not set, also in nested sections."""
+    members: dict[str, object] = {}
+    for name in section.model_fields_set:
+        default, value = getattr(defaults, name), getattr(section, name)
+        is_nested = isinstance(value, Section) and isinstance(default, Section)
+        members[name] = merge_sections(default, value) if is_nested else value
+    return defaults.model_copy(update=members)
 
 
 def build_client(
@@ -58,9 +58,12 @@ def build_client(
     options: ClientOptions,
     grants: RouteGrants,
     template: Client,
-    tokens: SharedProfiles,
+    profiles: SharedProfiles,
 ) -> Client:
-    """Build a client from its options, its preset and the service's defaults, in this order."""
+    """Build a client from its options, its preset and the service's defaults (`template`), in this order.
+
+    `profiles`: the token profiles of the clients built so far, which equal clients share.
+    """
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
     route = grants.to_client(metadata, options)
     origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
@@ -79,7 +82,7 @@ def build_client(
         timeout=options.timeout or preset.timeout or template.timeout,
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
-        token=_token_profile(metadata.id_token_signed_response_alg, options, preset, tokens),
+        token=_token_profile(metadata.id_token_signed_response_alg, options, preset, profiles),
         encryption=encryption_of(metadata, grants),
         retry=_retry_policy(options, template.retry),
         response=_response_policy(options, template.response),
@@ -88,9 +91,9 @@ def build_client(
 
 
 def build_unregistered_client(template: Client, options: ClientOptions) -> Client:
-    """Return the template of clients that only an event names, with its issuer's timeouts, limits and CAs.
+    """Return the template of an issuer's unregistered clients, whose address is in an event.
 
-    The publisher chooses the address, so requests to it carry no credentials of the operator.
+    The publisher of the event chooses the address, so requests to it carry no credentials of the operator.
     """
     return replace(
         template,
@@ -105,15 +108,16 @@ def build_unregistered_client(template: Client, options: ClientOptions) -> Clien
 def _token_profile(
     alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: SharedProfiles
 ) -> TokenProfile:
+    """Return the token profile of a client. Clients with equal settings share one object."""
     audience = preset.audience if options.audience is None else options.audience
-    typ, subject = options.typ or preset.typ, options.subject or preset.subject
+    default = _DEFAULT_PROFILE
+    typ, subject = options.typ or preset.typ or default.typ, options.subject or preset.subject
     key = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
     profile = shared.get(key)
     if profile is None:
-        default = TokenProfile()
         profile = shared[key] = TokenProfile(
             alg=alg or default.alg,
-            typ=default.typ if typ is None else None if typ == "none" else typ,
+            typ=None if typ == "none" else typ,
             subject=subject or default.subject,
             lifetime=options.lifetime or default.lifetime,
             reason_claim=options.reason_claim,
@@ -141,23 +145,25 @@ def _response_policy(options: ClientOptions, default: ResponsePolicy) -> Respons
 
 
 def encryption_of(metadata: ClientMetadata, grants: RouteGrants) -> Encryption | None:
-    """Return the client's encryption; None if its tokens are signed only."""
+    """Return the client's encryption; None if its tokens are signed only. `jwks` comes before `jwks_uri`."""
     alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
     if alg is None:
         return None
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     keys = () if _is_empty(metadata.jwks) else read_jwks(metadata.jwks)
-    if keys == () and uri:
+    if isinstance(keys, str):  # an error, which `find_encryption_errors` reports
+        return Encryption(alg=alg, enc=enc, keys=())
+    if not keys and uri:
         return Encryption(alg=alg, enc=enc, keys=ClientKeysSource(uri=uri, route=grants.to_keys(metadata)))
-    return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
+    return Encryption(alg=alg, enc=enc, keys=keys)
 
 
 def find_encryption_errors(
     metadata: ClientMetadata, client: Client, *, egress_invalid: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield the errors of an encrypting client with a logout URI, by the member to change.
+    """Yield the errors of a client with encrypted tokens: each with the member to change.
 
-    `egress_invalid`: `egress` is invalid, so addresses are not checked against it.
+    `egress_invalid`: the section `egress` is invalid, so addresses are not checked against it.
     """
     if client.backchannel_logout_uri is None:
         return
@@ -172,7 +178,8 @@ def find_encryption_errors(
         yield "id_token_encrypted_response_alg", advice
     elif uri and isinstance(source := client.encryption.keys, ClientKeysSource):
         skips_egress = egress_invalid or source.route.withheld is not None
-        if (text := find_uri_issue(uri) if skips_egress else check_uri(uri, source.route.egress)) is not None:
+        text = find_uri_issue(uri) if skips_egress else check_uri(uri, source.route.egress)
+        if text is not None:
             yield "jwks_uri", text
 
 
@@ -205,9 +212,9 @@ def find_front_channel_warning(metadata: ClientMetadata, client: Client) -> str 
 
 
 def find_server_errors(metadata: ClientMetadata, client: Client, *, egress_invalid: bool) -> Iterator[tuple[str, str]]:
-    """Yield the errors of a client whose front-channel URI the worker calls, by the member to change.
+    """Yield the errors of a client whose front-channel URI the worker calls: each with the member to change.
 
-    `egress_invalid`: `egress` is invalid, so addresses are not checked against it.
+    `egress_invalid`: the section `egress` is invalid, so addresses are not checked against it.
     """
     if not _is_called_by_server(metadata):
         return
@@ -218,17 +225,17 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, egress_inval
     if uri is None:
         yield "notifier.front_channel", "is server, but the client has no frontchannel_logout_uri"
         return
-    text_of_uri = find_uri_issue(uri)
-    if text_of_uri is None and not egress_invalid:
+    uri_error = find_uri_issue(uri)
+    if uri_error is None and not egress_invalid:
         is_withheld = route.withheld is not None
-        mistake = find_front_channel_error(
-            uri, client.redirect_origins, allow_http=is_withheld or route.egress.allow_http
-        )
-        text_of_uri = mistake or (None if is_withheld else check_uri(uri, route.egress))
-    if text_of_uri is not None:
-        yield "frontchannel_logout_uri", text_of_uri
+        allow_http = is_withheld or route.egress.allow_http
+        uri_error = find_front_channel_error(uri, client.redirect_origins, allow_http=allow_http)
+        if uri_error is None and not is_withheld:
+            uri_error = check_uri(uri, route.egress)
+    if uri_error is not None:
+        yield "frontchannel_logout_uri", uri_error
 
 
 def _is_called_by_server(metadata: ClientMetadata) -> bool:
-    """Return True if the client's own settings have the worker call its front-channel URI."""
+    """Return True if the worker calls the client's front-channel URI, by the client's own settings."""
     return metadata.notifier is not None and metadata.notifier.front_channel is FrontChannelWay.SERVER

@@ -1,7 +1,7 @@
-"""Turns the registered metadata of clients into a registry: members, presets, defaults and checks.
+"""Builds a registry from the registered metadata of clients, from any kind of source.
 
-It is independent of the kind of source and designed for 100,000 clients: clients are validated separately, so that an
-error in one neither hides nor slows the others, and clients share the objects of inherited values.
+It is made for 100,000 clients: each client is validated separately, so that an error in one does not hide errors in the
+others, and clients share the objects of inherited values.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -39,13 +39,14 @@ from notifier.settings.service_settings import Settings
 
 _NO_OPTIONS = ClientOptions()
 _MEMBERS = frozenset(ClientMetadata.model_fields)
+MIN_SIMILARITY = 0.9  # of 1: one wrong letter in ten; other members of client metadata resemble ours less
 
 
 class RegistryBuilder:
     """Builds a registry from the metadata of clients, added one by one. Collects all errors and warnings."""
 
     def __init__(self, settings: Settings, invalid_sections: frozenset[str] = frozenset()) -> None:
-        """`invalid_sections`: invalid sections of the settings. Checks that depend on them are skipped."""
+        """`invalid_sections`: the sections of the settings with an error. Checks that depend on them are skipped."""
         self.mistakes: list[InputIssue] = []
         self.warnings: list[InputIssue] = []
         self._settings, self._metadata = settings, settings.client_metadata
@@ -84,41 +85,35 @@ class RegistryBuilder:
             beyond=self.beyond,
         )
 
-    def leave_out(self, iss: str, client_id: str, why: str) -> None:
+    def leave_out(self, iss: str, client_id: str, reason: str) -> None:
         """Remove a client, and record why it cannot be used."""
         self._clients.get(iss, {}).pop(client_id, None)
-        self._faults.setdefault(iss, {})[client_id] = why
+        self._faults.setdefault(iss, {})[client_id] = reason
 
-    def refuse(self, iss: str, client_id: str, why: str) -> None:
-        """Record why a row was refused: its source may not have this client. Another source may have it."""
-        self._refused.setdefault(iss, {})[client_id] = why
+    def refuse(self, iss: str, client_id: str, reason: str) -> None:
+        """Record why a row was refused: its source may not have this client. Another source may have the client."""
+        self._refused.setdefault(iss, {})[client_id] = reason
 
     def client(self, iss: str, client_id: str) -> Client | None:
-        """Return the client as added; None if there is none."""
+        """Return the client if it was added."""
         return self._clients[iss].get(client_id)
 
     def add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str] = ()) -> None:
-        """Add a client. `path` names it in errors. `context` has the base folder of its relative file names.
+        """Add a client, or the errors of its metadata. `path` names the client in errors.
 
-        `list_only`: the members of `ADDRESSES` that only lists set, and no file.
+        `context` has the folder that relative file names start from. `list_only`: the members of `ADDRESSES` that no
+        file sets, but a registry source of another kind.
         """
-        previous_count = len(self.mistakes)
+        first_error = len(self.mistakes)
         self._add(raw, path, context, list_only)
         client_id = raw.get("client_id") if isinstance(raw, dict) else None
-        if isinstance(client_id, str) and len(self.mistakes) > previous_count:
-            named = [replace(mistake, named=excerpt(client_id)) for mistake in self.mistakes[previous_count:]]
-            self.mistakes[previous_count:] = named
+        if isinstance(client_id, str):
+            errors = self.mistakes[first_error:]
+            self.mistakes[first_error:] = [replace(error, named=excerpt(client_id)) for error in errors]
 
     def _add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str]) -> None:
         if isinstance(raw, dict):
-            for name in raw.keys() - _MEMBERS:
-                suggestion = suggest_member(str(name))
-                if suggestion is not None:
-                    text = f"there is no such member; did you mean {suggestion}?"
-                    self.mistakes.append(InputIssue(path_of([str(name)], path), text))
-            for name in sorted(name for name in raw.keys() & self._option_names if raw[name] is not None):
-                text = f"has no effect here; write notifier: {{{name}: …}}"
-                self.warnings.append(InputIssue(path_of([name], path), text))
+            self._check_names(raw, path)
         try:
             metadata = self._metadata.model_validate(raw, context=context)
         except ValidationError as error:
@@ -131,8 +126,9 @@ class RegistryBuilder:
         issuers = self._issuers_of(metadata, path)
         client, grants = self._build(issuers[0] if issuers else "", metadata, list_only)
         egress_invalid = "egress" in self._invalid_sections
-        if not egress_invalid and (unused := find_front_channel_warning(metadata, client)) is not None:
-            self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(unused)))
+        warning = None if egress_invalid else find_front_channel_warning(metadata, client)
+        if warning is not None:
+            self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(warning)))
         errors = dict(self._find_errors(client)) | dict(
             find_server_errors(metadata, client, egress_invalid=egress_invalid)
         )
@@ -140,13 +136,24 @@ class RegistryBuilder:
             grants.find_errors()
         )
         for iss in issuers:
-            local = client if iss == client.iss else replace(client, iss=iss)
-            if iss in self._defaults and local is not client:
-                local, grants = self._build(iss, metadata, list_only)
-                errors |= dict(self._find_errors(local)) | dict(grants.find_errors())
-            self._clients[iss][client.client_id] = local
+            client_at_issuer = client if iss == client.iss else replace(client, iss=iss)
+            if iss in self._defaults and iss != client.iss:
+                client_at_issuer, grants = self._build(iss, metadata, list_only)
+                errors |= dict(self._find_errors(client_at_issuer)) | dict(grants.find_errors())
+            self._clients[iss][client.client_id] = client_at_issuer
         self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in errors.items()]
         self._register_name(metadata.client_id, issuers, path)
+
+    def _check_names(self, raw: dict[str, Any], path: str) -> None:
+        """Record misspelt members, and members that belong into the section `notifier`."""
+        for name in raw.keys() - _MEMBERS:
+            suggestion = suggest_member(str(name))
+            if suggestion is not None:
+                text = f"there is no such member; did you mean {suggestion}?"
+                self.mistakes.append(InputIssue(path_of([str(name)], path), text))
+        for name in sorted(name for name in raw.keys() & self._option_names if raw[name] is not None):
+            text = f"has no effect here; write notifier: {{{name}: …}}"
+            self.warnings.append(InputIssue(path_of([name], path), text))
 
     def _build(self, iss: str, metadata: ClientMetadata, list_only: Collection[str]) -> tuple[Client, RouteGrants]:
         """Return the client with the defaults of its issuer and of the service, and the operator's grants to it."""
@@ -156,12 +163,15 @@ class RegistryBuilder:
         template_route = self._template.route
         grants = route_grants_of(iss, metadata, options, template_route, defaults=defaults, list_only=list_only)
         client = build_client(iss, metadata, options, grants, self._template, self._profiles)
-        own = [(name, value) for name in self._feature_options if (value := getattr(options, name, None)) is not None]
-        client = replace(client, options=tuple(own)) if own else client
-        return client, grants
+        feature_options = [(name, getattr(options, name, None)) for name in self._feature_options]
+        set_options = tuple((name, value) for name, value in feature_options if value is not None)
+        return replace(client, options=set_options) if set_options else client, grants
 
     def _check_other_members(self, raw: dict[str, Any], errors: Collection[int | str], path: str) -> None:
-        """Check the members that do not depend on the invalid ones, so that all errors are reported together."""
+        """Check further members of a client with errors, so that all errors are reported together.
+
+        `errors`: the names of the members with an error.
+        """
         uri = raw.get("backchannel_logout_uri")
         text = find_uri_issue(uri) if isinstance(uri, str) else None
         if text is not None:
@@ -173,7 +183,7 @@ class RegistryBuilder:
                 self._register_name(client_id, issuers, path)
 
     def _register_name(self, client_id: str, issuers: Iterable[str], path: str) -> None:
-        """Refuse a second client of the same name at an issuer."""
+        """Record the name of a client at these issuers, or an error if another client has it."""
         for iss in issuers:
             first = self._registered_at.setdefault((iss, client_id), path)
             if first is not path:
@@ -181,7 +191,7 @@ class RegistryBuilder:
                 self.mistakes.append(InputIssue(f"{path}.client_id", text))
 
     def _find_errors(self, client: Client) -> Iterator[tuple[str, str]]:
-        """Yield inconsistent members, by the member to change."""
+        """Yield each inconsistent member (the one to change) and its error."""
         uri = client.backchannel_logout_uri
         if uri is not None:
             skips_egress = "egress" in self._invalid_sections or client.route.withheld is not None
@@ -203,6 +213,7 @@ class RegistryBuilder:
             yield "notifier.retry", "base must not be longer than max_delay"
 
     def _issuers_of(self, metadata: ClientMetadata, path: str) -> tuple[str, ...]:
+        """Return the configured issuers of a client. Record an error for a missing or unknown issuer."""
         if metadata.issuer == ("*",):
             return self._issuers
         if metadata.issuer is None:
@@ -217,17 +228,22 @@ class RegistryBuilder:
         if "issuers" in self._invalid_sections:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
-            several = '"*" means all issuers; name no other beside it'
-            text = several if iss == "*" else explain_unknown_issuer(iss, self._issuers)
+            if iss == "*":
+                text = '"*" means all issuers; name no other beside it'
+            else:
+                text = explain_unknown_issuer(iss, self._issuers)
             self.mistakes.append(InputIssue(f"{path}.issuer", text))
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 
 
 @lru_cache(maxsize=1024)
 def suggest_member(name: str) -> str | None:
-    """Return the member that a misspelt name means. Ignoring the name could leave a client without notifications."""
+    """Return the member that a misspelt name means; None if the name resembles no member.
+
+    An ignored misspelling could leave a client without notifications.
+    """
     plain = name.lower().replace("_", "").replace("-", "")
-    for known in _MEMBERS:
-        if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
-            return known
+    for member in _MEMBERS:
+        if SequenceMatcher(None, plain, member.replace("_", "")).ratio() > MIN_SIMILARITY:
+            return member
     return None

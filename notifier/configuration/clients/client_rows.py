@@ -1,4 +1,4 @@
-"""Defines the answers of registry sources: rows of unchecked metadata."""
+"""Defines the answers of registry sources, and the port of the readers that return them."""
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,9 +31,9 @@ DAY_SECONDS = 86400.0  # seconds for which a client is new to its source
 class SourceAnswer:
     """All clients of a source, as of `at` (epoch seconds).
 
-    `faults`: unusable clients, with the `client_id` as
-    path; they are not in `rows`. `since`: when the source first listed a client (epoch seconds), by `row_key`; a client
-    without an entry was in the first answer, or was first listed over a day ago.
+    `faults`: unusable clients, with the `client_id` as path. They are not in `rows`. `since`: when the source first
+    listed a client (epoch seconds), by `row_key`. A client without an entry was in the first answer, or was first
+    listed over a day ago.
     """
 
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
@@ -44,7 +44,7 @@ class SourceAnswer:
 
 @frozen
 class AnswerResult:
-    """The result of an answer. `answer` is in force now; None if the source was dropped.
+    """The result of applying an answer. `answer` is in force now. It is None if the source was dropped.
 
     `held_back`: the losses that were not applied. `sudden_change`: a report of many clients added or moved at once.
     """
@@ -55,7 +55,7 @@ class AnswerResult:
 
 
 def intern_names(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members with interned names. JSON parsing makes new names for each row, half of its memory."""
+    """Return the members with interned names. JSON parsing makes new names for each row: half of the row's memory."""
     return {sys.intern(str(name)): value for name, value in members.items()}
 
 
@@ -108,18 +108,20 @@ BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 
 
 def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
-    """Return the answer with `since`. Clients of the first answer have no entry.
+    """Return the answer with the times when the source first listed each client, in `since`.
 
-    A client whose row names its issuer differently is not new: otherwise two answers could remove all clients.
+    Clients of the first answer have no entry. A client whose row names another issuer than before is not new.
+    Otherwise two answers could remove all clients.
     """
     if last is None:
         return answer
-    before: dict[str, float] = {}
+    listed_at: dict[str, float] = {}  # by client_id alone
     for key in map(row_key, last.rows):
-        at = last.since.get(key, 0.0)
-        before[key[1]] = min(at, before.get(key[1], at))
-    firsts = {key: before.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return replace(answer, since={key: at for key, at in firsts.items() if at > answer.at - DAY_SECONDS})
+        _, client_id = key
+        first_at = last.since.get(key, 0.0)
+        listed_at[client_id] = min(first_at, listed_at.get(client_id, first_at))
+    since = {key: listed_at.get(key[1], answer.at) for key in map(row_key, answer.rows)}
+    return replace(answer, since={key: at for key, at in since.items() if at > answer.at - DAY_SECONDS})
 
 
 def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
@@ -129,7 +131,7 @@ def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tupl
 
 @frozen
 class SourceState:
-    """The state of a source. `age`: seconds since it last confirmed its answer; without one, since it is watched.
+    """The state of a source. `age`: seconds since the source last confirmed its answer, or since the start.
 
     `changed`: many of its clients were added or moved at once within the last hour.
     """

@@ -11,8 +11,8 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
+from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
+from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.route_grants import find_default_errors
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
@@ -23,16 +23,14 @@ from notifier.settings.document_files import read_document
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 
-SWITCH_SECONDS, SHORT_SWITCH_SECONDS = (
-    sys.getswitchinterval(),
-    0.0005,
-)  # seconds that a thread runs before another is scheduled
-MIN_FROZEN_OBJECTS = 50_000  # objects; the collector needs more than a few milliseconds to search so many for cycles
+SWITCH_SECONDS = sys.getswitchinterval()  # a thread runs so long before another is scheduled
+SHORT_SWITCH_SECONDS = 0.0005
+MIN_FROZEN_OBJECTS = 50_000  # the collector needs more than a few milliseconds to search so many objects for cycles
 
 AnswerOf = Callable[[RegistrySourceSettings, Path | None], SourceAnswer | None]
-"""Returns the last answer of a source that is not a file, None if there is none; gets the folder of the cache, too.
+"""Returns the last answer of a source that is not a file, given the source and the folder of the cache.
 
-It may raise ConfigurationError.
+It returns None if there is no answer, and may raise ConfigurationError.
 """
 
 
@@ -42,12 +40,12 @@ def no_answer(_source: RegistrySourceSettings, _folder: Path | None) -> None:
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Disable the garbage collector: searching millions of live objects would take a third of the time.
+    """Disable the garbage collector while many clients are read: its searches would take a third of the time.
 
-    If there are many new objects, they are frozen, since each later search would block a worker's loop for 100 ms.
-    Threads are switched more often meanwhile, because the event loop releases the GIL at each system call.
+    At the end, many new objects are frozen, since each later search of them would block a worker's loop for 100 ms.
+    Meanwhile threads are switched more often, because the event loop releases the GIL at each system call.
     """
-    enabled = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     sys.setswitchinterval(SHORT_SWITCH_SECONDS)
     try:
@@ -56,7 +54,7 @@ def pause_garbage_collection() -> Iterator[None]:
         sys.setswitchinterval(SWITCH_SECONDS)
         if gc.get_count()[0] > MIN_FROZEN_OBJECTS:
             gc.freeze()
-        if enabled:
+        if was_enabled:
             gc.enable()
 
 
@@ -111,7 +109,7 @@ def to_layer(source: RegistrySourceSettings, issuers: Sequence[str], answer: Sou
 
 
 def load_registry(settings: Settings, answer_of: AnswerOf = no_answer) -> Registry:
-    """Return the registry as configured now. Raises ConfigurationError with all errors."""
+    """Return the registry of these settings, without checks of signing keys. Raises ConfigurationError."""
     build_context = BuildContext(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
     built, _ = read_registry(build_context, set(), answer_of)
     if built.mistakes:
@@ -122,9 +120,10 @@ def load_registry(settings: Settings, answer_of: AnswerOf = no_answer) -> Regist
 def read_registry(
     build_context: BuildContext, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
 ) -> tuple[BuiltRegistry, Sequence[Layer]]:
-    """Return the valid clients with all errors, faults and warnings; and the layers, if a refresh will need them.
+    """Return the registry of the valid clients with all errors, and the layers.
 
-    Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
+    Without a source that will be refreshed, the layers are freed and the second result is empty, unless `keep_rows`.
+    Adds each file that is read or named to `files`.
     """
     with pause_garbage_collection():
         layers, mistakes = _read_layers(build_context, files, answer_of)
@@ -136,7 +135,7 @@ def read_registry(
 
 
 def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
-    """Return the registry of a single file. Its rows are freed as they are read, since no refresh will need them."""
+    """Return the registry of a single file. The rows are freed one by one, since no refresh will need them."""
     builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
     aliases, taken = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
     rows = layer.rows

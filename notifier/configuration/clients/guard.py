@@ -1,8 +1,8 @@
 """Protects a registry from a bad answer of a source. The rules are in docs/configuration.md, "The guard".
 
-If an answer would remove too many clients at once, these clients stay as they are; all other changes, including new
-addresses, are applied. So a correct list that follows a poisoned one repairs it, whatever it removes. Clients that the
-source has listed for less than a day are not protected: a poisoned list may have added them.
+If an answer would remove too many clients at once, these clients stay as they are. All other changes, including new
+addresses, are applied, so that a correct answer repairs the addresses of a poisoned one. Clients that the source has
+listed for less than a day are not protected, because a poisoned answer may have added them.
 
 Only clients whose rows have changed are built again.
 """
@@ -14,14 +14,8 @@ from types import MappingProxyType
 
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, row_ids
 from notifier.configuration.clients.clients_file import to_layer
-from notifier.configuration.clients.layer import Layer, LayerClients, keep_lost_rows
-from notifier.configuration.clients.layers import (
-    BuildContext,
-    BuiltRegistry,
-    LayerMerge,
-    client_id_of,
-    complete_registry,
-)
+from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer, LayerClients, keep_lost_rows
+from notifier.configuration.clients.layers import LayerMerge, client_id_of, complete_registry
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_lost_clients, find_sudden_changes
 from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
@@ -31,7 +25,10 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 
 @frozen
 class SourceTarget:
-    """The destination of an answer: the layers in force, and the source, whose layer is the `nth`."""
+    """The registry and layers in force, and the source whose answer replaces the `nth` layer.
+
+    `pause` lets the event loop run.
+    """
 
     build_context: BuildContext
     registry: Registry
@@ -61,7 +58,7 @@ class SourceTarget:
 
 @frozen
 class GuardResult:
-    """The registry to put in force. `loss`: the accepted loss of clients."""
+    """The registry to put in force, with the source's new layer. `loss`: the accepted loss of clients."""
 
     built: BuiltRegistry
     layer: Layer
@@ -72,10 +69,13 @@ class GuardResult:
 def guard_answer(
     target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool
 ) -> GuardResult:
-    """Decide which changes of an answer (None: the source was dropped) to apply. `accepted`: any loss is accepted."""
+    """Decide which changes of an answer to apply. `last`: the source's previous answer.
+
+    If `answer` is None, the source was dropped, and all its clients are removed. `accepted`: apply any loss of clients.
+    """
     layer = target.new_layer(answer)
     built, both = target.build_registry(layer), (target.layer, layer)
-    protected = LayerClients(both, target.issuers, but=find_new_clients(last, time.time()))
+    protected = LayerClients(both, target.issuers, excluded=find_new_clients(last, time.time()))
     loss = find_excessive_loss(target.registry, built.registry, protected)
     if accepted or answer is None or last is None:
         return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer), loss=loss)
@@ -84,11 +84,11 @@ def guard_answer(
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
         rows = _rows_without_loss(target, layer, built, protected)
         answer = replace(answer, rows=rows, at=last.at)
-        built = target.build_registry(layer := target.new_layer(answer))
+        layer = target.new_layer(answer)
+        built = target.build_registry(layer)
     sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
-    return GuardResult(
-        built=built, layer=layer, result=AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
-    )
+    result = AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
+    return GuardResult(built=built, layer=layer, result=result)
 
 
 def _rows_without_loss(
@@ -103,50 +103,52 @@ def _rows_without_loss(
 def rebuild_registry(
     build_context: BuildContext, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
 ) -> BuiltRegistry:
-    """Update the registry `old` where the layer `new` differs from the replaced layer.
+    """Return the registry `old`, updated for the replacement of the `nth` layer by `new`.
 
-    Unchanged rows must be the same objects: their clients are not built again.
+    Unchanged rows must be the same objects in both layers, because only clients of other rows are built again.
     """
-    changed = _changed(layers[nth], new)
-    parts, now = [], [new if number == nth else layer for number, layer in enumerate(layers)]
-    for source in now:
+    changed = _find_changed_clients(layers[nth], new)
+    new_layers = [new if number == nth else layer for number, layer in enumerate(layers)]
+    changed_parts = []
+    for layer in new_layers:
         pause()
-        rows = [row for row in source.rows if client_id_of(row) in changed]
-        faults = [fault for fault in source.faults if fault.path in changed]
-        parts.append(replace(source, rows=rows, faults=faults))
-    built = LayerMerge(build_context, parts, pause, refreshed=True).run()
-    return complete_registry(replace(built, registry=_patched(old, built.registry, changed)), build_context, now, pause)
+        rows = [row for row in layer.rows if client_id_of(row) in changed]
+        faults = [fault for fault in layer.faults if fault.path in changed]
+        changed_parts.append(replace(layer, rows=rows, faults=faults))
+    built = LayerMerge(build_context, changed_parts, pause, refreshed=True).run()
+    patched = replace(built, registry=_patch_registry(old, built.registry, changed))
+    return complete_registry(patched, build_context, new_layers, pause)
 
 
-def _changed(old: Layer, new: Layer) -> set[str]:
+def _find_changed_clients(old: Layer, new: Layer) -> set[str]:
     """Return the `client_id` of all rows and faults that are in one of the layers only."""
-    before, after = row_ids(old.rows), row_ids(new.rows)
-    changed = {client_id_of(row) for row in new.rows if id(row) not in before}
-    changed |= {client_id_of(row) for row in old.rows if id(row) not in after}
+    old_ids, new_ids = row_ids(old.rows), row_ids(new.rows)
+    changed = {client_id_of(row) for row in new.rows if id(row) not in old_ids}
+    changed |= {client_id_of(row) for row in old.rows if id(row) not in new_ids}
     return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
 
 
-def _copied(clients: Mapping[str, Client]) -> dict[str, Client]:
-    """Return a copy. `dict(proxy)` would copy member by member, in one step of 10 ms for 100,000."""
+def _copy_clients(clients: Mapping[str, Client]) -> dict[str, Client]:
+    """Return a copy. `dict(proxy)` would copy member by member, which takes 10 ms for 100,000 clients."""
     return clients.copy() if isinstance(clients, MappingProxyType) else dict(clients)
 
 
-def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
-    """Return the old registry, with the changed clients as in `part`."""
+def _patch_registry(old: Registry, part: Registry, changed: set[str]) -> Registry:
+    """Return the old registry, with the `changed` clients as in `part`."""
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
     refused: dict[str, Mapping[str, str]] = {}
-    for iss, of_issuer in part.clients.items():
-        copied = _copied(old.clients_of(iss))
+    for iss, new_clients in part.clients.items():
+        issuer_clients = _copy_clients(old.clients_of(iss))
         for client_id in changed:
-            copied.pop(client_id, None)
-        copied.update(_copied(of_issuer))
-        clients[iss] = MappingProxyType(copied)
-        faults[iss] = _again(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
-        refused[iss] = _again(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
+            issuer_clients.pop(client_id, None)
+        issuer_clients.update(_copy_clients(new_clients))
+        clients[iss] = MappingProxyType(issuer_clients)
+        faults[iss] = _patch_reasons(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
+        refused[iss] = _patch_reasons(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
     beyond = old.beyond.updated(part.beyond, changed)
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
 
 
-def _again(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
-    return {key: why for key, why in old.items() if key not in changed} | dict(part)
+def _patch_reasons(old: Mapping[str, str], part: Mapping[str, str], changed: set[str]) -> Mapping[str, str]:
+    return {client_id: reason for client_id, reason in old.items() if client_id not in changed} | dict(part)

@@ -1,4 +1,7 @@
-"""One layer of the registry: the rows of a source, and the clients that they describe."""
+"""Defines the layers that `layers.py` merges to the registry: each has the rows of one source.
+
+A row has the unchecked metadata of a client. A client is identified by its issuer and `client_id`.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import is_
@@ -6,18 +9,21 @@ from typing import Any
 
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_rows import Row, row_key
+from notifier.configuration.clients.registry_checks import AlgorithmsOf
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
+from notifier.model.registry import Registry
+from notifier.settings.service_settings import Settings
 
 
 @frozen
 class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
-    `issuer`: the issuer of rows that name none. `authority`: the clients that the source may have; None for a file,
-    which belongs to the operator. `context`: the folder that file names in its rows are relative to. `faults`: unusable
-    clients, see `SourceAnswer`. `read`: False until the source has answered. `empty`: the source is allowed to have no
+    `issuer`: the issuer of rows that name none. `authority`: the clients that the source may have, None for a file,
+    which may have all clients. `context`: the folder that file names in the rows are relative to. `faults`: unusable
+    clients, with the `client_id` as path. `read`: False until the source has answered. `empty`: the source may have no
     clients.
     """
 
@@ -41,37 +47,62 @@ class Layer:
 
     def left_out_at(self, fault: InputIssue, issuers: Sequence[str]) -> Sequence[str]:
         """Return the issuers at which an unusable client is left out."""
-        of = self.authority
-        return issuers if of is None else [iss for iss in of.issuers if iss in issuers and of.can_have(fault.path)]
+        if self.authority is None:
+            return issuers
+        client_id = fault.path
+        return [iss for iss in self.authority.issuers if iss in issuers] if self.authority.can_have(client_id) else []
 
     def applies_to(self, row: Any, iss: str) -> bool:
         """Return True if the settings of a row without an issuer apply to the client of issuer `iss`."""
         return self.authority is None or (iss in self.authority.issuers and self.reason_against(row) is None)
 
     def refused_at(self, row: Mapping[str, Any], issuers: Sequence[str]) -> Sequence[str]:
-        """Return the issuers whose client a refused row means."""
-        named = row.get("issuer")
-        listed = [named] if isinstance(named, str) else named if isinstance(named, list) else ()
-        bound = () if self.authority is None else self.authority.issuers
-        return [iss for iss in issuers if iss in listed] or [iss for iss in issuers if iss in bound]
+        """Return the issuers at which the client of a refused row is unknown: those in the row, or of the source."""
+        issuer = row.get("issuer")
+        row_issuers = issuer if isinstance(issuer, list) else [issuer]
+        source_issuers = () if self.authority is None else self.authority.issuers
+        refused_at = [iss for iss in issuers if iss in row_issuers]
+        return refused_at or [iss for iss in issuers if iss in source_issuers]
 
     def reason_against(self, row: Any) -> str | None:
         """Return why the source may not have the client of this row; None if it may."""
-        return (
-            None
-            if self.authority is None or not isinstance(row, Mapping)
-            else self.authority.reason_against(row, self.name)
-        )
+        if self.authority is None or not isinstance(row, Mapping):
+            return None
+        return self.authority.reason_against(row, self.name)
 
     def reason_without_issuer(self, row: Any) -> str | None:
-        """Return why a row without configured issuers is refused; None if its metadata are invalid."""
-        if self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
-            return self.reason_against(row)
-        return self.reason_against(row) or self.authority.reason_without_issuer(self.name)
+        """Return why a row for which `issuers_of` returns nothing is refused; None if its metadata are invalid."""
+        reason = self.reason_against(row)
+        if reason is not None or self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
+            return reason
+        return self.authority.reason_without_issuer(self.name)
+
+
+@frozen
+class BuiltRegistry:
+    """The registry. `mistakes`: errors in files. `faults`: left-out clients. `warnings`: settings without effect."""
+
+    registry: Registry
+    mistakes: Sequence[InputIssue]
+    warnings: Sequence[InputIssue]
+    faults: Sequence[InputIssue] = ()
+
+
+@frozen
+class BuildContext:
+    """The inputs of a registry besides its rows.
+
+    `algorithms_of` returns the algorithms that an issuer's keys can sign with. `invalid_sections`: the sections of the
+    settings with an error. Checks that depend on them are skipped.
+    """
+
+    settings: Settings
+    algorithms_of: AlgorithmsOf
+    invalid_sections: frozenset[str] = frozenset()
 
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, int]]:
-    """Yield the clients of the rows, with the index of the row. Invalid rows are skipped."""
+    """Yield the client of each row (issuer, `client_id`), with the index of the row. Invalid rows are skipped."""
     for index, row in enumerate(layer.rows):
         for iss in issuers_of(layer, row, issuers):
             yield (iss, row["client_id"]), index
@@ -80,65 +111,68 @@ def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[ClientKey, i
 class LayerClients:
     """The set of the clients in these layers.
 
-    It makes no object per client: 100,000 new objects would trigger a full garbage collection.
+    It makes no object for each client, since 100,000 new objects would trigger a full garbage collection.
     """
 
-    def __init__(self, layers: Iterable[Layer], issuers: Sequence[str], but: Collection[tuple[str, str]] = ()) -> None:
-        """Leave out the rows whose `row_key` is in `but`."""
-        self._names: dict[str, set[str]] = {iss: set() for iss in issuers}
+    def __init__(
+        self, layers: Iterable[Layer], issuers: Sequence[str], excluded: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """`excluded`: the keys of rows (see `row_key`) to leave out."""
+        self._client_ids: dict[str, set[str]] = {iss: set() for iss in issuers}
         for layer in layers:
             for row in layer.rows:
-                if but and isinstance(row, Mapping) and row_key(row) in but:
+                if excluded and isinstance(row, Mapping) and row_key(row) in excluded:
                     continue
                 for iss in issuers_of(layer, row, issuers):
-                    self._names[iss].add(row["client_id"])
+                    self._client_ids[iss].add(row["client_id"])
 
     def __contains__(self, key: object) -> bool:
-        """Return True if the layers have this client."""
-        return isinstance(key, tuple) and key[1] in self._names.get(key[0], ())
+        """Return True if the layers have this client (issuer, `client_id`)."""
+        return isinstance(key, tuple) and key[1] in self._client_ids.get(key[0], ())
 
 
 def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
-    """Return the issuers of the client in a row.
+    """Return the issuers of the client in a row, given all configured `issuers`.
 
     The result is empty if the row is invalid, names an unknown issuer, or exceeds the source's authority.
     """
-    if (
-        not isinstance(row, Mapping)
-        or not isinstance(row.get("client_id"), str)
-        or layer.reason_against(row) is not None
-    ):
+    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str):
         return ()
-    named = row.get("issuer") or layer.issuer
-    if named is None:
+    if layer.reason_against(row) is not None:
+        return ()
+    issuer = row.get("issuer") or layer.issuer
+    if issuer is None:
         return issuers if len(issuers) == 1 else ()
-    if named in ("*", ["*"]):
+    if issuer in ("*", ["*"]):
         return issuers
-    listed = [named] if isinstance(named, str) else named
-    known = isinstance(listed, list) and all(iss in issuers for iss in listed)
-    return tuple(dict.fromkeys(listed)) if known else ()
+    row_issuers = [issuer] if isinstance(issuer, str) else issuer
+    are_configured = isinstance(row_issuers, list) and all(iss in issuers for iss in row_issuers)
+    return tuple(dict.fromkeys(row_issuers)) if are_configured else ()
 
 
 def keep_lost_rows(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
-    """Return the rows of the new layer, with the old rows of `lost` clients; the old sequence if all are the same."""
+    """Return the rows of the new layer, with the old rows of `lost` clients. If nothing has changed, return `old.rows`.
+
+    `issuers`: all configured issuers.
+    """
 
     def is_lost(layer: Layer, row: Any) -> bool:
         return any((iss, row["client_id"]) in lost for iss in issuers_of(layer, row, issuers))
 
     rows = [row for row in new.rows if not is_lost(new, row)] + [row for row in old.rows if is_lost(old, row)]
-    same = len(rows) == len(old.rows) and all(map(is_, rows, old.rows))
-    return old.rows if same else rows
+    is_unchanged = len(rows) == len(old.rows) and all(map(is_, rows, old.rows))
+    return old.rows if is_unchanged else rows
 
 
 def merge_rows(rows: Sequence[Row]) -> dict[str, Any]:
-    """Merge rows: a later row overrides earlier ones, in the section `notifier` member by member."""
-    whole: dict[str, Any] = {}
+    """Merge rows. A later row overrides earlier rows; its section `notifier` does so member by member."""
+    merged: dict[str, Any] = {}
     for row in rows:
-        sections = whole.get("notifier"), row.get("notifier")
-        whole |= row
-        if all(isinstance(member, Mapping) for member in sections):
-            whole["notifier"] = {**sections[0], **sections[1]}  # type: ignore[dict-item]
-    return whole
+        old_section, section = merged.get("notifier"), row.get("notifier")
+        merged |= row
+        if isinstance(old_section, Mapping) and isinstance(section, Mapping):
+            merged["notifier"] = {**old_section, **section}
+    return merged
 
 
 ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event loop run
@@ -147,7 +181,10 @@ ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event l
 def find_incomplete_issuers(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> Mapping[str, str]:
-    """Return the issuers that may have unknown clients, with the reason: a source of the issuer has listed none."""
+    """Return the issuers that may have unknown clients, because one of their sources has listed no client of theirs.
+
+    The values are the reasons. `pause` is called every ROWS_PER_STEP rows.
+    """
     incomplete: dict[str, str] = {}
     for layer in layers:
         if layer.authority is None or (layer.read and layer.empty):

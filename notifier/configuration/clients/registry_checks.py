@@ -10,7 +10,7 @@ from notifier.model.registry import InlineRule, Registry
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
 """Returns the algorithms that an issuer's keys can sign with."""
 
-_KEYS = {
+_KEY_OF_ALGORITHM = {
     Algorithm.ES256: "a P-256 key",
     Algorithm.ES384: "a P-384 key",
     Algorithm.ES512: "a P-521 key",
@@ -20,7 +20,7 @@ _KEYS = {
 
 
 def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[InputIssue]:
-    """Return a mistake for each client with a URI whose algorithm no key of its issuer can sign with."""
+    """Return an error for each client with a logout URI whose algorithm no key of its issuer can sign with."""
     mistakes = []
     for iss, clients in registry.clients.items():
         possible = algorithms_of(iss)
@@ -32,28 +32,28 @@ def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Inp
 
 
 def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
-    """Return why no token can be signed with `alg`, and the remedies."""
+    """Return why `alg` cannot be used, and the remedies. `possible`: the algorithms of the keys of the issuer."""
     names = ", ".join(name for name in Algorithm if name in possible)
     has = f"keys of its issuer can do only {names}" if names else "its issuer has no usable key"
     other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
-    key = _KEYS.get(alg, "an RSA key")
+    key = _KEY_OF_ALGORITHM.get(alg, "an RSA key")
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-MAX_UNCHECKED_LOSSES = 1  # client that may be lost at any time, if others remain
-MIN_CLIENTS_PER_LOSS = 5  # up to a fifth of all clients may be lost
+MAX_UNCHECKED_LOSSES = 1  # so many clients may always be lost, if others remain
+MIN_CLIENTS_PER_LOSS = 5  # at most one in five clients may be lost
 MAX_NAMED_CLIENTS = 20  # lost clients that a message lists
 _RULES: Sequence[InlineRule] = ("deny", "publishers", "allow")  # from the strictest
 
 
 def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
-    """Return why a reload must be refused: too many clients, or all, would become unreachable. None if it is fine.
+    """Return why the new registry must be refused, since it would make too many clients unreachable; otherwise None.
 
     `only`: check these clients (`iss`, `client_id`) only, such as the clients of one source.
 
-    Without a logout URI a client gets no notifications. A client that never had one counts only if its registration
-    disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. Denying inline URIs is
-    the operator's decision, and is accepted unless it leaves no client.
+    A client without a logout URI gets no notifications. A client that had no URI before counts only if its registration
+    disappears, since events may contain its URI. A paused client is not lost, because its deliveries wait. If the
+    operator denies URIs in events, the new registry is accepted unless no client remains reachable.
     """
     before, after = [*_clients_of(old, only)], [*_clients_of(new, only)]
     removed, silenced = find_lost_clients(old, new, only)
@@ -77,23 +77,24 @@ def find_lost_clients(
     """Return the removed clients, and the remaining clients that have lost their address."""
     removed, silenced = [], []
     for client in _clients_of(old, only):
-        now = new.clients_of(client.iss).get(client.client_id)
-        if now is None:
+        new_client = new.clients_of(client.iss).get(client.client_id)
+        if new_client is None:
             removed.append(client)
-        elif not _can_be_notified(now) and _can_be_notified(client):
+        elif not _can_be_notified(new_client) and _can_be_notified(client):
             silenced.append(client)
     return removed, silenced
 
 
 def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
-    """Return `new` with its recent losses of addresses, and the clients (of `old`) that lose their address now.
+    """Return `new` with the recent losses of clients' addresses, and the clients of `old` that lose their address now.
 
     Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
-    `steady`: see `Registry.lost_at`.
+    `steady`: the current time in seconds of a monotonic clock.
     """
     lost = [client for iss in old.clients for client in _find_lost(old.clients_of(iss), new.clients_of(iss))]
-    narrower = _accepts_fewer_publishers(old, new)
-    if not (lost or old.lost_at or narrower or old.has_just_narrowed(steady)):
+    is_narrower = _accepts_fewer_publishers(old, new)
+    has_nothing_to_record = not (lost or old.lost_at or is_narrower or old.has_just_narrowed(steady))
+    if has_nothing_to_record:
         return new, ()
     lost_at: dict[str, dict[str, float]] = {}
     for iss, moments in old.lost_at.items():
@@ -102,18 +103,22 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
                 lost_at.setdefault(iss, {})[client_id] = at
     for client in lost:
         lost_at.setdefault(client.iss, {})[client.client_id] = steady
-    narrowed_at = steady if narrower else old.narrowed_at
+    narrowed_at = steady if is_narrower else old.narrowed_at
     aliases = dict(new.aliases)
     for iss, moments in lost_at.items():
-        if kept := {name: own_id for name, own_id in old.aliases.get(iss, {}).items() if own_id in moments}:
+        kept = {alias: client_id for alias, client_id in old.aliases.get(iss, {}).items() if client_id in moments}
+        if kept:
             aliases[iss] = {**kept, **new.aliases.get(iss, {})}
     return replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at), lost
 
 
-def _find_lost(before: Mapping[str, Client], after: Mapping[str, Client]) -> Iterator[Client]:
-    for client_id, client in before.items():
-        now = after.get(client_id)
-        if now is not client and _can_be_notified(client) and (now is None or not _can_be_notified(now)):
+def _find_lost(old: Mapping[str, Client], new: Mapping[str, Client]) -> Iterator[Client]:
+    """Yield the old clients with an address that have none now."""
+    for client_id, client in old.items():
+        new_client = new.get(client_id)
+        if new_client is client or not _can_be_notified(client):
+            continue
+        if new_client is None or not _can_be_notified(new_client):
             yield client
 
 
@@ -121,14 +126,15 @@ def _accepts_fewer_publishers(old: Registry, new: Registry) -> bool:
     """Return True if addresses in events are accepted from fewer publishers than before."""
     if _RULES.index(new.inline) < _RULES.index(old.inline):
         return True
-    return any(
-        issuer.publishers is not None and (now := new.issuers.get(iss)) is not None and now.publishers is None
-        for iss, issuer in old.issuers.items()
-    )
+    with_publishers = [iss for iss, issuer in old.issuers.items() if issuer.publishers is not None]
+    return any(iss in new.issuers and new.issuers[iss].publishers is None for iss in with_publishers)
 
 
 def find_sudden_changes(old: Registry, new: Registry, only: Container[tuple[str, str]]) -> str | None:
-    """Report suddenly added or moved clients, if they are as many as would be too many to lose. None otherwise."""
+    """Return a report of added clients and changed addresses if there are too many at once; otherwise None.
+
+    The limit is that of lost clients. `only`: check these clients (`iss`, `client_id`) only.
+    """
     count = sum(map(_can_be_notified, _clients_of(old, only)))
     moved, added = [], []
     for client in filter(_can_be_notified, _clients_of(new, only)):

@@ -18,9 +18,10 @@ from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
 JITTER_SHARE = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
-FIRST_PAUSE_SECONDS = 1.0  # seconds after a failure, doubled up to the source's interval
-MIN_INTERVAL_SECONDS = 5.0  # seconds between two readings for unknown clients
-SUDDEN_CHANGE_SECONDS = 3600.0  # seconds for which a sudden change is reported
+FIRST_PAUSE_SECONDS = 1.0  # after a failure, doubled up to the source's interval
+MIN_INTERVAL_SECONDS = 5.0  # between two readings for unknown clients
+SUDDEN_CHANGE_SECONDS = 3600.0  # a sudden change is reported for so long
+MAX_DOUBLINGS = 16  # of the pause, so that the power of two stays finite
 
 
 class Reading(Protocol):
@@ -37,12 +38,18 @@ class Reading(Protocol):
 
 
 ApplyAnswer = Callable[[str, SourceAnswer | None, str | None], Awaitable[AnswerResult]]
-"""Puts a source's answer into the registry, or removes it (None). The last argument: who accepts a loss of clients."""
+"""Applies the answer of a source to the registry, or removes the source's clients if the answer is None.
+
+The arguments are the source's name, the answer, and the operator who accepts a loss of clients.
+"""
 
 
 @frozen
 class RefreshedSource:
-    """A source with its interval (`every`, seconds), the issuer of its clients (None: any), and its last answer."""
+    """A source to refresh every `every` seconds. `issuer`: the issuer of all its clients, None if there are several.
+
+    `last`: the last answer.
+    """
 
     name: str
     kind: str
@@ -133,14 +140,13 @@ class RegistryRefresh:
         """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
         state = self._kept.get(name)
         if state is None:
-            return (
-                f"no registry source that is read again is called {name!r}; there is {', '.join(self._kept) or 'none'}"
-            )
+            names = ", ".join(self._kept) or "none"
+            return f"no registry source that is read again is called {name!r}; there is {names}"
         state.dropped_by = dropped_by
         return None
 
     def on_unknown_client(self, iss: str) -> None:
-        """Read the sources of this issuer, at most every 5 s, since a delivery is for an unknown client."""
+        """Read the sources of the issuer again, at most every MIN_INTERVAL_SECONDS: one may have the client now."""
         for state in self._kept.values():
             if state.source.issuer not in (None, iss) or state.wake_timer is not None:
                 continue
@@ -151,7 +157,7 @@ class RegistryRefresh:
                 state.wake_timer = asyncio.get_running_loop().call_later(wait, self._wake, state)
 
     def problem(self) -> str | None:
-        """Return why the worker cannot begin; None if it can."""
+        """Return why the worker cannot start its deliveries: the first source that was never read. Otherwise None."""
         for state in self._kept.values():
             if state.last is None:
                 return f"registry source {state.source.name} was never read: {state.problem or 'it is being read'}"
@@ -217,13 +223,14 @@ class RegistryRefresh:
                 dropped_by, state.dropped_by = state.dropped_by, None
                 state.begun_at = self._steady()
                 if dropped_by is None:
-                    self._record_result(state, await self._read(state, state.last, accepted_by))
+                    problem = await self._read(state, state.last, accepted_by)
                 else:
-                    self._record_result(state, await self._read_from_scratch(state, dropped_by))
+                    problem = await self._read_from_scratch(state, dropped_by)
+                self._record_result(state, problem)
                 while waiters:
                     waiters.pop().set()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause(state)):
+                    async with asyncio.timeout(self._pause_seconds(state)):
                         await state.wake.wait()
         finally:
             for waiter in waiters:
@@ -245,13 +252,13 @@ class RegistryRefresh:
         state.holds_back = False
         try:
             answer = await source.reading.read(last)
-            if last is None or answer.rows is not last.rows or answer.faults != last.faults:
-                outcome = await self._apply(source.name, answer, accepted_by)
-                assert outcome.answer is not None
-                answer, problem = outcome.answer, outcome.held_back
+            if _differs(answer, last):
+                result = await self._apply(source.name, answer, accepted_by)
+                assert result.answer is not None
+                answer, problem = result.answer, result.held_back
                 state.holds_back = problem is not None
-                self._record_sudden_change(state, outcome.sudden_change)
-                if last is None or answer.rows is not last.rows or answer.faults != last.faults:
+                self._record_sudden_change(state, result.sudden_change)
+                if _differs(answer, last):  # not if the guard has held back all changes
                     replaced, state.last = state.last, answer
                     self._check_completeness()
                     await source.reading.settle(answer, replaced)
@@ -277,12 +284,18 @@ class RegistryRefresh:
         if problem is None and before is not None:
             self._log.info("registry_source_well", source=state.source.name)
         elif problem is not None and problem != before:
-            kept_list = (
-                "nothing yet" if state.last is None else "these clients" if state.holds_back else "its last good answer"
-            )
-            self._log.error("registry_source_failed", source=state.source.name, reason=problem, kept=kept_list)
+            kept = "these clients" if state.holds_back else "its last good answer"
+            if state.last is None:
+                kept = "nothing yet"
+            self._log.error("registry_source_failed", source=state.source.name, reason=problem, kept=kept)
 
-    def _pause(self, state: _RefreshState) -> float:
-        every = state.source.every
-        pause = min(every, FIRST_PAUSE_SECONDS * 2.0 ** min(state.failures - 1, 16)) if state.failures else every
+    def _pause_seconds(self, state: _RefreshState) -> float:
+        """Return the seconds until the next reading: the interval, or less after failures, with jitter."""
+        pause = state.source.every
+        if state.failures:
+            pause = min(pause, FIRST_PAUSE_SECONDS * 2.0 ** min(state.failures - 1, MAX_DOUBLINGS))
         return pause * (1 + JITTER_SHARE * (2 * self._jitter() - 1))
+
+
+def _differs(answer: SourceAnswer, last: SourceAnswer | None) -> bool:
+    return last is None or answer.rows is not last.rows or answer.faults != last.faults

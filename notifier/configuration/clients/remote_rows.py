@@ -1,7 +1,7 @@
-"""Cleans the rows of all registry sources except files.
+"""Cleans and checks the rows that the readers of registry sources receive, except files.
 
-Secrets, and members unrelated to logout, are dropped at once. Which of the remaining values a source may set is
-decided later, in `authority.py`.
+A row is the metadata of one client. Secrets, and members unrelated to logout, are dropped at once. `authority.py`
+decides later which of the remaining values the source may set.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ _Key: TypeAlias = str | tuple[str, str]
 
 
 def clean_row(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
-    """Return the members that notifier uses: null, empty strings and empty lists count as absent.
+    """Return the members of a row that notifier uses, or the row's error. Null and empty values count as absent.
 
-    `path` names the client in the error if it has no valid `client_id`. If the result equals the row of the `last`
-    answer, that object is returned without further checks.
+    `path` names the client in the error if it has no valid `client_id`. `last`: the client's row in the previous
+    answer. It is returned, without further checks, if the new row is equal.
     """
     if not isinstance(raw, dict):
         return InputIssue(path, "must be the metadata of a client")
@@ -101,8 +101,8 @@ def _find_error(row: dict[str, Any]) -> str | None:
 class RowCollector:
     """Collects the clients of one reading. An unchanged row is the same object as in the last answer.
 
-    Equal duplicates count once: a list may shift between the pages. Of differing duplicates the later row counts, or
-    both are refused if clients must be `unique`.
+    A client may be there twice with equal values, because a list can shift while its pages are read. If the values
+    differ, the later row counts, or both rows are refused if clients must be `unique`.
     """
 
     def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
@@ -115,7 +115,7 @@ class RowCollector:
         self.count = 0
 
     def add(self, raw: object) -> None:
-        """Add a client, or record why it cannot be used. `raw` may be a `InputIssue` with the reason."""
+        """Add a client, or record why it cannot be used. `raw`: the row, or an error found by the reader."""
         last = self._last_row(raw)
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
@@ -175,16 +175,17 @@ class RowCollector:
         return any(str(row["client_id"]) not in names for row in self._last_rows.values())
 
     def answer(self, at: float) -> SourceAnswer:
-        """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
+        """Return the answer. If nothing differs, return the object of the last answer. `at`: epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
-        same = sum(self._last_rows.get(key) is row for key, row in self._rows.items())  # in whatever order
-        if last is None or faults != last.faults or not same == len(rows) == len(last.rows):
-            return SourceAnswer(rows=rows, at=at, faults=faults)
-        return last
+        if last is not None and faults == last.faults:
+            unchanged_count = sum(self._last_rows.get(key) is row for key, row in self._rows.items())
+            if unchanged_count == len(rows) == len(last.rows):  # the order of the rows may differ
+                return last
+        return SourceAnswer(rows=rows, at=at, faults=faults)
 
 
 def _key(row: Row) -> _Key:
-    """Return the key of a row, mostly its own string: freeing 100,000 tuples would block the worker for 10 ms."""
+    """Return the key of a row. It is mostly the string of the row, since freeing 100,000 tuples would take 10 ms."""
     client_id, issuer = row["client_id"], row.get("issuer")
     name = client_id if type(client_id) is str else str(client_id)
     return name if issuer is None else (name, str(issuer))
@@ -193,17 +194,17 @@ def _key(row: Row) -> _Key:
 def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:
     """Return the redirect URIs with an exact origin; None if there are none.
 
-    A pattern may match any origin, which only the server can decide. The origin of the `front_channel` URI is then
-    accepted as the client's own (F1).
+    Only the server can decide which origins a pattern matches. If there is a pattern, the origin of the `front_channel`
+    URI is therefore accepted as an origin of the client (F1).
     """
-    texts = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
-    exact = [uri for uri in texts if "*" not in (origin_of(uri) or "*")]
-    patterns = any(_is_pattern(uri) for uri in texts if uri not in exact)
-    if patterns and isinstance(front_channel, str) and (own := origin_of(front_channel)) is not None:
-        exact.append(own)
+    uris = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
+    exact = [uri for uri in uris if "*" not in (origin_of(uri) or "*")]
+    has_pattern = any(_is_pattern(uri) for uri in uris if uri not in exact)
+    front_origin = origin_of(front_channel) if isinstance(front_channel, str) else None
+    if has_pattern and front_origin is not None:
+        exact.append(front_origin)
     return exact or None
 
 
 def _is_pattern(uri: str) -> bool:
-    """Return True for a pattern; False for the address of an app, such as `com.example.app:/callback`."""
     return "*" in uri or uri.startswith("regexp=")

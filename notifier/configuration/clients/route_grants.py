@@ -1,12 +1,13 @@
-"""Decides which credentials requests to a client carry, by address: headers, client certificate, proxy and egress.
+"""Decides which of the operator's settings apply to requests to a client: headers, certificate, proxy and egress.
 
-They belong to the operator and are used only for origins in a file: the origin of the client's address there, and
-`notifier.origins`. If a list moves a client to another origin, its route is withheld and its deliveries wait until a
-file names the origin. They are not sent without credentials, because a gateway's 401 would be final.
+Such a setting is granted to origins in files only: the origin of the client's address in a file, and
+`notifier.origins`. A list is a registry source that is not a file. If a list moves a client to another origin, its
+route is withheld: its deliveries wait until a file names the origin. They are not sent without credentials, because a
+gateway's 401 would be final.
 
-`registry.defaults` apply to all clients of an issuer: `proxy`, `tls.ca_file` and `egress` hold for every address. A
-client's `ca_file` does as well: it is not secret and opens no network. For an address that only an event names, only
-`ca_file` and the stricter parts of `egress` apply.
+`proxy`, `tls.ca_file` and `egress` of `registry.defaults` apply to every address, and so does a client's `ca_file`,
+which is not secret and opens no network. For an address that only an event names, only `ca_file` and the stricter parts
+of `egress` apply.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -31,9 +32,10 @@ _NO_ORIGIN = (
 
 @frozen
 class RouteGrants:
-    """The settings `granted` to the origins `named_origins`. `list_only`: its addresses that no file sets.
+    """The settings `granted` to the origins `named_origins`, for one client.
 
-    `full_route`: the route with all granted settings. `origins_at`: the setting for further origins.
+    `full_route`: the route with all granted settings. `list_only`: the members with an address of the client that no
+    file sets. `origins_at`: the setting to which an operator adds further origins.
     """
 
     full_route: Route
@@ -44,15 +46,19 @@ class RouteGrants:
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
         """Return the route to the client's logout URI."""
-        back, front = _LOGOUT_URIS
-        by_worker = options.front_channel is FrontChannelWay.SERVER
-        member = back if metadata.backchannel_logout_uri is not None or not by_worker else front
-        return self._withheld(member, metadata, self.granted) or self.full_route
+        member = "backchannel_logout_uri"
+        if metadata.backchannel_logout_uri is None and options.front_channel is FrontChannelWay.SERVER:
+            member = "frontchannel_logout_uri"
+        return self._find_withheld(member, metadata, self.granted) or self.full_route
 
     def to_keys(self, metadata: ClientMetadata) -> Route:
-        """Return the route to its `jwks_uri`: without headers, and with our certificate only to the client's server."""
+        """Return the route to the client's `jwks_uri`.
+
+        The route has no headers. It has our certificate only if the client's logout URI has the same origin.
+        """
         granted = tuple(name for name in self.granted if name in _SENT_WITH_KEY_REQUESTS)
-        if (withheld := self._withheld("jwks_uri", metadata, granted)) is not None:
+        withheld = self._find_withheld("jwks_uri", metadata, granted)
+        if withheld is not None:
             return withheld
         tls, origin = self.full_route.tls, origin_of(metadata.jwks_uri or "")
         if origin not in self.named_origins or origin != origin_of(metadata.backchannel_logout_uri or ""):
@@ -60,18 +66,20 @@ class RouteGrants:
         return Route(egress=self.full_route.egress, tls=tls, proxy=self.full_route.proxy)
 
     def find_errors(self) -> Iterator[tuple[str, str]]:
-        """Yield the client's own settings without an origin to bind them to: a list could redirect them anywhere."""
+        """Yield an error for each of the client's settings that needs an origin in a file, if there is none.
+
+        Without this check a list could choose the server that receives the credentials.
+        """
         if not self.named_origins:
             yield from ((member, _NO_ORIGIN) for member in self.granted if member.startswith("notifier."))
 
-    def _withheld(self, member: str, metadata: ClientMetadata, granted: Collection[str]) -> Route | None:
+    def _find_withheld(self, member: str, metadata: ClientMetadata, granted: Collection[str]) -> Route | None:
+        """Return a withheld route if a list has set the address in this member to an origin that no file names."""
         uri = getattr(metadata, member)
-        if (
-            not granted
-            or uri is None
-            or member not in self.list_only
-            or (origin := origin_of(uri)) in self.named_origins
-        ):
+        if not granted or uri is None or member not in self.list_only:
+            return None
+        origin = origin_of(uri)
+        if origin in self.named_origins:
             return None
         return Route(
             withheld=f"{member} leads to {origin}, which no file names; if it is right, add it to {self.origins_at}:"
@@ -92,34 +100,35 @@ def route_grants_of(
     full_route = _full_route(options, template)
     if full_route is template:
         return RouteGrants(full_route=full_route)
-    own, of_defaults = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
+    own_options, defaults_setting = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
     base = template.egress if defaults is None else override_policy(template.egress, defaults.egress)
-    granted = tuple(_granted_settings(options, own, base, of_defaults))
-    of_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in list_only)
-    named_origins = {origin for uri in of_files if uri is not None and (origin := origin_of(uri)) is not None}
-    its_own = own.origins is not None or any(member.startswith("notifier.") for member in granted)
+    granted = tuple(_granted_settings(options, own_options, base, defaults_setting))
+    uris_in_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in list_only)
+    origins = {origin_of(uri) for uri in uris_in_files if uri is not None}
+    named_origins = frozenset(origin for origin in (*origins, *(options.origins or ())) if origin is not None)
+    origins_at = f"{defaults_setting}.origins"
+    if own_options.origins is not None or any(member.startswith("notifier.") for member in granted):
+        origins_at = "the client's notifier.origins in a file"
     return RouteGrants(
-        full_route=full_route,
-        granted=granted,
-        named_origins=frozenset(named_origins | set(options.origins or ())),
-        list_only=list_only,
-        origins_at="the client's notifier.origins in a file" if its_own else f"{of_defaults}.origins",
+        full_route=full_route, granted=granted, named_origins=named_origins, list_only=list_only, origins_at=origins_at
     )
 
 
 def withheld_routes_of(client: Client) -> list[str]:
     """Return why the routes to the client or its keys are withheld, and which origins to add."""
     keys = None if client.encryption is None else client.encryption.keys
-    routes = (client.route, keys.route if isinstance(keys, ClientKeysSource) else client.route)
+    routes = [client.route]
+    if isinstance(keys, ClientKeysSource):
+        routes.append(keys.route)
     return list(dict.fromkeys(route.withheld for route in routes if route.withheld is not None))
 
 
 def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
     """Yield the errors of `registry.defaults`: credentials without origins, and invalid times."""
     for iss, options in defaults.items():
-        secret = {"headers": options.headers, "tls.cert_file": options.tls is not None and options.tls.cert_file}
-        for member, value in secret.items():
-            if value and options.origins is None:
+        cert_file = None if options.tls is None else options.tls.cert_file
+        for member, credential in (("headers", options.headers), ("tls.cert_file", cert_file)):
+            if credential and options.origins is None:
                 text = "needs origins beside it, of the servers that it is for, such as [https://gateway.example.com]"
                 yield InputIssue(f'registry.defaults["{iss}"].{member}', text)
         if options.timeout is not None and (mistake := find_hold_error(options.timeout)) is not None:
@@ -130,21 +139,29 @@ def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service:
 
 
 def _granted_settings(
-    options: ClientOptions, own: ClientOptions, base: EgressPolicy, of_defaults: str
+    options: ClientOptions, own_options: ClientOptions, base: EgressPolicy, defaults_setting: str
 ) -> Iterator[str]:
-    """Yield the settings that are bound to origins."""
+    """Yield the names of the settings that are used for origins in files only.
+
+    `options`: the `own_options` of the client, merged with the defaults of its issuer. `base`: the egress policy
+    without the client's own. `defaults_setting`: the name of the section with the defaults.
+    """
     if options.headers:
-        yield f"{'notifier' if own.headers else of_defaults}.headers"
+        yield f"{'notifier' if own_options.headers else defaults_setting}.headers"
     if options.tls is not None and options.tls.cert_file is not None:
-        yield f"{'notifier' if own.tls is not None and own.tls.cert_file else of_defaults}.tls.cert_file"
-    if own.proxy is not None:
+        is_own = own_options.tls is not None and own_options.tls.cert_file is not None
+        yield f"{'notifier' if is_own else defaults_setting}.tls.cert_file"
+    if own_options.proxy is not None:
         yield "notifier.proxy"
-    if own.egress is not None and _is_wider(override_policy(base, own.egress), base):
+    if own_options.egress is not None and _is_wider(override_policy(base, own_options.egress), base):
         yield "notifier.egress"
 
 
 def _is_wider(policy: EgressPolicy, than: EgressPolicy) -> bool:
-    """Return True if the policy may allow more. The narrowest network decides, so a subnet may open more."""
+    """Return True if the policy may allow a request that `than` does not allow.
+
+    A subnet of an allowed network counts as wider too: it overrides a denied network, because the narrowest decides.
+    """
     return (
         (policy.allow_http and not than.allow_http)
         or not set(policy.allow) <= set(than.allow)
@@ -153,7 +170,7 @@ def _is_wider(policy: EgressPolicy, than: EgressPolicy) -> bool:
 
 
 def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
-    """Return the route to a client that only an event names, by the defaults of its issuer."""
+    """Return the route to an unregistered client, whose address is in an event. `options`: the issuer's defaults."""
     ca_file = None if options.tls is None else options.tls.ca_file
     if ca_file is None and options.egress is None:
         return template
@@ -161,12 +178,12 @@ def route_of_unregistered(options: ClientOptions, template: Route) -> Route:
     return Route(egress=_intersect(template.egress, override_policy(template.egress, options.egress)), tls=tls)
 
 
-def _intersect(policy: EgressPolicy, by: EgressPolicy) -> EgressPolicy:
-    """Return the policy that allows what both allow."""
+def _intersect(policy: EgressPolicy, other: EgressPolicy) -> EgressPolicy:
+    """Return a policy that allows only requests that both policies allow."""
     return EgressPolicy(
-        allow=tuple(network for network in by.allow if _is_allowed(network, policy)),
-        deny=tuple(dict.fromkeys((*policy.deny, *by.deny))),
-        allow_http=policy.allow_http and by.allow_http,
+        allow=tuple(network for network in other.allow if _is_allowed(network, policy)),
+        deny=tuple(dict.fromkeys((*policy.deny, *other.deny))),
+        allow_http=policy.allow_http and other.allow_http,
     )
 
 
@@ -176,13 +193,14 @@ def _is_allowed(network: IPNetwork, policy: EgressPolicy) -> bool:
         return True
     if network.prefixlen == network.max_prefixlen:
         return check_address(network.network_address, policy) is None
-    inside = any(_contains(other, network) for other in policy.allow)
-    return inside and not any(denied.overlaps(network) for denied in policy.deny)
+    is_in_allowed = any(_contains(allowed, network) for allowed in policy.allow)
+    return is_in_allowed and not any(denied.overlaps(network) for denied in policy.deny)
 
 
 def _contains(network: IPNetwork, other: IPNetwork) -> bool:
-    same = network.version == other.version
-    return same and network.prefixlen <= other.prefixlen and other.network_address in network
+    if network.version != other.version:
+        return False
+    return network.prefixlen <= other.prefixlen and other.network_address in network
 
 
 def _full_route(options: ClientOptions, template: Route) -> Route:

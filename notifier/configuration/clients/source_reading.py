@@ -1,4 +1,7 @@
-"""Reads a registry source in a dedicated thread and event loop, so that it never blocks the worker's loop."""
+"""Reads a registry source: for a worker in a dedicated thread, so that its event loop never blocks; for a command once.
+
+The readers themselves are in `notifier.features.registries`.
+"""
 
 import asyncio
 import os
@@ -15,12 +18,12 @@ from notifier.model.frozen import replace
 from notifier.model.own_thread import run_in_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 
-EXTRA_SECONDS = 2.0  # seconds beyond the source's timeout, after which an unresponsive reading is given up
-ROWS_PER_STEP, PAUSE_SECONDS = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
+EXTRA_SECONDS = 2.0  # beyond the source's timeout, after which an unresponsive reading is given up
+ROWS_PER_STEP, PAUSE_SECONDS = 500, 0.001  # rows compared at a time, and the thread's sleep after them
 
 
 class SourceReading:
-    """A source that is read repeatedly, with one reader, which may keep a token or connection."""
+    """Reads one source repeatedly. It keeps one reader, which may hold an access token or connection."""
 
     def __init__(
         self, source: RegistrySourceSettings, make_reader: BuildReader, cache: Cache, clock: Callable[[], float]
@@ -33,9 +36,9 @@ class SourceReading:
         self._reading: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return the current clients. Unchanged rows are the same objects as before. Raises SourceFault.
+        """Return the current clients. Raises SourceFault.
 
-        If no row has changed, `rows` is the object of `last`.
+        Unchanged rows are the same objects as in the `last` answer. If no row has changed, `rows` is `last.rows`.
         """
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
@@ -56,10 +59,10 @@ class SourceReading:
         if last is None:
             return answer
         rows = last.rows if answer is last else _reuse_equal_rows(last.rows, answer.rows)
-        now = replace(answer, at=self._clock(), rows=rows, since=last.since)
+        new_answer = replace(answer, at=self._clock(), rows=rows, since=last.since)
         if rows is last.rows:
-            self._cache.confirm(self._source, now)
-        return now
+            self._cache.confirm(self._source, new_answer)
+        return new_answer
 
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Write the answer to the cache, and free the replaced answer. Never raises."""
@@ -73,46 +76,45 @@ class SourceReading:
     def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
         self._cache.save(self._source, answer)
         if isinstance(replaced, list) and replaced is not answer.rows:
-            while replaced:  # in parts: freeing 100,000 rows in one step would block the event loop
+            while replaced:  # in steps: freeing 100,000 rows in one step would block the event loop
                 del replaced[-ROWS_PER_STEP:]
                 time.sleep(0)
 
 
 def _reuse_equal_rows(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
-    """Return the new rows, with the old object for each unchanged row; the old sequence if nothing has changed."""
+    """Return the new rows, with the old object in place of each equal row. If all rows are equal, return `old`."""
     rows = list(new)
     old_ids = row_ids(old)
-    if all(id(row) in old_ids for row in rows):
-        return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
-    old_rows = {row_key(row): row for row in old}
-    for index, row in enumerate(rows):
-        if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
-            time.sleep(PAUSE_SECONDS)
-        old_row = old_rows.get(row_key(row))
-        if old_row is not None and old_row == row:
-            rows[index] = old_row
-    same = len(rows) == len(old) and all(map(is_, rows, old))
-    return old if same else rows
+    if any(id(row) not in old_ids for row in rows):
+        old_rows = {row_key(row): row for row in old}
+        for index, row in enumerate(rows):
+            if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
+                time.sleep(PAUSE_SECONDS)
+            old_row = old_rows.get(row_key(row))
+            if old_row is not None and old_row == row:
+                rows[index] = old_row
+    is_unchanged = len(rows) == len(old) and all(map(is_, rows, old))
+    return old if is_unchanged else rows
 
 
 class DirectReader:
-    """Reads each source once, for a command; from the cache if the source cannot be read.
+    """Reads each source once, for a command. If the source cannot be read, it returns the cached answer.
 
-    `build` makes the reader of a source; None: use the cache only. `problems`: the reasons of failed readings, by
-    source.
+    `build_reader` makes the reader of a source. Without it, only the cache is read. `problems`: the reasons of failed
+    readings, by source. `cached`: the sources whose answer comes from the cache.
     """
 
-    def __init__(self, build: BuildReader | None) -> None:
-        self._build = build
-        self.offline = build is None
+    def __init__(self, build_reader: BuildReader | None) -> None:
+        self._build_reader = build_reader
+        self.offline = build_reader is None
         self.problems: dict[str, str] = {}
         self.cached: set[str] = set()
 
     def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        """Return the answer of the source or the cache. Blocks."""
-        if self._build is not None:
+        """Return the answer of the source, or of the cache in `folder`. Blocks."""
+        if self._build_reader is not None:
             try:
-                return asyncio.run(self._build(source).read(None))
+                return asyncio.run(self._build_reader(source).read(None))
             except SourceFault as fault:
                 self.problems[source.source_name] = str(fault)
             except Exception as error:  # noqa: BLE001  an error of any library must affect only this source

@@ -10,8 +10,8 @@ from notifier.configuration.clients.authority import LIST_OPTIONS, REDACTED, Lis
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import to_layer
 from notifier.configuration.clients.guard import rebuild_registry
-from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
+from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
+from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.remote_rows import clean_row
 from notifier.configuration.loading import load
 from notifier.features import FEATURES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.clients_file import load_registry, no_answer, read_registry
-from notifier.configuration.clients.layers import BuildContext
+from notifier.configuration.clients.layer import BuildContext
 from notifier.configuration.clients.remote_rows import clean_row
 from notifier.model.client import (
     Client,

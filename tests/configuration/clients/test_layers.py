@@ -9,8 +9,8 @@ import pytest
 
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.guard import rebuild_registry
-from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import BuildContext, BuiltRegistry, build_registry
+from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
+from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.guard import rebuild_registry
-from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.layers import BuiltRegistry, build_registry
+from notifier.configuration.clients.layer import BuiltRegistry, Layer
+from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.route_grants import withheld_routes_of
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import ClientOverrides
