@@ -12,7 +12,7 @@ from notifier.features.registries.page_requests import find_next_url
 from notifier.model.errors import SourceFault
 from notifier.model.redaction import redact
 from notifier.queues.rabbitmq.topology import _explain_difference
-from notifier.tokens.key_files import _blocks
+from notifier.tokens.key_files import _find_blocks
 from tests.support.regular_expressions import SOURCE, Found, Others, Worst, expressions, superlinear, suspects
 
 BY_HAND = {  # no generated sample satisfies a look-around
@@ -97,9 +97,9 @@ def test_no_other_engine_backtracks(listed: tuple[list[Found], Others]) -> None:
         (redact, Worst("@ ", "://:")),
         (redact, Worst("", "://:@ ")),
         (redact, Worst("", "://a@")),
-        (_blocks, Worst("", "-----BEGIN A-----")),
-        (_blocks, Worst("", "-----BEGIN A-----END ")),
-        (_blocks, Worst("-----BEGIN A", "-----END ")),
+        (_find_blocks, Worst("", "-----BEGIN A-----")),
+        (_find_blocks, Worst("", "-----BEGIN A-----END ")),
+        (_find_blocks, Worst("-----BEGIN A", "-----END ")),
         (_explain_refusal, Worst("", "inequivalent arg 'a' for queue 'b' received ")),
         (_as_a_client_id, Worst("", "a")),
     ],

@@ -107,12 +107,12 @@ class SignerWatch:
         logged_fault: SignerFault | None = None
         try:
             while True:
-                if key.due(time.monotonic()) <= 0:
+                if key.seconds_until_check(time.monotonic()) <= 0:
                     await self._check(key)
                 logged_fault = log_fault_change(key, logged_fault)
                 key_changed.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(key.due(time.monotonic())):
+                    async with asyncio.timeout(key.seconds_until_check(time.monotonic())):
                         await key_changed.wait()
         finally:
             await key.close()

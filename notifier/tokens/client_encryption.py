@@ -1,9 +1,9 @@
-"""Encrypts tokens to the keys of their clients, which are read from each `jwks_uri` when needed, and kept.
+"""Encrypts tokens to the public keys of clients, which are read from each client's `jwks_uri` and cached.
 
-A set is read again when its Cache-Control expires, and at once after a 400, since the client may have a new key. For a
-client that refuses everything it is read at most every DOUBT_INTERVAL_SECONDS. Sets are read only for deliveries. While
-a set cannot be read, the last one stays. No delivery waits for a server that did not answer last time: a delivery
-without a key is deferred.
+A JWK Set is read when a delivery needs it, again when its Cache-Control expires, and at once after a 400, since the
+client may have a new key. After 400s it is read at most every DOUBT_INTERVAL_SECONDS. While a set cannot be read, the
+last set stays in use. If the server of a set did not answer last time, deliveries do not wait for it: without a key
+they are deferred.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.foreign_keys import encryption_key, format_key_fault, read_jwks
 
 Encrypt = Callable[[str, str | None, str], str]
-"""Makes a JWE of a JWS, with this `typ` (None: without) and `iss`. Raises ValueError."""
+"""Encrypts a JWS: returns a JWE whose header has this `typ` (unless None) and `iss`. Raises ValueError."""
 
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
 READ_TIMEOUT_SECONDS = 5.0  # for a client's JWK Set: deliveries wait for the first one
@@ -39,14 +39,13 @@ MAX_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
 
 
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:
-    """Return a function that encrypts to this key. Raises ValueError if the key is invalid.
+    """Return a function that encrypts tokens to this key (RFC 7516 §7.1). Raises ValueError if the key is invalid.
 
-    The function makes a JWS in a JWE (RFC 7516 §7.1, RFC 7519 §5.2) with joserfc. By default, joserfc refuses
-    algorithms that it does not recommend, and unknown headers such as `iss` (B17). joserfc supports more of RFC 7518
-    than clients may request: `KeyManagement` and `ContentEncryption` are the limit.
+    joserfc by default refuses algorithms that it does not recommend, and unknown headers such as `iss` (B17). The
+    registry here permits exactly `alg` and `enc`, and all headers.
     """
     registry = JWERegistry(algorithms=[alg, enc], strict_check_header=False)
-    named = {} if key.kid is None else {"kid": key.kid}
+    kid_header = {} if key.kid is None else {"kid": key.kid}
     try:
         # Leaves out `use` and `key_ops`: `encryption_key` has checked them, and joserfc accepts only `encrypt`.
         public = _KINDS[key.kty].import_key({"kty": key.kty, **dict(key.material)})
@@ -54,8 +53,8 @@ def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncrypt
         raise ValueError(f"is no {key.kty} key ({type(error).__name__})") from error
 
     def encrypt(token: str, typ: str | None, iss: str) -> str:
-        typed = {} if typ is None else {"typ": typ}
-        header = {"alg": str(alg), "enc": str(enc), "cty": "JWT", **typed, **named, "iss": iss}
+        typ_header = {} if typ is None else {"typ": typ}
+        header = {"alg": str(alg), "enc": str(enc), "cty": "JWT", **typ_header, **kid_header, "iss": iss}
         try:
             return jwe.encrypt_compact(header, token, public, registry=registry)
         except (JoseError, TypeError) as error:
@@ -70,13 +69,13 @@ class ClientKeyReader:
     def __init__(self) -> None:
         self._reader = DocumentReader()
 
-    async def read(self, place: ClientKeysSource) -> IssuerDocument | DocumentIssue:
-        """Read a client's JWK Set, or return the reason why it cannot be read. Never raises."""
-        route = place.route
+    async def read(self, source: ClientKeysSource) -> IssuerDocument | DocumentIssue:
+        """Return a client's JWK Set, or the reason why it cannot be read. Never raises."""
+        route = source.route
         if route.withheld is not None:
             return DocumentIssue(text=route.withheld)
         return await self._reader.read(
-            place.uri, egress=route.egress, tls=route.tls, within=READ_TIMEOUT_SECONDS, proxy=route.proxy
+            source.uri, egress=route.egress, tls=route.tls, within=READ_TIMEOUT_SECONDS, proxy=route.proxy
         )
 
     async def close(self) -> None:
@@ -92,10 +91,11 @@ _EncrypterKey: TypeAlias = tuple[KeyManagement, ContentEncryption]
 
 @dataclass(slots=True)
 class _KeySet:
-    """The keys of one `jwks_uri`, or of a registration.
+    """The keys of one `jwks_uri`, or the keys in a client's registration. Times are seconds of a monotonic clock.
 
-    `keys` None: never read. `fault`: why the last reading failed. By a clock that never goes back: `due`, when the set
-    is read again; `read_at`, when `keys` were read; `doubted_at`, when a 400 last caused a reading.
+    `keys`: None until the set was read. `fault`: why the last reading failed. `due`: when the set is to be read again.
+    `read_at`: when `keys` were read. `doubted_at`: when a 400 last caused a reading. `encrypters`: for each algorithm
+    its encrypter, or the reason why no key suits.
     """
 
     keys: tuple[PublishedKey, ...] | None = None
@@ -108,7 +108,7 @@ class _KeySet:
 
 
 class ClientEncryption:
-    """Satisfies `Encrypter`. `steady` gives seconds of a clock that never goes back."""
+    """Encrypts the tokens of deliveries, with cached keys. `steady` returns seconds of a monotonic clock."""
 
     def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
         self._read = read
@@ -116,7 +116,7 @@ class ClientEncryption:
         self._sets: OrderedDict[ClientKeysSource | tuple[PublishedKey, ...], _KeySet] = OrderedDict()
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
-        """Return the token as a JWE. Raises InternalFault(cause=encryption) if the client's key cannot be had now."""
+        """Return the token as a JWE. Raises InternalFault(cause=encryption) if no key of the client is available."""
         source = encryption.keys
         key_set = self._set_of(source)
         if isinstance(source, ClientKeysSource):
@@ -128,9 +128,13 @@ class ClientEncryption:
             _raise_fault(source, f"has a key that {error}")
 
     def explain_rejection(self, encryption: Encryption) -> str | None:
-        """Return why a 400 may come from an outdated key of the client, None if not. Reads its keys again if due."""
+        """Return why a 400 may result from an outdated key of the client; None if the key is up to date.
+
+        It starts a new reading of the client's keys, at most every DOUBT_INTERVAL_SECONDS.
+        """
         source = encryption.keys
-        if not isinstance(source, ClientKeysSource) or (key_set := self._sets.get(source)) is None:
+        key_set = self._sets.get(source)
+        if not isinstance(source, ClientKeysSource) or key_set is None:
             return None
         now = self._steady()
         if now - key_set.doubted_at >= DOUBT_INTERVAL_SECONDS:
@@ -138,8 +142,8 @@ class ClientEncryption:
             self._start_reading(source, key_set)
         if key_set.read_at >= key_set.doubted_at:
             return None
-        why = "are read again" if key_set.fault is None else f"cannot be read: {key_set.fault}"
-        return f"it answered 400, perhaps since it has another key by now; its keys at {source.uri} {why}"
+        state = "are read again" if key_set.fault is None else f"cannot be read: {key_set.fault}"
+        return f"it answered 400, perhaps since it has another key by now; its keys at {source.uri} {state}"
 
     async def close(self) -> None:
         """End the readings."""
@@ -161,7 +165,7 @@ class ClientEncryption:
         return key_set
 
     async def _refresh(self, source: ClientKeysSource, key_set: _KeySet) -> None:
-        """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
+        """Read the set if it is due. Wait for a reading in progress, unless the last reading has failed."""
         if self._steady() >= key_set.due:
             self._start_reading(source, key_set)
         if key_set.reading is not None and key_set.fault is None:
@@ -184,11 +188,9 @@ class ClientEncryption:
             key_set.fault, key_set.due = keys, now + RETRY_SECONDS
             return
         assert isinstance(document, IssuerDocument), "it was read"
-        fresh_seconds = (
-            DEFAULT_FRESH_SECONDS
-            if document.fresh_seconds is None
-            else min(max(document.fresh_seconds, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
-        )
+        fresh_seconds = DEFAULT_FRESH_SECONDS
+        if document.fresh_seconds is not None:
+            fresh_seconds = min(max(document.fresh_seconds, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
         key_set.fault, key_set.due, key_set.read_at = None, now + fresh_seconds, now
         if keys != key_set.keys:
             key_set.keys, key_set.encrypters = keys, {}
@@ -216,5 +218,5 @@ def _make_encrypter(keys: tuple[PublishedKey, ...], encryption: Encryption) -> E
         return f"has a key that {error}"
 
 
-def _raise_fault(source: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> NoReturn:
-    raise InternalFault(Cause.ENCRYPTION, format_key_fault(source, why))
+def _raise_fault(source: ClientKeysSource | tuple[PublishedKey, ...], reason: str) -> NoReturn:
+    raise InternalFault(Cause.ENCRYPTION, format_key_fault(source, reason))

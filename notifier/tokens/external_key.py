@@ -1,12 +1,12 @@
-"""Uses a key at a signer, which returns only signatures. All signers share this code.
+"""Uses an external key: a key in an HSM or key service (the signer), which returns signatures but not the key.
 
-A signer's fault defers the issuer's deliveries. It never causes a bad token, and never stops other issuers:
+A fault of a signer defers the issuer's deliveries. It never causes an invalid token, and never delays other issuers:
 
-- Each signature has its own time limit, and a bounded number run at a time. A delivery that would wait long for its
-  turn is deferred instead, since it would take the room of other issuers' deliveries.
-- Each signature is verified by the public half, and each algorithm once before the first token: a wrong hash, padding
-  or salt is a fault here, not a 400 at every client.
-- After a fault the signer gets no requests (`SignerCircuit`) except a check.
+- Each signature has a time limit, and a bounded number of requests run at a time. A delivery that would wait long for a
+  free request is deferred instead, because it would hold memory that deliveries of other issuers need.
+- Each signature is verified with the public half, and each algorithm once before the first token. A wrong hash, padding
+  or salt is therefore a fault here, and not a 400 at each client.
+- After a fault the signer gets no requests except a check (see `SignerCircuit`).
 """
 
 import asyncio
@@ -23,61 +23,62 @@ from notifier.tokens.signer import PublicHalf, SignatureObserver, SignatureResul
 
 FIRST_PAUSE_SECONDS, NEXT_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 2.0, 30.0
 MAX_QUEUE_SECONDS = 0.5
-"""Seconds that a signature may be expected to wait for its turn.
+"""A delivery whose signature is expected to wait longer for a free request is deferred."""
 
-A waiting delivery takes room that other issuers' deliveries need: it is better to defer it.
-"""
-
-_WEIGHT = 0.1  # of the newest signature in the mean
-CHECK_INTERVAL_SECONDS = 300.0  # seconds from one look at a key that is well to the next
-PUBLIC_KEY_TIMEOUT_SECONDS = 10.0  # seconds for the public half: the first time, a place has to log in
+_NEWEST_WEIGHT = 0.1  # of the newest signature in the mean duration
+CHECK_INTERVAL_SECONDS = 300.0  # between two checks of a key without a fault
+PUBLIC_KEY_TIMEOUT_SECONDS = 10.0  # for the public half: the first request may include a login
 _TEST_MESSAGE = b"notifier tries this key"
 
 
 class SignerCircuit:
-    """What is known of one key at its place: whether it can be asked, since when not, and how fast it is.
+    """The circuit of one external key: closed while the signer may get requests, open after a fault.
 
-    After a fault nobody asks the place for 1 s. Then a look tries it, and after that every 2 s: deliveries that wait
-    for the key come once a look finds it well. A fault that somebody must correct is looked at every 30 s only, since a
-    wrong secret that is sent often locks accounts. A throttled service answers its one look, so it is asked again after
-    each second: at its own rate, and not 500 times a second. It may ask to be left alone for up to 30 s. Times are
-    seconds of a steady clock.
+    While the circuit is open, only checks are sent: the first after FIRST_PAUSE_SECONDS, then one every
+    NEXT_PAUSE_SECONDS. If the result is WRONG, an operator must correct the cause, so that checks follow every
+    MAX_PAUSE_SECONDS only: a wrong secret that is sent often locks accounts. The signer may request a longer pause, up
+    to MAX_PAUSE_SECONDS. The first success closes the circuit. The circuit also measures the rate of signatures. Times
+    are seconds of a monotonic clock.
     """
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._faults = 0
-        self._seconds = 0.0  # mean of a signature
-        self.opened = float("-inf")
+        self._fault_count = 0
+        self._mean_seconds = 0.0  # of a signature
+        self.opened_at = float("-inf")
         self.next_check_at = float("-inf")
-        """When it may be checked again, if it is open."""
+        """The time of the next check while the circuit is open."""
         self.is_open = False
 
-    def on_failure(self, began: float, now: float, wait: float | None, result: SignatureResult) -> None:
-        """Note a fault. Of several requests at the same time only the first fault counts."""
-        if self.is_open and began < self.opened:
+    def on_failure(self, began_at: float, now: float, wait: float | None, result: SignatureResult) -> None:
+        """Open the circuit after a failed request. Of concurrent requests only the first failure counts.
+
+        `wait`: the seconds until the next request, if the signer has returned them.
+        """
+        if self.is_open and began_at < self.opened_at:
             return
-        self.is_open, self.opened = True, now
-        self._faults += 1
-        pause = FIRST_PAUSE_SECONDS if self._faults == 1 else NEXT_PAUSE_SECONDS
-        if result is SignatureResult.WRONG:  # it stays so until somebody corrects it
+        self.is_open, self.opened_at = True, now
+        self._fault_count += 1
+        pause = FIRST_PAUSE_SECONDS if self._fault_count == 1 else NEXT_PAUSE_SECONDS
+        if result is SignatureResult.WRONG:
             pause = MAX_PAUSE_SECONDS
         self.next_check_at = now + max(pause, min(wait or 0.0, MAX_PAUSE_SECONDS))
 
-    def on_success(self, began: float, seconds: float) -> None:
-        """Note a signature that was asked at `began`. One that was asked before the last fault proves nothing."""
-        self._seconds += (_WEIGHT if self._seconds else 1.0) * (seconds - self._seconds)
-        if began >= self.opened:
-            self.is_open, self._faults = False, 0
+    def on_success(self, began_at: float, seconds: float) -> None:
+        """Close the circuit after a signature, unless its request began before the last failure."""
+        weight = _NEWEST_WEIGHT if self._mean_seconds else 1.0
+        self._mean_seconds += weight * (seconds - self._mean_seconds)
+        if began_at >= self.opened_at:
+            self.is_open, self._fault_count = False, 0
 
     @property
     def signatures_per_second(self) -> float:
-        """How many signatures it makes a second, as far as is known."""
-        return self._concurrency / self._seconds if self._seconds else float("inf")
+        """The rate of signatures by the mean duration; infinite before the first signature."""
+        return self._concurrency / self._mean_seconds if self._mean_seconds else float("inf")
 
     def is_crowded(self, waiting: int) -> bool:
-        """Return True if another signature, behind so many that wait, would wait too long for its turn."""
-        return waiting * self._seconds > MAX_QUEUE_SECONDS * self._concurrency
+        """Return True if a further signature would wait too long behind this number of waiting signatures."""
+        return waiting * self._mean_seconds > MAX_QUEUE_SECONDS * self._concurrency
 
 
 _T = TypeVar("_T")
@@ -85,7 +86,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningBounds:
-    """The seconds for one signature, and the number of concurrent signatures."""
+    """The time limit of one signature (`timeout`, seconds), and the number of concurrent signatures."""
 
     timeout: float
     concurrency: int
@@ -93,7 +94,7 @@ class SigningBounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignerFault:
-    """What is wrong with a key at its place, and `since` when (epoch seconds)."""
+    """The fault of an external key. `since`: when the key failed first (epoch seconds)."""
 
     text: str
     result: SignatureResult
@@ -101,10 +102,10 @@ class SignerFault:
 
 
 class ExternalKey:
-    """One key at its signer, identified by `kind` and `name`. `steady` and `clock` return seconds.
+    """One key at a signer of this `kind`. `steady` returns seconds of a monotonic clock, `clock` epoch seconds.
 
-    It is unusable until the first check. Then `half` is its public half, `algorithms` are those by which it signs, and
-    `fault` is its present fault.
+    The key is unusable until the first check. Then `half` is its public half, and `algorithms` are the algorithms by
+    which it signs. `fault` is its current fault.
     """
 
     def __init__(
@@ -140,44 +141,45 @@ class ExternalKey:
         """Return the number of signatures per second, as far as it is known."""
         return self._circuit.signatures_per_second
 
-    def due(self, now: float) -> float:
-        """Return the seconds until the next check."""
-        return max(0.0, (self._circuit.next_check_at if self.fault is not None else self._next_check_at) - now)
+    def seconds_until_check(self, now: float) -> float:
+        """Return the seconds until the next check; 0 if it is due."""
+        check_at = self._next_check_at if self.fault is None else self._circuit.next_check_at
+        return max(0.0, check_at - now)
 
     def check_soon(self) -> None:
-        """Check the key now if it has a fault, which may have been corrected."""
+        """Make the next check due now if the key has a fault, because the fault may have been corrected."""
         if self.fault is not None:
             self._circuit.next_check_at = self._steady()
             self.changed()
 
     async def check(self) -> None:
-        """Request the public half and a signature; the first time, one by each algorithm. Never raises."""
+        """Request the public half and a test signature, at the first check one by each algorithm. Never raises."""
         async with self._check_lock:
-            began = self._steady()
-            self._next_check_at = began + CHECK_INTERVAL_SECONDS
+            began_at = self._steady()
+            self._next_check_at = began_at + CHECK_INTERVAL_SECONDS
             try:
-                await self._update(await self._public())
+                await self._update(await self._fetch_public_half())
             except SignerError as fault:
-                self._on_failure(fault, began)
+                self._on_failure(fault, began_at)
             else:
                 if not self._circuit.is_open:  # a signature may have failed meanwhile
                     self.fault = None
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
-        """Return the signature in the form of JWS, verified. Raises SignerError."""
-        assert self.half is not None  # nobody knows its `kid` before
-        self._refuse()
+        """Return the verified signature of the message, in the form of JWS. Raises SignerError."""
+        assert self.half is not None, "callers need the half first, for its kid"
+        self._raise_if_open()
         if self._circuit.is_crowded(self._waiting):
             raise SignerError("more signatures are asked of it than it makes")
         self._waiting += 1
         try:
             async with self._slots:
-                self._refuse()  # it may have failed while this one waited
-                began = self._steady()
+                self._raise_if_open()  # the circuit may have opened during the wait
+                began_at = self._steady()
                 try:
                     return await self._request_signature(alg, message, self.half.key)
                 except SignerError as fault:
-                    self._on_failure(fault, began)
+                    self._on_failure(fault, began_at)
                     raise
         finally:
             self._waiting -= 1
@@ -186,19 +188,23 @@ class ExternalKey:
         """Release all resources of the signer."""
         await self._backend.close()
 
-    def _refuse(self) -> None:
+    def _raise_if_open(self) -> None:
         if self._circuit.is_open and self.fault is not None:
             raise SignerError(self.fault.text, self.fault.result)
 
-    async def _public(self) -> PublicHalf:
-        began = self._steady()
+    async def _fetch_public_half(self) -> PublicHalf:
+        began_at = self._steady()
         try:
             return await _await_signer(PUBLIC_KEY_TIMEOUT_SECONDS, self._backend.public())
         except SignerError as fault:
-            self._observe(self.kind, fault.result, self._steady() - began)
+            self._observe(self.kind, fault.result, self._steady() - began_at)
             raise
 
     async def _update(self, half: PublicHalf) -> None:
+        """Store the public half after test signatures: by each algorithm, or by one if a half is known already.
+
+        Raises SignerError if the key differs from the known half, or cannot be used.
+        """
         if self.half is not None:
             if jwk_of(self.half.key) != jwk_of(half.key):
                 text = "another key is there under this name now, which clients do not know: if it is to sign, "
@@ -207,43 +213,44 @@ class ExternalKey:
             await self._request_signature(min(self.algorithms), _TEST_MESSAGE, half.key)
             self.half = half
             return
-        able = algorithms_of(half.key)
-        if not able:
+        possible = algorithms_of(half.key)
+        if not possible:
             text = "such a key cannot be used: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519"
             raise SignerError(text, SignatureResult.WRONG)
-        lacking = {alg: text for alg, text in half.lacking.items() if alg in able}
-        for alg in sorted(able - lacking.keys()):
+        lacking = {alg: reason for alg, reason in half.lacking.items() if alg in possible}
+        for alg in sorted(possible - lacking.keys()):
             try:
                 await self._request_signature(alg, _TEST_MESSAGE, half.key)
             except SignerError as fault:
                 if fault.result not in (SignatureResult.WRONG, SignatureResult.UNVERIFIED):
                     raise
                 lacking[alg] = str(fault)
-        if not able - lacking.keys():
+        usable = possible - lacking.keys()
+        if not usable:
             raise SignerError("; ".join(dict.fromkeys(lacking.values())), SignatureResult.WRONG)
-        self.algorithms = able - lacking.keys()
+        self.algorithms = usable
         self.half = replace(half, lacking=lacking)
 
     async def _request_signature(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
-        """Request one signature, which `key` must verify. Raises SignerError."""
-        began = self._steady()
+        """Request one signature, and verify it with `key`. Raises SignerError."""
+        began_at = self._steady()
         try:
             signature = await _await_signer(self._bounds.timeout, self._backend.sign(alg, message))
             _verify(key, alg, message, signature)
         except SignerError as fault:
-            self._observe(self.kind, fault.result, self._steady() - began)
+            self._observe(self.kind, fault.result, self._steady() - began_at)
             raise
-        seconds = self._steady() - began
-        self._circuit.on_success(began, seconds)
+        seconds = self._steady() - began_at
+        self._circuit.on_success(began_at, seconds)
         self._observe(self.kind, SignatureResult.OK, seconds)
         return signature
 
-    def _on_failure(self, fault: SignerError, began: float) -> None:
-        self._circuit.on_failure(began, self._steady(), fault.wait, fault.result)
-        since = self._clock() if self.fault is None else self.fault.since
-        was_well = self.fault is None
+    def _on_failure(self, fault: SignerError, began_at: float) -> None:
+        self._circuit.on_failure(began_at, self._steady(), fault.wait, fault.result)
+        previous_fault = self.fault
+        since = self._clock() if previous_fault is None else previous_fault.since
         self.fault = SignerFault(text=str(fault), result=fault.result, since=since)
-        if was_well:
+        if previous_fault is None:
             self.changed()
 
 
@@ -253,7 +260,7 @@ def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) ->
 
 
 async def _await_signer(seconds: float, request: Awaitable[_T]) -> _T:
-    """Await a signer for at most so many seconds. Raises SignerError."""
+    """Await the answer of a signer for at most this number of seconds. Raises SignerError."""
     try:
         async with asyncio.timeout(seconds):
             return await request

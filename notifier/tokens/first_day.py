@@ -1,7 +1,8 @@
-"""Judges a key's first day: receivers that keep the issuer's JWK Set for hours refuse the signatures of a new key.
+"""Decides whether a signing key is in its first day after publication.
 
-The exact time of its first publication is unknown. It is not before the key's file was written, or the signer made the
-key. A worker that reads the set reports since when the key is in it. Moments are seconds since the epoch.
+A receiver that caches the issuer's JWK Set for hours refuses signatures of a key that is newer than its copy. The exact
+time of the publication is unknown. It is not before the key was made. A worker that reads the set reports since when
+it has seen the key there. Times are epoch seconds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +14,9 @@ from notifier.model.moment import format_moment_for_people, latest
 
 @frozen
 class SeenKey:
-    """A key that a worker has found in its issuer's JWK Set since a moment.
+    """A worker's observation of a key in its issuer's JWK Set. `since`: when the worker first saw the key there.
 
-    `appeared`: the worker had read the set without the key before, so `since` is when it was published.
+    `appeared`: the worker has read the set without the key before, so `since` is the time of the publication.
     """
 
     iss: str
@@ -29,15 +30,15 @@ Seen = Mapping[tuple[str, str], SeenKey]
 
 
 def merge_seen_keys(seen_keys: Iterable[SeenKey]) -> dict[tuple[str, str], SeenKey]:
-    """Return the best observation of each key from those of all workers.
+    """Return for each key the observation closest to its publication, from the observations of all workers.
 
-    One with `appeared` is preferred, and of several the latest. Without any it is the earliest observation.
+    That is the latest observation with `appeared`. If there is none, it is the earliest observation.
     """
-    best: dict[tuple[str, str], SeenKey] = {}
+    closest: dict[tuple[str, str], SeenKey] = {}
     for seen in seen_keys:
         key = (seen.iss, seen.kid)
-        best[key] = max(best.get(key, seen), seen, key=_rank)
-    return best
+        closest[key] = max(closest.get(key, seen), seen, key=_rank)
+    return closest
 
 
 def _rank(seen: SeenKey) -> tuple[bool, float]:
@@ -45,28 +46,29 @@ def _rank(seen: SeenKey) -> tuple[bool, float]:
 
 
 def earliest_publication(made_at: float | None, seen: SeenKey | None) -> float | None:
-    """Return the earliest time at which a key made at `made_at` (None: unknown) can have been published; or None."""
-    return latest(made_at, seen.since if seen is not None and seen.appeared else None)
+    """Return the earliest possible time of a key's publication; None if nothing is known about it."""
+    appeared_at = seen.since if seen is not None and seen.appeared else None
+    return latest(made_at, appeared_at)
 
 
 def describe_first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:
-    """Return since when the key is published, as far as that is known, and when its first day is over."""
-    began = earliest_publication(made_at, seen)
+    """Return a text that states since when the key is published, and when its first day ends."""
+    published_at = earliest_publication(made_at, seen)
     if seen is not None and seen.appeared:
         since = f"since {format_moment_for_people(seen.since)}"
     elif seen is not None:
         since = f"since {format_moment_for_people(seen.since)} or longer"
-        since += "" if began is None else f" (made {format_moment_for_people(began)})"
-    elif began is not None:
-        since = f"since {format_moment_for_people(began)} at the earliest, when it was made"
+        since += "" if published_at is None else f" (made {format_moment_for_people(published_at)})"
+    elif published_at is not None:
+        since = f"since {format_moment_for_people(published_at)} at the earliest, when it was made"
     else:
         return "nobody saw since when"
-    return f"{since}; {_over(began, seen, now)}"
+    return f"{since}; {_describe_end(published_at, seen, now)}"
 
 
-def _over(began: float | None, seen: SeenKey | None, now: float) -> str:
-    if began is not None and now < began + DAY_SECONDS:
-        return f"its first day lasts until {format_moment_for_people(began + DAY_SECONDS)}"
+def _describe_end(published_at: float | None, seen: SeenKey | None, now: float) -> str:
+    if published_at is not None and now < published_at + DAY_SECONDS:
+        return f"its first day lasts until {format_moment_for_people(published_at + DAY_SECONDS)}"
     if seen is None:
         return "its first day is over, if it was there then"
     if now < seen.since + DAY_SECONDS:

@@ -1,7 +1,8 @@
-"""Reads JWK Sets (RFC 7517) of clients, upstreams and transmitters, and refuses keys that are weak or slow.
+"""Reads JWK Sets (RFC 7517) of clients and of issuers of received tokens, and refuses keys that are weak or slow.
 
-The owner decides what is in a set, and an RSA key decides how long one use of it takes: with eight keys of 3,072 bits
-whose exponents are as long, seven tokens a second fill a worker. Within these bounds one use takes 1 ms at most.
+The owner of a set chooses its keys, and the size of an RSA key determines the cost of its use. With eight keys of 3,072
+bits and equally long exponents, seven tokens per second would occupy a worker. Within the limits of this module, one
+use of a key takes at most 1 ms.
 """
 
 import base64
@@ -15,12 +16,10 @@ from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import present_members
 
 MAX_KEYS = 1000  # keys of one set that are read; issuers publish a handful
-_RSA_BITS = range(2048, 8193)  # 2048 is the least of RFC 7518 §3.3, §4.3; each doubling takes four times as long
-_EXPONENT_BYTES = 8  # a longer one would take as long as a private key's
-_BASE64URL = re.compile(
-    r"[A-Za-z0-9_+/-]+={0,2}"
-)  # libraries skip whatever else is in it, and would read another number
-MAX_SHOWN_CHARS = 60  # characters of a member in a text
+_RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3, §4.3 require 2048; each doubling takes four times as long
+_MAX_EXPONENT_BYTES = 8  # with a longer exponent, a verification takes as long as a signature
+_BASE64URL = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")  # libraries skip other characters, and would read another number
+MAX_SHOWN_CHARS = 60  # of a member in a message
 MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 )
@@ -39,28 +38,28 @@ _CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 _ENCRYPTION_OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
 _PRIVATE_PLACEHOLDER = "left out"  # replaces the private members of a key that was published with them
-_ENCRYPTION = ("RSA1_5", "RSA-OAEP", "ECDH-ES")  # what the `alg` of a key for encryption begins with
-_TEXTS = ("kid", "use", "alg")
-_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
-_NAMED = 5  # keys in a text
+_ENCRYPTION_ALG_PREFIXES = ("RSA1_5", "RSA-OAEP", "ECDH-ES")
+_TEXT_MEMBERS = ("kid", "use", "alg")
+_PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "k")
+_MAX_NAMED_FAULTS = 5  # in a message
 
 
-def rsa_fault(jwk: Mapping[str, object]) -> str | None:
-    """Return why an RSA key (RFC 7518 §6.3.1) is not used, beginning with a verb; None if it may be."""
+def find_rsa_fault(jwk: Mapping[str, object]) -> str | None:
+    """Return why an RSA key (RFC 7518 §6.3.1) is refused, as a text that begins with a verb; None if it is usable."""
     modulus, exponent = decode_number(jwk.get("n")), decode_number(jwk.get("e"))
     if modulus is None or exponent is None:
         return f'has "{"n" if modulus is None else "e"}" that is no base64url'
     bits = int.from_bytes(modulus).bit_length()
     if bits not in _RSA_BITS:
         return f"has {bits} bits, not {_RSA_BITS.start} to {_RSA_BITS.stop - 1}"
-    return "has an exponent that is too long" if len(exponent) > _EXPONENT_BYTES else None
+    return "has an exponent that is too long" if len(exponent) > _MAX_EXPONENT_BYTES else None
 
 
 def list_jwks(document: object) -> tuple[dict[str, object], ...] | str:
-    """Return the keys of a JWK Set, or why it is not one. Every set passes here.
+    """Return the keys of a JWK Set, or the reason why the document is not a JWK Set.
 
-    What cannot be used is ignored (RFC 7517 §5): entries that are not objects, empty members, and `kid`, `use`, `alg`
-    and `key_ops` of another type.
+    Unusable parts are ignored (RFC 7517 §5): entries that are not objects, empty members, and `kid`, `use`, `alg` and
+    `key_ops` of a wrong type.
     """
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list | tuple):
@@ -70,7 +69,7 @@ def list_jwks(document: object) -> tuple[dict[str, object], ...] | str:
 
 def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
     members = present_members(jwk)
-    for name in _TEXTS:
+    for name in _TEXT_MEMBERS:
         if not isinstance(members.get(name, ""), str):
             del members[name]
     if not isinstance(members.get("key_ops", []), list | tuple):
@@ -79,7 +78,7 @@ def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
-    """Return the keys of a JWK Set, or why it is not one. Of each key only its public members in use are kept."""
+    """Return the keys of a JWK Set, with used public members only, or the reason why it is not a JWK Set."""
     jwks = list_jwks(document)
     return jwks if isinstance(jwks, str) else tuple(map(to_published_key, jwks))
 
@@ -92,28 +91,30 @@ def to_published_key(jwk: Mapping[str, object]) -> PublishedKey:
         kty=kty,
         material=tuple((name, value) for name, value in members if isinstance(value, str)),
         key_ops=tuple(map(str, operations)) if isinstance(operations, list | tuple) else None,
-        private=any(name in jwk for name in _PRIVATE),
-        **{name: value if isinstance(value := jwk.get(name), str) else None for name in _TEXTS},
+        private=any(name in jwk for name in _PRIVATE_MEMBERS),
+        **{name: value if isinstance(value := jwk.get(name), str) else None for name in _TEXT_MEMBERS},
     )
 
 
 def expand_names(algorithms: Iterable[str]) -> frozenset[str]:
-    """Return the algorithms that public keys verify, each by all of its names."""
-    wanted = {str(algorithm) for algorithm in algorithms}
-    aliases = SIGNATURES["Ed25519"] if not wanted.isdisjoint(SIGNATURES["Ed25519"]) else ()
-    return frozenset(name for names in SIGNATURES.values() for name in names if name in wanted or name in aliases)
+    """Return the signature algorithms among these, with both names of Ed25519 if they have either."""
+    names = {str(algorithm) for algorithm in algorithms}
+    if not names.isdisjoint(SIGNATURES["Ed25519"]):
+        names.update(SIGNATURES["Ed25519"])
+    return frozenset(name for known_names in SIGNATURES.values() for name in known_names if name in names)
 
 
-def verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
-    """Return the algorithms by which such a key verifies signatures; none if it is for something else."""
+def list_verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
+    """Return the algorithms by which the key can verify signatures; empty if the key is for another purpose."""
     names = SIGNATURES.get("RSA" if key.kty == "RSA" else dict(key.material).get("crv", ""), ())
-    if key.alg is None or (key.alg in names and key.kty == "OKP"):
+    has_two_names = key.kty == "OKP" and key.alg in names
+    if key.alg is None or has_two_names:
         return names
     return tuple(name for name in names if name == key.alg)
 
 
-def verifying_fault(key: PublishedKey) -> str | None:
-    """Return why the key verifies no signature, beginning with a verb; None if it may."""
+def find_verifying_fault(key: PublishedKey) -> str | None:
+    """Return why the key cannot verify signatures, as a text that begins with a verb; None if it can."""
     if key.kty not in MATERIAL:
         return f"is of the type {excerpt(key.kty, MAX_SHOWN_CHARS)}"
     if key.use not in (None, "sig"):
@@ -124,29 +125,38 @@ def verifying_fault(key: PublishedKey) -> str | None:
         return "is published with its private half"
     members = dict(key.material)
     if key.kty == "RSA":
-        fault = rsa_fault(members)
+        fault = find_rsa_fault(members)
     else:
         lacking = next((name for name in MATERIAL[key.kty][1:] if decode_number(members.get(name)) is None), None)
         fault = None if lacking is None else f'has "{lacking}" that is no base64url'
-        if (crv := members.get("crv", "")) not in SIGNATURES:
+        crv = members.get("crv", "")
+        if crv not in SIGNATURES:
             fault = f"is on the curve {excerpt(crv, MAX_SHOWN_CHARS)}"
-    if fault is None and not verified_algorithms(key):
+    if fault is None and not list_verified_algorithms(key):
         fault = f"is for {excerpt(key.alg or '', MAX_SHOWN_CHARS)}"
     return fault
 
 
 def find_unused_keys(keys: Iterable[PublishedKey]) -> str | None:
-    """Name the keys of a set that are meant to verify signatures and do not; None if there are none."""
-    known = (key for key in keys if key.kty in MATERIAL)  # others are ignored (RFC 7517 §5)
-    signing = (key for key in known if key.use in (None, "sig") and not (key.alg or "").startswith(_ENCRYPTION))
-    return join_faults(f"{format_key(key)} {fault}" for key in signing if (fault := verifying_fault(key)) is not None)
+    """Return the signing keys of a set that cannot verify signatures, with their faults, as one text.
+
+    None if there are no such keys. Keys of an unknown type are ignored (RFC 7517 §5).
+    """
+    faults = []
+    for key in keys:
+        is_for_encryption = (key.alg or "").startswith(_ENCRYPTION_ALG_PREFIXES)
+        if key.kty in MATERIAL and key.use in (None, "sig") and not is_for_encryption:
+            faults.append((key, find_verifying_fault(key)))
+    return join_faults(f"{format_key(key)} {fault}" for key, fault in faults if fault is not None)
 
 
 def join_faults(faults: Iterable[str]) -> str | None:
-    """Return the first faults, and how many more there are; None if there are none."""
-    every = list(faults)
-    more = f"; and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return f"{'; '.join(every[:_NAMED])}{more}" if every else None
+    """Return a text of the first faults and the number of the others; None if there are none."""
+    all_faults = list(faults)
+    if not all_faults:
+        return None
+    more = f"; and {len(all_faults) - _MAX_NAMED_FAULTS} more" if len(all_faults) > _MAX_NAMED_FAULTS else ""
+    return f"{'; '.join(all_faults[:_MAX_NAMED_FAULTS])}{more}"
 
 
 def format_key(key: PublishedKey) -> str:
@@ -165,7 +175,7 @@ def decode_number(value: object) -> bytes | None:
         return None
 
 
-# ── a client's keys, to which its tokens are encrypted ──────────────────────────────────────────────────────────
+# ── a client's keys, which encrypt the client's tokens ──────────────────────────────────────────────────────────
 
 
 def public_jwks(document: object) -> dict[str, object]:
@@ -175,7 +185,7 @@ def public_jwks(document: object) -> dict[str, object]:
 
 
 def to_public_jwk(key: PublishedKey) -> dict[str, object]:
-    """Return the key as a JWK without private members. If it was published with one, `d` is a placeholder."""
+    """Return the key as a JWK without private members. If it was published with any, `d` has a placeholder."""
     options = {"kid": key.kid, "use": key.use, "alg": key.alg}
     jwk: dict[str, object] = {"kty": key.kty, **{name: text for name, text in options.items() if text is not None}}
     if key.key_ops is not None:
@@ -184,30 +194,34 @@ def to_public_jwk(key: PublishedKey) -> dict[str, object]:
 
 
 def encryption_key(keys: Iterable[PublishedKey], alg: KeyManagement) -> PublishedKey | str:
-    """Return the key to encrypt to by this algorithm, or why there is none. Keys meant for it come before others."""
+    """Return the key to encrypt to by this algorithm, or the reason why there is none.
+
+    A key with `"use": "enc"` comes before others, then a key with this `alg`.
+    """
     faults = []
-    fitting = []
+    usable_keys = []
     for key in keys:
-        if (fault := _encryption_fault(key, alg)) is None:
-            fitting.append(key)
+        fault = _find_encryption_fault(key, alg)
+        if fault is None:
+            usable_keys.append(key)
         else:
             faults.append(f"{format_key(key)} {fault}")
-    if fitting:
-        return max(fitting, key=lambda key: (key.use == "enc", key.alg == alg))
+    if usable_keys:
+        return max(usable_keys, key=lambda key: (key.use == "enc", key.alg == alg))
     if not faults:
         return f"has no key, and {alg} needs one"
     return f"has no key for {alg}: {join_faults(faults)}"
 
 
-def format_key_fault(where: ClientKeysSource | tuple[PublishedKey, ...], why: str) -> str:
-    """Return why a client's tokens cannot be encrypted. `why` begins with a verb."""
-    name = f"its jwks_uri {where.uri}" if isinstance(where, ClientKeysSource) else "its jwks"
-    return f"its tokens must be encrypted, and {name} {why}"
+def format_key_fault(source: ClientKeysSource | tuple[PublishedKey, ...], reason: str) -> str:
+    """Return a text that a client's tokens cannot be encrypted. `reason`: a text that begins with a verb."""
+    name = f"its jwks_uri {source.uri}" if isinstance(source, ClientKeysSource) else "its jwks"
+    return f"its tokens must be encrypted, and {name} {reason}"
 
 
-def _encryption_fault(key: PublishedKey, alg: KeyManagement) -> str | None:
-    """Why the key cannot be used for this algorithm, None if it can."""
-    if (key.kty == "RSA") is not alg.startswith("RSA") or key.kty not in MATERIAL:
+def _find_encryption_fault(key: PublishedKey, alg: KeyManagement) -> str | None:
+    """Return why the key cannot encrypt by this algorithm; None if it can."""
+    if key.kty not in MATERIAL or (key.kty == "RSA") != alg.startswith("RSA"):
         return f"is of the type {excerpt(key.kty, MAX_SHOWN_CHARS)}"
     if key.use not in (None, "enc"):
         return f'has "use": "{excerpt(key.use or "", MAX_SHOWN_CHARS)}"'
@@ -221,5 +235,5 @@ def _encryption_fault(key: PublishedKey, alg: KeyManagement) -> str | None:
     if len(members) < len(MATERIAL[key.kty]):
         return "lacks members"
     if key.kty == "RSA":
-        return rsa_fault(members)
+        return find_rsa_fault(members)
     return None if members["crv"] in _CURVES[key.kty] else f"is on the curve {excerpt(members['crv'], MAX_SHOWN_CHARS)}"

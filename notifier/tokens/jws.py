@@ -1,7 +1,7 @@
-"""Signs claims as a compact JWS (RFC 7515 §7.1). The parts that the tokens of one key share are made once.
+"""Signs claims as a compact JWS (RFC 7515 §7.1). The header is encoded once for all tokens of a key.
 
 PyJWT checks key, algorithm and header for each token, and converts an ES256 signature by way of hexadecimal text. It
-takes 26 µs, this module 19 µs, the signature alone 16 µs. PyJWT still verifies tokens and reads keys.
+takes 26 µs per token, this module 19 µs, the signature alone 16 µs. PyJWT is still used to verify tokens and read keys.
 """
 
 import json
@@ -28,26 +28,26 @@ DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384":
 
 
 def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], str]:
-    """Return a function that signs claims. The header has `kid` and, unless None, `typ`.
+    """Return a function that signs claims and returns the token. The header has `kid` and, unless None, `typ`.
 
     The function raises TypeError or ValueError if the key does not suit this algorithm or the claims are not JSON.
     """
-    header = _header(alg, kid, typ)
-    signature = signature_of(key, alg)
+    header = _encode_header(alg, kid, typ)
+    sign_bytes = bytes_signer(key, alg)
 
     def sign(claims: Mapping[str, object]) -> str:
         message = header + _base64url(_json(claims))
-        return (message + b"." + _base64url(signature(message))).decode()
+        return (message + b"." + _base64url(sign_bytes(message))).decode()
 
     return sign
 
 
 def message_encoder(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
-    """Return a function that turns claims into the text to sign (RFC 7515 §5.1), for a key that is elsewhere.
+    """Return a function that returns the text to sign (RFC 7515 §5.1) for claims, for a key at a signer.
 
     The function raises TypeError or ValueError if the claims are not JSON.
     """
-    header = _header(alg, kid, typ)
+    header = _encode_header(alg, kid, typ)
     return lambda claims: header + _base64url(_json(claims))
 
 
@@ -56,13 +56,14 @@ def to_compact(message: bytes, signature: bytes) -> str:
     return (message + b"." + _base64url(signature)).decode()
 
 
-def _header(alg: Algorithm, kid: str, typ: str | None) -> bytes:
-    typed = {} if typ is None else {"typ": typ}
-    return _base64url(json.dumps({"alg": alg, "kid": kid, **typed}, separators=(",", ":")).encode()) + b"."
+def _encode_header(alg: Algorithm, kid: str, typ: str | None) -> bytes:
+    """Return the encoded JOSE header, with the dot after it."""
+    header = {"alg": alg, "kid": kid} | ({} if typ is None else {"typ": typ})
+    return _base64url(json.dumps(header, separators=(",", ":")).encode()) + b"."
 
 
-def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
-    """Return a function that signs bytes (RFC 7518 §3.3-3.5, RFC 8037 §3.1)."""
+def bytes_signer(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
+    """Return a function that signs bytes and returns the signature of JWS (RFC 7518 §3.3-3.5, RFC 8037 §3.1)."""
     if isinstance(key, Ed25519PrivateKey):
         return key.sign
     digest = DIGESTS[alg[-3:]]
@@ -71,18 +72,18 @@ def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
         return lambda message: key.sign(message, padding, digest)
     ecdsa, size = ECDSA(digest), (key.key_size + 7) // 8
 
-    def fixed_size(message: bytes) -> bytes:
+    def sign_ecdsa(message: bytes) -> bytes:
         r, s = decode_dss_signature(key.sign(message, ecdsa))
         return r.to_bytes(size) + s.to_bytes(size)
 
-    return fixed_size
+    return sign_ecdsa
 
 
 def is_signed_by(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> bool:
-    """Return True if it is this key's signature of the message by this algorithm, in the form of JWS.
+    """Return True if the key verifies the signature of the message by this algorithm. The signature has the JWS form.
 
-    RSA takes 14 µs, P-256 58. A salt of PSS is as long as the hash and no other (RFC 7518 §3.5): many signers and
-    some test servers use the longest salt by default, and strict clients would answer 400.
+    The salt of a PSS signature must be as long as the hash (RFC 7518 §3.5). Many signers use the longest salt by
+    default, which strict clients refuse. RSA takes 14 µs, P-256 58 µs.
     """
     try:
         match key:

@@ -1,6 +1,6 @@
-"""Reads the issuers' signing keys from PEM and JWK files, and makes new keys.
+"""Reads the issuers' signing keys from PEM and JWK files, and generates new keys.
 
-Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given PEM text. No error shows a private key.
+Keys are loaded once into key objects, since PyJWT takes 30 ms per token with PEM text. No error shows a private key.
 """
 
 import json
@@ -28,13 +28,17 @@ from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing, SigningKey
 from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, thumbprint, to_published_jwk
 
-MAX_FILE_BYTES = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
+MAX_FILE_BYTES = 65_536  # a 16,384-bit RSA key in PEM is 13 KiB
+MAX_SHOWN_CHARS = 24  # of a member in a message: less than any key
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
-    """One key file of an issuer. `not_before` in epoch seconds; None means always. `kid` wins over the file's own."""
+    """One key file of an issuer. The key signs from `not_before` (epoch seconds), or always if it is None.
+
+    `kid` overrides the `kid` in the file.
+    """
 
     path: Path
     not_before: float | None = None
@@ -42,7 +46,7 @@ class KeySource:
 
 
 def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[], float] = time.time) -> KeyRing:
-    """Read the keys of every issuer. Raises ConfigurationError with every mistake of every file."""
+    """Read the keys of every issuer. Raises ConfigurationError with all errors of all files."""
     ring, mistakes = examine_keys(sources, clock=clock)
     if mistakes:
         raise ConfigurationError(mistakes)
@@ -52,13 +56,13 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
 def examine_keys(
     sources: Mapping[str, Sequence[KeySource | ExternalKeyEntry | None]], *, clock: Callable[[], float] = time.time
 ) -> tuple[KeyRing, list[InputIssue]]:
-    """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
+    """Return the usable keys of every issuer, and all errors. A source of None is skipped."""
     keys: dict[str, list[SigningKey | ExternalKeyEntry]] = {}
     mistakes: list[InputIssue] = []
-    for iss, of_issuer in sources.items():
+    for iss, issuer_sources in sources.items():
         loaded = keys.setdefault(iss, [])
-        first: dict[object, int] = {}
-        for index, source in enumerate(of_issuer):
+        first_index: dict[object, int] = {}
+        for index, source in enumerate(issuer_sources):
             if source is None:
                 continue
             entry = f'issuers["{iss}"].keys[{index}]'
@@ -67,9 +71,10 @@ def examine_keys(
             except ConfigurationError as error:
                 mistakes += [InputIssue(f"{entry}.{mistake.path}", mistake.text) for mistake in error.mistakes]
                 continue
-            if (other := first.setdefault(_identity_of(key), index)) != index:
-                what = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
-                text = f"{what} as keys[{other}]; each key of an issuer needs its own"
+            other_index = first_index.setdefault(_identity_of(key), index)
+            if other_index != index:
+                problem = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
+                text = f"{problem} as keys[{other_index}]; each key of an issuer needs its own"
                 mistakes.append(InputIssue(_kid_setting(source, entry), text))
                 continue
             loaded.append(key if isinstance(key, ExternalKeyEntry) else replace(key, setting=f"{entry}.file"))
@@ -78,7 +83,7 @@ def examine_keys(
 
 
 def _identity_of(key: SigningKey | ExternalKeyEntry) -> object:
-    """Return the identity of a key before its signer is queried."""
+    """Return the `kid` of a key. If the `kid` is unknown until the signer is queried, return the external key."""
     return key.external_key if isinstance(key, ExternalKeyEntry) and key.kid is None else key.kid
 
 
@@ -101,46 +106,48 @@ def load_key(source: KeySource) -> SigningKey:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = ""
-    if not text.lstrip().startswith("{") and (mistake := find_pem_issue(raw)) is not None:
-        raise _file_error(f"{source.path} {mistake}")
-    if "-----BEGIN " in text:
-        return _signing_key(source, _read_pem(source.path, text), {}, made_at)
-    if len(raw) <= MAX_FILE_BYTES and text.lstrip().startswith("{"):
+    is_json = text.lstrip().startswith("{")
+    pem_error = None if is_json else find_pem_issue(raw)
+    if pem_error is not None:
+        raise _file_error(f"{source.path} {pem_error}")
+    if _BEGIN in text:
+        return _to_signing_key(source, _read_pem(source.path, text), {}, made_at)
+    if is_json and len(raw) <= MAX_FILE_BYTES:
         key, jwk = _read_jwk(source.path, text)
-        return _signing_key(source, key, jwk, made_at)
+        return _to_signing_key(source, key, jwk, made_at)
     hint = "for DER, run: openssl pkey -inform der -in FILE -out FILE.pem"
     raise _file_error(f"{source.path} is neither PEM nor a JWK ({hint})")
 
 
-def _file_error(text: str, place: str = "file") -> ConfigurationError:
-    return ConfigurationError([InputIssue(place, text)])
+def _file_error(text: str, setting: str = "file") -> ConfigurationError:
+    return ConfigurationError([InputIssue(setting, text)])
 
 
-def _blocks(text: str) -> list[tuple[str, str]]:
-    """Return the PEM blocks (RFC 7468), each with its label. A block that is cut off is none."""
+def _find_blocks(text: str) -> list[tuple[str, str]]:
+    """Return the complete PEM blocks (RFC 7468), each as its label and its text."""
     blocks = []
-    at = 0
-    while (end := text.find(_END, at)) >= 0:
-        begin = text.rfind(_BEGIN, at, end)
+    position = 0
+    while (end := text.find(_END, position)) >= 0:
+        begin = text.rfind(_BEGIN, position, end)
         label = text[begin + len(_BEGIN) : end].partition(_DASHES)[0] if begin >= 0 else ""
-        at = end + len(_END)
-        if label and text.startswith(label + _DASHES, at):
-            blocks.append((label, text[begin : at + len(label + _DASHES)]))
+        position = end + len(_END)
+        if label and text.startswith(label + _DASHES, position):
+            blocks.append((label, text[begin : position + len(label + _DASHES)]))
     return blocks
 
 
 def _read_pem(path: Path, text: str) -> object:
-    blocks = _blocks(text)
-    private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
-    if not private:
+    """Return the only private key in the text. Raises ConfigurationError with the remedy."""
+    blocks = _find_blocks(text)
+    private_blocks = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
+    if not private_blocks:
         labels = " ".join(label for label, _ in blocks)
-        content = (
-            "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
-        )
+        contents = {"CERTIFICATE": "a certificate", "PUBLIC KEY": "a public key"}
+        content = next((name for label, name in contents.items() if label in labels), "damaged")
         raise _file_error(f"{path} is {content}; the private key is needed")
-    if len(private) > 1:
-        raise _file_error(f"{path} holds {len(private)} private keys; put each into a separate file")
-    ((label, block),) = private
+    if len(private_blocks) > 1:
+        raise _file_error(f"{path} holds {len(private_blocks)} private keys; put each into a separate file")
+    ((label, block),) = private_blocks
     if label == "OPENSSH PRIVATE KEY":
         raise _file_error(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
     if label.startswith("ENCRYPTED") or "4,ENCRYPTED" in block:
@@ -156,6 +163,7 @@ def _read_pem(path: Path, text: str) -> object:
 
 
 def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
+    """Return the private key and the members of a JWK. Raises ConfigurationError with the remedy."""
     try:
         jwk = json.loads(text)
     except (ValueError, RecursionError):
@@ -186,18 +194,19 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
         raise _file_error(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
 
 
-def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:
+def _to_signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:
+    """Return the key with its `kid` and algorithms. `jwk`: the members of the file; empty for PEM."""
     path = source.path
-    private, algorithms, public = _described(path, key)
+    private, algorithms, public = _describe_key(path, key)
     if "alg" in jwk:
-        able = ", ".join(sorted(algorithms))
+        possible = ", ".join(sorted(algorithms))
         if jwk["alg"] not in ED25519_NAMES & algorithms:  # two names of one algorithm
             algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
         if not algorithms:
-            raise _file_error(f'{path}: "alg" is {_format_member(jwk["alg"])}, but this key can do {able}')
-    place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
+            raise _file_error(f'{path}: "alg" is {_format_member(jwk["alg"])}, but this key can do {possible}')
+    setting, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
     if not isinstance(kid, str) or not kid:
-        raise _file_error(f'{path}: "kid" must be a string, and not empty', place)
+        raise _file_error(f'{path}: "kid" must be a string, and not empty', setting)
     return SigningKey(
         key=private,
         kid=kid,
@@ -208,10 +217,11 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made
     )
 
 
-def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
+def _describe_key(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
     """Return the key, its algorithms, and the required members of its public JWK."""
     if isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
-        if algorithms := algorithms_of(key.public_key()):
+        algorithms = algorithms_of(key.public_key())
+        if algorithms:
             return key, algorithms, jwk_of(key.public_key())
         if isinstance(key, RSAPrivateKey):
             raise _file_error(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
@@ -219,13 +229,16 @@ def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm
 
 
 def _format_member(value: object) -> str:
-    """Return a short member of a file for an error's text. Anything longer may be a key in the wrong place."""
+    """Return a member of a key file for an error's text. A long member is not shown: it may be a misplaced key."""
     text = json.dumps(value)
-    return text if len(text) <= 24 else "something else"
+    return text if len(text) <= MAX_SHOWN_CHARS else "something else"
 
 
 def generate_key(alg: Algorithm) -> bytes:
-    """Make a private key for this algorithm, as unencrypted PKCS#8 PEM. RSA keys have 2048 bits: 200 µs a signature."""
+    """Return a new private key for this algorithm as unencrypted PKCS#8 PEM.
+
+    RSA keys have 2048 bits, with which a signature takes 200 µs.
+    """
     key: PrivateKey
     match alg:
         case Algorithm.ES256:

@@ -1,9 +1,10 @@
-"""Signs logout tokens with the issuers' keys, each with the key that is due.
+"""Signs logout tokens with the issuers' keys. Of the keys whose `not_before` has passed, the latest signs.
 
-A key from a file signs at once, on the event loop. A key at a signer is awaited, and can be used once the signer
-has returned its public half.
+A key from a file signs at once, on the event loop. A signature of an external key (in an HSM or key service, the
+signer) is awaited. An external key can be used once the signer has returned its public half.
 
-Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
+Issuers are tenants: each lookup is by issuer, so that no issuer can use the key of another. No text, repr or error
+shows a private key.
 """
 
 import asyncio
@@ -25,9 +26,10 @@ from notifier.tokens.signer import SignerError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`.
+    """A key ready to sign. `public`: the public half as a JWK (RFC 7517) with `kid` and `use`.
 
-    `made_at`: when its file was written, or when its place made it. `setting` is what names it in the configuration.
+    `made_at`: when the key's file was written, or when the signer made the key. `setting`: its path in the
+    configuration. Times are epoch seconds.
     """
 
     key: PrivateKey | ExternalKey = field(repr=False)
@@ -41,9 +43,9 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalKeyEntry:
-    """A key of an issuer at a signer. `setting` is its path in the configuration.
+    """The entry of an external key in the configuration. `setting`: the path of the entry.
 
-    `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
+    The key signs from `not_before` (epoch seconds), or always if it is None. If `kid` is None, it is the thumbprint.
     """
 
     external_key: ExternalKey
@@ -54,7 +56,7 @@ class ExternalKeyEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateKey:
-    """A key at a signer that has the `kid` of another key, and so does not sign."""
+    """An external key that does not sign, because it has the `kid` of another key."""
 
     iss: str
     key: ExternalKeyEntry
@@ -62,50 +64,50 @@ class DuplicateKey:
 
 
 class KeyRing:
-    """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
+    """The keys of all issuers. A reload replaces the whole ring. `clock` returns epoch seconds."""
 
     def __init__(
         self, keys: Mapping[str, Sequence[SigningKey | ExternalKeyEntry]], clock: Callable[[], float] = time.time
     ) -> None:
-        self._all = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
+        self._all = {iss: tuple(issuer_keys) for iss, issuer_keys in keys.items()}
         self._clock = clock
         self.update()
 
     def update(self) -> None:
-        """Update the candidates with the present public halves of keys at signers."""
+        """Make all keys with a known public half ready to sign. Call it when an external key has got its half."""
         self._duplicates: list[DuplicateKey] = []
         self._keys = {iss: tuple(self._distinct_keys(iss)) for iss in self._all}
-        # The sort is stable: of two keys with the same `not_before` the one listed first signs.
+        # The sort is stable: of two keys with the same `not_before`, the key listed first signs.
         self._candidates = {
-            (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_starts_at, reverse=True)
-            for iss, of_issuer in self._keys.items()
+            (iss, alg): sorted((key for key in issuer_keys if alg in key.algorithms), key=_starts_at, reverse=True)
+            for iss, issuer_keys in self._keys.items()
             for alg in Algorithm
         }
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
-        self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
+        self._encoders: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
 
     async def check(self) -> list[InputIssue]:
-        """Check each key at a signer once. Return the faults, by the setting that names the key."""
-        external_key = dict.fromkeys(key.external_key for _, key in self.external_keys())
-        await asyncio.gather(*(key.check() for key in external_key))
+        """Check each external key once, for a command. Return the faults and duplicates, by the key's setting."""
+        external_keys = dict.fromkeys(entry.external_key for _, entry in self.external_keys())
+        await asyncio.gather(*(key.check() for key in external_keys))
         self.update()
-        faults = ((key.setting, key.external_key.fault) for _, key in self.external_keys())
+        faults = ((entry.setting, entry.external_key.fault) for _, entry in self.external_keys())
         return [
             *(InputIssue(setting, fault.text) for setting, fault in faults if fault is not None),
             *(InputIssue(duplicate.key.setting, duplicate.text) for duplicate in self._duplicates),
         ]
 
     async def close(self) -> None:
-        """Close the keys at signers."""
-        await asyncio.gather(*(key.external_key.close() for _, key in self.external_keys()))
+        """Close the external keys."""
+        await asyncio.gather(*(entry.external_key.close() for _, entry in self.external_keys()))
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
+        """Return the claims as a compact JWS. The header has `kid` (R1) and, unless None, `typ` (B18, R7).
 
-        A key from a file never yields to the event loop. Raises InternalFault(cause=signing) if no key of the issuer
-        fits the algorithm and is due, or if signing fails.
+        With a key from a file it never yields to the event loop. Raises InternalFault(cause=signing) if the issuer has
+        no current key for the algorithm, or if signing fails.
         """
-        key = self._due(iss, alg)
+        key = self._current_key(iss, alg)
         if key is None:
             raise InternalFault(Cause.SIGNING, self._reason_without_key(iss, alg))
         try:
@@ -127,19 +129,19 @@ class KeyRing:
         self, external_key: ExternalKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
     ) -> str:
         kid, alg, typ = header
-        part = self._unsigned.get(header)
-        if part is None:
-            part = self._unsigned[header] = message_encoder(alg, kid, typ)
-        message = part(claims)
+        encode = self._encoders.get(header)
+        if encode is None:
+            encode = self._encoders[header] = message_encoder(alg, kid, typ)
+        message = encode(claims)
         return to_compact(message, await external_key.sign(alg, message))
 
     def current_keys(self, iss: str) -> tuple[Signing, ...]:
-        """Return what signs for the issuer now, for each algorithm that its keys can do."""
-        due = ((alg, self._due(iss, alg)) for alg in Algorithm)
-        return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in due if key is not None)
+        """Return the keys that sign for the issuer now, one for each algorithm that its keys support."""
+        keys = ((alg, self._current_key(iss, alg)) for alg in Algorithm)
+        return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in keys if key is not None)
 
     def future_keys(self, iss: str) -> tuple[Signing, ...]:
-        """Return what is to sign for the issuer later: each key that is not due yet, with each of its algorithms."""
+        """Return the keys that will sign for the issuer later, one entry for each algorithm of each key."""
         return tuple(
             Signing(alg=alg, public=key.public, made_at=key.made_at)
             for key in self._keys.get(iss, ())
@@ -148,27 +150,25 @@ class KeyRing:
         )
 
     def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
-        """Return the algorithms of the issuer's keys, including keys that are not due yet."""
+        """Return the algorithms of the issuer's keys, including future keys."""
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
 
     def keys_of(self, iss: str) -> tuple[SigningKey, ...]:
-        """Return the issuer's keys that are known, in the order of the configuration."""
+        """Return the issuer's keys whose public half is known, in the order of the configuration."""
         return self._keys.get(iss, ())
 
     def external_keys(self) -> Iterator[tuple[str, ExternalKeyEntry]]:
-        """Return each key at a signer, with its issuer."""
-        for iss, of_issuer in self._all.items():
-            yield from ((iss, key) for key in of_issuer if isinstance(key, ExternalKeyEntry))
+        """Yield each external key, with its issuer."""
+        for iss, entries in self._all.items():
+            yield from ((iss, entry) for entry in entries if isinstance(entry, ExternalKeyEntry))
 
     def signatures_per_second(self, iss: str) -> float:
-        """Return the signatures a second of the slowest of the issuer's keys at signers."""
-        return min(
-            (key.external_key.signatures_per_second for key_iss, key in self.external_keys() if key_iss == iss),
-            default=float("inf"),
-        )
+        """Return the signatures per second of the issuer's slowest external key; infinite without external keys."""
+        rates = (entry.external_key.signatures_per_second for owner, entry in self.external_keys() if owner == iss)
+        return min(rates, default=float("inf"))
 
     def duplicates(self) -> tuple[DuplicateKey, ...]:
-        """Return the keys whose `kid` another key has, as far as their signers have returned it."""
+        """Return the external keys that do not sign, because another key has their `kid`."""
         return tuple(self._duplicates)
 
     def kids(self, iss: str) -> tuple[str, ...]:
@@ -176,15 +176,18 @@ class KeyRing:
         return tuple(key.kid for key in self._keys.get(iss, ()))
 
     def jwks(self, iss: str) -> dict[str, list[dict[str, str]]]:
-        """Return the public halves as a JWK Set (RFC 7517 §5), with future keys, so that they are published in time.
+        """Return the public halves as a JWK Set (RFC 7517 §5). It has future keys, so that they are published in time.
 
-        `alg` is there only if the key is for one algorithm. A strict receiver would refuse an RSA key published for
-        RS256 when it signs by PS256.
+        A key has the member `alg` only if it is for one algorithm. A strict receiver would refuse an RSA key published
+        for RS256 when the key signs by PS256.
         """
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
     def _distinct_keys(self, iss: str) -> Iterator[SigningKey]:
-        """Yield the known keys. Of two with the same `kid`, yield that of a file, or else the first."""
+        """Yield the keys whose public half is known, and record duplicates.
+
+        Of two keys with the same `kid`, the key of a file is yielded, or the first of two external keys.
+        """
         settings = {key.kid: key.setting for key in self._all[iss] if isinstance(key, SigningKey)}
         for entry in self._all[iss]:
             key = _to_signing_key(entry)
@@ -197,7 +200,7 @@ class KeyRing:
             settings.setdefault(key.kid, key.setting)
             yield key
 
-    def _due(self, iss: str, alg: Algorithm) -> SigningKey | None:
+    def _current_key(self, iss: str, alg: Algorithm) -> SigningKey | None:
         for key in self._candidates.get((iss, alg), ()):
             if key.not_before is None or key.not_before <= self._clock():
                 return key
@@ -206,15 +209,15 @@ class KeyRing:
     def _reason_without_key(self, iss: str, alg: Algorithm) -> str:
         candidates = self._candidates.get((iss, alg))
         if not candidates:
-            others = [key.external_key for key in self._all.get(iss, ()) if isinstance(key, ExternalKeyEntry)]
-            reasons = [why for key in others if (why := _reason_against(key, alg)) is not None]
-            return "; ".join([f"issuer {iss} has no key for {alg}", *reasons])
+            entries = [entry for entry in self._all.get(iss, ()) if isinstance(entry, ExternalKeyEntry)]
+            reasons = [_reason_against(entry.external_key, alg) for entry in entries]
+            return "; ".join([f"issuer {iss} has no key for {alg}", *filter(None, reasons)])
         first = datetime.fromtimestamp(_starts_at(candidates[-1]), UTC).isoformat()
         return f"no key of issuer {iss} for {alg} is due before {first}"
 
 
 def _to_signing_key(key: SigningKey | ExternalKeyEntry) -> SigningKey | None:
-    """Return the usable key. None if its signer has not returned the public half yet."""
+    """Return the key ready to sign; None if its signer has not returned the public half yet."""
     if isinstance(key, SigningKey):
         return key
     half = key.external_key.half
@@ -238,13 +241,11 @@ def _signer_name(key: SigningKey) -> str:
 
 
 def _reason_against(external_key: ExternalKey, alg: Algorithm) -> str | None:
-    """Return why a key at a signer does not sign by this algorithm, if the key suits it."""
+    """Return why an external key does not sign by this algorithm; None if the key is of another type."""
     if external_key.half is None:
-        return (
-            f"{external_key.name} is not known yet"
-            if external_key.fault is None
-            else f"{external_key.name}: {external_key.fault.text}"
-        )
+        if external_key.fault is None:
+            return f"{external_key.name} is not known yet"
+        return f"{external_key.name}: {external_key.fault.text}"
     lacking = external_key.half.lacking.get(alg)
     return None if lacking is None else f"{external_key.name}: {lacking}"
 

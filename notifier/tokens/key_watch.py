@@ -1,7 +1,7 @@
-"""Watches that issuers publish the keys that sign: reads each JWK Set now and then, and remembers the result.
+"""Watches whether issuers publish their signing keys: reads each JWK Set periodically, and keeps the result.
 
-A set that cannot be read changes nothing. Only a set that was read and lacks the key is evidence. Times are seconds of
-a steady clock, which the caller passes.
+If a set cannot be read, the last result stays. A key counts as missing only if a set was read and lacks it. Times are
+seconds of a monotonic clock, which the caller passes as `now`.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Protocol
 from notifier.model.client import Algorithm
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import read_jwks
-from notifier.tokens.published_keys import Signing, publication_faults
+from notifier.tokens.published_keys import Signing, find_publication_faults
 
 READ_INTERVAL_SECONDS = 300.0  # between two readings
 MISSING_INTERVAL_SECONDS = 30.0  # while our key is missing or the set was not read, since deliveries wait for it
-MIN_INTERVAL_SECONDS = 10.0  # after a client's 400, which asks for an early look
-JITTER_SHARE = 0.1  # share of each wait that is random, so that a hundred workers do not ask at once
+MIN_INTERVAL_SECONDS = 10.0  # between two readings after clients' 400s
+JITTER_SHARE = 0.1  # random share of each interval, so that a hundred workers do not read at once
 
 
 class Keys(Protocol):
@@ -28,7 +28,7 @@ class Keys(Protocol):
         """Return the keys that sign for the issuer now, one for each possible algorithm."""
 
     def future_keys(self, iss: str) -> Iterable[Signing]:
-        """Return the keys that are to sign later. Only since when they are published is watched."""
+        """Return the keys that will sign later. It is recorded since when they are published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ ReadIssuer = Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Presence:
-    """Since when a key is there. `appeared`: an earlier reading lacked it."""
+    """Since when a key is in the set. `appeared`: an earlier reading lacked the key."""
 
     since: float
     appeared: bool
@@ -71,9 +71,10 @@ class _Presence:
 
 @dataclass(slots=True)
 class _IssuerState:
-    """What is known about one issuer. `faults`, by kid: the fault at the last reading, None if there was none.
+    """The results of reading the JWK Set of one issuer. `unread`: why the last reading failed.
 
-    `kids` are the keys that signed at that time. `presences` and `absent`: all its keys, by kid, as in the readings.
+    `kids`: the keys that signed at the last reading. `faults`: for each of them its fault, None if there was none.
+    `presences` and `absent`: the current and future keys that the set had, and lacked.
     """
 
     next_read_at: float
@@ -101,48 +102,56 @@ class KeyWatch:
         self._known: dict[str, _IssuerState] = {}
 
     def fault_of(self, iss: str, alg: Algorithm) -> str | None:
-        """Return what is wrong with the published key that signs with `alg` now. None if nothing is known to be."""
+        """Return why receivers cannot verify with the key that signs with `alg` now; None if no reason is known."""
         state = self._known.get(iss)
         if state is None or not any(state.faults.values()):
             return None
-        signing = self._signing(iss, alg)
-        fault = None if signing is None else state.faults.get(signing.public["kid"])
-        return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
+        signing = self._current_key(iss, alg)
+        if signing is None:
+            return None
+        kid = signing.public["kid"]
+        fault = state.faults.get(kid)
+        return None if fault is None else f"{fault} (kid {kid})"
 
     def age(self, iss: str, alg: Algorithm, *, clock: float, now: float) -> float:
-        """Return for how many seconds at most receivers can have known the key that signs with `alg`.
+        """Return the maximum seconds for which receivers can have known the key that signs with `alg` now.
 
-        `clock`: seconds since the epoch. The key was not published before its file was written, nor before the set was
-        seen to have it after it had been missing there.
+        A key was not published before its file was written. If the set was read without the key, the key was not
+        published before it appeared there. Infinite if nothing is known. `clock`: epoch seconds.
         """
-        state, signing = self._known.get(iss), self._signing(iss, alg)
+        state, signing = self._known.get(iss), self._current_key(iss, alg)
         if signing is None:
             return math.inf
-        of_file = math.inf if signing.made_at is None else clock - signing.made_at
+        file_age = math.inf if signing.made_at is None else clock - signing.made_at
         presence = None if state is None else state.presences.get(signing.public["kid"])
-        return min(of_file, now - presence.since) if presence is not None and presence.appeared else of_file
+        if presence is None or not presence.appeared:
+            return file_age
+        return min(file_age, now - presence.since)
 
     def seen_keys(self) -> Iterator[tuple[str, str, float, bool]]:
-        """Yield for each published key, also future keys: iss, kid, since when, and whether it was missing."""
+        """Yield (iss, kid, since, appeared) for each published key, including future keys.
+
+        `appeared`: an earlier reading of the set lacked the key.
+        """
         for iss, state in self._known.items():
             yield from ((iss, kid, presence.since, presence.appeared) for kid, presence in state.presences.items())
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield for each key of a set that was read: iss, kid, and True if receivers can verify with it."""
+        """Yield (iss, kid, published) for each signing key. `published`: receivers can verify with the key."""
         for iss, state in self._known.items():
             yield from ((iss, kid, fault is None) for kid, fault in state.faults.items())
 
     def faults(self) -> Iterator[tuple[str, str, str]]:
-        """Yield for each key that receivers cannot verify with: iss, kid, and what is wrong."""
+        """Yield (iss, kid, fault) for each key that receivers cannot verify with."""
         for iss, state in self._known.items():
             yield from ((iss, kid, fault) for kid, fault in state.faults.items() if fault is not None)
 
     def unread_sets(self) -> Iterator[tuple[str, str]]:
-        """Yield for each set that could not be read last time: iss, and why."""
+        """Yield (iss, reason) for each set whose last reading failed."""
         yield from ((iss, state.unread) for iss, state in self._known.items() if state.unread is not None)
 
     def on_refused_token(self, iss: str, now: float) -> bool:
-        """Read the set soon, since a client refused a token. Return True if the next reading is earlier now."""
+        """Make the next reading due soon, since a client has refused a token. Return True if this made it earlier."""
         state = self._known.get(iss)
         if state is None:
             return False
@@ -155,9 +164,8 @@ class KeyWatch:
     def seconds_until_due(self, now: float) -> float:
         """Return the seconds until the next reading is due."""
         self._follow(now)
-        return max(
-            0.0, min((state.next_read_at for state in self._known.values()), default=now + READ_INTERVAL_SECONDS) - now
-        )
+        next_read_at = min((state.next_read_at for state in self._known.values()), default=now + READ_INTERVAL_SECONDS)
+        return max(0.0, next_read_at - now)
 
     async def read_due_sets(self, now: float) -> list[KeyChange]:
         """Read all due sets in parallel, and return the changes."""
@@ -166,36 +174,36 @@ class KeyWatch:
         readings = await asyncio.gather(*(self._read(iss) for iss in due))
         changes: list[KeyChange] = []
         for iss, document in zip(due, readings, strict=True):
-            if (state := self._known.get(iss)) is not None:
-                state.kids = self._kids(iss)
-                changes += self._update(iss, state, document, now)
-                again = (
-                    MISSING_INTERVAL_SECONDS
-                    if state.unread is not None or any(state.faults.values())
-                    else READ_INTERVAL_SECONDS
-                )
-                state.last_read_at = now
-                state.next_read_at = now + again * (1 + JITTER_SHARE * (2 * self._jitter() - 1))
+            state = self._known.get(iss)
+            if state is None:  # removed from the configuration during the reading
+                continue
+            state.kids = self._current_kids(iss)
+            changes += self._update(iss, state, document, now)
+            has_fault = state.unread is not None or any(state.faults.values())
+            interval = MISSING_INTERVAL_SECONDS if has_fault else READ_INTERVAL_SECONDS
+            state.last_read_at = now
+            state.next_read_at = now + interval * (1 + JITTER_SHARE * (2 * self._jitter() - 1))
         return changes
 
     def _follow(self, now: float) -> None:
-        """Follow the configuration: new issuers and keys are due at once, removed ones are forgotten."""
-        wanted = set(self._issuers())
-        self._known = {iss: state for iss, state in self._known.items() if iss in wanted}
-        for iss in wanted:
+        """Follow the configuration: forget removed issuers, and make new issuers and issuers with new keys due."""
+        configured = set(self._issuers())
+        self._known = {iss: state for iss, state in self._known.items() if iss in configured}
+        for iss in configured:
             state = self._known.setdefault(iss, _IssuerState(next_read_at=now))
-            if state.kids is not None and state.kids != self._kids(iss):
+            if state.kids is not None and state.kids != self._current_kids(iss):
                 state.next_read_at = min(state.next_read_at, now)
 
-    def _kids(self, iss: str) -> frozenset[str]:
+    def _current_kids(self, iss: str) -> frozenset[str]:
         return frozenset(key.public["kid"] for key in self._keys.current_keys(iss))
 
-    def _signing(self, iss: str, alg: Algorithm) -> Signing | None:
+    def _current_key(self, iss: str, alg: Algorithm) -> Signing | None:
         return next((key for key in self._keys.current_keys(iss) if key.alg is alg), None)
 
     def _update(
         self, iss: str, state: _IssuerState, document: IssuerDocument | DocumentIssue, now: float
     ) -> Iterator[KeyChange]:
+        """Store the result of a reading, and yield the changes since the last reading."""
         published = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
         if isinstance(published, str):
             if state.unread != published:
@@ -203,18 +211,19 @@ class KeyWatch:
             state.unread = published
             return
         state.unread = None
-        before, state.faults = state.faults, publication_faults(self._keys.current_keys(iss), published)
-        _record_presence(state, {**publication_faults(self._keys.future_keys(iss), published), **state.faults}, now)
+        old_faults, state.faults = state.faults, find_publication_faults(self._keys.current_keys(iss), published)
+        future_faults = find_publication_faults(self._keys.future_keys(iss), published)
+        _record_presences(state, {**future_faults, **state.faults}, now)
         for kid, fault in state.faults.items():
-            if fault is not None and before.get(kid) != fault:
+            if fault is not None and old_faults.get(kid) != fault:
                 yield KeyMissing(iss=iss, kid=kid, text=fault)
-            elif fault is None and before.get(kid) is not None:
+            elif fault is None and old_faults.get(kid) is not None:
                 yield KeyPublished(iss=iss, kid=kid)
 
 
-def _record_presence(state: _IssuerState, faults: Mapping[str, str | None], now: float) -> None:
-    """Note since when each key is there. A key that is configured no more is forgotten."""
-    state.absent = {kid for kid in state.absent if kid in faults} | {kid for kid in faults if faults[kid] is not None}
+def _record_presences(state: _IssuerState, faults: Mapping[str, str | None], now: float) -> None:
+    """Record since when the set has each key of `faults`, and which keys it lacks or has lacked. Forget other keys."""
+    state.absent = {kid for kid, fault in faults.items() if fault is not None or kid in state.absent}
     state.presences = {
         kid: state.presences.get(kid, _Presence(since=now, appeared=kid in state.absent))
         for kid, fault in faults.items()

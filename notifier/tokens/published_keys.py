@@ -1,7 +1,7 @@
-"""Describes public keys, and checks that the issuer's JWK Set (RFC 7517) has the key that signs.
+"""Describes public keys, and checks whether an issuer's JWK Set (RFC 7517) has the signing key.
 
-A receiver looks a key up by `kid` and uses what it finds. So the same `kid` with other key material, or for another
-algorithm or use, is as bad as no key. Pure: others fetch the document. Thumbprints: RFC 7638.
+A receiver selects the key by `kid`. Therefore the same `kid` with other key material, another algorithm or another use
+has the same effect as a missing key. The module is free of I/O. Thumbprints are those of RFC 7638.
 """
 
 import base64
@@ -25,11 +25,11 @@ _RSA = frozenset(alg for alg in Algorithm if alg.startswith(("RS", "PS")))
 _CURVES: Mapping[str, Algorithm] = MappingProxyType(
     {SECP256R1.name: Algorithm.ES256, SECP384R1.name: Algorithm.ES384, SECP521R1.name: Algorithm.ES512}
 )
-_THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public key: RFC 7638 §3.2, RFC 8037 §2
+_REQUIRED_MEMBERS = ("crv", "e", "kty", "n", "x", "y")  # of a public key: RFC 7638 §3.2, RFC 8037 §2
 
 
 def algorithms_of(key: object) -> frozenset[Algorithm]:
-    """Return the algorithms of such a key; none if it cannot be used, or is too short."""
+    """Return the algorithms that a public key supports. Empty for a key that is too short, or of another type."""
     match key:
         case RSAPublicKey():
             return _RSA if key.key_size >= MIN_RSA_BITS else frozenset()
@@ -41,7 +41,7 @@ def algorithms_of(key: object) -> frozenset[Algorithm]:
 
 
 def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dict[str, str]:
-    """Return the required members of its JWK."""
+    """Return the key as a JWK with the required members only."""
     jwk: Mapping[str, str]
     match key:
         case RSAPublicKey():
@@ -50,27 +50,27 @@ def jwk_of(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> dic
             jwk = ECAlgorithm.to_jwk(key, as_dict=True)
         case _:
             jwk = OKPAlgorithm.to_jwk(key, as_dict=True)
-    return {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+    return {name: jwk[name] for name in _REQUIRED_MEMBERS if name in jwk}
 
 
 def to_published_jwk(jwk: Mapping[str, str], kid: str, algorithms: frozenset[Algorithm]) -> dict[str, str]:
-    """Return the JWK as it is published. `alg` is there only if the key is for one algorithm, by one name."""
+    """Return the JWK as it is published. It has the member `alg` only if the key is for exactly one algorithm."""
     alg = {"alg": next(iter(algorithms)).value} if len(algorithms) == 1 else {}
     return {**jwk, "kid": kid, "use": "sig", **alg}
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
-    """Return the SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
-    required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+    """Return the SHA-256 thumbprint (RFC 7638 §3) of a public JWK. Optional members have no effect."""
+    required = {name: jwk[name] for name in _REQUIRED_MEMBERS if name in jwk}
     canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
-    """The key that signs with `alg` now. `public` is its public half as a JWK, with `kid`.
+    """A key that signs with `alg`. `public`: the public half as a JWK, with `kid`.
 
-    `made_at`: seconds since the epoch at which its file was written. No receiver knows it for longer.
+    `made_at`: when the key's file was written (epoch seconds). No receiver has known the key for longer.
     """
 
     alg: Algorithm
@@ -79,46 +79,49 @@ class Signing:
 
 
 def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
-    """What identifies the key. Numbers are decoded, since some issuers write them with leading zeros."""
+    """Return the members that identify the key. Numbers are decoded, since some issuers write leading zeros."""
     kty = str(jwk.get("kty"))
-    return (kty, *(_value(name, jwk.get(name)) for name in MATERIAL.get(kty, ())))
+    return (kty, *(_normalize(name, jwk.get(name)) for name in MATERIAL.get(kty, ())))
 
 
 def _is_same_key(key: PublishedKey, public: Mapping[str, str]) -> bool:
     return _material({"kty": key.kty, **dict(key.material)}) == _material(public)
 
 
-def _value(name: str, value: object) -> str:
+def _normalize(name: str, value: object) -> str:
     number = None if name == "crv" else decode_number(value)
     return str(value) if number is None else number.hex()
 
 
-def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
-    """Return why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
+def find_publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
+    """Return why receivers with this set cannot verify signatures of the key by `alg`; None if they can.
+
+    `public`: the public half of the key, with `kid`. `published`: the keys of the set.
+    """
     kid = public["kid"]
-    same_kid = [key for key in published if key.kid == kid]
-    if not same_kid:
-        same = [key for key in published if _is_same_key(key, public)]
-        if same:
-            return f"the key is published, but under the kid {same[0].kid!r}: set keys[].kid to that"
+    copies = [key for key in published if _is_same_key(key, public)]  # a set may have the key several times
+    named_copies = [key for key in copies if key.kid == kid]
+    if not any(key.kid == kid for key in published):
+        if copies:
+            return f"the key is published, but under the kid {copies[0].kid!r}: set keys[].kid to that"
         return "the key is not published"
-    same = [key for key in same_kid if _is_same_key(key, public)]
-    if not same:
+    if not named_copies:
         return "another key is published under this kid: receivers verify by the wrong one"
-    if all(key.use not in (None, "sig") for key in same):
-        return f'the key is published with "use": "{same[0].use}", and receivers skip it: it must be "sig", or left out'
-    if all(key.key_ops is not None and "verify" not in key.key_ops for key in same):
+    first = named_copies[0]
+    if all(key.use not in (None, "sig") for key in named_copies):
+        return f'the key is published with "use": "{first.use}", and receivers skip it: it must be "sig", or left out'
+    if all(key.key_ops is not None and "verify" not in key.key_ops for key in named_copies):
         return 'the key is published with "key_ops" that lack "verify": add it, or leave key_ops out'
-    if all(key.alg not in (None, alg) for key in same):
-        return f'the key is published with "alg": "{same[0].alg}", but it signs by {alg}: receivers may refuse it'
+    if all(key.alg not in (None, alg) for key in named_copies):
+        return f'the key is published with "alg": "{first.alg}", but it signs by {alg}: receivers may refuse it'
     return None
 
 
-def publication_faults(keys: Iterable[Signing], published: tuple[PublishedKey, ...]) -> dict[str, str | None]:
-    """Return for each key, by kid, why receivers cannot verify with this set; None if they can."""
+def find_publication_faults(keys: Iterable[Signing], published: tuple[PublishedKey, ...]) -> dict[str, str | None]:
+    """Return for each key, by `kid`, why receivers with this set cannot verify its signatures; None if they can."""
     faults: dict[str, str | None] = {}
     for key in keys:
-        kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
+        kid, fault = key.public["kid"], find_publication_fault(key.public, key.alg, published)
         # An RSA key can sign with six algorithms. If the set names one of them, the key counts as published.
         if fault is None or faults.get(kid, fault) is not None:
             faults[kid] = fault

@@ -1,6 +1,6 @@
-"""Judges a Security Event Token (SET, RFC 8417) that a transmitter pushed (RFC 8935). Others check signatures.
+"""Checks the claims of a Security Event Token (SET, RFC 8417) that a transmitter has pushed (RFC 8935).
 
-A token that is not accepted gets one of the error codes of RFC 8935 §2.4.
+A refused token gets one of the error codes of RFC 8935 §2.4. `signed_content.py` verifies signatures.
 """
 
 import base64
@@ -15,12 +15,12 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.moment import is_in_milliseconds
 
 SetError = Literal["invalid_request", "invalid_key", "invalid_issuer", "invalid_audience", "authentication_failed"]
-SET_ALGORITHMS = frozenset(map(str, Algorithm))  # public keys alone: with HS256 the published key would be the secret
+SET_ALGORITHMS = frozenset(map(str, Algorithm))  # not HS256, whose secret would be the published key
 SET_TYPES = ("secevent+jwt", "application/secevent+jwt")
 VERIFICATIONS = frozenset(
-    f"https://schemas.openid.net/secevent/{of}/event-type/verification" for of in ("ssf", "sse", "risc")
-)  # Shared Signals Framework 1.0 §8.1.4, and what it was called before
-MAX_SKEW_SECONDS = 300.0  # seconds that the transmitter's clock may be ahead
+    f"https://schemas.openid.net/secevent/{framework}/event-type/verification" for framework in ("ssf", "sse", "risc")
+)  # Shared Signals Framework 1.0 §8.1.4, and its earlier names
+MAX_SKEW_SECONDS = 300.0  # the transmitter's clock may be so far ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class VerifiedSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnacceptedSet:
-    """Why a token is not accepted. `description` is safe to show to strangers."""
+    """The reason why a token is refused. `description` has no secret: any sender of a token receives it."""
 
     err: SetError
     description: str
@@ -40,15 +40,15 @@ class UnacceptedSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysUnavailable:
-    """The token cannot be verified yet, since the keys of its issuer could not be read."""
+    """The token cannot be verified now, because the keys of its issuer cannot be read."""
 
     text: str
 
 
 def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, now: float) -> UnacceptedSet | None:
-    """Return what is wrong with the claims of a token whose signature is good; None if nothing is.
+    """Return the error in the claims of a token with a valid signature; None if they are acceptable.
 
-    How old a token is does not matter: a transmitter may send it late, and the age of an event is judged later.
+    The age of the token is not limited here, because a transmitter may send it late. `now`: epoch seconds.
     """
     if claims.get("iss") != issuer:
         return UnacceptedSet(err="invalid_issuer", description="iss is another issuer")
@@ -60,7 +60,7 @@ def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, no
 
 
 def is_verification(claims: object) -> bool:
-    """Return True for the claims of a test token, by which a transmitter checks delivery and which ends nothing."""
+    """Return True for the claims of a verification token, by which a transmitter tests delivery. It ends no session."""
     events = claims.get("events") if isinstance(claims, dict) else None
     return isinstance(events, dict) and bool(events) and events.keys() <= VERIFICATIONS
 
@@ -69,16 +69,16 @@ def _find_error(claims: Mapping[str, object], now: float) -> str | None:
     jti, iat, events = claims.get("jti"), claims.get("iat"), claims.get("events")
     if not isinstance(jti, str) or not jti:
         return "jti is missing"
-    if not _number(iat) or iat <= 0:
+    if not _is_number(iat) or iat <= 0:
         return "iat is not a number of seconds"
     if iat > now + MAX_SKEW_SECONDS:
         return _format_future("iat", iat)
     if not isinstance(events, dict) or not events:
         return "events is not an object with an event"
     exp, nbf = claims.get("exp", now), claims.get("nbf", now)
-    if not _number(exp) or exp < now - MAX_SKEW_SECONDS:
+    if not _is_number(exp) or exp < now - MAX_SKEW_SECONDS:
         return "exp has passed"
-    if not _number(nbf):
+    if not _is_number(nbf):
         return "nbf is not a number of seconds"
     return _format_future("nbf", nbf) if nbf > now + MAX_SKEW_SECONDS else None
 
@@ -88,12 +88,15 @@ def _format_future(name: str, moment: float) -> str:
     return f"{name} {unit}"
 
 
-def _number(value: object) -> TypeGuard[int | float]:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:
-    """Return the claims: of a compact JWS if `signed` (its signature was verified on receipt), or of plain JSON."""
+    """Return the claims of a token, without verification. `signed`: the body is a compact JWS, otherwise plain JSON.
+
+    Raises MalformedEvent.
+    """
     if not signed or len(body) > max_bytes:
         return read_json(body, max_bytes)  # raises if the body is too long
     parts = body.strip().split(b".")

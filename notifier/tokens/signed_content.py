@@ -12,11 +12,11 @@ from notifier.tokens.jws import is_signed_by
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.transmitter_keys import MAX_TRIED_KEYS, TransmitterKeys
 
-MAX_TOKEN_CHARS = 16_384  # bytes of a token: to decode one of 128 KiB, which may be anybody's, held the loop for 20 ms
+MAX_TOKEN_BYTES = 16_384  # decoding an unauthenticated token of 128 KiB would block the event loop for 20 ms
 
 
 class TokenFault(Enum):
-    """Why a token is not believed."""
+    """The kind of error for which a token is refused."""
 
     MALFORMED = auto()
     NO_KEY = auto()
@@ -25,7 +25,7 @@ class TokenFault(Enum):
 
 @frozen
 class UnverifiedToken:
-    """A token that is not believed. `text` is safe to show to strangers."""
+    """The reason why a token is refused. `text` has no secret: any sender of a token receives it."""
 
     fault: TokenFault
     text: str
@@ -33,7 +33,7 @@ class UnverifiedToken:
 
 @frozen
 class SignedClaims:
-    """The signed claims, the JSON of them, and the `alg` of the signature."""
+    """The claims of a verified token, their JSON (`payload`), and the `alg` of the signature."""
 
     claims: Mapping[str, Any]
     payload: bytes
@@ -41,10 +41,10 @@ class SignedClaims:
 
 
 class SignedContent:
-    """Verifies signatures by the keys of one issuer, with public keys of these algorithms alone.
+    """Verifies tokens with the published keys of one issuer. Other algorithms than `algorithms` are refused.
 
-    `types`: what `typ` may be, the first as it should be. It may be absent, as most specifications only recommend it,
-    unless it is `typed`. `title`: how a text names a token.
+    `types`: the accepted values of `typ`, the first being the recommended one. Most specifications only recommend
+    `typ`, so it may be absent, unless `typed`. `title`: the name of a token in messages.
     """
 
     def __init__(
@@ -63,25 +63,28 @@ class SignedContent:
         self._malformed = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{title} is no signed JWT in compact form")
 
     async def verify(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysUnavailable:
-        """Return the signed claims, or the reason against them. Never raises."""
-        if len(token) > MAX_TOKEN_CHARS:
-            text = f"the token is larger than {MAX_TOKEN_CHARS // 1024} KiB"
+        """Return the claims of a token with a valid signature, or the reason for a refusal. Never raises."""
+        if len(token) > MAX_TOKEN_BYTES:
+            text = f"the token is larger than {MAX_TOKEN_BYTES // 1024} KiB"
             return UnverifiedToken(fault=TokenFault.MALFORMED, text=text)
-        header = _header(token)
+        header = _parse_header(token)
         if header is None:
             return self._malformed
-        if (fault := self._check_header(header)) is not None:
+        fault = self._find_header_fault(header)
+        if fault is not None:
             return fault
         payload = await self._verify_payload(token, header.get("kid"), header["alg"])
         if not isinstance(payload, bytes):
             return payload
-        claims = _claims(payload)
+        claims = _parse_claims(payload)
         return self._malformed if claims is None else SignedClaims(claims=claims, payload=payload, alg=header["alg"])
 
-    def _check_header(self, header: Mapping[str, object]) -> UnverifiedToken | None:
-        """Return what is wrong with the JOSE header; None if nothing is."""
+    def _find_header_fault(self, header: Mapping[str, object]) -> UnverifiedToken | None:
+        """Return the fault of the JOSE header; None if it is acceptable."""
         typ, alg, text = header.get("typ"), header.get("alg"), None
-        if (typ is not None or self._typed) and (not isinstance(typ, str) or typ.lower() not in self._types):
+        is_accepted_typ = isinstance(typ, str) and typ.lower() in self._types
+        may_lack_typ = typ is None and not self._typed
+        if not is_accepted_typ and not may_lack_typ:
             text = f"typ is not {self._types[0]}"
         elif "crit" in header:
             text = "crit names extensions, and none is understood"
@@ -94,7 +97,7 @@ class SignedContent:
     async def _verify_payload(
         self, token: bytes, kid: str | None, alg: str
     ) -> bytes | UnverifiedToken | KeysUnavailable:
-        """Return the payload if a key verifies the signature. If none does, try the key set once more, reread."""
+        """Return the payload if a published key verifies the signature. If no key does, read the keys again once."""
         message, _, signature = token.rpartition(b".")
         tried = 0
         for reread in (False, True):
@@ -114,10 +117,12 @@ class SignedContent:
 
 
 def read_unverified_claims(token: bytes) -> Mapping[str, Any]:
-    """Return the unverified claims of a token. Empty if it cannot be read."""
-    _, _, rest = token.partition(b".")
-    payload = b"" if len(token) > MAX_TOKEN_CHARS else rest.partition(b".")[0]
-    return _claims(_decode(payload)) or {}
+    """Return the unverified claims of a token. Empty if the token is malformed or too long."""
+    if len(token) > MAX_TOKEN_BYTES:
+        return {}
+    _, _, payload_and_signature = token.partition(b".")
+    payload, _, _ = payload_and_signature.partition(b".")
+    return _parse_claims(_decode(payload)) or {}
 
 
 _NO_KEY = UnverifiedToken(fault=TokenFault.NO_KEY, text="the issuer publishes no key that fits kid and alg")
@@ -128,28 +133,27 @@ _TOO_MANY = UnverifiedToken(
 _FORGED = UnverifiedToken(fault=TokenFault.FORGED, text="the signature is wrong")
 
 
-def _header(token: bytes) -> dict[str, Any] | None:
-    """Return the JOSE header, not yet proven. None if there is none."""
-    first = token.partition(b".")[0]
+def _parse_header(token: bytes) -> dict[str, Any] | None:
+    """Return the unverified JOSE header without null members; None if the token is malformed."""
     if token.count(b".") != 2:
         return None
     try:
-        header = json.loads(_decode(first))
+        header = json.loads(_decode(token.partition(b".")[0]))
     except (ValueError, RecursionError):
         return None
     return {name: value for name, value in header.items() if value is not None} if isinstance(header, dict) else None
 
 
 def _decode(part: bytes) -> bytes:
-    """Decode a part of a token. Empty if it is not base64url."""
+    """Return a decoded part of a token. Empty if the part is not base64url."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), b"-_", validate=True)
     except ValueError:
         return b""
 
 
-def _claims(payload: bytes) -> dict[str, Any] | None:
-    """Return the claims of a token. None if they are not a JSON object."""
+def _parse_claims(payload: bytes) -> dict[str, Any] | None:
+    """Return the claims of a token; None if they are not a JSON object."""
     try:
         claims = json.loads(payload.decode(), parse_constant=_reject_constant)
     except (ValueError, RecursionError):

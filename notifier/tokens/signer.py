@@ -1,7 +1,7 @@
-"""Declares a signer: an HSM, a key service, anything that returns signatures and keeps the private key.
+"""Defines the port of a signer: an HSM or key service, which returns signatures and keeps the private key.
 
-`ExternalKey` wraps each signer: it bounds time and number, verifies every signature, pauses after a fault, and counts.
-So a signer does none of this: it sends one request, without its own time limit or retry.
+`ExternalKey` calls the signer. It limits the time and number of requests, verifies every signature, pauses after a
+fault, and counts results. Therefore an implementation only sends one request, without a time limit or retry.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,24 +17,24 @@ from notifier.tokens.jws import PublicKey
 
 
 class SignatureResult(StrEnum):
-    """The result of a request to a signer, and the metric label."""
+    """The result of a request to a signer. It is also the metric label."""
 
     OK = "ok"
-    SLOW = "slow"  # nothing within 2 s
-    AWAY = "away"  # it cannot sign now: throttled, sealed, crashed, not reached
-    WRONG = "wrong"  # it will not sign until an operator corrects it: no such key, no permission, a wrong PIN
-    UNVERIFIED = "unverified"  # the public key does not verify what it signed
+    SLOW = "slow"  # no answer within the time limit
+    AWAY = "away"  # the signer cannot sign now: throttled, sealed, crashed or unreachable
+    WRONG = "wrong"  # an operator must correct the cause: no such key, no permission, a wrong PIN
+    UNVERIFIED = "unverified"  # the public key does not verify the signature
 
 
 SignatureObserver: TypeAlias = Callable[[str, SignatureResult, float], None]
-"""Receives the kind of signer, its result, and the seconds that it took."""
+"""Receives the kind of signer, the result of a request, and its duration in seconds."""
 
 
 class SignerError(NotifierError):
     """A request to a signer failed. The text has the reason and the remedy.
 
-    The text has no secret, and no time or number that changes, since texts are compared. `result` is WRONG if the fault
-    stays until an operator corrects it, else AWAY. `wait`: seconds until the next request, if the signer returned them.
+    The text has no secret. It has no time or other changing number, because each changed text is
+    logged. `wait`: seconds until the next request, if the signer has returned them.
     """
 
     def __init__(self, text: str, result: SignatureResult = SignatureResult.AWAY, wait: float | None = None) -> None:
@@ -47,8 +47,8 @@ class SignerError(NotifierError):
 class PublicHalf:
     """The public half of a key, as its signer returns it.
 
-    `lacking`: algorithms that suit such a key and this signer does not permit, with the reason. `made_at`: seconds
-    since the epoch at which the key was made.
+    `lacking`: the algorithms that suit the key, but that the signer does not permit, with the reasons. `made_at`: when
+    the key was made (epoch seconds).
     """
 
     key: PublicKey
@@ -57,28 +57,28 @@ class PublicHalf:
 
 
 class SignerBackend(Protocol):
-    """One key where it is kept. Each request names its version, so that a new version never signs by itself."""
+    """One key at a signer. Each request names the version of the key, so that a new version never signs unasked."""
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises SignerError."""
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
-        """Sign the bytes, and return the signature as JWS has it: raw, an ECDSA one as r‖s (RFC 7518 §3.4).
+        """Sign the bytes, and return the signature in the form of JWS: for ECDSA r‖s (RFC 7518 §3.4).
 
-        Raises SignerError. If it is cancelled, which is how its time ends, what it began must not disturb the next.
+        Raises SignerError. At the time limit it is cancelled, and must leave no state that disturbs the next request.
         """
 
     async def close(self) -> None:
         """Release all resources. A later request opens them again."""
 
 
-_SIZES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}
+_NUMBER_BYTES = {Algorithm.ES256: 32, Algorithm.ES384: 48, Algorithm.ES512: 66}  # of r and of s
 
 
 def to_raw_ecdsa(alg: Algorithm, der: bytes) -> bytes:
-    """Return the signature without its DER. Raises SignerError if it is none of this curve."""
+    """Return a DER signature as r‖s. Raises SignerError if it is not a signature of the algorithm's curve."""
     try:
         r, s = decode_dss_signature(der)
-        return r.to_bytes(_SIZES[alg]) + s.to_bytes(_SIZES[alg])
+        return r.to_bytes(_NUMBER_BYTES[alg]) + s.to_bytes(_NUMBER_BYTES[alg])
     except (ValueError, OverflowError):
         raise SignerError("the signature is not DER of this key's curve") from None

@@ -1,7 +1,7 @@
-"""Creates the keys at signers that the settings name. Equal settings give the same key, across reloads too.
+"""Creates the external keys that the settings name. Equal settings give the same object, also across reloads.
 
-So a reload keeps the processes, connections and circuits of keys that it does not change. A key with another
-`not_before` is another key. With it an operator permits the key that the signer now has under this name.
+A reload therefore keeps the processes, connections and circuits of unchanged keys. An entry with another `not_before`
+is another key: by a new `not_before` an operator accepts a key that was replaced at the signer under the same name.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -19,11 +19,12 @@ _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
-    """How the keys at one kind of signer are made.
+    """The factory of external keys at one kind of signer.
 
-    `make` gets the settings of a key and the number of concurrent signatures. It returns the signer and the name of the
-    key there. The `extra` installs the `libraries`. `concurrency`: the number if `signing.concurrency` is not set.
-    `requests_per_signature`: the concurrent requests for each of these signatures.
+    `make` receives the settings of a key and the number of concurrent signatures. It returns the signer, and the name
+    of the key there. `extra`: the extra of the package that installs the `libraries`. `concurrency`: the number of
+    concurrent signatures if `signing.concurrency` is not set. `requests_per_signature`: the number of concurrent
+    requests that one of these signatures permits.
     """
 
     make: Callable[[Any, int], tuple[SignerBackend, str]]
@@ -33,17 +34,17 @@ class KeyKind:
     requests_per_signature: int = 1
 
     def missing(self) -> str | None:
-        """Return what to install; None if no library is missing."""
-        if all(map(_installed, self.libraries)):
+        """Return an error with the package to install; None if no library is missing."""
+        if all(map(_is_installed, self.libraries)):
             return None
         return f"its library is not installed: pip install 'logout-notifier[{self.extra}]' (the image has it)"
 
 
 class Signers:
-    """The keys at signers: one `Signers` for each worker or command.
+    """The external keys of a worker or command.
 
-    `kinds`: by their name in the settings of a key. `observe` receives the result of each signature. `timeout`: seconds
-    for one signature.
+    `kinds`: the factories, by the name of the kind in the settings of a key. `observe` receives the result of each
+    request. `timeout`: seconds for one signature.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Signers:
         self._keys: dict[_Identity, ExternalKey] = {}
 
     def key(self, settings: KeySettings, signing: SigningSettings) -> ExternalKey:
-        """Return the key that these settings name. It opens no connection before its first check."""
+        """Return the external key that these settings name. It opens no connection before its first check."""
         kind_name = settings.kind
         options, kind = getattr(settings, kind_name), self.kinds[kind_name]
         identity = kind_name, options, settings.not_before, signing
@@ -69,11 +70,11 @@ class Signers:
         return self._keys[identity]
 
     def keep(self, used: Collection[ExternalKey]) -> None:
-        """Forget all other keys. Their checker closes them."""
+        """Forget all keys except these. The caller closes the other keys."""
         self._keys = {identity: key for identity, key in self._keys.items() if key in used}
 
 
-def _installed(library: str) -> bool:
+def _is_installed(library: str) -> bool:
     try:
         return find_spec(library) is not None
     except ModuleNotFoundError:  # its parent package is missing, too

@@ -1,14 +1,13 @@
-"""Reads the keys that a transmitter of Security Event Tokens publishes when needed, and keeps them during an outage.
+"""Reads the published keys of a transmitter of Security Event Tokens when needed, and keeps them during an outage.
 
-A set is read again when it is older than FRESH_SECONDS, so that a withdrawn key verifies nothing for long, and when a
-token names a key that is not in it. If it cannot be read, the last good set stays.
+A JWK Set is read again when it is older than FRESH_SECONDS, so that a withdrawn key is not accepted for long, and when
+a token names a key that is not in the set. If the set cannot be read, the last set stays in use.
 
-Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
-due. It is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
-when it first signs by it.
+Many issuers send a token once and ignore the answer. Therefore a token with an unknown key is not refused at once: it
+waits until the set may be read again. Keycloak, for example, makes a key for an algorithm at its first signature.
 
-A transmitter that hangs takes no room from others: a bounded number of requests waits for it, and while its set is read
-again, the old one serves.
+An unresponsive transmitter does not affect others: a bounded number of tokens waits for its keys, and while a set is
+read again, the old set is used.
 """
 
 import asyncio
@@ -28,20 +27,20 @@ from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import (
     expand_names,
     find_unused_keys,
+    find_verifying_fault,
+    list_verified_algorithms,
     read_jwks,
-    verified_algorithms,
-    verifying_fault,
 )
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.security_event_token import KeysUnavailable
 
-FRESH_SECONDS = 300.0  # that a set counts as what the transmitter publishes
-RETRY_SECONDS = 5.0  # after a set that could not be read
+FRESH_SECONDS = 300.0  # after which a set is read again
+RETRY_SECONDS = 5.0  # after a failed reading
 UNKNOWN_INTERVAL_SECONDS = 2.0  # between two readings for tokens with unknown keys; senders wait 2.5 s and more
-MAX_TRIED_KEYS = 8  # keys that a token without a kid is tried with; to make all 1,000 of a set takes the loop 50 ms
-MAX_HELD_TOKENS = 32  # tokens that wait for such a reading to be due
-MAX_WAITING_TOKENS = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
-_TIMER_MARGIN_SECONDS = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
+MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 1,000 keys of a set would block the loop for 50 ms
+MAX_HELD_TOKENS = 32  # that wait until a reading for unknown keys is due
+MAX_WAITING_TOKENS = 100  # that wait until a reading is due, or for its end; 256 requests are served at a time
+_TIMER_MARGIN_SECONDS = 0.01  # since a timer of uvloop may end a millisecond early
 _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
     {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}
 )
@@ -60,11 +59,11 @@ class VerifyingKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PublishedSet:
-    """A set that was read. `began_at` is when its reading did, `missing_kids` the kids that it has not.
+    """A JWK Set that was read. `began_at`: when the reading began.
 
-    `advertised`: the algorithms that the transmitter names for its tokens; empty if it names none that can be used.
-    `prepared` has the keys that were needed, by their position. Each set has its own: a shared cache of limited size
-    would lose its keys to those of other sets.
+    `advertised`: the algorithms that the transmitter states for its tokens. If it is empty, any algorithm is accepted.
+    `prepared`: the keys that were used so far, by position, with None for an unusable key. `missing_kids`: the kids of
+    tokens that the set lacks.
     """
 
     published: tuple[PublishedKey, ...]
@@ -74,25 +73,28 @@ class _PublishedSet:
     missing_kids: set[str | None] = field(default_factory=set)
 
     def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
-        """Yield the keys with this kid that can verify `alg`; all such keys if token or set has no kid."""
+        """Yield the keys that can verify `alg` and have this `kid`.
+
+        Without a `kid` in the token, all keys match. If no key of the set has the `kid`, the keys without `kid` match.
+        """
         if self.advertised and alg not in self.advertised:
             return
-        has_kid = any(key.kid == kid for key in self.published)
+        accepted_kids = {kid} if any(key.kid == kid for key in self.published) else {None}
         for nth, key in enumerate(self.published):
-            if kid is not None and key.kid != kid and (has_kid or key.kid is not None):
-                continue
-            if alg not in verified_algorithms(key):
+            matches_kid = kid is None or key.kid in accepted_kids
+            if not matches_kid or alg not in list_verified_algorithms(key):
                 continue
             if nth not in self.prepared:
                 self.prepared[nth] = _to_verifying_key(key)
-            if (verifying := self.prepared[nth]) is not None:
-                yield verifying
+            verifying_key = self.prepared[nth]
+            if verifying_key is not None:
+                yield verifying_key
 
 
 class TransmitterKeys:
-    """The published keys of one transmitter.
+    """The published keys of one transmitter. `read` fetches its JWK Set.
 
-    `steady` gives seconds of a clock that never goes back. `pause` waits so many of them.
+    `steady` returns seconds of a monotonic clock. `pause` sleeps for a number of seconds.
     """
 
     def __init__(
@@ -118,35 +120,43 @@ class TransmitterKeys:
     async def matching_keys(
         self, kid: str | None, alg: str, *, reread: bool = False
     ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
-        """Return the keys that may verify a token with this header; none if the transmitter publishes none.
+        """Return the keys that may verify a token with this header. Empty if the transmitter publishes no such key.
 
-        `reread`: return the matching keys of a set that is read again, since those returned before did not verify the
-        token; none if the set has just been read.
+        `reread`: the keys returned before did not verify the token, so read the set again and return its matching keys.
+        Empty if the set has just been read, since the result would be the same.
         """
-        arrived = self._steady()
-        if self._set is None or (arrived >= self._due and not self._reading.locked()):
+        arrived_at = self._steady()
+        if self._set is None or (arrived_at >= self._due and not self._reading.locked()):
             await self._refresh(unknown=False)
         if self._set is None:
             return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
-        if (keys and not reread) or self._is_missing(kid, arrived):
+        if keys and not reread:
+            return keys
+        if self._is_just_read(kid, arrived_at):
             return () if reread else keys
         await self._refresh(unknown=True)
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
-        if keys or self._is_missing(kid, arrived):
+        if keys or self._is_just_read(kid, arrived_at):
             return keys
         return KeysUnavailable(text="The key of the token is not known yet; send the token again")
 
-    def _is_missing(self, kid: str | None, arrived: float) -> bool:
-        """Return True if the set lacks the key, and was read since `arrived`, or a moment ago for the same `kid`."""
+    def _is_just_read(self, kid: str | None, arrived_at: float) -> bool:
+        """Return True if reading the set again for this `kid` would give the same keys.
+
+        That is so if the set was read after the token arrived, or shortly before, for the same `kid`.
+        """
         assert self._set is not None, "it stays once it was read"
-        if self._set.began_at >= arrived:
+        if self._set.began_at >= arrived_at:
             self._set.missing_kids.add(kid)
             return True
-        return kid in self._set.missing_kids and arrived - self._set.began_at < UNKNOWN_INTERVAL_SECONDS
+        return kid in self._set.missing_kids and arrived_at - self._set.began_at < UNKNOWN_INTERVAL_SECONDS
 
     async def _refresh(self, *, unknown: bool) -> None:
-        """Read the set if it is due. For an unknown key, wait until it is. Returns at once if too many callers wait."""
+        """Read the set if it is due. Return at once if too many tokens wait.
+
+        `unknown`: a token has an unknown key, so wait until the set may be read again.
+        """
         if self._waiting >= MAX_WAITING_TOKENS:
             return
         self._waiting += 1
@@ -182,17 +192,15 @@ class TransmitterKeys:
         self._log_fault(self._unused if fault is None else fault)
 
     def _store(self, document: IssuerDocument | DocumentIssue, began_at: float) -> str | None:
-        """Keep the document. Return its fault, or None."""
+        """Store the keys of the document. Return the reason if it cannot be used."""
         if isinstance(document, DocumentIssue):
             return document.text
         published = read_jwks(document.content)
         if isinstance(published, str):
             return published
         advertised = expand_names(document.algorithms or ())
-        self._set, self._unused = (
-            _PublishedSet(published=published, began_at=began_at, advertised=advertised),
-            find_unused_keys(published),
-        )
+        self._set = _PublishedSet(published=published, began_at=began_at, advertised=advertised)
+        self._unused = find_unused_keys(published)
         return None
 
     def _log_fault(self, fault: str | None) -> None:
@@ -202,8 +210,8 @@ class TransmitterKeys:
 
 
 def _to_verifying_key(key: PublishedKey) -> VerifyingKey | None:
-    """Return the key; None if it is for something else, too weak, too slow, or damaged."""
-    if verifying_fault(key) is not None:
+    """Return the key ready to verify; None if it is for another purpose, too weak, too slow, or damaged."""
+    if find_verifying_fault(key) is not None:
         return None
     try:
         return VerifyingKey(kid=key.kid, key=_READERS[key.kty]({"kty": key.kty, **dict(key.material)}))

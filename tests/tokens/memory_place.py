@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.model.client import Algorithm
 from notifier.tokens.external_key import ExternalKey, SigningBounds
-from notifier.tokens.jws import PrivateKey, signature_of
+from notifier.tokens.jws import PrivateKey, bytes_signer
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 from tests.tokens.key_folder import pem
 
@@ -47,7 +47,7 @@ class MemoryPlace:
                 await self.held.wait()
         finally:
             self.running -= 1
-        return self.spoilt(alg, signature_of(self.key, alg)(message))
+        return self.spoilt(alg, bytes_signer(self.key, alg)(message))
 
     async def close(self) -> None:
         self.closed = True

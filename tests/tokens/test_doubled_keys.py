@@ -13,7 +13,7 @@ from notifier.tokens.first_day import SeenKey, describe_first_day, earliest_publ
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
-from notifier.tokens.published_keys import publication_fault
+from notifier.tokens.published_keys import find_publication_fault
 from tests.tokens.key_folder import ISS, NOW, OTHER, Folder
 from tests.tokens.memory_place import MemoryPlace, SignerHarness
 from tests.tokens.test_keys import claims
@@ -148,7 +148,7 @@ EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1", "use":
 def fault(*keys: object, alg: str = "ES256") -> str | None:
     published = read_jwks({"keys": list(keys)})
     assert not isinstance(published, str)
-    return publication_fault(EC, alg, published)
+    return find_publication_fault(EC, alg, published)
 
 
 def test_the_same_key_under_the_same_kid_is_published() -> None:

@@ -99,7 +99,7 @@ async def test_unresponsive_signer_is_not_used() -> None:
     assert len(harness.place.asked) == asked
     harness.place.hangs = False
     harness.times.now += 1
-    assert harness.key.due(harness.times.now) == 0
+    assert harness.key.seconds_until_check(harness.times.now) == 0
     await harness.key.check()
     assert harness.key.fault is None
     await ring.sign(ISS, Algorithm.ES256, None, claims())
@@ -113,13 +113,13 @@ async def test_unavailable_signer_is_checked_every_two_seconds() -> None:
     waits = []
     for _ in range(4):
         await harness.key.check()
-        waits.append(harness.key.due(harness.times.now))
+        waits.append(harness.key.seconds_until_check(harness.times.now))
         harness.times.now += waits[-1]
     assert waits == [1, 2, 2, 2]
     assert harness.key.fault is not None
     assert (harness.key.fault.text, harness.key.fault.since) == ("sealed", began)
     harness.key.check_soon()
-    assert harness.key.due(harness.times.now) == 0
+    assert harness.key.seconds_until_check(harness.times.now) == 0
 
 
 async def test_retry_after_of_a_signer_is_obeyed() -> None:
@@ -132,7 +132,7 @@ async def test_retry_after_of_a_signer_is_obeyed() -> None:
         harness = await known()
         harness.place.fault = fault
         await harness.key.check()
-        assert harness.key.due(harness.times.now) == wait
+        assert harness.key.seconds_until_check(harness.times.now) == wait
 
 
 async def test_concurrency_limit_of_a_signer() -> None:

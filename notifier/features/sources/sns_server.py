@@ -29,7 +29,7 @@ from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.network.http.name_resolver import NameResolver
-from notifier.tokens.foreign_keys import rsa_fault
+from notifier.tokens.foreign_keys import find_rsa_fault
 
 REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits for 15
 MAX_BODY_BYTES = 32 * 1024  # a certificate has 2 KiB
@@ -184,7 +184,7 @@ class SnsServer:
             return "the certificate is not valid at this time"
         if not isinstance(key, RSAPublicKey):
             return "the certificate has no RSA key"
-        fault = rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))
+        fault = find_rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))
         if fault is not None:
             return f"the certificate's key {fault}"
         self._keys[url] = key, certificate.not_valid_after_utc.timestamp()

@@ -21,9 +21,15 @@ from notifier.network.http.issuer_document import (
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.first_day import Seen, describe_first_day, earliest_publication
-from notifier.tokens.foreign_keys import encryption_key, find_unused_keys, format_key_fault, read_jwks, verifying_fault
+from notifier.tokens.foreign_keys import (
+    encryption_key,
+    find_unused_keys,
+    find_verifying_fault,
+    format_key_fault,
+    read_jwks,
+)
 from notifier.tokens.key_watch import ReadIssuer
-from notifier.tokens.published_keys import Signing, publication_fault, publication_faults
+from notifier.tokens.published_keys import Signing, find_publication_fault, find_publication_faults
 
 GetSeenKeys = Callable[[], Awaitable[Seen]]
 """Returns since when the workers have seen each published key."""
@@ -106,7 +112,7 @@ def judge_keys(
     for key in used_keys:
         clients = counted(issuer.client_counts[key.alg], "client")
         name = f"{key.public['kid']} ({key.alg})"
-        fault = publication_fault(key.public, key.alg, published)
+        fault = find_publication_fault(key.public, key.alg, published)
         if fault is None:
             yield make_published_finding(key, f"{name}, for {clients}")
         else:
@@ -114,7 +120,7 @@ def judge_keys(
     used_kids = {key.public["kid"] for key in used_keys}
     unused_keys = [key for key in issuer.signing if key.public["kid"] not in used_kids]
     by_kid = {key.public["kid"]: key for key in (*unused_keys, *issuer.upcoming)}
-    for kid, fault in publication_faults(unused_keys, published).items():
+    for kid, fault in find_publication_faults(unused_keys, published).items():
         if fault is None:
             yield make_published_finding(by_kid[kid], f"{kid}, which no registered client needs")
         elif issuer.client_counts:
@@ -122,7 +128,7 @@ def judge_keys(
             yield warning(Area.KEYS, issuer.iss, text, f"{PUBLISH_ADVICE}, or remove the key")
         else:
             yield failure(Area.KEYS, issuer.iss, f"key {kid}: {fault}", PUBLISH_ADVICE)
-    for kid, fault in publication_faults(issuer.upcoming, published).items():
+    for kid, fault in find_publication_faults(issuer.upcoming, published).items():
         if fault is None:
             yield make_published_finding(by_kid[kid], f"{kid}, which signs later")
         else:
@@ -250,7 +256,7 @@ async def examine_transmitter(
     if any(key.private for key in published):
         advice = "have its operator replace the key: everybody who has read it can sign users out"
         return [failure(Area.KEYS, setting, f"the JWK Set at {uri} holds a private key", advice)]
-    usable_count, unused = sum(verifying_fault(key) is None for key in published), find_unused_keys(published)
+    usable_count, unused = sum(find_verifying_fault(key) is None for key in published), find_unused_keys(published)
     if not usable_count:
         advice = "its tokens are answered 400 until the transmitter publishes one; check the address"
         why = "" if unused is None else f": {unused}"

@@ -14,7 +14,7 @@ import structlog
 from notifier.features.sources.source_proofs import SetVerifier
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet, check_claims
-from notifier.tokens.signed_content import MAX_TOKEN_CHARS
+from notifier.tokens.signed_content import MAX_TOKEN_BYTES
 from notifier.tokens.transmitter_keys import (
     FRESH_SECONDS,
     MAX_HELD_TOKENS,
@@ -157,7 +157,7 @@ async def test_a_forged_set_is_refused() -> None:
         segments(b'{"alg": "ES256", "x": "%s"}' % (b"y" * 9000), b"{}", b"x"),
         b"[" * 3000 + b".e30.e30",
         segments(b"[" * 2000, b"{}", b"x"),
-        signed({**CLAIMS, "pad": "x" * MAX_TOKEN_CHARS}),
+        signed({**CLAIMS, "pad": "x" * MAX_TOKEN_BYTES}),
     ],
     ids=range(11),
 )
