@@ -1,1 +1,4 @@
-"""The status of the service, its workers and its clients, and operators' requests to workers. Open `service_status`."""
+"""The status of the service, its workers and its clients, and operators' requests to workers.
+
+Read `service_status` first.
+"""

@@ -1,4 +1,4 @@
-"""The state of a client, at one worker or at all. A worker with very many clients reports clients in trouble first."""
+"""The state of a client at one worker or at all. A worker with very many clients reports the clients in trouble."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
@@ -11,17 +11,19 @@ from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause, Reason
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
-MAX_REPORTED_CLIENTS = 500  # clients of one worker
-_ATTEMPT_REASONS = frozenset(map(str, Reason))  # other reasons are those of dead letters, which do not wait
+MAX_REPORTED_CLIENTS = 500  # by one worker
+_ATTEMPT_REASONS = frozenset(map(str, Reason))  # all other reasons belong to dead letters, which are not pending
+_CIRCUITS: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
 
 
 @dataclass(slots=True, kw_only=True)
 class ClientState(ClientRecord):
-    """The state of one client at one worker, or at all of them.
+    """The state of one client at one worker or, merged, at all workers. Times are in epoch seconds.
 
-    `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
-    `next_delayed`, see `DelayCounts`. `circuit`: 0 closed, 1 during a probe, 2 open until `next_try`. `silent`: seconds
-    for which an attempt has had no answer, if that is long.
+    `circuit` is 0 if closed, 1 during a probe, and 2 if open; then `next_try` is the time of the next probe. `waiting`
+    counts the pending deliveries in memory, `parked` those in the client's bucket, and `delayed` those in delay queues,
+    of which the first is due at `next_delayed`. `silent` is the number of seconds for which an attempt has had no
+    answer; 0 if that is normal.
     """
 
     iss: str
@@ -36,7 +38,7 @@ class ClientState(ClientRecord):
 
     @property
     def state(self) -> Literal["rests", "tried", "hangs", "put_off", "fails", "well"]:
-        """Return the state as one word. A client with deferred deliveries is not well, whatever the cause."""
+        """Return the state as one word, which is also its name in JSON."""
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
         if self.silent:
@@ -47,7 +49,10 @@ class ClientState(ClientRecord):
 
     @property
     def is_deferred(self) -> bool:
-        """Return True if the client's last delivery was deferred by an internal fault, or before any was accepted."""
+        """Return True if deliveries are deferred: no attempt was made since the last deferral.
+
+        A deferral that the client caused (such as by a rate limit) counts only if the client has accepted no delivery.
+        """
         since = max(self.last_success or 0.0, self.last_failure or 0.0)
         is_client_cause = self.waits_for in CLIENT_CAUSES and self.last_success is not None
         return self.deferred_at is not None and self.deferred_at >= since and not is_client_cause
@@ -59,29 +64,28 @@ class ClientState(ClientRecord):
 
     @property
     def next_attempt(self) -> float | None:
-        """Return when the client is attempted next, as far as known; None if nothing is pending."""
+        """Return the time of the next attempt, if it is known."""
         return self.next_try if self.circuit else self.next_delayed
 
     @property
     def expires(self) -> float | None:
-        """Return when the client's first pending delivery is given up, as far as known; None if nothing is pending."""
+        """Return the time when the first pending delivery is given up, if it is known."""
         return earliest(self.expires_with_sid, self.expires_without_sid) if self.pending_count else None
 
     @property
     def cause(self) -> str:
-        """Return why the client's deliveries are pending: a `Cause` or the last failure's `Reason`. Empty if none is.
-
-        An attempt after the last deferral shows that its cause (`waits_for`) is over, unless the client is the cause.
-        """
+        """Return why deliveries are pending: a `Cause`, or the `Reason` of the last failure. Empty if none is."""
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
         if not (self.circuit or self.pending_count or self.is_deferred):
             return ""
-        if max(self.last_success or 0.0, self.last_failure or 0.0) > (self.deferred_at or 0.0):
-            if self.is_failing and self.waits_for != Cause.RETRY_AFTER:
-                return self.reason if self.reason in _ATTEMPT_REASONS else self.waits_for
-            return self.waits_for if self.waits_for in CLIENT_CAUSES else ""
-        return self.waits_for
+        last_attempt_at = max(self.last_success or 0.0, self.last_failure or 0.0)
+        if last_attempt_at <= (self.deferred_at or 0.0):
+            return self.waits_for
+        # An attempt since the deferral shows that its cause has ended, unless the client is the cause.
+        if self.is_failing and self.waits_for != Cause.RETRY_AFTER:
+            return self.reason if self.reason in _ATTEMPT_REASONS else self.waits_for
+        return self.waits_for if self.waits_for in CLIENT_CAUSES else ""
 
     @property
     def is_failing(self) -> bool:
@@ -90,7 +94,7 @@ class ClientState(ClientRecord):
 
     @property
     def urgency(self) -> tuple[int, bool, bool, int, float]:
-        """Return a sort key that is greatest for the client in most trouble."""
+        """Return a sort key that is greatest for the client in the worst state."""
         return (
             self.circuit,
             self.is_failing or self.silent > 0,
@@ -103,7 +107,7 @@ class ClientState(ClientRecord):
 def troubled_clients_of(
     health: HealthObserver, circuits: Iterable[tuple[str, str, int]], silent: Iterable[tuple[str, str, float]]
 ) -> list[ClientKey]:
-    """Return the clients that are not well at this worker."""
+    """Return the clients with an open circuit, an unanswered attempt, a failure or a deferral at this worker."""
     keys = dict.fromkeys((iss, client_id) for iss, client_id, state in circuits if state)
     keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in silent)
     keys |= dict.fromkeys(key for key, record in health.clients.items() if record.is_in_trouble)
@@ -113,7 +117,7 @@ def troubled_clients_of(
 _RECORD_MEMBERS = tuple(member.name for member in fields(ClientRecord))
 
 
-def clients_of(
+def list_client_states(
     health: HealthObserver,
     circuits: Iterable[tuple[str, str, int]],
     waiting: Iterable[tuple[str, str, int]],
@@ -124,77 +128,74 @@ def clients_of(
     *,
     which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS,
 ) -> tuple[Iterator[ClientState], int]:
-    """Return an iterator that makes the states of clients, and the number of clients left out.
+    """Return the states of clients at this worker, and the number of clients that were left out.
 
-    `which`: the clients to return, known to this worker or not; or the maximum number of known ones, the clients in
-    most trouble first.
+    `which` has the clients to return, or the maximum number of clients: then the clients in the worst state are
+    returned. The other arguments are the worker's values by issuer and client ID. The states are built when the caller
+    iterates over them.
     """
-    states = {(iss, client_id): state for iss, client_id, state in circuits}
-    in_memory = {(iss, client_id): count for iss, client_id, count in waiting}
-    in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
-    tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
-    later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
-    unresponsive = {(iss, client_id): seconds for iss, client_id, seconds in silent}
+    circuit_by_key = {(iss, client_id): circuit for iss, client_id, circuit in circuits}
+    waiting_by_key = {(iss, client_id): count for iss, client_id, count in waiting}
+    parked_by_key = {(iss, client_id): count for iss, client_id, count in parked}
+    next_try_by_key = {(iss, client_id): moment for iss, client_id, moment in next_tries}
+    delayed_by_key = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
+    silent_by_key = {(iss, client_id): seconds for iss, client_id, seconds in silent}
     if isinstance(which, int):
-        # For a client of the time before the worker started, its pending deliveries may be all that is known.
-        with_pending = (
-            *states,
-            *in_memory,
-            *later,
-            *(key for key, count in in_buckets.items() if count > 0),
-            *unresponsive,
-        )
-        records = {**dict.fromkeys(with_pending, ClientRecord()), **health.clients}
+        # A client without an attempt since the worker started has no record, but may have pending deliveries.
+        with_parked = (key for key, count in parked_by_key.items() if count > 0)
+        keys = (*circuit_by_key, *waiting_by_key, *delayed_by_key, *with_parked, *silent_by_key)
+        records = {**dict.fromkeys(keys, ClientRecord()), **health.clients}
     else:
         records = {key: health.clients.get(key) or ClientRecord() for key in which}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
-        failed, accepted = record.last_failure or 0.0, record.last_success or 0.0
-        is_deferred = (record.deferred_at or 0.0) > max(failed, accepted)
-        return states.get(key, 0), failed > accepted or key in unresponsive, is_deferred, in_memory.get(key, 0), failed
+        failed_at, accepted_at = record.last_failure or 0.0, record.last_success or 0.0
+        is_failing = failed_at > accepted_at or key in silent_by_key
+        is_deferred = (record.deferred_at or 0.0) > max(failed_at, accepted_at)
+        return circuit_by_key.get(key, 0), is_failing, is_deferred, waiting_by_key.get(key, 0), failed_at
 
     # Select before building: 10,000 ClientState objects blocked the event loop for 39 ms.
     items = records.items()
-    chosen = heapq.nlargest(which, items, key=urgency) if isinstance(which, int) else list(items)
-    reported = (
+    selected = heapq.nlargest(which, items, key=urgency) if isinstance(which, int) else list(items)
+    states = (
         ClientState(
             iss=key[0],
             client_id=key[1],
-            circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
-            waiting=in_memory.get(key, 0),
-            parked=in_buckets.get(key, 0),
-            next_try=tries.get(key),
-            delayed=later.get(key, (0, None))[0],
-            next_delayed=later.get(key, (0, None))[1],
-            silent=round(unresponsive.get(key, 0.0), 1),
+            circuit=_CIRCUITS[circuit_by_key.get(key, 0)],
+            waiting=waiting_by_key.get(key, 0),
+            parked=parked_by_key.get(key, 0),
+            next_try=next_try_by_key.get(key),
+            delayed=delayed_by_key.get(key, (0, None))[0],
+            next_delayed=delayed_by_key.get(key, (0, None))[1],
+            silent=round(silent_by_key.get(key, 0.0), 1),
             **{name: getattr(record, name) for name in _RECORD_MEMBERS},
         )
-        for key, record in chosen
+        for key, record in selected
     )
-    return reported, len(records) - len(chosen)
+    return states, len(records) - len(selected)
 
 
 def merge_states(state: ClientState, other: ClientState) -> ClientState:
-    """Merge the states of one client at two workers. The later failure gives reason and status."""
-    later = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
-    deferred = max(later, state, other, key=lambda state: state.deferred_at or 0.0)
+    """Merge the states of one client at two workers. Reason, status and text are those of the later failure."""
+    later_failed = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
+    later_deferred = max(later_failed, state, other, key=lambda state: state.deferred_at or 0.0)
     last_success = latest(state.last_success, other.last_success)
     failing_since = earliest(state.failing_since, other.failing_since)
     return replace(
-        later,
+        later_failed,
         circuit=max(_effective_circuit(state, other), _effective_circuit(other, state)),
         waiting=state.waiting + other.waiting,
         parked=state.parked + other.parked,
         delayed=state.delayed + other.delayed,
         next_delayed=earliest(state.next_delayed, other.next_delayed),
-        waits_for=deferred.waits_for or state.waits_for or other.waits_for,
+        waits_for=later_deferred.waits_for or state.waits_for or other.waits_for,
         delivered=state.delivered + other.delivered,
         dead=state.dead + other.dead,
         put_off=state.put_off + other.put_off,
-        deferred_at=deferred.deferred_at,
+        deferred_at=later_deferred.deferred_at,
         last_success=last_success,
-        failing_since=failing_since and max(failing_since, last_success or 0.0),
+        failing_since=None if failing_since is None else max(failing_since, last_success or 0.0),
         next_due=latest(state.next_due, other.next_due),
         next_try=earliest(state.next_try, other.next_try),
         expires_with_sid=earliest(state.expires_with_sid, other.expires_with_sid),
@@ -204,9 +205,10 @@ def merge_states(state: ClientState, other: ClientState) -> ClientState:
 
 
 def _effective_circuit(state: ClientState, other: ClientState) -> Literal[0, 1, 2]:
-    """Return the circuit at one worker; 0 if the client has since accepted a delivery at another.
+    """Return the circuit of `state`, or 0 if it is outdated.
 
-    A worker without pending deliveries cannot probe, so its circuit stays open until a delivery arrives.
+    A worker without pending deliveries cannot probe, so its circuit stays open until a delivery arrives. It is outdated
+    if the client has accepted a delivery of the other worker since.
     """
-    knows_better = (other.last_success or 0.0) > (state.last_failure or 0.0)
-    return 0 if knows_better and not state.pending_count else state.circuit
+    has_recovered = (other.last_success or 0.0) > (state.last_failure or 0.0)
+    return 0 if has_recovered and not state.pending_count else state.circuit

@@ -1,11 +1,11 @@
-"""Detects deferrals whose cause an operator must remove, and marks the first of each issuer or client.
+"""Detects deferrals whose cause an operator must remove, and marks the first of each issuer or client for the log.
 
-A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries silently for minutes. So the first deferral
-is logged with the nearest known name, and `notifier status` shows it while it lasts. Invented names take bounded
-memory: each issuer has a limit, and all unknown issuers share one.
+A wrong `iss` or `client_id`, or a key that cannot sign, defers deliveries for minutes without an error. So the first
+deferral is logged with the most similar registered name as a hint, and `notifier status` shows the cause while it
+lasts. Publishers may send any names, so their number is limited, per issuer and for all unknown issuers together.
 
-Only this module detects the end of a cause: an attempt is possible, or a key signs again. Then it calls
-`on_cause_end`, which fetches the deliveries that are still pending for that cause.
+This module also detects the end of a cause: an attempt was possible, or a key signs again. Then it calls
+`on_cause_end`, which fetches the deliveries that are still deferred for that cause.
 """
 
 import re
@@ -25,14 +25,13 @@ from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 
-MAX_NAMES_PER_ISSUER = 100  # names of one issuer and one kind, and of all unknown issuers together
-MAX_NAMES = 2_000  # names in all
-KEEP_SECONDS = (
-    300.0  # seconds after the last due time until an unreported cause counts as ended: other workers may report it
-)
-MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for similar names: burst, rate; a search among thousands takes 10 ms
-DUE_SOON_SECONDS = 4.0  # seconds: deliveries due this soon need not be fetched
-FORGET_INTERVAL_SECONDS = 1.0  # seconds: bounds the cost of invented names
+MAX_NAMES_PER_ISSUER = 100  # of one kind; all unknown issuers together count as one issuer
+MAX_NAMES = 2_000
+# Seconds after the last due time until a cause counts as ended: another worker may have attempted the delivery.
+KEEP_SECONDS = 300.0
+MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # burst and rate: a search for a similar name may take 10 ms
+DUE_SOON_SECONDS = 4.0  # a delivery that is due this soon need not be fetched
+FORGET_INTERVAL_SECONDS = 1.0  # limits the cost of many invented names
 CLIENT_TROUBLES = (
     TroubleKind.UNKNOWN_CLIENT,
     TroubleKind.ENCRYPTION,
@@ -56,14 +55,19 @@ _CAUSES = MappingProxyType(
 )
 
 _Key = tuple[TroubleKind, str, str, str]
-"""Kind, issuer, client (empty: all of the issuer), and the text without its age (only for `SIGNING`)."""
+"""Kind, issuer, client (empty: all clients of the issuer), and for `SIGNING` the text of the fault without its age."""
 _Group = tuple[TroubleKind, str]
-"""Kind and issuer (empty: unknown issuers). Limits per group keep invented names from hiding registered clients."""
+"""Kind and issuer (empty: all unknown issuers). The number of names is limited per group."""
 
 
 @dataclass(slots=True)
 class _OpenDeferral:
-    """The cause of deferred deliveries. `clients`: the clients concerned, if the cause is stored per issuer."""
+    """A cause that defers deliveries now. Times are in epoch seconds.
+
+    `until` is the time after which the cause counts as ended, without a further deferral. `count` is the number of
+    deferred deliveries. `searched` is True once a similar name was searched for the hint. `clients` has the deferred
+    clients, if the cause concerns an issuer.
+    """
 
     since: float
     until: float = 0.0
@@ -75,7 +79,7 @@ class _OpenDeferral:
 
 
 class DeferralWatch:
-    """Passes each fact to `next_observer`, and adds `first` and the hint to deferrals."""
+    """Passes each fact to `next_observer`. Before, it sets `first` and `hint` of deferrals."""
 
     def __init__(
         self,
@@ -84,17 +88,17 @@ class DeferralWatch:
         clock: Clock,
         on_cause_end: Callable[[Cause, str, str], None] = lambda _cause, _iss, _client_id: None,
     ) -> None:
-        """`on_cause_end` receives a cause that has ended, its issuer and its client (empty: all of the issuer)."""
+        """`on_cause_end` receives a cause that has ended, its issuer and its client (empty: all clients)."""
         self._next_observer = next_observer
         self._on_cause_end = on_cause_end
         self._registry = registry
         self._clock = clock
         self._open: dict[_Key, _OpenDeferral] = {}
-        self._groups: Counter[_Group] = Counter()  # names
+        self._groups: Counter[_Group] = Counter()  # number of names
         self._signing: dict[str, set[_Key]] = {}  # by issuer
         self._forgot_at = 0.0
         self._searches, self._searches_at = float(MAX_SEARCHES), clock()
-        self._unlisted: dict[_Group, tuple[float, int]] = {}  # since when, and how many deliveries
+        self._unlisted: dict[_Group, tuple[float, int]] = {}  # beyond the limits: start, and number of deliveries
         self._log = structlog.get_logger()
 
     def observe(self, fact: Fact) -> None:
@@ -106,6 +110,7 @@ class DeferralWatch:
         self._next_observer(fact)
 
     def _check_end(self, fact: Fact) -> None:
+        """End the causes that the fact shows to have ended."""
         match fact:
             case LogoutDelivered() | RetryScheduled():
                 self._on_attempt(*fact.delivery.key)
@@ -113,11 +118,13 @@ class DeferralWatch:
                 self._on_dead_letter(fact)
 
     def troubles(self) -> Iterator[Trouble]:
-        """Return the causes of deferrals that have not ended."""
+        """Yield the causes that have not ended."""
         self._forget()
         for key, deferral in self._open.items():
             kind, iss, client_id, _ = key
-            hint = self._reason_left_out(key) or (deferral.hint and deferral.hint.text)
+            hint = self._find_reason_left_out(key)
+            if hint is None and deferral.hint is not None:
+                hint = deferral.hint.text
             text = f"{deferral.text}; {hint}" if hint else deferral.text
             yield Trouble(
                 kind=kind, text=text, since=deferral.since, iss=iss, client_id=client_id, count=deferral.count
@@ -127,42 +134,45 @@ class DeferralWatch:
             yield Trouble(kind=kind, text=text, since=since, iss=iss, subject="others", count=count)
 
     def on_key_signs(self, iss: str, since: float = float("-inf")) -> None:
-        """Record that this issuer's deferrals for signing have ended. If they have not, the next deferral reports them.
+        """End the issuer's causes for signing, since a key signs again. The next such deferral begins a new cause.
 
-        `since`: when the key last signed before. Other workers may have deferred deliveries since then.
+        `since` is the previous time when the key signed: other workers may have deferred deliveries since then.
         """
         now = self._clock()
-        pending = [self._is_pending(self._end(key), now) for key in list(self._signing.get(iss, ()))]
-        if any(pending) or now - since > DUE_SOON_SECONDS:
+        ended = [self._end(key) for key in list(self._signing.get(iss, ()))]
+        if any(self._is_pending(deferral, now) for deferral in ended) or now - since > DUE_SOON_SECONDS:
             self._on_cause_end(Cause.SIGNING, iss, "")
 
     def _mark(self, fact: Deferred) -> Deferred:
+        """Record a deferral. Return the fact with `first` and the hint, if an operator must remove the cause."""
         key = self._key_of(fact)
         if key is None:
             return fact
         now = self._clock()
-        again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
+        is_repeated = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
         deferral = self._open.get(key)
-        if is_first := deferral is None or deferral.until < now:
-            deferral = self._begin(key, now, again=again)
-            if deferral is None:
-                return fact
-        assert deferral is not None
+        is_first = deferral is None or deferral.until < now
+        if is_first:
+            deferral = self._begin(key, now, is_repeated=is_repeated)
+        if deferral is None:
+            return fact
         if not deferral.searched and self._may_search(now):
             deferral.searched, deferral.hint = True, self._find_hint(key)
-        deferral.count += not again
+        deferral.count += not is_repeated
         deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEEP_SECONDS)
         if not key[2] and fact.client_id and len(deferral.clients) < MAX_NAMES_PER_ISSUER:
             deferral.clients.add(fact.client_id)
         publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
-        hint, is_for_publisher = (
-            ("", False) if deferral.hint is None else (deferral.hint.text, deferral.hint.concerns(publisher))
-        )
-        if (why := self._reason_left_out(key)) is not None:
-            hint, is_for_publisher = why, False  # it names settings of notifier
+        hint, is_for_publisher = "", False
+        reason_left_out = self._find_reason_left_out(key)
+        if reason_left_out is not None:
+            hint = reason_left_out  # not for the publisher, since it names settings of notifier
+        elif deferral.hint is not None:
+            hint, is_for_publisher = deferral.hint.text, deferral.hint.concerns(publisher)
         return replace(fact, first=is_first, hint=hint, hint_for_publisher=is_for_publisher)
 
     def _key_of(self, fact: Deferred) -> _Key | None:
+        """Return the key of the cause; None if it ends without an operator."""
         if fact.cause is Cause.UNKNOWN:
             if not fact.iss:
                 return TroubleKind.UNKNOWN_VERSION, "", "", ""
@@ -170,17 +180,18 @@ class DeferralWatch:
                 return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
             if not fact.client_id:  # an event for all clients: a registry source may have more
                 return TroubleKind.UNKNOWN_CLIENT, fact.iss, "*", ""
-            # Other texts are internal faults, which are logged as `unexpected`.
-            known = fact.text in UNKNOWN_TEXTS
-            return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if known else None
-        if (kind := _KINDS.get(fact.cause)) is None:
+            if fact.text not in UNKNOWN_TEXTS:  # an internal fault, which is logged as `unexpected`
+                return None
+            return TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""
+        kind = _KINDS.get(fact.cause)
+        if kind is None:
             return None
-        if kind is TroubleKind.SIGNING:  # the same for all clients of the issuer; only an age in the text changes
+        if kind is TroubleKind.SIGNING:  # concerns all clients of the issuer
             return kind, fact.iss, "", _HOURS.sub("", fact.text)
         return kind, fact.iss, fact.client_id, ""
 
-    def _begin(self, key: _Key, now: float, *, again: bool) -> _OpenDeferral | None:
-        """Store a deferral. Return None if its group has reached its limit of names."""
+    def _begin(self, key: _Key, now: float, *, is_repeated: bool) -> _OpenDeferral | None:
+        """Store a new cause. If its group has reached its limit of names, only count the deferral, and return None."""
         group = _group_of(key)
         if self._is_full(group) and now - self._forgot_at >= FORGET_INTERVAL_SECONDS:
             self._forget()
@@ -191,15 +202,16 @@ class DeferralWatch:
                 self._log.warning(
                     "deferrals_not_listed", cause=str(key[0]), iss=group[1], names=MAX_NAMES_PER_ISSUER, hint=hint
                 )
-            self._unlisted[group] = since, count + (not again)
+            self._unlisted[group] = since, count + (not is_repeated)
             return None
         self._groups[group] += key not in self._open
         if key[0] is TroubleKind.SIGNING:
             self._signing.setdefault(key[1], set()).add(key)
-        deferral = self._open[key] = _OpenDeferral(since=now)
-        return deferral
+        self._open[key] = _OpenDeferral(since=now)
+        return self._open[key]
 
     def _end(self, key: _Key) -> _OpenDeferral:
+        """Remove a cause, and return it."""
         self._groups[_group_of(key)] -= 1
         if key[0] is TroubleKind.SIGNING:
             self._signing[key[1]].discard(key)
@@ -209,7 +221,7 @@ class DeferralWatch:
         return self._groups[group] >= MAX_NAMES_PER_ISSUER or len(self._open) >= MAX_NAMES
 
     def _may_search(self, now: float) -> bool:
-        """Return True and use one search if the rate permits. The next deferral repeats a refused search."""
+        """Return True and count a search if the rate permits. Otherwise the next deferral tries again."""
         self._searches = min(MAX_SEARCHES, self._searches + max(0.0, now - self._searches_at) * SEARCHES_PER_SECOND)
         self._searches_at = now
         if self._searches < 1:
@@ -217,57 +229,66 @@ class DeferralWatch:
         self._searches -= 1
         return True
 
-    def _reason_left_out(self, key: _Key) -> str | None:
-        """Return why the current registry lacks a client that a registry source has."""
+    def _find_reason_left_out(self, key: _Key) -> str | None:
+        """Return why the registry left out an unknown client, if a registry source has an invalid row for it."""
         kind, iss, client_id, _ = key
-        why = self._registry().why_left_out(iss, client_id) if kind is TroubleKind.UNKNOWN_CLIENT else None
-        return None if why is None else f"its row is left out: {why}"
+        if kind is not TroubleKind.UNKNOWN_CLIENT:
+            return None
+        reason = self._registry().why_left_out(iss, client_id)
+        return None if reason is None else f"its row is left out: {reason}"
 
     def _find_hint(self, key: _Key) -> Hint | None:
+        """Return a hint with the most similar registered name, if the issuer or client is unknown."""
         kind, iss, client_id, _ = key
         if kind is TroubleKind.UNKNOWN_ISSUER:
             return suggest_issuer(iss, self._registry())
-        return suggest_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
+        if kind is TroubleKind.UNKNOWN_CLIENT:
+            return suggest_client(iss, client_id, self._registry())
+        return None
 
     def _on_attempt(self, iss: str, client_id: str) -> None:
-        """End the client's causes: an attempt shows that no internal cause defers its deliveries any more."""
-        ended = [key for kind in CLIENT_TROUBLES if (key := (kind, iss, client_id, "")) in self._open]
-        released = {*ended}
+        """End a client's causes, since an attempt was possible. A cause of its issuer ends with its last client."""
+        client_keys: list[_Key] = [(kind, iss, client_id, "") for kind in CLIENT_TROUBLES]
+        ended = [key for key in client_keys if key in self._open]
+        ended_for_client = [*ended]
         for key in self._signing.get(iss, ()):
             deferral = self._open[key]
-            released |= {key} if client_id in deferral.clients else set()
-            deferral.clients.discard(client_id)
-            ended += [] if deferral.clients else [key]
-        for cause in {_CAUSES[key[0]] for key in released if self._is_pending(self._open[key], self._clock())}:
+            if client_id in deferral.clients:
+                ended_for_client.append(key)
+                deferral.clients.remove(client_id)
+            if not deferral.clients:
+                ended.append(key)
+        pending = [key for key in ended_for_client if self._is_pending(self._open[key], self._clock())]
+        for cause in {_CAUSES[key[0]] for key in pending}:
             self._on_cause_end(cause, iss, client_id)
         for key in ended:
             deferral = self._end(key)
             self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=deferral.count)
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
-        """Subtract a deferred delivery that became a dead letter, so that it is no longer counted as pending."""
+        """Subtract a deferred delivery that became a dead letter. A cause without deferred deliveries ends."""
         for key in (
             (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, ""),
             (TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""),
         ):
-            if (deferral := self._open.get(key)) is not None:
+            deferral = self._open.get(key)
+            if deferral is not None:
                 deferral.count -= 1
                 if deferral.count <= 0:
                     self._end(key)
 
     def _is_pending(self, deferral: _OpenDeferral, now: float) -> bool:
-        """Return True if a deferred delivery is not due within DUE_SOON_SECONDS."""
+        """Return True if the last of its deliveries is due in more than DUE_SOON_SECONDS."""
         return deferral.until - KEEP_SECONDS - now > DUE_SOON_SECONDS
 
     def _forget(self) -> None:
-        """Forget causes that have ended: the registry now has the name, or KEEP_SECONDS have passed."""
+        """Remove causes that have ended: the registry now has the name, or KEEP_SECONDS have passed."""
         self._forgot_at, registry = self._clock(), self._registry()
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key
-            known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
-                kind is TroubleKind.UNKNOWN_CLIENT and registry.has_address(iss, client_id)
-            )
-            if known or deferral.until < self._forgot_at:
+            is_issuer_known = kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers
+            is_client_known = kind is TroubleKind.UNKNOWN_CLIENT and registry.has_address(iss, client_id)
+            if is_issuer_known or is_client_known or deferral.until < self._forgot_at:
                 self._end(key)
         for group in [group for group in self._unlisted if not self._is_full(group)]:
             del self._unlisted[group]

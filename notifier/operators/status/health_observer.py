@@ -1,8 +1,7 @@
-"""Counts each client's results at this worker, the worker's rates, and events that became dead letters as a whole.
+"""Counts each client's results and refused events at this worker, for `notifier status`.
 
-`notifier status` shows the counts. An attempt costs a look-up and a few additions. At most 10,000 clients are kept; a
-new client replaces the oldest. The issuer of a refused event may be invented, so the counts by issuer are bounded;
-above the limit, events are counted without issuer.
+At most 10,000 clients are kept; a new client replaces the oldest. A refused event is one that became a dead letter as a
+whole. Its issuer may be invented, so the number of counted issuers is limited; further events count without issuer.
 """
 
 from collections import deque
@@ -21,26 +20,26 @@ from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.lifetime import GetLifetime
 
-MAX_CLIENTS = 10_000  # clients
-MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are skipped when the oldest is replaced
+MAX_CLIENTS = 10_000
+MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are kept when the oldest client is replaced
 MAX_TEXT_LENGTH = 200  # characters of a failure text
 MAX_REMEDY_TEXT_LENGTH = 500  # characters of the text of a dead letter, which ends with the remedy
-UNREGISTERED_SECONDS = 3600.0  # seconds that an unregistered client is kept; events may name any number of them
-MAX_OVERDUE_SECONDS = 1200.0  # maximum seconds from when a delivery is due until it is attempted or deferred again
+UNREGISTERED_SECONDS = 3600.0  # after which an unregistered client is forgotten: events may name any number of them
+MAX_OVERDUE_SECONDS = 1200.0  # within which a delivery that is due is attempted or deferred again
 EXPIRING_SECONDS = 3600.0
-MAX_SAMPLES = 13  # one every five seconds: they cover the last minute
-MAX_COUNTS = 50  # pairs of issuer and reason
-KEPT_SECONDS = 3600.0  # after the last refusal, as the alert NotifierEventsRefused does
+MAX_SAMPLES = 13  # one every five seconds, for the last minute
+MAX_REFUSAL_COUNTS = 50  # pairs of issuer and reason
+REFUSAL_SECONDS = 3600.0  # after which a refusal is forgotten, as in the alert NotifierEventsRefused
 
 
 @dataclass(slots=True, kw_only=True)
 class ClientRecord:
-    """The record of one client since the worker started. Moments are in epoch seconds.
+    """The results of one client since the worker started. Times are in epoch seconds.
 
-    `put_off` counts retries and deferrals. `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: the
-    last failure, without the user. `failing_since`: the first failure since the last success, by the record of this
-    worker and of the failed delivery. `expires_with_sid` and `expires_without_sid`: when the first deferred delivery
-    expires, by whether its token has a `sid`; None if that delivery has ended.
+    `put_off` counts retries and deferrals. `waits_for` is the cause of the last deferral, which was at `deferred_at`.
+    `reason`, `status` and `text` are those of the last failure, without the user. `failing_since` is the time of the
+    first failure since the last success; it may be before the worker started. `expires_with_sid` and
+    `expires_without_sid` are the times when the first deferred delivery expires, by whether its token has a `sid`.
     """
 
     delivered: int = 0
@@ -60,9 +59,9 @@ class ClientRecord:
 
     @property
     def is_in_trouble(self) -> bool:
-        """Return True if its last attempt failed, or a delivery was deferred since."""
-        took = self.last_success or 0.0
-        return (self.last_failure or 0.0) > took or (self.deferred_at or 0.0) > took
+        """Return True if an attempt failed or a delivery was deferred since the last success."""
+        last_success = self.last_success or 0.0
+        return (self.last_failure or 0.0) > last_success or (self.deferred_at or 0.0) > last_success
 
     @property
     def last_activity_at(self) -> float:
@@ -71,7 +70,7 @@ class ClientRecord:
 
 
 class HealthObserver:
-    """Counts facts. The owner calls `sample` every five seconds (for the rates) and `forget` periodically."""
+    """Records each client's results. The owner calls `sample` every five seconds, and `forget` regularly."""
 
     def __init__(self, *, clock: Clock, steady: Clock, get_lifetime: GetLifetime = lambda _: None) -> None:
         self._clock = clock
@@ -89,7 +88,7 @@ class HealthObserver:
                 DeadLettered: self._on_dead_letter,
             }
         )
-        """Counts a fact."""
+        """Record a fact."""
         self.sample()
 
     def sample(self) -> None:
@@ -104,23 +103,26 @@ class HealthObserver:
                 del self.clients[iss, client_id]
 
     def count_expiring_clients(self) -> Mapping[str, int]:
-        """Return the number of clients with a delivery that expires within an hour, by `sid`: "yes" or "no"."""
+        """Return how many clients have a delivery that expires within an hour, by whether its token has a `sid`."""
         now, counts = self._clock(), {"yes": 0, "no": 0}
         for record in self.clients.values():
             if record.next_due is None or record.next_due + MAX_OVERDUE_SECONDS < now:
-                continue  # another worker has delivered it; otherwise it would be deferred again
-            for sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
-                counts[sid] += expires is not None and now < expires <= now + EXPIRING_SECONDS
+                continue  # another worker has the delivery: here it would have been attempted or deferred again
+            for has_sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
+                counts[has_sid] += expires is not None and now < expires <= now + EXPIRING_SECONDS
         return counts
 
     def rates(self) -> dict[str, float]:
         """Return counts per second, over the last minute or since the worker started, whichever is shorter."""
-        since, before = self._samples[0]
-        seconds = max(1.0, self._steady() - since)
-        return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
+        sampled_at, old_counts = self._samples[0]
+        seconds = max(1.0, self._steady() - sampled_at)
+        return {name: round((count - old_counts[name]) / seconds, 2) for name, count in self.counts.items()}
 
     def _get_record(self, key: tuple[str, str], *, unregistered: bool = False) -> ClientRecord:
-        """Return the client's record. An unregistered one replaces no other: publishers may invent names."""
+        """Return the client's record, which is created if necessary.
+
+        If there are many, that of an unregistered client is not stored, since publishers may invent names.
+        """
         record = self.clients.get(key)
         if record is None:
             if unregistered and len(self.clients) >= MAX_CLIENTS // 2:
@@ -131,12 +133,12 @@ class HealthObserver:
         return record
 
     def _make_room(self) -> None:
-        """Forget the oldest record, skipping up to MAX_SKIPPED_CLIENTS clients in trouble."""
+        """Forget the oldest client, but keep up to MAX_SKIPPED_CLIENTS older clients that are in trouble."""
         for key in list(islice(self.clients, MAX_SKIPPED_CLIENTS)):
             record = self.clients.pop(key)
             if not record.is_in_trouble:
                 return
-            self.clients[key] = record  # moved to the end
+            self.clients[key] = record  # now the newest
         del self.clients[next(iter(self.clients))]
 
     def _on_attempt(self, fact: Attempted) -> None:
@@ -169,10 +171,12 @@ class HealthObserver:
     def _record_deferral(
         self, key: tuple[str, str], due: float, delivery: Delivery | None, *, unregistered: bool = False
     ) -> ClientRecord:
+        """Record a retry or deferral, and the expiry of its delivery if it is the first."""
         record = self._get_record(key, unregistered=unregistered)
         record.put_off += 1
         record.next_due = due
-        if delivery is not None and (lifetime := self._get_lifetime(delivery)) is not None:
+        lifetime = None if delivery is None else self._get_lifetime(delivery)
+        if lifetime is not None:
             if lifetime.has_sid:
                 record.expires_with_sid = earliest(record.expires_with_sid, lifetime.expires)
             else:
@@ -180,10 +184,11 @@ class HealthObserver:
         return record
 
     def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
-        """Clear the first expiry if it is this delivery's. The next deferral sets it again."""
+        """Clear the first expiry if it is that of this delivery, which has ended. The next deferral sets it again."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
-        if (lifetime := self._get_lifetime(delivery)) is None:
+        lifetime = self._get_lifetime(delivery)
+        if lifetime is None:
             return
         if lifetime.has_sid and lifetime.expires <= (record.expires_with_sid or 0.0):
             record.expires_with_sid = None
@@ -199,21 +204,24 @@ class HealthObserver:
         record.dead += 1
         if fact.delivery is not None:
             self._forget_expiry(record, fact.delivery)
-        if fact.delivery is None or not fact.delivery.attempts:  # there was no attempt that could give a reason
-            if fact.reason is outcome.DeadReason.EXPIRED:  # the client did not cause it
-                if (record.last_failure or 0.0) > (record.last_success or 0.0):
-                    return  # the client's last failure is more useful
-            else:
-                record.last_failure = self._clock()
-                record.failing_since = record.failing_since or record.last_failure
-            record.reason, record.status = fact.reason.value, None
-            text = fact.text if fact.delivery is None else _redact_text(fact.text, fact.delivery)
-            record.text = text[:MAX_REMEDY_TEXT_LENGTH]
+        if fact.delivery is None or not fact.delivery.attempts:
+            self._record_reason(record, fact)
+
+    def _record_reason(self, record: ClientRecord, fact: DeadLettered) -> None:
+        """Record the reason of a dead letter without an attempt. It counts as a failure unless its delivery expired."""
+        if fact.reason is not outcome.DeadReason.EXPIRED:
+            record.last_failure = self._clock()
+            record.failing_since = record.failing_since or record.last_failure
+        elif (record.last_failure or 0.0) > (record.last_success or 0.0):
+            return  # the last failure shows more than the expiry
+        record.reason, record.status = fact.reason.value, None
+        text = fact.text if fact.delivery is None else _redact_text(fact.text, fact.delivery)
+        record.text = text[:MAX_REMEDY_TEXT_LENGTH]
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:
-    """Return the text of a failure without secrets and the user."""
-    return text and redact(redact_subject(text, delivery.sub, delivery.sid))
+    """Return the text of a failure without secrets and without the user."""
+    return redact(redact_subject(text, delivery.sub, delivery.sid)) if text else ""
 
 
 @dataclass(slots=True)
@@ -231,15 +239,16 @@ class RefusedEventCounts:
         self._clock = clock
         self._refusals: dict[tuple[str, DeadReason], _Refusals] = {}
         self.observe = FactHandlers({DeadLettered: self._on_dead_letter})
-        """Count an event that became a dead letter."""
+        """Count a refused event."""
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
         if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)
-        if key not in self._refusals and len(self._refusals) >= MAX_COUNTS:
+        if key not in self._refusals and len(self._refusals) >= MAX_REFUSAL_COUNTS:
             self._forget(now)
-            key = key if len(self._refusals) < MAX_COUNTS else ("", fact.reason)
+            if len(self._refusals) >= MAX_REFUSAL_COUNTS:
+                key = ("", fact.reason)
         refusals = self._refusals.setdefault(key, _Refusals(since=now))
         refusals.count += 1
         # The text of a malformed event may name a user.
@@ -247,7 +256,7 @@ class RefusedEventCounts:
         refusals.last_at, refusals.text = now, text
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield the refusals of the last hour. `count` counts events."""
+        """Yield a trouble for each issuer and reason. `count` is the number of refused events."""
         self._forget(self._clock())
         for (iss, reason), refusals in self._refusals.items():
             text = f"no client was notified of them{refusals.text}; `notifier dead-letters list --reason {reason}`"
@@ -257,5 +266,5 @@ class RefusedEventCounts:
             )  # fmt: skip
 
     def _forget(self, now: float) -> None:
-        for key in [key for key, refusals in self._refusals.items() if refusals.last_at + KEPT_SECONDS < now]:
+        for key in [key for key, refusals in self._refusals.items() if refusals.last_at + REFUSAL_SECONDS < now]:
             del self._refusals[key]

@@ -1,4 +1,4 @@
-"""Builds the state that a worker reports, and the status from the states of all workers."""
+"""Builds the state that this worker reports, and queries all workers for the status of the service."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,20 +12,25 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
-from notifier.operators.status.client_state import MAX_REPORTED_CLIENTS, ClientState, clients_of, troubled_clients_of
+from notifier.operators.status.client_state import (
+    MAX_REPORTED_CLIENTS,
+    ClientState,
+    list_client_states,
+    troubled_clients_of,
+)
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import QueueOverview
 from notifier.tokens.first_day import SeenKey
 
-ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
-MAX_AGE_SECONDS = 0.5  # seconds that a state is reused: it is computed twice a second at most
+ANSWER_TIMEOUT_SECONDS = 2.0  # in which workers must answer
+MAX_AGE_SECONDS = 0.5  # for which a state is reused, so it is computed at most twice a second
 
 
 @frozen
 class OwnSources:
-    """The sources of a worker's state. Each is called per request and must not block."""
+    """The functions that return parts of a worker's state. They are called per request and must not block."""
 
     readiness: Callable[[], Readiness]
     registry: Callable[[], Sequence[SourceState]]
@@ -50,10 +55,10 @@ class OwnState:
         self._last: tuple[bytes, float] = (b"", 0.0)
 
     def document(self) -> bytes:
-        """Return a state at most half a second old, with the clients in most trouble."""
-        document, at = self._last
+        """Return a state that is at most MAX_AGE_SECONDS old, with the clients in the worst state."""
+        document, built_at = self._last
         now = self._steady()
-        if not document or now - at > MAX_AGE_SECONDS:
+        if not document or now - built_at > MAX_AGE_SECONDS:
             document = dump_state(self._state_with_clients(MAX_REPORTED_CLIENTS))
             self._last = (document, now)
         return document
@@ -63,7 +68,10 @@ class OwnState:
         return dump_state(self._state_with_clients(which))
 
     def split_document(self, size: int) -> Iterator[bytes]:
-        """Yield the state in parts of `size` clients in trouble. Each part takes a few milliseconds to build."""
+        """Yield the state without clients, then with `size` clients in trouble at a time.
+
+        The caller can yield to the event loop after each part, which takes a few milliseconds to build.
+        """
         state = self._state(())
         yield dump_state(state)
         gate = self._worker.gate
@@ -72,8 +80,9 @@ class OwnState:
             yield dump_state(replace(state, clients=part))
 
     def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
+        """Return the states of clients, and the number of clients left out. See `list_client_states`."""
         worker = self._worker
-        return clients_of(
+        return list_client_states(
             self._health,
             worker.gate.clients.circuits(),
             worker.gate.waiting_counts(),
@@ -115,9 +124,9 @@ class OwnState:
 
 
 async def read_status(queue: Queue, clock: Clock, own: Callable[[], bytes] | None = None) -> ServiceStatus:
-    """Return the status from all workers' answers. The queue need not be open. Raises QueueError.
+    """Query all workers, and return the status of the service. The queue need not be open. Raises QueueError.
 
-    `own` returns the state of this worker, which is used while the queue is unavailable. Then nothing is raised.
+    A worker gives `own`, which returns its state: the status if the queue is unavailable or no worker answers.
     """
     try:
         overview = await queue.read_overview(ANSWER_TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""`notifier reload`: has all workers read their configuration and their registry sources now."""
+"""The command `notifier reload`: makes all workers read their configuration and their registry sources now."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user
 
-QUIET_SECONDS = 2.0  # seconds of waiting for the workers before a line reports it
+QUIET_SECONDS = 2.0  # after which the command reports that it waits for the workers
 
 
 def reload(
@@ -62,44 +62,46 @@ def reload(
         say_json(reloads.document(), indent=2)
     else:
         _print_reloads(reloads, drop)
-    raise typer.Exit(0 if reloads.taken else 1)
+    raise typer.Exit(0 if reloads.is_applied else 1)
 
 
 async def _request_reload(settings: QueueSettings, reload: ReloadRequest) -> ReloadResults:
-    asking = asyncio.ensure_future(reload_all(build_queue(settings), reload))
-    await asyncio.wait({asking}, timeout=QUIET_SECONDS)
-    if not asking.done():
+    """Request the reload from all workers. Report on stderr if they take long."""
+    reloading = asyncio.ensure_future(reload_all(build_queue(settings), reload))
+    await asyncio.wait({reloading}, timeout=QUIET_SECONDS)
+    if not reloading.done():
         say("waiting for the workers …", err=True)
-    return await asking
+    return await reloading
 
 
 def _print_reloads(reloads: ReloadResults, drop: str | None) -> None:
-    alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
+    """Print the results, once for all workers with the same result, then how many workers are missing."""
+    workers_by_result: dict[tuple[str, ...], list[str]] = {}
     for worker in reloads.workers:
-        alike.setdefault(tuple(_format_worker(worker)), []).append(worker.worker)
-    for lines, workers in alike.items():
+        workers_by_result.setdefault(tuple(_format_worker(worker)), []).append(worker.worker)
+    for lines, workers in workers_by_result.items():
         say(printable(", ".join(workers)))
         for line in lines:
             say(printable(f"  {line}"))
     if not reloads.seen:
         say("no worker runs: the next one reads the files as they are when it starts")
-    elif not reloads.taken:
-        took = sum(not worker.problems for worker in reloads.workers)
-        silent = reloads.seen - len(reloads.workers)
-        missing = f"; {silent} did not answer" if silent else ""
-        say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
+    elif not reloads.is_applied:
+        applied_count = sum(not worker.problems for worker in reloads.workers)
+        silent_count = reloads.seen - len(reloads.workers)
+        missing = f"; {silent_count} did not answer" if silent_count else ""
+        say(f"{applied_count} of {counted(reloads.seen, 'worker')} took everything{missing}")
     if drop is not None:
         say(f"a stopped worker keeps its cache of {printable(drop)}: repeat the command when it runs")
 
 
 def _format_worker(worker: WorkerReload) -> list[str]:
+    """Return the lines that show what the worker did."""
+    lines = [f"not taken: {problem}" for problem in worker.problems]
     result = worker.result
-    if not worker.problems and result is not None:
-        lines = [f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}"]
-    else:
-        lines = [f"not taken: {problem}" for problem in worker.problems]
-    if result is not None and result.restart_needed:
+    if result is None:
+        return lines
+    if not worker.problems:
+        lines.append(f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}")
+    if result.restart_needed:
         lines.append(f"needs a restart for: {', '.join(result.restart_needed)}")
-    if result is not None:
-        lines += [f"does not sign: {text}" for text in result.signers]
-    return lines
+    return lines + [f"does not sign: {text}" for text in result.signers]

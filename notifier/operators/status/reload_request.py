@@ -12,14 +12,15 @@ from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerR
 from notifier.queues.queue_port import Queue
 
 RELOAD_REQUEST = "reload"
-RELOAD_TIMEOUT_SECONDS = 60.0  # seconds: covers 100,000 clients and the timeout of a registry source
+RELOAD_TIMEOUT_SECONDS = 60.0  # enough for 100,000 clients and the timeout of a registry source
 
 
 @frozen
 class ReloadRequest:
-    """A reload, requested by `who`. `accept_loss`: apply it even if many clients could no longer be notified.
+    """A reload that the operator `who` requests.
 
-    `dropped_source`: the registry source whose answers and cache are discarded before it is read again.
+    `accept_loss` applies it even if many clients could no longer be notified. The answers and the cache of
+    `dropped_source`, a registry source, are discarded before it is read again.
     """
 
     who: str
@@ -29,10 +30,10 @@ class ReloadRequest:
 
 @frozen
 class ReloadResult:
-    """The result of a reload at one worker. `problems`: why it keeps the old files; empty if it applied the new ones.
+    """The result of a reload at one worker. `problems` are the reasons to keep the old files; empty if it applied them.
 
-    `restart_needed` names changed settings that only a restart applies. `sources` are those of the registry. `signers`:
-    the external keys that do not sign now, and why.
+    `restart_needed` has the changed settings that only a restart applies. `issuers` and `clients` are numbers.
+    `sources` has the states of the registry sources. `signers` has a text for each external key that does not sign.
     """
 
     problems: Sequence[str]
@@ -48,7 +49,7 @@ _RESULT = TypeAdapter(ReloadResult)
 
 @frozen
 class WorkerReload:
-    """A worker and its result. `result` is None if the worker could not try; `problem` has the reason."""
+    """The answer of one worker. `result` is None if the worker could not reload at all; `problem` has the reason."""
 
     worker: str
     version: str
@@ -74,14 +75,15 @@ class ReloadResults:
     workers: Sequence[WorkerReload]
 
     @property
-    def taken(self) -> bool:
-        """Return True if every worker applied the new configuration and registry."""
-        return 0 < self.seen == len(self.workers) and not any(worker.problems for worker in self.workers)
+    def is_applied(self) -> bool:
+        """Return True if there are workers, and each has applied the new configuration and registry."""
+        has_all_answers = 0 < self.seen == len(self.workers)
+        return has_all_answers and not any(worker.problems for worker in self.workers)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON of the command and of `POST /v1/reload`."""
         return {
-            "taken": self.taken,
+            "taken": self.is_applied,
             "workers": {
                 "seen": self.seen,
                 "answered": len(self.workers),
@@ -104,7 +106,7 @@ def _to_document(result: ReloadResult) -> Mapping[str, Any]:
 
 
 def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]]) -> Act:
-    """Return the worker's handler of reload requests, which calls `carry_out`."""
+    """Return a function that carries out reload requests at a worker by calling `carry_out`."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
         source = request.members.get("drop")
@@ -119,12 +121,12 @@ def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]
 
 
 async def reload_all(queue: Queue, reload: ReloadRequest) -> ReloadResults:
-    """Reload the configuration at all workers. Raises QueueError."""
+    """Request the reload from all workers, and return their results. Raises QueueError."""
     request = WorkerRequest(
         name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.dropped_source}
     )
-    present, answers = await send_to_workers(queue, request, RELOAD_TIMEOUT_SECONDS)
-    return ReloadResults(seen=present, workers=[_parse_answer(answer) for answer in answers])
+    worker_count, answers = await send_to_workers(queue, request, RELOAD_TIMEOUT_SECONDS)
+    return ReloadResults(seen=worker_count, workers=[_parse_answer(answer) for answer in answers])
 
 
 def _parse_answer(answer: WorkerAnswer) -> WorkerReload:

@@ -1,7 +1,7 @@
 """The status of the whole service for operators: pending messages, and the states of workers and clients.
 
-Each worker answers with its state (`WorkerState`) as a versioned document. The caller merges the answers
-(`status_of`). `client_state` has the state of a client; `status_document` writes the status as JSON.
+Each worker answers a query with its state (`WorkerState`) as a versioned document. `status_of` merges the answers.
+`client_state` has the state of a client; `status_document` converts the status to JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,10 @@ from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 @frozen
 class LaneState:
-    """A worker's unsettled messages of a lane or a source's queue. `oldest`: epoch seconds of the oldest message."""
+    """The number of messages that a worker has received from a queue and not settled, and the time of the oldest.
+
+    `oldest` is in epoch seconds.
+    """
 
     unsettled: int = 0
     oldest: float | None = None
@@ -29,9 +32,11 @@ class LaneState:
 
 @frozen
 class WorkerState:
-    """The state of one worker. `rates` are per second over the last minute; `held` is by queue.
+    """The state of one worker. `rates` are per second over the last minute; `held` has the unsettled messages by queue.
 
-    `dead_letters`: see QueueStatus. `consuming`: whether it consumes; None if unknown. `problem`: why it does not.
+    `clients` are those in the worst state; `left_out` is the number of the others. `keys` are the published keys that
+    the worker has seen. `dead_letters`: see QueueStatus. `consuming` is None if unknown; `problem` is the reason why
+    the worker does not consume.
     """
 
     worker: str
@@ -62,7 +67,7 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def dump_state(state: WorkerState) -> bytes:
-    """Return the document that a worker answers with."""
+    """Return the document with which a worker answers."""
     return _DOCUMENT.dump_json({"v": 1, "stands": state}, exclude_defaults=True)
 
 
@@ -74,15 +79,12 @@ def load_state(body: bytes) -> WorkerState | None:
         return None
 
 
-# ── all of them ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @frozen
 class ServiceStatus:
-    """The state of queues, workers and clients, as operators see it.
+    """The merged state of queues, workers and clients, at the time `at` (epoch seconds).
 
-    `oldest`: epoch seconds of each queue's oldest message. `seen`: the number of workers that consume the queue.
-    `blocked`: why the queue accepted no message from the caller; empty if it did.
+    `oldest` has the epoch seconds of each queue's oldest message. `seen` is the number of workers that consume, and
+    `workers` has those that answered. `blocked` is the reason why the broker accepts no messages; empty if it does.
     """
 
     at: float
@@ -104,33 +106,32 @@ def status_of(
     blocked: str = "",
     visited: bool = False,
 ) -> ServiceStatus:
-    """Merge the workers' answers. `oldest` has the times that the queue itself reports.
+    """Merge the workers' answers. A worker may report its clients in several answers.
 
-    A worker may report its clients in several answers. `visited`: a visit holds dead letters that `depths` may omit, so
-    that a worker's higher count of them is shown.
+    `depths` and `oldest` are reported by the queue: the number of messages, and the time of the oldest message.
+    `visited`: a command or request has taken dead letters out of the queue to visit them, so `depths` may omit them.
     """
     states: dict[str, WorkerState] = {}
     for state in filter(None, map(load_state, answers)):
-        clients = () if state.worker not in states else states[state.worker].clients
-        states[state.worker] = replace(state, clients=[*clients, *state.clients])
+        earlier_clients = states[state.worker].clients if state.worker in states else ()
+        states[state.worker] = replace(state, clients=[*earlier_clients, *state.clients])
     workers = [states[worker] for worker in sorted(states)]
-    since = dict(oldest or {})
+    oldest_by_queue = dict(oldest or {})
     for worker in workers:
-        for lane, lane_state in worker.held.items():
+        for queue, lane_state in worker.held.items():
             if lane_state.oldest is not None:
-                since[lane] = min(lane_state.oldest, since.get(lane, lane_state.oldest))
-    if visited and DEAD in depths:
-        dead = depths[DEAD]
-        count = max(dead.ready, *(worker.dead_letters for worker in workers), 0)
-        depths = {**depths, DEAD: replace(dead, ready=count)}
+                oldest_by_queue[queue] = min(lane_state.oldest, oldest_by_queue.get(queue, lane_state.oldest))
+    if visited and DEAD in depths:  # workers may have counted the dead letters before the visit
+        count = max(depths[DEAD].ready, *(worker.dead_letters for worker in workers), 0)
+        depths = {**depths, DEAD: replace(depths[DEAD], ready=count)}
     merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
-        merged[key] = client if key not in merged else merge_states(merged[key], client)
+        merged[key] = merge_states(merged[key], client) if key in merged else client
     return ServiceStatus(
         at=now,
         depths=depths,
-        oldest=since,
+        oldest=oldest_by_queue,
         workers=workers,
         seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,
         clients=sorted(merged.values(), key=lambda client: client.urgency, reverse=True),
@@ -140,7 +141,7 @@ def status_of(
 
 
 def rates_of(status: ServiceStatus) -> dict[str, float]:
-    """Return the rates of all workers together, per second."""
+    """Return the sum of the workers' rates, per second."""
     names = ("attempts", "delivered", "retried", "deferred", "dead")
     return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
 
@@ -157,13 +158,16 @@ def consumed_queues_of(status: ServiceStatus) -> list[str]:
 
 
 def missing_bindings_of(status: ServiceStatus) -> list[BindingState]:
-    """Return the bindings of sources that workers cannot create; each once."""
+    """Return the bindings of sources that workers cannot create, without duplicates."""
     states = {state.binding: state for worker in status.workers for state in worker.bindings_missing}
     return [states[binding] for binding in sorted(states, key=lambda binding: (binding.source, binding.exchange))]
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """Return the workers' problems, most urgent first. A blocked queue is added, as workers cannot report it then."""
+    """Return the workers' problems, the most urgent first. A worker that has answered is not a vanished one.
+
+    A blocked broker is added, since it prevents the workers' answers.
+    """
     answered = {worker.worker for worker in status.workers}
     troubles = merge_troubles(
         (worker.worker, trouble)
@@ -177,10 +181,10 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
 
 
 def seen_keys_of(status: ServiceStatus) -> Seen:
-    """Return when the workers first saw each key in its issuer's JWK Set."""
+    """Return since when the workers have seen each key in its issuer's JWK Set."""
     return merge_seen_keys(key for worker in status.workers for key in worker.keys)
 
 
 def count_held_messages(status: ServiceStatus, queue: str) -> int:
-    """Return the number of messages of a queue that workers hold unsettled."""
+    """Return the number of messages of a queue that workers have received and not settled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)

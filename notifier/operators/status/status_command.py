@@ -56,14 +56,14 @@ def status(
     require_queue(config, os.environ, part)
     queue = build_queue(part.settings.queue, bindings_in(context.obj, part.document))
     try:
-        shown = asyncio.run(read_status(queue, time.time))
-    except QueueUnavailable as away:
+        service_status = asyncio.run(read_status(queue, time.time))
+    except QueueUnavailable as error:
         if part.settings.queue.sqlite_file is not None:
             raise
-        say(printable(f"notifier: {away}"), err=True)
+        say(printable(f"notifier: {error}"), err=True)
         say(_REMEDIES, err=True)
         raise typer.Exit(1) from None
     if as_json:
-        say_json(document_of(shown), indent=2)
+        say_json(document_of(service_status), indent=2)
     else:
-        make_screen().print(status_page(shown, every_client=every_client))
+        make_screen().print(status_page(service_status, every_client=every_client))

@@ -1,4 +1,4 @@
-"""Writes the status of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
+"""Converts the status of the service to JSON, for `GET /v1/status` and `notifier status --json`."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -26,13 +26,13 @@ EXPIRY_MEMBERS = ("expires_with_sid", "expires_without_sid")
 _CLIENT_MEMBERS = tuple(member.name for member in fields(ClientState))
 
 
-def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = None) -> dict[str, object]:
-    """Return the JSON of `GET /v1/status` and `--json`, with the clients of issuers for which `concerns` is true.
+def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = None) -> dict[str, object]:
+    """Return the JSON of the status. If `permits` is given, only issuers for which it returns True are shown.
 
-    None permits all issuers. Otherwise names and texts without a single issuer are omitted, too.
+    Names and texts that do not belong to a single issuer are then omitted, since they may name other issuers.
     """
-    whole = concerns is None
-    concerns = concerns or _concerns_all
+    whole = permits is None
+    permits = permits or _permits_all
     queues: dict[str, object] = {
         queue: {
             "ready": status.depths[queue].ready,
@@ -55,22 +55,22 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] | None = 
             "answered": len(status.workers),
             "each": [_worker_document(worker, whole=whole) for worker in status.workers],
         },
-        "clients": [client_document(client) for client in status.clients if concerns(client.iss)],
+        "clients": [client_document(client) for client in status.clients if permits(client.iss)],
         "clients_left_out": status.left_out if whole else None,
         "bindings_missing": [binding.row() for binding in missing_bindings_of(status)],
-        "keys": [_key_document(key) for (iss, _), key in sorted(seen_keys_of(status).items()) if concerns(iss)],
+        "keys": [_key_document(key) for (iss, _), key in sorted(seen_keys_of(status).items()) if permits(iss)],
         "troubles": [
-            _trouble_document(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, concerns)
+            _trouble_document(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, permits)
         ],
     }
 
 
-def _concerns_all(_iss: str) -> bool:
+def _permits_all(_iss: str) -> bool:
     return True
 
 
 def _key_document(key: SeenKey) -> dict[str, object]:
-    """`appeared`: the key was added at `published_since`. Otherwise it was already there at the first check."""
+    """Return a published key. `appeared` is False if the key was already published at the first check."""
     return {
         "iss": key.iss,
         "kid": key.kid,
@@ -79,23 +79,26 @@ def _key_document(key: SeenKey) -> dict[str, object]:
     }
 
 
-def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
-    return not shared.trouble.iss or concerns(shared.trouble.iss)
+def _is_shown(shared: SharedTrouble, permits: Callable[[str], bool]) -> bool:
+    return not shared.trouble.iss or permits(shared.trouble.iss)
 
 
 def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
-    """Omit names of other issuers: a trouble without issuer, or the hint after an unknown client, may have some."""
-    trouble = shared.trouble
-    text, named = trouble.text, whole or bool(trouble.iss)
+    """Return a trouble. Unless `whole`, omit what may name other issuers.
+
+    These are the names and text of a trouble without issuer, and the hint in the text for an unknown client.
+    """
+    trouble, text = shared.trouble, shared.trouble.text
     if not whole and trouble.kind == TroubleKind.UNKNOWN_CLIENT:
         text = NO_ADDRESS if text.startswith(NO_ADDRESS) else NO_SUCH_CLIENT
+    has_names = whole or bool(trouble.iss)
     return {
         "kind": trouble.kind,
-        "text": text if named else "",
+        "text": text if has_names else "",
         "since": format_optional_moment(trouble.since),
         "iss": trouble.iss or None,
-        "client_id": (named and trouble.client_id) or None,
-        "subject": (named and trouble.subject) or None,
+        "client_id": trouble.client_id or None if has_names else None,
+        "subject": trouble.subject or None if has_names else None,
         "count": trouble.count,
         "workers": list(shared.workers),
         "explained": trouble.explained or None,
@@ -109,7 +112,7 @@ def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
         "since": format_moment(worker.since),
         "draining": worker.draining,
         "consuming": worker.consuming,
-        "problem": (whole and worker.problem) or None,
+        "problem": worker.problem or None if whole else None,
         "in_flight": worker.in_flight,
         "rates": dict(worker.rates),
         "replies_dropped": worker.replies_dropped,
@@ -119,7 +122,7 @@ def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
 
 def client_document(client: ClientState) -> dict[str, object]:
     """Return one client as JSON."""
-    names = (
+    moments = (
         "last_success",
         "last_failure",
         "failing_since",
@@ -130,11 +133,9 @@ def client_document(client: ClientState) -> dict[str, object]:
         "expires",
         *EXPIRY_MEMBERS,
     )
-    plain = (name for name in _CLIENT_MEMBERS if name != "next_delayed")
-    shown = {name: getattr(client, name) for name in plain} | {
-        name: format_optional_moment(getattr(client, name)) for name in names
-    }
-    return shown | {
+    members = {name: getattr(client, name) for name in _CLIENT_MEMBERS if name != "next_delayed"}
+    members |= {name: format_optional_moment(getattr(client, name)) for name in moments}
+    return members | {
         "circuit": CIRCUIT_STATES[client.circuit],
         "state": client.state,
         "reason": client.reason or None,

@@ -22,8 +22,8 @@ from notifier.operators.status.service_status import (
 from notifier.operators.terminal.output import format_age
 from notifier.operators.terminal.screen import Grid
 
-MAX_CLIENT_ROWS = 20
-STATES = {
+MAX_CLIENT_ROWS = 20  # and troubles
+STATE_WORDS = {
     "well": "healthy",
     "fails": "failing",
     "put_off": "deferred",
@@ -34,9 +34,9 @@ STATES = {
 
 
 def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
-    """Return the page: troubles, queues, workers, rates, and clients that are not well."""
-    waiting = _format_queues(status) if status.depths else Text("The queue is unavailable: its messages are unknown.\n")
-    parts: list[RenderableType] = [*_format_troubles(status), waiting]
+    """Return the page: troubles, queues, workers, rates, and the clients in trouble or with pending deliveries."""
+    queues = _format_queues(status) if status.depths else Text("The queue is unavailable: its messages are unknown.\n")
+    parts: list[RenderableType] = [*_format_troubles(status), queues]
     parts += [Text(str(binding), style="yellow") for binding in missing_bindings_of(status)]
     parts += [Text(_format_workers(status)), Text(_format_rates(status))]
     shown = [client for client in status.clients if every_client or client.state != "well" or client.pending_count]
@@ -49,19 +49,20 @@ def status_page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 
 def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
-    """Yield the troubles: a headline each, then its text with the command that explains it."""
+    """Yield a headline for each trouble, and its text with the command that explains it."""
     troubles = troubles_of(status)
     for shared in troubles[:MAX_CLIENT_ROWS]:
         trouble = shared.trouble
-        of = f"({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
-        whom = " ".join(filter(None, (trouble.client_id, of)))
-        since = "" if trouble.since is None else f", since {format_in_words(status.at - trouble.since)}"
-        many = len(status.workers) > 1 and bool(shared.workers)
-        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
-        count = f", {counted(trouble.count, trouble.counted)}" if trouble.count else ""
-        head = f"{trouble.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
+        subject = f"{trouble.client_id} ({trouble.iss})" if trouble.client_id else trouble.iss or trouble.subject
+        headline = f"{trouble.kind.replace('_', ' ')} {subject}".rstrip()
+        if trouble.since is not None:
+            headline += f", since {format_in_words(status.at - trouble.since)}"
+        if len(status.workers) > 1 and shared.workers:
+            headline += f", at {len(shared.workers)} of {len(status.workers)} workers"
+        if trouble.count:
+            headline += f", {counted(trouble.count, trouble.counted)}"
         sign, style = ("!", "yellow") if trouble.mild else ("✗", "bold red")
-        yield Text(f"{sign} {head}", style=style)
+        yield Text(f"{sign} {headline}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
         yield Text(f"  {trouble.text}{more}")
     if len(troubles) > MAX_CLIENT_ROWS:
@@ -72,12 +73,14 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
 
 def _format_queues(status: ServiceStatus) -> Grid:
     table = Grid("queue", "ready:", "held:", "oldest:", "")
-    what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
-    contents: dict[str, str] = {lane.value: text for lane, text in what.items()}
+    contents: dict[str, str] = {
+        Lane.EVENTS.value: "fresh events", Lane.RETRIES.value: "deliveries that came due",
+        Lane.BULK.value: "mass logouts",
+    }  # fmt: skip
     for queue in consumed_queues_of(status):
         oldest, ready = format_age(status.oldest.get(queue), status.at), status.depths[queue].ready
-        held_here = count_held_messages(status, queue)
-        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, contents.get(queue, "events of this source"))
+        held = count_held_messages(status, queue)
+        table.add_row(queue, f"{ready:,}", f"{held:,}", oldest, contents.get(queue, "events of this source"))
     table.add_row("delayed", f"{count_delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
         table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client recovers")
@@ -90,19 +93,19 @@ def _format_queues(status: ServiceStatus) -> Grid:
 
 
 def _format_workers(status: ServiceStatus) -> str:
-    answered = len(status.workers)
-    present = max(status.seen, answered)
-    if not present and status.depths:
+    answered_count = len(status.workers)
+    worker_count = max(status.seen, answered_count)
+    if not worker_count and status.depths:
         return (
             "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
             "returns why it does not consume."
         )
-    lines = [f"{answered} of {counted(present, 'worker')} answered."]
-    if not answered and not status.blocked:
+    lines = [f"{answered_count} of {counted(worker_count, 'worker')} answered."]
+    if not answered_count and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
-        life = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
-        lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
+        phase = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
+        lines.append(f"  {worker.worker}  {worker.version}  {phase}, {worker.in_flight:,} in flight")
         lines += [
             f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
         ]
@@ -131,7 +134,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
             reason = f"no answer for {client.silent:.0f} s"
         table.add_row(
             client.client_id,
-            STATES[client.state],
+            STATE_WORDS[client.state],
             f"{client.pending_count:,}",
             f"{client.dead:,}",
             format_age(client.last_success, now),
@@ -147,7 +150,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
 
 
 def _format_expiry(client: ClientState, now: float) -> str:
-    """Return when the first pending delivery expires, and whether its token lacks a `sid`."""
+    """Return in how long the first pending delivery expires, and whether its token lacks a `sid`."""
     if client.expires is None:
         return ""
     sid = ", no sid" if client.expires == client.expires_without_sid else ""
@@ -165,12 +168,13 @@ def _list_failures(clients: list[ClientState]) -> Iterator[str]:
 
 
 def _count_others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
+    """Return the number of clients that the table does not show. `shown` clients were selected for it."""
     lines = []
     if not every_client and shown > MAX_CLIENT_ROWS:
         lines.append(f"{shown - MAX_CLIENT_ROWS:,} more clients are not healthy: --all shows them.")
-    well = len(status.clients) - shown
-    if well:
-        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} healthy: --all shows them.")
+    healthy = len(status.clients) - shown
+    if healthy:
+        lines.append(f"{healthy:,} client{' is' if healthy == 1 else 's are'} healthy: --all shows them.")
     if status.left_out:
         lines.append(f"{status.left_out:,} more clients were omitted by their workers; none is in a more severe state.")
     if status.workers and not status.clients:

@@ -1,12 +1,13 @@
 """`GET /v1/status` and `POST /v1/reload`.
 
-The status has the pending messages, the rates, and the states of workers and clients, for tokens with scope `read`. A
-token with issuers gets only their clients, and no text or name that concerns all issuers. The workers are queried once
-a second at most, whatever the number of requests. A reload makes all workers read their configuration and sources.
+The status has the pending messages, the rates, and the states of workers and clients. A token with issuers gets only
+their clients, and no text that may name other issuers. The workers are queried at most once a second, whatever the
+number of requests. A reload makes all workers read their configuration and registry sources.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from aiohttp import web
@@ -23,7 +24,7 @@ from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
-MAX_AGE_SECONDS = 1.0
+MAX_AGE_SECONDS = 1.0  # for which a status is reused
 _STATUS: JsonSchema = {
     "type": "object",
     "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
@@ -42,16 +43,16 @@ _STATUS: JsonSchema = {
 
 
 class StatusRoutes:
-    """The status route. `ask_workers` queries all workers; `steady` returns seconds."""
+    """The status route. `query_workers` returns the current status; `steady` is a monotonic clock."""
 
     def __init__(
         self,
         authorization: Authorization,
-        ask_workers: Callable[[], Awaitable[ServiceStatus]],
+        query_workers: Callable[[], Awaitable[ServiceStatus]],
         steady: Callable[[], float],
     ) -> None:
         self._authorization = authorization
-        self._ask_workers = ask_workers
+        self._query_workers = query_workers
         self._steady = steady
         self._last: ServiceStatus | None = None
         self._read_at = 0.0
@@ -70,13 +71,14 @@ class StatusRoutes:
     async def _get(self, request: ApiRequest) -> web.Response:
         status = await self._read_status()
         token = request.token
-        document = document_of(status, None if permits_all_issuers(token) else lambda iss: permits_issuer(token, iss))
+        permits = None if permits_all_issuers(token) else partial(permits_issuer, token)
+        document = document_of(status, permits)
         return web.json_response(document, dumps=json_text)
 
     async def _read_status(self) -> ServiceStatus:
         async with self._read_lock:
             if self._last is None or self._steady() - self._read_at > MAX_AGE_SECONDS:
-                self._last = await self._ask_workers()
+                self._last = await self._query_workers()
                 self._read_at = self._steady()
             return self._last
 
@@ -116,13 +118,12 @@ def reload_routes(
         problems={503: "The queue cannot be reached."},
     )
     async def post(request: ApiRequest) -> web.Response:
-        asked = request.members
+        members = request.members
+        reload_request = ReloadRequest(
+            who=request.who, accept_loss=members.get("accept_loss", False), dropped_source=members.get("drop")
+        )
         try:
-            reloads = await reload(
-                ReloadRequest(
-                    who=request.who, accept_loss=asked.get("accept_loss", False), dropped_source=asked.get("drop")
-                )
-            )
+            reloads = await reload(reload_request)
         except QueueError:
             title = "The queue is unavailable; try again soon"
             raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None

@@ -1,12 +1,11 @@
 """Announces this worker to the others over the side channel, and detects workers that vanished.
 
-Each worker publishes its presence every ten seconds, and once more when it stops. A worker that is silent for 30 s
-without announcing a stop has vanished: it hangs, was killed or lost the broker. It is listed for an hour, unless a
-worker replaces it on the same host.
+Each worker publishes an announcement every ten seconds, and a last one when it stops. A worker that is silent for 30 s
+without a last announcement has vanished: it hangs, was killed or lost the broker. It is listed for an hour, or until a
+worker that starts on the same host replaces it.
 
-Silence counts only while this worker receives its own announcements. During a broker alarm nothing is received; after
-such a gap the count restarts. Announcements contain the sender's time, so they show which clock differs.
-
+Silence is measured in rounds: a round begins when this worker receives its own announcement. During a broker alarm
+nothing is received, so nobody seems silent. Announcements contain the sender's time, which shows whose clock differs.
 """
 
 import asyncio
@@ -24,16 +23,16 @@ from notifier.model.durations import format_in_words
 from notifier.model.moment import Clock
 from notifier.model.trouble import Trouble, TroubleKind
 
-ANNOUNCE_SECONDS = 10.0
-MIN_INTERVAL_SECONDS = 1.0  # between two announcements, however many workers start
-MISSED_ROUNDS = 3
-SILENT_SECONDS = 29.0  # with the rounds: 30 s, less the jitter of a timer
-KEPT_SECONDS = 3600.0
+ANNOUNCE_SECONDS = 10.0  # between two announcements
+MIN_INTERVAL_SECONDS = 1.0  # between two announcements while other workers start
+MISSED_ROUNDS = 3  # after which a worker is silent
+SILENT_SECONDS = 29.0  # after which a worker is silent: three rounds, less the jitter of timers
+KEPT_SECONDS = 3600.0  # for which a vanished worker is listed
 MAX_WORKERS = 1000
-MAX_BYTES = 1024
-MAX_CLOCK_SAMPLES = 6  # announcements: a late one makes a clock seem behind, so the greatest offset counts
-MAX_OFFSET_SECONDS = 5.0
-LEAVE_SECONDS = 1.0
+MAX_BYTES = 1024  # of an announcement
+MAX_CLOCK_SAMPLES = 6  # a late announcement makes a clock seem behind, so the greatest of several offsets counts
+MAX_OFFSET_SECONDS = 5.0  # of a clock that is not reported
+LEAVE_SECONDS = 1.0  # for the last announcement
 
 
 class _Presence(TypedDict):
@@ -48,14 +47,18 @@ _PRESENCE = TypeAdapter(_Presence)
 
 @dataclass(slots=True, kw_only=True)
 class _OtherWorker:
-    """Another worker. `replaces`: it replaced a worker that stopped or vanished."""
+    """Another worker. `first_seen` and `last_seen` are in monotonic seconds, `last_at` is in epoch seconds.
+
+    `round` is this worker's round at the last announcement. `replaces`: it has replaced a worker that stopped or
+    vanished. `clock_offsets` are the seconds by which its clock seemed ahead.
+    """
 
     first_seen: float
     last_seen: float
     last_at: float
     round: int
     replaces: bool
-    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_CLOCK_SAMPLES))
+    clock_offsets: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_CLOCK_SAMPLES))
 
 
 class WorkerPresence:
@@ -67,44 +70,44 @@ class WorkerPresence:
         self._steady = steady
         self._others: dict[str, _OtherWorker] = {}
         self._stopped = Counter[str]()  # by host: workers that announced a stop and are not replaced yet
-        self._round = 0  # own announcements received
-        self._round_began_at: float | None = None  # None where nothing is announced
-        self._soon, self._leaving, self._farewell_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._farewell = False
+        self._round = 0  # number of own announcements received
+        self._round_began_at: float | None = None  # None before the first announcement
+        self._announce_soon, self._leaving, self._last_sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._is_last = False  # whether the previous announcement was the last
 
     # ── this worker ──
 
     async def next_announcement(self) -> bytes:
-        """Return the next announcement when it is due. A call confirms that the previous one was sent."""
+        """Wait until the next announcement is due, and return it. A call confirms that the previous one was sent."""
         if self._round_began_at is None:
             self._round_began_at = self._steady()
-        elif self._farewell:
-            self._farewell_sent.set()
-            await asyncio.Event().wait()  # forever: nothing follows the farewell
+        elif self._is_last:
+            self._last_sent.set()
+            await asyncio.Event().wait()  # forever
         else:
             await _wait_for(MIN_INTERVAL_SECONDS, self._leaving)
-            await _wait_for(ANNOUNCE_SECONDS - MIN_INTERVAL_SECONDS, self._soon)
-        self._soon.clear()
-        self._farewell = self._leaving.is_set()
+            await _wait_for(ANNOUNCE_SECONDS - MIN_INTERVAL_SECONDS, self._announce_soon)
+        self._announce_soon.clear()
+        self._is_last = self._leaving.is_set()
         return self.document()
 
     def document(self) -> bytes:
-        """Return an announcement."""
+        """Return an announcement of this worker."""
         return _PRESENCE.dump_json(
             {"v": 1, "worker": self._name, "at": self._clock(), "leaving": self._leaving.is_set()}
         )
 
     async def leave(self) -> None:
-        """Announce the stop. Return when that was sent, after one second at most."""
+        """Announce that this worker stops. Return once the announcement was sent, after LEAVE_SECONDS at most."""
         self._leaving.set()
-        self._soon.set()
+        self._announce_soon.set()
         if self._round_began_at is not None:
-            await _wait_for(LEAVE_SECONDS, self._farewell_sent)
+            await _wait_for(LEAVE_SECONDS, self._last_sent)
 
     # ── the others ──
 
     def on_announcement(self, document: bytes) -> None:
-        """Record a worker's announcement. Ignore one that this release cannot read."""
+        """Record an announcement of any worker. Ignore an announcement that this release cannot read."""
         try:
             presence = _PRESENCE.validate_json(document if len(document) <= MAX_BYTES else b"")
         except ValidationError:
@@ -115,36 +118,38 @@ class WorkerPresence:
         elif presence["leaving"]:
             if self._others.pop(name, None) is not None:
                 self._stopped[_host_of(name)] += 1
-                if len(self._stopped) > MAX_WORKERS:  # the host names of pods do not return
+                if len(self._stopped) > MAX_WORKERS:  # pods are replaced under new host names
                     del self._stopped[next(iter(self._stopped))]
         else:
             self._on_presence(name, presence["at"] - self._clock(), now)
 
     def _begin_round(self, now: float) -> None:
-        """Record that this worker received its own announcement. After a gap, forget workers that had not vanished."""
+        """Begin a round. After a gap without announcements, forget all workers that had not vanished before."""
         if self._round_began_at is not None and now - self._round_began_at > MISSED_ROUNDS * ANNOUNCE_SECONDS:
-            gone = {name for name, _ in self.list_vanished()}
-            self._others = {name: other for name, other in self._others.items() if name in gone}
+            vanished = {name for name, _ in self.list_vanished()}
+            self._others = {name: other for name, other in self._others.items() if name in vanished}
         self._round, self._round_began_at = self._round + 1, now
 
-    def _on_presence(self, name: str, offset: float, now: float) -> None:
+    def _on_presence(self, name: str, clock_offset: float, now: float) -> None:
+        """Record that another worker is present. A new worker may replace one that has stopped on its host."""
         other = self._others.get(name)
         if other is None:
             if len(self._others) >= MAX_WORKERS and not self._forget_silent(now):
                 return
-            replaces = (host := _host_of(name)) in self._stopped
+            host = _host_of(name)
+            replaces = host in self._stopped
             if replaces:
                 self._stopped[host] -= 1
                 if not self._stopped[host]:
                     del self._stopped[host]
             other = _OtherWorker(first_seen=now, last_seen=now, last_at=0.0, round=0, replaces=replaces)
             self._others[name] = other
-            self._soon.set()  # so that a worker that has just started sees this one
+            self._announce_soon.set()  # so that the new worker soon lists this one
         other.last_seen, other.last_at, other.round = now, self._clock(), self._round
-        other.clocks.append(offset)
+        other.clock_offsets.append(clock_offset)
 
     def _forget_silent(self, now: float) -> bool:
-        """Forget the worker that is silent for longest. Return False if none is silent."""
+        """Forget the worker that has been silent longest. Return False if none is silent."""
         name, oldest = min(self._others.items(), key=lambda item: item[1].last_seen)
         if self._is_silent(oldest, now):
             del self._others[name]
@@ -154,30 +159,38 @@ class WorkerPresence:
         return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
 
     def list_vanished(self) -> list[tuple[str, float]]:
-        """Return the workers that vanished within the last hour, and when each was last seen (epoch seconds)."""
+        """Return the workers that vanished, and the epoch seconds of their last announcements.
+
+        Workers that are silent for over an hour, or that have a replacement on their host, are forgotten.
+        """
         now = self._steady()
         silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
-        started: dict[str, list[_OtherWorker]] = {}  # by host: workers that may replace another
+        candidates: dict[str, list[_OtherWorker]] = {}  # by host: workers that may be a replacement
         if silent:
             for name, other in self._others.items():
                 if not other.replaces:
-                    started.setdefault(_host_of(name), []).append(other)
+                    candidates.setdefault(_host_of(name), []).append(other)
         for name, other in list(silent.items()):
-            if now - other.last_seen > KEPT_SECONDS or _take_replacement(other, started.get(_host_of(name), ())):
+            is_outdated = now - other.last_seen > KEPT_SECONDS
+            if is_outdated or _take_replacement(other, candidates.get(_host_of(name), ())):
                 del self._others[name], silent[name]
         return [(name, other.last_at) for name, other in silent.items()]
 
     @property
     def clock_offset(self) -> float:
-        """Return the seconds that this worker's clock is ahead of the median, or of the only other worker."""
-        gone = {name for name, _ in self.list_vanished()}
-        theirs = [
-            max(other.clocks) for name, other in self._others.items() if len(other.clocks) > 1 and name not in gone
-        ]
-        return -median(theirs if len(theirs) < 2 else [0.0, *theirs]) if theirs else 0.0
+        """Return the seconds by which this worker's clock is ahead of the median of all clocks.
+
+        With only one other worker, it is compared with that worker's clock.
+        """
+        vanished = {name for name, _ in self.list_vanished()}
+        present = (other for name, other in self._others.items() if name not in vanished)
+        offsets = [max(other.clock_offsets) for other in present if len(other.clock_offsets) > 1]
+        if not offsets:
+            return 0.0
+        return -median(offsets if len(offsets) == 1 else [0.0, *offsets])
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield the workers that vanished, and whether this worker's clock differs."""
+        """Yield a trouble for each worker that vanished, and one if this worker's clock differs."""
         for name, last_at in self.list_vanished():
             text = "it announced no stop, and is silent: it hangs, was killed, or lost the broker"
             yield Trouble(kind=TroubleKind.WORKER_VANISHED, text=text, since=last_at, subject=name)
@@ -188,16 +201,17 @@ class WorkerPresence:
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
 
 
-def _take_replacement(silent: _OtherWorker, others: Iterable[_OtherWorker]) -> bool:
-    """Return True if a worker of the host was started since; mark it, as it replaces only one."""
-    for other in others:
-        if not other.replaces and other.first_seen > silent.last_seen:
-            other.replaces = True
+def _take_replacement(silent: _OtherWorker, candidates: Iterable[_OtherWorker]) -> bool:
+    """Return True if a candidate started after the silent worker's last announcement. A worker replaces only one."""
+    for candidate in candidates:
+        if not candidate.replaces and candidate.first_seen > silent.last_seen:
+            candidate.replaces = True
             return True
     return False
 
 
 async def _wait_for(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, but not longer than these seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -15,7 +15,7 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.model.trouble import TroubleKind
 from notifier.operators.doctor.runbook import load_runbook, parse_sections
 from notifier.operators.doctor.settings_reference import PAGES, find_settings, list_settings, load_reference
-from notifier.operators.status.status_page import STATES
+from notifier.operators.status.status_page import STATE_WORDS
 from notifier.telemetry.log_output import configure
 from notifier.telemetry.logs import LogObserver, SubjectHash
 from tests.cli.in_process import notifier
@@ -182,7 +182,7 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        *((state, "") for state in STATES.values()),
+        *((state, "") for state in STATE_WORDS.values()),
         *((kind, "") for kind in TroubleKind),
         ("down", "circuit is open"),
         ("half-open", "One delivery is attempted at a client that is down."),

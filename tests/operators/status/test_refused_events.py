@@ -4,7 +4,7 @@ from notifier.delivery.facts import DeadLettered
 from notifier.model.message import Depth, Lane
 from notifier.model.outcome import DeadReason
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.status.health_observer import KEPT_SECONDS, MAX_COUNTS, RefusedEventCounts
+from notifier.operators.status.health_observer import MAX_REFUSAL_COUNTS, REFUSAL_SECONDS, RefusedEventCounts
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of, troubles_of
 
 ISS = "https://id.example.com"
@@ -24,9 +24,9 @@ def test_refused_events_are_counted_until_an_hour_without_any() -> None:
     for _ in range(50_000):
         events.observe(refused())
     events.observe(refused(client_id="shop"))
-    now[0] = KEPT_SECONDS - 1
+    now[0] = REFUSAL_SECONDS - 1
     events.observe(refused())
-    now[0] += KEPT_SECONDS
+    now[0] += REFUSAL_SECONDS
     [trouble] = events.troubles()
     assert (trouble.kind, trouble.iss, trouble.subject, trouble.since) == (
         TroubleKind.EVENTS_REFUSED,
@@ -46,7 +46,7 @@ def test_invented_issuers_take_bounded_memory_and_lose_no_count() -> None:
     for number in range(1000):
         events.observe(refused(f"https://{number}.example", DeadReason.UNKNOWN_ISSUER))
     troubles = list(events.troubles())
-    assert len(troubles) == MAX_COUNTS + 1
+    assert len(troubles) == MAX_REFUSAL_COUNTS + 1
     assert sum(trouble.count for trouble in troubles) == 1000
 
 

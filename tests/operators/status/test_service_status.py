@@ -11,7 +11,7 @@ from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.doctor.runbook import parse_sections
-from notifier.operators.status.client_state import ClientState, clients_of, merge_states, troubled_clients_of
+from notifier.operators.status.client_state import ClientState, list_client_states, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
@@ -33,7 +33,7 @@ def worker(name: str, *clients: ClientState, **more: object) -> bytes:
 
 def all_of(*known: Any, **more: Any) -> tuple[list[ClientState], int]:
     """Return the clients and the number of omitted ones."""
-    told, left_out = clients_of(*known, **more)
+    told, left_out = list_client_states(*known, **more)
     return list(told), left_out
 
 

@@ -297,14 +297,14 @@ def test_reload_succeeds_only_if_every_worker_applied_it_whole() -> None:
         version="1",
         result=ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sources=[source]),
     )
-    assert ReloadResults(seen=1, workers=[well]).taken
+    assert ReloadResults(seen=1, workers=[well]).is_applied
     for reloads in (
         ReloadResults(seen=0, workers=[]),
         silent,
         ReloadResults(seen=2, workers=[well, old]),
         ReloadResults(seen=1, workers=[stale]),
     ):
-        assert not reloads.taken
+        assert not reloads.is_applied
     [shown] = ReloadResults(seen=1, workers=[stale]).document()["workers"]["each"]
     assert (shown["taken"], shown["problems"]) == (False, ["registry source keycloak: held back: 3 of 7 clients"])
 
