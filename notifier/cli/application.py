@@ -64,7 +64,7 @@ COMMANDS = (
     *(LazyCommand(*command) for feature in FEATURES for command in feature.commands),
 )  # fmt: skip
 
-GONE_OPTIONS = {
+REMOVED_OPTIONS = {
     "demo --browser": "is gone: use `notifier demo` or `notifier demo --console`",
     **dict.fromkeys(
         ("status --from", "status --token-file"), "is gone: use GET /v1/status of the worker's API, or its console"
@@ -129,29 +129,32 @@ def application() -> TyperGroup:
 def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _print_internal_fault
-    _refuse_gone(sys.argv[1:])
+    _refuse_removed(sys.argv[1:])
     try:
         application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace sys.excepthook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
     except (NotifierError, BaseExceptionGroup) as failure:
-        if not (errors := find_own_errors(failure)):
+        errors = find_own_errors(failure)
+        if not errors:
             raise
         for error in errors:
             print_error(error)
         sys.exit(max(map(exit_code, errors)))
 
 
-def _refuse_gone(words: list[str]) -> None:
-    for gone, why in GONE_OPTIONS.items():
-        name, *options = gone.split()
-        if words[:1] == [name] and set(options) <= {word.partition("=")[0] for word in words}:
-            say(f"notifier: `notifier {gone}` {why}", err=True)
+def _refuse_removed(arguments: list[str]) -> None:
+    """Exit with 2 if the arguments have a removed command or option, and print its replacement."""
+    names = {argument.partition("=")[0] for argument in arguments}
+    for removed, replacement in REMOVED_OPTIONS.items():
+        command, *options = removed.split()
+        if arguments[:1] == [command] and names.issuperset(options):
+            say(f"notifier: `notifier {removed}` {replacement}", err=True)
             sys.exit(2)
 
 
 def print_error(error: NotifierError) -> None:
-    """Print the error, with each mistake on a separate line."""
+    """Print the error on stderr; the mistakes in a configuration or event, one per line."""
     match error:
         case ConfigurationError(mistakes=mistakes):
             _print_issues(mistakes, "in the configuration")
@@ -168,20 +171,20 @@ def _print_issues(mistakes: tuple[InputIssue, ...], where: str) -> None:
 
 
 def _print_internal_fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    """Print an unexpected error in one line. Python then exits with 1.
+    """Print an unexpected error in one line, and log its frames. Python then exits with 1.
 
-    The frames are logged, but not the error's text, which may quote a `sub`.
+    The error's text is not logged, since it may contain a `sub`. Of an exception group, one internal error is printed.
     """
-    first = next(iter(leaf for leaf in iter_leaves(error) if not isinstance(leaf, NotifierError)), error)
+    first = next((leaf for leaf in iter_leaves(error) if not isinstance(leaf, NotifierError)), error)
     if isinstance(first, OSError) and first.strerror:
-        of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
-        say(f"notifier: {first.strerror}{of_file}", err=True)
-    elif isinstance(first, ImportError):  # its text names only modules: a library is too old or too new
+        file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
+        say(f"notifier: {first.strerror}{file}", err=True)
+    elif isinstance(first, ImportError):  # a library is too old or too new; the text contains only names of modules
         say(f"notifier: {first}; `pip check` names the packages that do not fit", err=True)
     else:
         frames = traceback.extract_tb(first.__traceback__)
         where = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-        say(f"notifier: a fault of its own, {type(first).__name__}{where}", err=True)
+        say(f"notifier: internal error, {type(first).__name__}{where}", err=True)
     import structlog
 
     from notifier.operators.terminal.command_options import quiet_logs

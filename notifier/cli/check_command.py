@@ -1,4 +1,4 @@
-"""`notifier check`: lists every mistake of a configuration, or summarizes it."""
+"""The command `notifier check`: lists every mistake of a configuration, or summarizes a configuration without any."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -37,10 +37,10 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import CREATE_COMMAND, find_short_key, is_subject_key_missing
 from notifier.tokens.key_ring import SigningKey
 
-MAX_REASONS = 3  # reasons for left-out rows per source; the warnings have all
+MAX_REASONS = 3  # per source, for left-out rows; the warnings have all
 _CLIENT_GROUPS = (
-    ("by_browser", "told by browsers alone"),
-    ("without_uri", "without backchannel_logout_uri, never told"),
+    ("by_browser", "notified only by browsers"),
+    ("without_uri", "without backchannel_logout_uri, never notified"),
     ("paused", "paused"),
 )
 
@@ -51,7 +51,7 @@ def check(
         bool,
         typer.Option(
             "--offline",
-            help="Connect to nothing: ask no place of keys and no database of sessions, and take registry sources from"
+            help="Connect to nothing: query no external key and no session database, and take registry sources from"
             " the cache, if there is one.",
         ),
     ] = False,
@@ -80,61 +80,36 @@ def check(
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
 
-    def unread() -> list[InputIssue]:
+    def list_unread_sources() -> list[InputIssue]:
         return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
 
     loaded = load_configuration(
-        config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=unread
+        config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=list_unread_sources
     )
-    mistakes = unread()
+    mistakes = list_unread_sources()
     if not offline:
         mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]
     if mistakes:
         exit_with_issues(mistakes, as_json=as_json)
-    of_features = [feature.report(loaded) for feature in FEATURES]
-    summary = _summarize(loaded, sources, of_features)
+    reports = [feature.report(loaded) for feature in FEATURES]
+    summary = _summarize(loaded, sources, reports)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)
     else:
-        say(_format_summary(summary, of_features))
+        say(_format_summary(summary, reports))
 
 
-def _summarize(
-    loaded: LoadedConfiguration, sources: DirectReader, of_features: Sequence[FeatureReport]
-) -> dict[str, Any]:
-    settings, registry = loaded.settings, loaded.registry
-    known = (*find_shared_keys(settings, loaded.keys), *loaded.warnings)
-    warnings = (*known, *(warning for of in of_features for warning in of.warnings), *_list_unsigned(loaded))
-    warnings = (*warnings, *find_unlisted_user(settings).values())
-    issuers = {}
-    for iss in settings.issuers:
-        clients = registry.clients_of(iss).values()
-        issuers[iss] = {
-            "keys": [_summarize_key(key) for key in loaded.keys.keys_of(iss)],
-            "keys_not_asked": [
-                key.external_key.name
-                for of, key in loaded.keys.external_keys()
-                if of == iss and key.external_key.half is None
-            ],
-            "clients": len(clients),
-            "without_uri": sum(client.logout_uri is None and not is_on_page(client) for client in clients),
-            "by_browser": sum(client.logout_uri is None and is_on_page(client) for client in clients),
-            "paused": sum(client.paused for client in clients),
-        }
+def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequence[FeatureReport]) -> dict[str, Any]:
+    """Return the JSON that `--json` prints, without mistakes."""
+    settings = loaded.settings
     return {
-        "issuers": issuers,
-        "warnings": [
-            {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
-            for secret in find_exposed_files(secrets_of(settings, registry, loaded.parts))
-        ]
-        + _check_subject_key(settings)
-        + [{"path": warning.path, "text": warning.text} for warning in warnings]
-        + [_summarize_group(group) for group in (*group_issues(loaded.faults), *registry.ignored_groups())],
+        "issuers": {iss: _summarize_issuer(iss, loaded) for iss in settings.issuers},
+        "warnings": _list_warnings(loaded, reports),
         "registry": [
             {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
         ],
-        **{name: member for of in of_features for name, member in of.members.items()},
+        **{name: member for report in reports for name, member in report.members.items()},
         "queue": {"url": redact_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
@@ -144,23 +119,59 @@ def _summarize(
     }
 
 
-def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
-    """Return the number of served clients and left-out rows of a registry source, with the first reasons.
+def _list_warnings(loaded: LoadedConfiguration, reports: Sequence[FeatureReport]) -> list[dict[str, Any]]:
+    """Return the warnings about exposed secrets, settings, features and left-out rows of the registry, as JSON."""
+    settings, registry = loaded.settings, loaded.registry
+    issues = [
+        *find_shared_keys(settings, loaded.keys),
+        *loaded.warnings,
+        *(warning for report in reports for warning in report.warnings),
+        *_list_issuers_without_key(loaded),
+        *find_unlisted_user(settings).values(),
+    ]
+    return [
+        *(
+            {"path": secret.setting, "text": f"{secret.text}: {secret.advice}"}
+            for secret in find_exposed_files(secrets_of(settings, registry, loaded.parts))
+        ),
+        *_check_subject_key(settings),
+        *({"path": issue.path, "text": issue.text} for issue in issues),
+        *(_summarize_group(group) for group in (*group_issues(loaded.faults), *registry.ignored_groups())),
+    ]
 
-    A mistake in a file is not counted: the configuration is refused.
+
+def _summarize_issuer(iss: str, loaded: LoadedConfiguration) -> dict[str, Any]:
+    """Return the keys of an issuer, and the numbers of its clients. With --offline, external keys are not queried."""
+    clients = loaded.registry.clients_of(iss).values()
+    without_uri = [client for client in clients if client.logout_uri is None]
+    external_keys = [key.external_key for key_iss, key in loaded.keys.external_keys() if key_iss == iss]
+    return {
+        "keys": [_summarize_key(key) for key in loaded.keys.keys_of(iss)],
+        "keys_not_asked": [key.name for key in external_keys if key.half is None],
+        "clients": len(clients),
+        "without_uri": sum(not is_on_page(client) for client in without_uri),
+        "by_browser": sum(is_on_page(client) for client in without_uri),
+        "paused": sum(client.paused for client in clients),
+    }
+
+
+def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
+    """Return the numbers of clients and of left-out rows of a registry source, with the most frequent reasons.
+
+    A file has no left-out rows, since a mistake in a file is a mistake of the configuration.
     """
     if layer.file is not None:
         return {"source": layer.name, "clients": len(layer.rows), "left_out": 0, "why": []}
     served = effective_clients_of(loaded, layer)
-    why = [
+    reasons = [
         {"text": group.first[0].text, "count": group.count}
         for group in islice(group_issues(served.faults), MAX_REASONS)
     ]
-    return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": why}
+    return {"source": layer.name, "clients": served.clients, "left_out": served.left_out, "why": reasons}
 
 
 def _summarize_group(group: IssueGroup) -> dict[str, Any]:
-    """Return a warning that may concern very many clients: their `count`, and the paths of the `first`."""
+    """Return a warning that may concern many clients, with their number and the paths of some."""
     mistake = group.mistake
     return {
         "path": mistake.path,
@@ -171,29 +182,35 @@ def _summarize_group(group: IssueGroup) -> dict[str, Any]:
 
 
 def _summarize_key(key: SigningKey) -> dict[str, Any]:
-    """Return a key. `not_before` only if in the future; `first_day_until` only if it signs within its first day."""
+    """Return a key. `not_before` is None if it signs now; `first_day_until` is None if it signs after its first day.
+
+    Within its first day, receivers that cache the issuer's keys may refuse the key.
+    """
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)
-    known = None if key.made_at is None else key.made_at + DAY_SECONDS
+    first_day_end = None if key.made_at is None else key.made_at + DAY_SECONDS
+    if first_day_end is not None and first_day_end <= begins:
+        first_day_end = None
     return {
         "kid": key.kid,
         "algorithms": sorted(key.algorithms),
         "not_before": format_moment_for_people(begins) if begins > now else None,
-        "first_day_until": format_moment_for_people(known) if known is not None and known > begins else None,
+        "first_day_until": None if first_day_end is None else format_moment_for_people(first_day_end),
     }
 
 
-def _list_unsigned(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
-    """Yield the issuers without a key that signs now."""
+def _list_issuers_without_key(loaded: LoadedConfiguration) -> Iterator[InputIssue]:
+    """Yield a warning for each issuer whose keys all sign later."""
     for iss in loaded.settings.issuers:
         moments = [key.not_before for key in loaded.keys.keys_of(iss)]
-        due = [moment for moment in moments if moment is not None and moment > time.time()]
-        if due and len(due) == len(moments):
-            text = f"no key signs before {format_moment_for_people(min(due))}: until then its events wait"
+        later = [moment for moment in moments if moment is not None and moment > time.time()]
+        if later and len(later) == len(moments):
+            text = f"no key signs before {format_moment_for_people(min(later))}: until then its events wait"
             yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
 def _check_subject_key(settings: Settings) -> list[dict[str, str]]:
+    """Return a warning if the key that hashes users in the log is missing or short."""
     if not is_subject_key_missing(settings):
         short = find_short_key(settings)
         return [] if short is None else [{"path": short.path, "text": short.text}]
@@ -205,29 +222,33 @@ def _format_times(count: int) -> str:
     return f" ({count:,})" if count > 1 else ""
 
 
-def _format_summary(summary: dict[str, Any], of_features: Sequence[FeatureReport]) -> str:
+def _format_notes(notes: Sequence[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _format_summary(summary: dict[str, Any], reports: Sequence[FeatureReport]) -> str:
     lines = ["no mistakes", *(f"warning: {warning['path']}: {warning['text']}" for warning in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
         for key in issuer["keys"]:
             later = f", from {key['not_before']} on" if key["not_before"] is not None else ""
             lines.append(f"  key {key['kid']}: {', '.join(key['algorithms'])}{later}")
-            if (until := key["first_day_until"]) is not None:
-                lines.append(f"    it is new: receivers that keep the issuer's keys may refuse it until {until}")
-        lines += [f"  key {name}: not asked, as --offline wants" for name in issuer["keys_not_asked"]]
+            if key["first_day_until"] is not None:
+                until = key["first_day_until"]
+                lines.append(f"    it is new: receivers that cache the issuer's keys may refuse it until {until}")
+        lines += [f"  key {name}: not queried, because of --offline" for name in issuer["keys_not_asked"]]
         notes = [f"{issuer[name]} {text}" for name, text in _CLIENT_GROUPS if issuer[name]]
-        aside = f" ({'; '.join(notes)})" if notes else ""
-        lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
+        lines.append(f"  {counted(issuer['clients'], 'client')}{_format_notes(notes)}")
     for source in summary["registry"]:
         notes = ["from the cache"] if source["cached"] else []
         if source["left_out"]:
-            why = [f"{reason['text']}{_format_times(reason['count'])}" for reason in source["why"]]
+            reasons = [f"{reason['text']}{_format_times(reason['count'])}" for reason in source["why"]]
             if sum(reason["count"] for reason in source["why"]) < source["left_out"]:
-                why.append("for the others see the warnings")
-            notes.append(f"{source['left_out']:,} left out: {'; '.join(why)}")
-        aside = f" ({'; '.join(notes)})" if notes else ""
-        lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
-    lines += [line for of in of_features for line in of.lines]
+                reasons.append("for the others see the warnings")
+            notes.append(f"{source['left_out']:,} left out: {'; '.join(reasons)}")
+        client_count = counted(source["clients"], "client")
+        lines.append(f"registry source {source['source']}: {client_count}{_format_notes(notes)}")
+    lines += [line for report in reports for line in report.lines]
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`notifier clients`: shows the current clients, and the registry source of each value."""
+"""The commands `notifier clients list` and `show`: the current clients, and the registry source of each value."""
 
 from typing import Annotated, Any
 
@@ -61,14 +61,15 @@ def list_(
     """
     loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=source)
     rows = []
-    for (its_iss, client_id), parts in sources_of(loaded).items():
+    for (client_iss, client_id), parts in sources_of(loaded).items():
         names = [name.partition(" ")[0] for name, _ in parts]
-        client = loaded.registry.clients_of(its_iss).get(client_id)
-        if client is None or (source is not None and source not in names) or iss not in (None, its_iss):
+        client = loaded.registry.clients_of(client_iss).get(client_id)
+        is_selected = (source is None or source in names) and iss in (None, client_iss)
+        if client is None or not is_selected:
             continue
         rows.append(
             {
-                "iss": its_iss,
+                "iss": client_iss,
                 "client_id": client_id,
                 "backchannel_logout_uri": client.backchannel_logout_uri,
                 "front_channel": None if client.front_channel is None else client.front_channel.way.value,
@@ -107,20 +108,21 @@ def show(
     """
     loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=None)
     clients: list[dict[str, Any]] = []
-    for (its_iss, name), parts in sources_of(loaded).items():
-        registered = loaded.registry.aliases.get(its_iss, {}).get(client_id, client_id)
-        if name in (client_id, registered) and iss in (None, its_iss):
+    for (client_iss, name), parts in sources_of(loaded).items():
+        registered_name = loaded.registry.aliases.get(client_iss, {}).get(client_id, client_id)
+        if name in (client_id, registered_name) and iss in (None, client_iss):
             values = [
                 {"member": value.member, "value": value.value, "from": value.origin}
-                for value in values_of(loaded, (its_iss, name), parts)
+                for value in values_of(loaded, (client_iss, name), parts)
             ]
-            clients.append({"iss": its_iss, "client_id": name, "left_out": None, "values": values})
-    for its_iss, faults in loaded.registry.faults.items():
-        if client_id in faults and iss in (None, its_iss):
-            known = next((client for client in clients if client["iss"] == its_iss), None)
-            if known is None:
-                clients.append(known := {"iss": its_iss, "client_id": client_id, "values": []})
-            known["left_out"] = faults[client_id]
+            clients.append({"iss": client_iss, "client_id": name, "left_out": None, "values": values})
+    for client_iss, faults in loaded.registry.faults.items():
+        if client_id in faults and iss in (None, client_iss):
+            client = next((client for client in clients if client["iss"] == client_iss), None)
+            if client is None:
+                client = {"iss": client_iss, "client_id": client_id, "values": []}
+                clients.append(client)
+            client["left_out"] = faults[client_id]
     if as_json:
         say_json(clients, indent=2)
     else:
@@ -136,6 +138,7 @@ def show(
 def _load_clients(
     config: Any, *, offline: bool, as_json: bool, source: str | None
 ) -> tuple[LoadedConfiguration, DirectReader]:
+    """Load the configuration, and report registry sources that cannot be read. `source` must be one of them."""
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)
@@ -144,16 +147,17 @@ def _load_clients(
         text = f"there is no registry source {source!r}; there are {', '.join(names) or 'none'}"
         raise typer.BadParameter(text, param_hint="--source")
     for name, text in sources.problems.items():
-        instead = "its cache is shown" if name in sources.cached else "its clients are missing"
-        say(f"notifier: registry source {name} cannot be read: {printable(text)}; {instead}", err=True)
+        effect = "its cache is shown" if name in sources.cached else "its clients are missing"
+        say(f"notifier: registry source {name} cannot be read: {printable(text)}; {effect}", err=True)
     return loaded, sources
 
 
 def _format_front_channel(row: dict[str, Any]) -> str:
     """Return how a client without a back-channel URI is notified."""
     if row["front_channel"] is None:
-        return "– never told"
-    return f"{row['frontchannel_logout_uri']} (GET by {'a worker' if row['front_channel'] == 'server' else 'browsers'})"
+        return "– never notified"
+    sender = "a worker" if row["front_channel"] == "server" else "browsers"
+    return f"{row['frontchannel_logout_uri']} (GET by {sender})"
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
@@ -171,6 +175,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
 
 
 def _format_value(member: str, value: object) -> str:
+    """Return a value as a configuration file has it."""
     option = member.removeprefix("notifier.")
     if isinstance(value, float) and option in ClientOptions.model_fields:  # a default, in seconds if it is a duration
         options: dict[str, Any] = {option: value}

@@ -1,4 +1,4 @@
-"""`notifier keys`: creates a key for signing or for pages, and prints the public keys that the issuer publishes."""
+"""The commands `notifier keys`: create a key for signing or for pages, and print the keys that the issuer publishes."""
 
 import os
 import time
@@ -98,7 +98,7 @@ def web(
 
     The first line of that file seals, all lines open. To renew the key, add the new one as the second line and let all
     workers reload; then move it to the first line; after ten minutes, when no page of the old one can be opened, remove
-    the old one. Whoever seals URLs itself changes its key between these two steps.
+    the old one. An identity server that seals URLs itself changes its key between these two steps.
 
     Examples:
         # into a file that only you may read
@@ -115,11 +115,13 @@ def web(
 
 
 def _parse_not_before(at: str | None) -> str | None:
-    """Return the time of `--at` in the form of the configuration; None for `once`."""
+    """Return the time of `--at` as a configuration has it, by default in a day; None for `once`."""
     if at == "once":
         return None
+    if at is None:
+        return _format_moment(time.time() + DAY_SECONDS)
     try:
-        return _format_moment(time.time() + DAY_SECONDS) if at is None else _format_moment(parse_moment(at))
+        return _format_moment(parse_moment(at))
     except ValueError:
         text = "must be a time such as 2027-01-31T06:00:00Z, or once"
         raise typer.BadParameter(text, param_hint="--at") from None
@@ -154,8 +156,9 @@ def jwks(
         raise typer.BadParameter(text, param_hint="--iss")
     sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Signers(key_kinds_of(FEATURES)))
     ring, mistakes = examine_keys(sources)
-    if mistakes := [*missing, *mistakes]:
-        raise ConfigurationError(mistakes)
-    if unknown := check_keys(ring):
-        raise ConfigurationError(unknown)
+    if missing or mistakes:
+        raise ConfigurationError([*missing, *mistakes])
+    issues = check_keys(ring)
+    if issues:
+        raise ConfigurationError(issues)
     say_json(ring.jwks(iss), indent=2)

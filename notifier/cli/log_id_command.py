@@ -1,4 +1,4 @@
-"""`notifier log-id`: prints the hash of a user or session in logs."""
+"""The command `notifier log-id`: prints the hash that stands for a user or session in logs."""
 
 import os
 from typing import Annotated
@@ -36,9 +36,10 @@ def log_id(
         text = f'is "{settings.log.subject}", so the logs hold no hash; set it to "hash"'
         raise ConfigurationError([InputIssue("log.subject", text)])
     if not hashing.lasting:
-        if (file := subject_key_file(settings)) is not None:
-            text = f"is not set, and {file}, which a worker makes when it starts, is not there"
+        file = subject_key_file(settings)
+        if file is not None:
+            text = f"is not set, and {file}, which a worker creates when it starts, does not exist"
         else:
-            text = f"is not set, so each worker hashes with a random key that nobody knows; set it: {CREATE_COMMAND}"
+            text = f"is not set, so each worker hashes with a random key; set it: {CREATE_COMMAND}"
         raise ConfigurationError([InputIssue("log.subject_key_file", text)])
     say(hashing.log_id(sub))

@@ -1,4 +1,4 @@
-"""`notifier schema`: prints the JSON Schemas of notifier's documents, generated from its types."""
+"""The command `notifier schema`: prints the JSON Schemas of notifier's documents, generated from its types."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -14,8 +14,8 @@ from notifier.settings.config_schema import config_schema
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "event": event_schema,
     "config": lambda: config_schema(settings_model(FEATURES)),
-    "clients": lambda: _config_schema_without_defaults("clients"),
-    "tokens": lambda: _config_schema_without_defaults("tokens"),
+    "clients": lambda: _part_of_config_schema("clients"),
+    "tokens": lambda: _part_of_config_schema("tokens"),
     **{document: schema for feature in FEATURES for document, schema in feature.schemas.items()},
 }
 
@@ -45,6 +45,7 @@ def schema(
     say_json(SCHEMAS[document](), indent=2)
 
 
-def _config_schema_without_defaults(document: str) -> dict[str, Any]:
-    whole = SCHEMAS["config"]()
-    return {"$schema": whole["$schema"], "$ref": f"#/$defs/{document}", "$defs": whole["$defs"]}
+def _part_of_config_schema(document: str) -> dict[str, Any]:
+    """Return the schema of a document that the configuration's schema defines."""
+    config = SCHEMAS["config"]()
+    return {"$schema": config["$schema"], "$ref": f"#/$defs/{document}", "$defs": config["$defs"]}

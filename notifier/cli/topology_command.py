@@ -48,7 +48,7 @@ def _group() -> None:
 def show(config: Config = None, as_json: Json = False) -> None:
     """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments.
 
-    Of the exchanges of others that sources bind, it shows which are missing or may not be read.
+    Of the exchanges that sources bind, the command shows which are missing or may not be read.
 
     Examples:
         # a table
@@ -61,13 +61,13 @@ def show(config: Config = None, as_json: Json = False) -> None:
         if as_json:
             say("[]")
         return
-    standings = asyncio.run(survey_topology(options))
+    states = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
-        rows = [{**asdict(standing), "state": _format_state(standing)} for standing in standings]
+        rows = [{**asdict(state), "state": _format_state(state)} for state in states]
         say_json([*rows, *map(_binding_document, bindings)], indent=2)
     else:
-        _print_table(_merge_buckets(standings, f"{options.prefix}.{PARKED}-"))
+        _print_table(_merge_buckets(states, f"{options.prefix}.{PARKED}-"))
         _print_missing_bindings(bindings)
 
 
@@ -114,20 +114,20 @@ def delete(
     options = _load_options(config)
     if options is None:
         return
-    standings = [standing for standing in asyncio.run(survey_topology(options)) if not standing.missing]
-    if not standings:
+    states = [state for state in asyncio.run(survey_topology(options)) if not state.missing]
+    if not states:
         say(f"there is nothing under {options.prefix}")
         return
-    _require_force(options.prefix, standings, force)
+    _require_force(options.prefix, states, force)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
-        if not typer.confirm(f"Delete {len(standings)} queues and exchanges under {options.prefix}?", err=True):
+        if not typer.confirm(f"Delete {len(states)} queues and exchanges under {options.prefix}?", err=True):
             raise typer.Exit(1)
     lost = asyncio.run(delete_topology(options))
     messages = sum(lost.values())
     note = f", and {counted(messages, 'message')} with them" if messages else ""
-    say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{note}")
+    say(f"deleted {len(states)} queues and exchanges under {options.prefix}{note}")
 
 
 def _binding_document(binding: BindingState) -> dict[str, str]:
@@ -146,16 +146,16 @@ def _print_new_queues(names: Sequence[str], seconds: float) -> None:
     say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written their names to its disk", err=True)
 
 
-def _require_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:
-    """Exit 1 if messages would be lost, unless --force names the prefix."""
-    waiting = {standing.name: standing.ready for standing in standings if standing.ready}
-    consumed = [standing.name for standing in standings if standing.consumers]
+def _require_force(prefix: str, states: Sequence[TopologyState], force: str | None) -> None:
+    """Exit with 1 if messages would be lost, unless --force names the prefix."""
+    ready = {state.name: state.ready for state in states if state.ready}
+    consumed = [state.name for state in states if state.consumers]
     if force is not None and force != prefix:
         raise typer.BadParameter(f"queue.prefix is {prefix}, not {force}", param_hint="--force")
-    if force is not None or not (waiting or consumed):
+    if force is not None or not (ready or consumed):
         return
     say(f"notifier: nothing was deleted under {prefix}", err=True)
-    for name, count in waiting.items():
+    for name, count in ready.items():
         say(f"  {name} holds {counted(count, 'message')}", err=True)
     for name in consumed:
         say(f"  {name} has a consumer: a worker runs and may hold more messages", err=True)
@@ -174,36 +174,37 @@ def _load_options(config: Config) -> RabbitOptions | None:
     return None
 
 
-def _format_state(standing: TopologyState) -> str:
-    return "missing" if standing.missing else "different" if standing.difference is not None else "ok"
+def _format_state(state: TopologyState) -> str:
+    if state.missing:
+        return "missing"
+    return "ok" if state.difference is None else "different"
 
 
-def _merge_buckets(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
-    """Return the rows with all buckets merged into one, unless their states differ."""
-    buckets = [standing for standing in standings if standing.name.startswith(begins)]
+def _merge_buckets(states: Sequence[TopologyState], bucket_prefix: str) -> Sequence[TopologyState]:
+    """Return the states with all buckets merged into one, unless some buckets are missing or different."""
+    buckets = [state for state in states if state.name.startswith(bucket_prefix)]
     if len({_format_state(bucket) for bucket in buckets}) != 1:
-        return standings
+        return states
     name = f"{buckets[0].name} … ({counted(len(buckets), 'bucket')})"
-    whole = replace(
-        buckets[0], name=name, ready=None if buckets[0].missing else sum(bucket.ready or 0 for bucket in buckets)
-    )
-    return [whole if standing is buckets[0] else standing for standing in standings if standing not in buckets[1:]]
+    ready = None if buckets[0].missing else sum(bucket.ready or 0 for bucket in buckets)
+    merged = replace(buckets[0], name=name, ready=ready)
+    return [merged if state is buckets[0] else state for state in states if state not in buckets[1:]]
 
 
-def _print_table(standings: Sequence[TopologyState]) -> None:
+def _print_table(states: Sequence[TopologyState]) -> None:
     console = make_screen()
     table = Grid("name", "state", "ready:", "arguments")
-    for standing in standings:
-        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_format_state(standing)]
-        arguments = " ".join(f"{name}={value}" for name, value in standing.arguments.items()) or standing.what
+    for state in states:
+        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_format_state(state)]
+        arguments = " ".join(f"{name}={value}" for name, value in state.arguments.items()) or state.what
         table.add_row(
-            standing.name,
-            _format_state(standing),
-            "" if standing.ready is None else f"{standing.ready:,}",
+            state.name,
+            _format_state(state),
+            "" if state.ready is None else f"{state.ready:,}",
             arguments,
             style=style,
         )
     console.print(table)
-    for standing in standings:
-        if standing.difference is not None:
-            console.print(standing.difference)
+    for state in states:
+        if state.difference is not None:
+            console.print(state.difference)

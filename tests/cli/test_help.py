@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from notifier import __version__
 from notifier.cli.application import COMMANDS as LISTED
-from notifier.cli.application import GONE_OPTIONS, application
+from notifier.cli.application import REMOVED_OPTIONS, application
 from notifier.operators.terminal.help import LazyCommand
 from tests.cli.in_process import notifier
 from tests.system.command import environment
@@ -124,14 +124,14 @@ def test_usage_error_exits_2(words: str, tmp_path: Path) -> None:
     assert not done.stdout
 
 
-@pytest.mark.parametrize("gone", GONE_OPTIONS)
+@pytest.mark.parametrize("gone", REMOVED_OPTIONS)
 def test_removed_command_is_refused_with_its_successor(gone: str, tmp_path: Path) -> None:
     """Also with `--help`; and no list of commands contains it."""
     for more in ((), ("--help",)):
         done = notifier(*gone.split(), *more, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"notifier: `notifier {gone}` {GONE_OPTIONS[gone]}\n"
-    assert not {each.name for each in LISTED} & set(GONE_OPTIONS)
+        assert done.stderr == f"notifier: `notifier {gone}` {REMOVED_OPTIONS[gone]}\n"
+    assert not {each.name for each in LISTED} & set(REMOVED_OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_internal_error_is_one_line_without_its_text(tmp_path: Path) -> None:
     run = [sys.executable, "-c", code, "schema", "event"]
     done = subprocess.run(run, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
+    assert done.stderr == "notifier: internal error, RuntimeError at <string>:2\n"
 
 
 def test_library_without_an_imported_member_is_named(tmp_path: Path) -> None:

@@ -130,4 +130,4 @@ def test_documented_web_example_passes_check(tmp_path: Path) -> None:
     checked = notifier("check", "-c", "web.yaml", cwd=tmp_path)
     assert checked.stdout.startswith("no mistakes\nissuer https://login.example.com"), (checked.stdout, checked.stderr)
     assert "web listens on 127.0.0.1:8090" in checked.stdout
-    assert "(1 told by browsers alone; 1 without backchannel_logout_uri, never told)" in checked.stdout
+    assert "(1 notified only by browsers; 1 without backchannel_logout_uri, never notified)" in checked.stdout

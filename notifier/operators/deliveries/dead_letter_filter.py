@@ -54,7 +54,7 @@ class RepairMembers(DeadLetterFilterMembers, total=False):
     """The members of a repair of dead letters."""
 
     all: Annotated[bool, Field(description="Select every dead letter.")]
-    dry_run: Annotated[bool, Field(description="Count the letters; change nothing.")]
+    dry_run: Annotated[bool, Field(description="Count the dead letters; change nothing.")]
     limit: Annotated[int, Field(ge=1, description="At most this many, oldest first.")]
 
 
@@ -62,7 +62,8 @@ class ReplayMembers(RepairMembers, total=False):
     """The members of a replay."""
 
     end_newer_sessions: Annotated[
-        bool, Field(description="Also replay old letters whose token has no sid: they end newer sessions of the user.")
+        bool,
+        Field(description="Also replay old dead letters whose token has no sid: they end newer sessions of the user."),
     ]
 
 

@@ -69,8 +69,8 @@ def require_filter(filter_: T | InputIssue) -> T:
 def open_replacement(file: Path) -> Iterator[IO[str]]:
     """Open a new text file that replaces `file` when the block ends without an error. `-` is stdout. Raises OSError.
 
-    Only its owner can read the new file. To overwrite the old file would keep the old mode, and would show the text to
-    readers who have it open. A path that is not a regular file (`/dev/null`, a pipe) is written directly.
+    Only its owner can read the new file. Overwriting the old file would keep the old mode, and show the text to readers
+    who have it open. A path that is not a regular file (`/dev/null`, a pipe) is written directly.
     """
     to_stdout = file == Path("-")
     if to_stdout or (file.exists() and not file.is_file()):

@@ -38,13 +38,15 @@ def list_(
     *,
     config: Config = None,
     members: DeadLetterFilterMembers,
-    rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="List each dead letter, oldest first, instead of counts.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Count dead letters by client and reason, or list them.
 
     --json prints one object per line: id, event_id, client_id, iss, reason, dead_since, attempts, text, source if it
-    came from one. No form shows sub or sid. The command removes nothing and keeps the order. The exit status is 1 if
+    came from one. No output has sub or sid. The command removes nothing and keeps the order. The exit status is 1 if
     the registry does not have the client.
 
     Examples:
@@ -62,13 +64,13 @@ def list_(
 @command(app)
 def show(
     context: typer.Context,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The letter's ID, as list --rows prints it.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The ID, as list --rows prints it.")],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter: why it was given up, the result of each attempt, and what a replay would do.
 
-    The output holds sub and sid. The exit status is 1 if there is no such letter.
+    The output contains sub and sid. The exit status is 1 if there is no such dead letter.
 
     Examples:
         # one dead letter whole

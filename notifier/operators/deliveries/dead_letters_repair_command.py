@@ -80,7 +80,7 @@ def replay(
 
     Fix the cause first: `dead-letters list` counts the dead letters by client and reason, and `explain REASON`
     describes the remedy. Then try --dry-run, which shows what a replay would do. Select dead letters by ID or by
-    options; a dead letter must match all of them. --all selects every letter.
+    options; a dead letter must match all of them. --all selects every dead letter.
 
     A replayed dead letter is a new delivery: attempts, backoff and ages start again. The dead letter is deleted as soon
     as its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
@@ -194,8 +194,8 @@ def discard(
 ) -> None:
     """Delete dead letters permanently: their clients are not notified.
 
-    It shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The audit line is
-    written to stderr; NOTIFIER_LOG__LEVEL=info also logs each letter.
+    The command shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The audit
+    line is written to stderr; NOTIFIER_LOG__LEVEL=info also logs each dead letter.
 
     Examples:
         # keep a copy, then

@@ -75,10 +75,10 @@ class MessageIndex:
         self._as_of = clock()
         self._took_seconds = 0.0
         self._summaries: deque[Any] = deque(maxlen=MAX_SUMMARIES)
-        self._seen = 0
+        self._added_count = 0
         self._texts: dict[str, str] = {}
         self._selection_lock = asyncio.Lock()
-        # The last selection is kept: consecutive pages mostly have the same.
+        # The last selection, since consecutive pages mostly have the same.
         self._last: tuple[PageSelection, _SelectionResult] | None = None
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class MessageIndex:
         texts = {"client_id": summary.client_id, "iss": summary.iss, "reason": summary.reason, "text": text}
         shared_texts = {name: self._texts.setdefault(value, value) for name, value in texts.items()}
         self._summaries.append(replace(summary, **shared_texts))
-        self._seen += 1
+        self._added_count += 1
 
     def complete(self) -> None:
         """Record that the pass over the queue has ended."""
@@ -108,7 +108,7 @@ class MessageIndex:
             "took": round(self._took_seconds, 3),
             "total": len(selected.summaries),
             "skip": request.skip,
-            "left_off": self._seen - len(self._summaries),
+            "left_off": self._added_count - len(self._summaries),
             "reasons": dict(selected.reasons),
             "groups": [group.document() for group in selected.groups[: request.groups]],
             "more_groups": max(0, len(selected.groups) - request.groups),
@@ -155,9 +155,9 @@ class MessageIndexes:
                 index = entry[0]
             else:
                 entry = None  # free its memory for the new index
-                large = [owner for owner, (kept, _) in self._indexes.items() if len(kept) > MAX_KEPT_SUMMARIES]
-                for large_owner in large:
-                    self.forget(large_owner)
+                for other, (other_index, _) in list(self._indexes.items()):
+                    if len(other_index) > MAX_KEPT_SUMMARIES:
+                        self.forget(other)
                 index = await build()
             expiry = asyncio.get_running_loop().call_later(UNUSED_INDEX_SECONDS, self.forget, owner)
             self._indexes[owner] = index, expiry

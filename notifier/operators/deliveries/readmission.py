@@ -188,6 +188,7 @@ def _start_of(delivery: Delivery) -> float | None:
 
 
 def _readmit_event(event: SessionEnded, now: float) -> Readmission | KeptDeadLetter:
+    """Replay the event with the same ID, unless it has expired."""
     if (expired := _keep_expired(event.not_after, now)) is not None:
         return expired
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
@@ -216,6 +217,7 @@ def _is_own_form(message: Message) -> bool:
 
 
 def _keep_unproven() -> KeptDeadLetter:
+    """Keep a message that a worker or a forger has written: see `_is_own_form`."""
     return KeptDeadLetter(
         reason=KeepReason.MALFORMED,
         text=(
@@ -227,6 +229,7 @@ def _keep_unproven() -> KeptDeadLetter:
 
 
 def _keep_expired(not_after: float | None, now: float) -> KeptDeadLetter | None:
+    """Return the decision to keep a dead letter whose `not_after` has passed; otherwise None."""
     if not_after is None or now <= not_after:
         return None
     return KeptDeadLetter(

@@ -48,7 +48,7 @@ class RetryAccount:
     def on_fact(self, fact: Fact) -> None:
         """Count a fact of this client."""
         match fact:
-            case LogoutDelivered():
+            case LogoutDelivered():  # before its base class Attempted
                 self.delivered += 1
             case Attempted():
                 self.failed[fact.outcome.reason.value] += 1
@@ -122,6 +122,7 @@ class RetryAccounts:
             self._observers.remove(self.observe)
 
     def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
+        """Begin a new account of the client, and probe the client at once."""
         self.forget()
         if len(self._accounts) >= MAX_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]

@@ -12,7 +12,8 @@ from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
 TESTED_VERSIONS = ((3, 10), (4, 99))  # first and last supported version of RabbitMQ
-MAX_CLOCK_OFFSET_SECONDS = 5.0  # a larger difference causes a warning
+WARNING_CLOCK_OFFSET_SECONDS = 5.0
+FAILING_CLOCK_OFFSET_SECONDS = 30.0  # the maximum age of a token at many receivers
 
 
 async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
@@ -111,12 +112,12 @@ def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
 
 def clock_finding(subject: str, ahead: float) -> Finding:
     """Return a finding about a clock that is `ahead` seconds ahead of this machine's clock."""
-    if abs(ahead) < MAX_CLOCK_OFFSET_SECONDS:
+    if abs(ahead) < WARNING_CLOCK_OFFSET_SECONDS:
         return ok(Area.CLOCK, subject, "its clock and ours agree")
     direction = "ahead of" if ahead > 0 else "behind"
     text = f"its clock is {abs(ahead):,.0f} s {direction} ours"
     advice = "synchronise both by NTP; a token whose iat lies in the future, or more than 30 s back, is refused"
-    to_finding = failure if abs(ahead) >= 6 * MAX_CLOCK_OFFSET_SECONDS else warning
+    to_finding = failure if abs(ahead) >= FAILING_CLOCK_OFFSET_SECONDS else warning
     return to_finding(Area.CLOCK, subject, text, advice)
 
 

@@ -55,7 +55,7 @@ def find_settings(name: str) -> list[SettingText]:
     settings = [(setting, _parse_path(setting.name)) for setting in list_settings()]
     matches = [(setting, setting_path) for setting, setting_path in settings if _is_prefix(path, setting_path)]
     exact = [setting for setting, setting_path in matches if len(setting_path) == len(path)]
-    if not exact and path[-1:] == ["file"]:  # a secret in a file: `proxy: {file: PATH}`
+    if not exact and path[-1:] == ["file"]:  # of a secret that a file contains, such as `proxy: {file: PATH}`
         exact = [setting for setting, setting_path in matches if len(setting_path) == len(path) - 1]
     if exact or not path:
         return exact
@@ -69,13 +69,15 @@ def _parse_path(name: str) -> list[str]:
     """
     if name.startswith(_PREFIX):
         name = name.removeprefix(_PREFIX).lower().replace("__", ".")
-    name = name.rpartition(").")[2]
+    name = name.rpartition(").")[2]  # without `clients.yaml[0] (shop).`
     head, quote, tail = name.partition('["')
     plain = head
     if quote:
         plain += ".x" + tail.partition('"]')[2]
     parts = [part for part in plain.replace("[", ".").replace("]", "").split(".") if part and not part.isdigit()]
-    return ["notifier", *parts[3:]] if parts[:2] == ["registry", "defaults"] else parts
+    if parts[:2] == ["registry", "defaults"]:  # per issuer: the members that clients have under `notifier`
+        return ["notifier", *parts[3:]]
+    return parts
 
 
 def _is_prefix(path: Sequence[str], setting_path: Sequence[str]) -> bool:

@@ -179,6 +179,7 @@ def list_client_states(
 def merge_states(state: ClientState, other: ClientState) -> ClientState:
     """Merge the states of one client at two workers. Reason, status and text are those of the later failure."""
     later_failed = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
+    # For equally late deferrals, the state with the later failure comes first.
     later_deferred = max(later_failed, state, other, key=lambda state: state.deferred_at or 0.0)
     last_success = latest(state.last_success, other.last_success)
     failing_since = earliest(state.failing_since, other.failing_since)

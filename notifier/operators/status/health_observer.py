@@ -1,7 +1,7 @@
 """Counts each client's results and refused events at this worker, for `notifier status`.
 
-At most 10,000 clients are kept; a new client replaces the oldest. A refused event is one that became a dead letter as a
-whole. Its issuer may be invented, so the number of counted issuers is limited; further events count without issuer.
+At most 10,000 clients are kept; a new client replaces the oldest. A refused event became a dead letter as a whole. Its
+issuer may be invented, so the number of counted issuers is limited; further events count without issuer.
 """
 
 from collections import deque
@@ -108,8 +108,8 @@ class HealthObserver:
         for record in self.clients.values():
             if record.next_due is None or record.next_due + MAX_OVERDUE_SECONDS < now:
                 continue  # another worker has the delivery: here it would have been attempted or deferred again
-            for has_sid, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
-                counts[has_sid] += expires is not None and now < expires <= now + EXPIRING_SECONDS
+            for label, expires in (("yes", record.expires_with_sid), ("no", record.expires_without_sid)):
+                counts[label] += expires is not None and now < expires <= now + EXPIRING_SECONDS
         return counts
 
     def rates(self) -> dict[str, float]:
@@ -119,9 +119,9 @@ class HealthObserver:
         return {name: round((count - old_counts[name]) / seconds, 2) for name, count in self.counts.items()}
 
     def _get_record(self, key: tuple[str, str], *, unregistered: bool = False) -> ClientRecord:
-        """Return the client's record, which is created if necessary.
+        """Return the client's record, or a new one.
 
-        If there are many, that of an unregistered client is not stored, since publishers may invent names.
+        If there are many records, that of an unregistered client is not stored: publishers may invent its name.
         """
         record = self.clients.get(key)
         if record is None:

@@ -84,7 +84,8 @@ class ServiceStatus:
     """The merged state of queues, workers and clients, at the time `at` (epoch seconds).
 
     `oldest` has the epoch seconds of each queue's oldest message. `seen` is the number of workers that consume, and
-    `workers` has those that answered. `blocked` is the reason why the broker accepts no messages; empty if it does.
+    `workers` has the workers that answered. `blocked` is the reason why the broker accepts no messages; empty if it
+    does.
     """
 
     at: float

@@ -84,9 +84,9 @@ def _is_shown(shared: SharedTrouble, permits: Callable[[str], bool]) -> bool:
 
 
 def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:
-    """Return a trouble. Unless `whole`, omit what may name other issuers.
+    """Return a trouble. Unless `whole`, omit the texts that may name other issuers.
 
-    These are the names and text of a trouble without issuer, and the hint in the text for an unknown client.
+    These are the names and text of a trouble without issuer, and the hint for an unknown client.
     """
     trouble, text = shared.trouble, shared.trouble.text
     if not whole and trouble.kind == TroubleKind.UNKNOWN_CLIENT:

@@ -131,7 +131,7 @@ class WorkerPresence:
         self._round, self._round_began_at = self._round + 1, now
 
     def _on_presence(self, name: str, clock_offset: float, now: float) -> None:
-        """Record that another worker is present. A new worker may replace one that has stopped on its host."""
+        """Record that another worker is present. A new worker may replace a worker that stopped on its host."""
         other = self._others.get(name)
         if other is None:
             if len(self._others) >= MAX_WORKERS and not self._forget_silent(now):

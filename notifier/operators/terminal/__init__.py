@@ -1,1 +1,1 @@
-"""What commands share: text, tables, help, options, and the way to the configuration and to the queue."""
+"""Provides what commands share: text, tables, help, options, and access to the configuration and the queue."""

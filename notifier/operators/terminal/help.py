@@ -1,8 +1,8 @@
-"""Turns functions into commands, and lists commands whose modules are imported only when somebody types them.
+"""Turns functions into commands, and lists commands whose modules are imported only when they are called.
 
-A docstring is the help, with examples at its end. Paragraphs flow, whatever the width. An example is a line,
-`# what it is for`, and the line to type. typer lays the help out without rich, the import of which takes longer than
-all else that `--help` does.
+A function's docstring is the help of its command. Paragraphs are wrapped to the terminal. The docstring ends with
+examples, each a comment line with its purpose and the line to type. typer formats the help without rich, since the
+import of rich would take longer than the rest of `--help`.
 """
 
 import inspect
@@ -20,7 +20,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def command(app: typer.Typer) -> Callable[[F], F]:
-    """Add a function to the commands of a group, under its name."""
+    """Return a decorator that adds a function to the commands of a group, under the function's name."""
 
     def add(function: F) -> F:
         name = function.__name__.rstrip("_").replace("_", "-")
@@ -30,8 +30,12 @@ def command(app: typer.Typer) -> Callable[[F], F]:
 
 
 def command_group(app: typer.Typer) -> Callable[[F], F]:
-    """Describe a group of commands by a function's docstring."""
-    return lambda function: app.callback(cls=CommandGroup, no_args_is_help=True, **_help_of(function))(function)
+    """Return a decorator that makes a function's docstring the help of a group of commands."""
+
+    def describe(function: F) -> F:
+        return app.callback(cls=CommandGroup, no_args_is_help=True, **_help_of(function))(function)
+
+    return describe
 
 
 def to_help(text: str) -> str:
@@ -40,14 +44,14 @@ def to_help(text: str) -> str:
 
 
 def _help_of(function: Callable[..., None]) -> dict[str, Any]:
+    """Return typer's arguments for the help: the docstring with one line per paragraph, and the examples as epilog."""
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
-    flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-    shown = to_help(flowing)
-    return {"help": shown, "short_help": shown.split("\n\n")[0], "epilog": textwrap.dedent(examples)}
+    paragraphs = [to_help(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
+    return {"help": "\n\n".join(paragraphs), "short_help": paragraphs[0], "epilog": textwrap.dedent(examples)}
 
 
 class _PlainHelp:
-    """Shows a flag without a type, where typer would show a bool, and an example on its own lines."""
+    """Changes typer's help: a flag is shown without the type bool, and examples keep their lines."""
 
     epilog: str | None
 
@@ -55,7 +59,7 @@ class _PlainHelp:
         super().__init__(*arguments, **more | {"rich_markup_mode": None})
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Of typer: what its help shows, too."""
+        """Return the parameters as typer does, but flags without a type. typer calls this method for the help too."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if getattr(param, "is_flag", False):
@@ -63,23 +67,23 @@ class _PlainHelp:
         return params
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Of typer, which would let the lines flow."""
+        """Write the examples unwrapped. typer calls this method at the end of the help."""
         del ctx
         with formatter.section("Examples"):
             formatter.write("".join(f"  {line}\n" for line in (self.epilog or "").splitlines()))
 
 
 class Command(_PlainHelp, TyperCommand):
-    """A command. It refuses an empty option, which is most likely a variable of a script that is not set."""
+    """A command that refuses an empty value: most likely a script's variable is not set."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Of typer: read the arguments into the context."""
-        left = super().parse_args(ctx, args)
+        """Parse the arguments as typer does. Raises BadParameter for an empty value."""
+        unparsed = super().parse_args(ctx, args)
         for param in self.get_params(ctx):
             value = ctx.params.get(param.name)
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise typer.BadParameter("must not be empty", ctx=ctx, param=param)
-        return left
+        return unparsed
 
 
 class CommandGroup(_PlainHelp, TyperGroup):
@@ -87,9 +91,9 @@ class CommandGroup(_PlainHelp, TyperGroup):
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command, or a group of commands, in the list of all.
+    """A command, or a group of commands, whose module is imported only when it is called.
 
-    Its module holds either a function of its name, or, for a group, the application `app`.
+    The module contains a function of the command's name or, for a group, the variable `app`.
     """
 
     def __init__(self, name: str, module: str, summary: str) -> None:
@@ -97,14 +101,15 @@ class LazyCommand(TyperCommand):
         self.module = module
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
-        """Return the context of the command itself: the first step in which typer runs it."""
+        """Return the context of the imported command. typer calls this method first when it runs a command."""
         return self.load().make_context(*arguments, **more)
 
     def load(self) -> Any:
-        """Import the command itself."""
+        """Import the module, and return the command or group."""
         module, name = import_module(self.module), self.name or ""
-        if (group := getattr(module, "app", None)) is not None:
+        group = getattr(module, "app", None)
+        if group is not None:
             return typer.main.get_group(group)
-        alone = typer.Typer(add_completion=False)
-        command(alone)(getattr(module, name.replace("-", "_")))
-        return typer.main.get_command(alone)
+        single = typer.Typer(add_completion=False)
+        command(single)(getattr(module, name.replace("-", "_")))
+        return typer.main.get_command(single)

@@ -1,6 +1,6 @@
-"""Loads the registry for commands that do not query its sources.
+"""Loads the registry for commands on messages, from files and caches, without a query of registry sources.
 
-A command that found nothing for an unknown client ends with 1, so that a typing error does not look like good news.
+If such a command finds no messages for a client that is unknown, it exits with 1: the client ID may be mistyped.
 """
 
 import os
@@ -24,7 +24,7 @@ from notifier.settings.service_settings import Settings
 
 @frozen
 class KnownRegistry:
-    """The registry as a command knows it, that asks no server. `unread`: sources whose clients it does not know."""
+    """The registry from files and caches. `unread` has the sources without a cache, whose clients are missing."""
 
     settings: Settings
     registry: Registry
@@ -32,51 +32,52 @@ class KnownRegistry:
 
 
 def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -> KnownRegistry | None:
-    """Return the registry of files and caches; None where no configuration is given, or none that can be read."""
+    """Return the registry from files and caches; None without a configuration that can be read."""
     if config is None:
         return None
-    read = DirectReader(None)
+    reader = DirectReader(None)
     try:
         settings = load_settings(config, os.environ, settings_model(features))
-        registry = load_registry(settings, read)
+        registry = load_registry(settings, reader)
     except ConfigurationError:  # `notifier check` reports it
         return None
-    lists = (source.source_name for source in settings.registry.all_sources if source.file is None)
-    unread = tuple(name for name in lists if name not in read.cached)
+    remote_sources = (source.source_name for source in settings.registry.all_sources if source.file is None)
+    unread = tuple(name for name in remote_sources if name not in reader.cached)
     return KnownRegistry(settings=settings, registry=registry, unread=unread)
 
 
 def end_if_unknown(
     config: Path | None, features: Sequence[ConfiguredFeature], client_id: str | None, iss: str | None
 ) -> None:
-    """Exit with 1 if the client is not in the registry.
+    """Exit with 1 if the registry does not have the client.
 
-    Returns if events may register clients inline, if clients of a source are unknown here, or if the configuration
-    cannot be read.
+    Return if that is uncertain: the configuration cannot be read, a registry source has no cache, or events may contain
+    the addresses of unregistered clients.
     """
-    if client_id is None or (known := load_known_registry(config, features)) is None:
+    known = None if client_id is None else load_known_registry(config, features)
+    if client_id is None or known is None:
         return
     settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)
     if any(_is_registered(registry, issuer, client_id) for issuer in issuers):
         return
     hints = (suggest_client(issuer, client_id, registry) for issuer in issuers)
-    text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists those of the registry")
+    text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists the registered clients")
     say(printable(f"notifier: unknown client {client_id}: the registry does not have it; {text}"), err=True)
     if known.unread:
         say(f"the clients of {', '.join(known.unread)} are unknown to this command", err=True)
-    elif not _events_bring_clients(settings, issuers):
+    elif not _accepts_inline_addresses(settings, issuers):
         raise typer.Exit(1)
 
 
 def _is_registered(registry: Registry, iss: str, client_id: str) -> bool:
-    """Return True if the registry has the client under a name or alias, or skipped it because of an error."""
+    """Return True if the registry has the client, by ID or alias, or has left it out because of an error."""
     return registry.resolve(iss, client_id, None) is not None or registry.why_left_out(iss, client_id) is not None
 
 
-def _events_bring_clients(settings: Settings, issuers: tuple[str, ...]) -> bool:
-    """Return True if an event's inline address may count, so that unregistered clients can be notified."""
+def _accepts_inline_addresses(settings: Settings, issuers: tuple[str, ...]) -> bool:
+    """Return True if some publisher may send addresses in events, so that unregistered clients are notified."""
     if settings.registry.inline != "publishers":
         return settings.registry.inline == "allow"
-    vouched = settings.api is not None and settings.api.tokens_file is not None
-    return vouched or any(iss in settings.issuers and settings.issuers[iss].publishers for iss in issuers)
+    has_api_publishers = settings.api is not None and settings.api.tokens_file is not None
+    return has_api_publishers or any(iss in settings.issuers and settings.issuers[iss].publishers for iss in issuers)

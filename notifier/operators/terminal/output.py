@@ -1,4 +1,4 @@
-"""Prints text of the commands. `screen` has tables and colours. Lines are never broken: the terminal does that."""
+"""Prints text and JSON for commands, without wrapping lines. `screen` prints tables and colours."""
 
 import sys
 import time
@@ -11,9 +11,9 @@ PROGRESS_INTERVAL_SECONDS = 2.0
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print a text without characters that a terminal obeys: on stdout, or with `err` on stderr."""
+    """Print a text on stdout, or with `err` on stderr. Control characters are replaced. Without `nl`, end no line."""
     stream = sys.stderr if err else sys.stdout
-    stream.write(printable_lines(text) + "\n" * nl)
+    stream.write(printable_lines(text) + ("\n" if nl else ""))
     stream.flush()
 
 
@@ -23,18 +23,18 @@ def say_json(document: object, *, indent: int | None = None) -> None:
 
 
 def format_age(moment: float | None, now: float) -> str:
-    """Return how long ago it was."""
+    """Return how long ago a time was, in words."""
     return "–" if moment is None else f"{format_in_words(now - moment)} ago"
 
 
 def make_progress(what: str) -> Callable[[int, int], None]:
-    """Return a function that prints on stderr now and then how much is done, and how much there is in all."""
+    """Return a function that prints the progress (done, total) on stderr, every PROGRESS_INTERVAL_SECONDS at most."""
     due = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal due
-        if done < total and time.monotonic() >= due:  # the command itself prints the end
+        if done < total and time.monotonic() >= due:  # the command prints the final result
             due = time.monotonic() + PROGRESS_INTERVAL_SECONDS
             say(f"{what}: {done:,} of {total:,}", err=True)
 
-    return tell
+    return report

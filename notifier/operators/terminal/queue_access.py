@@ -1,4 +1,4 @@
-"""What commands on a queue share: its settings, a pass over it that Ctrl-C stops, its URLs without secrets."""
+"""Provides what commands on a queue share: its settings, the open queue, passes that Ctrl-C stops, URLs to print."""
 
 import asyncio
 import os
@@ -23,53 +23,56 @@ from notifier.settings.config_file import PartialSettings, read_sections
 from notifier.settings.queue_settings import QueueSettings
 
 T = TypeVar("T")
-CONNECT_TIMEOUT_SECONDS = 15.0  # seconds; then the queue counts as away
+CONNECT_TIMEOUT_SECONDS = 15.0  # after which the queue is unavailable
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-QUIET_SECONDS = 2.0  # seconds of waiting for the queue before a line reports it
+QUIET_SECONDS = 2.0  # after which a command reports that it waits for the queue
 
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:
-    """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
+    """Read only the queue's settings. Raises ConfigurationError, also if no configuration or variable names a queue.
+
+    The error lists `options`, the command's options that can name one.
+    """
     if config is None and not _is_named(environ):
         raise ConfigurationError(
-            [InputIssue("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
+            [InputIssue("queue.url", f"name the queue: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
         )
     return read_sections(config, environ, {"queue"})
 
 
 def require_queue(config: Path | None, environ: Mapping[str, str], part: PartialSettings) -> None:
-    """Raise ConfigurationError if nobody has named a queue and the default one does not exist."""
+    """Raise ConfigurationError if no queue is named and the file of the default queue does not exist."""
     file = part.settings.queue.sqlite_file
     if config is not None or _is_named(environ) or file is None or file.exists():
         return
     text = (
-        f"no configuration is given, and the embedded queue that is used then, {file.absolute()}, is not there; name"
+        f"no configuration is given, and the default queue, {file.absolute()}, does not exist; name"
         " the configuration by -c FILE or NOTIFIER_CONFIG, or the queue by NOTIFIER_QUEUE__URL"
     )
     raise ConfigurationError([InputIssue("queue.url", text)])
 
 
 def _is_named(environ: Mapping[str, str]) -> bool:
+    """Return True if an environment variable names the queue."""
     return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
 
 
 def load_queue_part(config: Path | None, log_from: str = "critical") -> PartialSettings:
-    """Read the queue's settings and the issuers' names, and log from that level on. Raises ConfigurationError."""
+    """Read the queue's settings and the issuers' names. Log from the level `log_from` on. Raises ConfigurationError."""
     quiet_logs(log_from)
     return read_queue(config, os.environ)
 
 
 @asynccontextmanager
 async def open_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
-    """The queue, ready. Without `opening` only visits connect on RabbitMQ, each by itself.
+    """Open the queue, yield it when it can be used, and close it. Raises QueueError.
 
-    Raises QueueError.
+    Without `opening`, a queue on RabbitMQ is not opened: each visit of its messages uses a separate connection.
     """
     file = settings.sqlite_file
     if file is not None and not file.exists():
-        if (left := find_moved_file(file)) is not None:
-            raise QueueError(left)
-        raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
+        text = find_moved_file(file) or f"there is no queue file {file}; a worker or `notifier publish` makes it"
+        raise QueueError(text)
     queue = build_queue(settings)
     if not opening and file is None:
         yield queue
@@ -92,9 +95,9 @@ def run_on_queue(
     limit: int | None = None,
     dry_run: bool = False,
 ) -> T:
-    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress.
+    """Open the queue (see `open_queue`), call `act`, and return its result. Raises QueueError.
 
-    Raises QueueError.
+    The options that `act` receives stop a pass at Ctrl-C, and print progress with `progress_text`.
     """
 
     async def run() -> T:
@@ -118,14 +121,14 @@ def run_on_queue(
             async with open_queue(settings, opening=opening) as queue:
                 return await act(queue, options)
         finally:
-            for number in STOP_SIGNALS:  # a closed loop of uvloop keeps them, and ignores them
+            for number in STOP_SIGNALS:  # otherwise uvloop would ignore these signals after the loop is closed
                 loop.remove_signal_handler(number)
 
     return uvloop.run(run())
 
 
 async def wait_until_ready(queue: EventQueue) -> None:
-    """Wait until the queue can be used. Raises QueueError."""
+    """Wait until the queue can be used. Print the reason if that takes long. Raises QueueUnavailable."""
     try:
         async with asyncio.timeout(QUIET_SECONDS):
             await queue.wait_until_ready()
@@ -140,7 +143,7 @@ async def wait_until_ready(queue: EventQueue) -> None:
 
 
 def redact_urls(queue: QueueSettings) -> list[str]:
-    """Each URL without its password and its query, which may hold a password too."""
+    """Return each URL without its password and its query, which may contain a password too."""
     return [url if queue.sqlite_file is not None else _without_password(url) for url in queue.url]
 
 

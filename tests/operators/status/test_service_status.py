@@ -33,8 +33,8 @@ def worker(name: str, *clients: ClientState, **more: object) -> bytes:
 
 def all_of(*known: Any, **more: Any) -> tuple[list[ClientState], int]:
     """Return the clients and the number of omitted ones."""
-    told, left_out = list_client_states(*known, **more)
-    return list(told), left_out
+    states, left_out = list_client_states(*known, **more)
+    return list(states), left_out
 
 
 def stands(client_id: str, **more: object) -> ClientState:
