@@ -133,7 +133,7 @@ def dead_letter_raw(
     iss, event_id = unreadable.find_names(message, {} if data is None and message.source is not None else data)
     mistakes = unreadable.limit_issues(mistakes)
     return DeadLetter(
-        id=make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        id=_derive_id(message, repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
         text=unreadable.format_issues(mistakes),
         dead_since=now,
@@ -156,17 +156,13 @@ def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntri
     """Return one dead letter for all invalid entries of the event. A redelivered copy gets the same id."""
     names = {"iss": event.iss, "id": event.id}
     letter = dead_letter_raw(message, abridge_issues(wrong.mistakes, wrong.more), now, names)
-    same = make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
-    return replace(letter, id=same, entries=wrong.which)
+    return replace(letter, id=_derive_id(message, b"entries"), entries=wrong.which)
 
 
 def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
     """Return one dead letter for all invalid events of a source's message. The valid events are delivered."""
     letter = dead_letter_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
-    same = make_dead_letter_id(
-        message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode()
-    )
-    return replace(letter, id=same, events=wrong.which)
+    return replace(letter, id=_derive_id(message, b"events", wrong.which.encode()), events=wrong.which)
 
 
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
@@ -291,10 +287,12 @@ def _load_moved_by_broker(message: Message) -> DeadLetter:
         since = (died_at if died_at.tzinfo else died_at.replace(tzinfo=UTC)).timestamp()
     text = _BROKER_REASONS.get(str(reason), "returned to the queue too often: an internal error, or a poison message")
     # The id must be the same at each reading, but headers such as the delivery count change.
-    identity = make_dead_letter_id(
-        message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode()
-    )
+    identity = _derive_id(message, repr(death).encode())
     return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
+
+
+def _derive_id(message: Message, *parts: bytes) -> str:
+    return make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), *parts)
 
 
 def make_dead_letter_id(*parts: bytes) -> str:
