@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from yarl import URL
@@ -33,7 +34,10 @@ from tests.contract.queues import (
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.support.topologies import verify_topology
+from tests.system.clients import Clients, Hit
+from tests.system.site import ISSUER, Site, client
 from tests.system.waiting import until
+from tests.system.worker_process import worker as process
 
 pytestmark = pytest.mark.full  # a dedicated node, and commands to it
 
@@ -171,6 +175,41 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     feeding.cancel()
     await asyncio.wait({feeding})
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
+
+
+@pytest.mark.parametrize(
+    ("off", "on", "logged"),
+    [
+        ("set_disk_free_limit 1000000GB", "set_disk_free_limit 100MB", ("publishing_blocked", "publishing_unblocked")),
+        ("set_permissions guest .* ^$ .*", "set_permissions guest .* .* .*", ("queue_refuses",)),
+    ],
+)
+async def test_failed_delivery_is_retried_once_the_broker_accepts_it(
+    tmp_path: Path, module_node: RabbitmqNode, prefix: str, off: str, on: str, logged: tuple[str, ...]
+) -> None:
+    """The worker keeps it and its message during a disk alarm, and while its user may not write."""
+
+    async def refuse_first(hit: Hit) -> int:
+        if hit.nth == 1:
+            await asyncio.to_thread(module_node.ctl, *off.split())
+        return 503 if hit.nth == 1 else 200
+
+    site = Site(tmp_path, module_node.url, prefix)
+    site.config["delivery"]["timeout"] = "60s"  # longer than the command takes
+    site.write()
+    try:
+        async with Clients(refuse_first) as clients:
+            site.write_clients([client("shop", clients.url("shop"))])
+            async with process(site) as running:
+                assert (await running.post({"iss": ISSUER, "sid": "s-1", "clients": ["shop"]}))[0] == 202
+                await running.until_logged(logged[0])
+                assert await running.metric("queue_unsettled") == len(clients.hits) == 1
+                await asyncio.to_thread(module_node.ctl, *on.split())
+                await clients.until(lambda: clients.notified("shop") == ["s-1"] * 2)
+                await running.until_logged(logged[-1])
+                assert (await running.metric("dead_letters_total"), await running.stop()) == (0, 0)
+    finally:
+        await asyncio.to_thread(module_node.ctl, *on.split())
 
 
 async def test_user_without_configure_permission_can_verify(humble: str, amqp_url: str, prefix: str) -> None:

@@ -17,9 +17,8 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
 from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
-from tests.contract.queues import PATIENCE, outgoing
+from tests.contract.queues import PATIENCE, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
-from tests.system.waiting import until
 
 ALL = DeadLetterFilter()
 
@@ -176,19 +175,15 @@ async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, 
     worker = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
     await store_dead_letters(worker, *(dead_letter(f"d-{number}") for number in range(20)))
-
-    async def counted() -> int:
-        return (await worker.depths())[DEAD].ready
-
-    await until(counted, lambda count: count == 20)
+    await ready(worker, DEAD, 20)
     async with (
         RabbitQueue(options).dead_letters().visit(make_visit_reader(read_summary, ALL.matches, whole=False)) as visit
     ):
         seen = [*await visit.next_page(), *await visit.next_page()]
         assert len(seen) == 20
         overview = await RabbitQueue(options).read_overview(within=1.0)
-        assert (overview.visited, worker.status().dead_letters, await counted()) == (True, 20, 20)
+        assert (overview.visited, worker.status().dead_letters) == (True, 20)
         await visit.remove([found.message for found in seen[:5]])
-        assert await counted() == 20
-    await until(counted, lambda count: count == 15)
+        assert (await worker.depths())[DEAD].ready == 20
+    await ready(worker, DEAD, 15)
     assert not (await RabbitQueue(options).read_overview(within=1.0)).visited

@@ -14,8 +14,6 @@ from tests.system.clients import Hit
 from tests.system.worker_process import WorkerProcess, worker
 
 BACK = 120.0  # seconds for a worker to come back: its pause between two tries grows to fifteen
-USER, PASSWORD = "worker", "only-a-test"
-ALL = (".*", ".*", ".*")
 LIVED_ON = "acked on a channel that was closed"
 
 
