@@ -30,6 +30,7 @@ from tests.support.rabbit_options import rabbit_options
 
 NOTHING = b"\0" * 64  # never sent
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"
+QUEUE_NOT_FOUND = CHANNEL_CLOSE + (404).to_bytes(2)
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
@@ -272,3 +273,13 @@ async def test_no_channel_opens_on_a_closed_connection(options: RabbitOptions) -
     await close_bounded(connection.close())
     with pytest.raises(QueueUnavailable):
         await open_channel(connection)
+
+
+async def test_reading_depths_again_causes_no_channel_error(proxy: Proxy, queue: RabbitQueue) -> None:
+    """The broker logs each as an error, and under load aiormq may then open a channel twice, which the broker answers
+    by closing the connection.
+    """
+    await queue.depths()
+    proxy.silent_from = QUEUE_NOT_FOUND
+    await queue.depths()
+    assert not proxy.silent

@@ -1,6 +1,7 @@
 """Declares, surveys and deletes the topology for operators, over a dedicated connection."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -68,13 +69,15 @@ class DepthReader:
     """Reads the depths of all queues of one process.
 
     The broker does not count dead letters that a visit holds, so their number before the visit counts. `dead_letters`:
-    the last number without a visit. `visited`: another connection visited them at the last reading.
+    the last number without a visit. `visited`: another connection visited them at the last reading. The broker is asked
+    for a visit only if there are fewer than before: without one its answer is a channel error, written to its log.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
         self.dead_letters = 0
         self.visited = False
+        self._ready_before: float = math.inf  # dead letters, at the last reading without a visit
 
     async def read(self, connection: Connection) -> dict[str, Depth]:
         """Return the depth of each queue, by its name without prefix, and of all buckets together.
@@ -90,9 +93,9 @@ class DepthReader:
         if parked:
             depths[PARKED] = Depth(ready=sum(parked), consumers=0)
         if (dead := depths.get(DEAD)) is not None:
-            self.visited = await _is_visited(connection, options)
+            self.visited = dead.ready < self._ready_before and await _is_visited(connection, options)
             if not self.visited:
-                self.dead_letters = dead.ready
+                self.dead_letters = self._ready_before = dead.ready
             depths[DEAD] = Depth(ready=max(dead.ready, self.dead_letters), consumers=dead.consumers)
         return depths
 
