@@ -1,4 +1,4 @@
-"""Builds the doctor's checks from a configuration: one for each queue, issuer, server and certificate."""
+"""Builds and runs the checks of `notifier doctor` for a configuration: of its queue, issuers, clients and files."""
 
 import asyncio
 import time
@@ -50,15 +50,16 @@ from notifier.settings.tokens_file import find_expiring_tokens
 from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 
-ISSUER_TIMEOUT_SECONDS = 10.0  # seconds for each of the two documents of an issuer
+ISSUER_TIMEOUT_SECONDS = 10.0  # for each of the two documents of an issuer
 BROKER_TIMEOUT_SECONDS = 60.0  # each host of a cluster has 10 s to connect
-FILE_TIMEOUT_SECONDS = 300.0  # the whole file is read
+FILE_TIMEOUT_SECONDS = 300.0  # a whole queue file may be read
 WORKERS_TIMEOUT_SECONDS = 15.0  # for the answers of the workers
+SERVER_MARGIN_SECONDS = 5.0  # beyond the time limits of the requests to a server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorScope:
-    """What to examine. `offline`: this machine alone. `canary`: the `client_id` of the client that receives a token."""
+    """The checks to make. `canary`, `canary_issuer`: the client that receives a token. `offline`: use no network."""
 
     offline: bool = False
     canary: str | None = None
@@ -68,26 +69,26 @@ class DoctorScope:
 async def examine_installation(
     loaded: LoadedConfiguration, sources: DirectReader, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run all checks. `progress` gets the numbers of finished and of all checks. `sources` has read the clients.
+    """Run the checks of the scope, and return their findings. Raises ConfigurationError for an unknown canary client.
 
-    Raises ConfigurationError if the canary's client does not exist.
+    `progress` receives the number of finished checks and of all checks. `sources`: the reader of the registry sources.
     """
     checks = _Checks(loaded, sources, offline=scope.offline)
     async with AsyncExitStack() as stack:
-        for closed in (checks.reader, checks.client_keys, checks.encryption):
-            stack.push_async_callback(closed.close)
-        for check in (checks.probe, checks.transport):
-            await check.open()
-            stack.push_async_callback(check.close)
-        chosen = list(checks.list_local())
+        for resource in (checks.reader, checks.client_keys, checks.encryption):
+            stack.push_async_callback(resource.close)
+        for connector in (checks.probe, checks.transport):
+            await connector.open()
+            stack.push_async_callback(connector.close)
+        selected = list(checks.list_local())
         if not scope.offline:
             stack.push_async_callback(loaded.keys.close)
             await loaded.keys.check()
-            chosen += checks.list_remote()
+            selected += checks.list_remote()
         if scope.canary is not None:
-            chosen.append(checks.make_canary(scope.canary, scope.canary_issuer))
+            selected.append(checks.make_canary(scope.canary, scope.canary_issuer))
         stack.push_async_callback(checks.worker_status.close)
-        return await examine(chosen, progress)
+        return await examine(selected, progress)
 
 
 class _Checks:
@@ -97,7 +98,7 @@ class _Checks:
         self._loaded = loaded
         self._sources = sources
         self._settings = loaded.settings
-        self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
+        self._clients = [client for clients in loaded.registry.clients.values() for client in clients.values()]
         self.worker_status = _WorkerStatus(loaded, {client.key for client in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
@@ -131,25 +132,22 @@ class _Checks:
         return list(judge_hooks(library_hooks(self._settings), f"{UPDATE_ADVICE}: {EXPLAIN_COMMAND}"))
 
     async def _check_tokens(self) -> Sequence[Finding]:
-        reported = (
-            (each.path, *each.text.split(": ", 1))
-            for each in find_expiring_tokens(self._loaded.tokens or (), time.time())
-        )
-        return [warning(Area.LISTENER, subject, text, advice) for subject, text, advice in reported]
+        issues = find_expiring_tokens(self._loaded.tokens or (), time.time())
+        return [warning(Area.LISTENER, issue.path, *issue.text.split(": ", 1)) for issue in issues]
 
     def list_remote(self) -> Iterator[Check]:
         """Yield the checks over the network."""
         if self._settings.queue.sqlite_file is None:
             hosts = [URL(url) for url in self._settings.queue.url]
-            where = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
-            yield self._check_queue(where, BROKER_TIMEOUT_SECONDS)
+            addresses = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
+            yield self._check_queue(addresses, BROKER_TIMEOUT_SECONDS)
         for iss in self._settings.issuers:
             yield self._check_issuer(iss)
         for feature in FEATURES:
             yield from feature.checks(self._loaded, self.reader)
         yield from map(self._check_server, servers_of(self._clients))
-        for place, clients in key_sources_of(self._clients).items():
-            yield self._check_client_keys(place, clients)
+        for source, clients in key_sources_of(self._clients).items():
+            yield self._check_client_keys(source, clients)
 
     def make_canary(self, client_id: str, iss: str | None) -> Check:
         """Return the check that sends a token. Raises ConfigurationError if there is no such client."""
@@ -160,13 +158,11 @@ class _Checks:
             area=Area.CANARY, subject=client_id, timeout=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
-    def _check_client_keys(self, place: ClientKeysSource, clients: Sequence[Client]) -> Check:
+    def _check_client_keys(self, source: ClientKeysSource, clients: Sequence[Client]) -> Check:
         return Check(
-            area=Area.CLIENT,
-            subject=place.uri,
-            timeout=READ_TIMEOUT_SECONDS + 5,
-            run=lambda: examine_keys(place, clients, self.client_keys.read),
-        )
+            area=Area.CLIENT, subject=source.uri, timeout=READ_TIMEOUT_SECONDS + SERVER_MARGIN_SECONDS,
+            run=lambda: examine_keys(source, clients, self.client_keys.read),
+        )  # fmt: skip
 
     def _check_registry_sources(self) -> Iterator[Finding]:
         for layer in self._loaded.layers:
@@ -199,9 +195,9 @@ class _Checks:
         )
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
-    def _check_queue(self, where: str, timeout: float) -> Check:
+    def _check_queue(self, address: str, timeout: float) -> Check:
         queue = build_queue(self._settings.queue, self._loaded.bindings)
-        return Check(area=Area.QUEUE, subject=where, timeout=timeout, run=lambda: examine_queue(queue, where))
+        return Check(area=Area.QUEUE, subject=address, timeout=timeout, run=lambda: examine_queue(queue, address))
 
     def _check_issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
@@ -215,14 +211,11 @@ class _Checks:
             client_counts=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
             slow_clients=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
         )
+        read = self._make_reader(settings.tls, *operator_uris)
         return Check(
-            area=Area.KEYS,
-            subject=iss,
-            timeout=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
-            run=lambda: examine_issuer(
-                examined, self._make_reader(settings.tls, *operator_uris), time.time, self.worker_status.keys
-            ),
-        )
+            area=Area.KEYS, subject=iss, timeout=3 * ISSUER_TIMEOUT_SECONDS + WORKERS_TIMEOUT_SECONDS,
+            run=lambda: examine_issuer(examined, read, time.time, self.worker_status.keys),
+        )  # fmt: skip
 
     def _make_reader(
         self, tls: TlsSettings | None, *operator_uris: str
@@ -235,12 +228,11 @@ class _Checks:
         )
 
     def _check_server(self, server: Server) -> Check:
+        timeout = 2 * server.timeout + SERVER_MARGIN_SECONDS + WORKERS_TIMEOUT_SECONDS
         return Check(
-            area=Area.CLIENT,
-            subject=server.subject,
-            timeout=2 * server.timeout + 5 + WORKERS_TIMEOUT_SECONDS,
+            area=Area.CLIENT, subject=server.subject, timeout=timeout,
             run=lambda: examine_server(server, self.probe.reach, time.time, self.worker_status.client_states),
-        )
+        )  # fmt: skip
 
 
 class _WorkerStatus:
@@ -281,9 +273,10 @@ class _WorkerStatus:
     async def _request_status(self) -> ServiceStatus | None:
         queue = self._loaded.settings.queue
         # The request is the doctor's only write to the embedded queue's file. Make it only if a worker can answer.
-        if self._offline if queue.sqlite_file is None else not has_worker(queue.sqlite_file):
+        can_answer = not self._offline if queue.sqlite_file is None else has_worker(queue.sqlite_file)
+        if not can_answer:
             return None
-        with suppress(QueueError, TimeoutError):  # the check of the queue reports why
+        with suppress(QueueError, TimeoutError):  # the check of the queue reports the reason
             async with asyncio.timeout(WORKERS_TIMEOUT_SECONDS):
                 return await read_status(build_queue(queue, self._loaded.bindings), time.time)
         return None

@@ -18,7 +18,7 @@ from notifier.operators.terminal.output import make_progress, say_json
 from notifier.operators.terminal.screen import Screen, make_screen
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
-MANY_CHECKS = 20  # good findings of one area; more are shown as one line
+MAX_LISTED_OK = 20  # successful checks of one area; a larger number is shown as one line
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
 
 
@@ -67,24 +67,26 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding]) -> None:
+    """Print the findings below a heading for each area, and the totals."""
     console = make_screen()
     area = ""
-    well = Counter(finding.area for finding in findings if finding.level == "ok")
+    ok_counts = Counter(finding.area for finding in findings if finding.level == "ok")
     for finding in findings:
+        is_summarized = ok_counts[finding.area] > MAX_LISTED_OK
         if finding.area != area:
             area = finding.area
             console.print(area, style="bold")
-            if well[finding.area] > MANY_CHECKS:
-                _line(console, "ok", f"{well[finding.area]:,} are well")
-        if finding.level == "ok" and well[finding.area] > MANY_CHECKS:
+            if is_summarized:
+                _print_line(console, "ok", f"{ok_counts[area]:,} are well")
+        if finding.level == "ok" and is_summarized:
             continue
-        _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
+        _print_line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:
             console.print(printable(f"    → {finding.advice}"))
     counts = Counter(finding.level.value for finding in findings)
     console.print(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
 
 
-def _line(console: Screen, level: str, text: str) -> None:
+def _print_line(console: Screen, level: str, text: str) -> None:
     mark, style = MARKS[level]
     console.print(f"  {mark} {text}", style=style)

@@ -1,4 +1,4 @@
-"""Opens the worker's listeners: ops always, the API and the pages if configured. Closes them at the end."""
+"""Opens and closes the worker's listeners: ops always, the API and the web listener if they are configured."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,27 +22,26 @@ async def listeners(
     health: Callable[[], ops.Readiness],
     metrics: ops.Exposition,
     requests: EventRequests,
-    more: Iterable[web.RouteDef] = (),
+    api_routes: Iterable[web.RouteDef] = (),
     pages: Iterable[web.RouteDef] = (),
     authenticate_bearer: AuthenticateBearer | None = None,
 ) -> AsyncIterator[None]:
-    """Run the listeners while entered. The API also serves the routes of `more`, the web listener those of `pages`.
+    """Run the listeners while entered. The API serves `requests` and `api_routes`, the web listener `pages`.
 
-    `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file.
-
-    Raises ConfigurationError (an address that cannot be bound).
+    `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file. Raises ConfigurationError if
+    an address cannot be bound.
     """
     async with AsyncExitStack() as stack:
-        where = settings.ops.listen
+        address = settings.ops.listen
         app = ops.ops_app(health, metrics)
         budget = ConnectionBudget()
         listener = await listen(
-            app, where.host, where.port, key="ops.listen", connections=ops.MAX_CONNECTIONS, budget=budget
+            app, address.host, address.port, key="ops.listen", connections=ops.MAX_CONNECTIONS, budget=budget
         )
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings.api, build_api_app(requests, more, authenticate_bearer), budget)
+            listener = await _listen_api(settings.api, build_api_app(requests, api_routes, authenticate_bearer), budget)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         if settings.web is not None:
@@ -53,21 +52,21 @@ async def listeners(
 
 
 async def _listen_api(api: ApiSettings, app: web.Application, budget: ConnectionBudget) -> Listener:
-    where, tls = api.listen, api.tls
+    address, tls = api.listen, api.tls
     context = None if tls is None else ListenerContext(tls, "api").context
-    return await listen(app, where.host, where.port, key="api.listen", tls=context, budget=budget)
+    return await listen(app, address.host, address.port, key="api.listen", tls=context, budget=budget)
 
 
 async def _listen_web(
     settings: WebListenerSettings, pages: Iterable[web.RouteDef], budget: ConnectionBudget
 ) -> Listener:
-    where, tls = settings.listen, settings.tls
+    address, tls = settings.listen, settings.tls
     context = None if tls is None else ListenerContext(tls, "web").context
     app = web_app.web_app(pages)
     return await listen(
         app,
-        where.host,
-        where.port,
+        address.host,
+        address.port,
         key="web.listen",
         tls=context,
         connections=web_app.MAX_CONNECTIONS,

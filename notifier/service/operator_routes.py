@@ -1,4 +1,4 @@
-"""Makes the routes of the API for operators, each with what it acts on."""
+"""Builds the routes of the API for operators, with their dependencies, for the worker's API listener."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +32,7 @@ GONE = {
     ("GET", "/v1/registry"): "GET /v1/status shows the registry sources of each worker",
     ("POST", "/v1/registry/refresh"): "POST /v1/reload has all workers read their registry sources",
 }
-"""Removed routes, with what to use instead. They are answered with 410."""
+"""Removed routes, each with its replacement. They are answered with 410."""
 
 
 def operator_routes(
@@ -42,12 +42,12 @@ def operator_routes(
     status: Callable[[], Awaitable[ServiceStatus]],
     jobs: Jobs,
 ) -> Iterator[web.RouteDef]:
-    """Return the routes. `status` asks all workers."""
+    """Yield the routes for operators. `status` returns the state of all workers."""
     authorization = Authorization(live.tokens)
     yield from log_level_routes(authorization, log_level)
     yield from reload_routes(authorization, partial(reload_all, queue))
     yield from StatusRoutes(authorization, status, time.monotonic).routes()
-    letters = RouteDependencies(
+    dependencies = RouteDependencies(
         queue=queue,
         rules=partial(_replay_rules, live),
         registry=live.registry,
@@ -58,18 +58,19 @@ def operator_routes(
         indexes=MessageIndexes(time.monotonic),
         subject_id=subject_id(live.current.settings),
     )
-    yield from DeadLetterRoutes(authorization, letters).routes()
-    yield from WaitingRoutes(authorization, letters).routes()
+    yield from DeadLetterRoutes(authorization, dependencies).routes()
+    yield from WaitingRoutes(authorization, dependencies).routes()
     yield from JobRoutes(authorization, jobs, write_audit).routes()
-    yield from (web.route(method, path, _refusal_of(method, path, why)) for (method, path), why in GONE.items())
+    for (method, path), replacement in GONE.items():
+        yield web.route(method, path, _refusal_of(method, path, replacement))
 
 
-def _refusal_of(method: str, path: str, why: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return the handler of a removed route. That of a GET serves HEAD too."""
+def _refusal_of(method: str, path: str, replacement: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return the handler of a removed route. The handler of a GET serves HEAD too."""
 
-    @OperationDescription(summary=why, foreign_query=True, removed=True)
+    @OperationDescription(summary=replacement, foreign_query=True, removed=True)
     async def refuse(_request: web.Request) -> web.Response:
-        raise Refusal(problem_response(410, f"{method} {path} is gone: {why}"))
+        raise Refusal(problem_response(410, f"{method} {path} is gone: {replacement}"))
 
     return refuse
 

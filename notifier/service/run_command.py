@@ -32,7 +32,7 @@ REQUEST_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'logout-notifier[otel]'"
-CLOSE_SECONDS = 3.0  # seconds after `shutdown_grace`; the chart and the unit kill 10 s after it, 5 s at the earliest
+CLOSE_SECONDS = 3.0  # after `shutdown_grace`; the chart and the systemd unit kill the process 5 to 10 s after it
 
 
 def run(config: Config = None) -> None:
@@ -56,28 +56,29 @@ def run(config: Config = None) -> None:
         kill -HUP "$(pidof -x notifier)"
     """
     _ignore_requests()  # until the worker has started
-    gc.disable()  # almost all that a start makes stays, and looking through it for garbage took a fifth of the start
+    gc.disable()  # a start frees almost no object, and garbage collection would take a fifth of its time
     try:
         service, settings, as_json = _build_service(config)
     finally:
         gc.enable()
     import uvloop
 
-    last_moment = threading.Timer(settings.shutdown_grace + CLOSE_SECONDS, _exit_now)
-    last_moment.daemon = True
+    exit_timer = threading.Timer(settings.shutdown_grace + CLOSE_SECONDS, _exit_now)
+    exit_timer.daemon = True
     try:
-        uvloop.run(_serve(service, last_moment.start))
+        uvloop.run(_serve(service, exit_timer.start))
     except (NotifierError, BaseExceptionGroup) as failure:
-        if not as_json or not (errors := find_own_errors(failure)):
+        errors = find_own_errors(failure)
+        if not as_json or not errors:
             raise
         _log_failure(errors)
         raise typer.Exit(max(map(exit_code, errors))) from None
     finally:
-        last_moment.cancel()
+        exit_timer.cancel()
 
 
 def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
-    """Return the worker, its settings, and whether it logs JSON. Imports what it needs, and reads its configuration."""
+    """Read the configuration, and return the worker, its settings, and whether it logs JSON."""
     _import_structlog()
     from notifier.configuration.clients.answers import HeldAnswers
     from notifier.configuration.configured_feature import key_kinds_of
@@ -107,9 +108,9 @@ def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
 
 
 def build_tracing(environ: Mapping[str, str]) -> Tracing | None:
-    """Return what writes traces; None if the environment asks for none.
+    """Return the writer of traces; None if the environment names no collector, or OpenTelemetry is not installed.
 
-    It may name a collector for everything on a cluster. So without OpenTelemetry installed, that is only a warning.
+    The environment may name a collector for all programs of a cluster, so a missing OpenTelemetry is only logged.
     """
     if not any(environ.get(name) for name in _ENDPOINTS):
         return None
@@ -133,9 +134,9 @@ def _is_otel_installed() -> bool:
 
 
 def _import_structlog() -> None:
-    """Import structlog as where rich is not installed: by it only tracebacks would be drawn, for 30 ms and 5 MiB.
+    """Import structlog without rich, which structlog uses only for tracebacks. It saves 30 ms and 5 MiB.
 
-    The import system raises ImportError for a module that is None.
+    While `sys.modules` has None for a module, its import raises ImportError.
     """
     if "rich" in sys.modules:
         return
@@ -148,7 +149,7 @@ def _import_structlog() -> None:
 
 
 def _log_failure(errors: Sequence[NotifierError]) -> None:
-    """Log why the worker ends, in the format of the log, whose readers parse each line."""
+    """Log the errors for which the worker ends. With a JSON log, stderr must not have other lines."""
     import structlog
 
     log = structlog.get_logger()
@@ -161,9 +162,9 @@ def _log_failure(errors: Sequence[NotifierError]) -> None:
 
 
 def _exit_now() -> None:
-    """End the process although a connection or file has not closed: a broker, collector or disk is unresponsive.
+    """End the process, because an unresponsive broker, collector or disk delays its end.
 
-    Attempts have ended or were cancelled. Unacked messages are redelivered, so nothing is lost.
+    Attempts have ended or were cancelled. The broker redelivers unacked messages, so no logout is lost.
     """
     import structlog
 
@@ -189,7 +190,7 @@ def _log_queue_file(file: Path | None) -> None:
 
 
 def _make_subject_key(settings: Settings) -> None:
-    """Make the key by which the log hashes users, with the embedded queue, and log where it is."""
+    """Create the key by which the log hashes `sub` and `sid`, beside the embedded queue, and log its path."""
     import structlog
 
     from notifier.settings.subject_key import make_subject_key
@@ -211,14 +212,17 @@ def _ignore_requests() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system permits: each connection to a client takes one."""
+    """Raise the limit of open files to the system's maximum, since each connection to a client takes a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(service: Service, stopping: Callable[[], None]) -> None:
-    """Serve until a signal. `stopping` is called at the first one."""
+async def _serve(service: Service, on_stop: Callable[[], None]) -> None:
+    """Run the worker until SIGTERM or SIGINT, and handle SIGHUP and SIGUSR1. `on_stop` is called at the first signal.
+
+    A second SIGTERM or SIGINT ends the process at once.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -226,7 +230,7 @@ async def _serve(service: Service, stopping: Callable[[], None]) -> None:
     def end(number: signal.Signals) -> None:
         if stop.is_set():
             os._exit(128 + number)
-        stopping()
+        on_stop()
         stop.set()
 
     def reload() -> None:
@@ -234,14 +238,14 @@ async def _serve(service: Service, stopping: Callable[[], None]) -> None:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    # Not with the loop's handlers: uvloop may see one signal twice beside others, and when the loop closes it restores
-    # the default, by which a request ends the process.
-    acts: dict[signal.Signals, Callable[[], None]] = {
+    # Handlers of uvloop may receive a signal twice. When its loop closes, it restores the default handlers, by which
+    # SIGHUP and SIGUSR1 end the process.
+    handlers: dict[signal.Signals, Callable[[], None]] = {
         number: partial(end, number) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    acts |= zip(REQUEST_SIGNALS, (reload, service.log_level.toggle), strict=True)
-    for number, act in acts.items():
-        signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
+    handlers |= zip(REQUEST_SIGNALS, (reload, service.log_level.toggle), strict=True)
+    for number, handler in handlers.items():
+        signal.signal(number, lambda *_, handler=handler: loop.call_soon_threadsafe(handler))
     try:
         await service.serve(stop)
     finally:

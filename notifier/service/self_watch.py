@@ -1,6 +1,6 @@
-"""Watches the worker itself: the lag of its event loop, the end of its certificates, the readers of its secrets.
+"""Watches the worker itself: the lag of its event loop, the expiry of certificates, and exposed secret files.
 
-It feeds the watchdog of systemd from the event loop, so that a worker that hangs is started again.
+It also feeds the watchdog of systemd from the event loop, so that systemd restarts an unresponsive worker.
 """
 
 import asyncio
@@ -16,9 +16,10 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
 
-INTERVAL_SECONDS = 0.5  # seconds between two readings of the clock
-LAG_WINDOW_SECONDS = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
+INTERVAL_SECONDS = 0.5  # between two measurements of the lag
+LAG_WINDOW_SECONDS = 15.0  # the usual scrape interval
 FILES_INTERVAL_SECONDS = 60.0
+FEEDS_PER_LIMIT = 4  # reports to systemd within its time limit
 
 
 class LoopLag:
@@ -29,7 +30,7 @@ class LoopLag:
         self._worst = self._worst_before = 0.0
 
     def add(self, late: float, now: float) -> None:
-        """Note a lag, in seconds."""
+        """Record a lag of `late` seconds, measured at `now`."""
         if now - self._since >= LAG_WINDOW_SECONDS:
             self._since, self._worst_before, self._worst = now, self._worst, 0.0
         self._worst = max(self._worst, late)
@@ -41,29 +42,32 @@ class LoopLag:
 
 
 class Watchdog:
-    """The watchdog of systemd (`WatchdogSec`, sd_notify(3)); without it, `feed` does nothing."""
+    """The watchdog of systemd (`WatchdogSec`, sd_notify(3)). Without the watchdog, `feed` does nothing."""
 
     def __init__(self, environ: Mapping[str, str], pid: int) -> None:
-        limit = environ.get("WATCHDOG_USEC", "")
-        ours = environ.get("WATCHDOG_PID") in (None, str(pid)) and limit.isdecimal()
+        limit_microseconds = environ.get("WATCHDOG_USEC", "")
+        is_for_us = environ.get("WATCHDOG_PID") in (None, str(pid)) and limit_microseconds.isdecimal()
         # A name that begins with @ is in the abstract namespace.
-        self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1) if ours else ""
-        self._every = int(limit) / 1e6 / 4 if self._address else math.inf
-        self._due = 0.0
+        self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1) if is_for_us else ""
+        self._interval = int(limit_microseconds) / 1e6 / FEEDS_PER_LIMIT if self._address else math.inf
+        self._next_at = 0.0
 
     def feed(self, now: float) -> None:
-        """Report that the event loop runs, four times within the limit. `now`: of a steady clock. Never raises."""
-        if now < self._due or not self._address:
+        """Report to systemd that the event loop runs, if a report is due. Never raises.
+
+        `now`: seconds of a monotonic clock.
+        """
+        if now < self._next_at or not self._address:
             return
-        self._due = now + self._every
+        self._next_at = now + self._interval
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
             sender.sendto(b"WATCHDOG=1", self._address)
 
 
 class SelfWatch:
-    """Watches the lag of the event loop and the end of certificates.
+    """Watches the lag of the event loop, certificates, and secret files.
 
-    `certificates` are (use, file, when the first one in it expires).
+    `certificates`: (use, file, epoch seconds at which the first certificate of the file expires).
     """
 
     def __init__(self, live: LiveConfiguration) -> None:
@@ -78,18 +82,18 @@ class SelfWatch:
         return self._lag.worst
 
     async def watch_loop(self) -> None:
-        """Until it is cancelled. It also feeds the watchdog of systemd."""
+        """Measure the lag of the event loop, and feed the watchdog of systemd, until cancelled."""
         loop = asyncio.get_running_loop()
         watchdog = Watchdog(os.environ, os.getpid())
         while True:
-            due = loop.time() + INTERVAL_SECONDS
+            wake_at = loop.time() + INTERVAL_SECONDS
             await asyncio.sleep(INTERVAL_SECONDS)
             now = loop.time()
-            self._lag.add(now - due, now)
+            self._lag.add(now - wake_at, now)
             watchdog.feed(now)
 
     async def watch_files(self) -> None:
-        """Until it is cancelled."""
+        """Read the expiry of certificates, and warn of exposed secret files, until cancelled."""
         while True:
             current = self._live.current
             self.certificates = await asyncio.to_thread(
@@ -100,7 +104,7 @@ class SelfWatch:
             await asyncio.sleep(FILES_INTERVAL_SECONDS)
 
     def _warn_exposed(self, secrets: list[ExposedFile]) -> None:
-        """Warn once of each problem, until it is solved."""
+        """Warn of each exposed file once, and again if the file is exposed again after a correction."""
         for secret in secrets:
             if secret not in self._exposed:
                 log = structlog.get_logger()

@@ -1,7 +1,8 @@
-"""Builds one worker with its listeners from its configuration, runs it, and stops it.
+"""Builds one worker with its listeners from its configuration, runs it, and stops it. This is the composition root.
 
-Resources are opened in order and closed in reverse. Every task has one owner, the group in `serve`. Stopping is a
-bounded drain: readiness ends, consuming stops, attempts in flight end within `shutdown_grace`, the rest is given back.
+Resources are opened in order and closed in reverse order. Every task has one owner, the group in `serve`. Stopping is a
+bounded drain: `/readyz` reports not ready, consuming stops, attempts in flight end within `shutdown_grace`, and all
+other messages go back to the queue.
 """
 
 from __future__ import annotations
@@ -57,15 +58,16 @@ from notifier.tokens.client_encryption import ClientEncryption, ClientKeyReader
 if TYPE_CHECKING:
     from notifier.telemetry.tracing import Tracing
 
-CANCEL_SECONDS = 2.0  # seconds for the broker to stop sending, and for jobs to end; then the drain goes on anyway
-DEPTHS_INTERVAL_SECONDS = 5.0  # seconds between two looks at the depths of the queues
-SAMPLES_PER_FORGET = 12  # of these looks
+CANCEL_SECONDS = 2.0  # for the broker to stop sending, and for jobs to end; then the drain continues
+DEPTHS_INTERVAL_SECONDS = 5.0  # between two readings of the depths of the queues
+READINGS_PER_CLEANUP = 12  # after so many of these readings, outdated records are dropped
 
 
 class Service:
     """One worker with its listeners. `serve` runs it.
 
-    Each part is made after the parts that it uses. Only facts are bound late: observers are added to `Observers` last.
+    Each part is constructed after the parts that it uses. The observers of facts are the exception: they are added to
+    `Observers` last.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Service:
         features: Sequence[Feature] = FEATURES,
         signatures: SignatureCounts | None = None,
     ) -> None:
-        """`signatures` counts the signatures of the keys of `live` that are not files."""
+        """`observers`: further observers of facts. `signatures` counts the signatures of `live`'s external keys."""
         self._live, self._tracing = live, tracing
         self._settings = settings = live.current.settings
         self.metrics = Metrics(live.registry, max_clients=settings.metrics.max_clients, signatures=signatures)
@@ -109,32 +111,33 @@ class Service:
         self._replays = replay_account.ReplayAccounts(time.monotonic, hub)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         self._share_status(name, state)
-        more = [feature.families for feature in self._features]
-        self.metrics_page = MetricsPage(self.metrics, self._watches.to_metrics_sources(self.worker), more)
+        families = [feature.families for feature in self._features]
+        self.metrics_page = MetricsPage(self.metrics, self._watches.to_metrics_sources(self.worker), families)
         hub.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe, *observers)
         hub.add(self._watches.registry.observe, self._watches.refused.observe)
         hub.add(*(feature.observe for feature in self._features if feature.observe is not None))
         hub.add(*(() if tracing is None else (tracing.observe,)))
 
     def _run_features(self, features: Sequence[Feature]) -> Sequence[FeatureRuntime]:
-        """Run the features in their order. `SignOutPage` is the page of an earlier feature, and empty without one.
+        """Construct the features of this worker in their order, and return them.
 
-        Raises LookupError if a feature needs what the service does not have.
+        `SignOutPage` is the logout page of an earlier feature, or an empty page. Raises LookupError if a feature needs
+        an object that the service does not have.
         """
         needs: dict[str, object] = {
             "ClientLabels": self.metrics, "EventRequestHandler": self._requests, "FactObserver": self._watches.observe,
             "SignOutPage": lambda _iss, _context, _parents: web.Response(),
         }  # fmt: skip
-        all_running = list[FeatureRuntime]()
+        runtimes = list[FeatureRuntime]()
         for feature in features:
-            if missing := [need for need in feature.needs if need.rpartition(":")[2] not in needs]:
+            missing = [need for need in feature.needs if need.rpartition(":")[2] not in needs]
+            if missing:
                 raise LookupError(f"feature {feature.name} needs {missing[0]}: pass it in Service._run_features")
-            all_running.append(
-                running := feature.run(FeatureContext(live=self._live, queue=self.queue, needs=dict(needs)))
-            )
-            if running.page is not None:
-                needs["SignOutPage"] = running.page
-        return all_running
+            runtime = feature.run(FeatureContext(live=self._live, queue=self.queue, needs=dict(needs)))
+            runtimes.append(runtime)
+            if runtime.page is not None:
+                needs["SignOutPage"] = runtime.page
+        return runtimes
 
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
@@ -177,7 +180,7 @@ class Service:
         )  # fmt: skip
 
     def _share_status(self, name: str, state: OwnState) -> None:
-        """Connect this worker to the side channel: state, replies, requests of operators, news, presence."""
+        """Connect this worker to the queue's side channel, on which workers exchange state and operators' requests."""
         acts: dict[str, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
             RETRY_CLIENT: self._retries.act,
@@ -196,10 +199,10 @@ class Service:
     # ── running ──
 
     async def serve(self, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
-        """Run until `stop` is set, then drain. `started` is called once the listeners accept connections.
+        """Run the worker until `stop` is set, then drain. `started` is called when the listeners accept connections.
 
-        Raises an ExceptionGroup with ConfigurationError (an address cannot be bound) or QueueError (the queue cannot be
-        used until it is repaired).
+        Raises an ExceptionGroup with ConfigurationError if an address cannot be bound, or with QueueError if the queue
+        cannot be used until an operator repairs it.
         """
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
@@ -208,40 +211,41 @@ class Service:
                 if feature.lifespan is not None:
                     await stack.enter_async_context(feature.lifespan)
             await self._transport.open()
-            for opened in (self._transport, self._client_keys, self._encryption):
-                stack.push_async_callback(opened.close)
+            for resource in (self._transport, self._client_keys, self._encryption):
+                stack.push_async_callback(resource.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             pages = chain.from_iterable(feature.pages for feature in self._features)
             authenticators = (feature.authenticate_bearer for feature in self._features)
-            authenticate_bearer = next((each for each in authenticators if each is not None), None)
-            served = (self._watches.readiness, self.metrics_page, self._requests, self._routes(), pages)
-            await stack.enter_async_context(listeners(self._settings, *served, authenticate_bearer))
+            authenticate_bearer = next(filter(None, authenticators), None)
+            handlers = (self._watches.readiness, self.metrics_page, self._requests, self._api_routes(), pages)
+            await stack.enter_async_context(listeners(self._settings, *handlers, authenticate_bearer))
             started()
             worker = group.create_task(self.worker.run())
-            background_tasks = [group.create_task(work()) for work in self._background_tasks()]
+            background_tasks = [group.create_task(run()) for run in self._list_background_tasks()]
             await stop.wait()
             self._watches.draining.set()
-            log, began = structlog.get_logger(), time.monotonic()
+            log, began_at = structlog.get_logger(), time.monotonic()
             log.info("draining", in_flight=self.worker.in_flight)
-            self.worker.stop()  # it takes nothing from now on, even if the broker still sends
+            self.worker.stop()  # it accepts no message from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
             await asyncio.gather(worker, self._watches.presence.leave())
             given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled_by_queue().values())
-            log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
+            log.info("drained", seconds=round(time.monotonic() - began_at, 1), given_back=given_back)
             self._replies.waiting.close()
             for task in background_tasks:
                 task.cancel()
 
-    def _routes(self) -> Iterator[web.RouteDef]:
-        """The routes of the API beside `/v1/events`."""
+    def _api_routes(self) -> Iterator[web.RouteDef]:
+        """Yield the routes of the API, except `/v1/events`."""
         yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs)
         for feature in self._features:
             yield from feature.api
 
-    def _background_tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+    def _list_background_tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        """Yield the coroutine functions that run beside the worker, until the drain has ended."""
         watches = self._watches
         yield from (
             self._consume_events,
@@ -260,15 +264,15 @@ class Service:
         await self._watches.registry.refresh.complete()
         await self._watches.signers.wait_for_checks()
         gc.collect()
-        gc.freeze()  # long-lived objects stay out of collections, one of which held the event loop for 64 ms
+        gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         await self.queue.consume(self.worker)
         structlog.get_logger().info("consuming")
 
     async def _sample_depths(self) -> None:
-        """Look at the queues every five seconds, and forget now and then what is over."""
-        for look in itertools.count():
+        """Read the depths of the queues periodically, and drop outdated records, until cancelled."""
+        for reading in itertools.count():
             await self._watches.check_queue()
-            if look % SAMPLES_PER_FORGET == 0:
+            if reading % READINGS_PER_CLEANUP == 0:
                 self._watches.health.forget(self._live.current.registry)
                 self._retries.forget()
                 self._replays.forget()

@@ -1,8 +1,7 @@
-"""Watches what a worker depends on: the queue, registry sources, signing keys, other workers, the process itself.
+"""Watches the dependencies of a worker: the queue, registry sources, signing keys, other workers, and the process.
 
-Reads the configuration again when a file changes, on SIGHUP, and when an operator requests it.
-
-Nothing here needs the worker before it runs, so the worker and its features are made after it.
+It also reads the configuration again when a file changes, on SIGHUP, and when an operator requests a reload. The
+watches are constructed before the worker and its features, which use them.
 """
 
 import asyncio
@@ -72,32 +71,37 @@ class ReloadWatch:
         self._registry.request_refresh()
 
     async def carry_out(self, reload: ReloadRequest) -> ReloadResult:
-        """Read the files and the registry sources for an operator. A drop reads only the sources.
+        """Read the files and the registry sources again for an operator, and return the result.
 
-        It does not change the files, and reading 100,000 clients again would take as long as the drop itself.
+        If the operator drops the answers of a source, only the sources are read: the files have not changed, and
+        reading 100,000 clients again would take as long as the drop itself.
         """
         accepted_by = reload.who if reload.accept_loss else None
         write_audit("reload_asked", who=reload.who, accept_loss=reload.accept_loss, drop=reload.dropped_source)
         if reload.dropped_source is None:
             problems = await self._reload(requested=True, accepted_by=accepted_by)
         else:
-            unknown = self._registry.drop(reload.dropped_source, reload.who)
-            problems = () if unknown is None else (unknown,)
+            problem = self._registry.drop(reload.dropped_source, reload.who)
+            problems = () if problem is None else (problem,)
         sources = await self._registry.refresh.refresh(accepted_by=accepted_by)
         registry = self._live.registry()
         return ReloadResult(
             problems=problems,
             restart_needed=self._live.reloads.changed_fixed_settings,
             issuers=len(registry.issuers),
-            clients=sum(len(of_issuer) for of_issuer in registry.clients.values()),
+            clients=sum(map(len, registry.clients.values())),
             sources=sources,
             signers=await self._signers.find_faulty_keys(),
         )
 
     async def _reload(self, *, requested: bool, accepted_by: str | None = None) -> Sequence[str]:
-        """Read the configuration again; return why it was not taken. In a thread: 100,000 clients take seconds."""
+        """Read the configuration again. Return the reasons if it was not accepted.
+
+        It is read in a thread, because 100,000 clients take seconds.
+        """
         async with self._lock:
-            if await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by):
+            is_in_force = await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by)
+            if is_in_force:
                 self._files.rebase(self._live.current.stamps)
                 self._signing_keys.check_soon()
                 self._signers.follow()
@@ -109,9 +113,9 @@ class ReloadWatch:
 
 
 class Watches:
-    """The watches of one worker. `depths` are those of the queues at the last `check_queue`.
+    """The watches of one worker. `depths`: the depths of the queues at the last `check_queue`.
 
-    `observe` takes the worker's facts; `next_observer` receives them, deferrals with their hint.
+    `observe` receives the worker's facts. It adds hints to deferrals, and passes all facts to `next_observer`.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class Watches:
         )
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield what is wrong now."""
+        """Yield the current problems of the worker."""
         status = self._queue.status()
         if status.blocked or status.problem:
             kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
@@ -163,10 +167,11 @@ class Watches:
         yield from self.signers.troubles()
         yield from self.registry.refresh.troubles()
         registry = self._live.current.registry
-        if beyond := next(registry.ignored_groups(), None):
+        ignored_values = next(registry.ignored_groups(), None)
+        if ignored_values is not None:
             count = registry.ignored_count
             more = f", and {count - 1} more" if count > 1 else ""
-            yield Trouble(kind=TroubleKind.BEYOND, text=f"{beyond.first[0]}{more}; notifier check tells all")
+            yield Trouble(kind=TroubleKind.BEYOND, text=f"{ignored_values.first[0]}{more}; notifier check tells all")
         yield from self._deferrals.troubles()
         yield from self.presence.troubles()
 
@@ -205,7 +210,7 @@ class Watches:
         )
 
     async def check_queue(self) -> None:
-        """Set the depths of the queues in the metrics, sample the rates, and log whether the queue takes messages."""
+        """Read the depths of the queues for the metrics, sample the health counters, and log a blocked queue."""
         try:
             self.depths = await self._queue.depths()
         except QueueError:
@@ -215,8 +220,8 @@ class Watches:
         status, log = self._queue.status(), structlog.get_logger()
         if status.blocked and not self._blocked:
             hint = "logouts go on, and those that fail wait in memory"
-            why = "NotifierPublishingBlocked"
-            log.warning("publishing_blocked", reason=status.problem, hint=hint, help=f"notifier explain {why}")
+            command = "notifier explain NotifierPublishingBlocked"
+            log.warning("publishing_blocked", reason=status.problem, hint=hint, help=command)
         elif self._blocked and not status.blocked:
             log.info("publishing_unblocked")
         self._blocked = status.blocked

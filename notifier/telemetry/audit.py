@@ -1,4 +1,4 @@
-"""Logs manual actions with the operator's name, whatever the log level, so that the level cannot hide them."""
+"""Logs manual actions with the operator's name at every log level, and keeps the newest lines for the console."""
 
 import getpass
 import logging
@@ -24,8 +24,8 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
 
 
-MAX_LINES_PER_KIND = 20  # lines per action and user: many harmless actions must not displace others
-MAX_BYTES_PER_KIND = 16_384  # of these lines; above it only the newest are kept
+MAX_LINES_PER_KIND = 20  # for each user and action, so that frequent actions do not displace others
+MAX_BYTES_PER_KIND = 16_384  # of these lines; the oldest are dropped
 MAX_KINDS = 100  # pairs of user and action; a new pair replaces the least recent
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)

@@ -28,7 +28,11 @@ PROPAGATION_BUCKETS = (0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 900.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
-    """One metric. A sample is a suffix of its name, and the labels after the client's labels."""
+    """One metric of clients. `text`: its help text. `start`: the position of its first sample in a client's numbers.
+
+    A sample is a suffix of the metric's name, and the text of further labels. `clientless`: the metric also has series
+    without a client.
+    """
 
     name: str
     kind: str
@@ -39,7 +43,7 @@ class _Family:
 
 
 def _layout() -> tuple[_Family, ...]:
-    """Return the families, in the order of the numbers of a client."""
+    """Return the metrics, in the order of a client's numbers."""
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         ("attempts_total", "counter", "Attempts to deliver, by reason.", _label_values("reason", Reason)),
@@ -81,14 +85,16 @@ _FAMILIES = _layout()
 _SIZE = _FAMILIES[-1].start + len(_FAMILIES[-1].samples)
 _START = MappingProxyType({family.name: family.start for family in _FAMILIES})
 _PROPAGATION = _START["propagation_seconds"]
-_INFINITE = _PROPAGATION + len(PROPAGATION_BUCKETS)
+_INFINITE_BUCKET = _PROPAGATION + len(PROPAGATION_BUCKETS)
+_PROPAGATION_COUNT, _PROPAGATION_SUM = _INFINITE_BUCKET + 1, _INFINITE_BUCKET + 2
 _CIRCUIT = _START["circuit_state"]
 _WAITING = _START["waiting_deliveries"]
 _RETRIES = _START["retries_scheduled_total"]
 
 
 def _positions(name: str, values: Iterable[str]) -> Mapping[str, int]:
-    return MappingProxyType({str(value): _START[name] + n for n, value in enumerate(values)})
+    """Return the position of the sample of each label value in a client's numbers."""
+    return MappingProxyType({str(value): position for position, value in enumerate(values, _START[name])})
 
 
 _ATTEMPTS = _positions("attempts_total", Reason)
@@ -135,24 +141,28 @@ class ClientNumbers:
         if propagation is None:
             return
         seconds = max(0.0, propagation)
-        for position in range(_PROPAGATION + bisect_left(PROPAGATION_BUCKETS, seconds), _INFINITE + 1):
-            numbers[position] += 1  # buckets are cumulative, as in the text format
-        numbers[_INFINITE + 1] += 1
-        numbers[_INFINITE + 2] += seconds
+        first_bucket = _PROPAGATION + bisect_left(PROPAGATION_BUCKETS, seconds)
+        for bucket in range(first_bucket, _INFINITE_BUCKET + 1):  # buckets are cumulative, as in the text format
+            numbers[bucket] += 1
+        numbers[_PROPAGATION_COUNT] += 1
+        numbers[_PROPAGATION_SUM] += seconds
 
 
 class ClientSeries:
-    """The clients' numbers, by label. The first `max_clients` of the current registry have individual labels."""
+    """The numbers of all clients, by label. The first `max_clients` clients of the registry have individual labels.
+
+    All other clients share the labels OTHER_ISSUER, INLINE_CLIENT and UNKNOWN_CLIENT.
+    """
 
     def __init__(self, registry: Callable[[], Registry], max_clients: int) -> None:
         self._registry = registry
         self._max_clients = max_clients
         self._numbers: dict[Label, ClientNumbers] = {NO_CLIENT: ClientNumbers(NO_CLIENT)}
         self._snapshot = registry()
-        self._own = _first_clients(self._snapshot, max_clients)
+        self._individual = _first_clients(self._snapshot, max_clients)
 
     def of(self, iss: str, client_id: str, *, unregistered: bool = False) -> ClientNumbers:
-        """Return the current numbers of this client. `unregistered`: the fact reports it as unregistered."""
+        """Return the numbers of this client. `unregistered`: the client is known not to be registered."""
         self._follow_registry()
         numbers = self._numbers.get((iss, client_id))  # finds a client with an individual label
         if numbers is None:
@@ -168,11 +178,11 @@ class ClientSeries:
         return self._label(iss, client_id, unregistered=True)
 
     def iss(self, iss: str) -> str:
-        """Return the label of an issuer. Unknown issuers share one label, as publishers may invent names."""
+        """Return the label of an issuer. Unknown issuers share one label, because publishers can invent names."""
         return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
-        """Set the circuit states from the open circuits: 1 during a probe, else 2. All other circuits are closed."""
+        """Set the states of all circuits. `states`: (iss, client_id, state) of open circuits (2) and half-open (1)."""
         for client in self._numbers.values():
             client.numbers[_CIRCUIT] = 0
         for iss, client_id, state in states:
@@ -191,47 +201,48 @@ class ClientSeries:
         clients = tuple(self._numbers.values())  # new clients may appear while the caller pauses
         for family in _FAMILIES:
             name = f"notifier_{family.name}"
-            base = name.removesuffix("_total") if openmetrics else name
-            yield f"# HELP {base} {family.text}\n# TYPE {base} {family.kind}\n"
+            described_name = name.removesuffix("_total") if openmetrics else name
+            yield f"# HELP {described_name} {family.text}\n# TYPE {described_name} {family.kind}\n"
             for client in clients:
                 if client.concerns_client or family.clientless:
                     numbers, labels = client.numbers, client.labels
                     yield "".join(
-                        f"{name}{suffix}{{{labels}{more}}} {numbers[position]}\n"
-                        for position, (suffix, more) in enumerate(family.samples, family.start)
+                        f"{name}{suffix}{{{labels}{further_labels}}} {numbers[position]}\n"
+                        for position, (suffix, further_labels) in enumerate(family.samples, family.start)
                     )
 
     def _label(self, iss: str, client_id: str, *, unregistered: bool) -> Label:
         registry = self._snapshot
         label = self.iss(iss)
-        if not client_id or client_id in self._own.get(iss, frozenset()):
+        if not client_id or client_id in self._individual.get(iss, frozenset()):
             return label, client_id
         if client_id in registry.clients_of(iss):
             return label, OTHER_ISSUER
-        return (
-            label,
-            UNKNOWN_CLIENT if unregistered or label == UNKNOWN_CLIENT or registry.inline == "deny" else INLINE_CLIENT,
-        )
+        is_unknown = unregistered or label == UNKNOWN_CLIENT or registry.inline == "deny"
+        return label, UNKNOWN_CLIENT if is_unknown else INLINE_CLIENT
 
     def _follow_registry(self) -> None:
         """After a reload, drop the numbers of clients that no longer have an individual label."""
         registry = self._registry()
         if registry is self._snapshot:
             return
-        self._snapshot, self._own = registry, _first_clients(registry, self._max_clients)
-        self._numbers = {
-            (iss, client_id): numbers
-            for (iss, client_id), numbers in self._numbers.items()
-            if (client_id in SHARED_LABELS and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
-        }
+        self._snapshot, self._individual = registry, _first_clients(registry, self._max_clients)
+        self._numbers = {label: numbers for label, numbers in self._numbers.items() if self._is_current(label)}
+
+    def _is_current(self, label: Label) -> bool:
+        iss, client_id = label
+        if client_id in SHARED_LABELS and self.iss(iss) == iss:
+            return True
+        return client_id in self._individual.get(iss, frozenset())
 
 
 def _first_clients(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
+    """Return the first `count` clients of the registry, by issuer."""
     keys = islice(((iss, client_id) for iss, clients in registry.clients.items() for client_id in clients), count)
-    own: dict[str, set[str]] = {}
+    client_ids: dict[str, set[str]] = {}
     for iss, client_id in keys:
-        own.setdefault(iss, set()).add(client_id)
-    return {iss: frozenset(clients) for iss, clients in own.items()}
+        client_ids.setdefault(iss, set()).add(client_id)
+    return {iss: frozenset(issuer_ids) for iss, issuer_ids in client_ids.items()}
 
 
 def _escape(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Builds the metric families that are read at a scrape, such as the messages in the queues."""
+"""Builds metric families of prometheus-client for a scrape, such as the numbers of messages in the queues."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +35,7 @@ def labelled_family(
 
 
 class Histogram:
-    """Counts values per bucket, in the form that prometheus-client accepts."""
+    """Counts values by bucket, in the form that prometheus-client accepts. `bounds`: the buckets' upper bounds."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -56,12 +56,12 @@ class Histogram:
 
 
 class WaitingMessages:
-    """The messages in the queues, as the broker and this worker count them."""
+    """The numbers and ages of the messages in the queues, by the counts of the broker and of this worker."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._depths: Mapping[str, Depth] = {}
-        self._began = clock()
+        self._began_at = clock()
         self._empty_at: dict[str, float] = {}
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
@@ -72,31 +72,34 @@ class WaitingMessages:
             if depth.ready == 0:
                 self._empty_at[queue] = now
 
-    def families(self, of_worker: Mapping[str, Unsettled]) -> Iterator[Metric]:
-        """Yield the families. `of_worker`: this worker's unsettled messages by queue."""
+    def families(self, unsettled: Mapping[str, Unsettled]) -> Iterator[Metric]:
+        """Yield the metrics of queues. `unsettled`: the unacked messages of this worker, by queue."""
         ready = {queue: depth.ready for queue, depth in self._depths.items()}
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
-        consumed = dict.fromkeys((*map(str, Lane), *of_worker, *(name for name in ready if name.startswith(SOURCE))))
-        unsettled = {queue: of_worker.get(queue, Unsettled()).messages for queue in consumed}
-        oldest = {queue: self._oldest(queue, of_worker.get(queue, Unsettled())) for queue in consumed}
+        source_queues = (queue for queue in ready if queue.startswith(SOURCE))
+        consumed = dict.fromkeys((*map(str, Lane), *unsettled, *source_queues))
+        unsettled_counts = {queue: unsettled.get(queue, Unsettled()).messages for queue in consumed}
+        ages = {queue: self._oldest_seconds(queue, unsettled.get(queue, Unsettled())) for queue in consumed}
         for name, text, values in (
             ("queue_messages", "Ready messages, as counted by the broker.", ready),
             ("queue_consumers", "Consumers, as counted by the broker.", consumers),
-            ("queue_unsettled", "Messages this worker holds.", unsettled),
-            ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", oldest),
+            ("queue_unsettled", "Messages this worker holds.", unsettled_counts),
+            ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", ages),
         ):
             yield labelled_family(GaugeMetricFamily, name, text, ("queue",), values)
 
-    def _oldest(self, queue: str, of_worker: Unsettled) -> float:
-        """Return the age of the oldest pending message, in seconds.
+    def _oldest_seconds(self, queue: str, unsettled: Unsettled) -> float:
+        """Return the age of the oldest message of the queue in seconds; 0 if there is none.
 
-        A queue delivers in order, so a message in it is younger than the last message taken. It also arrived after
-        the queue was last seen empty; otherwise the first event after a quiet hour would seem an hour old.
+        Without an unsettled message the age is an upper bound: a queue delivers in order, so its messages are younger
+        than the last message that this worker took. They also arrived after the queue was last empty. Otherwise the
+        first event after a quiet hour would seem an hour old.
         """
         now = self._clock()
-        if of_worker.oldest is not None:
-            return max(0.0, now - of_worker.oldest)
+        if unsettled.oldest is not None:
+            return max(0.0, now - unsettled.oldest)
         depth = self._depths.get(queue)
         if depth is None or depth.ready == 0:
             return 0.0
-        return max(0.0, now - max(self._empty_at.get(queue, self._began), of_worker.last_taken or 0.0))
+        oldest_at = max(self._empty_at.get(queue, self._began_at), unsettled.last_taken or 0.0)
+        return max(0.0, now - oldest_at)

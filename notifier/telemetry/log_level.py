@@ -33,9 +33,9 @@ class LogLevel:
         self._follow()
 
     def toggle(self) -> None:
-        """Switch to debug, or from debug back to the configured level (to info if that is debug)."""
-        usual = DEFAULT_LEVEL if self.configured == DEBUG else self.configured
-        self.set(usual if self.current == DEBUG else DEBUG, by="SIGUSR1")
+        """Switch to debug, or from debug back to the configured level. If that is debug, switch to info."""
+        level_without_debug = DEFAULT_LEVEL if self.configured == DEBUG else self.configured
+        self.set(level_without_debug if self.current == DEBUG else DEBUG, by="SIGUSR1")
 
 
 Level = Literal["debug", "info", "warning", "error"]

@@ -1,6 +1,6 @@
 """Sets up the log of the process: JSON lines, or coloured text on a terminal. Secrets are redacted.
 
-A broken output stops nothing.
+An output that fails loses log lines, but never stops the process.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ _MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of li
 
 
 def escape_control_characters(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Replace characters that a terminal would obey, before colours are added. JSON escapes them anyway."""
-    return {
-        name: (printable_lines if name in _MULTILINE_MEMBERS else printable)(value) if isinstance(value, str) else value
-        for name, value in line.items()
-    }
+    """Replace the control characters in a line for a terminal, before colours are added. JSON escapes them itself."""
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = printable_lines(value) if name in _MULTILINE_MEMBERS else printable(value)
+    return line
 
 
 class JsonLine:
-    """Formats a line as JSON in one processor instead of structlog's four.
+    """Formats a line as JSON in one processor, which is faster than structlog's four.
 
-    Every attempt writes a line, thousands per second.
+    Each attempt writes a line, up to thousands per second.
     """
 
     def __init__(self) -> None:
@@ -44,25 +44,25 @@ class JsonLine:
         self._second, self._date = -1, ""
 
     def __call__(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
-        self._stamp(method, line)
+        self._add_level_and_time(method, line)
         if "exc_info" in line:
             line = structlog.processors.format_exc_info(logger, method, line)
         return redact(self._encode(line))
 
     def format_plain_values(self, method: str, line: EventDict) -> str:
-        """Return the line like `__call__`, but faster. Values must be strings and numbers.
+        """Return the same line as `__call__`, but faster. Values must be strings and numbers.
 
-        Of an object it would write the fields, where `__call__` writes only the `repr`.
+        Other objects would be written with their fields, whereas `__call__` writes their `repr`.
         """
-        self._stamp(method, line)
+        self._add_level_and_time(method, line)
         try:
             text = to_json(line).decode()
         except PydanticSerializationError:
-            text = ""
-        # Characters outside ASCII may control a terminal: `_encode` escapes them.
-        return redact(text if text and text.isascii() else self._encode(line))
+            return redact(self._encode(line))
+        # `_encode` escapes characters outside ASCII, which may control a terminal.
+        return redact(text if text.isascii() else self._encode(line))
 
-    def _stamp(self, method: str, line: EventDict) -> None:
+    def _add_level_and_time(self, method: str, line: EventDict) -> None:
         line["level"] = method
         now = time.time()
         if int(now) != self._second:
@@ -72,9 +72,10 @@ class JsonLine:
 
 
 def make_quick_writer() -> Callable[[str, EventDict], None] | None:
-    """Return a faster writer of info lines than structlog, if structlog only uses `JsonLine`. Otherwise None.
+    """Return a function that writes info lines faster than structlog, given the event and the members of the line.
 
-    Values must be strings and numbers. structlog's bound logger costs as much as the line itself.
+    None if structlog does not use `JsonLine` alone. Values must be strings and numbers. structlog's bound logger would
+    cost as much as the line itself.
     """
     configured = structlog.get_config()
     processors, factory = configured["processors"], configured["logger_factory"]
@@ -90,10 +91,10 @@ def make_quick_writer() -> Callable[[str, EventDict], None] | None:
 
 
 class NonBlockingStream:
-    """A stream that never raises: a full disk or a closed reader must not stop deliveries.
+    """A stream for log lines that never raises, because a full disk or closed reader must not stop deliveries.
 
-    Lines of one pass of the event loop are written together: a write costs as much as formatting a line. Without
-    `stream` it writes to the current `sys.stderr`, which a progress bar replaces while it is drawn.
+    The lines of one iteration of the event loop are written together, since a write costs as much as formatting a line.
+    Without `stream` it writes to the current `sys.stderr`, which a progress bar replaces while it is drawn.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -127,10 +128,10 @@ class NonBlockingStream:
 def configure(
     level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
 ) -> bool:
-    """Set up the log at the start of the process, also of libraries (stdlib `logging`). Return True for JSON.
+    """Set up the log of the process and of its libraries (`logging`). Return True if lines are written as JSON.
 
     `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
-    `level` is `debug`: below that they log frames, which contain tokens.
+    `level` is `debug`. At debug they would log AMQP frames, which contain tokens.
     """
     out = NonBlockingStream(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -164,7 +165,7 @@ def configure(
 
 
 def set_level(level: str) -> None:
-    """Log from this level on. Loggers bound before keep their level; see LogObserver.on_level_change."""
+    """Log from this level on. Existing bound loggers keep their level: see LogObserver.on_level_change."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
     _set_library_levels(number)

@@ -1,7 +1,7 @@
-"""Writes the log: one line per attempt, JSON unless on a terminal, without secrets.
+"""Logs the facts of deliveries: one line for each attempt, and lines for events, deferrals and dead letters.
 
-`sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text from clients is made
-printable and short. `redact` removes tokens and passwords from the finished line.
+`sub` and `sid` appear as a keyed hash, as configured also not at all or raw. Text from clients is made printable and
+short. `redact` removes tokens and passwords from the finished line.
 """
 
 import hmac
@@ -48,7 +48,10 @@ Subjects = Literal["hash", "omit", "raw"]
 
 
 class SubjectHash:
-    """The keyed hash of a `sub` or `sid` in logs: HMAC-SHA-256, 16 digits. `lasting`: the key is a configured one."""
+    """The keyed hash of a `sub` or `sid` in logs: 16 hexadecimal digits of HMAC-SHA-256.
+
+    `lasting`: True if the key was given. Otherwise the key is random, so that hashes of other processes differ.
+    """
 
     def __init__(self, key: bytes | None = None) -> None:
         self.lasting = key is not None
@@ -81,12 +84,12 @@ class LogObserver:
     ) -> None:
         self._subject = subject
         self._hash = hashing or SubjectHash()
-        shown: dict[Subjects, Callable[[str], str] | None] = {"hash": self._hash.log_id, "raw": clip, "omit": None}
-        self._shown = shown[subject]
+        formats: dict[Subjects, Callable[[str], str] | None] = {"hash": self._hash.log_id, "raw": clip, "omit": None}
+        self._format_subject = formats[subject]
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
         self._quick = make_quick_writer() if logger is None else None
-        self._brief = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line that is not written
-        self.observe = FactHandlers(  # `attempt` or UpstreamRecord covers others
+        self._skips_debug = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line not written
+        self.observe = FactHandlers(  # the line of the attempt covers the other facts
             {
                 Attempted: self._on_attempt,
                 LogoutDelivered: self._on_attempt,
@@ -111,7 +114,7 @@ class LogObserver:
     def on_level_change(self) -> None:
         """Apply the log level that was set last."""
         self._log = structlog.get_logger().bind()
-        self._brief = not self._log.is_enabled_for(logging.DEBUG)
+        self._skips_debug = not self._log.is_enabled_for(logging.DEBUG)
 
     def log_surplus(self, client: Client) -> None:
         """Log that a client sent bytes after its response."""
@@ -119,30 +122,30 @@ class LogObserver:
         self._log.warning("answer_surplus", iss=clip(client.iss), client_id=clip(client.client_id), hint=hint)
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
-        error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
-        more = {} if fact.delivery is None else self._subject_members(fact.delivery)
+        error, subject = fact.text, {}
+        if fact.delivery is not None:
+            error, subject = self._remove_subject(error, fact.delivery), self._subject_members(fact.delivery)
+            error = redact(error)
         members = {
             "reason": str(fact.reason),
             "error": clip(error, MAX_REMEDY_TEXT_LENGTH),
             "help": f"notifier explain {fact.reason}",
         }
-        self._log.warning("dead_letter", **_delivery_members(fact), **members, **more)
+        self._log.warning("dead_letter", **_delivery_members(fact), **members, **subject)
 
     def _on_deferred(self, fact: Deferred) -> None:
-        if self._brief and not fact.first:
+        if self._skips_debug and not fact.first:
             return
         write = self._log.warning if fact.first else self._log.debug
-        more = (
-            {"error": clip(fact.text, MAX_REMEDY_TEXT_LENGTH), "help": f"notifier explain {fact.cause}"}
-            if fact.text
-            else {}
-        )
+        texts = {}
+        if fact.text:
+            texts = {"error": clip(fact.text, MAX_REMEDY_TEXT_LENGTH), "help": f"notifier explain {fact.cause}"}
         if fact.hint:
-            more["hint"] = clip(fact.hint, MAX_REMEDY_TEXT_LENGTH)
-        write("deferral", **_delivery_members(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
+            texts["hint"] = clip(fact.hint, MAX_REMEDY_TEXT_LENGTH)
+        write("deferral", **_delivery_members(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **texts)
 
     def _on_event_taken(self, fact: EventTaken) -> None:
-        if self._brief and fact.result != "malformed" and not fact.unread:
+        if self._skips_debug and fact.result != "malformed" and not fact.unread:
             return
         write = self._log.warning if fact.result == "malformed" else self._log.debug
         write("event", **_event_members(fact), result=fact.result, deliveries=fact.deliveries)
@@ -152,7 +155,7 @@ class LogObserver:
             )
 
     def _on_unexpected(self, fact: Unexpected) -> None:
-        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # not the text, which may quote a `sub`
+        frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the text, which may have a `sub`
         self._log.error("unexpected", **_delivery_members(fact), error=type(fact.error).__name__, exception=frames)
 
     def _on_client_failing(self, fact: ClientFailing) -> None:
@@ -172,38 +175,42 @@ class LogObserver:
             self._quick("attempt", self._attempt_members(fact))
 
     def _attempt_members(self, fact: Attempted) -> dict[str, object]:
-        delivery, met = fact.delivery, fact.outcome
+        delivery, outcome = fact.delivery, fact.outcome
         line: dict[str, object] = {
             "event_id": clip(delivery.event_id),
             "iss": _clip_name(delivery.iss),
             "client_id": _clip_name(delivery.client_id),
             "attempt": fact.number,
             "jti": fact.jti,
-            "outcome": _OUTCOMES[type(met)],
-            "reason": str(met.reason),
-            "status": met.status,
+            "outcome": _OUTCOMES[type(outcome)],
+            "reason": str(outcome.reason),
+            "status": outcome.status,
             "seconds": round(fact.seconds, 6),
             "next_due": None if fact.next_due is None else _rfc3339(fact.next_due),
         }
         if delivery.publisher is not None:
             line["publisher"] = clip(delivery.publisher)
         line.update(self._subject_members(delivery))
-        if not isinstance(met, Delivered):
-            line["error"] = clip(redact(self._without_subject(met.text, delivery)))
+        if not isinstance(outcome, Delivered):
+            line["error"] = clip(redact(self._remove_subject(outcome.text, delivery)))
         return line
 
     def _subject_members(self, delivery: Delivery) -> dict[str, str]:
-        """Return `sub` and `sid` in the configured form."""
-        names: dict[str, str] = {}
-        if (shown := self._shown) is not None:
+        """Return `sub` and `sid` in the configured form; empty if they are omitted."""
+        members: dict[str, str] = {}
+        format_subject = self._format_subject
+        if format_subject is not None:
             if delivery.sub is not None:
-                names["sub"] = shown(delivery.sub)
+                members["sub"] = format_subject(delivery.sub)
             if delivery.sid is not None:
-                names["sid"] = shown(delivery.sid)
-        return names
+                members["sid"] = format_subject(delivery.sid)
+        return members
 
-    def _without_subject(self, text: str, delivery: Delivery) -> str:
-        """Return a client's text without the user ("no session of alice"). Call it before `clip`."""
+    def _remove_subject(self, text: str, delivery: Delivery) -> str:
+        """Return a client's text ("no session of alice") without `sub` and `sid`, unless the log shows them raw.
+
+        Call it before `clip`, which could cut a `sub` in two.
+        """
         return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid)
 
 
@@ -212,9 +219,9 @@ def _delivery_members(fact: DeadLettered | Deferred | Skipped | Unexpected) -> d
 
 
 def _event_members(fact: EventTaken | IgnoredOverrides) -> dict[str, str | None]:
-    by = None if fact.publisher is None else clip(fact.publisher)
+    publisher = None if fact.publisher is None else clip(fact.publisher)
     source = {} if fact.source is None else {"source": clip(fact.source)}
-    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by, **source}
+    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": publisher, **source}
 
 
 _UNREAD_HINT = (
@@ -223,16 +230,16 @@ _UNREAD_HINT = (
 
 
 def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
-    """Return the ignored members by client, without their values, and the remedy."""
+    """Return the members of a log line about ignored members of an event: their names by client, and the remedy."""
     text = "; ".join(
         f"{clip(client_id, MAX_NAME_LENGTH)}: {', '.join(names)}" for client_id, names in fact.members.items()
     )
     hint = (
-        "registry.inline is deny: no event may supply a client's address"
-        if fact.denied
-        else "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
+        "only the identity server's word counts (registry.inline); if this publisher is it, name it in"
         " issuers.<iss>.publishers"
     )
+    if fact.denied:
+        hint = "registry.inline is deny: no event may supply a client's address"
     return {**_event_members(fact), "clients": fact.clients, "members": text, "hint": hint}
 
 
@@ -249,6 +256,9 @@ def subject_hash(settings: Settings) -> SubjectHash:
 
 
 def subject_id(settings: Settings) -> Callable[[str], str]:
-    """Return the function for a `sub` or `sid` in audit lines: the hash of the log if its key is set, else a mark."""
-    made = subject_hash(settings)
-    return made.log_id if made.lasting and settings.log.subject != "omit" else lambda _: "[given]"
+    """Return the function that replaces a `sub` or `sid` in audit lines.
+
+    It returns the hash of the log. Without a configured key, or if the log omits subjects, it returns a fixed text.
+    """
+    subject = subject_hash(settings)
+    return subject.log_id if subject.lasting and settings.log.subject != "omit" else lambda _: "[given]"

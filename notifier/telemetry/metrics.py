@@ -1,6 +1,6 @@
-"""Counts the facts of the pipeline.
+"""Counts the facts of deliveries for Prometheus.
 
-`metrics_page` serves the counters and the gauges. Everything runs on the event loop, without locks and threads.
+`metrics_page` serves the counters and the gauges. All calls come from the event loop, so there are no locks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,7 +60,7 @@ class AttemptSeconds:
 
 
 def _exemplar(fact: Attempted | None) -> Exemplar | None:
-    """Return an exemplar with the attempt's trace; without a trace with the `jti`, which clients log, too."""
+    """Return an exemplar with the attempt's trace id. Without a trace it has the `jti`, which clients may log."""
     if fact is None or not fact.jti:
         return None
     trace = fact.delivery.trace
@@ -76,7 +76,7 @@ class SignatureCounts:
         self._seconds: dict[str, Histogram] = {}
 
     def add_kinds(self, kinds: Iterable[str]) -> None:
-        """Start the series of these kinds."""
+        """Start the series of these kinds of signers at zero."""
         for kind in kinds:
             self._seconds.setdefault(kind, Histogram(SIGNATURE_BUCKETS))
             for result in SignatureResult:
@@ -101,7 +101,7 @@ class SignatureCounts:
 
 
 class Metrics:
-    """Counts facts. `clients` has the series of clients, `waiting` the messages in the queues."""
+    """The counters of deliveries. `clients`: the series of clients. `waiting`: the numbers of messages in queues."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Metrics:
             self._minted[key] = self._minted.get(key, 0) + 1
 
     def families(self, *, exemplars: bool) -> Iterator[Metric]:
-        """Yield the families of the pipeline. `clients` and `waiting` have further ones."""
+        """Yield the metrics of deliveries, except those of `clients` and `waiting`."""
         yield labelled_family(
             CounterMetricFamily, "events_total", "Event messages processed here, by result.", ("result",), self._events
         )

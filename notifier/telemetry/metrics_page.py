@@ -1,7 +1,7 @@
-"""Serves the counters of `metrics` and the gauges to Prometheus.
+"""Renders the page for Prometheus: the counters of `metrics`, gauges, and the series of clients.
 
-Gauges are read at the scrape, through `MetricsSources`. prometheus-client writes the metrics of the process and all
-others without a client; `client_series` writes the metrics of clients.
+Gauges are read at the scrape, through `MetricsSources`. `client_series` renders the series of clients, and
+prometheus-client all other metrics.
 """
 
 import asyncio
@@ -23,17 +23,18 @@ from notifier.telemetry.families import gauge, labelled_family, plain_counter
 from notifier.telemetry.metrics import Metrics
 
 _END = b"# EOF\n"  # ends an OpenMetrics page
-_SLICE_SECONDS = 0.002  # seconds of rendering before other tasks run
+_SLICE_SECONDS = 0.002  # rendering time, after which other tasks run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSources:
-    """The sources of the gauges. Each is called at a scrape and must not block.
+    """The sources of the gauges. Each is called at a scrape, and must not block.
 
-    `circuits` gives (iss, client_id, 1 during a probe, else 2) of open circuits, `waiting` (iss, client_id,
-    deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, changed), `clients_expiring` how many
-    clients lose a delivery within the hour, by whether its token has a sid (yes, no). `clock_offset` is in seconds.
+    `circuits` returns (iss, client_id, state) for each circuit that is half-open (1) or open (2). `waiting` returns
+    (iss, client_id, number of pending deliveries). `signing_keys` returns (iss, kid, published). `certificates` returns
+    (purpose, file, epoch seconds at which the first certificate of the file expires). `registry_sources` returns (name,
+    up, age in seconds, changed). `clients_expiring` returns the number of clients with a delivery that expires within
+    the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds.
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -65,11 +66,11 @@ class MetricsPage:
         self,
         metrics: Metrics,
         sources: MetricsSources | None = None,
-        more: Iterable[Callable[[], Iterable[Metric]]] = (),
+        feature_families: Iterable[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
         self._metrics = metrics
         self._sources = MetricsSources() if sources is None else sources
-        self._more = tuple(more)
+        self._feature_families = tuple(feature_families)
         self._page = _registry(partial(self._families, exemplars=False))
         self._open_page = _registry(partial(self._families, exemplars=True))
 
@@ -80,7 +81,7 @@ class MetricsPage:
     async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
         """Yield the page in pieces, in the text format 0.0.4, or as OpenMetrics with exemplars.
 
-        Other tasks run every 2 ms. A page of 10,000 clients has 50 MB: joining its pieces blocked the loop for 40 ms.
+        Other tasks run every 2 ms. Joining the pieces of a page of 50 MB (10,000 clients) would take 40 ms.
         """
         self._metrics.clients.set_circuits(self._sources.circuits())
         self._metrics.clients.set_waiting(self._sources.waiting())
@@ -99,7 +100,7 @@ class MetricsPage:
 
     def _families(self, *, exemplars: bool) -> Iterator[Metric]:
         yield from self._metrics.families(exemplars=exemplars)
-        for families in self._more:
+        for families in self._feature_families:
             yield from families()
         yield from self._gauge_families()
         yield from self._metrics.waiting.families(self._sources.unsettled())

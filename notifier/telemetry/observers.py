@@ -9,7 +9,7 @@ from notifier.delivery.facts import Fact, FactHandlers, Observer
 
 
 class Observers:
-    """The observers, in the order in which they receive a fact."""
+    """The observers of a worker, in the order in which they receive a fact."""
 
     def __init__(self) -> None:
         self._observers: dict[Observer, None] = {}
@@ -27,9 +27,11 @@ class Observers:
 
     def observe(self, fact: Fact) -> None:
         """Pass a fact to its observers. Never raises."""
-        if (handlers := self._by_kind.get(kind := type(fact))) is None:
-            of_kind = (_get_handler(observer, kind) for observer in self._observers)
-            handlers = self._by_kind[kind] = tuple(handler for handler in of_kind if handler is not None)
+        kind = type(fact)
+        handlers = self._by_kind.get(kind)
+        if handlers is None:
+            all_handlers = (_get_handler(observer, kind) for observer in self._observers)
+            handlers = self._by_kind[kind] = tuple(handler for handler in all_handlers if handler is not None)
         for handle in handlers:
             try:
                 handle(fact)

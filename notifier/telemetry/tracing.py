@@ -1,9 +1,8 @@
-"""Writes OpenTelemetry traces: the publisher's span, the event, each attempt, its token and its request.
+"""Writes OpenTelemetry spans of each event, each attempt, and the token and request of an attempt.
 
-Spans are created from facts, later and with the facts' times, so that no delivery waits for them. The id of an event's
-span is derived from the trace and the event, so that an attempt at another worker has the right parent. If the
-publisher sent no trace, the trace id is derived from the event, too. Nothing of this runs without `tracing`, and
-nothing is sent to clients.
+Spans are created from facts afterwards, with the times of the facts, so that no delivery waits for them. The id of an
+event's span is derived from the trace and the event, so that an attempt at another worker has the right parent. If the
+publisher has sent no trace, the trace id is also derived from the event. Clients receive no trace.
 """
 
 import asyncio
@@ -42,20 +41,21 @@ from notifier.model.documents.cloudevents import parts
 from notifier.model.outcome import Wire
 from notifier.model.request import Request
 
-CLOSE_SECONDS = 2.0  # seconds to export the last spans
-MAX_REMEMBERED_EVENTS = 10_000  # events with a written span; the parts of a large event share one
+CLOSE_SECONDS = 2.0  # to export the last spans
+MAX_REMEMBERED_EVENTS = 10_000  # events with a written span; the parts of a large event share a span
 NANOSECONDS_PER_SECOND = 1_000_000_000
+TRACE_ID_BYTES, SPAN_ID_BYTES = 16, 8  # W3C Trace Context
 MINT, ENCRYPT = "mint", "encrypt"
 """The steps that create a token: signing and, for some clients, encrypting. A request's step is named by its method."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A part of an attempt; times in ns since the epoch."""
+    """A part of an attempt. Times are nanoseconds since the epoch."""
 
     name: str
-    began: int
-    ended: int
+    began_at: int
+    ended_at: int
 
 
 _STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
@@ -102,16 +102,16 @@ class Tracing:
     def _on_event_taken(self, fact: EventTaken) -> None:
         if fact.arrived is None:
             return
-        place = _span_ids(fact.trace, fact.iss, fact.event_id)
-        if self._tracer is None or place.span_id in self._written or not self._sampled(place):
+        ids = _span_ids(fact.trace, fact.iss, fact.event_id)
+        if self._tracer is None or ids.span_id in self._written or not self._is_sampled(ids):
             return
-        self._written[place.span_id] = None
+        self._written[ids.span_id] = None
         if len(self._written) > MAX_REMEMBERED_EVENTS:
             self._written.popitem(last=False)
-        self._ids.use(place.trace_id, place.span_id)
+        self._ids.use(ids.trace_id, ids.span_id)
         span = self._tracer.start_span(
             "event",
-            context=place.publisher,
+            context=ids.publisher,
             kind=SpanKind.CONSUMER,
             attributes={
                 "notifier.iss": fact.iss,
@@ -127,9 +127,9 @@ class Tracing:
     def _on_attempt(self, fact: Attempted) -> None:
         steps = _STEPS.get()
         _STEPS.set(())
-        delivery, met = fact.delivery, fact.outcome
-        place = _span_ids(delivery.trace, delivery.iss, delivery.event_id)
-        if self._tracer is None or not self._sampled(place):
+        delivery, result = fact.delivery, fact.outcome
+        ids = _span_ids(delivery.trace, delivery.iss, delivery.event_id)
+        if self._tracer is None or not self._is_sampled(ids):
             return
         attributes: dict[str, AttributeValue] = {
             "notifier.iss": delivery.iss,
@@ -137,26 +137,26 @@ class Tracing:
             "notifier.event_id": delivery.event_id,
             "notifier.attempt": fact.number,
             "notifier.jti": fact.jti,
-            "notifier.reason": str(met.reason),
+            "notifier.reason": str(result.reason),
         }
-        if met.status is not None:
-            attributes["http.response.status_code"] = met.status
-        ended = int(fact.at * NANOSECONDS_PER_SECOND)
-        began = min(
-            [ended - int(fact.seconds * NANOSECONDS_PER_SECOND), *(step.began for step in steps)]
-        )  # the clocks may differ
-        span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
+        if result.status is not None:
+            attributes["http.response.status_code"] = result.status
+        # The attempt and its steps are timed by different clocks. The attempt's span must contain all steps.
+        ended_at = int(fact.at * NANOSECONDS_PER_SECOND)
+        began_at = ended_at - int(fact.seconds * NANOSECONDS_PER_SECOND)
+        began_at = min([began_at, *(step.began_at for step in steps)])
+        span = self._tracer.start_span("attempt", context=ids.event, attributes=attributes, start_time=began_at)
         inside = set_span_in_context(span)
         for step in steps:
             kind = SpanKind.INTERNAL if step.name in (MINT, ENCRYPT) else SpanKind.CLIENT
-            self._tracer.start_span(step.name, context=inside, kind=kind, start_time=step.began).end(step.ended)
-        if not isinstance(met, outcome.Delivered):
-            span.set_status(Status(StatusCode.ERROR, str(met.reason)))
-        span.end(max([ended, *(step.ended for step in steps)]))
+            self._tracer.start_span(step.name, context=inside, kind=kind, start_time=step.began_at).end(step.ended_at)
+        if not isinstance(result, outcome.Delivered):
+            span.set_status(Status(StatusCode.ERROR, str(result.reason)))
+        span.end(max([ended_at, *(step.ended_at for step in steps)]))
 
-    def _sampled(self, place: "_SpanIds") -> bool:
+    def _is_sampled(self, ids: "_SpanIds") -> bool:
         """Return the sampler's decision. It is the same for an event and all its attempts."""
-        sampled = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
+        sampled = self._provider.sampler.should_sample(ids.publisher, ids.trace_id, "event")
         return sampled.decision is Decision.RECORD_AND_SAMPLE
 
 
@@ -174,12 +174,13 @@ class _SpanIds:
 
 
 def _span_ids(trace: str | None, iss: str, event_id: str) -> _SpanIds:
+    """Return the ids of the event's span. `trace`: the `traceparent` of the publisher."""
     if trace is None:
-        trace_id = _digest(16, "trace", iss, event_id)
-        return _SpanIds(trace_id, _digest(8, f"{trace_id:032x}", iss, event_id), None)
-    trace_id, parent, sampled = parts(trace)
-    span_id = _digest(8, trace, iss, event_id)
-    return _SpanIds(trace_id, span_id, _context(trace_id, parent, sampled=sampled))
+        trace_id = _digest(TRACE_ID_BYTES, "trace", iss, event_id)
+        return _SpanIds(trace_id, _digest(SPAN_ID_BYTES, f"{trace_id:032x}", iss, event_id), None)
+    trace_id, parent_span_id, sampled = parts(trace)
+    span_id = _digest(SPAN_ID_BYTES, trace, iss, event_id)
+    return _SpanIds(trace_id, span_id, _context(trace_id, parent_span_id, sampled=sampled))
 
 
 def _context(trace_id: int, span_id: int, *, sampled: bool) -> Context:
@@ -213,11 +214,11 @@ class _IdGenerator(RandomIdGenerator):
 
 @contextmanager
 def _time_step(name: str) -> Iterator[None]:
-    """Record a step if it succeeds. An internal fault discards the steps of the attempt."""
-    began, before = time.time_ns(), _STEPS.get()
+    """Record the enclosed code as a step of the attempt. If it raises, all steps of the attempt are discarded."""
+    began_at, earlier_steps = time.time_ns(), _STEPS.get()
     _STEPS.set(())
     yield
-    _STEPS.set((*before, _Step(name, began, time.time_ns())))
+    _STEPS.set((*earlier_steps, _Step(name, began_at, time.time_ns())))
 
 
 class _TimedSigner:

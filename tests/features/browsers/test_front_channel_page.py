@@ -352,7 +352,7 @@ def counting(*client_ids: str) -> tuple[MetricsPage, FrontChannelCounts]:
     """The metrics of a worker with these clients, and what counts the pages."""
     subject = Metrics(lambda: registry_of(*client_ids))
     counts = FrontChannelCounts(subject.label)
-    return MetricsPage(subject, more=[counts.families]), counts
+    return MetricsPage(subject, feature_families=[counts.families]), counts
 
 
 async def scrape(subject: MetricsPage) -> Samples:
