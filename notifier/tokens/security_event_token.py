@@ -5,7 +5,7 @@ A refused token gets one of the error codes of RFC 8935 §2.4. `signed_content.p
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
@@ -52,8 +52,7 @@ def check_claims(claims: Mapping[str, object], *, issuer: str, audience: str, no
     """
     if claims.get("iss") != issuer:
         return UnacceptedSet(err="invalid_issuer", description="iss is another issuer")
-    aud = claims.get("aud")
-    if audience not in (aud if isinstance(aud, list) else [aud]):
+    if not has_audience(claims.get("aud"), {audience}):
         return UnacceptedSet(err="invalid_audience", description="aud does not name this receiver")
     mistake = _find_error(claims, now)
     return None if mistake is None else UnacceptedSet(err="invalid_request", description=mistake)
@@ -90,6 +89,17 @@ def _format_future(name: str, moment: float) -> str:
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_claim_time(value: object) -> TypeGuard[int | float]:
+    """Return whether a claim is a number that can be a time. Larger numbers exceed the range of dates."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def has_audience(aud: object, audiences: Collection[str]) -> bool:
+    """Return whether the claim `aud`, a string or a list, contains one of the audiences."""
+    items = aud if isinstance(aud, list) else [aud]
+    return any(isinstance(item, str) and item in audiences for item in items)
 
 
 def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:

@@ -75,10 +75,7 @@ def read_pages(settings: Settings, registry: Registry) -> PagesPart:
     """Return the keys of pages, all errors in the section `web`, and its warnings."""
     keys, mistakes = read_web_keys(settings)
     return PagesPart(
-        mistakes=mistakes,
-        warnings=[*web_warnings(settings, registry)],
-        secrets=_key_files(settings),
-        keys=keys,
+        mistakes=mistakes, warnings=[*web_warnings(settings, registry)], secrets=_key_files(settings), keys=keys
     )
 
 

@@ -100,10 +100,7 @@ class WebPages:
         if issuer is None:
             return None
         return PageRules(
-            path=urlsplit(issuer.url).path,
-            origins=issuer.origins,
-            limit=issuer.limit,
-            show_names=issuer.show_names,
+            path=urlsplit(issuer.url).path, origins=issuer.origins, limit=issuer.limit, show_names=issuer.show_names
         )
 
     def _find_check_session_page(self, name: str) -> CheckSessionPage | None:

@@ -10,7 +10,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.console.console_settings import OidcSettings
@@ -21,7 +20,7 @@ from notifier.model.moment import Clock, is_in_milliseconds
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unauthorized
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable
+from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable, has_audience, is_claim_time
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 
 MAX_LIFETIME_SECONDS = 3600.0  # from `iat`; tokens of Entra ID are valid for up to 90 minutes
@@ -63,7 +62,7 @@ def check_access_token(
     if mistake is not None:
         return RejectedToken(text=mistake)
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
-    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
+    if not is_claim_time(iat) or not is_claim_time(exp) or not is_claim_time(nbf):
         return RejectedToken(text="iat and exp must be numbers of seconds, and nbf if it is there")
     if max(iat, nbf) > now + MAX_SKEW_SECONDS:
         return RejectedToken(text=_explain_future(iat, nbf))
@@ -110,7 +109,7 @@ def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettin
     aud, azp = claims.get("aud"), claims.get("azp")
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
-    if not has_audience(aud, oidc.client_id):
+    if not has_audience(aud, {oidc.client_id}):
         return "aud does not name the console (api.console.oidc.client_id)"
     has_several_audiences = isinstance(aud, list) and len(aud) > 1
     requires_azp = "azp" in claims or has_several_audiences
@@ -119,7 +118,7 @@ def find_id_token_error(content: SignedClaims, sign_in: SignIn, oidc: OidcSettin
     if claims.get("nonce") != sign_in.nonce:
         return "nonce is another one"
     iat, exp, nbf = claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)
-    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
+    if not is_claim_time(iat) or not is_claim_time(exp) or not is_claim_time(nbf):
         return "iat and exp must be numbers of seconds, and nbf if it is there"
     if max(iat, nbf) > now + MAX_SKEW_SECONDS:
         return _explain_future(iat, nbf)
@@ -142,12 +141,6 @@ def half_hash(value: str, alg: str) -> str:
     return base64.urlsafe_b64encode(digest[: len(digest) // 2]).decode().rstrip("=")
 
 
-def has_audience(aud: object, audience: str) -> bool:
-    """Return whether the claim `aud`, a string or a list, contains the audience."""
-    audiences = aud if isinstance(aud, list) else [aud]
-    return audience in audiences
-
-
 def _find_claims_error(claims: Mapping[str, object], oidc: OidcSettings) -> str | None:
     """Return the error in the claims of an access token, except for its times; None if they are right.
 
@@ -155,7 +148,7 @@ def _find_claims_error(claims: Mapping[str, object], oidc: OidcSettings) -> str 
     """
     if claims.get("iss") != oidc.issuer:
         return "iss is another issuer"
-    if not has_audience(claims.get("aud"), oidc.audience):
+    if not has_audience(claims.get("aud"), {oidc.audience}):
         return "aud does not name this API (api.console.oidc.audience)"
     if "events" in claims:
         return "it has events: a logout token is not an access token"
@@ -189,11 +182,6 @@ def _format_user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
         return hashed
     printable_name = "".join(char if char.isprintable() else "·" for char in name[:_MAX_NAME_CHARS])
     return f"{printable_name} ({hashed})"
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a claim is a time. Larger numbers would exceed the range of a date."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 MAX_TOKEN_CHARS = 8000  # the API's limit for a header line is little more

@@ -1,8 +1,8 @@
-"""Publish the results of deliveries to audit systems, best-effort. It never delays or loses a delivery.
+"""Publish the results of deliveries to audit systems, best-effort, without effect on the deliveries.
 
-An observer converts facts to notices in a buffer of 1 MiB. A separate task (`run`) sends them to the target. A notice
-is dropped and counted if the buffer is full; so is a batch that cannot be sent. Nothing is sent twice. Only durable
-results are published.
+An observer converts facts to notices in a buffer of 1 MiB. A separate task (`run`) sends them to the target. Notices
+are dropped and counted if the buffer is full, or if they cannot be sent. No notice is sent twice. A result is published
+only after it is durable.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from notifier.model.outcome import Reason
 from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
-MAX_BUFFER_BYTES = 1024 * 1024  # estimated
-MAX_PENDING_ATTEMPTS = 8192  # failed attempts without a verdict; a worker holds far fewer
-FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; the rest is dropped
-NOTICE_OVERHEAD_BYTES = 400  # per notice, without its texts
+MAX_BUFFER_BYTES = 1024 * 1024  # by the estimate below
+MAX_PENDING_ATTEMPTS = 8192  # failed attempts whose verdict is not yet durable; a worker has far fewer
+FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; then the remaining notices are dropped
+NOTICE_OVERHEAD_BYTES = 400  # of a notice without its texts, estimated
 
 
 class Feed:
-    """Buffers notices of facts, and sends them to a target."""
+    """Buffers notices of facts, and sends them to a target. `include_successes`: also of successful deliveries."""
 
     def __init__(
         self, *, include_successes: bool, clock: Clock, new_id: Callable[[], str], max_bytes: int = MAX_BUFFER_BYTES
@@ -63,41 +63,43 @@ class Feed:
     # ── the observer ──
 
     def observe(self, fact: Fact) -> None:
-        """Buffer the notice of a fact. Never waits."""
+        """Buffer the notice of a fact. An attempt is kept until its verdict is durable, and is part of that notice."""
         match fact:
             case LogoutDelivered() | Skipped() if not self._include_successes:
                 pass
             case LogoutDelivered():
                 self._put(self._to_notice(fact, fact))
-            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # a deferral follows, without a notice
+            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # after which a deferral follows
                 if len(self._attempts) >= MAX_PENDING_ATTEMPTS:
                     del self._attempts[next(iter(self._attempts))]
                 self._attempts[fact.delivery.id] = fact
-            case Deferred(delivery=Delivery(id=id_)):
-                self._attempts.pop(id_, None)  # an internal fault: the attempt does not count
+            case Deferred(delivery=Delivery(id=delivery_id)):
+                self._attempts.pop(delivery_id, None)  # after an internal fault, the attempt does not count
             case RetryScheduled(delivery=delivery) | DeadLettered(delivery=Delivery() as delivery):
                 self._put(self._to_notice(fact, self._attempts.pop(delivery.id, None)))
             case DeadLettered() | Skipped():
                 self._put(self._to_notice(fact, None))
             case ClientFailing() | ClientRecovered():
                 state = ClientChange.FAILING if isinstance(fact, ClientFailing) else ClientChange.RECOVERED
-                id_, at = self._new_id(), self._clock()
-                self._put(ClientNotice(id=id_, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
+                notice_id, at = self._new_id(), self._clock()
+                self._put(ClientNotice(id=notice_id, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
 
     def _to_notice(self, fact: Fact, attempt: Attempted | None) -> Notice | None:
+        """Return the notice of a fact with its last attempt; None if the fact has no notice."""
         last = None
         if attempt is not None:
             last = LastAttempt(
                 number=attempt.number, jti=attempt.jti or None, status=attempt.outcome.status, seconds=attempt.seconds
             )
-        # No token is sent twice, so its `jti` identifies the notice of its attempt, also in a repeated copy.
-        id_ = self._new_id() if last is None or last.jti is None else last.jti
+        # No token is sent twice. Its `jti` is the id, so that a copy of the notice has the same id.
+        notice_id = self._new_id() if last is None or last.jti is None else last.jti
         notice = notice_of(fact)
-        return None if notice is None else replace(notice, id=id_, at=self._clock(), last_attempt=last)
+        return None if notice is None else replace(notice, id=notice_id, at=self._clock(), last_attempt=last)
 
     # ── the buffer ──
 
     def _put(self, notice: FeedNotice | None) -> None:
+        """Add a notice to the buffer, or drop and count it if the buffer is full."""
         if notice is None:
             return
         size = NOTICE_OVERHEAD_BYTES + len(notice.iss) + len(notice.client_id)
@@ -112,16 +114,16 @@ class Feed:
 
     @asynccontextmanager
     async def connect(self, target: FeedTarget) -> AsyncIterator[None]:
-        """Send notices while entered. On exit send the remaining notices within FLUSH_TIMEOUT_SECONDS."""
-        sending, keeping_open = (asyncio.create_task(work) for work in (self.run(target), target.run()))
+        """Send notices while entered. On exit, send the remaining notices within FLUSH_TIMEOUT_SECONDS."""
+        send_task, connection_task = asyncio.create_task(self.run(target)), asyncio.create_task(target.run())
         try:
             yield
         finally:
-            sending.cancel()
-            await asyncio.wait([sending])
+            send_task.cancel()
+            await asyncio.wait([send_task])
             await self.flush(target, FLUSH_TIMEOUT_SECONDS)
-            keeping_open.cancel()
-            await asyncio.gather(sending, keeping_open, return_exceptions=True)
+            connection_task.cancel()
+            await asyncio.gather(send_task, connection_task, return_exceptions=True)
 
     async def run(self, target: FeedTarget) -> None:
         """Send notices until cancelled."""
@@ -130,27 +132,28 @@ class Feed:
             await target.wait_until_available()
             await self._send(target)
 
-    async def flush(self, target: FeedTarget, within: float) -> None:
-        """Send the remaining notices. Drop what is not sent `within` seconds."""
+    async def flush(self, target: FeedTarget, limit_seconds: float) -> None:
+        """Send the remaining notices. After `limit_seconds`, drop and count the others."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(limit_seconds):
                 while self._pending:
                     await self._send(target)
         self.dropped_count += len(self._pending)
         self._pending.clear()
 
     async def _send(self, target: FeedTarget) -> None:
+        """Send the oldest notices, as many as the target accepts. After an error, drop and count them."""
         batch = [self._pending.popleft() for _ in range(min(target.max_batch, len(self._pending)))]
-        sent = False
+        is_sent = False
         try:
             await target.send([notice for notice, _ in batch])
-            sent = True
+            is_sent = True
         except QueueError:
             pass  # counted below; the target logs the reason
         except Exception as error:  # noqa: BLE001  an observer must not end the worker
             structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
         finally:  # also on cancellation
-            self.dropped_count += 0 if sent else len(batch)
+            self.dropped_count += 0 if is_sent else len(batch)
             self._held_bytes -= sum(size for _, size in batch)
             if not self._pending:
                 self._has_pending.clear()

@@ -1,8 +1,8 @@
-"""Encode the events of the feed: results of deliveries, and clients that fail or recover.
+"""Serialize the events of the feed: results of deliveries, and clients that fail or recover.
 
-Each is a CloudEvent 1.0 in structured mode, one JSON text. It contains codes and the `jti` of the sent token, but no
-token, error text, `sub` or `sid`. `notifier schema outcome` prints the schema. Readers ignore unknown members; a
-breaking change has another `type`.
+Each is a CloudEvent 1.0 in structured mode (JSON). It contains reason codes and the `jti` of the sent token, but no
+token, error text, `sub` or `sid`. `notifier schema outcome` prints the schema. Readers must ignore unknown members. An
+incompatible change gets another `type`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
-from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, Notice
+from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice
 from notifier.model.moment import format_moment
 from notifier.model.outcome import DeadReason, Reason
 from notifier.queues.queue_port import FeedMessage
@@ -24,16 +24,18 @@ REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]
 def feed_message(notice: FeedNotice, source: str) -> FeedMessage:
     """Return a notice as a message for an exchange. The routing key is `<fate>.<reason>`, or `client.<state>`.
 
-    The headers serve bindings and filters: a routing key cannot contain client ids, which have dots. `source` is
-    `/notifier/<queue.prefix>`.
+    Client IDs are in headers, by which bindings can select. In a routing key, their dots would separate words.
+    `source` is `/notifier/<queue.prefix>`.
     """
-    event_id = notice.event_id if isinstance(notice, Notice) else ""
-    named = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}
-    key = f"client.{notice.state}" if isinstance(notice, ClientNotice) else f"{notice.fate}.{notice.reason}"
+    if isinstance(notice, ClientNotice):
+        event_id, routing_key = "", f"client.{notice.state}"
+    else:
+        event_id, routing_key = notice.event_id, f"{notice.fate}.{notice.reason}"
+    headers = {"iss": notice.iss, "client_id": notice.client_id, "event_id": event_id}
     return FeedMessage(
         id=notice.id,
-        routing_key=key,
-        headers={name: value.encode(errors="replace").decode() for name, value in named.items()},
+        routing_key=routing_key,
+        headers={name: value.encode(errors="replace").decode() for name, value in headers.items()},
         content_type="application/cloudevents+json",
         body=dump_feed_event(notice, source),
     )
@@ -121,7 +123,7 @@ def feed_schema() -> dict[str, Any]:
 
 
 def _to_public(schema: Any) -> Any:
-    """Return the schema without the underscore of private names, and without titles, which repeat the names."""
+    """Return a schema without the underscores of its private names, and without the titles, which repeat names."""
     match schema:
         case dict():
             members = {name: _to_public(value) for name, value in schema.items() if name != "title"}
@@ -151,6 +153,7 @@ def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
 
 
 def _to_data(notice: FeedNotice) -> dict[str, object]:
+    """Return the member `data` of the event."""
     if isinstance(notice, ClientNotice):
         return {"state": notice.state, "iss": notice.iss, "client_id": notice.client_id}
     data: dict[str, object] = {

@@ -23,7 +23,7 @@ from notifier.network.http.json_over_http import JsonWeb, open_web
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
-from notifier.settings.values import Name, WebAddress
+from notifier.settings.values import Name, WebAddress, find_choice_errors
 
 PAGE_SIZE = 100  # clients of about 1 KB
 _ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
@@ -60,9 +60,9 @@ class KeycloakSettings(RemoteServerSettings):
 
     @model_validator(mode="after")
     def _check_secret(self) -> Self:
-        if (self.client_secret is None) == (self.client_secret_file is None):
-            suffix = "" if self.client_secret is None else "; it has both"
-            raise ValueError(f"needs client_secret or client_secret_file{suffix}")
+        errors = find_choice_errors(self, ("client_secret", "client_secret_file"))
+        if errors:
+            raise ValueError(errors[0])
         return self
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Section
+from notifier.settings.values import Section, find_choice_errors
 
 
 class DuendeTables(Section):
@@ -43,20 +43,11 @@ class SqlSettings(Section):
 
     @model_validator(mode="after")
     def _check_alternatives(self) -> Self:
-        errors = []
-        for member, alternative in (("url", "url_file"), ("preset", "query")):
-            has_member, has_alternative = getattr(self, member) is not None, getattr(self, alternative) is not None
-            if has_member == has_alternative:
-                errors.append(f"needs {member} or {alternative}" + ("; it has both" if has_member else ""))
+        errors = find_choice_errors(self, ("url", "url_file"), ("preset", "query"))
         if self.query is not None:
-            of_presets = {
-                "schema": self.db_schema is not None,
-                "tables": self.tables is not None,
-                "columns": self.columns == "some",
-            }
-            errors += [
-                f"{name} is for a preset; name the tables in query" for name, is_set in of_presets.items() if is_set
-            ]
+            of_presets = {"schema": self.db_schema, "tables": self.tables, "columns": self.columns == "some" or None}
+            options = [name for name, value in of_presets.items() if value is not None]
+            errors += [f"{name} is for a preset; name the tables in query" for name in options]
         if errors:
             raise ValueError("; ".join(errors))
         return self

@@ -7,10 +7,7 @@ from typing import Any
 
 from notifier.features.signers.pkcs11_session import KeyName, TokenAddress
 from notifier.features.signers.pkcs11_token import REQUESTS_PER_PROCESS, Pkcs11Key, Pkcs11Token
-from notifier.features.signers.signer_settings import (
-    Pkcs11Settings,
-    VaultKeySettings,
-)
+from notifier.features.signers.signer_settings import Pkcs11Settings, VaultKeySettings
 from notifier.settings.service_settings import Settings
 from notifier.tokens.signer import SignerBackend
 from notifier.tokens.signers import KeyKind

@@ -1,7 +1,8 @@
-"""Unwrap the envelopes of a source's message: CloudEvents, a SET, MassTransit, a list.
+"""Take the documents of a source's message out of their envelopes: CloudEvents, a SET, MassTransit, a list.
 
-CloudEvents, also in batches, and Security Event Tokens are detected automatically. The source names the others, from
-the outermost inwards. A list contains several documents, each a separate event. Errors are raised as MalformedEvent.
+CloudEvents, also in batches, and Security Event Tokens (SET) are detected. The settings of the source name the other
+envelopes, the outermost first. Each member of a list is a document, and each document is an event. All functions raise
+MalformedEvent.
 """
 
 import base64
@@ -29,7 +30,7 @@ from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import parse_claims
 
 LINES = "lines"
-MAX_EVENTS = 5_000  # of one message; in 128 KiB, that leaves 26 bytes for each
+MAX_EVENTS = 5_000  # of one message; in 128 KiB, each has 26 bytes
 _SET_TYPE = "application/secevent+jwt"  # RFC 8935 §2
 _BATCH_TYPE = "application/cloudevents-batch+json"  # CloudEvents JSON format §4
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,11 +39,12 @@ _MASSTRANSIT_TYPE = "application/vnd.masstransit"
 
 @frozen
 class UnwrappedDocument:
-    """A JSON document with the data of its envelope.
+    """A JSON document with the members of its envelope.
 
-    `envelope` is the value of `"$envelope"`. `id` and `time` (epoch seconds) are the envelope's; `unread_time` is the
-    text of its time if that is unreadable. `source` is the CloudEvents attribute. `index` is the document's position
-    in the list of an `EventList`, or among all documents if lists are nested; None without such a list.
+    `envelope`: the value of `"$envelope"` in expressions. `id`, `time` (epoch seconds): those of the envelope.
+    `unread_time`: the text of the time if it cannot be parsed. `source`, `type`: attributes of CloudEvents. `trace`:
+    the `traceparent`. `index`: the position in the list of an `EventList`, or among all documents of nested lists; None
+    without a list.
     """
 
     data: object
@@ -58,14 +60,14 @@ class UnwrappedDocument:
 
 @dataclass(frozen=True, slots=True)
 class UnreadablePart:
-    """An unreadable line, or an unreadable event of a batch, among readable ones."""
+    """The errors of a line that is not JSON, or of an event of a batch, beside other documents that can be read."""
 
     mistakes: tuple[InputIssue, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EventList:
-    """An expression that gives a list. Each member is a separate document."""
+    """An envelope: an expression that returns a list, each member of which is a document."""
 
     expression: Expression
 
@@ -75,30 +77,33 @@ Envelope: TypeAlias = Callable[[UnwrappedDocument, Message], UnwrappedDocument] 
 
 
 def is_empty(message: Message) -> bool:
-    """Return whether the body is empty, as a tombstone's is."""
+    """Return whether the body is empty, as the tombstone of a log-compacted topic is."""
     return message.cut_from is None and not message.body.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
 def read_documents(
     message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False
 ) -> list[UnwrappedDocument]:
-    """Return the JSON in the message, without CloudEvents or the signature of a SET: one document, or those of a batch.
+    """Return the document of a message, or the documents of a batch, out of CloudEvents and SETs.
 
-    `lines`: accept JSON lines too. `ignore_case`: convert all member names to lower case and remove `_`.
+    `lines`: the body may also be JSON lines. `ignore_case`: convert names to lower case, and remove `_`.
     """
     if media_type_of(message.content_type) == _BATCH_TYPE:
         documents = list(_read_batch(read_json(message.body, max_bytes), message, max_bytes))
     else:
         documents = [_read_document(message, max_bytes, lines=lines)]
-    return [replace(each, data=normalize_names(each.data)) for each in documents] if ignore_case else documents
+    if ignore_case:
+        return [replace(document, data=normalize_names(document.data)) for document in documents]
+    return documents
 
 
-def _read_batch(listed: object, message: Message, max_bytes: int) -> Iterator[UnwrappedDocument]:
-    if not isinstance(listed, list):
-        _refuse(f"is {kind_of(listed)}; a batch of CloudEvents is an array")
-    if len(listed) > MAX_EVENTS:
-        _refuse(f"holds {len(listed):,} events; {MAX_EVENTS:,} at most")
-    for member in listed:
+def _read_batch(batch: object, message: Message, max_bytes: int) -> Iterator[UnwrappedDocument]:
+    """Yield the document of each CloudEvent. An event with an error becomes an UnreadablePart."""
+    if not isinstance(batch, list):
+        _refuse(f"is {kind_of(batch)}; a batch of CloudEvents is an array")
+    if len(batch) > MAX_EVENTS:
+        _refuse(f"holds {len(batch):,} events; {MAX_EVENTS:,} at most")
+    for member in batch:
         try:
             if not isinstance(member, dict):
                 _refuse(f"is {kind_of(member)}, not a CloudEvent")
@@ -108,18 +113,19 @@ def _read_batch(listed: object, message: Message, max_bytes: int) -> Iterator[Un
 
 
 def _read_structured(event: dict[str, object], message: Message, max_bytes: int) -> UnwrappedDocument:
-    """Open a CloudEvent in the structured mode."""
-    inner = event.get("data")
-    if inner is None and isinstance(encoded := event.get("data_base64"), str):
-        inner = read_json(_decode_base64(encoded), max_bytes)
-    texts = structured_attributes(event)
+    """Return the document in a CloudEvent in structured mode: the JSON in `data` or `data_base64`."""
+    data, encoded = event.get("data"), event.get("data_base64")
+    if data is None and isinstance(encoded, str):
+        data = read_json(_decode_base64(encoded), max_bytes)
     trace = traceparent_of(message.headers, event.get("traceparent"))
-    return replace(_from_cloudevent(inner, texts, trace), envelope=event)
+    return replace(_from_cloudevent(data, structured_attributes(event), trace), envelope=event)
 
 
 def _read_document(message: Message, max_bytes: int, *, lines: bool) -> UnwrappedDocument:
+    """Return the document of a message that is no batch: bare JSON, a SET, or in a CloudEvent of either mode."""
     media_type = media_type_of(message.content_type)
-    if "xml" in media_type or message.body[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"<":
+    first_character = message.body[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+    if "xml" in media_type or first_character == b"<":
         _refuse(f"is XML ({excerpt(media_type or 'no content type')}); have its publisher use a JSON serializer")
     if media_type.startswith(_MASSTRANSIT_TYPE) and media_type != f"{_MASSTRANSIT_TYPE}+json":
         _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
@@ -143,70 +149,73 @@ def unwrap_documents(
     *,
     ignore_case: bool = False,
 ) -> Sequence[UnwrappedDocument]:
-    """Remove these envelopes from each document. Raises MalformedEvent.
+    """Return the documents in the documents of a message, by its source's `envelopes`.
 
-    Members get their position in the list as `index` or, if lists are nested, their position among all.
+    A list replaces its document by its members, with their position as `index`. If lists are nested, `index` is the
+    position among all documents. `names`: the values of `$headers` and `$properties`.
     """
-    list_levels = int(len(documents) > 1)
+    list_levels = int(len(documents) > 1)  # a batch is a list, too
     for envelope in envelopes:
         if isinstance(envelope, EventList):
             list_levels += 1
             documents = [
                 member
-                for outer in documents
-                for member in _list_members(outer, envelope.expression, names, ignore_case=ignore_case)
+                for document in documents
+                for member in _list_members(document, envelope.expression, names, ignore_case=ignore_case)
             ]
             if len(documents) > MAX_EVENTS:
                 _refuse(f"holds {len(documents):,} events; {MAX_EVENTS:,} at most")
         else:
-            documents = [envelope(inner, message) for inner in documents]
-    return [replace(inner, index=index) for index, inner in enumerate(documents)] if list_levels > 1 else documents
+            documents = [envelope(document, message) for document in documents]
+    if list_levels <= 1:
+        return documents
+    return [replace(document, index=index) for index, document in enumerate(documents)]
 
 
 def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> UnwrappedDocument:
-    """Take the message out of MassTransit's envelope. A body without one (raw serializer) is returned unchanged."""
+    """Return the message in MassTransit's envelope. A document without it (raw serializer) is returned with its id."""
     data = document.data
-    names = _normalize_data(data) if isinstance(data, dict) else {}
-    declared = media_type_of(message.content_type).startswith(_MASSTRANSIT_TYPE)
-    if not declared and not ("message" in names and ("messageid" in names or "messagetype" in names)):
+    members = _normalize_members(data) if isinstance(data, dict) else {}
+    is_declared = media_type_of(message.content_type).startswith(_MASSTRANSIT_TYPE)
+    is_envelope = "message" in members and ("messageid" in members or "messagetype" in members)
+    if not is_declared and not is_envelope:
         return replace(document, id=_find_header(message.headers, "messageid") or document.id)
-    inner = names.get("message")
-    if inner is None:
+    if members.get("message") is None:
         _refuse("is MassTransit's envelope without `message`")
-    sent, message_id = names.get("senttime"), names.get("messageid")
-    return replace(
-        document,
-        data=inner,
-        envelope=data,
-        id=message_id if isinstance(message_id, str) and message_id else document.id,
-        **_read_times(document, sent),
-    )
+    message_id = members.get("messageid")
+    if not isinstance(message_id, str) or not message_id:
+        message_id = document.id
+    times = _read_times(document, members.get("senttime"))
+    return replace(document, data=members["message"], envelope=data, id=message_id, **times)
 
 
 ENVELOPES: Mapping[str, Callable[[UnwrappedDocument, Message], UnwrappedDocument]] = {
     "masstransit": unwrap_masstransit,
-    "cloudevents": lambda document, _message: document,  # already unwrapped
+    "cloudevents": lambda document, _message: document,  # done by `read_documents`
 }
 
 
-def _normalize_data(data: dict[str, object]) -> dict[str, object]:
-    return data if "messageid" in data else {normalize_name(name): value for name, value in data.items()}
+def _normalize_members(data: dict[str, object]) -> dict[str, object]:
+    """Return the members with normalized names, for sources with and without `ignore_case`."""
+    is_normalized = "messageid" in data
+    return data if is_normalized else {normalize_name(name): value for name, value in data.items()}
 
 
 def _list_members(
     document: UnwrappedDocument, expression: Expression, names: Mapping[str, object], *, ignore_case: bool
 ) -> Iterator[UnwrappedDocument]:
+    """Yield a document for each member of the list that the expression returns."""
     if isinstance(document.data, UnreadablePart):
         yield document
         return
     try:
         names = {**names, "$envelope": document.envelope}
-        listed = ExpressionReader(document.data, names, ignore_case=ignore_case).evaluate(expression)
-    except EvaluationError as failed:
-        _refuse(str(failed))
-    if not isinstance(listed, list):
-        _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
-    for index, member in enumerate(listed):
+        members = ExpressionReader(document.data, names, ignore_case=ignore_case).evaluate(expression)
+    except EvaluationError as error:
+        _refuse(str(error))
+    if not isinstance(members, list):
+        _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(members)}")
+    for index, member in enumerate(members):
         yield UnwrappedDocument(
             data=member, envelope=document.data, time=document.time, unread_time=document.unread_time,
             type=document.type, trace=document.trace, index=index,
@@ -231,18 +240,18 @@ def _from_cloudevent(data: object, attributes: Mapping[str, str], trace: str | N
 
 
 def _read_json_lines(body: bytes, max_bytes: int) -> object:
-    """Return JSON lines as a list. A single document becomes a list of one, unless it is a list."""
+    """Return the documents in a body of JSON lines as a list. A body with one document may also have line breaks."""
     try:
-        whole = read_json(body, max_bytes)
+        document = read_json(body, max_bytes)
     except MalformedEvent:
         lines = [line for line in body.split(b"\n") if line.strip()]
         if len(body) > max_bytes or len(lines) < 2:
             raise
-        read = [_read_line(line, max_bytes) for line in lines]
-        if not any(isinstance(item, dict) for item in read):
+        documents = [_read_line(line, max_bytes) for line in lines]
+        if not any(isinstance(item, dict) for item in documents):
             raise
-        return read
-    return whole if isinstance(whole, list) else [whole]
+        return documents
+    return document if isinstance(document, list) else [document]
 
 
 def _read_line(line: bytes, max_bytes: int) -> object:
@@ -260,20 +269,21 @@ def _decode_base64(text: str) -> bytes:
 
 
 def _find_header(headers: Mapping[str, object], name: str) -> str | None:
-    """Return the header of this name (case-insensitive) if it is a non-empty text."""
+    """Return the text of a header, whose `name` is in lower case; None if it is missing, empty or no text."""
     value = next((value for header, value in headers.items() if header.lower() == name), None)
-    text = value.decode(errors="replace") if isinstance(value, bytes) else value
-    return text if isinstance(text, str) and text else None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return value if isinstance(value, str) and value else None
 
 
-def _read_times(document: UnwrappedDocument, sent: object) -> Mapping[str, Any]:
-    """Return `time` and `unread_time` of a document, from the time of its envelope (None if it has none)."""
-    if sent is None:
+def _read_times(document: UnwrappedDocument, sent_time: object) -> Mapping[str, Any]:
+    """Return the members `time` and `unread_time` by the envelope's time. Without a time they stay as they are."""
+    if sent_time is None:
         return {"time": document.time, "unread_time": document.unread_time}
     try:
-        return {"time": parse_moment(str(sent)), "unread_time": None}
+        return {"time": parse_moment(str(sent_time)), "unread_time": None}
     except ValueError:
-        return {"time": None, "unread_time": str(sent)}
+        return {"time": None, "unread_time": str(sent_time)}
 
 
 def _refuse(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The functions of expressions: those of JMESPath, and additional ones for times, JSON and tables."""
+"""The functions in expressions of sources: those of JMESPath, and further ones for times, JSON, texts and tables."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from pydantic_core import from_json
 from notifier.model.moment import parse_moment
 from notifier.model.validation import kind_of
 
-MAX_JSON_CHARACTERS = 256 * 1024  # the longest message of SNS, parsed within 10 ms
+MAX_JSON_CHARACTERS = 256 * 1024  # the limit of SNS for a message; parsed within 10 ms
+MAX_CACHED_NAME_CHARACTERS = 64  # longer names do not occupy the cache
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 class _ExpressionFunctions(functions.Functions):
-    """The functions of JMESPath, and notifier's."""
+    """The functions of JMESPath, and those below. The library finds them by the prefix `_func_`."""
 
     @functions.signature({"types": ["number", "string", "null"]})
     def _func_from_s(self, seconds: object) -> str | None:
@@ -50,7 +51,7 @@ class _ExpressionFunctions(functions.Functions):
     def _func_split(self, text: str | None, separator: str) -> list[str] | None:
         if not separator:
             raise ValueError("split() needs a separator that is not empty")
-        return None if text is None else [part for piece in text.split(separator) if (part := piece.strip())]
+        return None if text is None else [part.strip() for part in text.split(separator) if part.strip()]
 
     @functions.signature({"types": []}, {"types": []})
     def _func_default(self, value: object, otherwise: object) -> object:
@@ -67,47 +68,47 @@ FUNCTIONS = _ExpressionFunctions()
 
 
 def normalize_name(name: str) -> str:
-    """Return the name as `ignore_case` compares it: in lower case and without `_`."""
-    return _normalize_short(name) if len(name) <= 64 else name.lower().replace("_", "")  # long names are not cached
+    """Return a name in lower case and without `_`, as sources with `ignore_case` compare names."""
+    return _normalize_cached(name) if len(name) <= MAX_CACHED_NAME_CHARACTERS else name.lower().replace("_", "")
 
 
 @lru_cache(maxsize=2048)
-def _normalize_short(name: str) -> str:
+def _normalize_cached(name: str) -> str:
     return name.lower().replace("_", "")
 
 
 def normalize_names(value: object) -> object:
-    """Return the value with member names in lower case and without `_`. If two names collide, a non-null value wins."""
+    """Return a JSON value with normalized names at all levels. Of equal names, the first that is not null counts."""
     if isinstance(value, dict):
         members: dict[str, object] = {}
         for name, member in value.items():
-            plain = normalize_name(name)
-            if members.get(plain) is None:
-                members[plain] = normalize_names(member) if isinstance(member, (dict, list)) else member
+            normalized = normalize_name(name)
+            if members.get(normalized) is None:
+                members[normalized] = normalize_names(member) if isinstance(member, (dict, list)) else member
         return members
     if isinstance(value, list):
         return [normalize_names(item) if isinstance(item, (dict, list)) else item for item in value]
     return value
 
 
-def _format_epoch(value: object, parts: int, expected: str) -> str | None:
-    """Return RFC 3339 for an epoch time in these parts of a second. The ValueError does not quote the value."""
+def _format_epoch(value: object, units_per_second: int, expected: str) -> str | None:
+    """Return an epoch time as RFC 3339. Raises ValueError with the text `expected`, without the value."""
     if value is None:
         return None
     try:
-        return datetime.fromtimestamp(float(cast("float", value)) / parts, UTC).isoformat()
+        return datetime.fromtimestamp(float(cast("float", value)) / units_per_second, UTC).isoformat()
     except (ValueError, OverflowError, OSError):
         raise ValueError(f"{expected}, not {kind_of(value)} like this") from None
 
 
 def _format_iso(text: str, expected: str) -> str:
-    """Return RFC 3339 for a time in any form of ISO 8601. The offset is required, as the time is ambiguous without."""
+    """Return a time of ISO 8601 with an offset as RFC 3339. Raises ValueError with the text `expected`."""
     try:
         try:
             return datetime.fromtimestamp(parse_moment(text), UTC).isoformat()
-        except ValueError:
+        except ValueError:  # a form of ISO 8601 that RFC 3339 does not have
             moment = datetime.fromisoformat(text)
-            if moment.tzinfo is None:
+            if moment.tzinfo is None:  # the time would be ambiguous
                 raise
             return moment.astimezone(UTC).isoformat()
     except (ValueError, OverflowError, OSError):
@@ -115,12 +116,12 @@ def _format_iso(text: str, expected: str) -> str:
 
 
 def _parse_json(text: str) -> object:
-    """Return the parsed JSON. The ValueError gives the position of the error and never quotes the text."""
+    """Return the value of JSON. Raises ValueError with the position of the error, without the text."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise ValueError(f"from_json() takes at most {MAX_JSON_CHARACTERS:,} characters, not {len(text):,}")
     try:
         return cast("object", from_json(text, allow_inf_nan=False, cache_strings="keys"))
     except ValueError as error:
-        deep = "recursion limit" in str(error)
-        why = "nested too deeply; 200 levels at most" if deep else str(error)
-        raise ValueError(f"from_json() takes a string that is JSON: {why}") from None
+        is_too_deep = "recursion limit" in str(error)
+        reason = "nested too deeply; 200 levels at most" if is_too_deep else str(error)
+        raise ValueError(f"from_json() takes a string that is JSON: {reason}") from None

@@ -45,7 +45,7 @@ from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import is_verification
 
 MAX_EVENTS_AT_ONCE = 200  # of one message; reading them blocks the event loop for 20 ms
-# An empty `sid` is not omitted, but refused: without `sid`, the event would end all sessions of the user.
+# Not `sid`, which is refused if empty: without it, the event would end all sessions of the user.
 _OMITTED_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
 # The values of members whose expression failed. The event is refused, and these values cause no further errors.
 _PLACEHOLDERS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
@@ -58,7 +58,7 @@ class Source:
     `issuer` and the values of `issuers` are the only issuers whose sessions it may end. `realm` returns the document's
     name of its issuer: a key of `issuers` or, without `issuers`, a name that must match `issuer`. `types`: by issuer,
     the CloudEvents types that an event of a source with signed bodies must have. `lines`: bodies may be JSON lines.
-    `as_json`: bodies are JSON, whatever their content type. `members`: the expression of each member of an event.
+    `as_json`: bodies are JSON, whatever their content type. `members`: the expressions of an event's members.
     `secret_headers`: lower-case names of headers that must never be stored. `used_names`: all names in the expressions.
     """
 
@@ -80,8 +80,8 @@ class Source:
     @property
     def speaks_for(self) -> tuple[str, ...]:
         """Return the issuers whose sessions the source may end."""
-        issuers = [*(self.issuers or {}).values()]
-        return tuple(dict.fromkeys(issuers if self.issuer is None else [self.issuer, *issuers]))
+        issuers = [self.issuer, *(self.issuers or {}).values()]
+        return tuple(dict.fromkeys(issuer for issuer in issuers if issuer is not None))
 
     @property
     def accepts_empty(self) -> bool:
@@ -163,13 +163,12 @@ class _MessageReader:
         """Return the event in a document; None if it is ignored. Raises MalformedEvent. `only`: the clients to read."""
         source, source_path = self._source, f"sources.{self._source.name}"
         if isinstance(document.data, UnreadablePart):
-            mistakes = document.data.mistakes
-            raise MalformedEvent([InputIssue(mistake.path or source_path, mistake.text) for mistake in mistakes])
+            unread = document.data.mistakes
+            raise MalformedEvent([InputIssue(mistake.path or source_path, mistake.text) for mistake in unread])
         if is_verification(document.data):
             return None
-        names = self._names
-        if "$envelope" in source.used_names:
-            names = {**names, "$envelope": document.envelope}
+        needs_envelope = "$envelope" in source.used_names
+        names = {**self._names, "$envelope": document.envelope} if needs_envelope else self._names
         reader = ExpressionReader(document.data, names, ignore_case=source.ignore_case, texts=self._parsed_texts)
         if source.when is not None:
             if source.when.needs_object and not isinstance(document.data, dict):

@@ -1,7 +1,7 @@
-"""Compile the sources of the settings, and list all errors in them at once."""
+"""Compile the sources of the settings: resolve presets, compile expressions, and list all errors at once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -23,29 +23,25 @@ OWN_EXCHANGES = ("events", "bulk", "outcomes")
 _NO_PRESET = SourcePreset(event=MappingProxyType({}))
 _ALL_CLIENTS = "'*'"
 _NSERVICEBUS_ID = '\'"$headers"."NServiceBus.MessageId"\''
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # an envelope is a name or an expression
 
 
 def compile_sources(
     settings: Settings, invalid_sections: frozenset[str] = frozenset()
 ) -> tuple[Mapping[str, Source], list[InputIssue]]:
-    """Return the valid sources by name, and every error. `invalid_sections`: sections of the settings with an error."""
+    """Return the valid sources by name, and all errors. `invalid_sections`: sections of the settings with an error."""
     sources: dict[str, Source] = {}
     mistakes: list[InputIssue] = []
     configured = None if "issuers" in invalid_sections else tuple(settings.issuers)
-    types = {iss: of.event_types for iss, of in settings.issuers.items() if of.event_types is not None}
-    on_disk = "queue" not in invalid_sections and settings.queue.sqlite_file is not None
+    types = {iss: issuer.event_types for iss, issuer in settings.issuers.items() if issuer.event_types is not None}
+    uses_sqlite = "queue" not in invalid_sections and settings.queue.sqlite_file is not None
     for name, options in sources_of(settings).items():
         compiler = _SourceCompiler(name, options, configured)
-        if on_disk and options.bind:
-            compiler.add_error(
-                "bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url"
-            )
-        own_exchanges = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
-        for nth, bind in enumerate(() if "queue" in invalid_sections else options.bind):
-            if bind.exchange in own_exchanges:
-                text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
-                compiler.add_error(f"bind[{nth}].exchange", text)
+        if uses_sqlite and options.bind:
+            text = "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url"
+            compiler.add_error("bind", text)
+        if "queue" not in invalid_sections:
+            compiler.check_bindings({f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES})
         source = compiler.compile()
         if compiler.mistakes:
             mistakes += compiler.mistakes
@@ -58,9 +54,9 @@ def compile_sources(
 
 @dataclass(slots=True)
 class _SourceCompiler:
-    """Compiles one source. `issuers` are the configured ones, None if that section has errors.
+    """Compiles one source, and records its errors. `issuers`: the configured issuers; None if they have errors.
 
-    `ignore_case`: the source ignores case and `_` in names.
+    `ignore_case`: the source ignores case and `_` in names. `used_names`: all names in its expressions.
     """
 
     name: str
@@ -71,33 +67,40 @@ class _SourceCompiler:
     ignore_case: bool = False
 
     def add_error(self, member: str, text: str) -> None:
-        """Record an error in one of its settings."""
+        """Record an error in a setting of the source."""
         self.mistakes.append(InputIssue(f"sources.{self.name}.{member}", text))
 
+    def check_bindings(self, own_exchanges: Collection[str]) -> None:
+        """Record an error for each binding to one of notifier's own exchanges."""
+        for index, bind in enumerate(self.options.bind):
+            if bind.exchange in own_exchanges:
+                text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
+                self.add_error(f"bind[{index}].exchange", text)
+
     def compile(self) -> Source:
-        """Return the source; it must not be used if errors were recorded."""
+        """Return the source. It must not be used if errors were recorded."""
         options, preset = self.options, self._find_preset()
         self.ignore_case = preset.ignore_case if options.ignore_case is None else options.ignore_case
-        named = preset.envelope if options.envelope is None else options.envelope
+        envelopes = preset.envelope if options.envelope is None else options.envelope
         when = preset.when if options.when is None else options.when
         members = self._compile_members(preset)
         realm = self._compile_realm(preset, members)
         self._check_issuers()
-        proofs = () if options.http is None else (options.http.header, options.http.hmac and options.http.hmac.header)
-        secret = {header.lower() for header in proofs if header}
+        proofs = [options.http, options.http.hmac] if options.http is not None else []
+        proof_headers = [proof.header for proof in proofs if proof is not None and proof.header is not None]
         return Source(
             name=self.name,
             preset=options.preset,
             issuer=self._find_issuer(),
             issuers=options.issuers,
             realm=realm,
-            envelopes=tuple(filter(None, map(self._compile_envelope, range(len(named)), named))),
-            lines=bool(named) and named[0] == LINES,
+            envelopes=self._compile_envelopes(envelopes),
+            lines=bool(envelopes) and envelopes[0] == LINES,
             as_json=options.content_type is not None,
             ignore_case=self.ignore_case,
             when=None if when is None else self._compile_expression("when", when),
             members=MappingProxyType(members),
-            secret_headers=frozenset(secret),
+            secret_headers=frozenset(header.lower() for header in proof_headers),
             used_names=frozenset(self.used_names),
         )
 
@@ -112,39 +115,39 @@ class _SourceCompiler:
         return _NO_PRESET
 
     def _compile_members(self, preset: SourcePreset) -> dict[str, Expression]:
-        of_preset, own = dict(preset.event), self.options.event or {}
-        for name in own.keys() - set(_EVENT_MEMBERS):
+        """Return the valid expressions of an event's members: those of the settings, otherwise of the preset."""
+        configured = self.options.event or {}
+        for name in configured.keys() - set(_EVENT_MEMBERS):
             hint = suggest(name.lower(), _EVENT_MEMBERS)
             self.add_error(f"event.{excerpt(name)}", f"there is no such member of an event; {hint}")
-        texts = {name: text for name, text in {**of_preset, **own}.items() if name in _EVENT_MEMBERS}
-        unknown_preset = self.options.preset is not None and preset is _NO_PRESET
-        if not unknown_preset:
+        texts = {name: text for name, text in {**preset.event, **configured}.items() if name in _EVENT_MEMBERS}
+        is_preset_unknown = self.options.preset is not None and preset is _NO_PRESET
+        if not is_preset_unknown:  # otherwise members of the intended preset are missing
             self._check_members(texts)
         expressions = {name: self._compile_expression(f"event.{name}", text) for name, text in texts.items()}
         return {name: expression for name, expression in expressions.items() if expression is not None}
 
     def _check_members(self, texts: Mapping[str, str]) -> None:
+        """Record an error for each missing member, and for all clients written as another expression."""
         if not texts:
             self.add_error("event", f"is required without a preset; presets are {', '.join(SOURCE_PRESETS)}")
             return
         clients = texts.get("clients", "").strip()
         if clients in ("*", '"*"'):
-            self.add_error(
-                "event.clients", f'{clients} names members of the document; for all clients write "{_ALL_CLIENTS}"'
-            )
-        elif not clients and "clients" not in texts:
+            text = f'{clients} names members of the document; for all clients write "{_ALL_CLIENTS}"'
+            self.add_error("event.clients", text)
+        elif "clients" not in texts:
             self.add_error("event.clients", f'is required; for all clients of the issuer write "{_ALL_CLIENTS}"')
         if clients == _ALL_CLIENTS and not {"sub", "sid"} & texts.keys():
             self.add_error("event", "needs sub or sid, which identify the ended session")
 
     def _compile_realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
-        """Return the expression for the document's name of its issuer, if that is not `iss`."""
-        if self.options.issuers is None:
-            own = "iss" in (self.options.event or {})
-            return None if own or preset.realm is None else self._compile_expression("event.iss", preset.realm)
-        own = self.options.event is not None and "iss" in self.options.event
-        if preset.realm is not None and not own:
+        """Return the expression for the document's name of its issuer; None if the mapping has the `iss` itself."""
+        has_own_iss = "iss" in (self.options.event or {})
+        if preset.realm is not None and not has_own_iss:
             return self._compile_expression("event.iss", preset.realm)
+        if self.options.issuers is None:
+            return None
         if "iss" not in members and preset.event is not _NO_PRESET.event:
             self.add_error("issuers", "this preset's documents name no issuer; write `issuer`, or give event.iss")
         elif "iss" not in members:
@@ -152,7 +155,10 @@ class _SourceCompiler:
         return members.get("iss")
 
     def _find_issuer(self) -> str | None:
-        """Return the source's issuer; by default that of its Security Event Tokens, or the only one configured."""
+        """Return the source's issuer: by default that of its Security Event Tokens, or the only configured issuer.
+
+        None if the source has `issuers`, or if there is no default.
+        """
         options, configured = self.options, self.issuers or ()
         if options.issuer is not None or options.issuers is not None:
             return options.issuer
@@ -161,44 +167,56 @@ class _SourceCompiler:
         return configured[0] if len(configured) == 1 else None
 
     def _check_issuers(self) -> None:
-        options = self.options
-        if self.issuers and self._find_issuer() is None and options.issuers is None:
-            pairs = ", ".join(f'"{iss}": "{iss}"' for iss in self.issuers)
-            count = len(self.issuers)
+        """Record an error for a missing issuer, and for each issuer that is not configured."""
+        options, configured = self.options, self.issuers
+        if configured is None:
+            return
+        if configured and self._find_issuer() is None and options.issuers is None:
+            pairs = ", ".join(f'"{iss}": "{iss}"' for iss in configured)
+            count = len(configured)
             text = f"is required, since there are {count} issuers: the one it speaks for, or issuers: {{{pairs}}}"
             self.add_error("issuer", text)
-        places = {} if options.issuer is None else {"issuer": options.issuer}
-        places |= {f"issuers.{name}": iss for name, iss in (options.issuers or {}).items()}
-        for place, iss in places.items():
-            if self.issuers is not None and iss not in self.issuers:
-                self.add_error(place, explain_unknown_issuer(iss, self.issuers))
+        issuer_of = {} if options.issuer is None else {"issuer": options.issuer}
+        issuer_of |= {f"issuers.{name}": iss for name, iss in (options.issuers or {}).items()}
+        for member, iss in issuer_of.items():
+            if iss not in configured:
+                self.add_error(member, explain_unknown_issuer(iss, configured))
 
-    def _compile_envelope(self, number: int, text: str) -> Envelope | None:
-        place = f"envelope[{number}]"
+    def _compile_envelopes(self, texts: Sequence[str]) -> tuple[Envelope, ...]:
+        envelopes = [self._compile_envelope(index, text) for index, text in enumerate(texts)]
+        return tuple(envelope for envelope in envelopes if envelope is not None)
+
+    def _compile_envelope(self, index: int, text: str) -> Envelope | None:
+        """Return an envelope by its name or by its expression. Record an error and return None if it is neither."""
+        member = f"envelope[{index}]"
         if text in ENVELOPES:
             return ENVELOPES[text]
         if text == "nservicebus":
-            self.add_error(place, f"nservicebus is gone: remove it, and write event: {{id: {_NSERVICEBUS_ID}}}")
+            self.add_error(member, f"nservicebus is gone: remove it, and write event: {{id: {_NSERVICEBUS_ID}}}")
             return None
-        if text == LINES and number == 0:
+        if text == LINES and index == 0:
             return EventList(Expression("@"))
         if text == LINES:
-            self.add_error(place, "lines must be the first")
+            self.add_error(member, "lines must be the first")
             return None
-        near = get_close_matches(text.lower(), (*ENVELOPES, LINES), n=1, cutoff=0.75) if _NAME.fullmatch(text) else []
-        if near and len(text) > len(LINES):
-            self.add_error(place, f"there is no envelope {text}; did you mean {near[0]}?")
-            return None
-        expression = self._compile_expression(place, text)
+        if _NAME.fullmatch(text) and len(text) > len(LINES):
+            similar = get_close_matches(text.lower(), (*ENVELOPES, LINES), n=1, cutoff=0.75)
+            if similar:
+                self.add_error(member, f"there is no envelope {text}; did you mean {similar[0]}?")
+                return None
+        expression = self._compile_expression(member, text)
         return None if expression is None else EventList(expression)
 
-    def _compile_expression(self, place: str, text: str) -> Expression | None:
+    def _compile_expression(self, member: str, text: str) -> Expression | None:
+        """Return the expression of a setting. Record an error and return None if it does not compile."""
         try:
             expression = Expression(text)
-        except ExpressionError as no:
-            self.add_error(place, str(no))
+        except ExpressionError as error:
+            self.add_error(member, str(error))
             return None
-        if self.ignore_case and (name := find_unmatchable_name(expression.parsed)) is not None:
-            self.add_error(place, f"no name is {excerpt(name)} with ignore_case; write {normalize_name(excerpt(name))}")
+        name = find_unmatchable_name(expression.parsed) if self.ignore_case else None
+        if name is not None:
+            name = excerpt(name)
+            self.add_error(member, f"no name is {name} with ignore_case; write {normalize_name(name)}")
         self.used_names |= expression.fields
         return expression

@@ -1,7 +1,7 @@
-"""Open a message of a source by its mapping, and return its event or the messages that replace it.
+"""Convert a message of a source by its mapping: return its event, or the messages that replace the message.
 
-A single event is processed directly. Several events are published in notifier's form before the message is acked, and
-the malformed ones as one dead letter. An ignored event is only counted.
+A single event is processed directly. Several events are published in notifier's form before the message is acked. The
+malformed events of a message become one dead letter. Ignored events are only counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 
 
 class SourceIntake:
-    """Opens messages of sources. `sources` returns the current sources; `max_event` is in bytes; `new_id` makes ids."""
+    """Converts messages of sources. `sources` returns the current sources by name. `max_event`: bytes of a message."""
 
     def __init__(
         self, sources: Callable[[], Mapping[str, Source]], *, new_id: Callable[[], str], max_event: int
@@ -39,9 +39,10 @@ class SourceIntake:
     def open(
         self, message: Message, only: str | None, now: float, rest_until: float | None
     ) -> SingleEvent | Replacement:
-        """Read the message by the current mapping. Its replacements are held until `rest_until` (epoch seconds).
+        """Return the event of a message by the current mapping, or the messages that replace it.
 
-        Raises MalformedEvent, and UnknownSource if the source is not configured.
+        `only`: the positions of the events to read; None for all. The replacements are due at `rest_until` (epoch
+        seconds). Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
         name = message.source or ""
         source = self._sources().get(name)
@@ -53,13 +54,13 @@ class SourceIntake:
         letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return SingleEvent(event=translation.events[0], dead_letter=letter)
-        return Replacement(
-            sends=self._sends(message, translation, letter, rest_until), fact=_to_fact(message, translation)
-        )
+        sends = self._replacements_of(message, translation, letter, rest_until)
+        return Replacement(sends=sends, fact=_to_fact(message, translation))
 
-    def _sends(
+    def _replacements_of(
         self, message: Message, translation: Translation, letter: DeadLetter | None, rest_until: float | None
     ) -> Iterator[Send]:
+        """Yield the dead letter of the malformed events, the parts of the message, and its events."""
         lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
         if letter is not None:
             yield send_dead_letter(letter, None)
@@ -67,11 +68,10 @@ class SourceIntake:
             yield Send(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
         for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
-            # Separate message ids, because two events with the same id would be confirmed as one.
             body = documents.dump_event(document)
-            yield Send(
-                queue=lane, due=rest_until, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id())
-            )
+            # The message id is not that of the event: two messages with the same id would be confirmed as one.
+            outgoing = Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id())
+            yield Send(queue=lane, due=rest_until, message=outgoing)
 
 
 def _to_fact(message: Message, translation: Translation) -> EventTaken:
@@ -93,18 +93,18 @@ def _to_fact(message: Message, translation: Translation) -> EventTaken:
 def read_again(
     sources: Mapping[str, Source], max_event: int, message: Message, only: str | None, now: float
 ) -> RereadMessage | str:
-    """Return the unchanged message for a replay if the sources can read it; otherwise return the reason.
+    """Return the message for a replay, unchanged, or why it cannot be read. `only`: positions of the events to read.
 
-    The worker reads it by the mapping that is configured then.
+    A worker converts it again by the mapping that is configured then.
     """
     name = message.source or ""
-    source, positions = sources.get(name), None if only is None else parse_event_positions(only)
-    why = f"sources.{name} is not configured"
+    source = sources.get(name)
+    positions = None if only is None else parse_event_positions(only)
+    error = f"sources.{name} is not configured"
     if source is not None:
         try:
             source.translate(message, max_bytes=max_event, new_id=new_id, now=now, only=positions)
-        except MalformedEvent as malformed:
-            why = str(malformed)
-        else:
             return RereadMessage(message=message)
-    return f"still malformed ({why}): correct sources.{name}, and try it with `notifier sources try`"
+        except MalformedEvent as malformed:
+            error = str(malformed)
+    return f"still malformed ({error}): correct sources.{name}, and try it with `notifier sources try`"

@@ -1,6 +1,6 @@
-"""Authenticate the sender of a source by a secret in a header, a signature of the body, or a signed token.
+"""Authenticate the sender of a source: by a secret header, an HMAC of the body, a signed token, or SNS's signature.
 
-The result never reveals which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
+The result does not reveal which part is wrong. Two secrets may be valid at a time, so that one can be replaced.
 """
 
 import base64
@@ -42,7 +42,7 @@ _SET_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
 
 
 class SetVerifier:
-    """Verifies tokens of `issuer` for `audience`. `clock` gives epoch seconds."""
+    """Verifies Security Event Tokens of `issuer` for `audience`. `clock` returns epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, *, issuer: str, audience: str, clock: Callable[[], float]) -> None:
         self._signed = SignedContent(keys, SET_ALGORITHMS, SET_TYPES, "the body")
@@ -51,7 +51,7 @@ class SetVerifier:
         self._clock = clock
 
     async def verify(self, token: bytes) -> VerifiedSet | UnacceptedSet | KeysUnavailable:
-        """Verify a token. Never raises."""
+        """Return the verified claims of a token, or why it is not accepted. Never raises."""
         content = await self._signed.verify(token.strip())
         if isinstance(content, KeysUnavailable):
             return content
@@ -63,20 +63,20 @@ class SetVerifier:
 
 @dataclass(frozen=True, slots=True)
 class SnsVerifier:
-    """Verifies messages of `topic` by the certificates of `server`."""
+    """Verifies messages of `topic` by certificates that `server` fetches."""
 
     topic: SnsTopic
     server: SnsServer
 
     async def verify(self, body: bytes) -> SnsMessage | SnsRefusal | CertificateUnavailable:
-        """Verify a message. Never raises."""
+        """Return an authentic message, or why it is refused or cannot be verified yet. Never raises."""
         message = read_sns(body, self.topic)
         if isinstance(message, SnsRefusal):
             return message
         key = await self.server.fetch_key(message.certificate)
         if isinstance(key, CertificateUnavailable):
             return key
-        algorithm = SHA256() if message.algorithm == "sha256" else SHA1()  # noqa: S303  which SNS uses by default
+        algorithm = SHA256() if message.algorithm == "sha256" else SHA1()  # noqa: S303  the default of SNS
         try:
             key.verify(message.signature, message.text, PKCS1v15(), algorithm)
         except InvalidSignature:
@@ -84,7 +84,10 @@ class SnsVerifier:
         return message
 
     async def handle_subscription(self, message: SnsMessage, source: str) -> bool:
-        """Confirm a subscription, or log its end, as a verified message requires. False if SNS is unreachable."""
+        """Confirm a new subscription, or log the end of one. Return False if SNS is unreachable.
+
+        `message`: verified, and not a notification.
+        """
         log = structlog.get_logger().bind(source=source, topic_arn=self.topic.arn)
         if message.kind != "SubscriptionConfirmation" or message.subscribe is None:
             log.warning("sns_unsubscribed", hint="its events come no more; if that is wrong, subscribe again")
@@ -97,12 +100,12 @@ class SnsVerifier:
         return fault is None
 
 
-_BASE64 = str.maketrans("-_", "+/")
+_FROM_BASE64URL = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderSecret:
-    """The whole value of a header is a secret."""
+    """The proof is a header whose whole value is one of the secrets `values`."""
 
     header: str
     values: tuple[bytes, ...] = field(repr=False)
@@ -110,13 +113,13 @@ class HeaderSecret:
     def is_valid(self, headers: MultiMapping[str]) -> bool:
         """Return whether the header occurs once with one of the values, compared in constant time."""
         header = _find_single_header(headers, self.header)
-        right = [hmac.compare_digest(value, header or b"") for value in self.values]
-        return header is not None and any(right)
+        matches = [hmac.compare_digest(value, header or b"") for value in self.values]  # all, in constant time
+        return header is not None and any(matches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodySignature:
-    """A header has `prefix` and the HMAC (RFC 2104) of the body in hexadecimal or base64."""
+    """The proof is a header with `prefix` and the HMAC (RFC 2104) of the body, in hexadecimal or base64."""
 
     header: str
     algorithm: Literal["sha1", "sha256", "sha512"]
@@ -129,27 +132,27 @@ class BodySignature:
         if header is None or header[: len(self.prefix)].lower() != self.prefix.lower().encode():
             return False
         signature = header[len(self.prefix) :].decode("ascii", "replace").strip()
-        right = [self._is_signature(signature, secret, body) for secret in self.secrets]
-        return any(right)
+        matches = [self._is_signature(signature, secret, body) for secret in self.secrets]  # all, in constant time
+        return any(matches)
 
     def _is_signature(self, signature: str, secret: bytes, body: bytes) -> bool:
         digest = hmac.new(secret, body, getattr(hashlib, self.algorithm)).digest()
-        by_hex = hmac.compare_digest(digest.hex().encode(), signature.lower().encode())
-        plain = base64.b64encode(digest).rstrip(b"=")
-        by_base64 = hmac.compare_digest(plain, signature.translate(_BASE64).rstrip("=").encode())
-        return by_hex or by_base64
+        is_hex_match = hmac.compare_digest(digest.hex().encode(), signature.lower().encode())
+        expected = base64.b64encode(digest).rstrip(b"=")
+        actual = signature.translate(_FROM_BASE64URL).rstrip("=").encode()
+        return hmac.compare_digest(expected, actual) or is_hex_match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedToken:
-    """The body is a Security Event Token."""
+    """The proof is the signature of the body, which is a Security Event Token."""
 
     verifier: SetVerifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnsSignature:
-    """The body is a message of a topic of Amazon SNS."""
+    """The proof is the signature in the body, which is a message of a topic of Amazon SNS."""
 
     verifier: SnsVerifier
 
@@ -160,7 +163,7 @@ Challenge = Literal["okta", "websub"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """The subscription at a WebSub hub. `topic`: None for any."""
+    """A subscription that a WebSub hub may verify. `topic`: None for any. `can_end`: also its end is confirmed."""
 
     topic: str | None = None
     can_end: bool = False
@@ -168,10 +171,10 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSource:
-    """A source that accepts events over HTTP. `challenge`: the protocol of its server's verification requests.
+    """A source that accepts events over HTTP.
 
-    `subscription` is the one that a WebSub hub may verify. `used_names` has the names in its expressions, including
-    the headers that they read.
+    `challenge`: the protocol by which its server verifies the URL. `subscription`: for a WebSub hub. `used_names`: all
+    names in its expressions, which include the headers that they read.
     """
 
     name: str
@@ -183,7 +186,7 @@ class HttpSource:
 
     @property
     def secret_headers(self) -> frozenset[str]:
-        """Return the proof's header in lower case; it must not be published."""
+        """Return the lower-case name of the proof's header, which must not be published."""
         match self.proof:
             case HeaderSecret(header=header) | BodySignature(header=header):
                 return frozenset({header.lower()})

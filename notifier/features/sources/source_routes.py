@@ -1,12 +1,12 @@
 """Serve `POST /v1/events/{source}`: accept webhooks in the format of their server, from senders without an API token.
 
-The proof of the source replaces the token. The message is published unchanged; 202 means that it is durable. A worker
-converts it by the source's mapping. An unreadable message becomes a dead letter rather than a 400, because senders of
-webhooks ignore a 400 or stop after a few. A Security Event Token is answered according to RFC 8935. Its verified claims
-are published, never the token; of an Amazon SNS message, only the signed members.
+A proof of the source replaces the token. The message is published unchanged, and is durable before the response 202. A
+worker converts it by the source's mapping. A malformed message becomes a dead letter instead of a 400, since senders of
+webhooks ignore a 400, or stop after a few. A Security Event Token is answered according to RFC 8935, and its verified
+claims are published instead of the token. Of a message of Amazon SNS, the signed members are published.
 
-Each source has its own limit of concurrent requests. If the proof is in the body, an unauthenticated client can send
-that slowly; until it is verified, such a request has a lower limit and a shorter timeout.
+Each source has a limit of concurrent requests. If the proof is in the body, an unauthenticated client can send the body
+slowly. Until the proof is verified, such a request has a lower limit and a shorter timeout.
 
 `GET` and `OPTIONS` answer the verification requests of Okta, WebSub hubs, and CloudEvents senders such as Event Grid.
 """
@@ -60,7 +60,7 @@ _MAX_TOPIC_CHARACTERS = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDependencies:
-    """What the routes need. `find_source` returns the currently configured source, or None if it has no `http`.
+    """The dependencies of the routes. `find_source` returns None for an unknown source, or one without `http`.
 
     `publish` returns once the message is durable, and raises QueueError.
     """
@@ -95,7 +95,7 @@ class SourceRoutes:
 
     @POST_OPERATION
     async def post_event(self, request: web.Request) -> web.Response:
-        """Accept one message of a source."""
+        """Accept one message of a source, and record the response."""
         source = self._find_source(request)
         with self._record_refusals(source.name):
             answer = await self._accept(request, source)
@@ -139,6 +139,7 @@ class SourceRoutes:
         return await read_body(request, self._limits, self._limits.unverified_timeout)
 
     async def _accept(self, request: web.Request, source: HttpSource) -> web.Response:
+        """Authenticate, check and publish a message. Raises Refusal."""
         proof, rules = source.proof, source.rules
         match proof:
             case HeaderSecret():
@@ -161,9 +162,10 @@ class SourceRoutes:
                 assert_never(proof)
         rules.check_headers(request.headers)
         rules.check_body(body)
-        kind = request.headers.get("Content-Type", "")
-        kind = kind if len(kind) <= MAX_TYPE_LENGTH else media_type(request)[:MAX_TYPE_LENGTH]
-        new_id = await self._publish(request, source, body, kind)
+        content_type = request.headers.get("Content-Type", "")
+        if len(content_type) > MAX_TYPE_LENGTH:
+            content_type = media_type(request)[:MAX_TYPE_LENGTH]
+        new_id = await self._publish(request, source, body, content_type)
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
     async def _accept_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
@@ -203,28 +205,23 @@ class SourceRoutes:
                 return web.json_response({"id": new_id}, status=202, dumps=json_text)
             case SnsMessage():
                 if not await proof.verifier.handle_subscription(message, source.name):
-                    raise Refusal(
-                        problem_response(
-                            503,
-                            "SNS is unreachable; send the message again",
-                            headers={"Retry-After": RETRY_AFTER_SECONDS},
-                        )
-                    )
+                    title, headers = "SNS is unreachable; send the message again", {"Retry-After": RETRY_AFTER_SECONDS}
+                    raise Refusal(problem_response(503, title, headers=headers))
                 return web.json_response({})
             case _:
                 assert_never(message)
 
-    async def _publish(self, request: web.Request, source: HttpSource, body: bytes, kind: str) -> str:
-        """Publish the message durably, with the authenticated source as its publisher."""
+    async def _publish(self, request: web.Request, source: HttpSource, body: bytes, content_type: str) -> str:
+        """Publish the message durably, with the source as its publisher. Return the message's new id."""
         dependencies, lane = self._dependencies, read_lane(request)
         headers = join_headers(request.headers.items())
         if source.rules.signed:
-            headers.pop("messageid", None)  # unsigned; the mapping of MassTransit takes the event's id from it
+            headers.pop("messageid", None)  # it is not signed, but would be the event's id with MassTransit
         message = Message(
             lane=lane,
             body=body,
             tag=None,
-            content_type=kind,
+            content_type=content_type,
             headers=kept_headers(headers, source.secret_headers, source.used_names),
             timestamp=dependencies.clock(),
             user_id=source.name,
@@ -232,15 +229,14 @@ class SourceRoutes:
         )
         new_id = dependencies.new_id()
         with self._verified_slots.hold_slot(source.name):
-            await publish_in_time(
-                dependencies.publish(lane, to_sourced(message, new_id)), self._limits, "send the event again"
-            )
+            publication = dependencies.publish(lane, to_sourced(message, new_id))
+            await publish_in_time(publication, self._limits, "send the event again")
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
 
     @contextmanager
     def _record_refusals(self, source: str) -> Iterator[None]:
-        """Count and log a refusal or an error."""
+        """Count and log the response to an exception that is raised while entered."""
         try:
             yield
         except Refusal as refusal:
@@ -254,7 +250,7 @@ class SourceRoutes:
             raise
 
     def _record(self, source: str, answer: web.Response) -> None:
-        """Count an answer. Log refusals, each at most once a minute, since senders seldom show them to a person."""
+        """Count a response. Log a refusal, at most once a minute, since senders seldom show it to a person."""
         key = (source, str(answer.status))
         self._counts[key] = self._counts.get(key, 0) + 1
         if answer.status >= 400 and self._log_limit.allows(*key):
@@ -262,16 +258,14 @@ class SourceRoutes:
             structlog.get_logger().warning("source_refused", source=source, status=answer.status, reason=reason)
 
     def _log_confirmed(self, source: str, request: web.Request) -> None:
-        """Log a WebSub hub's confirmed verification at most once a minute, as the request is unauthenticated."""
+        """Log that a WebSub hub's request was confirmed, at most once a minute, since it is unauthenticated."""
         mode = request.query["hub.mode"]
         if self._log_limit.allows(source, mode):
-            log = structlog.get_logger().bind(source=source, origin="WebSub hub")
-            log.info(
-                "sender_allowed", mode=mode, topic=excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
-            )
+            topic = excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
+            structlog.get_logger().info("sender_allowed", source=source, origin="WebSub hub", mode=mode, topic=topic)
 
 
 def _check_type(request: web.Request, source: HttpSource) -> None:
-    """Raises Refusal (415)."""
+    """Raise Refusal (415) for a wrong media type or a compressed body."""
     source.rules.check_type(request.headers.get("Content-Type"))
     refuse_compressed(request)

@@ -35,11 +35,7 @@ def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> Source
     proofs, secret_mistakes = read_source_secrets(options)
     return SourcesPart(
         mistakes=[*secret_mistakes, *mistakes],
-        warnings=[
-            *_warn_unsigned_parts(settings, sources),
-            *_warn_any_topic(settings),
-            *_warn_no_listener(settings),
-        ],
+        warnings=[*_warn_unsigned_parts(settings, sources), *_warn_any_topic(settings), *_warn_no_listener(settings)],
         secrets=dict(_secret_files(settings)),
         fixed={f"sources.{name}.bind": frozenset(source.bind) for name, source in options.items() if source.bind},
         bindings=bindings_of(options),

@@ -1,4 +1,4 @@
-"""Provide the currently configured upstream OpenID Providers: their keys, and the look-up of local sessions."""
+"""Build the upstream OpenID Providers of the current configuration: their keys, and their look-up of sessions."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -37,9 +37,10 @@ DOCUMENT_TIMEOUT_SECONDS = 5.0
 
 @frozen
 class _UpstreamEntry:
-    """An upstream, kept over reloads that do not change it.
+    """An upstream. Keys and look-ups are kept over reloads that do not change its settings.
 
-    Browsers' look-ups have a separate limit, `browser_lookups`, since unauthenticated clients can exhaust it.
+    `lookups` is None if none is needed (`same_sub`). Requests of browsers use `browser_lookups`, whose separate limit
+    unauthenticated clients can exhaust.
     """
 
     settings: UpstreamSettings
@@ -50,7 +51,7 @@ class _UpstreamEntry:
 
 
 class ConfiguredUpstreams:
-    """Returns the upstreams, and looks up the local sessions that end with an upstream's. It follows reloads."""
+    """Returns the current upstreams, and looks up the local sessions that end with a session at an upstream."""
 
     def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
         self._live = live
@@ -62,7 +63,7 @@ class ConfiguredUpstreams:
 
     def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: SignOutPage) -> Iterator[web.RouteDef]:
         """Return the routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
-        access = UpstreamDependencies(
+        dependencies = UpstreamDependencies(
             find_upstream=self.find_upstream,
             publish=publish,
             event_message=to_event_message,
@@ -70,8 +71,8 @@ class ConfiguredUpstreams:
             clock=time.time,
             new_id=new_id,
         )
-        yield from UpstreamRoutes(access).routes()
-        browser_lookups = SignOutDependencies(
+        yield from UpstreamRoutes(dependencies).routes()
+        sign_out_dependencies = SignOutDependencies(
             find_front_channel=self.find_front_channel,
             look_up=self.look_up_for_browser,
             publish=publish,
@@ -81,72 +82,76 @@ class ConfiguredUpstreams:
             record=self._record.on_request,
             clock=time.time,
         )
-        yield from UpstreamSignOutRoutes(browser_lookups).routes()
+        yield from UpstreamSignOutRoutes(sign_out_dependencies).routes()
 
     def find_upstream(self, name: str) -> ConfiguredUpstream | None:
-        """Return the upstream of this name, or None."""
+        """Return the upstream of a name; None if it is not configured."""
         entry = self._current_upstreams().get(name)
         return None if entry is None else entry.upstream
 
     def find_front_channel(self, name: str) -> UpstreamFrontChannel | None:
-        """Return the browser settings of the upstream of this name, or None."""
+        """Return the front-channel settings of an upstream; None if it is not configured."""
         entry = self._current_upstreams().get(name)
         if entry is None:
             return None
         settings = entry.settings
-        above = (origin_of(settings.issuer) or "", *settings.parents)
+        parents = (origin_of(settings.issuer) or "", *settings.parents)
         return UpstreamFrontChannel(
             name=name,
             issuer=settings.issuer,
-            parents=tuple(dict.fromkeys(above)),
+            parents=tuple(dict.fromkeys(parents)),
             iss_optional=settings.without_iss == "allow",
             enabled=settings.front_channel,
         )
 
     def is_configured(self, upstream: str) -> bool:
-        """Return True if an upstream of this name is configured."""
+        """Return whether an upstream of this name is configured."""
         return upstream in self._current_upstreams()
 
     async def look_up(self, upstream: str, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
-        """Return the matching local sessions. Never raises."""
+        """Return the matching local sessions, for a message of the queue. Never raises."""
         entry = self._current_upstreams().get(upstream)
-        if entry is None:  # a reload has just removed it; the next look-up finds that
+        if entry is None:  # a reload has removed it since `is_configured`
             return SessionsUnavailable(text="the upstream is not configured any more")
         return await _look_up_sessions(entry, entry.lookups, upstream_session)
 
     async def look_up_for_browser(
         self, upstream: str, upstream_session: UpstreamSession
     ) -> LocalSessions | SessionsUnavailable | None:
-        """Return the matching sessions for an unauthenticated request, limited separately from the worker's look-ups.
+        """Return the matching local sessions, for an unauthenticated request of a browser. Never raises.
 
-        None if no upstream of this name is configured.
+        None if the upstream is not configured.
         """
         entry = self._current_upstreams().get(upstream)
         return None if entry is None else await _look_up_sessions(entry, entry.browser_lookups, upstream_session)
 
     async def aclose(self) -> None:
-        """Stop reading TLS files."""
+        """Stop reading keys."""
         await self._reader.close()
 
     def _current_upstreams(self) -> Mapping[str, _UpstreamEntry]:
+        """Return the upstreams by name. Build them again after a reload."""
         current = self._live.current
         if current is not self._loaded:
-            before, self._loaded = self._upstreams, current
+            previous, self._loaded = self._upstreams, current
             self._record.create_series(upstreams_of(current.settings))
             self._upstreams = {
-                name: self._configure(name, upstream, current, before.get(name))
+                name: self._build_entry(name, upstream, current, previous.get(name))
                 for name, upstream in upstreams_of(current.settings).items()
             }
         return self._upstreams
 
-    def _configure(
-        self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, before: _UpstreamEntry | None
+    def _build_entry(
+        self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, previous: _UpstreamEntry | None
     ) -> _UpstreamEntry:
-        if before is not None and before.settings == settings:
-            keys, lookups, browser_lookups = before.keys, before.lookups, before.browser_lookups
+        if previous is not None and previous.settings == settings:
+            keys, lookups, browser_lookups = previous.keys, previous.lookups, previous.browser_lookups
         else:
             keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
-            lookups, browser_lookups = (create_session_lookups(settings.resolve) for _ in range(2))
+            lookups, browser_lookups = (
+                create_session_lookups(settings.resolve),
+                create_session_lookups(settings.resolve),
+            )
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -173,23 +178,22 @@ class ConfiguredUpstreams:
 async def _look_up_sessions(
     entry: _UpstreamEntry, lookups: SessionLookups | None, upstream_session: UpstreamSession
 ) -> LocalSessions | SessionsUnavailable:
-    if lookups is None:  # no look-up is needed any more
+    """Return the local sessions by a look-up, or derived from the upstream's session if none is needed."""
+    if lookups is None:
         session = to_local_session(upstream_session, entry.upstream.same_sub_prefix or "")
         return LocalSessions(iss=entry.upstream.iss, sessions=(session,))
     sessions = await lookups.look_up(upstream_session)
-    return (
-        sessions
-        if isinstance(sessions, SessionsUnavailable)
-        else LocalSessions(iss=entry.upstream.iss, sessions=sessions)
-    )
+    if isinstance(sessions, SessionsUnavailable):
+        return sessions
+    return LocalSessions(iss=entry.upstream.iss, sessions=sessions)
 
 
 async def read_upstream_keys(
     settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy
 ) -> IssuerDocument | DocumentIssue:
-    """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises.
+    """Return the JWK Set of an upstream from `jwks_uri`, otherwise from the `jwks_uri` of its metadata. Never raises.
 
-    Unless the settings name algorithms, those of its metadata are returned with it.
+    The document has the algorithms of the metadata, unless the settings name algorithms.
     """
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:
@@ -202,7 +206,7 @@ async def read_upstream_keys(
 
 
 def create_session_lookups(resolve: ResolveSettings) -> SessionLookups | None:
-    """Return the look-up of sessions. None if none is needed (`same_sub`)."""
+    """Return the look-up of local sessions; None if none is needed (`same_sub`)."""
     if resolve.sql is not None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 

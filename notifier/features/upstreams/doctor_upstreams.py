@@ -1,8 +1,9 @@
-"""The doctor's checks of upstream providers: can tokens be verified, and can local sessions be looked up?"""
+"""The doctor's checks of upstream providers: can their tokens be verified, and can local sessions be looked up?"""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 from notifier.features.upstreams.configured_upstreams import (
     DOCUMENT_TIMEOUT_SECONDS,
@@ -21,17 +22,17 @@ from notifier.tokens.transmitter_keys import ReadKeySet
 
 UNKNOWN_SID = "notifier-doctor-asks-for-nobody"
 """A `sid` that no session has."""
-_MAX_ANSWER_SECONDS = 30.0
+_MAX_ANSWER_SECONDS = 30.0  # for a look-up of sessions
 
 
 def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
-    """Yield the checks of all upstreams, over the network."""
+    """Yield a check of the keys of each upstream, and one of each look-up of sessions."""
     egress = settings.template().route.egress
     for name, upstream in upstreams_of(settings).items():
         setting = f"upstreams.{name}"
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
-        keys = partial(read_upstream_keys, upstream, reader, egress)
-        run = partial(examine_keys, setting, uri, keys, upstream)
+        read_keys = partial(read_upstream_keys, upstream, reader, egress)
+        run = partial(examine_keys, setting, uri, read_keys, upstream)
         yield Check(area=Area.KEYS, subject=setting, timeout=2 * DOCUMENT_TIMEOUT_SECONDS + 2, run=run)
         if upstream.resolve.same_sub is None:
             resolve_setting = f"{setting}.resolve"
@@ -39,16 +40,16 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
             yield Check(area=Area.ISSUER, subject=resolve_setting, timeout=_MAX_ANSWER_SECONDS + 5, run=examine)
 
 
-async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:
-    """Check the JWK Set of an upstream, and whether its metadata name the algorithms of its tokens."""
-    document = await read()
+async def examine_keys(setting: str, uri: str, read_keys: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:
+    """Return the findings on an upstream's JWK Set, and a warning if its metadata do not name its algorithms."""
+    document = await read_keys()
 
     async def return_document(_uri: str) -> IssuerDocument | DocumentIssue:
         return document
 
     findings = await examine_transmitter(setting, uri, return_document)
-    unnamed = isinstance(document, IssuerDocument) and not document.algorithms
-    if unnamed and upstream.algorithms is None and upstream.jwks_uri is None:
+    lacks_algorithms = isinstance(document, IssuerDocument) and not document.algorithms
+    if lacks_algorithms and upstream.algorithms is None and upstream.jwks_uri is None:
         text = "its metadata have no id_token_signing_alg_values_supported, so tokens by any algorithm are accepted"
         advice = "set its algorithms to the registered id_token_signed_response_alg"
         findings.append(warning(Area.KEYS, setting, text, advice))
@@ -56,20 +57,21 @@ async def examine_keys(setting: str, uri: str, read: ReadKeySet, upstream: Upstr
 
 
 async def check_session_databases(settings: Settings) -> list[InputIssue]:
-    """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a misspelling."""
-    upstreams = [(name, of) for name, of in upstreams_of(settings).items() if of.resolve.sql is not None]
-    places = [f"upstreams.{name}.resolve.sql" for name, _ in upstreams]
-    found = await asyncio.gather(
-        *(examine_sessions(place, of) for place, (_, of) in zip(places, upstreams, strict=True))
-    )
-    findings = [finding for each in found for finding in each if finding.level is Severity.FAILED]
-    return [InputIssue(finding.subject, f"{finding.text}; {finding.advice}") for finding in findings]
+    """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a wrong column."""
+    examinations = [
+        examine_sessions(f"upstreams.{name}.resolve.sql", upstream)
+        for name, upstream in upstreams_of(settings).items()
+        if upstream.resolve.sql is not None
+    ]
+    findings = chain.from_iterable(await asyncio.gather(*examinations))
+    failures = [finding for finding in findings if finding.level is Severity.FAILED]
+    return [InputIssue(finding.subject, f"{finding.text}; {finding.advice}") for finding in failures]
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
-    """Look up a `sid` that cannot exist. `setting` names the look-up's setting."""
+    """Return the finding of a look-up with a `sid` that cannot exist. It must succeed, and find no session."""
     lookups = create_session_lookups(upstream.resolve)
-    assert lookups is not None, "somebody is asked unless it is same_sub"
+    assert lookups is not None, "the caller skips upstreams with same_sub, which need no look-up"
     sessions = await lookups.look_up(UpstreamSession(iss=upstream.issuer, sub=UNKNOWN_SID, sid=UNKNOWN_SID))
     if isinstance(sessions, SessionsUnavailable):
         advice = "logouts of the upstream wait for it; after delivery.max_age they become dead letters"

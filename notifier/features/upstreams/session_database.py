@@ -1,8 +1,9 @@
-"""Read sessions from a database: from Duende's table of server-side sessions, or by the operator's query.
+"""Look up local sessions in a database: in Duende's table of server-side sessions, or by the operator's query.
 
-Duende stores a session's clients inside its encrypted ticket, so all clients of the issuer are notified.
+Duende stores the clients of a session in its encrypted ticket. All clients of the issuer are therefore notified.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,47 +27,40 @@ class SessionDatabase:
         self._settings = settings
 
     async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
-        """Return the matching sessions. Raises SourceFault. Blocks its thread."""
+        """Return the local sessions that end with a session at the upstream. Blocks the thread. Raises SourceFault."""
         settings = self._settings
         if settings.query is None and settings.prefix is None and upstream_session.sid is None:
             raise SourceFault("the token has no sid, and means all sessions of its sub: set resolve.sql.prefix")
         deadline = Deadline(LOOK_UP_TIMEOUT_SECONDS)
         url = database_url(settings.url, settings.url_file)
         with open_for_reading(url, deadline, row_security=settings.row_security) as connection:
-            result = (
-                self._run_query(connection, upstream_session)
-                if settings.query
-                else self._query_duende(connection, upstream_session)
-            )
+            run = self._query_duende if settings.query is None else self._run_query
+            result = run(connection, upstream_session)
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")
-            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  not the keys of a mapping
-            if wrong := set(names) - set(_RESULT_COLUMNS) or not {"sub", "sid"} & set(names):
-                odd = f"there is no {', '.join(sorted(wrong))}" if isinstance(wrong, set) else "sub and sid are missing"
-                raise SourceFault(f"columns of query: {odd}; they are {', '.join(_RESULT_COLUMNS)}")
+            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  SQLAlchemy's result is no mapping
+            _check_columns(names)
             rows = result.fetchmany(MAX_SESSIONS + 1)
             deadline.check()
         sessions = merge_sessions(
             _to_session(dict(zip(names, row, strict=True)), number) for number, row in enumerate(rows, 1)
         )
-        return (
-            sessions
-            if settings.query
-            else tuple(session for session in sessions if _is_match(session, upstream_session, settings.prefix))
-        )
+        if settings.query is not None:
+            return sessions
+        return tuple(session for session in sessions if _is_match(session, upstream_session, settings.prefix))
 
     def _run_query(self, connection: sa.Connection, upstream_session: UpstreamSession) -> sa.CursorResult[Any]:
-        """Run the operator's query with the token's values. They are typed as text: PostgreSQL needs one for null."""
+        """Run the operator's query with the token's values, as texts: PostgreSQL requires a type for null."""
         statement = sa.text((self._settings.query or "").strip().rstrip(";"))
         parameters = {"iss": upstream_session.iss, "sub": upstream_session.sub, "sid": upstream_session.sid}
-        used = {name: value for name, value in parameters.items() if name in statement.compile().params}
-        bound = [sa.bindparam(name, value, type_=sa.String) for name, value in used.items()]
+        used = [name for name in parameters if name in statement.compile().params]
+        bound = [sa.bindparam(name, parameters[name], type_=sa.String) for name in used]
         return connection.execute(statement.bindparams(*bound))
 
     def _query_duende(self, connection: sa.Connection, upstream_session: UpstreamSession) -> sa.CursorResult[Any]:
-        """Find the table and the session: by `sid` if the upstream gave one, as `sub` matches all the user's sessions.
+        """Find sessions in Duende's table: by `sid` if the token has it, otherwise all sessions of its `sub`.
 
-        The table has no provider of a session. So `sub` alone is only looked up with a prefix.
+        The table does not have the provider of a session. A look-up by `sub` therefore needs a prefix.
         """
         tables = self._settings.tables or SessionTableSettings()
         finder = TableFinder(connection, self._settings.db_schema)
@@ -80,24 +74,35 @@ class SessionDatabase:
         return connection.execute(sa.select(sub.label("sub"), sid.label("sid")).where(matches).limit(MAX_SESSIONS + 1))
 
 
-def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: str | None) -> bool:
-    """Compare exactly: MySQL, MariaDB and SQL Server find `alice` for `Alice` too, which may be another user.
+def _check_columns(names: Sequence[str]) -> None:
+    """Raise SourceFault unless the columns of a query are those of sessions."""
+    unknown = set(names) - set(_RESULT_COLUMNS)
+    error = f"there is no {', '.join(sorted(unknown))}" if unknown else "sub and sid are missing"
+    if unknown or not {"sub", "sid"} & set(names):
+        raise SourceFault(f"columns of query: {error}; they are {', '.join(_RESULT_COLUMNS)}")
 
-    With a prefix, only sessions of the upstream's users match, and only those of the token's user.
+
+def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: str | None) -> bool:
+    """Return whether a session of the table belongs to the upstream's session, by exact comparison.
+
+    MySQL, MariaDB and SQL Server find `alice` also for `Alice`, who may be another user. With a prefix, the session's
+    `sub` must have it, and must be that of the token.
     """
     if upstream_session.sid is not None and session.sid != upstream_session.sid:
         return False
     if prefix is None:
         return True
-    own = session.sub or ""
-    return own.startswith(prefix) if upstream_session.sub is None else own == prefix + upstream_session.sub
+    local_sub = session.sub or ""
+    if upstream_session.sub is None:
+        return local_sub.startswith(prefix)
+    return local_sub == prefix + upstream_session.sub
 
 
 def _to_session(row: dict[str, Any], number: int) -> LocalSession:
     try:
         clients = to_list(row.get("clients"))
-        return read_session(
-            to_text(row.get("sub")), to_text(row.get("sid")), "*" if clients in (None, ["*"]) else clients
-        )
+        if clients == ["*"]:
+            clients = None
+        return read_session(to_text(row.get("sub")), to_text(row.get("sid")), clients)
     except ValueError as error:
         raise SourceFault(f"row {number} {error}") from None

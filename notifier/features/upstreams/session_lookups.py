@@ -1,6 +1,6 @@
-"""Look up sessions in a thread with a separate event loop, so that a slow look-up never blocks the worker's loop.
+"""Look up local sessions in a database or at an endpoint, in a thread, so that the worker's event loop is not blocked.
 
-A look-up that hangs keeps its slot until its thread has ended; its caller gets an answer long before.
+A look-up that hangs keeps its slot until its thread ends. Its caller waits for a bounded time only.
 """
 
 import asyncio
@@ -23,36 +23,38 @@ from notifier.network.http.json_over_http import open_web, origin_of_url
 from notifier.network.http.json_parts import Bounds
 
 MAX_CONCURRENT_LOOK_UPS = 4  # in one database or endpoint; each has a connection and a thread
-SLOT_WAIT_SECONDS = 1.0  # while the message of the look-up is held
-LOOK_UP_GRACE_SECONDS = 2.0  # beyond the timeout; then the caller stops waiting
+SLOT_WAIT_SECONDS = 1.0  # for a free slot
+LOOK_UP_GRACE_SECONDS = 2.0  # added to the timeout of a look-up; then the caller stops waiting
 
 
 class SessionStore(Protocol):
-    """Finds sessions."""
+    """A database or an endpoint with the local sessions."""
 
     async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
-        """Return the matching sessions. Raises SourceFault. May block its thread, but bounds its time."""
+        """Return the matching sessions. Raises SourceFault. May block its thread until LOOK_UP_TIMEOUT_SECONDS."""
 
 
 class SessionLookups:
-    """Runs the look-ups in one store of sessions, MAX_CONCURRENT_LOOK_UPS at once."""
+    """Runs the look-ups in one store of sessions, up to MAX_CONCURRENT_LOOK_UPS at a time."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_LOOK_UPS)
 
     async def look_up(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...] | SessionsUnavailable:
-        """Return the matching sessions, or the reason of a failed look-up. Never raises."""
+        """Return the matching sessions, or why the look-up failed. Never raises."""
         try:
             async with asyncio.timeout(SLOT_WAIT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError:
             text = f"{MAX_CONCURRENT_LOOK_UPS} look-ups are in progress, and none ended within {SLOT_WAIT_SECONDS:g} s"
             return SessionsUnavailable(text=text)
-        answer = run_in_thread(lambda: asyncio.run(_look_up(self._store, upstream_session)), "sessions")
-        answer.add_done_callback(lambda _: self._slots.release())
-        done, _ = await asyncio.wait({answer}, timeout=LOOK_UP_TIMEOUT_SECONDS + LOOK_UP_GRACE_SECONDS)
-        return answer.result() if done else SessionsUnavailable(text=f"no answer within {LOOK_UP_TIMEOUT_SECONDS:g} s")
+        look_up = run_in_thread(lambda: asyncio.run(_look_up(self._store, upstream_session)), "sessions")
+        look_up.add_done_callback(lambda _: self._slots.release())
+        done, _ = await asyncio.wait({look_up}, timeout=LOOK_UP_TIMEOUT_SECONDS + LOOK_UP_GRACE_SECONDS)
+        if not done:
+            return SessionsUnavailable(text=f"no answer within {LOOK_UP_TIMEOUT_SECONDS:g} s")
+        return look_up.result()
 
 
 async def _look_up(
@@ -62,14 +64,14 @@ async def _look_up(
         return await store.find_sessions(upstream_session)
     except SourceFault as fault:
         return SessionsUnavailable(text=redact_subject(str(fault), upstream_session.sub, upstream_session.sid))
-    except Exception as error:  # noqa: BLE001  of any library: the look-up is repeated
+    except Exception as error:  # noqa: BLE001  libraries raise many types; the look-up is repeated
         return SessionsUnavailable(text=f"the look-up failed with {type(error).__name__}")
 
 
 def read_session(sub: object, sid: object, clients: object) -> LocalSession:
-    """Return the session of one row. `clients` is a list, `*` or None (all clients).
+    """Return the session of one row. `clients`: a list of client IDs; `*` or None for all clients.
 
-    Raises ValueError, whose text shows no value.
+    Raises ValueError, whose text contains no value.
     """
     for name, value in (("sub", sub), ("sid", sid)):
         if value is not None and not is_plain_text(value):
@@ -84,7 +86,7 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
 
 
 def merge_sessions(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
-    """Return the sessions without duplicates, with the clients of all rows. Raises SourceFault if too many."""
+    """Return each session once, with the clients of all its rows. Raises SourceFault for more than MAX_SESSIONS."""
     sessions: dict[tuple[str | None, str | None], LocalSession] = {}
     for number, row in enumerate(rows, 1):
         if number > MAX_SESSIONS:
@@ -126,9 +128,8 @@ class SessionEndpoint:
         content = answer.content
         rows = content.get("sessions") if isinstance(content, dict) else content
         if not isinstance(rows, list):
-            raise SourceFault(
-                f'{origin_of_url(url)}: the answer is neither a list of sessions nor an object with a member "sessions"'
-            )
+            text = 'the answer is neither a list of sessions nor an object with a member "sessions"'
+            raise SourceFault(f"{origin_of_url(url)}: {text}")
         return merge_sessions(_to_session(row, number) for number, row in enumerate(rows, 1))
 
 

@@ -1,6 +1,6 @@
-"""Define the end of a session at an upstream OpenID Provider, and the local sessions that end with it.
+"""The values of this feature: the end of a session at an upstream OpenID Provider, and the local sessions of it.
 
-The verified claims are queued as a message of a source whose name begins with `upstream/`, so that nothing is lost
+The verified claims of a logout token are queued as a message of a source with the prefix `upstream/`. Nothing is lost
 while the local sessions cannot be looked up. A worker looks them up, and publishes an event for each.
 """
 
@@ -19,13 +19,12 @@ from notifier.model.session_ended import SessionEnded
 
 SOURCE_PREFIX = "upstream/"
 LOOK_UP_TIMEOUT_SECONDS = 5.0
-MAX_SESSIONS = 1000
-"""The most sessions in one answer. A look-up that returns more is misconfigured."""
+MAX_SESSIONS = 1000  # of one look-up; more mean that its query is wrong
 
 
 @frozen
 class UpstreamSession:
-    """The session that ended at the upstream `iss`. With `sub` alone, all sessions of the user ended."""
+    """The session that ended at the upstream `iss`. Without `sid`, all sessions of the user `sub` ended."""
 
     iss: str
     sub: str | None
@@ -43,7 +42,7 @@ class LocalSession:
 
 @frozen
 class LocalSessions:
-    """The matching sessions at the issuer `iss`; empty if that session signed nobody in here."""
+    """The sessions at the local issuer `iss` that end with a session at an upstream. There may be none."""
 
     iss: str
     sessions: tuple[LocalSession, ...]
@@ -51,16 +50,16 @@ class LocalSessions:
 
 @frozen
 class SessionsUnavailable:
-    """The look-up failed and is to be repeated. `text` has the reason, without `sub` and `sid`."""
+    """A look-up failed, and must be repeated. `text`: the reason, without `sub` and `sid`."""
 
     text: str
 
 
 @frozen
 class SessionsLookedUp(Fact):
-    """The result of a look-up of the local sessions that end with an upstream's. `text`: the reason if none did.
+    """The fact of a look-up of local sessions. `text`: the reason, unless sessions were found.
 
-    `away`: the look-up is repeated. `given_up`: it was repeated for a delivery's maximum age, and is a dead letter.
+    `away`: the look-up failed and will be repeated. `given_up`: it failed too long, and its message is a dead letter.
     """
 
     upstream: str
@@ -70,7 +69,7 @@ class SessionsLookedUp(Fact):
 
 @frozen
 class UpstreamSessionEnd:
-    """The queued end of a session: the question, the time (epoch seconds), and the id from which event ids derive."""
+    """The end of a session at an upstream, at `ended_at` (epoch seconds). Event ids derive from `id`."""
 
     upstream: str
     upstream_session: UpstreamSession
@@ -90,15 +89,14 @@ _DOCUMENT = TypeAdapter(_SessionEndDocument)
 
 
 def dump_session_end(session_end: UpstreamSessionEnd) -> bytes:
-    """Return the body of the message."""
-    ended = session_end.upstream_session
-    return to_json(
-        {"id": session_end.id, "iss": ended.iss, "sub": ended.sub, "sid": ended.sid, "ended_at": session_end.ended_at}
-    )
+    """Return the body of the queued message."""
+    session = session_end.upstream_session
+    members = {"id": session_end.id, "iss": session.iss, "sub": session.sub, "sid": session.sid}
+    return to_json({**members, "ended_at": session_end.ended_at})
 
 
 def upstream_of(message: Message) -> str:
-    """Return the name of the message's upstream."""
+    """Return the name of the upstream of a queued message."""
     return (message.source or "").removeprefix(SOURCE_PREFIX)
 
 
@@ -115,18 +113,18 @@ def load_session_end(upstream: str, body: bytes) -> UpstreamSessionEnd:
 
 
 def derive_session_end_id(upstream: str, *parts: str | None) -> str:
-    """Return the id of a session's end: the same for the same upstream and parts at every worker."""
+    """Return a digest as the id of a session end. It is the same at all workers."""
     return hashlib.blake2b(to_json([upstream, *parts]), digest_size=16).hexdigest()
 
 
-def to_local_session(question: UpstreamSession, prefix: str) -> LocalSession:
-    """Return the local session with the upstream's `sub` and `sid`. All clients are notified."""
-    sub = None if question.sub is None else prefix + question.sub
-    return LocalSession(sub=sub, sid=question.sid, clients="*")
+def to_local_session(upstream_session: UpstreamSession, prefix: str) -> LocalSession:
+    """Return the local session with the same `sid`, and the `sub` with a prefix. All clients are notified."""
+    sub = None if upstream_session.sub is None else prefix + upstream_session.sub
+    return LocalSession(sub=sub, sid=upstream_session.sid, clients="*")
 
 
 def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSession) -> SessionEnded:
-    """Return the event of one local session. Its id is the same each time the message is read."""
+    """Return the event of a local session. Its id is the same each time that a message is read."""
     return SessionEnded(
         id=derive_session_end_id(session_end.upstream, session_end.id, session.sub, session.sid),
         id_given=True,
@@ -140,13 +138,10 @@ def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSess
 
 
 class UpstreamSessions(Protocol):
-    """Looks up the local sessions that belong to one at an upstream OpenID Provider."""
+    """Looks up the local sessions that end with a session at an upstream OpenID Provider."""
 
     def is_configured(self, upstream: str) -> bool:
-        """Return True if an upstream of this name is configured."""
+        """Return whether an upstream of this name is configured."""
 
-    async def look_up(self, upstream: str, question: UpstreamSession) -> LocalSessions | SessionsUnavailable:
-        """Return the matching local sessions. Never raises.
-
-        The implementation bounds the time.
-        """
+    async def look_up(self, upstream: str, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
+        """Return the matching local sessions within a bounded time. Never raises."""

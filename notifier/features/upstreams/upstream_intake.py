@@ -1,9 +1,9 @@
-"""Replace the end of a session at an upstream provider by events, one for each local session that ends with it.
+"""Replace the message of a session's end at an upstream by events, one for each local session that ends with it.
 
-The server of the sessions may be slow or unavailable. Then the message is delayed and the look-up repeated, up to the
-maximum age of a delivery. Without `sid` it means all sessions of the user, so it is repeated for a short time only:
-later it would end a newer session (B13). After the last failed look-up the message becomes a dead letter, which an
-operator can replay.
+The database or endpoint of sessions may be slow or unavailable. The message is then delayed and the look-up repeated,
+up to the maximum age of a delivery. A message without `sid` ends all sessions of the user. It is repeated for a short
+time only, since later it would end a newer session (rule B13). After the last failed look-up the message becomes a dead
+letter, which an operator can replay.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,8 +34,9 @@ from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import CurrentRegistry
 
-_LOOK_UPS_HEADER = "looks"  # the header that counts failed look-ups
-_DEFAULTS = RetryPolicy()
+_LOOK_UPS_HEADER = "looks"  # the number of failed look-ups of a message
+_MAX_LOOK_UPS = 10_000  # of a message; more means that the header is not notifier's
+_DEFAULT_POLICY = RetryPolicy()
 
 
 class FactObserver(Protocol):
@@ -67,9 +68,9 @@ class UpstreamIntake:
         return to_kept(message)
 
     def open(self, message: Message, _only: str | None, _now: float, rest_until: float | None) -> Replacement:
-        """Return the look-up of the message's sessions. Its messages are held until `rest_until` (epoch seconds).
+        """Return the replacement of a message, which looks up its sessions. Raises UnknownSource.
 
-        Raises UnknownSource if the upstream is not configured.
+        The events are due at `rest_until` (epoch seconds; None: at once).
         """
         upstream = upstream_of(message)
         if not self._sessions.is_configured(upstream):
@@ -78,12 +79,13 @@ class UpstreamIntake:
         return Replacement(make_sends=partial(self._look_up, message, rest_until))
 
     async def _look_up(self, message: Message, rest_until: float | None) -> Sequence[Send]:
-        """Return the messages to publish in place of this one. Never raises."""
+        """Look up the sessions. Return the messages to publish instead of this one. Never raises."""
         upstream = upstream_of(message)
         try:
             session_end = load_session_end(upstream, message.body)
         except MalformedEvent as malformed:
-            return [send_dead_letter(dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock()), None)]
+            letter = dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock())
+            return [send_dead_letter(letter, None)]
         sessions = await self._sessions.look_up(upstream, session_end.upstream_session)
         match sessions:
             case LocalSessions():
@@ -96,43 +98,44 @@ class UpstreamIntake:
     def _to_events(
         self, session_end: UpstreamSessionEnd, sessions: LocalSessions, rest_until: float | None
     ) -> Sequence[Send]:
+        """Return an event for each session. The last has the fact that sessions were found."""
         if not sessions.sessions:
-            self._observe(
-                _to_fact(session_end, "no_session", f"none has the {_member_names(session_end)} of the token")
-            )
-        sends = []
+            text = f"none has the {_member_names(session_end)} of the token"
+            self._observe(_to_fact(session_end, "no_session", text))
+        sends: list[Send] = []
         for session in sessions.sessions:
             event = to_local_event(session_end, sessions.iss, session)
             body = documents.dump_event(documents.EventDocument(event=event))
             message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
             sends.append(Send(queue=Lane.EVENTS, due=rest_until, message=message))
-        return [*sends[:-1], *(replace(last, fact=_to_fact(session_end, "found")) for last in sends[-1:])]
+        if sends:
+            sends[-1] = replace(sends[-1], fact=_to_fact(session_end, "found"))
+        return sends
 
     def _defer(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> Send:
-        """Return the delayed message, or its dead letter if look-ups have failed for too long."""
-        now, look_up_count = self._clock(), _count_failed_look_ups(message)
+        """Return the message with a delay, or its dead letter if look-ups have failed for too long."""
+        now, failed_count = self._clock(), _count_failed_look_ups(message)
+        has_sid = session_end.upstream_session.sid is not None
         template = self._registry().unregistered
-        policy = _DEFAULTS if template is None else template.retry
-        limit = policy.sub_only_max_age if session_end.upstream_session.sid is None else policy.max_age
-        left = remaining_grace(
-            message.timestamp, look_up_count, limit, now, bounded=session_end.upstream_session.sid is not None
-        )
+        policy = _DEFAULT_POLICY if template is None else template.retry
+        max_age = policy.max_age if has_sid else policy.sub_only_max_age
+        left = remaining_grace(message.timestamp, failed_count, max_age, now, bounded=has_sid)
         if left <= 0:
-            why = f"the look-up of the sessions that end with it failed: {text}"
-            letter = dead_letter.dead_letter_unread(message, DeadReason.UNRESOLVED, why, now)
+            error = f"the look-up of the sessions that end with it failed: {text}"
+            letter = dead_letter.dead_letter_unread(message, DeadReason.UNRESOLVED, error, now)
             self._observe(_to_fact(session_end, "given_up", text))
             return send_dead_letter(letter, None)
-        again = replace(message, headers={_LOOK_UPS_HEADER: look_up_count + 1})
+        delayed = replace(message, headers={_LOOK_UPS_HEADER: failed_count + 1})
         return Send(
-            message=to_sourced(again, self._new_id()),
-            due=now + deferral_wait(min(left, fault_wait_seconds(look_up_count))),
+            message=to_sourced(delayed, self._new_id()),
+            due=now + deferral_wait(min(left, fault_wait_seconds(failed_count))),
             rounding="up",
             fact=_to_fact(session_end, "away", text),
         )
 
 
 def read_again(message: Message, _only: str | None, now: float) -> RereadMessage | str:
-    """Return the message for a replay, with the full time for look-ups again, or the reason against it."""
+    """Return the message for a replay, or why it cannot be replayed. The time for look-ups starts again."""
     try:
         sid = load_session_end(upstream_of(message), message.body).upstream_session.sid
     except MalformedEvent as malformed:
@@ -141,14 +144,17 @@ def read_again(message: Message, _only: str | None, now: float) -> RereadMessage
 
 
 def _count_failed_look_ups(message: Message) -> int:
-    look_up_count = message.headers.get(_LOOK_UPS_HEADER, 0)
-    return look_up_count if isinstance(look_up_count, int) and 0 <= look_up_count < 10_000 else 0
+    """Return the number in the message's header; 0 for an invalid value."""
+    count = message.headers.get(_LOOK_UPS_HEADER, 0)
+    return count if isinstance(count, int) and 0 <= count < _MAX_LOOK_UPS else 0
 
 
 def _member_names(session_end: UpstreamSessionEnd) -> str:
-    """Return the names of the token's members, without the values."""
-    ended = session_end.upstream_session
-    return " and ".join(name for name, value in (("sub", ended.sub), ("sid", ended.sid)) if value is not None)
+    """Return which of `sub` and `sid` the token had, without the values."""
+    session = session_end.upstream_session
+    if session.sub is not None and session.sid is not None:
+        return "sub and sid"
+    return "sub" if session.sid is None else "sid"
 
 
 def _to_fact(

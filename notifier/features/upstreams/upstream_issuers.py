@@ -1,4 +1,4 @@
-"""Check that the issuers and the database library that `upstreams` needs exist."""
+"""Validate the section `upstreams` against the other settings, and report it for `notifier check`."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from notifier.settings.service_settings import Settings
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
-    """Return the issuer of the local sessions; None if it is not configured."""
+    """Return the issuer of the local sessions: `iss`, or the only issuer of the settings; None without both."""
     if upstream.iss is not None:
         return upstream.iss
     return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
@@ -27,50 +27,56 @@ def _is_installed(library: str) -> bool:
 
 
 def check_upstreams(
-    settings: Settings, invalid_sections: frozenset[str], installed: Callable[[str], bool] = _is_installed
+    settings: Settings, invalid_sections: frozenset[str], is_installed: Callable[[str], bool] = _is_installed
 ) -> list[InputIssue]:
-    """Return every error. `invalid_sections`: settings sections with an error. `installed` looks up a library."""
+    """Return all errors. `invalid_sections`: settings sections with an error. `is_installed`: of a library."""
     sql_upstreams = [name for name, upstream in upstreams_of(settings).items() if upstream.resolve.sql is not None]
     mistakes = []
-    if sql_upstreams and not installed("sqlalchemy"):
+    if sql_upstreams and not is_installed("sqlalchemy"):
         text = "needs SQLAlchemy: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         mistakes += [InputIssue(f"upstreams.{name}.resolve.sql", text) for name in sql_upstreams]
     if "issuers" in invalid_sections:
         return mistakes
     for name, upstream in upstreams_of(settings).items():
         iss = local_issuer(upstream, settings)
-        place = f"upstreams.{name}"
         if iss is None:
             text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
-            mistakes.append(InputIssue(f"{place}.iss", text))
-        elif iss not in settings.issuers:
-            mistakes.append(InputIssue(f"{place}.iss", explain_unknown_issuer(iss, settings.issuers)))
-        elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
+            mistakes.append(InputIssue(f"upstreams.{name}.iss", text))
+            continue
+        if iss not in settings.issuers:
+            mistakes.append(InputIssue(f"upstreams.{name}.iss", explain_unknown_issuer(iss, settings.issuers)))
+            continue
+        publishers = settings.issuers[iss].publishers
+        if publishers is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
             mistakes.append(InputIssue(f'issuers["{iss}"].publishers', text))
     return [*mistakes, *_check_prefixes(settings)]
 
 
 def _check_prefixes(settings: Settings) -> Iterator[InputIssue]:
-    """Return errors for prefixes that begin with another upstream's, which could then end this one's sessions."""
+    """Yield an error for each prefix of `sub` that begins with the prefix of another upstream of the same issuer.
+
+    The other upstream could end the sessions of this upstream's users.
+    """
     prefixes = [
         (f"upstreams.{name}.resolve.{way}.prefix", local_issuer(upstream, settings), section.prefix)
         for name, upstream in upstreams_of(settings).items()
         for way, section in _prefix_sections(upstream)
         if section.prefix
     ]
-    for place, iss, prefix in prefixes:
-        for other, of, shorter in prefixes:
-            if iss == of and prefix != shorter and prefix.startswith(shorter):
+    for setting, iss, prefix in prefixes:
+        for other_setting, other_iss, other_prefix in prefixes:
+            if iss == other_iss and prefix != other_prefix and prefix.startswith(other_prefix):
                 text = (
-                    f"begins with that of {other}, {shorter!r}, so that upstream could end sessions of this one's"
-                    " users; let none begin with another: end each with a character that is nowhere else in them"
+                    f"begins with that of {other_setting}, {other_prefix!r}, so that upstream could end sessions of"
+                    " this one's users; let none begin with another: end each with a character that is nowhere else in"
+                    " them"
                 )
-                yield InputIssue(place, text)
+                yield InputIssue(setting, text)
 
 
 def _prefix_sections(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubSettings | SessionsSqlSettings]]:
-    """Yield the settings with a prefix for the upstream's users."""
+    """Yield the members of `resolve` that have a prefix for the `sub` of the upstream's users, with their names."""
     if upstream.resolve.same_sub is not None:
         yield "same_sub", upstream.resolve.same_sub
     if upstream.resolve.sql is not None:
@@ -78,26 +84,26 @@ def _prefix_sections(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubS
 
 
 def upstream_warnings(settings: Settings) -> list[InputIssue]:
-    """Warn of unreachable upstreams, settings without effect, and upstreams that can end every user's sessions."""
+    """Return warnings about settings without effect, and about upstreams that can end the sessions of any user."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [InputIssue(f"upstreams.{name}", text) for name in upstreams_of(settings)]
     upstreams = upstreams_of(settings).items()
-    return [warning for name, upstream in upstreams for warning in _warnings(name, upstream, settings)]
+    return [warning for name, upstream in upstreams for warning in _find_warnings(name, upstream, settings)]
 
 
-def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[InputIssue]:
-    iss, place = local_issuer(upstream, settings), f"upstreams.{name}"
+def _find_warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[InputIssue]:
+    iss, setting = local_issuer(upstream, settings), f"upstreams.{name}"
     if not upstream.front_channel:
         unused = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]
         text = "has no effect: browsers may not call this upstream's address without front_channel: true"
-        yield from (InputIssue(f"{place}.{member}", text) for member in unused)
+        yield from (InputIssue(f"{setting}.{member}", text) for member in unused)
     if upstream.algorithms is None and upstream.jwks_uri is not None:
         text = (
             "is not set, and jwks_uri is read without the provider's metadata, so tokens signed with any algorithm are"
             " accepted: name the registered id_token_signed_response_alg, RS256 by default"
         )
-        yield InputIssue(f"{place}.algorithms", text)
+        yield InputIssue(f"{setting}.algorithms", text)
     if upstream.issuer == iss:
         return  # the upstream is the identity server itself
     for way, section in _prefix_sections(upstream):
@@ -106,31 +112,31 @@ def _warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iter
                 f"is empty, so {upstream.issuer} can end the sessions of every user at {iss}: write a prefix that no"
                 " other user's sub has"
             )
-            yield InputIssue(f"{place}.resolve.{way}.prefix", text)
+            yield InputIssue(f"{setting}.resolve.{way}.prefix", text)
     sql = upstream.resolve.sql
     if sql is not None and sql.preset is not None and sql.prefix is None:
         text = (
             "is not set, so a token without sid ends nothing and becomes a dead letter, and one with a sid ends that"
             " session of any user: write the prefix of its users' sub here"
         )
-        yield InputIssue(f"{place}.resolve.sql.prefix", text)
+        yield InputIssue(f"{setting}.resolve.sql.prefix", text)
 
 
 def report_upstreams(settings: Settings) -> FeatureReport:
-    """Return each upstream's addresses and its look-up of sessions, for `notifier check`."""
+    """Return each upstream's paths and its way to find sessions, for `notifier check`."""
     members, lines = {}, []
     for name, upstream in upstreams_of(settings).items():
         iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)
-        path, by_browser = (f"/upstreams/{name}/{channel}-logout" for channel in ("backchannel", "frontchannel"))
+        path, browser_path = f"/upstreams/{name}/backchannel-logout", f"/upstreams/{name}/frontchannel-logout"
         members[name] = {
             "issuer": upstream.issuer,
             "client_id": list(upstream.client_id),
             "iss": iss,
             "resolve": resolve,
             "path": path,
-            "front_channel": by_browser if upstream.front_channel else None,
+            "front_channel": browser_path if upstream.front_channel else None,
         }
-        whom = f"{upstream.issuer}, as {', '.join(upstream.client_id)}: posts to {path}"
-        browsers = f"; browsers may call {by_browser}" if upstream.front_channel else ""
-        lines.append(f"upstream {name}: {whom}, sessions at {iss} by {resolve}{browsers}")
+        back_channel = f"{upstream.issuer}, as {', '.join(upstream.client_id)}: posts to {path}"
+        front_channel = f"; browsers may call {browser_path}" if upstream.front_channel else ""
+        lines.append(f"upstream {name}: {back_channel}, sessions at {iss} by {resolve}{front_channel}")
     return FeatureReport(members={"upstreams": members}, lines=lines)

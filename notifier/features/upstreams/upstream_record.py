@@ -1,4 +1,4 @@
-"""Count and log the requests of upstream providers by result. Each series of an upstream starts at zero."""
+"""Count and log the requests of upstream providers, and the look-ups of sessions, by result."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,33 +18,35 @@ _HARMLESS_RESULTS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamR
 
 
 class UpstreamRecord:
-    """The counters of upstreams, and the log of failures. `steady` is a monotonic clock."""
+    """The counters of upstreams, and the log of failures. `steady` returns monotonic seconds."""
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
         self._log_limit = MinuteLimit(steady)
         self.observe = FactHandlers({SessionsLookedUp: self._on_look_up})
-        """Counts a look-up, and logs it if it found no session or failed."""
+        """Count a look-up, and log it if it found no session or failed."""
 
     def create_series(self, upstreams: Iterable[str]) -> None:
-        """Create the series of these upstreams."""
+        """Start the series of each upstream at zero, so that PromQL's `increase()` counts the first request."""
         for name in upstreams:
             for result in UpstreamResult:
                 self._requests.setdefault((name, result.value), 0)
-            for word in _LOOK_UP_RESULTS:
-                self._look_ups.setdefault((name, word), 0)
+            for look_up_result in _LOOK_UP_RESULTS:
+                self._look_ups.setdefault((name, look_up_result), 0)
 
     def on_request(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
-        """Count a request of a configured upstream. `reason` has the error, without `sub` and `sid`."""
+        """Count a request of a configured upstream, and log a failure at most once a minute, as anyone can cause it.
+
+        `reason`: the error, without `sub` and `sid`.
+        """
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
         if result is UpstreamResult.OFF:
             self._log_disabled(upstream)
-        elif result is UpstreamResult.NO_SESSION and self._log_limit.allows(
-            *key
-        ):  # anybody can cause a browser's request
-            _log_no_session(upstream, "none has the sid that a browser came with")
+        elif result is UpstreamResult.NO_SESSION:
+            if self._log_limit.allows(*key):
+                _log_no_session(upstream, "none has the sid that a browser came with")
         elif result not in _HARMLESS_RESULTS and self._log_limit.allows(*key):
             structlog.get_logger().warning(
                 "upstream_refused", upstream=upstream, result=result.value, reason=reason,
@@ -71,7 +73,7 @@ class UpstreamRecord:
         yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 
     def _log_disabled(self, upstream: str) -> None:
-        """Log the setting, at most once a minute, since anybody can call the address."""
+        """Log that the setting `front_channel` is off, at most once a minute, as anyone can call the URL."""
         if not self._log_limit.allows(upstream):
             return
         structlog.get_logger().warning(
@@ -81,6 +83,6 @@ class UpstreamRecord:
 
 
 def _log_no_session(upstream: str, reason: str) -> None:
-    """Log that no local session ended. It is normal for users who were not signed in here, and visible only here."""
+    """Log that no local session ended. This is normal for a user who was not signed in here."""
     hint = f"if the user was signed in here, compare how upstreams.{upstream}.resolve finds sessions"
     structlog.get_logger().info("upstream_no_session", upstream=upstream, reason=reason, hint=hint)

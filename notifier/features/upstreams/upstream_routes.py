@@ -1,10 +1,10 @@
 """Serve `POST /upstreams/{upstream}/backchannel-logout`: accept logout tokens of upstream OpenID Providers.
 
-Most upstreams send a token once. So the verified claims are durable before 200, even while local sessions cannot be
-looked up: a worker repeats the look-up. The token is never stored.
+Most upstreams send a token only once. The verified claims are therefore published durably before the response 200, and
+the local sessions are looked up later by a worker. The token is never stored.
 
-Each answer closes its connection. Over a kept connection, a sender may send the next token while the worker stops or
-restarts: Keycloak then logs `NoHttpResponseException`, and that logout is lost.
+Each response closes its connection. On a connection that is reused, an upstream may send the next token just when the
+worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lost.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ from notifier.tokens.security_event_token import KeysUnavailable
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
 PUBLISH_TIMEOUT_SECONDS = 5.0  # until a token's claims are durable
-MAX_SEEN_TOKENS = 10_000  # beyond, the oldest are forgotten. A forgotten token yields the same event again
-RETRY_AFTER_SECONDS = "5"  # most upstreams never retry
-_MAX_FORM_FIELDS = 20  # of a form; all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
+MAX_SEEN_TOKENS = 10_000  # above, the oldest are dropped; the event of a dropped token has the same id again
+RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
+_MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
 
@@ -52,7 +52,7 @@ _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 class ConfiguredUpstream:
     """A currently configured upstream. `iss`: the issuer of the local sessions.
 
-    `same_sub_prefix`: the prefix of its `sub` here. None if a worker must look up the sessions.
+    `same_sub_prefix`: the prefix that the upstream's `sub` has here; None if a worker must look up the sessions.
     """
 
     name: str
@@ -63,10 +63,10 @@ class ConfiguredUpstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamDependencies:
-    """What the routes need. `find_upstream` returns the currently configured upstream of a name.
+    """The dependencies of the routes. `find_upstream` returns None for an unknown upstream.
 
     `publish` returns once the message is durable, and raises QueueError. `event_message` serializes an event.
-    `record` counts each request by result, and logs failures.
+    `record` counts a request by result, and logs failures.
     """
 
     find_upstream: Callable[[str], ConfiguredUpstream | None]
@@ -78,22 +78,19 @@ class UpstreamDependencies:
 
 
 class _SeenTokens:
-    """The tokens that a worker accepted, to publish none of them twice (RFC 7519 §4.1.7).
-
-    Each is stored by its id until its age makes it invalid.
-    """
+    """The IDs of tokens that a worker accepted, so that it publishes none twice (RFC 7519 §4.1.7)."""
 
     def __init__(self) -> None:
         self._expires_at: OrderedDict[str, float] = OrderedDict()
 
-    def is_seen(self, token: str, now: float) -> bool:
-        """Return whether it was accepted before and its age is still valid. `now` is in epoch seconds."""
-        return self._expires_at.get(token, 0.0) >= now
+    def is_seen(self, token_id: str, now: float) -> bool:
+        """Return whether the token was accepted before, and is not too old to be accepted again."""
+        return self._expires_at.get(token_id, 0.0) >= now
 
-    def add(self, token: str, until: float) -> None:
-        """Remember an accepted token until `until` (epoch seconds), when its age makes it invalid."""
-        self._expires_at[token] = until
-        self._expires_at.move_to_end(token)
+    def add(self, token_id: str, expires_at: float) -> None:
+        """Remember an accepted token until `expires_at` (epoch seconds), when it is refused for its age."""
+        self._expires_at[token_id] = expires_at
+        self._expires_at.move_to_end(token_id)
         while len(self._expires_at) > MAX_SEEN_TOKENS:
             self._expires_at.popitem(last=False)
 
@@ -110,7 +107,7 @@ class UpstreamRoutes:
         yield web.post(BACK_CHANNEL_PATH, self.post_logout)
 
     async def post_logout(self, request: web.Request) -> web.Response:
-        """Accept one logout token, and answer according to Back-Channel Logout 1.0 §2.8."""
+        """Accept one logout token. The response follows Back-Channel Logout 1.0 §2.8."""
         answer = await self._handle_logout(request)
         answer.force_close()
         return answer
@@ -133,24 +130,24 @@ class UpstreamRoutes:
                 return web.json_response(document, status=400, headers=_NO_STORE_HEADERS, dumps=json_text)
 
     async def _accept_token(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
+        """Verify and publish the token of a request. Return the result and the error text."""
         token = await _read_token(request)
         if token is None:
-            return UpstreamResult.MALFORMED, (
-                f"the body must be {FORM_TYPE} with one logout_token, at most {_MAX_FORM_FIELDS} fields, not compressed"
-            )
-        result = await upstream.verifier.verify(token)
-        match result:
+            fields = f"one logout_token, at most {_MAX_FORM_FIELDS} fields, not compressed"
+            return UpstreamResult.MALFORMED, f"the body must be {FORM_TYPE} with {fields}"
+        logout = await upstream.verifier.verify(token)
+        match logout:
             case UnacceptedLogout():
-                return result.result, result.description
+                return logout.result, logout.description
             case KeysUnavailable():
-                return UpstreamResult.KEYS_AWAY, result.text
+                return UpstreamResult.KEYS_AWAY, logout.text
             case VerifiedLogout():
-                return await self._publish(upstream, result)
+                return await self._publish(upstream, logout)
             case _:
-                assert_never(result)
+                assert_never(logout)
 
     async def _publish(self, upstream: ConfiguredUpstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
-        """Publish the token's claims durably, unless the token was accepted before."""
+        """Publish the token's claims durably, unless the token was accepted before. Return result and error text."""
         dependencies, session_end = self._dependencies, _to_session_end(upstream, logout)
         if self._seen.is_seen(session_end.id, dependencies.clock()):
             return UpstreamResult.REPLAYED, ""
@@ -163,7 +160,7 @@ class UpstreamRoutes:
         return UpstreamResult.ACCEPTED, ""
 
     def _to_message(self, upstream: ConfiguredUpstream, session_end: UpstreamSessionEnd) -> Outgoing:
-        """Return the event, or the message that requests a look-up."""
+        """Return the event of the local session, or a message by which a worker looks up the sessions."""
         if upstream.same_sub_prefix is not None:
             session = to_local_session(session_end.upstream_session, upstream.same_sub_prefix)
             return self._dependencies.event_message(to_local_event(session_end, upstream.iss, session))
@@ -180,9 +177,9 @@ class UpstreamRoutes:
 
 
 def _to_session_end(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> UpstreamSessionEnd:
-    """Return the end of the token's session. Its id is the same for the same token at every worker.
+    """Return the session end of a token. Its id is the same at all workers.
 
-    The id derives from `jti` and claims: if an upstream reuses a `jti`, no logout is dropped as a duplicate.
+    The id derives from `jti` and further claims, so that a logout is not dropped if an upstream reuses a `jti`.
     """
     return UpstreamSessionEnd(
         upstream=upstream.name,
@@ -193,9 +190,9 @@ def _to_session_end(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> Ups
 
 
 async def _read_token(request: web.Request) -> bytes | None:
-    """Return the only `logout_token` of the form, or None."""
-    plain = request.headers.get("Content-Encoding", "identity").lower() == "identity"
-    if request.content_type != FORM_TYPE or not plain:
+    """Return the value of `logout_token` in the form; None unless the form is valid and has exactly one."""
+    is_compressed = request.headers.get("Content-Encoding", "identity").lower() != "identity"
+    if request.content_type != FORM_TYPE or is_compressed:
         return None
     try:
         fields = parse_qsl((await request.read()).decode("ascii"), max_num_fields=_MAX_FORM_FIELDS)

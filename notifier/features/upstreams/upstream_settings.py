@@ -22,6 +22,7 @@ from notifier.settings.values import (
     Section,
     WebAddress,
     check_single_host,
+    find_choice_errors,
     refuse_user,
 )
 
@@ -67,20 +68,15 @@ class SessionsSqlSettings(Section):
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
-        wrong = [
-            f"needs {member} or {other}" + ("; it has both" if getattr(self, member) is not None else "")
-            for member, other in (("url", "url_file"), ("preset", "query"))
-            if (getattr(self, member) is None) == (getattr(self, other) is None)
-        ]
+        errors = find_choice_errors(self, ("url", "url_file"), ("preset", "query"))
         if self.query is not None:
-            options = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
-            wrong += [
-                f"{name} is for a preset; write it into query" for name, value in options.items() if value is not None
-            ]
+            of_presets = {"schema": self.db_schema, "tables": self.tables, "prefix": self.prefix}
+            options = [name for name, value in of_presets.items() if value is not None]
+            errors += [f"{name} is for a preset; write it into query" for name in options]
             if _SUB_OR_SID.search(self.query) is None:
-                wrong.append("query must use :sub or :sid; without them it would end everybody's sessions")
-        if wrong:
-            raise ValueError("; ".join(wrong))
+                errors.append("query must use :sub or :sid; without them it would end everybody's sessions")
+        if errors:
+            raise ValueError("; ".join(errors))
         return self
 
 
@@ -148,19 +144,19 @@ class UpstreamSettings(Section):
 
     @model_validator(mode="after")
     def _check_front_channel(self) -> Self:
-        """Whoever asks by a browser proves nothing but a `sid`. So the sessions from here must be known from others."""
+        """Refuse look-ups that cannot distinguish the upstream's sessions, as a browser proves nothing but a `sid`."""
         sql = self.resolve.sql
         if self.front_channel and self.resolve.same_sub is not None:
-            way = "resolve.same_sub: a made-up sid cannot be distinguished from a real one"
+            reason = "resolve.same_sub: a made-up sid cannot be distinguished from a real one"
         elif self.front_channel and sql is not None and sql.preset is not None:
-            way = f"resolve.sql.preset {sql.preset}: its table does not have the provider of a session"
+            reason = f"resolve.sql.preset {sql.preset}: its table does not have the provider of a session"
         else:
             return self
-        raise ValueError(f"front_channel cannot be true with {way}; use resolve.sql.query or resolve.http")
+        raise ValueError(f"front_channel cannot be true with {reason}; use resolve.sql.query or resolve.http")
 
     @property
     def metadata(self) -> str:
-        """Where its metadata are."""
+        """Return the URL of the metadata."""
         return metadata_uri(self.issuer) if self.discovery is None else self.discovery
 
 

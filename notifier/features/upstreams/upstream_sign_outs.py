@@ -1,9 +1,9 @@
 """Serve `GET /upstreams/{upstream}/frontchannel-logout?iss&sid`: sign-outs by an upstream's page in a browser.
 
-Its only secret is the `sid` (Front-Channel Logout 1.0 §3): every client of the session has it, and anybody can make a
-browser call the address. So it is off by default, for upstreams without an alternative. The session is looked up
-first; for an unknown `sid` nothing is published. The events are durable before the page of clients is returned. If
-the look-up fails, the answer is 503, and unlike a logout token the request is not kept.
+The request proves only that its sender has the `sid` (Front-Channel Logout 1.0 §3). Each client of the session has it,
+and anyone can make a browser call the URL. The route is therefore off by default. The session is looked up first, and
+nothing is published for an unknown `sid`. The events are durable before the page of clients is returned. After a failed
+look-up the response is 503, and the request is not kept, unlike a logout token.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem_response
 
 FRONT_CHANNEL_PATH = "/upstreams/{upstream}/frontchannel-logout"
-DUPLICATE_WINDOW_SECONDS = 600.0  # an equal request after it may be genuine
-_UNKNOWN_TITLE = "There is no such address"  # does not reveal which upstreams are configured
+DUPLICATE_WINDOW_SECONDS = 600.0  # in which equal requests have the same event ids; a later one may be genuine
+_UNKNOWN_TITLE = "There is no such address"  # the same for a disabled and for an unknown upstream
 
 
 class SignOutPage(Protocol):
@@ -57,7 +57,11 @@ class UpstreamFrontChannel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOutDependencies:
-    """What the route needs. `find_front_channel` returns the upstream of a name, or None."""
+    """The dependencies of the route. `find_front_channel` and `look_up` return None for an unknown upstream.
+
+    `publish` returns once the message is durable, and raises QueueError. `record` counts a request by result, and logs
+    failures.
+    """
 
     find_front_channel: Callable[[str], UpstreamFrontChannel | None]
     look_up: Callable[[str, UpstreamSession], Awaitable[LocalSessions | SessionsUnavailable | None]]
@@ -80,7 +84,7 @@ class UpstreamSignOutRoutes:
         yield web.get(FRONT_CHANNEL_PATH, self.get_sign_out, allow_head=False)
 
     async def get_sign_out(self, request: web.Request) -> web.Response:
-        """End the local sessions, and return the page that requests their clients' front-channel addresses."""
+        """Publish the ends of the local sessions, and return the page that requests their front-channel clients."""
         front_channel = self._dependencies.find_front_channel(request.match_info["upstream"])
         if front_channel is None:
             return problem_response(404, _UNKNOWN_TITLE)
@@ -100,25 +104,24 @@ class UpstreamSignOutRoutes:
         events = self._to_events(front_channel, sessions, sids[0])
         if not await self._publish(events):
             return self._refuse(front_channel, UpstreamResult.QUEUE_AWAY, 503, "The queue is unavailable; try again")
-        self._dependencies.record(
-            front_channel.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, ""
-        )
+        result = UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION
+        self._dependencies.record(front_channel.name, result, "")
         return self._dependencies.page(sessions.iss, self._merge_contexts(events), front_channel.parents)
 
     def _to_events(self, front_channel: UpstreamFrontChannel, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
-        """Return the events. Equal requests within DUPLICATE_WINDOW_SECONDS have equal event ids at every worker."""
+        """Return an event for each session. At all workers, equal requests within a window have the same event ids."""
         now = self._dependencies.clock()
+        window = str(now // DUPLICATE_WINDOW_SECONDS)
         session_end = UpstreamSessionEnd(
             upstream=front_channel.name,
             upstream_session=UpstreamSession(iss=front_channel.issuer, sub=None, sid=sid),
-            id=derive_session_end_id(
-                front_channel.name, front_channel.issuer, None, sid, str(now // DUPLICATE_WINDOW_SECONDS)
-            ),
+            id=derive_session_end_id(front_channel.name, front_channel.issuer, None, sid, window),
             ended_at=now,
         )
         return [to_local_event(session_end, sessions.iss, session) for session in sessions.sessions]
 
     async def _publish(self, events: Iterable[SessionEnded]) -> bool:
+        """Publish the events durably. Return False if the queue is unavailable."""
         dependencies = self._dependencies
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
@@ -129,22 +132,27 @@ class UpstreamSignOutRoutes:
         return True
 
     def _merge_contexts(self, events: Iterable[SessionEnded]) -> FrontChannelContext | None:
-        """Return one context for all sessions. A client of a further session is requested once, with that `sid`."""
-        whole: FrontChannelContext | None = None
+        """Return the page's context for all events; None without a front-channel client.
+
+        A client of several sessions is requested once, with the `sid` of the first.
+        """
+        merged: FrontChannelContext | None = None
         for event in events:
-            part = create_page_context(event, self._dependencies.registry())
-            if part is None:
+            context = create_page_context(event, self._dependencies.registry())
+            if context is None:
                 continue
-            if whole is None:
-                whole = part
+            if merged is None:
+                merged = context
                 continue
-            known = {client_id for client_id, _ in whole.clients}
-            more = tuple((name, own or part.sid) for name, own in part.clients if name not in known)
-            whole = FrontChannelContext(iss=whole.iss, sid=whole.sid, clients=whole.clients + more)
-        return whole
+            known = {client_id for client_id, _ in merged.clients}
+            further = [(client_id, sid or context.sid) for client_id, sid in context.clients if client_id not in known]
+            merged = FrontChannelContext(iss=merged.iss, sid=merged.sid, clients=(*merged.clients, *further))
+        return merged
 
     def _refuse(
         self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
     ) -> web.Response:
+        """Record and return a refusal. `reason`: for the log, if it says more than the title."""
         self._dependencies.record(front_channel.name, result, reason or title)
-        return problem_response(status, title, headers={"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None)
+        headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None
+        return problem_response(status, title, headers=headers)

@@ -1,25 +1,27 @@
-"""Validate a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6), except its signature.
+"""Verify a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6).
 
-Two members are validated by what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the
-age of each token. `typ` may be absent, or `JWT`, as the specification only recommends `logout+jwt` (§2.4).
+Two rules follow what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the age of each
+token. `typ` may be absent, or `JWT`, since the specification only recommends `logout+jwt` (§2.4).
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeGuard
 
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.moment import is_in_milliseconds
-from notifier.tokens.security_event_token import KeysUnavailable
+from notifier.tokens.security_event_token import KeysUnavailable, has_audience, is_claim_time
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-CLOCK_SKEW_SECONDS = 60.0  # between the clocks of two machines
+CLOCK_SKEW_SECONDS = 60.0  # between the clocks of the upstream and this worker
 TOKEN_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
-_FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in events; also half of a UTF-16 pair
+_FORBIDDEN_CHARACTERS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # control characters, and half of a UTF-16 pair
 
 
 class UpstreamResult(StrEnum):
@@ -42,10 +44,7 @@ class UpstreamResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedLogout:
-    """The claims of a verified token. Times are epoch seconds.
-
-    The token is refused for its age after `until`.
-    """
+    """The claims of a verified token. Times are epoch seconds. After `until`, the token is refused for its age."""
 
     iss: str
     sub: str | None = field(repr=False)
@@ -65,7 +64,7 @@ class UnacceptedLogout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamRules:
-    """The rules for tokens of an upstream. `max_age` in seconds; `audiences`: the client ids registered there."""
+    """The rules for tokens of an upstream. `max_age`: seconds. `audiences`: the client IDs of notifier there."""
 
     issuer: str
     audiences: frozenset[str]
@@ -73,32 +72,32 @@ class UpstreamRules:
     max_age: float
 
 
-def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
-    """Read the claims of a token whose signature is good."""
+def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
+    """Check the claims of a token whose signature is verified."""
     if claims.get("iss") != rules.issuer:
         return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
-    if not _names_audience(claims.get("aud"), rules.audiences):
+    if not has_audience(claims.get("aud"), rules.audiences):
         return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description="aud does not name this client")
     error = _find_claims_error(claims)
     if error is not None:
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=error)
     iat = claims["iat"]
     exp, nbf = claims.get("exp", iat), claims.get("nbf", iat)
-    if not _is_number(iat) or not _is_number(exp) or not _is_number(nbf):
+    if not is_claim_time(iat) or not is_claim_time(exp) or not is_claim_time(nbf):
         text = "iat, exp and nbf must be numbers of seconds"
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
     until = iat + rules.max_age
     if "exp" in claims:
         until = min(until, float(exp))
-    expired = UpstreamResult.EXPIRED
+    wrong_time = UpstreamResult.EXPIRED
     if is_in_milliseconds(max(iat, nbf)):
-        return UnacceptedLogout(result=expired, description="iat or nbf is in milliseconds; it must be in seconds")
+        return UnacceptedLogout(result=wrong_time, description="iat or nbf is in milliseconds; it must be in seconds")
     if iat > now + CLOCK_SKEW_SECONDS:
-        return UnacceptedLogout(result=expired, description="iat is in the future; compare the clocks")
+        return UnacceptedLogout(result=wrong_time, description="iat is in the future; compare the clocks")
     if nbf > now + CLOCK_SKEW_SECONDS:  # RFC 7519 §4.1.5
-        return UnacceptedLogout(result=expired, description="nbf is in the future; compare the clocks")
+        return UnacceptedLogout(result=wrong_time, description="nbf is in the future; compare the clocks")
     if now > until + CLOCK_SKEW_SECONDS:
-        return UnacceptedLogout(result=expired, description="exp has passed, or iat is too old")
+        return UnacceptedLogout(result=wrong_time, description="exp has passed, or iat is too old")
     return VerifiedLogout(
         iss=rules.issuer,
         sub=_text_or_none(claims.get("sub")),
@@ -110,11 +109,14 @@ def judge_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
 
 
 def is_plain_text(value: object) -> TypeGuard[str]:
-    """Return whether an event can have the value as `sub` or `sid`."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH and _FORBIDDEN_CHARACTERS.search(value) is None
+    """Return whether the value is a text that an event can have as `sub` or `sid`."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_LENGTH:
+        return False
+    return _FORBIDDEN_CHARACTERS.search(value) is None
 
 
 def _find_claims_error(claims: Mapping[str, object]) -> str | None:
+    """Return the error in the claims that are specific to logout tokens; None if they are right."""
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         return "events has no logout: a member http://schemas.openid.net/event/backchannel-logout that is an object"
@@ -129,20 +131,12 @@ def _find_claims_error(claims: Mapping[str, object]) -> str | None:
     return "iat is missing" if "iat" not in claims else None
 
 
-def _names_audience(aud: object, audiences: Collection[str]) -> bool:
-    return any(isinstance(item, str) and item in audiences for item in (aud if isinstance(aud, list) else [aud]))
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
 class LogoutTokenVerifier:
-    """Verifies tokens by the rules of one upstream. `clock` gives epoch seconds."""
+    """Verifies the tokens of one upstream. `clock` returns epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, rules: UpstreamRules, clock: Callable[[], float]) -> None:
         self._signed = SignedContent(keys, rules.algorithms, TOKEN_TYPES, "logout_token")
@@ -155,7 +149,7 @@ class LogoutTokenVerifier:
         if isinstance(content, KeysUnavailable):
             return content
         if isinstance(content, UnverifiedToken):
-            malformed = content.fault is TokenFault.MALFORMED
-            result = UpstreamResult.MALFORMED if malformed else UpstreamResult.SIGNATURE
+            is_malformed = content.fault is TokenFault.MALFORMED
+            result = UpstreamResult.MALFORMED if is_malformed else UpstreamResult.SIGNATURE
             return UnacceptedLogout(result=result, description=content.text)
-        return judge_logout(content.claims, self._rules, self._clock())
+        return check_logout(content.claims, self._rules, self._clock())

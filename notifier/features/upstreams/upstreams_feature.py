@@ -1,4 +1,4 @@
-"""The feature `upstreams`: ends the sessions here that ended at an upstream OpenID Provider."""
+"""The feature `upstreams`: ends the local sessions of users who signed out at an upstream OpenID Provider."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import OctKey
 
-from notifier.features.upstreams.upstream_token import LOGOUT_EVENT, UnacceptedLogout, VerifiedLogout, judge_logout
+from notifier.features.upstreams.upstream_token import LOGOUT_EVENT, UnacceptedLogout, VerifiedLogout, check_logout
 from notifier.tokens.security_event_token import KeysUnavailable
 from tests.features.upstreams.upstream_provider import CLAIMS, NOW, OURS, RULES, UpstreamProvider, logout_token
 from tests.tokens.transmitter import key, public, segments, shared_secret
@@ -142,6 +142,6 @@ async def test_only_the_algorithms_of_the_upstream_are_taken() -> None:
 )
 def test_milliseconds_are_not_taken_for_a_clock(claims: Mapping[str, Any], phrase: str) -> None:
     """The answer names the unit, not the clocks."""
-    judged = judge_logout({**CLAIMS, **claims}, RULES, NOW)
+    judged = check_logout({**CLAIMS, **claims}, RULES, NOW)
     assert isinstance(judged, UnacceptedLogout)
     assert judged.description == phrase
