@@ -100,6 +100,7 @@ class CheckSessionRoutes:
         return web.Response(status=403)
 
     def _render_page(self, page: CheckSessionPage) -> web.Response:
+        """Return the page, which any site may frame, and browsers and proxies may cache."""
         settings = json.dumps({"formula": page.formula, "cookie": page.cookie}).replace("<", "\\u003c")
         connect = "" if page.binds_origin else " connect-src 'self';"  # for the script's question with client_id
         script = f"script-src 'sha256-{self._script_hash}'"

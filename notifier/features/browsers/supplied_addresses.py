@@ -75,6 +75,7 @@ class SuppliedAddresses:
         return checked, note
 
     def _record_omitted(self, iss: str, omitted: Sequence[OmittedClient], publisher: str | None) -> None:
+        """Count the omitted clients by reason, and log the first of each reason at most once a minute."""
         for reason, count in Counter(client.reason for client in omitted).items():
             self._counts.on_clients_omitted(reason, count)
             if not self._log_limit.allows(iss, reason):

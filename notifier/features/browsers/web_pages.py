@@ -95,6 +95,7 @@ class WebPages:
         return issuer_hosts(self._live.current.settings, iss)
 
     def _rules_of(self, iss: str) -> PageRules | None:
+        """Return the settings of an issuer's pages; None if it has no pages."""
         section = web_of(self._live.current.settings)
         issuer = None if section is None else section.issuers.get(iss)
         if issuer is None:

@@ -203,6 +203,7 @@ class AllWorkers:
 
 
 def _clients_by_worker(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
+    """Return the clients in the states of each worker. Invalid states are ignored."""
     clients_by_worker: dict[str, set[ClientKey]] = {}
     for body in states:
         state = load_state(body)

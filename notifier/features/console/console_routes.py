@@ -111,6 +111,7 @@ class ConsoleRoutes:
             clients=Items, states=Counts, waits=Counts, timeline=Document)},
     )  # fmt: skip
     async def _overview(self, request: ApiRequest) -> web.Response:
+        """Return the merged state of all workers, with the most urgent clients and the counts of the timeline."""
         token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
         status, registry = overview.status, self._view.live.registry()
@@ -144,6 +145,7 @@ class ConsoleRoutes:
         answers={200: parse_answer("The newest facts of all workers.", facts=Items, next=str)},
     )
     async def _recent(self, request: ApiRequest) -> web.Response:
+        """Return the entries of all workers since the positions in `after`, and the positions to continue from."""
         after = _parse_positions(request.members.get("after", ""))
         seen, answers = await self._workers.ask(
             request.who, after=after, well=bool(request.members.get("good")), issuers=_sort_issuers(request.issuers)
@@ -166,6 +168,7 @@ class ConsoleRoutes:
         answers={200: parse_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
     async def _find(self, request: ApiRequest) -> web.Response:
+        """Search the workers' recent entries. The audit log records the search with a hash of the user."""
         criteria = request.members
         if len(criteria) != 1:
             raise malformed_refusal(InputIssue("", "give either subject or event_id"))
@@ -187,6 +190,7 @@ class ConsoleRoutes:
         answers={200: parse_answer("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
+        """Return a row for each key and use, with its algorithms, and since when the issuer publishes it."""
         live, seen = self._view.live, seen_keys_of((await self._workers.overview()).status)
         published = {(iss, kid): is_published for iss, kid, is_published in self._view.published()}
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}

@@ -128,6 +128,7 @@ class SignInRoutes:
 
     @contextmanager
     def _reserve_exchange(self) -> Iterator[None]:
+        """Limit the concurrent exchanges. Raises Refusal (503) if there are too many."""
         if not self._free_exchanges:
             raise Refusal(problem_response(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
         self._free_exchanges -= 1

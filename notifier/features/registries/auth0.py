@@ -81,6 +81,7 @@ class Auth0Reader:
         return await ask(server, url, {"Authorization": f"Bearer {self._token}"}, _LIST_ADVICE)
 
     async def _renew_token(self, server: JsonWeb) -> None:
+        """Request a token, and keep it with its expiry. Raises SourceFault."""
         settings = self._settings
         form = {
             "grant_type": "client_credentials",

@@ -65,6 +65,7 @@ class HydraReader:
             return collector.answer(read_at)
 
     async def _read_following_pages(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
+        """Add the clients of the page of a token, and of all pages after it. Raises SourceFault."""
         visited: set[str] = set()
         limit = PageLimit()
         while token is not None:

@@ -97,7 +97,7 @@ class KeycloakReader:
             )
         rows = [self._realm.to_row(client, f"[{position}]") for position, client in enumerate(clients, first)]
         names = [row.path if isinstance(row, InputIssue) else str(row["client_id"]) for row in rows]
-        if not pages.take(names):
+        if not pages.accept(names):
             return
         for row in rows:
             if isinstance(row, InputIssue):
@@ -132,6 +132,7 @@ class _AdminSession:
         return await ask(self._server, url, headers, _page_advice(self._settings), expected=expected)
 
     async def _request_token(self) -> str:
+        """Return a new access token. Raises SourceFault."""
         settings = self._settings
         form = {"grant_type": "client_credentials", "client_id": settings.client_id, "client_secret": _secret(settings)}
         url = f"{settings.url}/realms/{quote(settings.realm, safe='')}/protocol/openid-connect/token"

@@ -212,8 +212,8 @@ class ShiftingPages:
         self._useless_pages = 0
         self._limit = PageLimit()
 
-    def take(self, names: Sequence[str]) -> bool:
-        """Add the names of the page at `first`, and move `first`. Return False if the page must not be used.
+    def accept(self, names: Sequence[str]) -> bool:
+        """Accept the page at `first`, and move `first`. Return False if the page must not be used, and is read again.
 
         Raises EndlessListError if the list changes faster than it is read, or if its pages repeat.
         """

@@ -101,7 +101,7 @@ class Wso2Reader:
             if not applications and not entries:
                 raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
             keys = [_key_of(entry, position) for position, entry in enumerate(applications, pages.first)]
-            if pages.take(keys):
+            if pages.accept(keys):
                 entries |= dict(zip(keys, applications, strict=True))
         return entries
 

@@ -94,6 +94,7 @@ class AwsKmsKey:
         return answer
 
     async def _open_client(self) -> Any:
+        """Return AWS's client, without retries. `close` closes it."""
         session = AioSession(profile=self._settings.profile)
         config = AioConfig(
             retries={"total_max_attempts": 1}, connect_timeout=TIMEOUT_SECONDS, read_timeout=TIMEOUT_SECONDS,

@@ -87,6 +87,7 @@ class AzureKey:
             await session.close()
 
     def _open_key_client(self) -> KeyClient:
+        """Return Microsoft's client for the vault's keys, which is opened once."""
         if self._key_client is None:
             self._key_client = KeyClient(
                 self._settings.vault_url,

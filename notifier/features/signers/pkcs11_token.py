@@ -158,7 +158,8 @@ class Pkcs11Token:
         self._process_count += 1
         try:
             async with self._start_lock:
-                session = await self._log_in(*await asyncio.to_thread(self._read_pin))
+                pin, modified_at = await asyncio.to_thread(self._read_pin)
+                session = await self._log_in(pin, modified_at)
         except BaseException:
             self._process_count -= 1
             raise

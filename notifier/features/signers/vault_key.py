@@ -86,7 +86,8 @@ class VaultKey:
         path = quote(path)
         token = await self._login.token()
         answer = await self._server.ask(method, path, token, body)
-        if answer.status == 403 and self._login.on_refused(token):
+        may_have_expired = answer.status == 403 and self._login.on_refused(token)
+        if may_have_expired:
             token = await self._login.token()
             answer = await self._server.ask(method, path, token, body)
         if answer.status != 200:
@@ -102,6 +103,7 @@ def _wrong_key_error(text: str) -> SignerError:
 
 
 def _parse_public_key(text: object) -> PublicKey:
+    """Return the public key in PEM, or for Ed25519 in base64. Raises SignerError."""
     if not isinstance(text, str) or not text:
         raise _wrong_key_error("Vault returns no public half of this key")
     try:

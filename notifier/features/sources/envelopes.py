@@ -223,6 +223,7 @@ def _list_members(
 
 
 def _from_cloudevent(data: object, attributes: Mapping[str, str], trace: str | None) -> UnwrappedDocument:
+    """Return a document with the attributes of its CloudEvent, which are validated."""
     mistakes: list[InputIssue] = []
     envelope = read_envelope(attributes, mistakes)
     if envelope is None:

@@ -107,6 +107,7 @@ class HttpSources:
         return HeaderSecret(header=http.header, values=secrets)
 
     async def _read_keys(self, settings: SetSettings) -> IssuerDocument | DocumentIssue:
+        """Return the JWK Set of the issuer of Security Event Tokens, or why it cannot be read."""
         return await self._reader.read(
             settings.jwks_uri,
             egress=issuer_egress(self._live.current.settings.template().route.egress),

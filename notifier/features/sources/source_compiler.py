@@ -105,6 +105,7 @@ class _SourceCompiler:
         )
 
     def _find_preset(self) -> SourcePreset:
+        """Return the configured preset. Record an error and return an empty preset for an unknown name."""
         if self.options.preset is None:
             return _NO_PRESET
         preset = SOURCE_PRESETS.get(self.options.preset)
@@ -199,7 +200,7 @@ class _SourceCompiler:
         if text == LINES:
             self.add_error(member, "lines must be the first")
             return None
-        if _NAME.fullmatch(text) and len(text) > len(LINES):
+        if _NAME.fullmatch(text) and len(text) > len(LINES):  # a shorter name is rather a member of the document
             similar = get_close_matches(text.lower(), (*ENVELOPES, LINES), n=1, cutoff=0.75)
             if similar:
                 self.add_error(member, f"there is no envelope {text}; did you mean {similar[0]}?")

@@ -75,6 +75,7 @@ class SourceIntake:
 
 
 def _to_fact(message: Message, translation: Translation) -> EventTaken:
+    """Return the fact of a message that was split into several, ignored or malformed."""
     result: Literal["split", "ignored", "malformed"] = "ignored" if translation.wrong is None else "malformed"
     if translation.parts or translation.events:
         result = "split"

@@ -126,6 +126,7 @@ class SourceRoutes:
                 return answer_options(request, source, await self._read_unverified(request))
 
     def _find_source(self, request: web.Request) -> HttpSource:
+        """Return the source in the path. Raises Refusal (404)."""
         source = self._dependencies.find_source(request.match_info["source"])
         if source is None:
             title = (

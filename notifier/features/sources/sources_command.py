@@ -153,6 +153,7 @@ def _parse_dead_letter(content: bytes) -> dict[str, Any] | None:
 
 
 def _read_content(file: Path) -> bytes:
+    """Return the content of the file, or of stdin for `-`. Raises typer.BadParameter."""
     if file == Path("-"):
         if sys.stdin.isatty():
             say("Type a document as JSON, then Ctrl-D.", err=True)

@@ -102,7 +102,7 @@ def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> I
             continue
         member, bodies = ("sns", "messages of SNS") if http.set is None else ("set", "Security Event Tokens")
         for iss in source.speaks_for:
-            if iss in source.types:
+            if iss in source.types:  # event_types requires one of these CloudEvents types
                 text = f'{bodies} have no CloudEvents type: all are refused by issuers["{iss}"].event_types'
                 yield InputIssue(f"sources.{name}.http.{member}", text)
 

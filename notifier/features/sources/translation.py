@@ -49,7 +49,7 @@ class TranslationBuilder:
         self._mistakes: list[InputIssue] = []
         self._positions: Positions = {}
         self._has_unknown_positions = False  # of the entries with errors
-        self._names: set[tuple[str, str]] = set()
+        self._names: set[tuple[str, str]] = set()  # issuer and id of each event with errors
 
     def add(self, number: int, entries: tuple[range, ...] | None, read: Callable[[], ParsedEvent | None]) -> None:
         """Add the event that `read` returns, or the errors that it raises. None counts as ignored.

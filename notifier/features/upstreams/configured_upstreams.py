@@ -59,7 +59,7 @@ class ConfiguredUpstreams:
         self._reader = DocumentReader()
         self._loaded: LoadedConfiguration | None = None
         self._upstreams: Mapping[str, _UpstreamEntry] = {}
-        self._current_upstreams()
+        self._current_upstreams()  # starts the metrics of each upstream at zero
 
     def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]], page: SignOutPage) -> Iterator[web.RouteDef]:
         """Return the routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
@@ -144,6 +144,7 @@ class ConfiguredUpstreams:
     def _build_entry(
         self, name: str, settings: UpstreamSettings, loaded: LoadedConfiguration, previous: _UpstreamEntry | None
     ) -> _UpstreamEntry:
+        """Return the entry of an upstream. With unchanged settings, keep the keys and look-ups of `previous`."""
         if previous is not None and previous.settings == settings:
             keys, lookups, browser_lookups = previous.keys, previous.lookups, previous.browser_lookups
         else:

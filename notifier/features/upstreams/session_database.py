@@ -76,9 +76,10 @@ class SessionDatabase:
 
 def _check_columns(names: Sequence[str]) -> None:
     """Raise SourceFault unless the columns of a query are those of sessions."""
-    unknown = set(names) - set(_RESULT_COLUMNS)
-    error = f"there is no {', '.join(sorted(unknown))}" if unknown else "sub and sid are missing"
-    if unknown or not {"sub", "sid"} & set(names):
+    unknown = sorted(set(names) - set(_RESULT_COLUMNS))
+    has_session = "sub" in names or "sid" in names
+    if unknown or not has_session:
+        error = f"there is no {', '.join(unknown)}" if unknown else "sub and sid are missing"
         raise SourceFault(f"columns of query: {error}; they are {', '.join(_RESULT_COLUMNS)}")
 
 
@@ -99,6 +100,7 @@ def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: 
 
 
 def _to_session(row: dict[str, Any], number: int) -> LocalSession:
+    """Return the session in a row of the result. Raises SourceFault."""
     try:
         clients = to_list(row.get("clients"))
         if clients == ["*"]:

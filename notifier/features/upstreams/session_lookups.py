@@ -60,6 +60,7 @@ class SessionLookups:
 async def _look_up(
     store: SessionStore, upstream_session: UpstreamSession
 ) -> tuple[LocalSession, ...] | SessionsUnavailable:
+    """Return the result of a look-up, or why it failed, without `sub` and `sid`. Never raises."""
     try:
         return await store.find_sessions(upstream_session)
     except SourceFault as fault:

@@ -93,6 +93,7 @@ def upstream_warnings(settings: Settings) -> list[InputIssue]:
 
 
 def _find_warnings(name: str, upstream: UpstreamSettings, settings: Settings) -> Iterator[InputIssue]:
+    """Yield the warnings about one upstream: settings without effect, and settings that permit too much."""
     iss, setting = local_issuer(upstream, settings), f"upstreams.{name}"
     if not upstream.front_channel:
         unused = [member for member in ("parents", "without_iss") if member in upstream.model_fields_set]

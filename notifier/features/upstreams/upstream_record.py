@@ -54,6 +54,7 @@ class UpstreamRecord:
             )  # fmt: skip
 
     def _on_look_up(self, fact: SessionsLookedUp) -> None:
+        """Count a look-up, and log it if it found no session or failed."""
         key = (fact.upstream, fact.result)
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
         if fact.result == "no_session":

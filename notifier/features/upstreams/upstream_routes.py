@@ -113,6 +113,7 @@ class UpstreamRoutes:
         return answer
 
     async def _handle_logout(self, request: web.Request) -> web.Response:
+        """Process a logout token, record the result, and return the response for the result."""
         upstream = self._dependencies.find_upstream(request.match_info["upstream"])
         if upstream is None:
             return problem_response(404, "There is no such upstream")

@@ -191,7 +191,7 @@ def test_clients_that_stay_in_a_shifting_list_are_read(
     pages, found, staying, asked = ShiftingPages(SIZE), set[str](), set(listed), 0
     while pages.first is not None:
         page = sorted(listed)[pages.first : pages.first + SIZE]
-        if pages.take(page):
+        if pages.accept(page):
             found.update(page)
         if changes:
             gone, added = changes.pop()
@@ -206,9 +206,9 @@ def test_an_endless_list_is_a_fault() -> None:
     """The same page for each offset."""
     pages = ShiftingPages(SIZE)
     for _ in range(20):
-        pages.take(NAMES[:SIZE])
+        pages.accept(NAMES[:SIZE])
     with pytest.raises(EndlessListError, match="20 pages in a row"):
-        pages.take(NAMES[:SIZE])
+        pages.accept(NAMES[:SIZE])
 
 
 def test_a_reading_has_a_limit_of_pages() -> None:
