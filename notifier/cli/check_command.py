@@ -227,6 +227,7 @@ def _format_notes(notes: Sequence[str]) -> str:
 
 
 def _format_summary(summary: dict[str, Any], reports: Sequence[FeatureReport]) -> str:
+    """Return the text that the command prints without `--json`."""
     lines = ["no mistakes", *(f"warning: {warning['path']}: {warning['text']}" for warning in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")

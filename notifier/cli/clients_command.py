@@ -161,6 +161,7 @@ def _format_front_channel(row: dict[str, Any]) -> str:
 
 
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
+    """Print the table of clients by issuer, their number, and the clients that were left out."""
     console = make_screen()
     table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
@@ -184,6 +185,7 @@ def _format_value(member: str, value: object) -> str:
 
 
 def _print_clients(clients: list[dict[str, Any]]) -> None:
+    """Print a table of the values of each client, with their sources."""
     console = make_screen()
     for client in clients:
         console.print(f"{client['client_id']} of {client['iss']}", style="bold")

@@ -192,6 +192,7 @@ def _merge_buckets(states: Sequence[TopologyState], bucket_prefix: str) -> Seque
 
 
 def _print_table(states: Sequence[TopologyState]) -> None:
+    """Print a table of queues and exchanges, then what is different."""
     console = make_screen()
     table = Grid("name", "state", "ready:", "arguments")
     for state in states:

@@ -76,15 +76,15 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
 
     @property
     def has_conditions(self) -> bool:
-        """See Filter."""
+        """Return False if the filter selects every dead letter."""
         return self != DeadLetterFilter(issuers=self.issuers)
 
     def restrict_to_arrived_by(self, moment: float) -> "DeadLetterFilter":
-        """See Filter."""
+        """Return the same filter without dead letters that were given up after the moment."""
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
     def open_visit(self, messages: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
-        """See Filter."""
+        """Open a visit to the selected dead letters, with bodies if `whole`. Raises QueueError."""
         return messages.visit(make_visit_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
@@ -94,7 +94,7 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         return self.subject is None or _has_subject(message, self.subject)
 
     def matches_summary(self, summary: DeadLetterSummary) -> bool:
-        """See Filter."""
+        """Return True if the dead letter meets all conditions except `subject`."""
         return (
             self._meets_shared_conditions(summary)
             and (self.source is None or summary.source == self.source)

@@ -190,6 +190,7 @@ class DeadLetterRoutes:
         problems={404: "There is no dead letter with that id.", 503: _UNAVAILABLE_TEXT},
     )
     async def _show(self, request: ApiRequest) -> web.Response:
+        """Answer with one dead letter. The audit log records a read that shows the user."""
         with_subject = request.members.get("subject", True)
         filter_ = self._filter(request)
         if with_subject:
@@ -208,6 +209,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _replay(self, request: ApiRequest) -> web.Response:
+        """Start a replay as a job, or count what it would replay (`dry_run`)."""
         filter_, members = self._filter(request), request.members
         self._requests.require_narrowed(filter_, request)
         who = request.who  # a job outlives its request

@@ -47,7 +47,7 @@ class DeadLetterSummary:
         return present | {"dead_since": format_moment(self.dead_since)}
 
     def group(self) -> Group:
-        """See Summary."""
+        """Return a group that contains only this dead letter."""
         since = self.dead_since
         return Group(client_id=self.client_id, iss=self.iss, reason=self.reason, oldest=since, newest=since)
 

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 
 def _format_row(dead_letter: DeadLetterSummary) -> Sequence[str]:
+    """Return the parts of a line of `list --rows`."""
     parts = [
         dead_letter.id,
         format_moment_for_people(dead_letter.dead_since),
@@ -38,6 +39,7 @@ def _format_row(dead_letter: DeadLetterSummary) -> Sequence[str]:
 
 
 def _format_cells(group: Group, now: float) -> Sequence[str]:
+    """Return the cells of a group in the table of `list`."""
     ages = (format_age(moment, now) for moment in (group.oldest, group.newest))
     return printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages
 

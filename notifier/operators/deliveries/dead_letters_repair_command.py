@@ -51,7 +51,7 @@ def parse_rate(text: str) -> float:
     except ValueError:
         rate = 0.0
     if not MIN_RATE <= rate <= MAX_RATE:
-        text = f"{text} is not a number of letters a second from {MIN_RATE} to {MAX_RATE:,.0f}, such as 50 or 0.5"
+        text = f"{text} is not a number of dead letters a second from {MIN_RATE} to {MAX_RATE:,.0f}, such as 50 or 0.5"
         raise typer.BadParameter(text)
     return rate
 

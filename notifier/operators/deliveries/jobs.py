@@ -22,9 +22,7 @@ from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 
-SHOW_JOB = "job"
-END_JOB = "end_job"
-LIST_JOBS = "jobs"
+SHOW_JOB, END_JOB, LIST_JOBS = "job", "end_job", "jobs"  # names of worker requests
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # of one worker
 MAX_REMEMBERED_JOBS = 100  # of a worker, running and ended
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
@@ -213,6 +211,7 @@ class Jobs:
         return await self._request_job(END_JOB, id_, token)
 
     async def _request_job(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+        """Carry out the request here if this worker has the job; otherwise send it to all workers."""
         request = _request(name, token, id=id_)
         if id_ in self._jobs:
             members = await self.act(request)

@@ -114,7 +114,7 @@ def visit_messages(
     settings = load_queue_part(context.config).settings.queue
 
     async def visit() -> None:
-        progress = no_progress if rows else make_progress("looked at")
+        progress = no_progress if rows else make_progress("read")
         async with (
             open_queue(settings, opening=table.opens_queue) as queue,
             aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,

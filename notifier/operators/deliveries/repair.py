@@ -105,6 +105,7 @@ def format_conditions(
 
 
 def _format_condition(name: str, value: object) -> object:
+    """Return a condition for the log: a set as a sorted list, with MAX_LOGGED_IDS IDs at most, and a time as text."""
     match value:
         case frozenset():
             listed = sorted(value)
@@ -172,15 +173,16 @@ async def make_due(
     `pace` is called for each delivery, and returns the current rate in deliveries per second. A delivery that is due
     earlier anyway is unchanged. So is, without `force`, a delivery whose client requested the delay.
     """
-    next_due = options.clock()
+    next_turn_at = options.clock()
 
     def decide(message: Message, summary: WaitingSummary) -> Decision:
-        nonlocal next_due
+        nonlocal next_turn_at
         if summary.asked and not force:
             return KeptMessage(CLIENT_DELAY)
-        due, next_due = next_due, next_due + 1 / pace()
-        if summary.due is not None and summary.due <= due:
+        turn_at = next_turn_at
+        next_turn_at += 1 / pace()
+        if summary.due is not None and summary.due <= turn_at:
             return KeptMessage(DUE_EARLIER)
-        return to_due_transfer(message, due, options.clock())
+        return to_due_transfer(message, turn_at, options.clock())
 
     return await RepairPass(filter_.open_visit(waiting, whole=True), decide, options).run()

@@ -64,7 +64,7 @@ class RemovalPasses(Generic[P, S]):
         self._report = report
 
     async def run(self, options: RepairOptions, until: float | None) -> RepairResult:
-        """See RepairPasses."""
+        """Delete the selected messages that arrived until `until`. Never raises QueueError."""
         filter_ = self._filter if until is None else self._filter.restrict_to_arrived_by(until)
         return await remove(self._messages, filter_, options, self._on_removal)
 
@@ -116,7 +116,7 @@ class RepairWork:
         return replace(self._last, done=reasons.total(), by_reason=dict(reasons.most_common()))
 
     def account(self) -> dict[str, Any]:
-        """See Work. The member `became` has the results of the replayed deliveries."""
+        """Return the result so far as JSON. `became` has the results of the replayed deliveries."""
         result = self._total
         members = {PAST_VERBS[self.kind]: result.done, "dry_run": False, **result.document()}
         del members["by_client"], members["clients"]  # they describe only the last pass
@@ -125,7 +125,7 @@ class RepairWork:
         return members
 
     async def carry_out(self, job: Job) -> None:
-        """See Work."""
+        """Repair the messages and log the result. Then wait for the results of replayed deliveries."""
         try:
             await self._repair(job)
         except JobEndRequested as request:
@@ -202,12 +202,12 @@ class RetryWork:
         self._is_counted = False
 
     def account(self) -> dict[str, Any]:
-        """See Work. The member `waited` is None until the pending deliveries are counted."""
+        """Return the result so far as JSON. `waited` is None until the pending deliveries are counted."""
         members = {**self.conditions, "dry_run": False, **self._result.document()}
         return members if self._is_counted else members | {"waited": None}
 
     async def carry_out(self, job: Job) -> None:
-        """See Work."""
+        """Retry the deliveries and log the result. Handle all errors of the queue and of `job.lock`."""
         watch_until = job.steady() + WATCH_SECONDS
 
         def lock() -> AbstractAsyncContextManager[None]:

@@ -286,6 +286,7 @@ class RepairPass(Generic[S]):
         return not self._is_stopped()
 
     def _count(self, done: Sequence[Message], summaries: Mapping[int, S]) -> None:
+        """Count and report these messages. `summaries` are by the id() of the message."""
         for message in done:
             summary = summaries[id(message)]
             self._done += 1

@@ -139,9 +139,9 @@ async def retry_now(
         on_progress(result)
 
     last_answers = LastAnswers()
-    last_answers.take_missing(answers)
+    last_answers.take_missing(answers)  # only stores them
     unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
-    if unfinished not in (None, GONE_WORKER_TEXT):
+    if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)
     async with lock():
         recount = await _count_pending(queue, request, options)

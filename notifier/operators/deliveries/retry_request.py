@@ -63,9 +63,9 @@ class RetryAccount:
         """Add the counts in another worker's answer."""
         self.delivered += int(members.get("delivered", 0))
         for name, counts in (("failed", self.failed), ("dead", self.dead), ("put_off", self.put_off)):
-            more = members.get(name)
-            if isinstance(more, Mapping):
-                counts.update({str(key): int(count) for key, count in more.items()})
+            other_counts = members.get(name)
+            if isinstance(other_counts, Mapping):
+                counts.update({str(key): int(count) for key, count in other_counts.items()})
         self.text = str(members.get("text") or self.text)
 
     def document(self) -> dict[str, Any]:

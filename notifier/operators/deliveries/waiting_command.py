@@ -49,6 +49,7 @@ def _group() -> None:
 
 
 def _format_row(summary: WaitingSummary) -> Sequence[str]:
+    """Return the parts of a line of `list --rows`."""
     document = summary.document()
     reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
     sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
@@ -60,6 +61,7 @@ def _format_row(summary: WaitingSummary) -> Sequence[str]:
 
 
 def _format_cells(group: Group, now: float) -> Sequence[str]:
+    """Return the cells of a group in the table of `list`."""
     return (
         printable(group.client_id) or "–",
         group.reason or "–",
@@ -99,9 +101,9 @@ def list_(
     is open or which is paused, recovers. --reason is the cause of a deferral or the reason of the last failure.
 
     --json prints one object per line and delivery; with --rows or --json, --skip and --limit select a page. No output
-    has sub or sid. With -c it also shows when each delivery is given up (expires), and whether its token has a sid: one
-    without is sent for a short time only. Listing changes nothing: due times, order and attempts stay. A delivery that
-    a worker is processing is not in the list.
+    has sub or sid. With -c it also shows when each delivery is given up (expires), and whether its token has a sid: a
+    token without sid is sent for a short time only. Listing changes nothing: due times, order and attempts stay. A
+    delivery that a worker is processing is not in the list.
 
     On RabbitMQ the command reads all delay queues and buckets, and holds each meanwhile: a delivery that becomes due is
     attempted some seconds later. The exit status is 1 if the client is unknown.

@@ -66,7 +66,7 @@ class WaitingSummary:
         return members | {name: format_optional_moment(getattr(self, name)) for name in ("since", "due", "expires")}
 
     def group(self) -> Group:
-        """See Summary."""
+        """Return a group that contains only this message."""
         return Group(
             client_id=self.client_id, iss=self.iss, reason=self.reason, where=self.where, oldest=self.since,
             next=self.due, expires=self.expires, without_sid=int(self.has_sid is False),
@@ -221,17 +221,17 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
     @property
     def has_conditions(self) -> bool:
-        """See Filter."""
+        """Return False if the filter selects every pending delivery."""
         return self != WaitingFilter(
             issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, get_lifetime=self.get_lifetime
         )
 
     def restrict_to_arrived_by(self, moment: float) -> Self:
-        """See Filter."""
+        """Return the same filter without deliveries that a worker first received after the moment."""
         return replace(self, taken_by=moment)
 
     def open_visit(self, messages: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
-        """See Filter."""
+        """Open a visit to the selected deliveries. If single clients are selected, only their buckets are read."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
@@ -244,7 +244,7 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         return self.matches_summary(summary) and (self.subject is None or _names_subject(message.body, self.subject))
 
     def matches_summary(self, summary: WaitingSummary) -> bool:
-        """See Filter."""
+        """Return True if the delivery meets all conditions except `subject`."""
         return (
             self._meets_shared_conditions(summary)
             and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)

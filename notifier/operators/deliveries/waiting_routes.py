@@ -164,6 +164,7 @@ class WaitingRoutes:
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> web.Response:
+        """Start a retry as a job, or answer with an equal job that runs already. With `dry_run`, only count."""
         members, token = request.members, request.token
         client_id, iss = members["client_id"], self._require_issuer(request)
         request.require_issuer(iss)

@@ -71,6 +71,7 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
 
 
 def _make_canary_delivery(client: Client, unique: str) -> Delivery:
+    """Return a delivery for a user and session of a name that does not exist."""
     name = f"{CANARY_SUBJECT_PREFIX}{unique}"
     return Delivery(
         id=name,
@@ -103,16 +104,14 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
             text = f"{answered}: it refuses our tokens, or refuses to end a session that it does not know"
             return warning(Area.CANARY, client.client_id, text, hint)
         case Refused(status=status) if status is not None and 300 <= status < 400:
-            advice = (
-                "redirects are never followed: register the address that it leads to, and no sign-in in front of it"
-            )
+            advice = "redirects are never followed: register the address to which it redirects, without a sign-in"
             return failure(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
         case Refused(status=401 | 403):
-            advice = "something in front of it asks for a sign-in, or refuses all but browsers: let this path through"
+            advice = "a proxy in front of it requires a sign-in, or accepts only browsers: exempt this path"
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused(status=404 | 405 | 410):
             advice = (
-                "there is no back-channel logout at this path: correct backchannel_logout_uri, or switch it on there"
+                "back-channel logout is not served at this path: correct backchannel_logout_uri, or enable it there"
             )
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused():

@@ -231,6 +231,7 @@ def _encryptions_of(clients: Iterable[Client]) -> Iterator[tuple[Client, Encrypt
 
 
 def _judge_key(client_id: str, encryption: Encryption, keys: tuple[PublishedKey, ...]) -> Finding:
+    """Return the finding about the client's key that encrypts its tokens."""
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         advice = (

@@ -95,6 +95,7 @@ def _check_version(state: BrokerState, host: str) -> Finding:
 
 
 def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
+    """Yield a finding for each missing permission, with the command that grants it; ok if there is none."""
     prefix, declares = state.prefix, state.declares
     wanted = re.escape(prefix).replace(r"\-", "-") + r"\."
     grant = "rabbitmqctl set_permissions -p VHOST USER"

@@ -143,6 +143,7 @@ def _adapt_to_terminal(text: str) -> str:
 
 
 def _print_names(names: list[tuple[str, str]], *, as_json: bool) -> None:
+    """Print the names below their groups. `names` has pairs of name and group, sorted by group."""
     if as_json:
         say_json([{"name": name, "group": group} for name, group in names])
         return

@@ -31,6 +31,7 @@ def parse_sections() -> dict[str, RunbookSection]:
         if heading[1] == "##":
             group = heading[2]
             continue
-        body = text[heading.end() : len(text) if following is None else following.start()].strip() + "\n"
+        end = len(text) if following is None else following.start()
+        body = text[heading.end() : end].strip() + "\n"
         sections[heading[2].lower()] = RunbookSection(name=heading[2], group=group, text=body)
     return sections

@@ -142,6 +142,7 @@ class HealthObserver:
         del self.clients[next(iter(self.clients))]
 
     def _on_attempt(self, fact: Attempted) -> None:
+        """Record an attempt: a success, or a failure with its reason."""
         self.counts["attempts"] += 1
         record = self._get_record(fact.delivery.key)
         if isinstance(fact, LogoutDelivered):
@@ -151,8 +152,9 @@ class HealthObserver:
             self._forget_expiry(record, fact.delivery)
         else:
             record.last_failure = fact.at
-            failing_since = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
-            record.failing_since = earliest(record.failing_since, failing_since)
+            # The first attempt of the delivery may be older than this worker.
+            first_failure_at = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
+            record.failing_since = earliest(record.failing_since, first_failure_at)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _redact_text(fact.outcome.text, fact.delivery)[:MAX_TEXT_LENGTH]
 
@@ -161,6 +163,7 @@ class HealthObserver:
         self._record_deferral(fact.delivery.key, fact.due, fact.delivery)
 
     def _on_deferred(self, fact: Deferred) -> None:
+        """Count a deferral, and record it for its client. A deferred event has no client."""
         self.counts["deferred"] += 1
         if not fact.client_id:
             return
@@ -190,12 +193,16 @@ class HealthObserver:
         lifetime = self._get_lifetime(delivery)
         if lifetime is None:
             return
-        if lifetime.has_sid and lifetime.expires <= (record.expires_with_sid or 0.0):
+        first_expiry = record.expires_with_sid if lifetime.has_sid else record.expires_without_sid
+        if first_expiry is None or lifetime.expires > first_expiry:
+            return
+        if lifetime.has_sid:
             record.expires_with_sid = None
-        elif not lifetime.has_sid and lifetime.expires <= (record.expires_without_sid or 0.0):
+        else:
             record.expires_without_sid = None
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
+        """Count a dead letter, and record it for its client if it has one."""
         self.counts["dead"] += 1
         if not fact.client_id:
             return
@@ -242,6 +249,7 @@ class RefusedEventCounts:
         """Count a refused event."""
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
+        """Count a dead letter without a client: a refused event."""
         if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)

@@ -98,7 +98,8 @@ class OwnState:
         return self._state(list(clients), left_out)
 
     def _state(self, clients: Sequence[ClientState], left_out: int = 0) -> WorkerState:
-        worker, readiness, queue = self._worker, self._sources.readiness(), self._queue.status()
+        """Return the state of this worker with these clients; `left_out` is the number of the others."""
+        worker, readiness, queue_status = self._worker, self._sources.readiness(), self._queue.status()
         return WorkerState(
             worker=self._name,
             version=__version__,
@@ -106,18 +107,18 @@ class OwnState:
             draining=readiness.draining,
             in_flight=worker.in_flight,
             held={
-                queue: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
-                for queue, unsettled in worker.ledger.unsettled_by_queue().items()
+                name: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
+                for name, unsettled in worker.ledger.unsettled_by_queue().items()
             },
             rates=self._health.rates(),
             clients=clients,
             left_out=left_out,
             replies_dropped=self._queue.side_channel.dropped,
             registry=self._sources.registry(),
-            bindings_missing=[binding for binding in queue.bindings if binding.problem],
+            bindings_missing=[binding for binding in queue_status.bindings if binding.problem],
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
-            dead_letters=queue.dead_letters,
+            dead_letters=queue_status.dead_letters,
             consuming=readiness.ready,
             problem="" if readiness.ready else readiness.problem or "",
         )

@@ -165,9 +165,10 @@ def missing_bindings_of(status: ServiceStatus) -> list[BindingState]:
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """Return the workers' problems, the most urgent first. A worker that has answered is not a vanished one.
+    """Return the workers' problems, the most urgent first.
 
-    A blocked broker is added, since it prevents the workers' answers.
+    A report that a worker vanished is omitted if that worker has answered. A blocked broker is added, since it prevents
+    the workers' answers.
     """
     answered = {worker.worker for worker in status.workers}
     troubles = merge_troubles(

@@ -72,6 +72,7 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
 
 
 def _format_queues(status: ServiceStatus) -> Grid:
+    """Return the table of queues: their ready messages, and the messages that workers hold."""
     table = Grid("queue", "ready:", "held:", "oldest:", "")
     contents: dict[str, str] = {
         Lane.EVENTS.value: "fresh events", Lane.RETRIES.value: "deliveries that came due",
@@ -93,6 +94,7 @@ def _format_queues(status: ServiceStatus) -> Grid:
 
 
 def _format_workers(status: ServiceStatus) -> str:
+    """Return a line about all workers, then a line for each, with its registry sources that are unread."""
     answered_count = len(status.workers)
     worker_count = max(status.seen, answered_count)
     if not worker_count and status.depths:
@@ -129,6 +131,9 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
         "expires:",
     )  # fmt: skip
     for client in clients:
+        style = "" if client.state == "well" else "yellow"
+        if client.circuit:
+            style = "red"
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         if client.state == "hangs":
             reason = f"no answer for {client.silent:.0f} s"
@@ -143,7 +148,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
             client.cause,
             "" if client.next_attempt is None else f"in {format_in_words(client.next_attempt - now)}",
             _format_expiry(client, now),
-            style="red" if client.circuit else "" if client.state == "well" else "yellow",
+            style=style,
             issuer=client.iss,
         )
     return table

@@ -118,6 +118,7 @@ def reload_routes(
         problems={503: "The queue cannot be reached."},
     )
     async def post(request: ApiRequest) -> web.Response:
+        """Reload all workers, and answer with their results. Raises Refusal (503)."""
         members = request.members
         reload_request = ReloadRequest(
             who=request.who, accept_loss=members.get("accept_loss", False), dropped_source=members.get("drop")

@@ -79,5 +79,6 @@ def _accepts_inline_addresses(settings: Settings, issuers: tuple[str, ...]) -> b
     """Return True if some publisher may send addresses in events, so that unregistered clients are notified."""
     if settings.registry.inline != "publishers":
         return settings.registry.inline == "allow"
+    # Publishers are identified by API tokens, or by `publishers` of the issuer.
     has_api_publishers = settings.api is not None and settings.api.tokens_file is not None
     return has_api_publishers or any(iss in settings.issuers and settings.issuers[iss].publishers for iss in issuers)

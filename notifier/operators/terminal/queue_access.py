@@ -106,7 +106,7 @@ def run_on_queue(
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
 
-        async def pause(seconds: float) -> None:
+        async def pause(seconds: float) -> None:  # ends early at a stop
             try:
                 async with asyncio.timeout(seconds):
                     await stop.wait()
