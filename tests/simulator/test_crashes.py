@@ -59,9 +59,9 @@ def delivered_twice(world: World) -> int:
 
 
 def test_limits_hold_after_three_deaths() -> None:
-    """1,500 wait for a client of two a second, one at a time: it gets no more, whatever happened to the worker."""
+    """600 wait for a client of two a second, one at a time: it gets no more, whatever happened to the worker."""
     with DeadlyWorld([client("x", per_second=2, max_concurrent=1)], {"x": steady(PROMPT / 2)}) as world:
-        for _ in range(1500):
+        for _ in range(600):
             world.publish(["x"])
         world.die_soon_after_start(3)
         tally = world.run(world.now + 30)
@@ -88,7 +88,7 @@ def test_a_pause_holds_after_deaths() -> None:
     """Three workers die, then the client asks for five minutes: it is called again after them."""
     paused = Answer(status=503, retry_after="300")
     with DeadlyWorld([client("x")], {"x": lambda now, _: (0.01, paused if now < 200 else Answer(status=200))}) as world:
-        for _ in range(1500):
+        for _ in range(600):
             world.publish(["x"])
         world.die_soon_after_start(3)
         tally = world.run(290)
@@ -109,9 +109,9 @@ def test_new_worker_reads_a_pause_from_a_parked_delivery() -> None:
 
 @pytest.mark.parametrize("rate", [pytest.param(2, marks=pytest.mark.full), None])
 def test_only_the_killing_delivery_dead_letters(rate: float | None) -> None:
-    """Of 1,500 messages one kills the process a hundred times: it alone becomes a dead letter."""
+    """Of 600 messages one kills the process a hundred times: it alone becomes a dead letter."""
     with DeadlyWorld([client("x", per_second=rate)]) as world:
-        for _ in range(1500):
+        for _ in range(600):
             world.publish(["x"])
         world.deadly = "e40"
         tally = world.run_until_done(3000)

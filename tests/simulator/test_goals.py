@@ -17,6 +17,14 @@ SLOW = {
     "firsts-fail-150/s-1-workers",
     "firsts-fail-150/s-3-workers",
     "partial-0.7-30/s-max32",
+    "partial-0.33-30/s-max32",
+    "partial-0.5-30/s-max32",
+    "partial-0.7-8/s-max4",
+    "instance-max8-short",
+    "isolation-300-of-1000-short",
+    "recovery-429-45-3-workers",
+    "recovery-503-45-3-workers",
+    "recovery-hangs-45-3-workers",
     "restart-drains-again-3-workers-unreadable",
 }
 """Cases of at least a second of CPU with a faster variant: they run in `make test-all` only."""

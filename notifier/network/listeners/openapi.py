@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from aiohttp import typedefs, web
@@ -170,6 +171,7 @@ def _describe_unknown(name: str, known: Iterable[str]) -> str:
     return f"there is no such parameter; there are {', '.join(known) or 'none'}"
 
 
+@cache
 def _event_schema() -> dict[str, Any]:
     """Return the event's schema, as `notifier schema event` prints it, with the referenced schemas beside it."""
     schema = event_schema()

@@ -7,7 +7,7 @@ the declared TypedDict.
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, NotRequired, TypeAlias, TypeVar, cast, get_args, get_origin
 
 from aiohttp import web
@@ -93,9 +93,9 @@ def routes_of(holder: object, authorization: Authorization) -> list[web.RouteDef
 def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
     """Return the route of a declared handler."""
     operation: ApiOperation = getattr(handler, _DECLARED)
-    adapter = TypeAdapter[Any](operation.query or operation.body or dict)
-    query = schema_of(adapter) if operation.query else {}
-    body = {"application/json": schema_of(adapter)} if operation.body else {}
+    adapter, schema = _adapter_of(operation.query or operation.body or dict)
+    query = schema if operation.query else {}
+    body = {"application/json": schema} if operation.body else {}
 
     @OperationDescription(
         summary=operation.summary,
@@ -130,14 +130,16 @@ def parse_answer(text: str, /, **members: Any) -> AnswerDescription:
     return AnswerDescription(text=text, schema={"type": "object", "required": required, "properties": schemas})
 
 
-def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """Return the schema of a TypedDict, with all references resolved."""
+@cache
+def _adapter_of(kind: type) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Return the validator of a TypedDict and its schema, with all references resolved."""
+    adapter = TypeAdapter[Any](kind)
     schema = adapter.json_schema()
     parts = schema.pop("$defs", {})
     text = json.dumps(schema)
     for name, part in parts.items():
         text = text.replace(f'{{"$ref": "#/$defs/{name}"}}', json.dumps(part))
-    return cast("dict[str, Any]", json.loads(text))
+    return adapter, json.loads(text)
 
 
 def _read_query_members(request: web.Request, schemas: Mapping[str, JsonSchema]) -> dict[str, object]:
