@@ -18,12 +18,7 @@ from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.building import rabbit_options
-from notifier.queues.rabbitmq.administration import (
-    declare_topology,
-    delete_topology,
-    survey_bindings,
-    survey_topology,
-)
+from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_bindings, survey_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.topology import TopologyState
@@ -199,11 +194,7 @@ def _print_table(states: Sequence[TopologyState]) -> None:
         style = {"ok": "", "missing": "yellow", "different": "bold red"}[_format_state(state)]
         arguments = " ".join(f"{name}={value}" for name, value in state.arguments.items()) or state.what
         table.add_row(
-            state.name,
-            _format_state(state),
-            "" if state.ready is None else f"{state.ready:,}",
-            arguments,
-            style=style,
+            state.name, _format_state(state), "" if state.ready is None else f"{state.ready:,}", arguments, style=style
         )
     console.print(table)
     for state in states:

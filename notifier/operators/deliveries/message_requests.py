@@ -23,12 +23,7 @@ from notifier.network.listeners.problem import Refusal, malformed_refusal, probl
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import start_job
 from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
-from notifier.operators.deliveries.message_index import (
-    MessageIndex,
-    MessageIndexes,
-    PageRequest,
-    PageSelection,
-)
+from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
 from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RemovalPasses, RepairRequest, RepairWork, issuers_of
@@ -220,11 +215,7 @@ class MessageRequests(Generic[P, S]):
         return counts, rows
 
     async def answer_first_message(
-        self,
-        filter_: Filter[P, S],
-        to_document: Callable[[S, Message], dict[str, object]],
-        *,
-        whole: bool = False,
+        self, filter_: Filter[P, S], to_document: Callable[[S, Message], dict[str, object]], *, whole: bool = False
     ) -> web.Response:
         """Answer with the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
