@@ -15,7 +15,7 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.client import Client, TlsFiles
-from notifier.model.presets import too_new
+from notifier.model.presets import warn_of_new_key
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
@@ -50,7 +50,7 @@ class SigningKeys:
         missing_key = self._watch.fault_of(iss, alg)
         if missing_key is not None:
             return f"{missing_key}: no client can verify it"
-        return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
+        return warn_of_new_key(client, self._watch.age(iss, alg, clock=time.time(), now=now))
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """Yield (iss, kid, published) for each key whose issuer's JWK Set was read."""

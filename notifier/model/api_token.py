@@ -10,8 +10,8 @@ Scope = Literal["publish", "read", "repair"]
 class ApiToken:
     """A token, identified by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
 
-    `issuers`: it may publish for these, and list and repair their dead letters; None: for all. `expires`: the end of
-    its validity in epoch seconds; None: never.
+    `issuers`: the issuers for which it may publish, list and repair dead letters; None means all issuers. `expires`:
+    the end of its validity in epoch seconds; None means no end.
     """
 
     name: str

@@ -107,8 +107,8 @@ def is_identifying_claim(claim: str) -> bool:
 class TokenProfile:
     """The content of a client's token. `typ` None omits the header member (R7). `lifetime` is at most 120 s (B29).
 
-    `audience` None makes `aud` the `client_id` as a string; otherwise it is a list of the `client_id` and these (R5).
-    `requires`: the claim without which the receiver ends no session.
+    With `audience` None, `aud` is the `client_id` as a string; otherwise a list of the `client_id` and the members of
+    `audience` (R5). `requires`: the claim without which the receiver ends no session.
     """
 
     alg: Algorithm = Algorithm.RS256
@@ -123,7 +123,10 @@ class TokenProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When to retry: after `base · factor^n` seconds, at most `max_delay`, ± `jitter`; until `max_age` or staleness."""
+    """When to retry, in seconds: after `base · factor^n`, at most `max_delay`, ± the share `jitter`, until `max_age`.
+
+    `sub_only_max_age` limits deliveries without `sid`. Internal delays count as age only beyond `max_paused`.
+    """
 
     base: float = 2.0
     factor: float = 3.0
@@ -169,9 +172,9 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached. It applies only to the registered origin, never to an inline URI of another origin.
+    """How requests reach the registered origin of a client. A URI of another origin in an event has no such route.
 
-    `withheld`: the reason why no request may use this route, and the remedy. Such a route has no other settings.
+    `withheld`: why no request may use this route, and the remedy. Such a route has no other settings.
     """
 
     egress: EgressPolicy = EgressPolicy()
@@ -183,9 +186,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedKey:
-    """A public key of a client's or an issuer's JWK Set (RFC 7517 §4). `material`: the members of the key itself.
+    """A public key of a client's or an issuer's JWK Set (RFC 7517 §4).
 
-    `use`, `alg` and `key_ops` None mean any. `private`: its owner has published the private key too.
+    `material`: the members that are the key, such as `n` and `e`. `use`, `alg` and `key_ops` are None if any value is
+    allowed. `private`: the owner has published the private key, too.
     """
 
     kty: str
@@ -227,9 +231,9 @@ class FrontChannelClient:
 class Client:
     """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
 
-    `encryption` None: its tokens are only signed.
-    `redirect_origins`: the origins of its redirect URIs; pages there may check whether its session has changed.
-    `off_page`: by intention no browser calls it. `options`: members of its `notifier` that features declare.
+    `encryption` is None if its tokens are only signed. `redirect_origins`: the origins of its redirect URIs, whose
+    pages may check whether its session has changed. `off_page`: its registration excludes it from front-channel pages.
+    `options`: members of its `notifier` that features declare.
     """
 
     iss: str
@@ -266,9 +270,9 @@ class Client:
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
         channel = self.front_channel
-        return (
-            channel.frontchannel_logout_uri if channel is not None and channel.way is FrontChannelWay.SERVER else None
-        )
+        if channel is None or channel.way is not FrontChannelWay.SERVER:
+            return None
+        return channel.frontchannel_logout_uri
 
     @property
     def key(self) -> ClientKey:

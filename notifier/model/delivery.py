@@ -83,18 +83,18 @@ class Delivery:
     """The task to notify one client about one event.
 
     `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
+    `entry_sub`: `sub` is for this client only (pairwise). `inline`: the overrides that were accepted when the event was
+    planned, `ignored`: those that were not; at most one of them is set. `rejections` counts 400s (R3, R12).
 
-    `entry_sub` is True if `sub` is for this client only (pairwise). `inline` was accepted when the event was planned,
-    `ignored` was not; at most one of them is set. `rejections` counts 400s (R3, R12). `first_taken_at` is the time when
-    a worker first took the delivery, written with its first deferral or retry: its age begins then. `held`: seconds
-    since then that do not count as age. `waits` is a lower bound of the age, in case clocks are wrong. `waited_for` has
-    every cause of its deferrals, as text: during an update a worker of a later release may add further causes.
+    `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
+    retry. `held`: the seconds since then that do not count as age. `waits`: a lower bound of the age, in case clocks
+    are wrong. `waited_for`: all causes of its deferrals, as text, since a later release may add causes.
 
-    `leash`: the delivery is its client's probe, and returns at this moment for the next attempt. `turn`: the moment of
-    its turn among the deferred deliveries of a client whose circuit is closed. `backoffs` counts the attempts that
-    failed outside an outage of the client; `charged_at` is the time of the last of these. `parked`: it waits in its
-    client's bucket; never set in memory. `asked`: it waits because its client requested that (`Retry-After`);
-    `asked_until` is the end of that wait, taken from its document.
+    `leash`: set only for the probe of a client: when it returns for the next attempt. `turn`: when the delivery has a
+    slot, among the deferred deliveries of a client whose circuit is closed. `backoffs`: the number of failures that
+    lengthen the backoff; `charged_at`: the time of the last of these. `parked`: it waits in its client's bucket; never
+    set in memory. `asked`: it waits because its client requested that (`Retry-After`), until `asked_until`, which is
+    not stored.
     """
 
     id: str
@@ -154,15 +154,15 @@ class Delivery:
         return shorten_history((*self.history, past)[-MAX_HISTORY_LENGTH:], MAX_HISTORY_BYTES)
 
 
-def shorten_history(history: tuple[PastOutcome, ...], most: int) -> tuple[PastOutcome, ...]:
+def shorten_history(history: tuple[PastOutcome, ...], max_bytes: int) -> tuple[PastOutcome, ...]:
     """Return the history with at most this many bytes of text. The newest texts are kept first."""
-    if 6 * sum(len(past.text) for past in history) <= min(most, MAX_ANSWER_BYTES):  # the usual case
+    if 6 * sum(len(past.text) for past in history) <= min(max_bytes, MAX_ANSWER_BYTES):  # the usual case
         return history
     newest_first: list[PastOutcome] = []
-    room = most
+    bytes_left = max_bytes
     for past in reversed(history):
-        text = cut(past.text, min(room, MAX_ANSWER_BYTES))
-        room -= size(text)
+        text = cut(past.text, min(bytes_left, MAX_ANSWER_BYTES))
+        bytes_left -= size(text)
         newest_first.append(past if text == past.text else replace(past, text=text))
     return tuple(reversed(newest_first))
 

@@ -5,8 +5,7 @@ A bare number is not a duration, because it might mean seconds or milliseconds. 
 
 import re
 
-DAY_SECONDS = 86_400.0  # seconds: receivers on .NET keep the set for 12 h
-
+DAY_SECONDS = 86_400.0
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)")

@@ -89,13 +89,12 @@ _METADATA = frozenset(
     )
 )
 
-# In the well-known prefix the last 32 bits are the IPv4 address. So they are in the local-use /48 (RFC 8215) with the
-# usual /96. With a shorter prefix the IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2),
-# which no other host has.
+# With a /96 prefix, as the well-known one, the last 32 bits are the IPv4 address. A local prefix (RFC 8215) may be
+# shorter: then the IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2).
 _WELL_KNOWN_NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 
-# Also with the IPv4 address last: IPv4-compatible and IPv4-translated addresses (RFC 4291, RFC 7915), and, in any
-# network, ISATAP addresses, recognised by the 32 bits before it (RFC 5214 §6.1).
+# These end with an IPv4 address, too: IPv4-compatible and IPv4-translated addresses (RFC 4291, RFC 7915), and ISATAP
+# addresses in any network, recognised by the 32 bits before the IPv4 address (RFC 5214 §6.1).
 _IPV4_LAST = tuple(IPv6Network(network) for network in ("::/96", "::ffff:0:0:0/96"))
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
@@ -149,14 +148,14 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
         return target
     if not target.secure and not policy.allow_http:
         return "is http; to allow it, set egress.allow_http"
-    mistakes = [check_address(address, policy) for address in target.addresses]
-    if mistakes and None not in mistakes:
-        return mistakes[0]
+    problems = [check_address(address, policy) for address in target.addresses]
+    if problems and None not in problems:  # no address of the host is allowed
+        return problems[0]
     return f"must write its address as {target.addresses[0]}" if target.disguised else None
 
 
 def check_address(address: str | Address, policy: EgressPolicy) -> str | None:
-    """Say why no connection may go to `address`, and which setting would allow it. None if it may.
+    """Return why no connection may go to `address`, and which setting would allow it; None if it may.
 
     Raises ValueError if `address` is not an IP address.
     """
@@ -164,28 +163,29 @@ def check_address(address: str | Address, policy: EgressPolicy) -> str | None:
         address = ip_address(address)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         address = IPv6Address(int(address))  # fe80::1%eth0 is not equal to fe80::1, but the same address
-    mistake = _check_address_as_written(address, policy)
-    if mistake is not None:
-        return mistake
-    inner = _extract_ipv4(address)
-    return None if inner is None else check_address(inner, policy)
+    problem = _check_address_as_written(address, policy)
+    if problem is not None:
+        return problem
+    embedded = _extract_ipv4(address)
+    return None if embedded is None else check_address(embedded, policy)
 
 
 def _check_address_as_written(address: Address, policy: EgressPolicy) -> str | None:
-    allowed = _narrowest(address, policy.allow)
-    denied = _narrowest(address, policy.deny)
-    if denied >= 0 and denied >= allowed:
+    """Return why no connection may go to this address, without regard to an address that it embeds."""
+    allowed_length = _longest_prefix(address, policy.allow)
+    denied_length = _longest_prefix(address, policy.deny)
+    if denied_length >= 0 and denied_length >= allowed_length:
         return f"address {address} is denied by egress.deny"
-    if address in _METADATA and allowed < address.max_prefixlen:
+    if address in _METADATA and allowed_length < address.max_prefixlen:
         return f"address {address} is a cloud's metadata service, which needs an egress.allow of exactly that address"
-    if allowed >= 0:
+    if allowed_length >= 0:
         return None
     kind = _find_special_kind(address)
     return None if kind is None else f"address {address} is {kind}, not public; to allow it, add it to egress.allow"
 
 
-def _narrowest(address: Address, networks: tuple[IPNetwork, ...]) -> int:
-    """Return the longest prefix of the networks that contain the address, -1 if none does."""
+def _longest_prefix(address: Address, networks: tuple[IPNetwork, ...]) -> int:
+    """Return the prefix length of the narrowest network that contains the address; -1 if none does."""
     return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 
 
@@ -200,22 +200,25 @@ def _find_special_kind(address: Address) -> str | None:
 
 
 def _extract_ipv4(address: Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to this IPv6 address reach."""
+    """Return the IPv4 address that packets to this IPv6 address reach; None if there is none."""
     if isinstance(address, IPv4Address):
         return None
     number = int(address)
-    last = number & 0xFFFF_FFFF
+    last_bits = number & 0xFFFF_FFFF
     if address in _WELL_KNOWN_NAT64:
-        return IPv4Address(last)
+        return IPv4Address(last_bits)
     if address in _LOCAL_NAT64:
-        return IPv4Address(last if last & 0xFF_FFFF else 0)  # an unknown address counts as 0.0.0.0, which is denied
-    if any(address in network for network in _IPV4_LAST) or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
-        return None if address in _PLAIN else IPv4Address(last)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo is not None else None)
+        is_last = last_bits & 0xFF_FFFF != 0
+        return IPv4Address(last_bits if is_last else 0)  # an unknown position counts as 0.0.0.0, which is denied
+    is_isatap = (number >> 32) & 0xFFFF_FFFF in _ISATAP
+    if is_isatap or any(address in network for network in _IPV4_LAST):
+        return None if address in _PLAIN else IPv4Address(last_bits)
+    teredo_client = None if address.teredo is None else address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour or teredo_client
 
 
 def _parse(uri: str) -> _Target | str:
-    """Return the target of the URI, or what is malformed."""
+    """Return the target of the URI; if it is malformed, a text with the problem."""
     if _NO_URI_CHARACTER.search(uri) is not None:
         text = "has a character that no URI may have: percent-encode it, and write the host in punycode"
         return stray_character(uri) or text
@@ -241,7 +244,7 @@ def _parse(uri: str) -> _Target | str:
 
 
 def _addresses_of(name: str) -> tuple[Address, ...]:
-    """Return the addresses of a name that are the same on every machine; one of them must be allowed."""
+    """Return the addresses of a name that means the same on every machine, such as `localhost`; none for others."""
     name = name.lower().removesuffix(".")
     if name in _LOCAL or name.endswith(".localhost"):
         return _LOOPBACK
@@ -263,10 +266,7 @@ def _ends_in_number(host: str) -> bool:
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that a host stands for, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`).
-
-    None for a name.
-    """
+    """Return the IP address that a host stands for, also in the forms of inet_aton (`127.1`); None for a name."""
     if host.startswith("["):
         try:
             return None if "%" in host else IPv6Address(host[1:-1])
@@ -287,7 +287,7 @@ def address_of(host: str) -> Address | None:
 
 
 def _parse_inet_number(part: str) -> int | None:
-    """Parse one part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal."""
+    """Parse one part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal. None if it is invalid."""
     if _NUMBER.fullmatch(part) is None or len(part) > 32:
         return None
     try:

@@ -20,9 +20,9 @@ from notifier.model.outcome import Cause
 
 @dataclass(frozen=True, slots=True)
 class InputIssue:
-    """One mistake in a document: its path (`clients[2].sid`, empty for the whole document), and the remedy.
+    """One mistake in a document: its path (`clients[2].sid`, empty for the whole document), and the remedy as text.
 
-    `named`: the name of the list entry at this path, for people.
+    `named`: the name of the list entry at this path, which is shown beside its number.
     """
 
     path: str
@@ -113,9 +113,10 @@ def iter_leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def find_own_errors(error: BaseException) -> tuple[NotifierError, ...]:
-    """Return the errors that a failure consists of; none if any of them is not a NotifierError."""
-    found = tuple(leaf for leaf in iter_leaves(error) if isinstance(leaf, NotifierError))
-    return found if len(found) == sum(1 for _ in iter_leaves(error)) else ()
+    """Return the errors of a failure, which may be a group; none if one of them is not a NotifierError."""
+    leaves = tuple(iter_leaves(error))
+    own_errors = tuple(leaf for leaf in leaves if isinstance(leaf, NotifierError))
+    return own_errors if len(own_errors) == len(leaves) else ()
 
 
 def exit_code(error: NotifierError) -> int:

@@ -40,9 +40,9 @@ class LastAttempt:
 
 @frozen
 class Notice:
-    """Reports the fate of one delivery, or of a whole event: then `client_id` is empty.
+    """Reports the fate of one delivery, or of a whole event, with an empty `client_id`.
 
-    Moments are seconds since the epoch. `reason` is that of the attempt or the dead letter, or the cause of a deferral.
+    Times are in epoch seconds. `reason`: the reason of the last attempt or dead letter, or the cause of the deferral.
     """
 
     fate: Fate

@@ -34,8 +34,8 @@ def replace(record: Record, /, **changes: Any) -> Record:
 
 @cache
 def _copier_of(kind: Any) -> Callable[[object, object], None]:
-    """Return a function with one assignment per field, which takes 0.7 µs for a delivery where a loop takes 2.4."""
-    lines = "".join(f"\n    new.{each.name} = old.{each.name}" for each in fields(kind))
+    """Return a function that copies each field of a record of this type. A loop would take 2.4 µs instead of 0.7."""
+    assignments = "".join(f"\n    new.{each.name} = old.{each.name}" for each in fields(kind))
     namespace: dict[str, Callable[[object, object], None]] = {}
-    exec(f"def copy_fields(new, old):{lines}", namespace)  # noqa: S102  field names only, as in `dataclasses`
+    exec(f"def copy_fields(new, old):{assignments}", namespace)  # noqa: S102  field names only, as in `dataclasses`
     return namespace["copy_fields"]

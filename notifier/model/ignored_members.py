@@ -1,7 +1,7 @@
-"""Collects members of clients that registry sources may not set: by kind, with the number of clients of each kind.
+"""Collects the client members that registry sources may not set, grouped by source and member (a *kind*).
 
-A list of 100,000 rows may contain such members in each row. So the text is kept only for the first clients of each
-kind. A source has few kinds, whatever its rows contain.
+A list of 100,000 rows may contain such members in each row. So each kind has the number of its clients, and the texts
+of the first clients only.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -13,9 +13,9 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 
-MAX_KEPT_CLIENTS = 100  # clients of a kind that are kept with their text
-MAX_NAMED_CLIENTS = 20  # of these in a text
-MAX_NAME_CHARACTERS = 100  # characters of each
+MAX_KEPT_CLIENTS = 100  # clients of a kind whose text is kept
+MAX_NAMED_CLIENTS = 20  # other clients that a text names
+MAX_NAME_CHARACTERS = 100  # of each named client
 _SOURCE_SUFFIX = " of registry source "
 
 IgnoredKind: TypeAlias = tuple[str, str]
@@ -24,7 +24,7 @@ IgnoredKind: TypeAlias = tuple[str, str]
 
 @frozen
 class IssueGroup:
-    """A mistake that many clients have: the first of these clients, and their number."""
+    """A mistake that several clients have: the mistakes of the first clients, and the number of all."""
 
     first: Sequence[InputIssue] = ()
     count: int = 0
@@ -36,68 +36,68 @@ class IssueGroup:
         if not others:
             return mistake
         names = ", ".join(other.path.partition(_SOURCE_SUFFIX)[0][:MAX_NAME_CHARACTERS] for other in others)
-        unnamed = self.count - 1 - len(others)
-        more = f" and {unnamed:,} more" if unnamed else ""
-        same = all(other.text == mistake.text for other in others)
-        return InputIssue(
-            mistake.path, f"{mistake.text}; {'likewise of' if same else 'more of this kind:'} {names}{more}"
-        )
+        unnamed_count = self.count - 1 - len(others)
+        more = f" and {unnamed_count:,} more" if unnamed_count else ""
+        have_same_text = all(other.text == mistake.text for other in others)
+        relation = "likewise of" if have_same_text else "more of this kind:"
+        return InputIssue(mistake.path, f"{mistake.text}; {relation} {names}{more}")
 
 
-def group_issues(faults: Sequence[InputIssue]) -> Iterator[IssueGroup]:
-    """Group faults of clients by source and text. The number of groups is limited, since each text may be different."""
+def group_issues(issues: Sequence[InputIssue]) -> Iterator[IssueGroup]:
+    """Yield the mistakes of clients grouped by source and text: at most 100 groups, and one that counts the others."""
     groups: dict[tuple[str, str], list[InputIssue]] = {}
-    rest = 0
-    for fault in faults:
-        key = fault.path.partition(_SOURCE_SUFFIX)[2], fault.text
+    ungrouped_count = 0
+    for issue in issues:
+        key = issue.path.partition(_SOURCE_SUFFIX)[2], issue.text
         if key in groups or len(groups) < MAX_KEPT_CLIENTS:
-            groups.setdefault(key, []).append(fault)
+            groups.setdefault(key, []).append(issue)
         else:
-            rest += 1
-    yield from (IssueGroup(first=group[:MAX_KEPT_CLIENTS], count=len(group)) for group in groups.values())
-    if rest:
-        summary = InputIssue("registry", f"{rest:,} more clients are left out; `notifier clients list` lists all")
-        yield IssueGroup(first=[summary], count=rest)
+            ungrouped_count += 1
+    for group in groups.values():
+        yield IssueGroup(first=group[:MAX_KEPT_CLIENTS], count=len(group))
+    if ungrouped_count:
+        text = f"{ungrouped_count:,} more clients are left out; `notifier clients list` lists all"
+        yield IssueGroup(first=[InputIssue("registry", text)], count=ungrouped_count)
 
 
 @dataclass(slots=True)
 class IgnoredMembers:
-    """The clients of each kind. Only `add` changes it, before a registry refers to it.
+    """By kind, the clients that have it, each with its mistake, or None beyond the first 100 clients.
 
-    The text is kept for the first clients of a kind, and is None for others.
+    Only `add` changes it, before a registry refers to it.
     """
 
     clients: dict[IgnoredKind, dict[ClientKey, InputIssue | None]] = field(default_factory=dict)
 
     def add(self, key: ClientKey, kind: IgnoredKind, mistake: InputIssue | None) -> None:
-        """Record one mistake. A kind counts once per client."""
+        """Record that the client has a mistake of this kind. Several of one kind count once."""
         clients = self.clients.setdefault(kind, {})
         clients.setdefault(key, mistake if len(clients) < MAX_KEPT_CLIENTS else None)
 
     @property
     def total(self) -> int:
-        """Return the number of ignored kinds, summed over all clients."""
+        """The number of kinds of each client, summed over all clients."""
         return sum(map(len, self.clients.values()))
 
     def by_kind(self) -> Iterator[IssueGroup]:
-        """Yield each kind, with its first clients and their number."""
+        """Yield a group for each kind, with the mistakes of its first clients and the number of clients."""
         for kind, clients in self.clients.items():
             first = islice(clients.items(), MAX_KEPT_CLIENTS)
             yield IssueGroup(first=[_to_issue(kind, *each) for each in first], count=len(clients))
 
     def since(self, old: "IgnoredMembers") -> tuple[Sequence[InputIssue], int]:
-        """Return the news since `old`: some of the mistakes, and the number of all."""
-        news: list[InputIssue] = []
+        """Return the first mistakes that `old` does not have, and the number of all that it does not have."""
+        new_issues: list[InputIssue] = []
         count = 0
         for kind, clients in self.clients.items():
-            known = old.clients.get(kind, {})
-            new = [key for key in clients if key not in known]
-            news += [_to_issue(kind, key, clients[key]) for key in new[:MAX_KEPT_CLIENTS]]
-            count += len(new)
-        return news, count
+            old_clients = old.clients.get(kind, {})
+            new_keys = [key for key in clients if key not in old_clients]
+            new_issues += [_to_issue(kind, key, clients[key]) for key in new_keys[:MAX_KEPT_CLIENTS]]
+            count += len(new_keys)
+        return new_issues, count
 
     def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembers":
-        """Return a copy in which the `changed` clients are as in `part`."""
+        """Return a copy with the clients of `part` instead of those whose `client_id` is in `changed`."""
         copy = IgnoredMembers()
         for members, left_out in ((self, changed), (part, ())):
             for kind, clients in members.clients.items():

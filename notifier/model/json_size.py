@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pydantic_core import to_json
 
-_LONGEST = 6  # bytes of a character: \u0000
+_MAX_CHARACTER_BYTES = 6  # for example \u0000
 
 
 def size(text: str) -> int:
@@ -12,29 +12,30 @@ def size(text: str) -> int:
     return len(to_json(text)) - 2
 
 
-def fits(text: str, most: int) -> bool:
-    """True if the text takes at most `most` bytes in JSON."""
-    return len(text) * _LONGEST <= most or size(text) <= most
+def fits(text: str, max_bytes: int) -> bool:
+    """Return True if the text takes at most `max_bytes` bytes in JSON."""
+    return len(text) * _MAX_CHARACTER_BYTES <= max_bytes or size(text) <= max_bytes
 
 
-def cut(text: str, most: int) -> str:
-    """Return the text, or as much of its beginning as fits into `most` bytes, with an ellipsis."""
-    return _cut(text, most, lambda length: text[:length] + "…")
+def cut(text: str, max_bytes: int) -> str:
+    """Return the text, or as much of its beginning as fits into `max_bytes` bytes of JSON, with an ellipsis."""
+    return _cut(text, max_bytes, lambda length: text[:length] + "…")
 
 
-def cut_inside(text: str, most: int) -> str:
-    """Return the text, or as much of its beginning and its end as fits, with an ellipsis between."""
-    return _cut(text, most, lambda length: text[: length // 2] + "…" + text[len(text) - length // 2 :])
+def cut_inside(text: str, max_bytes: int) -> str:
+    """Return the text, or as much of its beginning and end as fits into `max_bytes` bytes of JSON, with an ellipsis."""
+    return _cut(text, max_bytes, lambda length: text[: length // 2] + "…" + text[len(text) - length // 2 :])
 
 
-def _cut(text: str, most: int, shorter: Callable[[int], str]) -> str:
-    if fits(text, most):
+def _cut(text: str, max_bytes: int, shorten: Callable[[int], str]) -> str:
+    """Return the text, or `shorten` of the greatest length that fits, found by bisection."""
+    if fits(text, max_bytes):
         return text
-    enough, too_long = 0, len(text)
-    while too_long - enough > 1:
-        length = (enough + too_long) // 2
-        if fits(shorter(length), most):
-            enough = length
+    fitting, too_long = 0, len(text)
+    while too_long - fitting > 1:
+        length = (fitting + too_long) // 2
+        if fits(shorten(length), max_bytes):
+            fitting = length
         else:
             too_long = length
-    return shorter(enough) if fits("…", most) else ""
+    return shorten(fitting) if fits("…", max_bytes) else ""

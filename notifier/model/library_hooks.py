@@ -1,9 +1,8 @@
-"""Examines the internals of libraries that notifier uses, once before the first use.
+"""Examines internals of libraries before notifier uses them. A *hook* is a use of internals that is faster.
 
-If a hook has a public alternative, it is only faster: if its examination fails, the public API is used, and the log,
-the doctor and a metric show it. Without an alternative, the library must behave as expected: otherwise a worker does
-not start, and reports the versions that work. The examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and
-`network/http/aiohttp_hooks.py`.
+If the examination of a hook fails, the public API is used instead, and the log, the doctor and a metric show it. If
+there is no public API for a required behaviour, the worker does not start, and reports the versions that work. The
+examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aiohttp_hooks.py`.
 """
 
 import asyncio
@@ -27,8 +26,8 @@ class HookChanged(Exception):  # noqa: N818  a finding, not an error
 class Hook:
     """A faster alternative to a library's public API.
 
-    `tried`: the versions with which the hook works. `cost`: the cost of the public API. `difference` from the expected
-    internals is None while the hook is in use.
+    `tried`: the versions with which the hook works. `cost`: the cost of the public API. `difference`: how the internals
+    differ from the expected ones; None while the hook is in use.
     """
 
     name: str
@@ -44,23 +43,26 @@ class Hook:
 
 
 def find_difference(examine: Callable[[], None]) -> str | None:
-    """Return the text of what `examine` raises; None if it returns. It runs in an event loop in a separate thread."""
+    """Run `examine` in an event loop of another thread. Return the text of its error; None if it raises none."""
 
-    async def in_loop() -> None:
+    async def examine_in_loop() -> None:
         examine()
 
     try:
-        with ThreadPoolExecutor(max_workers=1) as thread:  # this thread may have a running loop
-            thread.submit(lambda: asyncio.run(in_loop())).result()
+        with ThreadPoolExecutor(max_workers=1) as thread:  # the present thread may have a running loop
+            thread.submit(lambda: asyncio.run(examine_in_loop())).result()
+    except HookChanged as error:
+        return str(error)[:300]
     except Exception as error:  # noqa: BLE001  whatever an unknown version raises
-        return (str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}")[:300]
+        return f"{type(error).__name__}: {error}"[:300]
     return None
 
 
 def require_behaviour(library: str, tried: str, examine: Callable[[], None]) -> None:
-    """Raise ConfigurationError if `examine` raises anything. `tried`: the versions that work."""
-    if (found := find_difference(examine)) is not None:
-        text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({found})"
+    """Raise ConfigurationError if `examine` raises any error. `tried`: the versions that work."""
+    difference = find_difference(examine)
+    if difference is not None:
+        text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({difference})"
         raise ConfigurationError([InputIssue(library, text)])
 
 
@@ -70,16 +72,16 @@ def expect(actual: object, wanted: object, what: str) -> None:
         raise HookChanged(f"{what}: {actual!r} instead of {wanted!r}")
 
 
-def expect_use(of: object, *names: str) -> None:
-    """Raise HookChanged if this function, or no function of this class, uses all these names."""
-    members = [of] if inspect.isfunction(of) else vars(of).values()
-    used = [set(inspect.unwrap(member).__code__.co_names) for member in members if inspect.isfunction(member)]
-    if not any(of_one.issuperset(names) for of_one in used):
-        raise HookChanged(f"{getattr(of, '__qualname__', of)} does not use {', '.join(names)} together")
+def expect_use(user: object, *names: str) -> None:
+    """Raise HookChanged unless the function `user`, or one method of the class `user`, uses all these names."""
+    members = [user] if inspect.isfunction(user) else vars(user).values()
+    names_used = [set(inspect.unwrap(member).__code__.co_names) for member in members if inspect.isfunction(member)]
+    if not any(used.issuperset(names) for used in names_used):
+        raise HookChanged(f"{getattr(user, '__qualname__', user)} does not use {', '.join(names)} together")
 
 
 def step(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return what the coroutine returns. Raises HookChanged if it would wait."""
+    """Run the coroutine without an event loop, and return its result. Raises HookChanged if it waits."""
     try:
         coroutine.send(None)
     except StopIteration as done:

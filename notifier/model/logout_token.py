@@ -1,7 +1,6 @@
 """Builds the claims of a logout token, and decides which of `sub` and `sid` a client receives.
 
-No other module decides that. It is decided at each attempt, so that a corrected token profile also applies to pending
-deliveries.
+Both are done at each attempt, so that a corrected token profile also applies to pending deliveries.
 """
 
 import math
@@ -22,17 +21,17 @@ NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
 
 @frozen
 class Subject:
-    """The subject of a token. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
+    """The `sub` and `sid` of a token. At least one is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
 
     sub: str | None
     sid: str | None
 
 
 def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
-    """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
+    """Return the `sub` and `sid` that this client receives (B7, B12, R8), or why it can receive no token.
 
-    A pairwise client gets only the `sub` of its entry. The event's `sub` would link its user to those of other clients.
-    A client that requires `sid` gets it in every mode. No token is built without the claim that its preset requires.
+    A pairwise client receives only the `sub` of its entry, since the event's `sub` would link its user to those of
+    other clients. A client that requires `sid` receives it in every mode.
     """
     mode, sid = client.token.subject, delivery.sid
     sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
@@ -57,9 +56,9 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
 
 
 def has_session(delivery: Delivery, client: Client) -> bool:
-    """Return True if the request to the client names one session. Otherwise a late request may end a newer session.
+    """Return True if the request to the client names one session (`sid`), so that it cannot end a newer session.
 
-    A worker's call of a front-channel URI has no token; it names the session if the event does.
+    A worker's call of a front-channel URI has no token, and names the session if the event does.
     """
     if client.backchannel_logout_uri is None and client.logout_uri is not None:
         return delivery.sid is not None
@@ -68,10 +67,10 @@ def has_session(delivery: Delivery, client: Client) -> bool:
 
 
 def build_claims(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
-    """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
+    """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why no token can be built.
 
-    `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
-    and `nonce` is always omitted (B14), regardless of the profile.
+    `now` is in epoch seconds. `jti` must be new. The `claims` of the client's profile never replace those of the
+    specification, and `nonce` is always omitted (B14).
     """
     subject = subject_of(delivery, client)
     if not isinstance(subject, Subject):

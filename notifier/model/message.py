@@ -104,52 +104,52 @@ class Message:
 
     @property
     def queue(self) -> str:
-        """Return the queue that delivered it, without prefix; `retries` for a message of a bucket."""
+        """The queue that delivered the message, without prefix; `retries` for a message of a bucket."""
         return self.lane.value if self.source is None else SOURCE + self.source
 
     @property
-    def unexplained(self) -> int:
-        """Return how many times it was returned to the queue for no known reason."""
+    def unexplained_returns(self) -> int:
+        """How many times the message was redelivered for no known reason."""
         return self.delivery_count - self.survived
 
     @property
     def crashes(self) -> int:
-        """Return how many processes ended for unknown reasons while they held this message.
+        """How many processes may have died because of this message.
 
-        From `MIN_SUSPECT_CRASHES` on, only the return of a trial counts, and once: a returned message waits for its
-        next trial, and may be returned any number of times meanwhile.
+        From `MIN_SUSPECT_CRASHES` on, each trial adds one at most: a message that waits for its next trial does not
+        run, so its redeliveries are not evidence.
         """
-        counted = _counted_crashes(self.headers) if self.kind is Kind.DELIVERY else 0
-        returns = max(0, self.unexplained)
+        counted = _read_crash_count(self.headers) if self.kind is Kind.DELIVERY else 0
+        returns = max(0, self.unexplained_returns)
         if counted >= MIN_SUSPECT_CRASHES:
             return counted + min(1, returns)
         return min(MIN_SUSPECT_CRASHES, counted + returns)
 
     @property
     def suspect(self) -> bool:
-        """Return True if the message may crash the process, and must be rewritten as a trial before it runs."""
-        return self.unexplained > 0 and self.crashes >= MIN_SUSPECT_CRASHES
+        """True if the message may crash the process, so that a trial must replace it before it runs."""
+        return self.unexplained_returns > 0 and self.crashes >= MIN_SUSPECT_CRASHES
 
     @property
     def at_delivery_limit(self) -> bool:
-        """Return True if the message was returned so often that it must become a dead letter now."""
+        """True if the message was redelivered so often that it must become a dead letter now."""
         return self.delivery_count >= LAST_CHANCE or (self.delivery_count > 0 and self.crashes >= LAST_CHANCE)
 
     @property
     def lasting_headers(self) -> Mapping[str, str]:
-        """Return the headers that stay with the message wherever it is moved."""
-        return crash_headers(_counted_crashes(self.headers)) if self.kind is Kind.DELIVERY else _NO_HEADERS
+        """The headers that a copy of the message in another queue must have."""
+        return crash_headers(_read_crash_count(self.headers)) if self.kind is Kind.DELIVERY else _NO_HEADERS
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def crash_headers(crashes: int) -> Mapping[str, str]:
-    """Return the headers of a delivery's message with this crash count. From `MIN_SUSPECT_CRASHES` on it is a trial."""
+    """Return the headers with this crash count for a delivery's message; a trial has `MIN_SUSPECT_CRASHES` or more."""
     return {CRASHES_HEADER: str(crashes)} if crashes else _NO_HEADERS
 
 
-def _counted_crashes(headers: Mapping[str, object]) -> int:
+def _read_crash_count(headers: Mapping[str, object]) -> int:
     counted = str(headers.get(CRASHES_HEADER, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
@@ -167,7 +167,7 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A message `taken` from a queue, and the message to publish to `queue` in its place, after `wait` seconds."""
+    """A message `taken` from a queue, and the message that replaces it in `queue`, after `wait` seconds."""
 
     taken: Message
     queue: str
@@ -177,7 +177,7 @@ class Transfer:
 
 @frozen
 class TransferResult:
-    """The replaced messages, and the error that kept others; None if there was none, or another worker was faster."""
+    """The messages that were replaced. `failure`: why others were not; None if another worker has taken them."""
 
     done: tuple[Message, ...]
     failure: QueueError | None = None
@@ -194,20 +194,20 @@ class Binding:
 
 @frozen
 class BindingState:
-    """A binding, and why it is missing, with the remedy. Both texts are empty if no problem is known."""
+    """A binding, the problem why it is missing, and the remedy. Both texts are empty if no problem is known."""
 
     binding: Binding
     problem: str = ""
     advice: str = ""
 
     def row(self) -> dict[str, str]:
-        """Return it as a flat mapping, for JSON."""
+        """Return the members as a flat mapping, for JSON."""
         binding = self.binding
         names = {"source": binding.source, "exchange": binding.exchange, "routing_key": binding.routing_key}
         return names | {"problem": self.problem, "advice": self.advice}
 
     def __str__(self) -> str:
-        """Format it on one line."""
+        """Return a sentence on one line."""
         is_bound = f"source {self.binding.source} is {'not ' if self.problem else ''}bound to exchange"
         why = f": {'; '.join(filter(None, (self.problem, self.advice)))}" if self.problem else ""
         return f"{is_bound} {self.binding.exchange}{why}"
@@ -231,10 +231,10 @@ class PolicyKey(StrEnum):
 class QueueStatus:
     """The state of the connection to the queue. `problem`: what is wrong, or None.
 
-    `bindings` are those of the sources. A missing binding is not a problem of the queue, since all else continues. Nor
-    is an override, which only the broker's operator can remove. `moved_on`: the number of messages that were
-    stuck in delay queues and were moved on. `dead_letters`: their number when no visit held any; 0 on queues that
-    count held ones.
+    `bindings`: the bindings of the sources; a missing binding is not a `problem`, since everything else works.
+    `overrides`: settings of a broker policy, which only the broker's operator can remove. `moved_on`: how many overdue
+    messages were moved out of delay queues. `dead_letters`: their number when no visit held any; 0 on queues that count
+    held ones.
     """
 
     connected: bool

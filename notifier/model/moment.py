@@ -11,7 +11,7 @@ Clock = Callable[[], float]
 
 
 class MinuteLimit:
-    """Limits each kind of log line to one a minute. `steady`: seconds of a monotonic clock."""
+    """Limits each kind of log line to one per minute. `steady` is a monotonic clock in seconds."""
 
     def __init__(self, steady: Clock = time.monotonic) -> None:
         self._steady = steady
@@ -60,19 +60,19 @@ def parse_http_date(text: str) -> float | None:
     """Return seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, any of three forms); None if it is invalid."""
     try:
         moment = parsedate_to_datetime(text[:64])
-        # asctime's form has no zone and means GMT, not the local zone
+        # A date in the form of asctime has no zone and means GMT, not the local zone.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
 
 
 def format_moment(moment: float) -> str:
-    """Return RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
+    """Return an RFC 3339 timestamp in UTC, to the microsecond. A time outside the years 1 to 9999 becomes the epoch."""
     try:
-        written = datetime.fromtimestamp(moment, UTC)
+        date = datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):
-        written = datetime.fromtimestamp(0, UTC)
-    return written.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        date = datetime.fromtimestamp(0, UTC)
+    return date.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def format_optional_moment(moment: float | None) -> str | None:
@@ -81,7 +81,7 @@ def format_optional_moment(moment: float | None) -> str | None:
 
 
 def format_moment_for_people(moment: float) -> str:
-    """Return the moment for people, to the second, in UTC: `2026-01-31 12:00:00Z`. `parse_moment` reads it too."""
+    """Return the moment for people, to the second, in UTC: `2026-01-31 12:00:00Z`. `parse_moment` can parse it."""
     return f"{format_moment(moment)[:19].replace('T', ' ')}Z"
 
 

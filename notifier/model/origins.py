@@ -8,7 +8,10 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def origin_of(uri: str) -> str | None:
-    """Return the origin as browsers write it (RFC 6454 §6.2), each address in one form. None if not http or https."""
+    """Return the origin of a URI as browsers write it (RFC 6454 §6.2); None if it has no http or https origin.
+
+    An IP address is written in its usual form, whatever its form in the URI.
+    """
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
@@ -16,13 +19,15 @@ def origin_of(uri: str) -> str | None:
         return None
     if parts.scheme not in _PORTS or not host:
         return None
-    shown = f"[{host}]" if ":" in host else host
-    if (address := address_of(shown)) is not None:
-        shown = f"[{address}]" if address.version == 6 else str(address)
-    return f"{parts.scheme}://{shown}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
+    host = f"[{host}]" if ":" in host else host
+    address = address_of(host)
+    if address is not None:
+        host = f"[{address}]" if address.version == 6 else str(address)
+    port_suffix = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
+    return f"{parts.scheme}://{host}{port_suffix}"
 
 
 def host_of(uri: str) -> str | None:
-    """Return the host as browsers compare it: cookies are sent to each port of it. A final dot is ignored."""
+    """Return the host of a URI, in the form in which browsers compare hosts for cookies: no port, no final dot."""
     origin = origin_of(uri)
     return None if origin is None else (urlsplit(origin).hostname or "").removesuffix(".")

@@ -76,7 +76,7 @@ class Cause(StrEnum):
     ORIGIN = "origin"
 
 
-# ── what the transport saw ──────────────────────────────────────────────────────────────────────────────────────
+# ── what the transport returns ──────────────────────────────────────────────────────────────────────────────────
 
 
 @frozen
@@ -109,16 +109,16 @@ class StaleConnection:
 Wire = Answer | Break | StaleConnection
 
 
-# ── what it means ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── the outcome ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Signal(Enum):
-    """The evidence of an outcome about the client."""
+    """What an outcome shows about the client, for its circuit and rate."""
 
-    RESPONSIVE = "responsive"  # a response of a working client
-    RATE_LIMITED = "rate limited"  # reduce the rate or retry later (429, 408, 425, a retry status below 500)
-    UNAVAILABLE = "unavailable"  # no connection, no response, 5xx
-    NONE = "none"  # an internal fault, including a proxy that refuses
+    RESPONSIVE = "responsive"  # the client answered and works
+    RATE_LIMITED = "rate limited"  # the client requests fewer or later requests (429, 408, 425, other retry statuses)
+    UNAVAILABLE = "unavailable"  # no connection, no response, or a status from 500
+    NONE = "none"  # nothing: the fault is internal, or a proxy refused
 
 
 @frozen
@@ -131,7 +131,7 @@ class Delivered:
 
     @property
     def signal(self) -> Signal:
-        """Return the evidence of the outcome about the client."""
+        """What the outcome shows about the client: it works."""
         return Signal.RESPONSIVE
 
 
@@ -145,7 +145,7 @@ class Refused:
 
     @property
     def signal(self) -> Signal:
-        """Return the evidence about the client: none if an egress policy refused the attempt."""
+        """What the outcome shows about the client: nothing if an egress policy refused the attempt."""
         return Signal.NONE if self.reason is Reason.EGRESS_DENIED else Signal.RESPONSIVE
 
 
@@ -161,7 +161,7 @@ class Failed:
 
     @property
     def signal(self) -> Signal:
-        """Return the evidence about the client: none if a proxy refused the attempt."""
+        """What the outcome shows about the client: nothing if a proxy refused the attempt."""
         if self.reason is Reason.PROXY:
             return Signal.NONE
         return Signal.UNAVAILABLE if self.status is None or self.status >= 500 else Signal.RATE_LIMITED
@@ -171,7 +171,7 @@ Outcome = Delivered | Refused | Failed
 
 
 def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
-    """Return the outcome for a client with this response policy. `now` is in seconds since the epoch."""
+    """Return the outcome of an attempt at a client with this response policy. `now` is in epoch seconds."""
     match wire:
         case Break(reason=Reason.EGRESS_DENIED):
             return Refused(reason=Reason.EGRESS_DENIED, text=wire.text)
@@ -184,11 +184,13 @@ def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outco
 
 
 def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
+    """Return the outcome by the status. The client's response policy has precedence over the usual meanings."""
     status, text = answer.status, answer.text
-    if status in policy.success_statuses or (200 <= status < 300 and status not in policy.retry_statuses):
+    is_usual_success = 200 <= status < 300 and status not in policy.retry_statuses
+    if status in policy.success_statuses or is_usual_success:
         return Delivered(status=status, text=text)
-    if status in policy.retry_statuses or status in (408, 425, 429) or status >= 500:
-        # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 has the reason `throttled`.
+    is_usual_retry = status in (408, 425, 429) or status >= 500  # 408 Request Timeout, 425 Too Early: try again
+    if status in policy.retry_statuses or is_usual_retry:
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
         pause = read_retry_after(answer.retry_after, answer.date, now)
         return Failed(reason=reason, status=status, text=text, retry_after=pause)
@@ -202,8 +204,8 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
 def read_retry_after(value: str | None, date: str | None, now: float) -> float | None:
     """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date); None if invalid.
 
-    An HTTP date is compared with `date`, the `Date` of the same response, since the server's clock may differ from
-    ours; with `now` if `date` is missing or invalid.
+    An HTTP date is compared with `date`, the header `Date` of the same response, since the server's clock may be wrong.
+    Without a valid `date` it is compared with `now`.
     """
     if value is None:
         return None
@@ -213,5 +215,5 @@ def read_retry_after(value: str | None, date: str | None, now: float) -> float |
     moment = parse_http_date(value)
     if moment is None:
         return None
-    sent = None if date is None else parse_http_date(date.strip())
-    return max(0.0, moment - (now if sent is None else sent))
+    sent_at = None if date is None else parse_http_date(date.strip())
+    return max(0.0, moment - (now if sent_at is None else sent_at))

@@ -1,7 +1,7 @@
-"""Runs work that may hang in a dedicated thread.
+"""Runs work that may hang in a dedicated daemon thread.
 
-Such work does not occupy the event loop's own threads. These are few (six on two cores), and they also read TLS files
-and reload. The process does not wait for the work at its end.
+The threads of the event loop are few (six on two cores), and also read TLS files and reload. So work that hangs must
+not occupy them, and the process must not wait for it when it ends.
 """
 
 import asyncio
@@ -15,31 +15,31 @@ T = TypeVar("T")
 def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-    done.add_done_callback(_known)
+    future: asyncio.Future[T] = loop.create_future()
+    future.add_done_callback(_retrieve_error)
 
-    def tell(result: T | None, error: Exception | None) -> None:
-        if done.cancelled():
+    def complete(result: T | None, error: Exception | None) -> None:
+        if future.cancelled():
             return
         if error is None:
-            done.set_result(result)  # type: ignore[arg-type]  # the value that `work` returned, which may be None
+            future.set_result(result)  # type: ignore[arg-type]  # the value that `work` returned, which may be None
         else:
-            done.set_exception(error)
+            future.set_exception(error)
 
     def run() -> None:
-        result, fault = None, None
+        result, raised = None, None
         try:
             result = work()
         except Exception as error:  # noqa: BLE001  raised to the caller that awaits the future
-            fault = error
+            raised = error
         if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, result, fault)
+            loop.call_soon_threadsafe(complete, result, raised)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return done
+    return future
 
 
-def _known(done: asyncio.Future[T]) -> None:
-    """Retrieve the error, which asyncio would log if the caller has stopped waiting."""
-    if not done.cancelled():
-        done.exception()
+def _retrieve_error(future: asyncio.Future[T]) -> None:
+    """Mark the error as retrieved. Otherwise asyncio logs it if the caller has stopped waiting."""
+    if not future.cancelled():
+        future.exception()

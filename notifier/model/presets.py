@@ -18,12 +18,12 @@ _REALM = re.compile(r"/realms/[^/]+/?$")  # the end of each issuer of Keycloak a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Settings that a receiver needs. None means the default. `why` and `answers` are for people.
+    """Settings that a receiver needs; None means the default. `why` and `answers` are texts for people.
 
-    `requires`: the claim without which the receiver ends no session, whatever it answers.
-    `refuses`: algorithms that it never accepts. `decrypts`: how a token may be encrypted for it; None if unknown.
-    `learns_keys_within`: seconds after which it certainly has a key that is new in the issuer's JWK Set; 0: it reads
-    the set when it encounters a new key.
+    `requires`: the claim without which the receiver ends no session, whatever it answers. `refuses`: the algorithms
+    that it never accepts. `decrypts`: the algorithms by which a token may be encrypted for it; None if unknown.
+    `learns_keys_within`: the seconds after which it has read a new key of the issuer's JWK Set; 0 if it reads the set
+    whenever it receives a token with an unknown key.
     """
 
     why: str
@@ -153,21 +153,23 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def find_preset_excess(client: Client) -> str | None:
-    """Return the receiver's limit that the client's registration exceeds, so that it must answer 400; None if none."""
+    """Return why the receiver of this preset always answers 400 to the client's registration; None if it need not."""
     preset = None if client.preset is None else PRESETS.get(client.preset)
     if preset is None:
         return None
     if client.token.alg in preset.refuses:
         return f"preset {client.preset} takes no {client.token.alg}, so it answers 400: {preset.why}"
-    asked, able = client.encryption, preset.decrypts
-    if asked is None or able is None or asked.alg in able:
+    encryption, supported = client.encryption, preset.decrypts
+    if encryption is None or supported is None or encryption.alg in supported:
         return None
-    ways = f"takes encrypted tokens by {', '.join(sorted(able))} alone" if able else "takes no encrypted tokens"
-    return f"preset {client.preset} {ways}, and the client is registered with {asked.alg}, so it answers 400"
+    limit = "takes no encrypted tokens"
+    if supported:
+        limit = f"takes encrypted tokens by {', '.join(sorted(supported))} alone"
+    return f"preset {client.preset} {limit}, and the client is registered with {encryption.alg}, so it answers 400"
 
 
 def find_preset_doubt(client: Client) -> tuple[str, str] | None:
-    """Return why sessions may survive although a receiver of this preset answers 200, and the remedy; None if none."""
+    """Return why a receiver of this preset may answer 200 without ending a session, and the remedy; or None."""
     if client.preset == "keycloak" and _REALM.search(client.iss) is None:
         text = (
             f"preset keycloak compares sid with session_state of the token response, and {client.iss} is not a realm of"
@@ -183,13 +185,13 @@ def find_preset_doubt(client: Client) -> tuple[str, str] | None:
     return None
 
 
-def too_new(client: Client, age: float) -> str | None:
-    """Return a warning if the client may not yet have its signing key, which has been visible for `age` seconds."""
+def warn_of_new_key(client: Client, age_seconds: float) -> str | None:
+    """Return a warning if the client may not have read the signing key yet, published `age_seconds` ago."""
     preset = None if client.preset is None else PRESETS.get(client.preset)
-    if preset is None or age >= preset.learns_keys_within:
+    if preset is None or age_seconds >= preset.learns_keys_within:
         return None
     return (
-        f"the key is {max(age, 0.0) / 3600:.1f} h old, and {client.preset} may know it after "
+        f"the key is {max(age_seconds, 0.0) / 3600:.1f} h old, and {client.preset} may know it after "
         f"{preset.learns_keys_within / 3600:g} h only: restart the client, or wait; if that does not help, compare its"
         " issuer and audience"
     )

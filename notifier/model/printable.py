@@ -12,14 +12,14 @@ EXCERPT_LENGTH = 100
 
 
 def printable(text: str) -> str:
-    """Return the text on one line. A replacement character stands for each character that is not printable."""
+    """Return the text with a replacement character (U+FFFD) for each character that is not printable."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def excerpt(text: str, length: int = EXCERPT_LENGTH) -> str:
-    """Return text from outside for use in an error text: printable, and cut to `length` characters."""
+    """Return the printable text, cut to `length` characters, for use in an error text."""
     return printable(text if len(text) <= length else text[: length - 1] + "…")
 
 
@@ -27,17 +27,17 @@ _QUOTES = frozenset("\"'`´‘’‚‛“”„‟«»‹›")
 
 
 def stray_character(text: str) -> str | None:
-    """Describe a stray character in a copied identifier or URI: a blank or quotation mark at an end, or invisible.
+    """Return the problem and remedy for a character that copying added to an identifier or URI; None if there is none.
 
-    Shows no other part of the text.
+    It is a blank or quotation mark at an end, or an invisible character. No other part of the text is quoted.
     """
     for edge, where in ((text[:1], "begins"), (text[-1:], "ends")):
         if edge.isspace():
             return f"{where} with {name_character(edge)}; remove it"
         if edge in _QUOTES:
             return f"{where} with the quotation mark {edge}, as part of the value; remove it"
-    hidden = next((char for char in text if not char.isprintable()), None)
-    return None if hidden is None else f"holds the invisible character {name_character(hidden)}; remove it"
+    invisible = next((char for char in text if not char.isprintable()), None)
+    return None if invisible is None else f"holds the invisible character {name_character(invisible)}; remove it"
 
 
 def name_character(char: str) -> str:
@@ -46,15 +46,15 @@ def name_character(char: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Like `printable`, for a text of several lines."""
+    """Return the text with a replacement character for each unprintable character except line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
-def counted(count: int, what: str) -> str:
+def counted(count: int, noun: str) -> str:
     """Return the number with its noun: `1 client`, `2,000 clients`, `2 deliveries`."""
     if count == 1:
-        return f"1 {what}"
-    return f"{count:,} {what[:-1]}ies" if what.endswith("ry") else f"{count:,} {what}s"
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("ry") else f"{count:,} {noun}s"
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:

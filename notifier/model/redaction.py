@@ -1,6 +1,6 @@
-"""Removes secrets from texts: secrets of a known form, and a given secret from a client's response in any spelling.
+"""Removes secrets from texts: secrets of a known form from log lines, and a given secret from a client's response.
 
-Receivers escape quoted values in different ways. They return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
+A client may quote a secret in different spellings. It may return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
 `a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and user names in lower case.
 """
 
@@ -24,23 +24,23 @@ _USER = re.compile(r"://[^/\s:@\"]*:")
 
 
 def redact(line: str) -> str:
-    """Remove tokens, passwords in URLs, private keys, and DEL, which JSON does not escape."""
+    """Return the line without tokens, passwords in URLs and private keys. DEL is escaped, which JSON does not do."""
     if "\x7f" in line:
         line = line.replace("\x7f", r"\u007f")
-    for sign, pattern, instead in _SECRETS:
-        if sign in line:
-            line = pattern.sub(instead, line)
-    return _WORD.sub(_without_password, line) if "@" in line and "://" in line else line
+    for beginning, pattern, replacement in _SECRETS:
+        if beginning in line:  # faster than the pattern
+            line = pattern.sub(replacement, line)
+    return _WORD.sub(_replace_password, line) if "@" in line and "://" in line else line
 
 
-def _without_password(word: re.Match[str]) -> str:
-    before, at, after = word[0].rpartition("@")
+def _replace_password(word: re.Match[str]) -> str:
+    before, at, host = word[0].rpartition("@")
     user = _USER.search(before) if at else None
-    return word[0] if user is None else f"{before[: user.end()]}[password]@{after}"
+    return word[0] if user is None else f"{before[: user.end()]}[password]@{host}"
 
 
-_TELLING = 3  # characters: a shorter `sub` may be any word of a response
-_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # never escaped
+_MIN_SUBJECT_CHARACTERS = 3  # a shorter `sub` or `sid` may be any word of a response
+_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # characters that no spelling escapes
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
 
@@ -56,19 +56,19 @@ def redact_secret(text: str, secret: str, name: str) -> str:
 
 
 def redact_subject(text: str, sub: str | None, sid: str | None) -> str:
-    """Remove the user from a response ("no session of alice")."""
+    """Return a response, such as "no session of alice", with `[sub]` and `[sid]` in place of their values."""
     for name, value in (("[sub]", sub), ("[sid]", sid)):
-        if value is not None and len(value) >= _TELLING:
+        if value is not None and len(value) >= _MIN_SUBJECT_CHARACTERS:
             text = redact_secret(text, value, name)
     return text
 
 
 def list_spellings(secret: str) -> list[str]:
-    """Return the usual spellings of `secret` in quotations, the longest first."""
+    """Return the spellings of `secret` in JSON, URLs and HTML, the longest first."""
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]
     in_json = json.dumps(secret)[1:-1]
-    parts = {
+    spellings = {
         secret,
         in_json,
         in_json.replace("/", "\\/"),
@@ -80,7 +80,7 @@ def list_spellings(secret: str) -> list[str]:
         _NO_LETTER.sub(_entity, secret),
         _UNSAFE.sub(_entity, secret),
     }
-    return sorted(parts, key=len, reverse=True)
+    return sorted(spellings, key=len, reverse=True)
 
 
 def _entity(character: re.Match[str]) -> str:

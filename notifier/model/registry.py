@@ -19,7 +19,7 @@ InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 """The publishers whose events may override members of a client, such as its address."""
 
 ENDLESS_SECONDS = math.inf
-"""The `grace` while a registry source is unread: it may have the unknown client. Deliveries end only by their age."""
+"""The `grace` while a registry source is unread, which may have the unknown client: deliveries end only by age."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_MOMENTS: Mapping[str, float] = MappingProxyType({})
@@ -66,22 +66,23 @@ class Registry:
     narrowed_at: float = -math.inf
 
     def ignored_groups(self) -> Iterator[IssueGroup]:
-        """Return the members that sources are not permitted to set, which were ignored."""
+        """Yield the members that were ignored because sources may not set them, in groups."""
         yield from self.beyond.by_kind()
         if self.taken_aliases.count:
             yield self.taken_aliases
 
     @property
     def ignored_count(self) -> int:
-        """Return the number of ignored members in `ignored_groups`."""
+        """The number of ignored members in all groups of `ignored_groups`."""
         return self.beyond.total + self.taken_aliases.count
 
     def newly_ignored(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
-        """Return the mistakes that are new since `old`, some of them with their text, and the number of all."""
-        beyond, count = self.beyond.since(old.beyond)
-        known = set(old.taken_aliases.first)
-        mistakes = [mistake for mistake in self.taken_aliases.first if mistake not in known]
-        return [*beyond, *mistakes], count + max(len(mistakes), self.taken_aliases.count - old.taken_aliases.count)
+        """Return the first ignored members that `old` does not have, and the number of all that it does not have."""
+        members, member_count = self.beyond.since(old.beyond)
+        old_aliases = set(old.taken_aliases.first)
+        aliases = [alias for alias in self.taken_aliases.first if alias not in old_aliases]
+        alias_count = max(len(aliases), self.taken_aliases.count - old.taken_aliases.count)
+        return [*members, *aliases], member_count + alias_count
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """Return the registered clients of one issuer by `client_id`, in the order of the file."""
@@ -102,14 +103,14 @@ class Registry:
         return steady < self.narrowed_at + self.grace
 
     def why_left_out(self, iss: str, client_id: str) -> str | None:
-        """Return why a client that is unknown here was left out of a source's list; None if no source has it."""
+        """Return why a source's client is not in the registry; None if no source has it."""
         return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
 
     def accepts_overrides(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
         """Return True if an event may override members of its clients, including the address that receives the token.
 
-        It may if it comes from the issuer's identity server, which can sign anything anyway: from one of the issuer's
-        `publishers`, or `vouched`. Without `publishers` a name proves nothing: anybody may publish.
+        By default it may if it comes from the issuer's identity server: from one of the issuer's `publishers`, or
+        `vouched`. If the issuer has no `publishers`, any publisher may publish, and none may override.
         """
         if self.inline != "publishers":
             return self.inline == "allow"
@@ -117,11 +118,14 @@ class Registry:
         return vouched or (issuer is not None and issuer.publishers is not None and publisher in issuer.publishers)
 
     def default_of(self, iss: str) -> Client:
-        """Return the defaults of an issuer's clients, which set the ages of deliveries to unknown clients."""
+        """Return a client with the issuer's defaults, such as the maximal age of deliveries to unknown clients."""
         return self.template_of(iss) or _UNKNOWN
 
     def client_of(self, delivery: Delivery) -> Client | None:
-        """Return the client of the delivery. Overrides that were ignored at first apply if they are accepted now."""
+        """Return the client of the delivery, as `resolve` does.
+
+        Overrides that were ignored when the delivery was made apply if they are accepted now.
+        """
         inline = delivery.inline
         ignored = delivery.ignored
         if ignored is not None and self.accepts_overrides(delivery.iss, delivery.publisher, vouched=ignored.vouched):
@@ -129,12 +133,10 @@ class Registry:
         return self.resolve(delivery.iss, delivery.client_id, inline)
 
     def resolve(self, iss: str, client_id: str, inline: ClientOverrides | None) -> Client | None:
-        """Return the client as it is registered now; None if neither the registry nor the event has an address.
+        """Return the client as registered now, with the overrides `inline`; None if it is unknown and has no address.
 
-        An unregistered name may be an alias of a client that was registered while the event waited.
-
-        An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
-        headers, TLS files, proxy or egress allowances.
+        `client_id` may be an alias of a registered client. If `inline` has a URI of another origin (scheme, host, port)
+        than the registered URI, the client's headers, TLS files, proxy and egress rules do not apply to it.
         """
         registered = self.clients_of(iss).get(client_id)
         if registered is None and (own_id := self.aliases.get(iss, _NONE).get(client_id)) is not None:
@@ -160,7 +162,7 @@ class Registry:
         )
 
     def template_of(self, iss: str) -> Client | None:
-        """Return the defaults of a client of this issuer that only an event names."""
+        """Return a client with the defaults of this issuer, for clients that only an event names; None without one."""
         return self.unregistered_at.get(iss, self.unregistered)
 
     def _route_for(self, uri: str, registered: Client) -> Route:
@@ -171,7 +173,7 @@ class Registry:
 
 
 def _origin(uri: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port (RFC 6454 §4). A missing port becomes the default port."""
+    """Return (scheme, host, port) of a URI (RFC 6454 §4). A missing port is the default port of the scheme."""
     parts = urlsplit(uri)
     scheme = parts.scheme.lower()
     return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)

@@ -1,7 +1,7 @@
-"""Defines the address for replies that a publisher supplies (`reply_to`, `correlation_id`), and which are allowed.
+"""Defines and checks the address for replies that a publisher supplies: `reply_to` and `correlation_id`.
 
-A reply goes to the default exchange, and so to any queue with that name. So a publisher may only supply a name that
-the broker generates for one connection; otherwise the worker could be made to write into `notifier.retries`.
+A reply is published to the default exchange, which routes to any queue by its name. So only names are accepted that the
+broker generates for one connection. Otherwise a publisher could make a worker write into `notifier.retries`.
 """
 
 import re
@@ -26,7 +26,7 @@ class ReplyTo:
 
     @property
     def writable(self) -> bool:
-        """True if a message can hold both names. A name that is not UTF-8 is three times as long once decoded."""
+        """True if both names are short enough for an AMQP message."""
         return _is_short(self.to) and _is_short(self.correlation_id or "")
 
 

@@ -72,11 +72,10 @@ class SessionEnded:
     unread: tuple[str, ...] = ()
 
     def identity_of(self, entry: str | ClientEntry, *, use_overrides: bool) -> Identity:
-        """Return what distinguishes the delivery of this entry, and so its id, from the event's other deliveries.
+        """Return the values that identify the delivery of this entry within the event. Equal values mean a duplicate.
 
-        Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them,
-        and a second notification of a client does no harm. Overrides count only if they are accepted now or were
-        recently (`use_overrides`).
+        Entries of one client that differ in any override are different deliveries, since notifier cannot choose
+        between them and a second notification does no harm. `use_overrides`: overrides are accepted, now or recently.
         """
         if isinstance(entry, str):
             return entry, self.sub, self.sid, None

@@ -59,7 +59,7 @@ _KINDS: Mapping[str, TroubleKind] = MappingProxyType({kind.value: kind for kind 
 
 @frozen
 class Trouble:
-    """One problem, since `since` (epoch seconds) if that is shared.
+    """One problem. `since`: when it began, in epoch seconds.
 
     `kind` is a TroubleKind, or a kind of a later release. `iss` and `client_id` are the affected issuer and client, and
     empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries or events were

@@ -1,4 +1,4 @@
-"""Rewords pydantic's findings about a document. Values are shown only as `excerpt` returns them."""
+"""Converts pydantic's validation errors into instructions for people. Values are quoted as `excerpt` returns them."""
 
 import re
 
@@ -27,9 +27,9 @@ def kind_of(value: object) -> str:
 
 
 def to_issues(error: ValidationError, path: str = "", *, most: int = 100) -> list[InputIssue]:
-    """Return the first mistakes of a JSON document, each with its path below `path`."""
+    """Return the first `most` mistakes of a JSON document. `path`: the prefix of their paths."""
     return [
-        InputIssue(path + excerpt(".".join(map(str, detail["loc"])), 100), _words(detail))
+        InputIssue(path + excerpt(".".join(map(str, detail["loc"])), 100), _describe(detail))
         for detail in error.errors(include_url=False)[:most]
     ]
 
@@ -42,7 +42,7 @@ def reword(detail: ErrorDetails) -> str:
     return text.replace("input was not a", "must be a")
 
 
-def _words(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return "is required"

@@ -37,7 +37,7 @@ from notifier.delivery.facts import Attempted, EventTaken, FactHandlers, LogoutD
 from notifier.delivery.ports import Encrypter, Signer, Transport
 from notifier.model import outcome
 from notifier.model.client import Algorithm, Client, Encryption
-from notifier.model.documents.cloudevents import parts
+from notifier.model.documents.cloudevents import parse_traceparent
 from notifier.model.outcome import Wire
 from notifier.model.request import Request
 
@@ -178,7 +178,7 @@ def _span_ids(trace: str | None, iss: str, event_id: str) -> _SpanIds:
     if trace is None:
         trace_id = _digest(TRACE_ID_BYTES, "trace", iss, event_id)
         return _SpanIds(trace_id, _digest(SPAN_ID_BYTES, f"{trace_id:032x}", iss, event_id), None)
-    trace_id, parent_span_id, sampled = parts(trace)
+    trace_id, parent_span_id, sampled = parse_traceparent(trace)
     span_id = _digest(SPAN_ID_BYTES, trace, iss, event_id)
     return _SpanIds(trace_id, span_id, _context(trace_id, parent_span_id, sampled=sampled))
 

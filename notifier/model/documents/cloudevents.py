@@ -1,8 +1,8 @@
 """Extracts the event's JSON from a message: bare JSON, or a CloudEvents 1.0 envelope, structured or binary.
 
-Any input gives a JSON object or `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259 §8.1). If a
-member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of mistakes are printable and quote at most
-100 characters of the input.
+Any input results in a JSON object or in `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259
+§8.1). If a member occurs twice, the last one counts. At most 200 levels of nesting are allowed. The texts of mistakes
+are printable and quote at most 100 characters of the input.
 
 A publisher's `traceparent` (W3C Trace Context) is kept by each delivery, so that a later attempt by another worker
 still belongs to the sign-out that caused it. Clients never receive it.
@@ -26,7 +26,7 @@ from notifier.model.moment import parse_moment
 from notifier.model.printable import excerpt
 from notifier.model.validation import kind_of
 
-# Version 00, and the part of later versions that has the same form (Trace Context §3.2.4). All-zero ids are invalid.
+# Version 00, and the same part of later versions (Trace Context §3.2.4). Ids of zeros only are invalid.
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
 _NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent", "traceparent")
 TRACEPARENT_LENGTH = 55
@@ -40,8 +40,8 @@ _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
     """Return the publisher's `traceparent`; None if it is missing or not well-formed.
 
-    The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
-    a structured envelope.
+    A CloudEvents attribute has precedence over the header `traceparent`, which any hop may set. `extension`: the
+    attribute in a structured envelope.
     """
     if extension is not None and (context := _validate_traceparent(extension)) is not None:
         return context
@@ -59,8 +59,8 @@ def _validate_traceparent(value: object) -> str | None:
     return text[:TRACEPARENT_LENGTH]
 
 
-def parts(traceparent: str) -> tuple[int, int, bool]:
-    """Return trace id, span id, and True if the publisher records the trace."""
+def parse_traceparent(traceparent: str) -> tuple[int, int, bool]:
+    """Return (trace id, span id, is sampled) of a valid `traceparent`."""
     _, trace, span, flags = traceparent[:TRACEPARENT_LENGTH].split("-")
     return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)
 
@@ -81,9 +81,10 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedMessage:
-    """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
+    """The event's JSON as `data`, and its envelope: None for bare JSON, or if the envelope has mistakes.
 
-    `path` is the prefix for the paths of mistakes in `data`. `unread_time`: a time of the envelope that is not valid.
+    `path`: the prefix for the paths of mistakes in `data`. `mistakes`: those of the envelope. `trace`: the
+    `traceparent`. `unread_time`: an invalid `time` of the envelope.
     """
 
     data: dict[str, object]
@@ -95,14 +96,14 @@ class OpenedMessage:
 
 
 def open_message(message: Message, max_bytes: int) -> OpenedMessage:
-    """Extract the event's JSON from the message. Raises MalformedEvent if it holds no JSON object."""
+    """Return the event's JSON and envelope. Raises MalformedEvent if the message has no JSON object."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
     media_type = media_type_of(message.content_type)
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
-            _refuse(
+            _raise_malformed(
                 "content_type",
                 f"{excerpt(media_type)} is not supported; send one event as application/cloudevents+json",
             )
@@ -126,21 +127,21 @@ def read_json(body: bytes, max_bytes: int) -> object:
         _refuse_size(len(body), max_bytes)
     body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
-        _refuse("", "the message is empty; it must be a JSON object")
+        _raise_malformed("", "the message is empty; it must be a JSON object")
     try:
         return cast("object", from_json(body, cache_strings="keys"))
     except ValueError as error:
-        _refuse("", _explain_no_json(body, str(error)))
+        _raise_malformed("", _explain_no_json(body, str(error)))
 
 
 def _refuse_size(size: int, max_bytes: int) -> NoReturn:
-    _refuse("", f"the event has {size} bytes; at most {max_bytes} are allowed")
+    _raise_malformed("", f"the event has {size} bytes; at most {max_bytes} are allowed")
 
 
 def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
     value = read_json(body, max_bytes)
     if not isinstance(value, dict):
-        _refuse("", f"must be a JSON object, not {kind_of(value)}")
+        _raise_malformed("", f"must be a JSON object, not {kind_of(value)}")
     return value
 
 
@@ -175,7 +176,7 @@ def _open_structured(envelope: dict[str, object], headers: Mapping[str, object])
 
 
 def structured_attributes(event: Mapping[str, object]) -> dict[str, str]:
-    """Return the attributes of a CloudEvent in structured mode. A `time` of another type becomes an invalid text."""
+    """Return the text attributes of a CloudEvent in structured mode. A `time` of another type is converted to text."""
     attributes = {name: value for name, value in event.items() if isinstance(value, str)}
     if (time := event.get("time")) is not None:
         attributes["time"] = str(time)
@@ -186,26 +187,26 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
     data, encoded = envelope.get("data"), envelope.get("data_base64")
     if encoded is None:
         if not isinstance(data, dict):
-            _refuse("data", f"must be the event, a JSON object, not {kind_of(data)}")
+            _raise_malformed("data", f"must be the event, a JSON object, not {kind_of(data)}")
         return data
     if data is not None:
-        _refuse("data_base64", "only one of data and data_base64 may be given")
+        _raise_malformed("data_base64", "only one of data and data_base64 may be given")
     if not isinstance(encoded, str):
-        _refuse("data_base64", f"must be a string, not {kind_of(encoded)}")
+        _raise_malformed("data_base64", f"must be a string, not {kind_of(encoded)}")
     try:
         body = base64.b64decode(encoded, validate=True)
         return _read_object(body, max_bytes=len(body))
     except (binascii.Error, ValueError):
-        _refuse("data_base64", "is not base64 (RFC 4648 §4)")
+        _raise_malformed("data_base64", "is not base64 (RFC 4648 §4)")
     except MalformedEvent as error:
         raise MalformedEvent([InputIssue("data_base64", mistake.text) for mistake in error.mistakes]) from None
 
 
 def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
-    """Return the envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
-    wrong = {mistake.path for mistake in mistakes}
+    """Return the envelope with these attributes. Append its mistakes to `mistakes`; return None if there are any."""
+    reported = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
-        if name in wrong:
+        if name in reported:
             continue
         value = attributes.get(name, "")
         if not value:
@@ -218,20 +219,20 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> 
             mistakes.append(InputIssue(name, f'must be "1.0", not "{excerpt(value)}"'))
     if mistakes:
         return None
-    time, written = None, attributes.get("time")
+    time, time_text = None, attributes.get("time")
     with suppress(ValueError):
-        time = None if written is None else parse_moment(written)
+        time = None if time_text is None else parse_moment(time_text)
     return Attributes(
         id=attributes["id"],
         source=attributes["source"],
         type=attributes["type"],
         time=time,
-        unread_time=written if time is None else None,
+        unread_time=time_text if time is None else None,
     )
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    """Return the CloudEvents attributes in the headers of a message, by name without prefix, in lower case."""
+    """Return the CloudEvents attributes among the headers, by their lower-case names without the prefix."""
     attributes: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()
@@ -250,7 +251,7 @@ def is_attribute(header: str) -> bool:
 
 
 def _header_text(value: object) -> str:
-    """Return an AMQP or HTTP header as text. A value that cannot be an attribute is empty, and counts as missing."""
+    """Return the value of an AMQP or HTTP header as text; an empty text if its type cannot be an attribute."""
     match value:
         case str():
             return value
@@ -276,5 +277,5 @@ def _check_data_type(content_type: str | None, path: str, mistakes: list[InputIs
         mistakes.append(InputIssue(path, f"must be application/json, not {excerpt(media_type)}"))
 
 
-def _refuse(path: str, text: str) -> NoReturn:
+def _raise_malformed(path: str, text: str) -> NoReturn:
     raise MalformedEvent([InputIssue(path, text)])

@@ -99,7 +99,7 @@ _DEAD_LETTER = TypeAdapter(DeadLetter)
 
 
 def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """Return the dead letter of a delivery that is given up. It keeps the id, by which copies are detected."""
+    """Return the dead letter of a delivery that is given up. It has the delivery's id, which identifies copies."""
     return DeadLetter(
         id=delivery.id, reason=reason, text=unreadable.bound_text(text), dead_since=now, iss=delivery.iss,
         client_id=delivery.client_id, event_id=delivery.event_id, publisher=delivery.publisher,
@@ -112,25 +112,21 @@ def dead_letter_event(event: SessionEnded, reason: DeadReason, text: str, now: f
     """Return the dead letter of an event that is given up as a whole."""
     return DeadLetter(
         id=make_dead_letter_id(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
-        reason=reason,
-        text=unreadable.bound_text(text),
-        dead_since=now,
-        iss=event.iss,
-        event_id=event.id,
-        publisher=event.publisher,
-        event=event,
-    )
+        reason=reason, text=unreadable.bound_text(text), dead_since=now, iss=event.iss, event_id=event.id,
+        publisher=event.publisher, event=event,
+    )  # fmt: skip
 
 
 def dead_letter_raw(
     message: Message, mistakes: Sequence[InputIssue], now: float, data: Mapping[str, object] | None = None
 ) -> DeadLetter:
-    """Return the dead letter of a message that is not a valid event, with the issuer and id if they can be found.
+    """Return the dead letter of a message that is not a valid event, with its issuer and id if they can be found.
 
-    `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
+    `data`: the event's JSON if the caller has parsed it, which takes milliseconds for a large event.
     """
-    # The members `iss` and `id` of a source's own document are not those of an event.
-    iss, event_id = unreadable.find_names(message, {} if data is None and message.source is not None else data)
+    if data is None and message.source is not None:
+        data = {}  # `iss` and `id` in a source's own document are not those of an event
+    iss, event_id = unreadable.find_names(message, data)
     mistakes = unreadable.limit_issues(mistakes)
     return DeadLetter(
         id=_derive_id(message, repr(now).encode()),
@@ -148,19 +144,19 @@ def dead_letter_raw(
 
 
 def dead_letter_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """Return the dead letter of a message that is given up unread, for a reason other than its content."""
+    """Return the dead letter of a message that is given up without parsing it, for a reason other than its content."""
     return replace(dead_letter_raw(message, (), now), reason=reason, text=unreadable.bound_text(text))
 
 
 def dead_letter_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
-    """Return one dead letter for all invalid entries of the event. A redelivered copy gets the same id."""
+    """Return one dead letter for all invalid entries of the event. A redelivered copy has the same id."""
     names = {"iss": event.iss, "id": event.id}
     letter = dead_letter_raw(message, abridge_issues(wrong.mistakes, wrong.more), now, names)
     return replace(letter, id=_derive_id(message, b"entries"), entries=wrong.which)
 
 
 def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
-    """Return one dead letter for all invalid events of a source's message. The valid events are delivered."""
+    """Return one dead letter for all invalid events of a source's message. A redelivered copy has the same id."""
     letter = dead_letter_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
     return replace(letter, id=_derive_id(message, b"events", wrong.which.encode()), events=wrong.which)
 
@@ -169,18 +165,24 @@ def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> Dead
 
 
 def dump_dead_letter(letter: DeadLetter) -> Outgoing:
-    """Return the message to publish to `dead`."""
+    """Return the message of the dead letter, to be published to the queue `dead`.
+
+    A letter with a raw message keeps its body, and has all else as JSON in one header. Any other letter is JSON.
+    """
     headers = {"reason": letter.reason.value, "iss": letter.iss}
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
     if letter.source is not None:
         headers["source"] = letter.source
     headers = {name: unreadable.to_header_value(value) for name, value in headers.items()}
     if letter.raw is not None:
-        attributes = {name: str(value) for name, value in letter.raw.headers.items() if letter.source is None}
-        inside = letter.raw.headers if letter.source is not None else {}  # not as headers of this message
-        notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
+        attributes: dict[str, str] = {}
+        stored_headers = letter.raw.headers  # those of a source's message are stored in the JSON …
+        if letter.source is None:  # … and CloudEvents attributes as headers of this message
+            attributes, stored_headers = {name: str(value) for name, value in stored_headers.items()}, {}
+        raw = replace(letter.raw, body=b"", headers=stored_headers)
+        notes = replace(letter, iss="", client_id="", event_id="", raw=raw)
         if letter.text == unreadable.format_issues(letter.mistakes):
-            notes = replace(notes, text="")
+            notes = replace(notes, text="")  # `load_dead_letter` derives it from the mistakes
         return Outgoing(
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
@@ -192,17 +194,17 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     if letter.event is not None:
         version, event = to_written(letter.event)
         letter = replace(letter, event=event)
-    beside = replace(
+    stored = replace(
         letter, iss=_omit_long_name(letter.iss), client_id=_omit_long_name(letter.client_id),
         event_id=_omit_long_name(letter.event_id), publisher=_omit_long_name(letter.publisher or "") or None,
     )  # fmt: skip
-    return Outgoing(kind=Kind.DEAD_LETTER, body=_dump(beside, version), message_id=letter.id, headers=headers)
+    return Outgoing(kind=Kind.DEAD_LETTER, body=_dump(stored, version), message_id=letter.id, headers=headers)
 
 
 def load_dead_letter(message: Message) -> DeadLetter:
-    """Return the dead letter in a message of `dead`. Raises UnknownVersion if a later release wrote it.
+    """Return the dead letter in a message of the queue `dead`. Raises UnknownVersion if a later release wrote it.
 
-    A message that is not one of notifier's dead letters, or a damaged one, is returned as a dead letter that holds it.
+    A message that notifier did not write, or that is damaged, is returned inside a new dead letter.
     """
     if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
         return _load_moved_by_broker(message)
@@ -218,13 +220,13 @@ def _load_readable(message: Message) -> DeadLetter:
     if mistakes := find_disagreements(parse(NAMES_ADAPTER, message.body)):
         raise MalformedEvent(mistakes)
     letter = parse(_DEAD_LETTER, message.body)
-    source = letter.delivery or letter.event
-    if source is None:
+    content = letter.delivery or letter.event
+    if content is None:
         return letter
-    # A name that is too long is not repeated.
-    of_delivery = (source.event_id, source.client_id) if isinstance(source, Delivery) else (source.id, "")
-    event_id, client_id = letter.event_id or of_delivery[0], letter.client_id or of_delivery[1]
-    iss, publisher = letter.iss or source.iss, letter.publisher or source.publisher
+    # The letter omits names that are too long to be written twice.
+    names = (content.event_id, content.client_id) if isinstance(content, Delivery) else (content.id, "")
+    event_id, client_id = letter.event_id or names[0], letter.client_id or names[1]
+    iss, publisher = letter.iss or content.iss, letter.publisher or content.publisher
     return replace(letter, iss=iss, client_id=client_id, event_id=event_id, publisher=publisher)
 
 
@@ -240,22 +242,13 @@ def _load_unreadable(message: Message) -> DeadLetter:
         try:
             _ = parse_positions(letter.entries) if letter.entries else parse_event_positions(letter.events or "")
         except ValueError:
-            raise MalformedEvent(
-                [InputIssue(LETTER_HEADER, "this header has no valid positions of wrong entries")]
-            ) from None
+            issue = InputIssue(LETTER_HEADER, "this header has no valid positions of wrong entries")
+            raise MalformedEvent([issue]) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
-    return replace(
-        letter,
-        text=letter.text or unreadable.format_issues(letter.mistakes),
-        iss=iss,
-        client_id=client_id,
-        event_id=event_id,
-        raw=replace(
-            letter.raw,
-            body=message.body,
-            headers=unreadable.attributes_of(message) if letter.source is None else letter.raw.headers,
-        ),
-    )
+    headers = unreadable.attributes_of(message) if letter.source is None else letter.raw.headers
+    raw = replace(letter.raw, body=message.body, headers=headers)
+    text = letter.text or unreadable.format_issues(letter.mistakes)
+    return replace(letter, text=text, iss=iss, client_id=client_id, event_id=event_id, raw=raw)
 
 
 def _omit_long_name(name: str) -> str:
@@ -267,7 +260,7 @@ def _dump(letter: DeadLetter, version: int) -> bytes:
 
 
 def to_message(letter: DeadLetter, lane: Lane) -> Message | None:
-    """Return the unreadable message in this dead letter; None if it holds none, or only a part of it."""
+    """Return the unreadable message in this dead letter; None if the letter has none, or only a part of it."""
     raw = letter.raw
     if raw is None or raw.truncated:
         return None
@@ -279,22 +272,24 @@ def to_message(letter: DeadLetter, lane: Lane) -> Message | None:
 
 
 def _load_moved_by_broker(message: Message) -> DeadLetter:
-    death = message.headers.get("x-death")
-    last = death[0] if isinstance(death, list) and death else None  # the broker puts the newest first
-    died_at, reason = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
-    since = message.timestamp or 0.0
+    """Return a dead letter for a message that the broker dead-lettered, with the time and reason of its `x-death`."""
+    deaths = message.headers.get("x-death")
+    newest = deaths[0] if isinstance(deaths, list) and deaths else None
+    died_at, reason = (newest.get("time"), newest.get("reason")) if isinstance(newest, Mapping) else (None, None)
+    dead_since = message.timestamp or 0.0
     if isinstance(died_at, datetime):
-        since = (died_at if died_at.tzinfo else died_at.replace(tzinfo=UTC)).timestamp()
+        dead_since = (died_at if died_at.tzinfo else died_at.replace(tzinfo=UTC)).timestamp()
     text = _BROKER_REASONS.get(str(reason), "returned to the queue too often: an internal error, or a poison message")
-    # The id must be the same at each reading, but headers such as the delivery count change.
-    identity = _derive_id(message, repr(death).encode())
-    return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
+    # The id must be the same at each reading, so it does not depend on headers that change, such as the delivery count.
+    stable_id = _derive_id(message, repr(deaths).encode())
+    return replace(dead_letter_unread(message, DeadReason.DELIVERY_LIMIT, text, dead_since), id=stable_id)
 
 
 def _derive_id(message: Message, *parts: bytes) -> str:
+    """Return an id that depends only on the message's body, its id and these parts."""
     return make_dead_letter_id(message.body, (message.message_id or "").encode(errors="replace"), *parts)
 
 
 def make_dead_letter_id(*parts: bytes) -> str:
-    """Return the id of a dead letter. It depends on the parts only, so all workers derive the same id."""
+    """Return an id as a digest of the parts, which is the same at all workers."""
     return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()

@@ -1,14 +1,13 @@
 """Writes deliveries and events into notifier's own messages, and reads them, so that any worker can continue them.
 
-A document is JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later
-version is `UnknownVersion`, and is left to a worker that supports it. Moments are seconds since the epoch. A value that
-no worker could process, such as a moment that is not a number, is refused here.
+A document is JSON with a version, `"v": 1`. Unknown members of the same version are ignored. A later version raises
+`UnknownVersion`, so that the message is left to a worker that supports it. Times are in epoch seconds; values that no
+worker could process, such as an infinite time, are rejected.
 
-`schedule.due` shows people when a waiting message is due; the queue that holds it decides how it waits.
+`schedule.due` informs people when a pending message is due. The queue that contains the message determines its wait.
 
-An event of more than 200 names is version 2, which writes a name as published, `"shop"`. Version 1 has only objects,
-`{"client_id":"shop"}`, with 15 bytes more for each, which made an event of short names five times as large. A worker
-that supports only version 1 leaves such an event to one with both.
+An event with more than 200 plain names has version 2, which contains a client as published, `"shop"`. Version 1 has
+objects only, `{"client_id":"shop"}`, which can make an event of short names five times as large.
 """
 
 from typing import Literal, NotRequired, TypeVar
@@ -27,16 +26,17 @@ from notifier.model.validation import to_issues
 
 VERSION: Literal[1] = 1
 NAMES_VERSION: Literal[2] = 2
-NAMES = 200  # the limit of version 1: 3,000 bytes more than the original
+MAX_VERSION_1_NAMES = 200  # they take 3,000 bytes more than in the original event
 
 T = TypeVar("T")
 
 
 @frozen
 class EventDocument:
-    """An event that notifier published again: a part of a larger one, or an event of an unknown issuer.
+    """An event that notifier writes: a part of a larger event, or a postponed event.
 
-    `bulk`: it arrived in the lane of mass logouts, and its parts go there again.
+    `bulk`: it arrived in the lane `bulk`, to which its parts are published. `unknown_since` (epoch seconds) and
+    `deferrals` are those of a postponed event.
     """
 
     event: SessionEnded
@@ -75,7 +75,7 @@ _EVENT = TypeAdapter(_EventV1)
 
 
 def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
-    """Return the body of a message that holds this delivery; `due` if it waits."""
+    """Return the body of a message with this delivery. `due`: when a pending delivery is due, in epoch seconds."""
     content: _DeliveryV1 = {"v": VERSION, "delivery": delivery}
     if due is not None:
         content["schedule"] = {"due": due}
@@ -83,7 +83,7 @@ def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
 
 
 def load_delivery(body: bytes) -> Delivery:
-    """Return the delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    """Return the delivery in this body. Raises MalformedEvent, or UnknownVersion if a later release wrote it."""
     content = parse(_DELIVERY, body)
     delivery, schedule = content["delivery"], content.get("schedule")
     _check_id(delivery.id, "delivery.id")
@@ -92,7 +92,7 @@ def load_delivery(body: bytes) -> Delivery:
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
-    """Return the body of a message that holds this event. `due`: when a deferred event is attempted."""
+    """Return the body of a message with this event. `due`: when a postponed event is due, in epoch seconds."""
     version, event = to_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
@@ -105,7 +105,7 @@ def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
 
 
 def load_event(body: bytes) -> EventDocument:
-    """Return the event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
+    """Return the event in this body. Raises MalformedEvent, or UnknownVersion if a later release wrote it."""
     content = parse(_EVENT, body, latest=NAMES_VERSION)
     _check_id(content["event"].id, "event.id")
     return EventDocument(
@@ -117,18 +117,19 @@ def load_event(body: bytes) -> EventDocument:
 
 
 def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
-    """Return the version of a document with this event, and the event as it is written there."""
+    """Return the version of a document with this event, and the event in the form of that version."""
     clients = event.clients
     if clients == "*":
         return VERSION, event
-    if len(clients) > NAMES and sum(isinstance(entry, str) for entry in clients) > NAMES:
+    name_count = sum(isinstance(entry, str) for entry in clients) if len(clients) > MAX_VERSION_1_NAMES else 0
+    if name_count > MAX_VERSION_1_NAMES:
         return NAMES_VERSION, event
     objects = tuple(ClientEntry(client_id=entry) if isinstance(entry, str) else entry for entry in clients)
     return VERSION, replace(event, clients=objects)
 
 
 def _check_id(text: str, path: str) -> None:
-    """Refuse an id that is too long to become a `message_id`."""
+    """Raise MalformedEvent if the id is too long for the AMQP property `message_id`."""
     if len(text.encode()) > MAX_ID_BYTES:
         raise MalformedEvent([InputIssue(path, f"must have at most {MAX_ID_BYTES} bytes in UTF-8")])
 
@@ -138,15 +139,14 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
     try:
         return adapter.validate_json(body)
     except ValidationError as error:
-        later = _later_version(body, latest)
-        if later is not None:
-            raise UnknownVersion(
-                f"version {excerpt(str(later), 20)} of a document; this release knows {latest}"
-            ) from None
+        version = _find_later_version(body, latest)
+        if version is not None:
+            text = f"version {excerpt(str(version), 20)} of a document; this release knows {latest}"
+            raise UnknownVersion(text) from None
         raise MalformedEvent(to_issues(error, most=10)) from None
 
 
-def _later_version(body: bytes | str, latest: int) -> int | None:
+def _find_later_version(body: bytes | str, latest: int) -> int | None:
     try:
         content = from_json(body)
     except ValueError:

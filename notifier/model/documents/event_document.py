@@ -1,12 +1,12 @@
 """Parses an event: from a message to `SessionEnded`. Also generates the JSON Schema of events for publishers.
 
-Unknown members are ignored. Wrong values of known members are mistakes. A wrong entry of `clients` does not affect the
-other entries. A valid event takes one pass of the validator. Only an invalid event is parsed again, part by part, to
-explain the mistakes. Parsing blocks the event loop: 10 ms for the worst event of 128 KiB.
+Unknown members are ignored. Invalid values of known members are mistakes. An invalid entry of `clients` does not affect
+the other entries. A valid event takes one pass of the validator. Only an invalid event is parsed again, part by part,
+to explain the mistakes. Parsing blocks the event loop, for up to 10 ms for an event of 128 KiB.
 
-The `id` comes from the body, else from CloudEvents `id`, else from AMQP `message_id`. CloudEvents precedes `message_id`
-because libraries generate a new `message_id` at every publish, so that a repeated event would not be recognised.
-`ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
+The `id` is that of the body, or the CloudEvents `id`, or the AMQP `message_id`, in this order: libraries generate a new
+`message_id` for every publish, so it does not identify an event that is published again. `ended_at` is that of the
+body, or the CloudEvents `time`, or the message's timestamp.
 
 No delivery depends on the informational members: `ended_at`, CloudEvents `time`, and `reason`. Invalid ones are
 dropped, and their names are kept in `unread`.
@@ -81,7 +81,7 @@ def event_schema() -> dict[str, object]:
 
 @frozen
 class ParsedEvent:
-    """An event with at least one valid entry. `wrong` describes the unreadable entries; None if there are none."""
+    """An event with its valid entries. `wrong` describes the invalid entries; None if there are none."""
 
     event: SessionEnded
     wrong: WrongEntries | None
@@ -90,10 +90,10 @@ class ParsedEvent:
 def read_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> SessionEnded:
-    """Parse the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
+    """Return the event in the message. Raises MalformedEvent if there is none, or if any entry of `clients` is invalid.
 
-    `new_id` is called only if no id was given. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
-    has the positions in `clients` to parse; the other entries are left out.
+    `new_id` is called only if no id was given. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`: the
+    positions in `clients` to parse; the other entries are omitted.
     """
     document = parse_event(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
     if document.wrong is not None:
@@ -104,7 +104,7 @@ def read_event(
 def parse_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> ParsedEvent:
-    """Like `read_event`, but return wrong entries beside the valid ones. Raises MalformedEvent if none is valid."""
+    """Return the event as `read_event` does, and its invalid entries. Raises MalformedEvent if no entry is valid."""
     return parse_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
 
 
@@ -116,7 +116,7 @@ def parse_opened(
     now: float,
     only: Sequence[range] | None = None,
 ) -> ParsedEvent:
-    """Like `parse_event`, for an event that was already extracted from its message."""
+    """Return the event as `parse_event` does. `opened`: its JSON, already extracted from the message."""
     if only is not None and isinstance(every := opened.data.get("clients"), list):
         opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
     mistakes = list(opened.mistakes)
@@ -154,15 +154,16 @@ def parse_opened(
 def _parse_members(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody, GoodEntries | Literal["*"], WrongEntries | None, tuple[str, ...]]:
-    """Parse the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
+    """Return the members, the valid and the invalid entries of `clients`, and the names of dropped members.
 
-    `path` is the prefix for the paths of mistakes. The last value names the informational members that were dropped.
+    `path`: the prefix for the paths of mistakes. `mistakes`: those found before. Raises MalformedEvent if there are
+    any, or if no entry is valid.
     """
     body: EventBody | None = None
     unread: tuple[str, ...] = ()
     listed: EntryList | Literal["*"]
-    many = data.get("clients")
-    if isinstance(many, list) and len(many) > MAX_ENTRIES_READ_WHOLE:
+    raw_clients = data.get("clients")
+    if isinstance(raw_clients, list) and len(raw_clients) > MAX_ENTRIES_READ_WHOLE:
         body, listed, unread = _parse_in_parts(data, path, mistakes)
     else:
         try:
@@ -174,7 +175,7 @@ def _parse_members(
     named = data.get("sub") is not None or data.get("sid") is not None
     if not named and (listed == "*" or not any(map(has_subject, listed))):
         mistakes.append(InputIssue(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
-        named = True  # reported once, not for each entry
+        named = True  # so that the mistake is not reported for each entry, too
     clients: GoodEntries | Literal["*"] = "*"
     wrong: WrongEntries | None = None
     if listed != "*":
@@ -188,7 +189,10 @@ def _parse_members(
 def _parse_in_parts(
     data: dict[str, object], path: str, mistakes: list[InputIssue]
 ) -> tuple[EventBody | None, EntryList | Literal["*"], tuple[str, ...]]:
-    """Parse the members without `clients`, then the entries. Adds the members' mistakes to `mistakes`."""
+    """Parse the members without `clients`, then the entries. Append mistakes of the members to `mistakes`.
+
+    Return the members (None if they are invalid), the entries, and the names of dropped informational members.
+    """
     body: EventBody | None = None
     unread: tuple[str, ...] = ()
     members = {**data, "clients": "*"}
@@ -212,4 +216,6 @@ def _parse_in_parts(
 
 
 def _describe_value(value: object) -> str:
-    return "an empty list" if value == [] else f'"{excerpt(value)}"' if isinstance(value, str) else kind_of(value)
+    if value == []:
+        return "an empty list"
+    return f'"{excerpt(value)}"' if isinstance(value, str) else kind_of(value)

@@ -1,7 +1,7 @@
-"""Separates the valid entries of an event's `clients` from the wrong ones. Valid entries are served in any case.
+"""Separates the valid entries of an event's `clients` from the invalid ones, which do not affect the valid ones.
 
-An event may hold 65,000 wrong entries. So one pass of the validator checks all without explaining the mistakes (0.1 to
-0.3 µs each; an error would take 5 µs), and only the first 20 mistakes get a text.
+An event may have 65,000 invalid entries. So one pass of the validator checks all entries without explaining mistakes
+(0.1 to 0.3 µs each; an error would take 5 µs), and only the first 20 mistakes are explained.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ EntryList: TypeAlias = Sequence[str | EntryDocument | None]
 
 @frozen
 class WrongEntries:
-    """The entries that cannot be parsed: their first 20 mistakes. `more` counts the other wrong entries.
+    """The invalid entries of an event: the first 20 mistakes. `more` counts the other mistakes and entries.
 
-    `which` lists their positions in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
+    `which`: the positions of the entries in `clients`, such as `3-7,12`; empty if that would exceed 1 KiB.
     """
 
     mistakes: tuple[InputIssue, ...]
@@ -56,18 +56,20 @@ _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _NoneOnError()]])
 
 
 def read_entries(raw: list[object]) -> EntryList:
-    """Validate each entry. None replaces an entry that is wrong by itself."""
-    fit = [entry != "" if type(entry) is str else type(entry) is dict and "client_id" in entry for entry in raw]
-    read = iter(_EACH.validate_python(list(compress(raw, fit))))
-    return [next(read) if fits else None for fits in fit]
+    """Return the parsed entries, with None in place of each invalid entry."""
+    # The validator takes long for entries of other types, so they are filtered out before.
+    candidates = [entry != "" if type(entry) is str else type(entry) is dict and "client_id" in entry for entry in raw]
+    parsed = iter(_EACH.validate_python(list(compress(raw, candidates))))
+    return [next(parsed) if is_candidate else None for is_candidate in candidates]
 
 
 def separate_entries(
     listed: EntryList, raw: object, path: str, *, named: bool
 ) -> tuple[GoodEntries, WrongEntries | None]:
-    """Separate the valid entries from the wrong ones. `listed` was parsed from `raw`.
+    """Return the valid entries without duplicates, and a description of the invalid ones; None if all are valid.
 
-    `named` is True if the event has `sub` or `sid`. `path` is the prefix for the paths of mistakes.
+    `listed`: the entries as parsed from `raw`. `named`: the event has `sub` or `sid`. `path`: the prefix for the paths
+    of mistakes.
     """
     good: list[str | ClientEntry] = []
     wrong: list[range] = []  # runs of wrong entries between valid ones
@@ -77,7 +79,7 @@ def separate_entries(
             good.append(entry)
         elif named and type(entry) is dict and entry["client_id"] != "*":
             good.append(entry["client_id"] if len(entry) == 1 else _to_client_entry(entry))
-        elif entry is None or _find_misfit(entry, named=named) is not None:
+        elif entry is None or _find_mistake(entry, named=named) is not None:
             if index != end:
                 wrong.append(range(begin, end))
                 begin = index
@@ -141,11 +143,11 @@ def _explain_entry(raw: object, path: str, *, named: bool) -> Iterator[InputIssu
     except ValidationError as error:
         yield from to_issues(error, path if isinstance(raw, str) else f"{path}.")
         return
-    yield InputIssue(path, _find_misfit(entry, named=named) or "cannot be read")
+    yield InputIssue(path, _find_mistake(entry, named=named) or "cannot be read")
 
 
-def _find_misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
-    """Return what is wrong with a well-formed entry, None if nothing is."""
+def _find_mistake(entry: str | EntryDocument, *, named: bool) -> str | None:
+    """Return the mistake in a well-formed entry; None if it is valid."""
     if (entry if isinstance(entry, str) else entry["client_id"]) == "*":
         return 'is not a client_id; for all clients write "clients": "*", without a list'
     if not named and not has_subject(entry):
@@ -154,6 +156,7 @@ def _find_misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
 
 
 def _format_positions(runs: Sequence[range]) -> str:
-    most = MAX_POSITIONS_BYTES // 2  # a run takes at least two bytes
-    text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most])
-    return text if len(runs) <= most and len(text) <= MAX_POSITIONS_BYTES else ""
+    """Return the runs as text, such as `3-7,12`; an empty text if it would exceed 1 KiB."""
+    max_runs = MAX_POSITIONS_BYTES // 2  # a run takes at least two bytes
+    text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:max_runs])
+    return text if len(runs) <= max_runs and len(text) <= MAX_POSITIONS_BYTES else ""

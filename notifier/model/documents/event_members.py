@@ -52,12 +52,12 @@ def uri_schema(max_length: int) -> dict[str, Any]:
                 "not": {"pattern": rf"{_START}(?:[^/?:]*\.)?{_NUMBER}\.?(?:[:/?]|$)"},
             },
             {"description": "With an IPv4 address.", "pattern": f"{_START}{_IPV4}{_PORT}{_END}"},
-            {"description": "With an IPv6 address.", "pattern": rf"{_START}\[{_ipv6()}\]{_PORT}{_END}"},
+            {"description": "With an IPv6 address.", "pattern": rf"{_START}\[{_ipv6_pattern()}\]{_PORT}{_END}"},
         ],
     }
 
 
-def _ipv6() -> str:
+def _ipv6_pattern() -> str:
     """Return the pattern of RFC 3986 §3.2.2: eight groups; the last two may be IPv4, and one `::` replaces zeros."""
     group = "[0-9A-Fa-f]{1,4}"
     last = f"(?:{group}:{group}|{_IPV4})"
@@ -67,65 +67,74 @@ def _ipv6() -> str:
     return f"(?:{'|'.join(forms)})"
 
 
-def _moment(value: object) -> float:
+def _validate_moment(value: object) -> float:
     if isinstance(value, str):
         try:
             return parse_moment(value)
         except ValueError:
             pass
-    raise _wrong("must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z")
+    raise _to_validation_error("must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z")
 
 
-def _algorithm(value: object) -> Algorithm:
+def _validate_algorithm(value: object) -> Algorithm:
     if not isinstance(value, str):
-        raise _wrong(f"must be a string, not {kind_of(value)}")
+        raise _to_validation_error(f"must be a string, not {kind_of(value)}")
     try:
         return Algorithm(value)
     except ValueError:
-        raise _wrong(f'"{excerpt(value)}" is not supported; must be one of {", ".join(Algorithm)}') from None
+        raise _to_validation_error(
+            f'"{excerpt(value)}" is not supported; must be one of {", ".join(Algorithm)}'
+        ) from None
 
 
-def _uri(value: str) -> str:
+def _validate_uri(value: str) -> str:
     mistake = find_uri_issue(value)
     if mistake is not None:
-        raise _wrong(mistake)
+        raise _to_validation_error(mistake)
     return value
 
 
-def _id(value: str) -> str:
+def _validate_id(value: str) -> str:
     if len(value.encode()) > MAX_ID_BYTES:
-        raise _wrong(f"must have at most {MAX_ID_BYTES} bytes in UTF-8")
+        raise _to_validation_error(f"must have at most {MAX_ID_BYTES} bytes in UTF-8")
     return value
 
 
-def _wrong(text: str) -> PydanticCustomError:
+def _to_validation_error(text: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{text}", {"text": text})
 
 
-def _text(length: int, *further: dict[str, Any]) -> WithJsonSchema:
+def _text_schema(length: int, *further: dict[str, Any]) -> WithJsonSchema:
     """Return the schema of a text without control characters. It uses `not`: `$` may match before a last line break."""
     wrong = [{"pattern": CONTROLS}, *further]
     allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
 
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, pattern=_NO_CONTROL), _text(MAX_TEXT_LENGTH)]
-ClientId = Annotated[Text, _text(MAX_TEXT_LENGTH, {"const": "*"})]
+Text = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, pattern=_NO_CONTROL), _text_schema(MAX_TEXT_LENGTH)
+]
+ClientId = Annotated[Text, _text_schema(MAX_TEXT_LENGTH, {"const": "*"})]
 Id = Annotated[
-    str, Field(min_length=1, max_length=MAX_ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id), _text(MAX_ID_BYTES)
+    str,
+    Field(min_length=1, max_length=MAX_ID_BYTES, pattern=_NO_CONTROL),
+    AfterValidator(_validate_id),
+    _text_schema(MAX_ID_BYTES),
 ]
 Moment = Annotated[
     float,
-    PlainValidator(_moment),
+    PlainValidator(_validate_moment),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": f"^{RFC_3339}$", "not": {"pattern": CONTROLS}}),
 ]
 Alg = Annotated[
-    Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
+    Algorithm,
+    PlainValidator(_validate_algorithm),
+    WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]}),
 ]
 Uri = Annotated[
     str,
     Field(min_length=1, max_length=MAX_URI_LENGTH),
-    AfterValidator(_uri),
+    AfterValidator(_validate_uri),
     WithJsonSchema(uri_schema(MAX_URI_LENGTH)),
 ]
 
@@ -160,14 +169,16 @@ class EntryDocument(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session, as only this client knows it.")]
 
 
-def _needed(*names: str) -> list[dict[str, Any]]:
+def _require_one(*names: str) -> list[dict[str, Any]]:
     """Require one of these members, and not as null."""
     return [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
 
 
-_OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _needed("sub", "sid")}}}}
+_OF_EACH = {
+    "properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _require_one("sub", "sid")}}}
+}
 _WHOSE: dict[str, Any] = {
-    "anyOf": [*_needed("sub", "sid"), _OF_EACH],  # B12
+    "anyOf": [*_require_one("sub", "sid"), _OF_EACH],  # B12
     "not": {"required": ["specversion"]},  # an envelope with the event in `data`
 }
 

@@ -1,8 +1,8 @@
-"""Writes messages of sources into notifier's own queue: messages that came by HTTP, and messages for a replay.
+"""Writes messages of sources into notifier's own queue: messages that arrived by HTTP, and messages to be replayed.
 
-The body stays unchanged, byte for byte. The rest of the message is one JSON document in the header `received`. The
-message's `type` proves that notifier wrote it, so the header `source` can be trusted. The header `only` selects the
-events to process, so that a replay notifies nobody twice.
+The body is unchanged, byte for byte. All other properties are one JSON document in the header `received`. The message's
+`type` proves that notifier wrote it, so the header `source` can be trusted. The header `only` selects the events to
+read, so that a replay notifies no client twice.
 """
 
 import re
@@ -27,7 +27,7 @@ def reader_name_of(source: str | None) -> str:
 
 @frozen
 class RereadMessage:
-    """A message of a source that a replay puts back, to be parsed again. `sub_only`: it names no session."""
+    """A message of a source that a replay publishes, to be parsed again. `sub_only`: it has no `sid`."""
 
     message: Message
     sub_only: bool = False
@@ -35,9 +35,10 @@ class RereadMessage:
 
 @frozen
 class WrongEvents:
-    """The events of a message that cannot be parsed, in part or as a whole: their first mistakes.
+    """The invalid events of a message, or those with invalid entries: their first mistakes.
 
-    `which` has their positions, for a replay: see `sourced`. `iss` and `event_id` are empty if they are several.
+    `which`: their positions, in the form of `format_event_positions`, for a replay. `iss` and `event_id` are empty if
+    there are several events.
     """
 
     mistakes: tuple[InputIssue, ...]
@@ -67,7 +68,10 @@ Positions: TypeAlias = dict[int, tuple[range, ...] | None]
 
 
 def to_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
-    """Return the message as one of ours, without headers that may be secret. `only`: see `format_event_positions`."""
+    """Return notifier's own message with this message of a source, without headers that may be secret.
+
+    `only`: which events to read, in the form of `format_event_positions`; None for all.
+    """
     received = {name: value for name in _PROPERTIES if (value := getattr(message, name)) is not None}
     return Outgoing(
         kind=Kind.SOURCED,
@@ -83,7 +87,7 @@ def to_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoi
 
 
 def to_received(message: Message) -> Message:
-    """Return the message as its source sent it. Raises MalformedEvent."""
+    """Return the source's message in notifier's own message, as it was received. Raises MalformedEvent."""
     try:
         received = from_json(str(message.headers[_RECEIVED]))
         source, headers = str(message.headers[_SOURCE]), dict(received["headers"])
@@ -94,7 +98,7 @@ def to_received(message: Message) -> Message:
 
 
 def to_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
-    """Return the message with the headers that may be kept, and without `reply_to`. See `kept_headers`."""
+    """Return the message without `reply_to` and without headers that must not be stored. See `kept_headers`."""
     if not message.headers and message.reply_to is None:
         return message
     return replace(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
@@ -103,25 +107,25 @@ def to_kept(message: Message, secret: Collection[str] = (), first: Collection[st
 def kept_headers(
     headers: Mapping[str, object], secret: Collection[str] = (), first: Collection[str] = ()
 ) -> dict[str, Header]:
-    """Return at most 4 KiB of the headers as JSON values, those of `first` before others, none that hold secrets.
+    """Return the headers that may be stored, as JSON values of at most 4 KiB: none whose name suggests a secret.
 
-    `secret`: lower-case names of further headers that must not be kept.
+    `secret`: lower-case names of further headers to omit. `first`: names of headers that are stored before others.
     """
     selected: dict[str, Header] = {}
-    room = MAX_HEADERS_BYTES
+    bytes_left = MAX_HEADERS_BYTES
     for name in sorted(headers, key=lambda name: name not in first) if first else headers:
         value = _json_header(headers[name])
-        if value is None or name.lower() in secret or _is_secret(name):
+        if value is None or name.lower() in secret or _suggests_secret(name):
             continue
-        room -= 6 + len(name) + (len(value) if isinstance(value, str) else 20)
-        if room < 0:
+        bytes_left -= 6 + len(name) + (len(value) if isinstance(value, str) else 20)  # at most 20 digits
+        if bytes_left < 0:
             break
         selected[name] = value
     return selected
 
 
 def format_event_positions(events: Positions) -> str:
-    """Return the positions as text, such as `0-3;7:1-2,4`. Empty if it would exceed 1 KiB: they are unknown then."""
+    """Return the positions as text, such as `0-3;7:1-2,4`; an empty text if it would exceed 1 KiB."""
     parts: list[str] = []
     begin = end = -1
     for number, entries in sorted(events.items()):
@@ -149,7 +153,7 @@ def parse_event_positions(text: str) -> Positions:
 
 
 @lru_cache(maxsize=1024)
-def _is_secret(name: str) -> bool:
+def _suggests_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 

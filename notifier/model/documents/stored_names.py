@@ -1,6 +1,6 @@
-"""Checks that the names in a dead letter are those of the delivery or event that it holds.
+"""Checks that the names in a dead letter are those of the delivery or event in it.
 
-Searches, lists and permissions use the letter's names. A replay uses the content of the letter. So both must agree.
+Searches, lists and permissions use the names of the letter, and a replay uses its content. So both must agree.
 """
 
 from typing import Any, NotRequired
@@ -46,21 +46,21 @@ _COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
 def find_disagreements(names: StoredNames) -> list[InputIssue]:
-    """Return a mistake for each name that differs. A missing name does not differ."""
-    values = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
-    names_in: dict[str, dict[str, str]] = {}
-    if (delivery := names.get("delivery")) is not None:
-        names_in["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED_NAMES}
-    if (event := names.get("event")) is not None:
+    """Return a mistake for each name of the letter that differs from its content. A missing name does not differ."""
+    of_letter = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
+    contents: dict[str, dict[str, str]] = {}
+    delivery, event = names.get("delivery"), names.get("event")
+    if delivery is not None:
+        contents["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED_NAMES}
+    if event is not None:
+        clients, client_id = event.get("clients"), of_letter["client_id"]
+        entries = clients if isinstance(clients, list) and client_id else ()
+        has_client = client_id in [entry.get("client_id") if isinstance(entry, dict) else entry for entry in entries]
         of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
-        # A wrong entry's letter names its client, a whole event's letter names none.
-        clients = event.get("clients") if isinstance(event.get("clients"), list) and values["client_id"] else ()
-        ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
-        names_in["event"] = values | of_event | {"client_id": values["client_id"] if values["client_id"] in ids else ""}
+        contents["event"] = of_letter | of_event | {"client_id": client_id if has_client else ""}
     return [
-        InputIssue(name, f"is not that of the {holder} that it holds")
-        for holder, names_held in names_in.items()
-        if names_held != values
+        InputIssue(name, f"is not that of the {content} that it holds")
+        for content, of_content in contents.items()
         for name in _COMPARED_NAMES
-        if values[name] and values[name] != names_held[name]
+        if of_letter[name] and of_letter[name] != of_content[name]
     ]

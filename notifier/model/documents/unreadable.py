@@ -1,8 +1,8 @@
-"""Writes and reads the dead letter of an unreadable message. Its body is the original body, byte for byte.
+"""Limits and selects the parts of an unreadable message for its dead letter, whose body is the original body.
 
 In JSON the body would grow: quotes double, a zero byte takes six, base64 adds a third. So the reason and the first
-mistakes are one JSON document in the header `letter`, which adds less than 4 KiB. CloudEvents attributes stay headers.
-Only the message's `type` marks this form, never the body, which publishers control.
+mistakes are one JSON document in the header `letter`, which adds less than 4 KiB, and CloudEvents attributes stay
+headers. This form is recognised by the message's `type`, not by the body, which publishers control.
 """
 
 import base64
@@ -29,7 +29,7 @@ MAX_TEXT_BYTES = 512  # bytes of `text`
 MAX_ISSUES_BYTES = 1200  # of all listed mistakes
 MAX_ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes of the original
 MAX_ATTRIBUTE_CHARACTERS = 1024  # characters of one attribute
-READ_ATTRIBUTES = (
+PARSED_ATTRIBUTES = (
     "specversion",
     "id",
     "source",
@@ -45,10 +45,10 @@ _MAX_ISSUES = MAX_ISSUES_BYTES // len('{"path":"","text":""},') + 1  # more mist
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawMessage:
-    """A message that could not be parsed: its body, at most the first 1 MiB or the part that the queue kept.
+    """A message that could not be parsed. `body`: at most the first 1 MiB, or the part that the queue kept.
 
-    `size` and `sha256` are those of the whole body. `truncated` is True if something that the parser used is missing.
-    `headers` are the CloudEvents attributes. For a source's message they are all headers that a mapping may use.
+    `size` and `sha256` are those of the whole body. `truncated`: a part that the parser needs is missing. `headers`:
+    the CloudEvents attributes, or for a source's message all headers that a mapping may use.
     """
 
     body: bytes = b""
@@ -66,14 +66,17 @@ def to_raw_message(message: Message) -> RawMessage:
     """Return the parts of the message that a dead letter keeps."""
     body = message.body
     whole = message.cut_from or CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
-    beginning = body if len(body) <= MAX_BODY_BYTES else body[:MAX_BODY_BYTES]
+    kept_body = body if len(body) <= MAX_BODY_BYTES else body[:MAX_BODY_BYTES]
     headers: Mapping[str, Header]
-    headers, all_kept = _select_attributes(message) if message.source is None else (kept_headers(message.headers), True)
+    if message.source is None:
+        headers, is_complete = _select_attributes(message)
+    else:
+        headers, is_complete = kept_headers(message.headers), True
     return RawMessage(
-        body=beginning,
+        body=kept_body,
         size=whole.size,
         sha256=whole.sha256,
-        truncated=len(beginning) < whole.size or not all_kept,
+        truncated=len(kept_body) < whole.size or not is_complete,
         content_type=None if message.content_type is None else excerpt(message.content_type),
         message_id=message.message_id,
         timestamp=message.timestamp,
@@ -89,9 +92,9 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 
 def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
-    """Return the mistakes as a dead letter lists them: shortened if there are many, and as many as fit.
+    """Return as many mistakes as fit into a dead letter (1,200 bytes), with shortened texts if there are many.
 
-    A shortened text keeps its end, which has the remedy.
+    A shortened text keeps its beginning and its end, which has the remedy.
     """
     shortened = tuple(InputIssue(excerpt(mistake.path), printable(mistake.text)) for mistake in mistakes[:_MAX_ISSUES])
     for most in _SHORTENED_BYTES:
@@ -104,7 +107,7 @@ def limit_issues(mistakes: Sequence[InputIssue]) -> tuple[InputIssue, ...]:
 
 
 def find_names(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
-    """Return `iss` and the event id, each empty if it is not found. `data` is the event's JSON, if it is known."""
+    """Return (`iss`, event id) of a message, each empty if not found. `data`: the message's JSON, if already parsed."""
     content: object = data
     if data is None and len(message.body) <= MAX_BODY_BYTES:
         with contextlib.suppress(ValueError):
@@ -117,7 +120,7 @@ def find_names(message: Message, data: Mapping[str, object] | None = None) -> tu
 
 
 def to_header_value(value: str) -> str:
-    """Return the value as a header that any tool can show."""
+    """Return the value as a printable header of at most 255 bytes, which any tool can show."""
     return excerpt(value, MAX_HEADER_BYTES).encode()[:MAX_HEADER_BYTES].decode(errors="ignore")
 
 
@@ -132,7 +135,7 @@ def format_issues(mistakes: Sequence[InputIssue]) -> str:
 
 
 def body_document(raw: RawMessage) -> dict[str, Any]:
-    """Return the body as JSON members for scripts: text if it is UTF-8, else base64."""
+    """Return the members `encoding` and `body` for JSON output: as text if the body is UTF-8, otherwise as base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
     except UnicodeDecodeError:
@@ -140,16 +143,16 @@ def body_document(raw: RawMessage) -> dict[str, Any]:
 
 
 def _select_attributes(message: Message) -> tuple[Mapping[str, str], bool]:
-    """Return the CloudEvents attributes that fit, and True if they include all that the reader needs."""
+    """Return as headers the CloudEvents attributes that fit, and True if they include all that the parser needs."""
     attributes = binary_attributes(message.headers)
     headers: dict[str, str] = {}
     for name in (
-        *(name for name in READ_ATTRIBUTES if name in attributes),
-        *(name for name in attributes if name not in READ_ATTRIBUTES),
+        *(name for name in PARSED_ATTRIBUTES if name in attributes),
+        *(name for name in attributes if name not in PARSED_ATTRIBUTES),
     ):
         more = headers | {f"{_ATTRIBUTE}{name}": excerpt(attributes[name], MAX_ATTRIBUTE_CHARACTERS)}
         if len(to_json(more)) > MAX_ATTRIBUTES_BYTES:
-            return (headers, True) if name not in READ_ATTRIBUTES else ({}, False)
+            return (headers, True) if name not in PARSED_ATTRIBUTES else ({}, False)
         headers = more
     return headers, True
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 
 from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, PublishedKey
-from notifier.model.presets import too_new
+from notifier.model.presets import warn_of_new_key
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import (
     DocumentIssue,
@@ -144,7 +144,7 @@ def _check_new_keys(issuer: ExaminedIssuer, seen_keys: Seen, now: float) -> Iter
         published_at = earliest_publication(key.made_at, seen_keys.get((issuer.iss, key.public["kid"])))
         age = math.inf if published_at is None else now - published_at
         users = [client for client in issuer.slow_clients if client.token.alg is key.alg]
-        late = [client.client_id for client in users if too_new(client, age)]
+        late = [client.client_id for client in users if warn_of_new_key(client, age)]
         if late:
             text = (
                 f"key {key.public['kid']} ({key.alg}) is {max(age, 0.0) / 3600:.1f} h old, and"

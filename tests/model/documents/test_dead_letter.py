@@ -23,7 +23,7 @@ from notifier.model.documents.dead_letter import (
     load_dead_letter,
     to_message,
 )
-from notifier.model.documents.documents import NAMES, EventDocument, dump_delivery, dump_event
+from notifier.model.documents.documents import MAX_VERSION_1_NAMES, EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.documents.unreadable import MAX_BODY_BYTES, RawMessage
 from notifier.model.errors import InputIssue, UnknownVersion
@@ -247,7 +247,7 @@ def test_dead_letter_adds_at_most_4_kib(filling: str, count: int) -> None:
         assert through_the_queue(letter) == letter
 
 
-@pytest.mark.parametrize("names", [1, 100, NAMES, NAMES + 1, 18_000])
+@pytest.mark.parametrize("names", [1, 100, MAX_VERSION_1_NAMES, MAX_VERSION_1_NAMES + 1, 18_000])
 def test_dead_letter_of_an_event_adds_at_most_4_kib(names: int) -> None:
     """For any number of clients, and names of any length."""
     clients = tuple(chr(0x4E00 + index) for index in range(names))

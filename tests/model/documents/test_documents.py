@@ -12,7 +12,7 @@ from notifier.model.client import Algorithm
 from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import (
-    NAMES,
+    MAX_VERSION_1_NAMES,
     EventDocument,
     dump_delivery,
     dump_event,
@@ -66,14 +66,14 @@ def test_delivery_is_read_back_unchanged(delivery: Delivery, due: float | None) 
     assert load_delivery(dump_delivery(delivery, due=due)) == delivery
 
 
-@pytest.mark.parametrize(("names", "version"), [(NAMES, 1), (NAMES + 1, 2)])
+@pytest.mark.parametrize(("names", "version"), [(MAX_VERSION_1_NAMES, 1), (MAX_VERSION_1_NAMES + 1, 2)])
 def test_event_of_many_names_does_not_grow(names: int, version: int) -> None:
     """Names are plain from this release on; version 1 does not support it: an older worker leaves it to others."""
     clients = tuple(f"c{index}" for index in range(names))
     event = SessionEnded(id="e", id_given=True, iss="i", sub="s", sid=None, clients=clients)
     body = dump_event(EventDocument(event=event))
     assert json.loads(body)["v"] == version
-    assert len(body) <= len(json.dumps(clients)) + 15 * NAMES + 200
+    assert len(body) <= len(json.dumps(clients)) + 15 * MAX_VERSION_1_NAMES + 200
     found = load_event(body).event.clients
     assert found == (clients if version == 2 else tuple(ClientEntry(client_id=name) for name in clients))
 

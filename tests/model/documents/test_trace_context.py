@@ -9,7 +9,7 @@ import pytest
 
 from notifier.delivery.intake import make_deliveries
 from notifier.model.delivery import Delivery
-from notifier.model.documents.cloudevents import parts, traceparent_of
+from notifier.model.documents.cloudevents import parse_traceparent, traceparent_of
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.documents.event_document import read_event
 from notifier.model.message import Lane, Message
@@ -50,8 +50,8 @@ def test_a_well_formed_traceparent_is_found(
 
 def test_parts_of_a_traceparent() -> None:
     """Trace id, span id, and True if the publisher records the trace."""
-    assert parts(SENT) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True)
-    assert parts(OTHER)[2] is False
+    assert parse_traceparent(SENT) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True)
+    assert parse_traceparent(OTHER)[2] is False
 
 
 def test_trace_context_stays_with_the_delivery() -> None:
