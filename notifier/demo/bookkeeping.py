@@ -23,7 +23,7 @@ class SignOut:
 
 
 class DemoTally:
-    """Counts facts, for the progress and to detect when all deliveries are settled. An observer."""
+    """Counts attempts and settled deliveries. An observer of the service's facts."""
 
     def __init__(self, deliveries: int) -> None:
         self._deliveries = deliveries
@@ -50,7 +50,7 @@ class DemoTally:
 
     @property
     def is_settled(self) -> bool:
-        """Return True if the service has settled each delivery."""
+        """True if each delivery is delivered or a dead letter."""
         return len(self._delivered | self._dead) >= self._deliveries
 
     def summary(self) -> str:
@@ -64,7 +64,11 @@ class DemoTally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientResult:
-    """The deliveries to one client. `median`: seconds from sign-out to logout; None without a logout."""
+    """The results of the deliveries to one client.
+
+    `dead`: the number of dead letters by reason. `median`: the median seconds from sign-out to logout; None without a
+    logout.
+    """
 
     client_id: str
     kind: Behaviour
@@ -78,7 +82,10 @@ class ClientResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """The results of all deliveries. `unaccounted` and `invalid` must be empty."""
+    """The results of all deliveries.
+
+    `unaccounted`: (event, client) of each delivery without a result. `invalid`: (client, reason) of each invalid token.
+    """
 
     rows: tuple[ClientResult, ...]
     unaccounted: tuple[tuple[str, str], ...]
@@ -106,10 +113,10 @@ class DemoResult:
 
 
 def build_result(
-    sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: DemoTally
+    sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], dead_letters: Iterable[DeadLetter], tally: DemoTally
 ) -> DemoResult:
-    """Return the result: look up each (event, client) in the client's records, then in the dead letters."""
-    reasons = {(letter.event_id, letter.client_id): letter.reason for letter in given_up}
+    """Return the result of each sign-out at each client, from the client's records or else from the dead letters."""
+    reasons = {(letter.event_id, letter.client_id): letter.reason for letter in dead_letters}
     rows: list[ClientResult] = []
     unaccounted: list[tuple[str, str]] = []
     invalid: list[tuple[str, str]] = []
@@ -118,11 +125,11 @@ def build_result(
         delays: list[float] = []
         duplicates = 0
         for sign_out in sign_outs:
-            visit = receiver.visits.get(sign_out.sid)
+            session = receiver.visits.get(sign_out.sid)
             reason = reasons.get((sign_out.event_id, receiver.client_id))
-            if visit is not None and visit.logged_out_at is not None:
-                delays.append(visit.logged_out_at - sign_out.at)
-                duplicates += visit.accepted - 1
+            if session is not None and session.logged_out_at is not None:
+                delays.append(session.logged_out_at - sign_out.at)
+                duplicates += session.accepted - 1
             elif reason:
                 dead[reason.value] += 1
             else:

@@ -54,6 +54,7 @@ class TokenPage:
         return Feature(name="demo", run=lambda _given: FeatureRuntime(api=[web.get(self.path, self._show)]))
 
     async def _show(self, _request: web.Request) -> web.Response:
+        """Return a page that stores the token and opens the console. Raises 404 from the second request on."""
         token, self._token = self._token, None
         if token is None:
             raise web.HTTPNotFound(text="This address has been opened. Start the demo again.")
@@ -130,17 +131,17 @@ class DemoScenario:
 
     async def repair_client(self) -> None:
         """Retry the client now and replay its dead letters, as the console does."""
-        whom = {"client_id": FAILING_CLIENT, "iss": ISS}
+        client = {"client_id": FAILING_CLIENT, "iss": ISS}
         headers = {"Authorization": f"Bearer {self._token}"}
         async with aiohttp.ClientSession(self._api, headers=headers, raise_for_status=True) as api:
             for path in ("/v1/retry", "/v1/dead-letters/replay"):
-                async with api.post(path, json=whom):
+                async with api.post(path, json=client):
                     pass
 
 
 @asynccontextmanager
 async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
-    """Run clients and service while entered. The scenario's `address` opens the console signed in, once."""
+    """Run clients and service for the block. The scenario's `address` opens the console, signed in, once."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
         jwks = write_key(folder)
@@ -150,13 +151,14 @@ async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
             receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=time.time, pause=0.6)
             receivers[client_id] = receiver
             await stack.enter_async_context(receiver.listen())
-        port, yours, own = _free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        config = _write_configuration(folder, receivers, port, {"you": yours, "demo": own}, incident.max_age_seconds)
-        door = TokenPage(yours)
-        service = await stack.enter_async_context(start_service(config, lambda _fact: None, door.feature()))
+        port, visitor_token, demo_token = _find_free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        tokens = {"you": visitor_token, "demo": demo_token}
+        config = _write_configuration(folder, receivers, port, tokens, incident.max_age_seconds)
+        page = TokenPage(visitor_token)
+        service = await stack.enter_async_context(start_service(config, lambda _fact: None, page.feature()))
         api = f"http://{LOOPBACK}:{port}"
-        scenario = DemoScenario(service, receivers, api, own)
-        scenario.address = f"{api}{door.path}"
+        scenario = DemoScenario(service, receivers, api, demo_token)
+        scenario.address = f"{api}{page.path}"
         yield scenario
 
 
@@ -167,10 +169,10 @@ async def show_console(
     incident, stop, loop = incident or Incident(), asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    began = time.monotonic()
+    started_at = time.monotonic()
 
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - began:4.0f} s  {text}", highlight=False, soft_wrap=True)
+    def print_story(text: str) -> None:
+        console.print(f"{time.monotonic() - started_at:4.0f} s  {text}", highlight=False, soft_wrap=True)
 
     async with console_demo(incident) as scenario:
         console.print(f"Open {scenario.address} in a browser on this machine. It opens once.", soft_wrap=True)
@@ -179,12 +181,12 @@ async def show_console(
             await asyncio.to_thread(open_page, scenario.address)
         with suppress(TimeoutError):
             async with asyncio.timeout(incident.max_seconds), asyncio.TaskGroup() as group:
-                playing = [
+                tasks = [
                     group.create_task(sign_users_out(scenario, incident)),
-                    group.create_task(play_incidents(scenario, incident, tell)),
+                    group.create_task(play_incidents(scenario, incident, print_story)),
                 ]
                 await stop.wait()
-                for task in playing:
+                for task in tasks:
                     task.cancel()
 
 
@@ -231,6 +233,7 @@ async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
 def _write_configuration(
     folder: Path, receivers: Mapping[str, Receiver], port: int, tokens: Mapping[str, str], max_age: int
 ) -> Path:
+    """Write the configuration, the clients and the API tokens to the folder. Return the configuration file's path."""
     settings = {
         "queue": {"url": "sqlite:notifier.db"},
         "ops": {"listen": f"{LOOPBACK}:0"},
@@ -256,8 +259,8 @@ def _write_configuration(
     return path
 
 
-def _free_port() -> int:
-    with socket.socket() as door:
-        door.bind((LOOPBACK, 0))
-        port: int = door.getsockname()[1]
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
         return port

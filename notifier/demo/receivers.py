@@ -44,7 +44,7 @@ SAMPLE_BEHAVIOURS: Mapping[str, Behaviour] = {
 
 @dataclass(slots=True)
 class SessionRecord:
-    """A client's accepted requests for one session, and when the first ended it (epoch seconds)."""
+    """How many requests a client accepted for one session, and when the first of them ended it (epoch seconds)."""
 
     accepted: int = 0
     logged_out_at: float | None = None
@@ -80,7 +80,7 @@ class Receiver:
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[None]:
-        """Bind the port while entered and, unless `dead`, answer requests."""
+        """Bind the port for the block and answer requests. A dead client only binds it, and refuses connections."""
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(self._place)
@@ -100,6 +100,7 @@ class Receiver:
                 await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
+        """Verify the token of the request. Answer 400 if it is invalid, otherwise by this client's behaviour."""
         form = await request.post()
         fields = form.getall("logout_token", [])
         if request.content_type != "application/x-www-form-urlencoded" or len(fields) != 1:
@@ -115,10 +116,10 @@ class Receiver:
         return _answer(400, error="invalid_request", error_description=reason)
 
     async def _answer(self, token: VerifiedToken) -> web.Response:
-        """Return this client's answer to a valid token. A successful answer ends the session."""
+        """Return the answer of this client's behaviour to a valid token, and end the session if it is a success."""
         session = token.sid or token.sub
         self._posts += 1
-        visit = self.visits.setdefault(session, SessionRecord())
+        record = self.visits.setdefault(session, SessionRecord())
         if len(self.visits) > MAX_VISITS:
             del self.visits[next(iter(self.visits))]
         if self.kind is Behaviour.SLOW:
@@ -127,8 +128,8 @@ class Receiver:
             return _answer(400, error="application_error", error_description="the session store is read-only")
         if self.kind is Behaviour.DOWN or (self.kind is Behaviour.FLAKY and self._posts % 2):
             return _answer(503, error="temporarily_unavailable")
-        visit.accepted += 1
-        visit.logged_out_at = visit.logged_out_at or self._clock()
+        record.accepted += 1
+        record.logged_out_at = record.logged_out_at or self._clock()
         self.sessions.discard(session)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
@@ -137,7 +138,7 @@ class Receiver:
 async def sample_receivers(
     *, iss: str, jwks: Mapping[str, Any], clock: Clock, pause: float = 0.6
 ) -> AsyncIterator[Mapping[str, Receiver]]:
-    """Run the five clients while entered, and yield them by client_id. `pause`: seconds of the slow client."""
+    """Run the five clients for the block, and yield them by client_id. `pause`: the slow client's seconds."""
     async with AsyncExitStack() as stack:
         receivers: dict[str, Receiver] = {}
         for client_id, kind in SAMPLE_BEHAVIOURS.items():

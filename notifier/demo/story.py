@@ -34,7 +34,7 @@ PROGRESS_INTERVAL_SECONDS = 2.0  # between two lines
 class Pace:
     """The pace of the demo: number and interval of sign-outs, the slow client's response time, and the time limit.
 
-    All is settled after about 12 s: 4 s of sign-outs, and 8 s of retries of the dead client's last delivery.
+    All deliveries are settled after about 12 s: 4 s of sign-outs, and 8 s of retries of the dead client's last one.
     """
 
     events: int = 40
@@ -58,7 +58,7 @@ StartService = Callable[[Path, Observer], AbstractAsyncContextManager[RunningSer
 
 
 async def play_story(start: StartService, console: Console, pace: Pace | None = None) -> int:
-    """Run the demo. Return 0 if every delivery is accounted for and every token was valid, else 1."""
+    """Run the demo. Return the exit status: 0 if every delivery has a result and every token was valid, otherwise 1."""
     pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
@@ -72,37 +72,40 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
                 sign_outs = await _play_sign_outs(service, console, tally, receivers, pace)
-                account = build_result(sign_outs, receivers, await service.dead_letters(), tally)
-            print_result(console, account)
-    return 0 if account.is_complete else 1
+                result = build_result(sign_outs, receivers, await service.dead_letters(), tally)
+            print_result(console, result)
+    return 0 if result.is_complete else 1
 
 
 async def _play_sign_outs(
     service: RunningService, console: Console, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
-    """Sign the users out one by one, then wait until all deliveries are settled, for `max_seconds` in all."""
+    """Sign the users out one by one, then wait until all deliveries are settled, for `max_seconds` in all.
+
+    Return the sign-outs. The progress is printed regularly.
+    """
     clients = [receiver.client_id for receiver in receivers]
     sign_outs: list[SignOut] = []
-    started = time.monotonic()
-    due = 0.0
+    started_at = time.monotonic()
+    next_progress = 0.0
 
-    def show() -> None:
-        nonlocal due
-        seconds = time.monotonic() - started
-        if seconds >= due or tally.is_settled:
-            due = seconds + PROGRESS_INTERVAL_SECONDS
+    def print_progress() -> None:
+        nonlocal next_progress
+        seconds = time.monotonic() - started_at
+        if seconds >= next_progress or tally.is_settled:
+            next_progress = seconds + PROGRESS_INTERVAL_SECONDS
             console.print(f"{seconds:5.1f} s  {tally.summary()}", highlight=False)
 
     for number in range(pace.events):
         sign_out = SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=time.time())
         sign_outs.append(sign_out)
         await service.publish(event_of(sign_out, f"user-{number:02}", clients))
-        show()
+        print_progress()
         await asyncio.sleep(pace.interval_seconds)
-    while not tally.is_settled and time.monotonic() - started < pace.max_seconds:
-        show()
+    while not tally.is_settled and time.monotonic() - started_at < pace.max_seconds:
+        print_progress()
         await asyncio.sleep(POLL_SECONDS)
-    show()
+    print_progress()
     return sign_outs
 
 

@@ -36,9 +36,9 @@ class EventSender(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEvent:
-    """An event of the file: its first line, and its id, which is generated if the file has none.
+    """An event of the file. `line`: its first line. `id`: generated if the event has none.
 
-    `remarks` point out what the publisher probably did not intend.
+    `remarks`: probable mistakes of the publisher.
     """
 
     line: int
@@ -51,9 +51,9 @@ class FileEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFileRules:
-    """The rules that events must keep. If `issuers` is empty, any issuer is allowed. `now` is in epoch seconds.
+    """The rules by which a file is read. `issuers`: the allowed issuers; empty for any. `now` is in epoch seconds.
 
-    `registry` is None if the clients are not looked up.
+    `registry`: the registry for remarks on unknown clients; None for no such remarks.
     """
 
     max_bytes: int
@@ -70,7 +70,7 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MalformedEvent([InputIssue(f"line {line}", "is not UTF-8 text")]) from None
-    written: list[FileEvent] = []
+    events: list[FileEvent] = []
     mistakes: list[InputIssue] = []
     for line, document in _split_documents(text):
         body = document.encode()
@@ -82,14 +82,14 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
                 raise MalformedEvent([*mistakes[:MAX_ISSUES], InputIssue("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
-        written.append(
+        events.append(
             FileEvent(line=line, id=event.id, iss=event.iss, body=body, content_type=content_type, remarks=remarks)
         )
-    if not written and not mistakes:
+    if not events and not mistakes:
         mistakes.append(InputIssue("", "there is no event; an event is a JSON object (`notifier schema event`)"))
     if mistakes:
         raise MalformedEvent(mistakes)
-    return written
+    return events
 
 
 def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
@@ -99,47 +99,47 @@ def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tup
         raise MalformedEvent([InputIssue("iss", explain_unknown_issuer(event.iss, sorted(reading.issuers)))])
     remarks = list(remark_unread_members(event))
     if (registry := reading.registry) is not None:
-        remarks += remark_unknown_clients(event, registry, heard=registry.inline != "deny")
+        remarks += remark_unknown_clients(event, registry, accepts_addresses=registry.inline != "deny")
     return event, tuple(remarks)
 
 
 def _shift_line(text: str, line: int) -> str:
-    """Convert line numbers of the parser, which start at the document, to line numbers of the file."""
-    return _LINE_OF_ERROR.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
+    """Return the error text with line numbers of the file. The parser counts from `line`, where the event begins."""
+    return _LINE_OF_ERROR.sub(lambda match: f"at line {int(match[1]) + line - 1} column", text)
 
 
 def _split_documents(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each JSON text with its first line. Text that is not JSON ends before the next line that starts with {."""
+    """Yield (first line, text) of each JSON document. Invalid JSON ends before the next line that starts with `{`."""
     decoder = json.JSONDecoder()
-    at, line, end = 0, 1, len(text)
+    position, line, length = 0, 1, len(text)
     while True:
-        begin = at
-        while begin < end and text[begin].isspace():
+        begin = position
+        while begin < length and text[begin].isspace():
             begin += 1
-        if begin == end:
+        if begin == length:
             return
-        line += text.count("\n", at, begin)
+        line += text.count("\n", position, begin)
         try:
-            _, at = decoder.raw_decode(text, begin)
+            _, position = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError):
-            following = text.find("\n{", begin)
-            at = end if following < 0 else following
-        yield line, text[begin:at].rstrip()
-        line += text.count("\n", begin, at)
+            next_document = text.find("\n{", begin)
+            position = length if next_document < 0 else next_document
+        yield line, text[begin:position].rstrip()
+        line += text.count("\n", begin, position)
 
 
 async def send_all(
     queue: EventSender, lane: Lane, events: Sequence[FileEvent], confirmed: Callable[[FileEvent], None]
 ) -> QueueError | None:
-    """Send the events in order, and call `confirmed` for each. Return the first failure, or None.
+    """Send the events in order, several at a time, and call `confirmed` for each. Return the first failure, or None.
 
-    After a failure no further event is sent; those in flight are awaited.
+    After a failure no further event is sent, and the results of the events in flight are awaited.
     """
-    rest = iter(events)
+    remaining = iter(events)
     failures: list[QueueError] = []
 
     async def send() -> None:
-        while not failures and (event := next(rest, None)) is not None:
+        while not failures and (event := next(remaining, None)) is not None:
             try:
                 await queue.send_event(lane, event.body, message_id=event.id, content_type=event.content_type)
             except QueueError as error:
@@ -154,16 +154,16 @@ async def send_all(
 
 
 def format_line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
-    """Return the line numbers of the `chosen` events, such as `1-300, 302`. Consecutive events are joined."""
+    """Return the first lines of the `chosen` events as text, such as `1-300, 302`: a range for consecutive events."""
     runs: list[list[int]] = []
-    joined = False
+    is_consecutive = False
     for event in events:
         if event not in chosen:
-            joined = False
+            is_consecutive = False
             continue
-        if joined:
+        if is_consecutive:
             runs[-1].append(event.line)
         else:
             runs.append([event.line])
-        joined = True
+        is_consecutive = True
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -17,20 +17,21 @@ def remark_unread_members(event: SessionEnded) -> Iterator[str]:
         yield f"{name} cannot be read and is left out; it must be {form}"
 
 
-def remark_unknown_clients(event: SessionEnded, registry: Registry, *, heard: bool) -> Iterator[str]:
+def remark_unknown_clients(event: SessionEnded, registry: Registry, *, accepts_addresses: bool) -> Iterator[str]:
     """Yield a remark that lists the clients for which neither the registry nor the event has an address.
 
-    `heard`: addresses in the event are accepted.
+    `accepts_addresses`: addresses in the event count.
     """
     unknown: list[str] = []
     for entry in () if event.clients == "*" else event.clients[:MAX_EXAMINED_ENTRIES]:
-        name = entry if isinstance(entry, str) else entry.client_id
-        has_address = not isinstance(entry, str) and (
-            entry.no_address or (heard and entry.backchannel_logout_uri is not None)
-        )
-        if not has_address and registry.resolve(event.iss, name, None) is None:
-            stray = stray_character(name)
-            unknown.append(excerpt(name) if stray is None else f"{excerpt(name.strip())} (it {stray})")
+        if isinstance(entry, str):
+            name, needs_no_registration = entry, False
+        else:
+            has_address = accepts_addresses and entry.backchannel_logout_uri is not None
+            name, needs_no_registration = entry.client_id, entry.no_address or has_address
+        if not needs_no_registration and registry.resolve(event.iss, name, None) is None:
+            problem = stray_character(name)
+            unknown.append(excerpt(name) if problem is None else f"{excerpt(name.strip())} (it {problem})")
     if unknown:
         named = ", ".join(unknown[:MAX_NAMED_CLIENTS])
         more = f" and {len(unknown) - MAX_NAMED_CLIENTS} more" if len(unknown) > MAX_NAMED_CLIENTS else ""

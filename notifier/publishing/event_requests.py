@@ -105,9 +105,9 @@ Prepare = Callable[[SessionEnded], Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSources:
-    """Dependencies of a request, fetched at each request because a reload may change them.
+    """The dependencies of requests, as functions where a reload may change the value.
 
-    Without tokens anyone may publish (on loopback). Without `waiting` a request with `wait` is answered at once.
+    Without tokens, any program on the machine may publish. Without `waiting`, a request with `wait` does not wait.
     """
 
     registry: Callable[[], Registry]
@@ -118,7 +118,7 @@ class ApiSources:
 
 
 class EventRequests:
-    """Accepts events from requests. All routes that accept events share its limit of large events."""
+    """Accepts events from requests. All routes that accept events share its limit of concurrent large events."""
 
     def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None) -> None:
         self.limits = ApiLimits() if limits is None else limits
@@ -130,26 +130,26 @@ class EventRequests:
         self._log_limit = MinuteLimit()
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
-        """Accept one event. Raises Refusal."""
+        """Publish the request's event, and return the response with the members of `prepare`. Raises Refusal."""
         token = self._authorization.require(request)
         lane, seconds = read_lane(request), _read_wait_seconds(request)
         _check_media_type(request)
         body = await read_body(request, self.limits)
         waiting = self.sources.waiting
-        with nullcontext() if seconds is None or waiting is None else waiting.admit() as place:
-            reply_to, wait = (None, None) if place is None else place
-            async with self._place_for(body):
-                event = self._understand(request, body, token)
+        with nullcontext() if seconds is None or waiting is None else waiting.admit() as admitted:
+            reply_to, wait = (None, None) if admitted is None else admitted
+            async with self._slot_for(body):
+                event = self._parse(request, body, token)
                 self._check_issuer(event, token)
                 document = {"id": event.id, **prepare(event)}
                 notes = [str(document["note"])] if "note" in document else []
                 registry = self.sources.registry()
-                heard = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-                notes += [*remark_unread_members(event), *remark_unknown_clients(event, registry, heard=heard)]
-                if notes:
-                    document["note"] = "; ".join(notes)
-                await self._take(event if reply_to is None else replace(event, reply_to=reply_to), lane)
-                del event  # a waiting request holds no part of it
+                accepts = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
+                notes += remark_unread_members(event)
+                notes += remark_unknown_clients(event, registry, accepts_addresses=accepts)
+                document |= {"note": "; ".join(notes)} if notes else {}
+                await self._publish(event if reply_to is None else replace(event, reply_to=reply_to), lane)
+                del event  # so that a request that waits keeps no part of it in memory
             if seconds is None:
                 return web.json_response(document, status=202, dumps=json_text)
             notices = EventNotices()
@@ -160,8 +160,8 @@ class EventRequests:
             return web.json_response({**document, **notices.document()}, status=status, dumps=json_text)
 
     @asynccontextmanager
-    async def _place_for(self, body: bytes) -> AsyncIterator[None]:
-        """Hold one of the slots for large events. Raises Refusal if none becomes free in time."""
+    async def _slot_for(self, body: bytes) -> AsyncIterator[None]:
+        """Hold a slot for large events for the block, if the body is large. Raises Refusal if none is free in time."""
         if len(body) <= LARGE_BODY_BYTES:
             yield
             return
@@ -179,13 +179,13 @@ class EventRequests:
         finally:
             self._large.release()
 
-    async def _take(self, event: SessionEnded, lane: Lane) -> None:
-        # Perhaps only the confirm was lost and the event is in the queue: by the id, a copy is recognised.
-        then = f"send the event again with the id {event.id}, so that a copy is recognised"
-        await publish_in_time(self._accept(event, lane), self.limits, then)
+    async def _publish(self, event: SessionEnded, lane: Lane) -> None:
+        """Return once the event is durable. Raises Refusal with the event's id, since only the confirm may be lost."""
+        remedy = f"send the event again with the id {event.id}, so that a copy is recognised"
+        await publish_in_time(self._accept(event, lane), self.limits, remedy)
 
-    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
-        """Parse the event strictly. An event without an id gets one, and keeps it."""
+    def _parse(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
+        """Return the event of a request, with a generated id if it has none. Raises Refusal for any mistake."""
         message = Message(
             lane=Lane.EVENTS,
             body=body,
@@ -207,16 +207,19 @@ class EventRequests:
         return replace(event, id_given=True)
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
+        """Raise Refusal unless the token and the publisher may publish for the event's issuer, which is configured."""
         if not permits_issuer(token, event.iss):
             way = "if it may, add the issuer to issuers of the token in api.tokens_file"
             self._refuse(event, "The token may not speak for this issuer", way)
-        if (issuer := self.sources.registry().issuers.get(event.iss)) is None:
-            hint = suggest_issuer(event.iss, self.sources.registry())
-            concerned = hint is not None and hint.concerns(None if token is None else token.name)
-            near = f"; {hint.text}" if hint is not None and concerned and permits_issuer(token, hint.issuer.iss) else ""
-            mistake = InputIssue("iss", f"not one of the configured issuers{near}")
-            raise Refusal(problem_response(400, "The event is malformed", mistakes=[mistake]))
-        if (objection := find_publisher_objection(event, issuer)) is None:
+        issuer = self.sources.registry().issuers.get(event.iss)
+        if issuer is None:
+            hint, text = suggest_issuer(event.iss, self.sources.registry()), "not one of the configured issuers"
+            publisher = None if token is None else token.name
+            if hint is not None and hint.concerns(publisher) and permits_issuer(token, hint.issuer.iss):
+                text += f"; {hint.text}"
+            raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("iss", text)]))
+        objection = find_publisher_objection(event, issuer)
+        if objection is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             way = "if it may, name it in issuers.<iss>.publishers"
@@ -224,7 +227,7 @@ class EventRequests:
         raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
-        """Answer 403, and log the publisher once a minute: few publishers show the response to anybody."""
+        """Raise a Refusal with status 403, and log it once a minute, since few publishers log the response."""
         if self._log_limit.allows(event.publisher, title):
             log = structlog.get_logger()
             log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)

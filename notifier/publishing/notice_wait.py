@@ -88,7 +88,7 @@ def parse_wait(text: str) -> float:
 
 
 class EventNotices:
-    """The notices of one event so far: the latest of each client, or one of the whole event."""
+    """The notices of one event so far: the last notice of each client, or one notice of the whole event."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Notice] = {}
@@ -113,7 +113,7 @@ class EventNotices:
         return [*self._clients.values(), *([] if self._whole is None else [self._whole])]
 
     def document(self) -> dict[str, object]:
-        """Return it as JSON: whether it is complete, the result at each client, and any result of the whole event."""
+        """Return the JSON members: `complete`, the result at each client, and the result of the whole event, if any."""
         clients = [_omit_event(notice) for notice in self._clients.values()]
         whole = {} if self._whole is None else _omit_event(self._whole)
         return {"complete": self.settled, **whole, "clients": clients}
@@ -125,8 +125,8 @@ class EventNotices:
 
     def idle_until(self, moment: float) -> bool:
         """True if no notice can arrive before `moment` (epoch seconds): each delivery is settled or due later."""
-        complete = self._whole is not None or (self._of is not None and len(self._clients) >= self._of)
-        return complete and all(
+        has_all = self._whole is not None or (self._of is not None and len(self._clients) >= self._of)
+        return has_all and all(
             notice.settled or (notice.next_due is not None and notice.next_due >= moment) for notice in self.known
         )
 
@@ -188,10 +188,7 @@ class WaitingRequests:
 
     @contextmanager
     def admit(self) -> Iterator[tuple[ReplyTo, NoticeWait] | None]:
-        """Admit one more request until exit. Yields None if too many already wait.
-
-        Otherwise yields the address of replies to its event, and the wait for them.
-        """
+        """Count a waiting request for the block. Yield its reply address and wait; None if too many requests wait."""
         if self._closed or len(self._waiting) >= self._most:
             yield None
             return
@@ -210,7 +207,7 @@ class WaitingRequests:
         return True
 
     def close(self) -> None:
-        """End every wait, and admit no more: the process stops."""
+        """End every wait, and admit no further requests, because the process stops."""
         self._closed = True
         for wait in self._waiting.values():
             wait.end()

@@ -47,7 +47,7 @@ def bucket_number(client: tuple[str, str], buckets: int) -> int:
 
 
 def abridge_buckets(names: Sequence[str]) -> Sequence[str]:
-    """Return the names with only one bucket, and the number of other buckets."""
+    """Return the names for an error text, with one of the buckets and the number of the others."""
     buckets = [name for name in names if f".{PARKED}-" in name]
     if len(buckets) < 2:
         return names
@@ -80,7 +80,7 @@ class _Getter:
         return answers
 
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Write all gets at once: one round trip instead of `most`, and half the CPU time."""
+        """Return up to `most` messages by gets that are written together: one round trip, and half the CPU time."""
         channel, closing = self.channel, self.channel.closing
         self._received, self._most, self._all_answered = [], most, asyncio.get_running_loop().create_future()
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later

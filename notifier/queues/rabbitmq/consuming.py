@@ -41,7 +41,7 @@ _CHANNEL_ERRORS = (*CONNECTION_ERRORS, QueueUnavailable)
 
 
 class LaneConsumer:
-    """Keeps one consumer running on the current connection."""
+    """Keeps one consumer of a lane's queue, or of a source's queue, running on the current connection."""
 
     def __init__(
         self,
@@ -145,11 +145,13 @@ class LaneConsumer:
         return consumed
 
     async def _consume(self) -> None:
-        """Start the consumer if `start` was called, there is a channel, and it is not running."""
+        """Start the consumer if `start` was called, there is a channel, and the consumer is not running."""
         async with self._change_lock:
             channel, acks, inbox = self._channel, self._acks, self._inbox
             lane, source = self._lane, self._source
-            if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():
+            if self._consumer_tag or not self._wanted.is_set():
+                return
+            if channel is None or acks is None or inbox is None:
                 return
 
             def take(delivered: aiormq.abc.DeliveredMessage) -> None:

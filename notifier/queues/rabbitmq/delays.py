@@ -32,64 +32,67 @@ _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
 
 
 def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
-    """Return the wait as one to three delay queues, longest first: 45 s → (32, 8, 4) down, (32, 16) up."""
-    whole = whole_seconds(min(seconds, MAX_HOPS * HOP_SECONDS[-1]), rounding)
-    parts: list[int] = []
-    while whole > HOP_SECONDS[-1] and len(parts) < MAX_HOPS - 1:
-        parts.append(HOP_SECONDS[-1])
-        whole -= HOP_SECONDS[-1]
-    hops_left = MAX_HOPS - len(parts)
-    while rounding == "up" and whole.bit_count() > hops_left and whole < HOP_SECONDS[-1]:
-        whole += whole & -whole  # carry the lowest bit: the next larger sum of fewer powers of two
+    """Return the delays in seconds of the one to three delay queues of a wait, longest first.
+
+    45 s are (32, 8, 4) if rounded down, and (32, 16) if rounded up.
+    """
+    seconds_left = whole_seconds(min(seconds, MAX_HOPS * HOP_SECONDS[-1]), rounding)
+    hops: list[int] = []
+    while seconds_left > HOP_SECONDS[-1] and len(hops) < MAX_HOPS - 1:
+        hops.append(HOP_SECONDS[-1])
+        seconds_left -= HOP_SECONDS[-1]
+    hops_left = MAX_HOPS - len(hops)
+    while rounding == "up" and seconds_left.bit_count() > hops_left and seconds_left < HOP_SECONDS[-1]:
+        seconds_left += seconds_left & -seconds_left  # round up to a sum of fewer powers of two
     for _ in range(hops_left):
-        if not whole:
+        if not seconds_left:
             break
-        hop = min(1 << (whole.bit_length() - 1), HOP_SECONDS[-1])
-        parts.append(hop)
-        whole -= hop
-    return tuple(parts)
+        hop = min(1 << (seconds_left.bit_length() - 1), HOP_SECONDS[-1])
+        hops.append(hop)
+        seconds_left -= hop
+    return tuple(hops)
 
 
 def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
-    """Return the first delay queue of a message's wait, and the message with the remaining passes.
+    """Return the first delay queue of a message's wait, and the message that contains the remaining delays.
 
-    A document without a due time cannot contain passes, so it has only one.
+    A document without a due time cannot contain delays, so its wait has a single delay queue.
     """
-    first, *rest = split_into_hops(seconds, rounding)
-    if rest and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL_BYTES)):
-        message = replace(message, body=b'%b,"hops":%b}}' % (message.body[:-2], to_json(rest)))
-    elif rest:
+    first, *remaining = split_into_hops(seconds, rounding)
+    if remaining and _NO_HOPS.search(message.body, max(0, len(message.body) - _TAIL_BYTES)):
+        message = replace(message, body=b'%b,"hops":%b}}' % (message.body[:-2], to_json(remaining)))
+    elif remaining:
         first = deferral_wait(seconds, rounding)
     return f"delay.{first}s", message
 
 
 def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
-    """Return the delay queue and the message for the next pass; None if the wait is over.
+    """Return the next delay queue of a message that left one, and the message for it; None if the wait is over.
 
-    The wall clock can only shorten a wait: it is over after the last pass, or if no delay queue can keep it.
+    The wait is over after the last delay, and also if the message is due by the wall clock.
     """
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
     try:
         document = from_json(message.body, allow_inf_nan=False)
         schedule = document["schedule"]
-        first, *rest = schedule["hops"]
+        first, *remaining = schedule["hops"]
         seconds_left = schedule["due"] - now
     except (ValueError, TypeError, KeyError):
         return None
     queue = f"delay.{first}s"
     if not MIN_WAIT_SECONDS <= seconds_left < math.inf or queue not in DELAY_QUEUES:
         return None
-    document["schedule"] = {**schedule, "hops": rest} if rest else {"due": schedule["due"]}
+    document["schedule"] = {**schedule, "hops": remaining} if remaining else {"due": schedule["due"]}
     body, headers = to_json(document), message.lasting_headers
-    again = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
-    return queue, again
+    return queue, Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
 
 
 class Forwarder:
-    """Wraps the inbox of the retries: forwards messages with further passes, and passes due messages to the inbox.
+    """An inbox before the worker's: publishes retries with remaining delays to the next delay queue, passes others on.
 
-    A message is acked once its next pass is confirmed. If the ack is lost, it is redelivered and forwarded again.
+    A message is acked once its copy in the next delay queue is confirmed. If the ack is lost, it is redelivered
+    and forwarded again.
     """
 
     def __init__(
@@ -110,15 +113,18 @@ class Forwarder:
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def take(self, message: Message) -> None:
-        """Forward the message or pass it to the inbox; at its delivery limit it is passed and becomes a dead letter."""
+        """Forward the message if its wait is not over; otherwise pass it to the inbox.
+
+        A message at its delivery limit is passed on, too, so that the worker dead-letters it.
+        """
         if message.lane is Lane.RETRIES:
             self._on_retry(message)
-        waits = message.lane is Lane.RETRIES and not message.at_delivery_limit
-        following = to_next_pass(message, self._clock()) if waits else None
-        if following is None:
+        may_wait = message.lane is Lane.RETRIES and not message.at_delivery_limit
+        next_pass = to_next_pass(message, self._clock()) if may_wait else None
+        if next_pass is None:
             self._inbox.take(message)
             return
-        task = asyncio.get_running_loop().create_task(self._forward(message, *following))
+        task = asyncio.get_running_loop().create_task(self._forward(message, *next_pass))
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 
@@ -133,10 +139,11 @@ class Forwarder:
         for task in self._forwarding:
             task.cancel()
 
-    async def _forward(self, message: Message, queue: str, again: Outgoing) -> None:
+    async def _forward(self, message: Message, queue: str, copy: Outgoing) -> None:
+        """Publish the copy to the delay queue, and then ack the message."""
         while True:
             try:
-                await self._publish(queue, again)
+                await self._publish(queue, copy)
             except QueueUnavailable:
                 await self._available()
             else:

@@ -32,7 +32,11 @@ _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 
 
 class OverdueDelays:
-    """The messages that this worker expects from each delay queue. `moved` counts the moved messages."""
+    """Detects delay queues that do not deliver due messages, and moves these messages. `moved` counts them.
+
+    `_first` and `_last`: by queue, when the first and the last message that this worker recorded should leave it, by
+    the steady clock. `_pause`: the seconds until a queue is examined again.
+    """
 
     def __init__(
         self,
@@ -45,30 +49,32 @@ class OverdueDelays:
         self._is_empty = is_empty
         self._clock = clock
         self._steady = steady
-        self._first: dict[str, float] = {}  # when the first recorded message should have left the queue
+        self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._pause: dict[str, float] = {}
         self._log = structlog.get_logger(__name__)
         self.moved = 0
 
     def on_published(self, queue: str) -> None:
-        """Record a message that was published to this queue. Only delay queues count."""
-        if (hop := DELAY_QUEUES.get(queue)) is not None:
-            self._last[queue] = leaves = self._steady() + hop
-            self._first.setdefault(queue, leaves)
+        """Record that a message was published to this queue, if it is a delay queue."""
+        delay_seconds = DELAY_QUEUES.get(queue)
+        if delay_seconds is not None:
+            self._last[queue] = leaves_at = self._steady() + delay_seconds
+            self._first.setdefault(queue, leaves_at)
 
     def on_received(self, message: Message) -> None:
-        """Record a message that was received, perhaps from a delay queue."""
+        """Record that the delay queue from which this message came, if any, delivers messages."""
         deaths = message.headers.get("x-death")
         newest = deaths[0] if isinstance(deaths, list) and deaths else None
         queue = str(newest.get("queue")) if isinstance(newest, dict) else ""
-        before, _, hop = queue.rpartition(".delay.")
-        name = f"delay.{hop}"
-        if name not in self._first or f".{PARKED}-" in before:
+        prefix, _, delay = queue.rpartition(".delay.")
+        name = f"delay.{delay}"
+        if name not in self._first or f".{PARKED}-" in prefix:
             return
         self._pause.pop(name, None)
-        if (last := self._last[name]) > self._steady():
-            self._first[name] = last
+        last_leaves_at = self._last[name]
+        if last_leaves_at > self._steady():
+            self._first[name] = last_leaves_at
         else:
             del self._first[name], self._last[name]
 
@@ -80,29 +86,29 @@ class OverdueDelays:
                 await self._move_overdue(queue)
 
     def find_missed(self) -> list[str]:
-        """Return the delay queues with overdue messages that delivered nothing."""
-        return [queue for queue, leaves in self._first.items() if self._steady() > leaves + OVERDUE_SECONDS]
+        """Return the delay queues that delivered no message although one is overdue."""
+        return [queue for queue, leaves_at in self._first.items() if self._steady() > leaves_at + OVERDUE_SECONDS]
 
     async def _move_overdue(self, queue: str) -> None:
-        """Move the overdue messages of this queue. Never raises."""
-        moved = left = 0
+        """Move the overdue messages of this queue to the retries, and plan its next examination. Never raises."""
+        moved = remaining = 0
         try:
             if await self._is_empty(queue):  # another worker received the message
                 self._first.pop(queue, None)
                 return
             async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
                 while page := await walk.next_page():
-                    overdue = [found.message for found in page if found.summary]
-                    left += len(page) - len(overdue)
+                    overdue = [visited.message for visited in page if visited.summary]
+                    remaining += len(page) - len(overdue)
                     if overdue:
                         moved += len((await walk.move([_to_transfer(message) for message in overdue])).done)
         except QueueError as error:
-            left += 1
+            remaining += 1
             self._log.info("delays_not_looked_at", queue=queue, reason=str(error))
         self.moved += moved
         if moved:
             self._log.warning("delays_stuck", queue=queue, moved=moved, help=HELP)
-        if not moved and not left:
+        if not moved and not remaining:
             self._first.pop(queue, None)
             return
         pause = 0.0 if moved else min(MAX_PAUSE_SECONDS, 2 * self._pause.get(queue, OVERDUE_SECONDS))
@@ -119,10 +125,10 @@ class OverdueDelays:
 
 
 def _read_due(body: bytes) -> float:
-    """Return when the message is due, or infinity if its document has no due time."""
+    """Return when the message is due, in epoch seconds; infinity if its document has no due time."""
     try:
-        found = _SCHEDULE.search(body, max(0, len(body) - 250))
-        return float("inf") if found is None else float(from_json(found[1])["due"])
+        schedule = _SCHEDULE.search(body, max(0, len(body) - 250))  # it is at the end of the document
+        return float("inf") if schedule is None else float(from_json(schedule[1])["due"])
     except (ValueError, TypeError, KeyError):
         return float("inf")
 

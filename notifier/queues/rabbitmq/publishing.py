@@ -100,18 +100,18 @@ class Publishing:
             writes.end(QueueUnavailable(reason))
 
     def _log_refusal(self, error: BaseException | None) -> None:
-        """Log that the broker closed only the channel, which nothing else reports."""
+        """Log the reason if the broker closed the channel but not the connection, whose end is logged elsewhere."""
         if isinstance(error, ChannelClosed):
-            before, self._refused = self.refusal, reason_of(error)
+            former, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
-            if before != self._refused:  # do not log the same reason at every attempt
+            if former != self._refused:  # do not log the same reason at every attempt
                 self._log.warning("queue_refuses", reason=self._refused)
 
     @property
     def refusal(self) -> str | None:
-        """Return why the broker recently closed the channel, or None. It may still accept other messages."""
-        lately = asyncio.get_running_loop().time() - self._refused_at < REFUSAL_SHOWN_SECONDS
-        return self._refused if lately else None
+        """Why the broker recently closed the channel, or None. The broker may still accept other messages."""
+        is_recent = asyncio.get_running_loop().time() - self._refused_at < REFUSAL_SHOWN_SECONDS
+        return self._refused if is_recent else None
 
     @property
     def is_open(self) -> bool:
@@ -130,20 +130,21 @@ class Publishing:
 
     async def publish(self, publish: Publish) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        # aiormq identifies returned messages by id only. With two of the same id in flight it would report the wrong
-        # one as lost, and confirm the lost one. So the second waits, without a slot of the window.
+        # aiormq identifies an unroutable message by its id only. With two messages of one id in flight, it may report
+        # the wrong one. So the second waits for the first, without a slot of the window.
         message_id = publish.message_id
-        while (before := self._in_flight.get(message_id)) is not None:
-            await asyncio.wait({before})
-        ended = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
+        while (earlier := self._in_flight.get(message_id)) is not None:
+            await asyncio.wait({earlier})
+        published = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._window:
                 await self._send(publish)
         finally:
             del self._in_flight[message_id]
-            ended.set_result(None)
+            published.set_result(None)
 
     async def _send(self, publish: Publish) -> None:
+        """Publish and wait for the confirm. Raises QueueUnavailable with the reason, in place of aiormq's errors."""
         channel = self._channel
         if channel is None or channel.is_closed:
             raise QueueUnavailable("not connected")

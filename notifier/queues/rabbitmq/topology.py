@@ -145,6 +145,7 @@ class _Surveyor:
 
 
 def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> None:
+    """Raise TopologyMismatch with all differences and missing names, and the remedies; unless there are none."""
     parts = [difference for difference in different if difference is not None]
     if parts:
         parts.append(
@@ -257,6 +258,7 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
 
 
 def _explain_difference(what: str, failed: ChannelPreconditionFailed) -> str:
+    """Return the difference in the broker's error ("inequivalent arg …") as a sentence about `what`."""
     text = str(failed.args[0]) if failed.args else ""
     argument, _, values = text.partition("inequivalent arg '")[2].partition("' for ")
     wanted, current, actual = values.partition("received ")[2].partition(" but current is ")

@@ -26,6 +26,7 @@ messages may have left before they are taken again.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -62,7 +63,7 @@ S = TypeVar("S")
 
 
 class _Run(Generic[S]):
-    """The messages of one consumer. Without `read`, they are only counted."""
+    """The messages of one consumer (a *run*). Without `read`, they are only counted."""
 
     def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
@@ -92,10 +93,11 @@ class _Run(Generic[S]):
 
 
 class RabbitVisit(Generic[S]):
-    """One pass over a queue (full name), for one task. `origin`: its name for `to_message`.
+    """One pass over a queue (its full name), for one task: a sequence of consumers that take some messages each.
 
-    `what`: its messages, in errors. `left`: the number of messages that have not been read yet. `was_returned`: the
-    last taken message had been returned before.
+    `origin`: the queue's name for `to_message`. `what`: the name of its messages in errors. `shared`: other consumers
+    may take messages, too. `left`: how many messages have not been read yet. `was_returned`: the last taken message
+    had been redelivered before.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class RabbitVisit(Generic[S]):
         return tuple(run.entries)
 
     async def take_returned(self) -> None:
-        """Take the remaining messages that were returned before, which preserves the order. Never raises."""
+        """Take the remaining messages that were redelivered before, so that all return in their order. Never raises."""
         with suppress(QueueError):
             while self.was_returned and self.left > 0:
                 await self._take_next_run(min(self.left, MAX_PREFETCH), None)
@@ -165,21 +167,21 @@ class RabbitVisit(Generic[S]):
         return run
 
     async def _wait_until_filled(self, run: "_Run[S]", count: int) -> None:
-        """Wait until the run has `count` messages, or the queue is empty."""
-        quiet = 0.0
+        """Wait until the run has `count` messages, or the queue is empty. Raises QueueUnavailable."""
+        silent_seconds = 0.0
         while run.count < count and not run.cancelled:
             run.arrived.clear()
             if await self._wait_for_message(run.arrived):
-                quiet = 0.0
+                silent_seconds = 0.0
                 continue
-            quiet += self._silence_seconds
+            silent_seconds += self._silence_seconds
             if await self._count_ready():
-                if quiet >= SILENCE_TIMEOUT_SECONDS:
+                if silent_seconds >= SILENCE_TIMEOUT_SECONDS:
                     raise QueueUnavailable(
                         f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
                     )
-            elif quiet > SHARED_SILENCE_TIMEOUT_SECONDS:
-                self.left = 0  # other consumers took the rest
+            elif silent_seconds > SHARED_SILENCE_TIMEOUT_SECONDS:
+                self.left = 0  # other consumers took the remaining messages
                 return
 
     @property
@@ -187,12 +189,13 @@ class RabbitVisit(Generic[S]):
         return SHARED_SILENCE_TIMEOUT_SECONDS if self._shared else SILENCE_TIMEOUT_SECONDS
 
     def _plan_next_run(self, run: "_Run[S]") -> None:
-        """Set the length of the next run: bounded in bytes, unless more than MAX_RUNS would be needed."""
-        got, size = run.count, run.size
-        longest = MAX_RUN_LENGTH if size <= ROW_BYTES * got else MAX_WHOLE_RUN_LENGTH
-        by_bytes = min(longest, MAX_RUN_GROWTH * got, RUN_BYTES * got // max(1, size))
-        by_order = -(-self.left // max(1, MAX_RUNS - self._runs))
-        self._length = min(MAX_PREFETCH, max(1, by_bytes, by_order))
+        """Set the length of the next run: as many messages as fit into RUN_BYTES, but enough to end within MAX_RUNS."""
+        count, size = run.count, run.size
+        has_bodies = size > ROW_BYTES * count
+        max_length = MAX_WHOLE_RUN_LENGTH if has_bodies else MAX_RUN_LENGTH
+        fitting = min(max_length, MAX_RUN_GROWTH * count, RUN_BYTES * count // max(1, size))
+        needed = math.ceil(self.left / max(1, MAX_RUNS - self._runs))
+        self._length = min(MAX_PREFETCH, max(1, fitting, needed))
 
     async def _wait_for_message(self, arrived: asyncio.Event) -> bool:
         """Return True if a message arrives in time. Raises QueueUnavailable at once if the channel is closed."""
@@ -220,7 +223,10 @@ class RabbitVisit(Generic[S]):
         return messages
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
-        """Make each message durable in its new queue, then delete the old one. A kill in between leaves both."""
+        """Publish each message to its new queue, and delete the old ones whose publish was confirmed.
+
+        If the process dies in between, both remain. Raises errors other than QueueError, which the result contains.
+        """
         results = await asyncio.gather(
             *(self._publish(*_to_first_queue(transfer)) for transfer in transfers), return_exceptions=True
         )
@@ -237,7 +243,7 @@ class RabbitVisit(Generic[S]):
         return TransferResult(done=tuple(done), failure=failure)
 
     async def _ack(self, messages: Sequence[Message]) -> None:
-        """Ack in few frames: the broker's channel forwards a frame as one command per covered run."""
+        """Ack these messages with as few frames as possible, since the broker handles each frame once per run."""
         for message in messages:
             assert isinstance(message.tag, int), "a message of this visit"
             self._acks.settle(message.tag)

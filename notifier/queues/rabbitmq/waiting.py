@@ -66,11 +66,11 @@ class RabbitWaiting:
         connection = await connect(options, "waiting")
         try:
             await hold_exclusively(connection, visitor_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
-            chosen = self._names(clients, parked=parked) if only is None else (only,)
-            names = {name: f"{options.prefix}.{name}" for name in chosen}
+            visited = self._names(clients, parked=parked) if only is None else (only,)
+            names = {name: f"{options.prefix}.{name}" for name in visited}
             depths = await read_depths(connection, names)
-            waiting = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
-            walk = RabbitWalk(connection, options.prefix, waiting, self._publish, self._park, read)
+            counts = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
+            walk = RabbitWalk(connection, options.prefix, counts, self._publish, self._park, read)
             try:
                 yield walk
             except BaseException:
@@ -82,6 +82,7 @@ class RabbitWaiting:
             await close_bounded(connection.close())
 
     def _names(self, clients: Collection[tuple[str, str]] | None, *, parked: bool) -> Iterable[str]:
+        """Return the delay queues, the longest delay first, and with `parked` the buckets of these clients."""
         buckets = bucket_names(self._options)
         if not parked:
             buckets = ()
@@ -111,7 +112,7 @@ class RabbitWalk(Generic[S]):
         self._name = ""
         self._visit: RabbitVisit[S] | None = None
         self._channel: aiormq.Channel | None = None
-        self._returned: dict[object, Message] = {}  # whole, by delivery tag: messages that must not be returned
+        self._returned: dict[object, Message] = {}  # by delivery tag: whole messages that must not be redelivered
 
     @property
     def left(self) -> int:
@@ -184,11 +185,11 @@ class RabbitWalk(Generic[S]):
             self._returned.pop(message.tag, None)
 
     async def _renew(self, visit: RabbitVisit[S]) -> None:
-        """Park messages that were returned once again, in order, and delete the old copies."""
-        old = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
+        """Park copies of the messages that must not be redelivered once more, in order, and delete the old messages."""
+        messages = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
         self._returned.clear()
-        for start in range(0, len(old), RENEWALS_PER_BATCH):
-            batch = old[start : start + RENEWALS_PER_BATCH]
+        for start in range(0, len(messages), RENEWALS_PER_BATCH):
+            batch = messages[start : start + RENEWALS_PER_BATCH]
             copies = (
                 Outgoing(
                     kind=Kind.DELIVERY,

@@ -20,9 +20,7 @@ APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our f
 # With less free space the disk counts as full. An event has at most 128 KiB, and a commit is usually small. The rest
 # is reserved for acks, which free space but must be written first.
 MIN_FREE_BYTES = 2 * 1024 * 1024  # bytes
-_AMPLE_BYTES = (
-    8 * MIN_FREE_BYTES
-)  # bytes; with more space the log (4 MiB, which may have to be copied into the file) is not counted
+_AMPLE_BYTES = 8 * MIN_FREE_BYTES  # with more free space, the log (up to 4 MiB) need not be examined
 BUSY_TIMEOUT_SECONDS = 5.0  # wait for another process's transaction; transactions take milliseconds
 _DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
@@ -52,8 +50,9 @@ _SCHEMA = (
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
-    if (left := find_moved_file(path)) is not None:
-        raise QueueUnavailable(left)
+    move_problem = find_moved_file(path)
+    if move_problem is not None:
+        raise QueueUnavailable(move_problem)
     try:
         _make_file(path.resolve())
     except OSError as error:
@@ -69,28 +68,32 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def _make_file(path: Path) -> None:
-    """Create the file with mode 0600, as it contains `sub` and `sid`. SQLite gives -wal and -shm the same mode."""
+    """Create the file, unless it exists, with mode 0600, since it contains `sub` and `sid`. Raises OSError.
+
+    SQLite gives the files -wal and -shm the same mode.
+    """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:  # do not open it here, see `file_id_of`
-        wrong = errno.EISDIR if path.is_dir() else 0 if os.access(path, os.R_OK | os.W_OK) else errno.EACCES
-        if wrong:
-            raise OSError(wrong, os.strerror(wrong)) from None
+    except FileExistsError:  # an existing file must not be opened here, see `file_id_of`
+        if path.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def examine(path: Path) -> None:
     """Read the whole file without writing. Raises TopologyMismatch if it is damaged.
 
-    The connection is read-only: closing a writable connection may copy the write-ahead log into the file.
-    `open_file` checks for a file that is not ours or cannot be opened.
+    The connection is read-only, since closing a writable connection may copy the write-ahead log into the file. A file
+    of another program, or one that cannot be opened, is not examined: `open_file` checks for these.
     """
     log = _log_of(path)
     try:
         size = path.stat().st_size
-        logged = log.stat().st_size if log.exists() else 0
+        log_size = log.stat().st_size if log.exists() else 0
     except OSError:
         return
-    if not size and logged:  # SQLite would treat it as new and clear the log
+    if not size and log_size:  # SQLite would treat the file as new and clear the log
         raise _to_mismatch(path, "it is empty, and its write-ahead log is not")
     if not size or not path.is_file() or not os.access(path, os.R_OK):
         return
@@ -124,45 +127,49 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def describe_full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
-    """Return an error if the file's disk is full; None if it has space or its size is unknown. Raises sqlite3.Error.
+    """Return an error if the file's disk is full; None if it is not, or if its size is unknown. Raises sqlite3.Error.
 
-    With the open `database`, free pages inside the file count as space.
+    With the open `database`, free pages inside the file count as free space.
     """
     try:
         disk = os.statvfs(path if path.exists() else path.absolute().parent)
-        room = disk.f_bavail * disk.f_frsize
-        if not disk.f_blocks or room >= _AMPLE_BYTES:
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if not disk.f_blocks or free_bytes >= _AMPLE_BYTES:
             return None
         if database is not None:
-            room += _count_free_bytes(database, path)
+            free_bytes += _count_free_bytes(database, path)
     except OSError:
         return None
-    if room >= MIN_FREE_BYTES:
+    if free_bytes >= MIN_FREE_BYTES:
         return None
     return f"the disk of the queue file {path} is full (less than {MIN_FREE_BYTES >> 20} MiB is free); make room there"
 
 
 def _count_free_bytes(database: sqlite3.Connection, path: Path) -> int:
-    """Return the free bytes inside the file that the log can fill, less the bytes that the log adds to the file.
+    """Return how many bytes are free inside the file for the log, minus the bytes by which the log enlarges the file.
 
-    If these do not fit on the disk, the log cannot restart, and no ack succeeds.
+    The latter must fit on the disk: otherwise the log cannot be copied into the file, and no ack succeeds.
     """
-    size, pages, free = (value_of(database, f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count"))
+    pragmas = ("page_size", "page_count", "freelist_count")
+    page_size, page_count, free_pages = (value_of(database, f"PRAGMA {name}") for name in pragmas)
     log = _log_of(path)
-    reused = min(free * size, log.stat().st_size if log.exists() else 0)
-    return int(reused - max(0, pages * size - path.stat().st_size))
+    log_size = log.stat().st_size if log.exists() else 0
+    growth = max(0, page_count * page_size - path.stat().st_size)
+    return int(min(free_pages * page_size, log_size) - growth)
 
 
 def examine_file(path: Path) -> FileState:
-    """Return the file's state for the doctor, with the current user's permissions. Reads the whole file only."""
+    """Return the state of the file for the doctor, with the permissions of the current user. Writes nothing."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         folder = path.absolute().parent
-        usable = os.access(folder, os.W_OK | os.X_OK)
-        if (left := find_moved_file(path)) is not None:
-            return FileState(path=path, size=None, worker=True, fault=left)
-        fault = describe_full_disk(path) if usable else f"the folder {folder} is missing, or not ours to write to"
+        move_problem = find_moved_file(path)
+        if move_problem is not None:
+            return FileState(path=path, size=None, worker=True, fault=move_problem)
+        fault: str | None = f"the folder {folder} is missing, or not ours to write to"
+        if os.access(folder, os.W_OK | os.X_OK):
+            fault = describe_full_disk(path)
         return FileState(path=path, size=None, worker=False, fault=fault)
     except OSError as error:
         return FileState(path=path, size=None, worker=False, fault=f"{path} cannot be read: {error.strerror}")
@@ -224,17 +231,19 @@ def value_of(database: sqlite3.Connection, sql: str, *parameters: object) -> Any
 
 
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    """Set SQLite's modes, and create the schema in a new file. Raises TopologyMismatch, QueueUnavailable."""
     with translating(path):
-        new = _is_new(database, path)  # before any write: another program's file stays unchanged
+        is_new = _is_new(database, path)  # before any write, so that another program's file stays unchanged
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
     with transaction(database, path):  # fails now if the file is not writable
-        for statement in _SCHEMA if new and _is_new(database, path) else ():  # another process may have been faster
-            database.execute(statement)
+        if is_new and _is_new(database, path):  # another process may have created the schema meanwhile
+            for statement in _SCHEMA:
+                database.execute(statement)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """Return True if the file is empty. Raises TopologyMismatch if it has another schema than ours."""
+    """Return True if the file is empty, False if it has our schema. Raises TopologyMismatch for any other file."""
     try:
         application = value_of(database, "PRAGMA application_id")
         version = value_of(database, "PRAGMA user_version")

@@ -1,12 +1,12 @@
-"""Holds the writer thread's state of the three lanes and of parked rows: which are in hand, and which to wake.
+"""Holds the writer thread's state of the three lanes and of the parked rows.
 
-- A parked row is a delayed row with its bucket in `parked`. It leaves the bucket when it is fetched and acked, when it
-  is due, or when a worker starts.
-- A fetch writes nothing. A row in hand is neither fetched again nor due until the commit that deletes it. When a
-  process dies, its rows in hand are still parked.
-- A new worker has no state of its clients: it wakes the rows parked before its start as retries, oldest first.
-- A queue that closes counts its rows in hand as returned; a death does not. But the next worker gets a row that kills
-  its worker as a retry, and then each further death counts as for any retry.
+- A *parked row* is a delayed row with a bucket in its column `parked`. It leaves the bucket when it is fetched and
+  acked, when it is due, or when a worker starts.
+- A fetched row is *in hand* until the commit that deletes it: it is neither fetched again nor due. A fetch writes
+  nothing, so if the process dies, its rows in hand are still parked.
+- A worker that starts has no state of its clients. So it *wakes* all parked rows: it moves them to `retries`.
+- A queue that closes increments the `delivery_count` of its rows in hand. A process that dies cannot, but the next
+  worker receives these rows as retries, whose returns are counted.
 """
 
 from array import array
@@ -24,69 +24,74 @@ LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 @dataclass(slots=True, kw_only=True)
 class _Lane:
-    """`room`: messages that it can take. `hungry`: there may be messages beyond `taken_to`."""
+    """The state of one lane. `free`: how many more messages it may take. `may_have_more`: beyond the id `taken_to`."""
 
-    room: int
+    free: int
     taken_to: int = 0
-    hungry: bool = True
+    may_have_more: bool = True
 
 
 class Lanes:
     """The lanes of one worker. A lane missing from `prefetch` gets its default."""
 
     def __init__(self, prefetch: Mapping[Lane, int]) -> None:
-        self._lanes = {lane: _Lane(room=prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
+        self._lanes = {lane: _Lane(free=prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
 
     def on_acked(self, lane: Lane) -> None:
-        """Make room for another message."""
-        self._lanes[lane].room += 1
+        """Record that the lane may take another message."""
+        self._lanes[lane].free += 1
 
-    def mark_hungry(self, *lanes: Lane) -> None:
-        """Check these lanes for more messages; without arguments, all lanes."""
+    def on_inserted(self, *lanes: Lane) -> None:
+        """Record that these lanes, or without arguments all lanes, may have new messages."""
         for lane in lanes or Lane:
-            self._lanes[lane].hungry = True
+            self._lanes[lane].may_have_more = True
 
-    def find_takers(self) -> dict[Lane, int]:
-        """Return the number of messages that each lane can take now, without full or empty lanes."""
+    def find_limits(self) -> dict[Lane, int]:
+        """Return how many messages each lane may take now, without lanes that are full or have no messages."""
         return {
-            name: min(lane.room, MAX_TAKEN_PER_ROUND) for name, lane in self._lanes.items() if lane.hungry and lane.room
+            name: min(lane.free, MAX_TAKEN_PER_ROUND)
+            for name, lane in self._lanes.items()
+            if lane.may_have_more and lane.free
         }
 
-    def take(self, store: Store, find_takers: Mapping[Lane, int]) -> LanePages:
-        """Read this number of messages per lane, and mark them as taken. Call `on_committed` after the commit."""
-        pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in find_takers.items()}
+    def take(self, store: Store, limits: Mapping[Lane, int]) -> LanePages:
+        """Read the next messages per lane, up to its limit, and mark them as taken. Call `on_committed` afterwards."""
+        pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in limits.items()}
         for lane, page in pages.items():
             if page:
                 store.take_to(lane, page[-1][0])
         return pages
 
-    def on_committed(self, pages: LanePages, find_takers: Mapping[Lane, int]) -> None:
-        """Update room and position after the commit of `pages`."""
+    def on_committed(self, pages: LanePages, limits: Mapping[Lane, int]) -> None:
+        """Update the lanes after the commit in which `take` returned `pages` for these limits."""
         for name, page in pages.items():
             lane = self._lanes[name]
-            lane.hungry = len(page) == find_takers[name]
-            lane.room -= len(page)
+            lane.may_have_more = len(page) == limits[name]
+            lane.free -= len(page)
             if page:
                 lane.taken_to = page[-1][0]
 
 
 class ParkedRows:
-    """The parked rows of an open file. Call `on_committed` after each successful transaction."""
+    """The parked rows of an open file. Call `on_committed` after each successful transaction.
+
+    `_inherited`: the ids of the rows that were parked when the worker started, of which `_woken_count` are woken.
+    """
 
     def __init__(self) -> None:
         self._in_hand: dict[str, set[int]] = {}
         self._acked: list[tuple[str, int]] = []
-        self._inherited = array("q")  # ids, 8 bytes each; there may be a million
-        self._woken = self._waking = 0  # number of woken ids, now and after this commit
+        self._inherited = array("q")  # 8 bytes for each id, since there may be a million
+        self._woken_count = self._next_woken_count = 0  # now, and after this commit
 
     @property
     def in_hand(self) -> set[int]:
-        """Return the ids of the rows in hand."""
+        """The ids of the fetched rows that are not deleted yet."""
         return set().union(*self._in_hand.values())
 
     @property
     def has_inherited(self) -> bool:
-        """Return True while rows from before the start are still parked."""
+        """True while rows that were parked before the start are not woken yet."""
         return bool(self._inherited)
 
     def start(self, store: Store) -> None:
@@ -95,11 +100,11 @@ class ParkedRows:
 
     def wake_inherited(self, store: Store) -> None:
         """Move the next rows that were parked before the start to `retries`."""
-        self._waking = min(self._woken + MAX_DUE_PER_ROUND, len(self._inherited))
-        store.wake(set(self._inherited[self._woken : self._waking]) - self.in_hand)
+        self._next_woken_count = min(self._woken_count + MAX_DUE_PER_ROUND, len(self._inherited))
+        store.wake(set(self._inherited[self._woken_count : self._next_woken_count]) - self.in_hand)
 
     def fetch(self, store: Store, bucket: str, most: int, fetched: list[Message]) -> None:
-        """Take the oldest rows of the bucket that are not in hand. Raises QueueUnavailable."""
+        """Append the oldest rows of the bucket that are not in hand to `fetched`. Raises QueueUnavailable."""
         fetched += store.read_parked(bucket, self._in_hand.get(bucket, ()), most)
         if fetched:
             self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
@@ -117,15 +122,15 @@ class ParkedRows:
         for bucket, id_ in self._acked:
             self._release(bucket, [id_])
         self._acked.clear()
-        self._woken = self._waking
-        if self._woken == len(self._inherited):
-            self._inherited, self._woken, self._waking = array("q"), 0, 0
+        self._woken_count = self._next_woken_count
+        if self._woken_count == len(self._inherited):
+            self._inherited, self._woken_count, self._next_woken_count = array("q"), 0, 0
 
     def count(self, store: Store, buckets: Collection[str] | None) -> Mapping[str, int]:
         """Return the number of rows per bucket that are not in hand. Raises QueueUnavailable."""
-        counted = store.count_parked(buckets)
-        waiting = {bucket: rows - len(self._in_hand.get(bucket, ())) for bucket, rows in counted.items()}
-        return {bucket: rows for bucket, rows in waiting.items() if rows}
+        parked = store.count_parked(buckets)
+        counts = {bucket: count - len(self._in_hand.get(bucket, ())) for bucket, count in parked.items()}
+        return {bucket: count for bucket, count in counts.items() if count}
 
     def _release(self, bucket: str, ids: Iterable[int]) -> None:
         if (in_hand := self._in_hand.get(bucket)) is not None:

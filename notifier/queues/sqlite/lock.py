@@ -31,10 +31,10 @@ def file_id_of(path: Path) -> FileId | None:
     Never open a queue file outside SQLite: closing it releases SQLite's locks of this process.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 class WorkerLock:
@@ -88,8 +88,8 @@ def has_worker(path: Path) -> bool:
 
 
 def find_moved_file(path: Path) -> str | None:
-    """Return an error if a worker uses another file than `path` has now."""
-    words = (_read_holder(path) or "").split()
+    """Return an error if a worker has another file open than `path` refers to now; otherwise None."""
+    words = (_read_holder(path) or "").split()  # pid, device and inode; earlier releases wrote the pid only
     here = file_id_of(path)
     if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
         return describe_move(path, here, f"the worker with pid {words[0]}")
@@ -97,10 +97,10 @@ def find_moved_file(path: Path) -> str | None:
 
 
 def describe_move(path: Path, here: FileId | None, who: str) -> str:
-    """Return the error for a moved queue file: `who` has it open, and `path` now has the file `here`, or None."""
-    found = "is gone" if here is None else "is another file now"
+    """Return the error that the file that `who` has open was moved. `here`: the file now at `path`, or None."""
+    change = "is gone" if here is None else "is another file now"
     return (
-        f"the queue file {path} {found}: {who} has the former one open; move that one back, or stop the worker first"
+        f"the queue file {path} {change}: {who} has the former one open; move that one back, or stop the worker first"
         " and start it again"
     )
 

@@ -158,9 +158,9 @@ class SqliteQueue:
         try:
             await self._call(partial(writer.fetch, bucket, most, fetched))
         except asyncio.CancelledError:
-            cancelled = asyncio.get_running_loop().create_future()
-            cancelled.cancel()
-            writer.put(Call(partial(writer.put_back, bucket, fetched), cancelled))
+            unused_future = asyncio.get_running_loop().create_future()
+            unused_future.cancel()
+            writer.put(Call(partial(writer.put_back, bucket, fetched), unused_future))
             raise
         if self._writer is not writer:
             raise QueueUnavailable(f"the queue {self._options.path} was closed")
@@ -211,16 +211,17 @@ class SqliteQueue:
 
     @asynccontextmanager
     async def _temporarily_open(self) -> AsyncIterator[None]:
-        opened = self._writer is None
-        if opened and not self._options.path.exists():
-            none = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
-            raise QueueUnavailable(find_moved_file(self._options.path) or none)
+        """Open an existing file for the block, unless it is open already. Raises QueueError."""
+        was_closed = self._writer is None
+        if was_closed and not self._options.path.exists():
+            text = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
+            raise QueueUnavailable(find_moved_file(self._options.path) or text)
         await self.open()
         try:
             await self.wait_until_ready()
             yield
         finally:
-            if opened:
+            if was_closed:
                 await self.close()
 
     async def examine(self) -> FileState:
@@ -263,8 +264,8 @@ class SqliteQueue:
         return await done
 
     def _on_report(self, report: WriterReport) -> None:
-        """Process a report of the writer. Runs on the loop."""
-        before = self._problem
+        """Complete the operations of a writer's report, and pass the taken messages to the inbox. Runs on the loop."""
+        former_problem = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         report.complete()
         if report.taken and self._inbox is not None:
@@ -273,9 +274,9 @@ class SqliteQueue:
                 self._inbox.take(message)
         if report.ended:
             self._on_thread_end()
-        elif report.problem is not None and report.problem != before:  # last: a log may be on that full disk
+        elif report.problem is not None and report.problem != former_problem:  # last: logs may be on the same full disk
             self._log.warning("queue_file_unusable", reason=report.problem)
-        elif report.problem is None and before not in (None, _NOT_OPEN):
+        elif report.problem is None and former_problem not in (None, _NOT_OPEN):
             self._log.info("queue_file_usable", file=str(self._options.path))
 
     def _hold_tags(self, taken: Sequence[Message]) -> None:

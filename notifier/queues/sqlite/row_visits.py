@@ -57,12 +57,12 @@ class SqliteVisit(Generic[S]):
         """Delete these messages. Return the messages that were still in the file. Raises QueueError."""
         ids = [_row_id(message) for message in messages]
 
-        def work(store: Store) -> set[int]:
+        def delete_existing(store: Store) -> set[int]:
             existing = store.find_existing(self._rows, ids)
             store.delete(sorted(existing))
             return existing
 
-        existing = await self._store.use(work)
+        existing = await self._store.use(delete_existing)
         return tuple(message for message in messages if _row_id(message) in existing)
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
@@ -70,16 +70,14 @@ class SqliteVisit(Generic[S]):
         now, pace = self._clock(), self._pace()
         rows = {_row_id(transfer.taken): _to_row(transfer, now, pace) for transfer in transfers}
 
-        def work(store: Store) -> set[int]:
+        def move_existing(store: Store) -> set[int]:
             existing = store.find_existing(self._rows, list(rows))
             store.insert([row for id_, row in rows.items() if id_ in existing])
             store.delete(sorted(existing))
             return existing
 
-        existing = await self._store.use(work)
-        return TransferResult(
-            done=tuple(transfer.taken for transfer in transfers if _row_id(transfer.taken) in existing)
-        )
+        moved = await self._store.use(move_existing)
+        return TransferResult(done=tuple(transfer.taken for transfer in transfers if _row_id(transfer.taken) in moved))
 
 
 @asynccontextmanager

@@ -34,10 +34,10 @@ class Note(NamedTuple):
     body: bytes
 
 
-def write_request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
-    """Write a request, which the worker ignores after `until`. An empty body requests its state."""
+def write_request(database: sqlite3.Connection, request: Note, now: float, until: float) -> None:
+    """Write a request, which the worker ignores after `until`. An empty body requests the worker's state."""
     _prepare(database, now)
-    database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
+    database.execute("INSERT INTO requests VALUES (?, ?, ?)", (request.asker, until, request.body))
 
 
 def has_requests(database: sqlite3.Connection) -> bool:
@@ -137,15 +137,14 @@ class SqliteSideChannel:
 
     async def request(self, document: bytes, within: float) -> list[bytes]:
         """Return the worker's answer to a request; nothing if it does not arrive in time. Raises QueueError."""
-        return (
-            [await self._handle_request(document)]
-            if self._handle_request is not None
-            else await self._request_answers(document, within)
-        )
+        if self._handle_request is None:
+            return await self._request_answers(document, within)
+        return [await self._handle_request(document)]
 
     async def _request_answers(self, document: bytes, within: float) -> list[bytes]:
-        now, wanted = self._clock(), Note(self._name, document)
-        await self._file.use(lambda store: write_request(store.database, wanted, now, now + within))
+        """Write a request to the file, and return the worker's answer; nothing if none arrives in time."""
+        now, request = self._clock(), Note(self._name, document)
+        await self._file.use(lambda store: write_request(store.database, request, now, now + within))
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
@@ -162,14 +161,15 @@ class SqliteSideChannel:
                 task.cancel()
 
     async def _exchange_notes(self) -> None:
+        """Handle the requests in the file, and write the answers of the outbox into it."""
         if await self._file.use(lambda store: has_requests(store.database), writing=False):
             now = self._clock()
-            for asker, wanted in await self._file.use(lambda store: take_requests(store.database, now)):
-                if wanted and self._handle_request is not None:
-                    task = asyncio.create_task(self._answer(asker, self._handle_request(wanted)))
+            for asker, request in await self._file.use(lambda store: take_requests(store.database, now)):
+                if request and self._handle_request is not None:
+                    task = asyncio.create_task(self._answer(asker, self._handle_request(request)))
                     self._request_tasks.add(task)
                     task.add_done_callback(self._request_tasks.discard)
-                elif not wanted and self._state is not None:
+                elif not request and self._state is not None:
                     self._outbox.append(Note(asker, self._state()))
         if not self._outbox:
             return

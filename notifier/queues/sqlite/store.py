@@ -98,13 +98,13 @@ class Store:
         """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
         before, database = file_id_of(path), open_file(path)
         file = file_id_of(path)
-        if file is None or before not in (None, file):  # it is unknown which of the two is open
+        if file is None or before not in (None, file):  # it is unknown which of the two files is open
             database.close()
             raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
         return cls(database, path, file)
 
     def check_place(self) -> None:
-        """Raise QueueUnavailable if the path has another file or none: the next process would not find our messages."""
+        """Raise QueueUnavailable if the path refers to another file or none, where other processes would look."""
         here = file_id_of(self._path)
         self.in_place = here == self.file
         if not self.in_place:
@@ -115,7 +115,7 @@ class Store:
         return transaction(self.database, self._path)
 
     def describe_full_disk(self) -> str | None:
-        """Return an error if the disk is full, whatever a message's size; None if not. Raises QueueUnavailable."""
+        """Return an error if the disk is full; otherwise None. Raises QueueUnavailable."""
         with translating(self._path):
             return describe_full_disk(self._path, self.database)
 
@@ -147,10 +147,9 @@ class Store:
         self.database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
 
     def give_back(self, now: float) -> None:
-        """Return the taken and unacked messages to their positions, and increment their `delivery_count`.
+        """Return the taken and unacked messages to their lanes, and increment their `delivery_count`.
 
-        A message may kill each process that takes it. Beyond the limit it is moved to `dead` unchanged, without being
-        read, since reading it may be the cause.
+        A message beyond the delivery limit is moved to `dead` unread, since reading it may be what crashes the process.
         """
         self.database.execute(_GIVE_BACK)
         self.database.execute(_GIVE_UP, (now,))
@@ -219,7 +218,7 @@ class Store:
         return int(newest), int(count)
 
     def read_rows(self, rows: Rows, after: int, last: int, limit: int, size: int) -> list[Message]:
-        """Return the first of these messages with ids after `after`, up to `last`, until they exceed `size` bytes."""
+        """Return at most `limit` messages with ids after `after` and up to `last`, of about `size` bytes in all."""
         read = json.loads(self._value(_READ_ROWS.format(rows.value), after, last, limit, size))
         return [message_of(Lane.RETRIES, row) for row in sorted(read, key=lambda row: int(row[0]))]
 
@@ -231,9 +230,9 @@ class Store:
     # ── counts and times ────────────────────────────────────────────────────────────────────────────────────────
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """Return the number of messages per queue. `consumed`: without messages that a worker took from a lane.
+        """Return the number of messages per queue. `consumed`: omit the messages that a worker has taken from lanes.
 
-        Messages that it fetched from a bucket of parked rows are included: the file does not record the fetch.
+        Messages that it has fetched from buckets are included, since the file does not record a fetch.
         """
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._value(_DEPTHS, consumed))

@@ -76,10 +76,10 @@ class Writer:
 
     def take_abandoned(self) -> list[Future[Any]]:
         """Return the futures of operations that the thread did not complete before it ended."""
-        not_done = list(self._current_operations)
+        remaining = list(self._current_operations)
         while not self._inbox.empty():
-            not_done.append(self._inbox.get_nowait())
-        return [each.done for each in not_done if not isinstance(each, Ack) and not each.done.done()]
+            remaining.append(self._inbox.get_nowait())
+        return [each.done for each in remaining if not isinstance(each, Ack) and not each.done.done()]
 
     def _report(self, report: WriterReport) -> None:
         try:
@@ -88,6 +88,7 @@ class Writer:
             self._closing = True
 
     def _gather(self) -> list[Operation]:
+        """Return the operations that have arrived. Wait for the first, unless another round is due earlier."""
         operations: list[Operation] = []
         try:
             operations.append(self._inbox.get(timeout=self._wait_seconds()))
@@ -102,11 +103,12 @@ class Writer:
             return POLL_SECONDS
         if self._lock is None:
             return None
-        if self._parked.has_inherited or self._find_takers():
+        if self._parked.has_inherited or self._find_limits():
             return 0.0
         return POLL_SECONDS if self._next_due is None else min(POLL_SECONDS, max(0.0, self._next_due - self._pace()))
 
     def _run_round(self, operations: Sequence[Operation]) -> None:
+        """Commit the operations in one transaction, run the calls, and report the results to the event loop."""
         publishes: list[Insert] = []
         calls: list[Call] = []
         for operation in operations:
@@ -119,23 +121,23 @@ class Writer:
                     calls.append(operation)
                 case _:
                     assert_never(operation)
-        before, full, taken = self._problem, None, list[Message]()
+        former_problem, disk_problem, taken = self._problem, None, list[Message]()
         try:
-            if before is not None:
+            if former_problem is not None:
                 self._make_room(self._open_store())
                 taken += self._commit([])
-            full = self._open_store().describe_full_disk()
-            taken += self._commit(publishes if full is None else [])
-            self._problem = full
+            disk_problem = self._open_store().describe_full_disk()
+            taken += self._commit(publishes if disk_problem is None else [])
+            self._problem = disk_problem
         except QueueError as error:
-            full = str(error) if isinstance(error, DiskFull) else full
-            self._problem = full or str(error)
+            disk_problem = str(error) if isinstance(error, DiskFull) else disk_problem
+            self._problem = disk_problem or str(error)
             if isinstance(error, TopologyMismatch) and self._lock is not None:
                 self._damage, self._closing = str(error), True
-        problem, refused = self._problem, QueueUnavailable if full is None else DiskFull
-        completions = [FutureResult(p.done, error=None if problem is None else refused(problem)) for p in publishes]
+        problem, error_type = self._problem, QueueUnavailable if disk_problem is None else DiskFull
+        completions = [FutureResult(p.done, error=None if problem is None else error_type(problem)) for p in publishes]
         completions += [self._run(call) for call in calls]
-        if completions or taken or self._problem != before:
+        if completions or taken or self._problem != former_problem:
             connected = self._store is not None and self._store.in_place
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
@@ -159,45 +161,48 @@ class Writer:
             self._parked.on_acked(ack.bucket, ack.id)
 
     def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
-        """Run one transaction. Return the messages taken in it."""
+        """Run one transaction: delete acked rows, write the publishes, move due and parked rows, and take messages.
+
+        Return the messages that were taken from the lanes. Without any such work no transaction is run.
+        """
         store = self._open_store()
         rows = [publish.row for publish in publishes]
-        if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
-            self._lanes.mark_hungry(*fed)
+        if inserted_lanes := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
+            self._lanes.on_inserted(*inserted_lanes)
         changes = self._count_foreign_changes(store)
-        if recount := changes != self._foreign_changes:
-            self._lanes.mark_hungry()
+        if is_changed := changes != self._foreign_changes:
+            self._lanes.on_inserted()
         now = self._pace()
-        due = self._lock is not None and self._next_due is not None and self._next_due <= now
+        has_due = self._lock is not None and self._next_due is not None and self._next_due <= now
         has_inherited = self._parked.has_inherited
-        if due or has_inherited:
-            self._lanes.mark_hungry(Lane.RETRIES)
-        takers = self._find_takers()
-        if not (rows or self._acks or takers or recount or due or has_inherited):
+        if has_due or has_inherited:
+            self._lanes.on_inserted(Lane.RETRIES)
+        limits = self._find_limits()
+        if not (rows or self._acks or limits or is_changed or has_due or has_inherited):
             return []
         with store.transaction():
             store.delete(self._acks)
             store.insert(rows)
             if has_inherited:
                 self._parked.wake_inherited(store)
-            if due:
+            if has_due:
                 store.move_due(now, self._parked.in_hand)
-            pages = self._lanes.take(store, takers)
+            pages = self._lanes.take(store, limits)
             dues = [self._next_due, *(row.due for row in rows)]
-            if due or recount:
+            if has_due or is_changed:
                 dues = [store.read_next_due(self._parked.in_hand)]
         self._acks.clear()
         self._parked.on_committed()
         self._foreign_changes = changes
         self._next_due = earliest(*dues)
-        self._lanes.on_committed(pages, takers)
+        self._lanes.on_committed(pages, limits)
         return [message for page in pages.values() for _, message in page]
 
-    def _find_takers(self) -> dict[Lane, int]:
-        return self._lanes.find_takers() if self._consuming else {}
+    def _find_limits(self) -> dict[Lane, int]:
+        return self._lanes.find_limits() if self._consuming else {}
 
     def _count_foreign_changes(self, store: Store) -> int | None:
-        """Return a number that changes with each commit of another process. Reads it once per poll."""
+        """Return a number that changes with each commit of another process. It is read once per poll interval."""
         if self._lock is None or time.monotonic() < self._next_check:
             return self._foreign_changes
         changes = store.count_foreign_changes()
@@ -276,11 +281,11 @@ class Writer:
         If it writes, check the lanes again, since it may have added messages.
         """
         store = self._open_store()
-        done = store.use(lambda _: work(store), writing=writing)
+        result = store.use(lambda _: work(store), writing=writing)
         if writing:
-            self._lanes.mark_hungry()
+            self._lanes.on_inserted()
             self._next_due = store.read_next_due(self._parked.in_hand)
-        return done
+        return result
 
     def finish(self) -> None:
         """End the thread, after a last transaction that returns the unacked messages."""
