@@ -95,7 +95,8 @@ class Circuit:
             self.failing_since = now - attempt_seconds
         failing_seconds = now - self.failing_since
         self.budget = max(0, self.budget - 1) if failing_seconds < MAX_FAILING_SECONDS else 0
-        if self.budget or (self.state is State.OPEN and now < self.probe_at):
+        is_open_longer = self.state is State.OPEN and now < self.probe_at  # another delivery than the probe failed
+        if self.budget or is_open_longer:
             return None
         open_seconds = one_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing_seconds)))
         if open_seconds < min_open_seconds:

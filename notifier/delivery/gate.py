@@ -112,7 +112,9 @@ class Slots:
         count = self._pool_sizes[pool] - self._used_slots[pool]
         if pool is SlotPool.QUICK:
             count = min(count, self._lane_limit - self._window_slots_of[lane])
-        return count if circuit_closed else min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)
+        if circuit_closed:
+            return count
+        return min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)  # many attempts may hang
 
     def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
         """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""

@@ -24,20 +24,23 @@ CHECK_INTERVAL_SECONDS = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
-    """Return the state of the broker. Raises QueueError if it is unreachable or refuses the connection."""
+    """Return the state of the broker and our permissions. Raises QueueError if it refuses or cannot be reached.
+
+    Publishing uses a separate connection, since the broker may block it.
+    """
     name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
-    async with connected(options, "doctor") as looking, connected(options, "doctor") as publishing:
-        properties = underlay_of(looking).server_properties
+    async with connected(options, "doctor") as connection, connected(options, "doctor") as publishing:
+        properties = underlay_of(connection).server_properties
         version = properties.get("version", "")
-        configure = await _may_configure(looking, name)
-        write, blocked = await _may_write(publishing, name)
-        read = await _may_read(looking, name)
+        may_configure = await _may_configure(connection, name)
+        may_write, blocked = await _may_write(publishing, name)
+        may_read = await _may_read(connection, name)
         try:
-            standings = await topology.survey(looking, topology.topology_of(options))
-            bindings = await check_bindings(looking, options)
-            kept = policies = None
-            if configure and write and read and not blocked:
-                kept = await keeps_expired(publishing, options.prefix)
+            states = await topology.survey(connection, topology.topology_of(options))
+            bindings = await check_bindings(connection, options)
+            keeps = policies = None
+            if may_configure and may_write and may_read and not blocked:
+                keeps = await keeps_expired(publishing, options.prefix)
                 policies = await check_policies(options, name)
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
@@ -45,14 +48,14 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         prefix=options.prefix,
         declares=options.topology == "declare",
         version=version if isinstance(version, str) else "",
-        may_configure=configure,
-        may_write=write,
-        may_read=read,
+        may_configure=may_configure,
+        may_write=may_write,
+        may_read=may_read,
         blocked=blocked,
-        missing=tuple(f"{standing.what} {standing.name}" for standing in standings if standing.missing),
-        different=tuple(standing.difference for standing in standings if standing.difference is not None),
+        missing=tuple(f"{state.what} {state.name}" for state in states if state.missing),
+        different=tuple(state.difference for state in states if state.difference is not None),
         bindings=bindings,
-        keeps_expired=kept,
+        keeps_expired=keeps,
         policies=policies,
     )
 

@@ -90,7 +90,10 @@ class RabbitFeedTarget:
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
-        """Return once the notices are written to the connection. Raises QueueUnavailable."""
+        """Return once the connection has written the notices to its socket. Raises QueueUnavailable.
+
+        So a slow broker delays the caller, whose buffer is bounded, and does not fill the connection's queue.
+        """
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
@@ -100,7 +103,6 @@ class RabbitFeedTarget:
                     await publish_singly(self._publish_of(notice), channel, None)
             return
         payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
-        # Wait until the connection has written it, so that a slow broker fills the buffer of the feed instead.
         written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=written))
         closing = channel.closing

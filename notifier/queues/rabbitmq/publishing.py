@@ -57,7 +57,7 @@ class Publishing:
         self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # the last refusal by the broker
 
     async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
-        """Keep a channel on this connection, until cancelled. `opened` is called for each channel."""
+        """Keep a channel for `publish` open on this connection, until cancelled. Call `opened` for each new channel."""
         self._connection = connection
         try:
             while not is_cancelled():

@@ -80,9 +80,10 @@ class RabbitQueue(EventPublisher):
         self._tasks = [asyncio.create_task(run()) for run in (*(link.run for link in self._links), *more)]
 
     async def wait_until_ready(self) -> None:
-        """Return when connected and every queue exists.
+        """Return once both connections are ready and every queue exists.
 
-        Raises TopologyMismatch if a queue differs, QueueError if the broker refuses the connection, and keeps trying.
+        Raises TopologyMismatch if a queue differs, and QueueError if the broker refuses the connection. The queue
+        continues to connect after an error.
         """
         for link in self._links:
             await link.wait_until_ready(self._tasks)

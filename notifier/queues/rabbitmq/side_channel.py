@@ -108,7 +108,7 @@ class RabbitSideChannel:
             self._outbox.put(to, correlation_id, body)
 
     async def run(self) -> None:
-        """Reply to publishers, until cancelled."""
+        """Send the replies to publishers until cancelled, and then cancel the requests of operators in progress."""
         try:
             await self._reply_connection.run()
         finally:
@@ -116,16 +116,17 @@ class RabbitSideChannel:
                 task.cancel()
 
     async def serve(self, connection: Connection) -> None:
-        """Keep a channel on this connection, until cancelled."""
+        """Receive requests and send answers on this connection until cancelled. A lost channel is opened again."""
         if self._state is None:
             return
         while not is_cancelled():
             try:
                 await self._hold(connection)
-            except (*CONNECTION_ERRORS, QueueUnavailable) as trouble:
-                if isinstance(trouble, ChannelAccessRefused):
+            except (*CONNECTION_ERRORS, QueueUnavailable) as error:
+                if isinstance(error, ChannelAccessRefused):
                     self._may_declare = False
-                if self._logged_reason != (reason := reason_of(trouble)):  # do not log the same reason again
+                reason = reason_of(error)
+                if reason != self._logged_reason:
                     self._logged_reason = reason
                     self._log.info("workers_not_asked", reason=reason)
             finally:

@@ -139,10 +139,10 @@ def _is_expiry(death: object) -> bool:
 
 
 def _find_source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
-    """Return the source from whose queue the broker moved the message to `dead`; None if it did not.
+    """Return the source from whose queue the broker moved the message to `dead`; None if it came otherwise.
 
-    The newest entry of `x-death` is the broker's: it only increases the count of a forged entry for the same queue.
-    `x-first-death-queue` is the publisher's, if it set one.
+    The first entry of `x-death` names the queue of the last move, even if the publisher forged an `x-death`. The header
+    `x-first-death-queue` is not used, since the broker keeps a forged one.
     """
     deaths = headers.get("x-death")
     newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
