@@ -39,7 +39,7 @@ def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
         tls = settings.issuers[iss].tls
         files = TlsFiles() if tls is None else tls.files()
         invalid_page = pages.url + PAGE_PATH.replace("{context}", "A" * MAX_CONTEXT_CHARACTERS)
-        request_page = partial(reader.look, invalid_page, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
+        request_page = partial(reader.read_head, invalid_page, egress=egress, tls=files, within=PAGE_TIMEOUT_SECONDS)
         run = partial(_examine_pages, pages.url, request_page)
         yield Check(area=Area.LISTENER, subject=pages.url, timeout=PAGE_TIMEOUT_SECONDS + 2, run=run)
 

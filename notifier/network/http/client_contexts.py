@@ -1,10 +1,9 @@
-"""Creates TLS contexts from the PEM files of a client's registration. The contexts follow their files.
+"""Creates TLS contexts from the PEM files of a client's registration, and renews a context when its files change.
 
-A context is built on first use, and again when a file changes. If the new files are unusable, the old context stays. A
-few files of a client take under 1 ms: the context is built immediately. The system's authorities, or a bundle of that
-size, take 20 to 50 ms: the context is built on a thread, one at a time, even if the caller gives up.
-(With every build on a thread, a start with 200 clients' files took twice as long: beside a busy loop each thread waits
-5 ms or more for the interpreter.)
+A context is built on first use, and again when a file changes. If the new files are unusable, the old context stays.
+Small files take less than 1 ms, so the context is built at once. The system's authorities, or a bundle of that size,
+take 20 to 50 ms, so the context is built in a thread, one at a time, even if the caller gives up. If all contexts were
+built in threads, a start with the files of 200 clients would take twice as long.
 """
 
 import asyncio
@@ -18,8 +17,8 @@ from notifier.model.outcome import Cause
 from notifier.network.http.pem_files import build_client_context
 from notifier.settings.file_watch import Stamps, stamps_of
 
-MAX_CONTEXTS = 256  # kept contexts; one with the system's authorities takes about 1 MiB
-MAX_INLINE_BYTES = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
+MAX_CONTEXTS = 256  # a context with the system's authorities takes about 1 MiB
+MAX_INLINE_BYTES = 32 * 1024  # of all files of a context together; the system's authorities are 200 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class _Entry:
 
 
 class TlsContexts:
-    """The contexts in use."""
+    """The TLS contexts of clients, by their files."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()

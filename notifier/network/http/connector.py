@@ -20,10 +20,8 @@ from notifier.model.client import EgressPolicy
 from notifier.model.egress import check_address
 from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection, current_exchange
 
-KEEP_ALIVE_SECONDS = (
-    15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
-)
-MAX_ADDRESSES = 8  # tried of each family; a name server may return thousands, which kept a core busy until the deadline
+KEEP_ALIVE_SECONDS = 15.0  # of an idle connection; many servers close theirs after 5 s, which costs a repetition
+MAX_ADDRESSES = 8  # of each family; a name server may return thousands, which would keep a core busy until the deadline
 
 
 class _LimitedResolver(AbstractResolver):
@@ -39,16 +37,17 @@ class _LimitedResolver(AbstractResolver):
         addresses = await self._resolver.resolve(host, port, family)
         if len(addresses) <= MAX_ADDRESSES:
             return addresses
-        families = ([address for address in addresses if (":" in address["host"]) is six] for six in (True, False))
-        few = {id(address) for of_family in families for address in of_family[:MAX_ADDRESSES]}
-        return [address for address in addresses if id(address) in few]
+        ipv6 = [address for address in addresses if ":" in address["host"]]
+        ipv4 = [address for address in addresses if ":" not in address["host"]]
+        kept = {id(address) for address in (*ipv6[:MAX_ADDRESSES], *ipv4[:MAX_ADDRESSES])}
+        return [address for address in addresses if id(address) in kept]
 
     async def close(self) -> None:
         """Do nothing: the resolver's creator closes it."""
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """A pool of connections under one egress policy, or None if a proxy connects instead."""
+    """A pool of connections under one egress policy. `policy`: None if a proxy connects to the clients."""
 
     def __init__(
         self,
@@ -72,19 +71,21 @@ class GuardedConnector(aiohttp.TCPConnector):
         current_exchange.get().reached = True
         return WatchedConnection(asyncio.get_running_loop(), self._open_connections, self._wire_limit)
 
-    async def connect(self, *asked: Any, **more: Any) -> aiohttp.connector.Connection:
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
         """Called by aiohttp. Return a connection from the pool, or a new one."""
         exchange = current_exchange.get()
-        if (broken := exchange.connection) is not None and not exchange.repeated:
+        broken = exchange.connection
+        if broken is not None and not exchange.repeated:
             raise broken.exception() or aiohttp.ServerDisconnectedError
         while True:
-            connection = await super().connect(*asked, **more)
+            connection = await super().connect(*args, **options)
             watched = connection.protocol
             assert isinstance(watched, WatchedConnection)
-            if not watched.uses or not (exchange.new_connection or watched.should_close):
+            is_new = not watched.uses
+            if is_new or not (exchange.new_connection or watched.should_close):
                 break
-            # Either the last connection was stale, and the others of that host are probably stale too; or data
-            # arrived while it was idle, which aiohttp would take for the response to this request.
+            # A new connection is needed after a stale one, since the others of the host are probably stale too. If
+            # data has arrived while the connection was idle, aiohttp would take it for the response to this request.
             connection.close()
         exchange.reused = watched.uses > 0
         exchange.connection = watched
@@ -95,18 +96,18 @@ class GuardedConnector(aiohttp.TCPConnector):
 
 
 def _guarded_socket_factory(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
-    """Make sockets only for addresses that the policy allows. It sees the address of the real connection."""
+    """Return a function that opens a socket for the address of a connection, if the policy allows the address."""
 
-    def make(address: Any) -> socket.socket:
+    def open_socket(address: Any) -> socket.socket:
         exchange = current_exchange.get()
-        mistake = check_address(address[4][0], policy)
-        if mistake is not None:
-            exchange.denied = mistake
-            raise OSError(errno.EACCES, mistake)
+        denied = check_address(address[4][0], policy)
+        if denied is not None:
+            exchange.denied = denied
+            raise OSError(errno.EACCES, denied)
         exchange.tried = str(address[4][0])
         return _open_socket(address)
 
-    return make
+    return open_socket
 
 
 def _open_socket(address: Any) -> socket.socket:

@@ -17,10 +17,10 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerDocument:
-    """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
+    """A JSON document. `date`: the time in the `Date` header of the response (epoch seconds), None without it.
 
-    `fresh_seconds`: seconds for which it may be cached, by its Cache-Control; None if that sets no limit.
-    `algorithms`: what the issuer's metadata name for its tokens; None if they name nothing.
+    `fresh_seconds`: the seconds for which the document may be cached by Cache-Control, None without a limit.
+    `algorithms`: the algorithms that the issuer's metadata state for its tokens, None if they state none.
     """
 
     content: object
@@ -53,35 +53,36 @@ def present_members(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def parse_remaining_freshness(cache_control: str, age: str | None) -> float | None:
-    """Return the seconds for which a response stays fresh: `max-age` minus its `Age` (RFC 9111 §4.2, §5.2.2).
+    """Return the seconds for which a response stays fresh: `max-age` minus `Age` (RFC 9111 §4.2, §5.2.2).
 
-    0 for `no-cache` and `no-store`, None without `max-age`.
+    The result is 0 for `no-cache` and `no-store`, and None without `max-age`.
     """
     if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
         return 0.0
     max_age = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
     if max_age is None:
         return None
-    age = age.strip() if age is not None else ""
-    return max(0.0, float(max_age[1]) - (float(age) if re.fullmatch(r"[0-9]{1,10}", age) else 0.0))
+    age = "" if age is None else age.strip()
+    age_seconds = float(age) if re.fullmatch(r"[0-9]{1,10}", age) else 0.0
+    return max(0.0, float(max_age[1]) - age_seconds)
 
 
 def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
     """Return the egress policy for the issuer's own documents.
 
-    The operator names these addresses, not a registration, so private ones are allowed. `deny`, the block of clouds'
-    metadata services, and https without `allow_http` apply as for clients.
+    The operator configures these addresses, so private addresses are allowed. `deny`, the denial of clouds' metadata
+    services, and the requirement of https apply as for clients.
     """
     return replace(policy, allow=(*policy.allow, *_ANYWHERE))
 
 
-def discovered_egress(policy: EgressPolicy, uri: str, *named: str) -> EgressPolicy:
-    """Return the egress policy for `uri`, which a document contains.
+def discovered_egress(policy: EgressPolicy, uri: str, *operator_uris: str) -> EgressPolicy:
+    """Return the egress policy for an address that a document of the issuer contains.
 
-    At the servers of the addresses `named` by the operator it is that of the issuer's own documents. Anywhere else it
-    is that of clients, so that no document can allow a private address.
+    If the operator has configured an address on the same server (`operator_uris`), the policy is that of the issuer's
+    own documents. Otherwise it is the policy of clients, so that no document can allow a private address.
     """
-    return issuer_egress(policy) if origin_of(uri) in map(origin_of, named) else policy
+    return issuer_egress(policy) if origin_of(uri) in map(origin_of, operator_uris) else policy
 
 
 def is_for_tests(iss: str) -> bool:
@@ -94,7 +95,7 @@ def is_for_tests(iss: str) -> bool:
 
 
 def find_only_issuer(issuers: Iterable[str]) -> str | None:
-    """Return the default issuer: the only one, not counting those of tests; None if there are several."""
+    """Return the default issuer: the only issuer that is not for tests. None if there are several, or none."""
     real = [iss for iss in issuers if not is_for_tests(iss)]
     return real[0] if len(real) == 1 else None
 

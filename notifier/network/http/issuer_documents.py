@@ -57,10 +57,9 @@ class DocumentReader:
         if answer.content is None:
             return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
-        cached = parse_remaining_freshness(answer.whole("Cache-Control"), headers.get("Age"))
-        return IssuerDocument(
-            content=answer.content, date=parse_http_date(headers.get("Date", "")), fresh_seconds=cached
-        )
+        fresh_seconds = parse_remaining_freshness(answer.whole("Cache-Control"), headers.get("Age"))
+        date = parse_http_date(headers.get("Date", ""))
+        return IssuerDocument(content=answer.content, date=date, fresh_seconds=fresh_seconds)
 
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
@@ -69,7 +68,7 @@ class DocumentReader:
         accepted = {"Accept": "application/json"}
         return await self._request(uri, accepted, egress=egress, tls=tls, within=within, form=form)
 
-    async def look(
+    async def read_head(
         self, uri: str, headers: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> AnswerHead | DocumentIssue:
         """Send a GET with these headers, and return the head of the response. Never raises."""
@@ -121,8 +120,9 @@ class Discovery:
         if isinstance(document, DocumentIssue):
             return DocumentIssue(text=f"its metadata at {self.metadata} could not be read: {document.text}")
         metadata = present_members(document.content) if isinstance(document.content, dict) else {}
-        if (named := metadata.get("issuer")) != self.issuer:
-            text = f"its metadata at {self.metadata} name the issuer {named!r:.200}, not {self.issuer}"
+        issuer = metadata.get("issuer")
+        if issuer != self.issuer:
+            text = f"its metadata at {self.metadata} name the issuer {issuer!r:.200}, not {self.issuer}"
             return DocumentIssue(text=text)
         return metadata
 
@@ -142,11 +142,11 @@ class Discovery:
         policy = self.egress(egress, uri)
         document = await reader.read(uri, egress=policy, tls=self.tls, within=self.within)
         if isinstance(document, DocumentIssue):
-            way_out = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
-            text = f"the jwks_uri of its metadata at {self.metadata}, {uri!r:.200}: {document.text}{way_out}"
+            remedy = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
+            text = f"the jwks_uri of its metadata at {self.metadata}, {uri!r:.200}: {document.text}{remedy}"
             return DocumentIssue(text=text)
-        named = metadata.get(algorithms_in or "")
-        return replace(document, algorithms=tuple(map(str, named)) if isinstance(named, list) else None)
+        algorithms = metadata.get(algorithms_in or "")
+        return replace(document, algorithms=tuple(map(str, algorithms)) if isinstance(algorithms, list) else None)
 
     def egress(self, egress: EgressPolicy, uri: str) -> EgressPolicy:
         """Return the egress policy for an address that the metadata name."""

@@ -1,4 +1,4 @@
-"""Fetches JSON over HTTP from servers that are not trusted. It limits the accepted amount.
+"""Fetches JSON over HTTP from untrusted servers, within limits:
 
 | received | accepted |
 |---|---|
@@ -38,13 +38,13 @@ _CODINGS = ("gzip", "x-gzip", "deflate")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
-"""Parses a body by its content type. Raises ValueError with a text to show, which must not contain a secret."""
+"""Parses a body, given its content type and the bounds. Raises ValueError, whose text is shown and has no secret."""
 
 
 class NoAnswer(NotifierError):  # noqa: N818  what it is
-    """There is no usable response. The text is the reason, in one line and without secrets.
+    """A request had no usable response. The text is the reason, in one line and without secrets.
 
-    `lasting`: retrying is useless until somebody changes a setting or a certificate.
+    `lasting`: a retry fails too, until a setting or certificate is changed.
     """
 
     def __init__(self, text: str, *, lasting: bool = False) -> None:
@@ -78,10 +78,11 @@ async def only_json(body: bytes, _: str, bounds: Bounds) -> Any:
 
 
 class JsonClient:
-    """Sends requests. It keeps up to `keep` connections open, and is used in one event loop.
+    """Sends requests, in one event loop. It keeps up to `keep` connections open. `bounds`: the limits of a response.
 
-    Without an `egress` policy the operator chose the addresses. A `proxy` resolves names, so that the policy checks
-    only the URL itself. Several clients may `share` TLS contexts, which their creator closes.
+    Without an `egress` policy any address is allowed, because the operator has configured the address. A `proxy`
+    resolves names, so that the policy checks only the URL itself. `share`: the TLS contexts of several clients, which
+    the caller closes.
     """
 
     def __init__(
@@ -117,25 +118,25 @@ class JsonClient:
         whole: bool = True,
         **sent: Any,
     ) -> JsonAnswer:
-        """Send a request, with `json` or a form as `data`, and return the response; its head alone unless `whole`.
+        """Send a request, with `json` or a form as `data`, and return the response. Raises NoAnswer.
 
-        Raises NoAnswer.
+        `within`: the time limit in seconds. If `whole` is False, only the head of the response is read.
         """
         denied = None if self._egress is None else check_uri(url, self._egress)
         if denied is not None:
             raise NoAnswer(denied, lasting=True)
-        to = url if self._egress is None else URL(url, encoded=True)  # unchanged since the check
+        target = url if self._egress is None else URL(url, encoded=True)  # exactly as checked
         exchange = Exchange(repeated=True)
         context = current_exchange.set(exchange)
         try:
             async with asyncio.timeout(within):
                 secure = url[:5].lower() == "https" or (self._proxy is not None and self._proxy.scheme == "https")
                 tls: Any = await self._tls.context(self._files) if secure else True
-                asked = self._opened().request(
-                    method, to, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
+                request = self._open_session().request(
+                    method, target, headers=headers, allow_redirects=False, ssl=tls, proxy=self._proxy, **sent
                 )
-                async with asked as response:
-                    return await self._answer(response) if whole else _to_head(response)
+                async with request as response:
+                    return await self._to_answer(response) if whole else _to_head(response)
         except TimeoutError:
             raise NoAnswer(translate_timeout(within or 0.0, exchange, self._proxy).text) from None
         except InternalFault as fault:
@@ -154,32 +155,33 @@ class JsonClient:
         if self._own_tls:
             await self._tls.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             policy = self._egress if self._proxy is None else None
-            most = 2 * self._bounds.answer + MAX_HEAD_BYTES  # chunk framing counts too
+            wire_limit = 2 * self._bounds.answer + MAX_HEAD_BYTES  # includes chunk framing
             resolver = self._resolver or aiohttp.ThreadedResolver()
-            self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=most)
+            self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=wire_limit)
         return self._session
 
-    async def _answer(self, response: aiohttp.ClientResponse) -> JsonAnswer:
+    async def _to_answer(self, response: aiohttp.ClientResponse) -> JsonAnswer:
+        """Read the body, and return the response. Raises NoAnswer for a redirect, and BeyondBounds."""
         status = response.status
         if 300 <= status < 400 and status != 304:
             text = f"answered {status}, a redirect, which is not followed: name the address it leads to"
             raise NoAnswer(text, lasting=True)
-        good, content, wrong = 200 <= status < 300, None, ""
+        is_success, content, problem = 200 <= status < 300, None, ""
         try:
-            content = await self._content(response, good=good)
+            content = await self._read_content(response, is_success=is_success)
         except ValueError as error:
-            wrong = str(error)  # without the exception, whose frames hold the response
-        if wrong and good:
-            raise BeyondBounds(f"the answer {wrong}")
+            problem = str(error)  # without the exception, whose frames hold the response
+        if problem and is_success:
+            raise BeyondBounds(f"the answer {problem}")
         return JsonAnswer(status=status, headers=response.headers, content=content)
 
-    async def _content(self, response: aiohttp.ClientResponse, *, good: bool) -> Any:
-        bounds = self._bounds if good else Bounds(answer=MAX_ERROR_BYTES)
+    async def _read_content(self, response: aiohttp.ClientResponse, *, is_success: bool) -> Any:
+        bounds = self._bounds if is_success else Bounds(answer=MAX_ERROR_BYTES)
         body = await _read_body(response, bounds)
-        read = self._read if good else only_json
+        read = self._read if is_success else only_json
         return await read(body, response.headers.get("Content-Type", ""), self._bounds)
 
 
@@ -190,39 +192,40 @@ def _to_head(response: aiohttp.ClientResponse) -> JsonAnswer:
 async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
     """Return the decompressed body. Raises ValueError if it is too large, or compressed in an unsupported way."""
     coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
-    packing = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
-    if packing is not None and coding not in _CODINGS:
+    decompressor = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
+    if decompressor is not None and coding not in _CODINGS:
         raise ValueError("is compressed, which nobody asked for, and in another way than gzip")
-    body, received = bytearray(), 0  # in one piece, which is returned to the system at once
+    body, received_bytes = bytearray(), 0  # one buffer, whose memory returns to the system at once
     async for raw in response.content.iter_any():
-        received += len(raw)
-        for part in _unpack(raw, packing):
+        received_bytes += len(raw)
+        for part in _decompress(raw, decompressor):
             body += part
             if len(body) > bounds.answer:
                 break
-        if max(received, len(body)) > bounds.answer:
+        if max(received_bytes, len(body)) > bounds.answer:
             raise ValueError(f"is larger than {format_size(bounds.answer)}")
-    if packing is not None and received and not packing.eof:
+    if decompressor is not None and received_bytes and not decompressor.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
     return bytes(body)
 
 
-def _unpack(raw: bytes, packing: Any) -> Iterator[bytes]:
-    """Yield the content of the next bytes of a body, in parts."""
-    if packing is None:
+def _decompress(raw: bytes, decompressor: Any) -> Iterator[bytes]:
+    """Yield the content of received bytes, in parts of _PART_BYTES. Without a decompressor, yield them unchanged."""
+    if decompressor is None:
         yield raw
         return
-    full = True
+    has_more = True
     try:
-        while (raw or full) and not packing.eof:
-            part = packing.decompress(raw, _PART_BYTES)
+        while (raw or has_more) and not decompressor.eof:
+            part = decompressor.decompress(raw, _PART_BYTES)
             yield part
-            raw, full = packing.unconsumed_tail, len(part) == _PART_BYTES
+            raw, has_more = decompressor.unconsumed_tail, len(part) == _PART_BYTES
     except zlib.error:
         raise ValueError("is compressed, which nobody asked for, and damaged") from None
 
 
 def _explain(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> str:
+    """Return the reason of a failed request for operators."""
     fault = translate_fault(error, exchange, proxy)
     if isinstance(fault, Break):
         return fault.text

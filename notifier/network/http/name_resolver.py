@@ -1,10 +1,10 @@
-"""Resolves names by aiodns within the caller's deadline, with the name servers that resolv.conf lists at that moment.
+"""Resolves host names by aiodns within the caller's deadline, with the name servers that resolv.conf lists now.
 
-c-ares queries one name server after another. Its timeouts depend on earlier responses: after fast ones 0.25 s, doubled
-at each of three tries, and a response to an earlier try is dropped. A recursive name server that needs 3 s therefore
-failed after 1.4 s. If no response has arrived within HEDGE_DELAY_SECONDS, each name server is also queried on a
-separate channel, which has only seen slow responses and waits 5 s at its first try. The first response wins, and the
-caller's deadline ends the others. A dead name server costs HEDGE_DELAY_SECONDS.
+c-ares queries one name server after another. Its timeouts depend on earlier responses: after fast responses 0.25 s,
+doubled at each of three tries, and a response to an earlier try is dropped. A name server that needs 3 s would
+therefore fail after 1.4 s. If no response has arrived within HEDGE_DELAY_SECONDS, each name server is also queried on a
+separate patient channel, which waits 5 s at its first try. The first response is used, and the other queries are
+cancelled. A dead name server thus costs HEDGE_DELAY_SECONDS.
 
 c-ares reads resolv.conf when a channel is made. Later it watches only the folder of that name, not that of a link's
 target. New channels are made when the file has changed, and after no name server was reachable.
@@ -25,11 +25,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares import AresError
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-HEDGE_DELAY_SECONDS = 0.5  # seconds
-FIRST_WAIT_SECONDS = 5.0  # seconds; the maximum of c-ares
-MAX_TRIES = 4  # the waits double: together they exceed any deadline
-RENEW_INTERVAL_SECONDS = 10.0  # seconds between two renewals while no server is reachable: each channel has a thread
-CLOSE_DELAY_SECONDS = 120.0  # seconds; longer than any caller waits on the old channels
+HEDGE_DELAY_SECONDS = 0.5
+FIRST_WAIT_SECONDS = 5.0  # the maximum of c-ares
+MAX_TRIES = 4  # the waits double, so that all tries together exceed any deadline
+RENEW_INTERVAL_SECONDS = 10.0  # between two renewals while no server is reachable, since each channel has a thread
+CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on the old channels
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
 _UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
 
@@ -46,33 +46,33 @@ class NameResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses. Raises OSError, whose cause is a DNSError."""
-        channels = await self._current()
-        asked = {asyncio.ensure_future(channels.shared.resolve(host, port, family))}
-        hedged = False
+        """Return the addresses of a host. Raises OSError, whose cause is a DNSError."""
+        channels = await self._current_channels()
+        queries = {asyncio.ensure_future(channels.shared.resolve(host, port, family))}
+        is_hedged = False
         try:
             while True:
-                done, asked = await asyncio.wait(
-                    asked, timeout=None if hedged else HEDGE_DELAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                done, queries = await asyncio.wait(
+                    queries, timeout=None if is_hedged else HEDGE_DELAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
-                errors = [error for task in done if (error := task.exception()) is not None]
-                for task in done:
-                    if task.exception() is None:
-                        return task.result()
-                late = not errors or _error_code(errors[0]) == ARES_ETIMEOUT
-                if not hedged and late:
-                    asked |= {asyncio.ensure_future(each.resolve(host, port, family)) for each in channels.patient()}
-                    hedged = True
-                if errors and (not asked or _error_code(errors[0]) in _FINAL_CODES):
-                    raise errors[0]  # noqa: TRY301  it may be in doubt
+                errors = [error for query in done if (error := query.exception()) is not None]
+                for query in done:
+                    if query.exception() is None:
+                        return query.result()
+                is_late = not errors or _error_code(errors[0]) == ARES_ETIMEOUT
+                if is_late and not is_hedged:
+                    patient = channels.patient()
+                    queries |= {asyncio.ensure_future(channel.resolve(host, port, family)) for channel in patient}
+                    is_hedged = True
+                if errors and (not queries or _error_code(errors[0]) in _FINAL_CODES):
+                    raise errors[0]  # noqa: TRY301  handled below as other errors
         except BaseException as error:
-            self._doubted = (
-                self._doubted or isinstance(error, asyncio.CancelledError) or _error_code(error) in _UNREACHABLE_CODES
-            )
+            if isinstance(error, asyncio.CancelledError) or _error_code(error) in _UNREACHABLE_CODES:
+                self._doubted = True  # renew the channels: the name servers may have changed
             raise
         finally:
-            for task in asked:
-                task.cancel()
+            for query in queries:
+                query.cancel()
 
     async def close(self) -> None:
         """Close the channels."""
@@ -80,17 +80,19 @@ class NameResolver(AbstractResolver):
             await channels.close()
         self._channels, self._old = None, []
 
-    async def _current(self) -> "_Channels":
+    async def _current_channels(self) -> "_Channels":
+        """Return the channels. Make new ones if resolv.conf has changed, or after no name server was reachable."""
         now, state = time.monotonic(), _read_state(self._path)
         channels = self._channels
-        doubted = self._doubted and channels is not None and now - channels.made_at >= RENEW_INTERVAL_SECONDS
-        if channels is None or channels.state != state or doubted:
-            if channels is not None:
-                self._old.append(channels)
-            channels = self._channels = _Channels(self._path, state, now)
-            self._doubted = False
-            while self._old and now - self._old[0].made_at >= CLOSE_DELAY_SECONDS:
-                await self._old.pop(0).close()
+        if channels is not None:
+            must_renew = self._doubted and now - channels.made_at >= RENEW_INTERVAL_SECONDS
+            if channels.state == state and not must_renew:
+                return channels
+            self._old.append(channels)
+        channels = self._channels = _Channels(self._path, state, now)
+        self._doubted = False
+        while self._old and now - self._old[0].made_at >= CLOSE_DELAY_SECONDS:
+            await self._old.pop(0).close()
         return channels
 
 
@@ -104,7 +106,7 @@ class _Channels:
         self._patient: list[aiohttp.AsyncResolver] | None = None
 
     def patient(self) -> list[aiohttp.AsyncResolver]:
-        """Return one channel for each name server."""
+        """Return a channel for each name server, with long timeouts."""
         if self._patient is None:
             made = (_make_channel([server], timeout=FIRST_WAIT_SECONDS, tries=MAX_TRIES) for server in self._servers)
             self._patient = [channel for channel in made if channel is not None]
@@ -125,12 +127,12 @@ def _make_channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver |
 
 
 def _read_state(path: Path) -> object:
-    """Return a value that differs after the file, or the target of the link, has changed; None if it does not exist."""
+    """Return the identity of the file's state, which differs after a change; None if the file does not exist."""
     try:
-        seen = os.stat(path)  # noqa: PTH116  one call
+        status = os.stat(path)  # noqa: PTH116  one call
     except OSError:
         return None
-    return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read_servers(path: Path) -> Iterator[str]:

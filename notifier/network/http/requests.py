@@ -1,10 +1,10 @@
-"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once per host.
+"""Sends a POST or GET over one of aiohttp's connections, in one write. The head of a request is made once per host.
 
-From the response it keeps the printable beginning for diagnosis (R11), without quoted secrets.
+The start of the response is kept as printable text for diagnosis (R11), without quoted secrets.
 
-aiohttp's session builds each request from scratch: headers, cookies, redirects, a writing task, a response that
-outlives its connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's
-connector (look-up, TLS, pool) and parser. Requests through a proxy use the session.
+aiohttp's session builds each request from scratch, with cookies, redirects and a writing task, which a logout does not
+need. That costs 100 µs per request. This module therefore uses only aiohttp's connector (name lookup, TLS, pool) and
+parser. Requests through a proxy use the session.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from notifier.model.client import Route
 from notifier.model.frozen import frozen
 from notifier.model.redaction import redact_secret
 
-MAX_BODY_BYTES = 16 * 1024  # bytes that are read
-MAX_TEXT_CHARACTERS = 1024  # characters that are kept
+MAX_BODY_BYTES = 16 * 1024  # read of a response
+MAX_TEXT_CHARACTERS = 1024  # kept of a response
 
-_RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
-_STEP = 8  # characters: any 15 consecutive ones of the token contain an aligned piece of 8
-_SHORT = 5  # characters: a shorter header value is not treated as a secret, since it may be any word
-MAX_HEADS = 2048  # kept in all, 3 KiB each
-# TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
+_TOKEN_RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
+_PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
+_MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
+MAX_HEADS = 2048  # 3 KiB each
+# TLS contexts that heads keep alive. `TlsContexts` keeps half as many. A context with the system's CAs takes 0.8 MiB.
 MAX_CONTEXTS = 512
 
 
 def answer_text(body: bytes, token: str, route: Route) -> str:
-    """Return the first 1 KiB of `body` as text; control characters become spaces, parts of the token `[token]`.
+    """Return the start of a response's body as text, without control characters and secrets.
 
-    The values of the route's headers become `[header]`, also where the client quotes a part of 15 characters.
+    Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on.
     """
     text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
     text = "".join(character if character.isprintable() else " " for character in text)
@@ -47,32 +47,39 @@ def answer_text(body: bytes, token: str, route: Route) -> str:
     for secret in secrets:
         text = redact_secret(text, secret, "[header]")
 
-    def hidden(run: re.Match[str]) -> str:
-        if _echoes_secret(run[0], token):
+    def hide_secret(run: re.Match[str]) -> str:
+        if _quotes_secret(run[0], token):
             return "[token]"
-        return "[header]" if any(_echoes_secret(run[0], secret) for secret in secrets) else run[0]
+        return "[header]" if any(_quotes_secret(run[0], secret) for secret in secrets) else run[0]
 
-    return _RUN.sub(hidden, text)[:MAX_TEXT_CHARACTERS].strip()
+    return _TOKEN_RUN.sub(hide_secret, text)[:MAX_TEXT_CHARACTERS].strip()
 
 
-def _echoes_secret(run: str, secret: str) -> bool:
-    return any(run[start : start + _STEP] in secret for start in range(0, len(run) - _STEP + 1, _STEP))
+def _quotes_secret(run: str, secret: str) -> bool:
+    """Return True if a piece of the run, of _PIECE_CHARACTERS, is part of the secret."""
+    starts = range(0, len(run) - _PIECE_CHARACTERS + 1, _PIECE_CHARACTERS)
+    return any(run[start : start + _PIECE_CHARACTERS] in secret for start in starts)
 
 
 def _find_secrets(route: Route) -> Iterator[str]:
-    """Yield the secrets in extra headers and the proxy's password as a client might quote them: `Bearer x`, or `x`."""
+    """Yield the values of the extra headers and the proxy's password, in each form that a client may quote.
+
+    A client may quote the header `Bearer x` as `Bearer x` or `x`, and Basic credentials also decoded.
+    """
     values = [value for _, value in route.headers]
-    if route.proxy is not None and (password := URL(route.proxy).password):
-        values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]
+    proxy = None if route.proxy is None else URL(route.proxy)
+    if proxy is not None and proxy.password:
+        values += [proxy.password, base64.b64encode(f"{proxy.user or ''}:{proxy.password}".encode()).decode()]
     for value in values:
-        scheme, _, last = value.rpartition(" ")
-        for secret in (value, last, *(_split_basic(last) if scheme.lower() == "basic" else ())):
-            if len(secret) > _SHORT:
+        scheme, _, credentials = value.rpartition(" ")
+        decoded = _decode_basic(credentials) if scheme.lower() == "basic" else ()
+        for secret in (value, credentials, *decoded):
+            if len(secret) > _MAX_WORD_CHARACTERS:
                 yield secret
 
 
-def _split_basic(credentials: str) -> tuple[str, ...]:
-    """Return `user:password`, and the password (RFC 7617)."""
+def _decode_basic(credentials: str) -> tuple[str, ...]:
+    """Return `user:password`, and the password (RFC 7617). Empty if the credentials cannot be decoded."""
     try:
         pair = base64.b64decode(credentials, validate=True).decode()
     except ValueError:
@@ -80,7 +87,7 @@ def _split_basic(credentials: str) -> tuple[str, ...]:
     return pair, pair.partition(":")[2]
 
 
-NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: the deadlines are ours alone
+NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp sets no timers, since our callers set the deadlines
 
 
 class _Content(Protocol):
@@ -90,7 +97,7 @@ class _Content(Protocol):
 
 @frozen
 class Response:
-    """The response, with at most 16 KiB of its body, not decompressed."""
+    """A response, with at most MAX_BODY_BYTES of its body, which is not decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -111,8 +118,8 @@ class Head:
 
     request: aiohttp.ClientRequest
     tls: SSLContext | None
-    until_length: bytes  # from after the target
-    of_get: bytes  # the same for a request without a body, to its end
+    post_head: bytes  # of a POST: from after the target to before the value of Content-Length
+    get_head: bytes  # of a GET: from after the target to its end
 
 
 class Heads:
@@ -127,14 +134,15 @@ class Heads:
     def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
         """Return the head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (header)."""
         key = (origin, route.headers, route.tls)
-        if (head := self._heads.get(key)) is None or head.tls is not tls:  # a renewed certificate
+        head = self._heads.get(key)
+        if head is None or head.tls is not tls:  # another context after a renewal of the certificate
             head = self._make(origin, route.headers, tls)
             self._make_room(tls)
             self._heads[key] = head
         return head
 
     def _make_room(self, tls: SSLContext | None) -> None:
-        """Drop the oldest heads, so that few TLS contexts stay alive: only heads still refer to replaced ones."""
+        """Drop old heads, so that memory stays bounded. Replaced TLS contexts live as long as heads refer to them."""
         if tls is not None:
             self._contexts.add(tls)
         if len(self._contexts) > MAX_CONTEXTS:
@@ -160,30 +168,34 @@ class Heads:
         lines = [f"{name}: {value}" for name, value in request.headers.items()]
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header has a line break in it")
-        of_get = [line for line in lines if not line.lower().startswith("content-type:")]
+        get_lines = [line for line in lines if not line.lower().startswith("content-type:")]
         return Head(
             request,
             tls,
-            "\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode(),
-            "\r\n".join([" HTTP/1.1", *of_get, "", ""]).encode(),
+            post_head="\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode(),
+            get_head="\r\n".join([" HTTP/1.1", *get_lines, "", ""]).encode(),
         )
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Split a URI into origin, and path and query, byte for byte (B4): yarl would drop the `?` of an empty query."""
-    begins = uri.index("://") + 3
-    ends = min(at for at in (uri.find("/", begins), uri.find("?", begins), len(uri)) if at >= 0)
-    target = uri[ends:]
-    return uri[:ends], target if target.startswith("/") else "/" + target
+    """Return the origin of a URI, and its path with query, byte for byte (B4).
+
+    yarl would drop the `?` of an empty query.
+    """
+    host_start = uri.index("://") + 3
+    ends = (uri.find("/", host_start), uri.find("?", host_start), len(uri))
+    host_end = min(end for end in ends if end >= 0)
+    target = uri[host_end:]
+    return uri[:host_end], target if target.startswith("/") else "/" + target
 
 
 async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes | None) -> Response:
-    """Send the request, a GET without a body, and read the response. The caller sets the deadline.
+    """Send a POST with this body, or a GET if the body is None, and return the response. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
     """
     connection = await connector.connect(head.request, [], NO_TIMEOUT)
-    whole = False
+    is_reusable = False
     try:
         protocol = connection.protocol
         assert protocol is not None
@@ -192,37 +204,37 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
         if body is None:
-            transport.write(b"GET %b%b" % (target.encode(), head.of_get))
+            transport.write(b"GET %b%b" % (target.encode(), head.get_head))
         else:
-            transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
+            transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.post_head, len(body), body))
         message, content = await protocol.read()
         while message.code < 200 and message.code != 101:  # informational (RFC 9110 §15.2)
             refuse_below_100(message.code, head.request.request_info)
             message, content = await protocol.read()
-        body_of_answer = b"" if content.at_eof() else await read_body(content)
-        whole = content.is_eof() and message.code != 101  # after 101 the connection belongs to another protocol
+        response_body = b"" if content.at_eof() else await read_body(content)
+        is_reusable = content.is_eof() and message.code != 101  # after 101 the connection has another protocol
     except aiohttp.http_exceptions.HttpProcessingError as broken:
         raise aiohttp.ClientResponseError(
             head.request.request_info, (), status=broken.code, message=broken.message
         ) from broken
     finally:
-        if whole:
-            connection.release()  # keeps it, unless it is to be closed
+        if is_reusable:
+            connection.release()  # keeps the connection, unless it must be closed
         else:
             if connection.protocol is not None:
-                connection.protocol.abort()  # no orderly close if the client hangs
+                connection.protocol.abort()  # an orderly close would wait for an unresponsive client
             connection.close()
-    return Response(status=message.code, headers=message.headers, body=body_of_answer)
+    return Response(status=message.code, headers=message.headers, body=response_body)
 
 
-def refuse_below_100(status: int, of: aiohttp.RequestInfo) -> None:
-    """Raise aiohttp.ClientResponseError for a status below 100: the answer is not HTTP (RFC 9110 §15)."""
+def refuse_below_100(status: int, request: aiohttp.RequestInfo) -> None:
+    """Raise aiohttp.ClientResponseError for a status below 100, which HTTP does not have (RFC 9110 §15)."""
     if status < 100:
-        raise aiohttp.ClientResponseError(of, (), status=status, message="a status below 100")
+        raise aiohttp.ClientResponseError(request, (), status=status, message="a status below 100")
 
 
 async def read_body(content: _Content) -> bytes:
-    """Read at most 16 KiB of the body. A body that breaks off counts as complete (R11)."""
+    """Return at most MAX_BODY_BYTES of the body. An interrupted body counts as complete (R11)."""
     body = b""
     try:
         while len(body) < MAX_BODY_BYTES and not content.at_eof():

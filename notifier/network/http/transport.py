@@ -1,7 +1,7 @@
-"""POSTs logout tokens (B19, R9): one request, one absolute deadline, no redirects, no cookies, no decompression.
+"""Sends logout tokens to clients (B19, R9), each with one deadline, without redirects, cookies and decompression.
 
-Requests under different egress policies never share a connection: each policy has its own session, which is closed
-when it is idle. aiohttp's key of a connection includes TLS files, proxy and its password.
+Requests under different egress policies never share a connection: each policy has a separate session, which is closed
+when it is idle. Within a session, aiohttp shares connections only between requests with the same TLS files and proxy.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from notifier.network.http.faults import translate_fault, translate_proxy_refusa
 from notifier.network.http.name_resolver import NameResolver
 from notifier.network.http.requests import MAX_TEXT_CHARACTERS, answer_text
 
-MAX_WAYS = 4096  # URIs whose routes are cached
-MAX_KEPT_CONNECTIONS = 4096  # connections kept alive, or half of the process's limit of open files, if that is less
+MAX_PLANS = 4096  # URIs whose plans are cached
+MAX_KEPT_CONNECTIONS = 4096  # kept alive; half of the process's limit of open files, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _REDIRECTS = range(300, 400)
@@ -42,10 +42,11 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"noti
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """The common part of all requests to one URI by one route. `denied`: why none is allowed.
+class _RequestPlan:
+    """The common part of all requests to one URI by one route. `denied`: why the egress policy denies the requests.
 
-    Without an `origin`, aiohttp's session sends them.
+    `policy`: the egress policy of the session, None with a proxy. `origin` and `target`: the parts of the URI. If
+    `origin` is empty, aiohttp's session sends the requests.
     """
 
     route: Route
@@ -57,13 +58,13 @@ class _Way:
     target: str
 
 
-def _find_way(uri: str, route: Route, *, past_session: bool) -> _Way:
+def _plan_request(uri: str, route: Route, *, bypass_session: bool) -> _RequestPlan:
     denied = check_uri(uri, route.egress)
     proxy = None if route.proxy is None else URL(route.proxy)
-    direct = past_session and denied is None and proxy is None
-    origin, target = requests.split_uri(uri) if direct else ("", "")
+    bypasses = bypass_session and denied is None and proxy is None
+    origin, target = requests.split_uri(uri) if bypasses else ("", "")
     policy = None if proxy is not None else route.egress
-    return _Way(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
+    return _RequestPlan(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
 
 
 @dataclass(slots=True)
@@ -78,20 +79,20 @@ class _Pool:
 
 
 class RequestDeadline:
-    """Raises TimeoutError in what a task awaits inside, after the given seconds.
+    """A context manager that raises TimeoutError in the code inside, a number of seconds after its construction.
 
-    `asyncio.timeout` takes three times as long: 7 µs for each request.
+    It replaces `asyncio.timeout`, which takes three times as long: 7 µs per request.
     """
 
     def __init__(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
-        self._task, self._cancelling, self._passed = task, task.cancelling(), False
-        self._timer = loop.call_later(seconds, self._pass)
+        self._task, self._cancelling, self._has_passed = task, task.cancelling(), False
+        self._timer = loop.call_later(seconds, self._on_timeout)
 
-    def _pass(self) -> None:
-        self._passed = True
+    def _on_timeout(self) -> None:
+        self._has_passed = True
         self._task.cancel()
 
     def __enter__(self) -> None:
@@ -99,16 +100,18 @@ class RequestDeadline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()
-        if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error  # no other cancellation is pending
+        if self._has_passed:
+            is_only_cancellation = self._task.uncancel() <= self._cancelling
+            if is_only_cancellation and kind is asyncio.CancelledError:
+                raise TimeoutError from error
 
 
 class HttpTransport:
-    """Satisfies the pipeline's `Transport`.
+    """Sends the requests of deliveries. It implements the port `Transport` of the delivery.
 
-    Without a `resolver`, `NameResolver` resolves names. Beyond `keep` open connections, none is kept alive. An idle
-    connection is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
-    `on_surplus` are called for each client that sends more than its response.
+    Without a `resolver`, `NameResolver` resolves names. An idle connection is kept for `kept_for` seconds, unless more
+    than `keep` connections are open. A session may be closed when it is idle for `session_idle` seconds. The functions
+    `on_surplus` are called with a client that has sent bytes after its response.
     """
 
     def __init__(
@@ -123,12 +126,12 @@ class HttpTransport:
         self._given_resolver = resolver
         self._kept_for = kept_for
         self._session_idle = session_idle
-        self._past_session = False  # see `requests`
+        self._bypass_session = False  # see `requests`
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
         self._open_connections = OpenConnections(_half_of_open_file_limit() if keep is None else keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
-        self._ways: dict[str, _Way] = {}  # by URI, only of POSTs: each GET has a different URI
+        self._plans: dict[str, _RequestPlan] = {}  # by URI, only of POSTs, since each GET has a different URI
 
     @property
     def open_connections(self) -> int:
@@ -137,7 +140,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Prepare the transport. Call it before the first `post`."""
-        self._past_session = examine_aiohttp()["requests"].difference is None
+        self._bypass_session = examine_aiohttp()["requests"].difference is None
         self._resolver = self._given_resolver or NameResolver()
 
     async def close(self) -> None:
@@ -151,33 +154,34 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and return the outcome. Raises InternalFault, never for a fault of the client.
+        """Send the request, and return the response or the reason of a failure.
 
-        The client's timeout begins when its TLS files are read.
+        Raises InternalFault if the failure is ours: a withheld route, or unusable TLS files. The client's timeout
+        begins when the TLS files are read.
         """
         route = request.route
         if route.withheld is not None:
             raise InternalFault(Cause.ORIGIN, route.withheld)
-        way = self._ways.get(request.uri)
-        if way is None or way.route is not route:
-            way = self._find_way(request)
-        if way.denied is not None:
-            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=way.denied)
-        tls = await self._context(request) if way.secure else None
-        proxy = way.proxy
+        plan = self._plans.get(request.uri)
+        if plan is None or plan.route is not route:
+            plan = self._make_plan(request)
+        if plan.denied is not None:
+            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=plan.denied)
+        tls = await self._tls_context(request) if plan.secure else None
+        proxy = plan.proxy
         exchange = Exchange(request.new_connection, request.client)
-        pool = self._pools.get(way.policy) or await self._new_pool(way.policy)
+        pool = self._pools.get(plan.policy) or await self._new_pool(plan.policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
         try:
             with RequestDeadline(request.timeout):
-                if way.origin:
-                    head = pool.heads.of(way.origin, route, tls)
-                    response = await requests.exchange(pool.connector, head, way.target, request.body)
+                if plan.origin:
+                    head = pool.heads.of(plan.origin, route, tls)
+                    response = await requests.exchange(pool.connector, head, plan.target, request.body)
                 else:
                     if tls is None and proxy is not None and proxy.scheme == "https":
                         tls = await self._tls.context(TlsFiles())  # TLS of the proxy
-                    response = await _by_session(request, pool.session, proxy, tls)
+                    response = await _send_by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return translate_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
@@ -191,20 +195,20 @@ class HttpTransport:
         retry_after = response.headers.get("Retry-After")
         return Answer(
             status=response.status,
-            text=_text(response, request) if response.body or response.status in _REDIRECTS else "",
+            text=_to_text(response, request) if response.body or response.status in _REDIRECTS else "",
             retry_after=None if retry_after is None else retry_after[:100],
             date=None if retry_after is None else response.headers.get("Date"),
         )
 
-    def _find_way(self, request: Request) -> _Way:
-        way = _find_way(request.uri, request.route, past_session=self._past_session)
+    def _make_plan(self, request: Request) -> _RequestPlan:
+        plan = _plan_request(request.uri, request.route, bypass_session=self._bypass_session)
         if request.body is not None:
-            if len(self._ways) >= MAX_WAYS:
-                del self._ways[next(iter(self._ways))]
-            self._ways[request.uri] = way
-        return way
+            if len(self._plans) >= MAX_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[request.uri] = plan
+        return plan
 
-    async def _context(self, request: Request) -> ssl.SSLContext:
+    async def _tls_context(self, request: Request) -> ssl.SSLContext:
         try:
             async with asyncio.timeout(request.timeout):
                 return await self._tls.context(request.route.tls)
@@ -213,9 +217,10 @@ class HttpTransport:
             raise InternalFault(Cause.TLS_FILES, text) from None
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
-        """Return a pool for an egress policy, or for all requests through a proxy (None)."""
+        """Return a new pool for an egress policy. The policy None is for all requests through a proxy."""
         await self._close_idle()
-        if (existing := self._pools.get(policy)) is not None:  # another task created it meanwhile
+        existing = self._pools.get(policy)
+        if existing is not None:  # another task has created it meanwhile
             return existing
         assert self._resolver is not None, "open() comes before post()"
         session, connector = new_session(
@@ -227,10 +232,10 @@ class HttpTransport:
         return pool
 
     async def _close_idle(self) -> None:
-        """Close idle sessions, whenever a session is created: new policies come only with a new configuration."""
-        long_ago = asyncio.get_running_loop().time() - self._session_idle
+        """Close idle sessions. It is called when a session is created, since then the configuration has changed."""
+        idle_since = asyncio.get_running_loop().time() - self._session_idle
         for policy, pool in list(self._pools.items()):
-            if pool.in_use == 0 and pool.last_used < long_ago:
+            if pool.in_use == 0 and pool.last_used < idle_since:
                 del self._pools[policy]
                 await pool.session.close()
 
@@ -240,9 +245,10 @@ def _half_of_open_file_limit() -> int:
     return MAX_KEPT_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_KEPT_CONNECTIONS, soft // 2)
 
 
-async def _by_session(
+async def _send_by_session(
     request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
 ) -> requests.Response:
+    """Send the request by aiohttp's session, as required for a proxy, and return the response."""
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
     if request.uri.endswith("?") and not url.raw_query_string:
         url = url.with_path(f"{url.raw_path}?", encoded=True)  # yarl would drop it
@@ -258,17 +264,18 @@ async def _by_session(
     )
     try:
         requests.refuse_below_100(response.status, response.request_info)
-        refused = proxy is not None and response.status == 407
-        answered = b"" if refused else await requests.read_body(response.content)
-        return requests.Response(status=response.status, headers=response.headers, body=answered)
+        is_from_proxy = proxy is not None and response.status == 407
+        body = b"" if is_from_proxy else await requests.read_body(response.content)
+        return requests.Response(status=response.status, headers=response.headers, body=body)
     finally:
-        response.close()  # has no effect if the response was read to its end: such a connection is kept
-        if response.status < 200 and (connection := current_exchange.get().connection) is not None:
-            connection.abort()  # the rest belongs to another protocol
+        response.close()  # keeps the connection if the response was read to its end
+        connection = current_exchange.get().connection
+        if response.status < 200 and connection is not None:
+            connection.abort()  # after 101 the connection has another protocol
 
 
 def _headers(request: Request) -> CIMultiDict[str]:
-    """Return the headers of the route, and of a form if there is one. A GET has no type."""
+    """Return the extra headers of the route. A POST also has the content type of a form; a GET has none."""
     headers = CIMultiDict(request.route.headers)
     if request.body is None:
         headers.popall(_FORM[0], None)
@@ -277,13 +284,15 @@ def _headers(request: Request) -> CIMultiDict[str]:
     return headers
 
 
-def _text(response: requests.Response, request: Request) -> str:
-    encoding = response.headers.get("Content-Encoding", "identity")
-    plain = encoding.lower() == "identity"
-    text = answer_text(response.body, request.secret, request.route) if plain else "[body not decompressed]"
+def _to_text(response: requests.Response, request: Request) -> str:
+    """Return the start of the body for diagnosis. For a redirect it begins with the location."""
+    text = "[body not decompressed]"
+    if response.headers.get("Content-Encoding", "identity").lower() == "identity":
+        text = answer_text(response.body, request.secret, request.route)
     location = response.headers.get("Location") if response.status in _REDIRECTS else None
     if location is None:
         return text
-    path, query, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
-    to = answer_text(f"to {path}{query and '?…'}".encode("utf-8", "surrogateescape"), request.secret, request.route)
-    return f"{to}: {text}"[:MAX_TEXT_CHARACTERS] if text else to
+    path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
+    target = f"to {path}?…" if separator else f"to {path}"
+    target = answer_text(target.encode("utf-8", "surrogateescape"), request.secret, request.route)
+    return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target

@@ -3,10 +3,10 @@
 A feature may accept bearer tokens of other systems too. These are checked once, before the limits of requests count
 them, and the request keeps the result.
 
-Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
-whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
-browser sends the name as Host. So only a Host that means this machine everywhere is accepted. Images and links of a
-page have no Origin either. But browsers mark them in Sec-Fetch-Site as cross-site or same-site.
+Without a tokens file (only on loopback) every program on the machine has all permissions, but web pages have none. A
+page whose host name resolves to loopback (DNS rebinding) can reach the listener with requests without Origin. The
+browser sends the page's host name as Host, so only a Host that means this machine everywhere is accepted. Requests for
+images and links have no Origin either, but browsers mark them in Sec-Fetch-Site as cross-site or same-site.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Authorization:
         return await handler(request)
 
     def require(self, request: web.Request) -> ApiToken | None:
-        """Return the token of the request; None if none is required. It must have the scope that the route declares.
+        """Return the token of the request, which must have the scope of the route. None if no token is required.
 
         Raises Refusal (401, 403).
         """
@@ -137,7 +137,10 @@ def unauthorized(title: str, *, given: bool = True) -> Refusal:
 
 
 def authenticate_other_bearers(tokens: Tokens, authenticate_bearer: AuthenticateBearer) -> Middleware:
-    """Return a middleware that checks bearer tokens other than `tokens`. Only routes that need a token refuse one."""
+    """Return a middleware that checks bearer tokens other than `tokens`, and stores the result in the request.
+
+    A refusal is raised later, and only by routes that require a token.
+    """
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -166,7 +169,11 @@ def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | No
 
 
 def _credentials(request: web.Request) -> tuple[str, str]:
-    """Return the credentials; empty if there are several headers, of which a proxy may have checked another one."""
-    given = request.headers.getall("Authorization", ())
-    scheme, _, credentials = (given[0] if len(given) == 1 else "").partition(" ")
+    """Return the scheme in lower case and the credentials of the header Authorization.
+
+    Both are empty if there are several such headers, because a proxy may have checked another one.
+    """
+    headers = request.headers.getall("Authorization", ())
+    header = headers[0] if len(headers) == 1 else ""
+    scheme, _, credentials = header.partition(" ")
     return scheme.lower(), credentials.strip()

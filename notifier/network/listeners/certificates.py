@@ -1,8 +1,8 @@
-"""TLS certificates that notifier presents: the context of a listener, and when each certificate expires.
+"""Provides the TLS context of a listener, and the expiry of each certificate that notifier presents.
 
-A listener's context follows its files: a renewed certificate serves the next connection. Each handshake checks the
-files (three calls of `stat`). If the new files are unusable, the old context stays, which is logged once: a certificate
-is often written before its key.
+A listener's context follows its files: a renewed certificate is used at the next handshake. Each handshake checks the
+files (three calls of `stat`). If the new files are unusable, the old context stays in use, and the fault is logged
+once, because a certificate is often written before its key.
 """
 
 import ssl
@@ -27,19 +27,17 @@ class ListenerContext:
     def __init__(self, files: ListenerTls, key: str) -> None:
         """`key` is the listener's section in errors: `api`."""
         self._files = files
-        self._stamps = self._look()
+        self._stamps = self._read_stamps()
         try:
             self._current = _load_context(files)
-            self.context = _load_context(
-                files
-            )  # the listener keeps this one; each handshake switches to the current one
+            self.context = _load_context(files)  # the listener's context; each handshake switches to the current one
         except InternalFault as fault:
             raise ConfigurationError([InputIssue(f"{key}.tls", str(fault))]) from fault
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: Any, _context: Any) -> None:
         """Called by OpenSSL at each handshake, with or without a server name."""
-        stamps = self._look()
+        stamps = self._read_stamps()
         if stamps != self._stamps:
             self._stamps = stamps
             self._renew()
@@ -53,7 +51,7 @@ class ListenerContext:
         else:
             structlog.get_logger().info("listener_tls_renewed", cert_file=str(self._files.cert_file))
 
-    def _look(self) -> Stamps:
+    def _read_stamps(self) -> Stamps:
         files = self._files
         return stamps_of(filter(None, (files.cert_file, files.key_file, files.client_ca_file)))
 

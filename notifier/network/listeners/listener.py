@@ -75,8 +75,8 @@ async def listen(  # noqa: PLR0913  each has its default
 ) -> Listener:
     """Serve `app` at this address, which the setting `key` names (`ops.listen`).
 
-    `grace`: seconds for running requests when the listener closes. `connections`: how many at a time, see `_Acceptor`.
-    All listeners of a process share one `budget`.
+    `grace`: seconds for running requests when the listener closes. `connections`: the limit of open connections, see
+    `_Acceptor`. All listeners of a process share one `budget`.
 
     Raises ConfigurationError with the reason if the address is unusable.
     """
@@ -110,24 +110,25 @@ async def listen(  # noqa: PLR0913  each has its default
 
 
 class _Acceptor:
-    """Accepts every connection. Beyond `most`, it closes the oldest: idle ones at once, others after their response.
+    """Accepts each connection. If more than `max_connections` are open, it closes the oldest connections.
 
-    So silent connections never exclude others. If all of them have a request in progress, the new connection gets 503
-    with Retry-After, and is closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next
-    one. With TLS a connection counts from before its handshake, in which it holds 50 KiB.
+    Idle connections are closed at once, others after their response, so that silent connections never exclude others.
+    If each connection has a request in progress, a new connection gets 503 with Retry-After, and is closed. Connections
+    accepted in one pass of the event loop count from the next pass on. With TLS a connection counts from before its
+    handshake, in which it holds 50 KiB.
     """
 
     def __init__(
         self,
         server: web.Server,
         budget: ConnectionBudget,
-        most: int,
+        max_connections: int,
         unread_seconds: float,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._server = server
         self._budget = budget
-        self._most = most
+        self._max_connections = max_connections
         self._unread_seconds = unread_seconds
         self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._tls = tls
@@ -148,22 +149,22 @@ class _Acceptor:
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Called by asyncio for each accepted connection."""
-        beyond = len(self._connections) + 1 - self._most
-        if beyond > 0:
-            if sum(connection.busy for connection in self._connections.values()) >= self._most:
+        surplus_count = len(self._connections) + 1 - self._max_connections
+        if surplus_count > 0:
+            if sum(connection.busy for connection in self._connections.values()) >= self._max_connections:
                 return _ConnectionRefusal(secure=self._tls is not None)
-            for connection in list(self._connections.values())[:beyond]:
+            for connection in list(self._connections.values())[:surplus_count]:
                 connection.end()
         handler = self._server()
-        made = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
-        return made if self._tls is None else _Handshake(made, self._tls, self._connections)
+        accepted = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
+        return accepted if self._tls is None else _Handshake(accepted, self._tls, self._connections)
 
 
 class _Handshake(asyncio.Protocol):
-    """Represents a TLS connection in the count until its handshake is done, and can end it.
+    """Represents a TLS connection in the set of connections until its handshake has ended, and can close it.
 
-    asyncio's server starts the handshake itself, and reveals the connection only after it. So the server accepts the
-    connection without TLS, and this class takes over its socket.
+    asyncio's server would start the handshake itself, and report the connection only afterwards. Therefore the server
+    accepts the connection without TLS, and this class takes over its socket.
     """
 
     busy = False
@@ -190,7 +191,7 @@ class _Handshake(asyncio.Protocol):
         finally:
             stream.abort()  # closes this descriptor, not the connection
         self._connections[self._connection.handler] = self
-        self._task = asyncio.get_running_loop().create_task(self._shake(self._socket))
+        self._task = asyncio.get_running_loop().create_task(self._run_handshake(self._socket))
 
     def end(self) -> None:
         """Close the connection at once."""
@@ -198,15 +199,15 @@ class _Handshake(asyncio.Protocol):
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
-    async def _shake(self, taken: socket.socket) -> None:
+    async def _run_handshake(self, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._connection, taken, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS
+                lambda: self._connection, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS
             )
         except OSError:
-            return  # the handshake failed, or was ended
+            return  # the handshake failed, or `end` has closed the connection
         finally:
-            if self._connections.get(self._connection.handler) is self:  # else the connection has replaced it
+            if self._connections.get(self._connection.handler) is self:  # the connection replaces it after a success
                 del self._connections[self._connection.handler]
 
 

@@ -1,7 +1,8 @@
 """The ops listener: `/livez`, `/readyz`, `/metrics`. It shows nothing secret and accepts no input.
 
-`/livez` checks nothing: the event loop answers it, so a response proves that the loop runs. Anybody may reach this
-listener. So it allows fewer connections than the API, and even fewer scrapes. A probe waits for neither.
+`/livez` checks nothing: the event loop answers it, so a response proves that the loop runs. Any peer may reach this
+listener. Therefore it allows fewer connections than the API, and few scrapes at a time. The limit of scrapes does not
+affect health probes.
 """
 
 import asyncio
@@ -60,19 +61,19 @@ class Exposition(Protocol):
 class _Scrapes:
     """Serves the page, with a limit on concurrent readers and on the time of each."""
 
-    def __init__(self, metrics: Exposition, most: int, within: float) -> None:
+    def __init__(self, metrics: Exposition, max_scrapes: int, within: float) -> None:
         self._metrics = metrics
         self._within = within
-        self._room = most
+        self._free_slots = max_scrapes
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Serve `/metrics`."""
-        if not self._room:
+        if not self._free_slots:
             return problem_response(503, "Too many scrapes at a time; try again soon", headers={"Retry-After": "1"})
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         kind = self._metrics.openmetrics_type if openmetrics else self._metrics.content_type
         response = web.StreamResponse(headers={"Content-Type": kind})
-        self._room -= 1
+        self._free_slots -= 1
         try:
             await response.prepare(request)
             async with asyncio.timeout(self._within):
@@ -82,7 +83,7 @@ class _Scrapes:
             if request.transport is not None:
                 request.transport.abort()  # half a page must not look complete
         finally:
-            self._room += 1
+            self._free_slots += 1
         return response
 
 
@@ -93,8 +94,9 @@ def ops_app(
     scrapes: int = MAX_SCRAPES,
     scrape_within: float = SCRAPE_TIMEOUT_SECONDS,
 ) -> web.Application:
-    """Return the application. `health` is called at each probe and must return at once. `scrapes`: concurrent ones,
-    each of which may take `scrape_within` seconds.
+    """Return the application. `health` is called at each probe, and must return at once.
+
+    `scrapes`: the number of concurrent scrapes. `scrape_within`: the time limit of each, in seconds.
     """
 
     async def livez(_request: web.Request) -> web.Response:

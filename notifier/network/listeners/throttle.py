@@ -19,15 +19,15 @@ RETRY_AFTER_SECONDS = "1"  # seconds
 
 
 class RequestSlots:
-    """Slots for `most` concurrent requests, of which each name can hold `most_of_each`.
+    """Slots for `max_total` concurrent requests, of which each name can hold `max_of_name`.
 
-    `whose` describes, in the refusal, the requests of one name.
+    `remark` follows "too many requests at a time" in the refusal of a request that exceeds the limit of its name.
     """
 
-    def __init__(self, most: int, most_of_each: int, whose: str) -> None:
-        self._most, self._most_of_each, self._whose = most, most_of_each, whose
-        self._taken = 0
-        self._of_each: Counter[str] = Counter()
+    def __init__(self, max_total: int, max_of_name: int, remark: str) -> None:
+        self._max_total, self._max_of_name, self._remark = max_total, max_of_name, remark
+        self._total = 0
+        self._of_name: Counter[str] = Counter()
 
     @contextmanager
     def hold_slot(self, name: str | None) -> Iterator[None]:
@@ -35,54 +35,51 @@ class RequestSlots:
 
         Raises Refusal (429).
         """
-        if self._taken >= self._most:
+        if self._total >= self._max_total:
             raise _refuse_too_many("")
-        if name is not None and self._of_each[name] >= self._most_of_each:
-            raise _refuse_too_many(f" {self._whose}")
-        self._taken += 1
+        if name is not None and self._of_name[name] >= self._max_of_name:
+            raise _refuse_too_many(f" {self._remark}")
+        self._total += 1
         if name is not None:
-            self._of_each[name] += 1
+            self._of_name[name] += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._total -= 1
             if name is not None:
-                self._of_each[name] -= 1
-                if not self._of_each[name]:
-                    del self._of_each[name]
+                self._of_name[name] -= 1
+                if not self._of_name[name]:
+                    del self._of_name[name]
 
 
 class Throttle:
-    """Counts running requests. A route may give a body less time than `body_within` seconds, not more."""
+    """Limits the concurrent requests of an application, and the time of a body to `body_within` seconds."""
 
-    def __init__(self, tokens: Tokens, most: int, most_of_token: int, body_within: float) -> None:
+    def __init__(self, tokens: Tokens, max_total: int, max_of_token: int, body_within: float) -> None:
         self._tokens = tokens
         self._body_within = body_within
-        self._slots = RequestSlots(most, most_of_token, "with this token")
+        self._slots = RequestSlots(max_total, max_of_token, "with this token")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve the request. Raises Refusal (429)."""
         token = bearer_of(request, self._tokens() or ())
         with self._slots.hold_slot(None if token is None else token.name):
-            impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
+            timer = asyncio.get_running_loop().call_later(self._body_within, _abort_slow_body, request)
             try:
                 return await handler(request)
             except ConnectionResetError:  # the body was cut off: the client does not read the response
                 return problem_response(408, "The body did not come")
             finally:
-                impatience.cancel()
+                timer.cancel()
 
 
-def _give_up(request: web.Request) -> None:
-    """Close the connection of a slow body after the time, on any route."""
+def _abort_slow_body(request: web.Request) -> None:
+    """Close the connection if the body of the request is not complete."""
     if not request.content.is_eof() and request.transport is not None:
         request.transport.abort()
 
 
-def _refuse_too_many(whose: str) -> Refusal:
-    return Refusal(
-        problem_response(
-            429, f"Too many requests at a time{whose}; try again soon", headers={"Retry-After": RETRY_AFTER_SECONDS}
-        )
-    )
+def _refuse_too_many(remark: str) -> Refusal:
+    title = f"Too many requests at a time{remark}; try again soon"
+    return Refusal(problem_response(429, title, headers={"Retry-After": RETRY_AFTER_SECONDS}))
