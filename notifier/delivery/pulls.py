@@ -1,4 +1,4 @@
-"""Makes passes through buckets: fetches parked deliveries and starts them; those that cannot start are parked again.
+"""Makes passes through buckets: fetches parked deliveries, and starts them or parks them again.
 
 A pass is for one or several clients that share the bucket. It fetches as many messages at a time as these clients can
 take, and ends once it has fetched each message that was there when the pass was last requested (a message that is

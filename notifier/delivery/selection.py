@@ -6,7 +6,7 @@ chosen next, so that bulk and retries progress however many fresh events there a
 *Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts took turns, none
 would be acked before the last of them ends, and a crash would repeat the whole event.
 
-*Suspects*: a message that was redelivered three times or more may be the one that crashes the process. When a process
+*Suspects*: a message that was redelivered three times or more may be what crashes the process. When a process
 dies, all its unacked messages are redelivered, also harmless ones. So a suspect does not run. It is replaced by a
 *trial*, a message for each of its deliveries, which is due a second later and runs like any delivery. Suspects wait
 half a second, until all that were redelivered together are here. Then small random groups are replaced one after the

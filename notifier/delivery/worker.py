@@ -121,7 +121,7 @@ class Worker:
             raise self._task_error
 
     async def _tick(self) -> None:
-        """Defer deliveries that waited too long in memory, and start those whose turn has come, until cancelled."""
+        """Defer deliveries that waited too long in memory, and start deliveries that have a slot, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             for ticket, deferral in self.gate.defer_overdue():

@@ -4,7 +4,7 @@ A worker without a report makes its own attempts, so the reports are bounded and
 sends at most fifty documents of 4 KiB a second (about a thousand clients), and only the newest report of each client.
 It reads only as many documents as all workers may send: more would come from another program.
 
-The durations in a document are those at the moment when it is sent: `_dump` adds the time in which the report waited.
+The durations in a document count until it is sent: `_dump` adds the time in which the report waited.
 """
 
 import asyncio

@@ -82,9 +82,9 @@ NO_WAITS = RecordedWaits()
 class Delivery:
     """The task to notify one client about one event.
 
-    `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
-    `entry_sub`: `sub` is for this client only (pairwise). `inline`: the overrides that were accepted when the event was
-    planned, `ignored`: those that were not; at most one of them is set. `rejections` counts 400s (R3, R12).
+    `sub` and `sid` are taken from the event or its entry; at each attempt the client's profile chooses between them.
+    `entry_sub`: `sub` is for this client only (pairwise). `inline`: overrides that were accepted when the event was
+    planned; `ignored`: overrides that were not. At most one of the two is set. `rejections` counts 400s (R3, R12).
 
     `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
     retry. `held`: the seconds since then that do not count as age. `waits`: a lower bound of the age, in case clocks

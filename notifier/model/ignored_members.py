@@ -44,7 +44,7 @@ class IssueGroup:
 
 
 def group_issues(issues: Sequence[InputIssue]) -> Iterator[IssueGroup]:
-    """Yield the mistakes of clients grouped by source and text: at most 100 groups, and one that counts the others."""
+    """Yield the mistakes of clients grouped by source and text: at most 100 groups, and a count of the others."""
     groups: dict[tuple[str, str], list[InputIssue]] = {}
     ungrouped_count = 0
     for issue in issues:
@@ -97,7 +97,7 @@ class IgnoredMembers:
         return new_issues, count
 
     def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembers":
-        """Return a copy with the clients of `part` instead of those whose `client_id` is in `changed`."""
+        """Return a copy in which the clients of `part` replace the clients whose `client_id` is in `changed`."""
         copy = IgnoredMembers()
         for members, left_out in ((self, changed), (part, ())):
             for kind, clients in members.clients.items():

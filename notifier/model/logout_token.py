@@ -30,7 +30,7 @@ class Subject:
 def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
     """Return the `sub` and `sid` that this client receives (B7, B12, R8), or why it can receive no token.
 
-    A pairwise client receives only the `sub` of its entry, since the event's `sub` would link its user to those of
+    A pairwise client receives only the `sub` of its entry, since the event's `sub` would link its user to users of
     other clients. A client that requires `sid` receives it in every mode.
     """
     mode, sid = client.token.subject, delivery.sid
@@ -69,7 +69,7 @@ def has_session(delivery: Delivery, client: Client) -> bool:
 def build_claims(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
     """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why no token can be built.
 
-    `now` is in epoch seconds. `jti` must be new. The `claims` of the client's profile never replace those of the
+    `now` is in epoch seconds. `jti` must be new. The `claims` of the client's profile never replace claims of the
     specification, and `nonce` is always omitted (B14).
     """
     subject = subject_of(delivery, client)

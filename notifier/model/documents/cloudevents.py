@@ -83,7 +83,7 @@ class Attributes:
 class OpenedMessage:
     """The event's JSON as `data`, and its envelope: None for bare JSON, or if the envelope has mistakes.
 
-    `path`: the prefix for the paths of mistakes in `data`. `mistakes`: those of the envelope. `trace`: the
+    `path`: the prefix for the paths of mistakes in `data`. `mistakes`: found in the envelope. `trace`: the
     `traceparent`. `unread_time`: an invalid `time` of the envelope.
     """
 

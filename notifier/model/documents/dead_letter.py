@@ -176,7 +176,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     headers = {name: unreadable.to_header_value(value) for name, value in headers.items()}
     if letter.raw is not None:
         attributes: dict[str, str] = {}
-        stored_headers = letter.raw.headers  # those of a source's message are stored in the JSON …
+        stored_headers = letter.raw.headers  # headers of a source's message are stored in the JSON …
         if letter.source is None:  # … and CloudEvents attributes as headers of this message
             attributes, stored_headers = {name: str(value) for name, value in stored_headers.items()}, {}
         raw = replace(letter.raw, body=b"", headers=stored_headers)

@@ -35,8 +35,8 @@ T = TypeVar("T")
 class EventDocument:
     """An event that notifier writes: a part of a larger event, or a postponed event.
 
-    `bulk`: it arrived in the lane `bulk`, to which its parts are published. `unknown_since` (epoch seconds) and
-    `deferrals` are those of a postponed event.
+    `bulk`: it arrived in the lane `bulk`, to which its parts are published. A postponed event has `unknown_since`
+    (epoch seconds) and `deferrals`.
     """
 
     event: SessionEnded

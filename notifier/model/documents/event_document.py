@@ -156,7 +156,7 @@ def _parse_members(
 ) -> tuple[EventBody, GoodEntries | Literal["*"], WrongEntries | None, tuple[str, ...]]:
     """Return the members, the valid and the invalid entries of `clients`, and the names of dropped members.
 
-    `path`: the prefix for the paths of mistakes. `mistakes`: those found before. Raises MalformedEvent if there are
+    `path`: the prefix for the paths of mistakes. `mistakes`: found before. Raises MalformedEvent if there are
     any, or if no entry is valid.
     """
     body: EventBody | None = None

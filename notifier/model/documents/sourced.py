@@ -35,7 +35,7 @@ class RereadMessage:
 
 @frozen
 class WrongEvents:
-    """The invalid events of a message, or those with invalid entries: their first mistakes.
+    """The invalid events of a message, and the events with invalid entries: their first mistakes.
 
     `which`: their positions, in the form of `format_event_positions`, for a replay. `iss` and `event_id` are empty if
     there are several events.

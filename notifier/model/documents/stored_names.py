@@ -1,4 +1,4 @@
-"""Checks that the names in a dead letter are those of the delivery or event in it.
+"""Checks that the names in a dead letter equal the names in its delivery or event.
 
 Searches, lists and permissions use the names of the letter, and a replay uses its content. So both must agree.
 """
