@@ -1,5 +1,5 @@
 // The console: connects state, pages and frame, and starts.
-import { Acts, loadActs } from "./acts_page.js";
+import { AuditLog, loadAuditLog } from "./acts_page.js";
 import { Client, loadClient } from "./client_page.js";
 import { Clients, loadClients } from "./clients_page.js";
 import { DeadLetters, loadDeadLetters, refreshLetters } from "./dead_letters_page.js";
@@ -9,17 +9,17 @@ import { Frame, GO, showKeyboard } from "./frame.js";
 import { Keys, loadKeys } from "./keys_page.js";
 import { Live, loadLive } from "./live_page.js";
 import { Overview } from "./overview_page.js";
-import { Said, html } from "./text.js";
+import { SafeText, html } from "./text.js";
 import { Waiting, loadWaiting, refreshWaiting } from "./waiting_page.js";
-import { arrive } from "./places.js";
-import { drawWith, onceDrawn, state, update } from "./state.js";
+import { applyAddress } from "./places.js";
+import { setRenderer, afterDraw, state, update } from "./state.js";
 import { finish } from "./sign_in.js";
-import { follow } from "./following.js";
-import { keptTheme, setTheme } from "./theme.js";
-import { keptToken, refused, renewInTime, showSignIn, signIn } from "./session.js";
+import { loadPage } from "./following.js";
+import { readTheme, setTheme } from "./theme.js";
+import { readToken, handleRefusedToken, renewBeforeExpiry, showSignIn, signIn } from "./session.js";
 import { render } from "./preact.mjs";
-import { unsettle } from "./tables.js";
-import { whenRefused } from "./api.js";
+import { resetTables } from "./tables.js";
+import { onTokenRefused } from "./api.js";
 
 /**
  * Pages by their name in the address. `load` requests the data of `view`, `every` so many milliseconds again; `again`
@@ -36,21 +36,21 @@ const PAGES = {
   live: { title: "Live", nav: true, view: Live, load: loadLive, every: 1000, fresh: true },
   keys: { title: "Keys and registry", nav: true, view: Keys, load: loadKeys, every: 10_000 },
   doctor: { title: "Doctor", nav: true, view: Doctor, load: loadDoctor, every: 1500, unbound: true },
-  acts: { title: "Audit log", nav: true, view: Acts, load: loadActs, every: 3000 },
+  acts: { title: "Audit log", nav: true, view: AuditLog, load: loadAuditLog, every: 3000 },
 };
 
 function clientHeading({ client_id }) {
-  return html`<${Said} text=${client_id} most=${120} />`;
+  return html`<${SafeText} text=${client_id} limit=${120} />`;
 }
 
 // ── the address ──
 
-function go() {
-  const before = arrive();
-  unsettle();
-  follow();
+function onAddressChange() {
+  const before = applyAddress();
+  resetTables();
+  loadPage();
   if (before !== state.route.name) {
-    onceDrawn(() => {
+    afterDraw(() => {
       document.querySelector("h1")?.focus();
       scrollTo(0, 0);
     });
@@ -59,19 +59,19 @@ function go() {
 
 // ── the keyboard ──
 
-const GO_WITHIN = 1500; // milliseconds
-let going = -GO_WITHIN;
+const GO_TIMEOUT = 1500; // milliseconds
+let goPressedAt = -GO_TIMEOUT;
 
-function pressed(event) {
+function onKeyDown(event) {
   const isTyping = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping || !state.me || state.dialog) return;
   if (event.key === "/") {
     event.preventDefault();
     document.querySelector("main input[type=search]")?.focus();
   } else if (event.key === "?") showKeyboard();
-  else if (event.key === "g") going = event.timeStamp;
-  else if (event.timeStamp - going < GO_WITHIN && Object.hasOwn(GO, event.key)) {
-    going = -GO_WITHIN;
+  else if (event.key === "g") goPressedAt = event.timeStamp;
+  else if (event.timeStamp - goPressedAt < GO_TIMEOUT && Object.hasOwn(GO, event.key)) {
+    goPressedAt = -GO_TIMEOUT;
     location.hash = `#/${GO[event.key]}`;
   }
 }
@@ -80,21 +80,21 @@ function pressed(event) {
 
 async function begin() {
   state.pages = PAGES;
-  drawWith(() => render(html`<${Frame} />`, document.getElementById("app")));
-  whenRefused(refused);
-  setTheme(keptTheme());
-  addEventListener("hashchange", go);
-  addEventListener("keydown", pressed);
+  setRenderer(() => render(html`<${Frame} />`, document.getElementById("app")));
+  onTokenRefused(handleRefusedToken);
+  setTheme(readTheme());
+  addEventListener("hashchange", onAddressChange);
+  addEventListener("keydown", onKeyDown);
   setInterval(() => {
     if (state.me && !document.hidden) update(); // texts such as "12 s ago"
-    renewInTime();
+    renewBeforeExpiry();
   }, 1000);
   const signInResult = await finish();
   if (signInResult?.place) history.replaceState(null, "", signInResult.place);
-  go();
+  onAddressChange();
   if (signInResult?.error) await showSignIn(signInResult.error);
   else if (signInResult?.token) await signIn(signInResult.token, signInResult.expires_at);
-  else await signIn(keptToken());
+  else await signIn(readToken());
 }
 
 begin();

@@ -2,8 +2,8 @@
 import { Dialog, changeDialog, closeDialog, newId, openDialog } from "./dialogs.js";
 import { Findings } from "./findings.js";
 import { Trouble } from "./parts.js";
-import { api, may } from "./api.js";
-import { html, plain } from "./text.js";
+import { api, hasScope } from "./api.js";
+import { html, toPlainText } from "./text.js";
 
 /** Open the dialog. Nothing is sent yet. */
 export function beginCanary({ client_id, iss }) {
@@ -22,7 +22,7 @@ async function send(dialog) {
 
 export function Canary({ dialog }) {
   const { client, busy, findings, problem } = dialog;
-  return html`<${Dialog} title=${`Canary to ${plain(client.client_id)}`}>
+  return html`<${Dialog} title=${`Canary to ${toPlainText(client.client_id)}`}>
     <p>A canary is a real logout token for a user and a session that cannot exist. It checks keys, clocks, the token's form and
       the connection to the client, and ends no session. It is not queued, retried or counted.</p>
     ${problem && html`<${Trouble} problem=${problem} />`}
@@ -34,5 +34,5 @@ export function Canary({ dialog }) {
         ${findings || problem ? "Send another" : "Send one canary"}</button></footer><//>`;
 }
 
-export const CanaryButton = ({ client }) => may("repair") && html`<button type="button"
+export const CanaryButton = ({ client }) => hasScope("repair") && html`<button type="button"
   onClick=${() => beginCanary(client)}>Canary …</button>`;

@@ -1,10 +1,10 @@
 // All clients, fifty per page, those with the most severe state first.
 import { Ago, html, number } from "./text.js";
-import { Asking, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
+import { LoadingNote, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
 import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";
-import { Pages, Table, holding, settled } from "./tables.js";
+import { Pagination, Table, holdRows, keepRowOrder } from "./tables.js";
 import { api } from "./api.js";
-import { ask, hash } from "./places.js";
+import { changeQuery, pageAddress } from "./places.js";
 
 const ROWS = 50;
 const STATES = [["", "all"], ["troubled", "with problems"], ["rests", "unreachable"], ["tried", "probing"],
@@ -20,7 +20,7 @@ const COLUMNS = [
 ];
 
 const GivenUp = ({ client: { client_id, iss, dead } }) =>
-  dead ? html`<a href=${hash("dead", { client_id, iss })}>${number(dead)}</a>` : html`<${Count} value=${0} />`;
+  dead ? html`<a href=${pageAddress("dead", { client_id, iss })}>${number(dead)}</a>` : html`<${Count} value=${0} />`;
 
 export function Clients({ data, query }) {
   const counted = ([key, word]) => [key, data && key in data.states ? `${word} (${number(data.states[key])})` : word];
@@ -29,10 +29,10 @@ export function Clients({ data, query }) {
       <${Choice} name="state" label="State" value=${query.state} options=${STATES.map(counted)} />
       <${IssuerChoice} value=${query.iss} />
       <${Choice} name="order" label="Order by" value=${query.order} options=${ORDERS} /><//>
-    ${!data ? html`<${Asking} />` : html`<div ...${holding}>
-      <${Table} caption="Clients" keyOf=${clientKey} rows=${settled(data.clients, clientKey)} columns=${COLUMNS}
+    ${!data ? html`<${LoadingNote} />` : html`<div ...${holdRows}>
+      <${Table} caption="Clients" keyOf=${clientKey} rows=${keepRowOrder(data.clients, clientKey)} columns=${COLUMNS}
         empty="No client matches." />
-      <${Pages} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => ask({ skip })} />
+      <${Pagination} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => changeQuery({ skip })} />
       <p class="dim note">Delivered and given up: since the workers started.</p></div>`}`;
 }
 

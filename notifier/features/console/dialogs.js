@@ -1,8 +1,8 @@
 // Native dialogs: they keep the focus inside, Escape closes them, and the focus returns to its previous element.
 import { Markdown } from "./markdown.js";
 import { api } from "./api.js";
-import { html, plain } from "./text.js";
-import { onceDrawn, state, update } from "./state.js";
+import { html, toPlainText } from "./text.js";
+import { afterDraw, state, update } from "./state.js";
 
 let opener = null; // the element that had the focus before the first dialog
 
@@ -23,11 +23,11 @@ export function closeDialog() {
   if (!state.dialog) return;
   update({ dialog: null });
   const back = opener?.isConnected ? opener : document.querySelector("h1");
-  onceDrawn(() => back?.focus());
+  afterDraw(() => back?.focus());
 }
 
 /** Focus the close button when the focused element was removed. */
-export const focusClose = () => onceDrawn(() => document.querySelector("dialog footer button")?.focus());
+export const focusClose = () => afterDraw(() => document.querySelector("dialog footer button")?.focus());
 
 /** A new id for a dialog, so that an answer for a closed dialog does not change the next. */
 let ids = 0;
@@ -47,18 +47,18 @@ export function Dialog({ title, children, look = "", leave = closeDialog }) {
 }
 
 /** A filter as a list of names and values. */
-export const Meant = ({ filter, none = "all of them" }) => {
+export const FilterSummary = ({ filter, none = "all of them" }) => {
   const given = Object.entries(filter);
   return html`<dl class="facts">${given.length
-    ? given.map(([name, value]) => html`<dt>${name}</dt><dd>${plain([value].flat().join(", ")).slice(0, 300)}</dd>`)
+    ? given.map(([name, value]) => html`<dt>${name}</dt><dd>${toPlainText([value].flat().join(", ")).slice(0, 300)}</dd>`)
     : html`<dt>which</dt><dd>${none}</dd>`}</dl>`;
 };
 
 /** The field that requires the number before anything is deleted permanently. */
-export const Typed = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to confirm.
+export const ConfirmationField = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to confirm.
   <input inputmode="numeric" autocomplete="off" value=${dialog.typed ?? ""}
     onInput=${(event) => changeDialog(dialog, { typed: event.target.value })} /></label>`;
-export const typedRightly = (dialog, count) => (dialog.typed ?? "").replace(/[\s,.]/g, "") === String(count);
+export const isConfirmed = (dialog, count) => (dialog.typed ?? "").replace(/[\s,.]/g, "") === String(count);
 
 // ── explanations ──
 
@@ -73,7 +73,7 @@ export async function explain(name) {
 }
 
 export function Explained({ dialog }) {
-  return html`<${Dialog} look="side" title=${plain(dialog.name)}>
+  return html`<${Dialog} look="side" title=${toPlainText(dialog.name)}>
     ${dialog.group && html`<p class="dim">${dialog.group}</p>`}
     ${dialog.text === null ? html`<p role="status">…</p>` : html`<${Markdown} text=${dialog.text} />`}<//>`;
 }

@@ -1,6 +1,6 @@
 // The results of a user, a session or an event at each client: from workers' memory, dead letters, pending deliveries.
-import { Answer, EventLink, NeedsToken, Trouble, Who, clientKey } from "./parts.js";
-import { Clock, Until, clock, html } from "./text.js";
+import { Answer, EventLink, NeedsToken, Trouble, ClientName, clientKey } from "./parts.js";
+import { Clock, Until, formatTime, html } from "./text.js";
 import { KINDS } from "./words.js";
 import { Table } from "./tables.js";
 import { api } from "./api.js";
@@ -34,16 +34,16 @@ async function search(event) {
   if (state.route === route) update({ page: { ...state.page, data } });
 }
 
-/** All results, by time. A dead letter that a worker also reports is one row. */
+/** Return the results of all three searches as rows, by time. A dead letter that a worker also reports is one row. */
 function rowsOf({ facts, letters, waiting }) {
-  const known = (facts.facts ?? []).map((row) => ({ ...row, by: "worker" }));
+  const recorded = (facts.facts ?? []).map((row) => ({ ...row, by: "worker" }));
   const dead = (letters.letters ?? []).map((row) => ({ ...row, at: row.dead_since, kind: "dead", by: "dead letters" }));
-  const waits = (waiting.deliveries ?? [])
+  const pending = (waiting.deliveries ?? [])
     .map((row) => ({ ...row, at: row.since, kind: "waits", next_due: row.due, by: "pending" }));
-  const letterKey = (row) => `${row.event_id} ${clientKey(row)}`;
-  const deadKeys = new Set(dead.map(letterKey));
-  const rows = known.filter((row) => row.kind !== "dead" || !deadKeys.has(letterKey(row)));
-  return [...rows, ...dead, ...waits].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
+  const deliveryKey = (row) => `${row.event_id} ${clientKey(row)}`;
+  const deadKeys = new Set(dead.map(deliveryKey));
+  const others = recorded.filter((row) => row.kind !== "dead" || !deadKeys.has(deliveryKey(row)));
+  return [...others, ...dead, ...pending].sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
 }
 
 const BY_COMMAND = 'grep "$(notifier log-id -c notifier.yaml SUB)" notifier.log';
@@ -57,23 +57,23 @@ export function Find({ data, query }) {
         defaultValue=${query.event_id ?? ""} /></label><button class="main">Find</button></form>
     <p class="dim note">The value is sent in the request body, never in a URL. The audit log records the search without the
       ${" "}value. Results name no user.</p>
-    ${data?.busy ? html`<p role="status">Searching …</p>` : data && html`<${Found} data=${data} />`}`;
+    ${data?.busy ? html`<p role="status">Searching …</p>` : data && html`<${SearchResults} data=${data} />`}`;
 }
 
-function Found({ data }) {
+function SearchResults({ data }) {
   const problems = Object.values(data).map((each) => each.problem).filter(Boolean);
   const since = data.facts.remembered_since;
   return html`${problems.map((problem) => html`<${Trouble} problem=${problem} tone="warn" />`)}
     <${Table} caption="Results" rows=${rowsOf(data)} keyOf=${(row) => `${row.by} ${row.worker} ${row.n ?? row.id}`}
       columns=${COLUMNS} empty="No result." />
-    <p class="dim note">${since && `Workers keep results since ${clock(since, true)}. `}Earlier deliveries are in the log:
+    <p class="dim note">${since && `Workers keep results since ${formatTime(since, true)}. `}Earlier deliveries are in the log:
       ${" "}<code>${BY_COMMAND}</code>.</p>`;
 }
 
 const COLUMNS = [
   { head: "When", cell: (row) => html`<${Clock} at=${row.at} />` },
   { label: "Result", cell: (row) => html`<span class="chip ${KINDS[row.kind] ?? "warn"}">${row.kind}</span>` },
-  { head: "Client", wide: true, cell: (row) => html`<${Who} client=${row} />` },
+  { head: "Client", wide: true, cell: (row) => html`<${ClientName} client=${row} />` },
   { head: "Answer", say: true, cell: (row) => html`<${Answer} row=${row} />` },
   { head: "Next", cell: (row) => html`<${Until} at=${row.next_due} />` },
   { head: "Event", cell: (row) => html`<${EventLink} id=${row.event_id} />` },

@@ -1,9 +1,9 @@
 // Signing keys and registry sources: whether each issuer publishes its keys, and whether each source could be read.
-import { Ago, Said, host, html, inWords, number } from "./text.js";
-import { Asking } from "./parts.js";
+import { Ago, SafeText, host, html, formatDuration, number } from "./text.js";
+import { LoadingNote } from "./parts.js";
 import { ReadSources } from "./sources.js";
 import { Table } from "./tables.js";
-import { api, may, unbound } from "./api.js";
+import { api, hasScope, coversAllIssuers } from "./api.js";
 import { explain } from "./dialogs.js";
 import { state } from "./state.js";
 
@@ -16,9 +16,9 @@ const keyOf = ({ iss, kid, use }) => `${iss} ${kid} ${use}`;
 export function Keys({ data }) {
   const workers = state.service?.workers.each ?? [];
   const sources = workers.flatMap(({ worker, registry }) => registry.map((source) => ({ ...source, worker })));
-  return html`<section><h2>Signing keys</h2>${!data ? html`<${Asking} />` : html`<${Table} caption="Signing keys"
+  return html`<section><h2>Signing keys</h2>${!data ? html`<${LoadingNote} />` : html`<${Table} caption="Signing keys"
       rows=${data.keys} keyOf=${keyOf} columns=${KEYS} empty="No issuer is configured." />`}</section>
-    <section><h2>Registry sources${" "}${may("repair") && unbound() && html`<${ReadSources} />`}</h2>
+    <section><h2>Registry sources${" "}${hasScope("repair") && coversAllIssuers() && html`<${ReadSources} />`}</h2>
       <${Table} caption="Registry sources" rows=${sources} keyOf=${(source) => `${source.worker} ${source.name}`}
         columns=${SOURCES} empty="No source besides the files of the configuration." /></section>`;
 }
@@ -34,8 +34,8 @@ function Published({ published }) {
 }
 
 const KEYS = [
-  { head: "Issuer", cell: (key) => html`<${Said} text=${host(key.iss)} />` },
-  { head: "Key", cell: (key) => html`<code><${Said} text=${key.kid} most=${16} /></code>` },
+  { head: "Issuer", cell: (key) => html`<${SafeText} text=${host(key.iss)} />` },
+  { head: "Key", cell: (key) => html`<code><${SafeText} text=${key.kid} limit=${16} /></code>` },
   { head: "Algorithms", wide: true, cell: (key) => key.algs.join(" ") },
   { head: "Use", cell: (key) => (key.use === "signs" ? "in use" : "upcoming") },
   { head: "Published", cell: (key) => html`<${Published} published=${key.published} />` },
@@ -49,11 +49,11 @@ function SourceStateChip({ source }) {
 }
 
 const SOURCES = [
-  { head: "Source", cell: (source) => html`<${Said} text=${source.name} />` },
+  { head: "Source", cell: (source) => html`<${SafeText} text=${source.name} />` },
   { head: "Kind", cell: (source) => source.kind },
-  { head: "Worker", cell: (source) => html`<${Said} text=${source.worker} most=${60} />` },
+  { head: "Worker", cell: (source) => html`<${SafeText} text=${source.worker} limit=${60} />` },
   { head: "State", cell: (source) => html`<${SourceStateChip} source=${source} />` },
-  { head: "Confirmed", cell: (source) => (source.age == null ? "–" : `${inWords(source.age)} ago`) },
+  { head: "Confirmed", cell: (source) => (source.age == null ? "–" : `${formatDuration(source.age)} ago`) },
   { head: "Clients", num: true, cell: (source) => number(source.clients) },
-  { head: "Problem", wide: true, cell: (source) => source.problem && html`<${Said} text=${source.problem} className="quote" />` },
+  { head: "Problem", wide: true, cell: (source) => source.problem && html`<${SafeText} text=${source.problem} className="quote" />` },
 ];

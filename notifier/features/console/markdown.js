@@ -1,4 +1,4 @@
-// The runbook's Markdown: paragraphs, lists, code, bold. Nothing in it becomes markup, and links become text.
+// Render the runbook's Markdown: paragraphs, lists, code, bold. HTML in it is shown as text, and links as their text.
 import { html } from "./text.js";
 
 const SPAN = /(`[^`]+`|\*\*[^*]+\*\*|\[[^\]]+\]\([^)]+\))/;
@@ -20,6 +20,7 @@ const BLOCKS = {
   gap: () => null,
 };
 
+/** Return the blocks of a text: each has a kind of BLOCKS and its lines. */
 function blocksOf(text) {
   const blocks = [];
   let fence = null;
@@ -35,17 +36,18 @@ function blocksOf(text) {
       else blocks.push((fence = { kind: "pre", lines: [] }));
     } else if (fence) fence.lines.push(line);
     else if (item) add(item[1] === "-" ? "ul" : "ol", item[2]);
-    else if (line.trim()) follows(blocks.at(-1), line) || add("p", line);
+    else if (continuesItem(blocks.at(-1), line)) extendItem(blocks.at(-1), line);
+    else if (line.trim()) add("p", line);
     else if (!["ol", "ul"].includes(blocks.at(-1)?.kind)) blocks.push({ kind: "gap", lines: [] });
   }
   return blocks;
 }
 
-/** An indented line continues the previous item. */
-function follows(last, line) {
-  if (!["ol", "ul"].includes(last?.kind) || !/^\s/.test(line)) return false;
-  last.lines.push(`${last.lines.pop()} ${line.trim()}`);
-  return true;
+/** Return whether the line is an indented line after an item of a list. */
+const continuesItem = (block, line) => ["ol", "ul"].includes(block?.kind) && /^\s+\S/.test(line);
+
+function extendItem(block, line) {
+  block.lines.push(`${block.lines.pop()} ${line.trim()}`);
 }
 
 export const Markdown = ({ text }) =>

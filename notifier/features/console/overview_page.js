@@ -1,18 +1,18 @@
 // The overview: the state of the service, the clients that do not receive logouts, since when, and the remedy.
-import { Ago, Said, Until, counted, host, html, number, plain, rate } from "./text.js";
-import { Asking, Chip, Who, Why, clientKey, troubledSince } from "./parts.js";
+import { Ago, SafeText, Until, counted, host, html, number, toPlainText, rate, sum } from "./text.js";
+import { LoadingNote, StateChip, ClientName, ClientReason, clientKey, troubledSince } from "./parts.js";
 import { MILD, TROUBLES } from "./words.js";
 import { Plot } from "./plot.js";
 import { ReadSources } from "./sources.js";
 import { Retry, retryOf } from "./retries.js";
-import { Table, holding, settled } from "./tables.js";
+import { Table, holdRows, keepRowOrder } from "./tables.js";
 import { explain } from "./dialogs.js";
-import { may, unbound } from "./api.js";
+import { hasScope, coversAllIssuers } from "./api.js";
 import { state } from "./state.js";
 
-const SLOTS = 180; // of five seconds: a quarter of an hour
-const OF_THE_QUEUE = ["queue", "publishing_blocked"];
-const FEW = 20; // deliveries: up to this number may be pending for clients without a recorded state
+const SLOTS = 180; // of five seconds: 15 minutes
+const QUEUE_TROUBLES = ["queue", "publishing_blocked"];
+const MAX_UNRECORDED = 20; // deliveries: up to this number may be pending for clients without a recorded state
 
 // ── the sentence ──
 
@@ -22,84 +22,87 @@ export const failingOf = ({ states }) => states.rests + states.tried + states.ha
 const are = (count) => (count === 1 ? "is" : "are");
 
 /** The queue's own trouble, which precedes all others; undefined without one. */
-export const queueTrouble = ({ troubles }) => troubles.find(({ kind }) => OF_THE_QUEUE.includes(kind));
+export const queueTrouble = ({ troubles }) => troubles.find(({ kind }) => QUEUE_TROUBLES.includes(kind));
 /** How many workers answered: "2 of 3 workers". */
 export const answeredOf = ({ workers: { answered, seen } }) => `${answered} of ${counted(Math.max(seen, answered), "worker")}`;
 export const allAnswered = ({ workers: { answered, seen } }) => seen > 0 && answered >= seen;
 
-/** The state of the service: a tone, a sentence, and its numbers. */
-function sentence(service) {
+/** Return the state of the service: the tone of the band, a sentence, and its numbers. */
+function describeService(service) {
   const { states, troubles, queues, workers } = service;
   const waits = waitingIn(service);
-  const ofTheQueue = queueTrouble(service);
-  if (ofTheQueue) {
+  const queueFault = queueTrouble(service);
+  if (queueFault) {
     const known = `The figures below are of ${answeredOf(service)}.`;
-    return ["bad", `${TROUBLES[ofTheQueue.kind]}.`, `${plain(ofTheQueue.text)}. ${known}`];
+    return ["bad", `${TROUBLES[queueFault.kind]}.`, `${toPlainText(queueFault.text)}. ${known}`];
   }
-  if (!workers.answered) return nobodyAnswers(workers);
-  if (!workers.seen) return nobodyConsumes(service, waits + (queues.events?.ready ?? 0));
-  const severe = troubles.filter((each) => !MILD.has(each.kind));
-  const tail = [`${rate(service.rates.delivered)} logouts a second are delivered`];
-  if (waits) tail.push(`${number(waits)} ${are(waits)} pending and retried automatically`);
+  if (!workers.answered) return describeNoAnswer(workers);
+  if (!workers.seen) return describeNoConsumer(service, waits + (queues.events?.ready ?? 0));
+  const severe = troubles.filter((trouble) => !MILD.has(trouble.kind));
+  const rates = [`${rate(service.rates.delivered)} logouts a second are delivered`];
+  if (waits) rates.push(`${number(waits)} ${are(waits)} pending and retried automatically`);
   const dead = queues.dead?.ready;
-  if (dead) tail.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
-  const numbers = `${tail.join("; ")}.`;
-  const down = states.rests + states.tried;
-  const refused = troubles.filter(({ kind }) => kind === "events_refused").reduce((count, one) => count + one.count, 0);
-  const words = [
-    refused && `${counted(refused, "event")} ${are(refused)} rejected`,
-    down && `${counted(down, "client")} ${are(down)} unreachable`,
+  if (dead) rates.push(`${number(dead)} ${dead === 1 ? "was" : "were"} given up`);
+  const numbers = `${rates.join("; ")}.`;
+  const unreachable = states.rests + states.tried;
+  const rejected = sum(troubles.map(({ kind, count }) => (kind === "events_refused" ? count : 0)));
+  const problems = [
+    rejected && `${counted(rejected, "event")} ${are(rejected)} rejected`,
+    unreachable && `${counted(unreachable, "client")} ${are(unreachable)} unreachable`,
     states.hangs && `${counted(states.hangs, "client")} ${are(states.hangs)} unresponsive`,
     states.fails && `${counted(states.fails, "client")} ${are(states.fails)} failing`,
     states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} deferred`,
     severe.length && counted(severe.length, "problem"),
   ].filter(Boolean);
-  if (words.length) return [down || states.hangs || severe.length ? "bad" : "warn", `${words.join(", ")}.`, numbers];
+  const tone = unreachable || states.hangs || severe.length ? "bad" : "warn";
+  if (problems.length) return [tone, `${problems.join(", ")}.`, numbers];
   if (!allAnswered(service)) return ["warn", `Only ${answeredOf(service)} answered.`, `They report no problem. ${numbers}`];
   return ["good", "No problems.", numbers];
 }
 
-function nobodyAnswers({ seen }) {
+function describeNoAnswer({ seen }) {
   const silent = `${counted(seen, "worker")} consume the queue but do not answer.`;
   return ["bad", "No worker answers.", seen ? silent : "Nothing is delivered until a worker is started: notifier run."];
 }
 
-function nobodyConsumes({ workers }, wait) {
-  const why = workers.each.map((each) => each.problem).find(Boolean);
-  const answer = counted(workers.answered, "worker answers", "workers answer");
-  const words = [`${answer}, but none takes events yet${why ? `: ${plain(why)}` : "."}`, wait && `${number(wait)} pending.`];
-  return ["bad", "Nothing is delivered: no worker consumes the queue.", words.filter(Boolean).join(" ")];
+function describeNoConsumer({ workers }, pending) {
+  const problem = workers.each.map((worker) => worker.problem).find(Boolean);
+  const answers = counted(workers.answered, "worker answers", "workers answer");
+  const details = [`${answers}, but none takes events yet${problem ? `: ${toPlainText(problem)}` : "."}`];
+  if (pending) details.push(`${number(pending)} pending.`);
+  return ["bad", "Nothing is delivered: no worker consumes the queue.", details.join(" ")];
 }
 
 // ── the page ──
 
 export function Overview() {
   const { service } = state;
-  if (!service) return html`<${Asking} />`;
-  const [tone, head, tail] = sentence(service);
+  if (!service) return html`<${LoadingNote} />`;
+  const [tone, head, tail] = describeService(service);
   const troubles = steadyTroubles(service.troubles);
   const queues = html`<${Queues} queues=${service.queues} />`;
   return html`<section class="band big head ${state.lost ? "" : tone}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
     <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
       <section><h2>Last 15 minutes</h2>
-        <${Plot} bars=${bars(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
-    <${InTrouble} service=${service} />
+        <${Plot} bars=${barsOf(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
+    <${TroubledClients} service=${service} />
     <div class="columns">${troubles.length > 0 && queues}<${Workers} service=${service} /></div>`;
 }
 
 let troublesBefore = [];
 
-/** The troubles, above a table: while the pointer is in the table, their list keeps its height. */
+/** Return the troubles. While the pointer is in the table below them, they do not change, so that it does not move. */
 function steadyTroubles(troubles) {
   if (!state.pointed) troublesBefore = troubles;
   return troublesBefore;
 }
 
-function bars({ timeline: { step, now: last, series } }) {
-  const places = ["delivered", "failed", "dead"].map((name) => series.indexOf(name));
-  return Array.from({ length: SLOTS }, (_, nth) => {
-    const at = last - SLOTS + 1 + nth;
-    return [at * step * 1000, ...places.map((place) => state.steps.get(at)?.[place] ?? 0)];
+/** Return a bar for each step of the last 15 minutes: time, delivered, failed, given up. */
+function barsOf({ timeline: { step: stepSeconds, now: lastStep, series } }) {
+  const columns = ["delivered", "failed", "dead"].map((name) => series.indexOf(name));
+  return Array.from({ length: SLOTS }, (_, index) => {
+    const step = lastStep - SLOTS + 1 + index;
+    return [step * stepSeconds * 1000, ...columns.map((column) => state.steps.get(step)?.[column] ?? 0)];
   });
 }
 
@@ -117,31 +120,31 @@ function Trouble({ one, workers }) {
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);
   return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>
-    <div title=${plain(one.text)}><b>${TROUBLES[one.kind] ?? one.kind.replaceAll("_", " ")}</b>${about(one)}
-      <p>${facts.map((fact, nth) => html`${nth ? ", " : ""}${fact}`)}${facts.length ? ": " : ""}<${Said} text=${one.text} /></p></div>
+    <div title=${toPlainText(one.text)}><b>${TROUBLES[one.kind] ?? one.kind.replaceAll("_", " ")}</b>${about(one)}
+      <p>${facts.map((fact, nth) => html`${nth ? ", " : ""}${fact}`)}${facts.length ? ": " : ""}<${SafeText} text=${one.text} /></p></div>
     <div class="ways">
       ${one.explained && html`<button type="button" onClick=${() => explain(one.explained)}>What to do</button>`}
-      ${one.kind === "registry_source_failed" && may("repair") && unbound() && html`<${ReadSources} />`}
+      ${one.kind === "registry_source_failed" && hasScope("repair") && coversAllIssuers() && html`<${ReadSources} />`}
       ${one.kind.startsWith("signing") && html`<a class="button" href="#/keys">Keys</a>`}</div></li>`;
 }
 
 function about(one) {
-  if (one.client_id) return html`: <${Who} client=${one} />`;
-  return html`${one.subject && html`: <code><${Said} text=${one.subject} most=${16} /></code>`}
-    ${one.iss && html`${" "}<span class="iss"><${Said} text=${host(one.iss)} /></span>`}`;
+  if (one.client_id) return html`: <${ClientName} client=${one} />`;
+  return html`${one.subject && html`: <code><${SafeText} text=${one.subject} limit=${16} /></code>`}
+    ${one.iss && html`${" "}<span class="iss"><${SafeText} text=${host(one.iss)} /></span>`}`;
 }
 
 // ── clients ──
 
-const Named = ({ client }) => html`<${Who} client=${client} />
-  ${client.name && html`<span class="dim name"><${Said} text=${client.name} most=${60} /></span>`}`;
+const ClientWithName = ({ client }) => html`<${ClientName} client=${client} />
+  ${client.name && html`<span class="dim name"><${SafeText} text=${client.name} limit=${60} /></span>`}`;
 
 /** The first columns of every list of clients. */
 export const CLIENT_COLUMNS = [
-  { head: "Client", wide: true, cell: (c) => html`<${Named} client=${c} />` },
-  { head: "State", cell: (c) => html`<${Chip} state=${stateOf(c)} />` },
+  { head: "Client", wide: true, cell: (c) => html`<${ClientWithName} client=${c} />` },
+  { head: "State", cell: (c) => html`<${StateChip} state=${stateOf(c)} />` },
   { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
-  { head: "Last answer", say: true, cell: (c) => html`<${Why} client=${c} />` },
+  { head: "Last answer", say: true, cell: (c) => html`<${ClientReason} client=${c} />` },
   { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
 ];
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
@@ -151,20 +154,20 @@ const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
-const mayHelp = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // a pressed button stays
-const RETRY = { label: "Actions", act: true, cell: (c) => mayHelp(c) && html`<${Retry} client=${c} />` };
+const canRetry = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // a pressed button stays
+const RETRY = { label: "Actions", act: true, cell: (c) => canRetry(c) && html`<${Retry} client=${c} />` };
 
-function InTrouble({ service }) {
+function TroubledClients({ service }) {
   const { clients, states } = service;
   const failing = failingOf(service) + states.put_off;
   const whole = clients.length === failing; // then a client that left the list is well
-  const rows = settled(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
+  const rows = keepRowOrder(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
   const unmet = service.waits.all - service.waits.known;
-  return html`<section ...${holding}><h2>Clients that do not receive logouts
+  return html`<section ...${holdRows}><h2>Clients that do not receive logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
     <${Table} caption="Clients with problems" keyOf=${clientKey} rows=${rows}
       columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
-    ${unmet > FEW && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
+    ${unmet > MAX_UNRECORDED && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
       started: see <a href="#/waiting">Pending</a>.</p>`}</section>`;
 }
 
@@ -197,15 +200,15 @@ function Workers({ service: { workers: { each: workers }, troubles } }) {
   const vanished = troubles.filter(({ kind }) => kind === "worker_vanished");
   return html`<section><h2>Workers</h2>${workers.length === 0 && html`<p class="empty">No worker answers.</p>`}
     <ul class="lines">${workers.map((one) => html`<${Worker} key=${one.worker} worker=${one} />`)}
-      ${vanished.map(({ subject, since }) => html`<li key=${subject}><b><${Said} text=${subject} most=${60} /></b>${" "}
+      ${vanished.map(({ subject, since }) => html`<li key=${subject}><b><${SafeText} text=${subject} limit=${60} /></b>${" "}
         <span class="chip warn">last seen <${Ago} at=${since} /></span></li>`)}</ul></section>`;
 }
 
 function Worker({ worker }) {
   const problem = worker.consuming === false && (worker.problem || "it takes no events yet");
-  return html`<li><b><${Said} text=${worker.worker} most=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
+  return html`<li><b><${SafeText} text=${worker.worker} limit=${60} /></b>${" "}<span class="dim">${worker.version}</span>${" "}
     ${worker.draining ? html`<span class="chip warn">draining</span>`
       : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
     <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight
-    ${problem && html`<br /><span class="chip bad">not consuming</span>${" "}<${Said} text=${problem} />`}</li>`;
+    ${problem && html`<br /><span class="chip bad">not consuming</span>${" "}<${SafeText} text=${problem} />`}</li>`;
 }

@@ -1,9 +1,9 @@
 // Bars on a time axis, as SVG: the colours follow the theme, and screen readers get the sums.
-import { clock, html, number } from "./text.js";
+import { formatTime, html, number } from "./text.js";
 import { state, update } from "./state.js";
 
-const HEIGHT = 96; // of 100: the highest bar leaves some space
-const LEAST = 1.5; // keeps one failure among thousands visible
+const MAX_BAR_HEIGHT = 96; // of 100: the highest bar leaves some space
+const MIN_BAR_HEIGHT = 1.5; // keeps one failure among thousands visible
 const TONES = ["good", "warn", "bad"];
 const WORDS = ["delivered", "failed", "given up"];
 
@@ -27,7 +27,7 @@ export function Plot({ bars, width, unit, label }) {
       ${shown && html`<rect class="cursor" x=${state.plotAt} width="1" y="0" height="100" />`}
     </svg>
     <figcaption><span>${number(Math.round((most / width) * 10) / 10)}/${unit}</span>
-      <span>${moment === null ? label : clock(moment)}</span>
+      <span>${moment === null ? label : formatTime(moment)}</span>
       ${counts.map((count, nth) => html`<span class="key ${TONES[nth]}">${number(count)} ${WORDS[nth]}</span>`)}</figcaption>
   </figure>`;
 }
@@ -36,7 +36,7 @@ function Bar({ nth, counts, most }) {
   let top = 100;
   return counts.map((count, kind) => {
     if (!count) return null;
-    const height = Math.max(kind ? LEAST : 0, (count * HEIGHT) / most);
+    const height = Math.max(kind ? MIN_BAR_HEIGHT : 0, (count * MAX_BAR_HEIGHT) / most);
     top = Math.max(0, top - height);
     return html`<rect class=${TONES[kind]} x=${nth + 0.08} width="0.84" y=${top} height=${height} />`;
   });

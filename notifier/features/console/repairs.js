@@ -1,14 +1,14 @@
 // Replay, discard or cancel all matches of a filter, with a dry run first and the number on the button.
-import { Account, GoesOn, doneBy, watch } from "./jobs.js";
-import { Dialog, Meant, Typed, changeDialog, closeDialog, focusClose, newId, openDialog, typedRightly } from "./dialogs.js";
-import { Trouble, Who, clientKey } from "./parts.js";
-import { api, narrowed } from "./api.js";
-import { Said, clock, counted, host, html, listed, now, number, sum } from "./text.js";
+import { JobProgress, ContinuesNote, doneCount, followJob } from "./jobs.js";
+import { Dialog, FilterSummary, ConfirmationField, changeDialog, closeDialog, focusClose, newId, openDialog, isConfirmed } from "./dialogs.js";
+import { Trouble, ClientName, clientKey } from "./parts.js";
+import { api, withoutEmpty } from "./api.js";
+import { SafeText, formatTime, counted, host, html, formatCounts, now, number, sum } from "./text.js";
 
 const HOUR = 3_600_000;
 const KEPT = 60_000; // milliseconds for the browser to save a file
 const AGES = { "1h": HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR };
-export const NAMELESS = "would_end_newer_sessions"; // why a dead letter without `sid` stays
+export const WITHOUT_SESSION = "would_end_newer_sessions"; // why a dead letter without `sid` stays
 
 const ACTIONS = {
   replay: {
@@ -37,9 +37,9 @@ const ACTIONS = {
   },
 };
 
-/** The matches of a filter now; later ones stay. Selecting everything must be explicit. */
-export function fixed(filter, given_up_until) {
-  const given = narrowed({ ...filter, given_up_until });
+/** Return the API's filter for the present matches: with a fixed time, and with `all` if it would be empty. */
+export function fixFilter(filter, given_up_until) {
+  const given = withoutEmpty({ ...filter, given_up_until });
   if (AGES[given.since]) given.since = new Date(now() - AGES[given.since]).toISOString();
   if (!Object.keys(given).some((name) => name !== "given_up_until")) given.all = true;
   return given;
@@ -47,7 +47,7 @@ export function fixed(filter, given_up_until) {
 
 /** Open the dialog, and count without changing anything. */
 export async function beginRepair(action, filter, given_up_until) {
-  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: fixed(filter, given_up_until) });
+  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: fixFilter(filter, given_up_until) });
   try {
     changeDialog(dialog, { dry: { kind: action, ...(await ACTIONS[action].act({ ...dialog.filter, dry_run: true })) } });
   } catch (problem) {
@@ -55,23 +55,23 @@ export async function beginRepair(action, filter, given_up_until) {
   }
 }
 
-/** The number to repair, by the dry run and by whether dead letters without `sid` are ticked. */
-export const going = (dry, nameless) => doneBy(dry) + (nameless ? dry.kept?.[NAMELESS] ?? 0 : 0);
+/** Return the number that a job will repair, by its dry run. `withoutSession`: include dead letters without `sid`. */
+export const repairCount = (dry, withoutSession) => doneCount(dry) + (withoutSession ? dry.kept?.[WITHOUT_SESSION] ?? 0 : 0);
 
 /**
- * The limits that bind a job to its dry run. `given_up_until` restricts dead letters to the counted ones. Pending
- * deliveries have no such time, and an incomplete count does not cover all: then the number is the limit.
+ * Return the parameters that restrict a job to what its dry run counted. Dead letters are restricted by the filter's
+ * `given_up_until`. For pending deliveries, and after an incomplete count, the number is the limit.
  */
-export const bounds = (dry, nameless) => ({
-  ...(nameless && { end_newer_sessions: true }),
-  ...((dry.more || dry.kind === "cancel") && { limit: going(dry, nameless) }),
+export const jobLimits = (dry, withoutSession) => ({
+  ...(withoutSession && { end_newer_sessions: true }),
+  ...((dry.more || dry.kind === "cancel") && { limit: repairCount(dry, withoutSession) }),
 });
 
 async function carryOut(dialog) {
-  const { action, filter, dry, nameless } = dialog;
+  const { action, filter, dry, withoutSession } = dialog;
   changeDialog(dialog, { busy: true, problem: null });
   try {
-    changeDialog(dialog, { job: watch(await ACTIONS[action].act({ ...filter, ...bounds(dry, nameless) })) });
+    changeDialog(dialog, { job: followJob(await ACTIONS[action].act({ ...filter, ...jobLimits(dry, withoutSession) })) });
     focusClose();
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });
@@ -82,19 +82,19 @@ export function Repair({ dialog }) {
   const { title, things, verb } = ACTIONS[dialog.action];
   const { dry, busy, job } = dialog;
   if (job) {
-    return html`<${Dialog} title=${title}><${Account} id=${job} /><${GoesOn} ids=${[job]} />
+    return html`<${Dialog} title=${title}><${JobProgress} id=${job} /><${ContinuesNote} ids=${[job]} />
       <footer><button type="button" class="quiet" onClick=${closeDialog}>Close</button></footer><//>`;
   }
   const { given_up_until: until, ...rest } = dialog.filter;
-  const count = dry ? going(dry, dialog.nameless) : 0;
+  const count = dry ? repairCount(dry, dialog.withoutSession) : 0;
   const { typed } = ACTIONS[dialog.action];
-  const ready = count > 0 && !busy && (!typed || typedRightly(dialog, count));
+  const ready = count > 0 && !busy && (!typed || isConfirmed(dialog, count));
   return html`<${Dialog} title=${title}>
-    <${Meant} filter=${{ ...rest, ...(until && { "given up until": `${clock(until, true)}: later ones are kept` }) }} />
+    <${FilterSummary} filter=${{ ...rest, ...(until && { "given up until": `${formatTime(until, true)}: later ones are kept` }) }} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
-    ${dry ? html`<${Counted} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${Counting} />`}
+    ${dry ? html`<${DryRunResult} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${CountingNote} />`}
     ${ACTIONS[dialog.action].copy && count > 0 && html`<${Export} dialog=${dialog} />`}
-    ${typed && count > 0 && html`<${Typed} dialog=${dialog} count=${count}>${typed}<//>`}
+    ${typed && count > 0 && html`<${ConfirmationField} dialog=${dialog} count=${count}>${typed}<//>`}
     <footer><button type="button" class="quiet" onClick=${closeDialog} autofocus>${typed ? "Keep them" : "Cancel"}</button>
       <button type="button" class=${typed ? "danger" : "main"} disabled=${!ready} onClick=${() => carryOut(dialog)}>
         ${dry ? `${verb} ${counted(count, ...things)}` : "…"}</button></footer><//>`;
@@ -121,31 +121,31 @@ function Export({ dialog }) {
       : "Saves all of them to a file that names users."}</span></p>`;
 }
 
-export const Counting = () => html`<p role="status">Counting, without changing anything …</p>`;
+export const CountingNote = () => html`<p role="status">Counting, without changing anything …</p>`;
 
-function Counted({ dialog, count }) {
-  const { dry, nameless } = dialog;
-  const { [NAMELESS]: _nameless, ...kept } = dry.kept ?? {};
+function DryRunResult({ dialog, count }) {
+  const { dry, withoutSession } = dialog;
+  const { [WITHOUT_SESSION]: _withoutSession, ...kept } = dry.kept ?? {};
   return html`<p class="count" role="status"><b>${number(count)}</b> ${ACTIONS[dialog.action].would}.</p>
-    ${sum(dry.by_reason) > 0 && html`<p class="dim">${listed(dry.by_reason)}</p>`}
+    ${sum(dry.by_reason) > 0 && html`<p class="dim">${formatCounts(dry.by_reason)}</p>`}
     <${ByClient} dry=${dry} />
     ${dry.more && html`<p class="band warn">There are more: counting took too long. Do this, then repeat.</p>`}
-    <${Nameless} dry=${dry} ticked=${nameless} tick=${(on) => changeDialog(dialog, { nameless: on })} />
-    ${sum(kept) > 0 && html`<p class="band warn">${number(sum(kept))} are kept in any case: ${listed(kept)}</p>`}`;
+    <${WithoutSessionOption} dry=${dry} ticked=${withoutSession} tick=${(on) => changeDialog(dialog, { withoutSession: on })} />
+    ${sum(kept) > 0 && html`<p class="band warn">${number(sum(kept))} are kept in any case: ${formatCounts(kept)}</p>`}`;
 }
 
 function ByClient({ dry: { by_client = [], clients = 0 } }) {
   if (!by_client.length) return null;
   const more = clients - by_client.length;
   return html`<ul class="by-client" aria-label="By client">${by_client.map((one) => html`<li key=${clientKey(one)}>
-      <span class="amount">${number(one.count)}</span>${" "}${one.client_id ? html`<${Who} client=${one} />` : html`whole events
-        ${" "}<span class="iss"><${Said} text=${host(one.iss)} most=${60} /></span>`}</li>`)}
+      <span class="amount">${number(one.count)}</span>${" "}${one.client_id ? html`<${ClientName} client=${one} />` : html`whole events
+        ${" "}<span class="iss"><${SafeText} text=${host(one.iss)} limit=${60} /></span>`}</li>`)}
     ${more > 0 && html`<li class="dim">and ${counted(more, "more client")}</li>`}</ul>`;
 }
 
 /** Dead letters without `sid` stay unless ticked, since they may end a session that began later. */
-export function Nameless({ dry, ticked, tick }) {
-  const count = dry.kept?.[NAMELESS] ?? 0;
+export function WithoutSessionOption({ dry, ticked, tick }) {
+  const count = dry.kept?.[WITHOUT_SESSION] ?? 0;
   if (!count) return null;
   return html`<label class="band warn tick">
     <input type="checkbox" checked=${Boolean(ticked)} onChange=${(event) => tick(event.target.checked)} />

@@ -1,5 +1,5 @@
 // The sign-in: by the organisation's OpenID Provider where one is configured, else by a token of the API.
-import { Said, host, html } from "./text.js";
+import { SafeText, host, html } from "./text.js";
 import { signIn, signInByProvider } from "./session.js";
 import { state } from "./state.js";
 
@@ -16,18 +16,18 @@ export function SignIn() {
   const byToken = html`<${ByToken} busy=${busy} />`;
   return html`<main class="sign-in"><div class="box">
     <h1><img src="icon.svg" alt="" width="36" height="36" /> notifier</h1>
-    ${problem && html`<p class="band bad" role="alert"><${Said} text=${problem} /></p>`}
+    ${problem && html`<p class="band bad" role="alert"><${SafeText} text=${problem} /></p>`}
     ${oidc && html`<${ByProvider} oidc=${oidc} />`}
     ${oidc ? html`<details><summary>With an API token</summary>${byToken}</details>` : byToken}
   </div></main>`;
 }
 
 function ByProvider({ oidc }) {
-  const name = html`<${Said} text=${host(oidc.issuer)} most=${60} />`;
+  const name = html`<${SafeText} text=${host(oidc.issuer)} limit=${60} />`;
   if (oidc.authorization_endpoint) {
     return html`<button type="button" class="main" onClick=${signInByProvider}>Sign in at ${name}</button>`;
   }
-  return html`<p class="band warn" role="alert">Sign-in at ${name} is unavailable: <${Said} text=${oidc.problem} /></p>`;
+  return html`<p class="band warn" role="alert">Sign-in at ${name} is unavailable: <${SafeText} text=${oidc.problem} /></p>`;
 }
 
 const ByToken = ({ busy }) => html`<form onSubmit=${submit} autocomplete="off">

@@ -7,7 +7,7 @@ export const state = {
   signIn: null, // the state of the sign-in, while no user is signed in
   route: { name: "overview", query: {} },
   service: null, // the last overview
-  heardAt: 0,
+  updatedAt: 0,
   lost: null, // why updates fail, and since when
   steps: new Map(), // the data of the overview's plot, by step of five seconds
   page: { data: null, problem: null, loading: false },
@@ -23,23 +23,23 @@ export const state = {
 };
 
 let draw = () => {};
-let due = false;
+let isDrawDue = false;
 
 /** Set the function that draws the page. */
-export function drawWith(render) {
+export function setRenderer(render) {
   draw = render;
 }
 
 /** Call a function after the page is drawn with the current changes. */
-export const onceDrawn = (action) => queueMicrotask(() => queueMicrotask(action));
+export const afterDraw = (action) => queueMicrotask(() => queueMicrotask(action));
 
 /** Change the state. */
 export function update(patch = {}) {
   Object.assign(state, patch);
-  if (due) return;
-  due = true;
+  if (isDrawDue) return;
+  isDrawDue = true;
   queueMicrotask(() => {
-    due = false;
+    isDrawDue = false;
     draw();
   });
 }

@@ -22,7 +22,7 @@ const LOOKS = ["num", "wide", "say", "act"];
 const Cell = ({ column, row }) => html`<td class=${LOOKS.filter((look) => column[look]).join(" ")}
   data-head=${column.head ?? column.label}>${column.cell(row)}</td>`;
 
-export function Pages({ skip, rows, total, go }) {
+export function Pagination({ skip, rows, total, go }) {
   if (total <= rows && !skip) return null;
   const last = Math.min(total, skip + rows);
   return html`<nav class="pages" aria-label="Pages of the table">
@@ -36,13 +36,13 @@ export function Pages({ skip, rows, total, go }) {
 // A table is held by the pointer, or by the focus if the keyboard moved it. After a click the focus does not hold it.
 const holds = { pointer: false, focus: false };
 
-function hold(by, on) {
-  holds[by] = on;
+function hold(by, isHeld) {
+  holds[by] = isHeld;
   update({ held: holds.pointer || holds.focus, pointed: holds.pointer });
 }
 
 /** Surrounds a polled table: while pointer or focus is in it, its rows do not move. */
-export const holding = {
+export const holdRows = {
   onPointerEnter: () => hold("pointer", true),
   onPointerLeave: () => hold("pointer", false),
   onFocusin: (event) => hold("focus", event.target.matches(":focus-visible")),
@@ -51,21 +51,25 @@ export const holding = {
 
 let shown = []; // rows as shown on the page
 
-/** The rows in the order of the page. While it is held, removed rows stay, marked, and new rows are added last. */
-export function settled(rows, keyOf) {
-  if (!state.held) return (shown = rows);
-  const left = new Map(rows.map((row) => [keyOf(row), row]));
+/** Return the rows to show. While the table is held, rows keep their place: removed rows are marked, new rows are last. */
+export function keepRowOrder(rows, keyOf) {
+  if (!state.held) {
+    shown = rows;
+    return shown;
+  }
+  const remaining = new Map(rows.map((row) => [keyOf(row), row]));
   const kept = shown.map((row) => {
     const key = keyOf(row);
-    const again = left.get(key);
-    left.delete(key);
-    return again ?? { ...row, gone: true };
+    const current = remaining.get(key);
+    remaining.delete(key);
+    return current ?? { ...row, gone: true };
   });
-  return (shown = [...kept, ...left.values()]);
+  shown = [...kept, ...remaining.values()];
+  return shown;
 }
 
 /** Forget the rows of the previous page. */
-export function unsettle() {
+export function resetTables() {
   shown = [];
   hold("pointer", false);
   hold("focus", false);

@@ -15,4 +15,4 @@ export function setTheme(theme) {
   update({ theme });
 }
 
-export const keptTheme = () => (THEMES.includes(localStorage.getItem(KEY)) ? localStorage.getItem(KEY) : state.theme);
+export const readTheme = () => (THEMES.includes(localStorage.getItem(KEY)) ? localStorage.getItem(KEY) : state.theme);
