@@ -59,6 +59,7 @@ class BucketPasses:
     """Makes the passes that `Buckets` requests.
 
     `take` starts a fetched delivery, and returns False if it is parked again. `spawn` runs a task of the worker.
+    `wall` is the system's clock.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BucketPasses:
         spawn: Callable[[Coroutine[object, object, None]], None],
         counts: BucketCounts,
         clock: Clock,
+        wall: Clock,
     ) -> None:
         self._parking = parking
         self._gate = gate
@@ -76,6 +78,7 @@ class BucketPasses:
         self._spawn = spawn
         self._counts = counts
         self._clock = clock
+        self._wall = wall
         self._passes: OrderedDict[str, BucketPass] = OrderedDict()
         self._fetching_count = 0
         self._no_fetch_before = -math.inf
@@ -183,4 +186,13 @@ class BucketPasses:
             with suppress(QueueUnavailable):
                 self._counts.forget_empty(set(await self._parking.count_parked()))
             self._gate.buckets.request_overdue_passes()
-            await asyncio.sleep(COUNT_SECONDS)
+            await asyncio.sleep(seconds_until_count(self._wall()))
+
+
+def seconds_until_count(now: float) -> float:
+    """Return the time until the next count. All workers count at the same moments, by the system's clock.
+
+    Otherwise one worker forgets the deliveries that it fetched from an empty bucket up to a minute before another
+    forgets that it parked them, and the status shows them as pending meanwhile.
+    """
+    return COUNT_SECONDS - now % COUNT_SECONDS

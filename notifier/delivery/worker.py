@@ -60,7 +60,9 @@ class Worker:
             tools, registry, queue, self.gate, self.ledger, self._spawn, self._schedule_round
         )
         self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
-        self._pulls = BucketPasses(queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady)
+        self._pulls = BucketPasses(
+            queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady, tools.clock
+        )
 
     def _started_share(self) -> float:
         """Return which share of the prefetch of events is used by messages whose steps are all taken."""

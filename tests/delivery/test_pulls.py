@@ -12,7 +12,7 @@ from notifier.delivery import pulls, worker
 from notifier.delivery.client_buckets import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.ports import ClientReport
-from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS
+from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS, seconds_until_count
 from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
@@ -219,13 +219,18 @@ async def test_probe_that_dies_in_a_pause_is_replaced() -> None:
 async def test_overdue_probe_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may have taken it out of its delay queue."""
     for pace in ("FIRST_PASS_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(pulls, pace, 0.0)
+        monkeypatch.setattr(pulls, pace, 1e-6)
     async with down(WorkerHarness(client("shop")), 3) as harness:
         harness.now += OVERDUE_SECONDS
         await rounds()
         assert harness.queue.fetches == []
         harness.now += 1
         await harness.until(lambda: len(harness.notified()) == 3)
+
+
+def test_workers_count_the_buckets_at_the_same_moments() -> None:
+    """So they forget an empty bucket together. Otherwise the status shows delivered deliveries as pending meanwhile."""
+    assert {now + seconds_until_count(now) for now in (1200.0, 1230.5, 1259.75)} == {1260.0}
 
 
 # ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────
