@@ -4,6 +4,9 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import median
+
+from tools.code_lines import measure_modules
 
 HOUSE = Path(__file__).parent.parent / "notifier"
 QUEUES = HOUSE / "queues"
@@ -30,6 +33,13 @@ def _queue(path: Path) -> str | None:
 def test_no_two_modules_have_one_name() -> None:
     """Except for the same thing in the adapters of two queues."""
     assert ambiguous((path.stem, path) for path in MODULES) == {}
+
+
+def test_modules_are_few_and_of_moderate_length() -> None:
+    """At most 400 modules, with a median of at least 115 lines, and at most 300 lines each (physical lines)."""
+    lengths = measure_modules(HOUSE)
+    assert (len(lengths) <= 400, median(length for length, _ in lengths) >= 115) == (True, True)
+    assert [module for module in lengths if module[0] > 300] == []
 
 
 def test_no_two_types_have_one_name() -> None:

@@ -15,7 +15,11 @@ import structlog
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import AnswerOf, no_answer, read_registry
 from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
-from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.clients.registry_checks import (
+    find_preset_mismatches,
+    find_unsignable,
+    find_widely_accepted_tokens,
+)
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
 from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, list_token_senders
 from notifier.configuration.library_examinations import examinations
@@ -23,7 +27,6 @@ from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.message import Binding
-from notifier.model.presets import find_preset_doubt
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import build_client_context
 from notifier.network.listeners.certificates import ListenerContext
@@ -40,7 +43,6 @@ from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
 FeaturePartT = TypeVar("FeaturePartT", bound=FeaturePart)
-MAX_NAMED_CLIENTS = 5  # clients in one warning
 MAX_LOGGED = 20  # warnings of one reading that are logged separately: there may be one for each client
 
 
@@ -190,32 +192,14 @@ def _find_warnings(
 ) -> Iterator[InputIssue]:
     """Yield accepted settings that have no effect or a possibly unintended one."""
     yield from built.warnings
-    yield from _find_widely_accepted_tokens(built.registry)
-    yield from _find_preset_mismatches(built.registry)
+    yield from find_widely_accepted_tokens(built.registry)
+    yield from find_preset_mismatches(built.registry)
     senders = [*(sender for part in parts for sender in part.senders), *list_token_senders(tokens)]
     yield from find_ignored_addresses(settings, built.registry, senders)
     yield from find_unlisted_senders(settings, senders)
     yield from find_expiring_tokens(tokens, time.time())
     for part in parts:
         yield from part.warnings
-
-
-def _find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
-    """Yield a warning for each issuer and kind of mismatch between a preset and the rest of a client's registration.
-
-    The warning names the first MAX_NAMED_CLIENTS clients with this mismatch.
-    """
-    clients_by_mismatch: dict[tuple[str, str, str], list[str]] = {}
-    for iss, clients in registry.clients.items():
-        for client in clients.values():
-            mismatch = None if client.preset is None else find_preset_doubt(client)
-            if mismatch is not None:
-                text, remedy = mismatch
-                clients_by_mismatch.setdefault((iss, text, remedy), []).append(client.client_id)
-    for (iss, text, remedy), client_ids in clients_by_mismatch.items():
-        more = f" and {len(client_ids) - MAX_NAMED_CLIENTS:,} more" if len(client_ids) > MAX_NAMED_CLIENTS else ""
-        names = ", ".join(repr(client_id[:60]) for client_id in client_ids[:MAX_NAMED_CLIENTS])
-        yield InputIssue(f"client {names}{more} of {iss}", f"{text}; {remedy}")
 
 
 def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
@@ -240,16 +224,6 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
                     " tokens of both; make a key for each, by `notifier keys generate` or in the HSM or key service"
                 )
                 yield InputIssue(f'issuers["{iss}"].keys', text)
-
-
-def _find_widely_accepted_tokens(registry: Registry) -> Iterator[InputIssue]:
-    """Yield a warning for each client whose tokens another service might accept: `typ: JWT` and further audiences."""
-    for iss in registry.issuers:
-        for client in registry.clients_of(iss).values():
-            if client.token.typ == "JWT" and client.token.audience:
-                others = ", ".join(client.token.audience)
-                text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
-                yield InputIssue(f"client {client.client_id!r} of {iss}", text)
 
 
 def _find_start_errors(settings: Settings) -> list[InputIssue]:

@@ -12,7 +12,7 @@ from notifier.delivery.admission import Capacity, SlotPool, StartNow, SteadyDefe
 from notifier.delivery.circuit import MIN_OPEN_SECONDS, SHORT_OUTAGE_SECONDS, Circuit, CircuitChange, State
 from notifier.delivery.pending import NO_ATTEMPTS, SILENCE_SECONDS, SLOW_SECONDS, PendingDeliveries
 from notifier.delivery.ports import ClientReport
-from notifier.delivery.rate import AttemptRate
+from notifier.delivery.rate import AttemptRate, registered_interval
 from notifier.delivery.verdict import WaitKind
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
@@ -297,8 +297,3 @@ class KnownClient(PendingDeliveries):
         if silent_seconds > SILENCE_SECONDS:
             seconds = max(seconds, silent_seconds)
         return max(self.rate.registered_interval, self.rate.spacing, seconds / max(1, parallel))
-
-
-def registered_interval(client: Client, worker_count: int) -> float:
-    """Return the seconds between two attempts by this worker's share of the registered rate, 0 without one."""
-    return 0.0 if client.per_second is None else worker_count / client.per_second

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from notifier.delivery.admission import Capacity
 from notifier.delivery.circuit import CircuitChange, State
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.known_client import KnownClient, registered_interval
+from notifier.delivery.known_client import KnownClient
 from notifier.delivery.ports import ClientReport, Peers, Tools
-from notifier.delivery.rate import AttemptRate
+from notifier.delivery.rate import AttemptRate, registered_interval
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane

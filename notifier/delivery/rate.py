@@ -41,6 +41,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from notifier.model.client import Client
+
 FULL_SAMPLE_ATTEMPTS = 24
 SMALL_SAMPLE_ATTEMPTS = 8  # suffice while a limit is set, and after `LONGEST_SAMPLE_SECONDS`
 EARLY_SAMPLE_ATTEMPTS = 96  # end a sample before `USUAL_SAMPLE_SECONDS`
@@ -242,3 +244,8 @@ class AttemptRate:
 
     def _begin_sample(self, now: float) -> None:
         self._sample_began_at, self._ended_count, self._failed_count, self._throttled_count = now, 0, 0, 0
+
+
+def registered_interval(client: Client, worker_count: int) -> float:
+    """Return the seconds between two attempts by this worker's share of the registered rate, 0 without one."""
+    return 0.0 if client.per_second is None else worker_count / client.per_second

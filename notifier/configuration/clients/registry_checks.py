@@ -1,12 +1,14 @@
-"""Checks a whole registry: algorithms that no key can sign with, and reloads that lose too many clients."""
+"""Checks a whole registry: unusable algorithms, doubtful registrations, and reloads that lose too many clients."""
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
+from notifier.model.presets import find_preset_doubt
 from notifier.model.registry import InlineRule, Registry
 
+MAX_WARNED_CLIENTS = 5  # clients in one warning
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
 """Returns the algorithms that an issuer's keys can sign with."""
 
@@ -38,6 +40,34 @@ def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm])
     other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
     key = _KEY_OF_ALGORITHM.get(alg, "an RSA key")
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
+
+
+def find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
+    """Yield a warning for each issuer and kind of mismatch between a preset and the rest of a client's registration.
+
+    The warning names the first MAX_WARNED_CLIENTS clients with this mismatch.
+    """
+    clients_by_mismatch: dict[tuple[str, str, str], list[str]] = {}
+    for iss, clients in registry.clients.items():
+        for client in clients.values():
+            mismatch = None if client.preset is None else find_preset_doubt(client)
+            if mismatch is not None:
+                text, remedy = mismatch
+                clients_by_mismatch.setdefault((iss, text, remedy), []).append(client.client_id)
+    for (iss, text, remedy), client_ids in clients_by_mismatch.items():
+        more = f" and {len(client_ids) - MAX_WARNED_CLIENTS:,} more" if len(client_ids) > MAX_WARNED_CLIENTS else ""
+        names = ", ".join(repr(client_id[:60]) for client_id in client_ids[:MAX_WARNED_CLIENTS])
+        yield InputIssue(f"client {names}{more} of {iss}", f"{text}; {remedy}")
+
+
+def find_widely_accepted_tokens(registry: Registry) -> Iterator[InputIssue]:
+    """Yield a warning for each client whose tokens another service might accept: `typ: JWT` and further audiences."""
+    for iss in registry.issuers:
+        for client in registry.clients_of(iss).values():
+            if client.token.typ == "JWT" and client.token.audience:
+                others = ", ".join(client.token.audience)
+                text = f"its tokens have typ JWT and are for {others} too, which may believe them: leave one away"
+                yield InputIssue(f"client {client.client_id!r} of {iss}", text)
 
 
 MAX_UNCHECKED_LOSSES = 1  # so many clients may always be lost, if others remain

@@ -126,14 +126,13 @@ class RegistryRefresh:
 
     async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
         """Read all sources now, and return their states. `accepted_by`: who accepts a loss of clients."""
-        done = []
-        for state in self._kept.values():
-            state.waiters.append(asyncio.Event())
+        waited = [(state, asyncio.Event()) for state in self._kept.values()]
+        for state, done in waited:
+            state.waiters.append(done)
             state.accepted_by = accepted_by or state.accepted_by
             state.wake.set()
-            done.append(state.waiters[-1])
-        for event in done:
-            await event.wait()
+        for _, done in waited:
+            await done.wait()
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:
