@@ -231,7 +231,7 @@ class Recent:
     def _add_entry(
         self, kind: EntryKind, iss: str, client_id: str, *, event_id: str = "", text: str = "", **members: Any
     ) -> None:
-        """Add an entry that is no attempt, at the present time."""
+        """Add an entry of another kind than an attempt, at the present time."""
         self.last += 1
         size = _ROW_BYTES + sum(map(_size, (iss, client_id, event_id, text)))
         row = RecentEntry(self.last, self._clock(), kind, iss, client_id, size, event_id, text=text, **members)

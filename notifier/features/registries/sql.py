@@ -68,7 +68,7 @@ def run_query(connection: sa.Connection, query: str) -> Listing:
     result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=options)
     if not result.returns_rows:
         raise SourceFault("query must be a SELECT: it gives no rows")
-    names = _column_names([str(key) for key in result.keys()])  # noqa: SIM118  SQLAlchemy's result is no mapping
+    names = _column_names([str(key) for key in result.keys()])  # noqa: SIM118  SQLAlchemy's result is not a mapping
     client_id = names.index("client_id")
 
     def read_row(row: Sequence[Any]) -> dict[str, Any]:

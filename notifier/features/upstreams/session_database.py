@@ -38,7 +38,7 @@ class SessionDatabase:
             result = run(connection, upstream_session)
             if not result.returns_rows:
                 raise SourceFault("query must be a SELECT: it gives no rows")
-            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  SQLAlchemy's result is no mapping
+            names = [normalize_name(str(key)) for key in result.keys()]  # noqa: SIM118  SQLAlchemy's result is not a mapping
             _check_columns(names)
             rows = result.fetchmany(MAX_SESSIONS + 1)
             deadline.check()

@@ -31,7 +31,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem_response
 
 FRONT_CHANNEL_PATH = "/upstreams/{upstream}/frontchannel-logout"
-DUPLICATE_WINDOW_SECONDS = 600.0  # in which equal requests have the same event ids; a later one may be genuine
+DUPLICATE_WINDOW_SECONDS = 600.0  # in which equal requests have the same event ids; later requests may be genuine
 _UNKNOWN_TITLE = "There is no such address"  # the same for a disabled and for an unknown upstream
 
 
@@ -152,7 +152,7 @@ class UpstreamSignOutRoutes:
     def _refuse(
         self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
     ) -> web.Response:
-        """Record and return a refusal. `reason`: for the log, if it says more than the title."""
+        """Record and return a refusal. `reason`: for the log; by default the title."""
         self._dependencies.record(front_channel.name, result, reason or title)
         headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None
         return problem_response(status, title, headers=headers)
