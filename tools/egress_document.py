@@ -20,9 +20,9 @@ HEAD = """# Where requests may go
 Every case that `tests/network/http/test_egress_table.py` tries, with its result. `python -m tools.egress_document`
 writes this page.
 
-The settings are those of `egress`; after a bar those of `notifier.egress` of one client, which replace the former
-member by member. Workers check a URI when they read it and at every attempt, and an address at every connection. A
-denied request makes a dead letter `egress_denied` with this text, which also names the setting that would allow it.
+The column of settings shows `egress`, and behind a bar `notifier.egress` of one client, whose members replace those
+of `egress`. Workers check a URI when they read it and at every attempt, and an address at every connection. A denied
+request makes a dead letter `egress_denied` with this text, which also names the setting that would allow it.
 
 With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI; the proxy's
 own rules must cover the rest.

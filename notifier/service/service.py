@@ -85,8 +85,8 @@ class Service:
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.on_level_change)
         self.queue = build_queue(settings.queue, live.current.bindings)
-        name, hub = f"{socket.gethostname()}:{os.getpid()}", Observers()
-        self._watches = Watches(name, live, self.queue, self.metrics, hub.observe)
+        name, dispatcher = f"{socket.gethostname()}:{os.getpid()}", Observers()
+        self._watches = Watches(name, live, self.queue, self.metrics, dispatcher.observe)
         self.reloading = self._watches.reloading
         self._replies = ReplyObserver(self.queue.side_channel, clock=time.time, new_id=new_id)
         sources = ApiSources(
@@ -97,26 +97,27 @@ class Service:
         self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
         self._client_keys = ClientKeyReader()
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
-        running = self._run_features(features)
+        runtimes = self._run_features(features)
         self._others = OtherWorkers(self.queue.consumers, steady=time.monotonic)
-        self.worker = self._build_worker({key: read for each in running for key, read in each.readers.items()})
+        self.worker = self._build_worker({name: read for each in runtimes for name, read in each.readers.items()})
         state = OwnState(
             name, self.worker, self._watches.to_state_sources(), self._watches.health,
             queue=self.queue, clock=time.time, steady=time.monotonic,
         )  # fmt: skip
         self._status = partial(read_status, self.queue, time.time, state.document)
         view = self._build_view(name, state)
-        self._features = [*running, *(feature.operate(view) for feature in features)]
-        self._retries = RetryAccounts(self.worker, time.monotonic, hub)
-        self._replays = replay_account.ReplayAccounts(time.monotonic, hub)
+        self._features = [*runtimes, *(feature.operate(view) for feature in features)]
+        self._retries = RetryAccounts(self.worker, time.monotonic, dispatcher)
+        self._replays = replay_account.ReplayAccounts(time.monotonic, dispatcher)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         self._share_status(name, state)
         families = [feature.families for feature in self._features]
         self.metrics_page = MetricsPage(self.metrics, self._watches.to_metrics_sources(self.worker), families)
-        hub.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe, *observers)
-        hub.add(self._watches.registry.observe, self._watches.refused.observe)
-        hub.add(*(feature.observe for feature in self._features if feature.observe is not None))
-        hub.add(*(() if tracing is None else (tracing.observe,)))
+        dispatcher.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe)
+        dispatcher.add(*observers, self._watches.registry.observe, self._watches.refused.observe)
+        dispatcher.add(*(feature.observe for feature in self._features if feature.observe is not None))
+        if tracing is not None:
+            dispatcher.add(tracing.observe)
 
     def _run_features(self, features: Sequence[Feature]) -> Sequence[FeatureRuntime]:
         """Construct the features of this worker in their order, and return them.

@@ -1,4 +1,4 @@
-"""The metadata of a client as types: OpenID Connect's members, and notifier's settings under `notifier`.
+"""Defines the metadata of a client: members of OpenID Connect, and notifier's settings under `notifier`.
 
 Metadata unrelated to logout (`grant_types`, `logo_uri` …) are ignored. An unknown member under `notifier` is an error.
 A client that requires an unsupported feature is refused, never notified without it (B23).
@@ -78,8 +78,8 @@ def _check_preset(value: str) -> str:
     return value
 
 
-def _audience(value: object) -> object:
-    """Convert `list` to a list without further names."""
+def _parse_audience(value: object) -> object:
+    """Return an empty tuple for the text `list`: `aud` is a list, without further audiences."""
     return () if value == "list" else value
 
 
@@ -136,11 +136,15 @@ Secret = BeforeValidator(_read_secret, json_schema_input_type=str | SecretFile)
 
 def _check_claim_value(value: JsonValue) -> JsonValue:
     """Return the value of a claim. Raises ValueError if a nested member identifies a user or grants access."""
-    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_claim_value(member)
-    for name in value if isinstance(value, dict) else ():
-        if is_identifying_claim(name):
-            _check_claim_name(name)
+    if isinstance(value, list):
+        for item in value:
+            _check_claim_value(item)
+    elif isinstance(value, dict):
+        for member in value.values():
+            _check_claim_value(member)
+        for name in value:
+            if is_identifying_claim(name):
+                _check_claim_name(name)
     return value
 
 
@@ -159,7 +163,7 @@ Status = Annotated[int, Field(ge=200, le=599)]
 PresetName = Annotated[str, AfterValidator(_check_preset), Field(json_schema_extra={"enum": list(PRESETS)})]
 Audience = Annotated[
     Literal["string"] | tuple[str, ...],
-    BeforeValidator(_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
+    BeforeValidator(_parse_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
 ]
 
 

@@ -26,8 +26,8 @@ from notifier.settings.values import FeatureSection, Section
 
 PREFIX = "NOTIFIER_"
 _OTHER_VARIABLES = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
-# Kubernetes sets these for each service of the namespace, and one service may be called "notifier".
-_OF_KUBERNETES = re.compile(
+# Kubernetes sets these variables for each service of the namespace, and a service may have the name "notifier".
+_KUBERNETES_VARIABLES = re.compile(
     r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)", re.DOTALL
 )
 
@@ -41,7 +41,7 @@ class _Variable:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str], model: type[Settings] = Settings) -> Settings:
-    """Return the configuration; without `path` from `environ` only. Raises ConfigurationError with all errors."""
+    """Return the settings of the file and the environment. Raises ConfigurationError with all errors."""
     usable = examine_settings(path, environ, set(), model)
     if usable.mistakes:
         raise ConfigurationError(usable.mistakes)
@@ -51,9 +51,9 @@ def load_settings(path: Path | None, environ: Mapping[str, str], model: type[Set
 def examine_settings(
     path: Path | None, environ: Mapping[str, str], files: set[Path], model: type[Settings] = Settings
 ) -> UsableSettings:
-    """Return the valid part of the configuration and all errors. Adds each file that it names to `files`.
+    """Return the valid part of the configuration and all errors. Adds each configured file to `files`.
 
-    `model`: the settings with the sections of features, which are otherwise not checked.
+    `model`: the type of the settings, with the sections of features. Undeclared sections are not checked.
     """
     mistakes: list[InputIssue] = []
     invalid_sections: set[str] = set()
@@ -76,7 +76,10 @@ def examine_settings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSettings:
-    """The settings with some sections read and defaults for the others. `issuers`: the names of all issuers."""
+    """Settings of which only some sections were read. The others have defaults.
+
+    `issuers`: the names of all configured issuers. `document`: the configuration before validation.
+    """
 
     settings: Settings
     issuers: frozenset[str]
@@ -86,9 +89,9 @@ class PartialSettings:
 def read_sections(
     path: Path | None, environ: Mapping[str, str], sections: Collection[str], model: type[Settings] = Settings
 ) -> PartialSettings:
-    """Read only these sections, for callers without access to the keys and clients named in other sections.
+    """Return the settings of these sections only. Raises ConfigurationError with all errors in these sections.
 
-    Raises ConfigurationError with all errors in these sections.
+    It is for callers without access to the files of keys and clients, which other sections name.
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
@@ -109,7 +112,10 @@ def read_sections(
 
 
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
-    """Return the broker's current user name and password; None if only the URL has them. Raises ConfigurationError."""
+    """Return the user name and password for the broker, None for each that is not set beside the URL.
+
+    Raises ConfigurationError if the password file cannot be read.
+    """
     if queue.password_file is not None:
         return queue.username, read_secret(queue.password_file)
     return queue.username, None if queue.password is None else queue.password.get_secret_value()
@@ -125,7 +131,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _set_default_queue(document: dict[str, Any]) -> None:
-    """Set the embedded queue beside the configuration file if no queue is configured."""
+    """If the document has no URL of a queue, set the URL of the embedded queue, a file beside the configuration."""
     queue = document.get("queue")
     if queue is None:
         queue = {}
@@ -190,24 +196,26 @@ def _apply_variables(
     has_file: bool,
     invalid_sections: set[str],
 ) -> list[InputIssue]:
-    """Write the variables into the document, and return the errors. `has_file`: the document is that of a file.
+    """Write the environment variables into the document, and return their errors.
 
-    Adds each section that an invalid variable may belong to to `invalid_sections`.
+    `has_file`: the document comes from a file. Adds the section of each invalid variable to `invalid_sections`.
     """
     variables = dict(_variables(model))
-    gone = {variable_of(setting): why for setting, why in gone_settings(model)}
-    unread = tuple(_undeclared_prefixes(model))
+    gone = {variable_of(setting): remedy for setting, remedy in gone_settings(model)}
+    undeclared = tuple(_undeclared_prefixes(model))
     mistakes = []
     if not has_file and not environ.get("NOTIFIER_CONFIG", "-").strip():
         mistakes.append(InputIssue("NOTIFIER_CONFIG", "is empty; name the file, or unset it"))
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
         value = environ[name]
-        if not name.startswith(PREFIX) or _OTHER_VARIABLES.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
+        is_unrelated = _OTHER_VARIABLES.fullmatch(name) or _KUBERNETES_VARIABLES.fullmatch(name)
+        if not name.startswith(PREFIX) or is_unrelated:
             continue
         variable = variables.get(name)
-        if (why := next((why for old, why in gone.items() if f"{name}__".startswith(f"{old}__")), None)) is not None:
-            mistakes.append(InputIssue(name, f"{why}; remove it"))
-        elif variable is None and name.startswith(unread):
+        remedy = next((remedy for old, remedy in gone.items() if f"{name}__".startswith(f"{old}__")), None)
+        if remedy is not None:
+            mistakes.append(InputIssue(name, f"{remedy}; remove it"))
+        elif variable is None and name.startswith(undeclared):
             continue
         elif variable is None:
             # Compared without the prefix, which makes any two names similar.
@@ -228,10 +236,10 @@ def _apply_variables(
 
 
 def _parse_variable(text: str, variable: _Variable, *, has_file: bool) -> object:
-    """Return the value of a variable, parsed as JSON if it looks like JSON.
+    """Return the value of a variable. Text that begins with [ or { is parsed as JSON, unless it is a secret.
 
-    If there is a configuration file, its folder becomes the base of relative paths. A variable's relative path is
-    therefore made absolute here, from the working directory. A secret that begins with [ or { stays text.
+    A relative path in a variable starts from the working directory. It is made absolute here, because paths in the
+    document start from the folder of the configuration file.
     """
     annotation = str(variable.annotation)
     if text[0] in "[{" and SecretStr.__name__ not in annotation:

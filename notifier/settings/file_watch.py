@@ -1,8 +1,8 @@
 """Detects that watched files have changed and then stayed unchanged for a while, by polling `os.stat`.
 
-inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps, which a poll sees as another
-inode. `FileWatch` decides without I/O; `watch_files` polls. Take the stamps before reading a file: otherwise a change
-in between is never detected.
+inotify would miss network file systems, and the symlink swaps of Kubernetes ConfigMaps, which a poll detects by the new
+inode. `FileWatch` decides without I/O, and `watch_files` polls. Callers must take the stamps before they read a file.
+Otherwise a change in between is never detected.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The identity of a file's state. The ctime also reflects a chmod, which may make a file readable."""
+    """The identity of a file's state. The ctime also changes by a chmod, which may make a file readable."""
 
     device: int
     inode: int
@@ -41,9 +41,9 @@ def _stamp_of(path: Path) -> Stamp | None:
 
 
 class FileWatch:
-    """Reports a change once, when all files have been unchanged for `settle` seconds.
+    """Reports a change once, when all watched files have been unchanged for `settle` seconds.
 
-    It waits for all files, because files that are written together (a registry, its keys) must be read together.
+    The wait is for all files, because files that are written together, such as keys and clients, must be read together.
     """
 
     def __init__(self, baseline: Stamps, *, settle: float = 1.0) -> None:

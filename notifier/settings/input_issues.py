@@ -21,13 +21,14 @@ Loc = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[InputIssue]:
-    """Return all errors of a document that does not conform to `model`. `prefix` comes before each path."""
+    """Return all errors in pydantic's `error` as messages. `prefix`: the text before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
     for detail in details:
         loc = tuple(part for part in detail["loc"] if part != "[key]")
-        if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
-            continue  # its only missing members are wrong ones, which are reported themselves
+        has_inner_errors = any(other["loc"][: len(loc)] == loc != other["loc"] for other in details)
+        if detail["type"] == "too_short" and has_inner_errors:
+            continue  # the list is too short only because its invalid members do not count
         mistakes.append(InputIssue(path_of(loc, prefix), _format_error(detail, loc, model)))
     return mistakes
 

@@ -1,4 +1,4 @@
-"""Settings of the signing keys: files and external signers."""
+"""Defines the settings of signing keys: key files, and external keys in an HSM or key service."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self, TypeVar

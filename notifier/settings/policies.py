@@ -1,4 +1,4 @@
-"""Settings that exist for the service and for a single client (retries, egress), and their override."""
+"""Defines settings that exist for the service and for a single client, such as retries, and settings of TLS."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -114,11 +114,14 @@ def override_policy(policy: _Policy, section: Section | None) -> _Policy:
 
 
 def find_hold_error(timeout: float) -> str | None:
-    """Return why this timeout is too long; None if it is not. The broker requeues messages held too long."""
-    most = MAX_COVERAGE_SECONDS - SLOT_WAIT
-    if timeout < most:
+    """Return why the timeout of an attempt is too long; None if it is not.
+
+    A message is held unacked during the attempt, and the broker requeues messages that are held too long.
+    """
+    limit = MAX_COVERAGE_SECONDS - SLOT_WAIT
+    if timeout < limit:
         return None
     return (
-        f"timeout is {format_duration(timeout)}; it must be less than {format_duration(most)}, since the broker takes"
+        f"timeout is {format_duration(timeout)}; it must be less than {format_duration(limit)}, since the broker takes"
         " back a message that is held longer"
     )

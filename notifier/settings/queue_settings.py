@@ -1,4 +1,7 @@
-"""The section `queue`, and the checks of its URLs. Messages show no part of a URL, which may contain a password."""
+"""Defines the section `queue` of the settings, and checks its URLs.
+
+Error messages show no part of a URL, which may contain a password.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -52,24 +55,27 @@ def find_url_error(url: str) -> str | None:
         return "has a blank in it; write %20"
     if urlsplit(url).password == "":
         return "has an empty password; remove the colon, or give the password"
-    return _wrong_option(parse_qs(urlsplit(url).query, keep_blank_values=True))
+    return _find_option_error(parse_qs(urlsplit(url).query, keep_blank_values=True))
 
 
-def _wrong_option(query: Iterable[str]) -> str | None:
-    """Return the error of an option without effect, whose author may believe the connection to be encrypted."""
-    for name in query:
+def _find_option_error(names: Iterable[str]) -> str | None:
+    """Return an error for a query option without effect; None if all have one.
+
+    An ignored option of TLS could leave a connection unencrypted.
+    """
+    for name in names:
         if name == "auth_mechanism":
             return "write auth instead of auth_mechanism"
         if name in _OPTIONS:
             continue
         if _LIKE_TLS.search(name):
-            return f"the option {_shown(name)} has no effect; for TLS write amqps://, and give files in queue.tls"
-        return f"the option {_shown(name)} has no effect; {suggest(name, _OPTIONS)}"
+            return f"the option {_format_name(name)} has no effect; for TLS write amqps://, and give files in queue.tls"
+        return f"the option {_format_name(name)} has no effect; {suggest(name, _OPTIONS)}"
     return None
 
 
-def _shown(name: str) -> str:
-    """Return the name of an option for messages, hidden if it may be part of a password."""
+def _format_name(name: str) -> str:
+    """Return the name of an option for messages. It is hidden if it may be part of a password."""
     return name if re.fullmatch(r"[A-Za-z_.]{1,40}", name) else "in the query"
 
 
@@ -125,16 +131,17 @@ class QueueSettings(Section):
     @property
     def user(self) -> str | None:
         """The broker's user name in the settings; None for SQLite and for a certificate's account."""
-        if self.sqlite_file is not None or _account_of(self.url[0]) == "external":
+        if self.sqlite_file is not None or _auth_of(self.url[0]) == "external":
             return None
         return self.username or unquote(urlsplit(self.url[0]).username or "") or "guest"
 
     @field_validator("url", mode="after")
     @classmethod
-    def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_urls(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for url in urls:
-            if (mistake := find_url_error(url)) is not None:
-                raise ValueError(mistake)
+            error = find_url_error(url)
+            if error is not None:
+                raise ValueError(error)
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
@@ -148,7 +155,7 @@ class QueueSettings(Section):
         )
 
     @model_validator(mode="after")
-    def _credentials(self) -> Self:
+    def _check_credentials(self) -> Self:
         if self.password is not None and self.password_file is not None:
             raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
@@ -158,21 +165,23 @@ class QueueSettings(Section):
                     f"{', '.join(options)} cannot be used with sqlite; remove it, or set url to that of a broker"
                 )
             return self
-        if mistake := self._wrong_account():
-            raise ValueError(mistake)
-        beside = self.username is not None or self.password is not None or self.password_file is not None
+        error = self._find_auth_error()
+        if error is not None:
+            raise ValueError(error)
+        has_credentials = self.username is not None or self.password is not None or self.password_file is not None
         parts = [urlsplit(url) for url in self.url]
         if self.username is not None and any(part.username for part in parts):
             raise ValueError("the user name is given in url and in username; remove one of them")
-        if beside and any(part.password for part in parts):
+        if has_credentials and any(part.password for part in parts):
             raise ValueError("the password is given in url and beside it; remove one of them")
         return self
 
-    def _wrong_account(self) -> str | None:
-        ways = {_account_of(url) for url in self.url}
-        if ways == {"plain"}:
+    def _find_auth_error(self) -> str | None:
+        """Return the error in the option `auth` of the URLs, which selects password or certificate."""
+        methods = {_auth_of(url) for url in self.url}
+        if methods == {"plain"}:
             return None
-        if ways != {"external"}:
+        if methods != {"external"}:
             return "url: auth must be plain, or external in each URL"
         if self.tls is None or self.tls.cert_file is None:
             return "url: auth=external means the account of our certificate; give tls.cert_file and tls.key_file"
@@ -183,5 +192,5 @@ class QueueSettings(Section):
         return None
 
 
-def _account_of(url: str) -> str:
+def _auth_of(url: str) -> str:
     return parse_qs(urlsplit(url).query).get("auth", ["plain"])[-1].lower()

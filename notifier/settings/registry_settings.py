@@ -1,4 +1,4 @@
-"""The section `registry`: the sources of clients."""
+"""Defines the section `registry` of the settings: the sources of clients, and the checks of the cache folder."""
 
 import os
 import stat
@@ -28,14 +28,13 @@ CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other 
 
 @frozen
 class UnixIdentity:
-    """A user and its groups. Checks that only they may write to a folder or file.
+    """A user and its groups. `reason_against` checks that no other user may write to a folder or file.
 
     The folder must not be a link, must belong to the user, and only the user and its groups may write to it. Kubernetes
-    opens a volume to the pod's `fsGroup` at each start, so a pod with another `fsGroup` on the same volume makes it
-    unusable. A status is from `lstat`, or from a descriptor opened without following links.
+    opens a volume to the pod's `fsGroup` at each start, so that a pod with another `fsGroup` makes the volume unusable.
 
-    If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, a claim belongs to root), a
-    subfolder is made in it and checked instead.
+    If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, and a volume claim belongs to
+    root), the cache creates a subfolder, which is checked instead.
     """
 
     user: int
@@ -48,11 +47,14 @@ class UnixIdentity:
 
     @classmethod
     def owner(cls, status: os.stat_result) -> Self:
-        """Return the owner, for root, who reads the files of the service's user."""
+        """Return the owner of a file, for commands of root, which read the files of the service's user."""
         return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
 
     def reason_against(self, status: os.stat_result) -> str | None:
-        """Return why others may write to it; None if they may not."""
+        """Return why others may write to the file with this status; None if they may not.
+
+        `status`: from `lstat`, or from a descriptor that was opened without following links.
+        """
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
             return "is a link"
@@ -69,23 +71,24 @@ def _check_cache_folder(path: Path) -> Path:
     if path.is_file():
         raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
     try:
-        own = path if _reason_not_own(path) is None else path / CACHE_FOLDER
-        why = _reason_not_own(own)
-    except OSError:  # it is missing, or out of reach, which costs the cache alone
+        folder = path if _reason_against(path) is None else path / CACHE_FOLDER
+        reason = _reason_against(folder)
+    except OSError:  # the folder is missing or inaccessible: then nothing is cached
         return path
-    if why is not None:
+    if reason is not None:
         remedy = (
             "delete it, and it is created again with mode 0700; or check its files, then chmod 700 or chown it; or"
             " name another folder"
         )
-        raise ValueError(f"{own} {why}, so another user may have written its clients: {remedy}")
+        raise ValueError(f"{folder} {reason}, so another user may have written its clients: {remedy}")
     return path
 
 
-def _reason_not_own(path: Path) -> str | None:
-    """For root, which may run `check` on the service's settings, accept any owner. A worker checks again."""
+def _reason_against(path: Path) -> str | None:
+    """Return why others may write to the folder. Root may run `notifier check`, so for root any owner is accepted."""
     status = path.lstat()
-    return (UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)).reason_against(status)
+    identity = UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)
+    return identity.reason_against(status)
 
 
 RegistryKindT = TypeVar("RegistryKindT", bound=Section)
@@ -144,9 +147,10 @@ class RegistrySourceSettings(Section):
         return self.name or self.kind
 
     def permitted_issuers(self, configured: Sequence[str]) -> tuple[str, ...]:
-        """Return the issuers whose clients it may have, given the configured ones. A file may have clients of all.
+        """Return the issuers whose clients the source may have. `configured`: all configured issuers.
 
-        Empty if undetermined: such a source is refused.
+        A file may have clients of all issuers. The result is empty if the issuer of another source is not determined.
+        Such a source is refused.
         """
         if self.issuers is not None:
             return self.issuers
@@ -154,8 +158,9 @@ class RegistrySourceSettings(Section):
             return (self.issuer,)
         if self.file is not None:
             return tuple(configured)
-        if (own := getattr(getattr(self, self.kind), "own_issuer", None)) is not None:
-            return (own,)
+        own_issuer = getattr(getattr(self, self.kind), "own_issuer", None)
+        if own_issuer is not None:
+            return (own_issuer,)
         return tuple(configured) if len(configured) == 1 else ()
 
     @model_validator(mode="after")
@@ -201,5 +206,5 @@ class RegistrySettings(Section):
 
     @property
     def all_sources(self) -> tuple[RegistrySourceSettings, ...]:
-        """The sources, each overriding the earlier ones. `file` counts as the only source."""
+        """The sources. Each overrides the earlier sources. With the setting `file`, that file is the only source."""
         return self.sources if self.file is None else (RegistrySourceSettings(file=self.file),)

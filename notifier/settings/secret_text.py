@@ -1,4 +1,4 @@
-"""Reads text files and secrets. Its types reject empty secrets in settings and files."""
+"""Reads text files and secrets, and defines the types of secrets in settings, which must not be empty."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,9 @@ def read_text(path: Path) -> str:
 
 
 def read_secret(path: Path) -> str:
-    """Return the one line of a file that holds a secret, with its blanks. Raises ConfigurationError.
+    """Return the secret in a file, which must be its only line. Raises ConfigurationError.
 
-    A file is read each time that its secret is needed: an operator may have changed it.
+    Callers read the file each time that they need the secret, because an operator may have changed it.
     """
     lines = [line for line in read_text(path).splitlines() if not is_blank(line)]
     if not lines:

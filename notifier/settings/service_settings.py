@@ -1,4 +1,4 @@
-"""The service's configuration file as types, with its defaults and the combinations that cannot work."""
+"""Defines `Settings`, the type of the configuration file, with defaults and checks of combinations of settings."""
 
 from collections.abc import Mapping
 from dataclasses import replace

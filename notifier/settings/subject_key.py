@@ -41,23 +41,28 @@ def find_short_key(settings: Settings) -> InputIssue | None:
 
 
 def subject_key_file(settings: Settings) -> Path | None:
-    """Return the file with the key, which may be made only when a worker starts."""
+    """Return the file with the key: the configured file, or the file beside the embedded queue.
+
+    The latter may not exist before a worker starts. None if there is no file.
+    """
     queue = settings.queue.sqlite_file
     if settings.log.subject_key_file is not None or settings.log.subject_key is not None:
         return settings.log.subject_key_file
-    return None if queue is None or settings.log.subject != "hash" else queue.with_name(queue.name + KEY_FILE_SUFFIX)
+    if queue is None or settings.log.subject != "hash":
+        return None
+    return queue.with_name(queue.name + KEY_FILE_SUFFIX)
 
 
 def is_subject_key_missing(settings: Settings) -> bool:
     """Return True if logs contain hashes without a shared key, so that each worker would use a different key."""
-    given = settings.log.subject_key is not None or subject_key_file(settings) is not None
-    return settings.log.subject == "hash" and not given
+    has_key = settings.log.subject_key is not None or subject_key_file(settings) is not None
+    return settings.log.subject == "hash" and not has_key
 
 
 def make_subject_key(settings: Settings) -> Path | None:
-    """Make the key beside the embedded queue's file, unless there is one. Return the file. Raises OSError.
+    """Create the file with the key beside the embedded queue, unless it exists. Return the file. Raises OSError.
 
-    Of two concurrent processes one makes it and both read the same key: a complete file is linked to its name.
+    A complete file is linked to the final name. Therefore two concurrent processes use the same key.
     """
     file = subject_key_file(settings)
     if file is None or file == settings.log.subject_key_file or file.exists():

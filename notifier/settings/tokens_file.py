@@ -15,7 +15,7 @@ from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Name, Section
 
-EXPIRY_WARNING_SECONDS = 14 * 86_400.0  # seconds, long enough to distribute tokens manually
+EXPIRY_WARNING_SECONDS = 14 * 86_400.0  # long enough to distribute tokens manually
 
 
 _EMPTY_DIGESTS = frozenset(hashlib.sha256(text).digest() for text in (b"", b"\n", b"\r\n", b" "))

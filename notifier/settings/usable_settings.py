@@ -1,8 +1,8 @@
-"""Extracts the valid part of a configuration with errors, so that the files it names can be checked too.
+"""Extracts the valid part of a configuration with errors, so that the files named there can be checked too.
 
-Invalid members are removed until the rest is valid. After the first removal no more errors are reported, since they may
-result from the gaps. A secret that would be sent unencrypted causes no removal: its section is checked as if that were
-allowed, and its source is not read.
+Invalid members are removed until the remaining document is valid. After the first removal no more errors are reported,
+since they may result from the removal. If a secret would be sent unencrypted, its section is not removed: it is checked
+as if `allow_http` were set, and its registry source is not read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from notifier.settings.key_settings import KeySettings
 from notifier.settings.remote_server import IN_CLEAR
 from notifier.settings.service_settings import IssuerSettings, Settings
 
-_MAX_TRIES = 10  # validations, after which the defaults are used
+_MAX_VALIDATIONS = 10  # then the defaults are used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,101 +42,104 @@ def usable_settings(
     document: Mapping[str, Any], context: dict[str, Any], model: type[Settings] = Settings
 ) -> UsableSettings:
     """Return the valid part of the document. `context`: the context of pydantic's validation."""
-    rest: dict[Any, Any] = dict(document)
+    remaining: dict[Any, Any] = dict(document)
     mistakes: list[InputIssue] = []
     invalid_sections: set[str] = set()
-    wrong: dict[str, Any] = {}
-    insecure_sources: list[Loc] = []
+    invalid_issuers: dict[str, Any] = {}
+    insecure_paths: list[Loc] = []
     settings = None
-    whole = True
-    for _ in range(_MAX_TRIES):
+    is_complete = True
+    for _ in range(_MAX_VALIDATIONS):
         try:
-            settings = model.model_validate(rest, context=context)
+            settings = model.model_validate(remaining, context=context)
             break
         except ValidationError as error:
-            if whole:
+            if is_complete:
                 mistakes += explain(error, model)
             details = error.errors(include_url=False, include_input=False)
             for detail in details:
                 if detail["type"] == IN_CLEAR:
-                    rest = _with_allow_http(rest, detail["loc"])
-                    insecure_sources.append(detail["loc"])
-            if places := [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]:
-                whole = False
-                _leave_out(rest, places, invalid_sections, wrong, model)
+                    remaining = _with_allow_http(remaining, detail["loc"])
+                    insecure_paths.append(detail["loc"])
+            invalid_paths = [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]
+            if invalid_paths:
+                is_complete = False
+                _remove_invalid(remaining, invalid_paths, invalid_sections, invalid_issuers, model)
     if settings is None:
         settings, invalid_sections = model(), set(model.model_fields)
     keys: dict[str, tuple[KeySettings | None, ...]] = {iss: issuer.keys for iss, issuer in settings.issuers.items()}
-    if wrong:
-        named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
-        settings = settings.model_copy(update={"issuers": {**settings.issuers, **named}})
-        keys |= {iss: _keys_of(raw, context, model) for iss, raw in wrong.items()}
+    if invalid_issuers:
+        without_keys = {iss: IssuerSettings.model_construct(keys=()) for iss in invalid_issuers}
+        settings = settings.model_copy(update={"issuers": {**settings.issuers, **without_keys}})
+        keys |= {iss: _keys_of(raw, context, model) for iss, raw in invalid_issuers.items()}
     return UsableSettings(
         settings=settings, mistakes=tuple(mistakes), invalid_sections=frozenset(invalid_sections), keys=keys,
-        insecure_sources=frozenset(_sources_at(insecure_sources, settings)),
+        insecure_sources=frozenset(_sources_at(insecure_paths, settings)),
     )  # fmt: skip
 
 
 def suggest_sections(name: str, model: type[Settings]) -> set[str]:
-    """Return the section that a misspelt name may mean."""
+    """Return the section that a misspelt name may mean; empty if there is none."""
     return set(get_close_matches(name.lower(), model.model_fields, 1))
 
 
-def _with_allow_http(value: Any, place: Loc) -> Any:
-    """Return a copy of the document with `allow_http` at this path."""
-    if not place:
+def _with_allow_http(value: Any, path: Loc) -> Any:
+    """Return a copy of the document, with `allow_http` set in the section at this path."""
+    if not path:
         return {**value, "allow_http": True}
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
-    copy[place[0]] = _with_allow_http(copy[place[0]], place[1:])
+    copy[path[0]] = _with_allow_http(copy[path[0]], path[1:])
     return copy
 
 
-def _sources_at(places: Sequence[Loc], settings: Settings) -> Iterator[str]:
-    """Yield the registry sources at these paths, unless another error has removed the list of sources."""
+def _sources_at(paths: Sequence[Loc], settings: Settings) -> Iterator[str]:
+    """Yield the names of the registry sources at these paths, unless another error has removed the sources."""
     sources = settings.registry.sources
-    for place in places:
-        match place:
+    for path in paths:
+        match path:
             case ("registry", "sources", int(nth), *_) if nth < len(sources):
                 yield sources[nth].source_name
 
 
-def _leave_out(
-    rest: dict[Any, Any],
-    places: Sequence[Loc],
+def _remove_invalid(
+    remaining: dict[Any, Any],
+    paths: Sequence[Loc],
     invalid_sections: set[str],
-    wrong: dict[str, Any],
+    invalid_issuers: dict[str, Any],
     model: type[Settings],
 ) -> None:
-    """Remove the invalid members at these paths. An invalid issuer with a valid name is moved to `wrong`."""
-    misnamed = {place[1] for place in places if len(place) > 2 and place[2] == "[key]"}
-    for place in places:
-        match place:
+    """Remove the members at these paths, and record their sections.
+
+    An issuer with a valid name is moved to `invalid_issuers` instead, and its section is not recorded.
+    """
+    invalid_names = {path[1] for path in paths if len(path) > 2 and path[2] == "[key]"}
+    for path in paths:
+        match path:
             case ():  # both listeners have one address
-                rest.pop("ops", None)
-                _remove_member(rest, "api", "listen")
-            case ("issuers", str(iss), *_) if iss not in misnamed:
-                wrong.setdefault(iss, _remove_member(rest, "issuers", iss))
+                remaining.pop("ops", None)
+                _remove_member(remaining, "api", "listen")
+            case ("issuers", str(iss), *_) if iss not in invalid_names:
+                invalid_issuers.setdefault(iss, _remove_member(remaining, "issuers", iss))
             case (section, *below):
-                invalid_sections |= (
-                    {str(section)} if section in model.model_fields else suggest_sections(str(section), model)
-                )
-                if below and _has_member(rest.get(section), below[0]):
-                    _remove_member(rest, section, below[0])
-                elif not (below and below[0] in misnamed):
-                    rest.pop(section, None)
+                is_known = section in model.model_fields
+                invalid_sections |= {str(section)} if is_known else suggest_sections(str(section), model)
+                if below and _has_member(remaining.get(section), below[0]):
+                    _remove_member(remaining, section, below[0])
+                elif not (below and below[0] in invalid_names):  # the member may be removed already
+                    remaining.pop(section, None)
 
 
 def _has_member(section: object, name: object) -> bool:
     return isinstance(section, dict) and name in section
 
 
-def _remove_member(rest: dict[Any, Any], section: object, name: object) -> Any:
-    """Remove a member from a copy of its section in `rest`, and return it."""
-    if not _has_member(rest.get(section), name):
+def _remove_member(document: dict[Any, Any], section: object, name: object) -> Any:
+    """Replace a section of the document by a copy without this member. Return the member."""
+    if not _has_member(document.get(section), name):
         return None
-    members = dict(rest[section])
+    members = dict(document[section])
     value = members.pop(name)
-    rest[section] = members
+    document[section] = members
     return value
 
 

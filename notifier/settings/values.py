@@ -1,7 +1,7 @@
-"""The types of values in a configuration: durations, sizes, addresses, files, networks.
+"""Defines the types of values in a configuration: durations, addresses, files and networks, with their checks.
 
-A relative path is resolved against `base` in the validation context, the folder of the configuration file. Each file is
-added to `files` in the context, even if it is missing, so that a watcher covers it.
+The validation context has two members. `base` is the folder of the configuration file, from which relative paths start.
+`files` collects each configured file, even if it is missing, so that a file watch covers it.
 """
 
 import re
@@ -37,7 +37,7 @@ _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 
 def check_plain_name(name: str) -> str:
-    """Return a name of another system. Raises ValueError if it is empty or has stray characters from copying."""
+    """Return the name. Raises ValueError if it is empty, or has invisible characters, such as from copying."""
     if not name:
         raise ValueError("must not be empty")
     if (stray := stray_character(name)) is not None:
@@ -55,9 +55,10 @@ def check_single_host(url: str) -> str:
     return url
 
 
-def _origin(value: str) -> str:
+def _check_origin(value: str) -> str:
     origin = origin_of(value)
-    if origin is None or not _ORIGIN.fullmatch(origin) or urlsplit(value).path not in ("", "/") or {*"@?#"} & {*value}:
+    has_more = urlsplit(value).path not in ("", "/") or not {*"@?#"}.isdisjoint(value)
+    if origin is None or has_more or not _ORIGIN.fullmatch(origin):
         raise ValueError(
             "must be one origin: scheme, host (in ASCII, no pattern), and port if any, such as"
             " https://upstream.example.com"
@@ -65,11 +66,13 @@ def _origin(value: str) -> str:
     return origin
 
 
-Origin = Annotated[str, AfterValidator(_origin), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@]+/?$"})]
+Origin = Annotated[
+    str, AfterValidator(_check_origin), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@]+/?$"})
+]
 
 
 def refuse_user(url: str) -> str:
-    """Return the address. Raises ValueError, which does not show it, if it has a user or password."""
+    """Return the URL. Raises ValueError, whose text does not show the URL, if it has a user or password."""
     if "@" in urlsplit(url).netloc:
         raise ValueError("must hold no user and password; give headers: {Authorization: {file: PATH}}")
     return url
@@ -163,7 +166,7 @@ class Listen:
 
 
 def is_in_clear(url: str) -> bool:
-    """Return True if requests to the URL can be read by others: http to another machine."""
+    """Return True if the URL is http to another machine, so that others can read requests."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback
 
@@ -225,13 +228,14 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 def has_host(url: str, *schemes: str) -> bool:
     """Return True if the URL has one of these schemes, a host, and no invalid port.
 
-    `urlsplit` reads `[::1]evil.example` as `::1`, which is refused here.
+    `urlsplit` reads the host of `[::1]evil.example` as `::1`. Such a host is refused here.
     """
     try:
         parts = urlsplit(url)
-        place = parts.netloc.rpartition("@")[2]
-        odd = "[" in place and (not place.startswith("[") or place.rpartition("]")[2][:1] not in ("", ":"))
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not odd
+        host = parts.netloc.rpartition("@")[2]
+        follows_bracket = host.rpartition("]")[2][:1]
+        is_misread = "[" in host and (not host.startswith("[") or follows_bracket not in ("", ":"))
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not is_misread
     except ValueError:
         return False
 
@@ -242,7 +246,7 @@ def to_list(value: object) -> object:
 
 
 def check_web_address(value: str) -> str:
-    """Return an absolute http or https URL. The ValueError omits the URL, which may contain a password."""
+    """Return the value if it is an absolute http or https URL. Otherwise raises ValueError, without a password."""
     if not has_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)

@@ -20,8 +20,9 @@ def operating_user() -> str:
     name = "unknown"
     with suppress(OSError, KeyError):  # a user id without a name, as in containers
         name = getpass.getuser()
-    by = os.environ.get("SUDO_USER")
-    return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
+    sudo_user = os.environ.get("SUDO_USER")
+    suffix = f" (sudo by {sudo_user})" if sudo_user else ""
+    return f"{name}@{socket.gethostname()}{suffix}"
 
 
 MAX_LINES_PER_KIND = 20  # for each user and action, so that frequent actions do not displace others

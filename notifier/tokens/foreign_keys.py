@@ -107,8 +107,8 @@ def expand_names(algorithms: Iterable[str]) -> frozenset[str]:
 def list_verified_algorithms(key: PublishedKey) -> tuple[str, ...]:
     """Return the algorithms by which the key can verify signatures; empty if the key is for another purpose."""
     names = SIGNATURES.get("RSA" if key.kty == "RSA" else dict(key.material).get("crv", ""), ())
-    has_two_names = key.kty == "OKP" and key.alg in names
-    if key.alg is None or has_two_names:
+    is_ed25519 = key.kty == "OKP" and key.alg in names
+    if key.alg is None or is_ed25519:  # both names of Ed25519 mean the same algorithm
         return names
     return tuple(name for name in names if name == key.alg)
 

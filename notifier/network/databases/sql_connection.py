@@ -70,40 +70,40 @@ _STEPS_PER_CHECK = 10_000  # SQLite's virtual-machine steps between two checks o
 
 
 def to_source_fault_text(error: BaseException, secret: str) -> str:
-    """Return the error in one line. `secret` is removed, in case a driver shows it."""
+    """Return the error of a database in one line, with the remedy if it is known. The `secret` is removed."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    code, words = _code_and_text(cause)
-    if not words:
-        words = type(cause).__name__
-    words = " ".join(words.partition("\tIs the server running")[0].split())
-    words = "".join(letter if letter.isprintable() else "?" for letter in words)
-    if len(secret) > 3:
-        words = words.replace(secret, "***")
-    if len(words) > _MAX_TEXT_CHARACTERS:
-        words = words[:_MAX_TEXT_CHARACTERS] + " …"
-    if not isinstance(error, sa.exc.SQLAlchemyError) and not isinstance(error, OSError):
-        return f"the database answered nonsense ({type(error).__name__}: {words})"
-    way = _REMEDIES.get(code) if code is not None else None
-    if "affected by row-level security" in words:  # it has the code of a missing right
-        way = _POLICY
-    if way is None:
-        way = next((way for part, way in _REMEDIES_BY_TEXT if part in words), None)
-    return f"{words}; {way}" if way else words
+    code, text = _code_and_text(cause)
+    if not text:
+        text = type(cause).__name__
+    text = " ".join(text.partition("\tIs the server running")[0].split())
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    if len(secret) > 3:  # a shorter secret may be part of any word
+        text = text.replace(secret, "***")
+    if len(text) > _MAX_TEXT_CHARACTERS:
+        text = text[:_MAX_TEXT_CHARACTERS] + " …"
+    if not isinstance(error, sa.exc.SQLAlchemyError | OSError):
+        return f"the database answered nonsense ({type(error).__name__}: {text})"
+    remedy = _REMEDIES.get(code) if code is not None else None
+    if "affected by row-level security" in text:  # the error has the code of a missing permission
+        remedy = _POLICY
+    if remedy is None:
+        remedy = next((remedy for part, remedy in _REMEDIES_BY_TEXT if part in text), None)
+    return f"{text}; {remedy}" if remedy else text
 
 
 def _code_and_text(cause: BaseException) -> tuple[str | int | None, str]:
-    """Return the driver's error number and text."""
+    """Return the error number (or SQLSTATE) and the text of a driver's exception. Each driver has another form."""
     diagnosis = getattr(cause, "diag", None)  # psycopg
     if diagnosis is not None and diagnosis.message_primary:
         return getattr(cause, "sqlstate", None), str(diagnosis.message_primary)
     arguments = cause.args
     if len(arguments) == 2 and isinstance(arguments[0], int):  # PyMySQL, pymssql
-        words = arguments[1]
-        return arguments[0], words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
-    if arguments and isinstance(arguments[0], tuple):  # pymssql while connecting
+        code, text = arguments
+        return code, text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    if arguments and isinstance(arguments[0], tuple):  # pymssql nests number and text while it connects
         return _code_and_text(Exception(*arguments[0]))
-    words = re.sub(r"\n(LINE|DETAIL|HINT|CONTEXT)\b.*", "", str(cause), flags=re.DOTALL)
-    return getattr(cause, "sqlstate", None), words
+    without_details = re.sub(r"\n(LINE|DETAIL|HINT|CONTEXT)\b.*", "", str(cause), flags=re.DOTALL)
+    return getattr(cause, "sqlstate", None), without_details
 
 
 _DRIVERS = {

@@ -23,7 +23,10 @@ from notifier.network.http.name_resolver import NameResolver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReachedAddress:
-    """The `address` of the connection (the proxy's, if there is one). `expires`: end of the certificate in epoch s."""
+    """The address of a connection that was made. `proxy`: it is the address of the client's proxy.
+
+    `expires`: when the certificate expires (epoch seconds), None without TLS.
+    """
 
     address: str
     proxy: bool = False
@@ -71,9 +74,10 @@ class Probe:
             return ReachFailure(reason=Reason.TLS, text=str(fault))
 
     async def _reach(self, url: URL, route: Route, policy: EgressPolicy | None) -> ReachedAddress | ReachFailure:
+        """Connect to the first reachable address of the URL's host. `policy`: None if the URL is that of a proxy."""
         host, port = url.raw_host or "", url.port or 443
         try:
-            addresses = await self._addresses(host, port)
+            addresses = await self._resolve(host, port)
         except OSError as error:
             return ReachFailure(reason=Reason.DNS, text=f"{host}: {error.args[-1] if error.args else 'not found'}")
         context = await self._tls.context(route.tls) if url.scheme == "https" else None
@@ -87,7 +91,7 @@ class Probe:
                 return ReachedAddress(address=result.address, expires=result.expires, proxy=policy is None)
         return result
 
-    async def _addresses(self, host: str, port: int) -> list[str]:
+    async def _resolve(self, host: str, port: int) -> list[str]:
         try:
             return [str(ip_address(host))]
         except ValueError:

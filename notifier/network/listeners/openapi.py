@@ -222,18 +222,18 @@ def _build_responses(description: OperationDescription) -> dict[str, Any]:
         responses[str(status)] = response
     problems = dict(_COMMON_PROBLEMS)
     if description.scope is not None:
-        beside = "is bound to issuers" if description.unbound else "the issuer"
+        issuer_problem = "is bound to issuers" if description.unbound else "the issuer"
         problems |= {
             401: "No token of tokens_file.",
-            403: f"The token lacks the scope {description.scope}, or {beside}.",
+            403: f"The token lacks the scope {description.scope}, or {issuer_problem}.",
         }
     for status, text in sorted({**problems, **description.problems}.items()):
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
-        also = responses.get(str(status), {}).get("content", {})  # the status may also have a response in another form
-        responses[str(status)] = {"description": text, "content": {**also, **content}}
+        other_content = responses.get(str(status), {}).get("content", {})  # of a response that is not a problem
+        responses[str(status)] = {"description": text, "content": {**other_content, **content}}
         if status in (429, 503):
-            retry = {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
-            responses[str(status)]["headers"] = {"Retry-After": retry}
+            retry_after = {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
+            responses[str(status)]["headers"] = {"Retry-After": retry_after}
     return responses
 
 
