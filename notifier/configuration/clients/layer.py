@@ -181,7 +181,7 @@ ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event l
 def find_incomplete_issuers(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> Mapping[str, str]:
-    """Return the issuers that may have unknown clients, because one of their sources has listed no client of theirs.
+    """Return the issuers that may have unknown clients, because one of their sources has listed none.
 
     The values are the reasons. `pause` is called every ROWS_PER_STEP rows.
     """

@@ -145,7 +145,7 @@ class RegistryRefresh:
         return None
 
     def on_unknown_client(self, iss: str) -> None:
-        """Read the sources of the issuer again, at most every MIN_INTERVAL_SECONDS: one may have the client now."""
+        """Read the sources of the issuer again, at most every MIN_INTERVAL_SECONDS, to find the client there."""
         for state in self._kept.values():
             if state.source.issuer not in (None, iss) or state.wake_timer is not None:
                 continue
