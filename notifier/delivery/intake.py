@@ -230,10 +230,11 @@ class Intake:
 
 
 def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
-    """Yield one delivery for each named client, or `Skipped` for a client without an address, in the event's order.
+    """Yield one delivery per different entry of the event, in order, or `Skipped` if the client has no address.
 
-    A client has a delivery, too, if it is unknown or lost its address less than `registry.grace` ago: the registry may
-    contain it at the attempt. `steady`: now by the clock of `Registry.lost_at`. An event for `"*"` is split before.
+    An unknown client has a delivery, since the registry may contain it at the attempt; if its entry states that it has
+    no address, it is skipped. A client that lost its address less than `registry.grace` ago has a delivery, too.
+    `steady`: now by the clock of `Registry.lost_at`. An event for `"*"` is split before.
     """
     registered = registry.clients_of(event.iss)
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)

@@ -10,7 +10,7 @@ from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
 from notifier.settings.values import (
-    MAX_COVERAGE_SECONDS,
+    MAX_HOLD_SECONDS,
     ExistingFile,
     FeatureSection,
     Listen,
@@ -118,7 +118,7 @@ def find_hold_error(timeout: float) -> str | None:
 
     A message is held unacked during the attempt, and the broker requeues messages that are held too long.
     """
-    limit = MAX_COVERAGE_SECONDS - SLOT_WAIT
+    limit = MAX_HOLD_SECONDS - SLOT_WAIT
     if timeout < limit:
         return None
     return (

@@ -26,7 +26,7 @@ from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import (
-    MAX_COVERAGE_SECONDS,
+    MAX_HOLD_SECONDS,
     Count,
     Duration,
     DurationField,
@@ -193,7 +193,7 @@ class Settings(Section):
         BeforeValidator(_parse_off, json_schema_input_type=Literal["off", "failures", "all", False]),
     ] = "off"
     """The feed for audit systems. `failures`: only failed deliveries."""
-    shutdown_grace: Annotated[float, DurationField(most=MAX_COVERAGE_SECONDS)] = 20.0
+    shutdown_grace: Annotated[float, DurationField(most=MAX_HOLD_SECONDS)] = 20.0
     """Time to finish what is in flight."""
 
     @model_validator(mode="after")

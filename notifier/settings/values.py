@@ -78,7 +78,7 @@ def refuse_user(url: str) -> str:
     return url
 
 
-MAX_COVERAGE_SECONDS = 600.0
+MAX_HOLD_SECONDS = 600.0
 """Seconds that a message may be held unacked. RabbitMQ's consumer_timeout is 30 min; the rest is for slow disks."""
 
 
@@ -142,7 +142,7 @@ class DurationField:
 
 Duration = Annotated[float, DurationField()]
 PositiveDuration = Annotated[float, DurationField(above=0.0)]
-HoldDuration = Annotated[float, DurationField(above=0.0, most=MAX_COVERAGE_SECONDS)]
+HoldDuration = Annotated[float, DurationField(above=0.0, most=MAX_HOLD_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,24 +38,25 @@ def _bindings(document: Mapping[str, Any]) -> tuple[Binding, ...]:
 def _read_again(settings: Settings | None) -> Mapping[str, ReadAgain]:
     from notifier.features.sources.source_compiler import compile_sources
     from notifier.features.sources.source_intake import read_again
-    from notifier.model.documents.sourced import RereadMessage
+    from notifier.model.documents.sourced import EVENT_SOURCES, RereadMessage
 
     if settings is None:
-        return {"": lambda message, _only, _now: RereadMessage(message=message)}
-    return {"": partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
+        return {EVENT_SOURCES: lambda message, _only, _now: RereadMessage(message=message)}
+    return {EVENT_SOURCES: partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 
 def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.sources.http_sources import HttpSources
     from notifier.features.sources.source_intake import SourceIntake
     from notifier.features.sources.sources_part import SourcesPart
+    from notifier.model.documents.sourced import EVENT_SOURCES
 
     live = context.live
     sources = HttpSources(live, context.queue.publish)
     intake = SourceIntake(lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
     routes = sources.routes
     return FeatureRuntime(
-        api=routes.routes(), families=routes.families, readers={"": intake}, lifespan=aclosing(sources)
+        api=routes.routes(), families=routes.families, readers={EVENT_SOURCES: intake}, lifespan=aclosing(sources)
     )
 
 

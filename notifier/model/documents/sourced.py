@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic_core import from_json, to_json
 
@@ -19,10 +19,12 @@ from notifier.model.frozen import frozen, replace
 from notifier.model.message import Kind, Message, Outgoing
 from notifier.model.moment import format_moment
 
+EVENT_SOURCES: Final = ""  # the reader of sources whose name has no slash: those in the setting `sources`
+
 
 def reader_name_of(source: str | None) -> str:
-    """Return the name of the reader for this source: the part before its slash, empty for a source of events."""
-    return "" if source is None else source.rpartition("/")[0]
+    """Return the name of the reader for this source: the part before its slash, or `EVENT_SOURCES`."""
+    return EVENT_SOURCES if source is None else source.rpartition("/")[0]
 
 
 @frozen
