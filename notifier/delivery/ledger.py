@@ -95,8 +95,8 @@ class HeldMessage:
 def coverage_seconds(wait: float, *, only_worker: bool = False) -> float:
     """Return for how many seconds copies of a delivery need no attempt, if its retry is due after `wait` seconds.
 
-    Another worker may receive the retry after its first delay queue. Without other workers (`only_worker`) it is a
-    minute.
+    They need none until the retry leaves its first delay queue, since another worker may then receive it, and for a
+    minute at most. With `only_worker` they need none for a minute.
     """
     return MAX_COVERAGE_SECONDS if only_worker else min(MAX_COVERAGE_SECONDS, deferral_wait(wait))
 

@@ -207,10 +207,10 @@ class EventRequests:
         return replace(event, id_given=True)
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
-        """Raise Refusal unless the token and the publisher may publish for the event's issuer, which is configured."""
+        """Raise a Refusal: 403 if token or publisher lack permission, 400 for an unknown issuer or refused type."""
         if not permits_issuer(token, event.iss):
-            way = "if it may, add the issuer to issuers of the token in api.tokens_file"
-            self._refuse(event, "The token may not speak for this issuer", way)
+            log_hint = "if it may, add the issuer to issuers of the token in api.tokens_file"
+            self._refuse(event, "The token may not speak for this issuer", log_hint)
         issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
             hint, text = suggest_issuer(event.iss, self.sources.registry()), "not one of the configured issuers"
@@ -222,8 +222,8 @@ class EventRequests:
         if objection is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
-            way = "if it may, name it in issuers.<iss>.publishers"
-            self._refuse(event, "This publisher may not speak for this issuer", way)
+            log_hint = "if it may, name it in issuers.<iss>.publishers"
+            self._refuse(event, "This publisher may not speak for this issuer", log_hint)
         raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:

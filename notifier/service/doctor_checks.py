@@ -220,7 +220,7 @@ class _Checks:
     def _make_reader(
         self, tls: TlsSettings | None, *operator_uris: str
     ) -> Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]:
-        """Return a reader of issuers' documents. `operator_uris`: the URIs that the operator configured."""
+        """Return a reader of issuers' documents. On the servers of `operator_uris` private addresses are allowed."""
         policy = self._settings.template().route.egress
         files = TlsFiles() if tls is None else tls.files()
         return lambda uri: self.reader.read(

@@ -136,7 +136,8 @@ def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
     if not lines:
         return [], [InputIssue(setting, f"{path} is empty; {_KEY_HINT}")]
     if len(lines) > _MAX_KEYS:
-        return lines, [InputIssue(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour")]
+        text = f"{path} has {len(lines)} keys, at most {_MAX_KEYS} are allowed; keep those that still open pages"
+        return lines, [InputIssue(setting, text)]
     return lines, []
 
 

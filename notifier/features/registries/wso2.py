@@ -106,9 +106,10 @@ class Wso2Reader:
         return entries
 
     def _choose_due(self, entries: Mapping[str, _Entry], now: float) -> list[str]:
-        """Return the applications to read: all that need it, and of the others a share, the least recently read first.
+        """Return the applications that need to be read, and some of the others, the least recently read first.
 
-        The share grows with the time since the last reading. It is all of them after RECHECK_SECONDS.
+        These are as many as a share of all applications. It grows with the time since the last reading, and is 1 after
+        RECHECK_SECONDS.
         """
         needed = [uuid for uuid, entry in entries.items() if self._needs_reading(uuid, entry)]
         share = min(1.0, (now - self._last_read_at) / RECHECK_SECONDS)

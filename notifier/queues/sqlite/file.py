@@ -129,7 +129,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 def describe_full_disk(path: Path, database: sqlite3.Connection | None = None) -> str | None:
     """Return an error if the file's disk is full; None if it is not, or if its size is unknown. Raises sqlite3.Error.
 
-    With the open `database`, free pages inside the file count as free space.
+    With the open `database`, pages that are free inside the file count too, minus what its log will still add to it.
     """
     try:
         disk = os.statvfs(path if path.exists() else path.absolute().parent)

@@ -46,8 +46,8 @@ class Lanes:
         for lane in lanes or Lane:
             self._lanes[lane].may_have_more = True
 
-    def find_limits(self) -> dict[Lane, int]:
-        """Return how many messages each lane may take now, without lanes that are full or have no messages."""
+    def count_takeable(self) -> dict[Lane, int]:
+        """Return how many messages each lane may take now. Lanes that are full or have no messages are left out."""
         return {
             name: min(lane.free, MAX_TAKEN_PER_ROUND)
             for name, lane in self._lanes.items()

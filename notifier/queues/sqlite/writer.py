@@ -103,7 +103,7 @@ class Writer:
             return POLL_SECONDS
         if self._lock is None:
             return None
-        if self._parked.has_inherited or self._find_limits():
+        if self._parked.has_inherited or self._count_takeable():
             return 0.0
         return POLL_SECONDS if self._next_due is None else min(POLL_SECONDS, max(0.0, self._next_due - self._pace()))
 
@@ -177,7 +177,7 @@ class Writer:
         has_inherited = self._parked.has_inherited
         if has_due or has_inherited:
             self._lanes.on_inserted(Lane.RETRIES)
-        limits = self._find_limits()
+        limits = self._count_takeable()
         if not (rows or self._acks or limits or is_changed or has_due or has_inherited):
             return []
         with store.transaction():
@@ -198,8 +198,8 @@ class Writer:
         self._lanes.on_committed(pages, limits)
         return [message for page in pages.values() for _, message in page]
 
-    def _find_limits(self) -> dict[Lane, int]:
-        return self._lanes.find_limits() if self._consuming else {}
+    def _count_takeable(self) -> dict[Lane, int]:
+        return self._lanes.count_takeable() if self._consuming else {}
 
     def _count_foreign_changes(self, store: Store) -> int | None:
         """Return a number that changes with each commit of another process. It is read once per poll interval."""
