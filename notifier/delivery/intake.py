@@ -232,9 +232,8 @@ class Intake:
 def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
     """Yield one delivery per different entry of the event, in order, or `Skipped` if the client has no address.
 
-    An unknown client has a delivery, since the registry may contain it at the attempt; if its entry states that it has
-    no address, it is skipped. A client that lost its address less than `registry.grace` ago has a delivery, too.
-    `steady`: now by the clock of `Registry.lost_at`. An event for `"*"` is split before.
+    A client that lost its address less than `registry.grace` ago, or is unknown, has a delivery, too; an unknown one
+    only if its entry does not state that it has no address. `steady`: now by the clock of `Registry.lost_at`.
     """
     registered = registry.clients_of(event.iss)
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)

@@ -12,4 +12,12 @@ from notifier.features.signers.signers_feature import SIGNERS
 from notifier.features.sources.sources_feature import SOURCES
 from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 
-FEATURES: tuple[Feature, ...] = (SOURCES, BROWSERS, UPSTREAMS, FEED, REGISTRIES, SIGNERS, CONSOLE)
+FEATURES: tuple[Feature, ...] = (
+    SOURCES,
+    BROWSERS,
+    UPSTREAMS,
+    FEED,
+    REGISTRIES,
+    SIGNERS,
+    CONSOLE,
+)

@@ -99,4 +99,4 @@ def test_documented_hsm_setup_works(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
     assert "PS256, PS384, PS512, RS256" in checked.stdout
     offline = notifier("check", "--offline", "-c", "notifier.yaml", cwd=tmp_path)
-    assert "  key pkcs11 idp/logout-2027: not asked, as --offline wants\n" in offline.stdout
+    assert "  key pkcs11 idp/logout-2027: not queried, because of --offline\n" in offline.stdout
