@@ -80,8 +80,7 @@ def list_(
         )
     left_out = [{"client": fault.path, "reason": fault.text} for fault in loaded.faults]
     if as_json:
-        document = {"clients": rows, "left_out": left_out, "problems": sources.problems}
-        say_json(document, indent=2)
+        say_json({"clients": rows, "left_out": left_out, "problems": sources.problems}, indent=2)
     else:
         _print_list(rows, left_out)
     raise typer.Exit(1 if sources.problems else 0)

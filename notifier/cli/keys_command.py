@@ -24,6 +24,7 @@ from notifier.tokens.key_files import KeySource, examine_keys, generate_key, loa
 from notifier.tokens.signers import Signers
 
 app = typer.Typer()
+NewFile = Annotated[Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")]
 
 
 @command_group(app)
@@ -41,9 +42,7 @@ def _group() -> None:
 @command(app)
 def generate(
     alg: Annotated[Algorithm, typer.Option(help="The algorithm. RSA keys have 2048 bits.")] = Algorithm.RS256,
-    out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")
-    ] = None,
+    out: NewFile = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -90,9 +89,7 @@ def _write_key(out: Path, key: bytes) -> None:
 
 @command(app)
 def web(
-    out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.")
-    ] = None,
+    out: NewFile = None,
 ) -> None:
     """Make a key for `web.keys_file`, or an issuer's own, by which the URLs of front-channel pages are sealed.
 
@@ -156,9 +153,6 @@ def jwks(
         raise typer.BadParameter(text, param_hint="--iss")
     sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Signers(key_kinds_of(FEATURES)))
     ring, mistakes = examine_keys(sources)
-    if missing or mistakes:
-        raise ConfigurationError([*missing, *mistakes])
-    issues = check_keys(ring)
-    if issues:
+    if issues := [*missing, *mistakes] or check_keys(ring):
         raise ConfigurationError(issues)
     say_json(ring.jwks(iss), indent=2)

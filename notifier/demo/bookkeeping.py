@@ -45,8 +45,6 @@ class DemoTally:
                 self._waiting.add((fact.event_id, fact.client_id))
             case DeadLettered() | Skipped():
                 self._dead.add((fact.event_id, fact.client_id))
-            case _:
-                pass  # an event consists of its deliveries
 
     @property
     def is_settled(self) -> bool:

@@ -24,9 +24,8 @@ from aiohttp import web
 from rich.console import Console
 
 from notifier.demo.embedded import EmbeddedService, start_service
-from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver
-from notifier.demo.story import ISS, write_key
-from notifier.demo.token_check import TokenCheck
+from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver, sample_receivers
+from notifier.demo.story import ISS, write_configuration, write_key
 from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import format_in_words
 
@@ -144,16 +143,20 @@ async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
     """Run clients and service for the block. The scenario's `address` opens the console, signed in, once."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
-        jwks = write_key(folder)
-        receivers: dict[str, Receiver] = {}
-        for client_id, kind in CLIENT_BEHAVIOURS.items():
-            check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
-            receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=time.time, pause=0.6)
-            receivers[client_id] = receiver
-            await stack.enter_async_context(receiver.listen())
+        receivers = await stack.enter_async_context(
+            sample_receivers(iss=ISS, jwks=write_key(folder), clock=time.time, behaviours=CLIENT_BEHAVIOURS)
+        )
         port, visitor_token, demo_token = _find_free_port(), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         tokens = {"you": visitor_token, "demo": demo_token}
-        config = _write_configuration(folder, receivers, port, tokens, incident.max_age_seconds)
+        entries = [{"name": name, "token": token, "scopes": ["read", "repair"]} for name, token in tokens.items()]
+        tokens_file = folder / "tokens.yaml"
+        tokens_file.touch(mode=0o600)
+        tokens_file.write_text(yaml.safe_dump(entries))
+        config = write_configuration(
+            folder, receivers, {FAILING_CLIENT: f"{incident.max_age_seconds}s"},
+            api={"listen": f"{LOOPBACK}:{port}", "tokens_file": tokens_file.name},
+            delivery={"retry": {"base": "1s", "max_delay": "5s"}},
+        )  # fmt: skip
         page = TokenPage(visitor_token)
         service = await stack.enter_async_context(start_service(config, lambda _fact: None, page.feature()))
         api = f"http://{LOOPBACK}:{port}"
@@ -222,41 +225,11 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
 
 async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
     """Wait until no dead letter is left. Return False if that takes longer than `within` seconds."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(within):
             await scenario.wait_for_dead_letters(lambda count: count == 0)
-    except TimeoutError:
-        return False
-    return True
-
-
-def _write_configuration(
-    folder: Path, receivers: Mapping[str, Receiver], port: int, tokens: Mapping[str, str], max_age: int
-) -> Path:
-    """Write the configuration, the clients and the API tokens to the folder. Return the configuration file's path."""
-    settings = {
-        "queue": {"url": "sqlite:notifier.db"},
-        "ops": {"listen": f"{LOOPBACK}:0"},
-        "api": {"listen": f"{LOOPBACK}:{port}", "tokens_file": "tokens.yaml"},
-        "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
-        "delivery": {"retry": {"base": "1s", "max_delay": "5s"}},
-        "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},  # the clients are on this machine
-        "registry": {"file": "clients.yaml"},
-        "log": {"level": "error"},
-    }
-    path = folder / "notifier.yaml"
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    clients = [
-        {"client_id": name, "issuer": ISS, "backchannel_logout_uri": receiver.backchannel_logout_uri}
-        | ({"notifier": {"max_age": f"{max_age}s"}} if name == FAILING_CLIENT else {})
-        for name, receiver in receivers.items()
-    ]
-    (folder / "clients.yaml").write_text(yaml.safe_dump(clients, sort_keys=False))
-    entries = [{"name": name, "token": token, "scopes": ["read", "repair"]} for name, token in tokens.items()]
-    tokens_file = folder / "tokens.yaml"
-    tokens_file.touch(mode=0o600)
-    tokens_file.write_text(yaml.safe_dump(entries))
-    return path
+            return True
+    return False
 
 
 def _find_free_port() -> int:

@@ -136,12 +136,17 @@ class Receiver:
 
 @asynccontextmanager
 async def sample_receivers(
-    *, iss: str, jwks: Mapping[str, Any], clock: Clock, pause: float = 0.6
+    *,
+    iss: str,
+    jwks: Mapping[str, Any],
+    clock: Clock,
+    pause: float = 0.6,
+    behaviours: Mapping[str, Behaviour] = SAMPLE_BEHAVIOURS,
 ) -> AsyncIterator[Mapping[str, Receiver]]:
-    """Run the five clients for the block, and yield them by client_id. `pause`: the slow client's seconds."""
+    """Run these clients for the block, and yield them by client_id. `pause`: the slow client's seconds."""
     async with AsyncExitStack() as stack:
         receivers: dict[str, Receiver] = {}
-        for client_id, kind in SAMPLE_BEHAVIOURS.items():
+        for client_id, kind in behaviours.items():
             check = TokenCheck(iss=iss, client_id=client_id, alg="RS256", jwks=jwks, clock=clock)
             receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=clock, pause=pause)
             receivers[client_id] = receiver

@@ -20,7 +20,7 @@ from rich.console import Console
 from notifier.delivery.facts import Observer
 from notifier.demo.bookkeeping import DemoTally, SignOut, build_result
 from notifier.demo.display import print_introduction, print_result
-from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
+from notifier.demo.receivers import LOOPBACK, Receiver, sample_receivers
 from notifier.model.client import Algorithm
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.tokens.key_files import KeySource, generate_key, load_keys
@@ -67,7 +67,7 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
             receivers = tuple(sample.values())
             for receiver in receivers:
                 receiver.sessions.update(_sid(number) for number in range(pace.events))
-            config = write_configuration(folder, receivers)
+            config = write_configuration(folder, sample, {"museum": "8s"})
             print_introduction(console, receivers, events=pace.events, folder=folder)
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
@@ -137,34 +137,28 @@ def write_key(folder: Path) -> Mapping[str, Any]:
     return load_keys({ISS: [KeySource(path=path)]}).jwks(ISS)
 
 
-def write_configuration(folder: Path, receivers: Sequence[Receiver]) -> Path:
-    """Write a configuration with short retry delays. Return the path of the main file."""
-    path = folder / "notifier.yaml"
-    path.write_text(yaml.safe_dump(_settings(), sort_keys=False))
-    (folder / "clients.yaml").write_text(
-        yaml.safe_dump([_registration(receiver) for receiver in receivers], sort_keys=False)
-    )
-    return path
+def write_configuration(
+    folder: Path, receivers: Mapping[str, Receiver], max_ages: Mapping[str, str], **settings: object
+) -> Path:
+    """Write the clients and a configuration with short retry delays. Return the path of the main file.
 
-
-def _settings() -> Mapping[str, object]:
-    return {
+    `max_ages`: how long logouts are tried, by client; the default for the others. `settings` replace sections.
+    """
+    sections: dict[str, object] = {
         "queue": {"url": "sqlite:notifier.db"},
-        "ops": {"listen": "127.0.0.1:0"},
+        "ops": {"listen": f"{LOOPBACK}:0"},
         "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
         "delivery": {"retry": {"base": "1s", "max_delay": "2s"}},
         "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},  # the sample clients are on this machine
         "registry": {"file": "clients.yaml"},
         "log": {"level": "error"},
     }
-
-
-def _registration(receiver: Receiver) -> Mapping[str, object]:
-    registration: dict[str, object] = {
-        "client_id": receiver.client_id,
-        "issuer": ISS,
-        "backchannel_logout_uri": receiver.backchannel_logout_uri,
-    }
-    if receiver.kind is Behaviour.DEAD:
-        registration["notifier"] = {"max_age": "8s"}
-    return registration
+    path = folder / "notifier.yaml"
+    path.write_text(yaml.safe_dump(sections | settings, sort_keys=False))
+    clients = [
+        {"client_id": name, "issuer": ISS, "backchannel_logout_uri": receiver.backchannel_logout_uri}
+        | ({"notifier": {"max_age": max_ages[name]}} if name in max_ages else {})
+        for name, receiver in receivers.items()
+    ]
+    (folder / "clients.yaml").write_text(yaml.safe_dump(clients, sort_keys=False))
+    return path

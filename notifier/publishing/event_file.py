@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from notifier.model.documents.event_document import read_event
@@ -23,6 +24,7 @@ from notifier.publishing.event_remarks import remark_unknown_clients, remark_unr
 
 MAX_IN_FLIGHT_EVENTS = 256  # sent and not yet confirmed
 
+_DOCUMENT_START = re.compile(r"\S")
 _LINE_OF_ERROR = re.compile(r"\bat line ([0-9]+) column\b")
 _JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
 
@@ -111,19 +113,15 @@ def _shift_line(text: str, line: int) -> str:
 def _split_documents(text: str) -> Iterator[tuple[int, str]]:
     """Yield (first line, text) of each JSON document. Invalid JSON ends before the next line that starts with `{`."""
     decoder = json.JSONDecoder()
-    position, line, length = 0, 1, len(text)
-    while True:
-        begin = position
-        while begin < length and text[begin].isspace():
-            begin += 1
-        if begin == length:
-            return
+    position, line = 0, 1
+    while (start := _DOCUMENT_START.search(text, position)) is not None:
+        begin = start.start()
         line += text.count("\n", position, begin)
         try:
             _, position = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError):
             next_document = text.find("\n{", begin)
-            position = length if next_document < 0 else next_document
+            position = len(text) if next_document < 0 else next_document
         yield line, text[begin:position].rstrip()
         line += text.count("\n", begin, position)
 
@@ -155,15 +153,6 @@ async def send_all(
 
 def format_line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
     """Return the first lines of the `chosen` events as text, such as `1-300, 302`: a range for consecutive events."""
-    runs: list[list[int]] = []
-    is_consecutive = False
-    for event in events:
-        if event not in chosen:
-            is_consecutive = False
-            continue
-        if is_consecutive:
-            runs[-1].append(event.line)
-        else:
-            runs.append([event.line])
-        is_consecutive = True
+    grouped = groupby(events, key=chosen.__contains__)
+    runs = [[event.line for event in run] for is_chosen, run in grouped if is_chosen]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

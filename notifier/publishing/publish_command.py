@@ -181,8 +181,7 @@ class _PublishReport:
 
     def _report(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()
-        document = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
-        say_json(document)
+        say_json({"id": event.id, "line": event.line, "confirmed": confirmed, **fates})
 
     def _report_fates(self, event: FileEvent) -> None:
         for line in () if self.notices is None else _format_notices(self.notices.events[event.id], time.time()):

@@ -10,10 +10,11 @@ from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.authorization import AuthenticateBearer
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import ConnectionBudget
-from notifier.network.listeners.listener import Listener, listen
+from notifier.network.listeners.listener import MAX_CONNECTIONS, listen
 from notifier.publishing.event_requests import EventRequests, build_api_app
-from notifier.settings.policies import WebListenerSettings
-from notifier.settings.service_settings import ApiSettings, Settings
+from notifier.settings.policies import ListenerTls
+from notifier.settings.service_settings import Settings
+from notifier.settings.values import Listen
 
 
 @asynccontextmanager
@@ -31,44 +32,25 @@ async def listeners(
     `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file. Raises ConfigurationError if
     an address cannot be bound.
     """
+    budget = ConnectionBudget()
     async with AsyncExitStack() as stack:
-        address = settings.ops.listen
-        app = ops.ops_app(health, metrics)
-        budget = ConnectionBudget()
-        listener = await listen(
-            app, address.host, address.port, key="ops.listen", connections=ops.MAX_CONNECTIONS, budget=budget
-        )
-        stack.push_async_callback(listener.close)
-        structlog.get_logger().info("listening", ops=listener.url)
-        if settings.api is not None:
-            listener = await _listen_api(settings.api, build_api_app(requests, api_routes, authenticate_bearer), budget)
+
+        async def start(
+            name: str, app: web.Application, address: Listen, tls: ListenerTls | None, connections: int
+        ) -> None:
+            context = None if tls is None else ListenerContext(tls, name).context
+            listener = await listen(
+                app, address.host, address.port, key=f"{name}.listen", tls=context, connections=connections,
+                budget=budget,
+            )  # fmt: skip
             stack.push_async_callback(listener.close)
-            structlog.get_logger().info("listening", api=listener.url)
-        if settings.web is not None:
-            listener = await _listen_web(settings.web, pages, budget)
-            stack.push_async_callback(listener.close)
-            structlog.get_logger().info("listening", web=listener.url)
+            structlog.get_logger().info("listening", **{name: listener.url})
+
+        await start("ops", ops.ops_app(health, metrics), settings.ops.listen, None, ops.MAX_CONNECTIONS)
+        if (api := settings.api) is not None:
+            api_app = build_api_app(requests, api_routes, authenticate_bearer)
+            await start("api", api_app, api.listen, api.tls, MAX_CONNECTIONS)
+        if (pages_settings := settings.web) is not None:
+            app = web_app.web_app(pages)
+            await start("web", app, pages_settings.listen, pages_settings.tls, web_app.MAX_CONNECTIONS)
         yield
-
-
-async def _listen_api(api: ApiSettings, app: web.Application, budget: ConnectionBudget) -> Listener:
-    address, tls = api.listen, api.tls
-    context = None if tls is None else ListenerContext(tls, "api").context
-    return await listen(app, address.host, address.port, key="api.listen", tls=context, budget=budget)
-
-
-async def _listen_web(
-    settings: WebListenerSettings, pages: Iterable[web.RouteDef], budget: ConnectionBudget
-) -> Listener:
-    address, tls = settings.listen, settings.tls
-    context = None if tls is None else ListenerContext(tls, "web").context
-    app = web_app.web_app(pages)
-    return await listen(
-        app,
-        address.host,
-        address.port,
-        key="web.listen",
-        tls=context,
-        connections=web_app.MAX_CONNECTIONS,
-        budget=budget,
-    )

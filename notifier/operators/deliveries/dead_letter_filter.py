@@ -1,6 +1,7 @@
 """Selects dead letters by an operator's filter. API requests and command options have the same members."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
@@ -89,9 +90,7 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the dead letter."""
-        if not self.matches_summary(summary):
-            return False
-        return self.subject is None or _has_subject(message, self.subject)
+        return self.matches_summary(summary) and (self.subject is None or _has_subject(message, self.subject))
 
     def matches_summary(self, summary: DeadLetterSummary) -> bool:
         """Return True if the dead letter meets all conditions except `subject`."""
@@ -135,10 +134,8 @@ def read_conditions(
 
 def parse_moment_or_age(text: str, now: float) -> float:
     """Return the epoch seconds of a time (RFC 3339), or of an age such as `24h` before `now`. Raises ValueError."""
-    try:
+    with suppress(ValueError):
         return parse_moment(text)
-    except ValueError:
-        pass
     try:
         return now - parse_duration(text)
     except ValueError:

@@ -33,7 +33,7 @@ from notifier.operators.deliveries.dead_letter_summary import (
     to_document_without_subject,
     to_export_document,
 )
-from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, start_job
+from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
 from notifier.operators.deliveries.message_requests import (
     REPAIR_MEMBERS,
@@ -232,7 +232,8 @@ class DeadLetterRoutes:
             kind="replay", filter_=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
             watch=passes.watch, limit=members.get("limit"), rate=members.get("rate"),
         )  # fmt: skip
-        return start_job(self._access.jobs, RepairWork(repair_request, self._requests), request.token)
+        work = RepairWork(repair_request, self._requests)
+        return answer_accepted(self._access.jobs.begin(work, request.token))
 
     @ApiOperation(
         route="DELETE /v1/dead-letters",

@@ -17,7 +17,7 @@ from notifier.model.durations import parse_duration
 from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
-from notifier.model.printable import counted, printable
+from notifier.model.printable import counted
 from notifier.operators.deliveries.dead_letter_filter import RepairMembers, ReplayMembers
 from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, read_filter_options
 from notifier.operators.deliveries.message_table import (
@@ -158,15 +158,7 @@ def _format_result(result: ReplayResult) -> list[str]:
     """Return the lines that show the results of the replayed dead letters."""
     results, lines = result.account.results, list[str]()
     if result.workers:
-        lines.append(f"{results.delivered:,} delivered")
-        if results.failed:
-            lines.append(f"{counted(results.failed.total(), 'attempt')} failed again")
-            lines += [f"  {reason}: {count:,}" for reason, count in results.failed.most_common()]
-            if results.text:
-                lines.append(f"  the last answer: {printable(results.text)}")
-        if results.dead:
-            lines.append(f"{results.dead.total():,} given up again: notifier dead-letters list")
-            lines += [f"  {reason}: {count:,}" for reason, count in results.dead.most_common()]
+        lines += results.format_lines("given up again: notifier dead-letters list")
         if result.account.skipped:
             lines.append(f"{result.account.skipped:,} skipped: no address")
         if result.waiting:

@@ -5,14 +5,13 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs, Work
+from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
 
 T = TypeVar("T")
@@ -25,11 +24,6 @@ TOO_MANY_JOBS = {
 }
 _UNAVAILABLE = {503: "The queue is unavailable, or a worker does not answer."}
 _UNKNOWN_JOB = {404: "No worker has this job."}
-
-
-def start_job(jobs: Jobs, work: Work, token: ApiToken | None) -> web.Response:
-    """Start a job, and answer 202. Raises Refusal (429, 503)."""
-    return answer_accepted(jobs.begin(work, token))
 
 
 def answer_accepted(job: dict[str, Any]) -> web.Response:

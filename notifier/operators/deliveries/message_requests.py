@@ -21,7 +21,7 @@ from notifier.model.registry import Registry
 from notifier.network.listeners.operation import ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
-from notifier.operators.deliveries.job_routes import start_job
+from notifier.operators.deliveries.job_routes import answer_accepted
 from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
 from notifier.operators.deliveries.readmission import ReplayRules
@@ -257,7 +257,7 @@ class MessageRequests(Generic[P, S]):
             kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,
             passes=RemovalPasses(self._messages, filter_, report), limit=request.members.get("limit"),
         )  # fmt: skip
-        return start_job(self._access.jobs, RepairWork(repair, self), request.token)
+        return answer_accepted(self._access.jobs.begin(RepairWork(repair, self), request.token))
 
     async def answer_repair(
         self,

@@ -211,9 +211,8 @@ def _is_own_form(message: Message) -> bool:
         content = from_json(message.body)
     except ValueError:
         return False
-    if not isinstance(content, dict) or "v" not in content:
-        return False
-    return any(name in content for name in ("delivery", "event", "dead_since"))
+    own_names = {"delivery", "event", "dead_since"}
+    return isinstance(content, dict) and "v" in content and not own_names.isdisjoint(content)
 
 
 def _keep_unproven() -> KeptDeadLetter:

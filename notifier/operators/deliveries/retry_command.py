@@ -95,20 +95,11 @@ def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool)
             f" letters are not retried: notifier dead-letters list --client-id {name}"
         )
     lines = [f"{counted(pending_before, 'delivery')} waited for {name}"]
-    account = result.account
     if dry_run:
         lines = [f"{counted(pending_before, 'delivery')} would be tried"]
         lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.pending_before.items()]
     else:
-        lines.append(f"{account.delivered:,} delivered")
-        if account.failed.total():
-            lines.append(f"{counted(account.failed.total(), 'attempt')} failed again")
-            lines += [f"  {reason}: {count:,}" for reason, count in account.failed.most_common()]
-            if account.text:
-                lines.append(f"  the last answer: {printable(account.text)}")
-        if account.dead:
-            lines.append(f"{account.dead.total():,} given up: notifier dead-letters list --client-id {name}")
-            lines += [f"  {reason}: {count:,}" for reason, count in account.dead.most_common()]
+        lines += result.account.format_lines(f"given up: notifier dead-letters list --client-id {name}")
         pending_after = sum(result.pending_after.values())
         lines.append(f"{pending_after:,} still wait{'s' if pending_after == 1 else ''}")
         lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.pending_after.items()]

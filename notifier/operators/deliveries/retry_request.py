@@ -9,6 +9,7 @@ from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, Log
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
+from notifier.model.printable import counted, printable
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
@@ -67,6 +68,19 @@ class RetryAccount:
             if isinstance(other_counts, Mapping):
                 counts.update({str(key): int(count) for key, count in other_counts.items()})
         self.text = str(members.get("text") or self.text)
+
+    def format_lines(self, given_up: str) -> list[str]:
+        """Return the results as lines of text. `given_up` follows the number of dead letters."""
+        lines = [f"{self.delivered:,} delivered"]
+        if self.failed.total():
+            lines.append(f"{counted(self.failed.total(), 'attempt')} failed again")
+            lines += [f"  {reason}: {count:,}" for reason, count in self.failed.most_common()]
+            if self.text:
+                lines.append(f"  the last answer: {printable(self.text)}")
+        if self.dead.total():
+            lines.append(f"{self.dead.total():,} {given_up}")
+            lines += [f"  {reason}: {count:,}" for reason, count in self.dead.most_common()]
+        return lines
 
     def document(self) -> dict[str, Any]:
         """Return the members of a worker's answer."""

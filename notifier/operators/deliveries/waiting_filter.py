@@ -168,23 +168,9 @@ def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: Ge
 
 
 def _to_delivery(delivery: _Delivery) -> Delivery:
-    """Return the parts of the delivery that determine its lifetime."""
-    return Delivery(
-        id=delivery["id"],
-        event_id=delivery["event_id"],
-        id_given=True,
-        iss=delivery["iss"],
-        client_id=delivery["client_id"],
-        sub=delivery.get("sub"),
-        sid=delivery.get("sid"),
-        entry_sub=delivery.get("entry_sub", False),
-        inline=delivery.get("inline"),
-        ignored=delivery.get("ignored"),
-        publisher=delivery.get("publisher"),
-        not_after=delivery.get("not_after"),
-        first_taken_at=delivery.get("first_taken_at"),
-        held=delivery.get("held", 0.0),
-    )
+    """Return the delivery with the parts that determine its lifetime; it lacks the history."""
+    members: dict[str, Any] = {name: value for name, value in delivery.items() if name != "history"}
+    return Delivery(**{"sub": None, "sid": None, **members}, id_given=True)
 
 
 class WaitingMembers(FilterMembers, total=False):
@@ -275,9 +261,8 @@ def _names_subject(body: bytes, subject: str) -> bool:
         document = from_json(body)
     except ValueError:
         return False
-    if not isinstance(document, dict):
-        return False
-    return any(subject in subjects_of(document.get(name)) for name in ("delivery", "event"))
+    holders = (document.get("delivery"), document.get("event")) if isinstance(document, dict) else ()
+    return any(subject in subjects_of(holder) for holder in holders)
 
 
 def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:

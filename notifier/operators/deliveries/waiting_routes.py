@@ -17,7 +17,7 @@ from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import Authorization, permits_issuer
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
 from notifier.network.listeners.problem import malformed_refusal
-from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted, start_job
+from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
 from notifier.operators.deliveries.message_requests import (
     REPAIR_MEMBERS,
@@ -173,8 +173,7 @@ class WaitingRoutes:
         if not members.get("dry_run"):
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, self._requests, access.write_audit)
-            running_job = await access.jobs.find_equal(work, token)
-            return start_job(access.jobs, work, token) if running_job is None else answer_accepted(running_job)
+            return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
         async with self._requests.lock(reading=True):
             result = await preview_retry(access.queue, retry, self._requests.repair_options())
         document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}

@@ -83,10 +83,8 @@ async def examine_issuer(
     jwks = await read(uri)
     if isinstance(jwks, DocumentIssue):
         advice = "receivers cannot read it either; until it can be read, a missing key is not detected"
-        return [
-            *findings,
-            failure(Area.KEYS, issuer.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice),
-        ]
+        text = f"its JWK Set at {uri} could not be read: {jwks.text}"
+        return [*findings, failure(Area.KEYS, issuer.iss, text, advice)]
     published = read_jwks(jwks.content)
     if isinstance(published, str):
         return [*findings, failure(Area.KEYS, issuer.iss, f"the document at {uri} {published}", "correct jwks_uri")]
@@ -180,12 +178,8 @@ def _check_metadata(issuer: ExaminedIssuer, metadata: IssuerDocument | DocumentI
         yield warning(Area.ISSUER, issuer.iss, text, f'set issuers."{issuer.iss}".jwks_uri: {advertised}')
     if content.get("backchannel_logout_supported") is not True:
         text = "its metadata does not have backchannel_logout_supported: true"
-        yield warning(
-            Area.ISSUER,
-            issuer.iss,
-            text,
-            "some receivers then do not register for logouts: have the issuer advertise it",
-        )
+        advice = "some receivers then do not register for logouts: have the issuer advertise it"
+        yield warning(Area.ISSUER, issuer.iss, text, advice)
     elif content.get("backchannel_logout_session_supported") is not True:
         text = "its metadata does not have backchannel_logout_session_supported: true"
         yield warning(Area.ISSUER, issuer.iss, text, "have the issuer advertise it, so that receivers request sid")

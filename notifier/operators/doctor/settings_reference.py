@@ -71,9 +71,7 @@ def _parse_path(name: str) -> list[str]:
         name = name.removeprefix(_PREFIX).lower().replace("__", ".")
     name = name.rpartition(").")[2]  # without `clients.yaml[0] (shop).`
     head, quote, tail = name.partition('["')
-    plain = head
-    if quote:
-        plain += ".x" + tail.partition('"]')[2]
+    plain = head + ".x" + tail.partition('"]')[2] if quote else head
     parts = [part for part in plain.replace("[", ".").replace("]", "").split(".") if part and not part.isdigit()]
     if parts[:2] == ["registry", "defaults"]:  # per issuer: the members that clients have under `notifier`
         return ["notifier", *parts[3:]]

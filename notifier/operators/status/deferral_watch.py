@@ -32,27 +32,13 @@ KEEP_SECONDS = 300.0
 MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # burst and rate: a search for a similar name may take 10 ms
 DUE_SOON_SECONDS = 4.0  # a delivery that is due this soon need not be fetched
 FORGET_INTERVAL_SECONDS = 1.0  # limits the cost of many invented names
-CLIENT_TROUBLES = (
-    TroubleKind.UNKNOWN_CLIENT,
-    TroubleKind.ENCRYPTION,
-    TroubleKind.TLS_FILES,
-    TroubleKind.PROXY,
-    TroubleKind.ORIGIN,
-)
 _HOURS = re.compile(r"[0-9.]{1,12} h ")
-_KINDS = MappingProxyType(
-    {
-        Cause.SIGNING: TroubleKind.SIGNING,
-        Cause.ENCRYPTION: TroubleKind.ENCRYPTION,
-        Cause.TLS_FILES: TroubleKind.TLS_FILES,
-        Cause.PROXY: TroubleKind.PROXY,
-        Cause.ORIGIN: TroubleKind.ORIGIN,
-    }
-)
-
+_REPORTED_CAUSES = (Cause.SIGNING, Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN)
+_KINDS = MappingProxyType({cause: TroubleKind[cause.name] for cause in _REPORTED_CAUSES})
 _CAUSES = MappingProxyType(
     {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}
 )
+CLIENT_TROUBLES = tuple(kind for kind in _CAUSES if kind is not TroubleKind.SIGNING)
 
 _Key = tuple[TroubleKind, str, str, str]
 """Kind, issuer, client (empty: all clients of the issuer), and for `SIGNING` the text of the fault without its age."""

@@ -32,7 +32,7 @@ def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = N
     Names and texts that do not belong to a single issuer are then omitted, since they may name other issuers.
     """
     whole = permits is None
-    permits = permits or _permits_all
+    permits = permits or (lambda _iss: True)
     queues: dict[str, object] = {
         queue: {
             "ready": status.depths[queue].ready,
@@ -60,13 +60,11 @@ def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = N
         "bindings_missing": [binding.row() for binding in missing_bindings_of(status)],
         "keys": [_key_document(key) for (iss, _), key in sorted(seen_keys_of(status).items()) if permits(iss)],
         "troubles": [
-            _trouble_document(trouble, whole=whole) for trouble in troubles_of(status) if _is_shown(trouble, permits)
+            _trouble_document(shared, whole=whole)
+            for shared in troubles_of(status)
+            if not shared.trouble.iss or permits(shared.trouble.iss)
         ],
     }
-
-
-def _permits_all(_iss: str) -> bool:
-    return True
 
 
 def _key_document(key: SeenKey) -> dict[str, object]:
@@ -77,10 +75,6 @@ def _key_document(key: SeenKey) -> dict[str, object]:
         "published_since": format_optional_moment(key.since),
         "appeared": key.appeared,
     }
-
-
-def _is_shown(shared: SharedTrouble, permits: Callable[[str], bool]) -> bool:
-    return not shared.trouble.iss or permits(shared.trouble.iss)
 
 
 def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -107,11 +107,9 @@ def run_on_queue(
             loop.add_signal_handler(number, stop.set)
 
         async def pause(seconds: float) -> None:  # ends early at a stop
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await stop.wait()
-            except TimeoutError:
-                pass
 
         options = RepairOptions(
             clock=time.time, steady=time.monotonic, pause=pause, progress=make_progress(progress_text),
