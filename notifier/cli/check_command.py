@@ -156,7 +156,7 @@ def _summarize_issuer(iss: str, loaded: LoadedConfiguration) -> dict[str, Any]:
 
 
 def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
-    """Return the numbers of clients and of left-out rows of a registry source, with the most frequent reasons.
+    """Return the numbers of clients and of left-out rows of a registry source, with the first different reasons.
 
     A file has no left-out rows, since a mistake in a file is a mistake of the configuration.
     """

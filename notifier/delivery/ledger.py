@@ -229,10 +229,12 @@ class Ledger:
     def on_delivery_settled(
         self, held: HeldMessage, delivery: Delivery, *, covers_copies_until: float | None
     ) -> list[tuple[HeldMessage, Delivery]]:
-        """Settle the delivery and the copies that waited for it. Returns the copies that the caller must run now.
+        """Settle the delivery, and decide about the copies that waited for it. Return those that the caller must run.
 
-        `delivery` is as it was when it started. `covers_copies_until`: until then copies need no attempt (steady
-        clock); infinite if the client was notified, None for a dead letter.
+        A copy is settled if the client was notified, or if a retry is pending and the copy has the stage that
+        `delivery` had when it started; the retry itself has a later stage. Every other copy starts as a new delivery.
+        `covers_copies_until`: until then copies in an event need no attempt (steady clock); infinite if the client was
+        notified, None for a dead letter.
         """
         copies = self._in_flight.pop(delivery.id) if delivery.id_given else []
         if covers_copies_until is None:

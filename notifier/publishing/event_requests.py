@@ -126,7 +126,7 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = asyncio.Semaphore(MAX_LARGE_EVENTS)
-        self._opening = asyncio.Lock()
+        self._spacing = asyncio.Lock()  # held while the event loop runs other work before a large event
         self._log_limit = MinuteLimit()
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
@@ -172,7 +172,7 @@ class EventRequests:
             title = "The queue is slow, and other large events wait for it; send the event again"
             raise Refusal(problem_response(503, title, headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
         try:
-            async with self._opening:
+            async with self._spacing:
                 for _ in range(LARGE_ROUNDS):
                     await asyncio.sleep(0)
             yield

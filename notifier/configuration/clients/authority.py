@@ -1,4 +1,4 @@
-"""Decides which values a registry source may set. No other module does. The table is in docs/configuration.md.
+"""Decides which values a registry source may set: the table is in docs/configuration/registry-sources.md.
 
 A file belongs to the operator and may set all values. Any other source is called a list here. A list may set the
 addresses of its clients, and limits of the requests to them. It may not change the contents or audience of tokens, nor

@@ -71,7 +71,7 @@ class Layer:
         return self.authority.reason_against(row, self.name)
 
     def reason_without_issuer(self, row: Any) -> str | None:
-        """Return why a row for which `issuers_of` returns nothing is refused; None if its metadata are invalid."""
+        """Return why a row without a usable issuer is refused; None if the check of its metadata finds the error."""
         reason = self.reason_against(row)
         if reason is not None or self.authority is None or not isinstance(row, Mapping) or row.get("issuer"):
             return reason

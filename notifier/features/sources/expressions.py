@@ -153,10 +153,10 @@ def _walk_nodes(parsed: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield all nodes of an expression. Raises ExpressionError if it is nested too deeply to be evaluated safely."""
     level = [parsed]
     for _ in range(MAX_DEPTH):
-        if not level:
-            return
         yield from level
         level = [child for node in level for child in node.get("children", ()) if isinstance(child, dict)]
+        if not level:
+            return
     raise ExpressionError(f"is nested too deeply; {MAX_DEPTH} levels at most")
 
 

@@ -69,7 +69,7 @@ def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
 
 
 def _to_sender(source: Source, *, authenticated: bool) -> Sender:
-    """Return the sender for the checks of supplied addresses (`registry.inline`)."""
+    """Return the source as a sender, for the warnings about addresses in events (`registry.inline`)."""
     clients = source.members.get("clients")
     return Sender(
         name=source.name, title=f"source {source.name}", issuers=source.speaks_for, authenticated=authenticated,

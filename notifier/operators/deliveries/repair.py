@@ -99,7 +99,9 @@ def format_conditions(
     if members.get("subject") is not None:
         members["subject"] = subject_id(members["subject"])
     conditions = {
-        name: _format_condition(name, value) for name, value in members.items() if value and value is not True
+        name: _format_condition(name, value)
+        for name, value in members.items()
+        if (value or type(value) is int) and value is not True
     }
     return conditions or {"all": True}
 

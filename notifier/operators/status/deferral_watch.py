@@ -130,7 +130,10 @@ class DeferralWatch:
             self._on_cause_end(Cause.SIGNING, iss, "")
 
     def _mark(self, fact: Deferred) -> Deferred:
-        """Record a deferral. Return the fact with `first` and the hint, if an operator must remove the cause."""
+        """Record a deferral whose cause an operator must remove. Return the fact with `first` and the hint.
+
+        The fact is returned unchanged for other causes, and beyond the limit of recorded names.
+        """
         key = self._key_of(fact)
         if key is None:
             return fact
@@ -146,7 +149,8 @@ class DeferralWatch:
             deferral.searched, deferral.hint = True, self._find_hint(key)
         deferral.count += not is_repeated
         deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEEP_SECONDS)
-        if not key[2] and fact.client_id and len(deferral.clients) < MAX_NAMES_PER_ISSUER:
+        concerns_all_clients = not key[2]
+        if concerns_all_clients and fact.client_id and len(deferral.clients) < MAX_NAMES_PER_ISSUER:
             deferral.clients.add(fact.client_id)
         publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
         hint, is_for_publisher = "", False

@@ -115,7 +115,8 @@ def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable
         @wraps(function)
         def run(**arguments: Any) -> None:
             values = {option.name: arguments.pop(option.name) for option in options}
-            function(members={name: value for name, value in values.items() if value}, **arguments)
+            given = {name: value for name, value in values.items() if value or type(value) is int}  # 0 is a condition
+            function(members=given, **arguments)
 
         signature = inspect.signature(function)
         parameters: list[inspect.Parameter] = []

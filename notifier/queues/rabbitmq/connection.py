@@ -168,7 +168,7 @@ async def broker_timeout(seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIt
 
 @asynccontextmanager
 async def broker_request(what: str, seconds: float | None = RPC_TIMEOUT_SECONDS) -> AsyncIterator[None]:
-    """Limit the time of requests to the broker. Raises QueueUnavailable, which begins with `what`, for any error."""
+    """Limit the time of requests to the broker. Raises QueueUnavailable for an error or a timeout, after `what`."""
     try:
         async with broker_timeout(seconds):
             yield
