@@ -54,7 +54,7 @@ def test_the_worst_texts_cost_linear_time(listed: tuple[list[Found], Others]) ->
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_the_checker_finds_no_text_that_costs_more(listed: tuple[list[Found], Others]) -> None:
     """Nor similar texts. If it fails, use methods of str, or limit repetitions."""
     slow = ((found.where, worst) for found in listed[0] for worst in suspects(found) if superlinear(found.use, worst))

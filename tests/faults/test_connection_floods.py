@@ -13,6 +13,7 @@ from tests.system.site import Site
 from tests.system.worker_process import WorkerProcess, worker
 
 ROOM = 64.0  # MiB that a worker may grow
+SLOWEST = 3.0  # seconds of CPU until an answer: at most 1.0 on an undisturbed core
 SECONDS = 2.0  # of each flood
 ATTEMPTS = 10  # of a good request
 PATH = {"ops": "/livez", "api": "/v1/openapi.json", "web": "/none"}
@@ -66,7 +67,7 @@ async def running(tmp_path: Path) -> AsyncIterator[WorkerProcess]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("listener", PATH)
 async def test_strangers_hold_little_memory(running: WorkerProcess, listener: str) -> None:
-    """Whatever they send and do not read, the worker grows by 64 MiB at most, and answers within a second."""
+    """Whatever they send and do not read, the worker grows by 64 MiB at most, and answers within 3 s of CPU."""
     port = int((await running.at(listener)).rpartition(":")[2])
     await request(running.pid, port, PATH[listener])
     began, bad = resident(running.pid), []
@@ -74,7 +75,7 @@ async def test_strangers_hold_little_memory(running: WorkerProcess, listener: st
         grown, slowest = await suffered(running, port, PATH[listener], one)
         line = f"{listener}: {name}: {grown:.0f} MiB, {slowest:.2f} s"
         print(line)  # noqa: T201  the figures
-        if grown > ROOM or slowest > 1:
+        if grown > ROOM or slowest > SLOWEST:
             bad.append(line)
     total = (resident(running.pid) - began) / 2**20
     print(f"{listener}: {total:.0f} MiB in the end")  # noqa: T201

@@ -11,6 +11,7 @@ WORLDS = 60  # a second of CPU each
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 @settings(
     max_examples=WORLDS,
     derandomize=True,  # `python -m tests.simulator.random_worlds SEED COUNT` looks at others

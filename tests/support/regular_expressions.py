@@ -20,10 +20,11 @@ WHOLE = frozenset({"match", "fullmatch"})  # these do not start again at each ch
 METHODS = frozenset({"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"})
 UNKNOWN = ("search", "sub")  # of an expression without a name
 SIZE = 65_536  # characters
-LONG = 0.02  # seconds: a linear one takes at most 0.005 for 64 KiB
+LONG = 0.02  # seconds: most linear ones take at most 0.005 for 64 KiB
+RATIO = 8  # of the times for a text and for its quarter: 4 if linear, 16 if quadratic
 PIECE = 6  # characters, at most, of the repeated piece
 LENGTHS = (16, 20, 25, 31, 40, 64, 256, 1024, 4096)  # grows slowly, because an exponential one would never end
-SUSPICIOUS = 0.001  # seconds: a linear one takes a tenth of it for 4 KiB
+SUSPICIOUS = 0.001  # seconds: most linear ones take a tenth of it for 4 KiB
 
 
 class Found(NamedTuple):
@@ -142,7 +143,7 @@ def suspects(found: Found) -> Iterator[Worst]:
             for end in range(start + 1, min(start + PIECE, len(sample)) + 1):
                 for after in ("", "\n", "x", "\0"):
                     worst = Worst(sample[:start], sample[start:end], after)
-                    if any(_cost(found.use, worst.of(length)) > SUSPICIOUS for length in LENGTHS):
+                    if any(_grows(found.use, worst, length, SUSPICIOUS) for length in LENGTHS):
                         yield worst
 
 
@@ -190,16 +191,26 @@ def samples(pattern: re.Pattern[Any]) -> list[str]:
 def superlinear(use: Callable[[str], object], worst: Worst) -> int | None:
     """Return the length from which `use` is slower than linear; None if linear up to 64 KiB.
 
-    Slower than linear: above the limit in seconds, and eight times as long as for a quarter of the text; linear is four
-    times, quadratic sixteen times. The text grows slowly, because an exponential expression would never end.
+    The text grows slowly, because an exponential expression would never end.
     """
     length = 16
-    while _cost(use, worst.of(length)) < LONG:
+    while not _grows(use, worst, length, LONG, repetitions=3):
         if length == SIZE:
             return None
         length = min(SIZE, length * 5 // 4)
-    whole, quarter = (min(_cost(use, worst.of(part)) for _ in range(3)) for part in (length, length // 4))
-    return length if whole > 8 * quarter else None
+    return length
+
+
+def _grows(use: Callable[[str], object], worst: Worst, length: int, seconds: float, *, repetitions: int = 1) -> bool:
+    """Return whether `use` takes longer than `seconds`, and RATIO times as long as for a quarter of the text.
+
+    An interruption counts as CPU time on some machines: therefore the least of several repetitions counts.
+    """
+    text, quarter = worst.of(length), worst.of(length // 4)
+    if (cost := _cost(use, text)) <= seconds:
+        return False
+    cost = min([cost, *(_cost(use, text) for _ in range(repetitions - 1))])
+    return cost > max(seconds, RATIO * min(_cost(use, quarter) for _ in range(repetitions)))
 
 
 def _cost(use: Callable[[str], object], text: str) -> float:
