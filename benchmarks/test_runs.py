@@ -15,6 +15,7 @@ from benchmarks.stand_in import stand_in
 from benchmarks.throughput_run import CASES, Bench
 from benchmarks.throughput_run import Case as Drained
 
+pytestmark = pytest.mark.full
 QUIET = Console(quiet=True)
 ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_getaffinity(0)))
 

@@ -26,6 +26,14 @@ SLOW = {
     "recovery-503-45-3-workers",
     "recovery-hangs-45-3-workers",
     "restart-drains-again-3-workers-unreadable",
+    "restart-drains-3-workers",
+    "recovery-restarted-3-workers-seed-3",
+    "recovery-refuses-45-3-workers",
+    "partial-0.33-3-workers",
+    "partial-0.5-8/s-max4",
+    "partial-0.1-30/s-max32",
+    "firsts-fail-40/s-3-workers",
+    "copies-chains-3-workers",
 }
 """Cases of at least a second of CPU with a faster variant: they run in `make test-all` only."""
 
