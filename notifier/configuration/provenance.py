@@ -119,8 +119,9 @@ def values_of(
     algorithms = values.get("id_token_signed_response_alg")
     if client is not None and algorithms is not None and isinstance(algorithms.value, list):
         values[algorithms.member] = replace(algorithms, value=client.token.alg.value)  # the algorithm in force
-    for value in (*_preset_values(client), *_default_values(client)):
-        values.setdefault(value.member, value)
+    if client is not None:
+        for value in (*_preset_values(client), *_default_values(client)):
+            values.setdefault(value.member, value)
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
@@ -141,9 +142,9 @@ def values_with_file(loaded: LoadedConfiguration, key: ClientKey) -> list[Effect
     return [replace(value, origin=file) if is_from else value for value, is_from in zip(values, from_file, strict=True)]
 
 
-def _preset_values(client: Client | None) -> Iterator[EffectiveValue]:
-    preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
-    if client is None or preset is None:
+def _preset_values(client: Client) -> Iterator[EffectiveValue]:
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    if preset is None:
         return
     for name in ("typ", "subject", "timeout"):
         value = getattr(preset, name)
@@ -181,10 +182,8 @@ def _members() -> Iterator[str]:
             yield name
 
 
-def _default_values(client: Client | None) -> Iterator[EffectiveValue]:
-    """Yield the client's values of the members that have a default. They are in force if nothing else sets them."""
-    if client is None:
-        return
+def _default_values(client: Client) -> list[EffectiveValue]:
+    """Return the client's values of the members that have a default. They are in force if nothing else sets them."""
     values = {
         "backchannel_logout_uri": client.backchannel_logout_uri,
         "backchannel_logout_session_required": client.backchannel_logout_session_required,
@@ -198,5 +197,4 @@ def _default_values(client: Client | None) -> Iterator[EffectiveValue]:
         "notifier.max_age": client.retry.max_age,
         "notifier.paused": client.paused,
     }
-    for member, value in values.items():
-        yield EffectiveValue(member=member, value=value, origin="default")
+    return [EffectiveValue(member=member, value=value, origin="default") for member, value in values.items()]

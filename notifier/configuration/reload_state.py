@@ -105,8 +105,7 @@ class ReloadState:
         last, texts = self._failure, tuple(texts)
         if last is not None and (last.kind, last.texts) == (kind, texts):
             return False
-        since = self._clock() if last is None else last.since
-        self._failure = _Failure(kind=kind, texts=texts, since=since)
+        self._failure = _Failure(kind=kind, texts=texts, since=self._clock() if last is None else last.since)
         return True
 
 

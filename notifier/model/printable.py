@@ -60,9 +60,7 @@ def counted(count: int, noun: str) -> str:
 def json_text(document: object, *, indent: int | None = None) -> str:
     """Return the document as JSON. Unprintable characters appear as escapes (`\\u202e`), so nothing is lost."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
-    if text.isprintable():
-        return text
-    return "\n".join(map(escape, text.split("\n")))
+    return text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
 
 
 def escape(line: str) -> str:

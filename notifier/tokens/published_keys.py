@@ -84,10 +84,6 @@ def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
     return (kty, *(_normalize(name, jwk.get(name)) for name in MATERIAL.get(kty, ())))
 
 
-def _is_same_key(key: PublishedKey, public: Mapping[str, str]) -> bool:
-    return _material({"kty": key.kty, **dict(key.material)}) == _material(public)
-
-
 def _normalize(name: str, value: object) -> str:
     number = None if name == "crv" else decode_number(value)
     return str(value) if number is None else number.hex()
@@ -99,7 +95,8 @@ def find_publication_fault(public: Mapping[str, str], alg: str, published: tuple
     `public`: the public half of the key, with `kid`. `published`: the keys of the set.
     """
     kid = public["kid"]
-    copies = [key for key in published if _is_same_key(key, public)]  # a set may have the key several times
+    material = _material(public)
+    copies = [key for key in published if _material({"kty": key.kty, **dict(key.material)}) == material]
     named_copies = [key for key in copies if key.kid == kid]
     if not any(key.kid == kid for key in published):
         if copies:

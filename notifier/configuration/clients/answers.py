@@ -67,7 +67,7 @@ class HeldAnswers:
     def log_unusable(self) -> None:
         """Log the unusable caches. Call it once logging is configured."""
         for file, reason in self._unusable:
-            _log_unusable(file, reason)
+            structlog.get_logger().warning("registry_cache_unusable", file=file, reason=reason)
 
     def get_or_read(
         self, build_reader: BuildReader, source: RegistrySourceSettings, _folder: Path | None
@@ -163,10 +163,6 @@ class Cache:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
-
-
-def _log_unusable(file: str, reason: str) -> None:
-    structlog.get_logger().warning("registry_cache_unusable", file=file, reason=reason)
 
 
 class _UnusableCacheError(ValueError):

@@ -82,8 +82,7 @@ def guard_answer(
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
-        rows = _rows_without_loss(target, layer, built, protected)
-        answer = replace(answer, rows=rows, at=last.at)
+        answer = replace(answer, rows=_rows_without_loss(target, layer, built, protected), at=last.at)
         layer = target.new_layer(answer)
         built = target.build_registry(layer)
     sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))

@@ -1,6 +1,6 @@
 """Checks a whole registry: unusable algorithms, doubtful registrations, and reloads that lose too many clients."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 from notifier.model.client import Algorithm, Client
@@ -47,14 +47,13 @@ def find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:
 
     The warning names the first MAX_WARNED_CLIENTS clients with this mismatch.
     """
-    clients_by_mismatch: dict[tuple[str, str, str], list[str]] = {}
+    clients_by_mismatch: dict[tuple[str, tuple[str, str]], list[str]] = {}
     for iss, clients in registry.clients.items():
         for client in clients.values():
             mismatch = None if client.preset is None else find_preset_doubt(client)
             if mismatch is not None:
-                text, remedy = mismatch
-                clients_by_mismatch.setdefault((iss, text, remedy), []).append(client.client_id)
-    for (iss, text, remedy), client_ids in clients_by_mismatch.items():
+                clients_by_mismatch.setdefault((iss, mismatch), []).append(client.client_id)
+    for (iss, (text, remedy)), client_ids in clients_by_mismatch.items():
         more = f" and {len(client_ids) - MAX_WARNED_CLIENTS:,} more" if len(client_ids) > MAX_WARNED_CLIENTS else ""
         names = ", ".join(repr(client_id[:60]) for client_id in client_ids[:MAX_WARNED_CLIENTS])
         yield InputIssue(f"client {names}{more} of {iss}", f"{text}; {remedy}")
@@ -110,7 +109,7 @@ def find_lost_clients(
         new_client = new.clients_of(client.iss).get(client.client_id)
         if new_client is None:
             removed.append(client)
-        elif not _can_be_notified(new_client) and _can_be_notified(client):
+        elif new_client is not client and not _can_be_notified(new_client) and _can_be_notified(client):
             silenced.append(client)
     return removed, silenced
 
@@ -121,10 +120,10 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
     Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
     `steady`: the current time in seconds of a monotonic clock.
     """
-    lost = [client for iss in old.clients for client in _find_lost(old.clients_of(iss), new.clients_of(iss))]
+    removed, silenced = find_lost_clients(old, new)
+    lost = [*filter(_can_be_notified, removed), *silenced]
     is_narrower = _accepts_fewer_publishers(old, new)
-    has_nothing_to_record = not (lost or old.lost_at or is_narrower or old.has_just_narrowed(steady))
-    if has_nothing_to_record:
+    if not (lost or old.lost_at or is_narrower or old.has_just_narrowed(steady)):
         return new, ()
     lost_at: dict[str, dict[str, float]] = {}
     for iss, moments in old.lost_at.items():
@@ -140,16 +139,6 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
         if kept:
             aliases[iss] = {**kept, **new.aliases.get(iss, {})}
     return replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at), lost
-
-
-def _find_lost(old: Mapping[str, Client], new: Mapping[str, Client]) -> Iterator[Client]:
-    """Yield the old clients with an address that have none now."""
-    for client_id, client in old.items():
-        new_client = new.get(client_id)
-        if new_client is client or not _can_be_notified(client):
-            continue
-        if new_client is None or not _can_be_notified(new_client):
-            yield client
 
 
 def _accepts_fewer_publishers(old: Registry, new: Registry) -> bool:

@@ -199,12 +199,8 @@ def redirect_uris(listed: object, front_channel: object = None) -> list[str] | N
     """
     uris = [uri for uri in listed if isinstance(uri, str)] if isinstance(listed, list | tuple) else []
     exact = [uri for uri in uris if "*" not in (origin_of(uri) or "*")]
-    has_pattern = any(_is_pattern(uri) for uri in uris if uri not in exact)
+    has_pattern = any("*" in uri or uri.startswith("regexp=") for uri in uris if uri not in exact)
     front_origin = origin_of(front_channel) if isinstance(front_channel, str) else None
     if has_pattern and front_origin is not None:
         exact.append(front_origin)
     return exact or None
-
-
-def _is_pattern(uri: str) -> bool:
-    return "*" in uri or uri.startswith("regexp=")

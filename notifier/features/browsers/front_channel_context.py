@@ -43,7 +43,9 @@ class OpenedContext:
 
 def seal_context(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
     """Return the context sealed by the first key. Raises TooManyClients."""
-    text = _encrypt(context, keys, now)
+    entries = [_to_entry(client_id, sid, context.supplied.get(client_id)) for client_id, sid in context.clients]
+    plain = json.dumps([context.iss, context.sid, *entries], separators=(",", ":"), ensure_ascii=False).encode()
+    text = keys.encrypt_at_time(zlib.compress(plain, zlib.Z_BEST_COMPRESSION), int(now)).decode().rstrip("=")
     if len(text) > MAX_CONTEXT_CHARACTERS:
         raise TooManyClients
     return text
@@ -69,12 +71,6 @@ def open_context(text: str, keys: MultiFernet, now: float) -> OpenedContext | No
     sealed = base64.urlsafe_b64decode(padded)  # several texts decode to the same bytes, and have the same id
     digest = hashlib.blake2b(sealed, digest_size=16).hexdigest()
     return OpenedContext(context=context, id=digest, expires_at=float(sealed_at + CONTEXT_LIFETIME_SECONDS))
-
-
-def _encrypt(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
-    entries = [_to_entry(client_id, sid, context.supplied.get(client_id)) for client_id, sid in context.clients]
-    plain = json.dumps([context.iss, context.sid, *entries], separators=(",", ":"), ensure_ascii=False).encode()
-    return keys.encrypt_at_time(zlib.compress(plain, zlib.Z_BEST_COMPRESSION), int(now)).decode().rstrip("=")
 
 
 def _to_entry(client_id: str, sid: str | None, supplied: FrontChannelClient | None) -> object:

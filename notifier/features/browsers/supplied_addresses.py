@@ -71,8 +71,7 @@ class SuppliedAddresses:
             refusal = AddressRefusal.SPEAKER
         checked, omitted = check_addresses(context, registry, self._hosts_of(event.iss), refusal)
         self._record_omitted(event.iss, omitted, event.publisher)
-        note = _format_note(omitted) if omitted else None
-        return checked, note
+        return checked, _format_note(omitted) if omitted else None
 
     def _record_omitted(self, iss: str, omitted: Sequence[OmittedClient], publisher: str | None) -> None:
         """Count the omitted clients by reason, and log the first of each reason at most once a minute."""

@@ -59,8 +59,7 @@ class Auth0Reader:
         """Return the page with an index, which starts at 0. Raises SourceFault."""
         query = {"fields": _FIELDS, "include_fields": "true", "is_global": "false", "include_totals": "true"}
         query |= {"page": str(index), "per_page": str(PAGE_SIZE)}
-        url = f"{self._settings.url}/api/v2/clients?{urlencode(query)}"
-        content = (await self._get(server, url)).content
+        content = (await self._get(server, f"{self._settings.url}/api/v2/clients?{urlencode(query)}")).content
         clients = content.get("clients") if isinstance(content, dict) else None
         total = content.get("total") if isinstance(content, dict) else None
         if not isinstance(clients, list) or type(total) is not int:

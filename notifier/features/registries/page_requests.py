@@ -120,14 +120,10 @@ async def ask(
         wait = _seconds_to_retry(answer, failed_tries)
         if wait is None or failed_tries == _MAX_TRIES or wait >= web.left():
             request = "" if wait is None else f", and asks to wait for {wait:.0f} s"
-            remedy = _find_remedy(answer.status, advice)
+            default = "its own fault; see its log" if answer.status >= 500 else "is this the right address?"
+            remedy = advice.get(answer.status) or _REASONS.get(answer.status) or default
             raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{request}: {remedy}")
         await asyncio.sleep(wait)
-
-
-def _find_remedy(status: int, advice: Advice) -> str:
-    default = "its own fault; see its log" if status >= 500 else "is this the right address?"
-    return advice.get(status) or _REASONS.get(status) or default
 
 
 def _seconds_to_retry(answer: JsonAnswer, failed_tries: int) -> float | None:

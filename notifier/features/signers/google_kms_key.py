@@ -58,8 +58,7 @@ class GoogleKmsKey:
             raise SignerError(text, SignatureResult.WRONG) from None
         supported = _to_algorithms(public.algorithm.name)
         text = f"this version of the key signs by {public.algorithm.name} alone"
-        lacking = {alg: text for alg in algorithms_of(key) if alg not in supported}
-        return PublicHalf(key=key, lacking=lacking)
+        return PublicHalf(key=key, lacking={alg: text for alg in algorithms_of(key) if alg not in supported})
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Return the signature of a message in the form of JWS. Raises SignerError."""

@@ -68,9 +68,8 @@ class SourceIntake:
             yield Send(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
         for event in translation.events:
             document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
-            body = documents.dump_event(document)
             # The message id is not that of the event: two messages with the same id would be confirmed as one.
-            outgoing = Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id())
+            outgoing = Outgoing(kind=Kind.EVENT, body=documents.dump_event(document), message_id=self._new_id())
             yield Send(queue=lane, due=rest_until, message=outgoing)
 
 

@@ -212,6 +212,4 @@ def create_session_lookups(resolve: ResolveSettings) -> SessionLookups | None:
         from notifier.features.upstreams.session_database import SessionDatabase  # noqa: PLC0415  an extra
 
         return SessionLookups(SessionDatabase(resolve.sql))
-    if resolve.http is not None:
-        return SessionLookups(SessionEndpoint(resolve.http))
-    return None
+    return None if resolve.http is None else SessionLookups(SessionEndpoint(resolve.http))
