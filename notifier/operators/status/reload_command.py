@@ -36,8 +36,8 @@ def reload(
     mistake, or if more than one client and more than a fifth of all, or the last client, could no longer be notified.
     It lists these clients. It applies a registry source's answer except for such a loss. If the loss is intended, use
     --accept-loss, which the log records with your name. If a source was poisoned, correct it and use --drop: all its
-    earlier answers are dropped, and no file is read. Until it answers, the logouts of its clients are deferred, and an
-    event for "*" does not reach them. A stopped worker keeps its cache: repeat the command when it runs.
+    earlier answers are dropped, and no file is read. Until it answers, logouts of its clients are deferred, and events
+    for "*" for a day at most. A stopped worker keeps its cache: repeat the command when it runs.
 
     The command sends its request through the queue, whose settings it reads; it needs an operator's permissions there.
     A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has applied everything.
