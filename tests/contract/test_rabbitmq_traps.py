@@ -9,12 +9,13 @@ from contextlib import suppress
 
 import aio_pika
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
 from yarl import URL
 
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, CutBody, Kind, Lane, Outgoing
-from notifier.queues.rabbitmq.connection import connected
+from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
@@ -158,6 +159,18 @@ async def test_a_deleted_queue_is_consumed_again(
     else:
         await queue.send_event(lane, b"{}", message_id="a")  # so its binding is back as well
     assert (await inbox.next()).message_id == "a"
+
+
+async def test_a_new_channel_has_another_number_than_a_closed_one(amqp_url: str, prefix: str) -> None:
+    """The broker closes a connection that opens a number before it has confirmed the broker's close of that channel."""
+    numbers = []
+    async with connected(rabbit_options(amqp_url, prefix), "test") as connection:
+        for _ in range(3):
+            async with channel_of(connection) as channel:
+                numbers.append(channel.number)
+                with suppress(ChannelNotFoundEntity):
+                    await channel.queue_declare(f"{prefix}.missing", passive=True)
+    assert len(set(numbers)) == 3
 
 
 async def test_closing_queue_fails_pending_publishes(worker: OpenWorker) -> None:

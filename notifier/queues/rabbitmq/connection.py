@@ -8,6 +8,7 @@ separate task (`close_bounded`).
 """
 
 import asyncio
+import itertools
 import math
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -39,10 +40,14 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 BLOCKED_CLOSE_TIMEOUT_SECONDS = 0.1  # the broker does not read the close of a connection that it blocks
 HEARTBEAT_SECONDS = 10  # aiormq gives up a silent peer after three: 33 s, instead of 3 min with its default of 60
 RPC_TIMEOUT_SECONDS = 10.0  # for an answer of the broker
+DEFAULT_CHANNEL_MAX = 2047  # of RabbitMQ
 CONNECTION_ERRORS = (AMQPError, OSError, RuntimeError)
 """The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
 Connection = aio_pika.abc.AbstractConnection
+
+_CHANNEL_NUMBERS = itertools.count()
+"""The next number of a channel is derived from it, for all connections."""
 
 
 class _Attempt(aio_pika.Connection):
@@ -207,11 +212,26 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
     Raises QueueUnavailable.
     """
     async with broker_request("no channel", CONNECT_TIMEOUT_SECONDS):
-        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        number = _next_free_number(connection)
+        channel = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
         await channel.initialize()
         underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)
     return underlay
+
+
+def _next_free_number(connection: Connection) -> int | None:
+    """Return a number that no recent channel had.
+
+    aiormq reuses the number of a channel that the broker has closed before it confirms this to the broker, which then
+    closes the connection.
+    """
+    if connection.transport is None:
+        return None
+    aiormq_connection = connection.transport.connection
+    limit = aiormq_connection.connection_tune.channel_max or DEFAULT_CHANNEL_MAX
+    candidates = (number % limit + 1 for number in itertools.islice(_CHANNEL_NUMBERS, limit))
+    return next((number for number in candidates if number not in aiormq_connection.channels), None)
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
