@@ -11,7 +11,7 @@ import { Live, loadLive } from "./live_page.js";
 import { Overview } from "./overview_page.js";
 import { SafeText, html } from "./text.js";
 import { Waiting, loadWaiting, refreshWaiting } from "./waiting_page.js";
-import { applyAddress } from "./places.js";
+import { applyAddress } from "./addresses.js";
 import { setRenderer, afterDraw, state, update } from "./state.js";
 import { finish } from "./sign_in.js";
 import { loadPage } from "./following.js";

@@ -3,12 +3,12 @@ import { Ago, Clock, SafeText, Until, formatAge, formatTime, counted, html, form
 import { Answer, LoadingNote, StateChip, EventLink } from "./parts.js";
 import { CanaryButton } from "./canary.js";
 import { KINDS } from "./words.js";
-import { ResolvedButton } from "./mended.js";
+import { ResolvedButton } from "./resolved.js";
 import { Plot } from "./plot.js";
 import { Retry, retry, retryOf } from "./retries.js";
 import { Table } from "./tables.js";
 import { api, hasScope } from "./api.js";
-import { pageAddress } from "./places.js";
+import { pageAddress } from "./addresses.js";
 import { state } from "./state.js";
 
 const MINUTE = 60_000; // milliseconds

@@ -4,7 +4,7 @@ import { LoadingNote, Choice, Filters, IssuerChoice, Search, clientKey } from ".
 import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";
 import { Pagination, Table, holdRows, keepRowOrder } from "./tables.js";
 import { api } from "./api.js";
-import { changeQuery, pageAddress } from "./places.js";
+import { changeQuery, pageAddress } from "./addresses.js";
 
 const ROWS = 50;
 const STATES = [["", "all"], ["troubled", "with problems"], ["rests", "unreachable"], ["tried", "probing"],

@@ -3,11 +3,11 @@ import { LoadingNote, ListingTime, Choice, Filters, IssuerChoice, Search, Client
 import { Clock, SafeText, counted, html, number, toPlainText, sum, thisOrThese } from "./text.js";
 import { Pagination, Table } from "./tables.js";
 import { api, hasScope, withoutEmpty } from "./api.js";
-import { changeQuery, pageAddress } from "./places.js";
+import { changeQuery, pageAddress } from "./addresses.js";
 import { beginRepair } from "./repairs.js";
 import { explain } from "./dialogs.js";
 import { loadPage } from "./following.js";
-import { showLetter } from "./letter.js";
+import { showDeadLetter } from "./dead_letter.js";
 import { state } from "./state.js";
 
 const ROWS = 50;
@@ -95,5 +95,5 @@ const LETTERS = [
   { head: "Reason", cell: (letter) => html`<${RunbookLink} name=${letter.reason} />` },
   { head: "Text", say: true, cell: (letter) => html`<${SafeText} text=${letter.text} limit=${200} className="quote" />` },
   { head: "Attempts", num: true, cell: (letter) => letter.attempts },
-  { label: "Actions", act: true, cell: (letter) => html`<button type="button" onClick=${() => showLetter(letter)}>Show</button>` },
+  { label: "Actions", act: true, cell: (letter) => html`<button type="button" onClick=${() => showDeadLetter(letter)}>Show</button>` },
 ];

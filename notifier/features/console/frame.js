@@ -1,8 +1,8 @@
 // The frame of all pages: navigation, the state of the service, the user, and open dialogs.
 import { Canary } from "./canary.js";
 import { Dialog, Explained, openDialog, newId } from "./dialogs.js";
-import { Letter } from "./letter.js";
-import { ResolvedDialog } from "./mended.js";
+import { DeadLetter } from "./dead_letter.js";
+import { ResolvedDialog } from "./resolved.js";
 import { Repair } from "./repairs.js";
 import { SafeText, formatTime, counted, html, number } from "./text.js";
 import { SignIn } from "./sign_in_page.js";
@@ -22,7 +22,7 @@ export const GO = {
   o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts",
 };
 
-const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: Letter, repair: Repair, mended: ResolvedDialog, canary: Canary };
+const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: DeadLetter, repair: Repair, resolved: ResolvedDialog, canary: Canary };
 
 export function Frame() {
   if (!state.me) return html`<${SignIn} />`;

@@ -4,7 +4,7 @@ import { Clock, SafeText, Until, html, number } from "./text.js";
 import { KINDS } from "./words.js";
 import { Table, holdRows } from "./tables.js";
 import { api } from "./api.js";
-import { changeQuery } from "./places.js";
+import { changeQuery } from "./addresses.js";
 import { loadPage } from "./following.js";
 import { state, update } from "./state.js";
 

@@ -2,7 +2,7 @@
 import { explain } from "./dialogs.js";
 import { SafeText, formatAge, host, html, toPlainText } from "./text.js";
 import { STATES } from "./words.js";
-import { changeQuery, pageAddress } from "./places.js";
+import { changeQuery, pageAddress } from "./addresses.js";
 import { issuerCount } from "./api.js";
 import { state, update } from "./state.js";
 

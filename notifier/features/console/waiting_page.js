@@ -4,7 +4,7 @@ import { Answer, ListingTime, LoadingNote, EventLink, Filters, IssuerChoice, Sea
 import { Pagination, Table } from "./tables.js";
 import { Retry } from "./retries.js";
 import { api, hasScope, withoutEmpty } from "./api.js";
-import { changeQuery, pageAddress } from "./places.js";
+import { changeQuery, pageAddress } from "./addresses.js";
 import { beginRepair } from "./repairs.js";
 import { loadPage } from "./following.js";
 

@@ -11,7 +11,7 @@ import { loadPage } from "./following.js";
 /** Open the dialog, and count the deliveries to retry and the dead letters to replay. */
 async function beginResolved({ client_id, iss }) {
   const filter = fixFilter({ client_id, iss }, new Date(now()).toISOString());
-  const dialog = openDialog({ kind: "mended", id: newId(), still: true, client: { client_id, iss }, filter });
+  const dialog = openDialog({ kind: "resolved", id: newId(), still: true, client: { client_id, iss }, filter });
   try {
     const [waits, letters] = await Promise.all([
       api("retry", { body: { client_id, iss, dry_run: true } }),

@@ -8,7 +8,7 @@ import { beginRepair } from "./repairs.js";
 const path = (letter) => `dead-letters/${encodeURIComponent(letter.id)}`;
 
 /** Open a dead letter, with the outcomes of its attempts. */
-export async function showLetter(letter) {
+export async function showDeadLetter(letter) {
   const dialog = openDialog({ kind: "letter", id: newId(), letter });
   try {
     const { outcomes } = await api(path(letter), { query: { subject: "false" } });
@@ -26,7 +26,7 @@ async function showWhole(dialog) {
   }
 }
 
-export function Letter({ dialog }) {
+export function DeadLetter({ dialog }) {
   const { letter, outcomes, whole, problem } = dialog;
   const begin = (action) => () => beginRepair(action, { id: [letter.id] });
   return html`<${Dialog} look="side" title="Dead letter">
