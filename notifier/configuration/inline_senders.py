@@ -40,7 +40,11 @@ def list_token_senders(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
 
 
 def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
-    """Yield warnings for issuers without `publishers` and registered clients: inline addresses are ignored there."""
+    """Yield warnings for issuers without `publishers` and clients, where `registry.inline` ignores inline addresses.
+
+    Each sender of inline addresses causes a warning. Without such a sender, an issuer has a warning unless a trusted
+    sender exists, or the queue is embedded and there is no API.
+    """
     if settings.registry.inline != "publishers":
         return
     is_embedded_only = settings.queue.sqlite_file is not None and settings.api is None
@@ -78,7 +82,7 @@ def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iter
 
 
 def find_unlisted_user(settings: Settings) -> dict[str, InputIssue]:
-    """Return a warning for each issuer whose `publishers` do not list the queue user of `notifier publish`.
+    """Return, by issuer, a warning if its `publishers` do not list the queue user of `notifier publish`.
 
     The worker refuses the events of `notifier publish` for these issuers.
     """

@@ -176,11 +176,12 @@ def load(
 def _load_api_tokens(
     settings: Settings, invalid_sections: Collection[str]
 ) -> tuple[tuple[ApiToken, ...] | None, Sequence[InputIssue]]:
-    """Return the tokens of the API (None if it requires none), and all errors."""
+    """Return the tokens of the API, and all errors. The tokens are None if none is required, or after an error."""
     if settings.api is None:
         return None, ()
     if settings.api.tokens_file is None:
-        return () if settings.api.console.knows_tokens else None, ()
+        # Without a file the API has no tokens. It requires a token nevertheless if the console has tokens.
+        return (() if settings.api.console.knows_tokens else None), ()
     try:
         return load_tokens(settings.api.tokens_file, None if "issuers" in invalid_sections else settings.issuers), ()
     except ConfigurationError as error:
@@ -203,7 +204,7 @@ def _find_warnings(
 
 
 def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
-    """Yield a warning for each issuer that shares a key with another issuer.
+    """Yield a warning for each key of an issuer that an issuer configured before it has too.
 
     Keys are compared by their public half. External keys that were not read yet are compared by their settings.
     """

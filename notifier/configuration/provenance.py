@@ -37,18 +37,15 @@ class EffectiveClients:
 
 
 def effective_clients_of(loaded: LoadedConfiguration, layer: Layer) -> EffectiveClients:
-    """Count the clients of a source that is not a file, and its left-out rows.
+    """Return the counts of a source that is not a file: its clients in force, and its rows that are left out.
 
     A row is left out if the source may not have its client (refused), or if its values are invalid.
     """
     issuers, registry = tuple(loaded.settings.issuers), loaded.registry
     path_end = f" of registry source {layer.name}"
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(path_end)]
-    refused = []
-    for index, row in enumerate(layer.rows):
-        reason = layer.reason_against(row)
-        if reason is not None:
-            refused.append((layer.path(index), reason))
+    reasons = ((layer.path(index), layer.reason_against(row)) for index, row in enumerate(layer.rows))
+    refused = [(path, reason) for path, reason in reasons if reason is not None]
     refusals = set(refused)
     invalid = {fault.path for fault in faults if (fault.path, fault.text) not in refusals}
     client_ids = {

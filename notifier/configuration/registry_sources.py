@@ -59,7 +59,7 @@ class RegistrySources:
         self._requested_refresh = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def drop(self, name: str, who: str) -> str | None:
-        """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
+        """Discard all answers of the source at its next reading. Return an error if the source is unknown."""
         problem = self.refresh.drop(name, dropped_by=who)
         if problem is None:
             write_audit("registry_source_dropped", who=who, source=name)

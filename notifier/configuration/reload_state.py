@@ -112,13 +112,13 @@ class ReloadState:
 def find_fixed_changes(at_start: LoadedConfiguration, loaded: LoadedConfiguration) -> list[str]:
     """Return the settings that differ between the two configurations and need a restart to take effect."""
     old, new = at_start.settings, loaded.settings
-    changed = [name for name in FIXED_SETTINGS if getattr(old, name) != getattr(new, name)]
+    changed = _find_differences(old, new, FIXED_SETTINGS)
     old_fixed, new_fixed = _fixed_of_features(at_start), _fixed_of_features(loaded)
     names = old_fixed.keys() | new_fixed.keys()
     changed += sorted(name for name in names if old_fixed.get(name) != new_fixed.get(name))
     changed += [f"delivery.{name}" for name in _find_differences(old.delivery, new.delivery, FIXED_DELIVERY_SETTINGS)]
     if old.web is None or new.web is None:
-        return changed if old.web is new.web else [*changed, "web"]
+        return changed if old.web == new.web else [*changed, "web"]
     return changed + [f"web.{name}" for name in _find_differences(old.web, new.web, FIXED_WEB_SETTINGS)]
 
 

@@ -126,17 +126,14 @@ class SignerWatch:
             self._report_signing(key, float("-inf"))
         elif key.fault is None and old_fault is not None:
             self._report_signing(key, old_fault.since)
-        self._on_checked(key)
+        self._unchecked.discard(key)
+        if not self._unchecked:
+            self._all_checked.set()
 
     def _report_signing(self, key: ExternalKey, since: float) -> None:
         """Report that the key signs, also at start, because an earlier worker may have deferred deliveries."""
         for iss in {iss for iss, entry in self._live.current.keys.external_keys() if entry.external_key is key}:
             self._on_signing(iss, since)
-
-    def _on_checked(self, key: ExternalKey) -> None:
-        self._unchecked.discard(key)
-        if not self._unchecked:
-            self._all_checked.set()
 
 
 def _update_ring(ring: KeyRing) -> None:

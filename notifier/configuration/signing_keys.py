@@ -40,9 +40,9 @@ class SigningKeys:
         self._since: dict[tuple[str, str], float] = {}  # by iss and kid; for an unread set, by iss and ""
 
     def explain_refused_token(self, client: Client) -> str | None:
-        """Return why the client cannot verify our tokens, None if no reason is known. Call it after a 400.
+        """Return why the client cannot verify our tokens; None if no reason is known. Call it after a 400.
 
-        It also starts a check of the issuer's JWK Set.
+        It also makes the next check of the issuer's JWK Set due within seconds.
         """
         iss, alg, now = client.iss, client.token.alg, time.monotonic()
         if self._watch.on_refused_token(iss, now):

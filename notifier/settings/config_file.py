@@ -89,7 +89,8 @@ class PartialSettings:
 def read_sections(
     path: Path | None, environ: Mapping[str, str], sections: Collection[str], model: type[Settings] = Settings
 ) -> PartialSettings:
-    """Return the settings of these sections only. Raises ConfigurationError with all errors in these sections.
+    """Return the settings of these sections only. Raises ConfigurationError with the errors of these
+    sections, and of all environment variables.
 
     It is for callers without access to the files of keys and clients, which other sections name.
     """

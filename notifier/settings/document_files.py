@@ -30,16 +30,16 @@ def read_document(path: Path) -> object:
             return json.loads(text, object_pairs_hook=_refuse_duplicates)
         return parse_yaml(text)
     except json.JSONDecodeError as error:
-        raise _yaml_error(path.name, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise _document_error(path.name, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
-        raise _yaml_error(path.name, f"{place}{error.problem}{context}") from None
+        raise _document_error(path.name, f"{place}{error.problem}{context}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise _yaml_error(path.name, str(error).replace("\n", " ")) from None
+        raise _document_error(path.name, str(error).replace("\n", " ")) from None
     except RecursionError:
-        raise _yaml_error(path.name, "is nested too deeply") from None
+        raise _document_error(path.name, "is nested too deeply") from None
 
 
 def parse_yaml(text: str) -> object:
@@ -47,7 +47,7 @@ def parse_yaml(text: str) -> object:
     return _Builder(text).document()
 
 
-def _yaml_error(path: str, text: str) -> ConfigurationError:
+def _document_error(path: str, text: str) -> ConfigurationError:
     return ConfigurationError([InputIssue(path, redact(text))])  # it may quote a misplaced URL with a password
 
 
@@ -60,12 +60,6 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-@lru_cache(maxsize=4096)
-def _resolve_short(text: str) -> object:
-    """Resolve with a cache, since values such as `true` and `8` recur in every client."""
-    return _resolve_uncached(text)
-
-
 def _resolve(text: str) -> object:
     """Return the value of a plain scalar. Long scalars are not cached."""
     return _resolve_short(text) if len(text) <= _MAX_CACHED_CHARS else _resolve_uncached(text)
@@ -76,6 +70,9 @@ def _resolve_uncached(text: str) -> object:
         if pattern.match(text):
             return _construct(text, tag)
     return text
+
+
+_resolve_short = lru_cache(maxsize=4096)(_resolve_uncached)  # values such as `true` and `8` recur in every client
 
 
 def _construct(text: str, tag: str) -> object:
@@ -130,6 +127,7 @@ class _Builder:
         plain = event.implicit[0]
         tag = event.tag
         value: object = text
+        # Without a tag a plain scalar has the type that its text resolves to. The tag "!" marks a string.
         if (tag is None and plain and text[:1] in self._ambiguous) or (tag is not None and tag != "!"):
             try:
                 value = _resolve(text) if tag is None else _construct(text, tag)

@@ -21,7 +21,9 @@ CREATE_COMMAND = "(umask 077 && openssl rand -hex 32 > log.key) makes one; name 
 
 def read_subject_key(settings: Settings) -> str | None:
     """Return the key that hashes `sub` and `sid` for logs; None if there is none. Raises ConfigurationError."""
-    if (file := subject_key_file(settings)) is not None and (file == settings.log.subject_key_file or file.exists()):
+    file = subject_key_file(settings)
+    # The file beside the embedded queue may not exist yet. A configured file must.
+    if file is not None and (file == settings.log.subject_key_file or file.exists()):
         if is_blank(text := read_text(file)):
             raise ConfigurationError([InputIssue(str(file), f"is empty; write a key into it: {CREATE_COMMAND}")])
         return text.strip()
@@ -60,9 +62,10 @@ def is_subject_key_missing(settings: Settings) -> bool:
 
 
 def make_subject_key(settings: Settings) -> Path | None:
-    """Create the file with the key beside the embedded queue, unless it exists. Return the file. Raises OSError.
+    """Create the file with the key beside the embedded queue, unless it exists. Raises OSError.
 
-    A complete file is linked to the final name. Therefore two concurrent processes use the same key.
+    Return the file, or the configured file, which is never created; None if there is no file. A complete file is linked
+    to the final name. Therefore two concurrent processes use the same key.
     """
     file = subject_key_file(settings)
     if file is None or file == settings.log.subject_key_file or file.exists():

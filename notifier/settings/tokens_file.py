@@ -63,14 +63,8 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
     """
     document = read_document(path)
     if not isinstance(document, list):
-        raise ConfigurationError(
-            [
-                InputIssue(
-                    path.name,
-                    "must be a list of tokens, each with name, scopes, token or token_sha256, and issuers if not all",
-                )
-            ]
-        )
+        text = "must be a list of tokens, each with name, scopes, token or token_sha256, and issuers if not all"
+        raise ConfigurationError([InputIssue(path.name, text)])
     mistakes: list[InputIssue] = []
     tokens: list[ApiToken] = []
     names: dict[str, int] = {}

@@ -246,7 +246,7 @@ def to_list(value: object) -> object:
 
 
 def check_web_address(value: str) -> str:
-    """Return the value if it is an absolute http or https URL. Otherwise raises ValueError, without a password."""
+    """Return the value if it is an absolute http or https URL. Otherwise raises ValueError without its password."""
     if not has_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         text = "must be an absolute URL that begins with https:// (or http://), without a fragment"
         raise ValueError(stray_character(value) or text)

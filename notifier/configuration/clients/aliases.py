@@ -46,7 +46,7 @@ def aliases_of(
 
 
 def _collect_claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]) -> _Claims:
-    """Return the aliases in force for each client: of a file, otherwise of the last source that may set them."""
+    """Return the aliases that apply to each client: of the last file, otherwise of the last source that may set any."""
     claims: _Claims = {}
     for nth, layer in sorted(enumerate(layers), key=lambda numbered: numbered[1].file is not None):
         rank = (layer.file is None, nth)

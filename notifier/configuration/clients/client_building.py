@@ -163,7 +163,8 @@ def find_encryption_errors(
 ) -> Iterator[tuple[str, str]]:
     """Yield the errors of a client with encrypted tokens: each with the member to change.
 
-    `egress_invalid`: the section `egress` is invalid, so addresses are not checked against it.
+    A client without `backchannel_logout_uri` gets no tokens, and has no such errors. `egress_invalid`: the section
+    `egress` is invalid, so addresses are not checked against it.
     """
     if client.backchannel_logout_uri is None:
         return
@@ -195,6 +196,7 @@ def front_channel_of(
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None
+    # A withheld route has no egress policy: the address is checked by it when a file names the origin.
     is_withheld = way is FrontChannelWay.SERVER and route.withheld is not None
     if find_front_channel_error(uri, origins, allow_http=is_withheld or route.egress.allow_http) is not None:
         return None
@@ -227,7 +229,7 @@ def find_server_errors(metadata: ClientMetadata, client: Client, *, egress_inval
         return
     uri_error = find_uri_issue(uri)
     if uri_error is None and not egress_invalid:
-        is_withheld = route.withheld is not None
+        is_withheld = route.withheld is not None  # such a route has no egress policy
         allow_http = is_withheld or route.egress.allow_http
         uri_error = find_front_channel_error(uri, client.redirect_origins, allow_http=allow_http)
         if uri_error is None and not is_withheld:

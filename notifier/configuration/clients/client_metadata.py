@@ -101,8 +101,8 @@ class RegistryBuilder:
     def add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str] = ()) -> None:
         """Add a client, or the errors of its metadata. `path` names the client in errors.
 
-        `context` has the folder that relative file names start from. `list_only`: the members of `ADDRESSES` that no
-        file sets, but a registry source of another kind.
+        `context` has the folder that relative file names start from. `list_only`: the members of `ADDRESSES` that only
+        registry sources other than files set.
         """
         first_error = len(self.mistakes)
         self._add(raw, path, context, list_only)
@@ -112,6 +112,7 @@ class RegistryBuilder:
             self.mistakes[first_error:] = [replace(error, named=excerpt(client_id)) for error in errors]
 
     def _add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str]) -> None:
+        """Add the client at each of its issuers, or record the invalid members. Inconsistent members are errors too."""
         if isinstance(raw, dict):
             self._check_names(raw, path)
         try:
@@ -167,19 +168,19 @@ class RegistryBuilder:
         set_options = tuple((name, value) for name, value in feature_options if value is not None)
         return replace(client, options=set_options) if set_options else client, grants
 
-    def _check_other_members(self, raw: dict[str, Any], errors: Collection[int | str], path: str) -> None:
+    def _check_other_members(self, raw: dict[str, Any], invalid: Collection[int | str], path: str) -> None:
         """Check further members of a client with errors, so that all errors are reported together.
 
-        `errors`: the names of the members with an error.
+        `invalid`: the names of the members with an error.
         """
         uri = raw.get("backchannel_logout_uri")
         text = find_uri_issue(uri) if isinstance(uri, str) else None
         if text is not None:
             self.mistakes.append(InputIssue(f"{path}.backchannel_logout_uri", text))
-        if "issuer" not in errors:
-            client_id = "?" if "client_id" in errors else raw["client_id"]
+        if "issuer" not in invalid:
+            client_id = "?" if "client_id" in invalid else raw["client_id"]
             issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), path)
-            if "client_id" not in errors:
+            if "client_id" not in invalid:
                 self._register_name(client_id, issuers, path)
 
     def _register_name(self, client_id: str, issuers: Iterable[str], path: str) -> None:
@@ -191,7 +192,7 @@ class RegistryBuilder:
                 self.mistakes.append(InputIssue(f"{path}.client_id", text))
 
     def _find_errors(self, client: Client) -> Iterator[tuple[str, str]]:
-        """Yield each inconsistent member (the one to change) and its error."""
+        """Yield each inconsistent member to change, and its error."""
         uri = client.backchannel_logout_uri
         if uri is not None:
             skips_egress = "egress" in self._invalid_sections or client.route.withheld is not None

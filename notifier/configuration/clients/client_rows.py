@@ -110,8 +110,8 @@ BuildReader: TypeAlias = Callable[[RegistrySourceSettings], ClientsReader]
 def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAnswer:
     """Return the answer with the times when the source first listed each client, in `since`.
 
-    Clients of the first answer have no entry. A client whose row names another issuer than before is not new.
-    Otherwise two answers could remove all clients.
+    Clients of the first answer, and clients listed for a day, have no entry. A client whose row names another issuer
+    than before is not new. Otherwise two answers could remove all clients.
     """
     if last is None:
         return answer
@@ -131,9 +131,10 @@ def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tupl
 
 @frozen
 class SourceState:
-    """The state of a source. `age`: seconds since the source last confirmed its answer, or since the start.
+    """The state of a source. `age`: seconds since the source last confirmed its answer.
 
-    `changed`: many of its clients were added or moved at once within the last hour.
+    Without an answer, the age counts from when the source was first configured, or dropped. `changed`: many of its
+    clients were added or moved at once within the last hour.
     """
 
     name: str

@@ -104,7 +104,7 @@ def to_layer(source: RegistrySourceSettings, issuers: Sequence[str], answer: Sou
     return Layer(
         name=source.source_name, rows=rows, issuer=source_issuers[0] if len(source_issuers) == 1 else None, context={},
         faults=faults, authority=Authority(issuers=source_issuers, clients=source.clients), read=answer is not None,
-        empty=source.empty,
+        may_be_empty=source.empty,
     )  # fmt: skip
 
 

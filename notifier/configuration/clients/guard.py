@@ -9,7 +9,7 @@ Only clients whose rows have changed are built again.
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, row_ids
@@ -71,7 +71,8 @@ def guard_answer(
 ) -> GuardResult:
     """Decide which changes of an answer to apply. `last`: the source's previous answer.
 
-    If `answer` is None, the source was dropped, and all its clients are removed. `accepted`: apply any loss of clients.
+    If `answer` is None, the source was dropped, and all its clients are removed. Without a previous answer all changes
+    are applied. `accepted`: apply any loss of clients.
     """
     layer = target.new_layer(answer)
     built, both = target.build_registry(layer), (target.layer, layer)
@@ -82,21 +83,14 @@ def guard_answer(
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
-        answer = replace(answer, rows=_rows_without_loss(target, layer, built, protected), at=last.at)
+        losses = find_lost_clients(target.registry, built.registry, protected)
+        lost = {client.key for clients in losses for client in clients}
+        answer = replace(answer, rows=keep_lost_rows(layer, target.layer, lost, target.issuers), at=last.at)
         layer = target.new_layer(answer)
         built = target.build_registry(layer)
     sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
     result = AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
     return GuardResult(built=built, layer=layer, result=result)
-
-
-def _rows_without_loss(
-    target: SourceTarget, layer: Layer, built: BuiltRegistry, protected: LayerClients
-) -> Sequence[object]:
-    lost: Collection[tuple[str, str]] = {
-        client.key for clients in find_lost_clients(target.registry, built.registry, protected) for client in clients
-    }
-    return keep_lost_rows(layer, target.layer, lost, target.issuers)
 
 
 def rebuild_registry(

@@ -23,8 +23,8 @@ class Layer:
 
     `issuer`: the issuer of rows that name none. `authority`: the clients that the source may have, None for a file,
     which may have all clients. `context`: the folder that file names in the rows are relative to. `faults`: unusable
-    clients, with the `client_id` as path. `read`: False until the source has answered. `empty`: the source may have no
-    clients.
+    clients, with the `client_id` as path. `read`: False until the source has answered. `may_be_empty`: the source may
+    have no clients.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Layer:
     file: str | None = None
     faults: Sequence[InputIssue] = ()
     read: bool = True
-    empty: bool = False
+    may_be_empty: bool = False
 
     def path(self, index: int) -> str:
         """Return the name of a row in errors."""
@@ -46,7 +46,7 @@ class Layer:
         return f"client {client_id!r} of registry source {self.name}"
 
     def left_out_at(self, fault: InputIssue, issuers: Sequence[str]) -> Sequence[str]:
-        """Return the issuers at which an unusable client is left out."""
+        """Return the issuers at which an unusable client is left out: none if the source may not have the client."""
         if self.authority is None:
             return issuers
         client_id = fault.path
@@ -57,7 +57,10 @@ class Layer:
         return self.authority is None or (iss in self.authority.issuers and self.reason_against(row) is None)
 
     def refused_at(self, row: Mapping[str, Any], issuers: Sequence[str]) -> Sequence[str]:
-        """Return the issuers at which the client of a refused row is unknown: those in the row, or of the source."""
+        """Return the issuers at which the client of a refused row is unknown.
+
+        They are the configured issuers that the row names. If it names none, they are the issuers of the source.
+        """
         issuer = row.get("issuer")
         row_issuers = issuer if isinstance(issuer, list) else [issuer]
         source_issuers = () if self.authority is None else self.authority.issuers
@@ -80,7 +83,7 @@ class Layer:
 
 @frozen
 class BuiltRegistry:
-    """The registry. `mistakes`: errors in files. `faults`: left-out clients. `warnings`: settings without effect."""
+    """The registry. `mistakes`: errors in files. `faults`: errors in rows of lists. `warnings`: doubtful values."""
 
     registry: Registry
     mistakes: Sequence[InputIssue]
@@ -151,9 +154,9 @@ def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
 
 
 def keep_lost_rows(new: Layer, old: Layer, lost: Collection[ClientKey], issuers: Sequence[str]) -> Sequence[Row]:
-    """Return the rows of the new layer, with the old rows of `lost` clients. If nothing has changed, return `old.rows`.
+    """Return the rows of the new layer, except that `lost` clients have their rows of the old layer.
 
-    `issuers`: all configured issuers.
+    If the rows are those of the old layer, the result is the object `old.rows`. `issuers`: all configured issuers.
     """
 
     def is_lost(layer: Layer, row: Any) -> bool:
@@ -181,13 +184,14 @@ ROWS_PER_STEP = 500  # clients, after which the thread pauses to let the event l
 def find_incomplete_issuers(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> Mapping[str, str]:
-    """Return the issuers that may have unknown clients, because one of their sources has listed none.
+    """Return the issuers that may have unknown clients, each with the reason.
 
-    The values are the reasons. `pause` is called every ROWS_PER_STEP rows.
+    One of their sources was never read, or lists none of their clients and is not declared `empty`. `pause` is called
+    every ROWS_PER_STEP rows.
     """
     incomplete: dict[str, str] = {}
     for layer in layers:
-        if layer.authority is None or (layer.read and layer.empty):
+        if layer.authority is None or (layer.read and layer.may_be_empty):
             continue
         missing = {iss for iss in layer.authority.issuers if iss in issuers}
         for nth, row in enumerate(layer.rows):

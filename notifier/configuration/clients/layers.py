@@ -1,8 +1,8 @@
 """Merges the rows of all registry sources, member by member, and builds the clients of the registry from the result.
 
 A layer has the rows of one source. A source that is not a file is called a list. An error in a file is a configuration
-error. An error in a row of a list affects only the row's client: the client is left out of the registry, which keeps
-the reason.
+error. An error in a row of a list affects only the row's client: the client is built from its rows in files alone, or
+left out of the registry, which keeps the reason.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from notifier.configuration.clients.layer import (
     merge_rows,
 )
 from notifier.configuration.clients.registry_checks import explain_unsignable
-from notifier.configuration.clients.route_grants import ADDRESSES, withheld_routes_of
-from notifier.model.client import Client, ClientKey
+from notifier.configuration.clients.route_grants import ADDRESSES, find_withheld_reasons
+from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.printable import printable
@@ -105,7 +105,7 @@ class LayerMerge:
         )
 
     def _record_reader_faults(self) -> None:
-        """Leave out the clients without a row that their source's reader has reported as unusable."""
+        """Record the clients that a source's reader reports as unusable. Leave out each that has not been built."""
         for layer in self._layers:
             for fault in layer.faults:
                 path = f"client {fault.path!r} of registry source {layer.name}"
@@ -115,7 +115,7 @@ class LayerMerge:
                         self._builder.leave_out(iss, fault.path, _with_source(layer, fault.text))
 
     def _collect_rows(self) -> dict[ClientKey, _RowPositions]:
-        """Return the rows of each client, in the order of the layers."""
+        """Return the rows of each client, in the order of the layers, but rows that have only settings last."""
         positions: dict[ClientKey, _RowPositions] = {}
         settings_rows: list[tuple[int, int]] = []
         for nth, layer in enumerate(self._layers):
@@ -140,7 +140,7 @@ class LayerMerge:
         return positions
 
     def _add_settings(self, positions: dict[ClientKey, _RowPositions], nth: int, index: int) -> None:
-        """Add a row that has only settings to the rows of its client. Without an issuer it applies to all issuers."""
+        """Add a row that has only settings to its client. Without an issuer it applies to all issuers of its source."""
         layer = self._layers[nth]
         row = layer.rows[index]
         client_id = row.get("client_id")
@@ -162,7 +162,7 @@ class LayerMerge:
                 self._builder.warnings.append(InputIssue(layer.path(index), text))
 
     def _check_settings(self, layer: Layer, index: int) -> None:
-        """Record the errors of settings for an unknown client. A source that is unavailable now may have the client."""
+        """Record the errors of settings in a file for an unknown client, which an unavailable source may have."""
         if layer.file is None or self._refreshed:
             return
         checker = RegistryBuilder(self._build_context.settings, self._build_context.invalid_sections)
@@ -212,23 +212,23 @@ class LayerMerge:
             if has_list_rows:
                 self._record_moved(key, positions)
             return
-        # Built again without the lists, so that their errors have no effect on the client of the files.
-        from_files_only = has_list_rows and bool(file_rows)
-        file_errors = self._build_client(key, path, positions, file_rows, file_rows) if from_files_only else errors
-        if self._refreshed or (has_list_rows and not file_rows):
-            list_errors = errors
-        elif has_list_rows:
-            list_errors = [mistake for mistake in errors if mistake not in file_errors]
+        has_both = has_list_rows and bool(file_rows)
+        if has_both:  # built again without the lists, so that their errors have no effect on the client of the files
+            file_errors = self._build_client(key, path, positions, file_rows, file_rows)
         else:
-            list_errors = []
+            file_errors = [] if has_list_rows else errors
+        list_errors = errors if self._refreshed else [each for each in errors if each not in file_errors]
         self._builder.mistakes += [mistake for mistake in errors if mistake not in list_errors]
         if list_errors:
-            self._leave_out(key, path, positions, list_errors, usable=from_files_only and not file_errors)
+            self._record_list_errors(key, path, positions, list_errors, usable=has_both and not file_errors)
 
     def _build_client(
         self, key: ClientKey, path: str, positions: _RowPositions, rows: Sequence[Row], file_rows: Sequence[Row]
     ) -> list[InputIssue]:
-        """Add the client of these rows to the builder. Return its errors, which the builder does not keep."""
+        """Add the client of these rows to the builder. Return its errors, which the builder does not keep.
+
+        `path`: the name of the client in errors. `file_rows`: those of the `rows` that are in files.
+        """
         (iss, client_id), builder = key, self._builder
         file_context = next((self._layers[nth].context for nth, _ in reversed(positions) if self._layers[nth].file), {})
         merged_row = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
@@ -242,19 +242,21 @@ class LayerMerge:
         builder.add(merged_row, path, {**file_context}, list_only)
         errors = builder.mistakes[mistake_count:]
         client = builder.client(iss, client_id)
-        if not errors and client is not None and has_list_rows:
-            text = self._reason_unsignable(client)
-            if text is not None:
+        if not errors and client is not None and client.backchannel_logout_uri is not None and has_list_rows:
+            supported = self._algorithms_of(iss)
+            if client.token.alg not in supported:
+                text = explain_unsignable(client.token.alg, iss, supported)
                 errors = [InputIssue(f"{path}.id_token_signed_response_alg", text)]
         if errors:
             del builder.mistakes[mistake_count:], builder.warnings[warning_count:]
         return errors
 
-    def _leave_out(
+    def _record_list_errors(
         self, key: ClientKey, path: str, positions: _RowPositions, errors: Sequence[InputIssue], *, usable: bool
     ) -> None:
-        """Record invalid values of lists, and leave out their client unless it is `usable` without them."""
+        """Record errors of lists, and leave out their client unless it is `usable` without the lists."""
         (iss, client_id), builder = key, self._builder
+        # The last row of a list. After a refresh all rows may be in files: then the last of these.
         nth, index = max(positions, key=lambda position: (self._layers[position[0]].file is None, position))
         last_path = self._layers[nth].path(index)
         mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in errors]
@@ -266,7 +268,7 @@ class LayerMerge:
     def _record_moved(self, key: ClientKey, positions: _RowPositions) -> None:
         """Record a client that a list has moved to an origin that no file names."""
         client = self._builder.client(*key)
-        reasons = [] if client is None else withheld_routes_of(client)
+        reasons = [] if client is None else find_withheld_reasons(client)
         if client is not None and reasons:
             nth, index = [position for position in positions if self._layers[position[0]].file is None][-1]
             layer = self._layers[nth]
@@ -292,9 +294,3 @@ class LayerMerge:
         supported = self._algorithms_of(iss)
         default = next(iter(algorithms), None)
         return next((algorithm for algorithm in algorithms if algorithm in supported), default)
-
-    def _reason_unsignable(self, client: Client) -> str | None:
-        supported = self._algorithms_of(client.iss)
-        if client.backchannel_logout_uri is None or client.token.alg in supported:
-            return None
-        return explain_unsignable(client.token.alg, client.iss, supported)

@@ -81,8 +81,8 @@ def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str,
     `only`: check these clients (`iss`, `client_id`) only, such as the clients of one source.
 
     A client without a logout URI gets no notifications. A client that had no URI before counts only if its registration
-    disappears, since events may contain its URI. A paused client is not lost, because its deliveries wait. If the
-    operator denies URIs in events, the new registry is accepted unless no client remains reachable.
+    disappears, since events may contain its URI. A paused client is not lost, because its deliveries wait. A registry
+    without any logout URI is also refused if it newly denies URIs in events.
     """
     before, after = [*_clients_of(old, only)], [*_clients_of(new, only)]
     removed, silenced = find_lost_clients(old, new, only)
@@ -103,7 +103,10 @@ def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str,
 def find_lost_clients(
     old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None
 ) -> tuple[Sequence[Client], Sequence[Client]]:
-    """Return the removed clients, and the remaining clients that have lost their address."""
+    """Return the removed clients, and the remaining clients that have lost their address.
+
+    `only`: check these clients (`iss`, `client_id`) only.
+    """
     removed, silenced = [], []
     for client in _clients_of(old, only):
         new_client = new.clients_of(client.iss).get(client.client_id)

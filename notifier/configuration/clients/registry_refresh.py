@@ -136,7 +136,7 @@ class RegistryRefresh:
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:
-        """Discard all answers of the source at its next reading. Return the reason if there is no such source."""
+        """Discard all answers of the source at its next reading. Return an error if the source is unknown."""
         state = self._kept.get(name)
         if state is None:
             names = ", ".join(self._kept) or "none"

@@ -116,7 +116,8 @@ class RowCollector:
 
     def add(self, raw: object) -> None:
         """Add a client, or record why it cannot be used. `raw`: the row, or an error found by the reader."""
-        last = self._last_row(raw)
+        # Most rows are unchanged, and need no further checks.
+        last = self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
             raw = InputIssue(path, raw.text)
@@ -136,12 +137,8 @@ class RowCollector:
         last = self._last_rows.get(key)
         self._rows[key] = row if last is None or last is row or last != row else last
 
-    def _last_row(self, raw: object) -> Row | None:
-        """Return the client's row in the last answer. Most rows are unchanged and need no further checks."""
-        return self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
-
     def _differs(self, key: _Key, row: Row) -> bool:
-        """Return True if an earlier row of the client has other values, and remove that row."""
+        """Return True if an earlier row of the client has other values, or was refused. Remove that row."""
         first = self._rows.get(key, row)
         if first != row:
             del self._rows[key]

@@ -54,7 +54,8 @@ class RouteGrants:
     def to_keys(self, metadata: ClientMetadata) -> Route:
         """Return the route to the client's `jwks_uri`.
 
-        The route has no headers. It has our certificate only if the client's logout URI has the same origin.
+        The route has no headers. It has our certificate only if a file names its origin, and if the client's
+        `backchannel_logout_uri` has the same origin.
         """
         granted = tuple(name for name in self.granted if name in _SENT_WITH_KEY_REQUESTS)
         withheld = self._find_withheld("jwks_uri", metadata, granted)
@@ -74,7 +75,10 @@ class RouteGrants:
             yield from ((member, _NO_ORIGIN) for member in self.granted if member.startswith("notifier."))
 
     def _find_withheld(self, member: str, metadata: ClientMetadata, granted: Collection[str]) -> Route | None:
-        """Return a withheld route if a list has set the address in this member to an origin that no file names."""
+        """Return a withheld route if a list has set the address in this member to an origin that no file names.
+
+        None if the route may be used. `granted`: the settings that requests to the address carry.
+        """
         uri = getattr(metadata, member)
         if not granted or uri is None or member not in self.list_only:
             return None
@@ -114,7 +118,7 @@ def route_grants_of(
     )
 
 
-def withheld_routes_of(client: Client) -> list[str]:
+def find_withheld_reasons(client: Client) -> list[str]:
     """Return why the routes to the client or its keys are withheld, and which origins to add."""
     keys = None if client.encryption is None else client.encryption.keys
     routes = [client.route]

@@ -111,7 +111,7 @@ class DirectReader:
         self.cached: set[str] = set()
 
     def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
-        """Return the answer of the source, or of the cache in `folder`. Blocks."""
+        """Return the answer of the source, or of the cache in `folder`; None if there is neither. Blocks."""
         if self._build_reader is not None:
             try:
                 return asyncio.run(self._build_reader(source).read(None))

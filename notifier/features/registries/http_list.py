@@ -47,7 +47,7 @@ class HttpListReader:
                     remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
                     raise AnswerFault(f"{fault}{remedy}") from None
                 await collector.add_all(_drain_list(_clients_in(answer)))
-                url = next_page_url(answer.whole("Link"), url)
+                url = next_page_url(answer.joined_header("Link"), url)
             return collector.answer(read_at)
 
 

@@ -83,7 +83,7 @@ class HydraReader:
         if not isinstance(answer.content, list):
             raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
         await collector.add_all(_to_row(client) for client in answer.content)
-        next_url = find_next_url(answer.whole("Link"), url)
+        next_url = find_next_url(answer.joined_header("Link"), url)
         if next_url is None:
             return None
         tokens = parse_qs(urlsplit(next_url).query).get("page_token")

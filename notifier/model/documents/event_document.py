@@ -179,7 +179,7 @@ def _parse_members(
     clients: GoodEntries | Literal["*"] = "*"
     wrong: WrongEntries | None = None
     if listed != "*":
-        clients, wrong = separate_entries(listed, data.get("clients"), f"{path}clients", named=named)
+        clients, wrong = separate_entries(listed, data.get("clients"), f"{path}clients", event_has_subject=named)
     if body is None or mistakes or not clients:
         of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
         raise MalformedEvent(abridge_issues((*mistakes, *of_entries), more), data)

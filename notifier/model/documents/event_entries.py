@@ -64,22 +64,22 @@ def read_entries(raw: list[object]) -> EntryList:
 
 
 def separate_entries(
-    listed: EntryList, raw: object, path: str, *, named: bool
+    listed: EntryList, raw: object, path: str, *, event_has_subject: bool
 ) -> tuple[GoodEntries, WrongEntries | None]:
     """Return the valid entries without duplicates, and a description of the invalid ones; None if all are valid.
 
-    `listed`: the entries as parsed from `raw`. `named`: the event has `sub` or `sid`. `path`: the prefix for the paths
-    of mistakes.
+    `listed`: the entries as parsed from `raw`. `event_has_subject`: the event has `sub` or `sid`. `path`: the prefix
+    for the paths of mistakes.
     """
     good: list[str | ClientEntry] = []
     wrong: list[range] = []  # runs of wrong entries between valid ones
     begin = end = -1
     for index, entry in enumerate(listed):
-        if named and type(entry) is str and entry != "*":  # the usual case
+        if event_has_subject and type(entry) is str and entry != "*":  # the usual case
             good.append(entry)
-        elif named and type(entry) is dict and entry["client_id"] != "*":
+        elif event_has_subject and type(entry) is dict and entry["client_id"] != "*":
             good.append(entry["client_id"] if len(entry) == 1 else _to_client_entry(entry))
-        elif entry is None or _find_mistake(entry, named=named) is not None:
+        elif entry is None or _find_mistake(entry, event_has_subject=event_has_subject) is not None:
             if index != end:
                 wrong.append(range(begin, end))
                 begin = index
@@ -96,7 +96,7 @@ def separate_entries(
     for index in islice(chain.from_iterable(wrong), MAX_ISSUES):
         if len(mistakes) >= MAX_ISSUES:
             break
-        mistakes += _explain_entry(raw[index], f"{path}[{index}]", named=named)
+        mistakes += _explain_entry(raw[index], f"{path}[{index}]", event_has_subject=event_has_subject)
         count += 1
     more = max(0, len(mistakes) - MAX_ISSUES) + sum(map(len, wrong)) - count
     return clients, WrongEntries(mistakes=tuple(mistakes[:MAX_ISSUES]), more=more, which=_format_positions(wrong))
@@ -130,7 +130,7 @@ def _to_client_entry(entry: EntryDocument) -> ClientEntry:
     return ClientEntry(**entry, no_address=entry.get("backchannel_logout_uri", "") is None)
 
 
-def _explain_entry(raw: object, path: str, *, named: bool) -> Iterator[InputIssue]:
+def _explain_entry(raw: object, path: str, *, event_has_subject: bool) -> Iterator[InputIssue]:
     entry: str | EntryDocument
     try:
         if isinstance(raw, str):
@@ -143,14 +143,14 @@ def _explain_entry(raw: object, path: str, *, named: bool) -> Iterator[InputIssu
     except ValidationError as error:
         yield from to_issues(error, path if isinstance(raw, str) else f"{path}.")
         return
-    yield InputIssue(path, _find_mistake(entry, named=named) or "cannot be read")
+    yield InputIssue(path, _find_mistake(entry, event_has_subject=event_has_subject) or "cannot be read")
 
 
-def _find_mistake(entry: str | EntryDocument, *, named: bool) -> str | None:
+def _find_mistake(entry: str | EntryDocument, *, event_has_subject: bool) -> str | None:
     """Return the mistake in a well-formed entry; None if it is valid."""
     if (entry if isinstance(entry, str) else entry["client_id"]) == "*":
         return 'is not a client_id; for all clients write "clients": "*", without a list'
-    if not named and not has_subject(entry):
+    if not event_has_subject and not has_subject(entry):
         return "must have sub or sid, because the event has neither"
     return None
 

@@ -90,6 +90,7 @@ class TlsContexts:
 
 
 def _is_small(files: TlsFiles, stamps: Stamps) -> bool:
+    """Return True if the context is built within 1 ms. Without `ca_file` it loads the system's authorities."""
     return (
         files.ca_file is not None
         and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= MAX_INLINE_BYTES
@@ -102,12 +103,8 @@ def _read_stamps(files: TlsFiles) -> Stamps:
 
 def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
     try:
-        return _Entry(stamps=stamps, context=_load_context(files))
+        context = build_client_context(files)
     except InternalFault as fault:
         return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
-
-
-def _load_context(files: TlsFiles) -> ssl.SSLContext:
-    context = build_client_context(files)
     context.set_alpn_protocols(["http/1.1"])
-    return context
+    return _Entry(stamps=stamps, context=context)

@@ -135,7 +135,10 @@ class WatchedConnection(ResponseHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
+        """Called by asyncio. Parse the data up to the end of the response.
+
+        Close the connection beyond the limit of the head, or of all bytes for one request.
+        """
         size = len(data)
         if self._parsed_bytes + size > self._wire_limit:
             data = data[: self._wire_limit - self._parsed_bytes]
@@ -203,7 +206,10 @@ class WatchedConnection(ResponseHandler):
         return -1 if length is None or _CHUNKED.search(self.head, self._response_start, head_end) else int(length[1])
 
     def _parse_to_response_end(self, data: bytes, start: int) -> bool:
-        """Parse up to the end of the response, as aiohttp finds it. Returns True if there is more."""
+        """Parse up to the end of the response, as aiohttp finds it. Return True if more bytes follow it.
+
+        A response of more than MAX_PIECES pieces counts as ended.
+        """
         end = start
         for _ in range(MAX_PIECES):
             if end:

@@ -75,7 +75,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         """Called by aiohttp. Return a connection from the pool, or a new one."""
         exchange = current_exchange.get()
         broken = exchange.connection
-        if broken is not None and not exchange.repeated:
+        if broken is not None and not exchange.repeated:  # aiohttp's session would send the request again
             raise broken.exception() or aiohttp.ServerDisconnectedError
         while True:
             connection = await super().connect(*args, **options)

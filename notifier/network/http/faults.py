@@ -57,7 +57,7 @@ def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchang
             reason = Reason.CONNECT if error.status in _PROXY_FAILURE_STATUSES else Reason.PROXY
             return translate_proxy_refusal(proxy, error.status, reason)
         return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: {_find_tls_fault(error) or _describe(error)}")
-    if exchange.denied is not None and exchange.tried is None:
+    if exchange.denied is not None and exchange.tried is None:  # every address was denied
         return _to_break(Reason.EGRESS_DENIED, exchange.denied)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _to_break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")

@@ -57,7 +57,7 @@ class DocumentReader:
         if answer.content is None:
             return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
-        fresh_seconds = parse_remaining_freshness(answer.whole("Cache-Control"), headers.get("Age"))
+        fresh_seconds = parse_remaining_freshness(answer.joined_header("Cache-Control"), headers.get("Age"))
         date = parse_http_date(headers.get("Date", ""))
         return IssuerDocument(content=answer.content, date=date, fresh_seconds=fresh_seconds)
 
@@ -115,7 +115,7 @@ class Discovery:
     within: float
 
     async def read(self, reader: DocumentReader, egress: EgressPolicy) -> Mapping[str, Any] | DocumentIssue:
-        """Read the metadata. Never raises."""
+        """Return the metadata, or why they cannot be read, or name another issuer. Never raises."""
         document = await reader.read(self.metadata, egress=issuer_egress(egress), tls=self.tls, within=self.within)
         if isinstance(document, DocumentIssue):
             return DocumentIssue(text=f"its metadata at {self.metadata} could not be read: {document.text}")
@@ -129,9 +129,9 @@ class Discovery:
     async def read_keys(
         self, reader: DocumentReader, egress: EgressPolicy, algorithms_in: str | None = None
     ) -> IssuerDocument | DocumentIssue:
-        """Read the metadata, and the JWK Set at its `jwks_uri`. Never raises.
+        """Return the JWK Set at the `jwks_uri` of the metadata, or why it cannot be read. Never raises.
 
-        `algorithms_in`: the member of the metadata with the signing algorithms of its tokens.
+        `algorithms_in`: the member of the metadata with the signing algorithms of the provider's tokens.
         """
         metadata = await self.read(reader, egress)
         if isinstance(metadata, DocumentIssue):

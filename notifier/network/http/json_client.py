@@ -67,7 +67,7 @@ class JsonAnswer:
     headers: CIMultiDictProxy[str]
     content: Any = field(default=None, repr=False)
 
-    def whole(self, name: str) -> str:
+    def joined_header(self, name: str) -> str:
         """Return a header that may occur several times; empty if it is missing."""
         return ", ".join(self.headers.getall(name, ()))
 
@@ -164,7 +164,10 @@ class JsonClient:
         return self._session
 
     async def _to_answer(self, response: aiohttp.ClientResponse) -> JsonAnswer:
-        """Read the body, and return the response. Raises NoAnswer for a redirect, and BeyondBounds."""
+        """Read the body, and return the response.
+
+        Raises NoAnswer for a redirect, and BeyondBounds if the body of a success cannot be used.
+        """
         status = response.status
         if 300 <= status < 400 and status != 304:
             text = f"answered {status}, a redirect, which is not followed: name the address it leads to"

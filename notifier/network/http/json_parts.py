@@ -33,7 +33,7 @@ class Bounds:
 
     @property
     def values(self) -> int:
-        """Return the most values, counted by `[`, `{` and `,` before them. `{"a":1},` takes 200 bytes of memory."""
+        """Return the most values of an answer, counted by `[`, `{` and `,` before them. `{"a":1},` takes 200 bytes."""
         return self.answer // 16
 
 
@@ -136,7 +136,7 @@ class _PartReader:
     async def _read_member(self) -> Any:
         """Return the next value, read in one step, or `OutOfBounds`."""
         character = self._next_character()
-        for again in (False, True):
+        for again in (False, True):  # with the current window, then with a window that begins at the value
             if again:
                 await self._move_window()
             try:
@@ -178,7 +178,10 @@ class _PartReader:
         return OutOfBounds(f"is nested more than {MAX_NESTING} deep") if deep else value
 
     async def _skip_value(self, character: str, text: str) -> OutOfBounds:
-        """Move behind a value without reading it. Raises ValueError if it does not end."""
+        """Move behind a value without reading it, and return the reason `text`. Raises ValueError if it does not end.
+
+        `character`: the first of the value.
+        """
         if character not in ("[", "{", '"'):
             raise ValueError("a number without end")
         depth, quoted = 0, False

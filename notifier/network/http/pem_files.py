@@ -64,7 +64,7 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
 
 
 def find_pem_issue(raw: bytes) -> str | None:
-    """Return how a PEM file was damaged while it was copied, and the remedy; None if the damage is unknown."""
+    """Return a common reason why a PEM file cannot be used, and the remedy; None if it has no such reason."""
     if not raw.strip():
         return "is empty"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -93,7 +93,7 @@ def _is_coded_twice(raw: bytes) -> bool:
 
 
 def _find_known_issue(*files: Path | None) -> str | None:
-    """Return the first of these files that is damaged in a known way, and how."""
+    """Return the first of these files that cannot be used for a common reason, and the reason."""
     for file in filter(None, files):
         with suppress(OSError), file.open("rb") as opened:
             if (mistake := find_pem_issue(opened.read(MAX_EXAMINED_BYTES))) is not None:

@@ -142,7 +142,7 @@ class Heads:
         return head
 
     def _make_room(self, tls: SSLContext | None) -> None:
-        """Drop old heads, so that memory stays bounded. Replaced TLS contexts live as long as heads refer to them."""
+        """Drop the oldest head, or all heads if they keep too many TLS contexts alive, so that memory stays bounded."""
         if tls is not None:
             self._contexts.add(tls)
         if len(self._contexts) > MAX_CONTEXTS:

@@ -157,7 +157,7 @@ class HttpTransport:
         """Send the request, and return the response or the reason of a failure.
 
         Raises InternalFault if the failure is ours: a withheld route, or unusable TLS files. The client's timeout
-        begins when the TLS files are read.
+        begins after the TLS files were read.
         """
         route = request.route
         if route.withheld is not None:

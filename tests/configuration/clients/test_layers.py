@@ -84,8 +84,8 @@ def test_issuer_without_a_source_may_have_clients(tmp_path: Path) -> None:
     what = build_context(tmp_path, ONE, TWO)
     silent = {TWO: "registry source db has listed no client of this issuer"}
     assert build_registry(what, [file(row(issuer=TWO)), listed]).registry.incomplete == silent
-    assert build_registry(what, [replace(listed, empty=True)]).registry.incomplete == {}
-    unread = replace(listed, rows=[], read=False, empty=True)
+    assert build_registry(what, [replace(listed, may_be_empty=True)]).registry.incomplete == {}
+    unread = replace(listed, rows=[], read=False, may_be_empty=True)
     assert build_registry(what, [unread]).registry.incomplete == dict.fromkeys(
         (ONE, TWO), "registry source db was never read"
     )

@@ -9,7 +9,7 @@ import pytest
 from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import BuiltRegistry, Layer
 from notifier.configuration.clients.layers import build_registry
-from notifier.configuration.clients.route_grants import withheld_routes_of
+from notifier.configuration.clients.route_grants import find_withheld_reasons
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, Route, TlsFiles
 from notifier.model.delivery import ClientOverrides
 from notifier.settings.policies import EgressSettings
@@ -233,7 +233,7 @@ def test_certificate_is_withheld_if_a_list_moves_client_and_keys(tmp_path: Path)
     file = of_operator(notifier=GRANTED["notifier.tls.cert_file"] | {"origins": [SHOP]})
     moved = built(tmp_path, file, of_remote(jwks_uri=f"{ELSEWHERE}/keys", **ENCRYPTED))
     assert way_to_keys(moved).tls.cert_file is None
-    assert len(withheld_routes_of(client(moved))) == 1
+    assert len(find_withheld_reasons(client(moved))) == 1
     assert way_to_keys(built(tmp_path, file, of_remote(HOOK, jwks_uri=KEYS, **ENCRYPTED))).tls.cert_file is not None
 
 
