@@ -1,8 +1,7 @@
 """Holds the current configuration of a worker: settings, registry, keys and tokens, read and replaced together.
 
 If any part cannot be read at a reload, the old configuration stays in force, and the failure is logged and counted.
-Changes of issuers, keys, clients, tokens and client defaults take effect at once. Changes that need a restart are
-logged.
+Changed settings that need a restart (`reload_state.py`) are logged; all others take effect at once.
 """
 
 import time

@@ -42,8 +42,8 @@ def run(config: Config = None) -> None:
     rest back to the queue, and exits with 0, at most 3 s later, even if the broker is silent. A second signal ends the
     process at once. No logout is lost either way.
 
-    The worker reads issuers, keys, clients and tokens again when their files change, on SIGHUP, and when `notifier
-    reload` asks. SIGUSR1 turns the level of the log to debug, and back.
+    The worker reads its files again when they change, on SIGHUP, and when `notifier reload` asks. The log names changed
+    settings that need a restart. SIGUSR1 turns the level of the log to debug, and back.
 
     Examples:
         # a worker by its configuration
