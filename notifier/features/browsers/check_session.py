@@ -55,7 +55,7 @@ class CheckSessionPage:
 
 
 def can_check_session(page: CheckSessionPage, registry: Registry, client_id: str, origin: str) -> bool:
-    """Return whether the client is registered with a redirect URI of `origin`, which is as browsers serialize it."""
+    """Return whether the client is registered with a redirect URI of `origin`, as browsers serialize an origin."""
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
 

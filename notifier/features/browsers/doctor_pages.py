@@ -66,7 +66,7 @@ def _explain_foreign_answer(answer: AnswerHead) -> str:
 
 
 def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
-    """Yield a finding for each header of a page that the proxy removes or changes, and for cookies."""
+    """Yield a finding for each header of a page that the proxy removes, changes or adds, and for cookies."""
     for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
         if not values:

@@ -117,7 +117,9 @@ class FrontChannelRoutes:
         if opened.id in self._reported_ids:  # another report arrived during the read
             counts.on_repeated_report()
             return web.Response(status=204)
-        self._remember_report(opened.id)
+        self._reported_ids[opened.id] = None
+        if len(self._reported_ids) > self._max_reported:
+            self._reported_ids.popitem(last=False)
         reported = zip(plan.asked, report.results, strict=True)
         results = [(client.client_id, REACH[result]) for client, result in reported]
         results += [(client.client_id, BrowserReach.UNREACHABLE) for client in plan.unasked]
@@ -140,7 +142,8 @@ class FrontChannelRoutes:
         plan = self._plan_page(context, exclusive_key=exclusive_key, record=True)
         report = None
         if context.clients:  # identity servers test for pages with a context without clients
-            self._dependencies.counts.on_page_shown(context.iss, _client_ids_of(plan))
+            client_ids = [client.client_id for client in plan.asked] + [client.client_id for client in plan.unasked]
+            self._dependencies.counts.on_page_shown(context.iss, client_ids)
             if sealed is not None:
                 report = rules.path + PAGE_PATH.format(context=sealed)
         text = self._page.render(plan, rules, report)
@@ -150,12 +153,3 @@ class FrontChannelRoutes:
     def _plan_page(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> PagePlan:
         checked = self._dependencies.supplied.check_context(context, exclusive_key=exclusive_key, record=record)
         return plan_page(checked, self._dependencies.registry())
-
-    def _remember_report(self, context_id: str) -> None:
-        self._reported_ids[context_id] = None
-        if len(self._reported_ids) > self._max_reported:
-            self._reported_ids.popitem(last=False)
-
-
-def _client_ids_of(plan: PagePlan) -> list[str]:
-    return [*(client.client_id for client in plan.asked), *(client.client_id for client in plan.unasked)]

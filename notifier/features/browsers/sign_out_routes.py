@@ -112,20 +112,15 @@ class SignOutRoutes:
             return {"front_channel": None}
         context, omission_note = self._supplied.check_event(context, event)
         notes = [] if omission_note is None else [omission_note]
-        page = None
-        if context.clients:
-            count = len(context.clients)
-            addresses = self._page_addresses()
-            url = None if addresses is None else addresses.urls.get(event.iss)
-            if addresses is None or url is None:
-                missing = "no web.issuers" if addresses is None else "no entry for this issuer under web.issuers"
-                notes.append(
-                    f"the browser should ask {count} of its clients, but notifier's configuration has {missing}"
-                )
-            else:
-                now = self._requests.sources.clock()
-                sealed = _seal(context, addresses.keys, now)
-                page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": _format_page_end(now)}
+        page, count, addresses = None, len(context.clients), self._page_addresses()
+        url = None if addresses is None else addresses.urls.get(event.iss)
+        if count and addresses is not None and url is not None:
+            now = self._requests.sources.clock()
+            sealed = _seal(context, addresses.keys, now)
+            page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": _format_page_end(now)}
+        elif count:
+            missing = "no web.issuers" if addresses is None else "no entry for this issuer under web.issuers"
+            notes.append(f"the browser should ask {count} of its clients, but notifier's configuration has {missing}")
         members: dict[str, object] = {"front_channel": page}
         if notes:
             members["note"] = "; ".join(notes)

@@ -48,7 +48,7 @@ class PageKeys:
     def open(
         self, text: str, now: float, on_foreign_key: Callable[[str], None] = lambda _: None
     ) -> OpenedContext | None:
-        """Return the opened context; None if it is invalid, expired, or not sealed by a key of its issuer.
+        """Return the opened context; None if it is invalid, expired, or its issuer lacks the key that sealed it.
 
         `on_foreign_key` receives the context's issuer if another issuer's key sealed it.
         """
@@ -128,7 +128,7 @@ def _read_key_files(path_of: Mapping[str, Path]) -> tuple[dict[str, MultiFernet]
 
 
 def _read_lines(setting: str, path: Path) -> tuple[list[str], list[InputIssue]]:
-    """Return the non-empty lines of a key file, and the error if there are none or too many."""
+    """Return the non-empty lines of a key file, and the error if it is unreadable, or has no or too many lines."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except ConfigurationError as error:

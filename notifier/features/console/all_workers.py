@@ -186,9 +186,9 @@ class AllWorkers:
         return [str(state).encode() for states in states_of.values() for state in states]
 
     async def _read_other_states(self, states: Sequence[bytes]) -> list[bytes]:
-        """Return the states of clients in trouble at one worker from the workers whose state omits them.
+        """Return the states of clients in trouble at one worker, at the other workers whose answers omit them.
 
-        Their deliveries may have succeeded there since.
+        A worker omits clients that are well: the deliveries there may have succeeded since.
         """
         clients_by_worker = await asyncio.to_thread(_clients_by_worker, states)
         troubled = set().union(*clients_by_worker.values())

@@ -260,8 +260,8 @@ def _choose_page(
     def is_wanted(state: str) -> bool:
         return wanted in (None, state) or (wanted == "troubled" and state != "well")
 
-    whole = not text and iss is None and permits_all_issuers(token)
-    registered = texts if whole else list(filter(is_match, texts))
+    is_unfiltered = not text and iss is None and permits_all_issuers(token)
+    registered = texts if is_unfiltered else list(filter(is_match, texts))
     matches = {key: state for key, state in recorded.items() if is_match(key)}
     counts: Counter[str] = Counter(state.state for state in matches.values())
     unrecorded_count = len(registered) - sum(key in texts for key in matches)
@@ -281,7 +281,7 @@ def _choose_page(
 def _sort_keys(
     chosen: Sequence[ClientKey], well: Iterable[ClientKey], states: Mapping[ClientKey, ClientState], order: str | None
 ) -> Iterable[ClientKey]:
-    """Return all clients in the order of the query. `well`, which is sorted by name, ends every other order."""
+    """Return all clients in the order of the query. `well` is sorted by name, and is last in the other orders."""
     if order == "name":
         return merge(sorted(chosen, key=_to_name), well, key=_to_name)
     if order == "waits":

@@ -165,7 +165,7 @@ class DoctorRoutes:
         problems={404: "There is no such client."},
     )
     async def _canary(self, request: ApiRequest) -> web.Response:
-        """Send a canary to one client, and return the findings. Raises Refusal (404; 429 while another runs)."""
+        """Send a canary to one client, and return the findings. Raises Refusal (403, 404; 429 while another runs)."""
         iss, client_id = request.members["iss"], request.members["client_id"]
         request.require_issuer(iss)
         client = self._view.live.registry().clients_of(iss).get(client_id)

@@ -88,7 +88,7 @@ class _Ring:
         self.has_dropped = False
 
     def trim(self) -> None:
-        """Drop the oldest entries until the limits hold. Call it after each entry."""
+        """Drop the oldest entries until the limits hold."""
         while len(self.rows) > self.max_rows or self.bytes > self.max_bytes:
             self.has_dropped = True
             self.bytes -= self.rows.popleft().size
@@ -202,7 +202,7 @@ class Recent:
             self._free_client_bytes(history)
 
     def _free_client_bytes(self, history: _ClientHistory) -> None:
-        """Drop a client's oldest answer. If it has only one, drop the least recently attempted client."""
+        """Drop a client's oldest answer. If it has at most one, drop the least recently attempted client."""
         if len(history.answers) > 1:
             self._client_bytes -= history.answers.pop(0).size
         else:

@@ -74,7 +74,7 @@ _POST = OperationDescription(
 
 
 class SignInRoutes:
-    """The routes of a sign-in. `tokens`: None without a provider; then the console reads so from the first route."""
+    """The routes of a sign-in. `tokens`: None without a provider, which the console learns by the GET."""
 
     def __init__(self, tokens: SignInTokens | None) -> None:
         self._tokens = tokens

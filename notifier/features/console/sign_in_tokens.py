@@ -74,12 +74,11 @@ def check_access_token(
     if not scopes:
         text = f"nothing in {'.'.join(oidc.scopes_claim)} of your token may do anything here (api.console.oidc.map)"
         return RejectedToken(text=text, is_authentic=True)
-    issuers = _values_at(claims, oidc.issuers_claim) if oidc.issuers_claim else None
-    if issuers is not None:
-        issuers = None if ALL_ISSUERS in issuers else issuers & rules.issuers
-        if issuers is not None and not issuers:
-            text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
-            return RejectedToken(text=text, is_authentic=True)
+    named = _values_at(claims, oidc.issuers_claim) if oidc.issuers_claim else frozenset({ALL_ISSUERS})
+    issuers = None if ALL_ISSUERS in named else named & rules.issuers  # None: all issuers
+    if issuers is not None and not issuers:
+        text = f"{'.'.join(oidc.issuers_claim)} of your token names no issuer that is configured here"
+        return RejectedToken(text=text, is_authentic=True)
     name = _format_user_name(claims, rules)
     return ApiToken(name=name, sha256=digest, scopes=scopes, issuers=issuers, expires=expires)
 

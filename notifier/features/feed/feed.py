@@ -41,7 +41,7 @@ NOTICE_OVERHEAD_BYTES = 400  # of a notice without its texts, estimated
 
 
 class Feed:
-    """Buffers notices of facts, and sends them to a target. `include_successes`: also of successful deliveries."""
+    """Buffers notices of facts, and sends them to a target. `include_successes`: also of delivered and skipped ones."""
 
     def __init__(
         self, *, include_successes: bool, clock: Clock, new_id: Callable[[], str], max_bytes: int = MAX_BUFFER_BYTES
@@ -114,7 +114,7 @@ class Feed:
 
     @asynccontextmanager
     async def connect(self, target: FeedTarget) -> AsyncIterator[None]:
-        """Send notices while entered. On exit, send the remaining notices within FLUSH_TIMEOUT_SECONDS."""
+        """Send notices during the `with` block. At its end, send the remaining notices within FLUSH_TIMEOUT_SECONDS."""
         send_task, connection_task = asyncio.create_task(self.run(target)), asyncio.create_task(target.run())
         try:
             yield

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
 from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice
-from notifier.model.moment import format_moment
+from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.outcome import DeadReason, Reason
 from notifier.queues.queue_port import FeedMessage
 
@@ -163,21 +163,14 @@ def _to_data(notice: FeedNotice) -> dict[str, object]:
         "client_id": notice.client_id,
         "event_id": notice.event_id,
     }
-    if notice.delivery_id:
-        data["delivery_id"] = notice.delivery_id
-    if notice.publisher is not None:
-        data["publisher"] = notice.publisher
-    if notice.ended_at is not None:
-        data["ended_at"] = format_moment(notice.ended_at)
-    if notice.propagation is not None:
-        data["propagation_seconds"] = round(notice.propagation, 6)
-    if notice.next_due is not None:
-        data["next_due"] = format_moment(notice.next_due)
+    optional: dict[str, object] = {
+        "delivery_id": notice.delivery_id or None,
+        "publisher": notice.publisher,
+        "ended_at": format_optional_moment(notice.ended_at),
+        "propagation_seconds": None if notice.propagation is None else round(notice.propagation, 6),
+        "next_due": format_optional_moment(notice.next_due),
+    }
     if (last := notice.last_attempt) is not None:
-        data["attempt"] = last.number
-        data["attempt_seconds"] = round(last.seconds, 6)
-        if last.jti is not None:
-            data["jti"] = last.jti
-        if last.status is not None:
-            data["status"] = last.status
-    return data
+        optional |= {"attempt": last.number, "attempt_seconds": round(last.seconds, 6)}
+        optional |= {"jti": last.jti, "status": last.status}
+    return data | {name: value for name, value in optional.items() if value is not None}

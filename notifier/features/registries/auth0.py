@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.features.registries.list_settings import Auth0Settings
-from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages
+from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages, section_of
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, open_web
@@ -99,7 +99,7 @@ def _to_row(client: Any) -> Any:
     """Return the row of an application, or its error. An entry that is not an object is returned, and refused later."""
     if not isinstance(client, dict):
         return client
-    logout, tokens = _section(client, "oidc_logout"), _section(client, "jwt_configuration")
+    logout, tokens = section_of(client, "oidc_logout"), section_of(client, "jwt_configuration")
     uris = logout.get("backchannel_logout_urls") or []
     client_id, name = client.get("client_id"), client.get("name")
     if not isinstance(uris, list) or len(uris) > 1:
@@ -113,8 +113,3 @@ def _to_row(client: Any) -> Any:
     if uris:
         row |= {"backchannel_logout_uri": uris[0], "id_token_signed_response_alg": tokens.get("alg")}
     return row
-
-
-def _section(client: dict[str, Any], name: str) -> dict[str, Any]:
-    value = client.get(name)
-    return value if isinstance(value, dict) else {}

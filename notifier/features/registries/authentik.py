@@ -77,7 +77,10 @@ def _to_row(provider: Any) -> Any:
 
 
 def _informational_metadata(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
-    """Return the metadata that are not about back-channel logout. A redirect URI may be a regular expression."""
+    """Return the metadata that are not about back-channel logout. `front_channel`: the front-channel logout URI.
+
+    A redirect URI may be a regular expression. Which origins match is unknown, so that `*` replaces it.
+    """
     name, redirects = provider.get("assigned_application_name"), provider.get("redirect_uris")
     entries = [entry for entry in redirects if isinstance(entry, dict)] if isinstance(redirects, list) else []
     uris = ["*" if entry.get("matching_mode") == "regex" else entry.get("url") for entry in entries]

@@ -59,7 +59,7 @@ def _drain_list(clients: list[Any]) -> Iterator[Any]:
 
 
 def _clients_in(answer: JsonAnswer) -> list[Any]:
-    """Return the list of clients in a response. Raises SourceFault without one."""
+    """Return the list of clients in a response. Raises SourceFault if there is no list."""
     content = answer.content
     if isinstance(content, dict) and "clients" in content:
         content = content["clients"]

@@ -76,7 +76,7 @@ class HydraReader:
             token = await self._read_page(server, token, collector)
 
     async def _read_page(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
-        """Add the clients of the page of a token (None: the first page). Return the token of the next page."""
+        """Add the clients of the page of a token (None: the first page). Return the token of the next page, or None."""
         query = urlencode({"page_size": PAGE_SIZE} | ({} if token is None else {"page_token": token}))
         url = f"{self._settings.admin_url}/admin/clients?{query}"
         answer = await ask(server, url, self._settings.headers or {}, _ADVICE)

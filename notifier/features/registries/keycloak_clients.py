@@ -145,7 +145,10 @@ def _is_pairwise(client: Mapping[str, Any]) -> bool:
 
 
 def _parse_options(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return notifier's settings from attributes such as `notifier.timeout` and `notifier.retry.base`."""
+    """Return notifier's settings from attributes such as `notifier.timeout` and `notifier.retry.base`.
+
+    An attribute below another one with a value is ignored, such as the latter beside `notifier.retry`.
+    """
     settings: dict[str, Any] = {}
     for name, value in attributes.items():
         is_option = name.startswith(_PREFIX) and name not in (_OWN_URL, _OWN_SESSION)

@@ -147,6 +147,12 @@ def access_token(answer: JsonAnswer, server: str) -> str:
     return token
 
 
+def section_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the object in a member; an empty object without one."""
+    member = document.get(name)
+    return member if isinstance(member, dict) else {}
+
+
 @frozen
 class NumberedPage:
     """A page of a list. `total`: the clients of the whole list according to this page."""
@@ -163,8 +169,9 @@ ReadPage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
 async def gather_pages(read_page: ReadPage, last: SourceAnswer | None) -> RowCollector:
     """Return the clients of all pages. Raises SourceFault.
 
-    The list may change between two pages, so that a client moves to a page that was already read. The list is read
-    again if its size changed, or if clients are missing. It is accepted when two readings have the same clients.
+    The list may change between two pages, so that a client moves to a page that was already read. A list of several
+    pages is read again if they state different sizes, have fewer clients than stated, or lack clients of `last`. It is
+    then accepted if two consecutive readings have the same clients, each once.
     """
     previous_names: frozenset[str] | None = None
     for _ in range(MAX_READINGS):

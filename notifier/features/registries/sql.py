@@ -63,7 +63,7 @@ _KNOWN_COLUMNS = {normalize_name(name): name for name in COLUMNS}
 
 
 def run_query(connection: sa.Connection, query: str) -> Listing:
-    """Run the query. Raises SourceFault if its columns are not those of clients."""
+    """Run the query. Raises SourceFault if it returns no rows, or other columns than those of clients."""
     options = {**streaming_options(connection), "no_parameters": True}  # `%` and `:name` are no placeholders
     result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=options)
     if not result.returns_rows:
@@ -122,7 +122,8 @@ class SqlReader:
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""
         deadline, read_at = Deadline(self._timeout), self._clock()
-        with open_for_reading(self._url(), deadline, row_security=self._settings.row_security) as connection:
+        url = database_url(self._settings.url, self._settings.url_file)
+        with open_for_reading(url, deadline, row_security=self._settings.row_security) as connection:
             collector = RowCollector(last, unique=True)
             amount = ReadAmount(self._bounds)
             listing = self._start_listing(connection, deadline, amount)
@@ -133,7 +134,7 @@ class SqlReader:
                     except ValueError as error:
                         collector.refuse(InputIssue(_name_row(row[listing.client_id], number), str(error)))
                         continue
-                    if metadata is None:
+                    if metadata is None:  # a client of another protocol than OpenID Connect
                         continue
                     has_name = metadata.get("client_id") is not None
                     collector.add(metadata if has_name else InputIssue(f"row {number}", "has no client_id"))
@@ -143,9 +144,6 @@ class SqlReader:
         if self._settings.query is not None:
             return run_query(connection, self._settings.query)
         return list_duende_clients(connection, self._settings, deadline, amount, self._pause)
-
-    def _url(self) -> str:
-        return database_url(self._settings.url, self._settings.url_file)
 
 
 def _name_row(client_id: object, number: int) -> str:

@@ -8,7 +8,7 @@ Like the server, the reader skips disabled clients and clients of other protocol
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -40,6 +40,7 @@ _REQUIRED_VIEW_COLUMNS = ("ClientId", "BackChannelLogoutUri")
 _PROPERTIES = ("ClientId", "Key", "Value")
 _REDIRECTS = ("ClientId", "RedirectUri")
 _PREFIX = "notifier:"
+_T = TypeVar("_T")
 
 _Properties = Mapping[object, Sequence[tuple[str, object]]]
 _Redirects = Mapping[object, Sequence[object]]
@@ -96,20 +97,20 @@ def _to_metadata(row: Sequence[Any], properties: _Properties, redirects: _Redire
     if protocol != "oidc" and (to_text(protocol) or "oidc").lower() != "oidc":
         return None
     metadata: dict[str, Any] = {"client_id": to_text(client_id)}
-    if _parse_bool("Enabled", enabled) is False:
+    if _convert_column("Enabled", to_bool, enabled) is False:
         return metadata
     logout_uri = to_text(uri)
     if logout_uri is not None and logout_uri.strip():
         metadata["backchannel_logout_uri"] = logout_uri
-        required = _parse_bool("BackChannelLogoutSessionRequired", session)
+        required = _convert_column("BackChannelLogoutSessionRequired", to_bool, session)
         metadata["backchannel_logout_session_required"] = required is not False
     front_channel = to_text(front_uri)
     if front_channel is not None and front_channel.strip():
         metadata["frontchannel_logout_uri"] = front_channel
-        required = _parse_bool("FrontChannelLogoutSessionRequired", front_session)
+        required = _convert_column("FrontChannelLogoutSessionRequired", to_bool, front_session)
         metadata["frontchannel_logout_session_required"] = required is not False
         metadata["client_name"] = to_text(name)
-    redirect_texts = _to_texts("RedirectUri", redirects.get(key, ()))
+    redirect_texts = [_convert_column("RedirectUri", to_text, value) for value in redirects.get(key, ())]
     metadata["redirect_uris"] = redirect_uris(redirect_texts, metadata.get("frontchannel_logout_uri"))
     metadata["id_token_signed_response_alg"] = to_algorithms(algorithms)
     metadata["subject_type"] = to_lower(subject_type)
@@ -118,17 +119,10 @@ def _to_metadata(row: Sequence[Any], properties: _Properties, redirects: _Redire
     return {member: value for member, value in metadata.items() if value is not None or member == "client_id"}
 
 
-def _parse_bool(column: str, value: object) -> bool | None:
-    """Return the truth value in a column. Raises ValueError with the column's name."""
+def _convert_column(column: str, convert: Callable[[object], _T], value: object) -> _T:
+    """Return the converted value of a column. Raises ValueError with the column's name."""
     try:
-        return to_bool(value)
-    except ValueError as error:
-        raise ValueError(f"{column} {error}") from None
-
-
-def _to_texts(column: str, values: Iterable[object]) -> list[str]:
-    try:
-        return [text for text in map(to_text, values) if text is not None]
+        return convert(value)
     except ValueError as error:
         raise ValueError(f"{column} {error}") from None
 
@@ -143,8 +137,7 @@ def _nest_properties(properties: Iterable[tuple[str, object]]) -> dict[str, Any]
             section = section.setdefault(section_name, {}) if isinstance(section, dict) else None
         if not isinstance(section, dict) or option in section:
             raise ValueError(f"property {_PREFIX}{name} is there twice, or below a property with a value")
-        texts = _to_texts(f"property {_PREFIX}{name}", [value])
-        section[option] = parse_scalar(texts[0] if texts else "")
+        section[option] = parse_scalar(_convert_column(f"property {_PREFIX}{name}", to_text, value) or "")
     return options
 
 

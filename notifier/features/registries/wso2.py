@@ -17,7 +17,7 @@ from urllib.parse import quote
 from notifier.configuration.clients.client_rows import Row, SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
-from notifier.features.registries.page_requests import ShiftingPages, ask
+from notifier.features.registries.page_requests import ShiftingPages, ask, section_of
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.frozen import frozen
 from notifier.network.http.json_over_http import JsonWeb, open_web
@@ -106,10 +106,10 @@ class Wso2Reader:
         return entries
 
     def _choose_due(self, entries: Mapping[str, _Entry], now: float) -> list[str]:
-        """Return the applications that need to be read, and some of the others, the least recently read first.
+        """Return the applications that need to be read, then some of the others, the least recently read first.
 
-        These are as many as a share of all applications. It grows with the time since the last reading, and is 1 after
-        RECHECK_SECONDS.
+        The number of the others is a share of all applications. The share grows with the time since the last reading of
+        the list, and is 1 after RECHECK_SECONDS.
         """
         needed = [uuid for uuid, entry in entries.items() if self._needs_reading(uuid, entry)]
         share = min(1.0, (now - self._last_read_at) / RECHECK_SECONDS)
@@ -175,14 +175,11 @@ def _key_of(entry: _Entry, position: int) -> str:
 
 def _to_row(uuid: str, entry: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
     """Return the client metadata of an application, from its entry in the list and its OIDC configuration."""
-    logout, tokens, subject = _section(oidc, "logout"), _section(oidc, "idToken"), _section(oidc, "subject")
-    encryption = _section(tokens, "encryption")
+    logout, tokens = section_of(oidc, "logout"), section_of(oidc, "idToken")
+    encryption = section_of(tokens, "encryption")
     is_encrypted = encryption.get("enabled") is True
-    name, subject_type, front_channel = (
-        entry.get("name"),
-        subject.get("subjectType"),
-        logout.get("frontChannelLogoutUrl"),
-    )
+    name, front_channel = entry.get("name"), logout.get("frontChannelLogoutUrl")
+    subject_type = section_of(oidc, "subject").get("subjectType")
     return {
         "client_id": oidc.get("clientId"),
         "aliases": [uuid],
@@ -195,8 +192,3 @@ def _to_row(uuid: str, entry: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row
         "id_token_encrypted_response_alg": encryption.get("algorithm") if is_encrypted else None,
         "id_token_encrypted_response_enc": encryption.get("method") if is_encrypted else None,
     }
-
-
-def _section(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    member = document.get(name)
-    return member if isinstance(member, dict) else {}

@@ -1,8 +1,8 @@
 """Take the documents of a source's message out of their envelopes: CloudEvents, a SET, MassTransit, a list.
 
 CloudEvents, also in batches, and Security Event Tokens (SET) are detected. The settings of the source name the other
-envelopes, the outermost first. Each member of a list is a document, and each document is an event. All functions raise
-MalformedEvent.
+envelopes, the outermost first. Each member of a list is a document, and each document is an event. A message
+that cannot be read raises MalformedEvent.
 """
 
 import base64
@@ -44,7 +44,7 @@ class UnwrappedDocument:
     `envelope`: the value of `"$envelope"` in expressions. `id`, `time` (epoch seconds): those of the envelope.
     `unread_time`: the text of the time if it cannot be parsed. `source`, `type`: attributes of CloudEvents. `trace`:
     the `traceparent`. `index`: the position in the list of an `EventList`, or among all documents of nested lists; None
-    without a list.
+    without an `EventList`.
     """
 
     data: object
@@ -77,7 +77,7 @@ Envelope: TypeAlias = Callable[[UnwrappedDocument, Message], UnwrappedDocument] 
 
 
 def is_empty(message: Message) -> bool:
-    """Return whether the body is empty, as the tombstone of a log-compacted topic is."""
+    """Return whether the body was sent empty, as the tombstone of a log-compacted topic is."""
     return message.cut_from is None and not message.body.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
@@ -122,7 +122,10 @@ def _read_structured(event: dict[str, object], message: Message, max_bytes: int)
 
 
 def _read_document(message: Message, max_bytes: int, *, lines: bool) -> UnwrappedDocument:
-    """Return the document of a message that is no batch: bare JSON, a SET, or in a CloudEvent of either mode."""
+    """Return the document of a message that is not a batch: bare JSON, a SET, or in a CloudEvent of either mode.
+
+    `lines`: bare JSON may be JSON lines. The list of them is one document.
+    """
     media_type = media_type_of(message.content_type)
     first_character = message.body[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
     if "xml" in media_type or first_character == b"<":
@@ -173,7 +176,7 @@ def unwrap_documents(
 
 
 def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> UnwrappedDocument:
-    """Return the message in MassTransit's envelope. A document without it (raw serializer) is returned with its id."""
+    """Return the message in MassTransit's envelope. Without one (raw serializer), add the id in the headers."""
     data = document.data
     members = _normalize_members(data) if isinstance(data, dict) else {}
     is_declared = media_type_of(message.content_type).startswith(_MASSTRANSIT_TYPE)
@@ -196,7 +199,7 @@ ENVELOPES: Mapping[str, Callable[[UnwrappedDocument, Message], UnwrappedDocument
 
 
 def _normalize_members(data: dict[str, object]) -> dict[str, object]:
-    """Return the members with normalized names, for sources with and without `ignore_case`."""
+    """Return the members with normalized names. With `ignore_case`, the names are normalized already."""
     is_normalized = "messageid" in data
     return data if is_normalized else {normalize_name(name): value for name, value in data.items()}
 
@@ -241,7 +244,10 @@ def _from_cloudevent(data: object, attributes: Mapping[str, str], trace: str | N
 
 
 def _read_json_lines(body: bytes, max_bytes: int) -> object:
-    """Return the documents in a body of JSON lines as a list. A body with one document may also have line breaks."""
+    """Return the documents in a body of JSON lines as a list. A line that is not JSON becomes an UnreadablePart.
+
+    The body may also be one JSON document with line breaks. If the document is a list, its members are returned.
+    """
     try:
         document = read_json(body, max_bytes)
     except MalformedEvent:
@@ -250,7 +256,7 @@ def _read_json_lines(body: bytes, max_bytes: int) -> object:
             raise
         documents = [_read_line(line, max_bytes) for line in lines]
         if not any(isinstance(item, dict) for item in documents):
-            raise
+            raise  # it is one malformed document with line breaks
         return documents
     return document if isinstance(document, list) else [document]
 

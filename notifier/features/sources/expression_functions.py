@@ -92,7 +92,7 @@ def normalize_names(value: object) -> object:
 
 
 def _format_epoch(value: object, units_per_second: int, expected: str) -> str | None:
-    """Return an epoch time as RFC 3339. Raises ValueError with the text `expected`, without the value."""
+    """Return an epoch time as RFC 3339; None for null. Raises ValueError with `expected`, without the value."""
     if value is None:
         return None
     try:
@@ -116,7 +116,7 @@ def _format_iso(text: str, expected: str) -> str:
 
 
 def _parse_json(text: str) -> object:
-    """Return the value of JSON. Raises ValueError with the position of the error, without the text."""
+    """Return the value of a JSON text. Raises ValueError with the position of the error, without the text."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise ValueError(f"from_json() takes at most {MAX_JSON_CHARACTERS:,} characters, not {len(text):,}")
     try:

@@ -241,7 +241,7 @@ def _find_quoted_text(text: str) -> str | None:
 def find_unmatchable_name(parsed: Mapping[str, Any]) -> str | None:
     """Return a name in an expression that can match no member with `ignore_case`; None if there is none.
 
-    With `ignore_case`, all names of members are in lower case and without `_`, except below `$headers`.
+    With `ignore_case`, all names of members are in lower case and without `_`, except below _RAW_NAMES.
     """
     if parsed["type"] == "field":
         field = str(parsed["value"])

@@ -22,7 +22,7 @@ from notifier.features.sources.source_proofs import (
     Subscription,
 )
 from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
-from notifier.features.sources.source_settings import SetSettings, SourceSettings, sources_of
+from notifier.features.sources.source_settings import SetSettings, SourceHttpSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
 from notifier.model.ids import new_id
@@ -71,27 +71,24 @@ class HttpSources:
         """Replace all sources by those of a configuration."""
         sources = {}
         for name, source in sources_of(loaded.settings).items():
-            proof = self._build_proof(name, source, loaded)
-            if proof is not None and source.http is not None:
-                compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
-                subscription = Subscription()
-                if websub is not None:
-                    subscription = Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
-                sources[name] = HttpSource(
-                    name=name,
-                    proof=proof,
-                    rules=create_post_rules(source.http, compiled),
-                    used_names=compiled.used_names,
-                    challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
-                    subscription=subscription,
-                )
+            if source.http is None:
+                continue
+            compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
+            subscription = Subscription()
+            if websub is not None:
+                subscription = Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
+            sources[name] = HttpSource(
+                name=name,
+                proof=self._build_proof(name, source.http, loaded),
+                rules=create_post_rules(source.http, compiled),
+                used_names=compiled.used_names,
+                challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
+                subscription=subscription,
+            )
         self._sources, self._loaded = sources, loaded
 
-    def _build_proof(self, name: str, source: SourceSettings, loaded: LoadedConfiguration) -> Proof | None:
-        """Return what authenticates the sender of a source; None without `http`."""
-        http = source.http
-        if http is None:
-            return None
+    def _build_proof(self, name: str, http: SourceHttpSettings, loaded: LoadedConfiguration) -> Proof:
+        """Return what authenticates the sender of a source."""
         if http.set is not None:
             keys = TransmitterKeys(http.set.issuer, partial(self._read_keys, http.set), time.monotonic)
             keys = self._keys.setdefault(http.set, keys)

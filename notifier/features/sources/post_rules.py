@@ -42,7 +42,7 @@ class PostRules:
             raise Refusal(problem_response(415, title, headers={"Accept": accept}))
 
     def find_unsigned_header(self, names: Iterable[str]) -> str | None:
-        """Return the error of an unsigned header that would change the id or type of a signed event; None without."""
+        """Return the error of an unsigned CloudEvents header, which would change a signed event; None without one."""
         name = next(filter(is_attribute, names), None) if self.signed else None
         if name is None:
             return None
@@ -50,7 +50,7 @@ class PostRules:
         return f"The header {name.lower()[:60]} is not signed: {remedy}"
 
     def check_headers(self, names: Iterable[str]) -> None:
-        """Raise Refusal (400) for an unsigned header that would change the id or type of a signed event."""
+        """Raise Refusal (400) for an unsigned CloudEvents header, which would change a signed event's id or type."""
         title = self.find_unsigned_header(names)
         if title is not None:
             raise Refusal(problem_response(400, title))

@@ -113,7 +113,7 @@ def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
 
 
 def _find_signed_error(kind: SnsKind, posted: Mapping[str, str], topic: SnsTopic) -> str | None:
-    """Return the error in the signed members; None if there is none."""
+    """Return the error in the signed members, or in the form of any member; None if there is none."""
     required = _REQUIRED_MEMBERS if kind == "Notification" else (*_REQUIRED_MEMBERS, "Token", "SubscribeURL")
     for name in required:
         if name not in posted:

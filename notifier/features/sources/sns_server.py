@@ -123,13 +123,13 @@ class SnsServer:
         await self._contexts.close()
 
     def _enqueue(self, url: str) -> _QueuedCertificate | None:
-        """Return the queued certificate of a URL, which is added if necessary; None if the queue is full."""
+        """Return the queued certificate of a URL. Add it if necessary; return None if no other URL can be dropped."""
         queued = self._queued.get(url)
         if queued is not None:
             queued.is_repeated = True
             return queued
         if len(self._queued) >= MAX_QUEUED_CERTIFICATES:
-            droppable = next((url for url, queued in self._queued.items() if not queued.is_repeated), None)
+            droppable = next((other for other, queued in self._queued.items() if not queued.is_repeated), None)
             if droppable is None:
                 return None
             self._dequeue(droppable, CertificateUnavailable())
@@ -162,7 +162,8 @@ class SnsServer:
         now = self._steady()
         self._retry_at = {failed: retry_at for failed, retry_at in self._retry_at.items() if retry_at > now}
         self._retry_at[url] = now + RETRY_AFTER_SECONDS
-        self._log_failure(reason)
+        if self._log_limit.allows(reason):
+            structlog.get_logger().warning("sns_certificate_unread", reason=reason)
 
     def _find_key(self, url: str) -> RSAPublicKey | None:
         """Return the cached key of a certificate that has not expired."""
@@ -209,10 +210,6 @@ class SnsServer:
             if self._resolver is None:
                 await resolver.close()
         return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
-
-    def _log_failure(self, reason: str) -> None:
-        if self._log_limit.allows(reason):
-            structlog.get_logger().warning("sns_certificate_unread", reason=reason)
 
 
 async def _read_raw(body: bytes, _kind: str, _bounds: Bounds) -> Any:

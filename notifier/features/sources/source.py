@@ -55,10 +55,10 @@ _PLACEHOLDERS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "
 class Source:
     """A compiled source.
 
-    `issuer` and the values of `issuers` are the only issuers whose sessions it may end. `realm` returns the document's
-    name of its issuer: a key of `issuers` or, without `issuers`, a name that must match `issuer`. `types`: by issuer,
-    the CloudEvents types that an event of a source with signed bodies must have. `lines`: bodies may be JSON lines.
-    `as_json`: bodies are JSON, whatever their content type. `members`: the expressions of an event's members.
+    `issuer` and the values of `issuers` are the only issuers whose sessions it may end. `realm` returns what a
+    document calls its issuer: a key of `issuers` or, without `issuers`, a name that must match `issuer`. `types`: by
+    issuer, the CloudEvents types that an event of a source with signed bodies must have. `lines`: bodies may be JSON
+    lines. `as_json`: bodies are JSON, whatever their content type. `members`: the expressions of an event's members.
     `secret_headers`: lower-case names of headers that must never be stored. `used_names`: all names in the expressions.
     """
 
@@ -104,8 +104,8 @@ class Source:
     ) -> Translation:
         """Convert a message returned by `strip_headers`. Raises MalformedEvent if each of its events is malformed.
 
-        `only`: the events to read by number, each with the positions of the clients to read; None for all. A message
-        of more than `max_events` events is not read: the result has the numbers of its parts.
+        `only`: the events to read by number, each with the positions of the clients to read; None for all. With None, a
+        message of more than `max_events` events is not read: the result has the positions of its parts.
         """
         reader = _MessageReader(self, message, new_id, now)
         documents = reader.read_documents(max_bytes)
@@ -160,7 +160,7 @@ class _MessageReader:
             raise MalformedEvent([InputIssue(path, mistake.text) for mistake in error.mistakes]) from None
 
     def read_event(self, document: UnwrappedDocument, only: Sequence[range] | None) -> ParsedEvent | None:
-        """Return the event in a document; None if it is ignored. Raises MalformedEvent. `only`: the clients to read."""
+        """Return the event in a document; None if it is ignored. Raises MalformedEvent. `only`: clients to read."""
         source, source_path = self._source, f"sources.{self._source.name}"
         if isinstance(document.data, UnreadablePart):
             unread = document.data.mistakes
@@ -257,9 +257,9 @@ class _MessageReader:
         return [InputIssue(f"sources.{self._source.name}", text)]
 
     def _find_issuer(self, reader: ExpressionReader, iss: object) -> object:
-        """Return the issuer of the event, or a value that is refused later. Raises MalformedEvent.
+        """Return the issuer of the event, or a value of another type, which is refused later. Raises MalformedEvent.
 
-        `iss`: the value of the mapping. It is replaced by `realm` where the source has it.
+        `iss`: the value of the mapping. The source's `realm`, if any, replaces it.
         """
         source = self._source
         if source.realm is not None:
@@ -286,14 +286,13 @@ class _MessageReader:
         """Return the message with the id and time that the event has if the mapping gives none."""
         message = self._message
         time = message.timestamp if document.time is None else document.time
-        is_in_list = document.index is not None
-        event_id = document.id or (None if is_in_list else message.message_id)
-        if "id" in data:
-            event_id = message.message_id
-        elif not event_id:
+        event_id = message.message_id
+        if "id" not in data and (document.id or document.index is not None):
+            event_id = document.id
+        if "id" not in data and not event_id:
             written_time = time if document.unread_time is None else document.unread_time
             event_id = derive_id(data, written_time, message.message_id, document.index)
-            if event_id is not None and "ended_at" not in data and "sid" in data:
+            if event_id is not None and "ended_at" not in data and "sid" in data:  # the digest of the session alone
                 self.timeless_ids.add(event_id)
         if event_id == message.message_id and time == message.timestamp:
             return message

@@ -1,7 +1,7 @@
 """Compile the sources of the settings: resolve presets, compile expressions, and list all errors at once."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -82,6 +82,7 @@ class _SourceCompiler:
         options, preset = self.options, self._find_preset()
         self.ignore_case = preset.ignore_case if options.ignore_case is None else options.ignore_case
         envelopes = preset.envelope if options.envelope is None else options.envelope
+        compiled = [self._compile_envelope(index, text) for index, text in enumerate(envelopes)]
         when = preset.when if options.when is None else options.when
         members = self._compile_members(preset)
         realm = self._compile_realm(preset, members)
@@ -94,7 +95,7 @@ class _SourceCompiler:
             issuer=self._find_issuer(),
             issuers=options.issuers,
             realm=realm,
-            envelopes=self._compile_envelopes(envelopes),
+            envelopes=tuple(envelope for envelope in compiled if envelope is not None),
             lines=bool(envelopes) and envelopes[0] == LINES,
             as_json=options.content_type is not None,
             ignore_case=self.ignore_case,
@@ -129,7 +130,7 @@ class _SourceCompiler:
         return {name: expression for name, expression in expressions.items() if expression is not None}
 
     def _check_members(self, texts: Mapping[str, str]) -> None:
-        """Record an error for each missing member, and for all clients written as another expression."""
+        """Record an error for each missing member, and for `*` as clients, which as an expression does not mean all."""
         if not texts:
             self.add_error("event", f"is required without a preset; presets are {', '.join(SOURCE_PRESETS)}")
             return
@@ -143,22 +144,26 @@ class _SourceCompiler:
             self.add_error("event", "needs sub or sid, which identify the ended session")
 
     def _compile_realm(self, preset: SourcePreset, members: Mapping[str, Expression]) -> Expression | None:
-        """Return the expression for the document's name of its issuer; None if the mapping has the `iss` itself."""
+        """Return the expression for what a document calls its issuer, a name that `issuers` or `issuer` translates.
+
+        None if nothing is translated: the event's `iss`, if any, is the issuer itself.
+        """
         has_own_iss = "iss" in (self.options.event or {})
         if preset.realm is not None and not has_own_iss:
             return self._compile_expression("event.iss", preset.realm)
         if self.options.issuers is None:
             return None
-        if "iss" not in members and preset.event is not _NO_PRESET.event:
-            self.add_error("issuers", "this preset's documents name no issuer; write `issuer`, or give event.iss")
-        elif "iss" not in members:
-            self.add_error("issuers", "needs event.iss, an expression for what a document calls its issuer")
+        if "iss" not in members:
+            text = "this preset's documents name no issuer; write `issuer`, or give event.iss"
+            if preset is _NO_PRESET:
+                text = "needs event.iss, an expression for what a document calls its issuer"
+            self.add_error("issuers", text)
         return members.get("iss")
 
     def _find_issuer(self) -> str | None:
-        """Return the source's issuer: by default that of its Security Event Tokens, or the only configured issuer.
+        """Return the setting `issuer`. Without it and `issuers`, return the default; None if there is none.
 
-        None if the source has `issuers`, or if there is no default.
+        The default is the issuer of the source's Security Event Tokens, otherwise the only configured issuer.
         """
         options, configured = self.options, self.issuers or ()
         if options.issuer is not None or options.issuers is not None:
@@ -183,10 +188,6 @@ class _SourceCompiler:
             if iss not in configured:
                 self.add_error(member, explain_unknown_issuer(iss, configured))
 
-    def _compile_envelopes(self, texts: Sequence[str]) -> tuple[Envelope, ...]:
-        envelopes = [self._compile_envelope(index, text) for index, text in enumerate(texts)]
-        return tuple(envelope for envelope in envelopes if envelope is not None)
-
     def _compile_envelope(self, index: int, text: str) -> Envelope | None:
         """Return an envelope by its name or by its expression. Record an error and return None if it is neither."""
         member = f"envelope[{index}]"
@@ -209,7 +210,7 @@ class _SourceCompiler:
         return None if expression is None else EventList(expression)
 
     def _compile_expression(self, member: str, text: str) -> Expression | None:
-        """Return the expression of a setting. Record an error and return None if it does not compile."""
+        """Return the expression of a setting; None if it does not compile. Record its errors."""
         try:
             expression = Expression(text)
         except ExpressionError as error:

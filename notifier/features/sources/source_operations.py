@@ -171,7 +171,7 @@ OPTIONS_OPERATION = OperationDescription(
 
 
 def reason_of(answer: str) -> str:
-    """Return the reason in the body of a refusal: the title of a problem, or the error and description of RFC 8935."""
+    """Return the title of a problem, or the error and description of RFC 8935; the text itself if it is neither."""
     try:
         document = json.loads(answer)
         return str(document.get("title") or f"{document['err']}: {document['description']}")

@@ -84,7 +84,7 @@ class SnsVerifier:
         return message
 
     async def handle_subscription(self, message: SnsMessage, source: str) -> bool:
-        """Confirm a new subscription, or log the end of one. Return False if SNS is unreachable.
+        """Confirm a new subscription, or log the end of one. Return False if SNS did not accept the confirmation.
 
         `message`: verified, and not a notification.
         """

@@ -237,7 +237,7 @@ class SourceRoutes:
 
     @contextmanager
     def _record_refusals(self, source: str) -> Iterator[None]:
-        """Count and log the response to an exception that is raised while entered."""
+        """Count and log the response to an exception that leaves the `with` block."""
         try:
             yield
         except Refusal as refusal:

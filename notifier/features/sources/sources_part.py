@@ -35,7 +35,7 @@ def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> Source
     proofs, secret_mistakes = read_source_secrets(options)
     return SourcesPart(
         mistakes=[*secret_mistakes, *mistakes],
-        warnings=[*_warn_unsigned_parts(settings, sources), *_warn_any_topic(settings), *_warn_no_listener(settings)],
+        warnings=[*_warn_signed_bodies(settings, sources), *_warn_any_topic(settings), *_warn_no_listener(settings)],
         secrets=dict(_secret_files(settings)),
         fixed={f"sources.{name}.bind": frozenset(source.bind) for name, source in options.items() if source.bind},
         bindings=bindings_of(options),
@@ -89,8 +89,8 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
             yield f"sources.{name}.http.set.tls.key_file", tls.key_file
 
 
-def _warn_unsigned_parts(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
-    """Yield a warning for each source with signed bodies whose configuration relies on unsigned data."""
+def _warn_signed_bodies(settings: Settings, sources: Mapping[str, Source]) -> Iterator[InputIssue]:
+    """Yield warnings about signed bodies: sources that read unsigned headers, and bodies that `event_types` refuses."""
     for name, source in sources.items():
         http = sources_of(settings)[name].http
         if http is None or not http.signed:

@@ -87,10 +87,9 @@ class TranslationBuilder:
         """Return the result. Raises MalformedEvent if each event is malformed."""
         if not self._mistakes:
             return Translation(events=tuple(self._events), ignored=self._ignored)
-        if len(self._names) == 1:
-            iss, event_id = next(iter(self._names))
-        else:
-            iss, event_id = _common_issuer(self._names), ""
+        issuers = {iss for iss, _ in self._names}
+        iss = issuers.pop() if len(issuers) == 1 else ""
+        event_id = next(iter(self._names))[1] if len(self._names) == 1 else ""
         mistakes = abridge_issues(self._mistakes)
         if not self._events and not self._ignored:
             raise MalformedEvent(mistakes, {"iss": iss, "id": event_id})
@@ -128,8 +127,8 @@ def derive_id(
 def match_issuer(names: Sequence[str], issuer: str | None, issuers: Mapping[str, str] | None, path: str) -> str:
     """Return the issuer that a document calls by `names`. Raises MalformedEvent.
 
-    `issuers` may have any of the names. Without `issuers`, the last name must be `issuer` or the last part of its path:
-    presets put the human-readable name last.
+    `issuers` may have any of the names, unless the first is an issuer itself. Without `issuers`, the last name must be
+    `issuer` or the last part of its path: presets put the human-readable name last.
     """
     if issuers is None:
         iss, name = issuer or "", names[-1]
@@ -158,12 +157,6 @@ def _to_whole_positions(which: Sequence[range], only: Sequence[range] | None) ->
     return tuple(range(position, position + 1) for position in positions)
 
 
-def _common_issuer(names: set[tuple[str, str]]) -> str:
-    """Return the issuer that all pairs of issuer and id have in common; an empty text without one."""
-    issuers = {iss for iss, _ in names}
-    return issuers.pop() if len(issuers) == 1 else ""
-
-
 def _to_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -181,8 +174,7 @@ def properties_of(message: Message) -> dict[str, object]:
 
 def cloudevent_of(document: UnwrappedDocument) -> cloudevents.Attributes | None:
     """Return the CloudEvents attributes of a document; None without a CloudEvent, or for a member of a list."""
-    if document.source is None or document.type is None or document.id is None:
-        return None
-    if document.index is not None:
+    is_in_list = document.index is not None
+    if is_in_list or document.source is None or document.type is None or document.id is None:
         return None
     return cloudevents.Attributes(id=document.id, source=document.source, type=document.type, time=document.time)

@@ -149,10 +149,8 @@ class ConfiguredUpstreams:
             keys, lookups, browser_lookups = previous.keys, previous.lookups, previous.browser_lookups
         else:
             keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
-            lookups, browser_lookups = (
-                create_session_lookups(settings.resolve),
-                create_session_lookups(settings.resolve),
-            )
+            lookups = create_session_lookups(settings.resolve)
+            browser_lookups = create_session_lookups(settings.resolve)
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -194,7 +192,7 @@ async def read_upstream_keys(
 ) -> IssuerDocument | DocumentIssue:
     """Return the JWK Set of an upstream from `jwks_uri`, otherwise from the `jwks_uri` of its metadata. Never raises.
 
-    The document has the algorithms of the metadata, unless the settings name algorithms.
+    The document has the algorithms of the metadata, unless the settings have `jwks_uri` or `algorithms`.
     """
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:

@@ -41,7 +41,10 @@ def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Chec
 
 
 async def examine_keys(setting: str, uri: str, read_keys: ReadKeySet, upstream: UpstreamSettings) -> Sequence[Finding]:
-    """Return the findings on an upstream's JWK Set, and a warning if its metadata do not name its algorithms."""
+    """Return the findings on an upstream's JWK Set, and a warning if neither metadata nor settings name algorithms.
+
+    With `jwks_uri` no metadata are read, and `upstream_warnings` has this warning.
+    """
     document = await read_keys()
 
     async def return_document(_uri: str) -> IssuerDocument | DocumentIssue:

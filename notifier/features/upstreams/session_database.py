@@ -87,7 +87,7 @@ def _is_match(session: LocalSession, upstream_session: UpstreamSession, prefix: 
     """Return whether a session of the table belongs to the upstream's session, by exact comparison.
 
     MySQL, MariaDB and SQL Server find `alice` also for `Alice`, who may be another user. With a prefix, the session's
-    `sub` must have it, and must be that of the token.
+    `sub` must have it, and must be that of the token if the token has one.
     """
     if upstream_session.sid is not None and session.sid != upstream_session.sid:
         return False

@@ -15,7 +15,7 @@ from notifier.features.upstreams.upstream import (
     UpstreamSession,
 )
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings
-from notifier.features.upstreams.upstream_token import is_plain_text
+from notifier.features.upstreams.upstream_token import is_plain_text, text_or_none
 from notifier.model.errors import SourceFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.redaction import redact_subject
@@ -80,14 +80,14 @@ def read_session(sub: object, sid: object, clients: object) -> LocalSession:
     if sub is None and sid is None:
         raise ValueError("has neither sub nor sid")
     if clients is None or clients == "*":
-        return LocalSession(sub=_text_or_none(sub), sid=_text_or_none(sid), clients="*")
+        return LocalSession(sub=text_or_none(sub), sid=text_or_none(sid), clients="*")
     if not isinstance(clients, list) or not all(is_plain_text(client) for client in clients):
         raise ValueError('has clients that are neither a list of client ids nor "*"')
-    return LocalSession(sub=_text_or_none(sub), sid=_text_or_none(sid), clients=tuple(dict.fromkeys(clients)))
+    return LocalSession(sub=text_or_none(sub), sid=text_or_none(sid), clients=tuple(dict.fromkeys(clients)))
 
 
 def merge_sessions(rows: Iterable[LocalSession]) -> tuple[LocalSession, ...]:
-    """Return each session once, with the clients of all its rows. Raises SourceFault for more than MAX_SESSIONS."""
+    """Return each session once, with the clients of all its rows. Raises SourceFault above MAX_SESSIONS rows."""
     sessions: dict[tuple[str | None, str | None], LocalSession] = {}
     for number, row in enumerate(rows, 1):
         if number > MAX_SESSIONS:
@@ -103,10 +103,6 @@ def _merge_clients(session: LocalSession, other: LocalSession) -> LocalSession:
     if session.clients == "*" or other.clients == "*":
         return LocalSession(sub=session.sub, sid=session.sid, clients="*")
     return LocalSession(sub=session.sub, sid=session.sid, clients=tuple(dict.fromkeys(session.clients + other.clients)))
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 _ANSWER_BOUNDS = Bounds(answer=1024 * 1024)  # the sessions of one user, with their clients

@@ -113,7 +113,7 @@ def load_session_end(upstream: str, body: bytes) -> UpstreamSessionEnd:
 
 
 def derive_session_end_id(upstream: str, *parts: str | None) -> str:
-    """Return a digest as the id of a session end. It is the same at all workers."""
+    """Return a digest of the parts as the id of a session end or event. It is the same at all workers."""
     return hashlib.blake2b(to_json([upstream, *parts]), digest_size=16).hexdigest()
 
 
@@ -124,7 +124,7 @@ def to_local_session(upstream_session: UpstreamSession, prefix: str) -> LocalSes
 
 
 def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSession) -> SessionEnded:
-    """Return the event of a local session. Its id is the same each time that a message is read."""
+    """Return the event of a local session. Its id is the same each time that the message of the session end is read."""
     return SessionEnded(
         id=derive_session_end_id(session_end.upstream, session_end.id, session.sub, session.sid),
         id_given=True,

@@ -98,7 +98,7 @@ class UpstreamIntake:
     def _to_events(
         self, session_end: UpstreamSessionEnd, sessions: LocalSessions, rest_until: float | None
     ) -> Sequence[Send]:
-        """Return an event for each session. The last has the fact that sessions were found."""
+        """Return an event for each session; the last has the fact `found`. Without sessions, observe `no_session`."""
         if not sessions.sessions:
             text = f"none has the {_member_names(session_end)} of the token"
             self._observe(_to_fact(session_end, "no_session", text))

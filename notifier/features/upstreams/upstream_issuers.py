@@ -84,7 +84,7 @@ def _prefix_sections(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubS
 
 
 def upstream_warnings(settings: Settings) -> list[InputIssue]:
-    """Return warnings about settings without effect, and about upstreams that can end the sessions of any user."""
+    """Return the warnings about all upstreams. Without a section `web`, this is the only one for each upstream."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [InputIssue(f"upstreams.{name}", text) for name in upstreams_of(settings)]

@@ -14,7 +14,7 @@ from notifier.model.moment import MinuteLimit
 from notifier.telemetry.families import labelled_family
 
 _LOOK_UP_RESULTS = ("found", "no_session", "away", "given_up")
-_HARMLESS_RESULTS = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED, UpstreamResult.NO_SESSION)
+_SUCCESSES = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED)
 
 
 class UpstreamRecord:
@@ -36,22 +36,24 @@ class UpstreamRecord:
                 self._look_ups.setdefault((name, look_up_result), 0)
 
     def on_request(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
-        """Count a request of a configured upstream, and log a failure at most once a minute, as anyone can cause it.
+        """Count a request of a configured upstream, and log it unless it succeeded, at most once a minute per result.
+
+        Anyone can cause a failure.
 
         `reason`: the error, without `sub` and `sid`.
         """
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
-        if result is UpstreamResult.OFF:
-            self._log_disabled(upstream)
-        elif result is UpstreamResult.NO_SESSION:
-            if self._log_limit.allows(*key):
-                _log_no_session(upstream, "none has the sid that a browser came with")
-        elif result not in _HARMLESS_RESULTS and self._log_limit.allows(*key):
-            structlog.get_logger().warning(
-                "upstream_refused", upstream=upstream, result=result.value, reason=reason,
-                help="notifier explain NotifierUpstreamRefused",
-            )  # fmt: skip
+        if result in _SUCCESSES or not self._log_limit.allows(*key):
+            return
+        log = structlog.get_logger().bind(upstream=upstream)
+        hint = "notifier explain NotifierUpstreamRefused"
+        if result is UpstreamResult.NO_SESSION:
+            _log_no_session(upstream, "none has the sid that a browser came with")
+        elif result is UpstreamResult.OFF:
+            log.warning("upstream_front_channel_off", setting=f"upstreams.{upstream}.front_channel", help=hint)
+        else:
+            log.warning("upstream_refused", result=result.value, reason=reason, help=hint)
 
     def _on_look_up(self, fact: SessionsLookedUp) -> None:
         """Count a look-up, and log it if it found no session or failed."""
@@ -72,15 +74,6 @@ class UpstreamRecord:
         yield labelled_family(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
         text = "Questions which sessions here ended with one at an upstream."
         yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
-
-    def _log_disabled(self, upstream: str) -> None:
-        """Log that the setting `front_channel` is off, at most once a minute, as anyone can call the URL."""
-        if not self._log_limit.allows(upstream):
-            return
-        structlog.get_logger().warning(
-            "upstream_front_channel_off", upstream=upstream, setting=f"upstreams.{upstream}.front_channel",
-            help="notifier explain NotifierUpstreamRefused",
-        )  # fmt: skip
 
 
 def _log_no_session(upstream: str, reason: str) -> None:

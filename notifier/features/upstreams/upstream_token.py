@@ -100,8 +100,8 @@ def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
         return UnacceptedLogout(result=wrong_time, description="exp has passed, or iat is too old")
     return VerifiedLogout(
         iss=rules.issuer,
-        sub=_text_or_none(claims.get("sub")),
-        sid=_text_or_none(claims.get("sid")),
+        sub=text_or_none(claims.get("sub")),
+        sid=text_or_none(claims.get("sid")),
         jti=str(claims["jti"]),
         iat=float(iat),
         until=until + CLOCK_SKEW_SECONDS,
@@ -131,7 +131,8 @@ def _find_claims_error(claims: Mapping[str, object]) -> str | None:
     return "iat is missing" if "iat" not in claims else None
 
 
-def _text_or_none(value: object) -> str | None:
+def text_or_none(value: object) -> str | None:
+    """Return the value if it is a text; otherwise None."""
     return value if isinstance(value, str) else None
 
 
