@@ -101,7 +101,7 @@ def check(
 
 
 def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequence[FeatureReport]) -> dict[str, Any]:
-    """Return the JSON that `--json` prints, without mistakes."""
+    """Return the members that `--json` prints for a configuration without mistakes, except `mistakes`."""
     settings = loaded.settings
     return {
         "issuers": {iss: _summarize_issuer(iss, loaded) for iss in settings.issuers},
@@ -141,7 +141,7 @@ def _list_warnings(loaded: LoadedConfiguration, reports: Sequence[FeatureReport]
 
 
 def _summarize_issuer(iss: str, loaded: LoadedConfiguration) -> dict[str, Any]:
-    """Return the keys of an issuer, and the numbers of its clients. With --offline, external keys are not queried."""
+    """Return the keys of an issuer and the numbers of its clients. `keys_not_asked`: external keys, with --offline."""
     clients = loaded.registry.clients_of(iss).values()
     without_uri = [client for client in clients if client.logout_uri is None]
     external_keys = [key.external_key for key_iss, key in loaded.keys.external_keys() if key_iss == iss]
@@ -156,7 +156,7 @@ def _summarize_issuer(iss: str, loaded: LoadedConfiguration) -> dict[str, Any]:
 
 
 def _summarize_source(layer: Layer, loaded: LoadedConfiguration) -> dict[str, Any]:
-    """Return the numbers of clients and of left-out rows of a registry source, with the first different reasons.
+    """Return the numbers of clients and of left-out rows of a registry source, with up to MAX_REASONS reasons.
 
     A file has no left-out rows, since a mistake in a file is a mistake of the configuration.
     """
@@ -182,9 +182,10 @@ def _summarize_group(group: IssueGroup) -> dict[str, Any]:
 
 
 def _summarize_key(key: SigningKey) -> dict[str, Any]:
-    """Return a key. `not_before` is None if it signs now; `first_day_until` is None if it signs after its first day.
+    """Return a key. `not_before` is None if the key signs now. `first_day_until` is the end of the key's first day.
 
-    Within its first day, receivers that cache the issuer's keys may refuse the key.
+    Within that day, receivers that cache the issuer's keys may refuse the key. It is None if the key first signs after
+    that day, or if the key's age is unknown.
     """
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)

@@ -137,7 +137,10 @@ def show(
 def _load_clients(
     config: Any, *, offline: bool, as_json: bool, source: str | None
 ) -> tuple[LoadedConfiguration, DirectReader]:
-    """Load the configuration, and report registry sources that cannot be read. `source` must be one of them."""
+    """Load the configuration, and report registry sources that cannot be read.
+
+    Raises BadParameter if the configuration lacks the registry source `source`.
+    """
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, keep_rows=True)

@@ -78,7 +78,7 @@ def generate(
 
 
 def _write_key(out: Path, key: bytes) -> None:
-    """Write a key to a new file that only its owner may read."""
+    """Write a key to a new file that only its owner may read. Raises BadParameter if the file exists."""
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

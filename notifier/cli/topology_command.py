@@ -51,11 +51,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
         # what is missing or different
         notifier topology show -c n.yaml --json | jq '.[] | select(.state != "ok")'
     """
-    options = _load_options(config)
-    if options is None:
-        if as_json:
-            say("[]")
-        return
+    options = _load_options(config, as_json=as_json)
     states = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
@@ -78,8 +74,6 @@ def declare(config: Config = None) -> None:
         notifier topology declare -c admin.yaml
     """
     options = _load_options(config)
-    if options is None:
-        return
     _print_missing_bindings(asyncio.run(declare_topology(options, Settling(_print_new_queues))))
     say(f"all queues and exchanges under {options.prefix} are declared")
 
@@ -107,8 +101,6 @@ def delete(
         notifier topology delete -c n.yaml --yes --force notifier
     """
     options = _load_options(config)
-    if options is None:
-        return
     states = [state for state in asyncio.run(survey_topology(options)) if not state.missing]
     if not states:
         say(f"there is nothing under {options.prefix}")
@@ -142,7 +134,10 @@ def _print_new_queues(names: Sequence[str], seconds: float) -> None:
 
 
 def _require_force(prefix: str, states: Sequence[TopologyState], force: str | None) -> None:
-    """Exit with 1 if messages would be lost, unless --force names the prefix."""
+    """Exit with 1 if messages are ready or a worker consumes, unless --force names the prefix.
+
+    Raises BadParameter if --force names another prefix.
+    """
     ready = {state.name: state.ready for state in states if state.ready}
     consumed = [state.name for state in states if state.consumers]
     if force is not None and force != prefix:
@@ -158,15 +153,17 @@ def _require_force(prefix: str, states: Sequence[TopologyState], force: str | No
     raise typer.Exit(1)
 
 
-def _load_options(config: Config) -> RabbitOptions | None:
-    """Read the settings. For the embedded queue, print that there is no topology, and return None."""
+def _load_options(config: Config, *, as_json: bool = False) -> RabbitOptions:
+    """Return the settings of the queue. For the embedded queue, print that it has no topology, and exit with 0."""
     quiet_logs()
     part = read_sections(config, os.environ, {"queue"})
     queue = part.settings.queue
     if queue.sqlite_file is None:
         return rabbit_options(queue, bindings_in(FEATURES, part.document))
     say(f"{queue.url[0]} is the embedded queue: it has no topology, only its file", err=True)
-    return None
+    if as_json:
+        say("[]")
+    raise typer.Exit
 
 
 def _format_state(state: TopologyState) -> str:
@@ -176,7 +173,7 @@ def _format_state(state: TopologyState) -> str:
 
 
 def _merge_buckets(states: Sequence[TopologyState], bucket_prefix: str) -> Sequence[TopologyState]:
-    """Return the states with all buckets merged into one, unless some buckets are missing or different."""
+    """Return the states with all buckets merged into one, unless the buckets are in several states."""
     buckets = [state for state in states if state.name.startswith(bucket_prefix)]
     if len({_format_state(bucket) for bucket in buckets}) != 1:
         return states
@@ -187,7 +184,7 @@ def _merge_buckets(states: Sequence[TopologyState], bucket_prefix: str) -> Seque
 
 
 def _print_table(states: Sequence[TopologyState]) -> None:
-    """Print a table of queues and exchanges, then what is different."""
+    """Print a table of queues and exchanges, then how existing ones differ from what notifier declares."""
     console = make_screen()
     table = Grid("name", "state", "ready:", "arguments")
     for state in states:

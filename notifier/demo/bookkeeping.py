@@ -48,7 +48,7 @@ class DemoTally:
 
     @property
     def is_settled(self) -> bool:
-        """True if each delivery is delivered or a dead letter."""
+        """True if each delivery is delivered, a dead letter or skipped."""
         return len(self._delivered | self._dead) >= self._deliveries
 
     def summary(self) -> str:

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,9 +22,10 @@ import yaml
 from aiohttp import web
 from rich.console import Console
 
+from notifier.demo.bookkeeping import SignOut
 from notifier.demo.embedded import EmbeddedService, start_service
 from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver, sample_receivers
-from notifier.demo.story import ISS, write_configuration, write_key
+from notifier.demo.story import ISS, event_of, write_configuration, write_key
 from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import format_in_words
 
@@ -85,6 +85,7 @@ class Incident:
     """The durations of the incident, and the interval between sign-outs.
 
     `max_age_seconds`: how long a logout is tried. The client is down until `dead_letter_count` logouts are given up.
+    `repair_seconds`: how long the user has for the repair. `max_seconds`: the duration of the whole demo.
     """
 
     sign_out_interval_seconds: float = 0.7
@@ -111,14 +112,8 @@ class DemoScenario:
         sid = uuid4().hex
         for receiver in self._receivers.values():
             receiver.sessions.add(sid)
-        event = {
-            "iss": ISS,
-            "sub": f"user-{sid[:4]}",
-            "sid": sid,
-            "clients": [*self._receivers],
-            "reason": "user_logout",
-        }
-        await self._service.publish({**event, "ended_at": datetime.now(UTC).isoformat()})
+        sign_out = SignOut(event_id=str(uuid4()), sid=sid, at=time.time())
+        await self._service.publish(event_of(sign_out, f"user-{sid[:4]}", [*self._receivers]))
 
     async def wait_for_dead_letters(self, enough: Callable[[int], bool]) -> None:
         """Return when `enough` is true for the number of the failing client's dead letters."""
@@ -217,14 +212,14 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
         print_story(
             "payroll works again. Press *Resolved* on its page: it is retried, and its dead letters are replayed."
         )
-        while not await _is_repaired(scenario, incident.repair_seconds):
+        while not await _wait_for_repair(scenario, incident.repair_seconds):
             await scenario.repair_client()
             print_story("Nobody did, so the demo does: see the audit log.")
         print_story("payroll was notified of every logout.\n")
 
 
-async def _is_repaired(scenario: DemoScenario, within: float) -> bool:
-    """Wait until no dead letter is left. Return False if that takes longer than `within` seconds."""
+async def _wait_for_repair(scenario: DemoScenario, within: float) -> bool:
+    """Wait until the failing client has no dead letter. Return False if that takes longer than `within` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             await scenario.wait_for_dead_letters(lambda count: count == 0)

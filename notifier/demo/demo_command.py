@@ -12,7 +12,7 @@ from notifier.demo.story import Pace, play_story
 from notifier.operators.terminal.screen import make_screen
 from notifier.telemetry import log_output
 
-SIGN_OUTS_PER_SECOND = 4.0  # seconds in which all users sign out
+MAX_SIGN_OUT_SECONDS = 4.0  # in which all users sign out
 
 
 def demo(
@@ -47,5 +47,5 @@ def demo(
         return
     if no_open:
         raise typer.BadParameter("belongs to --console", param_hint="--no-open")
-    pace = Pace(events=events, interval_seconds=min(Pace().interval_seconds, SIGN_OUTS_PER_SECOND / events))
+    pace = Pace(events=events, interval_seconds=min(Pace().interval_seconds, MAX_SIGN_OUT_SECONDS / events))
     raise typer.Exit(uvloop.run(play_story(start_service, terminal, pace)))

@@ -37,7 +37,7 @@ RETRY_SECONDS = 1.0  # until an unconfirmed event is published again
 
 
 async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, only: Sequence[str]) -> None:
-    """Run the named sample clients until SIGTERM; all five if none is named."""
+    """Run the sample clients in `only` until SIGTERM or SIGINT; all five if `only` is empty."""
     async with AsyncExitStack() as stack:
         for number, (client_id, kind) in enumerate(SAMPLE_BEHAVIOURS.items()):
             if client_id in (only or SAMPLE_BEHAVIOURS):
@@ -52,7 +52,7 @@ async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, onl
 
 
 async def sign_out(config: Path, every: float) -> None:
-    """Sign a user out of all five clients at regular intervals, until SIGTERM."""
+    """Sign a user out of all five clients at regular intervals, until SIGTERM or SIGINT."""
     queue = build_queue(read_sections(config, os.environ, {"queue"}).settings.queue)
     await queue.open()
     try:

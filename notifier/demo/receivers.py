@@ -113,7 +113,7 @@ class Receiver:
 
     def _reject(self, reason: str) -> web.Response:
         self.invalid.append(reason)
-        return _answer(400, error="invalid_request", error_description=reason)
+        return _json_answer(400, error="invalid_request", error_description=reason)
 
     async def _answer(self, token: VerifiedToken) -> web.Response:
         """Return the answer of this client's behaviour to a valid token, and end the session if it is a success."""
@@ -125,9 +125,9 @@ class Receiver:
         if self.kind is Behaviour.SLOW:
             await asyncio.sleep(self._pause)
         if self.kind is Behaviour.REJECTING:
-            return _answer(400, error="application_error", error_description="the session store is read-only")
+            return _json_answer(400, error="application_error", error_description="the session store is read-only")
         if self.kind is Behaviour.DOWN or (self.kind is Behaviour.FLAKY and self._posts % 2):
-            return _answer(503, error="temporarily_unavailable")
+            return _json_answer(503, error="temporarily_unavailable")
         record.accepted += 1
         record.logged_out_at = record.logged_out_at or self._clock()
         self.sessions.discard(session)
@@ -154,5 +154,5 @@ async def sample_receivers(
         yield receivers
 
 
-def _answer(status: int, **body: str) -> web.Response:
+def _json_answer(status: int, **body: str) -> web.Response:
     return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})

@@ -80,7 +80,7 @@ async def play_story(start: StartService, console: Console, pace: Pace | None = 
 async def _play_sign_outs(
     service: RunningService, console: Console, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
-    """Sign the users out one by one, then wait until all deliveries are settled, for `max_seconds` in all.
+    """Sign the users out one by one, then wait until all deliveries are settled. All this takes `max_seconds` at most.
 
     Return the sign-outs. The progress is printed regularly.
     """

@@ -53,8 +53,7 @@ class TokenCheck:
         signed = self._verify_signature(token)
         if isinstance(signed, InvalidToken):
             return signed
-        wrong = self._find_wrong_claim(signed)
-        if wrong is not None:
+        if (wrong := self._find_wrong_claim(signed)) is not None:
             return InvalidToken(reason=wrong)
         jti = signed["jti"]
         if jti in self._seen:

@@ -62,7 +62,7 @@ class DeferralRelease:
         self._changed = asyncio.Event()
 
     def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
-        """Release the deliveries deferred for this cause; an empty `client_id` means all clients. Never blocks."""
+        """Have `run` release the deliveries deferred for this cause; an empty `client_id` means all clients."""
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
@@ -126,7 +126,10 @@ class DeferralRelease:
             )
 
     async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets, delayed: DelayCounts) -> None:
-        """Probe the changed clients, and release their delayed deliveries. `changes`: see `changed_clients`."""
+        """Probe the changed clients, and release their delayed deliveries.
+
+        `changes`: by client, whether its address has changed. Only then, a delay that the client requested ends too.
+        """
         probed_count = 0
         for number, (key, has_moved) in enumerate(changes.items()):
             if buckets.is_blocked(key):
@@ -158,7 +161,7 @@ class DeferralRelease:
     ) -> RepairResult:
         """Make the delayed deliveries that match the filter due now, at most `pace()` of them per second.
 
-        `force`: as in `repair.make_due`.
+        `force`: also deliveries whose delay the client requested.
         """
         options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
         try:
@@ -171,7 +174,7 @@ class DeferralRelease:
 
 
 def changed_clients(old: Registry, new: Registry) -> dict[ClientKey, bool]:
-    """Return the clients with another address, route or pause. The value is True if the address has changed."""
+    """Return the clients with another address, route or pause. The value is True for a new client or address."""
     changes: dict[ClientKey, bool] = {}
     for iss, clients in new.clients.items():
         old_clients = old.clients_of(iss)

@@ -107,7 +107,7 @@ class _Checks:
         self.transport = HttpTransport()
 
     def list_local(self) -> Iterator[Check]:
-        """Yield the checks that need no network."""
+        """Yield the checks that are also made offline. The workers are then queried only through an embedded queue."""
 
         async def registry() -> Sequence[Finding]:
             return [*judge_registry(self._clients), *judge_jwks(self._clients)]
@@ -245,7 +245,7 @@ class _WorkerStatus:
         self._status_task: asyncio.Task[ServiceStatus | None] | None = None
 
     async def findings(self) -> Sequence[Finding]:
-        """Return the findings about the workers; none if no worker runs."""
+        """Return the findings about the workers; none if they cannot be queried."""
         status = await self._status()
         return [] if status is None else list(judge_workers(status, self._known, time.time()))
 

@@ -12,6 +12,7 @@ from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import OperationDescription
+from notifier.network.listeners.operation import routes_of
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -46,7 +47,7 @@ def operator_routes(
     authorization = Authorization(live.tokens)
     yield from log_level_routes(authorization, log_level)
     yield from reload_routes(authorization, partial(reload_all, queue))
-    yield from StatusRoutes(authorization, status, time.monotonic).routes()
+    yield from routes_of(StatusRoutes(status, time.monotonic), authorization)
     dependencies = RouteDependencies(
         queue=queue,
         rules=partial(_replay_rules, live),
@@ -58,9 +59,8 @@ def operator_routes(
         indexes=MessageIndexes(time.monotonic),
         subject_id=subject_id(live.current.settings),
     )
-    yield from DeadLetterRoutes(authorization, dependencies).routes()
-    yield from WaitingRoutes(authorization, dependencies).routes()
-    yield from JobRoutes(authorization, jobs, write_audit).routes()
+    for routes in (DeadLetterRoutes(dependencies), WaitingRoutes(dependencies), JobRoutes(jobs, write_audit)):
+        yield from routes_of(routes, authorization)
     for (method, path), replacement in GONE.items():
         yield web.route(method, path, _refusal_of(method, path, replacement))
 

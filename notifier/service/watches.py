@@ -210,12 +210,12 @@ class Watches:
         )
 
     async def check_queue(self) -> None:
-        """Read the depths of the queues for the metrics, sample the health counters, and log a blocked queue."""
+        """Read the depths of the queues, sample the health counters, and log the begin and end of a block."""
         try:
             self.depths = await self._queue.depths()
         except QueueError:
             self.depths = {}
-        self._metrics.set_depths(self.depths)
+        self._metrics.waiting.set_depths(self.depths)
         self.health.sample()
         status, log = self._queue.status(), structlog.get_logger()
         if status.blocked and not self._blocked:

@@ -175,7 +175,7 @@ class ClientSeries:
     def label(self, iss: str, client_id: str) -> Label:
         """Return the current label of a registered client."""
         self._follow_registry()
-        return self._label(iss, client_id, unregistered=True)
+        return self._label(iss, client_id, unregistered=True)  # if it was removed meanwhile, it is unknown, not inline
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. Unknown issuers share one label, because publishers can invent names."""

@@ -3,7 +3,7 @@
 `metrics_page` serves the counters and the gauges. All calls come from the event loop, so there are no locks.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from time import time
 
 from prometheus_client import Metric
@@ -24,7 +24,6 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS
-from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 from notifier.telemetry.client_series import ClientSeries, Label
@@ -143,10 +142,6 @@ class Metrics:
     def label(self, iss: str, client_id: str) -> Label:
         """Return the current label of a registered client."""
         return self.clients.label(iss, client_id)
-
-    def set_depths(self, depths: Mapping[str, Depth]) -> None:
-        """Set the depths that the broker reports (names without prefix)."""
-        self.waiting.set_depths(depths)
 
     def count_surplus(self, client: Client) -> None:
         """Count a connection that was closed because the client sent bytes after its response."""

@@ -16,6 +16,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener, listen
+from notifier.network.listeners.operation import routes_of
 from notifier.operators.deliveries import dead_letter_routes
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -59,8 +60,8 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
         indexes=MessageIndexes(time.monotonic),
     )
     authorization = Authorization(lambda: None)
-    routes = DeadLetterRoutes(authorization, dependencies).routes()
-    routes += JobRoutes(authorization, jobs, lambda action, **_details: None).routes()
+    routes = routes_of(DeadLetterRoutes(dependencies), authorization)
+    routes += routes_of(JobRoutes(jobs, lambda action, **_details: None), authorization)
     sources = ApiSources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
 
     async def accept(event: SessionEnded, lane: Lane) -> None: ...

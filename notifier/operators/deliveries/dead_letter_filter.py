@@ -77,7 +77,7 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
 
     @property
     def has_conditions(self) -> bool:
-        """Return False if the filter selects every dead letter."""
+        """Return False if the filter selects every dead letter of `issuers`."""
         return self != DeadLetterFilter(issuers=self.issuers)
 
     def restrict_to_arrived_by(self, moment: float) -> "DeadLetterFilter":
@@ -116,9 +116,10 @@ def read_filter(
 def read_conditions(
     members: Mapping[str, Any], now: float, member_types: type[FilterMembers], known_reasons: Sequence[str]
 ) -> dict[str, Any] | InputIssue:
-    """Convert the members that `member_types` declares into the arguments of a filter. See `read_filter`.
+    """Convert the members that `member_types` declares into the arguments of a filter.
 
-    Return an InputIssue for an invalid member. `known_reasons` are the valid values of the member `reason`.
+    Return an InputIssue for an invalid member. A member that is None counts as absent. An age is counted back from
+    `now`. `known_reasons` are the valid values of the member `reason`.
     """
     conditions = {name: members[name] for name in get_type_hints(member_types) if members.get(name) is not None}
     for name in conditions.keys() & {"since", "until", "given_up_until"}:
@@ -145,13 +146,13 @@ def parse_moment_or_age(text: str, now: float) -> float:
 def _has_subject(message: Message, subject: str) -> bool:
     """Return True if the dead letter has the `sub` or `sid`. A dead letter of a newer release cannot be searched."""
     try:
-        return subject in _subjects_of(load_dead_letter(message))
+        return subject in _dead_letter_subjects(load_dead_letter(message))
     except UnknownVersion:
         return False
 
 
-def _subjects_of(dead_letter: DeadLetter) -> Iterator[str | None]:
-    """Yield every `sub` and `sid` in the dead letter."""
+def _dead_letter_subjects(dead_letter: DeadLetter) -> Iterator[str | None]:
+    """Yield every `sub` and `sid` in the dead letter; None for an absent one."""
     if dead_letter.delivery is not None:
         yield from (dead_letter.delivery.sub, dead_letter.delivery.sid)
     if dead_letter.event is not None:

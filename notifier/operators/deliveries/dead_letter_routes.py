@@ -1,8 +1,9 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
 A token with `issuers` sees and repairs only dead letters of those issuers. A replay and a discard are jobs
-(`repair_jobs`), except the discard of one dead letter. One request at a time has access to the dead letters. An export
-spends at most EXPORT_READ_SECONDS on writing to its client, so that a slow client does not block other requests.
+(`repair_jobs`), except a dry run and the discard of one dead letter. One request at a time has access to the dead
+letters. An export spends at most EXPORT_READ_SECONDS on writing to its client, so that a slow client does not block
+other requests.
 """
 
 import asyncio
@@ -17,9 +18,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.errors import InputIssue
 from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
-from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal
 from notifier.operators.deliveries.dead_letter_filter import (
     DeadLetterFilter,
@@ -86,8 +86,7 @@ class ShowQuery(TypedDict, total=False):
 class DeadLetterRoutes:
     """The routes of `/v1/dead-letters`: list, show, export, replay, discard."""
 
-    def __init__(self, authorization: Authorization, access: RouteDependencies) -> None:
-        self._authorization = authorization
+    def __init__(self, access: RouteDependencies) -> None:
         self._access = access
         self._dead_letters = access.queue.dead_letters()
         self._requests = MessageRequests[DeadLetters, DeadLetterSummary](
@@ -97,10 +96,6 @@ class DeadLetterRoutes:
             unavailable_text=_UNAVAILABLE_TEXT,
             missing_text=_MISSING_TEXT,
         )
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/dead-letters",
@@ -124,7 +119,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
-        filter_ = replace(self._filter(request), reasons=frozenset())
+        filter_ = replace(self._filter(request), reasons=frozenset())  # the counts include all reasons
         self._requests.audit.log_search(request.who, filter_)
         newest_first = not request.members.get("oldest_first")
         return await self._requests.answer_page(
@@ -151,7 +146,7 @@ class DeadLetterRoutes:
         problems=_PROBLEMS,
     )
     async def _export(self, request: ApiRequest) -> web.StreamResponse:
-        """Stream the dead letters. Abort the connection if the queue fails or the client is slow meanwhile."""
+        """Stream the dead letters. Once streaming, abort the connection if the queue fails or the client is slow."""
         filter_ = self._filter(request)
         self._requests.audit.log_read("exported", request.who, filter_)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

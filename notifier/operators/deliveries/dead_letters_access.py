@@ -57,10 +57,10 @@ DEAD_LETTER_TABLE = MessageTable(
 
 def read_filter_options(members: Mapping[str, Any]) -> DeadLetterFilter:
     """Return the filter that the options of a command describe. Raises BadParameter for an invalid option."""
-    return require_filter(read_filter(members, time.time()))
+    return filter_or_usage_error(read_filter(members, time.time()))
 
 
-def require_filter(filter_: T | InputIssue) -> T:
+def filter_or_usage_error(filter_: T | InputIssue) -> T:
     """Return the filter. Raises BadParameter if it is an InputIssue, which names the invalid option."""
     if isinstance(filter_, InputIssue):
         raise typer.BadParameter(filter_.text, param_hint=f"--{filter_.path.replace('_', '-')}")

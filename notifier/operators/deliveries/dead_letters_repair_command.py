@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,10 @@ from notifier.model.durations import parse_duration
 from notifier.model.errors import ConfigurationError, UnknownVersion
 from notifier.model.ids import new_id
 from notifier.model.message import Message
-from notifier.model.printable import counted
 from notifier.operators.deliveries.dead_letter_filter import RepairMembers, ReplayMembers
 from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, read_filter_options
 from notifier.operators.deliveries.message_table import (
     CommandContext,
-    RepairReport,
     finish_repair,
     remove_messages,
     require_condition,
@@ -112,39 +111,26 @@ def replay(
     wait_seconds, dry_run, end_newer_sessions = _parse_wait(wait), "dry_run" in members, "end_newer_sessions" in members
     settings = load_queue_part(config, log_from="warning").settings.queue
     rules = _load_rules(config, context.obj, end_newer_sessions=end_newer_sessions)
-
     request = ReplayRequest(id=new_id(), who=operating_user(), filter_=filter_, rules=rules)
-
-    async def run(queue: Queue, options: RepairOptions) -> tuple[RepairResult, ReplayResult | None]:
-        replay_ = Replay(queue, request)
-        result = await replay_.run(options)
-        if options.dry_run or not result.done or result.failed or not wait_seconds:
-            return result, None
-        return result, await replay_.watch(options, wait_seconds)
-
+    act, limit = partial(_replay_and_watch, request, wait_seconds), members.get("limit")
     result, replay_result = run_on_queue(
-        settings,
-        run,
-        progress_text="replayed",
-        opening=not dry_run,
-        rate=rate,
-        limit=members.get("limit"),
-        dry_run=dry_run,
+        settings, act, progress_text="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run
     )
-    report = None
-    if replay_result is not None:
-        report = RepairReport(document=replay_result.document(), lines=_format_result(replay_result))
     finish_repair(
-        DEAD_LETTER_TABLE,
-        "replayed",
-        CommandContext(config, context.obj),
-        filter_,
-        result,
-        dry_run=dry_run,
-        as_json=as_json,
-        report=report,
-        end_newer_sessions=end_newer_sessions,
-    )
+        DEAD_LETTER_TABLE, "replayed", CommandContext(config, context.obj), filter_, result, dry_run=dry_run,
+        as_json=as_json, replay_result=replay_result, end_newer_sessions=end_newer_sessions,
+    )  # fmt: skip
+
+
+async def _replay_and_watch(
+    request: ReplayRequest, wait_seconds: float, queue: Queue, options: RepairOptions
+) -> tuple[RepairResult, ReplayResult | None]:
+    """Replay the dead letters. Return the result and, if some were replayed, the results after `wait_seconds`."""
+    replay_ = Replay(queue, request)
+    result = await replay_.run(options)
+    if options.dry_run or not result.done or result.failed or not wait_seconds:
+        return result, None
+    return result, await replay_.watch(options, wait_seconds)
 
 
 def _parse_wait(wait: str) -> float:
@@ -152,27 +138,6 @@ def _parse_wait(wait: str) -> float:
         return parse_duration(wait)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--wait") from None
-
-
-def _format_result(result: ReplayResult) -> list[str]:
-    """Return the lines that show the results of the replayed dead letters."""
-    results, lines = result.account.results, list[str]()
-    if result.workers:
-        lines += results.format_lines("given up again: notifier dead-letters list")
-        if result.account.skipped:
-            lines.append(f"{result.account.skipped:,} skipped: no address")
-        if result.waiting:
-            lines.append(f"{result.waiting:,} wait{'s' if result.waiting == 1 else ''}: notifier waiting list")
-            lines += [f"  {cause}" for cause in results.put_off]
-    if result.not_followed:
-        lines.append(f"{counted(result.not_followed, 'letter')} not followed: see the log for their results")
-    if result.workers > result.answered:
-        lines.append(
-            f"{counted(result.workers - result.answered, 'worker')} did not answer: the figures leave out what it does"
-        )
-    if result.unfinished is not None:
-        lines.append(result.unfinished)
-    return lines
 
 
 @takes(RepairMembers)

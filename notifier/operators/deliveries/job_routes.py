@@ -7,9 +7,8 @@ from aiohttp import web
 
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
@@ -34,14 +33,9 @@ def answer_accepted(job: dict[str, Any]) -> web.Response:
 class JobRoutes:
     """The routes of `/v1/jobs`: list, show, end."""
 
-    def __init__(self, authorization: Authorization, jobs: Jobs, write_audit: WriteAudit) -> None:
-        self._authorization = authorization
+    def __init__(self, jobs: Jobs, write_audit: WriteAudit) -> None:
         self._jobs = jobs
         self._audit = RepairAudit(write_audit)
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/jobs",

@@ -243,7 +243,7 @@ class Jobs:
         return next((job for job in running if (job["kind"], job["wanted"]) == wanted), None)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """List this worker's jobs, or return or end one, for the token with the `issuers` in the request."""
+        """List this worker's jobs, or return or end one. Empty for a job that is unknown or of other `issuers`."""
         issuers = request.members.get("issuers")
         token_issuers = None if issuers is None else frozenset(issuers)
         if request.name == LIST_JOBS:

@@ -165,6 +165,5 @@ class MessageIndexes:
 
     def forget(self, owner: object) -> None:
         """Drop the owner's index, so that the next caller rebuilds it."""
-        entry = self._indexes.pop(owner, None)
-        if entry is not None:
+        if (entry := self._indexes.pop(owner, None)) is not None:
             entry[1].cancel()

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from aiohttp import web
@@ -144,14 +145,13 @@ class MessageRequests(Generic[P, S]):
         title = f"{self._unavailable_text.rstrip('.')}; try again soon"
         return Refusal(problem_response(503, title, headers={"Retry-After": "5"}))
 
-    def repair_options(self, request: ApiRequest | None = None) -> RepairOptions:
+    def repair_options(self, request: ApiRequest) -> RepairOptions:
         """Return the options of a repair that ends with its request, after REPAIR_SECONDS at most."""
         steady = self._access.steady
-        members = {} if request is None else request.members
         until = steady() + REPAIR_SECONDS
         return RepairOptions(
             clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
-            limit=members.get("limit"), dry_run=bool(members.get("dry_run")),
+            limit=request.members.get("limit"), dry_run=bool(request.members.get("dry_run")),
         )  # fmt: skip
 
     async def answer_counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
@@ -237,10 +237,7 @@ class MessageRequests(Generic[P, S]):
         """
         is_single, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
         who = request.who  # a job outlives its request
-
-        def report(summary: S) -> None:
-            if not dry_run:
-                self.audit.log_removal(who, summary)
+        report = partial(self.audit.log_removal, who)
 
         def conclude(result: RepairResult) -> None:
             self.audit.log_repair(PAST_VERBS[kind], who, filter_, result)

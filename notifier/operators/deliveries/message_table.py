@@ -24,6 +24,7 @@ from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
+from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
@@ -56,14 +57,6 @@ class MessageTable(Generic[S]):
     opens_queue: bool
 
 
-@frozen
-class RepairReport:
-    """The results of the repaired messages, as a document for scripts and as lines of text."""
-
-    document: Mapping[str, object]
-    lines: Sequence[str]
-
-
 @dataclass(frozen=True, slots=True)
 class CommandContext:
     """The path of the configuration file, and the available features."""
@@ -78,7 +71,7 @@ def list_messages(
 ) -> None:  # fmt: skip
     """Print the selected messages: their counts by group or, with `rows` or `as_json`, each message.
 
-    Only `limit` messages after the first `skip` are printed. If there are none and the client is unknown, exit with 1.
+    Only `limit` messages after the first `skip` are printed. Exit with 1 if none is selected and the client is unknown.
     """
     counts = GroupCounts()
 
@@ -142,14 +135,17 @@ def remove_messages(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete the selected messages. Unless `yes`, count them first and ask the operator. Ends the command."""
+    """Delete the selected messages, or count them if `members` has `dry_run`. Ends the command.
+
+    Before a deletion, unless `yes`, count the messages and ask the operator.
+    """
     require_condition(filter_, members)
     settings = load_queue_part(context.config, log_from="warning").settings.queue
     report, dry_run, limit = _get_removal_logger(), "dry_run" in members, members.get("limit")
 
     def run(*, dry_run: bool, progress_text: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-            return await remove(table.messages_of(queue), filter_, options, (lambda _: None) if dry_run else report)
+            return await remove(table.messages_of(queue), filter_, options, report)
 
         opening = table.opens_queue or not dry_run
         return run_on_queue(settings, act, progress_text=progress_text, opening=opening, limit=limit, dry_run=dry_run)
@@ -181,10 +177,10 @@ def finish_repair(
     *,
     dry_run: bool,
     as_json: bool,
-    report: RepairReport | None = None,
+    replay_result: ReplayResult | None = None,
     **details: bool,
 ) -> None:
-    """Write the audit line with `details`, print the result, then `report`. Ends the command.
+    """Write the audit line with `details`, print the result, then `replay_result`. Ends the command.
 
     The exit status is 1 if the repair ended early. It is also 1 if a given ID or the client is unknown, so that a
     typing error does not look like a repair.
@@ -192,7 +188,7 @@ def finish_repair(
     if not dry_run:
         RepairAudit(write_audit).log_repair(past_verb, operating_user(), filter_, result, **details)
     if as_json:
-        became = {} if report is None else {"became": report.document}
+        became = {} if replay_result is None else {"became": replay_result.document()}
         say_json({past_verb: result.done, "dry_run": dry_run, **result.document(), **became})
     else:
         say(f"{result.done:,} {'would be ' if dry_run else ''}{past_verb}")
@@ -201,8 +197,8 @@ def finish_repair(
             _say_clients(result)
         for reason, count in result.kept.items():
             say(f"{count:,} stay{'s' if count == 1 else ''}: {KeepReason(reason).explanation}")
-        if report is not None:
-            for line in report.lines:
+        if replay_result is not None:
+            for line in replay_result.format_lines():
                 say(line)
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)

@@ -77,7 +77,10 @@ class RepairAudit:
         self._write("job_ended", who=who, id=job)
 
     def log_read(self, action: str, who: str, filter_: Filter[Any, Any]) -> None:
-        """Log that an operator reads whole dead letters, with `sub` and `sid`, or searches (`looked_for`)."""
+        """Log that an operator reads whole dead letters, with `sub` and `sid`, or searches.
+
+        `action` is `shown`, `exported` or `looked_for`.
+        """
         queue = "dead_letters" if isinstance(filter_, DeadLetterFilter) else "waiting"
         self._write(f"{queue}_{action}", who=who, wanted=format_conditions(filter_, self._subject_id))
 
@@ -92,7 +95,7 @@ def format_conditions(
 ) -> Mapping[str, object]:
     """Return the conditions of the filter for the log: `subject_id` replaces the `sub` or `sid`.
 
-    A member that is empty or True (the default of `parked`) is not a condition. Without conditions, return `all`.
+    A member that is None, empty or a bool (`parked`) is not a condition. Without conditions, return `all`.
     """
     names = [member.name for member in fields(filter_) if "unlogged" not in member.metadata]
     members = {name: getattr(filter_, name) for name in names}
@@ -101,7 +104,7 @@ def format_conditions(
     conditions = {
         name: _format_condition(name, value)
         for name, value in members.items()
-        if (value or type(value) is int) and value is not True
+        if value not in (None, "", frozenset()) and not isinstance(value, bool)
     }
     return conditions or {"all": True}
 
@@ -173,7 +176,7 @@ async def make_due(
     """Make the selected delayed deliveries due now, one after the other. Never raises QueueError.
 
     `pace` is called for each delivery, and returns the current rate in deliveries per second. A delivery that is due
-    earlier anyway is unchanged. So is, without `force`, a delivery whose client requested the delay.
+    earlier anyway stays unchanged. Without `force`, so does a delivery whose client requested the delay.
     """
     next_turn_at = options.clock()
 

@@ -52,7 +52,7 @@ class Filter(Generic[P, S]):
 
     @property
     def has_conditions(self) -> bool:
-        """Return False if the filter selects every message."""
+        """Return False if the filter selects every message of `issuers`."""
         raise NotImplementedError
 
     def restrict_to_arrived_by(self, moment: float) -> Self:
@@ -157,7 +157,8 @@ Decision: TypeAlias = Transfer | KeptMessage | Literal["remove"]
 class RepairPass(Generic[S]):
     """One pass that calls `decide` for each selected message, and removes or moves the message accordingly.
 
-    `report` receives the summary of each message that was removed or moved. `ids` are the IDs of the filter.
+    `report` receives the summary of each message that was removed or moved; none in a dry run. `ids` are the IDs of the
+    filter.
     """
 
     def __init__(
@@ -286,10 +287,11 @@ class RepairPass(Generic[S]):
         return not self._is_stopped()
 
     def _count(self, done: Sequence[Message], summaries: Mapping[int, S]) -> None:
-        """Count and report these messages. `summaries` are by the id() of the message."""
+        """Count these messages, and report them unless it is a dry run. `summaries` are by the id() of the message."""
         for message in done:
             summary = summaries[id(message)]
             self._done += 1
             self._reasons[summary.reason] += 1
             self._clients[summary.iss, summary.client_id] += 1
-            self._report(summary)
+            if not self._options.dry_run:
+                self._report(summary)

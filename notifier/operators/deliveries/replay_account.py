@@ -42,13 +42,13 @@ class ReplayAccount:
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """Return all counts, so that a caller can detect a change."""
+        """Return the counts in which a caller can detect a change. `reported` never changes alone."""
         return self.results.counts, self.events, self.planned, self.refused, self.skipped
 
     def count_waiting(self, deliveries: int, events: int) -> int:
         """Return the number of unfinished deliveries and events, given how many of each were replayed."""
         unfinished_events = max(0, events - self.events)
-        finished = self.results.finished - self.refused
+        finished = self.results.finished - self.refused  # `finished` counts the refused events, too
         return max(0, deliveries + self.planned - finished) + unfinished_events
 
     def to_answer(self) -> Members:

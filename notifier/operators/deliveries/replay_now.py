@@ -13,6 +13,7 @@ from typing import Any
 
 from notifier.model.errors import QueueError
 from notifier.model.message import Kind
+from notifier.model.printable import counted
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.readmission import Readmission, ReplayRules
@@ -70,6 +71,26 @@ class ReplayResult:
             "unfinished": self.unfinished,
         }
 
+    def format_lines(self) -> list[str]:
+        """Return the results as lines of text."""
+        results, lines = self.account.results, list[str]()
+        if self.workers:
+            lines += results.format_lines("given up again: notifier dead-letters list")
+            if self.account.skipped:
+                lines.append(f"{self.account.skipped:,} skipped: no address")
+            if self.waiting:
+                lines.append(f"{self.waiting:,} wait{'s' if self.waiting == 1 else ''}: notifier waiting list")
+                lines += [f"  {cause}" for cause in results.put_off]
+        if self.not_followed:
+            lines.append(f"{counted(self.not_followed, 'letter')} not followed: see the log for their results")
+        if self.workers > self.answered:
+            lines.append(
+                f"{counted(self.workers - self.answered, 'worker')} did not answer: the figures leave out what it does"
+            )
+        if self.unfinished is not None:
+            lines.append(self.unfinished)
+        return lines
+
 
 class Replay:
     """One replay: `run` replays the dead letters, `watch` reports their results."""
@@ -93,8 +114,7 @@ class Replay:
 
         def on_replayed(summary: DeadLetterSummary) -> None:
             self.reasons[summary.reason] += 1
-            followed = self._followed.pop(summary.id, None)
-            if followed is not None:
+            if (followed := self._followed.pop(summary.id, None)) is not None:
                 kind, _ = followed
                 self._replayed_counts[kind] += 1
 

@@ -72,15 +72,13 @@ def retry(
 
 
 def _find_issuer(part: PartialSettings, iss: str | None) -> str:
-    """Return the given issuer, or else the only one of the configuration. Raises BadParameter if there are several.
+    """Return `iss`, or else the only issuer of the configuration. Raises BadParameter if it has none or several.
 
     Issuers of test sign-outs do not count.
     """
-    if iss is not None:
-        return iss
-    sole_issuer = find_only_issuer(part.issuers)
-    if sole_issuer is not None:
-        return sole_issuer
+    known_issuer = iss or find_only_issuer(part.issuers)
+    if known_issuer is not None:
+        return known_issuer
     known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
     raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
 

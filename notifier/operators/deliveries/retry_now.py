@@ -118,7 +118,7 @@ async def retry_now(
         on_progress(result)
         if not total or result.unfinished is not None:
             return result
-        makes_all_due = result.delayed_by_client == 0
+        makes_all_due = result.delayed_by_client == 0  # only such deliveries stay delayed
         begin_request = make_retry_request(
             request.key, request.who, begin=True, force=request.force, makes_all_due=makes_all_due
         )
@@ -149,7 +149,7 @@ async def retry_now(
 
 
 async def _count_pending(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
-    """Return a result with the current number of pending deliveries as both counts. Raises QueueError."""
+    """Return a result with the current counts as both `pending_before` and `pending_after`. Raises QueueError."""
     filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
     reasons, delayed_by_client, unfinished = Counter[str](), 0, None
     async with aclosing(find_messages(queue.waiting(), filter_)) as summaries:

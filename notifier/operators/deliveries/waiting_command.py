@@ -11,7 +11,7 @@ import typer
 from notifier.configuration.configured_feature import ConfiguredFeature
 from notifier.model.durations import format_in_words
 from notifier.model.printable import counted, printable
-from notifier.operators.deliveries.dead_letters_access import require_filter
+from notifier.operators.deliveries.dead_letters_access import filter_or_usage_error
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import (
     CommandContext,
@@ -117,7 +117,7 @@ def list_(
         notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c
     """
     filter_ = replace(
-        require_filter(read_waiting_filter(members, time.time())),
+        filter_or_usage_error(read_waiting_filter(members, time.time())),
         get_lifetime=_make_lifetime_getter(config, context.obj),
     )
     command_context = CommandContext(config, context.obj)
@@ -171,7 +171,7 @@ def cancel(
         # from a script
         notifier waiting cancel -c n.yaml --client-id gone --yes
     """
-    filter_ = require_filter(read_waiting_filter(members, time.time()))
+    filter_ = filter_or_usage_error(read_waiting_filter(members, time.time()))
     remove_messages(WAITING_TABLE, CommandContext(config, context.obj), filter_, members, yes=yes, as_json=as_json)
 
 

@@ -37,11 +37,11 @@ Where = Literal["delayed", "parked"]
 class WaitingSummary:
     """A pending delivery, or a pending event, which has an empty `client_id`. Times are in epoch seconds.
 
-    `since` is the time when a worker first received it. `due` is the time of the next attempt; None for a parked
-    delivery, which waits until its client recovers. `reason` is the cause of its deferral, or the reason of its last
-    failure. `asked`: its client requested the delay (`Retry-After`). `expires` is the time when it is given up.
-    `has_sid`: its token has a `sid`. Both are None if the client is unknown. `session_at` is the time when the session
-    ended or, if unknown, `since`. Lists do not show it.
+    `since` is the time when a worker first received it. `due` is the time of the next attempt; None if
+    unknown, or for a parked delivery, which waits until its client recovers. `reason` is the cause of its deferral, or
+    the reason of its last failure. `asked`: its client requested the delay (`Retry-After`). `expires` is the time when
+    it is given up, and `has_sid` whether its token has a `sid`; both are None without a registry that has the client.
+    `session_at` is the time when the session ended or, if unknown, `since`. Lists do not show `session_at`.
     """
 
     id: str
@@ -207,7 +207,7 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
     @property
     def has_conditions(self) -> bool:
-        """Return False if the filter selects every pending delivery."""
+        """Return True if the operator has given a condition; `issuers`, `parked` and `taken_by` are none."""
         return self != WaitingFilter(
             issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, get_lifetime=self.get_lifetime
         )
@@ -240,7 +240,7 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
 
 def _has_ended_cause(summary: WaitingSummary, ended: frozenset[tuple[str, str, str]]) -> bool:
-    """Return True if the cause has ended for the client or for all clients of its issuer. See WaitingFilter."""
+    """Return True if `ended` (see WaitingFilter) has the cause for this client, or for all clients of its issuer."""
     return any((summary.reason, summary.iss, client_id) in ended for client_id in (summary.client_id, ""))
 
 
@@ -249,7 +249,8 @@ def read_waiting_filter(
 ) -> WaitingFilter | InputIssue:
     """Read an operator's filter from options or a request. Return an InputIssue for an invalid member.
 
-    See `read_filter` of dead letters.
+    A time may also be an age, counted back from `now`. A member that is None counts as absent. `issuers` are those
+    that the operator may see; None for all.
     """
     conditions = read_conditions(members, now, WaitingMembers, REASONS)
     return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
@@ -266,7 +267,7 @@ def _names_subject(body: bytes, subject: str) -> bool:
 
 
 def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:
-    """Return the transfer that makes a delayed message due at `due_at`, or at once if that is very soon."""
+    """Return the transfer that makes a message due at `due_at`, or at once if that is within MIN_WAIT_SECONDS."""
     document: dict[str, Any] = from_json(message.body, allow_inf_nan=False)
     document.pop("schedule", None)
     wait = due_at - now

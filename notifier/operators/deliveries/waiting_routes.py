@@ -1,7 +1,8 @@
 """`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) pending deliveries; `/v1/retry`: attempt them now.
 
 A token with `issuers` sees and changes only deliveries of those issuers. One request at a time has access to the
-pending deliveries. A retry and a cancellation are jobs (`repair_jobs`), except the cancellation of one delivery.
+pending deliveries. A retry and a cancellation are jobs (`repair_jobs`), except a dry run and the cancellation of one
+delivery.
 """
 
 from dataclasses import replace
@@ -14,8 +15,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 from notifier.network.http.issuer_document import find_only_issuer
-from notifier.network.listeners.authorization import Authorization, permits_issuer
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer, routes_of
+from notifier.network.listeners.authorization import permits_issuer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer
 from notifier.network.listeners.problem import malformed_refusal
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
@@ -59,8 +60,7 @@ class WaitingPageQuery(PageQuery, WaitingMembers, total=False):
 class WaitingRoutes:
     """The routes of `/v1/waiting` and `/v1/retry`."""
 
-    def __init__(self, authorization: Authorization, access: RouteDependencies) -> None:
-        self._authorization = authorization
+    def __init__(self, access: RouteDependencies) -> None:
         self._access = access
         self._requests = MessageRequests[WaitingDeliveries, WaitingSummary](
             access,
@@ -69,10 +69,6 @@ class WaitingRoutes:
             unavailable_text=_UNAVAILABLE_TEXT,
             missing_text=_MISSING_TEXT,
         )
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/waiting",
@@ -99,7 +95,7 @@ class WaitingRoutes:
     )
     async def _page(self, request: ApiRequest) -> web.Response:
         index_filter = WaitingFilter(get_lifetime=self._get_lifetime)
-        filter_ = replace(self._filter(request), reasons=frozenset())
+        filter_ = replace(self._filter(request), reasons=frozenset())  # the counts include all reasons
         self._requests.audit.log_search(request.who, filter_)
         return await self._requests.answer_page(index_filter, filter_, request, groups=GROUPS_PER_PAGE)
 
@@ -175,7 +171,7 @@ class WaitingRoutes:
             work = RetryWork(access.queue, retry, self._requests, access.write_audit)
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
         async with self._requests.lock(reading=True):
-            result = await preview_retry(access.queue, retry, self._requests.repair_options())
+            result = await preview_retry(access.queue, retry, self._requests.repair_options(request))
         document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
         return web.json_response(document, dumps=json_text)
 
@@ -200,7 +196,8 @@ class WaitingRoutes:
     def _filter(self, request: ApiRequest) -> WaitingFilter:
         """Return the filter of the request. Raises Refusal (400).
 
-        If the request names a client but no issuer, the only issuer is added, so that only one bucket is read.
+        If the request names a client but no issuer, and its token covers only one, add that: then only one bucket is
+        read.
         """
         members = conditions_of(request)
         sole_issuer = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in members else None

@@ -76,9 +76,10 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 async def examine_server(
     server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[ClientStates]]
 ) -> list[Finding]:
-    """Connect as a delivery would, and check the certificate. Return a finding for all healthy clients together.
+    """Connect as a delivery would, and check the certificate. If that fails, return one finding for all clients.
 
-    `get_states` returns the workers' states of clients. A client that fails at a worker has a separate finding.
+    Otherwise, return a finding for each client that fails or is deferred at a worker, and one for all healthy clients
+    together. `get_states` returns the workers' states of clients.
     """
     if server.route.withheld is not None:
         advice = "until then its deliveries wait, and nothing is sent to the address"
@@ -150,7 +151,7 @@ _QUARKUS_ADVICE = (
 
 
 def _check_preset(client: Client, name: str) -> Iterator[Finding]:
-    """Yield findings about settings of the client that contradict its preset."""
+    """Yield warnings of settings of the client that contradict its preset, and of limits of the preset's software."""
     preset = PRESETS[name]
     if (text := find_preset_excess(client)) is not None:
         member = "id_token_signed_response_alg"

@@ -95,7 +95,10 @@ async def examine_issuer(
 def judge_keys(
     issuer: ExaminedIssuer, published: tuple[PublishedKey, ...], seen_keys: Seen, now: float
 ) -> Iterator[Finding]:
-    """Yield a finding for each key: since when it is published, or the fault. Then warn of keys that are too new."""
+    """Yield a finding for each key: since when it is published, or the fault.
+
+    Before, report a published private key. At the end, warn of keys that are too new.
+    """
 
     def make_published_finding(key: Signing, name: str) -> Finding:
         since = describe_first_day(key.made_at, seen_keys.get((issuer.iss, key.public["kid"])), now)

@@ -74,7 +74,10 @@ POLICY_EFFECTS: Mapping[PolicyKey, str] = MappingProxyType(
 
 
 def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
-    """Yield findings about broker policies that change notifier's queues, or about policies that cannot be read."""
+    """Yield a failure for each policy of the broker that changes notifier's queues.
+
+    Without one, yield a finding that there is none or that the policies cannot be read; none if they were not examined.
+    """
     match state.policies:
         case str(fault):
             advice = "`rabbitmqctl list_policies` and `rabbitmqctl list_operator_policies` show them"

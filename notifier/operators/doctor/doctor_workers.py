@@ -24,9 +24,9 @@ RENEW_ADVICE = "renew its certificate"
 
 
 def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
-    """Yield findings about the workers, the problems that they report, and clients that only they have.
+    """Yield findings about the workers, the problems that they report, and clients whose circuit is not closed.
 
-    `examined` has the clients of this configuration, which have separate checks.
+    `examined` has the clients of this configuration, which have separate checks and are left out here.
     """
     answered_count, worker_count = len(status.workers), max(status.seen, len(status.workers))
     if answered_count == worker_count:

@@ -115,7 +115,7 @@ def _list_names(sections: Iterable[RunbookSection]) -> list[tuple[str, str]]:
 
 
 def _explain_settings(name: str, *, as_json: bool) -> None:
-    """Print the setting of this name, or all settings of this section. Exit with 2 if there is none."""
+    """Print the setting, or all settings of the section, that has this name. Exit with 2 if there is none."""
     settings = find_settings(name)
     if not settings:
         say(f"notifier: there is no explanation of {name}; `notifier explain` lists all names", err=True)

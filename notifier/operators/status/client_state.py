@@ -1,4 +1,4 @@
-"""The state of a client at one worker or at all. A worker with very many clients reports the clients in trouble."""
+"""The state of a client at one worker or at all. A worker with very many clients reports those in the worst state."""
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
@@ -149,6 +149,7 @@ def list_client_states(
         records = {key: health.clients.get(key) or ClientRecord() for key in which}
 
     def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
+        """Return a sort key that is about `ClientState.urgency`, without a ClientState."""
         key, record = item
         failed_at, accepted_at = record.last_failure or 0.0, record.last_success or 0.0
         is_failing = failed_at > accepted_at or key in silent_by_key
@@ -208,8 +209,8 @@ def merge_states(state: ClientState, other: ClientState) -> ClientState:
 def _effective_circuit(state: ClientState, other: ClientState) -> Literal[0, 1, 2]:
     """Return the circuit of `state`, or 0 if it is outdated.
 
-    A worker without pending deliveries cannot probe, so its circuit stays open until a delivery arrives. It is outdated
-    if the client has accepted a delivery of the other worker since.
+    A worker without pending deliveries cannot probe, so its circuit stays open until a delivery arrives. The circuit
+    is outdated if the client has accepted a delivery of the other worker since this worker's last failure.
     """
     has_recovered = (other.last_success or 0.0) > (state.last_failure or 0.0)
     return 0 if has_recovered and not state.pending_count else state.circuit

@@ -122,7 +122,8 @@ class DeferralWatch:
     def on_key_signs(self, iss: str, since: float = float("-inf")) -> None:
         """End the issuer's causes for signing, since a key signs again. The next such deferral begins a new cause.
 
-        `since` is the previous time when the key signed: other workers may have deferred deliveries since then.
+        `since` is the previous time when the key signed: other workers may have deferred deliveries since then. If
+        that was more than DUE_SOON_SECONDS ago, `on_cause_end` is called even if no deferral of this worker is pending.
         """
         now = self._clock()
         ended = [self._end(key) for key in list(self._signing.get(iss, ()))]
@@ -272,7 +273,7 @@ class DeferralWatch:
         return deferral.until - KEEP_SECONDS - now > DUE_SOON_SECONDS
 
     def _forget(self) -> None:
-        """Remove causes that have ended: the registry now has the name, or KEEP_SECONDS have passed."""
+        """Remove causes that have ended: the registry now has the name, or `until` has passed."""
         self._forgot_at, registry = self._clock(), self._registry()
         for key, deferral in list(self._open.items()):
             kind, iss, client_id, _ = key

@@ -18,7 +18,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, redact_subject
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.operators.status.lifetime import GetLifetime
+from notifier.operators.status.lifetime import GetLifetime, Lifetime
 
 MAX_CLIENTS = 10_000
 MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are kept when the oldest client is replaced
@@ -180,26 +180,19 @@ class HealthObserver:
         record.next_due = due
         lifetime = None if delivery is None else self._get_lifetime(delivery)
         if lifetime is not None:
-            if lifetime.has_sid:
-                record.expires_with_sid = earliest(record.expires_with_sid, lifetime.expires)
-            else:
-                record.expires_without_sid = earliest(record.expires_without_sid, lifetime.expires)
+            member = _expiry_member(lifetime)
+            setattr(record, member, earliest(getattr(record, member), lifetime.expires))
         return record
 
     def _forget_expiry(self, record: ClientRecord, delivery: Delivery) -> None:
         """Clear the first expiry if it is that of this delivery, which has ended. The next deferral sets it again."""
         if record.expires_with_sid is None and record.expires_without_sid is None:
             return
-        lifetime = self._get_lifetime(delivery)
-        if lifetime is None:
-            return
-        first_expiry = record.expires_with_sid if lifetime.has_sid else record.expires_without_sid
-        if first_expiry is None or lifetime.expires > first_expiry:
-            return
-        if lifetime.has_sid:
-            record.expires_with_sid = None
-        else:
-            record.expires_without_sid = None
+        if (lifetime := self._get_lifetime(delivery)) is not None:
+            member = _expiry_member(lifetime)
+            first_expiry = getattr(record, member)
+            if first_expiry is not None and lifetime.expires <= first_expiry:
+                setattr(record, member, None)
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
         """Count a dead letter, and record it for its client if it has one."""
@@ -224,6 +217,11 @@ class HealthObserver:
         record.reason, record.status = fact.reason.value, None
         text = fact.text if fact.delivery is None else _redact_text(fact.text, fact.delivery)
         record.text = text[:MAX_REMEDY_TEXT_LENGTH]
+
+
+def _expiry_member(lifetime: Lifetime) -> str:
+    """Return the name of the member of ClientRecord that has the first expiry of such deliveries."""
+    return "expires_with_sid" if lifetime.has_sid else "expires_without_sid"
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:

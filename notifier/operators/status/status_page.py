@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted
@@ -108,14 +107,9 @@ def _format_workers(status: ServiceStatus) -> str:
     for worker in status.workers:
         phase = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {phase}, {worker.in_flight:,} in flight")
-        lines += [
-            f"    registry source {source.name}: not read yet" for source in worker.registry if _is_unread(source)
-        ]
+        unread = (source.name for source in worker.registry if not source.up and source.problem is None)
+        lines += [f"    registry source {name}: not read yet" for name in unread]
     return "\n".join(lines)
-
-
-def _is_unread(source: SourceState) -> bool:
-    return not source.up and source.problem is None
 
 
 def _format_rates(status: ServiceStatus) -> str:
@@ -173,7 +167,7 @@ def _list_failures(clients: list[ClientState]) -> Iterator[str]:
 
 
 def _count_others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
-    """Return the number of clients that the table does not show. `shown` clients were selected for it."""
+    """Return lines with the numbers of clients that the table omits, by kind. `shown` clients were selected for it."""
     lines = []
     if not every_client and shown > MAX_CLIENT_ROWS:
         lines.append(f"{shown - MAX_CLIENT_ROWS:,} more clients are not healthy: --all shows them.")

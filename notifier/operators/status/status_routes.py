@@ -18,7 +18,7 @@ from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
@@ -47,20 +47,14 @@ class StatusRoutes:
 
     def __init__(
         self,
-        authorization: Authorization,
         query_workers: Callable[[], Awaitable[ServiceStatus]],
         steady: Callable[[], float],
     ) -> None:
-        self._authorization = authorization
         self._query_workers = query_workers
         self._steady = steady
         self._last: ServiceStatus | None = None
         self._read_at = 0.0
         self._read_lock = asyncio.Lock()
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/status",

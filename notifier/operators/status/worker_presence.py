@@ -180,7 +180,7 @@ class WorkerPresence:
     def clock_offset(self) -> float:
         """Return the seconds by which this worker's clock is ahead of the median of all clocks.
 
-        With only one other worker, it is compared with that worker's clock.
+        With only one other worker, it is compared with that worker's clock. 0 if no other clock is known well enough.
         """
         vanished = {name for name, _ in self.list_vanished()}
         present = (other for name, other in self._others.items() if name not in vanished)

@@ -29,9 +29,9 @@ QUIET_SECONDS = 2.0  # after which a command reports that it waits for the queue
 
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:
-    """Read only the queue's settings. Raises ConfigurationError, also if no configuration or variable names a queue.
+    """Read the queue's settings and the issuers' names. Raises ConfigurationError, also if nothing names a queue.
 
-    The error lists `options`, the command's options that can name one.
+    A configuration or a variable can name it. The error lists `options`, the command's options that can name one.
     """
     if config is None and not _is_named(environ):
         raise ConfigurationError(

@@ -23,6 +23,7 @@ from notifier.model.client import Client
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import description_of
+from notifier.network.listeners.operation import routes_of
 from notifier.network.listeners.problem import answer_refusals
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -54,8 +55,8 @@ def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
     given: Any = SimpleNamespace(live=SimpleNamespace(current=SimpleNamespace(settings=settings)))
     return [
         *log_level_routes(authorization, nothing), *reload_routes(authorization, nothing),
-        *StatusRoutes(authorization, look, lambda: 0.0).routes(), *JobRoutes(authorization, nothing, nothing).routes(),
-        *DeadLetterRoutes(authorization, access).routes(), *WaitingRoutes(authorization, access).routes(),
+        *routes_of(StatusRoutes(look, lambda: 0.0), authorization), *routes_of(WaitingRoutes(access), authorization),
+        *routes_of(DeadLetterRoutes(access), authorization), *routes_of(JobRoutes(nothing, nothing), authorization),
         *ConsoleRoutes(authorization, given, nothing).routes(), *ClientRoutes(authorization, given, nothing).routes(),
         *DoctorRoutes(authorization, given, nothing, nothing).routes(),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import AuthenticateBearer, Authorization
 from notifier.network.listeners.openapi import PATH
+from notifier.network.listeners.operation import routes_of
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
@@ -79,8 +80,8 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
         indexes=cast("Any", None),
     )
     routes = [
-        *StatusRoutes(authorization, _look, lambda: 0.0).routes(),
-        *WaitingRoutes(authorization, access).routes(),
+        *routes_of(StatusRoutes(_look, lambda: 0.0), authorization),
+        *routes_of(WaitingRoutes(access), authorization),
     ]
     app = build_api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
@@ -159,7 +160,7 @@ async def asking(
 ) -> AsyncIterator[Ask]:
     """Send a request with a bearer token."""
     sources = sources_of(lambda: tokens)
-    routes = StatusRoutes(Authorization(sources.tokens, lambda: now), look, lambda: 0.0).routes()
+    routes = routes_of(StatusRoutes(look, lambda: 0.0), Authorization(sources.tokens, lambda: now))
     app = build_api_app(EventRequests(accept, sources, ApiLimits(max_event=2000)), routes, judge)
     async with serving(app) as listener, aiohttp.ClientSession() as http:
 

@@ -17,6 +17,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.openapi import PATH, OperationDescription
+from notifier.network.listeners.operation import routes_of
 from notifier.network.listeners.problem import read_json_object
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
@@ -35,7 +36,7 @@ async def nobody_publishes(event: SessionEnded, lane: Lane) -> None:
 @asynccontextmanager
 async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
     sources = sources_of(lambda: tokens or None)
-    routes = StatusRoutes(Authorization(sources.tokens), look, lambda: 0.0).routes()
+    routes = routes_of(StatusRoutes(look, lambda: 0.0), Authorization(sources.tokens))
     async with serving(build_api_app(EventRequests(nobody_publishes, sources), routes)) as listener:
         yield listener
 

@@ -5,6 +5,7 @@ from aiohttp import web
 
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import PATH, AnswerDescription, OperationDescription, build_openapi
+from notifier.network.listeners.operation import routes_of
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.telemetry.log_level import LogLevel, log_level_routes
@@ -15,7 +16,7 @@ from tests.publishing.serving import accept, look, sources_of, token
 def app() -> web.Application:
     sources = sources_of(lambda: (token("idp", "publish", "read", "repair"),))
     authorization = Authorization(sources.tokens)
-    more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, look, lambda: 0.0).routes()]
+    more = [*log_level_routes(authorization, Level()), *routes_of(StatusRoutes(look, lambda: 0.0), authorization)]
     return build_api_app(EventRequests(accept, sources), more)
 
 

@@ -19,6 +19,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import build_openapi
+from notifier.network.listeners.operation import routes_of
 from notifier.operators.deliveries import jobs, message_index, message_requests
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -131,9 +132,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             indexes=MessageIndexes(time.monotonic),
         )
         authorization = Authorization(lambda: TOKENS)
-        routes = DeadLetterRoutes(authorization, dependencies).routes()
-        routes += WaitingRoutes(authorization, dependencies).routes()
-        routes += JobRoutes(authorization, jobs_, subject.write_audit).routes()
+        routes = routes_of(DeadLetterRoutes(dependencies), authorization)
+        routes += routes_of(WaitingRoutes(dependencies), authorization)
+        routes += routes_of(JobRoutes(jobs_, subject.write_audit), authorization)
         async with serving(build_api_app(EventRequests(accept, sources_of(lambda: TOKENS)), routes)) as listener:
             subject.url, subject.described = listener.url, build_openapi(routes)
             yield subject
