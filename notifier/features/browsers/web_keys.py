@@ -48,7 +48,7 @@ class PageKeys:
     def open(
         self, text: str, now: float, on_foreign_key: Callable[[str], None] = lambda _: None
     ) -> OpenedContext | None:
-        """Return the opened context; None if it is invalid, expired, or its issuer lacks the key that sealed it.
+        """Return the opened context; None if it is invalid, expired, or sealed by a key that only another issuer has.
 
         `on_foreign_key` receives the context's issuer if another issuer's key sealed it.
         """

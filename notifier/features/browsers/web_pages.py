@@ -67,6 +67,7 @@ class WebPages:
         return self._pages.page_of(context, tuple(dict.fromkeys((*parents, *rules.origins))))
 
     def _open_context(self, text: str) -> OpenedContext | None:
+        """Return the opened context; None if it is invalid or expired. Log why a validly sealed context is refused."""
         keys = self._live.current.part(PagesPart).keys
         opened = None if keys is None else keys.open(text, time.time(), self._log_refused_page)
         if opened is not None and self._rules_of(opened.context.iss) is None:

@@ -257,7 +257,7 @@ class Recent:
         return [minutes[start : start + 3].tolist() for start in range(0, len(minutes), 3)]
 
     def after(self, number: int, *, well: bool, issuers: Collection[str] | None) -> list[RecentEntry]:
-        """Return the newest entries after this number, by number. `well`: with successful deliveries."""
+        """Return the entries after this number, the newest of each ring. `well`: with successful deliveries."""
         rows = list(islice(_rows_after(self._trouble.rows, number, issuers), MAX_ROWS_PER_ANSWER))
         if well:
             rows += islice(_rows_after(self._well.rows, number, issuers), MAX_ROWS_PER_ANSWER)

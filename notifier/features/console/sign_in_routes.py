@@ -123,7 +123,7 @@ class SignInRoutes:
             token = await sign_in_tokens.authenticate_bearer(exchanged.access_token)
         if token is None or token.expires is None:
             raise Refusal(problem_response(401, "The provider's access token is not a JWT (RFC 9068)"))
-        expires_at = token.expires - MAX_SKEW_SECONDS
+        expires_at = token.expires - MAX_SKEW_SECONDS  # `expires` has this margin for the provider's clock
         return web.json_response({"access_token": exchanged.access_token, "expires_at": expires_at})
 
     @contextmanager

@@ -226,7 +226,7 @@ class SignInTokens:
         raw = bearer.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(raw).digest()
         cached = self._cache.get(digest)
-        if cached is not None:
+        if cached is not None:  # the caller refuses it after `expires`
             return cached
         if len(raw) > MAX_TOKEN_CHARS:
             raise unauthorized(

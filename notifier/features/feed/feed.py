@@ -91,7 +91,7 @@ class Feed:
             last = LastAttempt(
                 number=attempt.number, jti=attempt.jti or None, status=attempt.outcome.status, seconds=attempt.seconds
             )
-        # No token is sent twice. Its `jti` is the id, so that a copy of the notice has the same id.
+        # The `jti` of the token, which no other attempt sends, is the id, so that a copy of the notice has the same id.
         notice_id = self._new_id() if last is None or last.jti is None else last.jti
         notice = notice_of(fact)
         return None if notice is None else replace(notice, id=notice_id, at=self._clock(), last_attempt=last)

@@ -62,7 +62,7 @@ class KeycloakRealm:
     def _add_logout(
         self, row: dict[str, object], client: Mapping[str, Any], attributes: Mapping[str, Any]
     ) -> InputIssue | None:
-        """Add the client's logout metadata to its row, or return the error in the metadata."""
+        """Add the client's metadata to its row. Return the error in those about back-channel logout, if any."""
         client_id = str(row["client_id"])
         uri = self._resolve(_to_text(attributes.get(_OWN_URL)) or _to_text(attributes.get(_URL)), client)
         registered_algorithm = _to_text(attributes.get("id.token.signed.response.alg"))

@@ -225,7 +225,7 @@ class ShiftingPages:
         self._useless_pages = 0 if has_new_names else self._useless_pages + 1
         is_connected = first == 0 or (len(names) > 0 and names[0] in self._known_names)
         if not is_connected:
-            self._useless_pages = max(self._useless_pages, 1)
+            self._useless_pages = max(self._useless_pages, 1)  # go back by one more page each time
             self.first = max(0, first - self._size * self._useless_pages)
             self._limit.on_next_page(len(self._known_names))
             return False

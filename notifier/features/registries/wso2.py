@@ -117,7 +117,7 @@ class Wso2Reader:
         return needed + others[: ceil(len(entries) * share)]
 
     def _needs_reading(self, uuid: str, entry: _Entry) -> bool:
-        """Return whether the application is new, its entry in the list has changed, or it could not be read."""
+        """Return whether the application is new, its entry in the list has changed, or it could never be read."""
         application = self._applications.get(uuid)
         return application is None or application.entry != entry or isinstance(application.result, InputIssue)
 

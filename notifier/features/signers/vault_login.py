@@ -54,7 +54,7 @@ class VaultAnswer:
         details = "; ".join(part for part in (self.error_text, hint) if part)
         text = f"Vault answered {self.status} to {path}" + (f": {details}" if details else "")
         is_version_error = self.status == 500 and any(error in self.error_text for error in _VERSION_ERRORS)
-        is_permanent = 300 <= self.status < 412 or is_version_error
+        is_permanent = 300 <= self.status < 412 or is_version_error  # 412: this server has not replicated data yet
         return SignerError(text, SignatureResult.WRONG if is_permanent else SignatureResult.AWAY, self.wait)
 
 

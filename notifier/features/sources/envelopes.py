@@ -207,7 +207,7 @@ def _normalize_members(data: dict[str, object]) -> dict[str, object]:
 def _list_members(
     document: UnwrappedDocument, expression: Expression, names: Mapping[str, object], *, ignore_case: bool
 ) -> Iterator[UnwrappedDocument]:
-    """Yield a document for each member of the list that the expression returns."""
+    """Yield a document for each member of the list that the expression returns. Yield an UnreadablePart as it is."""
     if isinstance(document.data, UnreadablePart):
         yield document
         return

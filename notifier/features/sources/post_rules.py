@@ -28,7 +28,7 @@ class PostRules:
     accepts_empty: bool = False
 
     def check_type(self, content_type: str | None) -> None:
-        """Raise Refusal (415) for a wrong media type. Forms of web pages cannot send the permitted types."""
+        """Raise Refusal (415) for a wrong media type. Except with `any`, forms of web pages can send no right type."""
         if self.body == "any":
             return
         media_type = media_type_of(content_type)

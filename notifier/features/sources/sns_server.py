@@ -95,6 +95,7 @@ class SnsServer:
             return CertificateUnavailable()
         queued = self._enqueue(url)
         awaited_count = sum(certificate.waiting_count > 0 for certificate in self._queued.values())
+        # The queue is full, or requests already wait for the maximum number of other URLs.
         if queued is None or (queued.waiting_count == 0 and awaited_count >= MAX_AWAITED_CERTIFICATES):
             return CertificateUnavailable()
         queued.waiting_count += 1

@@ -102,7 +102,7 @@ class Source:
         only: Positions | None = None,
         max_events: int = MAX_EVENTS_AT_ONCE,
     ) -> Translation:
-        """Convert a message returned by `strip_headers`. Raises MalformedEvent if each of its events is malformed.
+        """Convert a message returned by `strip_headers`. Raises MalformedEvent if it has only errors.
 
         `only`: the events to read by number, each with the positions of the clients to read; None for all. With None, a
         message of more than `max_events` events is not read: the result has the positions of its parts.
@@ -151,7 +151,7 @@ class _MessageReader:
         except MalformedEvent as error:
             issues = [InputIssue(mistake.path or source_path, mistake.text) for mistake in error.mistakes]
             raise MalformedEvent(issues) from None
-        if len(documents) == 1 and is_verification(documents[0].data):
+        if len(documents) == 1 and is_verification(documents[0].data):  # it has no envelope
             return documents
         try:
             return unwrap_documents(documents, source.envelopes, message, self._names, ignore_case=source.ignore_case)
@@ -287,7 +287,7 @@ class _MessageReader:
         message = self._message
         time = message.timestamp if document.time is None else document.time
         event_id = message.message_id
-        if "id" not in data and (document.id or document.index is not None):
+        if "id" not in data and (document.id or document.index is not None):  # the message's id is of the whole list
             event_id = document.id
         if "id" not in data and not event_id:
             written_time = time if document.unread_time is None else document.unread_time

@@ -120,7 +120,7 @@ class SourceRoutes:
         """Answer a CloudEvents sender's request for permission to send."""
         source = self._find_source(request)
         with self._record_refusals(source.name):
-            if not isinstance(source.proof, BodySignature):
+            if not isinstance(source.proof, BodySignature):  # no other proof needs the body
                 return answer_options(request, source, b"")
             with self._unverified_slots.hold_slot(source.name):
                 return answer_options(request, source, await self._read_unverified(request))
@@ -251,7 +251,7 @@ class SourceRoutes:
             raise
 
     def _record(self, source: str, answer: web.Response) -> None:
-        """Count a response. Log a refusal, at most once a minute, since senders seldom show it to a person."""
+        """Count a response. Log a refusal, which senders seldom show to a person, at most once a minute per status."""
         key = (source, str(answer.status))
         self._counts[key] = self._counts.get(key, 0) + 1
         if answer.status >= 400 and self._log_limit.allows(*key):

@@ -84,7 +84,7 @@ def _prefix_sections(upstream: UpstreamSettings) -> Iterator[tuple[str, SameSubS
 
 
 def upstream_warnings(settings: Settings) -> list[InputIssue]:
-    """Return the warnings about all upstreams. Without a section `web`, this is the only one for each upstream."""
+    """Return the warnings about all upstreams. Without a section `web`, there is one for each: it has no effect."""
     if settings.web is None:
         text = "has no effect without a section `web`, which opens the listener"
         return [InputIssue(f"upstreams.{name}", text) for name in upstreams_of(settings)]

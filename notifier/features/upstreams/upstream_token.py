@@ -73,7 +73,7 @@ class UpstreamRules:
 
 
 def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
-    """Check the claims of a token whose signature is verified."""
+    """Return the claims of a token whose signature is verified, or why it is not accepted."""
     if claims.get("iss") != rules.issuer:
         return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
     if not has_audience(claims.get("aud"), rules.audiences):
