@@ -9,7 +9,7 @@ import typer
 from cryptography.fernet import Fernet
 
 from notifier.configuration.configured_feature import key_kinds_of, settings_model
-from notifier.configuration.loading import key_sources
+from notifier.configuration.loading import read_keys
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm
 from notifier.model.durations import DAY_SECONDS
@@ -20,7 +20,7 @@ from notifier.operators.terminal.command_options import Config, check_keys
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
 from notifier.settings.config_file import read_sections
-from notifier.tokens.key_files import KeySource, examine_keys, generate_key, load_key
+from notifier.tokens.key_files import KeySource, generate_key, load_key
 from notifier.tokens.signers import Signers
 
 app = typer.Typer()
@@ -151,8 +151,7 @@ def jwks(
         known = f"name one of {', '.join(issuers)}" if issuers else "the configuration has no issuers"
         text = f"there is not exactly one issuer; {known}" if iss is None else f"{iss} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--iss")
-    sources, missing = key_sources(settings, {iss: issuers[iss].keys}, Signers(key_kinds_of(FEATURES)))
-    ring, mistakes = examine_keys(sources)
-    if issues := [*missing, *mistakes] or check_keys(ring):
+    ring, _, mistakes = read_keys(settings, {iss: issuers[iss].keys}, Signers(key_kinds_of(FEATURES)))
+    if issues := mistakes or check_keys(ring):
         raise ConfigurationError(issues)
     say_json(ring.jwks(iss), indent=2)

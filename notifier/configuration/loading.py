@@ -16,6 +16,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import AnswerOf, no_answer, read_registry
 from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
 from notifier.configuration.clients.registry_checks import (
+    AlgorithmsOf,
     find_preset_mismatches,
     find_unsignable,
     find_widely_accepted_tokens,
@@ -131,20 +132,12 @@ def load(
     usable = examine_settings(path, environ, files, settings_model(features))
     settings, mistakes, invalid_sections = usable.settings, list(usable.mistakes), usable.invalid_sections
     stamps = {**stamps_of(files), **config_stamp}
-    if not settings.issuers:
+    if not settings.issuers and "issuers" not in invalid_sections:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
-        if "issuers" not in invalid_sections:
-            mistakes.append(InputIssue("issuers", text))
+        mistakes.append(InputIssue("issuers", text))
         invalid_sections |= {"issuers"}
     signers = Signers(key_kinds_of(features)) if signers is None else signers
-    sources, library_errors = key_sources(settings, usable.keys, signers)
-    keys, key_errors = examine_keys(sources)
-
-    def algorithms_of(iss: str) -> frozenset[Algorithm]:
-        """Return the algorithms of the issuer's keys; all algorithms while a key was not read or is invalid."""
-        all_keys_read = 0 < len(keys.keys_of(iss)) == len(sources.get(iss, ()))
-        return keys.algorithms_of(iss) if all_keys_read else frozenset(Algorithm)
-
+    keys, algorithms_of, key_errors = read_keys(settings, usable.keys, signers)
     build_context = BuildContext(settings=settings, algorithms_of=algorithms_of, invalid_sections=invalid_sections)
 
     def get_safe_answer(source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
@@ -152,15 +145,10 @@ def load(
 
     built, layers = read_registry(build_context, files, get_safe_answer, keep_rows=keep_rows)
     stamps = {**stamps_of(files), **stamps}
-    mistakes += [
-        *library_errors,
-        *built.mistakes,
-        *key_errors,
-        *find_unsignable(built.registry, build_context.algorithms_of),
-    ]
     tokens, token_errors = _load_api_tokens(settings, invalid_sections)
     parts = [feature.read(settings, built.registry, invalid_sections) for feature in features]
-    mistakes += [*token_errors, *(mistake for part in parts for mistake in part.mistakes)]
+    mistakes += [*built.mistakes, *key_errors, *find_unsignable(built.registry, algorithms_of), *token_errors]
+    mistakes += [mistake for part in parts for mistake in part.mistakes]
     if starting:
         mistakes += _find_start_errors(settings)
     if mistakes:
@@ -250,6 +238,23 @@ def _find_start_errors(settings: Settings) -> list[InputIssue]:
     except InternalFault as fault:
         mistakes.append(InputIssue("queue.tls", str(fault)))
     return mistakes
+
+
+def read_keys(
+    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], signers: Signers
+) -> tuple[KeyRing, AlgorithmsOf, list[InputIssue]]:
+    """Read the keys of each issuer in `keys`. Return them, a function that returns their algorithms, and all errors.
+
+    The function returns all algorithms for an issuer while one of its keys is invalid or was not read yet.
+    """
+    sources, library_errors = key_sources(settings, keys, signers)
+    ring, file_errors = examine_keys(sources)
+
+    def algorithms_of(iss: str) -> frozenset[Algorithm]:
+        all_keys_read = 0 < len(ring.keys_of(iss)) == len(sources.get(iss, ()))
+        return ring.algorithms_of(iss) if all_keys_read else frozenset(Algorithm)
+
+    return ring, algorithms_of, [*library_errors, *file_errors]
 
 
 def key_sources(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -21,7 +21,7 @@ from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
-from notifier.operators.terminal.known_registry import load_known_registry
+from notifier.operators.terminal.known_registry import KnownRegistry, load_known_registry
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import read_queue, redact_urls, wait_until_ready
 from notifier.publishing.event_file import EventFileRules, FileEvent, format_line_ranges, read_events, send_all
@@ -35,19 +35,21 @@ MAX_LISTED_EVENTS = 20  # events that are listed individually
 MAX_COLUMN_CHARACTERS = 40  # characters of a client_id before it breaks the column
 
 
+EventFile = Annotated[Path, typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin.")]
+QueueUrl = Annotated[str | None, typer.Option(help="The queue, like queue.url; overrides the configuration.")]
+LaneOption = Annotated[EventLane, typer.Option(help="bulk is for mass logouts: they are delivered after all others.")]
+ResultWait = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Wait for the result at each client; at most 30s.")
+]
+
+
 def publish(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin.")] = Path(
-        "-"
-    ),
+    file: EventFile = Path("-"),
     config: Config = None,
-    url: Annotated[str | None, typer.Option(help="The queue, like queue.url; overrides the configuration.")] = None,
-    lane: Annotated[
-        EventLane, typer.Option(help="bulk is for mass logouts: they are delivered after all others.")
-    ] = EventLane.EVENTS,
-    wait: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Wait for the result at each client; at most 30s.")
-    ] = None,
+    url: QueueUrl = None,
+    lane: LaneOption = EventLane.EVENTS,
+    wait: ResultWait = None,
     as_json: Json = False,
 ) -> None:
     """Publish events from a file or stdin, and wait until the queue has confirmed each.
@@ -87,18 +89,7 @@ def publish(
     queue = part.settings.queue
     content = _read_content(file)
     known = load_known_registry(config, context.obj) if len(content) <= MAX_REMARKED_BYTES else None
-    reading = EventFileRules(
-        max_bytes=MAX_EVENT,
-        new_id=lambda: str(uuid4()),
-        now=time.time(),
-        issuers=part.issuers,
-        registry=None if known is None or known.unread else known.registry,
-    )
-    events = read_events(content, reading)
-    refused = {} if known is None else find_unlisted_user(known.settings)
-    for event in events:
-        for remark in (*event.remarks, *([refused[event.iss]] if event.iss in refused else ())):
-            say(printable(f"notifier: line {event.line}: {remark}"), err=True)
+    events = _read_events(content, part.issuers, known)
     seconds = _wait_seconds(wait, len(events))
     quiet_logs()
     wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)
@@ -121,6 +112,20 @@ def _read_content(file: Path) -> bytes:
     if sys.stdin.isatty():
         say("Type an event as JSON, then Ctrl-D.", err=True)
     return sys.stdin.buffer.read()
+
+
+def _read_events(content: bytes, issuers: Collection[str], known: KnownRegistry | None) -> Sequence[FileEvent]:
+    """Return the events in a file, and report probable mistakes on stderr. Raises MalformedEvent if any is wrong."""
+    registry = None if known is None or known.unread else known.registry
+    rules = EventFileRules(
+        max_bytes=MAX_EVENT, new_id=lambda: str(uuid4()), now=time.time(), issuers=issuers, registry=registry
+    )
+    events = read_events(content, rules)
+    refused = {} if known is None else find_unlisted_user(known.settings)
+    for event in events:
+        for remark in (*event.remarks, *([refused[event.iss]] if event.iss in refused else ())):
+            say(printable(f"notifier: line {event.line}: {remark}"), err=True)
+    return events
 
 
 def _wait_seconds(wait: str | None, events: int) -> float | None:
