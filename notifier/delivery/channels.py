@@ -75,12 +75,11 @@ class BackChannel:
         return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Return the outcome by the client's response policy. The text of a 400 is explained by the client's preset."""
+        """Return the outcome by the client's response policy. A 400's text begins with the preset's explanation."""
         outcome = read_wire(answer, client.response, self._clock())
         if isinstance(outcome, Delivered) or outcome.status != HTTPStatus.BAD_REQUEST:
             return outcome
-        explanation = find_preset_excess(client)
-        if explanation is None:
+        if (explanation := find_preset_excess(client)) is None:
             return outcome
         return replace(outcome, text=f"{explanation}; its answer: {outcome.text}" if outcome.text else explanation)
 
@@ -91,8 +90,7 @@ class BackChannel:
         """
         if outcome.reason is not Reason.REJECTED_TOKEN:
             return None
-        signing_problem = self._unverifiable(client)
-        if signing_problem is not None:
+        if (signing_problem := self._unverifiable(client)) is not None:
             return InternalFault(Cause.SIGNING, signing_problem)
         if client.encryption is None or self._encrypter is None:
             return None

@@ -104,7 +104,7 @@ class Circuit:
         return self._open(open_seconds, now)
 
     def on_internal_fault(self, now: float) -> None:
-        """Record an attempt that failed for an internal reason: an open circuit stays open for another second."""
+        """Record an attempt that failed for an internal reason: an open circuit stays open for 1 s at least."""
         if self.state is not State.CLOSED:
             self.probe_at = max(self.probe_at, now + MIN_OPEN_SECONDS)
 

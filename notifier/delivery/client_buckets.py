@@ -50,8 +50,8 @@ class Buckets:
         """Return the deferral by the wall clock, due no later than the delivery's last attempt.
 
         A delivery that expires within a minute is not parked, since it could expire in the bucket. Neither does a
-        worker that stops park any, since it makes no more passes. Such a delivery waits in the delay queues instead,
-        for half of its age each time.
+        worker that stops park any, since it makes no more passes. Such a delivery waits in the delay queues instead:
+        each time for half of its age, at least for a second and at most until the client's next probe.
         """
         now, offset = self._tools.clock(), self._capacity.wall_offset()
         due, cause = later.due_at + offset, later.cause
@@ -81,15 +81,17 @@ class Buckets:
         """Return the result with the final queue and delay of a retry, and 0; or begin a rotation of the probe.
 
         For a rotation, return the unchanged result and the seconds until the next probe is due. The failed probe may
-        wait half of these seconds for the other probe. Then the caller calls `on_rotation_ended`.
+        wait half of these seconds for the other probe. Then the caller calls `finish_attempt`.
         """
-        seconds = self._begin_rotation(known, ticket, result, now)
-        if seconds:
+        if seconds := self._begin_rotation(known, ticket, result, now):
             return result, seconds
-        return self.on_rotation_ended(ticket, result), 0.0
+        return self.finish_attempt(ticket, result), 0.0
 
-    def on_rotation_ended(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
-        """Return the result with the final queue and delay of a retry. Ends the rotation of this delivery, if any."""
+    def finish_attempt(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
+        """Return the result with the final queue and delay of a retry.
+
+        Ends the rotation of this delivery, if there is one, and requests a pass through the client's bucket if needed.
+        """
         known, now = self._clients[ticket.client.key], self._tools.steady()
         if known.replaced_probe is ticket:
             self._end_rotation(known)
@@ -159,7 +161,7 @@ class Buckets:
         """Return how many parked deliveries may be fetched for the client now; None if its pass may end."""
         known, now = self._clients.get(key), self._tools.steady()
         if known is None:
-            return 1
+            return 1  # the client was forgotten: this delivery is attempted, and so tests it
         if known.is_healthy(now):
             return known.fetchable_count(self._capacity, now)
         if known.running:
@@ -186,8 +188,7 @@ class Buckets:
             self._end_rotation(known)  # the pass found no delivery that could become the probe
         if not empty or not known.is_healthy(now) or key in self.requested:
             return
-        seconds = known.on_bucket_empty(now)
-        if seconds is not None:
+        if (seconds := known.on_bucket_empty(now)) is not None:
             iss, client_id = key
             self._tools.observe(ClientServed(iss=iss, client_id=client_id, seconds=seconds))
 
@@ -208,8 +209,7 @@ class Buckets:
 
     def on_probe_lost(self, key: ClientKey) -> None:
         """Record that the client's probe ended without an attempt, and request a pass that fetches another probe."""
-        known = self._clients.get(key)
-        if known is not None:
+        if (known := self._clients.get(key)) is not None:
             known.on_probe_lost()
         self.requested[key] = None
 
@@ -234,15 +234,13 @@ class Buckets:
 
     def on_probe_sent(self, key: ClientKey) -> None:
         """Record that a probe of the client is durable in a delay queue, which ends a rotation."""
-        known = self._clients.get(key)
-        if known is not None and known.replaced_probe is not None:
+        if (known := self._clients.get(key)) is not None and known.replaced_probe is not None:
             known.replaced_probe.on_rotation(rotated=True)
             self._end_rotation(known)
 
     def _end_rotation(self, known: KnownClient) -> None:
         """Let the former probe continue, if the client has a rotation."""
-        ticket = known.end_rotation()
-        if ticket is not None:
+        if (ticket := known.end_rotation()) is not None:
             self._rotations -= 1
             ticket.wake()
 

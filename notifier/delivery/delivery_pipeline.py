@@ -154,10 +154,8 @@ class DeliveryPipeline:
         A failed probe may have to wait for another probe: for at most half of `probe_wait_seconds`, if that is not 0.
         """
         delivery, client = ticket.delivery, ticket.client
-        if ticket.wake_future is not None:
-            deferral = await ticket.wake_future
-            if deferral is not None:
-                return to_deferral_result(*deferral, client.retry, self._tools.clock())
+        if ticket.wake_future is not None and (deferral := await ticket.wake_future) is not None:
+            return to_deferral_result(*deferral, client.retry, self._tools.clock())
         result: AttemptResult | None = None
         try:
             result = await attempt(ticket, self._tools)
@@ -175,7 +173,7 @@ class DeliveryPipeline:
             ticket.wake_future = asyncio.get_running_loop().create_future()
             self._schedule_round()
             await asyncio.wait((ticket.wake_future,), timeout=probe_wait_seconds / 2)
-            result = self._gate.buckets.on_rotation_ended(ticket, result)
+            result = self._gate.buckets.finish_attempt(ticket, result)
         fact, verdict = result.fact, result.verdict
         if fact is not None:
             self._tools.observe(replace(fact, next_due=verdict.due) if isinstance(verdict, RetryAt | Defer) else fact)
@@ -223,8 +221,7 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
     if client.route.withheld is not None:
         raise InternalFault(Cause.ORIGIN, client.route.withheld)
     uri = channel.uri(client)
-    egress_problem = check_uri(uri, client.route.egress)
-    if egress_problem is not None:
+    if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
     seconds, new_connection = 0.0, False
     while True:

@@ -47,8 +47,7 @@ def find_ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOv
     registered = registry.clients_of(event.iss)
     members_of: dict[str, list[Override]] = {}
     for entry in entries:
-        client = registered.get(entry.client_id)
-        if client is None:
+        if (client := registered.get(entry.client_id)) is None:
             continue
         differing = [name for name in OVERRIDES if getattr(entry, name) not in (None, _registered_value(client, name))]
         if differing:

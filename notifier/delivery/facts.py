@@ -63,7 +63,7 @@ class EventTaken(Fact):
     """A worker has acked an event: all its deliveries are settled, or it was split, ignored or malformed.
 
     `dated`: its time is known. `arrived`: when the worker took it, in epoch seconds, if it had deliveries. `copies`:
-    how many of these had been delivered before. `unread`: the informational members that were dropped.
+    how many of these were settled as copies of other deliveries. `unread`: the informational members that were dropped.
     """
 
     result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]

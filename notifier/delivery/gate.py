@@ -126,8 +126,7 @@ class Slots:
 
     def update_pool(self, known: KnownClient, now: float) -> None:
         """Move the client's running attempts, except probes, to the pool for quick or slow clients that fits now."""
-        pool = known.pool_at(now)
-        if pool is not known.pool:
+        if (pool := known.pool_at(now)) is not known.pool:
             for lane, former_pool in known.move_running(pool):
                 self.count_attempt(lane, former_pool, -1)
                 self.count_attempt(lane, pool, +1)

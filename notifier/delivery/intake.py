@@ -148,8 +148,7 @@ class Intake:
 
     def _plan_source_message(self, message: Message, positions: str | None, now: float) -> DeliverySteps | Replacement:
         """Return the plan of a source's message. `positions` limits the events to read; None reads all."""
-        reader = self._readers.get(reader_name_of(message.source))
-        if reader is None:
+        if (reader := self._readers.get(reader_name_of(message.source))) is None:
             raise UnknownSource((InputIssue("", f"nothing here reads messages of the source {message.source}"),))
         due = now + TRIAL_DELAY_SECONDS if message.suspect else None
         content = reader.open(message, positions, now, due)
@@ -187,8 +186,7 @@ class Intake:
     ) -> DeliverySteps | Replacement:
         """Return the steps of the event, or its replacement: postponed, dead-lettered or split."""
         event = document.event
-        issuer = registry.issuers.get(event.iss)
-        if issuer is None:
+        if (issuer := registry.issuers.get(event.iss)) is None:
             final_reason = DeadReason.UNKNOWN_ISSUER, f"{event.iss} is not one of `issuers`; add it, then replay"
             text = "not one of `issuers` (yet)"
             return replacements.postpone_event(document, text, final_reason, registry.grace, now)

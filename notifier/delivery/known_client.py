@@ -110,8 +110,9 @@ class KnownClient(PendingDeliveries):
     def _can_probe(self, delivery: Delivery, capacity: Capacity, now: float) -> bool:
         """Return True if the delivery may be attempted now although the circuit is open or half-open.
 
-        The probe may once the circuit is half-open, another delivery a second later. A fresh delivery may earlier:
-        4 s after the last attempt, or a second for each worker if that is longer.
+        The probe may once the circuit is half-open, another delivery a second later. A fresh delivery may earlier, if
+        slots for probes are to spare: 4 s after the last attempt, or a second for each worker if that is longer.
+        Except for the probe, a second has passed since the last attempt in any case.
         """
         if delivery.leash is not None:
             return now >= self.circuit.probe_at
@@ -251,13 +252,11 @@ class KnownClient(PendingDeliveries):
         if report.spacing:
             self.rate.on_peer_report(report.spacing, report.former_share, now)
         if report.circuit_closed:
-            change = self.circuit.on_peer_closed(now)
-            if change is not None:
+            if (change := self.circuit.on_peer_closed(now)) is not None:
                 self.concurrency = min(self.limit, max(self.concurrency + 1, report.concurrency))
                 self._on_recovered(now)
             return change
-        change = self.circuit.on_peer_open(now - report.failing_seconds, report.open_seconds, now)
-        if change is not None:
+        if (change := self.circuit.on_peer_open(now - report.failing_seconds, report.open_seconds, now)) is not None:
             self.ended_at = max(self.ended_at, now)
             self._on_opened()
         return change

@@ -69,6 +69,8 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
         """
         own_seconds = known.attempt_seconds
         unprobed_count = len(self.failing) - len(self._probe_seconds)  # peers reported them: assume this duration
+        # At most as if each took as long as this client's: a client that fails at once is not delayed by clients that
+        # hang, since its probe takes a slot only for a moment.
         probing_seconds = min(len(self.failing) * own_seconds, self._sum_seconds + unprobed_count * own_seconds)
         return probing_seconds / (PROBE_SLOTS * self._capacity.worker_count())
 

@@ -81,8 +81,7 @@ class HeldMessage:
         """Return the fact that reports the event of an acked message; None for a message of a single delivery."""
         if not isinstance(self.plan, DeliverySteps):
             return None if self.plan is None else self.plan.fact
-        event = self.plan.event
-        if event is None:
+        if (event := self.plan.event) is None:
             return None
         return EventTaken(
             result="duplicate" if 0 < self.deliveries == self.merged_copies else "accepted",
@@ -168,8 +167,7 @@ class Ledger:
             held.is_acked = True
             self._queue.ack(held.message)
             self.release(held)
-            fact = held.to_event_fact()
-            if fact is not None:
+            if (fact := held.to_event_fact()) is not None:
                 self._observe(fact)
 
     def unsettled_by_queue(self) -> dict[str, Unsettled]:
@@ -204,8 +202,7 @@ class Ledger:
             return True
         until = self._covered_until.get(delivery.id) or self._older_covered_until.get(delivery.id, -math.inf)
         if until < math.inf:  # it was not delivered
-            copies = self._in_flight.get(delivery.id)
-            if copies is not None:
+            if (copies := self._in_flight.get(delivery.id)) is not None:
                 copies.append((held, delivery))
                 return False
             if not held.is_event or self._steady() >= until:

@@ -128,8 +128,7 @@ class BucketPasses:
             return MAX_FETCHES
         total = 0
         for key in tuple(bucket_pass.clients):
-            count = self._gate.buckets.fetchable_count(key)
-            if count is None:
+            if (count := self._gate.buckets.fetchable_count(key)) is None:
                 bucket_pass.clients.discard(key)
                 self._gate.buckets.on_pass(key, in_pass=False)
             else:

@@ -63,7 +63,7 @@ SAMPLE_WEIGHT = 0.25  # of a full sample in the average share of failures
 LONG_OUTAGE_SECONDS = 10.0
 RETRIAL_SECONDS = 30.0  # from a trial that did not help to the next
 PEER_TRIAL_SECONDS = 10.0
-PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # the first spacing is at most this, or this × the peer's spacing
+PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # bound the first spacing: see `on_peer_report`
 SHORTEST_SPACING_SECONDS = 1e-3  # a shorter spacing counts as unlimited
 
 RateState = Enum("RateState", ("UNLIMITED", "TRIAL", "UNLIMITED_TRIAL", "PEER_TRIAL", "LIMITED"))  # see the table above
@@ -110,9 +110,9 @@ class AttemptRate:
             count = min(count, (now - self.token_at + max(0.1, self.spacing)) / self.spacing)
         return int(count)
 
-    def on_registration(self, step: float) -> None:
+    def on_registration(self, interval: float) -> None:
         """Adopt the registered rate, given as the seconds between two attempts."""
-        self.registered_interval = step
+        self.registered_interval = interval
 
     def on_started(self, now: float) -> None:
         """Take the token of an attempt that starts."""
@@ -146,13 +146,17 @@ class AttemptRate:
             self._concurrency = concurrency
 
     def on_peer_report(self, spacing: float, former_share: float, now: float) -> None:
-        """Follow a peer's trial (`former_share` 0) or limit. `spacing`: the peer's seconds between two attempts."""
+        """Follow a peer's trial (`former_share` 0) or limit, unless the last 24 attempts here succeeded.
+
+        `spacing`: the peer's seconds between two attempts.
+        """
         if spacing < SHORTEST_SPACING_SECONDS or self._successes_in_a_row >= FULL_SAMPLE_ATTEMPTS:
             return
         match self.state:
             case RateState.UNLIMITED:
                 seconds = max(SHORTEST_SAMPLE_SECONDS, now - self._sample_began_at)
                 rate = TRIAL_FACTOR * (self._ended_count - self._failed_count) / seconds
+                # With few successes here, the spacing is at most 16 × the peer's, and at most 1 s or the peer's.
                 min_rate = max(1 / (PEER_SPACING_FACTOR * spacing), min(1 / PEER_SPACING_SECONDS, 1 / spacing))
                 self.state, self.spacing = RateState.PEER_TRIAL, 1 / max(rate, min_rate)
             case RateState.LIMITED if former_share:

@@ -18,7 +18,7 @@ from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import InputIssue, UnknownSource
 from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers
+from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers, read_count
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
@@ -91,7 +91,10 @@ def reject_unreadable(
     positions: str | None,
     now: float,
 ) -> Replacement:
-    """Return the dead letter of an unreadable message. `data`: its JSON, if known. `positions`: see below."""
+    """Return the dead letter of an unreadable message. `data`: its JSON, if known.
+
+    `positions`: which events of a source's message are unreadable; None for all.
+    """
     return _reject_unchanged(message, dead_letter.dead_letter_raw(message, mistakes, now, data), positions, "malformed")
 
 
@@ -99,7 +102,7 @@ def reject_crashing(message: Message, positions: str | None, now: float) -> Repl
     """Return the dead letter of a message that was redelivered so often that the queue would soon dead-letter it.
 
     A message that the queue dead-letters cannot be replayed, since it may be a forgery. A publisher's message is not
-    read, since reading it may crash the process. None for other kinds of messages.
+    read, since reading it may crash the process. None unless the message is a delivery, an event or a publisher's.
     """
     times = max(message.delivery_count, message.crashes)
     text = (
@@ -149,7 +152,7 @@ def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
 def postpone_newer(message: Message, error: Exception, now: float) -> Replacement:
     """Return the postponed message of a later release, which another worker may be able to read (an upgrade)."""
     assert message.kind is not None
-    passes = count_passes(message)
+    passes = read_count(message.headers, PASSES)
     due = now + NEWER_WAIT_SECONDS[min(passes, len(NEWER_WAIT_SECONDS) - 1)]
     # Headers are never copied: a copied `x-death` makes the broker drop the message.
     copy = Outgoing(
@@ -167,11 +170,11 @@ def postpone_unknown_source(
     `message` is the original message of the source, `taken` the message as it came from the queue, which counts how
     often it was postponed (`PASSES`).
     """
-    passes = count_passes(taken)
-    left = remaining_grace(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)
-    if left <= 0:
+    passes = read_count(taken.headers, PASSES)
+    # The message does not record since when it waits. With -inf, the waits of its passes alone count as elapsed time.
+    if (time_left := remaining_grace(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)) <= 0:
         return reject_unreadable(message, error.mistakes, error.data, positions, now)
-    wait = min(left, fault_wait_seconds(passes))
+    wait = min(time_left, fault_wait_seconds(passes))
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
     copy = to_sourced(message, own_id or new_id, positions)
@@ -218,11 +221,6 @@ def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) 
     body = documents.dump_event(later, due=fact.due)
     message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
     yield Send(due=due, rounding="up", message=message, fact=fact)
-
-
-def count_passes(message: Message) -> int:
-    counted = str(message.headers.get(PASSES, ""))
-    return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
 # ── trials and events with an id ──

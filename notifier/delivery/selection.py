@@ -71,8 +71,7 @@ class Selection:
     def add(self, held: HeldMessage) -> None:
         """Queue a received message; a suspect waits for its group."""
         if held.message.delivery_count:
-            survived = self._survived[held.message.queue]
-            if survived:
+            if survived := self._survived[held.message.queue]:
                 held.message = replace(held.message, survived=held.message.survived + survived)
             if held.message.suspect:
                 if not self._suspects and not self._group:
@@ -147,7 +146,7 @@ class Selection:
         return removed
 
     @property
-    def has_unstarted(self) -> bool:
+    def has_steps_left(self) -> bool:
         """True if a queued message has a step left to take."""
         return any(self._queues.values())
 
@@ -189,7 +188,7 @@ class Selection:
         return ROUND_EFFORT if held.steps_taken <= 1 and held.is_large else LANE_EFFORT[held.lane]
 
     def lacks_memory(self) -> bool:
-        """Return True if a message waits for memory only: its lane has a free slot."""
+        """Return True if the first lane that has messages lacks only memory: it has a free slot."""
         lane = next((lane for lane, queue in self._queues.items() if queue), None)
         return lane is not None and self._gate.slots.has_slot(lane) and not self._gate.slots.has_memory(lane)
 

@@ -72,7 +72,7 @@ class Defer(Delay):
 def queue_delay(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
     """Return the seconds in delay queues, and how they are rounded.
 
-    A deferral until a turn has a power of two seconds, so that it passes through a single delay queue.
+    A deferral that is neither parked nor a probe has a power of two seconds, so that it takes a single delay queue.
     """
     wait, rounding = verdict.due - now, verdict.rounding
     if isinstance(verdict, Defer) and verdict.wait_kind is WaitKind.DELAYED:
@@ -238,8 +238,9 @@ def schedule_retry(
     jitter: Jitter,
     min_backoff: float = 0.0,
 ) -> RetryAt | Dead:
-    """Return when the next attempt is due, at the latest just before the delivery expires; Dead if it expires now.
+    """Return when the next attempt is due, or Dead if the delivery expires within two seconds.
 
+    The attempt is due at the latest a second before the delivery expires.
     `requested_seconds`: the client's `Retry-After`, which replaces the backoff. `min_backoff`: the shortest backoff in
     seconds, unless `max_delay` is shorter.
     """

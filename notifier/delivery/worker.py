@@ -183,7 +183,7 @@ class Worker:
             self._schedule_round()
         if not self._stop.is_set():
             self._pulls.start_fetches(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
-        elif not self._tasks and not self._selection.has_unstarted:
+        elif not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
 
     # ── a message: read, plan, start ──

@@ -119,7 +119,7 @@ class Message:
         From `MIN_SUSPECT_CRASHES` on, each trial adds one at most: a message that waits for its next trial does not
         run, so its redeliveries are not evidence.
         """
-        counted = _read_crash_count(self.headers) if self.kind is Kind.DELIVERY else 0
+        counted = read_count(self.headers, CRASHES_HEADER) if self.kind is Kind.DELIVERY else 0
         returns = max(0, self.unexplained_returns)
         if counted >= MIN_SUSPECT_CRASHES:
             return counted + min(1, returns)
@@ -138,7 +138,7 @@ class Message:
     @property
     def lasting_headers(self) -> Mapping[str, str]:
         """The headers that a copy of the message in another queue must have."""
-        return crash_headers(_read_crash_count(self.headers)) if self.kind is Kind.DELIVERY else _NO_HEADERS
+        return crash_headers(read_count(self.headers, CRASHES_HEADER)) if self.kind is Kind.DELIVERY else _NO_HEADERS
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -149,8 +149,9 @@ def crash_headers(crashes: int) -> Mapping[str, str]:
     return {CRASHES_HEADER: str(crashes)} if crashes else _NO_HEADERS
 
 
-def _read_crash_count(headers: Mapping[str, object]) -> int:
-    counted = str(headers.get(CRASHES_HEADER, ""))
+def read_count(headers: Mapping[str, object], name: str) -> int:
+    """Return the count in this header; 0 if there is none, or if notifier cannot have written it."""
+    counted = str(headers.get(name, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
@@ -177,7 +178,7 @@ class Transfer:
 
 @frozen
 class TransferResult:
-    """The messages that were replaced. `failure`: why others were not; None if another worker has taken them."""
+    """The messages that were replaced. `failure`: why others were not, unless another worker had taken them."""
 
     done: tuple[Message, ...]
     failure: QueueError | None = None
@@ -257,10 +258,11 @@ class Depth:
 
 @frozen
 class Unsettled:
-    """The messages of one lane that a worker has taken and not acked.
+    """The messages of one queue that a worker has taken and not acked.
 
-    `oldest` is the publishing time of the oldest of them, `last_taken` that of the last one taken (the time of taking
-    if it is unknown), in epoch seconds; None without messages.
+    `oldest`: the publishing time of the message that was taken first; None without messages. `last_taken`: that of the
+    last message that was taken, acked or not; None before the first. Both are in epoch seconds, and the time of taking
+    if the publishing time is unknown.
     """
 
     messages: int = 0

@@ -126,7 +126,7 @@ class GateHarness:
             self._begins(begun)
         if self.rotates:
             self.rotate()
-            return self.gate.buckets.on_rotation_ended(ticket, ended)
+            return self.gate.buckets.finish_attempt(ticket, ended)
         return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
