@@ -269,8 +269,7 @@ class Client:
         """The URI that a worker calls: the back-channel URI, or else a front-channel URI for the worker."""
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
-        channel = self.front_channel
-        if channel is None or channel.way is not FrontChannelWay.SERVER:
+        if (channel := self.front_channel) is None or channel.way is not FrontChannelWay.SERVER:
             return None
         return channel.frontchannel_logout_uri
 

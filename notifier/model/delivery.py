@@ -66,13 +66,12 @@ class RecordedWaits:
         if self.since is None:
             return self
         elapsed_seconds = now - self.since
-        minimum_seconds = 0.0 if parked else self.longest * MIN_EARLY_FACTOR
-        seconds = self.seconds + (
-            min(elapsed_seconds, self.longest * MAX_LATE_FACTOR) if elapsed_seconds >= 0 else minimum_seconds
-        )
-        return RecordedWaits(
-            seconds=seconds, undated=self.undated or (parked and elapsed_seconds < -MAX_CLOCK_DIFFERENCE_SECONDS)
-        )
+        if elapsed_seconds >= 0:
+            waited_seconds = min(elapsed_seconds, self.longest * MAX_LATE_FACTOR)
+        else:
+            waited_seconds = 0.0 if parked else self.longest * MIN_EARLY_FACTOR
+        undated = self.undated or (parked and elapsed_seconds < -MAX_CLOCK_DIFFERENCE_SECONDS)
+        return RecordedWaits(seconds=self.seconds + waited_seconds, undated=undated)
 
 
 NO_WAITS = RecordedWaits()

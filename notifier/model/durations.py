@@ -1,4 +1,4 @@
-"""Parses and formats durations as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`.""
+"""Parses and formats durations as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`.
 
 A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """
@@ -15,8 +15,7 @@ def parse_duration(value: object) -> float:
     """Return the duration in seconds. Raises ValueError with the expected form."""
     if isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).strip() in ("0", "0.0"):
         return 0.0
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is not None:
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())) is not None:
         amount, unit = match.groups()
         # Division is exact here, multiplication is not: 3 * 0.001 is 0.003 by luck only.
         return float(amount) / 1000 if unit == "ms" else float(amount) * _SECONDS[unit]

@@ -163,8 +163,7 @@ def check_address(address: str | Address, policy: EgressPolicy) -> str | None:
         address = ip_address(address)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         address = IPv6Address(int(address))  # fe80::1%eth0 is not equal to fe80::1, but the same address
-    problem = _check_address_as_written(address, policy)
-    if problem is not None:
+    if (problem := _check_address_as_written(address, policy)) is not None:
         return problem
     embedded = _extract_ipv4(address)
     return None if embedded is None else check_address(embedded, policy)
@@ -224,14 +223,12 @@ def _parse(uri: str) -> _Target | str:
         return stray_character(uri) or text
     if "#" in uri:
         return "must not have a fragment (#…)"
-    parts = _URI.match(uri)
-    if parts is None:
+    if (parts := _URI.match(uri)) is None:
         return stray_character(uri) or "must be an absolute URI that begins with https://"
     scheme, authority = parts.groups()
     if "@" in authority:
         return "must not have a user name or password before the host"
-    host_and_port = _AUTHORITY.fullmatch(authority)
-    if host_and_port is None:
+    if (host_and_port := _AUTHORITY.fullmatch(authority)) is None:
         return "must have a host, and a port that is a number if any"
     host, port = host_and_port.groups()
     if port is not None and not 0 < int(port) < 65_536:

@@ -1,4 +1,4 @@
-"""The exceptions of notifier, each of which means an internal error. A client's failure is a value: see `outcome`.
+"""The exceptions of notifier. The failure of an attempt is not an exception but a value: see `outcome`.
 
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
@@ -6,10 +6,12 @@ NotifierError
 │   └── UnknownSource    the configuration of this worker does not have its source
 ├── UnknownVersion       a document of notifier was written by a later release
 ├── InternalFault        a fault of notifier for one issuer or client; carries the deferral `cause`
-└── QueueError
-    ├── QueueUnavailable the queue cannot take a message now; try again later
-    │   └── DiskFull     its disk has no room
-    └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
+├── QueueError
+│   ├── QueueUnavailable the queue cannot take a message now; try again later
+│   │   └── DiskFull     its disk has no room
+│   └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
+└── SourceFault          a registry source could not be read
+    └── AnswerFault      its answer cannot be used
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -53,7 +53,7 @@ class Notice:
     reason: str = ""
     next_due: float | None = None
 
-    # Only replies hold these. `of` is the number of clients of the event; None if the event could not be parsed.
+    # Only replies hold these. `of` is the number of final notices of the event; None if the event could not be parsed.
     text: str = ""
     status: int | None = None
     attempts: int = 0

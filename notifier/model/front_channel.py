@@ -85,8 +85,7 @@ class PagePlan:
 
 def find_front_channel_error(uri: str, redirect_origins: tuple[str, ...], *, allow_http: bool) -> str | None:
     """Return why no page may call a client at `uri`, None if it may. F1 is checked only with `redirect_origins`."""
-    malformed = find_uri_issue(uri)
-    if malformed is not None:
+    if (malformed := find_uri_issue(uri)) is not None:
         return malformed
     if urlsplit(uri).scheme != "https" and not allow_http:
         return "is http; to allow it, set egress.allow_http"
@@ -138,7 +137,7 @@ def check_addresses(
 ) -> tuple[FrontChannelContext, tuple[OmittedClient, ...]]:
     """Return the context with the clients that a page may call, and the clients whose address is not accepted.
 
-    `hosts`: the issuer's own. `refusal`: why no address of their sender is accepted; None if they may be.
+    `hosts`: the issuer's own. `refusal`: why no address from this sender is accepted; None to check each address.
     """
     omitted: dict[str, OmittedClient] = {}
     if registry.inline == "deny":
@@ -174,8 +173,7 @@ def plan_page(context: FrontChannelContext, registry: Registry) -> PagePlan:
     unasked: list[UnaskedClient] = []
     seen: set[str] = set()
     for name, own_sid in context.clients:
-        client = registry.resolve(context.iss, name, None)
-        if client is None:
+        if (client := registry.resolve(context.iss, name, None)) is None:
             client_id, title, front = name, name, context.supplied.get(name)
         else:
             client_id, title = client.client_id, client.client_name or client.client_id
@@ -200,8 +198,7 @@ def _is_address_known(iss: str, name: str, registry: Registry) -> bool:
 def _find_address_error(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[AddressRefusal, str] | None:
     if len(uri) > MAX_URI_LENGTH:
         return AddressRefusal.ADDRESS, f"has more than {MAX_URI_LENGTH:,} characters"
-    text = check_uri(uri, egress)
-    if text is not None:
+    if (text := check_uri(uri, egress)) is not None:
         return AddressRefusal.ADDRESS, text
     host = host_of(uri)
     return None if host not in hosts else (AddressRefusal.OWN_HOST, f"is on {host}, the issuer's own host")
@@ -217,9 +214,6 @@ def _address_of(front: FrontChannelClient, iss: str, sid: str | None) -> str | N
 
 def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
     every = (client.client_id for client in registry.clients_of(event.iss).values() if is_on_page(client))
-    named: Iterable[object] = every if event.clients == "*" else event.clients
+    named: Iterable[str | ClientEntry] = every if event.clients == "*" else event.clients
     for entry in named:
-        if isinstance(entry, str):
-            yield ClientEntry(client_id=entry)
-        elif isinstance(entry, ClientEntry):
-            yield entry
+        yield ClientEntry(client_id=entry) if isinstance(entry, str) else entry

@@ -60,8 +60,7 @@ def find_difference(examine: Callable[[], None]) -> str | None:
 
 def require_behaviour(library: str, tried: str, examine: Callable[[], None]) -> None:
     """Raise ConfigurationError if `examine` raises any error. `tried`: the versions that work."""
-    difference = find_difference(examine)
-    if difference is not None:
+    if (difference := find_difference(examine)) is not None:
         text = f"{version(library)} has other internals than notifier needs; install one of {tried} ({difference})"
         raise ConfigurationError([InputIssue(library, text)])
 

@@ -54,8 +54,7 @@ def suggest_client(iss: str, client_id: str, registry: Registry) -> Hint | None:
 def format_suggestion(nearest: str, name: str) -> str:
     """Return "did you mean …?" with the nearest name, and the difference if it is hard to see."""
     for which, text in (("given", name), ("registered", nearest)):
-        problem = stray_character(text)
-        if problem is not None:
+        if (problem := stray_character(text)) is not None:
             return f"did you mean {nearest}? The {which} name {problem}"
     difference = ""
     if f"{nearest}/" == name:
@@ -71,8 +70,7 @@ def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
     max_length_difference = 2 + len(normalized) // 8
     candidates: dict[str, str] = {}  # known names by their normalized form
     for known_name in islice(known_names, MAX_SEARCHED_NAMES):
-        candidate = _normalize(known_name)
-        if candidate == normalized:
+        if (candidate := _normalize(known_name)) == normalized:
             return known_name
         is_similar_length = abs(len(candidate) - len(normalized)) <= max_length_difference
         if is_similar_length and len(candidates) < MAX_COMPARED_NAMES:

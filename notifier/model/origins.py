@@ -20,8 +20,7 @@ def origin_of(uri: str) -> str | None:
     if parts.scheme not in _PORTS or not host:
         return None
     host = f"[{host}]" if ":" in host else host
-    address = address_of(host)
-    if address is not None:
+    if (address := address_of(host)) is not None:
         host = f"[{address}]" if address.version == 6 else str(address)
     port_suffix = "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
     return f"{parts.scheme}://{host}{port_suffix}"

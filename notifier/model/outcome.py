@@ -202,7 +202,7 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
 
 
 def read_retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date); None if invalid.
+    """Return the seconds that `Retry-After` requests (RFC 9110 §10.2.3: seconds or an HTTP date); None if unknown.
 
     An HTTP date is compared with `date`, the header `Date` of the same response, since the server's clock may be wrong.
     Without a valid `date` it is compared with `now`.
@@ -212,8 +212,7 @@ def read_retry_after(value: str | None, date: str | None, now: float) -> float |
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
-    moment = parse_http_date(value)
-    if moment is None:
+    if (moment := parse_http_date(value)) is None:
         return None
     sent_at = None if date is None else parse_http_date(date.strip())
     return max(0.0, moment - (now if sent_at is None else sent_at))

@@ -154,8 +154,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 def find_preset_excess(client: Client) -> str | None:
     """Return why the receiver of this preset always answers 400 to the client's registration; None if it need not."""
-    preset = None if client.preset is None else PRESETS.get(client.preset)
-    if preset is None:
+    if (preset := PRESETS.get(client.preset or "")) is None:
         return None
     if client.token.alg in preset.refuses:
         return f"preset {client.preset} takes no {client.token.alg}, so it answers 400: {preset.why}"
@@ -187,8 +186,7 @@ def find_preset_doubt(client: Client) -> tuple[str, str] | None:
 
 def warn_of_new_key(client: Client, age_seconds: float) -> str | None:
     """Return a warning if the client may not have read the signing key yet, published `age_seconds` ago."""
-    preset = None if client.preset is None else PRESETS.get(client.preset)
-    if preset is None or age_seconds >= preset.learns_keys_within:
+    if (preset := PRESETS.get(client.preset or "")) is None or age_seconds >= preset.learns_keys_within:
         return None
     return (
         f"the key is {max(age_seconds, 0.0) / 3600:.1f} h old, and {client.preset} may know it after "

@@ -103,7 +103,7 @@ class Registry:
         return steady < self.narrowed_at + self.grace
 
     def why_left_out(self, iss: str, client_id: str) -> str | None:
-        """Return why a source's client is not in the registry; None if no source has it."""
+        """Return why a source's client was left out of the registry; None if it was not, also if no source has it."""
         return self.faults.get(iss, _NONE).get(client_id) or self.refused.get(iss, _NONE).get(client_id)
 
     def accepts_overrides(self, iss: str, publisher: str | None, *, vouched: bool = False) -> bool:
@@ -126,8 +126,7 @@ class Registry:
 
         Overrides that were ignored when the delivery was made apply if they are accepted now.
         """
-        inline = delivery.inline
-        ignored = delivery.ignored
+        inline, ignored = delivery.inline, delivery.ignored
         if ignored is not None and self.accepts_overrides(delivery.iss, delivery.publisher, vouched=ignored.vouched):
             inline = ignored
         return self.resolve(delivery.iss, delivery.client_id, inline)

@@ -18,7 +18,7 @@ MAX_NAME_BYTES = 255  # bytes of UTF-8 in a name on AMQP
 
 @frozen
 class ReplyTo:
-    """The address of replies. `of` is the number of the event's clients, known once it is parsed."""
+    """The address of replies. `of` is the number of final notices of the event, known once it is parsed."""
 
     to: str
     correlation_id: str | None = None

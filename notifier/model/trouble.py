@@ -103,8 +103,7 @@ def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTroubl
     by_key: dict[tuple[str, str, str, str], SharedTrouble] = {}
     for worker, trouble in troubles:
         key = (trouble.kind, trouble.iss, trouble.client_id, trouble.subject)
-        shared = by_key.get(key)
-        if shared is None:
+        if (shared := by_key.get(key)) is None:
             by_key[key] = SharedTrouble(trouble=trouble, workers=(worker,))
             continue
         since = earliest(shared.trouble.since, trouble.since)

@@ -196,7 +196,7 @@ def front_channel_of(
     uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
     if uri is None or way is FrontChannelWay.OFF:
         return None
-    # A withheld route has no egress policy: the address is checked by it when a file names the origin.
+    # A withheld route has no egress policy to check the URI by, and sends no request. A browser does not use the route.
     is_withheld = way is FrontChannelWay.SERVER and route.withheld is not None
     if find_front_channel_error(uri, origins, allow_http=is_withheld or route.egress.allow_http) is not None:
         return None

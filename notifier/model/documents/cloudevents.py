@@ -96,7 +96,7 @@ class OpenedMessage:
 
 
 def open_message(message: Message, max_bytes: int) -> OpenedMessage:
-    """Return the event's JSON and envelope. Raises MalformedEvent if the message has no JSON object."""
+    """Return the event's JSON and envelope. Raises MalformedEvent if the message is too large or unreadable."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
@@ -203,7 +203,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
 
 
 def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
-    """Return the envelope with these attributes. Append its mistakes to `mistakes`; return None if there are any."""
+    """Return the envelope with these attributes. Append its mistakes to `mistakes`; None if that has any."""
     reported = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
         if name in reported:

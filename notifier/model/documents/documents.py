@@ -139,8 +139,7 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
     try:
         return adapter.validate_json(body)
     except ValidationError as error:
-        version = _find_later_version(body, latest)
-        if version is not None:
+        if (version := _find_later_version(body, latest)) is not None:
             text = f"version {excerpt(str(version), 20)} of a document; this release knows {latest}"
             raise UnknownVersion(text) from None
         raise MalformedEvent(to_issues(error, most=10)) from None

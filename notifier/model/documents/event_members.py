@@ -88,8 +88,7 @@ def _validate_algorithm(value: object) -> Algorithm:
 
 
 def _validate_uri(value: str) -> str:
-    mistake = find_uri_issue(value)
-    if mistake is not None:
+    if (mistake := find_uri_issue(value)) is not None:
         raise _to_validation_error(mistake)
     return value
 

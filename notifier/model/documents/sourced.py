@@ -116,8 +116,7 @@ def kept_headers(
     selected: dict[str, Header] = {}
     bytes_left = MAX_HEADERS_BYTES
     for name in sorted(headers, key=lambda name: name not in first) if first else headers:
-        value = _json_header(headers[name])
-        if value is None or name.lower() in secret or _suggests_secret(name):
+        if (value := _json_header(headers[name])) is None or name.lower() in secret or _suggests_secret(name):
             continue
         bytes_left -= 6 + len(name) + (len(value) if isinstance(value, str) else 20)  # at most 20 digits
         if bytes_left < 0:
