@@ -95,7 +95,7 @@ async def require_kept_expired(connection: Connection, options: RabbitOptions) -
 async def keeps_expired(connection: Connection, prefix: str) -> bool:
     """Return True if the broker keeps an expired message until it is moved. Needs all permissions on the prefix.
 
-    Raises QueueUnavailable, and ChannelAccessRefused without these permissions.
+    Raises aiormq's errors (ChannelAccessRefused without these permissions), TimeoutError and QueueUnavailable.
     """
     if _has_permanent_flag(connection):
         return True
@@ -203,12 +203,11 @@ async def refuses_when_full(channel: aiormq.Channel, name: str) -> bool:
 
 
 async def _find_effective_keys(channel: aiormq.Channel, name: str) -> tuple[PolicyKey, ...]:
-    """Return the policies that affect messages that should stay."""
+    """Return the first policy found that affects messages which should stay; none if they stay."""
     await channel.queue_declare(name, durable=True, arguments=dict(TRIAL_QUEUE_ARGUMENTS))
     accepted = await asyncio.gather(*(_accepts(channel, name, b"." * MESSAGE_BYTES) for _ in range(MESSAGE_COUNT)))
-    accepted += [
-        await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)
-    ]  # a full queue refuses a moment later
+    # A full queue refuses a moment later.
+    accepted += [await _accepts(channel, name, b"") for _ in range(MAX_PUBLISHES)]
     shown: tuple[PolicyKey, ...] = ()
     if not all(accepted) or await _count_ready(channel, name) < MESSAGE_COUNT:
         shown = (PolicyKey.MAX_LENGTH,)

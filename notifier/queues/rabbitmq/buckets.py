@@ -150,13 +150,13 @@ class BucketReader:
             return messages
 
     async def _take_getter(self, *, new: bool) -> _Getter:
+        """Return an idle channel if there is one, otherwise, or if `new`, a new one. Raises QueueUnavailable."""
         while self._idle and not new:
             getter = self._idle.pop()
             if not getter.channel.is_closed:
                 return getter
             self._forget(getter)
-        connection = self._connection
-        if connection is None:
+        if (connection := self._connection) is None:
             raise QueueUnavailable("not connected")
         getter = _Getter(await open_channel(connection))
         if connection is not self._connection:

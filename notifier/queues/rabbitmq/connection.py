@@ -243,7 +243,7 @@ async def close_channel(channel: aiormq.Channel) -> None:
     if not channel.is_closed:
         goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
         closing = asyncio.ensure_future(channel.rpc(goodbye))
-        closing.add_done_callback(_retrieve_error)
+        closing.add_done_callback(retrieve_error)
         blocked = aiormq_hooks.blocked(channel.connection)
         await asyncio.wait({closing}, timeout=BLOCKED_CLOSE_TIMEOUT_SECONDS if blocked else CLOSE_TIMEOUT_SECONDS)
 
@@ -254,12 +254,13 @@ async def close_bounded(closing: Coroutine[object, object, None], within: float 
     try:
         await asyncio.wait({task}, timeout=within)
     finally:
-        task.add_done_callback(_retrieve_error)
+        task.add_done_callback(retrieve_error)
         task.cancel()
 
 
-def _retrieve_error(done: asyncio.Future[Any]) -> None:
-    done.cancelled() or done.exception()  # otherwise asyncio logs an unretrieved error
+def retrieve_error(done: asyncio.Future[Any]) -> BaseException | None:
+    """Return the error of an ended task or future; None without one. Otherwise asyncio logs an unretrieved error."""
+    return None if done.cancelled() else done.exception()
 
 
 def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:

@@ -26,6 +26,7 @@ from notifier.queues.rabbitmq.connection import (
     is_cancelled,
     open_channel,
     reason_of,
+    retrieve_error,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
@@ -169,7 +170,7 @@ class LaneConsumer:
             await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if not closing.done():
                 return "cancelled by the broker: the queue was deleted, or its leader moved"
-            return reason_of(None if closing.cancelled() else closing.exception())
+            return reason_of(retrieve_error(closing))
         finally:
             closing.cancel()
             cancelled.cancel()

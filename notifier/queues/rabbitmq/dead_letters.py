@@ -35,7 +35,10 @@ def visitor_queue(options: RabbitOptions, visited: str) -> str:
 
 
 async def hold_exclusively(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
-    """Hold the queue of this name until the connection ends. Raises QueueUnavailable if another visit holds it."""
+    """Hold the queue of this name until the connection ends.
+
+    Raises QueueUnavailable if another visit holds it for `busy_for` seconds.
+    """
     deadline = asyncio.get_running_loop().time() + busy_for
     while True:
         channel = await open_channel(connection)

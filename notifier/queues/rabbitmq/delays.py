@@ -91,8 +91,8 @@ def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
 class Forwarder:
     """An inbox before the worker's: publishes retries with remaining delays to the next delay queue, passes others on.
 
-    A message is acked once its copy in the next delay queue is confirmed. If the ack is lost, it is redelivered
-    and forwarded again.
+    `on_retry` gets each retry, forwarded or not. A message is acked once its copy in the next delay queue is confirmed.
+    If the ack is lost, the message is redelivered and forwarded again.
     """
 
     def __init__(

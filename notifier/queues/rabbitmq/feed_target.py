@@ -79,7 +79,7 @@ class RabbitFeedTarget:
 
     @property
     def _ready(self) -> aiormq.Channel | None:
-        """Return the channel if it can publish now."""
+        """Return the channel if it can publish now, otherwise None."""
         if self._channel is None or self._channel.is_closed or self._connection is None:
             return None
         return None if is_blocked(self._connection) else self._channel
@@ -94,8 +94,7 @@ class RabbitFeedTarget:
 
         So a slow broker delays the caller, whose buffer is bounded, and does not fill the connection's queue.
         """
-        channel = self._ready
-        if channel is None:
+        if (channel := self._ready) is None:
             raise QueueUnavailable("not connected")
         if not is_installed("confirms"):
             async with broker_request("the connection was lost", None):

@@ -18,6 +18,7 @@ from notifier.queues.rabbitmq.connection import (
     connect,
     is_cancelled,
     reason_of,
+    retrieve_error,
     underlay_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -25,7 +26,10 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 15.0
 STABLE_AFTER_SECONDS = 5.0  # a connection that lasted this long resets the pause
 
-STREAM_END_ERRORS = (Exception, StopAsyncIteration)  # aiormq's errors without a reason, such as after a suspension
+STREAM_END_ERRORS = (
+    Exception,
+    StopAsyncIteration,
+)  # of exactly these types: a stream that ended, such as by a suspension
 
 Serve = Callable[["Link", Connection], Awaitable[None]]
 """Uses a connection until cancelled. Calls `link.mark_connected()` when usable. An exception ends the connection."""
@@ -90,7 +94,8 @@ class Link:
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _log_failure(self, error: NotifierError | OSError) -> None:
-        before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
+        before = self.failure
+        self.failure = error if isinstance(error, NotifierError) else QueueError(reason_of(error))
         if isinstance(self.failure, QueueUnavailable):
             self.failed.clear()
         else:
@@ -107,8 +112,7 @@ class Link:
         try:
             await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
             if closing.done():
-                error = None if closing.cancelled() else closing.exception()
-                raise QueueUnavailable(reason_of(error))
+                raise QueueUnavailable(reason_of(retrieve_error(closing)))
             await serving
             raise QueueUnavailable("closed")
         except* (NotifierError, *CONNECTION_ERRORS) as group:
@@ -117,7 +121,7 @@ class Link:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
-            serving.cancelled() or serving.exception()  # otherwise asyncio logs an unretrieved error
+            retrieve_error(serving)
             closing.cancel()
             await close_bounded(connection.close())
 

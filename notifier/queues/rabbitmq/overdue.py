@@ -57,8 +57,7 @@ class OverdueDelays:
 
     def on_published(self, queue: str) -> None:
         """Record that a message was published to this queue, if it is a delay queue."""
-        delay_seconds = DELAY_QUEUES.get(queue)
-        if delay_seconds is not None:
+        if (delay_seconds := DELAY_QUEUES.get(queue)) is not None:
             self._last[queue] = leaves_at = self._steady() + delay_seconds
             self._first.setdefault(queue, leaves_at)
 
@@ -103,7 +102,7 @@ class OverdueDelays:
                     if overdue:
                         moved += len((await walk.move([_to_transfer(message) for message in overdue])).done)
         except QueueError as error:
-            remaining += 1
+            remaining += 1  # unknown whether one remains: examine the queue again
             self._log.info("delays_not_looked_at", queue=queue, reason=str(error))
         self.moved += moved
         if moved:
@@ -113,6 +112,7 @@ class OverdueDelays:
             return
         pause = 0.0 if moved else min(MAX_PAUSE_SECONDS, 2 * self._pause.get(queue, OVERDUE_SECONDS))
         self._pause[queue] = pause
+        # So `find_missed` returns the queue after the pause.
         self._first[queue] = self._steady() + pause - OVERDUE_SECONDS + CHECK_INTERVAL_SECONDS
         self._last.setdefault(queue, self._first[queue])
 

@@ -22,6 +22,7 @@ from notifier.queues.rabbitmq.connection import (
     is_cancelled,
     open_channel,
     reason_of,
+    retrieve_error,
     translating_losses,
     user_of,
 )
@@ -90,7 +91,7 @@ class Publishing:
             while not closing.done():
                 await asyncio.wait({closing}, timeout=CHECK_INTERVAL_SECONDS)
                 writes.end_overdue()
-            error = None if closing.cancelled() else closing.exception()
+            error = retrieve_error(closing)
             self._log_refusal(error)
             reason += f": {reason_of(error)}"
         finally:
@@ -145,8 +146,7 @@ class Publishing:
 
     async def _send(self, publish: Publish) -> None:
         """Publish and wait for the confirm. Raises QueueUnavailable with the reason, in place of aiormq's errors."""
-        channel = self._channel
-        if channel is None or channel.is_closed:
+        if (channel := self._channel) is None or channel.is_closed:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable(BLOCKED_PROBLEM)

@@ -167,6 +167,7 @@ class RabbitQueue(EventPublisher):
         self._overdue.on_published(queue)
 
     def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
+        """Return the message to publish to this queue. Raises QueueUnavailable if the queue is too new."""
         self._watch.settling.check(self._name(queue))
         return Publish(
             exchange="", routing_key=self._name(queue), body=message.body,
@@ -280,7 +281,6 @@ class RabbitQueue(EventPublisher):
         return RabbitFeedTarget(self._options, encode)
 
     def _consuming_connection(self) -> Connection:
-        connection = self._links[0].connection
-        if connection is None:
+        if (connection := self._links[0].connection) is None:
             raise QueueUnavailable("not connected")
         return connection

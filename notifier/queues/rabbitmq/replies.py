@@ -44,10 +44,6 @@ class Outbox:
         self._bytes += len(body)
         self.filled.set()
 
-    def empty(self) -> bool:
-        """Return True if no reply is pending."""
-        return not self._pending
-
     def clear(self) -> None:
         """Drop all replies."""
         self.dropped += len(self._pending)
@@ -93,12 +89,12 @@ class ReplyConnection:
             self.outbox.clear()
 
     async def _wait_until_idle(self) -> None:
+        """Return once no reply was written for a minute, or the broker is unreachable after one."""
         before = -1
-        while before != self.outbox.written or self._link.connection is None:
+        while before != self.outbox.written:
             before = self.outbox.written
             await asyncio.sleep(IDLE_SECONDS)
-            if self._link.connection is None:  # the broker is unreachable, and requesters have given up
-                self.outbox.clear()
+            if self._link.connection is None:  # requesters have given up
                 return
 
     async def _serve(self, link: Link, connection: Connection) -> None:

@@ -58,8 +58,7 @@ class Settling:
     async def wait_until_usable(self) -> None:
         """Return once no queue is too new; at once if none was missing."""
         latest = max((at for at in self._usable_at.values() if at < math.inf), default=0.0)
-        seconds = latest - asyncio.get_running_loop().time()
-        if seconds > 0:
+        if (seconds := latest - asyncio.get_running_loop().time()) > 0:
             self._on_new_queues(list(self._usable_at), seconds)
             await asyncio.sleep(seconds)
         self._usable_at.clear()

@@ -32,6 +32,7 @@ from notifier.queues.rabbitmq.connection import (
     is_blocked,
     is_cancelled,
     reason_of,
+    retrieve_error,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE, Outbox, ReplyConnection
@@ -60,7 +61,8 @@ class RabbitSideChannel:
         self._state: Callable[[], bytes] | None = None
         self._on_reply: Callable[[str, bytes], None] = lambda _id, _body: None
         self._handle_request: Callable[[bytes], Awaitable[bytes]] | None = None
-        self._shared: dict[str, tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], None]]] = {}  # by `type`
+        self._next_updates: dict[str, Callable[[], Awaitable[bytes]]] = {}  # by `type` …
+        self._on_shared: dict[str, Callable[[bytes], None]] = {}  # … as this
         self._request_tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
@@ -87,11 +89,11 @@ class RabbitSideChannel:
 
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish the updates of `next_update`; pass those of other workers to `heard`. Neither may raise."""
-        self._shared[NEWS] = next_update, heard
+        self._next_updates[NEWS], self._on_shared[NEWS] = next_update, heard
 
     def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
         """Publish the updates of `next_update`; pass those of all workers to `heard`. Neither may raise."""
-        self._shared[PRESENCE] = next_update, heard
+        self._next_updates[PRESENCE], self._on_shared[PRESENCE] = next_update, heard
 
     @property
     def dropped(self) -> int:
@@ -125,8 +127,7 @@ class RabbitSideChannel:
             except (*CONNECTION_ERRORS, QueueUnavailable) as error:
                 if isinstance(error, ChannelAccessRefused):
                     self._may_declare = False
-                reason = reason_of(error)
-                if reason != self._logged_reason:
+                if (reason := reason_of(error)) != self._logged_reason:
                     self._logged_reason = reason
                     self._log.info("workers_not_asked", reason=reason)
             finally:
@@ -146,12 +147,12 @@ class RabbitSideChannel:
                 self._cancelled.wait(),
             ]
             if self._may_declare and self._may_share:
-                works += [self._share_messages(channel, connection, kind) for kind in self._shared]
+                works += [self._share_messages(channel, connection, kind) for kind in self._next_updates]
             tasks = [asyncio.create_task(work) for work in works]
             closing = channel.closing
             try:
                 await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-                if closing.done() and isinstance(_retrieve_error(closing), ChannelAccessRefused):
+                if closing.done() and isinstance(retrieve_error(closing), ChannelAccessRefused):
                     self._may_share = False
             finally:
                 closing.cancel()
@@ -159,11 +160,10 @@ class RabbitSideChannel:
                     task.cancel()
                 await asyncio.wait(tasks)
                 for task in tasks:
-                    _retrieve_error(task)  # retrieved, or asyncio complains
+                    retrieve_error(task)
 
     async def _share_messages(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
         """Publish this worker's messages of `kind`, until cancelled. Raises aiormq's errors, or QueueUnavailable."""
-        next_update, _ = self._shared[kind]
         properties = commands.Basic.Properties(
             content_type="application/json",
             delivery_mode=TRANSIENT_MODE,
@@ -172,7 +172,7 @@ class RabbitSideChannel:
             expiration=str(MESSAGE_TTL_MILLISECONDS),
         )
         while True:
-            document = await next_update()
+            document = await self._next_updates[kind]()
             if not is_blocked(connection):
                 async with broker_timeout(None):
                     await channel.basic_publish(document, exchange=self._exchange, properties=properties)
@@ -199,9 +199,9 @@ class RabbitSideChannel:
                 self._start_request(reply_to, delivered.body)
             elif reply_to is not None and self._state is not None:
                 self.reply(reply_to.to, reply_to.correlation_id, self._state())
-        elif (shared := self._shared.get(properties.message_type or "")) is not None:
+        elif (on_shared := self._on_shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
-                shared[1](delivered.body)
+                on_shared(delivered.body)
         elif properties.correlation_id:
             self._on_reply(properties.correlation_id, delivered.body)
 
@@ -272,7 +272,3 @@ async def _wait_until_blocked(connection: Connection) -> None:
     """Return once the broker blocks publishing on the connection, which it reports after the first message."""
     while not is_blocked(connection):  # noqa: ASYNC110  aiormq has no event for it
         await asyncio.sleep(BLOCKED_CHECK_SECONDS)
-
-
-def _retrieve_error(done: "asyncio.Future[Any]") -> BaseException | None:
-    return None if done.cancelled() else done.exception()

@@ -115,7 +115,7 @@ class _Surveyor:
         return True
 
     async def declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> str | None:
-        """Return the difference to the existing queue, None if there is none."""
+        """Return the difference to the existing queue; None if there is none, or if a refusal is allowed and occurs."""
         try:
             await (await self.channel()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
         except ChannelPreconditionFailed as failed:
@@ -146,8 +146,7 @@ class _Surveyor:
 
 def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> None:
     """Raise TopologyMismatch with all differences and missing names, and the remedies; unless there are none."""
-    parts = [difference for difference in different if difference is not None]
-    if parts:
+    if parts := [difference for difference in different if difference is not None]:
         parts.append(
             "to keep its messages, choose another queue.prefix; "
             "else stop the workers and delete it (`notifier topology delete`), and it is declared again"
@@ -185,7 +184,7 @@ async def declare(connection: Connection, topology: Topology, settling: Settling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyState:
-    """The state of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
+    """The state of one queue or exchange. `ready` messages and `consumers` are None for an exchange or a missing queue.
 
     `difference` names the argument that differs.
     """

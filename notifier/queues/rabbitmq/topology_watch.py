@@ -61,8 +61,7 @@ class TopologyWatch:
 
     async def repair(self) -> None:
         """Declare or verify the topology again, after a part of it was found missing."""
-        connection = self._connection
-        if connection is None:
+        if (connection := self._connection) is None:
             return
         async with self._repairing:
             try:
@@ -97,7 +96,7 @@ class TopologyWatch:
             self._connection = None
 
     async def _check_queues(self, connection: Connection) -> bool:
-        """Count the workers. Return False if a queue is missing.
+        """Count the workers. Return False if a queue is missing, or if a former problem remains.
 
         `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
         find it retries only after three minutes.

@@ -146,13 +146,9 @@ class RabbitVisit(Generic[S]):
                 await self._take_next_run(min(self.left, MAX_PREFETCH), None)
 
     async def _take_next_run(self, count: int, read: Reader[S] | None) -> "_Run[S]":
+        """Take the next `count` messages by a new consumer; fewer if the queue is empty. Raises QueueUnavailable."""
         self._runs += 1
-        run = await self._consume_run(count, self._runs, read)
-        self.left = max(0, self.left - run.count)
-        return run
-
-    async def _consume_run(self, count: int, name: int, read: Reader[S] | None) -> "_Run[S]":
-        run, channel, tag = _Run(self._origin, read), self._channel, f"visit-{name:06}"
+        run, channel, tag = _Run(self._origin, read), self._channel, f"visit-{self._runs:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with broker_request(f"lost {self._what} on the way"):
             await self._start_consumer(run, count, tag)
@@ -164,6 +160,7 @@ class RabbitVisit(Generic[S]):
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
         self.was_returned = run.was_returned
         self._unconfirmed_acks = 0
+        self.left = max(0, self.left - run.count)
         return run
 
     async def _wait_until_filled(self, run: "_Run[S]", count: int) -> None:

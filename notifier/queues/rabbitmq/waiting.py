@@ -58,9 +58,9 @@ class RabbitWaiting:
         parked: bool = True,
         only: str | None = None,
     ) -> AsyncIterator["RabbitWalk[S]"]:
-        """Open one walk over the current pending deliveries (`only`: in this queue).
+        """Open one walk over the current pending deliveries (`only`: in this queue). Missing queues are skipped.
 
-        Raises QueueError if the queue is missing or another walk runs.
+        Raises QueueError if another walk runs or the broker does not answer.
         """
         options = self._options
         connection = await connect(options, "waiting")

@@ -59,7 +59,9 @@ def write_notices(database: sqlite3.Connection, batch: Sequence[FeedNotice], ret
     """Write the notices, and delete notices beyond the retention."""
     for statement in _SCHEMA:
         database.execute(statement)
-    insert_rows(database, _INTO_OUTCOMES, [[_storable(value) for value in _to_values(notice)] for notice in batch])
+    insert_rows(
+        database, _INTO_OUTCOMES, [[_without_surrogates(value) for value in _to_values(notice)] for notice in batch]
+    )
     _prune(database, retention, now)
 
 
@@ -87,7 +89,7 @@ def _to_values(notice: FeedNotice) -> tuple[object, ...]:
     )
 
 
-def _storable(value: object) -> object:
+def _without_surrogates(value: object) -> object:
     """Replace unpaired surrogates, which SQLite cannot store."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 

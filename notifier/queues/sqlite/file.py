@@ -50,8 +50,7 @@ _SCHEMA = (
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
-    move_problem = find_moved_file(path)
-    if move_problem is not None:
+    if (move_problem := find_moved_file(path)) is not None:
         raise QueueUnavailable(move_problem)
     try:
         _make_file(path.resolve())
@@ -164,8 +163,7 @@ def examine_file(path: Path) -> FileState:
         size = path.stat().st_size
     except FileNotFoundError:
         folder = path.absolute().parent
-        move_problem = find_moved_file(path)
-        if move_problem is not None:
+        if (move_problem := find_moved_file(path)) is not None:
             return FileState(path=path, size=None, worker=True, fault=move_problem)
         fault: str | None = f"the folder {folder} is missing, or not ours to write to"
         if os.access(folder, os.W_OK | os.X_OK):
@@ -178,15 +176,11 @@ def examine_file(path: Path) -> FileState:
         try:
             recognise(path)
             examine(path)
-            fault = find_moved_file(path) or _describe_full_disk(path)
+            with translating(path), closing(_open_read_only(path)) as database:
+                fault = find_moved_file(path) or describe_full_disk(path, database)
         except QueueError as error:
             fault = str(error)
     return FileState(path=path, size=size, worker=has_worker(path), fault=fault)
-
-
-def _describe_full_disk(path: Path) -> str | None:
-    with translating(path), closing(_open_read_only(path)) as database:
-        return describe_full_disk(path, database)
 
 
 @contextmanager

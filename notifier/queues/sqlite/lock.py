@@ -38,7 +38,7 @@ def file_id_of(path: Path) -> FileId | None:
 
 
 class WorkerLock:
-    """The lock of `path`, held until `release`. Raises QueueUnavailable if another worker holds it."""
+    """The lock of `path` (its id: `file`), held until `release`. Raises QueueUnavailable if another worker holds it."""
 
     def __init__(self, path: Path, file: FileId) -> None:
         lock_file = _lock_file(path)

@@ -158,6 +158,7 @@ class SqliteQueue:
         try:
             await self._call(partial(writer.fetch, bucket, most, fetched))
         except asyncio.CancelledError:
+            # Release the fetched rows; nobody awaits that.
             unused_future = asyncio.get_running_loop().create_future()
             unused_future.cancel()
             writer.put(Call(partial(writer.put_back, bucket, fetched), unused_future))
@@ -172,7 +173,7 @@ class SqliteQueue:
         return await self._call(partial(self._require_writer().count_parked, buckets))
 
     async def wait_until_available(self) -> None:
-        """Return when publishing can succeed again."""
+        """Wait half a second if the file was not writable, and then let the caller try again. Never raises."""
         await asyncio.sleep(0 if self._problem is None else _RETRY_PAUSE_SECONDS)
 
     def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:

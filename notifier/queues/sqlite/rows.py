@@ -82,8 +82,7 @@ def message_of(lane: Lane, row: list[Any], *, bucket: str | None = None) -> Mess
     """Return the row as a message taken from the lane, or from the bucket."""
     id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
     asker = headers.pop(ASKER_HEADER, None)
-    given_up = headers.pop(GIVEN_UP_HEADER, None)
-    if given_up is not None:  # in the form of RabbitMQ's header
+    if (given_up := headers.pop(GIVEN_UP_HEADER, None)) is not None:  # in the form of RabbitMQ's header
         headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
     own_kind = parse_kind(kind)
     return Message(

@@ -249,10 +249,10 @@ class Store:
         with translating(self._path):
             return int(self._value("PRAGMA data_version"))
 
-    def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
-        """Run `work` on the open file, in a transaction if it writes."""
+    def use(self, work: Callable[[Self], T], *, writing: bool) -> T:
+        """Run `work` on this store, in a transaction if it writes."""
         with self.transaction() if writing else translating(self._path):
-            return work(self.database)
+            return work(self)
 
     def close(self) -> None:
         """Close the file. The last process that closes it copies the write-ahead log into it."""

@@ -202,7 +202,7 @@ class Writer:
         return self._lanes.count_takeable() if self._consuming else {}
 
     def _count_foreign_changes(self, store: Store) -> int | None:
-        """Return a number that changes with each commit of another process. It is read once per poll interval."""
+        """Return a number that changes with each commit of another process. A worker reads it at each poll."""
         if self._lock is None or time.monotonic() < self._next_check:
             return self._foreign_changes
         changes = store.count_foreign_changes()
@@ -281,7 +281,7 @@ class Writer:
         If it writes, check the lanes again, since it may have added messages.
         """
         store = self._open_store()
-        result = store.use(lambda _: work(store), writing=writing)
+        result = store.use(work, writing=writing)
         if writing:
             self._lanes.on_inserted()
             self._next_due = store.read_next_due(self._parked.in_hand)

@@ -207,9 +207,9 @@ def steps(store: Store, allowed: int) -> Iterator[None]:
         count += 1
         return count > allowed
 
-    store.use(lambda database: database.set_progress_handler(stop, 1000), writing=False)
+    store.database.set_progress_handler(stop, 1000)
     yield
-    store.use(lambda database: database.set_progress_handler(None, 1000), writing=False)
+    store.database.set_progress_handler(None, 1000)
 
 
 def test_many_parked_cost_the_others_nothing(file: Path) -> None:
@@ -231,7 +231,7 @@ def test_no_statement_reads_the_whole_table(file: Path) -> None:
     """Each goes by an index: those of every turn, and those of status and start, which may read a whole index."""
     seen: list[str] = []
     store = filled(file, 3)
-    store.use(lambda database: database.set_trace_callback(seen.append), writing=False)
+    store.database.set_trace_callback(seen.append)
     with store.transaction():
         store.wake([1])
         store.count_return([2])
