@@ -79,8 +79,6 @@ class FrontChannelRoutes:
         """
         if context is None:
             return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
-        if self._dependencies.rules_of(context.iss) is None:
-            return self.refuse()
         try:
             return self._render_page(context, self._dependencies.seal_context(context), parents)
         except TooManyClients:

@@ -82,7 +82,7 @@ class EventRequestHandler(Protocol):
 
 
 class SignOutRoutes:
-    """Publishes events and returns their pages. `page_addresses` returns None if no issuer has pages."""
+    """Publishes events and returns their pages. `page_addresses` returns None without keys for pages."""
 
     def __init__(
         self,

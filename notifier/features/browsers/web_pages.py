@@ -49,7 +49,7 @@ class WebPages:
         ).routes()
 
     def page_addresses(self) -> PageAddresses | None:
-        """Return the keys of pages, and the address of each issuer's pages; None if no issuer has pages."""
+        """Return the keys of pages, and the address of each issuer's pages; None without `web.keys_file`."""
         section = web_of(self._live.current.settings)
         keys = self._live.current.part(PagesPart).keys
         if section is None or keys is None:
@@ -57,7 +57,7 @@ class WebPages:
         return PageAddresses(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """Return the page that requests a context's clients; an empty page if the issuer has no pages.
+        """Return the page that requests a context's clients; an empty page without a context or without issuer settings.
 
         The origins `parents` may frame the page, besides those of the issuer's settings.
         """

@@ -105,7 +105,7 @@ class Doctor:
             await asyncio.wait({self._task})
 
     def document(self) -> dict[str, Any]:
-        """Return the last result."""
+        """Return the state, and the last result."""
         return {
             "state": self._state,
             "began_at": format_optional_moment(self._began_at),

@@ -169,9 +169,9 @@ ReadPage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
 async def gather_pages(read_page: ReadPage, last: SourceAnswer | None) -> RowCollector:
     """Return the clients of all pages. Raises SourceFault.
 
-    The list may change between two pages, so that a client moves to a page that was already read. A list of several
-    pages is read again if they state different sizes, have fewer clients than stated, or lack clients of `last`. It is
-    then accepted if two consecutive readings have the same clients, each once.
+    The list may change between two pages, so that a client moves to a page that was already read. The list is read
+    again if its pages state different sizes, if it has fewer clients than stated, or if several pages lack a client of
+    `last`. The list is also accepted if two consecutive readings have the same clients, each once.
     """
     previous_names: frozenset[str] | None = None
     for _ in range(MAX_READINGS):

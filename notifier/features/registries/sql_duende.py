@@ -61,7 +61,7 @@ def list_duende_clients(
     is_view = settings.columns == "some"
 
     def find_optional_table(name: str, field: str) -> str | None:
-        """Return a table that a view may lack; None without it. Raises SourceFault if it is required."""
+        """Return a table that a view may lack; None if it is missing. Raises SourceFault if it is required."""
         member = DuendeTables.model_fields[field].alias or field
         table = finder.find(name, member, explicit=field in configured)
         is_required = name != "" and (field in configured or not is_view)

@@ -109,7 +109,8 @@ class Pkcs11Token:
     async def _use_process(self, request: Callable[[SigningSession], Awaitable[_T]]) -> _T:
         """Return the result of a request to a process. Raises SignerError.
 
-        After an error or a cancellation, end the process, since the next request could receive the late answer.
+        After an error that is not harmless, or a cancellation, end the process: the next request could receive the late
+        answer.
         """
         async with self._slots:
             session = await self._acquire()

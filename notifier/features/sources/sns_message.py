@@ -83,7 +83,7 @@ _DOCUMENT = TypeAdapter(_SnsDocument)
 
 
 def read_sns(body: bytes, topic: SnsTopic) -> SnsMessage | SnsRefusal:
-    """Read a message of the topic. Never raises."""
+    """Return a message of the topic, whose signature is not verified yet, or why it is refused. Never raises."""
     try:
         document = _DOCUMENT.validate_json(body, strict=True)
     except ValidationError:

@@ -124,13 +124,13 @@ class SnsServer:
         await self._contexts.close()
 
     def _enqueue(self, url: str) -> _QueuedCertificate | None:
-        """Return the queued certificate of a URL. Add it if necessary; return None if no other URL can be dropped."""
+        """Return the queued certificate of a URL. Add it if necessary; None if the queue is full of repeated URLs."""
         queued = self._queued.get(url)
         if queued is not None:
             queued.is_repeated = True
             return queued
         if len(self._queued) >= MAX_QUEUED_CERTIFICATES:
-            droppable = next((other for other, queued in self._queued.items() if not queued.is_repeated), None)
+            droppable = next((other for other, entry in self._queued.items() if not entry.is_repeated), None)
             if droppable is None:
                 return None
             self._dequeue(droppable, CertificateUnavailable())

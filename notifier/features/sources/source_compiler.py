@@ -82,7 +82,7 @@ class _SourceCompiler:
         options, preset = self.options, self._find_preset()
         self.ignore_case = preset.ignore_case if options.ignore_case is None else options.ignore_case
         envelopes = preset.envelope if options.envelope is None else options.envelope
-        compiled = [self._compile_envelope(index, text) for index, text in enumerate(envelopes)]
+        compiled_envelopes = [self._compile_envelope(index, text) for index, text in enumerate(envelopes)]
         when = preset.when if options.when is None else options.when
         members = self._compile_members(preset)
         realm = self._compile_realm(preset, members)
@@ -95,7 +95,7 @@ class _SourceCompiler:
             issuer=self._find_issuer(),
             issuers=options.issuers,
             realm=realm,
-            envelopes=tuple(envelope for envelope in compiled if envelope is not None),
+            envelopes=tuple(envelope for envelope in compiled_envelopes if envelope is not None),
             lines=bool(envelopes) and envelopes[0] == LINES,
             as_json=options.content_type is not None,
             ignore_case=self.ignore_case,

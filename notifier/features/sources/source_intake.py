@@ -42,7 +42,7 @@ class SourceIntake:
         """Return the event of a message by the current mapping, or the messages that replace it.
 
         `only`: the positions of the events to read; None for all. The replacements are due at `rest_until` (epoch
-        seconds). Raises MalformedEvent, and UnknownSource if the source is not configured.
+        seconds; None: at once). Raises MalformedEvent, and UnknownSource if the source is not configured.
         """
         name = message.source or ""
         source = self._sources().get(name)

@@ -125,7 +125,7 @@ def _load_source(settings: Settings, name: str) -> Source:
 
 
 def _create_message(settings: Settings, name: str, content: bytes) -> Message:
-    """Return a message with the body `content`, or the message in the dead letter `content`."""
+    """Return a message with the body `content`, or if that is a dead letter, the message in it."""
     http, properties = sources_of(settings)[name].http, dict[str, Any]()
     body, headers = content, dict[str, Any]()
     letter = _parse_dead_letter(content)

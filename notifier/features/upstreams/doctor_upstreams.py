@@ -60,7 +60,7 @@ async def examine_keys(setting: str, uri: str, read_keys: ReadKeySet, upstream: 
 
 
 async def check_session_databases(settings: Settings) -> list[InputIssue]:
-    """Query each database of sessions with a `sid` that cannot exist, and return the errors, such as a wrong column."""
+    """Query each database of sessions for a `sid` that cannot exist. Return the errors, such as a wrong column."""
     examinations = [
         examine_sessions(f"upstreams.{name}.resolve.sql", upstream)
         for name, upstream in upstreams_of(settings).items()
@@ -72,7 +72,7 @@ async def check_session_databases(settings: Settings) -> list[InputIssue]:
 
 
 async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence[Finding]:
-    """Return the finding of a look-up with a `sid` that cannot exist. It must succeed, and find no session."""
+    """Return the finding of a look-up of a `sid` that cannot exist, which must succeed and find no session."""
     lookups = create_session_lookups(upstream.resolve)
     assert lookups is not None, "the caller skips upstreams with same_sub, which need no look-up"
     sessions = await lookups.look_up(UpstreamSession(iss=upstream.issuer, sub=UNKNOWN_SID, sid=UNKNOWN_SID))

@@ -38,9 +38,7 @@ class UpstreamRecord:
     def on_request(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
         """Count a request of a configured upstream, and log it unless it succeeded, at most once a minute per result.
 
-        Anyone can cause a failure.
-
-        `reason`: the error, without `sub` and `sid`.
+        Anyone can cause a failure. `reason`: the error, without `sub` and `sid`.
         """
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
