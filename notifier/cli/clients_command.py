@@ -62,7 +62,7 @@ def list_(
     loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=source)
     rows = []
     for (client_iss, client_id), parts in sources_of(loaded).items():
-        names = [name.partition(" ")[0] for name, _ in parts]
+        names = [name.partition(" ")[0] for name, _ in parts]  # without the path of a file
         client = loaded.registry.clients_of(client_iss).get(client_id)
         is_selected = (source is None or source in names) and iss in (None, client_iss)
         if client is None or not is_selected:
@@ -108,8 +108,8 @@ def show(
     loaded, sources = _load_clients(config, offline=offline, as_json=as_json, source=None)
     clients: list[dict[str, Any]] = []
     for (client_iss, name), parts in sources_of(loaded).items():
-        registered_name = loaded.registry.aliases.get(client_iss, {}).get(client_id, client_id)
-        if name in (client_id, registered_name) and iss in (None, client_iss):
+        registered_id = loaded.registry.aliases.get(client_iss, {}).get(client_id)  # if `client_id` is an alias
+        if name in (client_id, registered_id) and iss in (None, client_iss):
             values = [
                 {"member": value.member, "value": value.value, "from": value.origin}
                 for value in values_of(loaded, (client_iss, name), parts)

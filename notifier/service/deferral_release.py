@@ -57,7 +57,7 @@ class DeferralRelease:
         self._registry, self._keys = live.current.registry, live.current.keys
         self._ended: set[_EndedCause] = set()
         self._second_walk_at: dict[_EndedCause, float] = {}
-        self._not_before: dict[_EndedCause, float] = {}
+        self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
         self._next_walk_at = float("-inf")
         self._changed = asyncio.Event()
 

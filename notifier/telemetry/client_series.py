@@ -222,7 +222,7 @@ class ClientSeries:
         return label, UNKNOWN_CLIENT if is_unknown else INLINE_CLIENT
 
     def _follow_registry(self) -> None:
-        """After a reload, drop the numbers of clients that no longer have an individual label."""
+        """After a reload, drop the numbers of clients without an individual label, and of issuers that were removed."""
         registry = self._registry()
         if registry is self._snapshot:
             return

@@ -51,7 +51,7 @@ class Histogram:
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
-        """Return each bound with the number of values within it."""
+        """Return each bound with the number of all values up to it."""
         return list(zip((*map(str, self._bounds), "+Inf"), accumulate(self._counts), strict=True))
 
 

@@ -111,7 +111,7 @@ class NonBlockingStream:
         except RuntimeError:
             self.drain()
         else:
-            if len(self._waiting) == 1:
+            if len(self._waiting) == 1:  # the first line of this iteration
                 loop.call_soon(self.drain)
 
     def drain(self) -> None:

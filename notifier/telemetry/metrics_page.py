@@ -107,7 +107,6 @@ class MetricsPage:
 
     def _gauge_families(self) -> Iterator[Metric]:
         sources = self._sources
-        status = sources.queue()
         yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
         yield gauge("ready", "1 while /readyz reports that the worker is ready.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
@@ -115,8 +114,6 @@ class MetricsPage:
         yield gauge("workers_vanished", text, sources.workers_vanished())
         text = "How far this worker's clock is ahead of the others', by their announcements."
         yield gauge("clock_offset_seconds", text, sources.clock_offset())
-        yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
-        yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
         yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
         text = "When the configuration that is in force was read (epoch seconds)."
         yield gauge("config_last_reload_timestamp_seconds", text, sources.reload_taken_at())
@@ -124,29 +121,8 @@ class MetricsPage:
         yield labelled_family(GaugeMetricFamily, "clients_expiring", text, ("sid",), sources.clients_expiring())
         text = "1 while a changed setting waits for a restart."
         yield gauge("config_restart_needed", text, sources.restart_needed())
-        states = [*sources.registry_sources()]
-        for name, text, nth in (
-            ("registry_source_up", "0 while a registry source cannot be read, or losses of clients are held back.", 1),
-            ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
-            ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
-        ):
-            yield labelled_family(
-                GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}
-            )
-        missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
-        for binding in status.bindings:
-            missing[binding.binding.source] += bool(binding.problem)
-        text = "Exchanges of others to which the source's queue is not bound."
-        yield labelled_family(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
-        text = "1 while a policy of the broker changes this on our queues."
-        series = {str(key): key in status.overrides for key in PolicyKey}
-        yield labelled_family(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
-        text = "Messages moved out of delay queues in which the broker's clock held them up."
-        yield plain_counter("delays_moved_total", text, status.moved_on)
-        left_out = sum(map(len, self._metrics.registry().faults.values()))
-        yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
-        text = "Members of clients that registry sources are not permitted to set, and that were ignored."
-        yield gauge("registry_members_left_away", text, self._metrics.registry().ignored_count)
+        yield from self._registry_families()
+        yield from _queue_families(sources.queue())
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield labelled_family(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
@@ -156,6 +132,36 @@ class MetricsPage:
         text = "0 while a hook into a library is not in use."
         yield labelled_family(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
         yield labelled_family(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {__version__: 1})
+
+    def _registry_families(self) -> Iterator[Metric]:
+        states = [*self._sources.registry_sources()]
+        for name, text, nth in (
+            ("registry_source_up", "0 while a registry source cannot be read, or losses of clients are held back.", 1),
+            ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
+            ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
+        ):
+            yield labelled_family(
+                GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}
+            )
+        left_out = sum(map(len, self._metrics.registry().faults.values()))
+        yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
+        text = "Members of clients that registry sources are not permitted to set, and that were ignored."
+        yield gauge("registry_members_left_away", text, self._metrics.registry().ignored_count)
+
+
+def _queue_families(status: QueueStatus) -> Iterator[Metric]:
+    yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
+    yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
+    missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
+    for binding in status.bindings:
+        missing[binding.binding.source] += bool(binding.problem)
+    text = "Exchanges of others to which the source's queue is not bound."
+    yield labelled_family(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
+    text = "1 while a policy of the broker changes this on our queues."
+    series = {str(key): key in status.overrides for key in PolicyKey}
+    yield labelled_family(GaugeMetricFamily, "queue_policy_overrides", text, ("key",), series)
+    text = "Messages moved out of delay queues in which the broker's clock held them up."
+    yield plain_counter("delays_moved_total", text, status.moved_on)
 
 
 class _Page(Collector):

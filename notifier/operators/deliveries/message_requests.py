@@ -133,7 +133,7 @@ class MessageRequests(Generic[P, S]):
             except QueueError:
                 raise self._refusal() from None
             finally:
-                if not reading:
+                if not reading:  # the messages of the index may have changed
                     self._access.indexes.forget(self)
 
     def require_queue(self) -> None:

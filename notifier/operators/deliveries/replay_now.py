@@ -122,7 +122,7 @@ class Replay:
         return await replay(self._queue.dead_letters(), filter_, self._request.rules, options, on_replayed)
 
     async def _request_following(self, options: RepairOptions) -> None:
-        """Send the IDs of the dead letters to the workers. They are found by a dry run.
+        """Find the dead letters by a dry run, and send their IDs to the workers.
 
         If the queue fails, the replay continues, but no dead letter is followed.
         """

@@ -138,8 +138,7 @@ async def retry_now(
         result = replace(result, account=account, pending_after={"not counted again": remaining} if remaining else {})
         on_progress(result)
 
-    last_answers = LastAnswers()
-    last_answers.take_missing(answers)  # only stores them
+    last_answers = LastAnswers(answers)
     unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)

@@ -85,9 +85,12 @@ def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:
         case ():
             text = "no policy shows on a temporary queue; `rabbitmqctl list_policies` shows a longer or larger limit"
             yield ok(Area.QUEUE, host, text)
-    for key in () if isinstance(state.policies, str) else state.policies or ():
-        advice = f"exclude {state.prefix}.* from the policy, or ask the broker's operator; `rabbitmqctl list_policies`"
-        yield failure(Area.QUEUE, host, f"{key.text}: {POLICY_EFFECTS[key]}", advice)
+        case tuple(keys):
+            advice = (
+                f"exclude {state.prefix}.* from the policy, or ask the broker's operator; `rabbitmqctl list_policies`"
+            )
+            for key in keys:
+                yield failure(Area.QUEUE, host, f"{key.text}: {POLICY_EFFECTS[key]}", advice)
 
 
 def _check_version(state: BrokerState, host: str) -> Finding:

@@ -36,7 +36,7 @@ def list_settings() -> Iterator[SettingText]:
     for line in load_reference().splitlines():
         cells = line.strip("| ").split(" | ")
         if not line.startswith("| `") or len(cells) < 4 or not cells[1][:1].isalpha():
-            continue
+            continue  # not a row of a setting, whose second cell is a type
         name, value_type, default, *other_cells = cells
         restart = other_cells.pop(0) if other_cells[0] in _RESTARTS else "no"
         yield SettingText(

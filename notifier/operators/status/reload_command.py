@@ -74,8 +74,8 @@ async def _request_reload(settings: QueueSettings, reload: ReloadRequest) -> Rel
     return await reloading
 
 
-def _print_reloads(reloads: ReloadResults, drop: str | None) -> None:
-    """Print the results, once for all workers with the same result, then how many workers are missing."""
+def _print_reloads(reloads: ReloadResults, dropped_source: str | None) -> None:
+    """Print the results, once for all workers with the same result, then how many workers applied everything."""
     workers_by_result: dict[tuple[str, ...], list[str]] = {}
     for worker in reloads.workers:
         workers_by_result.setdefault(tuple(_format_worker(worker)), []).append(worker.worker)
@@ -90,8 +90,8 @@ def _print_reloads(reloads: ReloadResults, drop: str | None) -> None:
         silent_count = reloads.seen - len(reloads.workers)
         missing = f"; {silent_count} did not answer" if silent_count else ""
         say(f"{applied_count} of {counted(reloads.seen, 'worker')} took everything{missing}")
-    if drop is not None:
-        say(f"a stopped worker keeps its cache of {printable(drop)}: repeat the command when it runs")
+    if dropped_source is not None:
+        say(f"a stopped worker keeps its cache of {printable(dropped_source)}: repeat the command when it runs")
 
 
 def _format_worker(worker: WorkerReload) -> list[str]:

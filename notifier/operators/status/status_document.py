@@ -100,6 +100,7 @@ def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object
 
 
 def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
+    """Return a worker. Unless `whole`, omit the texts that may name issuers."""
     return {
         "worker": worker.worker,
         "version": worker.version,

@@ -92,8 +92,8 @@ class RequestHandler:
 class LastAnswers:
     """Stores each worker's last answer, so that the counts of a worker that has ended are not lost."""
 
-    def __init__(self) -> None:
-        self._last: dict[str, WorkerAnswer] = {}
+    def __init__(self, answers: Sequence[WorkerAnswer] = ()) -> None:
+        self._last = {answer.worker: answer for answer in answers if answer.problem is None}
 
     def take_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
         """Store these answers, and return the last answers of the workers that are missing."""

@@ -49,7 +49,7 @@ def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeatur
 def end_if_unknown(
     config: Path | None, features: Sequence[ConfiguredFeature], client_id: str | None, iss: str | None
 ) -> None:
-    """Exit with 1 if the registry does not have the client.
+    """Exit with 1 if the registry does not have the client. `client_id`: None if the command selects no client.
 
     Return if that is uncertain: the configuration cannot be read, a registry source has no cache, or events may contain
     the addresses of unregistered clients.

@@ -56,7 +56,7 @@ class Grid:
         columns = list(zip(*(row.cells for rows in self._groups.values() for row in rows), strict=True))
         widths = [
             max(width for text in (head, *column) if (width := cell_len(text)) <= MAX_COLUMN_WIDTH)
-            for head, column in zip(heads, columns, strict=False)
+            for head, column in zip(heads, columns, strict=False)  # without rows there are no columns
         ]
         shown = [nth for nth, column in enumerate(columns) if not self._names[nth] or any(column)]
 
