@@ -57,7 +57,7 @@ class WebPages:
         return PageAddresses(keys=keys, urls={iss: issuer.url for iss, issuer in section.issuers.items()})
 
     def page_of(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
-        """Return the page that requests a context's clients; an empty page without a context or settings.
+        """Return a context's page; an empty page without a context, or if the issuer has no pages.
 
         The origins `parents` may frame the page, besides those of the issuer's settings.
         """

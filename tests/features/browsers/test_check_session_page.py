@@ -41,7 +41,7 @@ PAGES = {
 
 @asynccontextmanager
 async def asking(clients: Mapping[str, Client]) -> AsyncIterator[aiohttp.ClientSession]:
-    """Pages of each formula, named like it."""
+    """Serve a page for each formula, under the formula's name."""
     pages = CheckSessionRoutes(PAGES.get, lambda: Registry(clients={ISS: clients}), read_check_session_script())
     async with (
         serving(web_app(pages.routes())) as listener,

@@ -116,7 +116,7 @@ async def test_the_doctor_names_each_fault_of_a_real_proxy(
 
 
 def _settings(url: str, ca_file: Path) -> Settings:
-    """Of one issuer with pages, and of one of tests, whose pages nobody can have. Only the authority is read."""
+    """Return settings of an issuer with pages, and of a test issuer, which has no checks. Only the CA is read."""
     keys, tested = [{"file": str(ca_file)}], "https://notifier.invalid"
     return SETTINGS.model_validate(
         {

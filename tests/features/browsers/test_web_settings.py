@@ -40,7 +40,7 @@ Load = Callable[..., LoadedConfiguration]
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Load:
-    """Reads a configuration of two issuers with these keys and these pages."""
+    """Return a function that loads a configuration of two issuers with the given keys and pages."""
 
     def read(keys: str, *pages: str, at: Mapping[str, str] = {}, own: Mapping[str, str] = {}) -> LoadedConfiguration:
         for name in ("one.pem", "two.pem"):

@@ -26,7 +26,7 @@ MAP = {"sre": ["read", "repair"], "support": ["read"]}
 
 
 def oidc(at: str, **changes: Any) -> dict[str, Any]:
-    """The section. What is None is left out."""
+    """Return the section `api.console.oidc`. Members that are None are omitted."""
     section = {
         "issuer": at, "client_id": CLIENT, "audience": AUDIENCE, "scopes_claim": "groups", "map": MAP, **changes,
     }  # fmt: skip
@@ -34,7 +34,7 @@ def oidc(at: str, **changes: Any) -> dict[str, Any]:
 
 
 def written(folder: Path, section: Mapping[str, Any] | None, **api: Any) -> Path:
-    """A configuration of two issuers."""
+    """Write a configuration of two issuers, and return its path."""
     (folder / "key.pem").write_bytes(pem("ES256"))
     issuers = {iss: {"keys": [{"file": "key.pem"}]} for iss in (ISS, OTHER)}
     listener = {"console": {"oidc": section}, **api}
@@ -49,7 +49,7 @@ def live(path: Path) -> LiveConfiguration:
 
 
 def section(configuration: LiveConfiguration) -> OidcSettings:
-    """The section, as it was read."""
+    """Return the section `api.console.oidc` of a loaded configuration."""
     console = console_of(configuration.current.settings)
     assert console is not None
     assert console.oidc is not None
@@ -79,7 +79,7 @@ class ConsoleProvider(LoopbackServer):
         self.going_on.set()
 
     def token(self, header: Mapping[str, Any] | None = None, of: Any = None, **claims: Any) -> str:
-        """An access token of alice, who is an SRE, with these claims changed. What is None is left out."""
+        """Return an access token of alice, who is an SRE, with changed `claims`. Claims that are None are omitted."""
         now = int(self.clock())
         whole = {
             "iss": self.base, "aud": AUDIENCE, "sub": "raw-alice", "client_id": CLIENT, "jti": "j1", "iat": now,
@@ -108,7 +108,7 @@ class ConsoleProvider(LoopbackServer):
         return web.Response(status=404)
 
     def _authorize(self, query: Mapping[str, str]) -> web.Response:
-        """Lead back at once, since somebody is signed in already; or ask, which nobody answers."""
+        """Redirect to the console if a user is signed in or `prompt` is none; otherwise return a sign-in page."""
         assert query["code_challenge_method"] == "S256"
         self._started = dict(query)
         back = {"state": query["state"], "iss": self.base}

@@ -22,7 +22,7 @@ HOSTILE = "../..?all=true#<b>"
 
 
 def site_of_two(folder: Path, clients: Clients, place: tuple[str, str]) -> Site:
-    """Clients of two issuers. One of them has a name that no path can hold."""
+    """Write clients of two issuers. One client has a name that no path can contain."""
     site = site_of(folder, clients, place)
     rows = [client(name, clients.url(name)) for name in ("shop", "wiki")]
     rows += [client("forum", clients.url("forum"), OTHER), client(HOSTILE, clients.url("odd"))]
@@ -31,7 +31,7 @@ def site_of_two(folder: Path, clients: Clients, place: tuple[str, str]) -> Site:
 
 
 async def got(running: WorkerProcess, path: str, token: str = "r", **query: object) -> dict[str, Any]:
-    """The document of an address."""
+    """Return the document of a GET, after a check against its OpenAPI schema."""
     status, document = await running.ask("GET", f"/v1/{path}?{urlencode(query)}", token)
     assert status == 200, (path, status, document)
     require_described((await running.ask("GET", PATH))[1], "GET", f"/v1/{path}", status, document)

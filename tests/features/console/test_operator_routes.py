@@ -41,7 +41,7 @@ from tests.system.waiting import until
 
 
 def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
-    """Return every route of operators, over nothing: a request that is refused needs no more."""
+    """Return every route of operators, without real dependencies, which a refused request does not use."""
     nothing: Any = None
     messages = SimpleNamespace(dead_letters=lambda: None, waiting=lambda: None)
     access: Any = SimpleNamespace(
@@ -258,7 +258,7 @@ async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
 
 
 async def ended(doctor: Doctor) -> dict[str, object]:
-    """What it found, once it has looked."""
+    """Wait until the doctor has ended, and return its result."""
 
     async def steps() -> dict[str, object]:
         return doctor.document()

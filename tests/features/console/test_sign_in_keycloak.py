@@ -33,7 +33,7 @@ class Operator:
         self.api, self._browser, self._http = api, browser, http
 
     async def sign_in(self, user: str = "", **more: str) -> tuple[int, dict[str, Any]]:
-        """As the page does it; status and answer of the exchange. Without a user by the session at the provider."""
+        """Sign in as the page does; without `user`, by the provider's session. Return status and document."""
         verifier, nonce = "v" * 43 + user, f"nonce-{user}"
         async with self._http.get(f"{self.api}/v1/sign-in") as answer:
             oidc = (await answer.json())["oidc"]
@@ -59,7 +59,7 @@ async def operator(running: WorkerProcess, keycloak: Keycloak) -> AsyncIterator[
 
 
 def configured(folder: Path, keycloak: Keycloak, **changes: object) -> Site:
-    """An installation at which the realm's users sign in."""
+    """Write a configuration with which the realm's users sign in."""
     site = Site(folder, f"sqlite:{folder}/q.db")
     site.config["api"]["console"] = {"oidc": staff_oidc(keycloak.url, **changes)}
     site.write()
@@ -74,7 +74,7 @@ def keycloak(pytestconfig: pytest.Config) -> Keycloak:
 
 @pytest.fixture
 async def logout_tokens(keycloak: Keycloak) -> AsyncIterator[list[str]]:
-    """Those that the realm sends to the console's client."""
+    """Yield the logout tokens that the realm sends to the console's client."""
     came: list[str] = []
 
     async def take(request: web.BaseRequest) -> web.Response:

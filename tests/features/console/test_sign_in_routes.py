@@ -54,7 +54,7 @@ async def provider() -> AsyncIterator[ConsoleProvider]:
 
 @asynccontextmanager
 async def asking(folder: Path, raw: Mapping[str, Any]) -> AsyncIterator[TestClient[Any, Any]]:
-    """A listener with the routes."""
+    """Serve the routes."""
     configuration = live(written(folder, raw))
     signed_in = SignInTokens(section(configuration), configuration, lambda _: "0123", lambda: NOW, lambda: 1000.0)
     app = web.Application(middlewares=[answer_refusals])

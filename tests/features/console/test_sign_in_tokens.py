@@ -80,7 +80,7 @@ def test_with_a_provider_every_request_needs_a_token(tmp_path: Path) -> None:
 
 
 async def findings_of(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Level and text of each finding."""
+    """Return level and text of each finding of the doctor."""
     reader = DocumentReader()
     checks = list(sign_in_checks(live(written(folder, section)).current.settings, reader))
     findings = [finding for check in checks for finding in await check.run()]
@@ -153,7 +153,7 @@ class Judge:
         return token
 
     async def result_of(self, bearer: str | None = None, **claims: Any) -> str:
-        """`taken`, or the status of a refusal with its title."""
+        """Return `taken`, or the status of the refusal with its title."""
         try:
             await self.token(bearer, **claims)
         except Refusal as refusal:

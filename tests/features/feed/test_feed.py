@@ -54,7 +54,7 @@ def feed_of(*, include_successes: bool = True, **more: Any) -> Feed:
 
 
 async def notices_of(harness: WorkerHarness, *, include_successes: bool = True) -> list[FeedNotice]:
-    """Return the notices of all that has happened on the stage."""
+    """Return the notices of all facts of the harness."""
     feed, target = feed_of(include_successes=include_successes), Target()
     for fact in harness.facts:
         feed.observe(fact)

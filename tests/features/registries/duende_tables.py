@@ -28,7 +28,7 @@ def snake(name: str) -> str:
 
 
 def recorded(version: str, database: str, variant: str = "") -> str:
-    """The statements that make the tables of clients, of their properties, and of their redirect URIs."""
+    """Return the statements that create the tables of clients, properties and redirect URIs."""
     made_for = "postgresql" if database == "mariadb" else database
     sql = (RECORDED / f"{version}-{made_for}{variant}.sql").read_text()
     sql += _redirects(sql)
@@ -82,7 +82,7 @@ def filled(sql: str, clients: Sequence[Mapping[str, object]]) -> Iterator[str]:
 
 
 def _insert(made: str, given: Mapping[str, object]) -> str:
-    """An INSERT with a value for each column that needs one."""
+    """Return an INSERT with a value for each required column."""
     head = re.search(r"CREATE TABLE (\S+)", made)
     assert head is not None
     values = {normalize_name(name): value for name, value in given.items()}

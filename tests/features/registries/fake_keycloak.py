@@ -30,7 +30,7 @@ class FakeKeycloak:
         self.url = ""
 
     async def token(self, request: web.Request) -> web.StreamResponse:
-        """The client-credentials grant."""
+        """Answer the client-credentials grant."""
         self.forms.append({name: str(value) for name, value in (await request.post()).items()})
         if self.token_fault and (answer := await self.token_fault(request, len(self.forms))) is not None:
             return answer
@@ -38,7 +38,7 @@ class FakeKeycloak:
         return web.json_response({"access_token": self.tokens[-1], "expires_in": 300, "token_type": "Bearer"})
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """A page, by offset, ordered by name."""
+        """Return a page of the clients, ordered by name, by its offset."""
         first, most = int(request.query["first"]), int(request.query["max"])
         self.pages.append(first)
         if self.page_fault and (answer := await self.page_fault(request, len(self.pages))) is not None:
@@ -50,7 +50,7 @@ class FakeKeycloak:
 
 @asynccontextmanager
 async def fake_keycloak(count: int = 250) -> AsyncIterator[FakeKeycloak]:
-    """One that listens."""
+    """Serve a FakeKeycloak."""
     fake, app = FakeKeycloak(count), web.Application()
     app.router.add_post("/realms/demo/protocol/openid-connect/token", fake.token)
     app.router.add_get("/admin/realms/demo/clients", fake.page)

@@ -37,7 +37,7 @@ ROLES = {"reader": "view-clients", "short": "view-clients", "querier": "query-cl
 
 
 def realm() -> dict[str, Any]:
-    """The realm, as it is imported."""
+    """Return the realm to import."""
     clients = [
         _client("abs", {_URL: "https://abs.example.com/logout", _REQUIRED: "true", _ALGORITHM: "ES256"}),
         _client("rel", {_URL: "/logout"}, rootUrl="https://rel.example.com/app", publicClient=True),
@@ -122,7 +122,7 @@ def shop_user(name: str, password: str) -> dict[str, Any]:
 
 
 def transmitter(endpoint: str, audience: str) -> dict[str, Any]:
-    """The client in whose name the realm pushes Security Event Tokens."""
+    """Return the client to which the realm pushes Security Event Tokens."""
     attributes = {
         "ssf.enabled": "true",
         "ssf.defaultSubjects": "ALL",
@@ -133,7 +133,7 @@ def transmitter(endpoint: str, audience: str) -> dict[str, Any]:
 
 
 def published_key(realm_id: str, pem: str, kid: str) -> dict[str, Any]:
-    """A key of ours as a component of the realm: in its JWK Set, and never used by Keycloak to sign."""
+    """Return notifier's key as a component of the realm: it is in the JWK Set, but Keycloak never signs with it."""
     config = {
         "privateKey": pem,
         "kid": kid,

@@ -20,7 +20,7 @@ REALM = "company"
 
 
 def company_realm(logout_url: str) -> dict[str, Any]:
-    """`login` asks for `sid`. `by-user` does not, and its tokens are signed by another algorithm."""
+    """Return a realm of two clients. Only `login` requires `sid`; tokens for `by-user` have another algorithm."""
     asked = {"backchannel.logout.url": logout_url, "backchannel.logout.session.required": "true"}
     every = {
         **asked, "backchannel.logout.session.required": "false", "id.token.signed.response.alg": "ES256",
@@ -62,7 +62,7 @@ async def company_site(
 
 
 def change_key(keycloak: Keycloak, priority: int) -> None:
-    """From now on the realm signs by a new key, which its JWK Set has since then."""
+    """Add a key to the realm, which signs with it from now on."""
     config = {"priority": [str(priority)], "algorithm": ["RS256"], "active": ["true"], "enabled": ["true"]}
     component = {
         "name": f"key-{priority}", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",

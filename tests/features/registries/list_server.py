@@ -22,7 +22,7 @@ ISSUER = "https://id.example.com"
 
 @asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """The address of a server whose every request goes to the handler."""
+    """Serve each request by the handler, and yield the address of the server."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -23,7 +23,7 @@ def reader(url: str, within: str = "30s", **more: Any) -> KeycloakReader:
 
 
 async def fault_of(fake: FakeKeycloak, **more: Any) -> str:
-    """Why it could not be read, which holds no secret, nor does anything that a log may make of it."""
+    """Return the error of a reading. Neither its text nor its traceback contains a secret."""
     with pytest.raises(SourceFault) as caught:
         await reader(fake.url, "30s", **more).read(None)
     shown = "".join(traceback.format_exception(caught.value, chain=True)) + repr(caught.value)
@@ -34,7 +34,7 @@ async def fault_of(fake: FakeKeycloak, **more: Any) -> str:
 
 
 def saying(status: int, **content: Any) -> Any:
-    """What answers each request so."""
+    """Return a fault that answers each request with this status and content."""
 
     async def fault(_: web.Request, __: int) -> web.Response:
         return web.json_response(content, status=status)

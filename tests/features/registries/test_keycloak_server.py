@@ -150,7 +150,7 @@ PAGE = Path(__file__).parents[3] / "docs/identity-servers/keycloak.md"
 
 
 def shop_site(folder: Path, keycloak: Keycloak) -> tuple[Site, str]:
-    """An installation for the realm `shop`, whose key Keycloak publishes; and that key's `kid`."""
+    """Write a configuration for the realm `shop`, with a key that Keycloak publishes. Return it and the key's `kid`."""
     pem = generate_key(Algorithm.RS256).decode()
     kid = import_key(pem, "RSA").thumbprint()
     realm_id = keycloak.admin("GET", "/shop")["id"]
@@ -187,7 +187,7 @@ def page_sources() -> dict[str, Any]:
 
 
 async def post(running: WorkerProcess, source: str, event: Mapping[str, Any]) -> None:
-    """As the plug-in would publish it."""
+    """Post an event in the form of the plug-in."""
     sent = {"@class": "com.github.aznamier.keycloak.event.provider.EventClientNotificationMqMsg", **event, "id": None}
     api = str((await running.until_logged("listening", lambda line: "api" in line))["api"])
     async with (
@@ -236,7 +236,7 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: Keycloak, t
 
 
 async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
-    """An administrator ends a session, then deletes its user: events of users report neither."""
+    """End a session as an administrator, then delete its user. Events of users report neither."""
     keycloak.admin("POST", "/shop/users", shop_user("bob", PASSWORD))
     signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "bob", PASSWORD)
     keycloak.admin("DELETE", "/shop/admin-events")

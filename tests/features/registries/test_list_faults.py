@@ -52,7 +52,7 @@ def _reader(kind: str, url: str, folder: Path, **outer: Any) -> ClientsReader:
 
 
 def _after_the_token(handler: Handler) -> Handler:
-    """The same, but Auth0's token is given."""
+    """Return the handler, with a token in answer to Auth0's token request."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         given = page({"access_token": SECRET, "expires_in": 86400, "scope": "read:clients"})

@@ -92,7 +92,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 
 def expected(version: str) -> dict[str, dict[str, Any]]:
-    """What is read. Two versions have no column for algorithms."""
+    """Return the expected rows of a version. Two versions have no column for algorithms."""
     wanted = {name: {"client_id": name, **row} for name, row in EXPECTED.items()}
     if version in WITHOUT_ALGORITHMS:
         del wanted["es"]["id_token_signed_response_alg"], wanted["ps"]["id_token_signed_response_alg"]
@@ -113,7 +113,7 @@ def by_name(answer: SourceAnswer) -> Mapping[str, Any]:
 
 
 def sqlite_with(path: Path, *sql: str, clients: list[dict[str, Any]] | None = None) -> str:
-    """A new database with these tables, clients in each of them; its URL."""
+    """Create a database with these tables and clients in each, and return its URL."""
     with sqlite3.connect(path) as database:
         for each in sql:
             for statement in filled(each, CLIENTS if clients is None else clients):

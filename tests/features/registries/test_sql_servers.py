@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
 
 @pytest.fixture
 def tables(server: DatabaseServer) -> DatabaseServer:
-    """The server with nothing in it; the reader may read what a test makes."""
+    """Empty the server. The user `reader` may read the tables that a test creates."""
     if server.scheme == "postgresql":
         server.run(
             "DROP SCHEMA IF EXISTS public CASCADE", "DROP SCHEMA IF EXISTS idsrv CASCADE",
@@ -71,7 +71,7 @@ def read(url: str, last: SourceAnswer | None = None, timeout: float = 30.0, **se
 
 
 def fault(url: str, timeout: float = 30.0, **settings: Any) -> str:
-    """Why a reading failed. The password is nowhere in it, and it came in time."""
+    """Return the error of a reading, which came in time and does not contain the password."""
     started = time.monotonic()
     with pytest.raises(SourceFault) as caught:
         read(url, timeout=timeout, **settings)

@@ -18,7 +18,7 @@ APPLICATIONS = "/t/acme/api/server/v1/applications"
 
 
 def _oidc(client_id: str, **members: Any) -> dict[str, Any]:
-    """What an application answers of itself."""
+    """Return the OIDC configuration of an application."""
     return {
         "clientId": client_id,
         "clientSecret": "hunter2",

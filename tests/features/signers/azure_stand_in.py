@@ -60,7 +60,7 @@ class AzureStandIn:
         self.keys[name, VERSIONS[version]] = key
 
     async def login(self, request: web.Request) -> web.Response:
-        """Entra: the grant of client credentials."""
+        """Answer the client-credentials grant, as Entra."""
         form = await request.post()
         right = {
             "grant_type": "client_credentials", "client_id": CLIENT, "client_secret": SECRET,
@@ -72,7 +72,7 @@ class AzureStandIn:
         return web.json_response({"access_token": self.token, "expires_in": 3600, "token_type": "Bearer"})
 
     async def vault(self, request: web.Request) -> web.Response:
-        """Key Vault: the challenge, and its two operations."""
+        """Answer with the challenge, or to one of the two operations, as Key Vault."""
         if "Authorization" not in request.headers or not self.lets_in:
             challenge = (
                 f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="https://vault.azure.net"'

@@ -49,7 +49,7 @@ class GoogleStandIn:
         return kms_v1.PublicKey(pem=pem, algorithm=getattr(_Algorithm, algorithm), name=asked.name)
 
     async def asymmetric_sign(self, asked: kms_v1.AsymmetricSignRequest, context: Any) -> kms_v1.AsymmetricSignResponse:
-        """A signature."""
+        """Return a signature."""
         self.asked.append(asked.name)
         if self.refusal is not None:
             await context.abort(self.refusal, "a reason")

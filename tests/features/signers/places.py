@@ -31,7 +31,7 @@ async def refused_once(key: SignerBackend) -> SignerError:
 
 
 async def wrong_at_once(key: SignerBackend, text: str) -> None:
-    """Its public half is refused by these words, until somebody corrects it."""
+    """Check that reading the public key fails permanently, with this text."""
     with pytest.raises(SignerError, match=text) as found:
         await key.public()
     assert found.value.result is SignatureResult.WRONG

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """AWS's own variables. Nothing of this machine is looked at."""
+    """Set AWS's own variables, so that no file of this machine is read."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -40,7 +40,7 @@ def full(*values: object) -> ParameterSet:
 
 @pytest.fixture(scope="module")
 def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
-    """One token for all tests here."""
+    """Create one token for all tests of this module."""
     made = SoftHsm(tmp_path_factory.mktemp("hsm"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.environ.items():
@@ -50,7 +50,7 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
 
 @pytest.fixture(scope="module")
 def module_in_front(hsm: SoftHsm) -> Iterator[FaultyModule]:
-    """Compiled once."""
+    """Compile the faulty module once."""
     made = hsm.faulty()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAULTY_MODULE", hsm.environ["FAULTY_MODULE"])
@@ -68,7 +68,7 @@ def faulty(module_in_front: FaultyModule) -> FaultyModule:
 async def keys(
     *pkcs11: dict[str, object], concurrency: int = 2, within: float = LONG
 ) -> AsyncIterator[tuple[KeyRing, list[ExternalKey]]]:
-    """A ring of these keys, and the keys, looked at once."""
+    """Yield a ring of these keys, and the keys, whose public keys were read once."""
     places, signing = Signers(key_kinds(), timeout=within), SigningSettings(concurrency=concurrency)
     external_key = [places.key(KEY_SETTINGS.model_validate({"pkcs11": each}), signing) for each in pkcs11]
     ring = KeyRing({ISS: [ExternalKeyEntry(external_key=each, setting="") for each in external_key]}, lambda: NOW)

@@ -179,7 +179,7 @@ def role_of(vault: RunningVault, name: str, folder: Path, **tokens: str) -> tupl
 
 
 def tokens_of(vault: RunningVault, name: str) -> list[dict[str, object]]:
-    """The tokens that live and have this policy."""
+    """Return the valid tokens that have this policy."""
     made = [
         vault.do("POST", "auth/token/lookup-accessor", {"accessor": each})["data"]
         for each in vault.do("LIST", "auth/token/accessors")["data"]["keys"]

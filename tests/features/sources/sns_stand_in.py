@@ -89,7 +89,7 @@ def signature_of(message: Mapping[str, str], version: str = "2", by: rsa.RSAPriv
 
 
 def signed(message: Mapping[str, str] = NOTIFICATION, version: str = "2", /, **more: Any) -> bytes:
-    """The body that SNS posts. `more` stands in it as it is given, whatever was signed; None leaves a member out."""
+    """Return the body that SNS posts. `more`: further members, which are not signed; None omits a member."""
     whole: dict[str, Any] = {
         **message,
         "SignatureVersion": version,
@@ -136,7 +136,7 @@ class Sns(AbstractResolver):
 
 @asynccontextmanager
 async def standing_in(folder: Path, egress: EgressPolicy = LOOPBACK, **given: Any) -> AsyncIterator[Sns]:
-    """The stand-in, with a verifier that asks it. `given`: what the latter has beside the usual."""
+    """Serve the stand-in, with a verifier that requests it. `given`: further arguments of the verifier's SnsServer."""
     sns, trusted = Sns(), authority(folder / "sns")
     runner = web.ServerRunner(web.Server(sns.handle), shutdown_timeout=0.1)
     await runner.setup()

@@ -59,7 +59,7 @@ def translated(by: Source, what: Message, **more: Any) -> Translation:
 
 
 def refused(by: Source, what: Message) -> dict[str, str]:
-    """The mistakes for which the message becomes a dead letter, by place."""
+    """Return the errors for which the message becomes a dead letter, by path."""
     try:
         found = translated(by, what)
     except MalformedEvent as malformed:

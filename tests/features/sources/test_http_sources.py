@@ -34,7 +34,7 @@ MAPPED = {"event": {"sub": "user", "clients": "'*'"}, "issuer": ISS}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A key and two secrets."""
+    """Return a folder with a key and two secrets."""
     (tmp_path / "key.pem").write_bytes(pem("ES256"))
     (tmp_path / "okta").write_text("Bearer one\n")
     (tmp_path / "wso2").write_text("two")
@@ -67,7 +67,7 @@ def running(folder: Path, **sources: object) -> LiveConfiguration:
 
 
 def opens(sources: HttpSources, value: str) -> bool:
-    """Whether the value of the header is good for the source `okta`."""
+    """Return whether the header's value is a valid proof of the source `okta`."""
     source = sources.find_source("okta")
     assert source is not None
     assert isinstance(source.proof, HeaderSecret)

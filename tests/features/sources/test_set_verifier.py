@@ -423,7 +423,7 @@ async def test_without_keys_the_sender_must_retry(content: object) -> None:
 
 
 def hung(transmitter: SetTransmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Its keys are not answered until this is set."""
+    """Delay the reading of the transmitter's keys until the returned event is set."""
     go, read = asyncio.Event(), transmitter.read
 
     async def slowly() -> IssuerDocument | DocumentIssue:

@@ -131,7 +131,7 @@ class Api:
 
 @contextlib.asynccontextmanager
 async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
-    """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
+    """Serve an API with tokens, which these routes do not require. Its limits of size and number are small."""
     queue, sources = Queue(), {source.name: source for source in SOURCES}
     access = SourceDependencies(
         find_source=sources.get,
@@ -531,7 +531,7 @@ PLAIN = {"Content-Type": "text/plain; charset=UTF-8"}
 
 @contextlib.asynccontextmanager
 async def subscribed(api: Api, folder: Path) -> AsyncIterator[Sns]:
-    """The source `sns`, and who asks for its certificates."""
+    """Add the source `sns`, and yield the stand-in that serves its certificates."""
     async with standing_in(folder) as sns:
         rules = PostRules(body="any", signed=True)
         api.sources["sns"] = HttpSource(name="sns", rules=rules, proof=SnsSignature(verifier=sns.verifier))
@@ -582,7 +582,7 @@ async def test_a_subscription_is_confirmed_and_its_end_is_logged(api: Api, tmp_p
 
 @contextlib.asynccontextmanager
 async def slow_bodies(api: Api, count: int, source: str = "wso2", method: str = "POST") -> AsyncIterator[None]:
-    """So many connections with a request whose body begins and does not go on."""
+    """Open `count` connections, each with a request whose body is never completed."""
     head = f"{method} /v1/events/{source} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(count):

@@ -74,7 +74,7 @@ def rules(harness: Sourced) -> ReplayRules:
 
 
 async def replay(harness: Sourced, dead: Message) -> Readmission:
-    """Put the letter back, and let the worker be done with it."""
+    """Replay the dead letter, and wait until the worker has acked the message."""
     back = readmit(load_dead_letter(dead), rules(harness), harness.now)
     assert isinstance(back, Readmission)
     assert (back.queue, back.outgoing.kind) == (Lane.EVENTS, Kind.SOURCED)
@@ -157,7 +157,7 @@ async def test_each_event_of_a_list_becomes_durable_before_the_ack() -> None:
 
 
 async def wait_for_the_source(on: Sourced, message: Message) -> list[str]:
-    """Hand the message over again and again, until it no longer waits. Returns the delay queues."""
+    """Redeliver the message until it is no longer delayed. Return the delay queues."""
     waits: list[str] = []
     while True:
         written = len(on.queue.published)

@@ -15,7 +15,7 @@ from tests.tokens.transmitter import key, public, segments, shared_secret
 
 
 async def verify(token: bytes, provider: UpstreamProvider | None = None) -> str:
-    """`taken`, `away`, or the result of a refusal."""
+    """Return `taken`, `away`, or the result of the refusal."""
     found = await (provider or UpstreamProvider()).judge.verify(token)
     if isinstance(found, UnacceptedLogout):
         assert "raw-" not in found.description

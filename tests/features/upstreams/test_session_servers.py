@@ -42,7 +42,7 @@ OWN_TABLES = (
 
 @pytest.fixture(scope="module", params=[postgresql, mariadb], ids=["postgresql", "mariadb"])
 def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
-    """With Duende's table, and those of a server of one's own; `reader` may read all of them."""
+    """Start a server with Duende's table and custom tables. The user `reader` may read all of them."""
     with request.param() as running:
         quote = '"' if running.scheme == "postgresql" else "`"
         running.run(TABLE.replace('"', quote), *OWN_TABLES)

@@ -56,7 +56,7 @@ class Service:
         self.answers[name] = lambda: web.Response(status=status, text=text)
 
     def hold(self, name: str) -> Callable[[], None]:
-        """Have a client answer 200, but not before what this returns is called.
+        """Have a client answer 200, but not before the returned function is called.
 
         A worker tries a client every few seconds by itself, and may find it well before a test has clicked.
         """
@@ -70,7 +70,7 @@ class Service:
         return given.set
 
     async def until_counted(self, running: WorkerProcess) -> None:
-        """Return once the newest job knows how much waits."""
+        """Wait until the newest job has counted the pending deliveries."""
 
         async def waited() -> int | None:
             _, listed = await running.ask("GET", "/v1/jobs", SRE)
@@ -91,7 +91,7 @@ class Service:
     async def sign_out(
         self, running: WorkerProcess, client_id: str, count: int = 1, iss: str = ISSUER, answered: int | None = None
     ) -> None:
-        """Publish endings of sessions that a client has. `answered`: its answer from now on."""
+        """Publish the ends of `count` sessions of a client. `answered`: the client's status from now on."""
         if answered is not None:
             self.answer(client_id, answered)
         for _ in range(count):
@@ -103,7 +103,7 @@ class Service:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """Three clients, whose retries would come too late for a test, and a paused client."""
+    """Start three clients, whose retries come after the end of a test, and a paused client."""
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
         site.config["delivery"]["retry"] = {"base": "600s", "max_delay": "600s"}

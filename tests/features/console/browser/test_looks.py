@@ -18,7 +18,7 @@ CLIENT = f"client?client_id=shop&iss={ISSUER}"
 
 
 async def things_to_see(service: Service, running: WorkerProcess) -> None:
-    """Make one client down, and dead letters of another."""
+    """Make one client fail, and create dead letters of another."""
     service.answer("shop", 503, "upstream connect error or disconnect/reset before headers: connection failure")
     service.answer("payroll", 404, "<html><body><h1>404 Not Found</h1></body></html>")
     await service.sign_out(running, "shop", 3)
@@ -27,7 +27,7 @@ async def things_to_see(service: Service, running: WorkerProcess) -> None:
 
 
 async def views(window: Window) -> AsyncIterator[str]:
-    """Go through all pages and dialogs, and name each."""
+    """Open each page and dialog, and yield its name."""
     page = window.page
     for place in PAGES:
         await window.go(place)
@@ -82,7 +82,7 @@ async def test_axe_finds_nothing(service: Service, running: WorkerProcess, new_w
 
 
 async def violations(page: Page, axe: str) -> list[Any]:
-    """What axe has against the page as it is."""
+    """Return the accessibility violations that axe finds on the current page."""
     if not await page.evaluate("Boolean(window.axe)"):
         await page.evaluate(axe)
     ran = await page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)

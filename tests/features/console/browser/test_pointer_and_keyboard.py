@@ -41,7 +41,7 @@ async def test_rows_keep_their_places_under_the_pointer(service: Service, new_wi
 
 
 async def places(page: Page) -> list[Any]:
-    """The names of the rows, and where they are."""
+    """Return the name and vertical position of each row."""
     return list(
         await page.evaluate("""[...document.querySelectorAll("main tbody tr")].map((row) =>
             [row.querySelector("a").textContent, Math.round(row.getBoundingClientRect().top)])""")
@@ -115,7 +115,7 @@ async def test_typed_text_survives_redrawing(running: WorkerProcess, new_window:
 
 
 async def tab_to(window: Window, words: str) -> None:
-    """Press Tab until the focus is on something with these words."""
+    """Press Tab until an element with these words has the focus."""
     seen = []
     for _ in range(40):
         await window.page.keyboard.press("Tab")

@@ -33,7 +33,7 @@ async def signing_in(
 
 
 async def opened(running: WorkerProcess, provider: ConsoleProvider, new_window: NewWindow, kind: str) -> Window:
-    """A window that shows the sign-in."""
+    """Return a new window that shows the sign-in."""
     window = await new_window(running, kind)
     window.elsewhere = (provider.base,)
     await window.open("#/clients?q=shop")

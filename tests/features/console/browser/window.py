@@ -50,14 +50,14 @@ class Window:
         await self.page.goto(f"{self.base}/console/{place}")
 
     async def sign_in(self, token: str) -> None:
-        """Type a token, and wait until the service is seen."""
+        """Type a token, and wait until the page shows the state of the service."""
         await self.open()
         await self.page.fill("#token", token)
         await self.page.press("#token", "Enter")
         await expect(self.page.locator(".pulse.good")).to_be_visible()
 
     async def go(self, place: str) -> None:
-        """Go to a page, and wait until it shows what it has."""
+        """Go to a page, and wait until its content is shown."""
         name = place.split("?", maxsplit=1)[0]
         await self.page.evaluate("place => { location.hash = `#/${place}` }", place)
         await expect(self.page.locator(f'nav a[href="#/{"clients" if name == "client" else name}"]')).to_have_attribute(
@@ -83,7 +83,7 @@ class Window:
     # ── what must never happen ──
 
     async def is_clean(self) -> None:
-        """Nothing was refused by the policy, nothing went elsewhere, nothing ran, nothing was kept beyond the tab."""
+        """Check that no policy was violated, no other server requested, no script injected, and no data stored."""
         assert self.wrong == [], self.wrong
         seen = {
             "violations": await self.page.evaluate("window.violations"),
