@@ -65,8 +65,8 @@ class EventFileRules:
     registry: Registry | None = None
 
 
-def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
-    """Return every event of the file. Raises MalformedEvent with the mistakes of all events and their lines."""
+def read_events(content: bytes, rules: EventFileRules) -> list[FileEvent]:
+    """Return every event of the file. Raises MalformedEvent with the first MAX_ISSUES mistakes and their lines."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     for line, document in _split_documents(text):
         body = document.encode()
         try:
-            event, remarks = _read_event(body, reading)
+            event, remarks = _read_event(body, rules)
         except MalformedEvent as malformed:
             mistakes += [InputIssue(f"line {line}", _shift_line(str(mistake), line)) for mistake in malformed.mistakes]
             if len(mistakes) > MAX_ISSUES:
@@ -94,13 +94,13 @@ def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
     return events
 
 
-def _read_event(body: bytes, reading: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
+def _read_event(body: bytes, rules: EventFileRules) -> tuple[SessionEnded, tuple[str, ...]]:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
-    event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
-    if reading.issuers and event.iss not in reading.issuers:
-        raise MalformedEvent([InputIssue("iss", explain_unknown_issuer(event.iss, sorted(reading.issuers)))])
+    event = read_event(message, max_bytes=rules.max_bytes, new_id=rules.new_id, now=rules.now)
+    if rules.issuers and event.iss not in rules.issuers:
+        raise MalformedEvent([InputIssue("iss", explain_unknown_issuer(event.iss, sorted(rules.issuers)))])
     remarks = list(remark_unread_members(event))
-    if (registry := reading.registry) is not None:
+    if (registry := rules.registry) is not None:
         remarks += remark_unknown_clients(event, registry, accepts_addresses=registry.inline != "deny")
     return event, tuple(remarks)
 

@@ -96,8 +96,8 @@ class EventNotices:
         self._of: int | None = None
 
     def add(self, notice: Notice) -> None:
-        """Add a notice. A late notice does not replace the final notice of its client."""
-        if not notice.of or notice.fate is Fate.DUPLICATE:
+        """Add a notice. A notice that is not final does not replace the final notice of its client."""
+        if not notice.of or notice.fate is Fate.DUPLICATE:  # the result of the whole event
             self._whole = notice
             return
         self._whole = None

@@ -222,12 +222,10 @@ def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
     for notice in known:
         words = _format_notice(notice, now)
         yield f"{notice.client_id:{width}}  {words}" if notice.client_id else words
-    if not event.settled:
-        missing = (known[0].of or 0) - len(known) if known else None
-        if missing is None:
-            yield "nothing was heard of it yet: no worker took it, or it could not reply"
-        elif missing > 0:
-            yield f"no notice of {counted(missing, 'more client')} yet"
+    if not known:
+        yield "nothing was heard of it yet: no worker took it, or it could not reply"
+    elif not event.settled and (missing := (known[0].of or 0) - len(known)) > 0:
+        yield f"no notice of {counted(missing, 'more client')} yet"
 
 
 def _format_notice(notice: Notice, now: float) -> str:

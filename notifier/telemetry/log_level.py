@@ -10,7 +10,7 @@ from aiohttp import web
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, parse_answer, route_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, to_answer
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_output import set_level
 
@@ -40,7 +40,7 @@ class LogLevel:
 
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-_ANSWERS = {200: parse_answer("As it is now, and as it is again after a restart.", level=str, configured=str)}
+_ANSWERS = {200: to_answer("As it is now, and as it is again after a restart.", level=str, configured=str)}
 
 
 class LevelMembers(TypedDict):

@@ -128,7 +128,9 @@ class ClientEncryption:
             _raise_fault(source, f"has a key that {error}")
 
     def explain_rejection(self, encryption: Encryption) -> str | None:
-        """Return why a 400 may result from an outdated key of the client; None if the key is up to date.
+        """Return why a 400 may result from an outdated key of the client; otherwise None.
+
+        None if the keys were read after the last 400 that caused a reading, or are part of the registration.
 
         It starts a new reading of the client's keys, at most every DOUBT_INTERVAL_SECONDS.
         """

@@ -138,7 +138,7 @@ class ExternalKey:
 
     @property
     def signatures_per_second(self) -> float:
-        """Return the number of signatures per second, as far as it is known."""
+        """The rate of signatures; infinite before the first signature."""
         return self._circuit.signatures_per_second
 
     def seconds_until_check(self, now: float) -> float:

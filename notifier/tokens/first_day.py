@@ -48,7 +48,7 @@ def _rank(seen: SeenKey) -> tuple[bool, float]:
 def earliest_publication(made_at: float | None, seen: SeenKey | None) -> float | None:
     """Return the earliest possible time of a key's publication; None if nothing is known about it."""
     appeared_at = seen.since if seen is not None and seen.appeared else None
-    return latest(made_at, appeared_at)
+    return latest(made_at, appeared_at)  # the key was published after both
 
 
 def describe_first_day(made_at: float | None, seen: SeenKey | None, now: float) -> str:

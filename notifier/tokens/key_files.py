@@ -240,15 +240,11 @@ def generate_key(alg: Algorithm) -> bytes:
     RSA keys have 2048 bits, with which a signature takes 200 µs.
     """
     key: PrivateKey
-    match alg:
-        case Algorithm.ES256:
-            key = generate_ec(SECP256R1())
-        case Algorithm.ES384:
-            key = generate_ec(SECP384R1())
-        case Algorithm.ES512:
-            key = generate_ec(SECP521R1())
-        case Algorithm.EDDSA | Algorithm.ED25519:
-            key = Ed25519PrivateKey.generate()
-        case _:
-            key = generate_rsa(public_exponent=65_537, key_size=MIN_RSA_BITS)
+    curves = {Algorithm.ES256: SECP256R1(), Algorithm.ES384: SECP384R1(), Algorithm.ES512: SECP521R1()}
+    if alg in curves:
+        key = generate_ec(curves[alg])
+    elif alg in ED25519_NAMES:
+        key = Ed25519PrivateKey.generate()
+    else:
+        key = generate_rsa(public_exponent=65_537, key_size=MIN_RSA_BITS)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -65,6 +65,7 @@ def is_verification(claims: object) -> bool:
 
 
 def _find_error(claims: Mapping[str, object], now: float) -> str | None:
+    """Return the error in `jti`, `events` or the times of a token; None if there is none."""
     jti, iat, events = claims.get("jti"), claims.get("iat"), claims.get("events")
     if not isinstance(jti, str) or not jti:
         return "jti is missing"

@@ -97,7 +97,10 @@ class SignedContent:
     async def _verify_payload(
         self, token: bytes, kid: str | None, alg: str
     ) -> bytes | UnverifiedToken | KeysUnavailable:
-        """Return the payload if a published key verifies the signature. If no key does, read the keys again once."""
+        """Return the payload if a published key verifies the signature.
+
+        If no key does, and none has the `kid` of the token, the keys are read again once.
+        """
         message, _, signature = token.rpartition(b".")
         tried = 0
         for reread in (False, True):

@@ -29,8 +29,8 @@ from notifier.network.listeners.operation import (
     Counts,
     Document,
     Items,
-    parse_answer,
     routes_of,
+    to_answer,
 )
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.client_state import ClientState
@@ -132,7 +132,7 @@ class ClientRoutes:
         scope="read",
         query=ClientsQuery,
         answers={
-            200: parse_answer("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
+            200: to_answer("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
         },
     )
     async def _clients(self, request: ApiRequest) -> web.Response:
@@ -160,7 +160,7 @@ class ClientRoutes:
         summary="Show one client: its state at each worker, its last answers, and its deliveries by the minute.",
         scope="read",
         query=ClientQuery,
-        answers={200: parse_answer("The client.", at=str, client=Document, left_out=str | None, workers=Items,
+        answers={200: to_answer("The client.", at=str, client=Document, left_out=str | None, workers=Items,
             answers=Items, minutes=list[list[int]])},
         problems={404: "No worker has this client."},
     )  # fmt: skip
@@ -193,7 +193,7 @@ class ClientRoutes:
         summary="Show the registration of a client that is in force, with the origin of each value.",
         scope="read",
         query=ClientQuery,
-        answers={200: parse_answer("Member, value and origin, without secrets.", values=Items)},
+        answers={200: to_answer("Member, value and origin, without secrets.", values=Items)},
         problems={404: "No client of this name is in force."},
     )
     async def _registration(self, request: ApiRequest) -> web.Response:

@@ -29,8 +29,8 @@ from notifier.network.listeners.operation import (
     Counts,
     Document,
     Items,
-    parse_answer,
     routes_of,
+    to_answer,
 )
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.doctor.runbook import parse_sections
@@ -86,7 +86,7 @@ class ConsoleRoutes:
         route="GET /v1/whoami",
         summary="Return the token's name and permissions.",
         scope="read",
-        answers={200: parse_answer("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
+        answers={200: to_answer("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
             open=bool, version=str, issuers_known=list[str])},
     )  # fmt: skip
     async def _whoami(self, request: ApiRequest) -> web.Response:
@@ -107,7 +107,7 @@ class ConsoleRoutes:
         summary="Return the state of the service, at most a page, whatever the number of clients.",
         scope="read",
         query=OverviewQuery,
-        answers={200: parse_answer("The state.", at=str, queues=Document, rates=Document, workers=Document,
+        answers={200: to_answer("The state.", at=str, queues=Document, rates=Document, workers=Document,
             clients=Items, states=Counts, waits=Counts, timeline=Document)},
     )  # fmt: skip
     async def _overview(self, request: ApiRequest) -> web.Response:
@@ -142,7 +142,7 @@ class ConsoleRoutes:
         summary="Return what happened since an earlier answer: failures, outages, dead letters.",
         scope="read",
         query=RecentQuery,
-        answers={200: parse_answer("The newest facts of all workers.", facts=Items, next=str)},
+        answers={200: to_answer("The newest facts of all workers.", facts=Items, next=str)},
     )
     async def _recent(self, request: ApiRequest) -> web.Response:
         """Return the entries of all workers since the positions in `after`, and the positions to continue from."""
@@ -165,7 +165,7 @@ class ConsoleRoutes:
         summary="Return the workers' records of an event, or of the logouts of a user or session. It is audited.",
         scope="read",
         body=FindBody,
-        answers={200: parse_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
+        answers={200: to_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
     async def _find(self, request: ApiRequest) -> web.Response:
         """Search the workers' recent entries. The audit log records the search with a hash of the user."""
@@ -187,7 +187,7 @@ class ConsoleRoutes:
         route="GET /v1/keys",
         summary="Return the current and future signing keys, and whether each issuer publishes them.",
         scope="read",
-        answers={200: parse_answer("By issuer.", keys=Items)},
+        answers={200: to_answer("By issuer.", keys=Items)},
     )
     async def _keys(self, request: ApiRequest) -> web.Response:
         """Return a row for each key and use, with its algorithms, and since when the issuer publishes it."""
@@ -217,7 +217,7 @@ class ConsoleRoutes:
         route="GET /v1/explain/{name}",
         summary="Explain a reason, a cause or an alert: its section of the runbook.",
         scope="read",
-        answers={200: parse_answer("Markdown.", name=str, group=str, text=str)},
+        answers={200: to_answer("Markdown.", name=str, group=str, text=str)},
         problems={404: "There is no such name."},
     )
     async def _explain(self, request: ApiRequest) -> web.Response:

@@ -19,7 +19,7 @@ from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.model.moment import format_optional_moment
 from notifier.model.printable import json_text
 from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer, routes_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, routes_of, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
@@ -140,7 +140,7 @@ class DoctorRoutes:
         summary="Have the doctor check everything that a logout depends on. It ends no session.",
         scope="read",
         unbound=True,
-        answers={202: parse_answer("It has started. GET returns its findings.", **_RESULT_MEMBERS)},
+        answers={202: to_answer("It has started. GET returns its findings.", **_RESULT_MEMBERS)},
     )
     async def _start_examination(self, _request: ApiRequest) -> web.Response:
         self._doctor.begin()
@@ -151,7 +151,7 @@ class DoctorRoutes:
         summary="Return the doctor's last findings at this worker.",
         scope="read",
         unbound=True,
-        answers={200: parse_answer("Its findings.", **_RESULT_MEMBERS)},
+        answers={200: to_answer("Its findings.", **_RESULT_MEMBERS)},
     )
     async def _last_examination(self, _request: ApiRequest) -> web.Response:
         return web.json_response(self._doctor.document(), dumps=json_text)
@@ -161,7 +161,7 @@ class DoctorRoutes:
         summary="Send a client a real token for a user and a session that cannot exist. It is audited.",
         scope="repair",
         body=CanaryBody,
-        answers={200: parse_answer("What the client answered, explained.", findings=Items)},
+        answers={200: to_answer("What the client answered, explained.", findings=Items)},
         problems={404: "There is no such client."},
     )
     async def _canary(self, request: ApiRequest) -> web.Response:
@@ -181,7 +181,7 @@ class DoctorRoutes:
         summary="Return who replayed, discarded, cancelled, retried or reloaded since these workers started.",
         scope="read",
         unbound=True,
-        answers={200: parse_answer("Lines of the audit log, the newest first.", acts=Items)},
+        answers={200: to_answer("Lines of the audit log, the newest first.", acts=Items)},
     )
     async def _acts(self, request: ApiRequest) -> web.Response:
         """Return the audit lines of all workers. They may name clients of any issuer."""

@@ -67,12 +67,12 @@ def list_duende_clients(
         is_required = name != "" and (field in configured or not is_view)
         if table is None and is_required:
             remedy = f'; set sql.tables.{member}: "" if nothing is to be read of it'
-            raise SourceFault(finder.nothing_like(name) + remedy)
+            raise SourceFault(finder.explain_missing_table(name) + remedy)
         return table
 
     clients = finder.find(tables.clients, "Clients", explicit="clients" in configured)
     if clients is None:
-        raise SourceFault(finder.nothing_like(tables.clients))
+        raise SourceFault(finder.explain_missing_table(tables.clients))
     required = _REQUIRED_VIEW_COLUMNS if is_view else _REQUIRED_COLUMNS
     remedy = "" if is_view else " A view that leaves columns out says so by sql.columns: some"
     columns = finder.columns(clients, _CLIENTS, required, remedy)

@@ -66,7 +66,7 @@ class SessionDatabase:
         finder = TableFinder(connection, self._settings.db_schema)
         table = finder.find(tables.sessions, "sessions", explicit=self._settings.tables is not None)
         if table is None:
-            raise SourceFault(finder.nothing_like(tables.sessions))
+            raise SourceFault(finder.explain_missing_table(tables.sessions))
         columns = finder.columns(table, _TABLE_COLUMNS, _TABLE_COLUMNS)
         sub, sid = (columns[name] for name in _TABLE_COLUMNS)
         local_sub = f"{self._settings.prefix or ''}{upstream_session.sub}"

@@ -72,14 +72,13 @@ def _rows_per_fetch(dialect: sa.engine.Dialect) -> int:
 def read_parts(
     result: sa.CursorResult[Any], deadline: Deadline, amount: ReadAmount, pause: Callable[[float], None]
 ) -> Iterator[tuple[int, Sequence[Any]]]:
-    """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
+    """Fetch a result in parts, with pauses. Yield the number of each part's first row (from 1), and its rows.
 
     Raises SourceFault at the deadline, or if the amount exceeds the bounds.
     """
     number = 1
-    for fetched in result.partitions(
-        _rows_per_fetch(result.dialect)
-    ):  # repeated: SQLAlchemy 2.1 ignores it for text statements
+    # The size is given again, since SQLAlchemy 2.1 ignores `yield_per` for text statements.
+    for fetched in result.partitions(_rows_per_fetch(result.dialect)):
         deadline.check()
         for start in range(0, len(fetched), ROWS_PER_TURN):
             pause(PAUSE_SECONDS)
@@ -95,7 +94,7 @@ def normalize_name(name: str) -> str:
 
 
 def to_text(value: object) -> str | None:
-    """Return a text; None if there is none. Blanks at its end are padding of a column of fixed width."""
+    """Return a text without the blanks that pad columns of fixed width; None if it is empty. Raises ValueError."""
     if value is None:
         return None
     if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MAX_PART_CHARACTERS:
@@ -123,7 +122,7 @@ def to_lower(value: object) -> str | None:
 
 
 def to_bool(value: object) -> bool | None:
-    """Return the boolean in any of the representations of databases; None if it is absent."""
+    """Return the boolean in any of the representations of databases; None if it is absent. Raises ValueError."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float | Decimal) and value in (0, 1):
@@ -140,7 +139,7 @@ def to_bool(value: object) -> bool | None:
 
 
 def to_list(value: object) -> list[str] | None:
-    """Return a list of texts from an array, JSON, or one text."""
+    """Return a list of texts from an array, JSON, or one text; None if it has none. Raises ValueError."""
     if isinstance(value, str | bytes):
         word = (to_text(value) or "").strip()
         if not word.startswith("["):
@@ -155,7 +154,7 @@ def to_list(value: object) -> list[str] | None:
 
 
 def to_mapping(value: object) -> Mapping[str, object] | None:
-    """Return a JSON object."""
+    """Return a JSON object; None if it is absent. Raises ValueError."""
     if isinstance(value, str | bytes):
         word = to_text(value)
         value = None if word is None else _parse_json(word)
@@ -179,7 +178,10 @@ def parse_scalar(word: str) -> object:
 
 
 def to_algorithms(value: object) -> str | list[str] | None:
-    """Return one algorithm, or a list of the supported ones, of which the first with a signing key is used."""
+    """Return one algorithm, or a list of supported algorithms, of which the first with a signing key is used.
+
+    None if there is none. Raises ValueError.
+    """
     if isinstance(value, list | tuple):  # an array of PostgreSQL
         value = ",".join(to_list(value) or ())
     word = to_text(value)
@@ -206,9 +208,7 @@ def _check_depth(value: object) -> None:
     """Raise ValueError if the value is nested too deeply."""
     level = [value]
     for _ in range(MAX_NESTING):
-        level = [
-            member for container in level if isinstance(container, list | dict) for member in _values_in(container)
-        ]
+        level = [inner for outer in level if isinstance(outer, list | dict) for inner in _values_in(outer)]
         if not level:
             return
     raise ValueError(f"is nested more than {MAX_NESTING} deep")

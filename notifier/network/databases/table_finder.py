@@ -29,7 +29,11 @@ class TableFinder:
         self._names = self._names_in(self._schema)
 
     def find(self, name: str, member: str, *, explicit: bool) -> str | None:
-        """Return the only table of that name. An exact match has precedence only for a name from the operator."""
+        """Return the only table of that name, regardless of case and `_`; None if there is none.
+
+        `explicit`: the name is from the operator, so that an exact match has precedence. Raises SourceFault if several
+        tables match.
+        """
         hits = [hit for hit in self._names if normalize_name(hit) == normalize_name(name)] if name else []
         if explicit and name in hits:
             return name
@@ -38,16 +42,20 @@ class TableFinder:
         return hits[0] if hits else None
 
     def columns(
-        self, table: str, wanted: Sequence[str], needed: Sequence[str], way_out: str = ""
+        self, table: str, wanted: Sequence[str], needed: Sequence[str], remedy: str = ""
     ) -> dict[str, sa.ColumnElement[Any]]:
-        """Return the columns of a table by our names. Raises SourceFault if a column is missing or ambiguous."""
+        """Return the columns of a table by our names. Raises SourceFault if a column is missing or ambiguous.
+
+        `wanted`: the columns to return, if they exist. `needed`: the columns that must exist. `remedy`: the end of the
+        error text for a missing column.
+        """
         columns: dict[str, list[str]] = {}
         for column in self._columns_of(table):
             columns.setdefault(normalize_name(column), []).append(column)
         missing = [name for name in needed if normalize_name(name) not in columns]
         if missing:
             lacks = " and no ".join(missing)
-            raise SourceFault(f"table {table} has no column {lacks}; is it the right table?{way_out}")
+            raise SourceFault(f"table {table} has no column {lacks}; is it the right table?{remedy}")
         hits = {name: columns[normalize_name(name)] for name in wanted if normalize_name(name) in columns}
         twice = next((names for names in hits.values() if len(names) > 1), None)
         if twice:
@@ -59,7 +67,7 @@ class TableFinder:
         selected = sa.table(quoted_name(table, quote=True), *bare.values(), schema=self._schema)
         return {name: selected.c[column.name] for name, column in bare.items()}
 
-    def nothing_like(self, name: str) -> str:
+    def explain_missing_table(self, name: str) -> str:
         """Return the error text for a table that does not exist."""
         schema = self._schema or self._inspector.default_schema_name
         where = f"the schema {schema}" if schema else "the database"

@@ -66,7 +66,8 @@ class Authorization:
     def require(self, request: web.Request) -> ApiToken | None:
         """Return the token of the request, which must have the scope of the route. None if no token is required.
 
-        Raises Refusal (401, 403).
+        Raises Refusal (401, 403, or 503 if another system's token cannot be checked), and LookupError for a route
+        without a scope.
         """
         operation = description_of(request.match_info.handler)
         if operation is None or operation.scope is None:
@@ -77,6 +78,7 @@ class Authorization:
         return token
 
     def _token_with(self, request: web.Request, scope: Scope) -> ApiToken | None:
+        """Return the valid token of the request, which has the scope; None if no token is required. Raises Refusal."""
         tokens = self._tokens()
         if tokens is None:
             return None

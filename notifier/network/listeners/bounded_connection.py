@@ -32,16 +32,15 @@ from notifier.network.listeners.held_bytes import (
     HeldBytes,
 )
 
-BODY_BUFFER_BYTES = (
-    8 * 1024
-)  # bytes of a body at which aiohttp pauses reading until the route takes some; it reads twice that
+# Bytes of a body at which aiohttp pauses reading until the route takes some. It reads up to twice that.
+BODY_BUFFER_BYTES = 8 * 1024
 _MAX_BODY_BYTES_HELD = 2 * BODY_BUFFER_BYTES + PIECE_BYTES
 _MAX_UNREAD_BYTES = 16 * 1024  # bytes of responses from which these are counted
 _MAX_TLS_BYTES_HELD = 64 * 1024  # bytes that a TLS connection may hold, encrypted, while nothing is read from it
 LINGER_SECONDS = 2.0  # seconds for the rest of a refused request, so that the response is read before the reset
-MAX_DROPPED_PIECES = 16  # maximum in that time
+MAX_DROPPED_PIECES = 16  # received and dropped in that time
 _PIECE_COST = 4  # the fixed cost of a piece, in lines
-_MAX_UNWANTED_BYTES = 8 * 1024  # bytes of such a body passed on after its response; then the connection is closed
+_MAX_UNWANTED_BYTES = 8 * 1024  # bytes of a request that are passed on after its response; then no more is read
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -70,7 +69,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._tls = False
         self._bytes = HeldBytes()
         self._content: Any = None  # of the current request
-        self._max_passed_bytes = 0  # of it, if it is costly
+        self._max_passed_bytes = 0  # of the body, after the response
         self._answering = False
         self._broken = False
         self._refused = 0  # pieces that are still read, and dropped, after a refusal
@@ -202,6 +201,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._apply_limits()
 
     def _next_piece(self) -> bytes:
+        """Return the next bytes for aiohttp: a head, or a piece of the body. Empty if it may have none now."""
         if self._broken or self._bytes.head or not self._bytes.held:
             return b""
         if self._content is not None:
@@ -217,7 +217,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         return head or b""
 
     def _is_broken(self) -> bool:
-        """True if the body is broken, or if its chunk framing is larger than the chunks."""
+        """True if the body is broken, or if its chunk framing exceeds the chunks by more than MAX_HEAD_BYTES."""
         content = self._content
         if content.is_eof():
             return False
@@ -250,6 +250,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         held = len(self._bytes.held)
+        # The held bytes belong to later requests while the current request is passed on or answered.
         behind = self._bytes.head > 0 or (self._answering and self._content.is_eof())
         reading = not (
             self._body_paused

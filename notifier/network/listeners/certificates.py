@@ -65,18 +65,11 @@ def _load_context(files: ListenerTls) -> ssl.SSLContext:
 
 def find_presented_files(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
     """Return notifier's certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
-    files: dict[tuple[str, str], Path] = {}
-    if settings.api is not None and settings.api.tls is not None:
-        files["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
-    if settings.web is not None and settings.web.tls is not None:
-        files["web", str(settings.web.tls.cert_file)] = settings.web.tls.cert_file
-    if settings.queue.tls is not None and settings.queue.tls.cert_file is not None:
-        files["queue", str(settings.queue.tls.cert_file)] = settings.queue.tls.cert_file
+    parts = (("api", settings.api), ("web", settings.web), ("queue", settings.queue))
+    files = [(use, part.tls.cert_file) for use, part in parts if part is not None and part.tls is not None]
     for clients in registry.clients.values():
-        for client in clients.values():
-            if client.route.tls.cert_file is not None:
-                files["client", str(client.route.tls.cert_file)] = client.route.tls.cert_file
-    return files
+        files += [("client", client.route.tls.cert_file) for client in clients.values()]
+    return {(use, str(file)): file for use, file in files if file is not None}
 
 
 def read_expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:

@@ -138,20 +138,24 @@ class HeldBytes:
 
     def next_of_body(self) -> bytes:
         """Return a piece that ends within the body: a chunked body ends with an empty line."""
-        held = self.held
-        size = min(len(held), PIECE_BYTES)
+        size = min(len(self.held), PIECE_BYTES)
         if self.left is not None:
             size = min(size, self.left)
             self.left -= size
-        elif (end := held.find(_END, 0, size := self._chunked_size(size))) >= 0:
-            size = end + len(_END)
         else:
-            size -= next((count for count in (3, 2, 1) if held.endswith(_END[:count], 0, size)), 0)
+            size = self._chunked_size(size)
         self.passed += size
         return self._take(size)
 
     def _chunked_size(self, size: int) -> int:
-        return size if self.held.count(b"\n", 0, size) <= MAX_LINES_PER_TURN else min(size, _SHORT_PIECE_BYTES)
+        """Return the size of the next piece of a chunked body, which ends with _END. Many lines make it smaller."""
+        if self.held.count(b"\n", 0, size) > MAX_LINES_PER_TURN:
+            size = min(size, _SHORT_PIECE_BYTES)
+        end = self.held.find(_END, 0, size)
+        if end >= 0:
+            return end + len(_END)
+        # A part of _END at the end of the piece is kept, so that _END is found as soon as the rest has arrived.
+        return size - next((count for count in (3, 2, 1) if self.held.endswith(_END[:count], 0, size)), 0)
 
     def _take(self, size: int) -> bytes:
         taken = bytes(self.held[:size])

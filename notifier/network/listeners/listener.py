@@ -26,9 +26,8 @@ HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_CONNECTIONS = 1000  # at a time
 MAX_BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
-RECEIVE_BUFFER_BYTES = (
-    32 * 1024
-)  # bytes that the kernel holds of each connection (it doubles that), so that no read is larger
+# Bytes that the kernel holds of each connection (it doubles that), so that no read is larger.
+RECEIVE_BUFFER_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

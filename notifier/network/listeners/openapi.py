@@ -112,7 +112,7 @@ def description_of(handler: Callable[..., Any]) -> OperationDescription | None:
 
 
 def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
-    """Return the document for these routes. Raises LookupError for one below `/v1/` without a description."""
+    """Return the document for these routes. Raises LookupError for a route below `/v1/` without a description."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         description = description_of(route.handler)
@@ -147,7 +147,7 @@ def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
 @web.middleware
 async def check_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
     """Refuse (400) unknown parameters, and repeated single values: a misspelt filter would select everything."""
-    description: OperationDescription | None = getattr(request.match_info.handler, _DESCRIPTION_KEY, None)
+    description = description_of(request.match_info.handler)
     if description is not None and not description.foreign_query:
         unknown = [name for name in dict.fromkeys(request.query) if name not in description.query]
         if unknown:

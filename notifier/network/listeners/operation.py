@@ -121,7 +121,7 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
     return web.RouteDef(method, path, serve, {})
 
 
-def parse_answer(text: str, /, **members: Any) -> AnswerDescription:
+def to_answer(text: str, /, **members: Any) -> AnswerDescription:
     """Describe a response: a JSON object with members of these types, of which those NotRequired may be absent."""
     optional = {name for name, kind in members.items() if get_origin(kind) is NotRequired}
     kinds = {name: get_args(kind)[0] if name in optional else kind for name, kind in members.items()}

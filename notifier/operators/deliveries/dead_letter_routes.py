@@ -19,7 +19,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, parse_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, to_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal
 from notifier.operators.deliveries.dead_letter_filter import (
     DeadLetterFilter,
@@ -102,7 +102,7 @@ class DeadLetterRoutes:
         summary="Count dead letters by client and reason; with rows, show the oldest too.",
         scope="read",
         query=ListQuery,
-        answers={200: parse_answer("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
+        answers={200: to_answer("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -113,9 +113,7 @@ class DeadLetterRoutes:
         summary="Show a page of dead letters, and count them by reason and client, from an index that one pass makes.",
         scope="read",
         query=DeadLettersPageQuery,
-        answers={
-            200: parse_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, letters=Items)
-        },
+        answers={200: to_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, letters=Items)},
         problems=_PROBLEMS,
     )
     async def _page(self, request: ApiRequest) -> web.Response:
@@ -131,7 +129,7 @@ class DeadLetterRoutes:
         summary="Find the dead letters of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=SearchBody,
-        answers={200: parse_answer("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
+        answers={200: to_answer("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -181,7 +179,7 @@ class DeadLetterRoutes:
         summary="Show one whole dead letter. The answer holds sub and sid, unless subject=false.",
         scope="read",
         query=ShowQuery,
-        answers={200: parse_answer("The dead letter.", id=str, reason=str, outcomes=NotRequired[Items])},
+        answers={200: to_answer("The dead letter.", id=str, reason=str, outcomes=NotRequired[Items])},
         problems={404: "There is no dead letter with that id.", 503: _UNAVAILABLE_TEXT},
     )
     async def _show(self, request: ApiRequest) -> web.Response:
@@ -199,7 +197,7 @@ class DeadLetterRoutes:
         scope="repair",
         body=ReplayBody,
         answers={202: JOB_STARTED_ANSWER,
-            200: parse_answer("With dry_run: how many would be replayed, and how many stay and why.", replayed=int,
+            200: to_answer("With dry_run: how many would be replayed, and how many stay and why.", replayed=int,
             **REPAIR_MEMBERS)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
@@ -237,7 +235,7 @@ class DeadLetterRoutes:
         query=RepairMembers,
         answers={
             202: JOB_STARTED_ANSWER,
-            200: parse_answer("With dry_run: how many would be deleted.", discarded=int, **REPAIR_MEMBERS),
+            200: to_answer("With dry_run: how many would be deleted.", discarded=int, **REPAIR_MEMBERS),
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
@@ -248,9 +246,7 @@ class DeadLetterRoutes:
         route="DELETE /v1/dead-letters/{id}",
         summary="Delete one dead letter permanently.",
         scope="repair",
-        answers={
-            200: parse_answer("How many dead letters with that id were deleted.", discarded=int, **REPAIR_MEMBERS)
-        },
+        answers={200: to_answer("How many dead letters with that id were deleted.", discarded=int, **REPAIR_MEMBERS)},
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
     async def _discard_one(self, request: ApiRequest) -> web.Response:

@@ -8,7 +8,7 @@ from aiohttp import web
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
@@ -41,7 +41,7 @@ class JobRoutes:
         route="GET /v1/jobs",
         summary="List the jobs of all workers: running jobs, and jobs that ended within the last hour.",
         scope="read",
-        answers={200: parse_answer("The newest first.", jobs=Items, workers=Counts)},
+        answers={200: to_answer("The newest first.", jobs=Items, workers=Counts)},
         problems=_UNAVAILABLE,
     )
     async def _list(self, request: ApiRequest) -> web.Response:

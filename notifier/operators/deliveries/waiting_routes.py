@@ -16,7 +16,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, parse_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, to_answer
 from notifier.network.listeners.problem import malformed_refusal
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
@@ -75,9 +75,7 @@ class WaitingRoutes:
         summary="Count the pending deliveries by client and reason; with rows, list some too. Changes nothing.",
         scope="read",
         query=WaitingListQuery,
-        answers={
-            200: parse_answer("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])
-        },
+        answers={200: to_answer("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])},
         problems=_PROBLEMS,
     )
     async def _list(self, request: ApiRequest) -> web.Response:
@@ -89,7 +87,7 @@ class WaitingRoutes:
         scope="read",
         query=WaitingPageQuery,
         answers={
-            200: parse_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, deliveries=Items)
+            200: to_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, deliveries=Items)
         },
         problems=_PROBLEMS,
     )
@@ -104,7 +102,7 @@ class WaitingRoutes:
         summary="Find the pending deliveries of a user, a session or an event. The answer holds no sub and no sid.",
         scope="read",
         body=SearchBody,
-        answers={200: parse_answer("Summaries, 200 at most.", total=int, deliveries=Items)},
+        answers={200: to_answer("Summaries, 200 at most.", total=int, deliveries=Items)},
         problems=_PROBLEMS,
     )
     async def _find(self, request: ApiRequest) -> web.Response:
@@ -114,7 +112,7 @@ class WaitingRoutes:
         route="GET /v1/waiting/{id}",
         summary="Show one pending delivery. The answer holds no sub and no sid.",
         scope="read",
-        answers={200: parse_answer("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
+        answers={200: to_answer("The delivery.", id=str, event_id=str, client_id=str, iss=str, where=str,
             reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None)},
         problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
     )  # fmt: skip
@@ -130,7 +128,7 @@ class WaitingRoutes:
         query=CancelMembers,
         answers={
             202: JOB_STARTED_ANSWER,
-            200: parse_answer("With dry_run: how many would be cancelled.", cancelled=int, **REPAIR_MEMBERS),
+            200: to_answer("With dry_run: how many would be cancelled.", cancelled=int, **REPAIR_MEMBERS),
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
@@ -141,9 +139,7 @@ class WaitingRoutes:
         route="DELETE /v1/waiting/{id}",
         summary="Delete one pending delivery permanently.",
         scope="repair",
-        answers={
-            200: parse_answer("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)
-        },
+        answers={200: to_answer("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)},
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
     async def _cancel_one(self, request: ApiRequest) -> web.Response:
@@ -154,7 +150,7 @@ class WaitingRoutes:
         summary="Attempt the pending deliveries of a client now: a job. Location is its address.",
         scope="repair",
         body=RetryMembers,
-        answers={202: JOB_STARTED_ANSWER, 200: parse_answer("With dry_run: pending by reason.", client_id=str, iss=str,
+        answers={202: JOB_STARTED_ANSWER, 200: to_answer("With dry_run: pending by reason.", client_id=str, iss=str,
             dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
             unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
