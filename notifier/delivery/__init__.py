@@ -38,10 +38,10 @@ each failure takes one. If none is left, or if all attempts have failed for ten 
 open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the *probe*, is attempted. Its
 success closes the circuit, its failure opens it for longer. The probe is marked in its message (`leash`);
 `KnownClient.can_start` decides when it runs. Before that a *fresh* delivery, which no worker has deferred or attempted
-yet, may be attempted, 4 s after the last attempt, while half of the slots for probes are free: its success closes the
-circuit, too, and its failure changes nothing. Workers report openings and recoveries to each other without a guarantee
-(`worker_news.py`). A pause that the client requests (`Retry-After` with 429 or 503) is kept beside the circuit: no
-attempt starts before its end, and deliveries wait as they do while the circuit is open.
+yet, may be attempted, 4 s after the last attempt, while more than half of the slots for probes are free: its success
+closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each other without a
+guarantee (`worker_news.py`). A pause that the client requests (`Retry-After` with 429 or 503) is kept beside the
+circuit: no attempt starts before its end, and deliveries wait as they do while the circuit is open.
 
 **The rate.** An attempt starts only if the client is below its concurrency limit, which grows with each success and is
 halved when the circuit opens, if its registered rate allows it, and if the worker has a free slot (`gate.py`). Slow
@@ -61,9 +61,9 @@ that any worker continues after a crash.
   delay, 1 s to 65,536 s, and then returns the message to the lane `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that requested a pause, while a probe
   of this worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`).
-  After each fourth attempt of the probe that fails, a parked delivery replaces it: once that is durable as the probe,
-  the former probe is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after 1,024 s. A
-  delivery that expires within a minute is not parked, and a worker that stops parks none.
+  After every fourth failed attempt of the probe, a parked delivery replaces it: once that delivery is durable as the
+  probe, the former probe is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after
+  1,024 s. A delivery that expires within a minute is not parked, and a worker that stops parks none.
 - *As dead letters:* deliveries that were refused or expired, and messages that could not be read, until an operator
   replays or discards them.
 """

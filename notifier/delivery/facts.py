@@ -62,7 +62,7 @@ class IgnoredOverrides(Fact):
 class EventTaken(Fact):
     """A worker has acked an event: all its deliveries are settled, or it was split, ignored or malformed.
 
-    `dated`: its time is known. `arrived`: when the worker took it, in epoch seconds, if it had deliveries. `copies`:
+    `dated`: its time is known. `arrived`: when the worker took it, in epoch seconds; None if it was replaced. `copies`:
     how many of these were settled as copies of other deliveries. `unread`: the informational members that were dropped.
     """
 

@@ -3,8 +3,8 @@
 - *Running*: being attempted.
 - *In memory*, by lane: the oldest of the highest lane starts next.
 - While the circuit is closed or untried, a delivery is deferred until its turn, which follows from the deliveries
-  deferred before and the client's pace. If the turn is far, it is offered again earlier: after as long as it is old,
-  1 to 64 s, or after 1,024 s where a registered rate determines the turn.
+  deferred before and the client's pace. If the turn is far, the delivery is admitted again earlier: after as long as it
+  is old, 1 to 64 s, or after 1,024 s where a registered rate determines the turn.
 - If the circuit is open or the client requested a pause, a delivery becomes the *probe*: it waits in a delay queue
   until the circuit is half-open or the pause is over, and is the next attempt. While a probe of this worker cannot have
   returned yet (`probe_out_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a

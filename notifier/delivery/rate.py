@@ -29,8 +29,8 @@ worker as with several: a client whose threads are all busy now and then refuses
 
 Workers that share a client run one trial at a time, and the worker that began it decides. Deliveries come to all
 workers alike, so their limits move towards each other with each report. A worker without failures ignores the reports.
-A client that was down for a moment looks overloaded, too. So no trial begins after six successes in a row, and eight
-attempts without a failure end a trial if most failed before.
+A client that was down for a moment looks overloaded, too. So no trial begins after six successes in a row or a sample
+without a success, and eight attempts without a failure end a trial if most failed before.
 
 Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives a short outage, and only
 the sample is restarted. After a long one the limit would delay parked deliveries: failed probes have lowered it, and

@@ -81,6 +81,7 @@ class Selection:
         self._enqueue(held)
 
     def _enqueue(self, held: HeldMessage) -> None:
+        """Queue the message, unless it is large or another part of its event is queued: then it waits."""
         if held.is_large:
             self._large.append(held)
         elif held.message.kind is not Kind.EVENT or (digest := held.event_digest) is None:
@@ -131,7 +132,7 @@ class Selection:
         self._in_progress = list(filter(is_kept, self._in_progress))
 
     def remove_unstarted(self) -> list[HeldMessage]:
-        """Forget and return the messages of which no step was taken.
+        """Forget the messages of which no step was taken. Return them, except waiting suspects and large messages.
 
         An event of which some clients were notified stays and is finished, so that no client is notified twice.
         """

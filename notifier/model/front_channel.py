@@ -196,6 +196,7 @@ def _is_address_known(iss: str, name: str, registry: Registry) -> bool:
 
 
 def _find_address_error(uri: str, hosts: Collection[str], egress: EgressPolicy) -> tuple[AddressRefusal, str] | None:
+    """Return why no page may call this supplied address; None if pages may."""
     if len(uri) > MAX_URI_LENGTH:
         return AddressRefusal.ADDRESS, f"has more than {MAX_URI_LENGTH:,} characters"
     if (text := check_uri(uri, egress)) is not None:

@@ -30,7 +30,7 @@ class Publisher(Protocol):
         """
 
     async def wait_until_available(self) -> None:
-        """Return when publishing can succeed: connected and not blocked. Never raises; waits briefly in any case."""
+        """Return when publishing can succeed, or when another attempt is due. Never raises."""
 
 
 class Parking(Protocol):

@@ -156,6 +156,7 @@ def _explain_no_json(body: bytes, error: str) -> str:
 
 
 def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> OpenedMessage:
+    """Return the content of a CloudEvent in structured mode. Raises MalformedEvent if its data is not an object."""
     mistakes: list[InputIssue] = []
     for name in (*_REQUIRED, "datacontenttype"):
         value = envelope.get(name)

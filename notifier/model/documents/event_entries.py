@@ -131,6 +131,7 @@ def _to_client_entry(entry: EntryDocument) -> ClientEntry:
 
 
 def _explain_entry(raw: object, path: str, *, event_has_subject: bool) -> Iterator[InputIssue]:
+    """Yield the mistakes of an invalid entry, at least one."""
     entry: str | EntryDocument
     try:
         if isinstance(raw, str):

@@ -94,6 +94,7 @@ class Link:
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _log_failure(self, error: NotifierError | OSError) -> None:
+        """Store the failure, and log it if the connection was usable or the text is new."""
         before = self.failure
         self.failure = error if isinstance(error, NotifierError) else QueueError(reason_of(error))
         if isinstance(self.failure, QueueUnavailable):

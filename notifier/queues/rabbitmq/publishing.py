@@ -165,6 +165,7 @@ class Publishing:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
 
     async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
+        """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""
         if (writes := self._writes) is not None:
             try:
                 await writes.write(publish)

@@ -192,6 +192,7 @@ class RabbitSideChannel:
             await channel.basic_consume(self.address, on_message, no_ack=True)
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        """Handle a request, a message of a worker, or a reply, by the `type`. Own messages count as presence only."""
         properties = delivered.header.properties
         if properties.message_type in (QUESTION, REQUEST):
             reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)

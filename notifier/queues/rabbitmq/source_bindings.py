@@ -114,6 +114,7 @@ async def _check_exchange(connection: Connection, binding: Binding) -> BindingSt
 
 
 async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
+    """Bind the queue. Return the binding's state, with the problem of a refusal or a missing exchange."""
     bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
     state = await _try_frame(connection, binding, bind, queue)
     if state.problem.startswith(_REFUSED_PROBLEM):  # reported before a missing exchange
@@ -124,6 +125,7 @@ async def _bind(connection: Connection, binding: Binding, queue: str) -> Binding
 
 
 async def _try_frame(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
+    """Send the frame on a new channel. Return the binding's state. `queue`: the queue in the frame, or empty."""
     try:
         async with channel_of(connection) as channel, broker_timeout():
             await channel.rpc(frame)

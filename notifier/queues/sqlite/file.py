@@ -49,7 +49,7 @@ _SCHEMA = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
+    """Open or create the file. Raises TopologyMismatch for a file that is not ours and stays unchanged."""
     if (move_problem := find_moved_file(path)) is not None:
         raise QueueUnavailable(move_problem)
     try:
@@ -81,7 +81,7 @@ def _make_file(path: Path) -> None:
 
 
 def examine(path: Path) -> None:
-    """Read the whole file without writing. Raises TopologyMismatch if it is damaged.
+    """Read the whole file without writing. Raises TopologyMismatch if it is damaged, QueueUnavailable if unreadable.
 
     The connection is read-only, since closing a writable connection may copy the write-ahead log into the file. A file
     of another program, or one that cannot be opened, is not examined: `open_file` checks for these.
