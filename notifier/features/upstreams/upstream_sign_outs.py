@@ -25,6 +25,7 @@ from notifier.features.upstreams.upstream_routes import PUBLISH_TIMEOUT_SECONDS,
 from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
 from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext, create_page_context
+from notifier.model.frozen import replace
 from notifier.model.message import Lane, Outgoing
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
@@ -136,18 +137,15 @@ class UpstreamSignOutRoutes:
 
         A client of several sessions is requested once, with the `sid` of the first.
         """
-        merged: FrontChannelContext | None = None
-        for event in events:
-            context = create_page_context(event, self._dependencies.registry())
-            if context is None:
-                continue
-            if merged is None:
-                merged = context
-                continue
-            known = {client_id for client_id, _ in merged.clients}
-            further = [(client_id, sid or context.sid) for client_id, sid in context.clients if client_id not in known]
-            merged = FrontChannelContext(iss=merged.iss, sid=merged.sid, clients=(*merged.clients, *further))
-        return merged
+        registry = self._dependencies.registry()
+        contexts = [context for event in events if (context := create_page_context(event, registry)) is not None]
+        if not contexts:
+            return None
+        clients = dict(contexts[0].clients)
+        for context in contexts[1:]:
+            for client_id, sid in context.clients:
+                clients.setdefault(client_id, sid or context.sid)
+        return replace(contexts[0], clients=tuple(clients.items()))
 
     def _refuse(
         self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
