@@ -18,9 +18,9 @@ from rich.console import Console
 from benchmarks import figures
 from benchmarks.nginx import nginx
 from benchmarks.record import merge
-from benchmarks.rig import Cores, answer, command_line, console, machine
+from benchmarks.rig import Cores, answer, console, machine
 from benchmarks.starting import Start, start
-from benchmarks.throughput import Report, chosen, measure
+from benchmarks.throughput import Report, chosen, drain_command_line, measure
 from benchmarks.throughput_run import CLIENTS, Bench, Case, Receiver
 
 LONG = 1_000_000  # one round of so many takes minutes
@@ -161,13 +161,7 @@ async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Conso
 
 def main() -> int:
     """Return 0 when every delivery came, else 1."""
-    parser = command_line("growth", __doc__)
-    parser.add_argument(
-        "--case", action="append", metavar="NAME",
-        help=f"one of {', '.join(points())}; or a shell pattern such as 'backlog-*'; several times; default: all",
-    )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="of each point (%(default)s)")
-    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser = drain_command_line("growth", __doc__, points())
     given = parser.parse_args()
     given.chosen = chosen(given.case, points(), parser)
     progress = console()

@@ -115,15 +115,21 @@ def chosen(patterns: Sequence[str] | None, known: Mapping[str, T], parser: argpa
     return {name: case for name, case in known.items() if any(fnmatch.fnmatchcase(name, each) for each in wanted)}
 
 
-def main() -> int:
-    """Return 0 when every delivery came exactly once, and every token of the sample was valid; else 1."""
-    parser = command_line("throughput", __doc__)
+def drain_command_line(name: str, doc: str | None, known: Mapping[str, object]) -> argparse.ArgumentParser:
+    """The arguments of a benchmark that measures drains of the known cases."""
+    parser = command_line(name, doc)
     parser.add_argument(
         "--case", action="append", metavar="NAME",
-        help=f"one of {', '.join(cases())}; or a shell pattern such as 'rabbitmq-*'; several times; default: all",
+        help=f"one of {', '.join(known)}; or a shell pattern; several times; default: all",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    return parser
+
+
+def main() -> int:
+    """Return 0 when every delivery came exactly once, and every token of the sample was valid; else 1."""
+    parser = drain_command_line("throughput", __doc__, cases())
     parser.add_argument("--short", action="store_true", help="1 round of 1,000 deliveries: to see that it works")
     given = parser.parse_args()
     if given.short:

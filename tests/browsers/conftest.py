@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.browsers.debian_browsers import PATIENCE, Browsers
+from tests.browsers.debian_browsers import PATIENCE, Browsers, share_one_loop
 from tests.browsers.front_channel_sites import OP, key_of
 from tests.support.certificates import authority
 
@@ -17,15 +17,7 @@ NewPage = Callable[..., Awaitable[Page]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests share one event loop, since a browser belongs to the loop that started it.
-
-    They may take minutes: the first on a machine installs the browser.
-    """
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(600))
+    share_one_loop(items, HERE)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Playwright
 from playwright.async_api import Error as PlaywrightError
 
@@ -87,6 +88,18 @@ class Browsers:
             env={"HOME": home},
             timeout=PATIENCE * 1000,
         )
+
+
+def share_one_loop(items: list[pytest.Item], folder: Path) -> None:
+    """Run the folder's tests in one event loop, since a browser belongs to the loop that started it.
+
+    They may take minutes: the first on a machine installs the browser.
+    """
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(600))
 
 
 def _write_profile(folder: Path, third_party_cookies: bool) -> None:

@@ -71,7 +71,8 @@ class Commands:
 
     async def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change objects."""
-        (await self.kubectl("apply", "-f", "-", stdin=json.dumps(as_list(objects)))).good()
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        (await self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))).good()
 
     async def make_namespace(self, name: str) -> None:
         """One that takes none but pods of the standard *restricted*."""
@@ -87,8 +88,3 @@ class Commands:
         words = ["-n", name, "delete", "deployments,statefulsets,cronjobs,jobs,pods", "--all", "--timeout=60s"]
         await self.kubectl(*words)
         await self.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def as_list(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """As kubectl takes several at once."""
-    return {"apiVersion": "v1", "kind": "List", "items": list(objects)}

@@ -69,10 +69,6 @@ _PLAIN = (*_STRINGS * 3, *_FIXED, *_BYTES, *_DEEP)
 _plain = st.integers(0, len(_PLAIN) - 1).map(_PLAIN.__getitem__)  # not `sampled_from`, which would print all of it
 
 
-def _array(values: Sequence[bytes]) -> bytes:
-    return b"A" + long(b"".join(values))
-
-
 def table(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Encode a table's content, with duplicates."""
     return b"".join(pair(name, value) for name, value in fields)
@@ -92,7 +88,7 @@ names = st.sampled_from(
 _values = st.recursive(
     _plain,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(_array),
+        st.lists(inner, max_size=3).map(lambda values: b"A" + long(b"".join(values))),
         st.lists(st.tuples(names, inner), max_size=3).map(lambda fields: b"F" + long(table(fields))),
     ),
     max_leaves=4,

@@ -80,7 +80,7 @@ def account(
     `to_die`: the deliveries that must end as dead letters, with their reason. `resent`: events that the publisher sent
     more than once; any other duplicate is counted under `cause`.
     """
-    owed = owed_by(confirmed)
+    owed = {(event, client) for event, named in confirmed.items() for client in named}
     reported = {(who, path.removeprefix("/")) for path, who in clients.accepted}
     waiting: dict[Pair, str] = {}
     dead: dict[Pair, str] = {}
@@ -110,11 +110,6 @@ def account(
         ),
         left=tuple(left),
     )
-
-
-def owed_by(confirmed: Mapping[str, Sequence[str]]) -> set[Pair]:
-    """Every delivery of these events."""
-    return {(event, client) for event, named in confirmed.items() for client in named}
 
 
 def told_again(owed: set[Pair], clients: Clients) -> dict[Pair, int]:

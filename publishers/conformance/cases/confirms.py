@@ -1,10 +1,15 @@
 """Nothing is taken for published that the broker has not taken: confirms, `mandatory`, ids, order."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 
-from publishers.conformance.broker import USER
+from publishers.conformance.broker import USER, Broker
 from publishers.conformance.harness import Harness
 from publishers.tests.tap import properties
+
+Fault = Callable[[Broker, str], AbstractAsyncContextManager[None]]
 
 
 async def test_the_message_has_the_documented_properties(harness: Harness) -> None:
@@ -34,22 +39,12 @@ async def test_only_a_confirm_removes_the_file(harness: Harness) -> None:
     await harness.until_published([second])
 
 
-async def test_an_exchange_without_a_queue_takes_nothing(harness: Harness) -> None:
-    """`mandatory`: what the broker returns is kept, and comes once the queue is bound."""
+@pytest.mark.parametrize("fault", [Broker.unbound, pytest.param(Broker.without_exchange, marks=pytest.mark.full)])
+async def test_an_exchange_without_queue_or_missing_takes_nothing(harness: Harness, fault: Fault) -> None:
+    """The broker returns `mandatory` events or closes the channel; the events come once the topology is whole."""
     await harness.run()
     sessions = await harness.sign_in(2)
-    async with harness.broker.unbound("events"):
-        await harness.sign_out(sessions)
-        await harness.stays_waiting(2)
-    await harness.until_published(sessions)
-
-
-@pytest.mark.full
-async def test_an_exchange_that_does_not_exist_takes_nothing(harness: Harness) -> None:
-    """The broker closes the channel. The events come once the exchange is declared."""
-    await harness.run()
-    sessions = await harness.sign_in(2)
-    async with harness.broker.without_exchange("events"):
+    async with fault(harness.broker, "events"):
         await harness.sign_out(sessions)
         await harness.stays_waiting(2)
     await harness.until_published(sessions)

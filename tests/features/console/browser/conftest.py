@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import async_playwright, expect
 
-from tests.browsers.debian_browsers import Browsers
+from tests.browsers.debian_browsers import Browsers, share_one_loop
 from tests.features.console.browser.window import Window, window
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.site import API_TOKEN, ISSUER, OTHER, Site, client
@@ -30,12 +30,7 @@ TOKENS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests share one event loop, since a browser belongs to the loop that started it."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(600))
+    share_one_loop(items, HERE)
 
 
 class Service:
