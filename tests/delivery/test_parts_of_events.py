@@ -8,8 +8,6 @@ from notifier.delivery.event_clients import digest_event
 from notifier.delivery.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
-from notifier.model.outcome import Answer, Wire
-from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 
@@ -29,14 +27,7 @@ def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, lis
     harness = WorkerHarness(
         *(client(name) for part in names for name in part), max_in_flight=max_in_flight, shutdown_grace=5
     )
-    answer = asyncio.Event()
-
-    async def behave(_request: Request) -> Wire:
-        await answer.wait()
-        return Answer(status=200)
-
-    harness.receivers.behaviours |= {name: behave for part in names for name in part}
-    return harness, names, answer
+    return harness, names, harness.hold(*(name for part in names for name in part))
 
 
 async def test_events_take_turns_and_their_parts_follow_one_another() -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, LogoutDelivered, RetryScheduled
 from notifier.model.client import ResponsePolicy, RetryPolicy
-from notifier.model.outcome import Break, Cause, Reason, Wire
-from notifier.model.request import Request
-from tests.delivery.worker_harness import WorkerHarness, answers, client, running
+from notifier.model.outcome import Break, Cause, Reason
+from tests.delivery.worker_harness import WorkerHarness, answers, client, results_in, running
 
 DONE, RETRIED = "done", "retried"
 PLAIN = ResponsePolicy()
@@ -45,12 +44,9 @@ async def test_every_row(statuses: tuple[int, ...], reason: str, follows: str) -
 
 async def test_a_refusing_proxy_is_an_internal_fault() -> None:
     """No attempt is counted and nothing is written into the history."""
+    refused = Break(reason=Reason.PROXY, ambiguous=False, text="proxy: answered 407")
     async with running(WorkerHarness(client("shop"))) as harness:
-
-        async def refused(_request: Request) -> Wire:
-            return Break(reason=Reason.PROXY, ambiguous=False, text="proxy: answered 407")
-
-        harness.receivers.behaviours["shop"] = refused
+        harness.receivers.behaviours["shop"] = results_in(refused)
         await harness.acked(harness.event("shop"))
     [deferred] = [fact for fact in harness.facts if isinstance(fact, Deferred)]
     assert (deferred.cause, deferred.text, deferred.due) == (Cause.PROXY, "proxy: answered 407", harness.now + 2.0)

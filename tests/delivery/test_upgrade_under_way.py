@@ -42,6 +42,14 @@ def a_stage() -> WorkerHarness:
     return harness
 
 
+async def after_taking(message: Message) -> WorkerHarness:
+    """Return a worker that took this message, after the ack."""
+    async with running(a_stage()) as harness:
+        harness.worker.take(message)
+        await harness.until(lambda: harness.queue.acked == [message])
+    return harness
+
+
 async def test_this_release_writes_the_recorded_messages() -> None:
     """Within a version, members may be added; none is removed or changes its meaning.
 
@@ -68,22 +76,16 @@ async def test_this_release_writes_the_recorded_messages() -> None:
 async def test_recorded_messages_are_accepted(name: str, to_tell: list[str], to_write: list[str], later: bool) -> None:
     """By a worker of this release, also if a later one has added members."""
     recorded = WRITTEN[name]
-    message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
-    async with running(a_stage()) as harness:
-        harness.worker.take(message)
-        await harness.until(lambda: harness.queue.acked == [message])
-        assert sorted(harness.notified()) == sorted(to_tell)
-        assert [queue for queue, _ in harness.queue.published] == to_write
+    harness = await after_taking(replace(recorded, body=extended(recorded.body) if later else recorded.body).message())
+    assert sorted(harness.notified()) == sorted(to_tell)
+    assert [queue for queue, _ in harness.queue.published] == to_write
 
 
 @pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
 async def test_recorded_pending_deliveries_are_delivered(name: str) -> None:
     """Any worker can send it."""
-    message = WRITTEN[name].message()
-    async with running(a_stage()) as harness:
-        harness.worker.take(message)
-        await harness.until(lambda: harness.queue.acked == [message])
-        assert harness.notified() == ["fails"]
+    harness = await after_taking(WRITTEN[name].message())
+    assert harness.notified() == ["fails"]
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -91,12 +93,9 @@ async def test_recorded_pending_deliveries_are_delivered(name: str) -> None:
 async def test_recorded_events_of_publishers_are_accepted(name: str, later: bool) -> None:
     """Bare JSON and both forms of CloudEvents; their members are a contract with strangers."""
     recorded = PUBLISHED[name]
-    message = replace(recorded, body=extended(recorded.body) if later else recorded.body).message()
-    async with running(a_stage()) as harness:
-        harness.worker.take(message)
-        await harness.until(lambda: harness.queue.acked == [message])
-        assert harness.notified() == ["shop"]
-        assert harness.queue.published == []
+    harness = await after_taking(replace(recorded, body=extended(recorded.body) if later else recorded.body).message())
+    assert harness.notified() == ["shop"]
+    assert harness.queue.published == []
 
 
 async def rests(harness: WorkerHarness, message: Message) -> tuple[str, Message]:
@@ -111,10 +110,7 @@ async def rests(harness: WorkerHarness, message: Message) -> tuple[str, Message]
 async def test_recorded_event_of_many_clients_continues() -> None:
     """As it was: no larger than it came."""
     message = WRITTEN["event-of-many-names"].message()
-    async with running(a_stage()) as harness:
-        harness.worker.take(message)
-        await harness.until(lambda: harness.queue.acked == [message])
-        ((queue, sent),) = harness.queue.published
+    ((queue, sent),) = (await after_taking(message)).queue.published
     assert queue == "delay.4s"
     assert json.loads(sent.body)["event"] == json.loads(message.body)["event"]
     assert json.loads(sent.body)["v"] == 2
@@ -165,10 +161,7 @@ async def test_invalid_count_is_not_an_error(headers: dict[str, object], queue: 
     message = Message(
         lane=Lane.RETRIES, body=json.dumps({"v": 2}).encode(), tag=None, kind=Kind.DELIVERY, headers=headers
     )
-    async with running(a_stage()) as harness:
-        harness.worker.take(message)
-        await harness.until(lambda: harness.queue.acked == [message])
-        assert [where for where, _ in harness.queue.published] == [queue]
+    assert [where for where, _ in (await after_taking(message)).queue.published] == [queue]
 
 
 @pytest.mark.parametrize("name", [None, "", "order.created", "Notifier.event", "notifier"])

@@ -16,17 +16,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.model.registry import ENDLESS_SECONDS, Issuer
 from notifier.model.request import Request
-from tests.delivery.worker_harness import ISS, OTHER, PATIENCE, Behaviour, WorkerHarness, answers, client, running
-
-
-def answers_after(release: asyncio.Event) -> Behaviour:
-    """A client that answers once it is let."""
-
-    async def behave(_request: Request) -> Wire:
-        await release.wait()
-        return Answer(status=200)
-
-    return behave
+from tests.delivery.worker_harness import ISS, OTHER, PATIENCE, WorkerHarness, answers, client, results_in, running
 
 
 async def test_the_time_of_signing_is_not_the_clients() -> None:
@@ -175,11 +165,7 @@ async def test_an_event_of_many_clients_is_split() -> None:
 async def test_a_missing_signing_key_is_a_deferral() -> None:
     """It is our fault: no attempt counts, and other issuers are served."""
     async with running(WorkerHarness(client("shop"))) as harness:
-
-        async def broken(_request: Request) -> Wire:
-            raise InternalFault(Cause.SIGNING, "no key")
-
-        harness.receivers.behaviours["shop"] = broken
+        harness.receivers.behaviours["shop"] = results_in(InternalFault(Cause.SIGNING, "no key"))
         await harness.acked(harness.event("shop"))
         [fact] = [fact for fact in harness.facts if isinstance(fact, Deferred)]
         assert fact.cause is Cause.SIGNING
@@ -205,11 +191,7 @@ async def test_client_moved_by_a_list_is_deferred(*, by_worker: bool) -> None:
 async def test_internal_error_is_reported_and_the_delivery_deferred() -> None:
     """Neither is the worker stopped, nor the delivery lost."""
     async with running(WorkerHarness(client("shop"), client("mail"))) as harness:
-
-        async def crashes(_request: Request) -> Wire:
-            raise ZeroDivisionError
-
-        harness.receivers.behaviours["shop"] = crashes
+        harness.receivers.behaviours["shop"] = results_in(ZeroDivisionError())
         await harness.acked(harness.event("shop", "mail"))
         assert [type(fact.error) for fact in harness.facts if isinstance(fact, Unexpected)] == [ZeroDivisionError]
         assert harness.queue.log == ["published delay.2s", "acked 1"]
@@ -231,8 +213,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
     names = [f"c{number}" for number in range(60)]
     harness = WorkerHarness(*(client(name) for name in names), max_in_flight=20)
     async with running(harness):
-        release = asyncio.Event()
-        harness.receivers.behaviours |= dict.fromkeys(names, answers_after(release))
+        release = harness.hold(*names)
         for _ in range(10):
             harness.event(*names)
         await harness.until(lambda: len(harness.notified()) == 10)
@@ -245,8 +226,7 @@ async def test_drain_finishes_started_deliveries_and_returns_the_rest() -> None:
     """A partly sent event is finished, so that no client is notified twice; an unstarted event is not acked."""
     harness = WorkerHarness(client("a"), client("b", max_concurrent=1), max_in_flight=1)
     async with running(harness):
-        release = asyncio.Event()
-        harness.receivers.behaviours["a"] = answers_after(release)
+        release = harness.hold("a")
         begun = harness.event("a", "b")
         harness.event("a")
         await harness.until(lambda: harness.notified() == ["a"])
@@ -263,8 +243,7 @@ async def test_drain_finishes_started_deliveries_and_returns_the_rest() -> None:
 async def test_deliveries_beyond_the_grace_are_returned() -> None:
     """It is not acked, so another worker gets it; nothing new is started."""
     harness = WorkerHarness(client("a", max_concurrent=1), shutdown_grace=0.05)
-    never = asyncio.Event()
-    harness.receivers.behaviours["a"] = answers_after(never)
+    harness.hold("a")
     run = asyncio.create_task(harness.worker.run())
     harness.event("a")
     harness.event("a")
@@ -303,7 +282,7 @@ async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: p
 async def test_a_tick_that_breaks_stops_the_worker() -> None:
     """Otherwise deliveries in memory would never start."""
     harness = WorkerHarness(client("shop", max_concurrent=1), shutdown_grace=0.05)
-    harness.receivers.behaviours["shop"] = answers_after(asyncio.Event())
+    harness.hold("shop")
     run = asyncio.create_task(harness.worker.run())
     for number in range(2):
         harness.event("shop", id=str(number))
@@ -319,8 +298,7 @@ async def test_messages_of_a_lost_lane_are_forgotten() -> None:
     """After a loss of the connection, unstarted messages are forgotten, because the broker redelivers them."""
     harness = WorkerHarness(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(harness):
-        release = asyncio.Event()
-        harness.receivers.behaviours["shop"] = answers_after(release)
+        release = harness.hold("shop")
         harness.event("shop", id="e1")
         harness.event("shop", id="e2")
         await harness.until(lambda: harness.notified() == ["shop"])
@@ -333,15 +311,10 @@ async def test_messages_of_a_lost_lane_are_forgotten() -> None:
 
 async def test_cancellation_at_exit_raises_no_error() -> None:
     """Another part broke, so nothing drains: the end of an attempt finds one cancelled that waited for its slot."""
-
-    async def hangs(_request: Request) -> Wire:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     harness = WorkerHarness(client("shop", max_concurrent=1))
     run = asyncio.create_task(harness.worker.run())
     await harness.prove("shop")
-    harness.receivers.behaviours["shop"] = hangs
+    harness.hold("shop")
     for number in range(3):
         harness.event("shop", id=str(number))
     await harness.until(lambda: (harness.worker.gate.waiting, harness.notified()) == (2, ["shop"]))
@@ -356,8 +329,7 @@ async def test_lost_queue_affects_no_other() -> None:
     """A source's queue feeds the lane of events too: messages of one queue are kept when the other is lost."""
     harness = WorkerHarness(client("shop", max_concurrent=1), max_in_flight=1)
     async with running(harness):
-        release = asyncio.Event()
-        harness.receivers.behaviours["shop"] = answers_after(release)
+        release = harness.hold("shop")
         harness.event("shop", id="busy")
         await harness.until(lambda: harness.notified() == ["shop"])
         ours = harness.event("shop", id="ours")
@@ -401,11 +373,8 @@ async def test_inline_uri_reaches_an_unregistered_client() -> None:
 async def test_a_timeout_after_the_request_was_written_is_remembered_as_ambiguous() -> None:
     """So that a 400 on the next attempt is not read as a fault of configuration (R3)."""
     async with running(WorkerHarness(client("shop"))) as harness:
-
-        async def breaks(_request: Request) -> Wire:
-            return Break(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
-
-        harness.receivers.behaviours["shop"] = breaks
+        broken = Break(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
+        harness.receivers.behaviours["shop"] = results_in(broken)
         await harness.acked(harness.event("shop"))
         assert json.loads(harness.queue.published[0][1].body)["delivery"]["ambiguous"] is True
 
@@ -414,8 +383,7 @@ async def test_client_with_most_pending_is_deferred_when_memory_is_full() -> Non
     """A flood for one client, which does not answer, leaves room for the next client's delivery."""
     harness = WorkerHarness(client("flooded"), client("shop"), max_in_flight=12)
     async with running(harness):
-        never = asyncio.Event()
-        harness.receivers.behaviours["flooded"] = answers_after(never)
+        release = harness.hold("flooded")
         flood = [harness.event("flooded", id=str(number)) for number in range(20)]  # as much as one lane may hold
         await harness.until(lambda: harness.notified() == ["flooded"])
         harness.now += 0.2
@@ -425,7 +393,7 @@ async def test_client_with_most_pending_is_deferred_when_memory_is_full() -> Non
         assert {fact.client_id for fact in harness.facts if isinstance(fact, Deferred)} == {"flooded"}
         assert next(message for message in flood if message not in harness.queue.acked) is flood[0]
         assert len(harness.queue.published) == len(harness.queue.acked) - 1
-        never.set()
+        release.set()
 
 
 async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:

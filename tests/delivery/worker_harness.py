@@ -32,13 +32,20 @@ PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
 
-def answers(status: int, retry_after: str | None = None) -> Behaviour:
-    """Return a client that always gives this answer."""
+def results_in(result: Wire | Exception) -> Behaviour:
+    """Return a client whose requests always have this result, or raise this error."""
 
     async def behave(_request: Request) -> Wire:
-        return Answer(status=status, retry_after=retry_after)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     return behave
+
+
+def answers(status: int, retry_after: str | None = None) -> Behaviour:
+    """Return a client that always gives this answer."""
+    return results_in(Answer(status=status, retry_after=retry_after))
 
 
 def hop_of(queue: str) -> int:
@@ -289,6 +296,17 @@ class WorkerHarness:
             return quiet > 10
 
         await self.until(settled)
+
+    def hold(self, *names: str) -> asyncio.Event:
+        """Let these clients answer only when the returned event is set."""
+        release = asyncio.Event()
+
+        async def behave(_request: Request) -> Wire:
+            await release.wait()
+            return Answer(status=200)
+
+        self.receivers.behaviours |= dict.fromkeys(names, behave)
+        return release
 
     def notified(self) -> list[str]:
         """Return the notified clients, in order."""

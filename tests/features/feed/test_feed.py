@@ -11,9 +11,8 @@ from notifier.features.feed.feed_event import feed_message
 from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable
 from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
-from notifier.model.outcome import Break, Cause, DeadReason, Reason, Wire
-from notifier.model.request import Request
-from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
+from notifier.model.outcome import Break, Cause, DeadReason, Reason
+from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, results_in, running
 
 
 class Target:
@@ -158,11 +157,8 @@ async def test_a_malformed_event_is_published() -> None:
 async def test_a_client_change_is_published_once() -> None:
     """A client that fails again and again causes one notice when it goes down, and one when it recovers."""
     harness = WorkerHarness(client("shop"))
-
-    async def refuses(_request: Request) -> Wire:
-        return Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
-
-    harness.receivers.behaviours["shop"] = refuses
+    refused = Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
+    harness.receivers.behaviours["shop"] = results_in(refused)
     async with running(harness):
         for number in range(40):
             await harness.acked(harness.event("shop", id=f"e{number}"))
