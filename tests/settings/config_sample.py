@@ -62,6 +62,13 @@ def write(folder: Path, text: str, name: str = "notifier.yaml") -> Path:
     return path
 
 
+def require_single_mistake(folder: Path, text: str, path: str, expected: str) -> None:
+    """Fail unless a configuration with this text has one error, at this path and with this phrase."""
+    found = mistakes(write(folder, text))
+    assert list(found) == [path]
+    assert expected in found[path]
+
+
 def mistakes(path: Path | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the errors by path."""
     with pytest.raises(ConfigurationError) as caught:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from notifier.settings.config_file import load_settings
-from tests.settings.config_sample import mistakes, write
+from tests.settings.config_sample import mistakes, require_single_mistake, write
 
 EXTERNAL = "amqps://h/?auth=external"
 OURS = "tls: {cert_file: notifier.yaml}"
@@ -155,9 +155,7 @@ shutdwn_grace: 20s
     )
     def test_single_error(self, tmp_path: Path, text: str, path: str, expected: str) -> None:
         """Each error has the path of its key, and the expected value."""
-        found = mistakes(write(tmp_path, text))
-        assert list(found) == [path]
-        assert expected in found[path]
+        require_single_mistake(tmp_path, text, path, expected)
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         """A missing file, a folder and a file that is not UTF-8 are reported."""

@@ -14,7 +14,7 @@ from notifier.settings.secret_text import secret_of
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import find_short_key, is_subject_key_missing, make_subject_key, read_subject_key
 from notifier.settings.tokens_file import EXPIRY_WARNING_SECONDS, find_expiring_tokens, load_tokens
-from tests.settings.config_sample import mistakes, write
+from tests.settings.config_sample import mistakes, require_single_mistake, write
 
 # ── A secret is never empty: in a text or a file, at each setting, at start and afterwards ───────────────────────────
 
@@ -33,17 +33,14 @@ BLANK = ["", "\n", "\n\n \t\r\n", "\ufeff", "\ufeff\r\n", "\u00a0\n", "\u200b\n"
 def test_an_empty_file(tmp_path: Path, setting: str, content: str) -> None:
     """A file that is empty, or has only blank lines and invisible characters, is refused at start."""
     (tmp_path / "F").write_text(content, "utf-8", newline="")
-    found = mistakes(write(tmp_path, FILES[setting]))
-    assert found == {setting: f"{tmp_path}/F is empty; write the secret into it"}
+    require_single_mistake(tmp_path, FILES[setting], setting, f"{tmp_path}/F is empty; write the secret into it")
 
 
 @pytest.mark.parametrize("setting", TEXTS)
 @pytest.mark.parametrize("text", ["''", "' '", r'"\n"', r'"\u200b"'])
 def test_an_empty_text(tmp_path: Path, setting: str, text: str) -> None:
     """A secret in the configuration itself that is empty or blank is refused at start."""
-    found = mistakes(write(tmp_path, TEXTS[setting].replace("%s", text)))
-    assert list(found) == [setting]
-    assert "empty" in found[setting]
+    require_single_mistake(tmp_path, TEXTS[setting] % text, setting, "empty")
 
 
 @pytest.mark.parametrize("content", BLANK)
