@@ -289,14 +289,6 @@ async def proxied_name() -> tuple[str, str, Wire | str]:
     return "With `proxy`: any other name; the proxy looks it up, and so its address is not judged", strict, wire
 
 
-async def proxied_disguise() -> tuple[str, str, Wire | str]:
-    strict = "allow_http: true"
-    async with opened() as http, scripted() as proxy:
-        wire = await http.post(request("http://127.1/", egress=policy(strict), proxy=proxy.origin))
-        assert proxy.connections == 0
-    return "With `proxy`: http://127.1/", strict, wire
-
-
 async def inline_elsewhere() -> tuple[str, str, Wire | str]:
     """The registered client may use loopback; an event names a URI with another port for it."""
     async with opened() as http, scripted() as shop, scripted() as other:
@@ -319,7 +311,6 @@ STORIES: tuple[Story, ...] = (
     redirected,
     reused_connection,
     proxied_name,
-    proxied_disguise,
     inline_elsewhere,
 )
 REACHED: dict[Story, int] = {several_one_denied: 200, redirected: 307, proxied_name: 200}
