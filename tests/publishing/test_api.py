@@ -330,27 +330,6 @@ async def test_slow_body_ends_at_its_time_limit() -> None:
         assert api.queue.taken == []
 
 
-async def test_429_above_the_concurrency_limit(api: Api) -> None:
-    """Each may hold an event in memory; an excess request is refused with Retry-After, and accepted later."""
-    entered, go = asyncio.Semaphore(0), asyncio.Event()
-
-    async def wait() -> None:
-        entered.release()
-        await go.wait()
-
-    api.queue.behave = wait
-    async with asyncio.TaskGroup() as group:
-        first = [group.create_task(api.post()) for _ in range(2)]
-        for _ in first:
-            await entered.acquire()
-        status, _, headers = await api.post()
-        assert status == 429
-        assert headers["Retry-After"]
-        go.set()
-    assert [task.result()[0] for task in first] == [202, 202]
-    assert (await api.post())[0] == 202
-
-
 async def test_disconnect_does_not_cancel_a_complete_event(api: Api) -> None:
     """A complete event is published, even if its connection is closed."""
     entered, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()

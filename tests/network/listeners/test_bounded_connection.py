@@ -136,9 +136,17 @@ async def test_head_of_30_kib_is_accepted() -> None:
     assert got.startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("line", [b"\x16\x03\x01", b"GET /\r\n", b"nonsense\r\n", b"GET / HTTP/9.9\r\n", b"{}"])
+MANY_FIELDS = head("GET", *(f"X{n}: a" for n in range(200)))
+LONG_URI = b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\x16\x03\x01", b"GET /\r\n", b"nonsense\r\n", b"GET / HTTP/9.9\r\n", b"{}", MANY_FIELDS, LONG_URI],
+    ids=range(7),
+)
 async def test_invalid_request_is_refused_at_once(line: bytes) -> None:
-    """Without waiting for the rest of it."""
+    """Without waiting for the rest of it; likewise very many fields and a very long URI."""
     async with listening(deadlines=Deadlines(header=TIMEOUT)) as listener:
         assert b" 400 " in (await asyncio.wait_for(answers(listener, line), TIMEOUT / 2))[:20]
 
