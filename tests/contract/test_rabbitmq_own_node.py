@@ -291,6 +291,7 @@ async def test_permissions_of_a_user_are_examined_separately(humble: str, module
 @pytest.mark.parametrize(
     ("vhost", "says"),
     [
+        ("missing", "vhost missing not found"),
         ("closed", "access to vhost 'closed' refused for user 'guest'"),
         ("full", "connection limit (0) is reached"),
         ("crowded", "limit"),
@@ -301,7 +302,8 @@ async def test_a_refused_connection_has_the_text_of_the_broker(
 ) -> None:
     """A missing virtual host, missing permissions, and limits of a virtual host and of a user have different texts."""
     node = module_node
-    node.ctl("add_vhost", vhost)
+    if vhost != "missing":
+        node.ctl("add_vhost", vhost)
     if vhost in ("full", "crowded"):
         node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
     if vhost == "full":
@@ -316,7 +318,8 @@ async def test_a_refused_connection_has_the_text_of_the_broker(
     finally:
         if vhost == "crowded":
             node.ctl("clear_user_limits", "guest", "all")
-        node.ctl("delete_vhost", vhost)
+        if vhost != "missing":
+            node.ctl("delete_vhost", vhost)
 
 
 def test_the_commands_that_show_all_policies_exist(module_node: RabbitmqNode) -> None:

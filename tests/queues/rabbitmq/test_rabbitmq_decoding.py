@@ -1,7 +1,6 @@
 """A message's properties: which ones are trusted, and which ones cannot be decoded."""
 
 import datetime as dt
-import hashlib
 import itertools
 from typing import Any
 
@@ -11,7 +10,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
-from notifier.model.message import DEAD, PARKED, CutBody, Kind, Lane, NewerKind
+from notifier.model.message import DEAD, PARKED, Kind, Lane
 from notifier.queues.rabbitmq.wire.decoding import MAX_CACHED_TABLE_BYTES, to_message, tolerate_any_publisher
 
 
@@ -87,14 +86,6 @@ def test_message_from_a_delay_queue_in_retries_is_ours(deaths: object, ours: boo
     assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
 
 
-def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
-    """It waits for a worker that knows it; through an exchange it is a publisher's word, and no reason to wait."""
-    kind = to_message(Lane.EVENTS, delivered("", message_type="notifier.batch"), None).kind
-    assert isinstance(kind, NewerKind)
-    assert kind == "notifier.batch"
-    assert to_message(Lane.EVENTS, delivered("notifier.events", message_type="notifier.batch"), None).kind is None
-
-
 @pytest.mark.parametrize(("raw", "asked"), [(b"c-1", True), (b"\xff" * 85, True), (b"\xff" * 86, False), (b"", True)])
 def test_invalid_correlation_id_gets_no_reply(raw: bytes, *, asked: bool) -> None:
     """Invalid UTF-8 is read with replacement characters of three bytes each, and a name has 255 at most."""
@@ -118,17 +109,6 @@ def test_the_delivery_count_is_the_brokers() -> None:
     headers = {"x-delivery-count": 7}
     assert to_message(Lane.EVENTS, delivered(headers=headers), None).delivery_count == 0
     assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7
-
-
-def test_oversized_body_is_cut_while_decoding() -> None:
-    """With the size and the digest of all of it. What fits comes whole, and so does whatever is our own."""
-    body = b"0123456789"
-    cut = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=9)
-    assert (cut.body, cut.cut_from) == (b"012345678", CutBody(size=10, sha256=hashlib.sha256(body).hexdigest()))
-    fits = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=10)
-    ours = to_message(Lane.EVENTS, delivered(body=body, message_type="notifier.event"), None, keep=9)
-    for whole in (fits, ours):
-        assert (whole.body, whole.cut_from) == (body, None)
 
 
 @pytest.mark.parametrize("padding", [0, MAX_CACHED_TABLE_BYTES, 2 * MAX_CACHED_TABLE_BYTES])
