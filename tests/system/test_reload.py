@@ -11,7 +11,7 @@ from tests.system.broker import broker
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
-from tests.system.worker_process import worker
+from tests.system.worker_process import replying_worker, worker
 
 
 def event(sid: str, client_id: str = "shop") -> dict[str, object]:
@@ -84,9 +84,7 @@ async def test_http_reload_reaches_all_workers_and_guards_each(tmp_path: Path, a
         registrations = [client(name, clients.url(name)) for name in ("a", "b", "c", "d")]
         site.write_clients(registrations)
         (tmp_path / "tokens.yaml").write_text(json.dumps([{"name": "sre", "token": "r", "scopes": ["repair"]}]))
-        async with worker(site) as first, worker(site) as second:
-            for each in (first, second):
-                await each.until_logged("replying")
+        async with replying_worker(site) as first, replying_worker(site) as second:
 
             async def ask(query: str = "") -> tuple[bool, list[tuple[bool, str, int]]]:
                 status, reported = await first.ask("POST", f"/v1/reload{query}", "r")
@@ -123,8 +121,7 @@ async def test_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: 
             source = {"name": "idp", "issuer": ISSUER, "every": "10m", "http": {"url": f"{url}/clients"}}
             site.config["registry"] = {"cache": "cache", "grace": "1s", "sources": [source]}
             site.write()
-            async with worker(site) as running:
-                await running.until_logged("replying")
+            async with replying_worker(site) as running:
                 rows[0] = [client(name, clients.url("evil")) for name in ("c0", "x1", "x2")]
                 poisoned = await notifier_at(site, "reload")
                 assert "registry source idp: held back: 2 of 3 clients" in poisoned.stdout

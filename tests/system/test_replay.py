@@ -11,7 +11,7 @@ from tests.system.command import notifier_at
 from tests.system.site import ISSUER
 from tests.system.test_retry import Answers, event, site_of
 from tests.system.waiting import until
-from tests.system.worker_process import worker
+from tests.system.worker_process import replying_worker, worker
 
 
 @pytest.mark.full
@@ -20,9 +20,7 @@ async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, 
     answers = Answers(shop=404, wiki=404)
     async with Clients(answers) as clients:
         site = site_of(tmp_path, clients, place)
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_logged("replying")
+        async with replying_worker(site) as running:
             for number in range(3):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             dead_letters = "/v1/dead-letters"

@@ -12,7 +12,7 @@ from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
-from tests.system.worker_process import WorkerProcess, worker
+from tests.system.worker_process import WorkerProcess, replying_worker, worker
 
 
 class Answers:
@@ -70,9 +70,7 @@ async def test_pending_deliveries_are_listed_and_retried(place: tuple[str, str],
     answers = Answers(shop=503, wiki=400)
     async with Clients(answers) as clients:
         site = site_of(tmp_path, clients, place)
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_logged("replying")
+        async with replying_worker(site) as running:
             for number in range(4):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             shown = await until(lambda: rows(site), lambda shown: len(shown) == 8)
@@ -128,9 +126,7 @@ async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, st
 
     async with Clients(answer) as clients:
         site = site_of(tmp_path, clients, place)
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_logged("replying")
+        async with replying_worker(site) as running:
             for number in range(2):
                 assert (await running.post(event(number, "shop", "wiki")))[0] == 202
             await until(lambda: rows(site), lambda shown: len(shown) == 4)

@@ -16,7 +16,7 @@ from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier_at
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
-from tests.system.worker_process import WorkerProcess, worker
+from tests.system.worker_process import WorkerProcess, replying_worker, worker
 
 EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "down"]}
 
@@ -61,9 +61,7 @@ async def test_status_shows_clients_and_pending_deliveries(place: tuple[str, str
     """Over HTTP and at the command line alike: pending deliveries, and which client is down and why."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_logged("replying")
+        async with replying_worker(site) as running:
             assert (await running.post(EVENT))[0] == 202
             expected = {"shop": (1, None), "down": (1, "server_error")}
             _, document = await until(lambda: status(running), lambda answer: reported(answer[1]) == expected)
@@ -120,11 +118,8 @@ async def test_hung_worker_is_still_listed(tmp_path: Path, amqp_url: str, prefix
     """By status and doctor, as last seen; a stopped worker is not, and a resumed worker is listed again."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
-        async with worker(site) as first, worker(site) as second:
-            async with worker(site) as third:
-                for each in (first, second, third):
-                    await each.until_logged("consuming")
-                    await each.until_logged("replying")
+        async with replying_worker(site) as first, replying_worker(site) as second:
+            async with replying_worker(site) as third:
                 assert await third.stop() == 0
             second.send(signal.SIGSTOP)
             try:

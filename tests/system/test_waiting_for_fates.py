@@ -15,7 +15,7 @@ from tests.system.clients import Clients, Hit
 from tests.system.command import notifier_at
 from tests.system.site import ISSUER, Site, client
 from tests.system.waiting import PATIENCE, until
-from tests.system.worker_process import WorkerProcess, worker
+from tests.system.worker_process import WorkerProcess, replying_worker
 
 
 def judge(hit: Hit) -> int | web.Response:
@@ -47,9 +47,7 @@ async def test_http_publisher_gets_results_of_all_workers(tmp_path: Path, amqp_u
     """Two share the queue; some events that one accepts over HTTP are delivered and reported by the other."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, amqp_url, prefix)
-        async with worker(site) as first, worker(site) as second:
-            for each in (first, second):
-                await each.until_logged("replying")
+        async with replying_worker(site) as first, replying_worker(site) as second:
             answers = await asyncio.gather(*(post(first, ["shop"]) for _ in range(20)))
             assert [status for status, _ in answers] == [200] * 20
             assert all(document["clients"][0]["fate"] == "delivered" for _, document in answers)
@@ -61,8 +59,7 @@ async def test_amqp_publisher_gets_results_by_reply_to(tmp_path: Path, amqp_url:
     async with Clients(judge) as clients, await aio_pika.connect(amqp_url) as connection:
         site = site_of(tmp_path, clients, amqp_url, prefix)
         replies: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        async with worker(site) as running:
-            await running.until_logged("replying")
+        async with replying_worker(site) as running:
             channel = await connection.channel()
             inbox = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
             await inbox.consume(replies.put, no_ack=True)
@@ -94,9 +91,7 @@ async def test_publish_wait_prints_each_clients_result(place: tuple[str, str], t
     """By `publish --wait`, in words and as JSON, exit 1 with a dead letter; it ends once nothing can follow."""
     async with Clients(judge) as clients:
         site = site_of(tmp_path, clients, *place)
-        async with worker(site) as running:
-            if place[0].startswith("amqp"):
-                await running.until_logged("replying")
+        async with replying_worker(site):
 
             async def publish(*words: str, code: int = 0, **event: object) -> str:
                 body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", **event})
@@ -124,15 +119,13 @@ async def test_publish_by_an_unlisted_user_warns_and_fails(tmp_path: Path, amqp_
         site.write()
         body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
         words = ("publish", "--wait", "30s")
-        async with worker(site) as running:
-            await running.until_logged("replying")
+        async with replying_worker(site):
             done = await notifier_at(site, *words, stdin=body)
             assert (done.returncode, done.stderr) == (0, "")
             assert "shop  delivered" in done.stdout
         site.config["issuers"][ISSUER]["publishers"] = ["idp"]
         site.write()
-        async with worker(site) as running:
-            await running.until_logged("replying")
+        async with replying_worker(site):
             done = await notifier_at(site, *words, stdin=body)
             assert done.returncode == 1
             assert "does not name guest, the user of the queue" in done.stderr

@@ -226,3 +226,12 @@ async def worker(
         logs = site.folder / "logs"  # which a failed test may keep
         logs.mkdir(exist_ok=True)
         (logs / f"worker-{running.pid}.log").write_text(f"{running.log}ended with {code}\n")
+
+
+@contextlib.asynccontextmanager
+async def replying_worker(site: Site) -> AsyncIterator[WorkerProcess]:
+    """A running worker that replies to others on its broker; an embedded queue has no others."""
+    async with worker(site) as running:
+        if site.queue_url.startswith("amqp"):
+            await running.until_logged("replying")
+        yield running
