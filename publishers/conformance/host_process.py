@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from publishers.conformance.subject import Away, SignOutFailed
+from publishers.conformance.subject import Away, Session, SignOutFailed
 
 ANSWER_WITHIN = 60.0  # seconds
+ISSUER = "https://id.example.com"
 
 
 class HostProcess:
@@ -58,6 +59,27 @@ class HostProcess:
     def _part_of_sibling(self) -> str:
         self._siblings += 1
         return f"{self._log.stem}-{self._siblings}"
+
+    async def _sign_in(self, count: int, *clients: object) -> list[Session]:
+        """Sign users in at these clients. Secrets: the key of the store, `sub`, `sid`, and a cookie if there is one."""
+        made = await self._ask("POST", "/sign-in", params={"count": str(count)})
+        named = {"iss": ISSUER, "clients": [*clients]}
+        return [
+            Session(
+                key=each["sid"],
+                expected={**named, "sub": each["sub"], "sid": each["sid"]},
+                secret=tuple(each[name] for name in ("key", "sub", "sid", "cookie") if name in each),
+            )
+            for each in made
+        ]
+
+    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
+        """Have the server end them: its administrator, or its clean-up after they ran out."""
+        await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
+
+    def key_of(self, event: Mapping[str, Any]) -> str:
+        """The session's id."""
+        return str(event["sid"])
 
     async def _ask(self, method: str, path: str, **more: Any) -> Any:
         if self._http is None:  # cookies are each session's own, and are handed in

@@ -5,16 +5,13 @@ import os
 import shutil
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from publishers.conformance.host_process import ANSWER_WITHIN, HostProcess
 from publishers.conformance.subject import Missing, Session, Settings, Traits
 
 PROJECT = Path(__file__).parents[2] / "duende/tests/Notifier.Host"
 HOST = PROJECT / "bin/Release/net10.0/Notifier.Host.dll"
-ISSUER = "https://id.example.com"
 
 
 def subject(folder: Path) -> "Duende":
@@ -50,30 +47,13 @@ class Duende(HostProcess):
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """Rows as sign-ins at two clients leave them, and the cookie of each."""
-        made = await self._ask("POST", "/sign-in", params={"count": str(count)})
-        return [
-            Session(
-                key=each["sid"],
-                expected={
-                    "iss": ISSUER,
-                    "sub": each["sub"],
-                    "sid": each["sid"],
-                    "clients": [_entry("mail"), _entry("shop")],
-                },
-                secret=(each["key"], each["sub"], each["sid"], each["cookie"]),
-            )
-            for each in made
-        ]
+        return await self._sign_in(count, _entry("mail"), _entry("shop"))
 
     async def sign_out(self, session: Session) -> float:
         """`HttpContext.SignOutAsync`, with the cookie."""
         before = time.monotonic()
         await self._ask("POST", "/sign-out", headers={"Cookie": session.secret[3]})
         return time.monotonic() - before
-
-    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
-        """They run out, and the clean-up finds them."""
-        await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
 
     async def die_deleting(self, session: Session) -> None:
         """The package's own tests hold a deletion back."""
@@ -82,10 +62,6 @@ class Duende(HostProcess):
     async def lives(self, session: Session) -> bool:
         """Return the store's answer."""
         return bool(await self._ask("GET", "/lives", params={"key": session.secret[0]}))
-
-    def key_of(self, event: Mapping[str, Any]) -> str:
-        """The session's id."""
-        return str(event["sid"])
 
     def memory(self) -> int:
         """The managed heap after a full collection."""

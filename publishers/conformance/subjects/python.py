@@ -7,9 +7,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from publishers.conformance.host_process import HostProcess
 from publishers.conformance.subject import Away, Session, Settings, Traits
@@ -51,30 +49,13 @@ class Python(HostProcess):
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """The cookie is the key of the store."""
-        made = await self._ask("POST", "/sign-in", params={"count": str(count)})
-        return [
-            Session(
-                key=each["sid"],
-                expected={
-                    "iss": "https://id.example.com",
-                    "sub": each["sub"],
-                    "sid": each["sid"],
-                    "clients": ["mail", "shop"],
-                },
-                secret=(each["key"], each["sub"], each["sid"]),
-            )
-            for each in made
-        ]
+        return await self._sign_in(count, "mail", "shop")
 
     async def sign_out(self, session: Session) -> float:
         """With the cookie."""
         before = time.monotonic()
         await self._ask("POST", "/sign-out", params={"key": session.secret[0]})
         return time.monotonic() - before
-
-    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
-        """By an administrator."""
-        await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
 
     async def die_deleting(self, session: Session) -> None:
         """The store is played by us from then on."""
@@ -87,10 +68,6 @@ class Python(HostProcess):
         """Return the store's answer. No process need run."""
         with contextlib.closing(sqlite3.connect(self._sessions)) as store:
             return store.execute("SELECT 1 FROM sessions WHERE key = ?", session.secret[:1]).fetchone() is not None
-
-    def key_of(self, event: Mapping[str, Any]) -> str:
-        """The session's id."""
-        return str(event["sid"])
 
     def memory(self) -> int:
         """Resident."""
