@@ -163,7 +163,10 @@ async def console_demo(incident: Incident) -> AsyncIterator[DemoScenario]:
 async def show_console(
     console: Console, open_page: Callable[[str], object] | None, incident: Incident | None = None
 ) -> None:
-    """Run the demo until SIGINT or SIGTERM, or for `max_seconds` of the incident."""
+    """Run the demo until SIGINT or SIGTERM, or for `max_seconds` of the incident.
+
+    `open_page` opens the console in a browser; without it, only the address is printed.
+    """
     incident, stop, loop = incident or Incident(), asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

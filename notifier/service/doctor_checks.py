@@ -69,7 +69,7 @@ class DoctorScope:
 async def examine_installation(
     loaded: LoadedConfiguration, sources: DirectReader, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run the checks of the scope, and return their findings. Raises ConfigurationError for an unknown canary client.
+    """Run the checks of the scope, and return their findings. Raises ConfigurationError as `make_canary` does.
 
     `progress` receives the number of finished checks and of all checks. `sources`: the reader of the registry sources.
     """
@@ -150,7 +150,7 @@ class _Checks:
             yield self._check_client_keys(source, clients)
 
     def make_canary(self, client_id: str, iss: str | None) -> Check:
-        """Return the check that sends a token. Raises ConfigurationError if there is no such client."""
+        """Return the check that sends a token. Raises ConfigurationError unless exactly one client matches."""
         client = canary_client(self._clients, client_id, iss)
         channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
         tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)

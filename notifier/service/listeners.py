@@ -30,7 +30,7 @@ async def listeners(
     """Run the listeners while entered. The API serves `requests` and `api_routes`, the web listener `pages`.
 
     `authenticate_bearer` accepts bearer tokens of the API that are not in its tokens file. Raises ConfigurationError if
-    an address cannot be bound.
+    an address cannot be bound, or a certificate cannot be read.
     """
     budget = ConnectionBudget()
     async with AsyncExitStack() as stack:

@@ -108,9 +108,10 @@ def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
 
 
 def build_tracing(environ: Mapping[str, str]) -> Tracing | None:
-    """Return the writer of traces; None if the environment names no collector, or OpenTelemetry is not installed.
+    """Return the writer of traces; None if the environment names no collector or turns OpenTelemetry off.
 
-    The environment may name a collector for all programs of a cluster, so a missing OpenTelemetry is only logged.
+    The environment may name a collector for all programs of a cluster, so if OpenTelemetry is not
+    installed, this is only logged, and None is returned.
     """
     if not any(environ.get(name) for name in _ENDPOINTS):
         return None
@@ -190,7 +191,7 @@ def _log_queue_file(file: Path | None) -> None:
 
 
 def _make_subject_key(settings: Settings) -> None:
-    """Create the key by which the log hashes `sub` and `sid`, beside the embedded queue, and log its path."""
+    """With the embedded queue, create the key that hashes `sub` and `sid` in the log if none exists. Log its path."""
     import structlog
 
     from notifier.settings.subject_key import make_subject_key

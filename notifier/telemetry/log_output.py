@@ -130,8 +130,8 @@ def configure(
 ) -> bool:
     """Set up the log of the process and of its libraries (`logging`). Return True if lines are written as JSON.
 
-    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
-    `level` is `debug`. At debug they would log AMQP frames, which contain tokens.
+    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on; from `error` on if
+    `level` is `error`; from `info` on if it is `debug`, since at debug they would log AMQP frames, which have tokens.
     """
     out = NonBlockingStream(stream)
     number = logging.getLevelNamesMapping()[level.upper()]

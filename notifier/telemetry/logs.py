@@ -259,6 +259,7 @@ def subject_id(settings: Settings) -> Callable[[str], str]:
     """Return the function that replaces a `sub` or `sid` in audit lines.
 
     It returns the hash of the log. Without a configured key, or if the log omits subjects, it returns a fixed text.
+    Raises ConfigurationError.
     """
     subject = subject_hash(settings)
     return subject.log_id if subject.lasting and settings.log.subject != "omit" else lambda _: "[given]"

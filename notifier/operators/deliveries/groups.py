@@ -86,7 +86,7 @@ class GroupCounts:
         self.total = 0
 
     def add(self, summary: Summary) -> None:
-        """Count one more message: if there are MAX_GROUPS groups and none is its own, as one of the client `_other`."""
+        """Count one more message. Beyond MAX_GROUPS groups, a message of a new group counts for the client `_other`."""
         self.total += 1
         group = summary.group()
         if group.key not in self._groups and len(self._groups) >= MAX_GROUPS:

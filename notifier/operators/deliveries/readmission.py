@@ -120,7 +120,7 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
 def _readmit_source_message(
     dead_letter: DeadLetter, message: Message, rules: ReplayRules, now: float
 ) -> Readmission | KeptDeadLetter:
-    """Decide about a message of a source. If it can be parsed now, it is replayed unchanged; a worker parses it."""
+    """Decide about a message of a source. If it can be parsed now and is not stale, a worker receives it unchanged."""
     read_again = rules.readers.get(reader_name_of(message.source))
     if read_again is None:
         return _keep_malformed(f"this configuration has no reader for the source {message.source}")
@@ -146,7 +146,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
             return _keep_stale(
                 "its token names no session, and its age is unknown: a clock was set back meanwhile", limit
             )
-        if age > delivery.held + limit:
+        if age > delivery.held + limit:  # the seconds in `held` do not count as age
             return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
     renewed = replace(
         delivery,

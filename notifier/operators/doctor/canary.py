@@ -31,9 +31,9 @@ class CanaryTools:
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
-    """Return the client with this ID at the issuer. Without `iss`, only one issuer may have it.
+    """Return the client with this ID at the issuer; without `iss`, at any issuer.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError if there is none, or if several issuers have it.
     """
     matches = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
     if len(matches) == 1:

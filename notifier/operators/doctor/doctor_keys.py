@@ -75,8 +75,8 @@ async def examine_issuer(
     metadata = await read(metadata_uri(issuer.iss))
     findings = list(_check_metadata(issuer, metadata))
     if isinstance(metadata, IssuerDocument) and metadata.date is not None:
-        answered_at = (asked_at + clock()) / 2  # about: halfway between request and response
-        findings.append(clock_finding(issuer.iss, metadata.date - answered_at))
+        # The issuer read its clock about halfway between request and response.
+        findings.append(clock_finding(issuer.iss, metadata.date - (asked_at + clock()) / 2))
     uri = issuer.jwks_uri or _advertised_jwks_uri(metadata)
     if uri is None:
         advice = f'set issuers."{issuer.iss}".jwks_uri'

@@ -48,6 +48,7 @@ def list_settings() -> Iterator[SettingText]:
 def find_settings(name: str) -> list[SettingText]:
     """Return the setting of this name. If there is none, return all settings of the section of this name.
 
+    A last part `file` that no setting has is left out: it names the file of a secret.
     `name` is a path in a configuration file, a path in an error message (`issuers["https://id.example.com"].keys[0].file`,
     `clients.yaml[0] (shop).notifier.timeout`), or an environment variable.
     """

@@ -65,7 +65,7 @@ class ClientRecord:
 
     @property
     def last_activity_at(self) -> float:
-        """Return the time of the last result or of the next attempt."""
+        """Return the latest time of a result, a deferral or the next attempt; 0 without any."""
         return max(filter(None, (self.last_success, self.last_failure, self.deferred_at, self.next_due)), default=0.0)
 
 

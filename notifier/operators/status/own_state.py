@@ -80,7 +80,7 @@ class OwnState:
             yield dump_state(replace(state, clients=part))
 
     def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
-        """Return the states of clients, and the number of clients left out. See `list_client_states`."""
+        """Return the states of these clients or of at most `which` clients, and the number of the clients left out."""
         worker = self._worker
         return list_client_states(
             self._health,

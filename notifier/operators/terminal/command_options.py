@@ -65,8 +65,10 @@ def load_configuration(
     keep_rows: bool = False,
     list_more_issues: Callable[[], Sequence[InputIssue]] = tuple,
 ) -> "LoadedConfiguration":
-    """Load the configuration as a worker does. See `load` for the other parameters.
+    """Load the configuration as a worker does.
 
+    `starting`: also check what a worker reads only at start. `answer_of` returns the clients of a registry source that
+    is not a file. `keep_rows`: keep the rows of the sources, even if no source is read again.
     Raises ConfigurationError for all mistakes, to which `list_more_issues` may add some. With `as_json`, prints the
     mistakes and exits instead.
     """

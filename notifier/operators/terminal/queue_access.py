@@ -95,7 +95,7 @@ def run_on_queue(
     limit: int | None = None,
     dry_run: bool = False,
 ) -> T:
-    """Open the queue (see `open_queue`), call `act`, and return its result. Raises QueueError.
+    """Open the queue, call `act`, and return its result. Raises QueueError. `opening`: as `open_queue` receives it.
 
     The options that `act` receives stop a pass at Ctrl-C, and print progress with `progress_text`.
     """
