@@ -66,7 +66,7 @@ class PageKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagesPart(FeaturePart):
-    """What the feature `browsers` read. `keys`: None without `web.keys_file`. Then no page is served."""
+    """What the feature `browsers` read. `keys`: None without `web.keys_file`, or after an error; no page is served."""
 
     keys: PageKeys | None = field(repr=False)
 

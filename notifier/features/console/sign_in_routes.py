@@ -74,7 +74,7 @@ _POST = OperationDescription(
 
 
 class SignInRoutes:
-    """The routes of a sign-in. `tokens`: None without a provider, which the console learns by the GET."""
+    """The routes of a sign-in. `tokens`: None without a provider, which the GET reports."""
 
     def __init__(self, tokens: SignInTokens | None) -> None:
         self._tokens = tokens

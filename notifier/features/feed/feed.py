@@ -41,7 +41,7 @@ NOTICE_OVERHEAD_BYTES = 400  # of a notice without its texts, estimated
 
 
 class Feed:
-    """Buffers notices of facts, and sends them to a target. `include_successes`: also of delivered and skipped ones."""
+    """Buffers notices of facts, and sends them to a target. `include_successes`: also of successes and skips."""
 
     def __init__(
         self, *, include_successes: bool, clock: Clock, new_id: Callable[[], str], max_bytes: int = MAX_BUFFER_BYTES

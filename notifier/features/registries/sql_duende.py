@@ -4,7 +4,7 @@ All versions have the same columns about logout, except `AllowedIdentityTokenSig
 compared without case and `_`, since naming conventions for PostgreSQL change both. The columns of all versions are
 required, except in a view that the settings declare as partial (`columns: some`).
 
-Like the server, the reader skips disabled clients and clients of other protocols than OpenID Connect.
+Like the server, the reader skips clients of other protocols than OpenID Connect. A disabled client has no addresses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -90,7 +90,7 @@ class VaultServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Token:
-    """A token with a lease, both in monotonic seconds: obtained at `obtained_at`, and leased since `leased_at`.
+    """A token with a lease, which began at `leased_at`. Times are monotonic seconds.
 
     `lease`: infinite if the token does not expire, or its expiry is unknown. `first_lease`: before any renewal.
     """

@@ -5,8 +5,8 @@ of events. Each is valid, ignored or malformed independently of the others.
 
 The `id` of an event is that of the mapping, otherwise of the envelope, otherwise the AMQP `message_id`. The latter two
 belong to the whole message, and are not used for members of a list. Otherwise the id is a digest of the mapped members,
-if they have a time or a session. Without these, the user's next sign-out would have the same digest, and would be
-dropped as a duplicate. A time that cannot be parsed is part of the digest as a text.
+and of the message's time if these have neither a time nor a session. Without a time, the id is a new one: the user's
+next sign-out would have the same digest, and be dropped. A time that cannot be parsed is digested as a text.
 """
 
 from collections.abc import Callable, Mapping, Sequence

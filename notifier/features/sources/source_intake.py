@@ -22,7 +22,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 
 
 class SourceIntake:
-    """Converts messages of sources. `sources` returns the current sources by name. `max_event`: bytes of a message."""
+    """Converts messages of sources. `sources` returns the current sources by name. `max_event`: maximum bytes."""
 
     def __init__(
         self, sources: Callable[[], Mapping[str, Source]], *, new_id: Callable[[], str], max_event: int

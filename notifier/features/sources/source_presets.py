@@ -14,8 +14,8 @@ from types import MappingProxyType
 class SourcePreset:
     """How the events of one server are read.
 
-    `realm`: the expression for the document's name of its issuer, if that is not `iss`. The name is a key of `issuers`
-    or, if the source has only `issuer`, matches the issuer.
+    `realm`: the expression for what a document calls its issuer, if that is not `iss`: a key of `issuers`, or if the
+    source has only `issuer`, a name that matches the issuer.
     """
 
     event: Mapping[str, str]

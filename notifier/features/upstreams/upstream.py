@@ -59,7 +59,7 @@ class SessionsUnavailable:
 class SessionsLookedUp(Fact):
     """The fact of a look-up of local sessions. `text`: the reason, unless sessions were found.
 
-    `away`: the look-up failed and will be repeated. `given_up`: it failed too long, and its message is a dead letter.
+    `away`: the look-up failed and will be repeated. `given_up`: it failed for too long; the message is dead.
     """
 
     upstream: str
