@@ -66,7 +66,7 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
     rows: dict[ClientKey, list[tuple[Layer, Mapping[str, Any]]]] = {}
     invalid_rows = {fault.path for fault in loaded.faults}
     built_from_files = set()  # clients whose rows of other sources are invalid and have no effect
-    rows_of_any_issuer = []
+    skipped_rows = []  # invalid rows, and settings for the clients of any issuer
     for layer in loaded.layers:
         indexes = set()
         for key, index in keys_of(layer, issuers):
@@ -76,8 +76,8 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
             is_invalid = layer.file is None and layer.path(index) in invalid_rows
             if is_invalid and client_id in loaded.registry.clients_of(iss):
                 built_from_files.add(key)
-        rows_of_any_issuer += [(layer, row) for index, row in enumerate(layer.rows) if index not in indexes]
-    for layer, row in rows_of_any_issuer:
+        skipped_rows += [(layer, row) for index, row in enumerate(layer.rows) if index not in indexes]
+    for layer, row in skipped_rows:
         if isinstance(row, Mapping) and row.get("issuer") is None:
             for (iss, client_id), client_rows in rows.items():
                 if client_id == row.get("client_id") and layer.applies_to(row, iss):

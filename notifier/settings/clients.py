@@ -143,7 +143,7 @@ def _check_claim_value(value: JsonValue) -> JsonValue:
         for member in value.values():
             _check_claim_value(member)
         for name in value:
-            if is_identifying_claim(name):
+            if is_identifying_claim(name):  # within a value, a reserved name does no harm
                 _check_claim_name(name)
     return value
 

@@ -40,7 +40,7 @@ class KeySettings(Section):
         return next(kind for kind in KEY_KINDS if getattr(self, kind) is not None)
 
     def of_kind(self, kind: type[KindT]) -> KindT | None:
-        """Return the settings of its signer if they are of this type."""
+        """Return the settings of its signer if they are of this type; otherwise None."""
         settings = getattr(self, self.kind)
         return settings if isinstance(settings, kind) else None
 

@@ -44,6 +44,7 @@ def find_url_error(url: str) -> str | None:
         return "names several hosts in one URL; give a list with a URL for each: [amqp://A, amqp://B]"
     user, _, _ = authority.rpartition("@")
     path = rest[len(authority) :].partition("?")[0]
+    # An unescaped character of the user name, password or virtual host would end this part of the URL.
     if "#" in rest or "[" in user or "@" in path or ("@" not in authority and "@" in rest):
         return (
             "has @, /, ?, # or [ in a user name, password or virtual host; write %40, %2F, %3F, %23 or %5B,"

@@ -122,8 +122,9 @@ class TransmitterKeys:
     ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
         """Return the keys that may verify a token with this header. Empty if the transmitter publishes no such key.
 
-        `reread`: the keys returned before did not verify the token, so read the set again and return its matching keys.
-        Empty if the set has just been read, since the result would be the same.
+        KeysUnavailable if the set cannot be read, or may not be read again yet to find the key. `reread`: the keys
+        returned before did not verify the token, so read the set again and return its matching keys. Empty if the set
+        has just been read, since the result would be the same.
         """
         arrived_at = self._steady()
         if self._set is None or (arrived_at >= self._due and not self._reading.locked()):

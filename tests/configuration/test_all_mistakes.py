@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def mistakes_of(
     folder: Path, document: object, environ: Mapping[str, str] | None = None, **files: str
 ) -> dict[str, str]:
-    """Return the errors of this configuration by path; `files` are the referenced files."""
+    """Return the errors of this configuration by path; `files`: the text of each referenced YAML file, by its stem."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
     (folder / "n.yaml").write_text(document if isinstance(document, str) else json.dumps(document))

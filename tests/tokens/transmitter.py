@@ -52,7 +52,7 @@ def signed(
     kid: str | None = "k1",
     **header: Any,
 ) -> bytes:
-    """Return a token in compact form with any content. A header member that is None is omitted."""
+    """Return a token of any content, in compact form, signed by the key `of`. Header members of None are omitted."""
     members = {"typ": "secevent+jwt", "alg": alg, "kid": kid, **header}
     protected = {name: value for name, value in members.items() if value is not None}
     payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()

@@ -17,7 +17,7 @@ from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb, origin_of_url
+from notifier.network.http.json_over_http import JsonWeb, redact_url
 
 MAX_HEADER_CHARS = 65_536  # of all `Link` headers together
 _LINK = re.compile(r'<([^<>]*)>((?:[^,"]|"[^"]*")*)')
@@ -122,7 +122,7 @@ async def ask(
             request = "" if wait is None else f", and asks to wait for {wait:.0f} s"
             default = "its own fault; see its log" if answer.status >= 500 else "is this the right address?"
             remedy = advice.get(answer.status) or _REASONS.get(answer.status) or default
-            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}{request}: {remedy}")
+            raise SourceFault(f"{redact_url(url)} answered {answer.status}{request}: {remedy}")
         await asyncio.sleep(wait)
 
 

@@ -19,7 +19,7 @@ from notifier.features.upstreams.upstream_token import is_plain_text, text_or_no
 from notifier.model.errors import SourceFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.redaction import redact_subject
-from notifier.network.http.json_over_http import open_web, origin_of_url
+from notifier.network.http.json_over_http import open_web, redact_url
 from notifier.network.http.json_parts import Bounds
 
 MAX_CONCURRENT_LOOK_UPS = 4  # in one database or endpoint; each has a connection and a thread
@@ -121,12 +121,12 @@ class SessionEndpoint:
         async with open_web(self._settings.tls, LOOK_UP_TIMEOUT_SECONDS, _ANSWER_BOUNDS) as server:
             answer = await server.ask("POST", url, self._settings.headers, json=document)
         if answer.status != 200:
-            raise SourceFault(f"{origin_of_url(url)} answered {answer.status}")
+            raise SourceFault(f"{redact_url(url)} answered {answer.status}")
         content = answer.content
         rows = content.get("sessions") if isinstance(content, dict) else content
         if not isinstance(rows, list):
             text = 'the answer is neither a list of sessions nor an object with a member "sessions"'
-            raise SourceFault(f"{origin_of_url(url)}: {text}")
+            raise SourceFault(f"{redact_url(url)}: {text}")
         return merge_sessions(_to_session(row, number) for number, row in enumerate(rows, 1))
 
 

@@ -37,7 +37,10 @@ class TlsContexts:
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
-        """Return the context for these files. Raises InternalFault(cause=tls_files) if they were never usable."""
+        """Return the context for these files. Raises InternalFault(cause=tls_files).
+
+        It raises if the files were never usable, or if `close` was called meanwhile.
+        """
         stamps = _read_stamps(files)
         entry = self._current(files, stamps)
         if entry is None:

@@ -182,6 +182,7 @@ class JsonClient:
         return JsonAnswer(status=status, headers=response.headers, content=content)
 
     async def _read_content(self, response: aiohttp.ClientResponse, *, is_success: bool) -> Any:
+        """Return the parsed body. The body of an error must be JSON of at most MAX_ERROR_BYTES. Raises ValueError."""
         bounds = self._bounds if is_success else Bounds(answer=MAX_ERROR_BYTES)
         body = await _read_body(response, bounds)
         read = self._read if is_success else only_json

@@ -36,9 +36,9 @@ class JsonWeb:
         try:
             return await self._client.ask(method, url, headers, **sent)
         except BeyondBounds as fault:
-            raise AnswerFault(f"{origin_of_url(url)}: {fault}") from None
+            raise AnswerFault(f"{redact_url(url)}: {fault}") from None
         except NoAnswer as fault:
-            raise SourceFault(f"{origin_of_url(url)}: {fault}") from None
+            raise SourceFault(f"{redact_url(url)}: {fault}") from None
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def open_web(tls: TlsSettings | None, within: float, bounds: Bounds = LIST
         await client.close()
 
 
-def origin_of_url(url: str) -> str:
-    """Return scheme, host, port and path, without the query, which may hold a secret."""
+def redact_url(url: str) -> str:
+    """Return the URL with scheme, host, port and path only: user and query may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -62,7 +62,7 @@ class Throttle:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Serve the request. Raises Refusal (429)."""
+        """Serve the request. Return 408 if its body was cut off. Raises Refusal (429)."""
         token = bearer_of(request, self._tokens() or ())
         with self._slots.hold_slot(None if token is None else token.name):
             timer = asyncio.get_running_loop().call_later(self._body_within, _abort_slow_body, request)

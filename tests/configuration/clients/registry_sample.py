@@ -20,7 +20,7 @@ HOOK = "https://shop.example.com/hook"
 
 
 def settings(folder: Path, clients: str, *issuers: str, **sections: Any) -> Settings:
-    """Return a service with these issuers (by default one), this clients file and these sections."""
+    """Return the settings of a service with these issuers (by default one), this clients file and these sections."""
     (folder / "key.pem").write_text("a key")
     (folder / "clients.yaml").write_text(clients)
     document = {

@@ -206,7 +206,7 @@ def test_defaults_without_secrets_apply_to_every_address(tmp_path: Path) -> None
 
 
 def way_to_keys(made: BuiltRegistry) -> Route:
-    """Return the route to its `jwks_uri`."""
+    """Return the route to the `jwks_uri` of the client."""
     encryption = client(made).encryption
     assert encryption is not None
     assert isinstance(encryption.keys, ClientKeysSource)

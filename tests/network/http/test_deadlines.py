@@ -61,7 +61,7 @@ class Ways:
 
 
 def late(after: float) -> do.Behaviour:
-    """Send a 200 so many seconds after the request, unless the peer has disconnected."""
+    """Send a 200 `after` seconds after the request, unless the peer has disconnected."""
 
     async def run(peer: do.Peer) -> None:
         gone = asyncio.ensure_future(peer.gone())
@@ -93,7 +93,7 @@ def black_hole() -> Iterator[int]:
 
 @contextlib.asynccontextmanager
 async def five_ways(folder: Path, within: float = DEADLINE) -> AsyncIterator[Ways]:
-    """Start receivers for each; the last one answers after `within`."""
+    """Yield five ways in which a request times out, with their receivers. The last receiver answers after `within`."""
     ca = authority(folder)
     async with (
         scripted(do.hang(reads=False)) as mute,

@@ -130,7 +130,7 @@ async def test_a_handshake_that_fails_is_not_ambiguous(
 
 
 def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
-    """TLS by hand, which answers one request and never sends close_notify."""
+    """Return the behaviour of a TLS server that answers one request with `response` and never sends close_notify."""
 
     async def run(peer: do.Peer) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

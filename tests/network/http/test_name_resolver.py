@@ -63,7 +63,7 @@ def name(file: Path, *servers: NameServer) -> None:
 
 @contextlib.asynccontextmanager
 async def resolving(file: Path) -> AsyncIterator[NameResolver]:
-    """Return a resolver of that file."""
+    """Yield a resolver that reads this resolv.conf."""
     resolver = NameResolver(file)
     try:
         yield resolver

@@ -64,6 +64,7 @@ def described_at(url: str, examples: int, token: str) -> list[str]:
         assert isinstance(found, Ok)
         operation = found.ok()
         names.append(operation.label)
+        # Requests that violate the schema are sent only to operations of the API that change something.
         for mode in (
             GenerationMode
             if "/v1/" in operation.label and not operation.label.startswith("GET")
