@@ -42,7 +42,10 @@ async def _empty(url: str, prefix: str) -> None:
 
 
 async def _was_empty(url: str, prefix: str) -> bool:
-    """Purge each queue, upstream queues first. A purge follows everything that the queue confirmed before."""
+    """Purge each queue, upstream queues first. Return True if none had a message or a consumer.
+
+    A purge follows everything that the queue confirmed before.
+    """
     found = 0
     async with await aiormq.connect(url) as connection:
         channel = await connection.channel()
@@ -88,7 +91,7 @@ class NamedWorkers:
         self.queues: list[RabbitQueue] = []
 
     async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
-        """One more of them."""
+        """Start and return a worker that reports this name as its state."""
         queue = RabbitQueue(options)
         queue.side_channel.listen(lambda: name, lambda who, body: self.received.put_nowait((who, body)))
         queue.side_channel.share_updates(
@@ -103,7 +106,7 @@ class NamedWorkers:
 
 
 async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
-    """Ask until exactly these answer."""
+    """Request the states of workers until exactly these answer."""
 
     async def ask() -> set[bytes]:
         return set((await RabbitQueue(options).read_overview(within=1.0)).worker_states)

@@ -48,7 +48,7 @@ def course(
     pause: Callable[[float], Awaitable[None]] = _no_pause,
     steady: Callable[[], float] = time.monotonic,
 ) -> RepairOptions:
-    """As fast as can be, by default, at second 1000."""
+    """Return options of a repair at second 1000, by default without a limit."""
     return RepairOptions(
         clock=lambda: 1000.0, steady=steady, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run
     )

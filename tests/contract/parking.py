@@ -26,7 +26,7 @@ async def parked(queue: Queue, expected: Mapping[str, int]) -> None:
 
 
 async def fetched_again(queue: Queue, bucket: str, count: int) -> Sequence[Message]:
-    """So many messages that a lost channel gives back: one by one, and in any order."""
+    """Return so many messages of a bucket once a lost channel has returned them, ordered by id."""
     found: list[Message] = []
     async with asyncio.timeout(PATIENCE):
         while len(found) < count:

@@ -46,7 +46,7 @@ class Inbox:
         return [await self.next() for _ in range(count)]
 
     def empty(self) -> bool:
-        """Whether everything taken was looked at."""
+        """Return True if each taken message was returned by `next` or `some`."""
         return self._taken.empty()
 
 
@@ -58,14 +58,14 @@ class Place:
         self._opened = AsyncExitStack()
 
     async def open(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
-        """Another worker's or visitor's look at the place; closed at the end of the test where it is not before."""
+        """Open and return another queue object at this place, which is closed at the end of the test."""
         queue = self.closed(prefetch)
         await queue.open()
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         return queue
 
     def closed(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
-        """The same, before it is opened."""
+        """Return another queue object at this place that is not open yet."""
         full = {Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64}
         queue = self._make(full | dict(prefetch or {}))
         self._opened.push_async_callback(queue.close)

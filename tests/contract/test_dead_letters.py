@@ -251,7 +251,7 @@ async def test_our_message_moved_by_the_broker_is_not_replayed(
 
 
 async def moved_by_the_broker(queue: Queue, amqp_url: str, prefix: str, lane: Lane) -> None:
-    """The one message of this lane lies among the dead, and no worker put it there."""
+    """Let the broker dead-letter the only message of this lane."""
     await ready(queue, lane, 1)
     connection = await aiormq.connect(amqp_url)
     channel = await connection.channel()

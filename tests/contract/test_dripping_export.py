@@ -45,7 +45,7 @@ async def dead_letters(queue: Queue) -> None:
 
 @pytest.fixture
 async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
-    """The API before it."""
+    """Serve the API of this queue."""
     monkeypatch.setattr(dead_letter_routes, "EXPORT_READ_SECONDS", WITHIN)
     jobs = Jobs(queue, time.time, time.monotonic)
     running = asyncio.create_task(jobs.run())
@@ -74,7 +74,7 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
 
 
 async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
-    """Ask for an export and read it by little and little. How much came, and how it ended."""
+    """Request an export and read it slowly. Return the number of bytes, and the last bytes; none after a reset."""
     loop, count, last = asyncio.get_running_loop(), 0, b""
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -149,7 +149,7 @@ async def test_many_fetch_at_once(place: Place) -> None:
 
 
 async def test_parked_again_is_the_newest(place: Place) -> None:
-    """What is fetched, parked again and acked waits behind the others, once."""
+    """A message that was fetched, parked again and acked is in the bucket once, behind the others."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"ab")
     [a] = await queue.fetch(bucket, 1)

@@ -8,9 +8,9 @@ from tests.contract.queues import Place, delay, names, outgoing
 
 
 async def test_deferred_message_returns_unchanged_when_due(place: Place) -> None:
-    """One that is due in a second comes to `retries` then, and not before.
+    """A message that is due in a second comes to `retries` then, and not before.
 
-    A queue that took one of ours for a publisher's would have it buried as malformed.
+    It keeps its kind: a message of ours that the queue takes for a publisher's would become a dead letter.
     """
     queue, inbox = await place.consume()
     started = time.monotonic()

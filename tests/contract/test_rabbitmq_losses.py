@@ -48,12 +48,12 @@ class Proxy:
 
     @property
     def silent(self) -> bool:
-        """Whether it is."""
+        """Return True while the proxy passes nothing on."""
         return not self._passing.is_set()
 
     @property
     def connections(self) -> int:
-        """How many pass through."""
+        """Return the number of open connections."""
         return len(self._clients)
 
     def fall_silent(self) -> None:
@@ -66,7 +66,7 @@ class Proxy:
         self._passing.set()
 
     def end(self) -> None:
-        """A last frame to everybody, and the end right behind it. New connections are served again."""
+        """Send each client a last frame, and close its connection. Serve new connections again."""
         for client in self._clients:
             client.write(HEARTBEAT)
             client.close()
@@ -116,7 +116,7 @@ class Proxy:
 
 @pytest.fixture
 async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
-    """Between us and the broker."""
+    """Start a proxy before the broker."""
     broker = URL(amqp_url)
     proxy = Proxy(broker)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=authority(tmp_path).server())

@@ -47,7 +47,7 @@ NOTICE = ClientNotice(id="id-1", at=0.0, state=ClientChange.FAILING, iss="https:
 
 @pytest.fixture
 def amqp_url(module_node: RabbitmqNode) -> str:
-    """Where the node is."""
+    """Return the URL of the node."""
     return module_node.url
 
 

@@ -46,7 +46,7 @@ async def administrate(module_node: RabbitmqNode) -> AsyncIterator[Administrate]
 
 @pytest.fixture
 def amqp_url(module_node: RabbitmqNode) -> str:
-    """Where it is."""
+    """Return the URL of the node."""
     return module_node.url
 
 
@@ -102,7 +102,7 @@ async def test_broker_without_policies_keeps_no_temporary_queue(
 
 
 async def test_queues_of_an_interrupted_trial_are_not_a_policy(amqp_url: str, prefix: str) -> None:
-    """One that was cut off left its queues. They go before the next begins: else they expire in the middle of it."""
+    """An interrupted trial leaves its queues. The next deletes them, since their expiry would look like a policy."""
     name = f"{prefix}.doctor.left"
     async with connected(rabbit_options(amqp_url, prefix), "test") as connection:
         async with channel_of(connection, confirms=True) as channel:

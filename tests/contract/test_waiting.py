@@ -69,13 +69,13 @@ async def parked(queue: Queue, *waiting: Delivery) -> None:
 
 
 async def listed(queue: Queue, meant: WaitingFilter = ALL) -> list[WaitingSummary]:
-    """What a list shows."""
+    """Return the summaries that a list of pending deliveries shows."""
     async with aclosing(find_messages(queue.waiting(), meant)) as found:
         return [one async for one, _ in found]
 
 
 async def waits(queue: Queue, expected: set[str], meant: WaitingFilter = ALL) -> None:
-    """See that just these wait. A broker counts a moment after it confirms."""
+    """Wait until exactly these deliveries are pending. A broker counts a moment after it confirms."""
     await until(lambda: listed(queue, meant), lambda found: {one.id for one in found} == expected)
 
 
@@ -226,7 +226,7 @@ async def test_delivery_that_is_due_during_a_walk_arrives(place: Place) -> None:
 
 
 async def test_killed_walk_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
-    """What it held is in its place again, and what it had made due stays due; one walk runs at a time."""
+    """The messages that it held are in their queues again. During a walk no other walk starts."""
     queue = await rabbit_place.open()
     ids = [f"d-{number:03}" for number in range(MANY)]
     await delayed(queue, *map(delivery, ids))

@@ -79,7 +79,7 @@ class GateHarness:
         return type(answer) if isinstance(answer, StartNow | WaitInMemory) else answer[1]
 
     def ask_for(self, asked: Ticket) -> StartNow | WaitInMemory | Deferral:
-        """Return whether this delivery may start."""
+        """Admit this delivery, and start it if there is room. Return the gate's answer."""
         answer = self.gate.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
         if isinstance(answer, StartNow):
             self._begins(answer)
@@ -108,7 +108,7 @@ class GateHarness:
         ticket.posted_at = self.now
 
     def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
-        """End the last started attempt with this outcome, by default a success, and return the verdict."""
+        """End the last started attempt with this outcome, by default a success, and return the final result."""
         ticket = self.running[name].pop()
         delivery, policy = ticket.delivery, ticket.client.retry
         outcome = outcome or Delivered(status=204)
@@ -130,7 +130,7 @@ class GateHarness:
         return ended
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
-        """Fail an attempt, and return the delivery with the delay and queue of its return."""
+        """Start and fail an attempt. Return the verdict, and the delivery after it."""
         assert self.ask(name, **more) is StartNow
         result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
         assert isinstance(result.verdict, RetryAt)

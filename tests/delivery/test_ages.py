@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 async def waits(harness: WorkerHarness, **members: Any) -> Delivery:
-    """Pause `shop` at its request, and return the delivery of a second event as it was written."""
+    """Let `shop` request a pause, and return the delivery of a second event as the queue has it."""
     harness.receivers.behaviours["shop"] = answers(503, "3600")
     await harness.acked(harness.event("shop", id="first"))
     await harness.acked(harness.event("shop", id="second", **members))

@@ -28,7 +28,7 @@ NOW = 1_800_000_000.0
 
 
 async def failed_once(harness: WorkerHarness, **members: Any) -> None:
-    """Return an event whose delivery to `shop` has failed once and is deferred."""
+    """Let the delivery of event `e1` to `shop` fail once, so that its retry is pending."""
     await harness.prove("shop")
     harness.receivers.behaviours["shop"] = answers(503)
     await harness.acked(harness.event("shop", id="e1", **members))

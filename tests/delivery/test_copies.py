@@ -39,20 +39,20 @@ class Copies:
     def ack(self, message: Message) -> None:
         """The queue takes every ack."""
 
-    def begin(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> HeldMessage:
-        """Pass a message with this delivery, and close it if nothing remains to do."""
+    def begin(self, delivery_id: str, attempts: int = 0, *, of_event: bool) -> HeldMessage:
+        """Take a message, and start its only delivery unless it is a copy. `attempts`: made before."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
         held.plan = DeliverySteps(steps=iter(()), event=EVENT if of_event else None)
         delivery = Delivery(
-            id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=harness
+            id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=attempts
         )
         if self.ledger.start_delivery(held, delivery):
             self.started[delivery_id] = held, delivery
         return held
 
-    def starts(self, delivery_id: str, harness: int = 0, *, of_event: bool) -> bool:
-        """Pass a message with this delivery while none is in flight; return whether it is started."""
-        held = self.begin(delivery_id, harness, of_event=of_event)
+    def starts(self, delivery_id: str, attempts: int = 0, *, of_event: bool) -> bool:
+        """Take a message with this delivery, as `begin` does. Return True if it is started and not acked as a copy."""
+        held = self.begin(delivery_id, attempts, of_event=of_event)
         assert held.is_acked is (delivery_id not in self.started)
         return not held.is_acked
 
@@ -158,7 +158,7 @@ def results(harness: WorkerHarness) -> list[str]:
 
 
 async def put_off(harness: WorkerHarness) -> None:
-    """Return an event whose only attempt failed, with a deferred retry."""
+    """Let the only attempt of event `e` fail, so that its retry is pending."""
     await harness.prove("shop")
     harness.receivers.behaviours["shop"] = answers(503)
     await harness.acked(harness.event("shop", id="e"))

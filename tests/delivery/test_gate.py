@@ -49,7 +49,7 @@ def step(name: str, *arguments: object, **options: object) -> Callable[[GateHarn
 
 
 def wait(seconds: float) -> Callable[[GateHarness], object]:
-    """For so long nothing happens."""
+    """Return a step in which so many seconds pass."""
 
     def pass_time(harness: GateHarness) -> None:
         harness.now += seconds
@@ -80,7 +80,7 @@ def opened() -> GateHarness:
 
 
 def resting(*, for_long: bool = False, later: float = 0.0) -> GateHarness:
-    """So long after the circuit opened for a second, or for 32, with something in the bucket."""
+    """Return a gate `later` seconds after the circuit opened, for 1 s (`for_long`: 32 s), and a delivery was parked."""
     harness = GateHarness()
     probe, _ = harness.fails("shop")
     while for_long and probe.due - harness.wall() < 32:
@@ -104,7 +104,7 @@ def recovered() -> GateHarness:
 
 
 def paused(seconds: float) -> GateHarness:
-    """So long after the client requested a pause of an hour."""
+    """Return a gate so many seconds after the client requested a pause of an hour."""
     harness = GateHarness()
     harness.fails("shop", AN_HOUR)
     harness.now += seconds
@@ -119,7 +119,7 @@ def leaving(later: float = 0.0) -> GateHarness:
 
 
 def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) -> GateHarness:
-    """A client that has had so many attempts of so many seconds, one by one. One runs."""
+    """Return a gate whose client has had so many attempts of `hold` seconds, one by one. Another is running."""
     harness = GateHarness(max_concurrent=limit, fill=fill)
     for _ in range(attempts):
         assert harness.ask("shop") is StartNow
@@ -130,7 +130,7 @@ def busy(hold: float, *, fill: float = 0.0, limit: int = 1, attempts: int = 30) 
 
 
 def full(limit: int = 1, attempts: int = 30) -> GateHarness:
-    """Two attempts a second at a client, and as many wait in memory as may."""
+    """Return a gate with two attempts a second at a client, for which as many deliveries as possible wait in memory."""
     harness = busy(0.5, limit=limit, attempts=attempts)
     while harness.ask("shop") in (StartNow, WaitInMemory):
         pass
@@ -138,7 +138,7 @@ def full(limit: int = 1, attempts: int = 30) -> GateHarness:
 
 
 def crowded() -> GateHarness:
-    """Very many deliveries are deferred for a client after its first success."""
+    """Return a gate that has deferred deliveries for a client until 63 s from now, soon after its first success."""
     harness = full(limit=64, attempts=3)
     while harness.put_off("shop", first_taken_at=harness.wall() - 1000).due < harness.wall() + 63:
         pass

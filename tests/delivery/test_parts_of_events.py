@@ -22,7 +22,7 @@ def take_part(harness: WorkerHarness, event: str, clients: list[str]) -> Message
 
 
 def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, list[list[str]], asyncio.Event]:
-    """Clients that answer at a signal, a list of them for each part."""
+    """Return a worker with clients that answer at a signal, their names for each part, and the signal."""
     names = [[f"c{part}-{number}" for number in range(SIZE)] for part in range(parts)]
     harness = WorkerHarness(
         *(client(name) for part in names for name in part), max_in_flight=max_in_flight, shutdown_grace=5

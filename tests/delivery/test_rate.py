@@ -36,7 +36,7 @@ def takes_20_a_second() -> Fails:
 def attempt(
     rate: AttemptRate, fails: Fails, *, since: float, until: float, leave: RateState | None = None
 ) -> tuple[float, int, int]:
-    """Attempt as fast as the limit allows, or until the rate leaves a state.
+    """Attempt as fast as the limit allows, until a moment or until the rate leaves the state `leave`.
 
     Return the moment of the last attempt, and how many were made and failed in the second half.
     """
@@ -78,7 +78,7 @@ def peer_trial() -> tuple[AttemptRate, float]:
 
 
 def limited(former_share: float = 0.9) -> tuple[AttemptRate, float]:
-    """To 20 attempts a second, by a peer's report."""
+    """Return a rate that a peer's report limits to 20 attempts a second, and the moment of the report."""
     rate = AttemptRate()
     for number in range(50):
         rate.on_result(number / 50, failed=number % 2 == 0)

@@ -20,7 +20,7 @@ OURS = ("delivery-retried", "delivery-deferred", "event-split", "event-of-unknow
 
 
 def within(old: Any, new: Any) -> bool:
-    """Whether everything that was recorded is there still, and as it was; there may be more."""
+    """Return True if `new` has all members of `old` with the same values; it may have more."""
     if isinstance(old, dict):
         return isinstance(new, dict) and all(name in new and within(old[name], new[name]) for name in old)
     if isinstance(old, list):
@@ -99,7 +99,7 @@ async def test_recorded_events_of_publishers_are_accepted(name: str, later: bool
 
 
 async def rests(harness: WorkerHarness, message: Message) -> tuple[str, Message]:
-    """Where it was put, and how it will come back."""
+    """Let a worker postpone the message. Return the queue, and the message as it will return."""
     harness.worker.take(message)
     await harness.until(lambda: bool(harness.queue.acked) and harness.queue.acked[-1] == message)
     queue, written = harness.queue.published[-1]

@@ -188,7 +188,7 @@ def test_what_is_malformed_or_of_another_version_has_no_effect(others: Others, d
 
 
 def test_members_of_later_releases_are_ignored(others: Others) -> None:
-    """What is known of it counts."""
+    """The known members of the report are read."""
     others.worker.read(json.dumps({"v": 1, "news": [ONE | {"mood": "well"}], "at": 7}).encode(), others.received.append)
     assert others.received == [
         ClientReport(key=(ISS, "shop"), circuit_closed=False, failing_seconds=1.0, open_seconds=1.0)

@@ -54,13 +54,13 @@ class Longest:
             self._loop.call_soon(self._round)
 
     def end(self) -> float:
-        """What it was."""
+        """Stop measuring, and return the longest time in seconds."""
         self._going = False
         return self.seconds
 
 
 async def held(harness: WorkerHarness, take: Callable[[], Message]) -> float:
-    """Seconds for which the loop was held at most until the message was acked."""
+    """Return the longest time, in seconds, for which the loop was blocked until the message was acked."""
     await asyncio.sleep(0)
     longest, message = Longest(), take()
     await harness.until(lambda: message in harness.queue.acked)
@@ -68,7 +68,7 @@ async def held(harness: WorkerHarness, take: Callable[[], Message]) -> float:
 
 
 async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
-    """Likewise for one event, and for its deferred deliveries when they return."""
+    """Return that time for one event; if it is postponed, the longer one of its first and second reading."""
     harness = WorkerHarness(*(client(f"c{index}") for index in range(clients)))
     harness.worker._intake._max_event = 256 * 1024
     async with running(harness):
@@ -82,7 +82,7 @@ async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """What is there already is not looked through for garbage, as in a worker that stands."""
+    """Exclude the present objects from garbage collection, as in a running worker."""
     gc.collect()
     gc.freeze()
     yield

@@ -38,7 +38,7 @@ async def writes_to(
 def begin(
     writes: ConfirmedWrites, queue: str, body: bytes, message_id: str, *, exchange: str = "", patient: bool = False
 ) -> Confirmation:
-    """A persistent message."""
+    """Start to publish a persistent message, and return its confirmation."""
     publish = Publish(
         exchange=exchange,
         routing_key=queue,

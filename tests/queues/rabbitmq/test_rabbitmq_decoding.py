@@ -17,7 +17,7 @@ from notifier.queues.rabbitmq.wire.decoding import MAX_CACHED_TABLE_BYTES, to_me
 def delivered(
     exchange: str = "", *, redelivered: bool = False, body: bytes = b"{}", **properties: Any
 ) -> DeliveredMessage:
-    """A message as aiormq hands it over; the channel is not looked at."""
+    """Return a message as aiormq passes it on, with an unusable channel."""
     return DeliveredMessage(
         delivery=commands.Basic.Deliver("consumer", 1, redelivered=redelivered, exchange=exchange, routing_key="k"),
         header=ContentHeader(properties=commands.Basic.Properties(**properties)),
@@ -42,7 +42,7 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
     ],
 )
 def test_our_messages_are_recognised_by_queue(place: str, expected: set[str]) -> None:
-    """What a worker sends to `retries` alone is none of ours in `events`; and nothing is that came by an exchange."""
+    """A kind that workers send only to `retries` is not ours in `events`, and no message from an exchange is ours."""
     types = [*Kind, "notifier.batch"]
     kinds = {to_message(place, delivered("", message_type=type_), None).kind for type_ in types}
     assert kinds - {None} == expected

@@ -119,7 +119,7 @@ def test_message_without_hops_is_due(message: Message) -> None:
 
 
 def test_the_wall_clock_shortens_a_wait() -> None:
-    """What is due is due, whatever passes are left."""
+    """A message that is due by the wall clock takes no further pass, although passes remain."""
     assert to_next_pass(came(WAITING), NOW + 44.5) is None
 
 

@@ -33,7 +33,7 @@ FRAMES = (DELIVER, HEADER, ContentBody(b"hello"), Heartbeat(), commands.Basic.Ac
 
 
 def stream(*frames: Frame | ContentHeader | ContentBody | Heartbeat, channel: int = 3) -> asyncio.StreamReader:
-    """What the broker wrote, and then went away."""
+    """Return a stream that has these frames and then ends."""
     reader = asyncio.StreamReader()
     for each in frames:
         reader.feed_data(frame.marshal(each, 0 if isinstance(each, Heartbeat) else channel))

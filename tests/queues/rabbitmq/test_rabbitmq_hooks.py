@@ -16,7 +16,7 @@ from tests.support.library_changes import HOOKS, decoding
 
 @pytest.fixture(autouse=True)
 def first_look(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was examined so far, and nothing of this is remembered."""
+    """Examine the libraries again in this test, and after it."""
     install.cache_clear()
     yield
     monkeypatch.undo()

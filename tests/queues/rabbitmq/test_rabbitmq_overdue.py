@@ -19,7 +19,7 @@ class Clocks:
 
 
 def watch(clocks: Clocks) -> OverdueDelays:
-    """One that may not look."""
+    """Return a watch that fails if it examines a queue."""
 
     def no_waiting() -> RabbitWaiting:
         raise AssertionError("nothing is overdue")

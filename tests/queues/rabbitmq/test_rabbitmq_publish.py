@@ -18,7 +18,7 @@ def channel_for(most: int) -> aiormq.Channel:
 
 
 def read(payload: bytes) -> list[Any]:
-    """The method, the header and the pieces of the body."""
+    """Return the method, the header and the pieces of the body."""
     found: list[Any] = []
     while payload:
         size, channel, part = frame.unmarshal(payload)

@@ -93,7 +93,7 @@ async def test_full_disk_is_reported_before_the_first_refusal(file: Path) -> Non
 
 
 async def test_message_acked_on_a_full_disk_does_not_return(file: Path) -> None:
-    """What is left of the disk is kept for acks: thousands of them, while publishers go on trying."""
+    """The remaining space is reserved for acks: thousands succeed while publishers try again and again."""
     async with opened(file) as queue:
         inbox = Inbox()
         await asyncio.gather(*(queue.publish(Lane.EVENTS, outgoing(str(number))) for number in range(3000)))

@@ -142,7 +142,7 @@ async def test_a_kill_with_fetched_messages(file: Path) -> None:
 
 
 async def test_a_cancelled_fetch(file: Path) -> None:
-    """What it would have brought reaches the next one, in order; or comes when it is due."""
+    """Its messages are fetched by the next fetch, in order, or return when they are due."""
     clock = Clock()
     async with worker(file, clock) as (queue, inbox):
         bucket = await park(queue, clock.now + 100, *"abc")

@@ -272,7 +272,7 @@ def overwritten(path: Path) -> str:
 
 
 def overwrite(path: Path) -> str:
-    """Overwrite a page of messages. Returns what is said of it."""
+    """Overwrite a page of messages. Return a part of the expected error."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         root = "SELECT rootpage FROM sqlite_master WHERE name = 'messages'"
         [page] = database.execute(root).fetchone()
@@ -283,7 +283,7 @@ def overwrite(path: Path) -> str:
 
 
 def emptied(path: Path) -> str:
-    """Only the write-ahead log is left. SQLite would take the file as new, and delete the log."""
+    """Empty the file but not its write-ahead log, which SQLite would delete. Return a part of the expected error."""
     log = path.with_name("queue.db-wal")
     with contextlib.closing(sqlite3.connect(filled(path))) as database:
         database.execute("UPDATE lanes SET taken_to = 1")
