@@ -184,8 +184,8 @@ def _summarize_group(group: IssueGroup) -> dict[str, Any]:
 def _summarize_key(key: SigningKey) -> dict[str, Any]:
     """Return a key. `not_before` is None if the key signs now. `first_day_until` is the end of the key's first day.
 
-    Within that day, receivers that cache the issuer's keys may refuse the key. It is None if the key first signs after
-    that day, or if the key's age is unknown.
+    Within that day, receivers that cache the issuer's keys may refuse the key. `first_day_until` is None if the key
+    first signs after that day, or if the key's age is unknown.
     """
     now = time.time()
     begins = now if key.not_before is None else max(key.not_before, now)

@@ -1,7 +1,7 @@
 """The demo of the console: an incident to watch and to repair, with the real service and its clients, all on loopback.
 
-A client goes down. Its logouts are retried and finally given up. It recovers, and the user of the console repairs it,
-otherwise the demo does. Then it begins again.
+A client goes down. Its logouts are retried and finally given up. The client recovers, and the user of the console
+replays its logouts; otherwise the demo does. Then the incident begins again.
 """
 
 import asyncio

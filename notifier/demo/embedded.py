@@ -37,7 +37,7 @@ class EmbeddedService:
 
 @asynccontextmanager
 async def start_service(config: Path, observe: Observer, *more: Feature) -> AsyncIterator[EmbeddedService]:
-    """Run the service with additional features while entered. It ignores settings in the environment."""
+    """Run the service with additional features while entered. The service ignores settings in the environment."""
     features = (*FEATURES, *more)
     service = Service(LiveConfiguration(config, {}, load(config, {}, features)), (observe,), features=features)
     stop, started = asyncio.Event(), asyncio.Event()

@@ -1,7 +1,7 @@
 """The story of `notifier demo`: users sign out of five sample clients, and each delivery is followed to its end.
 
-It runs the real service with a configuration in a temporary folder, and checks it from outside: by the clients' records
-and the dead letters. `StartService` starts the service, so that this module needs neither queue nor worker.
+The demo runs the real service with a configuration in a temporary folder, and checks it from outside: by the clients'
+records and the dead letters. `StartService` starts the service, so that this module needs neither queue nor worker.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Releases deferred deliveries (makes them due) when the cause of their deferral has ended.
 
 If a client's address, TLS, egress or pause has changed in the registry, one attempt is made at the client, unless its
-circuit is closed. Its limits stay in force. The end of a fault releases only the deliveries that were deferred for this
-cause at the issuer or client.
+circuit is closed. The client's limits stay in force. The end of a fault releases only the deliveries that were deferred
+for this cause at the issuer or client.
 
 The deliveries are found by a walk over the delay queues, because a worker does not know the deferrals of other workers.
 A walk delays deliveries that become due meanwhile. Therefore causes that end together share a walk, and walks take at

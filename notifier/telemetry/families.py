@@ -92,8 +92,8 @@ class WaitingMessages:
         """Return the age of the oldest message of the queue in seconds; 0 if there is none.
 
         Without an unsettled message the age is an upper bound: a queue delivers in order, so its messages are younger
-        than the last message that this worker took. They also arrived after the queue was last empty. Otherwise the
-        first event after a quiet hour would seem an hour old.
+        than the last message that this worker took. They also arrived after the queue was last empty. Without
+        this bound the first event after a quiet hour would seem an hour old.
         """
         now = self._clock()
         if unsettled.oldest is not None:

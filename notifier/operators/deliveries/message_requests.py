@@ -47,9 +47,9 @@ T = TypeVar("T")
 class RouteDependencies:
     """The dependencies of the routes on messages.
 
-    `rules` returns the rules of a replay for a value of `end_newer_sessions`. It and `registry` are called per request,
-    since a reload may change the result. `clock` is the wall clock, `steady` is monotonic. `subject_id` returns what
-    the audit log shows in place of a `sub` or `sid`.
+    `rules` returns the rules of a replay for a value of `end_newer_sessions`. `rules` and `registry` are called per
+    request, since a reload may change the result. `clock` is the wall clock, `steady` is monotonic. `subject_id`
+    returns what the audit log shows in place of a `sub` or `sid`.
     """
 
     queue: Queue

@@ -76,7 +76,7 @@ class RemovalPasses(Generic[P, S]):
 def issuers_of(filter_: Filter[Any, Any]) -> frozenset[str] | None:
     """Return the issuers whose messages the filter can select; None for all."""
     if filter_.iss is None or (filter_.issuers is not None and filter_.iss not in filter_.issuers):
-        return filter_.issuers
+        return filter_.issuers  # the filter selects all of them or, with another issuer's `iss`, no message
     return frozenset({filter_.iss})
 
 

@@ -1,9 +1,9 @@
 """Passes once over the dead letters or the pending deliveries, to read, remove or move messages.
 
 A pass ignores messages that arrive meanwhile: deliveries that are replayed and refused again become dead letters again,
-so it would never end. It can stop between two batches, and a second pass continues. A message is deleted only after its
-replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between repeats
-at most one batch: clients receive these logouts twice, which does no harm.
+so the pass would never end. A pass can stop between two batches, and a second pass continues. A message is deleted only
+after its replacement is durable. On SQLite both happen in one transaction. On RabbitMQ a pass that is killed in between
+repeats at most one batch: clients receive these logouts twice, which does no harm.
 """
 
 import asyncio

@@ -119,7 +119,7 @@ class _FollowedReplay:
 
 
 class ReplayAccounts:
-    """The replays that one worker follows. It observes the worker's facts only while it follows any."""
+    """The replays that one worker follows. They observe the worker's facts only while there are replays."""
 
     def __init__(self, steady: Clock, observers: Observers) -> None:
         self._steady = steady

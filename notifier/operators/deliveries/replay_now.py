@@ -1,9 +1,9 @@
 """Replays dead letters and reports the results of their deliveries, for the command and the API.
 
 `Replay.run` first sends the IDs of the dead letters to the workers, which then count their results (`replay_account`).
-`Replay.watch` queries the workers until every dead letter has a result, or no more results arrive. To end it stops no
-delivery. Only MAX_FOLLOWED_MESSAGES dead letters are followed, and no messages of sources: which events they contain is
-unknown until a worker has parsed them.
+`Replay.watch` queries the workers until every dead letter has a result, or no more results arrive. Ending `watch` stops
+no delivery. Only MAX_FOLLOWED_MESSAGES dead letters are followed, and no messages of sources: which events they contain
+is unknown until a worker has parsed them.
 """
 
 from collections import Counter

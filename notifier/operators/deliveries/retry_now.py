@@ -2,7 +2,8 @@
 
 A retry counts the pending deliveries. Then every worker probes the client; if the client accepts the probe, the workers
 deliver its parked deliveries, and its delayed deliveries, of which a thousand become due each second. The retry queries
-the workers until they have nothing more to do for the client, and counts again. To end it earlier stops no delivery.
+the workers until they have nothing more to do for the client, and counts again. Ending the retry earlier stops no
+delivery.
 """
 
 from collections import Counter

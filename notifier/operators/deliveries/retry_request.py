@@ -22,9 +22,9 @@ MAX_ACCOUNTS = 100  # accounts of one worker; a new one replaces the oldest
 class RetryAccount:
     """The results of one client's deliveries since the retry began, at one worker or at all.
 
-    `failed` and `dead` count by reason, and `put_off` counts deferrals by cause. `text` is that of the last failure.
-    `busy`: a delivery of the client runs, waits for a slot or is being fetched. `next_try` is the time of the next
-    probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds.
+    `failed` and `dead` count by reason, and `put_off` counts deferrals by cause. `text` is the text of the last
+    failure. `busy`: a delivery of the client runs, waits for a slot or is being fetched. `next_try` is the time of the
+    next probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds.
     """
 
     delivered: int = 0
@@ -88,7 +88,7 @@ class RetryAccount:
 
 
 class RetryAccounts:
-    """The retries of one worker, by client. It observes the worker's facts only while there are any."""
+    """The retries of one worker, by client. They observe the worker's facts only while there are retries."""
 
     def __init__(self, worker: Worker, steady: Clock, observers: Observers) -> None:
         self._worker = worker

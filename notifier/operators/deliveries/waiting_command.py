@@ -178,7 +178,7 @@ def cancel(
 def _make_lifetime_getter(config: Path | None, features: Sequence[ConfiguredFeature]) -> GetLifetime | None:
     """Return a function that computes the lifetime of a delivery; None without a readable configuration.
 
-    It uses the registry of the configuration's files and caches.
+    The function uses the registry of the configuration's files and caches.
     """
     known = load_known_registry(config, features)
     if known is None:

@@ -35,9 +35,8 @@ class WorkerState:
     """The state of one worker. `rates` are per second over the last minute; `held` has the unsettled messages by queue.
 
     `clients` are those in the worst state; `left_out` is the number of the others. `keys` are the published keys that
-    the worker has seen. `dead_letters` is their
-    number when no visit held any; 0 if unknown. `consuming` is None if unknown; `problem` is the reason why
-    the worker does not consume.
+    the worker has seen. `dead_letters` is the number of dead letters when no visit held any; 0 if unknown. `consuming`
+    is None if unknown; `problem` is the reason why the worker does not consume.
     """
 
     worker: str

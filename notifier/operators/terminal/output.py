@@ -28,7 +28,7 @@ def format_age(moment: float | None, now: float) -> str:
 
 
 def make_progress(what: str) -> Callable[[int, int], None]:
-    """Return a function that prints the progress (done, total) on stderr, every PROGRESS_INTERVAL_SECONDS at most."""
+    """Return a function that prints `what`: done of total, on stderr, every PROGRESS_INTERVAL_SECONDS at most."""
     due = time.monotonic() + PROGRESS_INTERVAL_SECONDS
 
     def report(done: int, total: int) -> None:
