@@ -40,10 +40,10 @@ def list_token_senders(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
 
 
 def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
-    """Yield warnings for issuers without `publishers` and clients, where `registry.inline` ignores inline addresses.
+    """Yield warnings for issuers with neither `publishers` nor clients with an address: inline addresses are ignored.
 
-    Each sender of inline addresses causes a warning. Without such a sender, an issuer has a warning unless a trusted
-    sender exists, or the queue is embedded and there is no API.
+    Each sender of inline addresses causes a warning. Without such a sender, the issuer causes a warning, unless it has
+    a trusted sender, or the queue is embedded and there is no API.
     """
     if settings.registry.inline != "publishers":
         return

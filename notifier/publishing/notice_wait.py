@@ -102,6 +102,7 @@ class EventNotices:
             return
         self._whole = None
         self._of = notice.of
+        # A client may have several deliveries. A skipped client has none.
         key = (notice.client_id, notice.delivery_id or notice.text)
         known = self._clients.get(key)
         if known is None or not known.settled or notice.settled:

@@ -53,7 +53,7 @@ def _describe(section: type[BaseModel], properties: dict[str, Any]) -> None:
 
 
 def _texts(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Yield the strings below the members of the section and its base classes."""
+    """Yield the name of each member of the section and its base classes, and the string below the member."""
     for base in section.__mro__:
         if issubclass(base, BaseModel) and base not in (BaseModel, Section):
             [code] = ast.parse(inspect.getsource(base)).body

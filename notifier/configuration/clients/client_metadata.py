@@ -112,7 +112,7 @@ class RegistryBuilder:
             self.mistakes[first_error:] = [replace(error, named=excerpt(client_id)) for error in errors]
 
     def _add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str]) -> None:
-        """Add the client at each of its issuers, or record the invalid members. Inconsistent members are errors too."""
+        """Add the client at each of its issuers, unless a member is invalid. Inconsistent members are errors too."""
         if isinstance(raw, dict):
             self._check_names(raw, path)
         try:

@@ -70,7 +70,7 @@ def _find_issuer_errors(settings: Settings) -> Iterator[InputIssue]:
             )
             yield InputIssue(f"registry.sources[{nth}].issuer", text)
         for iss in source_issuers:
-            if iss not in known and (source.file is None or source.issuer is not None):
+            if iss not in known:
                 member = "issuers" if source.issuers else "issuer"
                 yield InputIssue(f"registry.sources[{nth}].{member}", explain_unknown_issuer(iss, known))
     for iss in settings.registry.defaults.keys() - known.keys():

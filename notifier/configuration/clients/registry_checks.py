@@ -145,7 +145,10 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
 
 
 def _accepts_fewer_publishers(old: Registry, new: Registry) -> bool:
-    """Return True if addresses in events are accepted from fewer publishers than before."""
+    """Return True if `registry.inline` is stricter than before, or an issuer has no `publishers` any more.
+
+    In both cases, addresses in events are accepted from fewer publishers.
+    """
     if _RULES.index(new.inline) < _RULES.index(old.inline):
         return True
     with_publishers = [iss for iss, issuer in old.issuers.items() if issuer.publishers is not None]

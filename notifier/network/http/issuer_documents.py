@@ -115,7 +115,7 @@ class Discovery:
     within: float
 
     async def read(self, reader: DocumentReader, egress: EgressPolicy) -> Mapping[str, Any] | DocumentIssue:
-        """Return the metadata, or why they cannot be read, or name another issuer. Never raises."""
+        """Return the metadata. An issue if they cannot be read, or name another issuer. Never raises."""
         document = await reader.read(self.metadata, egress=issuer_egress(egress), tls=self.tls, within=self.within)
         if isinstance(document, DocumentIssue):
             return DocumentIssue(text=f"its metadata at {self.metadata} could not be read: {document.text}")

@@ -89,6 +89,7 @@ class _PartReader:
         return self._text[self._position : self._position + 1]
 
     def _take(self, expected: str) -> str:
+        """Move behind the next character, which must be one of `expected`, and return it. Raises ValueError."""
         character = self._next_character()
         if not character or character not in expected:
             raise ValueError(f"{expected!r} is missing")

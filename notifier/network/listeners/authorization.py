@@ -158,7 +158,10 @@ def authenticate_other_bearers(tokens: Tokens, authenticate_bearer: Authenticate
 
 
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
-    """Return the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
+    """Return the known token of the request, which may be from another system; None without a known token.
+
+    It compares the digests of all tokens, so the time reveals nothing.
+    """
     if isinstance(token := request.get(_BEARER_RESULT), ApiToken):
         return token
     scheme, credentials = _credentials(request)
