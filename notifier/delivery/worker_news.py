@@ -22,7 +22,7 @@ from notifier.model.moment import Clock
 MAX_REPORTS = 2000  # clients with a pending report; beyond them the oldest report is dropped
 MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
 MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
-MAX_SENT_SPACING_SECONDS = 16.0  # earlier releases refuse a document with a longer spacing
+MAX_SPACING_SECONDS = 16.0  # a forged report may slow down a client, not stop it
 DOCUMENTS_PER_SECOND = 50  # read a second, for each worker
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -109,7 +109,7 @@ def _dump(report: ClientReport, waited_seconds: float) -> bytes:
         "iss": iss, "client_id": client_id, "up": report.circuit_closed,
         "failing": report.failing_seconds + (0.0 if report.circuit_closed else waited_seconds),
         "rest": max(0.0, report.open_seconds - waited_seconds), "cap": report.concurrency,
-        "spacing": min(MAX_SENT_SPACING_SECONDS, report.spacing), "former_share": report.former_share,
+        "spacing": min(MAX_SPACING_SECONDS, report.spacing), "former_share": report.former_share,
         "parked": report.parked,
     }  # fmt: skip
     return _CLIENT_REPORT.dump_json(members)
@@ -118,6 +118,6 @@ def _dump(report: ClientReport, waited_seconds: float) -> bytes:
 def _load(members: _ReportMembers) -> ClientReport:
     return ClientReport(
         key=(members["iss"], members["client_id"]), circuit_closed=members["up"], failing_seconds=members["failing"],
-        open_seconds=members["rest"], concurrency=members["cap"], spacing=members["spacing"],
+        open_seconds=members["rest"], concurrency=members["cap"], spacing=min(MAX_SPACING_SECONDS, members["spacing"]),
         former_share=members["former_share"], parked=members["parked"],
     )  # fmt: skip

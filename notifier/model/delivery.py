@@ -11,7 +11,7 @@ from pydantic import Field
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_EARLY_FACTOR
 from notifier.model.client import Algorithm
 from notifier.model.frozen import frozen, replace
-from notifier.model.json_size import cut, size
+from notifier.model.json_size import MAX_CHARACTER_BYTES, cut, size
 from notifier.model.reply import ReplyTo
 
 MAX_HISTORY_LENGTH = 10
@@ -154,8 +154,12 @@ class Delivery:
 
 
 def shorten_history(history: tuple[PastOutcome, ...], max_bytes: int) -> tuple[PastOutcome, ...]:
-    """Return the history with at most this many bytes of text. The newest texts are kept first."""
-    if 6 * sum(len(past.text) for past in history) <= min(max_bytes, MAX_ANSWER_BYTES):  # the usual case
+    """Return the history with at most `max_bytes` of text in JSON. The newest texts are kept, older ones are cut.
+
+    Each text has at most MAX_ANSWER_BYTES.
+    """
+    longest = MAX_CHARACTER_BYTES * sum(len(past.text) for past in history)
+    if longest <= min(max_bytes, MAX_ANSWER_BYTES):  # the usual case
         return history
     newest_first: list[PastOutcome] = []
     bytes_left = max_bytes

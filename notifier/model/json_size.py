@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pydantic_core import to_json
 
-_MAX_CHARACTER_BYTES = 6  # for example \u0000
+MAX_CHARACTER_BYTES = 6  # for example \u0000
 
 
 def size(text: str) -> int:
@@ -14,7 +14,7 @@ def size(text: str) -> int:
 
 def fits(text: str, max_bytes: int) -> bool:
     """Return True if the text takes at most `max_bytes` bytes in JSON."""
-    return len(text) * _MAX_CHARACTER_BYTES <= max_bytes or size(text) <= max_bytes
+    return len(text) * MAX_CHARACTER_BYTES <= max_bytes or size(text) <= max_bytes
 
 
 def cut(text: str, max_bytes: int) -> str:

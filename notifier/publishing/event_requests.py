@@ -7,7 +7,7 @@ publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 Reading a large event blocks the event loop. So only a few large events are read at a time, each after several
 passes of the loop (see `delivery/selection.py`). Other requests hold only their body, and wait only for the queue.
 
-With `wait` the response has the results at the clients so far. 200 means that every client has its last notice; 202
+With `wait` the response has the results at the clients so far. 200 means that the result at every client is final; 202
 means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.
 
 A `note` in the response points out what the publisher probably did not intend.
@@ -267,7 +267,7 @@ _POST_EVENT = OperationDescription(
     query=QUERY,
     body=BODY,
     answers={
-        200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
+        200: AnswerDescription(text="With wait: the result at every client is final.", schema=_NOTICES),
         202: AnswerDescription(
             text="The event is durable. With wait: the results so far.",
             schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID, "note": NOTE}},

@@ -88,7 +88,7 @@ def parse_wait(text: str) -> float:
 
 
 class EventNotices:
-    """The notices of one event so far: the last notice of each client, or one notice of the whole event."""
+    """The notices of one event so far: the latest notice of each client, or one notice of the whole event."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Notice] = {}

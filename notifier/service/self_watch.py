@@ -67,7 +67,7 @@ class Watchdog:
 class SelfWatch:
     """Watches the lag of the event loop, certificates, and secret files.
 
-    `certificates`: (use, file, epoch seconds at which the first certificate of the file expires).
+    `certificates`: (use, file, epoch seconds of the earliest expiry of its certificates).
     """
 
     def __init__(self, live: LiveConfiguration) -> None:

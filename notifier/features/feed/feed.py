@@ -69,7 +69,7 @@ class Feed:
                 pass
             case LogoutDelivered():
                 self._put(self._to_notice(fact, fact))
-            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # after which a deferral follows
+            case Attempted() if fact.outcome.reason is not Reason.PROXY:  # a deferral follows each PROXY attempt
                 if len(self._attempts) >= MAX_PENDING_ATTEMPTS:
                     del self._attempts[next(iter(self._attempts))]
                 self._attempts[fact.delivery.id] = fact

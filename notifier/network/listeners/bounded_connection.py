@@ -81,7 +81,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """True while a request is in progress."""
-        return self._answering or self._bytes.head > 0
+        return self._answering or self._bytes.unbegun_head_size > 0
 
     def end(self) -> None:
         """Close the connection: after the response, if a request is in progress."""
@@ -202,7 +202,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
 
     def _next_piece(self) -> bytes:
         """Return the next bytes for aiohttp: a head, or a piece of the body. Empty if it may have none now."""
-        if self._broken or self._bytes.head or not self._bytes.held:
+        if self._broken or self._bytes.unbegun_head_size or not self._bytes.held:
             return b""
         if self._content is not None:
             if not self._content.is_eof():
@@ -251,7 +251,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             return
         held = len(self._bytes.held)
         # The held bytes belong to later requests while the current request is passed on or answered.
-        behind = self._bytes.head > 0 or (self._answering and self._content.is_eof())
+        behind = self._bytes.unbegun_head_size > 0 or (self._answering and self._content.is_eof())
         reading = not (
             self._body_paused
             or (self._broken and not self._refused)
@@ -260,7 +260,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         if reading is not self._reading and not transport.is_closing():
             self._reading = reading
             (transport.resume_reading if reading else transport.pause_reading)()
-        held += 2 * self._bytes.head + min(self._bytes.passed, _MAX_BODY_BYTES_HELD)
+        held += 2 * self._bytes.unbegun_head_size + min(self._bytes.passed, _MAX_BODY_BYTES_HELD)
         if self._unread_timer is not None:
             held += transport.get_write_buffer_size()
         if self._tls and not self._reading:

@@ -73,7 +73,7 @@ def find_presented_files(settings: Settings, registry: Registry) -> dict[tuple[s
 
 
 def read_expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
-    """Return the use and name of each file, and when the first certificate in it expires, in epoch seconds.
+    """Return the use and name of each file, and the earliest expiry of its certificates, in epoch seconds.
 
     A file that cannot be read is left out, since its user reports it. Blocks on files.
     """

@@ -84,13 +84,13 @@ class ConnectionBudget:
 class HeldBytes:
     """The bytes `held` of one connection, which passes on a head, then pieces of the body, then the next head.
 
-    `head`: bytes of a head that was passed on, until its request begins. `left`: remaining bytes of the body, None if
-    it is chunked. `passed`: bytes of the body that were passed on.
+    `unbegun_head_size`: bytes of a head that was passed on, 0 once its request begins. `left`: remaining bytes of the
+    body, None if it is chunked. `passed`: bytes of the body that were passed on.
     """
 
     def __init__(self) -> None:
         self.held = bytearray()
-        self.head = 0
+        self.unbegun_head_size = 0
         self.left: int | None = None
         self.passed = 0
         self._searched = 0  # bytes of a head that were searched for its end
@@ -98,7 +98,7 @@ class HeldBytes:
 
     def on_request(self, length: int | None) -> None:
         """Note that the request of the last head begins. `length`: its Content-Length."""
-        self.head = 0
+        self.unbegun_head_size = 0
         if self.left is None and length is not None:
             self.left = max(0, length - self.passed)
 
@@ -120,7 +120,7 @@ class HeldBytes:
         if end < 0:
             self._searched = max(0, size - len(_END) + 1)
             return b""
-        self._searched, self._blank, self.head = 0, 0, size
+        self._searched, self._blank, self.unbegun_head_size = 0, 0, size
         length = _LENGTH.search(held, 0, size)
         if length is not None:
             whole = int(length[1])

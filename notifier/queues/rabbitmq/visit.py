@@ -71,14 +71,14 @@ class _Run(Generic[S]):
         self.entries: list[VisitedMessage[S]] = []
         self.count = 0
         self.size = 0
-        self.was_returned = False
+        self.last_was_redelivered = False
         self.arrived = asyncio.Event()
         self.cancelled = False
 
     def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         """Record a message of the consumer."""
         self.count += 1
-        self.was_returned = bool(delivered.redelivered)
+        self.last_was_redelivered = bool(delivered.redelivered)
         if self._read is not None:
             self.entries.append(
                 self._read(to_message(self._origin, delivered, delivered.delivery_tag, keep=MAX_BODY_BYTES))
@@ -96,8 +96,8 @@ class RabbitVisit(Generic[S]):
     """One pass over a queue (its full name), for one task: a sequence of consumers that take some messages each.
 
     `origin`: the queue's name for `to_message`. `what`: the name of its messages in errors. `shared`: other consumers
-    may take messages, too. `left`: how many messages have not been read yet. `was_returned`: the last taken message
-    had been redelivered before.
+    may take messages, too. `left`: how many messages have not been read yet. `last_was_redelivered`: the last taken
+    message had been redelivered before.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RabbitVisit(Generic[S]):
         self._acks = AckLedger()  # tags count from 1, as on the visit's channel
         self._unconfirmed_acks = 0  # upper bound of acks that may not have reached the queue
         self._run = _Run[S](origin, None)  # the current run
-        self.was_returned = False
+        self.last_was_redelivered = False
 
     async def begin(self) -> None:
         """Count the present messages. The visit ignores later messages."""
@@ -142,7 +142,7 @@ class RabbitVisit(Generic[S]):
     async def take_returned(self) -> None:
         """Take the remaining messages that were redelivered before, so that all return in their order. Never raises."""
         with suppress(QueueError):
-            while self.was_returned and self.left > 0:
+            while self.last_was_redelivered and self.left > 0:
                 await self._take_next_run(min(self.left, MAX_PREFETCH), None)
 
     async def _take_next_run(self, count: int, read: Reader[S] | None) -> "_Run[S]":
@@ -158,7 +158,7 @@ class RabbitVisit(Generic[S]):
         async with broker_request(f"lost {self._what} on the way"):
             await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
-        self.was_returned = run.was_returned
+        self.last_was_redelivered = run.last_was_redelivered
         self._unconfirmed_acks = 0
         self.left = max(0, self.left - run.count)
         return run

@@ -127,7 +127,7 @@ class RabbitWalk(Generic[S]):
                     return ()
                 await self._begin()
             assert self._visit is not None
-            await self._renew(self._visit)
+            await self._replace_returned(self._visit)
             if page := await self._visit.next_page():
                 return page
             await self.leave()
@@ -151,10 +151,11 @@ class RabbitWalk(Generic[S]):
         if visit is None or channel is None:
             return
         try:
-            await self._renew(visit)
-            if self._origin == PARKED:  # no message is returned for the second time
-                while visit.was_returned and await visit.next_page():
-                    await self._renew(visit)
+            await self._replace_returned(visit)
+            if self._origin == PARKED:
+                # Read on while messages had been returned before: those that must not return again are replaced.
+                while visit.last_was_redelivered and await visit.next_page():
+                    await self._replace_returned(visit)
             await visit.take_returned()
             await visit.wait_until_deleted()
         finally:
@@ -184,7 +185,7 @@ class RabbitWalk(Generic[S]):
         for message in messages:
             self._returned.pop(message.tag, None)
 
-    async def _renew(self, visit: RabbitVisit[S]) -> None:
+    async def _replace_returned(self, visit: RabbitVisit[S]) -> None:
         """Park copies of the messages that must not be redelivered once more, in order, and delete the old messages."""
         messages = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
         self._returned.clear()
