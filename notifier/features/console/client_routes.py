@@ -281,7 +281,7 @@ def _choose_page(
 def _sort_keys(
     chosen: Sequence[ClientKey], well: Iterable[ClientKey], states: Mapping[ClientKey, ClientState], order: str | None
 ) -> Iterable[ClientKey]:
-    """Return all clients by name, by pending deliveries, or (default) worst state first; `well`, by name, then last."""
+    """Return all clients by name, by pending deliveries, or (default) worst state first. `well` is sorted by name."""
     if order == "name":
         return merge(sorted(chosen, key=_to_name), well, key=_to_name)
     if order == "waits":

@@ -147,7 +147,7 @@ class _AdminSession:
 
 
 def _build_realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
-    """Return the realm. `issuer`: of the source, if configured. It has the front-end URL, if `url` has another one."""
+    """Return the realm. `issuer`: of the source, if configured. An issuer has the front-end URL; `url` may bypass a proxy."""
     path = f"/realms/{quote(settings.realm, safe='')}"
     is_issuer_of_realm = issuer is not None and issuer.endswith(path)
     return KeycloakRealm(

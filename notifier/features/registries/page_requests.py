@@ -171,7 +171,7 @@ async def gather_pages(read_page: ReadPage, last: SourceAnswer | None) -> RowCol
 
     The list may change between two pages, so that a client moves to a page that was already read. The list is read
     again if its pages state different sizes, if it has fewer clients than stated, or if several pages lack a client of
-    `last`. The list is also accepted if two consecutive readings have the same clients, each once.
+    `last`; at most until two consecutive readings have the same clients, each once.
     """
     previous_names: frozenset[str] | None = None
     for _ in range(MAX_READINGS):
