@@ -89,7 +89,10 @@ class LocalAnswers:
         return states
 
     def _search(self, parts: Members) -> Members:
-        """Return the recent entries after a number (`after`), or of an event or a user (`find`). Reads up to 7,000."""
+        """Return the recent entries after a number, or those of an event or a user. Scans up to 7,000 entries.
+
+        `parts`: `after` or `find`. `well`: include successful deliveries among the entries after a number.
+        """
         recent, issuers = self._recent, parts.get("issuers")
         if "after" in parts:
             number = int(parts["after"].get(self._view.name, 0))
