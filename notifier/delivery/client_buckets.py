@@ -109,7 +109,8 @@ class Buckets:
         """Return the result, with another retry if the failure is not to lengthen the delivery's backoff.
 
         A failure lengthens the backoff (is *charged*) if the circuit is closed, the client did not request a pause,
-        and another delivery has succeeded since the last charge. While the client is unavailable, the delivery is
+        and another delivery has succeeded since the last charge. If the client requests fewer attempts while its rate
+        is limited, the limit determines the next attempt instead. While the client is unavailable, the delivery is
         parked or becomes the probe.
         """
         verdict, before, client = result.verdict, ticket.delivery, ticket.client

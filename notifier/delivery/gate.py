@@ -114,7 +114,7 @@ class Slots:
             count = min(count, self._lane_limit - self._window_slots_of[lane])
         if circuit_closed:
             return count
-        return min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)  # many attempts may hang
+        return min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)  # such a client may hang
 
     def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
         """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""

@@ -192,6 +192,7 @@ class KnownClient(PendingDeliveries):
     def fetchable_count(self, capacity: Capacity, now: float) -> int:
         """Return how many parked deliveries of the client may be fetched now. Call it only if the circuit is closed."""
         running, free = len(self.running), capacity.free_slots(self.pool, Lane.RETRIES, circuit_closed=True)
+        # `can_start` starts another attempt while fewer run than slots are free: so many, one after the other.
         count = min(self.concurrency - running, (free - running + 1) // 2, self.rate.tokens(now, self.limit))
         count -= self.waiting_count
         if count <= 0 and self.waiting_count and not self.fetched_count:

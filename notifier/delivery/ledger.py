@@ -28,7 +28,7 @@ class HeldMessage:
     """A message that a worker has taken and not acked, and the progress of its steps (deliveries or replacements).
 
     `arrived`: when it was taken, in epoch seconds. `plan` is None until the message is read. `deliveries`: how many
-    were started; `merged_copies` of these were settled as copies of other deliveries.
+    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries.
     """
 
     message: Message
@@ -78,7 +78,7 @@ class HeldMessage:
         return step
 
     def to_event_fact(self) -> EventTaken | None:
-        """Return the fact that reports the event of an acked message; None for a message of a single delivery."""
+        """Return the fact that reports the event of an acked message; None if there is none (a single delivery)."""
         if not isinstance(self.plan, DeliverySteps):
             return None if self.plan is None else self.plan.fact
         if (event := self.plan.event) is None:

@@ -174,8 +174,9 @@ def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_sec
 
 
 def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
-    """Return the delivery after a deferral: with its cause and number, and an internal delay not counted as age.
+    """Return the delivery after a deferral: with its cause, and the number of deferrals in a row for this cause.
 
+    An internal delay is added to `held`, the time that does not count as age.
     A probe stays the probe until it is parked, since the deliveries in the bucket depend on its result.
     """
     was_probe = delivery.leash is not None
@@ -220,6 +221,7 @@ def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: f
     """Return the verdict on a refused or failed attempt. `delivery`: after the attempt (see `record_attempt`)."""
     match outcome:
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_SECONDS):
+            # 0 rejections: this 400 does not count, since the attempt before it was ambiguous.
             min_backoff = REJECTION_SECONDS[delivery.rejections - 1] if delivery.rejections else 0.0
             return schedule_retry(delivery, client, None, now, jitter, min_backoff)
         case Refused():

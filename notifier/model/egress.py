@@ -263,7 +263,7 @@ def _ends_in_number(host: str) -> bool:
 
 
 def address_of(host: str) -> Address | None:
-    """Return the IP address that a host stands for, also in the forms of inet_aton (`127.1`); None for a name."""
+    """Return the IP address that a host stands for, also in the forms of inet_aton (`127.1`); None if it has none."""
     if host.startswith("["):
         try:
             return None if "%" in host else IPv6Address(host[1:-1])

@@ -153,7 +153,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def find_preset_excess(client: Client) -> str | None:
-    """Return why the receiver of this preset always answers 400 to the client's registration; None if it need not."""
+    """Return why the receiver of the client's preset always answers 400 to its tokens; None if no reason is known."""
     if (preset := PRESETS.get(client.preset or "")) is None:
         return None
     if client.token.alg in preset.refuses:

@@ -66,10 +66,10 @@ def read_entries(raw: list[object]) -> EntryList:
 def separate_entries(
     listed: EntryList, raw: object, path: str, *, event_has_subject: bool
 ) -> tuple[GoodEntries, WrongEntries | None]:
-    """Return the valid entries without duplicates, and a description of the invalid ones; None if all are valid.
+    """Return the valid entries, and a description of the invalid ones; None if all are valid.
 
-    `listed`: the entries as parsed from `raw`. `event_has_subject`: the event has `sub` or `sid`. `path`: the prefix
-    for the paths of mistakes.
+    More than 100 valid entries are returned without duplicates. `listed`: the entries as parsed from `raw`.
+    `event_has_subject`: the event has `sub` or `sid`. `path`: the prefix for the paths of mistakes.
     """
     good: list[str | ClientEntry] = []
     wrong: list[range] = []  # runs of wrong entries between valid ones
@@ -90,7 +90,7 @@ def separate_entries(
     if end < 0:
         return clients, None
     assert isinstance(raw, list), "there are entries"
-    wrong = [*wrong[1:], range(begin, end)]
+    wrong = [*wrong[1:], range(begin, end)]  # without the empty range before the first run
     mistakes: list[InputIssue] = []
     count = 0
     for index in islice(chain.from_iterable(wrong), MAX_ISSUES):

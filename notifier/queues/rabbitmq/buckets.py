@@ -26,6 +26,7 @@ from notifier.queues.rabbitmq.connection import (
     broker_request,
     close_channel,
     open_channel,
+    retrieve_error,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
@@ -90,7 +91,7 @@ class _Getter:
         try:
             await asyncio.wait({self._all_answered, closing}, return_when=asyncio.FIRST_COMPLETED)
             if not self._all_answered.done():
-                raise RuntimeError("closed") if closing.cancelled() else (closing.exception() or RuntimeError("closed"))
+                raise retrieve_error(closing) or RuntimeError("closed")
         finally:
             closing.cancel()
         return [answer for answer in self._received if answer.delivery_tag is not None]

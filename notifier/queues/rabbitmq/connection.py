@@ -221,7 +221,7 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 def _next_free_number(connection: Connection) -> int | None:
-    """Return a number that no recent channel had.
+    """Return a number that no recent channel had; None if none is free, or the connection is closed.
 
     aiormq reuses the number of a channel that the broker has closed before it confirms this to the broker, which then
     closes the connection.
@@ -278,7 +278,7 @@ def is_blocked(connection: Connection) -> bool:
 def user_of(connection: Connection) -> str | None:
     """Return the user of the connection, as a message's `user_id` names it.
 
-    None for the user of a certificate, and for a token in place of a password (`amqp://:TOKEN@…`).
+    None if it is closed, for the user of a certificate, and for a token in place of a password (`amqp://:TOKEN@…`).
     """
     if connection.transport is None:
         return None

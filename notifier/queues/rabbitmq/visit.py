@@ -164,7 +164,7 @@ class RabbitVisit(Generic[S]):
         return run
 
     async def _wait_until_filled(self, run: "_Run[S]", count: int) -> None:
-        """Wait until the run has `count` messages, or the queue is empty. Raises QueueUnavailable."""
+        """Wait until the run has `count` messages, is cancelled, or the queue is empty. Raises QueueUnavailable."""
         silent_seconds = 0.0
         while run.count < count and not run.cancelled:
             run.arrived.clear()

@@ -95,7 +95,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the file. Raises TopologyMismatch for another program's file, which is left unchanged."""
+        """Open or create the file, as `open_file` does. Also raises QueueUnavailable if it is moved meanwhile."""
         before, database = file_id_of(path), open_file(path)
         file = file_id_of(path)
         if file is None or before not in (None, file):  # it is unknown which of the two files is open

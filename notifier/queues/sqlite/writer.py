@@ -60,7 +60,7 @@ class Writer:
         self._inbox.put(operation)
 
     def run(self) -> None:
-        """Run rounds until `finish`."""
+        """Run rounds until `finish`, or until a worker's file is damaged. The last report follows."""
         try:
             while not self._closing:
                 self._current_operations = self._gather()

@@ -73,7 +73,10 @@ class LeanReceiver:
     __anext__ = get_frame
 
     async def _read_on(self) -> None:
-        """Append the next received bytes to the unparsed bytes."""
+        """Append the next received bytes to the unparsed bytes.
+
+        Raises StopAsyncIteration at the end of the stream, and AMQPConnectionError if that is inside a frame.
+        """
         left = self._read[self._at :]
         if not left and self.reader.at_eof():
             del self.reader
