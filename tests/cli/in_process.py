@@ -22,7 +22,7 @@ from tests.system.command import environment
 def notifier(
     *arguments: str | Path, cwd: Path, stdin: str | bytes = b"", settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, with the working directory, the environment and the streams of a process."""
+    """Run a command to its end, with the working directory, the environment and the streams of a process."""
     words = [str(each) for each in arguments]
     fed = io.TextIOWrapper(io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8")
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))

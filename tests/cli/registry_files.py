@@ -13,7 +13,7 @@ URI = "https://shop.example.com/backchannel-logout"
 
 
 def made(folder: Path) -> Path:
-    """Create a folder with a key."""
+    """Create a signing key in the folder, and return the folder."""
     done = notifier("keys", "generate", "--alg", "RS256", "--out", "k.pem", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -199,7 +199,7 @@ def test_check_warns_of_an_issuer_that_relies_on_addresses_of_events(
     assert len(warnings) == (warning is not None)
 
 
-def test_check_warns_of_issuers_with_one_key(made: Path, tmp_path: Path) -> None:
+def test_check_warns_of_issuers_that_share_a_key(made: Path, tmp_path: Path) -> None:
     """A receiver that checks the key and not the issuer accepts the tokens of both."""
     key = {"keys": [{"file": str(made / "k.pem")}]}
     write(tmp_path, {"issuers": {ISS: {**key, "publishers": ["a"]}, OTHER: {**key, "publishers": ["b"]}}})
@@ -227,10 +227,10 @@ def test_check_reports_all_errors_at_once(made: Path) -> None:
     paths = {f'issuers["{ISS}"].keys[0].file', "delivery.timeout", "outcome", "api.tokens_file"}
     for path in (*paths, "wrong.yaml[0] (a).backchannel_logout_uri: ", "did you mean outcomes?"):
         assert path in done.stderr
-    warning = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
-    assert (warning.returncode, warning.stderr) == (2, "")
+    as_json = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
+    assert (as_json.returncode, as_json.stderr) == (2, "")
     paths.add("wrong.yaml[0].backchannel_logout_uri")
-    assert {mistake["path"] for mistake in json.loads(warning.stdout)["mistakes"]} == paths
+    assert {mistake["path"] for mistake in json.loads(as_json.stdout)["mistakes"]} == paths
 
 
 @pytest.mark.parametrize("document", ["event", "config", "clients", "tokens"])

@@ -25,7 +25,7 @@ from tests.system.waiting import until
 
 
 def test_worst_delay_is_reported_until_every_scraper_has_seen_it() -> None:
-    """It stays for KEPT seconds at least, and is removed after twice as long."""
+    """It stays for LAG_WINDOW_SECONDS at least, and is removed after twice as long."""
     lag = LoopLag(100.0)
     lag.add(0.01, 100.5)
     assert lag.worst == 0.01

@@ -109,7 +109,7 @@ def test_delivered_attempt_has_no_response_text() -> None:
 
 
 def test_level_of_each_fact() -> None:
-    """Dead letters, malformed events and the first deferral for an internal fault are warnings, the usual is debug."""
+    """Dead letters, malformed events and the first deferral for an internal fault are warnings; attempts are info."""
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     told = lines_of(
         DeadLettered(**who, reason=DeadReason.REFUSED, text="410"),

@@ -101,8 +101,8 @@ class Api:
             await until(lambda: self.ask("GET", path, bearer=bearer), lambda answer: answer[1]["state"] == "ended")
         )[1]
 
-    async def ended(self, id_: str) -> Any:
-        """Cancel a replay and return its account after it has ended."""
+    async def end_job(self, id_: str) -> Any:
+        """End a job, and return its account after it has ended."""
         path = f"/../jobs/{id_}"
         assert (await self.ask("DELETE", path))[0] == 202
         return (await until(lambda: self.ask("GET", path), lambda answer: answer[1]["state"] == "ended"))[1]
@@ -246,7 +246,7 @@ async def test_job_is_503_while_a_worker_does_not_answer(api: Api, monkeypatch: 
 
 
 async def test_stopping_worker_finishes_the_dead_letters_in_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise one could remain although its delivery was published. Waiting jobs end, and new ones are refused."""
+    """Otherwise one could remain although its delivery was published. Waiting jobs end, and new ones repair nothing."""
     started, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
 
     async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> TransferResult:
@@ -305,7 +305,7 @@ async def test_replay_waits_while_dead_letters_are_in_use(api: Api, monkeypatch:
     await until(lambda: api.ask("GET", f"/../jobs/{one}"), lambda answer: answer[1]["replayed"] == 1)
     await until(lambda: api.ask("GET"), lambda answer: answer[0] == 503)
     assert (await api.ask("GET", f"/../jobs/{two}"))[1]["state"] == "waiting"
-    await api.ended(one)
+    await api.end_job(one)
     _, answer = await until(lambda: api.ask("GET", f"/../jobs/{two}"), lambda answer: answer[1]["replayed"] == 1)
     assert answer["unfinished"] is None
 
@@ -324,7 +324,7 @@ async def test_token_of_one_issuer_has_a_job_limit(api: Api) -> None:
     status, refused = await api.ask("POST", "/replay", body=body)
     assert (status, refused["title"][:44]) == (503, "This worker has 8 jobs of the kind replay un")
     assert (await api.ask("DELETE", "?reason=expired"))[0] == 202  # each kind has its own limit
-    await api.ended(started[3][1]["id"])
+    await api.end_job(started[3][1]["id"])
     assert (await api.ask("POST", "/replay", bearer="tenant", body=body))[0] == 202
     assert (await api.ask("GET", f"/../jobs/{blocker}"))[1]["state"] == "running"
 
@@ -337,7 +337,7 @@ async def test_replay_is_cancelled(api: Api) -> None:
     assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="tenant"))[0] == 404
     assert (await api.ask("DELETE", f"/../jobs/{jobs[0]}", bearer="reader"))[0] == 403
     for id_, replayed in ((jobs[1], 0), (jobs[0], 1)):
-        answer = await api.ended(id_)
+        answer = await api.end_job(id_)
         assert (answer["replayed"], answer["unfinished"]) == (replayed, "an operator ended it; the rest is unchanged")
     assert await api.ready() == {DEAD: 4, Lane.RETRIES: 1}
     ends = {("job_ended", "sre", id_) for id_ in jobs}
@@ -415,7 +415,7 @@ async def test_page_of_dead_letters(api: Api) -> None:
 
 
 async def test_page_uses_the_index_of_an_earlier_pass(api: Api) -> None:
-    """A new pass follows only for a smaller `max_age` or after a repair. A dry run is not a repair."""
+    """A new pass follows only for a smaller `age` or after a repair. A dry run is not a repair."""
 
     async def total(query: str = "") -> int:
         return int((await api.ask("GET", f"/page{query}"))[1]["total"])
@@ -432,7 +432,7 @@ async def test_page_uses_the_index_of_an_earlier_pass(api: Api) -> None:
 
 
 async def test_pages_take_bounded_memory(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the last dead letters and the start of their bodies are cached, and for a limited time."""
+    """Only the last dead letters and the start of their texts are kept, and for a limited time."""
     monkeypatch.setattr(message_index, "MAX_SUMMARIES", 3)
     monkeypatch.setattr(message_index, "MAX_TEXT_LENGTH", 5)
     monkeypatch.setattr(message_index, "UNUSED_INDEX_SECONDS", 0.0)

@@ -64,7 +64,7 @@ def dead_letter_message(
 
 @given(DELIVERIES)
 def test_fast_row_reader_equals_the_full_reader(delivery: Delivery) -> None:
-    """Of every letter of ours."""
+    """For every dead letter that notifier writes."""
     message = dead_letter_message(delivery)
     assert read_summary(message) == summary_of(load_dead_letter(message))
 
@@ -283,9 +283,9 @@ def test_not_after_stays() -> None:
 def test_replay_that_may_end_newer_sessions_is_kept(
     first: float | None, earliest: float | None, expected: KeepReason | None
 ) -> None:
-    """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
+    """A token without `sid` ends every session of its user (B13). Repeated replays do not make it younger.
 
-    One that no worker had in hand is sent however late, as a first attempt always is.
+    A delivery that no worker has received is replayed, however old, since a first attempt is never too late.
     """
     history = () if earliest is None else (PastOutcome(at=earliest, reason="dns"),)
     old = replace(REPLAYED, sid=None, first_taken_at=first, held=0.0, history=history)
@@ -297,7 +297,7 @@ def test_replay_that_may_end_newer_sessions_is_kept(
 def test_unattempted_delivery_may_end_newer_sessions_too(
     waited: float, held: float, expected: KeepReason | None
 ) -> None:
-    """Behind an open circuit a session may start as early as after a failed attempt. Time in our queue is excluded."""
+    """A new session may start while it waits behind an open circuit, too. The seconds in `held` do not count."""
     never = replace(REPLAYED, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
     found = of_delivery(never)
     assert stays(found) is expected

@@ -54,7 +54,7 @@ async def queue(tmp_path: Path) -> AsyncIterator[Workers]:
 
 @pytest.fixture
 def options() -> RepairOptions:
-    """Poll every half a second."""
+    """Options whose monotonic clock advances by half a second at each call."""
     seconds = count(0.0, 0.5)
     return course(steady=lambda: next(seconds))
 

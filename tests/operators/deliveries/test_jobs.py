@@ -205,12 +205,12 @@ async def test_retry_with_an_unreachable_queue_ends(empty_queue: SqliteQueue, re
 
 
 def taken(event_id: str, deliveries: int) -> EventTaken:
-    """An event is done."""
+    """Return the fact that an event was processed."""
     return EventTaken(result="accepted", event_id=event_id, iss=ISS, publisher=None, deliveries=deliveries, dated=False)
 
 
 def dead_lettered(name: str, event_id: str = "e-1") -> DeadLettered:
-    """A delivery was given up."""
+    """Return the fact that a delivery was given up."""
     delivery = replace(DELIVERY, id=name, event_id=event_id)
     return DeadLettered(
         iss=ISS, client_id="shop", event_id=event_id, reason=DeadReason.EXPIRED, text="", delivery=delivery

@@ -68,7 +68,7 @@ class Interrupted(WaitingFilter):
     """Match nothing and interrupt the pass."""
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
-        """See Filter."""
+        """Interrupt the process. Match nothing."""
         os.kill(os.getpid(), signal.SIGINT)
         return False
 

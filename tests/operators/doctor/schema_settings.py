@@ -39,7 +39,7 @@ def _settings(below: str, section: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _inner(member: dict[str, Any]) -> tuple[str, str] | None:
-    """Yield the section itself and its children, joined by nothing, `[]` or `.<name>`."""
+    """Return the section in a member and what joins it to the member: nothing, `[]` or `.<>`; None for a value."""
     for kind in (member, *member.get("anyOf", ())):
         for way, holder in (("", kind), ("[]", kind.get("items", {})), *((".<>", each) for each in _mapped(kind))):
             name = holder.get("$ref", "").removeprefix("#/$defs/")

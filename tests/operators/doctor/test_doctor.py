@@ -84,9 +84,6 @@ def bad(found: Sequence[Finding]) -> str:
     return " | ".join(f"{finding.level}: {finding.text}" for finding in wrong)
 
 
-# ── running ──
-
-
 # ── the queue ──
 
 
@@ -162,7 +159,7 @@ async def issuer(
 
 
 async def test_issuer_with_complete_documents_has_no_problem() -> None:
-    """Only the next key is reported, because it is not published under its kid."""
+    """The next key is a problem only while it is not published."""
     found = await issuer(keys=(EC, {**EC, "kid": "k2"}))
     assert bad(found) == ""
     keys = [finding.text for finding in found if finding.area is Area.KEYS]
@@ -601,7 +598,7 @@ def test_keys_of_the_registration_need_no_network() -> None:
 # ── Wrong use of `notifier doctor` ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_canary_without_a_client_is_a_usage_error(tmp_path: Path) -> None:
+def test_canary_for_an_unknown_client_is_a_usage_error(tmp_path: Path) -> None:
     """Exit 2 before any check; likewise a canary that may not connect."""
     site = Site(tmp_path, "sqlite:queue.db")
     done = notifier("doctor", "-c", site.file, "--canary", "nobody", cwd=tmp_path)

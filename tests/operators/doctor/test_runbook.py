@@ -58,7 +58,7 @@ GREPS = {
 
 
 def attempt() -> Attempted:
-    """Log an attempt for event `evt-1` and client `shop`, and return the line."""
+    """Return the fact of an attempt for the event `evt-1` at the client `shop`."""
     delivery = Delivery(
         id="d", event_id="evt-1", id_given=True, iss="https://id.example.com", client_id="shop", sub="u", sid="s"
     )

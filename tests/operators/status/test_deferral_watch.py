@@ -107,8 +107,8 @@ def test_unknown_issuer_is_reported_once_with_the_nearest_name() -> None:
     assert harness.troubles() == []
 
 
-def test_unknown_client_is_reported_until_it_is_registered() -> None:
-    """It is reported again if it becomes unknown later."""
+def test_unknown_client_is_reported_while_it_has_deferrals() -> None:
+    """Until KEEP_SECONDS after the last was due. A later deferral is reported again."""
     harness = Harness()
     first = harness.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
     assert (first.first, first.hint) == (True, "did you mean shop?")
@@ -197,7 +197,7 @@ def test_attempt_releases_the_deferrals_of_the_same_cause(cause: Cause) -> None:
 
 
 def test_working_signing_key_releases_the_deferrals_of_its_issuer() -> None:
-    """If a deferral is long: those deferred here, and those of other workers for as long as the key was unavailable."""
+    """If a deferral of this worker is long, or if other workers may have long ones: no key signed for some seconds."""
     harness = Harness()
     harness.watch.on_key_signs(ISS, harness.now - 3)
     assert harness.over == []

@@ -23,7 +23,7 @@ NOW = 1_800_000_000.0
 
 
 def worker(name: str, *clients: ClientState, **more: object) -> bytes:
-    """Its answer."""
+    """Return the answer of a worker."""
     plain: dict[str, object] = {
         "worker": name, "version": "1", "since": NOW - 60, "draining": False, "in_flight": 1,
         "held": {"events": LaneState(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
@@ -136,7 +136,7 @@ async def test_deadline_of_pending_deliveries_is_reported() -> None:
 
 
 def failed(health: HealthObserver, client_id: str, at: float) -> None:
-    """An attempt that did not connect."""
+    """Observe an attempt that did not connect."""
     health.observe(
         attempted(delivery_of(client_id), Failed(reason=Reason.CONNECT, text="refused"), at=at, next_due=None)
     )
@@ -181,7 +181,7 @@ def test_worker_may_report_its_clients_in_parts() -> None:
 
 
 def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
-    """A deferral without an attempt."""
+    """Observe a deferral without an attempt."""
     health.observe(facts.Deferred(iss=ISS, client_id=client_id, event_id="e", cause=cause, due=NOW + 2))
 
 
@@ -328,7 +328,7 @@ def test_problems_of_all_workers_are_merged() -> None:
 
 
 def test_each_problem_has_a_runbook_section() -> None:
-    """By an existing section of the runbook."""
+    """Each kind of problem names an existing section."""
     known = {section.name for section in parse_sections().values()}
     assert {kind.section for kind in TroubleKind} <= known
 

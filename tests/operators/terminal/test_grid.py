@@ -48,7 +48,7 @@ def test_a_long_name_widens_no_other_row() -> None:
 
 
 def test_durations_have_one_unit() -> None:
-    """In one unit."""
+    """The largest unit of which the duration has two or more."""
     assert [format_in_words(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == [
         "0 s",
         "31 s",
