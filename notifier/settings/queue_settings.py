@@ -139,6 +139,7 @@ class QueueSettings(Section):
     @field_validator("url", mode="after")
     @classmethod
     def _check_urls(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Return the URLs: with an absolute path for SQLite, and with amqps for a broker if `tls` is set."""
         for url in urls:
             error = find_url_error(url)
             if error is not None:

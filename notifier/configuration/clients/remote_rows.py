@@ -135,7 +135,8 @@ class RowCollector:
             self.refuse(InputIssue(str(row["client_id"]), text))
             return
         last = self._last_rows.get(key)
-        self._rows[key] = row if last is None or last is row or last != row else last
+        # The object of the last answer, if the row is equal. Rows are seldom compared, since most are that object.
+        self._rows[key] = last if last is not None and (last is row or last == row) else row
 
     def _differs(self, key: _Key, row: Row) -> bool:
         """Return True if an earlier row of the client has other values, or was refused. Remove that row."""

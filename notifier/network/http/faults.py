@@ -85,7 +85,7 @@ def _find_tls_fault(error: BaseException) -> str | None:
 
 
 def _find_cause(error: BaseException) -> BaseException | None:
-    """Return the error of OpenSSL or of the system that caused aiohttp's."""
+    """Return the error of OpenSSL or of the system that caused an error of aiohttp; None if there is none."""
     cause: BaseException | None = error
     while isinstance(cause, aiohttp.ClientError):  # some of these are also SSLErrors without a text
         cause = cause.__cause__
