@@ -147,7 +147,7 @@ class _AdminSession:
 
 
 def _build_realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
-    """Return the realm. `issuer`: of the source, if configured. An issuer has the front-end URL; `url` may bypass a proxy."""
+    """Return the realm. `issuer`: of the source, if configured. Its front-end URL may differ from `url`."""
     path = f"/realms/{quote(settings.realm, safe='')}"
     is_issuer_of_realm = issuer is not None and issuer.endswith(path)
     return KeycloakRealm(
