@@ -18,7 +18,7 @@ from tests.system.waiting import until
 pytestmark = pytest.mark.full  # a dedicated node, and a minute of waiting
 
 HOUR = 3600
-WAIT = 8.0  # seconds
+WAIT = 20.0  # seconds, in which the node is killed
 
 
 @pytest.mark.timeout(400)
