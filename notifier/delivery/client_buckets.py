@@ -167,6 +167,7 @@ class Buckets:
             return known.fetchable_count(self._capacity, now)
         if known.running:
             return 0
+        # A client that is not healthy but available is untried.
         needs_probe = known.is_available(now) or not known.has_probe_out(now)
         return 1 if needs_probe else None
 

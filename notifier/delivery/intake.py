@@ -275,7 +275,7 @@ def _defer_skipped(
 ) -> Iterator[Step]:
     """Yield the steps, but postpone the skipped clients as a separate event instead of skipping them.
 
-    `problem`: why the registry is incomplete. Once it is read completely, it may have their addresses.
+    `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
     """
     event, skipped = document.event, set[str]()
     for step in steps:

@@ -235,8 +235,8 @@ def replace_by_trial(body: bytes, message_id: str, crashes: int, now: float) -> 
 def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Replacement:
     """Return the replacement of an event without an id by the same event with the generated id.
 
-    Without it, each redelivery has another id, so copies are not recognised. If connections last for less time than a
-    client's answer takes, the client would be notified again on each connection, up to the delivery limit.
+    Without a stored id, each redelivery gets another id, so copies are not recognised. If connections last for less
+    time than a client's answer takes, the client would be notified again on each connection, up to the delivery limit.
     """
     message = to_event_message(replace(event, id_given=True), bulk=bulk)
     return Replacement(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))

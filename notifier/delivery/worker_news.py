@@ -75,7 +75,7 @@ class OtherWorkers:
         return document
 
     def take_document(self) -> bytes | None:
-        """Return the next document for the other workers; None if there is no report."""
+        """Return the next document for the other workers; None if there is no report. Drops old and large reports."""
         now, size, parts = self._steady(), len(_DOCUMENT_TEMPLATE), list[bytes]()
         while self._waiting:
             key = next(iter(self._waiting))

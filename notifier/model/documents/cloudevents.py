@@ -204,7 +204,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
 
 
 def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> Attributes | None:
-    """Return the envelope with these attributes. Append its mistakes to `mistakes`; None if that has any."""
+    """Return the envelope with these attributes. Append its mistakes to `mistakes`; None if there are any."""
     reported = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
         if name in reported:

@@ -147,7 +147,7 @@ class PolicyWatch:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Test while there is a connection, until cancelled. A test without a result ends no override."""
+        """Test once, and again while a policy is found, until cancelled. A test without a result ends no override."""
         await self._wanted.wait()
         loop = asyncio.get_running_loop()
         while self._due is not None and not is_cancelled():
@@ -159,7 +159,8 @@ class PolicyWatch:
                 self._fault, self._due = found, loop.time() + FAILED_INTERVAL_SECONDS
             else:
                 self._log_changes(found)
-                self._fault, self._due = "", loop.time() + REPEAT_INTERVAL_SECONDS if found else None
+                self._fault = ""
+                self._due = loop.time() + REPEAT_INTERVAL_SECONDS if found else None
 
     def _log_changes(self, found: tuple[PolicyKey, ...]) -> None:
         for key in found:

@@ -136,7 +136,7 @@ class RabbitSideChannel:
             await asyncio.sleep(REOPEN_DELAY_SECONDS)
 
     async def _hold(self, connection: Connection) -> None:
-        """Send and receive on one channel until it is closed."""
+        """Send and receive on one channel until it is closed, or the broker deletes our queue."""
         async with channel_of(connection) as channel:
             if self._may_declare:
                 await self._bind(channel)

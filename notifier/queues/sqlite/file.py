@@ -49,7 +49,7 @@ _SCHEMA = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises TopologyMismatch for a file that is not ours and stays unchanged."""
+    """Open or create the file. Raises QueueUnavailable, or TopologyMismatch for a file that is not ours."""
     if (move_problem := find_moved_file(path)) is not None:
         raise QueueUnavailable(move_problem)
     try:

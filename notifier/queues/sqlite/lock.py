@@ -26,7 +26,7 @@ FileId: TypeAlias = tuple[int, int]
 
 
 def file_id_of(path: Path) -> FileId | None:
-    """Return the device and inode of the file at `path`; None if it does not exist. Opens nothing.
+    """Return the device and inode of the file at `path`; None if there is none to be found. Opens nothing.
 
     Never open a queue file outside SQLite: closing it releases SQLite's locks of this process.
     """
