@@ -76,7 +76,9 @@ def _find_error(claims: Mapping[str, object], now: float) -> str | None:
     if not isinstance(events, dict) or not events:
         return "events is not an object with an event"
     exp, nbf = claims.get("exp", now), claims.get("nbf", now)
-    if not _is_number(exp) or exp < now - MAX_SKEW_SECONDS:
+    if not _is_number(exp):
+        return "exp is not a number of seconds"
+    if exp < now - MAX_SKEW_SECONDS:
         return "exp has passed"
     if not _is_number(nbf):
         return "nbf is not a number of seconds"

@@ -9,7 +9,7 @@ over HTTP.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_connection import Deadline
-from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_CHARACTERS, Bounds, format_size
+from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_CHARACTERS, Bounds, format_size, is_too_deep
 
 FETCH_ROWS = 1000  # rows at once from PostgreSQL: each fetch is a query, which takes 2 ms in C
 ROWS_PER_TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process may run
@@ -162,8 +162,8 @@ def to_mapping(value: object) -> Mapping[str, object] | None:
         return None
     if not isinstance(value, dict):
         raise ValueError(f"must be a JSON object, not {_name_kind(value)}")  # noqa: TRY004  likewise
-    _check_depth(value)
-    return value
+    mapping: dict[str, object] = _require_shallow(value)
+    return mapping
 
 
 def parse_scalar(word: str) -> object:
@@ -200,22 +200,13 @@ def _parse_json(word: str) -> Any:
         value = _JSON.decode(word)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
-    _check_depth(value)
+    return _require_shallow(value)
+
+
+def _require_shallow(value: Any) -> Any:
+    if is_too_deep(value):
+        raise ValueError(f"is nested more than {MAX_NESTING} deep")
     return value
-
-
-def _check_depth(value: object) -> None:
-    """Raise ValueError if the value is nested too deeply."""
-    level = [value]
-    for _ in range(MAX_NESTING):
-        level = [inner for outer in level if isinstance(outer, list | dict) for inner in _values_in(outer)]
-        if not level:
-            return
-    raise ValueError(f"is nested more than {MAX_NESTING} deep")
-
-
-def _values_in(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _refuse_constant(word: str) -> object:

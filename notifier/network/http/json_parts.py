@@ -175,7 +175,7 @@ class _PartReader:
         start = self._position - self._window_start
         opened = self._window.count("[", start, end) + self._window.count("{", start, end)
         self._position = self._window_start + end
-        deep = opened > MAX_NESTING and _is_too_deep(value)
+        deep = opened > MAX_NESTING and is_too_deep(value)
         return OutOfBounds(f"is nested more than {MAX_NESTING} deep") if deep else value
 
     async def _skip_value(self, character: str, text: str) -> OutOfBounds:
@@ -220,12 +220,13 @@ def _require_in_bounds(value: Any) -> Any:
     return value
 
 
-def _is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any) -> bool:
+    """Return True if the value has lists and objects nested more than MAX_NESTING deep."""
     level = [value]
     for _ in range(MAX_NESTING):
-        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
         level = [value for value in level if isinstance(value, dict | list)]
-    return bool(level)
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def format_size(size: int) -> str:
