@@ -187,7 +187,7 @@ def _format_value(member: str, value: object) -> str:
 
 
 def _print_clients(clients: list[dict[str, Any]]) -> None:
-    """Print a table of the values of each client, with their sources."""
+    """Print for each client why it was left out, if it was, and a table of its values with their sources."""
     console = make_screen()
     for client in clients:
         console.print(f"{client['client_id']} of {client['iss']}", style="bold")

@@ -66,8 +66,8 @@ def show(config: Config = None, as_json: Json = False) -> None:
 def declare(config: Config = None) -> None:
     """Declare the queues and exchanges that are missing, and bind the queues of sources.
 
-    Existing queues and exchanges are not changed. The command prints which of them have wrong arguments. A binding that
-    is not possible yet is not an error: workers try it again.
+    Existing queues and exchanges are not changed. If one has wrong arguments, the command names it and exits with 1. A
+    binding that is not possible yet is not an error: workers try it again.
 
     Examples:
         # before the first worker starts

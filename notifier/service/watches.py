@@ -210,7 +210,7 @@ class Watches:
         )
 
     async def check_queue(self) -> None:
-        """Read the depths of the queues, sample the health counters, and log the begin and end of a block."""
+        """Read the depths of the queues, sample the health counters, and log if publishing is blocked or free again."""
         try:
             self.depths = await self._queue.depths()
         except QueueError:

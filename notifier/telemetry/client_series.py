@@ -17,9 +17,9 @@ from notifier.model.registry import Registry
 Label = tuple[str, str]
 """The values of `iss` and `client_id`."""
 
-OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT = "_other", "_inline", "_unknown"
+OTHER_CLIENT, INLINE_CLIENT, UNKNOWN = "_other", "_inline", "_unknown"
 NO_CLIENT: Label = ("", "")
-SHARED_LABELS = frozenset({"", OTHER_ISSUER, INLINE_CLIENT, UNKNOWN_CLIENT})
+SHARED_LABELS = frozenset({"", OTHER_CLIENT, INLINE_CLIENT, UNKNOWN})
 
 # From half the time of a healthy delivery to 15 minutes, which only retries reach; +Inf is the eighth. The alerts use
 # 30 s. There is no bucket of one minute: no alert uses it, and each bucket is a series per client.
@@ -151,7 +151,7 @@ class ClientNumbers:
 class ClientSeries:
     """The numbers of all clients, by label. The first `max_clients` clients of the registry have individual labels.
 
-    All other clients share the labels OTHER_ISSUER, INLINE_CLIENT and UNKNOWN_CLIENT.
+    All other clients share the labels OTHER_CLIENT, INLINE_CLIENT and UNKNOWN.
     """
 
     def __init__(self, registry: Callable[[], Registry], max_clients: int) -> None:
@@ -179,7 +179,7 @@ class ClientSeries:
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. Unknown issuers share one label, because publishers can invent names."""
-        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN_CLIENT
+        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
         """Set the states of all circuits. `states`: (iss, client_id, state) of open circuits (2) and half-open (1)."""
@@ -212,14 +212,15 @@ class ClientSeries:
                     )
 
     def _label(self, iss: str, client_id: str, *, unregistered: bool) -> Label:
+        """Return the label of a client. A client that may have come from an event has INLINE_CLIENT."""
         registry = self._snapshot
         label = self.iss(iss)
         if not client_id or client_id in self._individual.get(iss, frozenset()):
             return label, client_id
         if client_id in registry.clients_of(iss):
-            return label, OTHER_ISSUER
-        is_unknown = unregistered or label == UNKNOWN_CLIENT or registry.inline == "deny"
-        return label, UNKNOWN_CLIENT if is_unknown else INLINE_CLIENT
+            return label, OTHER_CLIENT
+        is_unknown = unregistered or label == UNKNOWN or registry.inline == "deny"
+        return label, UNKNOWN if is_unknown else INLINE_CLIENT
 
     def _follow_registry(self) -> None:
         """After a reload, drop the numbers of clients without an individual label, and of issuers that were removed."""

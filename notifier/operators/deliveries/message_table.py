@@ -156,14 +156,14 @@ def remove_messages(
         preview = run(dry_run=True, progress_text="counted")
         _say_reasons(preview, err=True)
         _say_clients(preview, err=True)
-        if preview.done:
-            _say_missing(table, preview)
-        question = f"{table.verb} {counted(preview.done, table.noun)} permanently?"
-        if not preview.done or not typer.confirm(question, err=True):
+        if not preview.done:
             say(f"nothing was {table.past_verb}", err=True)
-            if not preview.done:
-                _end_if_missing(table, context, filter_, preview)
-            raise typer.Exit(1 if preview.done else 0)
+            _end_if_missing(table, context, filter_, preview)
+            raise typer.Exit
+        _say_missing(table, preview)
+        if not typer.confirm(f"{table.verb} {counted(preview.done, table.noun)} permanently?", err=True):
+            say(f"nothing was {table.past_verb}", err=True)
+            raise typer.Exit(1)
     result = run(dry_run=dry_run, progress_text=table.past_verb)
     finish_repair(table, table.past_verb, context, filter_, result, dry_run=dry_run, as_json=as_json)
 

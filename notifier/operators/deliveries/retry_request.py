@@ -115,7 +115,7 @@ class RetryAccounts:
         now = self._steady()
         if request.members.get("begin") is True:
             self._begin(key, force=request.members.get("force") is True, now=now)
-            if request.members.get("all") is True:
+            if request.members.get("all") is True:  # the requester makes all delayed deliveries due
                 self._worker.delayed.forget(key)
         account = RetryAccount()
         if key in self._accounts:

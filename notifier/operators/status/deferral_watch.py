@@ -182,7 +182,7 @@ class DeferralWatch:
         return kind, fact.iss, fact.client_id, ""
 
     def _begin(self, key: _Key, now: float, *, is_repeated: bool) -> _OpenDeferral | None:
-        """Store a new cause. If its group has reached its limit of names, only count the deferral, and return None."""
+        """Store a new cause. If its group or all groups together are full, only count the deferral, and return None."""
         group = _group_of(key)
         if self._is_full(group) and now - self._forgot_at >= FORGET_INTERVAL_SECONDS:
             self._forget()

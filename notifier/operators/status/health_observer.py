@@ -247,7 +247,7 @@ class RefusedEventCounts:
         """Count a refused event."""
 
     def _on_dead_letter(self, fact: DeadLettered) -> None:
-        """Count a dead letter without a client: a refused event."""
+        """Count a dead letter without a client: a refused event; without its issuer if too many issuers are counted."""
         if fact.client_id:
             return
         now, key = self._clock(), (fact.iss, fact.reason)
