@@ -120,7 +120,7 @@ def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequ
 
 
 def _list_warnings(loaded: LoadedConfiguration, reports: Sequence[FeatureReport]) -> list[dict[str, Any]]:
-    """Return the warnings about exposed secrets, settings, features and left-out rows of the registry, as JSON."""
+    """Return the warnings as JSON: secrets, settings, features, left-out rows and ignored values of the registry."""
     settings, registry = loaded.settings, loaded.registry
     issues = [
         *find_shared_keys(settings, loaded.keys),

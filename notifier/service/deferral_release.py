@@ -92,7 +92,7 @@ class DeferralRelease:
                 await self._release_ended(frozenset(ready))
 
     async def _release_after_reload(self, buckets: Buckets, delayed: DelayCounts) -> None:
-        """Detect new keys, issuers and addresses after a reload or refresh. Release the deliveries that waited."""
+        """Release the deliveries of changed keys, new issuers and changed clients after a reload or refresh."""
         keys, registry = self._live.current.keys, self._live.current.registry
         if keys is not self._keys:
             for iss in self._live.current.settings.issuers:
