@@ -8,7 +8,6 @@ separate task (`close_bounded`).
 """
 
 import asyncio
-import itertools
 import math
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -45,9 +44,6 @@ CONNECTION_ERRORS = (AMQPError, OSError, RuntimeError)
 """The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
 Connection = aio_pika.abc.AbstractConnection
-
-_CHANNEL_NUMBERS = itertools.count()
-"""The next number of a channel is derived from it, for all connections."""
 
 
 class _Attempt(aio_pika.Connection):
@@ -221,7 +217,7 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 def _next_free_number(connection: Connection) -> int | None:
-    """Return a number that no recent channel had; None if none is free, or the connection is closed.
+    """Return a number that no recent channel of the connection had; None if it is closed, or no number is free.
 
     aiormq reuses the number of a channel that the broker has closed before it confirms this to the broker, which then
     closes the connection.
@@ -229,9 +225,13 @@ def _next_free_number(connection: Connection) -> int | None:
     if connection.transport is None:
         return None
     aiormq_connection = connection.transport.connection
+    assert isinstance(aiormq_connection, aiormq.Connection)
     limit = aiormq_connection.connection_tune.channel_max or DEFAULT_CHANNEL_MAX
-    candidates = (number % limit + 1 for number in itertools.islice(_CHANNEL_NUMBERS, limit))
-    return next((number for number in candidates if number not in aiormq_connection.channels), None)
+    for _ in range(limit):
+        aiormq_connection.last_channel = aiormq_connection.last_channel % limit + 1
+        if aiormq_connection.last_channel not in aiormq_connection.channels:
+            return aiormq_connection.last_channel
+    return None
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
