@@ -35,6 +35,7 @@ FIRST_FAULTS = frozenset({"test_workers.py", "test_table.py"})
 """Modules of tests/faults that run in `make test` too."""
 
 settings.register_profile("notifier", deadline=None)  # a busy machine must not fail a test
+settings.register_profile("short", settings.get_profile("notifier"), max_examples=25)  # of `make test`
 settings.load_profile("notifier")
 
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL

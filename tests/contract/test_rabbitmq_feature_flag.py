@@ -21,6 +21,7 @@ OF_OLD = (
 )
 
 
+@pytest.mark.full
 async def test_doctor_checks_expiry_and_leaves_no_queue(amqp_url: str, prefix: str) -> None:
     state = await examine_broker(rabbit_options(amqp_url, prefix))
     assert state.keeps_expired is True

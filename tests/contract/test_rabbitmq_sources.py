@@ -223,6 +223,7 @@ async def test_deleted_exchange_is_bound_again(at_work: tuple[RabbitQueue, Inbox
     assert (await inbox.next()).body == b"anew"
 
 
+@pytest.mark.full
 async def test_topology_includes_source_queues(
     amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker
 ) -> None:

@@ -255,6 +255,7 @@ async def test_workers_count_each_other(worker: OpenWorker) -> None:
     await eventually(lambda: third.consumers() == 2)
 
 
+@pytest.mark.full
 async def test_a_new_connection_counts_no_fewer_workers(worker: OpenWorker, amqp_url: str, prefix: str) -> None:
     """After a restart of the broker the others return later: each worker keeps to its share until they may be back."""
     other, _ = [await worker(Inbox()) for _ in range(2)]

@@ -3,6 +3,8 @@
 import tracemalloc
 from collections.abc import Callable
 
+import pytest
+
 from notifier.delivery.admission import WaitInMemory
 from notifier.delivery.pending_counts import DelayCounts
 from notifier.delivery.verdict import Defer, WaitKind
@@ -40,6 +42,7 @@ def pauses(number: int, harness: GateHarness) -> None:
     harness.news.clear()
 
 
+@pytest.mark.full
 def test_a_client_that_is_paused_takes_900_bytes() -> None:
     """Also if a second delivery waited in memory for the end of the first."""
 

@@ -18,7 +18,7 @@ WHAT = "killed by SIGKILL at random moments, each time with deliveries in flight
 @pytest.mark.parametrize(
     "installation",
     [
-        pytest.param("rabbitmq", marks=pytest.mark.fault("worker", WHAT)),
+        pytest.param("rabbitmq", marks=[pytest.mark.fault("worker", WHAT), pytest.mark.full]),
         pytest.param("sqlite", marks=pytest.mark.fault("embedded queue", WHAT)),
     ],
     indirect=True,

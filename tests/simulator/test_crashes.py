@@ -71,6 +71,7 @@ def test_limits_hold_after_three_deaths() -> None:
         assert tally.most_running["x"] == 1
 
 
+@pytest.mark.full
 def test_workers_that_start_together_share_a_rate() -> None:
     """Three are killed at once while 600 wait for a client of two a second: from then on it gets two a second."""
     with World([client("x", per_second=2)], workers=3) as world:
@@ -107,7 +108,8 @@ def test_new_worker_reads_a_pause_from_a_parked_delivery() -> None:
         assert len(tally.attempts["x"]) == 1
 
 
-@pytest.mark.parametrize("rate", [pytest.param(2, marks=pytest.mark.full), None])
+@pytest.mark.full
+@pytest.mark.parametrize("rate", [2, None])
 def test_only_the_killing_delivery_dead_letters(rate: float | None) -> None:
     """Of 600 messages one kills the process a hundred times: it alone becomes a dead letter."""
     with DeadlyWorld([client("x", per_second=rate)]) as world:

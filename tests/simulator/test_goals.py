@@ -27,6 +27,7 @@ SLOW = {
     "recovery-hangs-45-3-workers",
     "restart-drains-again-3-workers-unreadable",
     "restart-drains-3-workers",
+    "overload-20/s-503-short",
     "recovery-restarted-3-workers-seed-3",
     "recovery-refuses-45-3-workers",
     "partial-0.33-3-workers",
@@ -35,7 +36,7 @@ SLOW = {
     "firsts-fail-40/s-3-workers",
     "copies-chains-3-workers",
 }
-"""Cases of at least a second of CPU with a faster variant: they run in `make test-all` only."""
+"""Cases of at least a second of CPU: they run in `make test-all` only."""
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tests.system.loaded_program import begun
 MANY = 5_000
 
 
+@pytest.mark.full
 def test_closed_stdout_prints_no_error(tmp_path: Path) -> None:
     """`notifier schema config | head -1` ends without a word."""
     with begun(["schema", "config"], cwd=tmp_path, env=environment()) as (process, out):

@@ -69,6 +69,7 @@ async def test_empty_first_answer_is_not_trusted(tmp_path: Path) -> None:
         assert clients.notified("mail") == []
 
 
+@pytest.mark.full
 async def test_logout_for_all_without_known_clients_dead_letters(tmp_path: Path) -> None:
     """Without clients it is not a success. Its replay notifies the clients known by then."""
     rows = database(tmp_path)

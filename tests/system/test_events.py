@@ -121,6 +121,7 @@ def _deep(levels: int) -> Any:
 # ── who may speak ──
 
 
+@pytest.mark.full
 async def test_only_listed_publishers_may_name_an_issuer(
     tmp_path: Path, rabbitmq: RabbitmqNode | None, own_vhost: str, amqp_url: str, prefix: str
 ) -> None:

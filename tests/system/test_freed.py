@@ -72,6 +72,7 @@ def sessions(deliveries: Iterable[Delivery]) -> set[str]:
     return {str(each.sid) for each in deliveries}
 
 
+@pytest.mark.full
 async def test_deliveries_follow_once_the_key_signs_again(place: tuple[str, str], tmp_path: Path, hsm: SoftHsm) -> None:
     """No worker has seen it sign, and none needs a request. Deliveries with another cause or issuer stay deferred.
 

@@ -24,7 +24,7 @@ OF_QUEUES = {
 OF_THE_CONSOLE = {"notifier.features.console.recent", "notifier.features.console.console_routes"}
 
 
-@pytest.mark.parametrize("place", ["sqlite", "rabbitmq"], indirect=True)
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_worker_imports_one_queue_and_no_terminal_library(tmp_path: Path, place: tuple[str, str]) -> None:
     """Nor the console where it is off. structlog uses rich where it finds it, and the commands draw tables by it."""
     url, prefix = place

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.system.broker import broker
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
@@ -32,6 +34,7 @@ async def commanded(site: Site, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 async def test_address_from_an_unlisted_publisher_gets_no_token(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """A known client is notified at its registered address. Log, status and dead letter name the remedy.
 

@@ -32,6 +32,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_missing_library_is_named_with_its_install_command(tmp_path: Path, packages: Path) -> None:
     """Each key by its setting, before any place is asked, as `run` and a reload do. A key in Vault needs none."""
     site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")

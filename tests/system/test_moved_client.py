@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
@@ -28,6 +29,7 @@ class Gateway(LoopbackServer):
         return web.Response(status=200 if request.headers.get("X-Gateway") == SECRET else 401)
 
 
+@pytest.mark.full
 async def test_logouts_wait_until_a_file_lists_the_new_origin(tmp_path: Path) -> None:
     """`check`, `status`, `doctor` and the log name it. No canary is sent either. Then the client is notified there.
 

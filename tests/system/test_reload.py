@@ -4,6 +4,7 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
@@ -104,6 +105,7 @@ async def test_http_reload_reaches_all_workers_and_guards_each(tmp_path: Path, a
                 await each.until_metric(1, "config_last_reload_success")
 
 
+@pytest.mark.full
 async def test_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """By the honest list at once, whatever it lacks; and `--drop` forgets what a worker and its cache still keep.
 
@@ -156,6 +158,7 @@ async def test_poisoned_list_is_undone_at_all_workers(tmp_path: Path, amqp_url: 
                 assert await running.stop() == 0
 
 
+@pytest.mark.full
 async def test_api_requires_tokens_until_the_restart(tmp_path: Path) -> None:
     """The listener stands although its section is gone: who has no token is turned away as before."""
     site = Site(tmp_path, "sqlite:queue.db")

@@ -159,6 +159,7 @@ async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, st
             assert await rows(site) == []
 
 
+@pytest.mark.full
 async def test_changed_address_releases_pending_deliveries(place: tuple[str, str], tmp_path: Path) -> None:
     """By itself, while deliveries to others stay pending."""
     answers = Answers(shop=400, wiki=400)

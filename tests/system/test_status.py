@@ -134,6 +134,7 @@ async def test_hung_worker_is_still_listed(tmp_path: Path, amqp_url: str, prefix
             assert "vanished" not in (await run(site)).stdout
 
 
+@pytest.mark.full
 async def test_no_delivery_is_pending_after_a_pause_ended(tmp_path: Path) -> None:
     """Deliveries deferred for minutes are released by the reload, and leave the counts of the worker."""
 

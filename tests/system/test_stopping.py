@@ -136,6 +136,7 @@ async def test_a_drain_is_bounded(
         await complete(clients, rabbit, site)
 
 
+@pytest.mark.full
 async def test_draining_worker_still_accepts_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """For publishers that still use it; the next worker delivers those events, once."""
     held = asyncio.Event()

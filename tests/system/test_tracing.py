@@ -15,6 +15,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = f"00-{TRACE}-{PARENT}-01"
 
 
+@pytest.mark.full
 async def test_publisher_trace_continues_in_each_attempt(tmp_path: Path) -> None:
     """It survives a retry made by another worker; each attempt has its mint and its POST; clients are sent nothing."""
     well = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from tests.features.upstreams.upstream_provider import logout_token
@@ -108,6 +109,7 @@ def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
     connection.close()
 
 
+@pytest.mark.full
 async def test_upstream_front_channel_page_ends_local_sessions(tmp_path: Path) -> None:
     """A known `sid` publishes the event and answers with the page of clients, in frames of the upstream's own pages.
 

@@ -43,6 +43,7 @@ async def post(
     return await running.ask("POST", f"/v1/events?wait={wait}", body=event)
 
 
+@pytest.mark.full
 async def test_http_publisher_gets_results_of_all_workers(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Two share the queue; some events that one accepts over HTTP are delivered and reported by the other."""
     async with Clients(judge) as clients:

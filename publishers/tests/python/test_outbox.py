@@ -49,6 +49,7 @@ async def test_events_of_a_dead_process_are_published_if_the_session_is_gone(
     assert (asked.count("away"), asked.count("lives")) == (3, 2)
 
 
+@pytest.mark.full
 async def test_a_failing_block_queries_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """A deletion that raised or was cancelled may have happened."""
     gone = {"deleted"}

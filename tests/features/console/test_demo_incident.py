@@ -54,6 +54,7 @@ async def test_the_demo_repairs_the_client_by_itself() -> None:
         assert sum(visit.accepted > 0 for visit in scenario.failing_client.visits.values()) >= 4
 
 
+@pytest.mark.full
 async def test_the_page_token_can_repair_the_client() -> None:
     """It may look and repair, and the demo leaves it to them."""
     patient = Incident(sign_out_interval_seconds=0.05, healthy_seconds=0.1, max_age_seconds=1, dead_letter_count=2)

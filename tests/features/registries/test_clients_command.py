@@ -108,6 +108,7 @@ def test_mistakes_of_settings_and_sources_are_listed_together(folder: Path) -> N
         assert phrase in done.stderr
 
 
+@pytest.mark.full
 def test_forbidden_values_of_many_rows_are_grouped_by_kind(folder: Path) -> None:
     """`check` counts the clients of each warning and names the first, in a readable length."""
     with sqlite3.connect(folder / "own.db") as database:
