@@ -32,7 +32,6 @@ NOT_RUN = {
     "softhsm2-util": "tests/system/test_hsm.py runs the block",
     "vault": "tests/vault/vault_process.py makes the same key and policy by HTTP",
     "kubectl": "needs a cluster",
-    "helm diff": "a plugin",
     "cosign": "needs a published image",
     "gh attestation": "needs a published package",
     "npm audit": "needs a published package",
