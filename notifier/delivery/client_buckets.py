@@ -109,9 +109,9 @@ class Buckets:
         """Return the result, with another retry if the failure is not to lengthen the delivery's backoff.
 
         A failure lengthens the backoff (is *charged*) if the circuit is closed, the client did not request a pause,
-        and another delivery has succeeded since the last charge. If the client requests fewer attempts while its rate
-        is limited, the limit determines the next attempt instead. While the client is unavailable, the delivery is
-        parked or becomes the probe.
+        and a delivery has succeeded since this one's last charge, if it has one. If the client requests fewer attempts
+        while its rate is limited, the limit determines the next attempt instead. While the client is unavailable, the
+        delivery is parked or becomes the probe.
         """
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
         if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
@@ -119,6 +119,7 @@ class Buckets:
         if result.delivery.asked and result.pause_seconds is None:
             return result  # the client requested a time for this delivery
         is_limited = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # the limit sets the next time
+        # A rotation is considered only if the client was unavailable when the attempt ended.
         use_backoff = ticket.rotated is None and known.is_available(now) and not is_limited
         charged_at = None if before.charged_at is None else before.charged_at - self._capacity.wall_offset()
         if use_backoff and (charged_at is None or charged_at < known.circuit.succeeded_at):
@@ -130,7 +131,7 @@ class Buckets:
         stays_probe = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
         later = known.defer(after, self._capacity, now, as_probe=stays_probe)
         after, defer = self.defer(known, after, later, client)
-        leash = defer.due if defer.wait_kind is WaitKind.PROBE else None
+        leash = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
         return replace(result, delivery=replace(after, leash=leash), verdict=verdict)
 

@@ -49,7 +49,7 @@ class TroubleKind(StrEnum):
     JWKS_UNREAD = "jwks_unread", "NotifierSigningKeyNotPublished", True
     RESTART_NEEDED = "restart_needed", "NotifierRestartNeeded", True
     POLICY = "queue_policy", "NotifierQueuePolicy", True
-    BEYOND = "registry_source_beyond", "NotifierRegistryBeyond", True
+    MEMBERS_IGNORED = "registry_source_beyond", "NotifierRegistryBeyond", True
     SOURCE_CHANGED = "registry_source_changed", "NotifierRegistryChanged", True
 
 

@@ -167,11 +167,12 @@ class Watches:
         yield from self.signers.troubles()
         yield from self.registry.refresh.troubles()
         registry = self._live.current.registry
-        ignored_values = next(registry.ignored_groups(), None)
-        if ignored_values is not None:
+        first_group = next(registry.ignored_groups(), None)  # values that their registry sources may not set
+        if first_group is not None:
             count = registry.ignored_count
             more = f", and {count - 1} more" if count > 1 else ""
-            yield Trouble(kind=TroubleKind.BEYOND, text=f"{ignored_values.first[0]}{more}; notifier check tells all")
+            text = f"{first_group.first[0]}{more}; notifier check tells all"
+            yield Trouble(kind=TroubleKind.MEMBERS_IGNORED, text=text)
         yield from self._deferrals.troubles()
         yield from self.presence.troubles()
 
@@ -215,7 +216,7 @@ class Watches:
             self.depths = await self._queue.depths()
         except QueueError:
             self.depths = {}
-        self._metrics.waiting.set_depths(self.depths)
+        self._metrics.queues.set_depths(self.depths)
         self.health.sample()
         status, log = self._queue.status(), structlog.get_logger()
         if status.blocked and not self._blocked:

@@ -122,7 +122,7 @@ class Metrics:
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
         self._recoveries = Histogram(RECOVERY_BUCKETS)
-        self.waiting = WaitingMessages(clock)
+        self.queues = WaitingMessages(clock)
         self.observe = FactHandlers(  # `circuit_state` is read at the scrape
             {
                 Attempted: self._on_attempt,

@@ -99,11 +99,12 @@ class MetricsPage:
         yield "".join(pieces).encode() + (_END if openmetrics else b"")
 
     def _families(self, *, exemplars: bool) -> Iterator[Metric]:
+        """Yield all metrics of the page except the series of clients."""
         yield from self._metrics.families(exemplars=exemplars)
         for families in self._feature_families:
             yield from families()
         yield from self._gauge_families()
-        yield from self._metrics.waiting.families(self._sources.unsettled())
+        yield from self._metrics.queues.families(self._sources.unsettled())
 
     def _gauge_families(self) -> Iterator[Metric]:
         sources = self._sources

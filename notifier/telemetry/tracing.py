@@ -100,7 +100,7 @@ class Tracing:
         await asyncio.to_thread(ending.join, CLOSE_SECONDS)
 
     def _on_event_taken(self, fact: EventTaken) -> None:
-        if fact.arrived is None:  # an event without deliveries
+        if fact.arrived is None:  # it was replaced, for example by its parts, which write the span
             return
         ids = _span_ids(fact.trace, fact.iss, fact.event_id)
         if self._tracer is None or ids.span_id in self._written or not self._is_sampled(ids):

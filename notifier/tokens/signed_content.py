@@ -148,7 +148,7 @@ def _parse_header(token: bytes) -> dict[str, Any] | None:
 
 
 def _decode(part: bytes) -> bytes:
-    """Return a decoded part of a token. Empty if the part is not base64url."""
+    """Return a decoded part of a token. Empty if the part cannot be decoded."""
     try:
         return base64.b64decode(part + b"=" * (-len(part) % 4), b"-_", validate=True)
     except ValueError:

@@ -130,8 +130,9 @@ class RabbitmqNode:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "config"),
             "RABBITMQ_PID_FILE": str(home / "pid"),
-            # +sbwt none: schedulers that spin while idle would use the cores that tests need.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+            # +sbwt… none: schedulers that spin while idle would use the cores that tests need.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            "+sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
     def _leave_plugins_out(self) -> None:

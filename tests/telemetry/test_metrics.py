@@ -226,7 +226,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
         certificates=lambda: [("api", "/t.pem", 1_900_000_000.0)],
         library_hooks=lambda: {"frames": False, "requests": True},
     )
-    subject.waiting.set_depths({"events": Depth(ready=5, consumers=2), "dead": Depth(ready=9, consumers=0)})
+    subject.queues.set_depths({"events": Depth(ready=5, consumers=2), "dead": Depth(ready=9, consumers=0)})
     samples = await scrape(subject, sources)
     assert value(samples, "in_flight") == 7
     assert value(samples, "queue_connected") == 1
@@ -273,12 +273,12 @@ async def test_oldest_message_is_younger_than_the_last_empty_queue() -> None:
 
     now.at = 1100.0
     assert await oldest() == 0, "nothing waits as far as is known"
-    subject.waiting.set_depths({"events": Depth(ready=4, consumers=1)})
+    subject.queues.set_depths({"events": Depth(ready=4, consumers=1)})
     assert await oldest() == 95, "the age of the last taken, and the time since"
-    subject.waiting.set_depths({"events": Depth(ready=0, consumers=1)})
+    subject.queues.set_depths({"events": Depth(ready=0, consumers=1)})
     assert await oldest() == 0
     now.at = 1110.0
-    subject.waiting.set_depths({"events": Depth(ready=1, consumers=1)})
+    subject.queues.set_depths({"events": Depth(ready=1, consumers=1)})
     assert await oldest() == 10, "after a quiet time, a message is new"
 
 

@@ -39,8 +39,8 @@ class LocalAnswers:
         self._view = view
         self._recent = recent
         self._search_lock, self._state_lock = asyncio.Lock(), asyncio.Lock()
-        self._troubled: Sequence[str] = ()
-        self._troubled_until = 0.0
+        self._troubled_states: Sequence[str] = ()
+        self._troubled_states_until = 0.0
 
     async def act(self, request: WorkerRequest) -> Members:
         """Return the requested parts of this worker's data."""
@@ -71,13 +71,13 @@ class LocalAnswers:
         It is serialized in several documents, and deliveries run between two of them.
         """
         async with self._state_lock:
-            if time.monotonic() >= self._troubled_until:
+            if time.monotonic() >= self._troubled_states_until:
                 states = list[str]()
                 for state in self._view.states(CLIENTS_PER_STEP):
                     states.append(state.decode())
                     await asyncio.sleep(0)
-                self._troubled, self._troubled_until = states, time.monotonic() + FRESH_SECONDS
-            return self._troubled
+                self._troubled_states, self._troubled_states_until = states, time.monotonic() + FRESH_SECONDS
+            return self._troubled_states
 
     async def _read_states(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
         """Return this worker's state with the clients `keys`, in documents of CLIENTS_PER_STEP clients."""

@@ -68,7 +68,7 @@ _POST = OperationDescription(
         413: "The body is too large.",
         415: "The body is not JSON.",
         502: "The provider gives no token.",
-        503: "Too many sign in at a time, or the provider's keys cannot be read.",
+        503: "Too many sign-ins at a time, or the provider's keys cannot be read.",
     },
 )
 
@@ -130,7 +130,7 @@ class SignInRoutes:
     def _reserve_exchange(self) -> Iterator[None]:
         """Limit the concurrent exchanges. Raises Refusal (503) if there are too many."""
         if not self._free_exchanges:
-            raise Refusal(problem_response(503, "Too many sign in at a time; try again", headers={"Retry-After": "1"}))
+            raise Refusal(problem_response(503, "Too many sign-ins at a time; try again", headers={"Retry-After": "1"}))
         self._free_exchanges -= 1
         try:
             yield

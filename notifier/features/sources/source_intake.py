@@ -93,9 +93,9 @@ def _to_fact(message: Message, translation: Translation) -> EventTaken:
 def read_again(
     sources: Mapping[str, Source], max_event: int, message: Message, only: str | None, now: float
 ) -> RereadMessage | str:
-    """Return the message for a replay, unchanged, or why it cannot be read. `only`: positions of the events to read.
+    """Return the message for a replay, unchanged, or why none of it can be read.
 
-    A worker converts it again by the mapping that is configured then.
+    `only`: positions of the events to read. A worker converts it again by the mapping that is configured then.
     """
     name = message.source or ""
     source = sources.get(name)

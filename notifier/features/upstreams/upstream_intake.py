@@ -91,7 +91,7 @@ class UpstreamIntake:
             case LocalSessions():
                 return self._to_events(session_end, sessions, rest_until)
             case SessionsUnavailable():
-                return [self._defer(session_end, message, sessions.text)]
+                return [self._defer_or_give_up(session_end, message, sessions.text)]
             case _:
                 assert_never(sessions)
 
@@ -112,7 +112,7 @@ class UpstreamIntake:
             sends[-1] = replace(sends[-1], fact=_to_fact(session_end, "found"))
         return sends
 
-    def _defer(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> Send:
+    def _defer_or_give_up(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> Send:
         """Return the message with a delay, or its dead letter if look-ups have failed for too long."""
         now, failed_count = self._clock(), _count_failed_look_ups(message)
         has_sid = session_end.upstream_session.sid is not None

@@ -173,10 +173,10 @@ async def make_due(
     force: bool,
     pace: Callable[[], float] = lambda: math.inf,
 ) -> RepairResult:
-    """Make the selected delayed deliveries due now, one after the other. Never raises QueueError.
+    """Make the selected delayed deliveries due, one after the other, at the rate of `pace`. Never raises QueueError.
 
-    `pace` is called for each delivery, and returns the current rate in deliveries per second. A delivery that is due
-    earlier anyway stays unchanged. Without `force`, so does a delivery whose client requested the delay.
+    `pace` is called for each of these deliveries, and returns the current rate in deliveries per second. A delivery
+    that is due earlier anyway stays unchanged. Without `force`, so does a delivery whose client requested the delay.
     """
     next_turn_at = options.clock()
 

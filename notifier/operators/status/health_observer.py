@@ -238,7 +238,7 @@ class _Refusals:
 
 
 class RefusedEventCounts:
-    """Counts the events refused within the last hour, by issuer and reason."""
+    """Counts refused events by issuer and reason, until none was refused for an hour."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -127,7 +127,7 @@ class RabbitWalk(Generic[S]):
                     return ()
                 await self._begin()
             assert self._visit is not None
-            await self._replace_returned(self._visit)
+            await self._park_copies(self._visit)
             if page := await self._visit.next_page():
                 return page
             await self.leave()
@@ -151,11 +151,11 @@ class RabbitWalk(Generic[S]):
         if visit is None or channel is None:
             return
         try:
-            await self._replace_returned(visit)
+            await self._park_copies(visit)
             if self._origin == PARKED:
-                # Read on while messages had been returned before: those that must not return again are replaced.
+                # A walk returns a message to its bucket only once: park copies of those that were returned before.
                 while visit.last_was_redelivered and await visit.next_page():
-                    await self._replace_returned(visit)
+                    await self._park_copies(visit)
             await visit.take_returned()
             await visit.wait_until_deleted()
         finally:
@@ -185,7 +185,7 @@ class RabbitWalk(Generic[S]):
         for message in messages:
             self._returned.pop(message.tag, None)
 
-    async def _replace_returned(self, visit: RabbitVisit[S]) -> None:
+    async def _park_copies(self, visit: RabbitVisit[S]) -> None:
         """Park copies of the messages that must not be redelivered once more, in order, and delete the old messages."""
         messages = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
         self._returned.clear()

@@ -19,12 +19,12 @@ def from_now_on() -> Callable[[], float]:
 class SqliteOptions:
     """The path of the file, the unacked messages that each lane may have, and two clocks.
 
-    A lane missing from `prefetch` gets its default. `clock` returns the publication time of messages. Delays use `pace`
-    (epoch seconds), since another process continues them. With the wall clock, all delays would end at once when
-    it is set an hour ahead, and last an hour longer when it is set back.
+    A lane missing from `prefetch` gets its default. `clock` returns the publication time of messages. Delays use
+    `delay_clock` (epoch seconds), since another process continues them. With the wall clock, all delays would end at
+    once when it is set an hour ahead, and last an hour longer when it is set back.
     """
 
     path: Path
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     clock: Callable[[], float] = time.time
-    pace: Callable[[], float] = field(default_factory=from_now_on)
+    delay_clock: Callable[[], float] = field(default_factory=from_now_on)

@@ -127,7 +127,7 @@ class SqliteQueue:
         """Return once the message is on disk. The due time is not rounded. Raises QueueUnavailable."""
         now = self._options.clock()
         wait = max(MIN_WAIT_SECONDS, due - now)
-        await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
+        await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.delay_clock() + wait))
 
     async def send_event(
         self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = "application/json"
@@ -150,7 +150,9 @@ class SqliteQueue:
         It leaves the bucket as a retry at `until`, or when a worker starts.
         """
         now = self._options.clock()
-        await self._write(new_row(LONGEST_DELAY, message, now, due=self._options.pace() + until - now, parked=bucket))
+        await self._write(
+            new_row(LONGEST_DELAY, message, now, due=self._options.delay_clock() + (until - now), parked=bucket)
+        )
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take messages out of the bucket, oldest first, to be acked. Raises QueueUnavailable before `consume`."""
@@ -235,15 +237,15 @@ class SqliteQueue:
 
     def dead_letters(self) -> SqliteVisits:
         """Return the dead letters of this queue, while it is open."""
-        return SqliteVisits(self, self._options.clock, self._options.pace, Rows.DEAD)
+        return SqliteVisits(self, self._options.clock, self._options.delay_clock, Rows.DEAD)
 
     def waiting(self) -> SqliteVisits:
         """Return the pending deliveries of this queue, while it is open."""
-        return SqliteVisits(self, self._options.clock, self._options.pace)
+        return SqliteVisits(self, self._options.clock, self._options.delay_clock)
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
         """Return the target of the feed: a table in the same file, with a column for each member of a notice."""
-        return SqliteFeedTarget(self, self._options.pace, blocked=lambda: self.status().blocked)
+        return SqliteFeedTarget(self, self._options.delay_clock, blocked=lambda: self.status().blocked)
 
     async def use(self, work: Callable[[Store], _Result], *, writing: bool = True) -> _Result:
         """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""

@@ -20,17 +20,23 @@ PAGE_BYTES = 4 * 1024 * 1024  # of bodies, which need three times that memory wh
 
 
 class SqliteVisit(Generic[S]):
-    """One pass over rows of a queue file, for one task. `clock`: publication time of rows; `pace`: clock of delays.
+    """One pass over rows of a queue file, for one task.
 
-    `left`: the number of messages that have not been read yet.
+    `clock`: publication time of rows. `delay_clock`: time of delays. `left`: the number of messages that have not been
+    read yet.
     """
 
     def __init__(
-        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows, read: Reader[S]
+        self,
+        store: OpenStore,
+        clock: Callable[[], float],
+        delay_clock: Callable[[], float],
+        rows: Rows,
+        read: Reader[S],
     ) -> None:
         self._store = store
         self._clock = clock
-        self._pace = pace
+        self._delay_clock = delay_clock
         self._rows = rows
         self._read = read
         self.left = 0
@@ -66,9 +72,12 @@ class SqliteVisit(Generic[S]):
         return tuple(message for message in messages if _row_id(message) in existing)
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
-        """Write each message to its new queue and delete its row, all or none. Raises QueueError."""
-        now, pace = self._clock(), self._pace()
-        rows = {_row_id(transfer.taken): _to_row(transfer, now, pace) for transfer in transfers}
+        """Write each message whose row still exists to its new queue and delete the row, in one transaction.
+
+        The result names the moved messages. Raises QueueError.
+        """
+        now, delay_clock = self._clock(), self._delay_clock()
+        rows = {_row_id(transfer.taken): _to_row(transfer, now, delay_clock) for transfer in transfers}
 
         def move_existing(store: Store) -> set[int]:
             existing = store.find_existing(self._rows, list(rows))
@@ -90,11 +99,11 @@ class SqliteVisits:
     """Visits to the dead letters, or to the pending deliveries, of a queue file that is open."""
 
     def __init__(
-        self, store: OpenStore, clock: Callable[[], float], pace: Callable[[], float], rows: Rows = Rows.WAITING
+        self, store: OpenStore, clock: Callable[[], float], delay_clock: Callable[[], float], rows: Rows = Rows.WAITING
     ) -> None:
         self._store = store
         self._clock = clock
-        self._pace = pace
+        self._delay_clock = delay_clock
         self._rows = rows
 
     def visit(
@@ -106,12 +115,12 @@ class SqliteVisits:
     ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
         """Open one pass over the present messages. Raises QueueError."""
         rows = self._rows if parked else Rows.DELAYED
-        return _begin(SqliteVisit(self._store, self._clock, self._pace, rows, read))
+        return _begin(SqliteVisit(self._store, self._clock, self._delay_clock, rows, read))
 
 
-def _to_row(transfer: Transfer, now: float, pace: float) -> NewRow:
+def _to_row(transfer: Transfer, now: float, delay_clock: float) -> NewRow:
     if transfer.wait:
-        return new_row(queue_of_wait(transfer.wait), transfer.outgoing, now, due=pace + transfer.wait)
+        return new_row(queue_of_wait(transfer.wait), transfer.outgoing, now, due=delay_clock + transfer.wait)
     return new_row(transfer.queue, transfer.outgoing, now)
 
 

@@ -38,7 +38,7 @@ class Writer:
 
     def __init__(self, options: SqliteOptions, on_report: Callable[[WriterReport], object]) -> None:
         self._path = options.path
-        self._pace = options.pace
+        self._delay_clock = options.delay_clock
         self._on_report = on_report
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
         self._current_operations: Sequence[Operation] = ()
@@ -105,7 +105,9 @@ class Writer:
             return None
         if self._parked.has_inherited or self._count_takeable():
             return 0.0
-        return POLL_SECONDS if self._next_due is None else min(POLL_SECONDS, max(0.0, self._next_due - self._pace()))
+        if self._next_due is None:
+            return POLL_SECONDS
+        return min(POLL_SECONDS, max(0.0, self._next_due - self._delay_clock()))
 
     def _run_round(self, operations: Sequence[Operation]) -> None:
         """Commit the operations in one transaction, run the calls, and report the results to the event loop."""
@@ -172,7 +174,7 @@ class Writer:
         changes = self._count_foreign_changes(store)
         if is_changed := changes != self._foreign_changes:
             self._lanes.on_inserted()
-        now = self._pace()
+        now = self._delay_clock()
         has_due = self._lock is not None and self._next_due is not None and self._next_due <= now
         has_inherited = self._parked.has_inherited
         if has_due or has_inherited:
@@ -239,8 +241,8 @@ class Writer:
             store.reclaim()
             try:
                 with store.transaction():
-                    store.give_back(self._pace())  # the messages of a worker that was killed
-                    store.bound_delays(self._pace())
+                    store.give_back(self._delay_clock())  # the messages of a worker that was killed
+                    store.bound_delays(self._delay_clock())
                 self._parked.start(store)
             except BaseException:
                 lock.release()
@@ -294,5 +296,5 @@ class Writer:
         if self._store is not None and self._lock is not None:
             with self._store.transaction():
                 self._store.delete(self._acks)
-                self._store.give_back(self._pace())
+                self._store.give_back(self._delay_clock())
                 self._store.count_return(self._parked.in_hand)

@@ -108,7 +108,7 @@ def at_rest() -> float:
 
 @pytest.fixture
 async def queue(tmp_path: Path) -> AsyncIterator[SqliteQueue]:
-    made = SqliteQueue(SqliteOptions(path=tmp_path / "q.db", pace=at_rest))
+    made = SqliteQueue(SqliteOptions(path=tmp_path / "q.db", delay_clock=at_rest))
     await made.open()
     yield made
     await made.close()

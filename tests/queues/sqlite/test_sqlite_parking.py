@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 @contextlib.asynccontextmanager
 async def worker(file: Path, clock: Clock | None = None) -> AsyncIterator[tuple[SqliteQueue, Inbox]]:
     """A worker at the file."""
-    options = SqliteOptions(path=file) if clock is None else SqliteOptions(path=file, clock=clock, pace=clock)
+    options = SqliteOptions(path=file) if clock is None else SqliteOptions(path=file, clock=clock, delay_clock=clock)
     queue, inbox = SqliteQueue(options), Inbox()
     await queue.open()
     await queue.consume(inbox)

@@ -365,7 +365,7 @@ async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Pat
 async def test_message_due_while_the_lane_is_full_follows(file: Path) -> None:
     """It leaves its delay at once and waits for room, so that the thread need not look for it again and again."""
     now = 1_000_000.0
-    queue, inbox = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, pace=lambda: now)), Inbox()
+    queue, inbox = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, delay_clock=lambda: now)), Inbox()
     await queue.open()
     await queue.consume(inbox)
     await queue.publish(Lane.RETRIES, outgoing("first"))
@@ -407,7 +407,7 @@ async def test_dead_thread_fails_all_pending_calls(file: Path) -> None:
             raise ArithmeticError("no clock")
         return 0.0
 
-    queue = SqliteQueue(SqliteOptions(path=file, pace=clock))
+    queue = SqliteQueue(SqliteOptions(path=file, delay_clock=clock))
     await queue.open()
     await queue.consume(Inbox())
     broken.set()

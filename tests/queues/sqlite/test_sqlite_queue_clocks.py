@@ -16,7 +16,7 @@ HOUR = 3600.0
 async def test_a_wall_clock_that_is_set_changes_no_delay(tmp_path: Path, jump: float) -> None:
     """Those that wait neither end all at once nor last an hour more; a message is dated by the wall clock."""
     wall, pace = 1_000_000.0, 1_000_000.0
-    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, pace=lambda: pace))
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, delay_clock=lambda: pace))
     inbox = Inbox()
     await queue.open()
     await queue.consume(inbox)
@@ -39,7 +39,7 @@ async def test_a_clock_set_back_between_two_runs_prolongs_no_delay(tmp_path: Pat
     Set forwards while no process ran, delays end early: this equals a long time in which no process ran.
     """
     wall = pace = 1_000_000.0
-    options = SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, pace=lambda: pace)
+    options = SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, delay_clock=lambda: pace)
     queue = SqliteQueue(options)
     await queue.open()
     for number in range(3):

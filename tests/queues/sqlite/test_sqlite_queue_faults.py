@@ -39,7 +39,7 @@ async def test_delivery_due_on_a_full_disk_is_taken_later(file: Path, frames: in
     Without a frame left, no turn succeeds until there is room; with some, the retry's does and the publish's does not.
     """
     now = 1_000_000.0
-    queue = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, pace=lambda: now))
+    queue = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, delay_clock=lambda: now))
     inbox = Inbox()
     await queue.open()
     await queue.consume(inbox)
@@ -74,7 +74,7 @@ async def test_disk_filled_by_the_wal_recovers(file: Path) -> None:
 async def test_a_start_on_a_full_disk(file: Path) -> None:
     """Delays that the last run left come due although the first turn after the start fails."""
     now = 1_000_000.0
-    queue = SqliteQueue(SqliteOptions(path=file, pace=lambda: now))
+    queue = SqliteQueue(SqliteOptions(path=file, delay_clock=lambda: now))
     inbox = Inbox()
     await queue.open()
     await delay(queue, 1, outgoing("delayed"))
