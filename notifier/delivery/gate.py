@@ -240,8 +240,8 @@ class Gate:
 
     # ── deferrals from memory ──
 
-    def defer_overdue(self) -> Iterator[tuple[Ticket, Deferral]]:
-        """Defer some deliveries that have waited too long in memory, and yield them. Called 20 times a second.
+    def defer_without_turn(self) -> Iterator[tuple[Ticket, Deferral]]:
+        """Defer some deliveries whose turn is not expected soon, and yield them. Called 20 times a second.
 
         Also updates the pools of clients with deliveries in memory, and forgets unused clients.
         """

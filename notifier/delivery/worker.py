@@ -87,7 +87,10 @@ class Worker:
         return self._start_next_step(held, fetched=True)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget a queue's messages, which the broker redelivers. Running deliveries continue, also for the copies."""
+        """Forget a queue's messages, which the broker redelivers.
+
+        Running deliveries continue; the redelivered copies wait for their results.
+        """
         self._selection.forget_queue(lane, source)
         self.ledger.forget_queue(lane, source)
         if lane is Lane.RETRIES:
@@ -126,7 +129,7 @@ class Worker:
         """Defer deliveries that waited too long in memory, and start deliveries that have a slot, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            for ticket, deferral in self.gate.defer_overdue():
+            for ticket, deferral in self.gate.defer_without_turn():
                 ticket.wake(deferral)
             for ticket in self.gate.start_waiting():
                 ticket.wake()

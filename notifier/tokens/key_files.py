@@ -200,7 +200,8 @@ def _to_signing_key(source: KeySource, key: object, jwk: Mapping[str, object], m
     private, algorithms, public = _describe_key(path, key)
     if "alg" in jwk:
         possible = ", ".join(sorted(algorithms))
-        if jwk["alg"] not in ED25519_NAMES & algorithms:  # two names of one algorithm
+        is_ed25519 = any(alg == jwk["alg"] for alg in ED25519_NAMES & algorithms)  # two names of one algorithm
+        if not is_ed25519:
             algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
         if not algorithms:
             raise _file_error(f'{path}: "alg" is {_format_member(jwk["alg"])}, but this key can do {possible}')

@@ -137,6 +137,7 @@ REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]]
     "encryption JWK": (lambda _: ED25519 | {"use": "enc"}, '"use" is "enc"'),
     "verifying JWK": (lambda _: ED25519 | {"key_ops": ["verify"]}, '"key_ops" does not hold "sign"'),
     "alg of another curve": (lambda f: f.jwk("ES256", alg="ES384"), '"alg" is "ES384", but this key can do ES256'),
+    "list of algs": (lambda _: ED25519 | {"alg": ["EdDSA"]}, "but this key can do Ed25519, EdDSA"),
     "symmetric alg": (lambda _: ED25519 | {"alg": "HS256"}, '"alg" is "HS256", but this key can do Ed25519, EdDSA'),
     "halves apart": (lambda _: ED25519 | {"x": "A" * 43}, "damaged JWK"),
     "odd member": (lambda _: ED25519 | {"d": 7}, "damaged JWK"),

@@ -98,7 +98,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{/* Of the configuration what a worker reads once: only a change of that need roll the pods, the rest is reloaded. */}}
 {{- define "notifier.restartsOn" -}}
 {{- $config := include "notifier.config" . | fromJson -}}
-{{- $delivery := pick (default dict $config.delivery) "slot_wait" "max_in_flight" -}}
+{{- $delivery := pick (default dict $config.delivery) "max_in_flight" -}}
 {{- $rest := omit $config "issuers" "egress" "registry" "delivery" -}}
 {{- toJson (merge (dict "delivery" $delivery) $rest) | sha256sum -}}
 {{- end -}}

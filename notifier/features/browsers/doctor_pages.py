@@ -69,14 +69,14 @@ def _check_headers(url: str, answer: AnswerHead) -> Iterator[Finding]:
     """Yield a finding for each header of a page that the proxy removes, changes or adds, and for cookies."""
     for name, value in FrontChannelPage().headers(()).items():
         values = answer.headers.get(name.lower(), ())
+        differing = [sent for sent in values if sent != value]
         if not values:
             text, advice = f"the proxy removes {name}", "have it keep the headers of these responses"
             yield failure(Area.LISTENER, url, text, f"{advice}: they restrict the framing and caching of pages")
-        elif len(values) > 1:
-            added = next(sent for sent in values if sent != value)
-            text = f"the proxy adds a second {name}: {_format_excerpts(added, value)}"
+        elif differing and len(values) > 1:
+            text = f"the proxy adds a second {name}: {_format_excerpts(differing[0], value)}"
             yield failure(Area.LISTENER, url, text, "browsers apply both: add none under that path")
-        elif values != (value,):
+        elif differing:
             text = f"{name} differs from this release's value: {_format_excerpts(values[0], value)}"
             yield warning(Area.LISTENER, url, text, "the proxy changes it, or workers are of another release")
     framing = answer.headers.get("x-frame-options")

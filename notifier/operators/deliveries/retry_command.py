@@ -29,9 +29,9 @@ def retry(
 ) -> None:
     """Attempt the pending deliveries of a client now, instead of when they are due.
 
-    Each worker attempts one delivery at once. If the client accepts it, its other deliveries follow, delayed and parked
-    ones, as fast as the client and its limits allow. Otherwise all stay pending as before. Nothing is lost, and other
-    clients are not affected.
+    Each worker immediately attempts one delivery. If the client accepts it, its other deliveries follow, delayed and
+    parked ones too, as fast as the client and its limits allow. Otherwise all stay pending as before. Nothing is lost,
+    and other clients are not affected.
 
     A pause that the client requested (Retry-After) lasts until its end, unless you give --force. Deliveries to a client
     that is paused in the registry are deferred again: set paused to false first.

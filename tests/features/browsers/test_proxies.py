@@ -73,6 +73,7 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
     [
         ("nginx", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
         ("apache", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
+        ("nginx", {ROOM: "add_header X-Content-Type-Options nosniff always;"}, "ok: the proxy passes pages on"),
         ("nginx", {'proxy_set_header Cookie "";': ""}, "warning: the proxy passes cookies on"),
         ("nginx", {"notifier:8090/": "notifier:8090"}, "failed: notifier answers 404, since the URL that"),
         ("nginx", {"/connect/notify/ {": "/connect/else/ {"}, "failed: another server answers with 200"),
