@@ -43,7 +43,7 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
 	ledger moving network network_clients publishers \
 	rolling_update soak standstill upstreams worst_events)
 
-test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 4 min
+test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' --hypothesis-profile short $(NO_PARTS) $(ALONGSIDE))
 
 test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, and on RabbitMQ 4.x; 15 min
