@@ -100,7 +100,7 @@ class KnownClient(PendingDeliveries):
         max_running = self.concurrency if state is State.CLOSED else 1
         if running >= max_running or now < self.paused_until or self.rate.tokens(now, self.limit) < 1:
             return False
-        if state is State.OPEN:
+        if state is State.OPEN:  # or half-open
             if not self._can_probe(delivery, capacity, now):
                 return False
             return capacity.free_slots(SlotPool.PROBE, lane, circuit_closed=False) > 0

@@ -243,11 +243,11 @@ async def test_our_message_moved_by_the_broker_is_not_replayed(
     dead_letters = queue.dead_letters()
     account = await replay(dead_letters, ALL, RULES, course())
     assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
+    await ready(queue, DEAD, 1)
     [(_, stays)] = [each async for each in find_messages(dead_letters, ALL, whole=True)]
     judged = readmit(load_dead_letter(stays), RULES, 1000.0)
     assert isinstance(judged, KeptDeadLetter)
     assert "notifier publish" in judged.text
-    await ready(queue, DEAD, 1)
 
 
 async def moved_by_the_broker(queue: Queue, amqp_url: str, prefix: str, lane: Lane) -> None:

@@ -147,7 +147,10 @@ class _AdminSession:
 
 
 def _build_realm(settings: KeycloakSettings, issuer: str | None) -> KeycloakRealm:
-    """Return the realm. `issuer`: of the source, if configured. Its front-end URL may differ from `url`."""
+    """Return the realm. `issuer`: that of the source; if None, each row names the realm's own issuer.
+
+    Keycloak's front-end URL, with which an issuer begins, may differ from `url`, where notifier reaches Keycloak.
+    """
     path = f"/realms/{quote(settings.realm, safe='')}"
     is_issuer_of_realm = issuer is not None and issuer.endswith(path)
     return KeycloakRealm(

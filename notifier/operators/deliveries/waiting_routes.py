@@ -192,8 +192,8 @@ class WaitingRoutes:
     def _filter(self, request: ApiRequest) -> WaitingFilter:
         """Return the filter of the request. Raises Refusal (400).
 
-        If the request names a client but no issuer, and its token covers only one, add that: then only one bucket is
-        read.
+        If the request names a client but no issuer, add the only issuer that its token covers (issuers for tests do not
+        count): then only one bucket is read.
         """
         members = conditions_of(request)
         sole_issuer = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in members else None
