@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -145,13 +145,14 @@ class RabbitmqNode:
         self._environment["RABBITMQ_PLUGINS_DIR"] = str(self._installation.seen(self._home) / "plugins")
 
     def start(self) -> None:
-        """Start the node with its existing data, and return once it accepts connections."""
+        """Start the node with its existing data, and return once it has booted: it accepts connections before that."""
         if self._epmd is None and self._beside is None:
             # A private epmd in the foreground: one that the node starts would be a daemon that outlives it.
             self._epmd = self._spawn("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
-            self._await_port(self._epmd_port, self._epmd)
+            self._await(lambda: _is_open(self._epmd_port), f"open port {self._epmd_port}", self._epmd)
+        boots = self._count_boots()
         self._server = self._spawn("rabbitmq-server")
-        self._await_port(self.port, self._server)
+        self._await(lambda: self._count_boots() > boots, "boot", self._server)
 
     def ctl(self, *arguments: str) -> str:
         """Return the output of `rabbitmqctl`. It blocks for about a second: in a coroutine,
@@ -252,16 +253,26 @@ class RabbitmqNode:
             time.sleep(0.02)
         raise RuntimeError(f"port {port} is still open")
 
-    def _await_port(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def _count_boots(self) -> int:
+        log = self._home / "log" / f"{self.name}.log"
+        return log.read_text(errors="replace").count("Server startup complete") if log.exists() else 0
+
+    def _await(self, reached: Callable[[], bool], goal: str, process: subprocess.Popen[bytes]) -> None:
         give_up = time.monotonic() + BOOT_SECONDS
         while time.monotonic() < give_up:
             if process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            if reached():
                 return
             time.sleep(0.05)  # another process's start cannot be awaited otherwise
         written = "".join(path.read_text(errors="replace")[-4000:] for path in self._home.glob("*.log"))
-        raise RuntimeError(f"RabbitMQ did not open port {port}: {written}")
+        raise RuntimeError(f"RabbitMQ did not {goal}: {written}")
+
+
+def _is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def _definitions(*vhosts: str) -> dict[str, object]:
