@@ -11,10 +11,12 @@ from tests.system.waiting import PATIENCE
 
 
 class LoopbackServer:
-    """Listens at `port` while it is entered. Set `changed` whenever `until` must look at its condition again."""
+    """Listens at `port` while it is entered (0: a free one). Set `changed` whenever `until` must look at its condition
+    again.
+    """
 
-    def __init__(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
-        self.port = 0
+    def __init__(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], port: int = 0) -> None:
+        self.port = port
         self.changed = asyncio.Event()
         self._server = web.Server(handle)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
@@ -33,7 +35,7 @@ class LoopbackServer:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=1024).start()
         self.port = self._runner.addresses[0][1]
         return self
 
