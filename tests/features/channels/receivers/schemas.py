@@ -79,7 +79,9 @@ SCHEMAS: Mapping[str, tuple[Schema, Schema]] = MappingProxyType(
         ),
         "revocation_proof": (
             _header("global-token-revocation+jwt"),
-            _object({"iss": TEXT, "sub": TEXT, "aud": TEXT, "iat": SECONDS, "exp": SECONDS, "jti": TEXT}),
+            _object(
+                {"iss": TEXT, "sub": TEXT, "aud": TEXT, "iat": SECONDS, "exp": SECONDS, "jti": TEXT}, {"nbf": SECONDS}
+            ),
         ),
         "revocation_body": ({}, _object({"sub_id": _IDENTIFIER})),
         "other_revocation_body": (

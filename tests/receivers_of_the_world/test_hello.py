@@ -1,0 +1,47 @@
+"""Hellō's package takes the commands that the stand-in of tests/features/channels takes, and refuses the same.
+
+Its issuer listens at a fixed port, so these tests do not run beside one another.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.features.channels.receivers.fake_issuer import FakeIssuer
+from tests.features.channels.receivers.posting import post_text
+from tests.features.channels.receivers.signing import COMMAND_TYPE, command_claims, jwks, sign
+from tests.receivers_of_the_world.hello_receiver import CLIENT, ISSUER, ISSUER_PORT, HelloReceiver, hello_receiver
+
+pytestmark = pytest.mark.timeout(300)  # the first run installs the package
+
+
+async def sent(receiver: HelloReceiver, name: str = "", **claims: Any) -> tuple[int, Any]:
+    """POST a command token; status and answer."""
+    whole = command_claims(receiver.url, iss=ISSUER, client_id=CLIENT) | claims
+    token = sign(whole, COMMAND_TYPE, name=name)
+    status, text = await post_text(receiver.url, f"command_token={token}", "application/x-www-form-urlencoded")
+    return status, json.loads(text)
+
+
+async def test_hello_answers_as_the_stand_in() -> None:
+    """The unverifiable is 400, an unknown user 409; a failed introspection is 400, too."""
+    async with FakeIssuer(jwks, port=ISSUER_PORT) as issuer, hello_receiver("alice") as receiver:
+        assert (await sent(receiver))[0] == 200
+        assert (await receiver.next_ended())["sub"] == "alice"
+        refused = (400, {"error": "invalid_request", "error_description": "invalid command token"})
+        assert await sent(receiver, name="another key") == refused
+        assert await sent(receiver, client_id="else") == refused
+        assert await sent(receiver, iss="https://else.example.com") == refused
+        status, answer = await sent(receiver, sub="nobody")
+        assert (status, answer["error"]) == (409, "incompatible_state")
+        issuer.unavailable = True
+        assert await sent(receiver) == refused
+
+
+async def test_hello_as_published_supports_metadata_alone() -> None:
+    """Version 2.5.2 ignores a `commandHandler`, so it answers `unsupported_command` to an invalidation."""
+    async with FakeIssuer(jwks, port=ISSUER_PORT), hello_receiver() as receiver:
+        assert await sent(receiver) == (400, {"error": "unsupported_command"})
+        status, answer = await sent(receiver, command="metadata")
+        assert (status, answer["commands_supported"]) == (200, ["metadata"])
