@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from notifier.configuration.clients.followers import find_listed_followers
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.clients.source_reading import DirectReader
@@ -86,7 +87,7 @@ def check(
     loaded = load_configuration(
         config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=list_unread_sources
     )
-    mistakes = list_unread_sources()
+    mistakes = [*list_unread_sources(), *find_listed_followers(loaded.layers, tuple(loaded.settings.issuers))]
     if not offline:
         mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.configuration.clients.authority import bounds_of, limit_row
+from notifier.configuration.clients.followers import find_leaders, inherit_rows, leave_out_listed_followers
 from notifier.configuration.clients.layer import Layer, keys_of
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.client import Client, ClientKey
@@ -67,7 +68,8 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
     invalid_rows = {fault.path for fault in loaded.faults}
     built_from_files = set()  # clients whose rows of other sources are invalid and have no effect
     skipped_rows = []  # invalid rows, and settings for the clients of any issuer
-    for layer in loaded.layers:
+    leaders = find_leaders(loaded.layers, issuers)
+    for layer in leave_out_listed_followers(loaded.layers, leaders, issuers, lambda: None):
         indexes = set()
         for key, index in keys_of(layer, issuers):
             iss, client_id = key
@@ -99,9 +101,19 @@ def _source_name(layer: Layer) -> str:
 def values_of(
     loaded: LoadedConfiguration, key: ClientKey, rows: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> list[EffectiveValue]:
-    """Return the values in force for the client, in the order of the documentation. `rows`: from `sources_of`."""
+    """Return the values in force for the client, in the order of the documentation. `rows`: from `sources_of`.
+
+    A value that a follower takes from its leader has the leader as its origin.
+    """
     iss, client_id = key
     values: dict[str, EffectiveValue] = {}
+    leader = find_leaders(loaded.layers, tuple(loaded.settings.issuers)).get(key)
+    if leader is not None:
+        leader_rows = sources_of(loaded).get((iss, leader), ())
+        own_rows = [(row, True) for _, row in rows]
+        names = [*(f"{leader} (followed)" for _ in leader_rows), *(name for name, _ in rows), f"{leader} (followed)"]
+        inherited = inherit_rows([(row, True) for _, row in leader_rows], own_rows)
+        rows = [(name, row) for name, (row, _) in zip(names, inherited, strict=False)]
     for source_name, row in rows:
         section = row.get("notifier")
         replaced = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()

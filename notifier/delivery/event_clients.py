@@ -1,21 +1,24 @@
-"""Determines the clients of an event for `intake`: entries, aliases, `"*"`, duplicates, and which overrides count.
+"""Determines the clients of an event for `intake`: entries, aliases, `"*"`, duplicates, followers, and overrides.
 
 An *override* is a member of an entry that replaces one of the client's registration, such as its address. An event of
 more than 100 clients is split into parts, lazily, so that it takes no more memory than its message.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import get_args
+from typing import TypeVar, get_args
 
-from notifier.delivery.facts import IgnoredOverrides, Override
+from notifier.delivery.facts import IgnoredOverrides, Override, Skipped
+from notifier.delivery.replacements import Replacement, postpone_event
 from notifier.model.client import Client
-from notifier.model.delivery import ClientOverrides, DeliveryIds
+from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
+from notifier.model.documents.documents import EventDocument
 from notifier.model.frozen import replace
 from notifier.model.outcome import DeadReason
-from notifier.model.registry import Issuer, Registry
+from notifier.model.registry import ENDLESS_SECONDS, Issuer, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
+StepT = TypeVar("StepT")
 PART_CLIENTS = 100  # an event with more clients is split, so that no message takes long
 OVERRIDES: Sequence[Override] = get_args(Override)
 NAMED_CLIENTS = 5  # the number of clients that an `IgnoredOverrides` names
@@ -70,7 +73,9 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
     Duplicate entries count once. `steady`: the present moment by the clock of `Registry.lost_at`.
     """
     if event.clients == "*":
-        return sum(1 for _ in _all_clients(event.iss, registry, steady))
+        return sum(1 for _ in spread_to_followers(_all_clients(event.iss, registry, steady), event.iss, registry))
+    if registry.followers:
+        event = replace(event, clients=tuple(spread_to_followers(event.clients, event.iss, registry)))
     use_overrides = may_use_overrides(event, registry, steady)
 
     def notice_key(entry: str | ClientEntry) -> Identity | str:
@@ -100,6 +105,72 @@ def resolve_aliases(event: SessionEnded, registry: Registry) -> SessionEnded:
     return replace(event, clients=tuple(map(resolve_entry, event.clients)))
 
 
+def resolve_entries(event: SessionEnded, registry: Registry, steady: float) -> SessionEnded:
+    """Return the event with `client_id`s instead of aliases, and without followers that `omit_followers` omits."""
+    return omit_followers(resolve_aliases(event, registry), registry, steady)
+
+
+def omit_followers(event: SessionEnded, registry: Registry, steady: float) -> SessionEnded:
+    """Return the event without each follower to which the entry of its leader spreads.
+
+    Otherwise a follower and its leader in two parts of the event would make two deliveries to the follower.
+    """
+    followers = registry.followers.get(event.iss)
+    if followers is None or event.clients == "*":
+        return event
+    use_overrides = may_use_overrides(event, registry, steady)
+    spread = {
+        event.identity_of(_follower_entry(entry, follower), use_overrides=use_overrides)
+        for entry in event.clients
+        for follower in followers.of.get(name_of(entry), ())
+    }
+    if not spread:
+        return event
+    kept = (entry for entry in event.clients if event.identity_of(entry, use_overrides=use_overrides) not in spread)
+    return replace(event, clients=tuple(kept))
+
+
+def spread_to_followers(
+    entries: Iterable[str | ClientEntry], iss: str, registry: Registry
+) -> Iterator[str | ClientEntry]:
+    """Yield each entry, and after it an entry for each follower of its client, without the members about an address."""
+    followers = registry.followers.get(iss)
+    if followers is None:
+        yield from entries
+        return
+    for entry in entries:
+        yield entry
+        for follower in followers.of.get(name_of(entry), ()):
+            yield _follower_entry(entry, follower)
+
+
+def _follower_entry(entry: str | ClientEntry, follower: str) -> str | ClientEntry:
+    """Return the entry of a follower: the `sub` and `sid` of its leader's entry. A follower has its own address."""
+    return follower if isinstance(entry, str) else ClientEntry(client_id=follower, sub=entry.sub, sid=entry.sid)
+
+
+def defer_skipped(
+    document: EventDocument, steps: Iterator[StepT], registry: Registry, problem: str, now: float
+) -> Iterator[StepT | Replacement]:
+    """Yield the steps, but postpone the skipped clients, with their followers, as an event instead of skipping them.
+
+    `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
+    """
+    event, skipped = document.event, set[str]()
+    followers = registry.followers.get(event.iss)
+    leaders = {} if followers is None else followers.leaders
+    for step in steps:
+        if isinstance(step, Skipped) or (isinstance(step, Delivery) and leaders.get(step.client_id) in skipped):
+            skipped.add(step.client_id)
+        else:
+            yield step
+    if skipped:
+        entries = tuple(entry for entry in event.clients if name_of(entry) in skipped)
+        final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
+        later = replace(document, event=replace(event, clients=entries))
+        yield postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)
+
+
 def digest_event(event: SessionEnded) -> str:
     """Return a digest that is the same for all parts of the event, and different for any other event."""
     sent_by = (event.publisher, event.source)
@@ -121,12 +192,21 @@ def split_event(event: SessionEnded, registry: Registry, steady: float) -> Itera
 
 
 def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
-    """Yield the ids of the clients that `"*"` stands for."""
+    """Yield the ids of the clients that `"*"` stands for, without followers to which another of these spreads."""
+    followers = registry.followers.get(iss)
+
+    def is_included(client_id: str) -> bool:
+        return registry.has_address(iss, client_id) or registry.has_just_lost(iss, client_id, steady)
+
+    def is_spread_to(client_id: str) -> bool:
+        leader = None if followers is None else followers.leaders.get(client_id)
+        return leader is not None and is_included(leader)
+
     for client in registry.clients_of(iss).values():
-        if client.logout_uri is not None:
+        if client.logout_uri is not None and (followers is None or not is_spread_to(client.client_id)):
             yield client.client_id
     for client_id in registry.lost_at.get(iss, ()):
-        if registry.has_just_lost(iss, client_id, steady):
+        if registry.has_just_lost(iss, client_id, steady) and not is_spread_to(client_id):
             yield client_id
 
 

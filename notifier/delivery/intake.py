@@ -5,7 +5,7 @@ that must be durable before the message is acked (see `replacements`). The inval
 letter at the first reading; if the event is written again, it has its valid entries only.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias, assert_never
@@ -168,7 +168,10 @@ class Intake:
         """
         if message.lane is Lane.BULK:
             document = replace(document, bulk=True)
-        event, registry = document.event, self._registry()
+        registry = self._registry()
+        if registry.aliases or registry.followers:
+            document = replace(document, event=event_clients.resolve_entries(document.event, registry, self._steady()))
+        event = document.event
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             notice_count = event_clients.count_notices(event, registry, self._steady()) + (entries_letter is not None)
             event = replace(event, reply_to=replace(event.reply_to, of=notice_count))
@@ -193,9 +196,6 @@ class Intake:
         if event.clients == "*" and (problem := registry.incomplete.get(event.iss)) is not None:
             final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, or set empty: true there, then replay"
             return replacements.postpone_event(document, problem, final_reason, registry.grace, now)
-        if registry.aliases:
-            event = event_clients.resolve_aliases(event, registry)
-            document = replace(document, event=event)
         is_restricted = issuer.publishers is not None or issuer.event_types is not None
         if is_restricted and (objection := event_clients.find_publisher_objection(event, issuer)) is not None:
             return replacements.reject_event(event, *objection, now)
@@ -211,7 +211,7 @@ class Intake:
         else:
             steps = make_deliveries(event, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
-            steps = _defer_skipped(document, steps, problem, now)
+            steps = event_clients.defer_skipped(document, steps, registry, problem, now)
         if ClientEntry in map(type, event.clients):
             ignored = event_clients.find_ignored_overrides(event, registry)
             if ignored is not None:
@@ -228,7 +228,9 @@ class Intake:
 
 
 def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
-    """Yield one delivery per different entry of the event, in order, or `Skipped` if the client has no address.
+    """Yield one delivery per different entry of the event and per follower of its client, in order.
+
+    `Skipped` is yielded for a client without an address.
 
     A client that lost its address less than `registry.grace` ago, or is unknown, has a delivery, too; an unknown one
     only if its entry does not state that it has no address. `steady`: now by the clock of `Registry.lost_at`.
@@ -238,7 +240,10 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
     use_overrides = accepted or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, sent_by=(event.publisher, event.source), event_id=event.id)
     identities: set[Identity] = set()
-    for entry in event.clients:
+    entries: Iterable[str | ClientEntry] = event.clients
+    if registry.followers:
+        entries = event_clients.spread_to_followers(entries, event.iss, registry)
+    for entry in entries:
         if (identity := event.identity_of(entry, use_overrides=use_overrides)) in identities:
             continue
         identities.add(identity)
@@ -268,26 +273,6 @@ def _replace_by_trials(
             yield replacements.replace_by_trial(documents.dump_delivery(step), step.id, crashes, now)
         else:
             yield step
-
-
-def _defer_skipped(
-    document: documents.EventDocument, steps: Iterator[Step], problem: str, now: float
-) -> Iterator[Step]:
-    """Yield the steps, but postpone the skipped clients as a separate event instead of skipping them.
-
-    `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
-    """
-    event, skipped = document.event, set[str]()
-    for step in steps:
-        if isinstance(step, Skipped):
-            skipped.add(step.client_id)
-        else:
-            yield step
-    if skipped:
-        entries = tuple(entry for entry in event.clients if event_clients.name_of(entry) in skipped)
-        final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
-        later = replace(document, event=replace(event, clients=entries))
-        yield replacements.postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)
 
 
 def _end_wait(delivery: Delivery, now: float) -> Delivery:

@@ -231,6 +231,7 @@ class FrontChannelClient:
 class Client:
     """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
 
+    `follows`: the client, its leader, of which it is a further address. Its tokens are those of its leader.
     `encryption` is None if its tokens are only signed. `redirect_origins`: the origins of its redirect URIs, whose
     pages may check whether its session has changed. `off_page`: its registration excludes it from front-channel pages.
     `options`: members of its `notifier` that features declare.
@@ -239,6 +240,7 @@ class Client:
     iss: str
     client_id: str
     backchannel_logout_uri: str | None
+    follows: str | None = None
     backchannel_logout_session_required: bool = False
     front_channel: FrontChannelClient | None = None
     off_page: bool = False
@@ -263,6 +265,11 @@ class Client:
         value = dict(self.options).get(name)
         assert value is None or isinstance(value, kind), f"{name} is declared as another type"
         return value
+
+    @property
+    def issued_id(self) -> str:
+        """The `client_id` at the issuer, for which tokens are made: that of its leader, if it follows one."""
+        return self.follows or self.client_id
 
     @property
     def logout_uri(self) -> str | None:

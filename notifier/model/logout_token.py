@@ -84,7 +84,7 @@ def build_claims(delivery: Delivery, client: Client, *, now: float, jti: str) ->
     issued_at = math.floor(now)  # rounded down: never in the future (R10)
     claims |= {
         "iss": client.iss,
-        "aud": client.client_id if profile.audience is None else [client.client_id, *profile.audience],
+        "aud": client.issued_id if profile.audience is None else [client.issued_id, *profile.audience],
         "iat": issued_at,
         "exp": issued_at + min(MAX_LIFETIME_SECONDS, math.ceil(profile.lifetime)),
         "jti": jti,

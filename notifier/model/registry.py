@@ -36,14 +36,26 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Followers:
+    """The further addresses of an issuer's clients, which are clients too: `of` a leader, and the leader of each.
+
+    A follower without a known leader is here, but not among the clients of the registry: its deliveries wait.
+    """
+
+    of: Mapping[str, Sequence[str]]
+    leaders: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names, and
     `unregistered_at` those at issuers with separate defaults.
 
-    `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client of a source cannot be used, by
-    issuer and `client_id`. `refused`: why a row is left out whose source is not permitted to have that client.
-    `beyond`: members that sources set without permission. `taken_aliases`: aliases left out because another client has
-    them. `incomplete`: why an issuer may have unknown clients, so that no list of all its clients is complete.
+    `aliases`: other names of an issuer's clients → `client_id`. `followers`: by issuer, if it has any. `faults`: why a
+    client of a source cannot be used, by issuer and `client_id`. `refused`: why a row is left out whose source is not
+    permitted to have that client. `beyond`: members that sources set without permission. `taken_aliases`: aliases left
+    out because another client has them. `incomplete`: why an issuer may have unknown clients, so that no list of all
+    its clients is complete.
 
     `lost_at`: when a client without an address lost it, or left the registry, by issuer and `client_id`.
     `narrowed_at`: when addresses of events were last restricted to fewer publishers. Both are times of the steady
@@ -58,6 +70,7 @@ class Registry:
     unregistered: Client | None = None
     unregistered_at: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    followers: Mapping[str, Followers] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     beyond: IgnoredMembers = field(default_factory=IgnoredMembers)
@@ -144,7 +157,7 @@ class Registry:
             return registered
         if registered is None:
             template = self.template_of(iss)
-            if inline.backchannel_logout_uri is None or template is None:
+            if inline.backchannel_logout_uri is None or template is None or self._follows(iss, client_id):
                 return None
             registered = replace(template, iss=iss, client_id=client_id)
         uri = inline.backchannel_logout_uri
@@ -163,6 +176,10 @@ class Registry:
     def template_of(self, iss: str) -> Client | None:
         """Return a client with the defaults of this issuer, for clients that only an event names; None without one."""
         return self.unregistered_at.get(iss, self.unregistered)
+
+    def _follows(self, iss: str, client_id: str) -> bool:
+        followers = self.followers.get(iss)
+        return followers is not None and client_id in followers.leaders
 
     def _route_for(self, uri: str, registered: Client) -> Route:
         if registered.backchannel_logout_uri is not None and _origin(uri) == _origin(registered.backchannel_logout_uri):

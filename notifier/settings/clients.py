@@ -210,6 +210,8 @@ class ClientOptions(Section):
     """URL of a proxy. It looks names up, so egress judges only what the URI says."""
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False)
     """Further request headers."""
+    follows: Annotated[str, Field(min_length=1)] | None = None
+    """The client of which this entry is a further address, such as that of another region."""
     origins: tuple[Origin, ...] | None = Field(None, min_length=1)
     """Where its headers, certificate, proxy and wider egress may go, beside its address in a file."""
     success_statuses: frozenset[Status] | None = None

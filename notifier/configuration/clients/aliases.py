@@ -5,13 +5,22 @@ file. Without a file it goes to the client of the source configured first, and a
 The order of rows in an answer has no effect, so that a restarted worker assigns the same aliases.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.configuration.clients.authority import allowed_aliases
-from notifier.configuration.clients.layer import Layer, issuers_of
+from notifier.configuration.clients.followers import find_leaders, group_followers
+from notifier.configuration.clients.layer import (
+    BuildContext,
+    BuiltRegistry,
+    Layer,
+    find_incomplete_issuers,
+    issuers_of,
+)
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
+from notifier.model.frozen import replace
 from notifier.model.ignored_members import MAX_KEPT_CLIENTS, IssueGroup
 from notifier.model.printable import excerpt
 
@@ -20,6 +29,19 @@ _ROWS_PER_STEP = 5000  # after which the thread pauses
 _Rank = tuple[bool, int]
 _Claims = dict[ClientKey, tuple[_Rank, Sequence[str]]]
 """The aliases of each client, with the rank of their layer: False for a file, and the layer's index."""
+
+
+def complete_registry(
+    built: BuiltRegistry, build_context: BuildContext, layers: Sequence[Layer], pause: Callable[[], None]
+) -> BuiltRegistry:
+    """Add to a built registry what is computed from all layers: aliases, followers, and incomplete issuers."""
+    issuers = tuple(build_context.settings.issuers)
+    aliases, taken = aliases_of(layers, issuers, pause)
+    registry = dataclasses.replace(
+        built.registry, aliases=aliases, taken_aliases=taken, followers=group_followers(find_leaders(layers, issuers)),
+        incomplete=find_incomplete_issuers(layers, issuers, pause),
+    )  # fmt: skip
+    return replace(built, registry=registry)
 
 
 def aliases_of(

@@ -70,6 +70,7 @@ def build_client(
     return Client(
         iss=iss,
         client_id=metadata.client_id,
+        follows=options.follows,
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
         front_channel=front_channel_of(metadata, options, origins, route),
@@ -182,6 +183,16 @@ def find_encryption_errors(
         text = find_uri_issue(uri) if skips_egress else check_uri(uri, source.route.egress)
         if text is not None:
             yield "jwks_uri", text
+
+
+def find_follower_errors(metadata: ClientMetadata, leader: str) -> Iterator[tuple[str, str]]:
+    """Yield the errors of a further address of `leader`: each with the member to change."""
+    names = f"{metadata.client_id!r} follows {leader!r}"
+    if metadata.frontchannel_logout_uri is not None:
+        text = f"of {names}: a follower is notified by back-channel only; remove this member, or notifier.follows"
+        yield "frontchannel_logout_uri", text
+    elif metadata.backchannel_logout_uri is None:
+        yield "notifier.follows", f"{names}, and needs an address in this file: write its backchannel_logout_uri"
 
 
 def _is_empty(jwks: object) -> bool:

@@ -19,6 +19,7 @@ from notifier.configuration.clients.client_building import (
     build_client,
     build_unregistered_client,
     find_encryption_errors,
+    find_follower_errors,
     find_front_channel_warning,
     find_server_errors,
     merge_sections,
@@ -133,6 +134,8 @@ class RegistryBuilder:
         errors = dict(self._find_errors(client)) | dict(
             find_server_errors(metadata, client, egress_invalid=egress_invalid)
         )
+        if client.follows is not None:
+            errors |= dict(find_follower_errors(metadata, client.follows))
         errors |= dict(find_encryption_errors(metadata, client, egress_invalid=egress_invalid)) | dict(
             grants.find_errors()
         )

@@ -11,6 +11,7 @@ from notifier.configuration.clients.aliases import aliases_of
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.followers import is_follower_row
 from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
 from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.route_grants import find_default_errors
@@ -122,12 +123,13 @@ def read_registry(
 ) -> tuple[BuiltRegistry, Sequence[Layer]]:
     """Return the registry of the valid clients with all errors, and the layers.
 
-    Without a source that will be refreshed, the layers are freed and the second result is empty, unless `keep_rows`.
+    The rows of a single file are freed, and the second result is empty, unless `keep_rows` or a row is a follower.
     Adds each file that is read or named to `files`.
     """
     with pause_garbage_collection():
         layers, mistakes = _read_layers(build_context, files, answer_of)
-        if len(layers) == 1 and layers[0].file is not None and not keep_rows:
+        is_one_file = len(layers) == 1 and layers[0].file is not None
+        if is_one_file and not keep_rows and not any(map(is_follower_row, layers[0].rows)):
             built = _build_from_file(build_context, layers.pop())
         else:
             built = build_registry(build_context, layers)

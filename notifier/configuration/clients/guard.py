@@ -12,10 +12,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from notifier.configuration.clients.aliases import complete_registry
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, row_ids
 from notifier.configuration.clients.clients_file import to_layer
-from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer, LayerClients, keep_lost_rows
-from notifier.configuration.clients.layers import LayerMerge, client_id_of, complete_registry
+from notifier.configuration.clients.followers import connected_ids, find_leaders, leave_out_listed_followers
+from notifier.configuration.clients.layer import (
+    BuildContext,
+    BuiltRegistry,
+    Layer,
+    LayerClients,
+    client_id_of,
+    keep_lost_rows,
+)
+from notifier.configuration.clients.layers import LayerMerge
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_lost_clients, find_sudden_changes
 from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
@@ -100,8 +109,11 @@ def rebuild_registry(
 
     Unchanged rows must be the same objects in both layers, because only clients of other rows are built again.
     """
-    changed = _find_changed_clients(layers[nth], new)
-    new_layers = [new if number == nth else layer for number, layer in enumerate(layers)]
+    issuers = tuple(build_context.settings.issuers)
+    all_layers = [new if number == nth else layer for number, layer in enumerate(layers)]
+    leaders = find_leaders(all_layers, issuers)
+    changed = connected_ids(leaders, _find_changed_clients(layers[nth], new))
+    new_layers = leave_out_listed_followers(all_layers, leaders, issuers, pause)
     changed_parts = []
     for layer in new_layers:
         pause()

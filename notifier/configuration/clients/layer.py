@@ -134,6 +134,12 @@ class LayerClients:
         return isinstance(key, tuple) and key[1] in self._client_ids.get(key[0], ())
 
 
+def client_id_of(row: Any) -> str:
+    """Return the `client_id` of a row; empty if it has none."""
+    client_id = row.get("client_id") if isinstance(row, dict) else None
+    return client_id if isinstance(client_id, str) else ""
+
+
 def issuers_of(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:
     """Return the issuers of the client in a row, given all configured `issuers`.
 

@@ -5,66 +5,42 @@ error. An error in a row of a list affects only the row's client: the client is 
 left out of the registry, which keeps the reason.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
 
-from notifier.configuration.clients.aliases import aliases_of
+from notifier.configuration.clients.aliases import complete_registry
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
+from notifier.configuration.clients.followers import (
+    SourcedRow,
+    explain_missing_leader,
+    find_leader_error,
+    find_leaders,
+    inherit_rows,
+    leave_out_listed_followers,
+)
 from notifier.configuration.clients.layer import (
     ROWS_PER_STEP,
     BuildContext,
     BuiltRegistry,
     Layer,
-    find_incomplete_issuers,
-    issuers_of,
     merge_rows,
 )
 from notifier.configuration.clients.registry_checks import explain_unsignable
 from notifier.configuration.clients.route_grants import ADDRESSES, find_withheld_reasons
+from notifier.configuration.clients.row_positions import RowCollection, RowPositions, source_fault, with_source
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
 from notifier.model.printable import printable
-
-_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # such a row only adds settings to other sources' clients
-
-
-_RowPositions: TypeAlias = list[tuple[int, int]]
-"""The rows of one client: for each layer with a row, the index of the layer, and the index of the row in the layer."""
 
 
 def build_registry(
     build_context: BuildContext, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None
 ) -> BuiltRegistry:
     """Build the registry. `pause` is called every ROWS_PER_STEP rows, to let the event loop run."""
-    return complete_registry(LayerMerge(build_context, layers, pause).run(), build_context, layers, pause)
-
-
-def complete_registry(
-    built: BuiltRegistry, build_context: BuildContext, layers: Sequence[Layer], pause: Callable[[], None]
-) -> BuiltRegistry:
-    """Add to a built registry what is computed from all layers: the aliases, and the issuers with unknown clients."""
     issuers = tuple(build_context.settings.issuers)
-    aliases, taken = aliases_of(layers, issuers, pause)
-    incomplete = find_incomplete_issuers(layers, issuers, pause)
-    registry = dataclasses.replace(built.registry, aliases=aliases, taken_aliases=taken, incomplete=incomplete)
-    return replace(built, registry=registry)
-
-
-def client_id_of(row: Any) -> str:
-    client_id = row.get("client_id") if isinstance(row, dict) else None
-    return client_id if isinstance(client_id, str) else ""
-
-
-def _with_source(layer: Layer, reason: str) -> str:
-    return f"{printable(reason)} (registry source {layer.name})"
-
-
-def _fault(path: str, text: str) -> InputIssue:
-    return InputIssue(path, printable(text))  # names in a row may contain control sequences
+    layers = leave_out_listed_followers(layers, find_leaders(layers, issuers), issuers, pause)
+    return complete_registry(LayerMerge(build_context, layers, pause).run(), build_context, layers, pause)
 
 
 class LayerMerge:
@@ -85,20 +61,31 @@ class LayerMerge:
         self._build_context = build_context
         self._algorithms_of = build_context.algorithms_of
         self._issuers = tuple(build_context.settings.issuers)
-        self._scratch = RegistryBuilder(build_context.settings, build_context.invalid_sections)
+        self._leaders = find_leaders(layers, self._issuers)
+        self._rows_of_leaders: dict[ClientKey, Sequence[SourcedRow]] = {
+            (iss, leader): [] for (iss, _), leader in self._leaders.items()
+        }
         self._builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
         self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
-        self._texts: dict[str, str] = {}
 
     def run(self) -> BuiltRegistry:
         """Return the registry of the merged rows, with all errors and warnings."""
         builder = self._builder
-        positions = self._collect_rows()
-        for nth, key in enumerate([*positions]):
+        rows = RowCollection(
+            self._build_context, self._layers, self._pause, builder, self._faults, refreshed=self._refreshed
+        )
+        positions = rows.collect()
+        self._record_leader_errors(positions)
+        leaders_first = [key for key in positions if key not in self._leaders]
+        leaders_first += [key for key in positions if key in self._leaders]
+        for nth, key in enumerate(leaders_first):
             if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 self._pause()
-            self._add_client(key, positions.pop(key))  # popped: freeing all at the end would block the event loop
+            client_rows = positions.pop(key)  # popped: freeing all at the end would block the event loop
+            self._add_client(key, client_rows)
+            if key in self._leaders:
+                self._leave_out_without_leader(key, client_rows[-1])
         self._record_reader_faults()
         return BuiltRegistry(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults
@@ -109,127 +96,72 @@ class LayerMerge:
         for layer in self._layers:
             for fault in layer.faults:
                 path = f"client {fault.path!r} of registry source {layer.name}"
-                self._faults.append(_fault(path, fault.text))
+                self._faults.append(source_fault(path, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None:
-                        self._builder.leave_out(iss, fault.path, _with_source(layer, fault.text))
+                        self._builder.leave_out(iss, fault.path, with_source(layer, fault.text))
 
-    def _collect_rows(self) -> dict[ClientKey, _RowPositions]:
-        """Return the rows of each client, in the order of the layers, but rows that have only settings last."""
-        positions: dict[ClientKey, _RowPositions] = {}
-        settings_rows: list[tuple[int, int]] = []
-        for nth, layer in enumerate(self._layers):
-            for index, row in enumerate(layer.rows):
-                if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
-                    self._pause()
-                if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
-                    settings_rows.append((nth, index))
-                    continue
-                issuers = issuers_of(layer, row, self._issuers)
-                if not issuers:
-                    self._report_row(layer, index)
-                    self._record_refused(layer, row)
-                for iss in issuers:
-                    client_rows = positions.setdefault((iss, row["client_id"]), [])
-                    if client_rows and client_rows[-1][0] == nth:
-                        self._report_duplicate(layer, index, client_rows[-1][1], iss)
-                    else:
-                        client_rows.append((nth, index))
-        for nth, index in settings_rows:
-            self._add_settings(positions, nth, index)
-        return positions
-
-    def _add_settings(self, positions: dict[ClientKey, _RowPositions], nth: int, index: int) -> None:
-        """Add a row that has only settings to its client. Without an issuer it applies to all issuers of its source."""
-        layer = self._layers[nth]
-        row = layer.rows[index]
-        client_id = row.get("client_id")
-        names_no_issuer = row.get("issuer") is None and layer.issuer is None
-        if names_no_issuer and layer.reason_against(row) is None:
-            issuers = self._issuers if layer.authority is None else layer.authority.issuers
-        else:
-            issuers = issuers_of(layer, row, self._issuers)
-        if not issuers or not isinstance(client_id, str):
-            self._report_row(layer, index)
-            return
-        clients = [positions[iss, client_id] for iss in issuers if (iss, client_id) in positions]
-        for client_rows in clients:
-            client_rows.append((nth, index))
-        if not clients:
-            self._check_settings(layer, index)
-            if all(other.read for other in self._layers):
-                text = "has settings only, and no other source has this client: they have no effect"
-                self._builder.warnings.append(InputIssue(layer.path(index), text))
-
-    def _check_settings(self, layer: Layer, index: int) -> None:
-        """Record the errors of settings in a file for an unknown client, which an unavailable source may have."""
-        if layer.file is None or self._refreshed:
-            return
-        checker = RegistryBuilder(self._build_context.settings, self._build_context.invalid_sections)
-        checker.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.path(index), {**layer.context})
-        self._builder.mistakes += checker.mistakes
-
-    def _report_row(self, layer: Layer, index: int) -> None:
-        """Record the errors of a row that describes no client of a configured issuer."""
-        scratch, row, path = self._scratch, layer.rows[index], layer.path(index)
-        reason = layer.reason_without_issuer(row)
-        if reason is not None:
-            self._faults.append(_fault(path, reason))
-            return
-        if layer.issuer is not None and isinstance(row, Mapping):
-            row = {"issuer": layer.issuer, **row}
-        scratch.add(row, path, {**layer.context})
-        if layer.file is None:
-            mistakes = (InputIssue(each.path.removeprefix(path).lstrip("."), each.text) for each in scratch.mistakes)
-            self._faults += [_fault(path, str(mistake)) for mistake in mistakes]
-        else:
-            self._builder.mistakes += scratch.mistakes
-        scratch.mistakes.clear()
-
-    def _record_refused(self, layer: Layer, row: Any) -> None:
-        """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
-        reason = layer.reason_without_issuer(row) if client_id_of(row) else None
-        if reason is not None:
-            text = self._texts.setdefault(reason, _with_source(layer, reason))
-            for iss in layer.refused_at(row, self._issuers):
-                self._builder.refuse(iss, row["client_id"], text)
-
-    def _report_duplicate(self, layer: Layer, index: int, first: int, iss: str) -> None:
-        text = f"is registered at {iss} already, by {layer.path(first)}; remove one of the two"
-        mistakes = self._faults if layer.file is None else self._builder.mistakes
-        mistakes.append(InputIssue(f"{layer.path(index)}.client_id", text))
-
-    def _add_client(self, key: ClientKey, positions: _RowPositions) -> None:
+    def _add_client(self, key: ClientKey, positions: RowPositions) -> None:
         """Build a client. If rows of lists are invalid, it is built from its rows in files, or left out."""
         positions.sort(key=lambda position: self._layers[position[0]].file is not None)  # files override lists
-        rows = tuple(self._limit_row(nth, index, key) for nth, index in positions)
-        is_from_file = [self._layers[nth].file is not None for nth, _ in positions]
-        file_rows = tuple(row for row, from_file in zip(rows, is_from_file, strict=True) if from_file)
-        has_list_rows = not all(is_from_file)
+        rows = [(self._limit_row(nth, index, key), self._layers[nth].file is not None) for nth, index in positions]
+        leader = self._leaders.get(key)
+        if leader is not None:
+            rows = inherit_rows(self._rows_of_leaders[key[0], leader], rows)
+        file_rows = [row for row in rows if row[1]]
+        has_list_rows = len(file_rows) < len(rows)
         path = self._layers[positions[-1][0]].path(positions[-1][1])
-        errors = self._build_client(key, path, positions, rows, file_rows)
+        errors = self._build_client(key, path, positions, rows)
         if not errors:
-            if has_list_rows:
+            if has_list_rows and leader is None:
                 self._record_moved(key, positions)
             return
         has_both = has_list_rows and bool(file_rows)
         if has_both:  # built again without the lists, so that their errors have no effect on the client of the files
-            file_errors = self._build_client(key, path, positions, file_rows, file_rows)
+            file_errors = self._build_client(key, path, positions, file_rows)
         else:
             file_errors = [] if has_list_rows else errors
         list_errors = errors if self._refreshed else [each for each in errors if each not in file_errors]
         self._builder.mistakes += [mistake for mistake in errors if mistake not in list_errors]
         if list_errors:
-            self._record_list_errors(key, path, positions, list_errors, usable=has_both and not file_errors)
+            usable = has_both and not file_errors and leader is None  # a follower needs all values of its leader
+            self._record_list_errors(key, path, positions, list_errors, usable=usable)
+
+    def _record_leader_errors(self, positions: Mapping[ClientKey, RowPositions]) -> None:
+        """Record an error for each follower in a file that cannot follow its leader."""
+        for (iss, client_id), leader in self._leaders.items():
+            lists = (layer for layer in self._layers if layer.file is None)
+            could_be_listed = any(iss in layer.left_out_at(InputIssue(leader, ""), self._issuers) for layer in lists)
+            is_known = could_be_listed or (iss, leader) in positions
+            issuers = () if is_known else [other for other in self._issuers if (other, leader) in positions]
+            text = find_leader_error((iss, client_id), self._leaders, issuers)
+            nth, index = positions[iss, client_id][-1]
+            issue = InputIssue(f"{self._layers[nth].path(index)}.notifier.follows", text or "")
+            if text is not None and issue not in self._builder.mistakes:
+                self._builder.mistakes.append(issue)
+
+    def _leave_out_without_leader(self, key: ClientKey, position: tuple[int, int]) -> None:
+        """Leave out a follower whose leader is not in the registry. `position`: the last row of the follower."""
+        (iss, client_id), leader = key, self._leaders[key]
+        if self._builder.client(iss, leader) is not None:
+            return
+        text = explain_missing_leader(client_id, leader, left_out=bool(self._rows_of_leaders[iss, leader]))
+        self._builder.leave_out(iss, client_id, printable(text))
+        if all(layer.read for layer in self._layers):
+            path = self._layers[position[0]].path(position[1])
+            self._builder.warnings.append(source_fault(f"{path}.notifier.follows", text))
 
     def _build_client(
-        self, key: ClientKey, path: str, positions: _RowPositions, rows: Sequence[Row], file_rows: Sequence[Row]
+        self, key: ClientKey, path: str, positions: RowPositions, sourced_rows: Sequence[SourcedRow]
     ) -> list[InputIssue]:
         """Add the client of these rows to the builder. Return its errors, which the builder does not keep.
 
-        `path`: the name of the client in errors. `file_rows`: those of the `rows` that are in files.
+        `path`: the name of the client in errors.
         """
         (iss, client_id), builder = key, self._builder
+        if key in self._rows_of_leaders:
+            self._rows_of_leaders[key] = sourced_rows
+        rows, file_rows = [row for row, _ in sourced_rows], [row for row, is_from_file in sourced_rows if is_from_file]
         file_context = next((self._layers[nth].context for nth, _ in reversed(positions) if self._layers[nth].file), {})
         merged_row = {**merge_rows(rows), "client_id": client_id, "issuer": iss}
         merged_row.pop("aliases", None)
@@ -252,7 +184,7 @@ class LayerMerge:
         return errors
 
     def _record_list_errors(
-        self, key: ClientKey, path: str, positions: _RowPositions, errors: Sequence[InputIssue], *, usable: bool
+        self, key: ClientKey, path: str, positions: RowPositions, errors: Sequence[InputIssue], *, usable: bool
     ) -> None:
         """Record errors of lists, and leave out their client unless it is `usable` without the lists."""
         (iss, client_id), builder = key, self._builder
@@ -262,10 +194,10 @@ class LayerMerge:
         mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in errors]
         client = builder.client(iss, client_id)
         if not usable or client is None or client.logout_uri is None:
-            builder.leave_out(iss, client_id, _with_source(self._layers[nth], "; ".join(map(str, mistakes))))
-        self._faults += [_fault(last_path, str(mistake)) for mistake in mistakes]
+            builder.leave_out(iss, client_id, with_source(self._layers[nth], "; ".join(map(str, mistakes))))
+        self._faults += [source_fault(last_path, str(mistake)) for mistake in mistakes]
 
-    def _record_moved(self, key: ClientKey, positions: _RowPositions) -> None:
+    def _record_moved(self, key: ClientKey, positions: RowPositions) -> None:
         """Record a client that a list has moved to an origin that no file names."""
         client = self._builder.client(*key)
         reasons = [] if client is None else find_withheld_reasons(client)
@@ -285,7 +217,7 @@ class LayerMerge:
             self._bounds[iss] = bounds_of(self._build_context.settings, iss)
         row, ignored = limit_row(row, self._bounds[iss], layer.authority)
         for name, why in ignored.items():
-            mistake = _fault(layer.path(index), f"{name}: {why}")
+            mistake = source_fault(layer.path(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)
         return row
 

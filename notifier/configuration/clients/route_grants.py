@@ -128,8 +128,11 @@ def find_withheld_reasons(client: Client) -> list[str]:
 
 
 def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
-    """Yield the errors of `registry.defaults`: credentials without origins, and invalid times."""
+    """Yield the errors of `registry.defaults`: credentials without origins, a leader, and invalid times."""
     for iss, options in defaults.items():
+        if options.follows is not None:
+            text = f"would make each client of the issuer an address of {options.follows!r}: write it at one client"
+            yield InputIssue(f'registry.defaults["{iss}"].follows', text)
         cert_file = None if options.tls is None else options.tls.cert_file
         for member, credential in (("headers", options.headers), ("tls.cert_file", cert_file)):
             if credential and options.origins is None:

@@ -34,6 +34,7 @@ VALUES: dict[str, object] = {
     "success_statuses": [404],
     "retry_statuses": [404],
     "front_channel": "off",
+    "follows": "shop-eu",
 }
 
 
@@ -62,7 +63,7 @@ def test_client_of_an_event_has_these_defaults_of_its_issuer() -> None:
     applied = {name for name, option in options.items() if build_unregistered_client(TEMPLATE, option) != TEMPLATE}
     assert VALUES.keys() - applied == {
         "preset", "typ", "subject", "audience", "lifetime", "claims", "reason_claim", "paused", "egress", "proxy",
-        "headers", "success_statuses", "retry_statuses", "front_channel",
+        "headers", "success_statuses", "retry_statuses", "front_channel", "follows",
     }  # fmt: skip
 
 

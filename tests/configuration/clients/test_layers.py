@@ -222,7 +222,13 @@ def test_refresh_equals_a_full_build(tmp_path: Path) -> None:
     layers = [
         remote(*source([], ONE), name="a", issuer=ONE),
         remote(*source([], TWO), name="b", issuer=TWO),
-        file(*({"client_id": name, "notifier": {"paused": True}} for name in names[::3]), row("own", issuer=ONE)),
+        file(
+            *({"client_id": name, "notifier": {"paused": True}} for name in names[::3]),
+            row("own", issuer=ONE),
+            *(row(f"{name}-us", issuer=ONE, notifier={"follows": name}) for name in names[::4]),
+            row("c7", issuer=TWO, notifier={"follows": "c8"}),
+            row("c11", issuer=TWO, notifier={"follows": "c8"}),
+        ),
     ]
     registry = build_registry(what, layers).registry
     for turn in range(40):
@@ -238,6 +244,7 @@ def test_refresh_equals_a_full_build(tmp_path: Path) -> None:
             assert registry.faults.get(iss, {}) == whole.faults.get(iss, {})
             assert registry.refused.get(iss, {}) == whole.refused.get(iss, {})
             assert registry.aliases.get(iss, {}) == whole.aliases.get(iss, {})
+            assert registry.followers == whole.followers
 
 
 def test_a_refresh_validates_only_what_changed(tmp_path: Path) -> None:
