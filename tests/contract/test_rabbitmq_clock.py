@@ -33,10 +33,10 @@ async def test_messages_stuck_after_a_clock_set_back_are_moved(module_node: Rabb
     await queue.wait_until_ready()
     await queue.consume(inbox)
     await eventually(lambda: queue.status().consuming)
+    module_node.set_back(HOUR)  # from its next start on; it may install libfaketime, which takes longer than WAIT
     due = time.time() + WAIT
     message = Outgoing(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=due), message_id=DELIVERY.id)
     await queue.publish_later(message, due=due)
-    module_node.set_back(HOUR)
     await asyncio.to_thread(module_node.kill)
     await asyncio.to_thread(module_node.start)
     began = time.monotonic()
