@@ -54,11 +54,11 @@ class Site:
         """The configuration."""
         return self.folder / "notifier.yaml"
 
-    def add_key(self, iss: str, name: str, **more: object) -> str:
+    def add_key(self, iss: str, name: str, algorithm: Algorithm = Algorithm.ES256, **more: object) -> str:
         """Make a key of the issuer's, and name it in the configuration (not written yet); returns its `kid`."""
-        pem = generate_key(Algorithm.ES256)
+        pem = generate_key(algorithm)
         (self.folder / name).write_bytes(pem)
-        key = import_key(pem.decode(), "EC")
+        key = import_key(pem.decode(), "EC" if algorithm is Algorithm.ES256 else "RSA")
         kid = key.thumbprint()
         self._jwks.setdefault(iss, []).append({**key.as_dict(private=False), "kid": kid, "use": "sig"})
         self.config["issuers"].setdefault(iss, {"keys": []})["keys"].append({"file": name, **more})

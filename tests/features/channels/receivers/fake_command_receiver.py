@@ -24,7 +24,7 @@ _ALWAYS = frozenset({"iss", "aud", "client_id", "iat", "exp", "jti", "command", 
 CLAIMS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = MappingProxyType(
     {
         "invalidate": (_ALWAYS | {"sub"}, _ALWAYS | {"sub", "aud_sub"}),
-        "metadata": (_ALWAYS, _ALWAYS),
+        "metadata": (_ALWAYS | {"metadata"}, _ALWAYS | {"metadata"}),
     }
 )
 """By command: the claims that it must have, and the claims that it may have."""
@@ -100,6 +100,7 @@ class FakeCommandReceiver(FakeReceiver):
         require(must <= claims.keys(), f"missing {sorted(must - claims.keys())}")
         require(claims.keys() <= may, f"forbidden {sorted(claims.keys() - may)}")
         require(claims["tenant"] == self._tenant, "tenant")
+        require(isinstance(claims.get("metadata", {}), dict), "metadata")
         require_moments(claims, self.clock())
         require(claims["jti"] not in self._jtis, "jti repeated")
         self._jtis.add(claims["jti"])

@@ -46,7 +46,7 @@ class FakeReceiver(LoopbackServer):
     """Answers POSTs by `receive` of its subclass, which raises ReplyError and adds to `ended` what a request has ended.
 
     `outage`: a status for every request, without any check. `failing`: statuses that the application answers after all
-    checks, one per request; a `jti` is used up then.
+    checks, one per request; a `jti` is used up then. `quotes`: a text that every answer begins with.
     """
 
     path = "/receiver"
@@ -57,6 +57,7 @@ class FakeReceiver(LoopbackServer):
         self.ended: list[Mapping[str, Any]] = []
         self.outage: int | None = None
         self.failing: list[int] = []
+        self.quotes = ""
         self.clock = clock
         self._stopping: asyncio.Task[None] | None = None
 
@@ -98,7 +99,8 @@ class FakeReceiver(LoopbackServer):
             )
         )
         kind = "application/json" if reply.text.startswith("{") else "text/plain"
-        response = web.Response(status=reply.status, text=reply.text or None, content_type=kind if reply.text else None)
+        text = self.quotes + reply.text
+        response = web.Response(status=reply.status, text=text or None, content_type=kind if text else None)
         if reply.last and self._stopping is None:
             response.force_close()
             self._stopping = asyncio.create_task(self.close())

@@ -118,7 +118,7 @@ class FakeRevocationReceiver(FakeReceiver):
             raise ReplyError(self.rules.unforeseen, "the body is not JSON")
         subject = self._subject(body)
         self.fail_if_asked()
-        member = FORMATS[subject["format"]][1] if subject["format"] in FORMATS else "id"
+        member = FORMATS[subject["format"] if subject["format"] in self.rules.formats else "opaque"][1]
         if subject.get(member) not in self.users:
             raise ReplyError(self.rules.unknown_user, last=self.rules.dies)
         self.ended.append(subject)
@@ -167,7 +167,7 @@ class FakeRevocationReceiver(FakeReceiver):
         named = subject.get("format")
         if not isinstance(named, str) or (named not in self.rules.formats and not self.rules.any_format):
             raise ReplyError(self.rules.unforeseen, "unknown format")
-        members, user = FORMATS.get(named, (frozenset({"format", "id"}), "id"))
+        members, user = FORMATS[named if named in self.rules.formats else "opaque"]
         if not isinstance(subject.get(user), str) or (self.rules.exact_members and subject.keys() != members):
             raise ReplyError(self.rules.unforeseen, f"members {sorted(subject)}")
         if self.rules.own_issuer and "iss" in members and subject.get("iss") != self._iss:

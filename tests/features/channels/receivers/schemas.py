@@ -44,9 +44,13 @@ _IDENTIFIER: Schema = {
 _OTHER_IDENTIFIER: Schema = {  # spelled out in a file, for receivers that differ from RFC 9493
     "type": "object", "required": ["format"], "minProperties": 2, "additionalProperties": TEXT,
 }  # fmt: skip
-_SUBJECT: Schema = {
-    "anyOf": [_IDENTIFIER, _object({"format": {"const": "complex"}, "user": _IDENTIFIER, "session": _IDENTIFIER})]
-}
+
+
+def _subject(user: Schema) -> Schema:
+    return {"anyOf": [user, _object({"format": {"const": "complex"}, "user": user, "session": _IDENTIFIER})]}
+
+
+_SUBJECT = _subject(_IDENTIFIER)
 _EVENT = _object({"event_timestamp": SECONDS}, {
     "subject": _SUBJECT, "reason_admin": {"type": "object", "additionalProperties": TEXT},
     "initiating_entity": {"enum": ["admin", "user", "policy", "system"]},
@@ -61,10 +65,20 @@ _SET: Mapping[str, Schema] = {
 SCHEMAS: Mapping[str, tuple[Schema, Schema]] = MappingProxyType(
     {
         "command": (_header("command+jwt"), _object({**_COMMAND, "command": {"const": "invalidate"}, "sub": TEXT})),
-        "metadata_command": (_header("command+jwt"), _object({**_COMMAND, "command": {"const": "metadata"}})),
+        "metadata_command": (
+            _header("command+jwt"),
+            _object({**_COMMAND, "command": {"const": "metadata"}, "metadata": _object({})}),
+        ),
         "security_event": (
             _header("secevent+jwt"),
             _object({**_SET, "sub_id": _SUBJECT, "events": _object({SESSION_REVOKED: _EVENT})}, {"txn": TEXT}),
+        ),
+        "other_security_event": (
+            _header("secevent+jwt"),
+            _object(
+                {**_SET, "sub_id": _subject(_OTHER_IDENTIFIER), "events": _object({SESSION_REVOKED: _EVENT})},
+                {"txn": TEXT},
+            ),
         ),
         "verification_event": (
             _header("secevent+jwt"),

@@ -51,8 +51,10 @@ async def sent(
     [
         ({}, 200, None),
         ({"aud_sub": "a1"}, 200, None),
-        ({"command": "metadata", "sub": None}, 200, None),
-        ({"command": "metadata"}, 400, "invalid_request"),
+        ({"command": "metadata", "sub": None, "metadata": {}}, 200, None),
+        ({"command": "metadata", "sub": None}, 400, "invalid_request"),
+        ({"command": "metadata", "metadata": {}}, 400, "invalid_request"),
+        ({"metadata": {}}, 400, "invalid_request"),
         ({"nonce": "n"}, 400, "invalid_request"),
         ({"sid": "s1"}, 400, "invalid_request"),
         ({"events": {}}, 400, "invalid_request"),

@@ -131,6 +131,7 @@ async def test_the_workshop_stops_after_an_unknown_user() -> None:
         ("janssen", "Bearer good", b'{"sub_id": {"format": "uid", "id": "alice"}}', 204),
         ("janssen", "Bearer good", b'{"sub_id": {"format": "uid", "id": "nobody"}}', 204),
         ("janssen", "Bearer good", b'{"subject": {"format": "uid", "id": "alice"}}', 500),
+        ("janssen", "Bearer good", revocation_body(), 500),
         ("janssen", "Bearer poor", b'{"sub_id": {"format": "uid", "id": "alice"}}', 401),
         ("janssen", "Bearer unknown", b'{"sub_id": {"format": "uid", "id": "alice"}}', 401),
         ("janssen", "", b'{"sub_id": {"format": "uid", "id": "alice"}}', 401),
