@@ -75,6 +75,7 @@ def list_(
                 "front_channel": None if client.front_channel is None else client.front_channel.way.value,
                 "frontchannel_logout_uri": client.front_channel and client.front_channel.frontchannel_logout_uri,
                 "paused": client.paused,
+                "follows": client.follows,
                 "sources": names,
             }
         )
@@ -170,6 +171,8 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         uri = row["backchannel_logout_uri"] or _format_front_channel(row)
         if row["paused"]:
             uri += " (paused)"
+        if row["follows"] is not None:
+            uri += f" (follows {row['follows']})"
         table.add_row(row["client_id"], uri, ", ".join(row["sources"]), issuer=row["iss"])
     console.print(table)
     say(counted(len(rows), "client"))

@@ -110,7 +110,7 @@ class _Checks:
         """Yield the checks that are also made offline. The workers are then queried only through an embedded queue."""
 
         async def registry() -> Sequence[Finding]:
-            return [*judge_registry(self._clients), *judge_jwks(self._clients)]
+            return [*judge_registry(self._clients, self._loaded.registry), *judge_jwks(self._clients)]
 
         async def registry_sources() -> Sequence[Finding]:
             return list(self._check_registry_sources())

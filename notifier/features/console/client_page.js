@@ -58,7 +58,8 @@ export function Client({ data }) {
   const { client: c, registration } = data;
   const [tone, head, tail] = describeClient(data);
   const name = c.name && html`<${SafeText} text=${c.name} limit=${80} /> · `;
-  return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${SafeText} text=${c.iss} className="dim" /></p>
+  const leader = c.follows && html` · an address of <${SafeText} text=${c.follows} limit=${80} />`;
+  return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${SafeText} text=${c.iss} className="dim" />${leader}</p>
     <section class="band big ${tone}">
       <div><b aria-live="polite"><${SafeText} text=${head} limit=${300} /></b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>

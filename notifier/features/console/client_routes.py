@@ -213,6 +213,7 @@ class ClientRoutes:
             "uri": None if client is None else client.logout_uri,
             "registered": client is not None,
             "paused": client is not None and client.paused,
+            "follows": None if client is None else client.follows,
             "tried": (state.last_success or state.last_failure) is not None,
         }
 

@@ -11,6 +11,7 @@ from notifier.model.client import Client, Route
 from notifier.model.front_channel import is_on_page
 from notifier.model.outcome import Reason
 from notifier.model.presets import PRESETS, find_preset_doubt, find_preset_excess
+from notifier.model.registry import Registry
 from notifier.network.http.issuer_document import is_for_tests
 from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
@@ -109,8 +110,10 @@ async def examine_server(
     return findings
 
 
-def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
-    """Yield the findings from the settings of clients, without a connection."""
+def judge_registry(clients: Iterable[Client], registry: Registry | None = None) -> Iterator[Finding]:
+    """Yield the findings from the settings of clients, without a connection. `registry`: judge its followers, too."""
+    if registry is not None:
+        yield from _judge_followers(registry)
     all_clients = list(clients)
     clients = [client for client in all_clients if not is_for_tests(client.iss)]
     for client in clients:
@@ -138,6 +141,15 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
     if for_tests:
         text = "exists only while a test of its issuer in .invalid runs, so it was not tried"
         yield ok(Area.CLIENT, _format_names(for_tests), text, "run that test: `helm test`, if it is the chart's")
+
+
+def _judge_followers(registry: Registry) -> Iterator[Finding]:
+    """Yield a warning for each further address of a client that is left out."""
+    for iss, followers in registry.followers.items():
+        for client_id in followers.leaders:
+            reason = registry.why_left_out(iss, client_id)
+            if reason is not None and not registry.has_address(iss, client_id):
+                yield warning(Area.CLIENT, client_id, reason, "its deliveries become dead letters after registry.grace")
 
 
 _QUARKUS = (

@@ -153,3 +153,58 @@ def test_check_counts_the_clients_that_are_served(folder: Path) -> None:
     [line] = [line for line in lines if line.startswith("registry source sql:")]
     assert line.startswith("registry source sql: 1 client (12 left out: ")
     assert "registry.sources (10)" in line
+
+
+def test_list_cannot_add_or_change_a_follower(folder: Path) -> None:
+    """Its `follows` is ignored, and its row of a follower fails the check. The leader's values are shown as such."""
+    trap = "https://trap.example.com/out"
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, subject_type, notifier)")
+        rows = [
+            ("shop", URI, "pairwise", '{"preset": "pac4j", "headers": {"A": "b"}}'),
+            ("trap", trap, "public", '{"follows": "shop"}'),
+        ]
+        database.executemany("INSERT INTO apps VALUES (?, ?, ?, ?)", rows)
+    sql = {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}
+    us = {
+        "client_id": "us", "issuer": ISS, "backchannel_logout_uri": f"{URI}/us", "subject_type": "public",
+        "notifier": {"follows": "shop", "timeout": "4s"},
+    }  # fmt: skip
+    write(folder, {"sources": [{"issuer": ISS, "sql": sql}, {"name": "a", "file": "a.yaml"}]}, a=[us])
+    checked = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert (checked.returncode, "notifier.follows: only a file may set it; it is ignored" in checked.stdout) == (
+        0,
+        True,
+    )
+    [shown] = json.loads(notifier("clients", "show", "-c", "n.yaml", "--json", "us", cwd=folder).stdout)
+    found = {each["member"]: (each["value"], each["from"]) for each in shown["values"]}
+    followed = "shop (followed)"
+    assert found["subject_type"] == ("pairwise", followed)
+    assert found["notifier.preset"] == ("pac4j", followed)
+    assert found["notifier.subject"] == ("sid", "preset pac4j")
+    assert found["notifier.timeout"] == ("4s", "a (a.yaml)")
+    assert found["notifier.follows"] == ("shop", "a (a.yaml)")
+    assert (found["backchannel_logout_uri"], "notifier.headers" in found) == ((f"{URI}/us", "a (a.yaml)"), False)
+    listed = notifier("clients", "list", "-c", "n.yaml", "--json", cwd=folder)
+    assert [(each["client_id"], each["follows"]) for each in json.loads(listed.stdout)["clients"]] == [
+        ("shop", None), ("trap", None), ("us", "shop")
+    ]  # fmt: skip
+    assert "(follows shop)" in notifier("clients", "list", "-c", "n.yaml", cwd=folder).stdout
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("INSERT INTO apps VALUES ('us', ?, 'public', NULL)", (trap,))
+    checked = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert (checked.returncode, "client 'us' of registry source sql: 'us' follows 'shop'" in checked.stderr) == (
+        2,
+        True,
+    )
+    assert trap not in notifier("clients", "show", "-c", "n.yaml", "us", cwd=folder).stdout
+
+
+def test_follower_without_a_leader_is_a_warning(folder: Path) -> None:
+    """Its deliveries wait, so the configuration is valid."""
+    us = {"client_id": "us", "issuer": ISS, "backchannel_logout_uri": URI, "notifier": {"follows": "shop"}}
+    write(folder, {"file": "a.yaml"}, a=[us])
+    checked = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert (checked.returncode, "'us' follows 'shop', which no source has" in checked.stdout) == (0, True)
+    examined = notifier("doctor", "-c", "n.yaml", "--offline", cwd=folder)
+    assert "its deliveries become dead letters after registry.grace" in examined.stdout

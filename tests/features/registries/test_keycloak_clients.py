@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from notifier.configuration.clients.authority import REDACTED, ListBounds, limit_row
+from notifier.configuration.clients.remote_rows import clean_row
 from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue
@@ -135,6 +137,15 @@ def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict
     """Nothing else of it is kept, its secret least of all."""
     secret = {"secret": "hunter2", "registrationAccessToken": "hunter2", "webOrigins": ["+"]}
     assert row_of(attributes, **secret, **more) == {"client_id": "shop", **row}
+
+
+def test_an_attribute_makes_no_follower() -> None:
+    """Whoever may edit a client of the realm would otherwise receive tokens for another client."""
+    row = clean_row(row_of({"notifier.follows": "wiki", "notifier.backchannel_logout_uri": URL}), "[4]")
+    assert not isinstance(row, InputIssue)
+    assert row["notifier"] == {"follows": REDACTED}
+    kept, ignored = limit_row(row, ListBounds(max_seconds={}, issuer_hosts=frozenset()))
+    assert (kept["notifier"], ignored) == ({}, {"notifier.follows": "only a file may set it; it is ignored"})
 
 
 @pytest.mark.parametrize(
