@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from notifier.model.fate import Fate, Notice
 from notifier.model.message import DEAD, Lane
+from notifier.model.registry import Followers
 from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
 from notifier.publishing.reply_observer import ReplyObserver
@@ -147,6 +148,22 @@ async def test_parts_of_a_large_event_have_one_total() -> None:
         await harness.until(lambda: len(harness.queue.acked) == 1 + len(parts))
     assert len(parts) == 2
     assert [reply_.of for _, reply_ in replies_of(harness)] == [120] * 120
+    assert known_of(harness).settled
+
+
+@pytest.mark.parametrize("name", ["shop", "alias", "*"])
+async def test_each_address_of_a_client_has_a_reply(name: str) -> None:
+    """The total counts them, also if the event is split or names an alias."""
+    harness = WorkerHarness(client("shop"), client("shop-us", follows="shop"))
+    followers = {ISS: Followers(of={"shop": ["shop-us"]}, leaders={"shop-us": "shop"})}
+    harness.registry = replace(harness.registry, followers=followers, aliases={ISS: {"alias": "shop"}})
+    body = body_of(**{"clients": "*"} if name == "*" else {"clients": [name, "shop", "shop-us"]})
+    async with running(harness):
+        await harness.acked(harness.take(body, reply_to=ASKED))
+        parts = [message for queue, message in harness.queue.published if queue == Lane.EVENTS]
+        for part in parts:
+            await harness.acked(harness.take(part.body, kind=part.kind, message_id=part.message_id))
+    assert [(reply_.client_id, reply_.of) for _, reply_ in replies_of(harness)] == [("shop", 2), ("shop-us", 2)]
     assert known_of(harness).settled
 
 

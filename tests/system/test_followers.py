@@ -56,7 +56,7 @@ async def test_failing_address_of_a_client_does_not_affect_another(tmp_path: Pat
 
 @pytest.mark.full
 async def test_trap_addresses_of_a_list_receive_nothing(tmp_path: Path) -> None:
-    """A list says `follows`, and has the id of a follower. `check` fails, and the log reports both."""
+    """A list sets `follows`, and has the id of a follower. `check` fails, and the log reports both."""
     async with Clients() as clients:
 
         async def listed(_request: web.Request) -> web.Response:

@@ -161,8 +161,8 @@ def explain_missing_leader(client_id: str, leader: str, *, left_out: bool) -> st
 def inherit_rows(leader_rows: Sequence[SourcedRow], own_rows: Sequence[SourcedRow]) -> list[SourcedRow]:
     """Return the rows of a follower: the leader's values that it takes, then its own.
 
-    A preset of its own replaces the leader's values that the preset sets, and a key source of its own replaces the
-    leader's key sources. `subject_type: pairwise` of the leader always applies.
+    If the follower has its own preset, the leader's values that this preset sets are omitted. If it has its own keys,
+    the leader's are omitted. `subject_type: pairwise` of the leader always applies.
     """
     own = merge_rows([row for row, _ in own_rows])
     own_options = own.get("notifier")
