@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import LoadedConfiguration
     from notifier.delivery.facts import Observer
-    from notifier.delivery.ports import SourceReader
+    from notifier.delivery.ports import Channel, ChannelTools, SourceReader
     from notifier.model.client import Client, ClientKey
     from notifier.model.errors import InputIssue
     from notifier.model.front_channel import FrontChannelContext
@@ -114,7 +114,8 @@ class Feature(ConfiguredFeature):
     additions to one worker, before the worker is constructed. `operate` returns the additions that show the constructed
     worker to operators, without `readers` and `page`. `checks` returns the network checks of `notifier doctor`.
     `report` returns the output of `notifier check`. `find_remote_issues` returns configuration errors that only other
-    servers can find. `notifier check --offline` does not call it. `commands`: for each command its name, its module,
+    servers can find. `notifier check --offline` does not call it. `channels` returns further channels by which clients
+    are notified, by the kinds that `Client.channel` names. `commands`: for each command its name, its module,
     and the first line of its help. `schemas`: the JSON Schemas for `notifier schema`, by document.
     """
 
@@ -124,5 +125,6 @@ class Feature(ConfiguredFeature):
     checks: Callable[[LoadedConfiguration, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
     report: Callable[[LoadedConfiguration], FeatureReport] = lambda _loaded: FeatureReport()
     find_remote_issues: Callable[[LoadedConfiguration], Sequence[InputIssue]] = lambda _loaded: ()
+    channels: Callable[[ChannelTools], Mapping[str, Channel]] = lambda _tools: {}
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

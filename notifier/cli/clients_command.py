@@ -72,6 +72,7 @@ def list_(
                 "iss": client_iss,
                 "client_id": client_id,
                 "backchannel_logout_uri": client.backchannel_logout_uri,
+                "channel": client.channel and {"kind": client.channel.kind, "uri": client.channel.uri},
                 "front_channel": None if client.front_channel is None else client.front_channel.way.value,
                 "frontchannel_logout_uri": client.front_channel and client.front_channel.frontchannel_logout_uri,
                 "paused": client.paused,
@@ -169,6 +170,8 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
     table = Grid("client", "backchannel_logout_uri", "sources")
     for row in rows:
         uri = row["backchannel_logout_uri"] or _format_front_channel(row)
+        if row["channel"] is not None:
+            uri = f"{row['channel']['uri']} ({row['channel']['kind']})"
         if row["paused"]:
             uri += " (paused)"
         if row["follows"] is not None:

@@ -16,7 +16,8 @@ from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.tokens.foreign_keys import public_jwks
 
 _HIDDEN = ("headers", "proxy")  # may hold secrets
-_SECTIONS = ("retry", "egress", "tls")
+_SECTIONS = ("retry", "egress", "tls", "channel")
+_LOGOUT_URI = "backchannel_logout_uri"
 
 
 @frozen
@@ -131,6 +132,9 @@ def values_of(
     if client is not None:
         for value in (*_preset_values(client), *_default_values(client)):
             values.setdefault(value.member, value)
+        if client.channel is not None:
+            unused = values[_LOGOUT_URI]
+            values[_LOGOUT_URI] = replace(unused, origin=f"{unused.origin}; not used, since the client has a channel")
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
@@ -193,8 +197,8 @@ def _members() -> Iterator[str]:
 
 def _default_values(client: Client) -> list[EffectiveValue]:
     """Return the client's values of the members that have a default. They are in force if nothing else sets them."""
-    values = {
-        "backchannel_logout_uri": client.backchannel_logout_uri,
+    values: dict[str, object] = {
+        _LOGOUT_URI: client.backchannel_logout_uri,
         "backchannel_logout_session_required": client.backchannel_logout_session_required,
         "id_token_signed_response_alg": client.token.alg.value,
         **({} if client.encryption is None else {"id_token_encrypted_response_enc": client.encryption.enc.value}),
@@ -206,4 +210,6 @@ def _default_values(client: Client) -> list[EffectiveValue]:
         "notifier.max_age": client.retry.max_age,
         "notifier.paused": client.paused,
     }
+    if client.channel is not None:
+        values[f"notifier.channel.{client.channel.kind}"] = {"uri": client.channel.uri}
     return [EffectiveValue(member=member, value=value, origin="default") for member, value in values.items()]

@@ -1,4 +1,4 @@
-"""The two channels by which a client is notified: what an attempt sends, and what the client's answer means.
+"""The two channels of the core, by which a client is notified: what an attempt sends, and what the answer means.
 
 - Back-Channel Logout 1.0: a signed logout token in a form, by POST. A client that is registered for encrypted tokens
   receives the signed token in a JWE, never in clear (B16). A token is made for one POST and is neither stored nor
@@ -7,12 +7,13 @@
   the request has no cookie of the user's. Some endpoints end with a redirect; `success_statuses` may list that status.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from notifier.delivery.ports import Channel, Encrypter, Push, Signer
+from notifier.delivery.ports import Channel, ChannelTools, Encrypter, Push, Signer
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
+from notifier.model.client_channel import BACK_CHANNEL, FRONT_CHANNEL
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.front_channel import uri_of
@@ -32,8 +33,7 @@ _NO_SID = "the client is notified by iss and sid alone (front_channel: server), 
 class BackChannel:
     """Makes logout tokens and reads what clients answer to them. Satisfies `Channel`.
 
-    `new_jti` never returns the same id twice. `unverifiable` returns why a client cannot verify our signatures, None
-    if no reason is known; it is called only after a 400. `encrypter` is needed for clients with an `encryption`.
+    The arguments are those of `ChannelTools`. `encrypter` is needed for clients with an `encryption`.
     """
 
     def __init__(
@@ -50,10 +50,6 @@ class BackChannel:
         self._new_jti = new_jti
         self._unverifiable = unverifiable
         self._encrypter = encrypter
-
-    def uri(self, client: Client) -> str:
-        """Return the client's `backchannel_logout_uri`."""
-        return client.backchannel_logout_uri or ""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a request with a new signed token; Dead if the event lacks a claim that the client requires.
@@ -104,10 +100,6 @@ class FrontChannel:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def uri(self, client: Client) -> str:
-        """Return the client's `frontchannel_logout_uri`."""
-        return client.logout_uri or ""
-
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a GET of the client's URI with `iss` and `sid`; Dead if the event has no `sid`. No token is sent."""
         uri = None if delivery.sid is None else uri_of(client, delivery.iss, delivery.sid)
@@ -127,6 +119,14 @@ class FrontChannel:
         return None
 
 
-def by_address(back: Channel, front: Channel) -> Callable[[Client], Channel]:
-    """Return the function that chooses a client's channel: `front` if it has no `backchannel_logout_uri`."""
-    return lambda client: front if client.backchannel_logout_uri is None else back
+def build_channels(
+    tools: ChannelTools, encrypter: Encrypter, further: Iterable[Callable[[ChannelTools], Mapping[str, Channel]]]
+) -> Mapping[str, Channel]:
+    """Return all channels by their kind (`Client.channel_kind`). `further`: the functions that build other channels."""
+    back = BackChannel(
+        tools.signer, clock=tools.clock, new_jti=tools.new_jti, unverifiable=tools.unverifiable, encrypter=encrypter
+    )
+    channels: dict[str, Channel] = {BACK_CHANNEL: back, FRONT_CHANNEL: FrontChannel(tools.clock)}
+    for build in further:
+        channels |= build(tools)
+    return channels

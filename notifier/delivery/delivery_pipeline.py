@@ -35,9 +35,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault
 from notifier.model.frozen import replace
-from notifier.model.outcome import Break, Cause, Delivered, Outcome, Reason, Refused, Signal, StaleConnection
+from notifier.model.outcome import Answer, Break, Cause, Delivered, Outcome, Reason, Refused, Signal, StaleConnection
 from notifier.model.registry import CurrentRegistry
-from notifier.model.request import Request
 from notifier.queues.queue_port import WorkerQueue
 
 
@@ -127,6 +126,8 @@ class DeliveryPipeline:
         client = registry.client_of(delivery)
         client_or_default = client or registry.default_of(delivery.iss)
         now = self._tools.clock()
+        if client is not None and client.channel is not None and delivery.first_taken_at is None:
+            delivery = replace(delivery, first_taken_at=now)  # its requests may have this time, which must not change
         verdict: Verdict | None = None
         may_be_expired = delivery.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or client is None or client.paused or client.logout_uri is None:
@@ -184,7 +185,7 @@ class DeliveryPipeline:
 async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
     """Send one request to the client, and return the result. An internal fault becomes an uncounted deferral."""
     delivery, client = ticket.delivery, ticket.client
-    channel = tools.channel_of(client)
+    channel = tools.channels[client.channel_kind]
     try:
         sent = await _post(channel, ticket, tools)
     except InternalFault as fault:
@@ -215,27 +216,29 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
     """Send the request, and return (outcome, `jti` of the token, seconds of the request without signing).
 
     Returns `Dead` if nothing can be sent to this client. Raises InternalFault. A request on a kept-alive connection
-    that turns out to be closed is repeated once on a new connection.
+    that turns out to be closed is repeated once on a new connection, and a request whose access token is refused once
+    with a new one.
     """
     client = ticket.client
     if client.route.withheld is not None:
         raise InternalFault(Cause.ORIGIN, client.route.withheld)
-    uri = channel.uri(client)
+    uri = client.logout_uri or ""
     if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
-    seconds, new_connection = 0.0, False
+    seconds, new_connection, may_renew = 0.0, False, True
     while True:
         push = await channel.prepare(ticket.delivery, client)
         if isinstance(push, Dead):
             return push
         ticket.posted_at = sent_at = tools.steady()
         response = await tools.transport.post(
-            Request(
-                uri=push.uri or uri, body=push.body, secret=push.secret, timeout=max(0.001, client.timeout - seconds),
-                route=client.route, new_connection=new_connection, client=client,
-            )
-        )  # fmt: skip
+            push.to_request(client, uri, max(0.001, client.timeout - seconds), new_connection=new_connection)
+        )
         seconds += tools.steady() - sent_at
+        if push.renew is not None and may_renew and isinstance(response, Answer) and response.status == 401:
+            may_renew = False
+            push.renew()
+            continue
         if not isinstance(response, StaleConnection):
             return channel.read(response, client), push.jti, seconds
         if new_connection:

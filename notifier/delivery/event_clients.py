@@ -13,6 +13,7 @@ from notifier.delivery.replacements import Replacement, postpone_event
 from notifier.model.client import Client
 from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
 from notifier.model.documents.documents import EventDocument
+from notifier.model.fate import SkipReason
 from notifier.model.frozen import replace
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import ENDLESS_SECONDS, Issuer, Registry
@@ -80,7 +81,8 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
 
     def notice_key(entry: str | ClientEntry) -> Identity | str:
         identity = event.identity_of(entry, use_overrides=use_overrides)
-        return identity[0] if is_skipped(event, entry, registry, steady, use_overrides=use_overrides) else identity
+        skipped = find_skip(event, entry, registry, steady, use_overrides=use_overrides)
+        return identity if skipped is None else identity[0]
 
     names = {entry for entry in event.clients if isinstance(entry, str)}  # without more work: there may be 20,000
     objects = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
@@ -152,7 +154,7 @@ def _follower_entry(entry: str | ClientEntry, follower: str) -> str | ClientEntr
 def defer_skipped(
     document: EventDocument, steps: Iterator[StepT], registry: Registry, problem: str, now: float
 ) -> Iterator[StepT | Replacement]:
-    """Yield the steps, but postpone the skipped clients, with their followers, as an event instead of skipping them.
+    """Yield the steps, but postpone clients without address, with their followers, as an event, and skip none of them.
 
     `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
     """
@@ -160,7 +162,9 @@ def defer_skipped(
     followers = registry.followers.get(event.iss)
     leaders = {} if followers is None else followers.leaders
     for step in steps:
-        if isinstance(step, Skipped) or (isinstance(step, Delivery) and leaders.get(step.client_id) in skipped):
+        if (isinstance(step, Skipped) and step.reason is SkipReason.NO_URI) or (
+            isinstance(step, Delivery) and leaders.get(step.client_id) in skipped
+        ):
             skipped.add(step.client_id)
         else:
             yield step
@@ -229,21 +233,29 @@ def may_use_overrides(event: SessionEnded, registry: Registry, steady: float) ->
     return accepted or registry.has_just_narrowed(steady)
 
 
-def is_skipped(
+def find_skip(
     event: SessionEnded, entry: str | ClientEntry, registry: Registry, steady: float, *, use_overrides: bool
-) -> bool:
-    """Return True if the client has no address: neither in the registry, now or recently, nor in the event.
+) -> Skipped | None:
+    """Return the fact that the client is skipped; None if it is notified.
 
-    `use_overrides`: see `may_use_overrides`; without it an address in the event does not count.
+    It has no address, neither in the registry, now or recently, nor in the event. Or one session ended, and its channel
+    ends all sessions of a user. `use_overrides`: see `may_use_overrides`; without it an address in the event does not
+    count.
     """
     client_id = name_of(entry)
     client = registry.clients_of(event.iss).get(client_id)
-    if client is None:
+    reason = SkipReason.NO_URI
+    if client is not None and client.channel is not None:
+        sid = event.sid if isinstance(entry, str) or entry.sid is None else entry.sid
+        skipped, reason = client.channel.ends_all and sid is not None, SkipReason.SESSION_ONLY
+    elif client is None:
         skipped = isinstance(entry, ClientEntry) and entry.no_address
     else:
         inline_uri = entry.backchannel_logout_uri if use_overrides and isinstance(entry, ClientEntry) else None
         skipped = client.logout_uri is None and inline_uri is None
-    return skipped and not registry.has_just_lost(event.iss, client_id, steady)
+    if skipped and not registry.has_just_lost(event.iss, client_id, steady):
+        return Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to, reason=reason)
+    return None
 
 
 def to_ignored_overrides(event: SessionEnded, entry: ClientEntry) -> ClientOverrides | None:

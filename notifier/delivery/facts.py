@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from notifier.model.delivery import Delivery
+from notifier.model.fate import SkipReason
 from notifier.model.frozen import frozen
 from notifier.model.outcome import Cause, DeadReason, Outcome
 from notifier.model.reply import ReplyTo
@@ -38,7 +39,9 @@ class EventClientFact(ClientFact):
 
 @frozen
 class Skipped(EventClientFact):
-    """A client is not notified, since neither its registration nor the event has an address, now or recently."""
+    """A client is not notified of an event: it has no address, or cannot be notified of one session."""
+
+    reason: SkipReason = SkipReason.NO_URI
 
 
 @frozen

@@ -230,7 +230,7 @@ class Intake:
 def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
     """Yield one delivery per different entry of the event and per follower of its client, in order.
 
-    `Skipped` is yielded for a client without an address.
+    `Skipped` is yielded with its reason for a client that is not notified.
 
     A client that lost its address less than `registry.grace` ago, or is unknown, has a delivery, too; an unknown one
     only if its entry does not state that it has no address. `steady`: now by the clock of `Registry.lost_at`.
@@ -249,14 +249,15 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
         identities.add(identity)
         client_id, sub, sid, inline = identity
         client = registered.get(client_id)
-        has_address = client is not None and client.logout_uri is not None
-        if not has_address and event_clients.is_skipped(event, entry, registry, steady, use_overrides=use_overrides):
-            yield Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to)
-            continue
+        if client is None or client.channel is not None or client.logout_uri is None:
+            skipped = event_clients.find_skip(event, entry, registry, steady, use_overrides=use_overrides)
+            if skipped is not None:
+                yield skipped
+                continue
         yield Delivery(
             id=ids.of(client_id, sub, sid, inline), event_id=event.id, id_given=event.id_given, iss=event.iss,
             client_id=client_id, sub=sub, sid=sid, entry_sub=isinstance(entry, ClientEntry) and entry.sub is not None,
-            inline=inline if accepted else None,
+            inline=inline if accepted else None, email=event.email if accepted else None,
             ignored=None if accepted or isinstance(entry, str) else event_clients.to_ignored_overrides(event, entry),
             ended_at=event.ended_at, not_after=event.not_after, reason=event.reason, source=event.source,
             publisher=event.publisher, claimed_publisher=event.claimed_publisher,

@@ -4,7 +4,7 @@ from typing import Any
 
 from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.model.delivery import Delivery
-from notifier.model.fate import NO_URI, Fate, Notice
+from notifier.model.fate import Fate, Notice
 from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.reply import ReplyTo
 
@@ -26,7 +26,7 @@ def notice_of(fact: Fact) -> Notice | None:
             is_secret = delivery is not None and reason is DeadReason.EGRESS_DENIED
             return _notice(delivery or fact, Fate.DEAD, reason, text="" if is_secret else fact.text)
         case Skipped():
-            return _notice(fact, Fate.SKIPPED, NO_URI)
+            return _notice(fact, Fate.SKIPPED, fact.reason)
         # Events with any other result are reported by the notices of their clients.
         case EventTaken(result="duplicate"):
             return _notice(fact, Fate.DUPLICATE, "")

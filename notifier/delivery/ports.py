@@ -4,7 +4,7 @@ Each is a protocol of a few methods. Other rooms have these methods; `notifier/s
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from notifier.delivery.facts import Observer
 from notifier.delivery.replacements import Replacement
@@ -18,7 +18,7 @@ from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import Clock
 from notifier.model.outcome import Answer, Break, Outcome, Wire
-from notifier.model.request import Request
+from notifier.model.request import NO_EXTRAS, Request, RequestExtras
 from notifier.model.session_ended import SessionEnded
 
 
@@ -76,20 +76,27 @@ class Encrypter(Protocol):
 class Push:
     """The request of one attempt: a POST of `body`, or a GET if it is None. `secret` must not be logged.
 
-    `uri` is empty for the client's own address. `jti` is empty if no token is sent.
+    `uri` is empty for the client's own address. `jti` is empty if no token is sent. After a 401, `renew` is called, and
+    one more request is prepared in the same attempt.
     """
 
     jti: str
     body: bytes | None
     secret: str
     uri: str = ""
+    extras: RequestExtras = NO_EXTRAS
+    renew: Callable[[], None] | None = None
+
+    def to_request(self, client: Client, uri: str, timeout: float, *, new_connection: bool) -> Request:
+        """Return the request to the client at its address `uri`, to be answered within `timeout` seconds."""
+        return Request(
+            uri=self.uri or uri, body=self.body, secret=self.secret, timeout=timeout, route=client.route,
+            new_connection=new_connection, client=client, extras=self.extras,
+        )  # fmt: skip
 
 
 class Channel(Protocol):
     """A way to notify a client of a logout: it makes the requests and reads the answers."""
-
-    def uri(self, client: Client) -> str:
-        """Return the client's address for requests of this channel."""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a new request, or Dead if the client can never be sent one. Raises InternalFault."""
@@ -99,6 +106,28 @@ class Channel(Protocol):
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault that explains a refusal or failure; None if the client caused it."""
+
+
+@runtime_checkable
+class CanaryChannel(Protocol):
+    """A channel with another request than the usual one that has no effect on sessions."""
+
+    async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
+        """Return a request without effect, for a user and a session that do not exist. Raises InternalFault."""
+
+
+@frozen
+class ChannelTools:
+    """What channels make requests with. `new_jti` never returns the same id twice.
+
+    `unverifiable` returns why a client cannot verify our signatures, None if no reason is known; it is called only
+    after a client rejected a signature.
+    """
+
+    signer: Signer
+    clock: Clock
+    new_jti: Callable[[], str]
+    unverifiable: Callable[[Client], str | None] = lambda _client: None
 
 
 @frozen
@@ -132,12 +161,12 @@ class Transport(Protocol):
 
 @frozen
 class Tools:
-    """What an attempt uses. `channel_of` returns the channel by which a client is notified.
+    """What an attempt uses. `channels`: the channels by which clients are notified, by `Client.channel_kind`.
 
     `steady` is a clock that never jumps and stops while the process is suspended (`UnsuspendedClock`).
     """
 
-    channel_of: Callable[[Client], Channel]
+    channels: Mapping[str, Channel]
     transport: Transport
     clock: Clock
     steady: Clock

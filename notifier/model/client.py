@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, TypeVar
 
+from notifier.model.client_channel import BACK_CHANNEL, FRONT_CHANNEL, ClientChannel
+
 OptionT = TypeVar("OptionT")
 ClientKey: TypeAlias = tuple[str, str]
 """The key of a client: `iss` and `client_id`."""
@@ -232,9 +234,9 @@ class Client:
     """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
 
     `follows`: the client, its leader, of which it is a further address. Its tokens are those of its leader.
-    `encryption` is None if its tokens are only signed. `redirect_origins`: the origins of its redirect URIs, whose
-    pages may check whether its session has changed. `off_page`: its registration excludes it from front-channel pages.
-    `options`: members of its `notifier` that features declare.
+    `channel` is None if no feature's channel notifies it. `encryption` is None if its tokens are only signed.
+    `redirect_origins`: the origins of its redirect URIs, whose pages may check whether its session has changed.
+    `off_page`: its registration excludes it from front-channel pages. `options`: members of features in `notifier`.
     """
 
     iss: str
@@ -242,6 +244,7 @@ class Client:
     backchannel_logout_uri: str | None
     follows: str | None = None
     backchannel_logout_session_required: bool = False
+    channel: ClientChannel | None = None
     front_channel: FrontChannelClient | None = None
     off_page: bool = False
     client_name: str | None = None
@@ -273,12 +276,21 @@ class Client:
 
     @property
     def logout_uri(self) -> str | None:
-        """The URI that a worker calls: the back-channel URI, or else a front-channel URI for the worker."""
+        """The URI that a worker calls: its channel's, the back-channel URI, or a front-channel URI for the worker."""
+        if self.channel is not None:
+            return self.channel.uri
         if self.backchannel_logout_uri is not None:
             return self.backchannel_logout_uri
-        if (channel := self.front_channel) is None or channel.way is not FrontChannelWay.SERVER:
+        if (front := self.front_channel) is None or front.way is not FrontChannelWay.SERVER:
             return None
-        return channel.frontchannel_logout_uri
+        return front.frontchannel_logout_uri
+
+    @property
+    def channel_kind(self) -> str:
+        """The key of its channel: the kind of its own, `back_channel`, or `front_channel` without such a URI."""
+        if self.channel is not None:
+            return self.channel.kind
+        return FRONT_CHANNEL if self.backchannel_logout_uri is None else BACK_CHANNEL
 
     @property
     def key(self) -> ClientKey:

@@ -82,7 +82,8 @@ class Delivery:
     """The task to notify one client about one event.
 
     `sub` and `sid` are taken from the event or its entry; at each attempt the client's profile chooses between them.
-    `entry_sub`: `sub` is for this client only (pairwise). `inline`: overrides that were accepted when the event was
+    `entry_sub`: `sub` is for this client only (pairwise). `email`: that of the event, if its publisher may set
+    overrides. `inline`: overrides that were accepted when the event was
     planned; `ignored`: overrides that were not. At most one of the two is set. `rejections` counts 400s (R3, R12).
 
     `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
@@ -104,6 +105,7 @@ class Delivery:
     sub: str | None
     sid: str | None
     entry_sub: bool = False
+    email: str | None = None
     inline: ClientOverrides | None = None
     ignored: ClientOverrides | None = None
     ended_at: float | None = None

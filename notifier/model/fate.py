@@ -8,7 +8,12 @@ from enum import StrEnum
 
 from notifier.model.frozen import frozen
 
-NO_URI = "no_uri"  # the reason why a client is skipped
+
+class SkipReason(StrEnum):
+    """Why a client is skipped: it has no address, or one session ended and its channel ends all sessions of a user."""
+
+    NO_URI = "no_uri"
+    SESSION_ONLY = "session_only"
 
 
 class Fate(StrEnum):

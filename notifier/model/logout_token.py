@@ -60,6 +60,8 @@ def has_session(delivery: Delivery, client: Client) -> bool:
 
     A worker's call of a front-channel URI has no token, and names the session if the event does.
     """
+    if client.channel is not None:
+        return client.channel.names_session and delivery.sid is not None
     if client.backchannel_logout_uri is None and client.logout_uri is not None:
         return delivery.sid is not None
     subject = subject_of(delivery, client)

@@ -55,6 +55,8 @@ class DeadReason(StrEnum):
     UNKNOWN_ISSUER = "unknown_issuer"
     NO_SID = "no_sid"
     NO_SUB = "no_sub"
+    NO_EMAIL = "no_email"
+    SESSION_ONLY = "session_only"
     PUBLISHER_NOT_ALLOWED = "publisher_not_allowed"
     DELIVERY_LIMIT = "delivery_limit"
     UNRESOLVED = "unresolved"
@@ -74,6 +76,7 @@ class Cause(StrEnum):
     TLS_FILES = "tls_files"
     PROXY = "proxy"
     ORIGIN = "origin"
+    ACCESS_TOKEN = "access_token"  # noqa: S105  a cause, not a secret
 
 
 # ── what the transport returns ──────────────────────────────────────────────────────────────────────────────────

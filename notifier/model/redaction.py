@@ -55,9 +55,9 @@ def redact_secret(text: str, secret: str, name: str) -> str:
     return text
 
 
-def redact_subject(text: str, sub: str | None, sid: str | None) -> str:
-    """Return a response, such as "no session of alice", with `[sub]` and `[sid]` in place of their values."""
-    for name, value in (("[sub]", sub), ("[sid]", sid)):
+def redact_subject(text: str, sub: str | None, sid: str | None, email: str | None = None) -> str:
+    """Return a response, such as "no session of alice", with `[sub]`, `[sid]`, `[email]` in place of their values."""
+    for name, value in (("[email]", email), ("[sub]", sub), ("[sid]", sid)):  # an address may contain the `sub`
         if value is not None and len(value) >= _MIN_SUBJECT_CHARACTERS:
             text = redact_secret(text, value, name)
     return text

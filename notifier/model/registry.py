@@ -148,12 +148,13 @@ class Registry:
         """Return the client as registered now, with the overrides `inline`; None if it is unknown and has no address.
 
         `client_id` may be an alias of a registered client. If `inline` has a URI of another origin (scheme, host, port)
-        than the registered URI, the client's headers, TLS files, proxy and egress rules do not apply to it.
+        than the registered URI, the client's headers, TLS files, proxy and egress rules do not apply to it. Overrides
+        are for logout tokens, so a client with another channel has none.
         """
         registered = self.clients_of(iss).get(client_id)
         if registered is None and (own_id := self.aliases.get(iss, _NONE).get(client_id)) is not None:
             registered = self.clients_of(iss).get(own_id)
-        if inline is None or self.inline == "deny":
+        if inline is None or self.inline == "deny" or (registered is not None and registered.channel is not None):
             return registered
         if registered is None:
             template = self.template_of(iss)

@@ -1,12 +1,31 @@
 """One request to a client, as an attempt makes it."""
 
+from typing import TypeAlias
+
 from notifier.model.client import Client, Route
 from notifier.model.frozen import frozen
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values."""
+
+
+@frozen
+class RequestExtras:
+    """What a channel adds to a request: `headers` of all its requests, and the value `authorization` of a header of
+    this request only. The words `hidden` are removed from the response's text.
+    """
+
+    headers: Headers = ()
+    authorization: str = ""
+    hidden: tuple[str, ...] = ()
+
+
+NO_EXTRAS = RequestExtras()
 
 
 @frozen
 class Request:
-    """One POST of a form, or a GET without a `body`.
+    """One POST, of a form unless its `extras` have another content type, or a GET without a `body`.
 
     `timeout` in seconds bounds everything, from name look-up to the last byte of the response.
     `secret` is removed from the response's text. `new_connection` requests a connection that was not used before.
@@ -20,3 +39,4 @@ class Request:
     route: Route
     new_connection: bool = False
     client: Client | None = None
+    extras: RequestExtras = NO_EXTRAS

@@ -62,6 +62,7 @@ class SessionEnded:
     ended_at: float | None = None
     not_after: float | None = None
     reason: str | None = None
+    email: str | None = None
     source: str | None = None
     type: str | None = None
     publisher: str | None = None

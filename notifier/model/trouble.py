@@ -10,7 +10,7 @@ from typing import Self
 
 from notifier.model.frozen import frozen, replace
 from notifier.model.moment import earliest
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, DeadReason
 
 
 class TroubleKind(StrEnum):
@@ -45,6 +45,8 @@ class TroubleKind(StrEnum):
     TLS_FILES = "tls_files", str(Cause.TLS_FILES)
     PROXY = "proxy", str(Cause.PROXY)
     ORIGIN = "origin", str(Cause.ORIGIN)
+    ACCESS_TOKEN = "access_token", str(Cause.ACCESS_TOKEN)
+    SESSION_ONLY = "session_only", str(DeadReason.SESSION_ONLY), True
     WORKER_VANISHED = "worker_vanished", "NotifierWorkerVanished", True
     JWKS_UNREAD = "jwks_unread", "NotifierSigningKeyNotPublished", True
     RESTART_NEEDED = "restart_needed", "NotifierRestartNeeded", True

@@ -17,7 +17,7 @@ from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.durations import format_in_words
 from notifier.model.errors import QueueError
-from notifier.model.fate import Fate, Notice
+from notifier.model.fate import Fate, Notice, SkipReason
 from notifier.model.message import Lane
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
@@ -241,6 +241,8 @@ def _format_notice(notice: Notice, now: float) -> str:
         case Fate.SKIPPED:
             if not notice.client_id:
                 return "skipped: no client of the issuer has a backchannel_logout_uri"
+            if notice.reason == SkipReason.SESSION_ONLY:
+                return "skipped: session_only (its channel would end all sessions of the user; see channel.sessions)"
             return "skipped: it has no backchannel_logout_uri"
         case Fate.DUPLICATE:
             return "duplicate: a copy of an event that was received before"

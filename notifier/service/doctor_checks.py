@@ -6,22 +6,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from yarl import URL
 
 from notifier.configuration.clients.layer import Layer
+from notifier.configuration.clients.registry_checks import is_sent_signatures
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.library_examinations import EXPLAIN_COMMAND, UPDATE_ADVICE, library_hooks
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.configuration.provenance import effective_clients_of
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
-from notifier.delivery.channels import BackChannel
+from notifier.delivery.channels import build_channels
+from notifier.delivery.ports import ChannelTools
 from notifier.features import FEATURES
 from notifier.model.client import Client, ClientKeysSource, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
-from notifier.model.ignored_members import IssueGroup, group_issues
+from notifier.model.ignored_members import group_issues
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, discovered_egress
@@ -30,7 +33,7 @@ from notifier.network.http.probe import Probe
 from notifier.network.http.transport import HttpTransport
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
 from notifier.operators.doctor.canary import CanaryTools, canary_client, send_canary
-from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, examine, failure, ok, warning
+from notifier.operators.doctor.doctor import Area, Check, Finding, examine, failure, group_finding, ok, warning
 from notifier.operators.doctor.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_keys import (
     ExaminedIssuer,
@@ -59,11 +62,15 @@ SERVER_MARGIN_SECONDS = 5.0  # beyond the time limits of the requests to a serve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorScope:
-    """The checks to make. `canary`, `canary_issuer`: the client that receives a token. `offline`: use no network."""
+    """The checks to make. `canary`, `canary_issuer`: the client that receives a token. `offline`: use no network.
+
+    `risk_accepted`: the operator accepts the risk of that canary.
+    """
 
     offline: bool = False
     canary: str | None = None
     canary_issuer: str | None = None
+    risk_accepted: bool = False
 
 
 async def examine_installation(
@@ -86,7 +93,7 @@ async def examine_installation(
             await loaded.keys.check()
             selected += checks.list_remote()
         if scope.canary is not None:
-            selected.append(checks.make_canary(scope.canary, scope.canary_issuer))
+            selected.append(checks.make_canary(scope.canary, scope))
         stack.push_async_callback(checks.worker_status.close)
         return await examine(selected, progress)
 
@@ -149,14 +156,16 @@ class _Checks:
         for source, clients in key_sources_of(self._clients).items():
             yield self._check_client_keys(source, clients)
 
-    def make_canary(self, client_id: str, iss: str | None) -> Check:
+    def make_canary(self, client_id: str, scope: DoctorScope) -> Check:
         """Return the check that sends a token. Raises ConfigurationError unless exactly one client matches."""
-        client = canary_client(self._clients, client_id, iss)
-        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
-        tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
-        return Check(
-            area=Area.CANARY, subject=client_id, timeout=2 * client.timeout, run=lambda: send_canary(client, tools)
+        client = canary_client(self._clients, client_id, scope.canary_issuer)
+        tools = ChannelTools(signer=self._loaded.keys, clock=time.time, new_jti=new_id)
+        channels = build_channels(tools, self.encryption, [feature.channels for feature in FEATURES])
+        canary = CanaryTools(
+            channels=channels, transport=self.transport, new_id=new_id, risk_accepted=scope.risk_accepted
         )
+        run = partial(send_canary, client, canary)
+        return Check(area=Area.CANARY, subject=client_id, timeout=2 * client.timeout, run=run)
 
     def _check_client_keys(self, source: ClientKeysSource, clients: Sequence[Client]) -> Check:
         return Check(
@@ -181,9 +190,9 @@ class _Checks:
             else:
                 yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
         for group in group_issues(self._loaded.faults):
-            yield _group_finding(group, "correct it where the client is registered, or follow the text here")
+            yield group_finding(group, "correct it where the client is registered, or follow the text here")
         for group in self._loaded.registry.ignored_groups():
-            yield _group_finding(group, "remove it where the client is registered, or write it in a `file` source")
+            yield group_finding(group, "remove it where the client is registered, or write it in a `file` source")
 
     def _format_served(self, layer: Layer) -> str:
         served = effective_clients_of(self._loaded, layer)
@@ -208,7 +217,7 @@ class _Checks:
             jwks_uri=settings.jwks_uri,
             signing=keys.current_keys(iss),
             upcoming=keys.future_keys(iss),
-            client_counts=Counter(client.token.alg for client in clients if client.backchannel_logout_uri),
+            client_counts=Counter(client.token.alg for client in filter(is_sent_signatures, clients)),
             slow_clients=[client for client in clients if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         read = self._make_reader(settings.tls, *operator_uris)
@@ -280,15 +289,6 @@ class _WorkerStatus:
             async with asyncio.timeout(WORKERS_TIMEOUT_SECONDS):
                 return await read_status(build_queue(queue, self._loaded.bindings), time.time)
         return None
-
-
-def _group_finding(group: IssueGroup, advice: str) -> Finding:
-    mistake = group.mistake
-    first = tuple(example.path for example in group.first)
-    return Finding(
-        area=Area.CLIENT, subject=mistake.path, level=Severity.WARNING, text=mistake.text, advice=advice,
-        count=group.count, first=first,
-    )  # fmt: skip
 
 
 def _check_certificate(use: str, name: str, path: Path) -> Check:

@@ -33,6 +33,9 @@ def doctor(
     iss: Annotated[
         str | None, typer.Option("--iss", help="The issuer of the canary's client. Needed if the client has several.")
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Send the canary even if its channel has a risk, which it names.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Make no network connection.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +60,7 @@ def doctor(
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources)
-    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss)
+    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=iss, risk_accepted=yes)
     findings = uvloop.run(examine_installation(loaded, sources, scope, make_progress("looking")))
     if as_json:
         say_json(list(map(asdict, findings)), indent=2)

@@ -24,10 +24,10 @@ import structlog
 from aiohttp import web
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.channels import BackChannel, FrontChannel, by_address
+from notifier.delivery.channels import build_channels
 from notifier.delivery.facts import Observer
 from notifier.delivery.intake import Intake
-from notifier.delivery.ports import SourceReader, Tools
+from notifier.delivery.ports import Channel, ChannelTools, SourceReader, Tools
 from notifier.delivery.replacements import to_event_message
 from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
 from notifier.delivery.worker_news import OtherWorkers
@@ -97,6 +97,7 @@ class Service:
         self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
         self._client_keys = ClientKeyReader()
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
+        self._channels = self._build_channels(features)
         runtimes = self._run_features(features)
         self._others = OtherWorkers(self.queue.consumers, steady=time.monotonic)
         self.worker = self._build_worker({name: read for each in runtimes for name, read in each.readers.items()})
@@ -114,7 +115,7 @@ class Service:
         families = [feature.families for feature in self._features]
         self.metrics_page = MetricsPage(self.metrics, self._watches.to_metrics_sources(self.worker), families)
         dispatcher.add(self.metrics.observe, logs.observe, self._watches.health.observe, self._replies.observe)
-        dispatcher.add(*observers, self._watches.registry.observe, self._watches.refused.observe)
+        dispatcher.add(*observers, *self._watches.observers)
         dispatcher.add(*(feature.observe for feature in self._features if feature.observe is not None))
         if tracing is not None:
             dispatcher.add(tracing.observe)
@@ -140,6 +141,15 @@ class Service:
                 needs["SignOutPage"] = runtime.page
         return runtimes
 
+    def _build_channels(self, features: Sequence[Feature]) -> Mapping[str, Channel]:
+        tracing = self._tracing
+        tools = ChannelTools(
+            signer=self._live if tracing is None else tracing.signer(self._live), clock=time.time, new_jti=new_id,
+            unverifiable=self._watches.signing_keys.explain_refused_token,
+        )  # fmt: skip
+        encrypter = self._encryption if tracing is None else tracing.encrypter(self._encryption)
+        return build_channels(tools, encrypter, [feature.channels for feature in features])
+
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
         intake = Intake(
@@ -148,16 +158,7 @@ class Service:
         return Worker(
             intake,
             Tools(
-                channel_of=by_address(
-                    BackChannel(
-                        live if tracing is None else tracing.signer(live),
-                        clock=time.time,
-                        new_jti=new_id,
-                        unverifiable=self._watches.signing_keys.explain_refused_token,
-                        encrypter=self._encryption if tracing is None else tracing.encrypter(self._encryption),
-                    ),
-                    FrontChannel(time.time),
-                ),
+                channels=self._channels,
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,
                 steady=UnsuspendedClock(time.monotonic),
@@ -172,8 +173,7 @@ class Service:
 
     def _build_view(self, name: str, state: OwnState) -> WorkerView:
         watches = self._watches
-        channel = BackChannel(self._live, clock=time.time, new_jti=new_id, encrypter=self._encryption)
-        canary = CanaryTools(channel=channel, transport=self._transport, new_id=new_id)
+        canary = CanaryTools(channels=self._channels, transport=self._transport, new_id=new_id)
         return WorkerView(
             live=self._live, queue=self.queue, name=name, state=state.document_with_clients,
             states=state.split_document, depths=lambda: watches.depths, canary=partial(send_canary, tools=canary),

@@ -28,6 +28,7 @@ from notifier.operators.status.health_observer import HealthObserver, RefusedEve
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
+from notifier.operators.status.session_only_watch import SessionOnlyWatch
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.deferral_release import DeferralRelease
@@ -115,7 +116,8 @@ class ReloadWatch:
 class Watches:
     """The watches of one worker. `depths`: the depths of the queues at the last `check_queue`.
 
-    `observe` receives the worker's facts. It adds hints to deferrals, and passes all facts to `next_observer`.
+    `observe` receives the worker's facts. It adds hints to deferrals, and passes all facts to `next_observer`. The
+    `observers` are those of the watches themselves.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Watches:
             clock=time.time, steady=time.monotonic, get_lifetime=lambda delivery: lifetime_of(delivery, live.registry())
         )
         self.refused = RefusedEventCounts(time.time)
+        self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)
         one_at_a_time = asyncio.Lock()
         self.registry = RegistrySources(live, one_at_a_time)
         self.deferral_release = DeferralRelease(live, queue)
@@ -141,6 +144,7 @@ class Watches:
         self.reloading = ReloadWatch(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
         self.presence = WorkerPresence(name, time.time, time.monotonic)
         self.self_watch = SelfWatch(live)
+        self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 
     def readiness(self) -> Readiness:
         """Return the readiness that `/readyz` shows."""
@@ -174,6 +178,7 @@ class Watches:
             text = f"{first_group.first[0]}{more}; notifier check tells all"
             yield Trouble(kind=TroubleKind.MEMBERS_IGNORED, text=text)
         yield from self._deferrals.troubles()
+        yield from self.session_only.troubles()
         yield from self.presence.troubles()
 
     def to_state_sources(self) -> OwnSources:

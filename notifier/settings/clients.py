@@ -7,6 +7,7 @@ A client that requires an unsupported feature is refused, never notified without
 import json
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -169,6 +170,8 @@ Audience = Annotated[
 
 class ClientOptions(Section):
     """notifier's settings of a client. Members that are left out have the service's values."""
+
+    of_features = MappingProxyType({"channel": "channels"})
 
     preset: PresetName | None = None
     """A known receiver, by name. Its settings apply where none is given here."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
+from notifier.model.fate import SkipReason
 from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.registry import Registry
 
@@ -80,7 +81,8 @@ def _label_values(label: str, values: Iterable[str]) -> list[tuple[str, str]]:
     return [("", f',{label}="{value}"') for value in values]
 
 
-FATES = ("delivered", "dead", "skipped")
+FATES = ("delivered", "dead", "skipped", "session_only")
+_SKIPPED = MappingProxyType({SkipReason.NO_URI: "skipped", SkipReason.SESSION_ONLY: "session_only"})
 _FAMILIES = _layout()
 _SIZE = _FAMILIES[-1].start + len(_FAMILIES[-1].samples)
 _START = MappingProxyType({family.name: family.start for family in _FAMILIES})
@@ -117,9 +119,9 @@ class ClientNumbers:
         """Count an attempt."""
         self.numbers[_ATTEMPTS[reason]] += 1
 
-    def on_skipped(self) -> None:
-        """Count a client without an address."""
-        self.numbers[_SETTLED["skipped"]] += 1
+    def on_skipped(self, reason: SkipReason) -> None:
+        """Count a client that is not notified."""
+        self.numbers[_SETTLED[_SKIPPED[reason]]] += 1
 
     def on_retry(self) -> None:
         """Count a durable retry."""

@@ -96,7 +96,7 @@ class LogObserver:
                 DeadLettered: self._on_dead_letter,
                 Deferred: self._on_deferred,
                 EventTaken: self._on_event_taken,
-                Skipped: lambda fact: self._log.debug("skipped", **_delivery_members(fact)),
+                Skipped: lambda fact: self._log.debug("skipped", **_delivery_members(fact), reason=fact.reason.value),
                 IgnoredOverrides: lambda fact: self._log.warning("members_ignored", **_ignored_members(fact)),
                 Unexpected: self._on_unexpected,
                 ClientFailing: self._on_client_failing,
@@ -211,7 +211,7 @@ class LogObserver:
 
         Call it before `clip`, which could cut a `sub` in two.
         """
-        return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid)
+        return text if self._subject == "raw" else redact_subject(text, delivery.sub, delivery.sid, delivery.email)
 
 
 def _delivery_members(fact: DeadLettered | Deferred | Skipped | Unexpected) -> dict[str, str]:

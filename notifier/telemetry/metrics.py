@@ -130,7 +130,7 @@ class Metrics:
                 EventTaken: self._on_event_taken,
                 RetryScheduled: lambda fact: self.clients.of(*fact.delivery.key).on_retry(),
                 Deferred: self._on_deferred,
-                Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).on_skipped(),
+                Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).on_skipped(fact.reason),
                 IgnoredOverrides: self._on_ignored_overrides,
                 DeadLettered: self._on_dead_letter,
                 Unexpected: self._on_unexpected,

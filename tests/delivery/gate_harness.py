@@ -35,7 +35,7 @@ class GateHarness:
         self.news = others.news
         channel = BackChannel(PlainSigner(), clock=self.wall, new_jti=str)
         self.tools = Tools(
-            channel_of=lambda _client: channel,
+            channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=Receivers(),
             clock=self.wall,
             steady=lambda: self.now,

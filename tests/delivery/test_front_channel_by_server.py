@@ -44,7 +44,7 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
     push = await CHANNEL.prepare(delivery(client()), client())
     uri = f"{URI}&iss=https%3A%2F%2Flogin.example.com%2Frealms%2Fa&sid=s+1"
     assert push == Push(jti="", body=None, secret="s 1", uri=uri)
-    assert CHANNEL.uri(client()) == URI
+    assert client().logout_uri == URI
 
 
 async def test_front_channel_without_sid_is_skipped() -> None:

@@ -198,7 +198,7 @@ class WorkerHarness:
             unverifiable=lambda _client: self.unpublished,
         )
         tools = Tools(
-            channel_of=lambda _client: channel,
+            channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,
             steady=lambda: self.now,

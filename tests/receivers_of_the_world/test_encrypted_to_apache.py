@@ -67,7 +67,12 @@ class Worker:
             steady: dict[str, Any] = {"clock": time.time, "steady": time.monotonic, "jitter": lambda: 0.5}
             return await attempt(
                 Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
-                Tools(channel_of=lambda _client: channel, transport=transport, observe=lambda _: None, **steady),
+                Tools(
+                    channels=dict.fromkeys(("back_channel", "front_channel"), channel),
+                    transport=transport,
+                    observe=lambda _: None,
+                    **steady,
+                ),
             )
 
     def delivery(self, sid: str) -> Delivery:

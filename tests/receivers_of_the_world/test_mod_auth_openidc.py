@@ -139,7 +139,11 @@ async def tell(iss: str, url: str, sid: str) -> AttemptResult:
     assert isinstance(delivery, Delivery)
     async with opened() as transport:
         channel = FrontChannel(time.time)
-        tools: dict[str, Any] = {"channel_of": lambda _client: channel, "transport": transport, "jitter": lambda: 0.5}
+        tools: dict[str, Any] = {
+            "channels": dict.fromkeys(("back_channel", "front_channel"), channel),
+            "transport": transport,
+            "jitter": lambda: 0.5,
+        }
         return await attempt(
             Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
             Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools),

@@ -55,7 +55,7 @@ class World:
         numbers = itertools.count()
         channel = BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}")
         tools = Tools(
-            channel_of=lambda _client: channel,
+            channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=self.transport,
             clock=lambda: self.now,
             steady=lambda: self.now,

@@ -212,7 +212,7 @@ class World:
         """Build the worker of a process."""
         clock, consumer = self._loop.time, process.consumer
         tools = Tools(
-            channel_of=lambda _client: self,
+            channels=dict.fromkeys(("back_channel", "front_channel"), self),
             transport=process,
             clock=clock,
             steady=clock,

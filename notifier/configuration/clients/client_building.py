@@ -164,10 +164,10 @@ def find_encryption_errors(
 ) -> Iterator[tuple[str, str]]:
     """Yield the errors of a client with encrypted tokens: each with the member to change.
 
-    A client without `backchannel_logout_uri` gets no tokens, and has no such errors. `egress_invalid`: the section
+    A client that gets no logout tokens has no such errors. `egress_invalid`: the section
     `egress` is invalid, so addresses are not checked against it.
     """
-    if client.backchannel_logout_uri is None:
+    if client.backchannel_logout_uri is None or client.channel is not None:
         return
     uri = metadata.jwks_uri
     if client.encryption is None:
@@ -185,13 +185,13 @@ def find_encryption_errors(
             yield "jwks_uri", text
 
 
-def find_follower_errors(metadata: ClientMetadata, leader: str) -> Iterator[tuple[str, str]]:
-    """Yield the errors of a further address of `leader`: each with the member to change."""
-    names = f"{metadata.client_id!r} follows {leader!r}"
+def find_follower_errors(metadata: ClientMetadata, client: Client) -> Iterator[tuple[str, str]]:
+    """Yield the errors of a further address of another client: each with the member to change."""
+    names = f"{metadata.client_id!r} follows {client.follows!r}"
     if metadata.frontchannel_logout_uri is not None:
         text = f"of {names}: a follower is notified by back-channel only; remove this member, or notifier.follows"
         yield "frontchannel_logout_uri", text
-    elif metadata.backchannel_logout_uri is None:
+    elif metadata.backchannel_logout_uri is None and client.channel is None:
         yield "notifier.follows", f"{names}, and needs an address in this file: write its backchannel_logout_uri"
 
 

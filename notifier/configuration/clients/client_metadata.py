@@ -33,6 +33,7 @@ from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
+from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.input_issues import explain, path_of
 from notifier.settings.policies import find_hold_error
@@ -135,10 +136,14 @@ class RegistryBuilder:
             find_server_errors(metadata, client, egress_invalid=egress_invalid)
         )
         if client.follows is not None:
-            errors |= dict(find_follower_errors(metadata, client.follows))
+            errors |= dict(find_follower_errors(metadata, client))
         errors |= dict(find_encryption_errors(metadata, client, egress_invalid=egress_invalid)) | dict(
             grants.find_errors()
         )
+        if (section := self._channel_of(metadata.notifier)) is not None:
+            errors |= dict(section.find_errors(client, metadata.notifier or _NO_OPTIONS))
+            for member, text in section.find_warnings(client, raw):
+                self.warnings.append(InputIssue(f"{path}.{member}", text))
         for iss in issuers:
             client_at_issuer = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and iss != client.iss:
@@ -164,12 +169,22 @@ class RegistryBuilder:
         options = metadata.notifier or _NO_OPTIONS
         if (defaults := self._defaults.get(iss)) is not None:
             options = merge_sections(defaults, options)
-        template_route = self._template.route
-        grants = route_grants_of(iss, metadata, options, template_route, defaults=defaults, list_only=list_only)
+        section, template_route = self._channel_of(metadata.notifier), self._template.route
+        channel = None if section is None else section.to_channel()
+        grants = route_grants_of(
+            iss, metadata, options, template_route, defaults=defaults, list_only=list_only, channel=channel
+        )
         client = build_client(iss, metadata, options, grants, self._template, self._profiles)
+        if channel is not None:  # requests of other channels are not encrypted
+            client = replace(client, channel=channel, encryption=None)
         feature_options = [(name, getattr(options, name, None)) for name in self._feature_options]
         set_options = tuple((name, value) for name, value in feature_options if value is not None)
         return replace(client, options=set_options) if set_options else client, grants
+
+    def _channel_of(self, options: ClientOptions | None) -> ChannelSection | None:
+        """Return the section of the client's own options that declares another channel."""
+        values = (getattr(options, name, None) for name in self._feature_options)
+        return next((value for value in values if isinstance(value, ChannelSection)), None)
 
     def _check_other_members(self, raw: dict[str, Any], invalid: Collection[int | str], path: str) -> None:
         """Check further members of a client with errors, so that all errors are reported together.
@@ -196,12 +211,14 @@ class RegistryBuilder:
 
     def _find_errors(self, client: Client) -> Iterator[tuple[str, str]]:
         """Yield each inconsistent member to change, and its error."""
-        uri = client.backchannel_logout_uri
+        uri, member = client.backchannel_logout_uri, "backchannel_logout_uri"
+        if client.channel is not None:
+            uri, member = client.channel.uri, client.channel.member
         if uri is not None:
             skips_egress = "egress" in self._invalid_sections or client.route.withheld is not None
             text = find_uri_issue(uri) if skips_egress else check_uri(uri, client.route.egress)
             if text is not None:
-                yield "backchannel_logout_uri", text
+                yield member, text
         by_preset = client.preset is not None and PRESETS[client.preset].subject is SubjectMode.SUB
         if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB and not by_preset:
             yield (

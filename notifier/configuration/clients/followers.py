@@ -41,6 +41,11 @@ def is_follower_row(row: Any) -> bool:
     return isinstance(options, Mapping) and options.get("follows") is not None
 
 
+def has_channel(options: Any) -> bool:
+    """Return True if the section `notifier` names a channel of a feature."""
+    return isinstance(options, Mapping) and options.get("channel") is not None
+
+
 def find_leaders(layers: Sequence[Layer], issuers: Sequence[str]) -> Leaders:
     """Return the leaders of all followers. Of several rows of a client, the last that has `follows` counts."""
     leaders: dict[ClientKey, str] = {}
@@ -162,7 +167,8 @@ def inherit_rows(leader_rows: Sequence[SourcedRow], own_rows: Sequence[SourcedRo
     """Return the rows of a follower: the leader's values that it takes, then its own.
 
     If the follower has its own preset, the leader's values that this preset sets are omitted. If it has its own keys,
-    the leader's are omitted. `subject_type: pairwise` of the leader always applies.
+    the leader's are omitted. `subject_type: pairwise` of the leader always applies. A follower
+    with a channel of its own takes no settings of logout tokens.
     """
     own = merge_rows([row for row, _ in own_rows])
     own_options = own.get("notifier")
@@ -171,6 +177,8 @@ def inherit_rows(leader_rows: Sequence[SourcedRow], own_rows: Sequence[SourcedRo
     name = own_options.get("preset")
     preset = PRESETS.get(name) if isinstance(name, str) else None
     options = {option for option in INHERITED_OPTIONS if getattr(preset, option, None) is None}
+    if has_channel(own_options):
+        options.clear()
     inherited = [(_select(row, members, options), is_from_file) for row, is_from_file in leader_rows]
     is_pairwise = merge_rows([row for row, _ in inherited]).get("subject_type") == "pairwise"
     return [*inherited, *own_rows, *([({"subject_type": "pairwise"}, True)] if is_pairwise else ())]

@@ -26,7 +26,7 @@ from notifier.configuration.clients.layer import (
     Layer,
     merge_rows,
 )
-from notifier.configuration.clients.registry_checks import explain_unsignable
+from notifier.configuration.clients.registry_checks import explain_unsignable, is_sent_signatures
 from notifier.configuration.clients.route_grants import ADDRESSES, find_withheld_reasons
 from notifier.configuration.clients.row_positions import RowCollection, RowPositions, source_fault, with_source
 from notifier.model.client import ClientKey
@@ -174,7 +174,7 @@ class LayerMerge:
         builder.add(merged_row, path, {**file_context}, list_only)
         errors = builder.mistakes[mistake_count:]
         client = builder.client(iss, client_id)
-        if not errors and client is not None and client.backchannel_logout_uri is not None and has_list_rows:
+        if not errors and client is not None and is_sent_signatures(client) and has_list_rows:
             supported = self._algorithms_of(iss)
             if client.token.alg not in supported:
                 text = explain_unsignable(client.token.alg, iss, supported)

@@ -22,15 +22,20 @@ _KEY_OF_ALGORITHM = {
 
 
 def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[InputIssue]:
-    """Return an error for each client with a logout URI whose algorithm no key of its issuer can sign with."""
+    """Return an error for each client that gets signatures whose algorithm no key of its issuer can sign with."""
     mistakes = []
     for iss, clients in registry.clients.items():
         possible = algorithms_of(iss)
         for client in clients.values():
-            if client.token.alg not in possible and client.backchannel_logout_uri is not None:
+            if client.token.alg not in possible and is_sent_signatures(client):
                 path = f"client {client.client_id!r} of {iss}"
                 mistakes.append(InputIssue(path, explain_unsignable(client.token.alg, iss, possible)))
     return mistakes
+
+
+def is_sent_signatures(client: Client) -> bool:
+    """Return True if the client receives logout tokens, or other requests that the issuer's keys sign."""
+    return client.backchannel_logout_uri is not None if client.channel is None else client.channel.signed
 
 
 def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:

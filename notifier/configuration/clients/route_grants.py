@@ -13,10 +13,12 @@ of `egress` apply.
 from collections.abc import Collection, Iterator, Mapping
 
 from notifier.model.client import Client, ClientKeysSource, EgressPolicy, FrontChannelWay, RetryPolicy, Route, TlsFiles
+from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import IPNetwork, check_address
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
+from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import find_hold_error, override_policy
 
@@ -35,7 +37,8 @@ class RouteGrants:
     """The settings `granted` to the origins `named_origins`, for one client.
 
     `full_route`: the route with all granted settings. `list_only`: the members with an address of the client that no
-    file sets. `origins_at`: the setting to which an operator adds further origins.
+    file sets. `origins_at`: the setting to which an operator adds further origins. `has_channel`: the client is
+    notified by a channel of a feature.
     """
 
     full_route: Route
@@ -43,9 +46,12 @@ class RouteGrants:
     named_origins: frozenset[str] = frozenset()
     list_only: Collection[str] = ()
     origins_at: str = ""
+    has_channel: bool = False
 
     def to_client(self, metadata: ClientMetadata, options: ClientOptions) -> Route:
-        """Return the route to the client's logout URI."""
+        """Return the route to the client's logout URI. No list can set the address of a channel."""
+        if self.has_channel:
+            return self.full_route
         member = "backchannel_logout_uri"
         if metadata.backchannel_logout_uri is None and options.front_channel is FrontChannelWay.SERVER:
             member = "frontchannel_logout_uri"
@@ -99,23 +105,27 @@ def route_grants_of(
     *,
     defaults: ClientOptions | None,
     list_only: Collection[str],
+    channel: ClientChannel | None = None,
 ) -> RouteGrants:
     """Return the grants to a client. `options`: its own options merged with the `defaults` of its issuer."""
-    full_route = _full_route(options, template)
+    full_route, has_channel = _full_route(options, template), channel is not None
     if full_route is template:
-        return RouteGrants(full_route=full_route)
+        return RouteGrants(full_route=full_route, has_channel=has_channel)
     own_options, defaults_setting = metadata.notifier or ClientOptions(), f'registry.defaults["{iss}"]'
     base = template.egress if defaults is None else override_policy(template.egress, defaults.egress)
     granted = tuple(_granted_settings(options, own_options, base, defaults_setting))
     uris_in_files = (getattr(metadata, member) for member in _LOGOUT_URIS if member not in list_only)
     origins = {origin_of(uri) for uri in uris_in_files if uri is not None}
+    if channel is not None:
+        origins.add(origin_of(channel.uri))
     named_origins = frozenset(origin for origin in (*origins, *(options.origins or ())) if origin is not None)
     origins_at = f"{defaults_setting}.origins"
     if own_options.origins is not None or any(member.startswith("notifier.") for member in granted):
         origins_at = "the client's notifier.origins in a file"
     return RouteGrants(
-        full_route=full_route, granted=granted, named_origins=named_origins, list_only=list_only, origins_at=origins_at
-    )
+        full_route=full_route, granted=granted, named_origins=named_origins, list_only=list_only, origins_at=origins_at,
+        has_channel=has_channel,
+    )  # fmt: skip
 
 
 def find_withheld_reasons(client: Client) -> list[str]:
@@ -128,8 +138,12 @@ def find_withheld_reasons(client: Client) -> list[str]:
 
 
 def find_default_errors(defaults: Mapping[str, ClientOptions], retry_of_service: RetryPolicy) -> Iterator[InputIssue]:
-    """Yield the errors of `registry.defaults`: credentials without origins, a leader, and invalid times."""
+    """Yield the errors of `registry.defaults`: a channel or leader, credentials without origins, and invalid times."""
     for iss, options in defaults.items():
+        for name in options.model_fields_set:
+            if isinstance(getattr(options, name), ChannelSection):
+                text = "belongs to one client: its address would get every user of all; write it where it is registered"
+                yield InputIssue(f'registry.defaults["{iss}"].{name}', text)
         if options.follows is not None:
             text = f"would make each client of the issuer an address of {options.follows!r}: write it at one client"
             yield InputIssue(f'registry.defaults["{iss}"].follows', text)

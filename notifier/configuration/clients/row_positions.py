@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from notifier.configuration.clients.client_metadata import RegistryBuilder
-from notifier.configuration.clients.followers import is_follower_row
+from notifier.configuration.clients.followers import has_channel, is_follower_row
 from notifier.configuration.clients.layer import ROWS_PER_STEP, BuildContext, Layer, client_id_of, issuers_of
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
@@ -17,10 +17,13 @@ RowPositions: TypeAlias = list[tuple[int, int]]
 
 
 def _has_only_settings(layer: Layer, row: Any) -> bool:
-    """Return True if the row only adds settings to a client of other sources. A follower in a file is a client."""
+    """Return True if the row only adds settings to a client of other sources.
+
+    A follower in a file is a client, and so is a row in a file with a channel, which has an address.
+    """
     if not isinstance(row, Mapping) or "notifier" not in row or not row.keys() <= _SETTINGS:
         return False
-    return layer.file is None or not is_follower_row(row)
+    return layer.file is None or not (is_follower_row(row) or has_channel(row["notifier"]))
 
 
 def with_source(layer: Layer, reason: str) -> str:

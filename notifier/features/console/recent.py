@@ -297,4 +297,4 @@ def _rows_after(rows: Sequence[RecentEntry], number: int, issuers: Collection[st
 
 
 def _redact_text(text: str, delivery: Delivery) -> str:
-    return text and redact(redact_subject(text, delivery.sub, delivery.sid))[:MAX_TEXT_CHARS]
+    return text and redact(redact_subject(text, delivery.sub, delivery.sid, delivery.email))[:MAX_TEXT_CHARS]

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
-from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice
+from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, SkipReason
 from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.outcome import DeadReason, Reason
 from notifier.queues.queue_port import FeedMessage
 
 DELIVERY_TYPE: Final = "notifier.delivery.v1"
 CLIENT_TYPE: Final = "notifier.client.v1"
-REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), NO_URI]))
+REASONS = tuple(dict.fromkeys([*map(str, Reason), *map(str, DeadReason), *SkipReason]))
 
 
 def feed_message(notice: FeedNotice, source: str) -> FeedMessage:

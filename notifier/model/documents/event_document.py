@@ -139,6 +139,7 @@ def parse_opened(
         ended_at=None if ended_at is None else min(ended_at, now),
         not_after=body.get("not_after"),
         reason=body.get("reason"),
+        email=body.get("email"),
         source=envelope.source if envelope else None,
         type=envelope.type if envelope else None,
         publisher=message.user_id,

@@ -199,6 +199,13 @@ class EventBody(TypedDict, total=False):
     iss: Required[Annotated[Text, Field(description="The issuer, as configured.")]]
     sub: Annotated[Text | None, Field(description="The user. Without `sid`: all their sessions.")]
     sid: Annotated[Text | None, Field(description="The session.")]
+    email: Annotated[
+        Text | None,
+        Field(
+            description="The user's e-mail address, for receivers of other channels that know users by it. It counts if"
+            " `registry.inline` accepts addresses of this publisher."
+        ),
+    ]
     clients: Required[
         Annotated[
             Annotated[list[ClientId | EntryDocument], Field(min_length=1, fail_fast=True)] | Literal["*"],

@@ -10,7 +10,7 @@ parser. Requests through a proxy use the session.
 import asyncio
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
@@ -24,6 +24,7 @@ from yarl import URL
 from notifier.model.client import Route
 from notifier.model.frozen import frozen
 from notifier.model.redaction import redact_secret
+from notifier.model.request import Headers, Request
 
 MAX_BODY_BYTES = 16 * 1024  # read of a response
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
@@ -36,16 +37,19 @@ MAX_HEADS = 2048  # 3 KiB each
 MAX_CONTEXTS = 512
 
 
-def answer_text(body: bytes, token: str, route: Route) -> str:
+def answer_text(body: bytes, token: str, route: Route, hidden: Sequence[str] = ()) -> str:
     """Return the start of a response's body as text, without control characters and secrets.
 
-    Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on.
+    Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on. The
+    words `hidden` become `[subject]`.
     """
     text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
     text = "".join(character if character.isprintable() else " " for character in text)
     secrets = list(_find_secrets(route))
     for secret in secrets:
         text = redact_secret(text, secret, "[header]")
+    for word in hidden:
+        text = redact_secret(text, word, "[subject]")
 
     def hide_secret(run: re.Match[str]) -> str:
         if _quotes_secret(run[0], token):
@@ -131,12 +135,15 @@ class Heads:
         self._heads: dict[object, Head] = {}
         self._contexts: WeakSet[SSLContext] = WeakSet()
 
-    def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
-        """Return the head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (header)."""
-        key = (origin, route.headers, route.tls)
+    def of(self, origin: str, route: Route, tls: SSLContext | None, headers: Headers = ()) -> Head:
+        """Return the head for this origin, headers and TLS. Raises aiohttp.InvalidURL, ValueError (header).
+
+        The `headers` of a channel replace those of all requests, and the route's headers replace both.
+        """
+        key = (origin, route.headers, route.tls, headers)
         head = self._heads.get(key)
         if head is None or head.tls is not tls:  # another context after a renewal of the certificate
-            head = self._make(origin, route.headers, tls)
+            head = self._make(origin, (headers, route.headers), tls)
             self._make_room(tls)
             self._heads[key] = head
         return head
@@ -150,11 +157,8 @@ class Heads:
         elif len(self._heads) >= MAX_HEADS:
             del self._heads[next(iter(self._heads))]
 
-    def _make(self, origin: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
-        headers = CIMultiDict(self._always)
-        for name in {name for name, _ in extra}:
-            headers.popall(name, None)
-        headers.extend(extra)
+    def _make(self, origin: str, extra: Sequence[Headers], tls: SSLContext | None) -> Head:
+        headers = with_headers(self._always, extra)
         request = _Request(
             "POST",
             URL(origin, encoded=True),
@@ -177,6 +181,16 @@ class Heads:
         )
 
 
+def with_headers(headers: Mapping[str, str] | Headers, further: Iterable[Headers]) -> CIMultiDict[str]:
+    """Return the headers, where each further group replaces headers of the same name."""
+    merged = CIMultiDict(headers)
+    for group in further:
+        for name in {name for name, _ in group}:
+            merged.popall(name, None)
+        merged.extend(group)
+    return merged
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Return the origin of a URI, and its path with query, byte for byte (B4).
 
@@ -189,8 +203,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     return uri[:host_end], target if target.startswith("/") else "/" + target
 
 
-async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes | None) -> Response:
-    """Send a POST with this body, or a GET if the body is None, and return the response. The caller sets the deadline.
+async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, request: Request) -> Response:
+    """Send a POST, or a GET if the request has no body, and return the response. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
     """
@@ -203,8 +217,12 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        body = request.body
         if body is None:
             transport.write(b"GET %b%b" % (target.encode(), head.get_head))
+        elif request.extras.authorization:
+            line = f"Authorization: {request.extras.authorization}".encode()
+            transport.write(b"POST %b%b%d\r\n%b\r\n\r\n%b" % (target.encode(), head.post_head, len(body), line, body))
         else:
             transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.post_head, len(body), body))
         message, content = await protocol.read()

@@ -176,8 +176,8 @@ class HttpTransport:
         try:
             with RequestDeadline(request.timeout):
                 if plan.origin:
-                    head = pool.heads.of(plan.origin, route, tls)
-                    response = await requests.exchange(pool.connector, head, plan.target, request.body)
+                    head = pool.heads.of(plan.origin, route, tls, request.extras.headers)
+                    response = await requests.exchange(pool.connector, head, plan.target, request)
                 else:
                     if tls is None and proxy is not None and proxy.scheme == "https":
                         tls = await self._tls.context(TlsFiles())  # TLS of the proxy
@@ -275,12 +275,12 @@ async def _send_by_session(
 
 
 def _headers(request: Request) -> CIMultiDict[str]:
-    """Return the extra headers of the route. A POST also has the content type of a form; a GET has none."""
-    headers = CIMultiDict(request.route.headers)
+    """Return the headers of the request and its route. A POST also has a content type; a GET has none."""
+    headers = requests.with_headers((_FORM,), (request.extras.headers, request.route.headers))
     if request.body is None:
-        headers.popall(_FORM[0], None)
-    else:
-        headers.setdefault(*_FORM)
+        headers.popall(_FORM[0])
+    if request.extras.authorization:
+        headers["Authorization"] = request.extras.authorization
     return headers
 
 
@@ -288,11 +288,12 @@ def _to_text(response: requests.Response, request: Request) -> str:
     """Return the start of the body for diagnosis. For a redirect it begins with the location."""
     text = "[body not decompressed]"
     if response.headers.get("Content-Encoding", "identity").lower() == "identity":
-        text = answer_text(response.body, request.secret, request.route)
+        text = answer_text(response.body, request.secret, request.route, request.extras.hidden)
     location = response.headers.get("Location") if response.status in _REDIRECTS else None
     if location is None:
         return text
     path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
     target = f"to {path}?…" if separator else f"to {path}"
-    target = answer_text(target.encode("utf-8", "surrogateescape"), request.secret, request.route)
+    place = target.encode("utf-8", "surrogateescape")
+    target = answer_text(place, request.secret, request.route, request.extras.hidden)
     return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target

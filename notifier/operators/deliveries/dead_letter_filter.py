@@ -152,11 +152,11 @@ def _has_subject(message: Message, subject: str) -> bool:
 
 
 def _dead_letter_subjects(dead_letter: DeadLetter) -> Iterator[str | None]:
-    """Yield every `sub` and `sid` in the dead letter; None for an absent one."""
+    """Yield every `sub`, `sid` and `email` in the dead letter; None for an absent one."""
     if dead_letter.delivery is not None:
-        yield from (dead_letter.delivery.sub, dead_letter.delivery.sid)
+        yield from (dead_letter.delivery.sub, dead_letter.delivery.sid, dead_letter.delivery.email)
     if dead_letter.event is not None:
-        yield from (dead_letter.event.sub, dead_letter.event.sid)
+        yield from (dead_letter.event.sub, dead_letter.event.sid, dead_letter.event.email)
         if dead_letter.event.clients != "*":
             for entry in dead_letter.event.clients:
                 if isinstance(entry, ClientEntry):
@@ -183,7 +183,7 @@ def _texts_in(body: bytes) -> Iterator[str]:
 
 
 def _subjects_in_event(body: bytes) -> Iterator[str]:
-    """Yield every `sub` and `sid` in an event that was refused. The body may be cut, since only its start is stored."""
+    """Yield every `sub`, `sid` and `email` in a refused event. The body may be cut, since only its start is stored."""
     try:
         content = from_json(body, allow_partial=True)
     except ValueError:
@@ -194,11 +194,11 @@ def _subjects_in_event(body: bytes) -> Iterator[str]:
 
 
 def subjects_of(event: object) -> Iterator[str]:
-    """Yield every `sub` and `sid` in the JSON of an event, of its clients, or of a delivery."""
+    """Yield every `sub`, `sid` and `email` in the JSON of an event, of its clients, or of a delivery."""
     if not isinstance(event, dict):
         return
     clients = event.get("clients")
     for holder in (event, *(clients if isinstance(clients, list) else ())):
         if isinstance(holder, dict):
-            values = (holder.get("sub"), holder.get("sid"))
+            values = (holder.get("sub"), holder.get("sid"), holder.get("email"))
             yield from (value for value in values if isinstance(value, str))

@@ -77,7 +77,7 @@ class ReplayResult:
         if self.workers:
             lines += results.format_lines("given up again: notifier dead-letters list")
             if self.account.skipped:
-                lines.append(f"{self.account.skipped:,} skipped: no address")
+                lines.append(f"{self.account.skipped:,} skipped: no address, or session_only")
             if self.waiting:
                 lines.append(f"{self.waiting:,} wait{'s' if self.waiting == 1 else ''}: notifier waiting list")
                 lines += [f"  {cause}" for cause in results.put_off]

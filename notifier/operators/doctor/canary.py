@@ -4,17 +4,16 @@ The token is made, signed and sent like any other, so the canary tests keys, clo
 Nothing is queued, retried or counted, and no session ends.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from notifier.delivery.ports import Channel, Transport
+from notifier.delivery.ports import CanaryChannel, Channel, Transport
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
 from notifier.model.presets import PRESETS
-from notifier.model.request import Request
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import ADVICE
 
@@ -23,11 +22,16 @@ CANARY_SUBJECT_PREFIX = "notifier-canary-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryTools:
-    """The dependencies of a canary. `new_id` returns a random name that no user and no session has."""
+    """The dependencies of a canary. `new_id` returns a random name that no user and no session has.
 
-    channel: Channel
+    `channels`: by `Client.channel_kind`, as for a delivery. `risk_accepted`: the operator accepts the risk that a
+    canary has by some channels (`ClientChannel.canary_risk`).
+    """
+
+    channels: Mapping[str, Channel]
     transport: Transport
     new_id: Callable[[], str]
+    risk_accepted: bool = False
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
@@ -45,20 +49,19 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
     """Send a canary to the client. Return the finding that explains its answer, or why there was none."""
     name = client.client_id
-    if client.backchannel_logout_uri is None:
+    if client.channel is not None and client.channel.canary_risk and not tools.risk_accepted:
+        advice = f"if that is acceptable: notifier doctor --canary {name} --yes"
+        return [warning(Area.CANARY, name, f"nothing was sent: {client.channel.canary_risk}", advice)]
+    if client.logout_uri is None:
         return [failure(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
+    channel = tools.channels[client.channel_kind]
     try:
-        prepared = await tools.channel.prepare(_make_canary_delivery(client, tools.new_id()), client)
-        assert not isinstance(prepared, Dead), "the delivery has both sub and sid"
+        prepare = channel.prepare_canary if isinstance(channel, CanaryChannel) else channel.prepare
+        prepared = await prepare(_make_canary_delivery(client, tools.new_id()), client)
+        if isinstance(prepared, Dead):
+            return [failure(Area.CANARY, name, f"nothing can be sent: {prepared.text}", "correct its registration")]
         response = await tools.transport.post(
-            Request(
-                uri=tools.channel.uri(client),
-                body=prepared.body,
-                secret=prepared.secret,
-                timeout=client.timeout,
-                route=client.route,
-                new_connection=True,
-            )
+            prepared.to_request(client, client.logout_uri, client.timeout, new_connection=True)
         )
     except InternalFault as fault:
         return [failure(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
@@ -67,7 +70,7 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
     if isinstance(response, Break):
         advice = ADVICE.get(response.reason, "look at the client's log")
         return [failure(Area.CANARY, name, f"no answer ({response.reason}): {response.text}", advice)]
-    return [explain_outcome(client, tools.channel.read(response, client), prepared.jti)]
+    return [explain_outcome(client, channel.read(response, client), prepared.jti)]
 
 
 def _make_canary_delivery(client: Client, unique: str) -> Delivery:
@@ -80,7 +83,8 @@ def _make_canary_delivery(client: Client, unique: str) -> Delivery:
         iss=client.iss,
         client_id=client.client_id,
         sub=name,
-        sid=name,
+        sid=None if client.channel is not None and client.channel.ends_all else name,
+        email=f"{name}@canary.invalid",
         entry_sub=True,
     )
 
@@ -110,9 +114,8 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
             advice = "a proxy in front of it requires a sign-in, or accepts only browsers: exempt this path"
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused(status=404 | 405 | 410):
-            advice = (
-                "back-channel logout is not served at this path: correct backchannel_logout_uri, or enable it there"
-            )
+            address = "backchannel_logout_uri" if client.channel is None else client.channel.member
+            advice = f"its channel is not served at this path: correct {address}, or enable it there"
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused():
             return failure(Area.CANARY, client.client_id, answered, log)

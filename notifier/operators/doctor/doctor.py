@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 
+from notifier.model.ignored_members import IssueGroup
+
 MAX_CONCURRENT_CHECKS = 64  # each has one connection at most
 
 
@@ -101,3 +103,13 @@ def warning(area: Area, subject: str, text: str, advice: str) -> Finding:
 def failure(area: Area, subject: str, text: str, advice: str) -> Finding:
     """Return a finding of something that does not work."""
     return Finding(area=area, subject=subject, level=Severity.FAILED, text=text, advice=advice)
+
+
+def group_finding(group: IssueGroup, advice: str) -> Finding:
+    """Return the finding about a group of issues in the registry."""
+    mistake = group.mistake
+    first = tuple(example.path for example in group.first)
+    return Finding(
+        area=Area.CLIENT, subject=mistake.path, level=Severity.WARNING, text=mistake.text, advice=advice,
+        count=group.count, first=first,
+    )  # fmt: skip

@@ -33,7 +33,9 @@ MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # burst and rate: a search for a si
 DUE_SOON_SECONDS = 4.0  # a delivery that is due this soon need not be fetched
 FORGET_INTERVAL_SECONDS = 1.0  # limits the cost of many invented names
 _HOURS = re.compile(r"[0-9.]{1,12} h ")
-_REPORTED_CAUSES = (Cause.SIGNING, Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN)
+_REPORTED_CAUSES = (
+    Cause.SIGNING, Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN, Cause.ACCESS_TOKEN,
+)  # fmt: skip
 _KINDS = MappingProxyType({cause: TroubleKind[cause.name] for cause in _REPORTED_CAUSES})
 _CAUSES = MappingProxyType(
     {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}

@@ -102,6 +102,11 @@ class HealthObserver:
             if client_id not in registry.clients_of(iss) and record.last_activity_at < since:
                 del self.clients[iss, client_id]
 
+    def last_activity_at(self, key: tuple[str, str]) -> float:
+        """Return the time of the client's last result, deferral or planned attempt; 0 without any."""
+        record = self.clients.get(key)
+        return 0.0 if record is None else record.last_activity_at
+
     def count_expiring_clients(self) -> Mapping[str, int]:
         """Return how many clients have a delivery that expires within an hour, by whether its token has a `sid`."""
         now, counts = self._clock(), {"yes": 0, "no": 0}
@@ -226,7 +231,7 @@ def _expiry_member(lifetime: Lifetime) -> str:
 
 def _redact_text(text: str, delivery: Delivery) -> str:
     """Return the text of a failure without secrets and without the user."""
-    return redact(redact_subject(text, delivery.sub, delivery.sid)) if text else ""
+    return redact(redact_subject(text, delivery.sub, delivery.sid, delivery.email)) if text else ""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from notifier.features.feed.feed_event import REASONS, dump_feed_event, feed_message, feed_schema
-from notifier.model.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
+from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice, SkipReason
 from notifier.model.outcome import DeadReason, Reason
 
 SOURCE = "/notifier/notifier"
@@ -20,7 +20,14 @@ WHOLE = Notice(
 
 CLIENT = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
 BARE = Notice(
-    id="b", at=1.5, fate=Fate.SKIPPED, reason=NO_URI, iss="\u2028", client_id="", event_id="e", propagation=0.25
+    id="b",
+    at=1.5,
+    fate=Fate.SKIPPED,
+    reason=SkipReason.NO_URI,
+    iss="\u2028",
+    client_id="",
+    event_id="e",
+    propagation=0.25,
 )
 
 
@@ -69,5 +76,5 @@ def test_routing_keys_and_headers() -> None:
 def test_the_schema_names_every_reason() -> None:
     """Of attempts and of dead letters, and why a client is skipped."""
     enum = set(feed_schema()["$defs"]["Delivery"]["properties"]["reason"]["enum"])
-    assert enum == {*Reason, *DeadReason, NO_URI}
+    assert enum == {*Reason, *DeadReason, *SkipReason}
     Draft202012Validator.check_schema(feed_schema())

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from notifier import __version__
 from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.request import RequestExtras
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
 from tests.support import behaviours as do
@@ -59,6 +61,36 @@ async def test_the_clients_own_headers_are_sent_along(transport: HttpTransport) 
     assert received.header("authorization") == ["Bearer hush-hush"]
     assert received.header("user-agent") == ["x"]
     assert received.header("content-type") == ["application/x-www-form-urlencoded"]
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_channel_has_its_own_headers(transport: HttpTransport, *, by_proxy: bool) -> None:
+    """They replace the defaults, and the route's replace both. An Authorization belongs to one request only."""
+    own = (("Content-Type", "application/secevent+jwt"), ("Accept", "application/json"))
+    async with scripted() as receiver:
+        uri = receiver.url
+        route: dict[str, Any] = {}
+        if by_proxy:
+            uri, route = "http://shop.example.com/x", {"proxy": receiver.origin}
+        plain = request(uri, **route)
+        await transport.post(replace(plain, extras=RequestExtras(headers=own, authorization="Bearer one")))
+        await transport.post(
+            replace(request(uri, headers=(("accept", "text/x"),), **route), extras=RequestExtras(headers=own))
+        )
+        await transport.post(plain)
+    first, second, third = receiver.requests
+    assert first.header("content-type") == second.header("content-type") == ["application/secevent+jwt"]
+    assert third.header("content-type") == ["application/x-www-form-urlencoded"]
+    assert [each.header("accept") for each in receiver.requests] == [["application/json"], ["text/x"], ["*/*"]]
+    assert [each.header("authorization") for each in receiver.requests] == [["Bearer one"], [], []]
+    assert first.body == third.body == plain.body
+
+
+async def test_hidden_words_are_not_kept(transport: HttpTransport) -> None:
+    """Of any length, and in each spelling."""
+    async with scripted(do.answer(404, b'{"error": "no user a+b@x.io (a%2Bb%40x.io), sub a1"}')) as receiver:
+        wire = await transport.post(replace(request(receiver.url), extras=RequestExtras(hidden=("a+b@x.io", "a1"))))
+    assert wire == Answer(status=404, text='{"error": "no user [subject] ([subject]), sub [subject]"}')
 
 
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:

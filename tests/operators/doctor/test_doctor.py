@@ -472,7 +472,7 @@ async def send(receiver: Receiver, **more: object) -> Finding:
     uri = more.pop("uri", "https://shop.example/out")
     client = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri=uri, **more)  # type: ignore[arg-type]
     tools = CanaryTools(
-        channel=BackChannel(receiver, clock=lambda: 1000.0, new_jti=lambda: "f00d"),
+        channels={"back_channel": BackChannel(receiver, clock=lambda: 1000.0, new_jti=lambda: "f00d")},
         transport=receiver,
         new_id=lambda: "f00d",
     )

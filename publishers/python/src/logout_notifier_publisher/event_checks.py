@@ -193,6 +193,7 @@ _EVENT: Mapping[str, _Check] = {
     "iss": _text,
     "sub": _text,
     "sid": _text,
+    "email": _text,
     "ended_at": _moment,
     "not_after": _moment,
     "reason": _text,

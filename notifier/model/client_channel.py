@@ -1,0 +1,26 @@
+"""The kinds of channels by which a client is notified: two of the core, and those of features."""
+
+from dataclasses import dataclass
+
+BACK_CHANNEL, FRONT_CHANNEL = "back_channel", "front_channel"
+"""The kinds of the core: logout tokens, and calls of a front-channel URI by the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientChannel:
+    """The channel of a feature by which one client is notified at `uri`, instead of by logout tokens.
+
+    `kind`: its key in `Feature.channels`. `member`: the setting that has the `uri`. `settings`: the section that only
+    the channel reads. `names_session`: its requests name the session that ended. `ends_all`: its requests end all
+    sessions of the user, so the client is skipped if only one session ended. `signed`: the issuer's keys sign its
+    requests. `canary_risk`: why a canary needs the operator's consent, or empty.
+    """
+
+    kind: str
+    uri: str
+    member: str
+    settings: object = None
+    names_session: bool = False
+    ends_all: bool = False
+    signed: bool = True
+    canary_risk: str = ""
