@@ -5,6 +5,7 @@ The modules `notifier.service` and `notifier.cli` iterate over the list. No modu
 
 from notifier.feature import Feature
 from notifier.features.browsers.browsers_feature import BROWSERS
+from notifier.features.channels.channels_feature import CHANNELS
 from notifier.features.console.console_feature import CONSOLE
 from notifier.features.feed.feed_feature import FEED
 from notifier.features.registries.registries_feature import REGISTRIES
@@ -19,5 +20,6 @@ FEATURES: tuple[Feature, ...] = (
     FEED,
     REGISTRIES,
     SIGNERS,
+    CHANNELS,
     CONSOLE,
 )

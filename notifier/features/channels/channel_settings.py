@@ -1,0 +1,262 @@
+"""Defines the setting `notifier.channel` of a client: another message than a logout token, its address and subject."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS, ChannelPreset
+from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
+from notifier.model.client import Client, FrontChannelWay
+from notifier.model.client_channel import ClientChannel
+from notifier.model.egress import check_uri, find_uri_issue
+from notifier.model.nearest import suggest
+from notifier.model.registry import Registry
+from notifier.settings.channel_section import ChannelSection
+from notifier.settings.clients import ClientOptions
+from notifier.settings.values import ExistingFile, Section, TextList
+
+_TOKEN_OPTIONS = ("typ", "subject", "audience", "lifetime", "claims", "reason_claim")
+_NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
+_METADATA_CANARY = "the command `metadata` replaces the metadata that the receiver had from the OpenID Provider"
+
+
+def _check_uri(value: str) -> str:
+    if (mistake := find_uri_issue(value)) is not None:
+        raise ValueError(mistake)
+    return value
+
+
+def _name_way(value: object) -> object:
+    if isinstance(value, dict | ProofSettings):
+        return value
+    if value not in ("jwt", "headers"):
+        raise ValueError("must be jwt, headers, or {endpoint, client_id, client_secret, scope}")
+    return {"way": value}
+
+
+def _refuse_text(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(  # noqa: TRY004  pydantic reports this type
+            "must be {file: PATH}: a secret is read from a file, never from the configuration"
+        )
+    return value
+
+
+ChannelUri = Annotated[str, AfterValidator(_check_uri)]
+FilledText = Annotated[str, Field(min_length=1)]
+SubjectSetting = Annotated[
+    dict[str, str],
+    BeforeValidator(
+        lambda value: dict(parse_rule(value)),
+        json_schema_input_type=Literal["iss_sub", "email", "opaque"] | dict[str, str],
+    ),
+]
+
+
+class SecretFilePath(Section):
+    """A secret that is read from a file at each use."""
+
+    file: ExistingFile
+    """The file."""
+
+
+class ProofSettings(Section):
+    """The proof of a request: a word, or a token endpoint and our credentials there."""
+
+    way: Literal["jwt", "headers"] | None = None
+    """The word, if no access token is fetched."""
+    endpoint: ChannelUri | None = None
+    """The token endpoint, for client credentials (RFC 6749 §4.4)."""
+    client_id: FilledText | None = None
+    """Our name there."""
+    client_secret: Annotated[SecretFilePath, BeforeValidator(_refuse_text)] | None = Field(None, repr=False)
+    """Our secret there."""
+    scope: FilledText | None = None
+    """The scope to request."""
+
+    @model_validator(mode="after")
+    def _check_completeness(self) -> Self:
+        missing = [name for name in ("endpoint", "client_id", "client_secret") if getattr(self, name) is None]
+        if self.way is None and missing:
+            raise ValueError(f"needs {' and '.join(missing)} for an access token; without one, write jwt or headers")
+        if self.way is not None and self.model_fields_set != {"way"}:
+            raise ValueError("must be jwt, headers, or {endpoint, client_id, client_secret, scope}, without way")
+        return self
+
+    @property
+    def secret_file(self) -> Path | None:
+        """The file with our secret at the token endpoint."""
+        return None if self.client_secret is None else self.client_secret.file
+
+
+class _KindSection(Section):
+    """The settings of one kind of channel."""
+
+    presets: ClassVar[Mapping[str, ChannelPreset]] = {}
+
+    uri: ChannelUri
+    """Where to POST. Only a file may set it, and no event replaces it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, data: object) -> object:
+        name = data.get("preset") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(name, str):
+            return data
+        if name not in cls.presets:
+            raise ValueError(f"there is no preset {name!r} for this channel; {suggest(name, cls.presets)}")
+        preset = cls.presets[name]
+        members: dict[str, Any] = {**preset.members, **data}
+        if isinstance(members.get("proof"), dict):
+            members["proof"] = {**preset.proof, **members["proof"]}
+        elif preset.needs_access_token:
+            raise ValueError(f"preset {name} needs proof: {{endpoint, client_id, client_secret}}, for an access token")
+        return members
+
+
+class SecurityEventSettings(_KindSection):
+    """A pushed security event token (RFC 8935) with CAEP's session-revoked."""
+
+    presets: ClassVar[Mapping[str, ChannelPreset]] = EVENT_PRESETS
+
+    preset: Literal["google_workspace", "caep_dev"] | None = None
+    """A known receiver, by name. Its settings apply where none is given here."""
+    subject: SubjectSetting = Field(default_factory=lambda: dict(FORMATS["iss_sub"]))
+    """How the receiver knows the user: iss_sub, email, opaque, or an identifier with {iss}, {sub}, {email}."""
+    audience: TextList | None = Field(None, min_length=1)
+    """The `aud` of the token, one or a list. Default: the address."""
+    session: bool = True
+    """Name the session that ended, beside the user."""
+    subject_in_event: bool = False
+    """Name the user within the event, too."""
+    stream_id: FilledText | None = None
+    """The receiver's stream. The doctor's canary is then its verification event."""
+
+
+class GlobalTokenRevocationSettings(_KindSection):
+    """Global Token Revocation: all sessions and refresh tokens of a user end."""
+
+    presets: ClassVar[Mapping[str, ChannelPreset]] = REVOCATION_PRESETS
+
+    preset: Literal["auth0", "okta_app", "okta_org", "janssen"] | None = None
+    """A known receiver, by name. Its settings apply where none is given here."""
+    subject: SubjectSetting = Field(default_factory=lambda: dict(FORMATS["iss_sub"]))
+    """How the receiver knows the user: iss_sub, email, opaque, or an identifier with {iss}, {sub}, {email}."""
+    member: Literal["sub_id", "subject"] = "sub_id"
+    """The body's member with the user: `subject` until draft 02."""
+    proof: Annotated[
+        ProofSettings, BeforeValidator(_name_way, json_schema_input_type=Literal["jwt", "headers"] | ProofSettings)
+    ] = ProofSettings(way="jwt")
+    """jwt: a signed JWT for this address. headers: only `notifier.headers`. Or how an access token is fetched."""
+    not_before: bool = False
+    """The JWT has `nbf`, too."""
+    sessions: bool = False
+    """Notify it also if only one session ended. All sessions of the user end there."""
+
+
+class CommandSettings(_KindSection):
+    """OpenID Provider Commands: `invalidate` ends all sessions and tokens of an account."""
+
+    tenant: FilledText
+    """The tenant of its accounts at this issuer."""
+    sessions: bool = False
+    """Notify it also if only one session ended. All sessions of the user end there."""
+
+
+class ChannelSettings(ChannelSection):
+    """How a client is notified instead of by logout tokens: exactly one kind."""
+
+    security_event: SecurityEventSettings | None = None
+    """A pushed security event token."""
+    global_token_revocation: GlobalTokenRevocationSettings | None = None
+    """Global Token Revocation."""
+    command: CommandSettings | None = None
+    """OpenID Provider Commands."""
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        kinds = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            has = f"; it has {' and '.join(kinds)}" if kinds else ""
+            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}{has}")
+        return self
+
+    def to_channel(self) -> ClientChannel:
+        """Return the channel as the pipeline uses it."""
+        kind = next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+        settings = self.security_event or self.global_token_revocation or self.command
+        assert settings is not None
+        names_session = isinstance(settings, SecurityEventSettings) and settings.session
+        canary_risk = _METADATA_CANARY if isinstance(settings, CommandSettings) else ""
+        proof = ""
+        if isinstance(settings, GlobalTokenRevocationSettings):
+            canary_risk, proof = _NO_CANARY, settings.proof.way or "access_token"
+        return ClientChannel(
+            kind=kind, uri=settings.uri, member=f"notifier.channel.{kind}.uri", settings=settings,
+            names_session=names_session, ends_all=not getattr(settings, "sessions", True),
+            signed=proof in ("", "jwt"), canary_risk=canary_risk,
+        )  # fmt: skip
+
+    def find_errors(self, client: Client, options: ClientOptions) -> Iterator[tuple[str, str]]:
+        """Yield each setting of the client that contradicts its channel, and its error."""
+        if options.front_channel is FrontChannelWay.SERVER:
+            yield (
+                "notifier.front_channel",
+                "is server, but the client has a channel; remove one of the two",
+            )
+        if self.command is not None:
+            for name in ("claims", "audience", "lifetime", "reason_claim"):
+                if getattr(options, name) is not None:
+                    yield f"notifier.{name}", "must not stand beside channel.command, whose tokens have fixed claims"
+        if self.security_event is not None and client.iss in (self.security_event.audience or ()):
+            text = "must name the receiver, not the issuer: the token would pass at other services"
+            yield "notifier.channel.security_event.audience", text
+        if self.global_token_revocation is not None:
+            yield from _find_proof_errors(self.global_token_revocation.proof, client)
+
+    def find_warnings(self, client: Client, row: object) -> Iterator[tuple[str, str]]:
+        """Yield each setting that is permitted but not advisable, and its warning. `row`: the client as written."""
+        section = row.get("notifier") if isinstance(row, Mapping) else None
+        written: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
+        headers = written.get("headers")
+        for name, value in headers.items() if isinstance(headers, Mapping) else ():
+            if str(name).lower() == "authorization" and isinstance(value, str):
+                yield f"notifier.headers.{name}", "is written in clear text: put it in a file, and write {file: PATH}"
+        if self.command is None:
+            for name in (name for name in _TOKEN_OPTIONS if written.get(name) is not None):
+                yield f"notifier.{name}", "has no effect: the client is notified by its channel, not by logout tokens"
+        subject = getattr(client.channel and client.channel.settings, "subject", None)
+        if client.pairwise and subject is not None and "email" in set(names_in(subject)):
+            text = "names the user by e-mail address, which links the user of a pairwise client to other clients"
+            yield f"{((client.channel and client.channel.member) or '').removesuffix('.uri')}.subject", text
+
+
+class ChannelOptions(Section):
+    """The member of a client's `notifier` that the feature declares."""
+
+    channel: ChannelSettings | None = None
+    """How it is notified instead of by logout tokens. Its `backchannel_logout_uri` is then not used."""
+
+
+def _find_proof_errors(proof: ProofSettings, client: Client) -> Iterator[tuple[str, str]]:
+    names = [name.lower() for name, _ in client.route.headers]
+    if proof.way != "headers" and "authorization" in names:
+        text = "has Authorization, which the proof of its channel sets; remove it, or write proof: headers"
+        yield "notifier.headers", text
+    if proof.way == "headers" and not names and client.route.withheld is None:
+        text = "is headers, and notifier.headers has none; the receiver would accept such a request from anybody"
+        yield "notifier.channel.global_token_revocation.proof", text
+    if proof.endpoint is not None and (text := check_uri(proof.endpoint, client.route.egress) or "") != "":
+        yield "notifier.channel.global_token_revocation.proof.endpoint", text
+
+
+def secret_files_of(registry: Registry) -> Iterator[tuple[str, Path]]:
+    """Yield the setting and the path of each file with a secret for a token endpoint."""
+    for clients in registry.clients.values():
+        for client in clients.values():
+            settings = None if client.channel is None else client.channel.settings
+            if isinstance(settings, GlobalTokenRevocationSettings) and settings.proof.secret_file is not None:
+                setting = f"client {client.client_id!r}: notifier.channel.global_token_revocation.proof.client_secret"
+                yield setting, settings.proof.secret_file

@@ -1,0 +1,92 @@
+"""Defines the common part of the channels: signatures by the issuer's keys, and how responses are read."""
+
+import math
+from collections.abc import Collection
+
+from pydantic_core import from_json
+
+from notifier.delivery.ports import ChannelTools
+from notifier.delivery.verdict import Dead
+from notifier.model.client import Client
+from notifier.model.delivery import Delivery
+from notifier.model.errors import InternalFault
+from notifier.model.frozen import replace
+from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
+
+
+class SignedChannel:
+    """A channel whose requests the issuer's keys may sign. `successes`: the statuses that mean success."""
+
+    successes: Collection[int] = ()
+
+    def __init__(self, tools: ChannelTools) -> None:
+        self._tools = tools
+
+    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+        """Return the outcome of a response. The client's `success_statuses` and `retry_statuses` come first.
+
+        A success of another status is refused, because a page at a wrong address has it, too.
+        """
+        outcome = read_wire(answer, client.response, self._tools.clock())
+        match outcome:
+            case Delivered(status=status) if status in (*client.response.success_statuses, *self._successes_at(client)):
+                return outcome
+            case Delivered(status=status):
+                text = f"it means no success here; if it does, add {status} to success_statuses"
+                answered = f"{text}; its answer: {outcome.text}" if outcome.text else text
+                return Refused(reason=Reason.REFUSED, status=status, text=answered)
+            case Refused(status=status) if status is not None:
+                return self._read_refusal(outcome, status, client)
+            case _:
+                return outcome
+
+    def _successes_at(self, client: Client) -> Collection[int]:  # noqa: ARG002
+        return self.successes
+
+    def _read_refusal(self, refusal: Refused, status: int, client: Client) -> Outcome:
+        """Return the outcome of a response that is no success. `status`: that of the refusal."""
+        raise NotImplementedError
+
+    def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
+        """Return the internal fault that explains why the client rejected a signature; None if none is known."""
+        if outcome.reason is not Reason.REJECTED_TOKEN or client.channel is None or not client.channel.signed:
+            return None
+        problem = self._tools.unverifiable(client)
+        return None if problem is None else InternalFault(Cause.SIGNING, problem)
+
+    def _objection_to_session(self, delivery: Delivery, client: Client) -> Dead | None:
+        """Return Dead if only one session ended, and the request would end all of the user's.
+
+        Such a delivery is planned before its client is known, or gets this channel.
+        """
+        if delivery.sid is None or client.channel is None or not client.channel.ends_all:
+            return None
+        text = "one session ended, and the client's channel would end all sessions of the user (sessions: true permits)"
+        return Dead(reason=DeadReason.SESSION_ONLY, text=text)
+
+    def _issued_at(self) -> int:
+        """Return the present time, rounded down: never in the future (R10)."""
+        return math.floor(self._tools.clock())
+
+    async def _sign(self, delivery: Delivery, client: Client, typ: str, claims: dict[str, object]) -> tuple[str, str]:
+        """Return a JWT with these claims and a new `jti`, and the `jti` (R2). Raises InternalFault."""
+        jti = self._tools.new_jti()
+        token = await self._tools.signer.sign(delivery.iss, client.token.alg, typ, {**claims, "jti": jti})
+        return token, jti
+
+
+def judge(refusal: Refused, *, retried: bool) -> Refused:
+    """Return the refusal as a rejected signature, which is `retried` a few times (R12), or as final."""
+    if retried:
+        return replace(refusal, reason=Reason.REJECTED_TOKEN)
+    return replace(refusal, reason=Reason.REFUSED) if refusal.reason is Reason.REJECTED_TOKEN else refusal
+
+
+def error_code(text: str, member: str) -> str | None:
+    """Return the error code in a JSON response, of which only the beginning may be known; None without one."""
+    try:
+        content = from_json(text, allow_partial=True)
+    except ValueError:
+        return None
+    code = content.get(member) if isinstance(content, dict) else None
+    return code if isinstance(code, str) else None
