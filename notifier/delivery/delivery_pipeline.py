@@ -225,23 +225,22 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
     uri = client.logout_uri or ""
     if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
-    seconds, new_connection, may_renew = 0.0, False, True
+    seconds, timeout, new_connection, may_renew = 0.0, client.timeout, False, True
     while True:
         push = await channel.prepare(ticket.delivery, client)
         if isinstance(push, Dead):
             return push
         ticket.posted_at = sent_at = tools.steady()
-        response = await tools.transport.post(
-            push.to_request(client, uri, max(0.001, client.timeout - seconds), new_connection=new_connection)
-        )
+        response = await tools.transport.post(push.to_request(client, uri, timeout, new_connection=new_connection))
         seconds += tools.steady() - sent_at
         if push.renew is not None and may_renew and isinstance(response, Answer) and response.status == 401:
             may_renew = False
             push.renew()
-            continue
-        if not isinstance(response, StaleConnection):
+        elif not isinstance(response, StaleConnection):
             return channel.read(response, client), push.jti, seconds
-        if new_connection:
+        elif new_connection:
             disconnected = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
             return channel.read(disconnected, client), push.jti, seconds
-        new_connection = True  # the repetition has a new token, since the client may have read the first (R2, R3)
+        else:
+            new_connection = True  # the repetition has a new token, since the client may have read the first (R2, R3)
+        timeout = max(0.001, client.timeout - seconds)
