@@ -192,6 +192,7 @@ async def test_failed_delivery_is_retried_once_the_broker_accepts_it(
     async def refuse_first(hit: Hit) -> int:
         if hit.nth == 1:
             await asyncio.to_thread(module_node.ctl, *off.split())
+            await asyncio.sleep(2)  # RabbitMQ caches the permissions of a channel until it is idle for a second
         return 503 if hit.nth == 1 else 200
 
     site = Site(tmp_path, module_node.url, prefix)
