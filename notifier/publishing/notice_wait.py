@@ -52,7 +52,7 @@ def to_reply_document(notice: Notice) -> dict[str, object]:
     optional: dict[str, object] = {
         "client_id": notice.client_id,
         "id": notice.delivery_id,
-        "reason": notice.reason if notice.fate in (Fate.RETRYING, Fate.DEAD) else None,
+        "reason": None if notice.fate is Fate.DELIVERED else notice.reason,
         "status": notice.status,
         "attempts": notice.attempts or None,
         "of": notice.of,

@@ -104,6 +104,7 @@ async def test_replies_contain_the_result_and_reason_of_each_client() -> None:
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
     assert fates["down"].next_due == harness.now + 1.0
     assert (fates["wiki"].reason, fates["wiki"].text) == ("refused", "the client answered 403")
+    assert fates["silent"].reason == "no_uri"
     known = known_of(harness)
     assert not known.settled
     assert known.idle_until(harness.now + 1.0)
