@@ -10,6 +10,7 @@ import pytest
 from tests.support.absent_features import FEATURES, copy_tree, delete_feature, run_tests
 
 
+@pytest.mark.timeout(400)  # it starts Python on a copy of the tree; a minute where cores are shared
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_feature_can_be_deleted(tmp_path: Path, feature: str) -> None:
     """The tests of what is configured, of the settings and of the worker pass without it."""
