@@ -22,10 +22,9 @@ writes this page.
 
 The column of settings shows `egress`, and behind a bar `notifier.egress` of one client, whose members replace those
 of `egress`. Workers check a URI when they read it and at every attempt, and an address at every connection. A denied
-request makes a dead letter `egress_denied` with this text, which also names the setting that would allow it.
+request makes a dead letter `egress_denied`, which names the setting that would allow it.
 
-With `notifier.proxy` the proxy resolves names and connects. Workers then check only the host in the URI; the proxy's
-own rules must cover the rest.
+With `notifier.proxy` workers check only the host in the URI; the proxy's own rules must cover the rest.
 
 An address in `64:ff9b::/96` (NAT64, RFC 6052) is checked as the IPv4 address in it. `64:ff9b:1::/48` leads into a
 private network and needs `egress.allow`. If your network's NAT64 has another prefix, add it to `egress.deny`.
