@@ -117,7 +117,7 @@ class TokenProfile:
     typ: str | None = "logout+jwt"
     subject: SubjectMode = SubjectMode.BOTH
     lifetime: float = 120.0
-    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     reason_claim: str | None = None
     audience: tuple[str, ...] | None = None
     requires: Literal["sub", "sid"] | None = None

@@ -168,13 +168,9 @@ Audience = Annotated[
 ]
 
 
-class ClientOptions(Section):
-    """notifier's settings of a client. Members that are left out have the service's values."""
+class TokenOptions(Section):
+    """The settings of a client's logout tokens. A further address of the client takes them from it."""
 
-    of_features = MappingProxyType({"channel": "channels"})
-
-    preset: PresetName | None = None
-    """A known receiver, by name. Its settings apply where none is given here."""
     typ: Literal["logout+jwt", "JWT", "none"] | None = None
     """The token's `typ` header. `none` leaves it out."""
     subject: SubjectMode | None = None
@@ -190,6 +186,15 @@ class ClientOptions(Section):
     """Further claims, the same in every token."""
     reason_claim: ClaimName | None = None
     """The claim that holds the event's reason."""
+
+
+class ClientOptions(TokenOptions):
+    """notifier's settings of a client. Members that are left out have the service's values."""
+
+    of_features = MappingProxyType({"channel": "channels"})
+
+    preset: PresetName | None = None
+    """A known receiver, by name. Its settings apply where none is given here."""
     timeout: HoldDuration | None = None
     """Time limit of a whole attempt."""
     max_concurrent: Count | None = Field(

@@ -8,7 +8,7 @@ client may still be notified by back-channel. If the worker itself calls the add
 from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from notifier.configuration.clients.route_grants import RouteGrants, route_of_unregistered
 from notifier.model.client import (
@@ -22,7 +22,6 @@ from notifier.model.client import (
     ResponsePolicy,
     RetryPolicy,
     Route,
-    SubjectMode,
     TokenProfile,
 )
 from notifier.model.egress import check_uri, find_uri_issue
@@ -34,9 +33,7 @@ from notifier.settings.policies import override_policy
 from notifier.settings.values import Section
 from notifier.tokens.foreign_keys import read_jwks
 
-_Audience = tuple[str, ...] | Literal["string"] | None
-_ProfileKey = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience, str | None]
-SharedProfiles = dict[_ProfileKey, TokenProfile]
+SharedProfiles = dict[TokenProfile, TokenProfile]
 SectionT = TypeVar("SectionT", bound=Section)
 _NO_PRESET = Preset(why="")
 _DEFAULT_PROFILE = TokenProfile()
@@ -113,18 +110,16 @@ def _token_profile(
     audience = preset.audience if options.audience is None else options.audience
     default = _DEFAULT_PROFILE
     typ, subject = options.typ or preset.typ or default.typ, options.subject or preset.subject
-    key = (alg, typ, subject, options.lifetime, options.reason_claim, audience, preset.requires)
-    profile = shared.get(key)
-    if profile is None:
-        profile = shared[key] = TokenProfile(
-            alg=alg or default.alg,
-            typ=None if typ == "none" else typ,
-            subject=subject or default.subject,
-            lifetime=options.lifetime or default.lifetime,
-            reason_claim=options.reason_claim,
-            audience=None if audience == "string" else audience,
-            requires=preset.requires,
-        )
+    profile = TokenProfile(
+        alg=alg or default.alg,
+        typ=None if typ == "none" else typ,
+        subject=subject or default.subject,
+        lifetime=options.lifetime or default.lifetime,
+        reason_claim=options.reason_claim,
+        audience=None if audience == "string" else audience,
+        requires=preset.requires,
+    )
+    profile = shared.setdefault(profile, profile)
     return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
 
 

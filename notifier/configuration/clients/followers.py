@@ -19,6 +19,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.presets import PRESETS
 from notifier.model.registry import Followers
+from notifier.settings.clients import TokenOptions
 
 _KEY_MEMBERS = frozenset({"jwks", "jwks_uri"})
 INHERITED_MEMBERS = _KEY_MEMBERS | {
@@ -26,7 +27,7 @@ INHERITED_MEMBERS = _KEY_MEMBERS | {
     "subject_type", "backchannel_logout_session_required",
 }  # fmt: skip
 """The members that a follower takes from its leader."""
-INHERITED_OPTIONS = frozenset({"preset", "typ", "subject", "audience", "lifetime", "claims", "reason_claim"})
+INHERITED_OPTIONS = frozenset({"preset", *TokenOptions.model_fields})
 """The members of `notifier` that a follower takes from its leader."""
 
 Leaders: TypeAlias = Mapping[ClientKey, str]

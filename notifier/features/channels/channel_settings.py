@@ -14,10 +14,9 @@ from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.nearest import suggest
 from notifier.model.registry import Registry
 from notifier.settings.channel_section import ChannelSection
-from notifier.settings.clients import ClientOptions
+from notifier.settings.clients import ClientOptions, TokenOptions
 from notifier.settings.values import ExistingFile, Section, TextList
 
-_TOKEN_OPTIONS = ("typ", "subject", "audience", "lifetime", "claims", "reason_claim")
 _NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
 _METADATA_CANARY = "the command `metadata` replaces the metadata that the receiver had from the OpenID Provider"
 
@@ -207,7 +206,7 @@ class ChannelSettings(ChannelSection):
                 "is server, but the client has a channel; remove one of the two",
             )
         if self.command is not None:
-            for name in ("claims", "audience", "lifetime", "reason_claim"):
+            for name in TokenOptions.model_fields:
                 if getattr(options, name) is not None:
                     yield f"notifier.{name}", "must not stand beside channel.command, whose tokens have fixed claims"
         if self.security_event is not None and client.iss in (self.security_event.audience or ()):
@@ -225,7 +224,7 @@ class ChannelSettings(ChannelSection):
             if str(name).lower() == "authorization" and isinstance(value, str):
                 yield f"notifier.headers.{name}", "is written in clear text: put it in a file, and write {file: PATH}"
         if self.command is None:
-            for name in (name for name in _TOKEN_OPTIONS if written.get(name) is not None):
+            for name in (name for name in TokenOptions.model_fields if written.get(name) is not None):
                 yield f"notifier.{name}", "has no effect: the client is notified by its channel, not by logout tokens"
         subject = getattr(client.channel and client.channel.settings, "subject", None)
         if client.pairwise and subject is not None and "email" in set(names_in(subject)):

@@ -7,7 +7,7 @@ import pytest
 from notifier.configuration.clients.client_building import build_client, build_unregistered_client
 from notifier.configuration.clients.route_grants import route_grants_of
 from notifier.model.client import Client
-from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.clients import ClientMetadata, ClientOptions, TokenOptions
 
 ISS = "https://id.example.com"
 ORIGIN = "https://shop.example.com"
@@ -57,13 +57,19 @@ def test_each_option_alone_changes_the_client(option: str) -> None:
     assert built({option: VALUES[option]}) != built({})
 
 
+def test_options_of_tokens_are_declared_as_such() -> None:
+    """A further address of a client takes them from it, and a client with a channel has none."""
+    changing = {name for name in VALUES if built({name: VALUES[name]}).token != built({}).token}
+    assert changing == TokenOptions.model_fields.keys()
+
+
 def test_client_of_an_event_has_these_defaults_of_its_issuer() -> None:
     """The publisher chooses its address: it gets times, limits and CAs, but no credentials or wider egress."""
     options = {name: ClientOptions.model_validate({name: VALUES[name]}) for name in VALUES}
     applied = {name for name, option in options.items() if build_unregistered_client(TEMPLATE, option) != TEMPLATE}
-    assert VALUES.keys() - applied == {
-        "preset", "typ", "subject", "audience", "lifetime", "claims", "reason_claim", "paused", "egress", "proxy",
-        "headers", "success_statuses", "retry_statuses", "front_channel", "follows",
+    assert VALUES.keys() - applied - TokenOptions.model_fields.keys() == {
+        "preset", "paused", "egress", "proxy", "headers", "success_statuses", "retry_statuses", "front_channel",
+        "follows",
     }  # fmt: skip
 
 

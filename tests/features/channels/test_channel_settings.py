@@ -120,7 +120,14 @@ def test_invalid_sections(tmp_path: Path, section: dict[str, Any], path: str, te
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("claims", {"tenant": "x"}), ("audience", "list"), ("lifetime", "60s"), ("reason_claim", "why")],
+    [
+        ("claims", {"tenant": "x"}),
+        ("audience", "list"),
+        ("lifetime", "60s"),
+        ("reason_claim", "why"),
+        ("typ", "JWT"),
+        ("subject", "sub"),
+    ],
 )
 def test_contents_of_a_command_are_fixed(tmp_path: Path, option: str, value: object) -> None:
     """They are refused, not ignored."""
