@@ -1,11 +1,18 @@
 """Several addresses of one client: each has its own deliveries, and no list changes or adds one."""
 
 import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from tests.features.registries.fake_keycloak import SECRET, fake_keycloak
+from tests.features.registries.fake_keycloak import client as keycloak_client
 from tests.features.registries.list_server import page, serving
 from tests.support.verifier import verify
 from tests.system.clients import Clients
@@ -54,18 +61,64 @@ async def test_failing_address_of_a_client_does_not_affect_another(tmp_path: Pat
             assert await running.stop() == 0
 
 
+Row = dict[str, Any]
+
+
+def _has_reason(reason: str, line: Row) -> bool:
+    return bool(line["reason"] == reason)
+
+
+@asynccontextmanager
+async def _http_list(rows: list[Row], _folder: Path) -> AsyncIterator[Row]:
+    async def listed(_request: web.Request) -> web.Response:
+        return page(rows)
+
+    async with serving(listed) as url:
+        yield {"http": {"url": f"{url}/clients"}}
+
+
+@asynccontextmanager
+async def _sql_list(rows: list[Row], folder: Path) -> AsyncIterator[Row]:
+    columns = [*rows[0]]
+    with closing(sqlite3.connect(folder / "list.db")) as database, database:
+        database.execute(f"CREATE TABLE list ({', '.join(columns)})")
+        for row in rows:
+            values = [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+            database.execute(f"INSERT INTO list VALUES ({', '.join('?' * len(columns))})", values)
+    yield {"sql": {"url": f"sqlite:///{folder}/list.db", "query": f"SELECT {', '.join(columns)} FROM list"}}
+
+
+@asynccontextmanager
+async def _keycloak_list(rows: list[Row], _folder: Path) -> AsyncIterator[Row]:
+    async with fake_keycloak(0) as fake:
+        for row in rows:
+            attributes = {
+                "backchannel.logout.url": row["backchannel_logout_uri"],
+                "id.token.signed.response.alg": row["id_token_signed_response_alg"],
+            }
+            own = {f"notifier.{name}": value for name, value in row["notifier"].items()}
+            texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in own.items()}
+            fake.clients[row["client_id"]] = keycloak_client(row["client_id"], attributes=attributes | texts)
+        settings = {"url": fake.url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET}
+        yield {"keycloak": settings}
+
+
 @pytest.mark.full
-async def test_trap_addresses_of_a_list_receive_nothing(tmp_path: Path) -> None:
-    """A list sets `follows`, and has the id of a follower. `check` fails, and the log reports both."""
+@pytest.mark.parametrize("listing", [_http_list, _sql_list, _keycloak_list])
+async def test_trap_addresses_of_a_list_receive_nothing(
+    tmp_path: Path, listing: Callable[[list[Row], Path], AbstractAsyncContextManager[Row]]
+) -> None:
+    """A list sets `follows` and `channel`, and has the id of a follower. `check` fails, and the log reports each."""
     async with Clients() as clients:
-
-        async def listed(_request: web.Request) -> web.Response:
-            trap = client("trap", clients.url("trap"), follows="shop")
-            return page([client("shop", clients.url("shop")), trap, client("shop-us", clients.url("trap"))])
-
-        async with serving(listed) as url:
+        trap = clients.url("trap")
+        rows: list[Row] = [
+            client("shop", clients.url("shop"), channel={"security_event": {"uri": trap}}),
+            client("trap", trap, follows="shop"),
+            client("shop-us", trap),
+        ]
+        async with listing(rows, tmp_path) as settings:
             site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-            source = {"name": "theirs", "issuer": ISSUER, "http": {"url": f"{url}/clients"}}
+            source = {"name": "theirs", "issuer": ISSUER, **settings}
             site.config["registry"] = {"grace": "5m", "sources": [source, {"file": "clients.yaml"}]}
             site.write()
             site.write_clients([client("shop-us", clients.url("shop-us"), follows="shop")])
@@ -76,8 +129,9 @@ async def test_trap_addresses_of_a_list_receive_nothing(tmp_path: Path) -> None:
                 await running.until_metric(2, "deliveries_settled_total", fate="delivered")
                 left_out = await running.until_logged("client_left_out")
                 assert "only files define a follower" in json.dumps(left_out)
-                ignored = await running.until_logged("registry_source_beyond")
-                assert ignored["reason"] == "notifier.follows: only a file may set it; it is ignored"
+                for member in ("follows", "channel"):
+                    ignored = f"notifier.{member}: only a file may set it; it is ignored"
+                    await running.until_logged("registry_source_beyond", partial(_has_reason, ignored))
                 checked = await notifier_at(site, "check")
                 assert (checked.returncode, "only files define a follower" in checked.stderr) == (2, True)
                 assert clients.at("trap") == []
