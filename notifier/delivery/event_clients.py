@@ -196,8 +196,11 @@ def split_event(event: SessionEnded, registry: Registry, steady: float) -> Itera
 
 
 def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
-    """Yield the ids of the clients that `"*"` stands for, without followers to which another of these spreads."""
-    followers = registry.followers.get(iss)
+    """Yield the ids of the clients that `"*"` stands for, without followers to which another of these spreads.
+
+    A follower that is not among the clients of the registry is included, so that its delivery waits.
+    """
+    registered, followers = registry.clients_of(iss), registry.followers.get(iss)
 
     def is_included(client_id: str) -> bool:
         return registry.has_address(iss, client_id) or registry.has_just_lost(iss, client_id, steady)
@@ -206,11 +209,14 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
         leader = None if followers is None else followers.leaders.get(client_id)
         return leader is not None and is_included(leader)
 
-    for client in registry.clients_of(iss).values():
+    for client in registered.values():
         if client.logout_uri is not None and (followers is None or not is_spread_to(client.client_id)):
             yield client.client_id
-    for client_id in registry.lost_at.get(iss, ()):
-        if registry.has_just_lost(iss, client_id, steady) and not is_spread_to(client_id):
+    waiting = [each for each in registry.lost_at.get(iss, ()) if registry.has_just_lost(iss, each, steady)]
+    if followers is not None:
+        waiting += [follower for follower in followers.leaders if follower not in registered]
+    for client_id in dict.fromkeys(waiting):
+        if not is_spread_to(client_id):
             yield client_id
 
 

@@ -122,6 +122,20 @@ def test_delivery_to_a_follower_without_a_leader_waits() -> None:
     assert sorted(names(event(clients="*"), lost)) == ["shop", "shop-us", "wiki"]
 
 
+def test_all_clients_include_followers_without_a_leader() -> None:
+    """Each once, whether its leader is unknown, has just left, or is silent while the follower is left out."""
+    lone = {"vpn-us": "vpn", "vpn-eu": "vpn"}
+    found = names(event(clients="*"), registry(*SHOP, leaders=lone))
+    assert sorted(found) == sorted(["shop", "shop-us", "shop-eu", "wiki", *lone])
+    for lost in ({"vpn"}, {"vpn-us"}, {"vpn", *lone}):
+        moments = {A: dict.fromkeys(lost, NOW - 1)}
+        found = names(event(clients="*"), registry(client("wiki"), leaders=lone, lost_at=moments))
+        assert sorted(found) == sorted({"wiki", *lost, *lone})
+    silent = client("vpn", backchannel_logout_uri=None)
+    assert sorted(names(event(clients="*"), registry(silent, leaders=lone))) == sorted(lone)
+    assert names(event(clients="*", iss=B), registry(*SHOP, leaders=lone)) == []
+
+
 def test_follower_is_deferred_with_a_leader_without_address() -> None:
     """While a source is unread that may have the address. Otherwise the follower would be notified twice."""
     by = registry(client("shop", backchannel_logout_uri=None), *SHOP[1:], grace=ENDLESS_SECONDS)

@@ -61,6 +61,25 @@ async def test_failing_address_of_a_client_does_not_affect_another(tmp_path: Pat
             assert await running.stop() == 0
 
 
+async def test_event_for_all_clients_includes_a_follower_without_a_leader(tmp_path: Path) -> None:
+    """Its delivery waits as that of an unknown client, and is made once a file has the leader."""
+    async with Clients() as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.config["registry"]["grace"] = "5m"
+        site.write()
+        follower = client("shop-us", clients.url("shop-us"), follows="shop")
+        site.write_clients([client("wiki", clients.url("wiki")), follower])
+        async with worker(site) as running:
+            assert (await running.post(_event(1) | {"clients": "*"}))[0] == 202
+            await clients.until_notified("wiki", ["s1"])
+            deferral = await running.until_logged("deferral")
+            assert (deferral["client_id"], deferral["cause"]) == ("shop-us", "unknown")
+            site.write_clients([client("shop", clients.url("shop")), follower])
+            await running.until_logged("reloaded")
+            await clients.until_notified("shop-us", ["s1"])
+            assert clients.at("shop") == []
+
+
 Row = dict[str, Any]
 
 
