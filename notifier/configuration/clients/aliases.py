@@ -89,8 +89,10 @@ def _collect_claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Call
 def _collect_client_ids(
     layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
 ) -> dict[str, set[str]]:
-    """Return the `client_id` of all clients by issuer, including unusable clients."""
+    """Return the `client_id` of all clients by issuer, including unusable clients and unknown leaders of followers."""
     client_ids: dict[str, set[str]] = {iss: set() for iss in issuers}
+    for (iss, _), leader in find_leaders(layers, issuers).items():
+        client_ids[iss].add(leader)
     for layer in layers:
         for row in _iterate_rows(layer, pause):
             for iss in issuers_of(layer, row, issuers):

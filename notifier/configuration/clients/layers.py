@@ -92,13 +92,16 @@ class LayerMerge:
         )
 
     def _record_reader_faults(self) -> None:
-        """Record the clients that a source's reader reports as unusable. Leave out each that has not been built."""
+        """Record the clients that a source's reader reports as unusable. Leave out each that has not been built.
+
+        A follower that has not been built has a reason already.
+        """
         for layer in self._layers:
             for fault in layer.faults:
                 path = f"client {fault.path!r} of registry source {layer.name}"
                 self._faults.append(source_fault(path, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
-                    if self._builder.client(iss, fault.path) is None:
+                    if self._builder.client(iss, fault.path) is None and (iss, fault.path) not in self._leaders:
                         self._builder.leave_out(iss, fault.path, with_source(layer, fault.text))
 
     def _add_client(self, key: ClientKey, positions: RowPositions) -> None:

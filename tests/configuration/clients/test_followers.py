@@ -11,6 +11,7 @@ from notifier.configuration.clients.followers import find_listed_followers
 from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Client, ClientKeysSource, SubjectMode
+from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.registry import Followers
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
@@ -231,6 +232,30 @@ def test_no_list_defines_or_changes_a_follower(tmp_path: Path) -> None:
         clients(built),
         {fault.path for fault in built.faults},
     )
+
+
+def test_alias_of_a_list_is_no_unknown_leader(tmp_path: Path) -> None:
+    """Otherwise the client of the list would get the logouts of the leader. At another issuer the name is free."""
+    what = build_context(tmp_path, ONE, TWO)
+    trap, own = row("trap", aliases=["shop"]), file(follower(issuer=ONE))
+    built = build_registry(what, [remote(trap), remote(trap, issuer=TWO), own])
+    aliases = {iss: dict(each) for iss, each in built.registry.aliases.items()}
+    assert aliases == {ONE: {}, TWO: {"shop": "trap"}}
+    assert [str(each) for each in built.registry.taken_aliases.first] == [
+        "client 'trap': alias 'shop' is client 'shop' already; it is ignored"
+    ]
+
+
+def test_reason_of_a_follower_without_a_leader_is_its_own(tmp_path: Path) -> None:
+    """Not that of a row of a list with its id, which is reported beside it."""
+    faults = [InputIssue("shop-us", "has no address")]
+    for listed in (remote(row("shop-us")), remote(faults=faults)):
+        built = build_registry(build_context(tmp_path), [listed, file(follower())])
+        assert built.registry.why_left_out(ONE, "shop-us") == (
+            "'shop-us' follows 'shop', which no source has: register that client, or correct notifier.follows; until"
+            " then its logouts wait"
+        )
+        assert [fault.path for fault in built.faults] == ["client 'shop-us' of registry source db"]
 
 
 def test_row_of_a_list_with_two_issuers_keeps_the_other(tmp_path: Path) -> None:
