@@ -97,6 +97,8 @@ class _KindSection(Section):
 
     uri: ChannelUri
     """Where to POST. Only a file may set it, and no event replaces it."""
+    sessions: bool = False
+    """Notify it also if only one session ended. All sessions of the user end there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +135,12 @@ class SecurityEventSettings(_KindSection):
     stream_id: FilledText | None = None
     """The receiver's stream. The doctor's canary is then its verification event."""
 
+    @model_validator(mode="after")
+    def _check_sessions(self) -> Self:
+        if self.session and self.sessions:
+            raise ValueError("has sessions: true, but its event names the session and ends no other; remove sessions")
+        return self
+
 
 class GlobalTokenRevocationSettings(_KindSection):
     """Global Token Revocation: all sessions and refresh tokens of a user end."""
@@ -151,8 +159,6 @@ class GlobalTokenRevocationSettings(_KindSection):
     """jwt: a signed JWT for this address. headers: only `notifier.headers`. Or how an access token is fetched."""
     not_before: bool = False
     """The JWT has `nbf`, too."""
-    sessions: bool = False
-    """Notify it also if only one session ended. All sessions of the user end there."""
 
 
 class CommandSettings(_KindSection):
@@ -160,8 +166,6 @@ class CommandSettings(_KindSection):
 
     tenant: FilledText
     """The tenant of its accounts at this issuer."""
-    sessions: bool = False
-    """Notify it also if only one session ended. All sessions of the user end there."""
 
 
 class ChannelSettings(ChannelSection):
@@ -194,7 +198,7 @@ class ChannelSettings(ChannelSection):
             canary_risk, proof = _NO_CANARY, settings.proof.way or "access_token"
         return ClientChannel(
             kind=kind, uri=settings.uri, member=f"notifier.channel.{kind}.uri", settings=settings,
-            names_session=names_session, ends_all=not getattr(settings, "sessions", True),
+            names_session=names_session, ends_all=not names_session and not settings.sessions,
             signed=proof in ("", "jwt"), canary_risk=canary_risk,
         )  # fmt: skip
 

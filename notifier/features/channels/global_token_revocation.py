@@ -15,7 +15,6 @@ from notifier.features.channels.access_tokens import AccessTokens
 from notifier.features.channels.channel_presets import REVOCATION_PRESETS
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings
 from notifier.features.channels.signed_channel import SignedChannel, judge
-from notifier.features.channels.subjects import build_subject
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Failed, Outcome, Reason, Refused
@@ -39,11 +38,9 @@ class GlobalTokenRevocation(SignedChannel):
         Raises InternalFault if there is no proof now.
         """
         settings = _settings_of(client)
-        subject = build_subject(settings.subject, delivery, client)
+        subject = self._subject(settings.subject, delivery, client)
         if isinstance(subject, Dead):
             return subject
-        if (objection := self._objection_to_session(delivery, client)) is not None:
-            return objection
         body = json.dumps({settings.member: subject}, separators=(",", ":")).encode()
         hidden = tuple(value for value in (delivery.email, delivery.sub, delivery.sid) if value is not None)
         if settings.proof.way == "headers":

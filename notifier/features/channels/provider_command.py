@@ -8,7 +8,7 @@ from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import CommandSettings
 from notifier.features.channels.signed_channel import SignedChannel, error_code, judge
-from notifier.features.channels.subjects import FORMATS, build_subject
+from notifier.features.channels.subjects import FORMATS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Outcome, Refused
@@ -25,11 +25,9 @@ class ProviderCommand(SignedChannel):
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a request with a new command `invalidate`; Dead if the event does not name the user."""
-        subject = build_subject(FORMATS["iss_sub"], delivery, client)
+        subject = self._subject(FORMATS["iss_sub"], delivery, client)
         if isinstance(subject, Dead):
             return subject
-        if (objection := self._objection_to_session(delivery, client)) is not None:
-            return objection
         hidden = tuple(value for value in (delivery.sub, delivery.sid) if value is not None)
         return await self._push(delivery, client, {"command": "invalidate", "sub": subject["sub"]}, hidden)
 

@@ -14,7 +14,6 @@ from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import SecurityEventSettings
 from notifier.features.channels.signed_channel import SignedChannel, error_code, judge
-from notifier.features.channels.subjects import build_subject
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Outcome, Refused
@@ -35,7 +34,7 @@ class SecurityEvent(SignedChannel):
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a request with a new signed token; Dead if the event does not name the user as the client needs."""
         settings = _settings_of(client)
-        user = build_subject(settings.subject, delivery, client)
+        user = self._subject(settings.subject, delivery, client)
         if isinstance(user, Dead):
             return user
         subject = user

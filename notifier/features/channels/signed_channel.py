@@ -7,6 +7,7 @@ from pydantic_core import from_json
 
 from notifier.delivery.ports import ChannelTools
 from notifier.delivery.verdict import Dead
+from notifier.features.channels.subjects import SubjectRule, build_subject
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
@@ -54,13 +55,15 @@ class SignedChannel:
         problem = self._tools.unverifiable(client)
         return None if problem is None else InternalFault(Cause.SIGNING, problem)
 
-    def _objection_to_session(self, delivery: Delivery, client: Client) -> Dead | None:
-        """Return Dead if only one session ended, and the request would end all of the user's.
+    def _subject(self, rule: SubjectRule, delivery: Delivery, client: Client) -> dict[str, object] | Dead:
+        """Return the identifier of the user, or Dead if the event lacks a value of the rule.
 
-        Such a delivery is planned before its client is known, or gets this channel.
+        Dead, too, if only one session ended, and the request would end all of the user's. Such a delivery was planned
+        before its client was known, or for another channel.
         """
-        if delivery.sid is None or client.channel is None or not client.channel.ends_all:
-            return None
+        subject = build_subject(rule, delivery, client)
+        if isinstance(subject, Dead) or delivery.sid is None or client.channel is None or not client.channel.ends_all:
+            return subject
         text = "one session ended, and the client's channel would end all sessions of the user (sessions: true permits)"
         return Dead(reason=DeadReason.SESSION_ONLY, text=text)
 

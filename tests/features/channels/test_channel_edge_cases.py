@@ -96,12 +96,13 @@ async def test_sessions_true_permits_the_end_of_all_sessions(tmp_path: Path) -> 
     """An operator may decide so: one session ended, and all end at this receiver."""
     site = channel_site(tmp_path)
     async with receivers_of(site) as receivers:
-        for kind in ("redfox", "command"):
+        kinds = ("redfox", "google_workspace", "command")
+        for kind in kinds:
             await receivers.start(kind, kind)
-        rows = [receivers.client(kind, kind, sessions=True) for kind in ("redfox", "command")]
+        rows = [receivers.client(kind, kind, sessions=True) for kind in kinds]
         async with worker_with(site, rows) as running:
-            found = await results(running, event(["redfox", "command"], sid="s1"))
-            assert [each["fate"] for each in found.values()] == ["delivered", "delivered"]
+            found = await results(running, event(kinds, sid="s1"))
+            assert [each["fate"] for each in found.values()] == ["delivered"] * 3
         for receiver in receivers.by_name.values():
             check_messages(site, receiver)
             assert "s1" not in json.dumps(receiver.ended)

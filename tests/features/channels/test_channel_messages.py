@@ -66,7 +66,7 @@ async def test_attempts_of_a_security_event() -> None:
 
 async def test_security_event_without_session_and_with_the_user_in_the_event() -> None:
     """As Google Workspace expects it."""
-    to = client("security_event", preset="google_workspace")
+    to = client("security_event", preset="google_workspace", sessions=True)
     _, claims = token_of(await Channels().push(to, delivery(sid="s1", ended_at=NOW)))
     user = {"format": "email", "email": "alice@example.com"}
     assert claims["sub_id"] == user
@@ -155,13 +155,25 @@ async def test_event_without_email(kind: str, email: str | None) -> None:
     assert "registry.inline" in refused.text
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
-async def test_ended_session_never_ends_all(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("security_event", {"session": False}),
+        ("security_event", {"preset": "google_workspace"}),
+        ("global_token_revocation", {}),
+        ("command", {}),
+    ],
+)
+async def test_ended_session_never_ends_all(kind: str, settings: dict[str, Any]) -> None:
     """A delivery that was planned for another channel, or before its client was known, becomes a dead letter."""
-    refused = await Channels().prepare(client(kind), delivery(sid="s1"))
+    to = client(kind, **settings)
+    assert to.channel is not None
+    assert to.channel.ends_all
+    refused = await Channels().prepare(to, delivery(sid="s1"))
     assert isinstance(refused, Dead)
     assert refused.reason is DeadReason.SESSION_ONLY
-    assert isinstance(await Channels().prepare(client(kind, sessions=True), delivery(sid="s1")), Push)
+    assert isinstance(await Channels().prepare(to, delivery(sid=None)), Push)
+    assert isinstance(await Channels().prepare(client(kind, sessions=True, **settings), delivery(sid="s1")), Push)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -79,6 +79,7 @@ def test_channel_replaces_the_logout_uri(tmp_path: Path, kind: str) -> None:
         (channel("security_event", subject={"format": "x", "id": 5}), "channel.security_event.subject", "must be"),
         (channel("security_event", audience=ONE), "channel.security_event.audience", "not the issuer"),
         (channel("security_event", audience=[]), "channel.security_event.audience", "at least one"),
+        (channel("security_event", sessions=True), "channel.security_event", "remove sessions"),
         (channel("security_event", preset="caepdev"), "channel.security_event", "did you mean caep_dev?"),
         (channel("global_token_revocation", preset="janssen"), "channel.global_token_revocation", "needs proof"),
         (

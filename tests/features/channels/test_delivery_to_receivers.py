@@ -32,12 +32,12 @@ KINDS = (
     "redfox", "okta_workshop", "okta_org", "bank", "janssen", "auth0", "strict", "quarkus", "caep_dev", "duo",
     "keycloak", "google_workspace", "command",
 )  # fmt: skip
-ENDS_ALL = ("redfox", "okta_workshop", "okta_org", "bank", "janssen", "auth0", "command")
+ENDS_ALL = ("redfox", "okta_workshop", "okta_org", "bank", "janssen", "auth0", "google_workspace", "command")
 ONE_OF_EACH = ("redfox", "strict", "command")
 
 
 async def test_each_receiver_accepts_its_message(tmp_path: Path) -> None:
-    """The whole user, then one session: then only receivers of security events are notified, the rest is skipped."""
+    """The whole user, then one session: then only receivers that can end one are notified, the rest is skipped."""
     site = channel_site(tmp_path)
     async with receivers_of(site) as receivers:
         for kind in KINDS:
