@@ -28,7 +28,6 @@ from notifier.model.moment import MinuteLimit
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
-from notifier.network.http.name_resolver import NameResolver
 from notifier.tokens.foreign_keys import find_rsa_fault
 
 REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits for 15
@@ -60,7 +59,7 @@ class _QueuedCertificate:
 class SnsServer:
     """Fetches certificates, and caches their public keys by URL.
 
-    `egress` returns the current egress policy. The default of `resolver` is aiodns, that of `tls` the system's
+    `egress` returns the current egress policy. The default of `resolver` is `NameResolver`, that of `tls` the system's
     certificate authorities. `clock` returns epoch seconds, `steady` monotonic seconds. `pause` sleeps.
     """
 
@@ -197,9 +196,8 @@ class SnsServer:
 
     async def _get(self, url: str, *, whole: bool) -> bytes | str:
         """Return the body of a 200 response, or the error as a string. The body is read only with `whole`."""
-        resolver = self._resolver or NameResolver()
         client = JsonClient(
-            Bounds(answer=MAX_BODY_BYTES), self._tls, egress=self._egress(), resolver=resolver, read=_read_raw,
+            Bounds(answer=MAX_BODY_BYTES), self._tls, egress=self._egress(), resolver=self._resolver, read=_read_raw,
             share=self._contexts,
         )  # fmt: skip
         try:
@@ -208,8 +206,6 @@ class SnsServer:
             return str(fault)
         finally:
             await client.close()
-            if self._resolver is None:
-                await resolver.close()
         return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
 
 

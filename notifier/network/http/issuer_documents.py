@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aiohttp.abc import AbstractResolver
-
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen
 from notifier.model.moment import parse_http_date
@@ -24,7 +22,6 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
-from notifier.network.http.name_resolver import NameResolver
 
 MAX_BODY_BYTES = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
 _BOUNDS = Bounds(answer=MAX_BODY_BYTES)
@@ -32,10 +29,9 @@ _JSON = {"Accept": "application/json, application/jwk-set+json"}
 
 
 class DocumentReader:
-    """Reads documents. Without a `resolver`, `NameResolver` resolves names."""
+    """Reads documents. It must be closed."""
 
-    def __init__(self, resolver: AbstractResolver | None = None) -> None:
-        self._resolver = resolver
+    def __init__(self) -> None:
         self._tls = TlsContexts()
 
     async def close(self) -> None:
@@ -92,8 +88,7 @@ class DocumentReader:
         whole: bool = True,
         form: Mapping[str, str] | None = None,
     ) -> JsonAnswer | DocumentIssue:
-        resolver = self._resolver or NameResolver()
-        client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, resolver=resolver, share=self._tls)
+        client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, share=self._tls)
         try:
             sent = {} if form is None else {"data": form}
             return await client.ask("POST" if sent else "GET", uri, headers, within=within, whole=whole, **sent)
@@ -101,8 +96,6 @@ class DocumentReader:
             return DocumentIssue(text=str(fault))
         finally:
             await client.close()
-            if self._resolver is None:
-                await resolver.close()
 
 
 @frozen

@@ -30,6 +30,7 @@ from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import MAX_HEAD_BYTES, Exchange, OpenConnections, current_exchange
 from notifier.network.http.faults import translate_fault, translate_timeout
 from notifier.network.http.json_parts import Bounds, format_size, read_json
+from notifier.network.http.name_resolver import NameResolver
 
 MAX_ERROR_BYTES = 64 * 1024  # bytes
 _PART_BYTES = 64 * 1024  # bytes decompressed at a time
@@ -81,8 +82,8 @@ class JsonClient:
     """Sends requests, in one event loop. It keeps up to `keep` connections open. `bounds`: the limits of a response.
 
     Without an `egress` policy any address is allowed, because the operator has configured the address. A `proxy`
-    resolves names, so that the policy checks only the URL itself. `share`: the TLS contexts of several clients, which
-    the caller closes.
+    resolves names, so that the policy checks only the URL itself. Without a `resolver`, `NameResolver` resolves names.
+    `share`: the TLS contexts of several clients. The caller closes `resolver` and `share`.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ class JsonClient:
         self._files = files
         self._egress = egress
         self._proxy = None if proxy is None else URL(proxy)
-        self._resolver = resolver
+        self._resolver = resolver or NameResolver()
+        self._own_resolver = resolver is None
         self._open = OpenConnections(keep)
         self._read = read
         self._session: aiohttp.ClientSession | None = None
@@ -152,6 +154,8 @@ class JsonClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        if self._own_resolver:
+            await self._resolver.close()
         if self._own_tls:
             await self._tls.close()
 
@@ -159,8 +163,7 @@ class JsonClient:
         if self._session is None:
             policy = self._egress if self._proxy is None else None
             wire_limit = 2 * self._bounds.answer + MAX_HEAD_BYTES  # includes chunk framing
-            resolver = self._resolver or aiohttp.ThreadedResolver()
-            self._session, _ = new_session(policy, resolver, _HEADERS, self._open, wire_limit=wire_limit)
+            self._session, _ = new_session(policy, self._resolver, _HEADERS, self._open, wire_limit=wire_limit)
         return self._session
 
     async def _to_answer(self, response: aiohttp.ClientResponse) -> JsonAnswer:

@@ -11,8 +11,13 @@ from typing import cast
 
 import pytest
 
-from notifier.network.http import name_resolver
+from notifier.model.client import TlsFiles
+from notifier.network.http import json_client, name_resolver
+from notifier.network.http.json_client import JsonClient, NoAnswer
+from notifier.network.http.json_parts import Bounds
 from notifier.network.http.name_resolver import NameResolver
+from tests.support.behaviours import raw
+from tests.support.receivers import scripted
 
 ATTEMPT = 5.0  # seconds: `delivery.timeout`
 
@@ -158,3 +163,17 @@ async def test_a_name_that_does_not_exist_is_answered_at_once(file: Path) -> Non
             await found(resolver, "a.example.com")
         assert time.monotonic() - started < ATTEMPT
         assert server.asked <= 2
+
+
+async def test_json_clients_use_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By getaddrinfo, a hanging name server would occupy the threads that uvloop needs for each new connection."""
+    monkeypatch.setattr(json_client, "NameResolver", lambda: NameResolver(file), raising=False)
+    client, answer = JsonClient(Bounds(answer=1000), TlsFiles()), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    async with serving("127.0.0.1") as server, scripted(raw(answer)) as http:
+        name(file, server)
+        url = f"http://tokens.example.com:{http.url.rpartition(':')[2]}"
+        assert (await client.ask("GET", url, within=ATTEMPT)).content == []
+        server.delay = None
+        with pytest.raises(NoAnswer, match="no connection within"):
+            await client.ask("GET", "http://silent.example.com/", within=0.3)
+        await client.close()
