@@ -31,15 +31,17 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
 
 class _ClientToken:
-    """The token of one client, or the fault of its last fetch. `lock` allows one fetch at a time."""
+    """The last fetch for one client: its task returns the token and the fault, one of which is empty.
 
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.proof: ProofSettings | None = None
+    The result is used until `usable_until`; a fault, for less than FETCH_INTERVAL_SECONDS.
+    """
+
+    def __init__(self, proof: ProofSettings, fetched_at: float) -> None:
+        self.proof = proof
+        self.fetched_at = fetched_at
+        self.fetch: asyncio.Task[tuple[str, str]] | None = None
         self.token = ""
-        self.usable_until = 0.0
-        self.fetched_at = -math.inf
-        self.fault = ""
+        self.usable_until = -math.inf
 
 
 class AccessTokens:
@@ -50,19 +52,23 @@ class AccessTokens:
         self._clients: dict[ClientKey, _ClientToken] = {}
 
     async def get(self, client: Client, proof: ProofSettings) -> str:
-        """Return a token, fetched now if there is none. Raises InternalFault if none can be fetched."""
-        kept = self._clients.setdefault(client.key, _ClientToken())
-        async with kept.lock:
-            if kept.proof != proof:
-                kept.proof, kept.token, kept.fault = proof, "", ""
-            elapsed = self._steady() - kept.fetched_at
-            if not kept.token or self._steady() >= kept.usable_until:
-                if elapsed < FETCH_INTERVAL_SECONDS:
-                    if kept.fault:
-                        raise InternalFault(Cause.ACCESS_TOKEN, kept.fault)
-                    await asyncio.sleep(FETCH_INTERVAL_SECONDS - elapsed)
-                await self._fetch(kept, client, proof)
-            return kept.token
+        """Return a token, fetched now if there is none. Raises InternalFault if none is fetched within the timeout.
+
+        All deliveries of a client await one fetch and share its result, whichever of them ends before.
+        """
+        kept = self._clients.get(client.key)
+        if kept is None or kept.proof != proof:
+            kept = _ClientToken(proof, -math.inf if kept is None else kept.fetched_at)
+            self._clients[client.key] = kept
+        fetch = kept.fetch
+        if fetch is None or (fetch.done() and self._steady() >= kept.usable_until):
+            fetch = kept.fetch = asyncio.create_task(self._fetch(kept, client))
+        if not fetch.done():
+            await asyncio.wait([fetch])
+        token, fault = fetch.result()
+        if fault:
+            raise InternalFault(Cause.ACCESS_TOKEN, fault)
+        return token
 
     def renewal(self, client: Client, token: str) -> Callable[[], None]:
         """Return a function that drops this token, which the receiver has refused."""
@@ -70,36 +76,46 @@ class AccessTokens:
         def drop() -> None:
             kept = self._clients.get(client.key)
             if kept is not None and kept.token == token:
-                kept.token = ""
+                kept.usable_until = -math.inf
 
         return drop
 
-    async def _fetch(self, kept: _ClientToken, client: Client, proof: ProofSettings) -> None:
-        kept.fetched_at, kept.token, kept.fault = self._steady(), "", ""
+    async def _fetch(self, kept: _ClientToken, client: Client) -> tuple[str, str]:
+        """Fetch a token within the client's timeout, which includes the pause after the last fetch."""
+        until = asyncio.get_running_loop().time() + client.timeout
         try:
-            content = await _request_token(client, proof)
-            kept.token, life = _read_token(content)
-        except (NoAnswer, ConfigurationError, ValueError) as error:
-            kept.fault = f"no access token for client {client.client_id} (proof.endpoint): {error}"
-            raise InternalFault(Cause.ACCESS_TOKEN, kept.fault) from None
+            async with asyncio.timeout_at(until):
+                await asyncio.sleep(kept.fetched_at + FETCH_INTERVAL_SECONDS - self._steady())
+                kept.fetched_at = self._steady()
+                credentials = await asyncio.to_thread(_read_credentials, kept.proof)
+            kept.token, life = _read_token(await _request_token(client, kept.proof, credentials, until))
+        except (NoAnswer, ConfigurationError, ValueError, TimeoutError) as error:
+            text = str(error) or f"not requested within {client.timeout:g} s"
+            kept.usable_until = kept.fetched_at + FETCH_INTERVAL_SECONDS
+            return "", f"no access token for client {client.client_id} (proof.endpoint): {text}"
         kept.usable_until = kept.fetched_at + life - min(MAX_MARGIN_SECONDS, life / 2)
+        return kept.token, ""
 
 
-async def _request_token(client: Client, proof: ProofSettings) -> Any:
-    """Return the JSON of the endpoint's answer. Raises NoAnswer, ConfigurationError (the secret), ValueError."""
-    assert proof.endpoint is not None
+def _read_credentials(proof: ProofSettings) -> str:
+    """Return the credentials for HTTP Basic authentication (RFC 6749 §2.3.1). Raises ConfigurationError."""
     assert proof.client_id is not None
     assert proof.secret_file is not None
-    secret = await asyncio.to_thread(read_secret, proof.secret_file)
-    credentials = f"{quote_plus(proof.client_id)}:{quote_plus(secret)}".encode()  # RFC 6749 §2.3.1
+    pair = f"{quote_plus(proof.client_id)}:{quote_plus(read_secret(proof.secret_file))}"
+    return base64.b64encode(pair.encode()).decode()
+
+
+async def _request_token(client: Client, proof: ProofSettings, credentials: str, until: float) -> Any:
+    """Return the JSON of the endpoint's answer. Raises NoAnswer, ValueError. `until`: a time of the loop."""
+    assert proof.endpoint is not None
     form = {"grant_type": "client_credentials"} | ({} if proof.scope is None else {"scope": proof.scope})
     route = client.route
     server = JsonClient(
         Bounds(answer=MAX_ANSWER_BYTES), TlsFiles(ca_file=route.tls.ca_file), egress=route.egress, proxy=route.proxy
     )
-    headers = {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
+    headers, within = {"Authorization": f"Basic {credentials}"}, until - asyncio.get_running_loop().time()
     try:
-        answer = await server.ask("POST", proof.endpoint, headers, within=client.timeout, data=form)
+        answer = await server.ask("POST", proof.endpoint, headers, within=within, data=form)
     finally:
         await server.close()
     if answer.status != 200:

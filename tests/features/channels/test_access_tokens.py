@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,33 @@ async def test_failing_endpoint_is_requested_once_a_second(harness: Harness) -> 
     harness.endpoint.answer = GOOD
     harness.clock.now += 1.0
     assert await harness.get() == "access-token-3"
+
+
+async def test_deliveries_share_the_fault_of_one_fetch(harness: Harness) -> None:
+    """A hanging endpoint holds the deliveries of its client for one timeout, whatever their number."""
+    tokens = AccessTokens(count(1000.0, 2.0).__next__)  # each reading of the clock is 2 s later
+    waiting = replace(harness.client, timeout=0.3)
+    harness.endpoint.answer = UNUSABLE["no answer"]
+    faults = await asyncio.gather(*(tokens.get(waiting, harness.proof) for _ in range(10)), return_exceptions=True)
+    assert {str(fault) for fault in faults if isinstance(fault, InternalFault)} == {str(faults[0])}
+    assert harness.endpoint.requests == 1
+
+
+async def test_pause_before_a_fetch_counts_towards_the_timeout(harness: Harness) -> None:
+    """A delivery whose token was refused just after its fetch is deferred within the timeout."""
+    harness.client = replace(harness.client, timeout=0.3)
+    harness.tokens.renewal(harness.client, await harness.get())()
+    assert "0.3 s" in await harness.fault()
+    assert harness.endpoint.requests == 1
+
+
+async def test_end_of_one_delivery_does_not_end_the_fetch(harness: Harness) -> None:
+    """The other deliveries get its token."""
+    first, second = (asyncio.create_task(harness.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == "access-token-1"
+    assert harness.endpoint.requests == 1
 
 
 async def test_secret_is_read_at_each_fetch(harness: Harness) -> None:
