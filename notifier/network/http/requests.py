@@ -29,7 +29,7 @@ from notifier.model.request import Headers, Request
 MAX_BODY_BYTES = 16 * 1024  # read of a response
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
 
-_TOKEN_RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
+_TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
 _PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
 _MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
 MAX_HEADS = 2048  # 3 KiB each
@@ -52,17 +52,26 @@ def answer_text(body: bytes, token: str, route: Route, hidden: Sequence[str] = (
         text = redact_secret(text, word, "[subject]")
 
     def hide_secret(run: re.Match[str]) -> str:
-        if _quotes_secret(run[0], token):
-            return "[token]"
-        return "[header]" if any(_quotes_secret(run[0], secret) for secret in secrets) else run[0]
+        text = _hide_quote(run[0], token, "[token]")
+        for secret in secrets:
+            text = _hide_quote(text, secret, "[header]")
+        return text
 
     return _TOKEN_RUN.sub(hide_secret, text)[:MAX_TEXT_CHARACTERS].strip()
 
 
-def _quotes_secret(run: str, secret: str) -> bool:
-    """Return True if a piece of the run, of _PIECE_CHARACTERS, is part of the secret."""
-    starts = range(0, len(run) - _PIECE_CHARACTERS + 1, _PIECE_CHARACTERS)
-    return any(run[start : start + _PIECE_CHARACTERS] in secret for start in starts)
+def _hide_quote(run: str, secret: str, name: str) -> str:
+    """Return the run with `name` in place of its part that quotes the secret; the path before a token remains."""
+    size = _PIECE_CHARACTERS
+    starts = [start for start in range(0, len(run) - size + 1, size) if run[start : start + size] in secret]
+    if not starts:
+        return run
+    start, end = starts[0], starts[-1] + size
+    while start and run[start - 1 : start - 1 + size] in secret:
+        start -= 1
+    while end < len(run) and run[end + 1 - size : end + 1] in secret:
+        end += 1
+    return run[:start] + name + run[end:]
 
 
 def _find_secrets(route: Route) -> Iterator[str]:

@@ -9,9 +9,11 @@ from urllib.parse import quote
 import pytest
 
 from notifier import __version__
+from notifier.model.client import Route
 from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from notifier.model.request import RequestExtras
+from notifier.network.http.requests import answer_text
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
 from tests.support import behaviours as do
@@ -322,6 +324,23 @@ async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: 
     assert "bad token" in wire.text
     assert "hush" not in wire.text
     assert not any(wire.text[start : start + 15] in TOKEN for start in range(max(1, len(wire.text) - 14)))
+
+
+OPAQUE = "a1b2c3/d4e5f6+g7h8i9~j0k1l2/m3n4o5+p6q7r8=="  # an access token
+
+
+@pytest.mark.parametrize(
+    ("echo", "text"),
+    [
+        (f"bad token {OPAQUE[:30]}...", "bad token [token]..."),
+        (f"bad token {OPAQUE[5:]}", "bad token [token]"),
+        (f"https://api.example/v1/{OPAQUE[:20]} token={OPAQUE[3:]}", "https://api.example/v1/[token] token=[token]"),
+        ("https://api.example/v1/users/a1b2c3?id=12345678901234567890", None),
+    ],
+)
+def test_parts_of_an_access_token_are_not_kept(echo: str, text: str | None) -> None:
+    """RFC 6750 allows more characters than a logout token has. URLs and paths remain."""
+    assert answer_text(echo.encode(), OPAQUE, Route()) == (text or echo)
 
 
 BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
