@@ -4,7 +4,7 @@ An *override* is a member of an entry that replaces one of the client's registra
 more than 100 clients is split into parts, lazily, so that it takes no more memory than its message.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar, get_args
 
@@ -80,7 +80,7 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
     use_overrides = may_use_overrides(event, registry, steady)
 
     def notice_key(entry: str | ClientEntry) -> Identity | str:
-        identity = event.identity_of(entry, use_overrides=use_overrides)
+        identity = identify(event, entry, registry, use_overrides=use_overrides)
         skipped = find_skip(event, entry, registry, steady, use_overrides=use_overrides)
         return identity if skipped is None else identity[0]
 
@@ -122,13 +122,15 @@ def omit_followers(event: SessionEnded, registry: Registry, steady: float) -> Se
         return event
     use_overrides = may_use_overrides(event, registry, steady)
     spread = {
-        event.identity_of(_follower_entry(entry, follower), use_overrides=use_overrides)
+        identify(event, _follower_entry(entry, follower), registry, use_overrides=use_overrides)
         for entry in event.clients
         for follower in followers.of.get(name_of(entry), ())
     }
     if not spread:
         return event
-    kept = (entry for entry in event.clients if event.identity_of(entry, use_overrides=use_overrides) not in spread)
+    kept = (
+        each for each in event.clients if identify(event, each, registry, use_overrides=use_overrides) not in spread
+    )
     return replace(event, clients=tuple(kept))
 
 
@@ -190,7 +192,7 @@ def split_event(event: SessionEnded, registry: Registry, steady: float) -> Itera
     if event.clients == "*":
         entries = _all_clients(event.iss, registry, steady)
     else:
-        entries = _distinct_entries(event, use_overrides=may_use_overrides(event, registry, steady))
+        entries = _distinct_entries(event, registry, use_overrides=may_use_overrides(event, registry, steady))
     while part := tuple(islice(entries, PART_CLIENTS)):
         yield replace(event, clients=part)
 
@@ -220,12 +222,30 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
             yield client_id
 
 
-def _distinct_entries(event: SessionEnded, *, use_overrides: bool) -> Iterator[str | ClientEntry]:
+def _distinct_entries(event: SessionEnded, registry: Registry, *, use_overrides: bool) -> Iterator[str | ClientEntry]:
     identities: set[Identity] = set()
     for entry in event.clients:
-        if (identity := event.identity_of(entry, use_overrides=use_overrides)) not in identities:
+        if (identity := identify(event, entry, registry, use_overrides=use_overrides)) not in identities:
             identities.add(identity)
             yield entry
+
+
+def identify(event: SessionEnded, entry: str | ClientEntry, registry: Registry, *, use_overrides: bool) -> Identity:
+    """Return the identity of an entry, without overrides that change nothing of its client as registered now."""
+    identity = event.identity_of(entry, use_overrides=use_overrides)
+    return identity if identity[3] is None else omit_void_overrides(identity, registry.clients_of(event.iss))
+
+
+def omit_void_overrides(identity: Identity, registered: Mapping[str, Client]) -> Identity:
+    """Return the identity without overrides that repeat the registration, or that the client's channel ignores."""
+    client_id, sub, sid, inline = identity
+    client = registered.get(client_id)
+    if inline is None or client is None:
+        return identity
+    is_void = client.channel is not None or all(
+        getattr(inline, name) in (None, _registered_value(client, name)) for name in OVERRIDES
+    )
+    return (client_id, sub, sid, None) if is_void else identity
 
 
 def name_of(entry: str | ClientEntry) -> str:

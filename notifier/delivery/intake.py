@@ -244,10 +244,12 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
     if registry.followers:
         entries = event_clients.spread_to_followers(entries, event.iss, registry)
     for entry in entries:
-        if (identity := event.identity_of(entry, use_overrides=use_overrides)) in identities:
+        client_id, sub, sid, inline = identity = event.identity_of(entry, use_overrides=use_overrides)
+        if inline is not None:
+            identity = event_clients.omit_void_overrides(identity, registered)
+        if identity in identities:
             continue
         identities.add(identity)
-        client_id, sub, sid, inline = identity
         client = registered.get(client_id)
         if client is None or client.channel is not None or client.logout_uri is None:
             skipped = event_clients.find_skip(event, entry, registry, steady, use_overrides=use_overrides)

@@ -77,6 +77,7 @@ class SessionEnded:
 
         Entries of one client that differ in any override are different deliveries, since notifier cannot choose
         between them and a second notification does no harm. `use_overrides`: overrides are accepted, now or recently.
+        The plan also omits an entry whose overrides change nothing of its client.
         """
         if isinstance(entry, str):
             return entry, self.sub, self.sid, None

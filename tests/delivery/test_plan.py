@@ -12,14 +12,16 @@ from notifier.delivery.event_clients import (
     count_notices,
     find_ignored_overrides,
     find_publisher_objection,
+    resolve_entries,
     split_event,
 )
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.intake import make_deliveries
 from notifier.model.client import Algorithm, Client
+from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.outcome import DeadReason
-from notifier.model.registry import Issuer, Registry
+from notifier.model.registry import Followers, Issuer, Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
 A, B = "https://a.example.com", "https://b.example.com"
@@ -95,6 +97,38 @@ def test_only_inline_members_are_stored_in_the_delivery() -> None:
     assert given_uri.inline == ClientOverrides(backchannel_logout_uri=URI)
     assert given_flag.inline == ClientOverrides(backchannel_logout_session_required=False)
     assert plain.inline is None
+
+
+def test_entry_that_repeats_its_registration_is_a_duplicate() -> None:
+    """Of the name alone, in any order, and in other parts of the event. Another address or session is not."""
+    same = ClientEntry(client_id="c0", backchannel_logout_uri=URI, backchannel_logout_session_required=False)
+    fillers = [f"x{nth}" for nth in range(2 * PART_CLIENTS)]
+    orders: list[list[ClientEntry | str]] = [[same, "c0"], ["c0", same], [same, *fillers, "c0"], ["c0", *fillers, same]]
+    for entries in orders:
+        parts = [*split_event(event(*entries), registry(), NOW)] if len(entries) > 2 else [event(*entries)]
+        steps = [step for part in parts for step in planned(part)]
+        assert [step.client_id for step in steps if step.client_id == "c0"] == ["c0"]
+        assert count_notices(event(*entries), registry(), NOW) == len(steps)
+    for other in ({"backchannel_logout_uri": f"{URI}/2"}, {"backchannel_logout_session_required": True}, {"sid": "2"}):
+        assert len(planned(event(replace(same, **other), "c0"))) == 2
+    (kept,) = planned(event(same, "c0"))
+    assert kept.inline == same.overrides
+
+
+def test_address_of_an_event_makes_no_second_delivery_to_a_channel() -> None:
+    """It does not count there. Of a follower neither, which its leader's entry notifies."""
+    channel = ClientChannel(kind="security_event", uri=URI, member="notifier.channel.security_event.uri")
+    by = registry()
+    c0 = replace(by.clients_of(A)["c0"], channel=channel)
+    by = replace(by, clients={A: {**by.clients_of(A), "c0": c0}})
+    entry = ClientEntry(client_id="c0", backchannel_logout_uri="https://other.example.com/bcl")
+    for of in (event(entry, "c0"), event("c0", entry)):
+        assert (len(planned(of, by)), count_notices(of, by, NOW)) == (1, 1)
+    led = replace(by, followers={A: Followers(of={"c1": ("c0",)}, leaders={"c0": "c1"})})
+    for of in (event(entry, "c1"), event("c1", entry)):
+        kept = resolve_entries(of, led, NOW)
+        assert [step.client_id for step in planned(kept, led)] == ["c1", "c0"]
+        assert count_notices(kept, led, NOW) == 2
 
 
 def test_a_registered_client_without_uri_is_skipped() -> None:
@@ -173,7 +207,7 @@ def test_repeated_client_is_notified_once() -> None:
 )
 def test_entries_with_different_members_are_separate_deliveries(more: dict[str, Any]) -> None:
     """Each delivery has a distinct id, so that neither is taken for a copy of the other."""
-    entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
+    entry = ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?one")
     both = event("c0", entry, replace(entry, **more), replace(entry, **more))
     reported = planned(both)
     assert [step.inline for step in reported] == [None, planned(event(entry))[0].inline, reported[2].inline]
