@@ -181,8 +181,9 @@ def inherit_rows(leader_rows: Sequence[SourcedRow], own_rows: Sequence[SourcedRo
     if has_channel(own_options):
         options.clear()
     inherited = [(_select(row, members, options), is_from_file) for row, is_from_file in leader_rows]
-    is_pairwise = merge_rows([row for row, _ in inherited]).get("subject_type") == "pairwise"
-    return [*inherited, *own_rows, *([({"subject_type": "pairwise"}, True)] if is_pairwise else ())]
+    subject_types = [(row["subject_type"], is_from_file) for row, is_from_file in inherited if "subject_type" in row]
+    pairwise = [({"subject_type": value}, is_file) for value, is_file in subject_types[-1:] if value == "pairwise"]
+    return [*inherited, *own_rows, *pairwise]
 
 
 def _select(row: Row, members: Collection[str], options: Collection[str]) -> Row:

@@ -24,6 +24,7 @@ from notifier.configuration.clients.layer import (
     BuildContext,
     BuiltRegistry,
     Layer,
+    client_id_of,
     merge_rows,
 )
 from notifier.configuration.clients.registry_checks import explain_unsignable, is_sent_signatures
@@ -118,6 +119,8 @@ class LayerMerge:
         if not errors:
             if has_list_rows and leader is None:
                 self._record_moved(key, positions)
+            if has_list_rows:
+                self._warn_of_pairwise_by_list(key, rows)
             return
         has_both = has_list_rows and bool(file_rows)
         if has_both:  # built again without the lists, so that their errors have no effect on the client of the files
@@ -210,6 +213,23 @@ class LayerMerge:
             for text in reasons:
                 self._builder.beyond.add(client.key, (layer.name, MOVED), InputIssue(layer.path(index), text))
 
+    def _warn_of_pairwise_by_list(self, key: ClientKey, rows: Sequence[SourcedRow]) -> None:
+        """Record a warning if a list makes a client pairwise whose channel, which only a file sets, needs a `sub`."""
+        client = self._builder.client(*key)
+        if client is None or client.channel is None or not (client.pairwise and client.channel.needs_sub):
+            return
+        if merge_rows([row for row, is_from_file in rows if is_from_file]).get("subject_type") == "pairwise":
+            return
+        listed_id = client.issued_id
+        names = [layer.name for layer in self._layers if layer.file is None and _is_pairwise_in(layer, listed_id)]
+        text = (
+            f"has subject_type pairwise, so the channel of {client.client_id!r} gets the `sub` of its own entry only:"
+            f" events without one become dead letters no_sub; publish it, or set subject_type: public of {listed_id!r}"
+            " in a file"
+        )
+        path = f"client {listed_id!r} of registry source {', '.join(names)}"
+        self._builder.warnings.append(source_fault(path, text))
+
     def _limit_row(self, nth: int, index: int, key: ClientKey) -> Row:
         """Return the row with only the values that its source may set. Record the ignored values."""
         layer, iss = self._layers[nth], key[0]
@@ -229,3 +249,7 @@ class LayerMerge:
         supported = self._algorithms_of(iss)
         default = next(iter(algorithms), None)
         return next((algorithm for algorithm in algorithms if algorithm in supported), default)
+
+
+def _is_pairwise_in(layer: Layer, client_id: str) -> bool:
+    return any(client_id_of(row) == client_id and row.get("subject_type") == "pairwise" for row in layer.rows)

@@ -191,6 +191,7 @@ class ChannelSettings(ChannelSection):
         kind = next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
         settings = self.security_event or self.global_token_revocation or self.command
         assert settings is not None
+        needs_sub = isinstance(settings, CommandSettings) or "sub" in set(names_in(settings.subject))
         names_session = isinstance(settings, SecurityEventSettings) and settings.session
         canary_risk = _METADATA_CANARY if isinstance(settings, CommandSettings) else ""
         proof = ""
@@ -198,7 +199,7 @@ class ChannelSettings(ChannelSection):
             canary_risk, proof = _NO_CANARY, settings.proof.way or "access_token"
         return ClientChannel(
             kind=kind, uri=settings.uri, member=f"notifier.channel.{kind}.uri", settings=settings,
-            names_session=names_session, ends_all=not names_session and not settings.sessions,
+            needs_sub=needs_sub, names_session=names_session, ends_all=not names_session and not settings.sessions,
             signed=proof in ("", "jwt"), canary_risk=canary_risk,
         )  # fmt: skip
 

@@ -208,6 +208,24 @@ def test_warnings(tmp_path: Path) -> None:
     assert list(warnings(tmp_path, of_kind("security_event", {"lifetime": "60s"}))) == ["lifetime"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairwise_client_of_a_list_is_a_warning(tmp_path: Path, kind: str) -> None:
+    """Its channel, which a file sets, gets no `sub` of the event. So does that of a follower."""
+    listed = of_list(row(subject_type="pairwise"), issuer=ONE)
+    follower = {"client_id": "shop-all", "notifier": {"follows": "shop", "channel": channel(kind)}}
+    for own, name in ((of_kind(kind), "shop"), (follower, "shop-all")):
+        [warning] = built(tmp_path, listed, of_file(own)).warnings
+        assert warning.path == "client 'shop' of registry source db"
+        assert f"has subject_type pairwise, so the channel of {name!r} gets the `sub` of its own entry" in warning.text
+        assert "set subject_type: public of 'shop' in a file" in warning.text
+        for subject_type in ("public", "pairwise"):
+            more = of_file({"client_id": "shop", "subject_type": subject_type})
+            assert not built(tmp_path, listed, of_file(own), more).warnings
+    if kind != "command":
+        [warning] = built(tmp_path, listed, of_file(of_kind(kind, subject="email"))).warnings
+        assert "by e-mail address" in warning.text
+
+
 def test_encryption_is_not_required(tmp_path: Path) -> None:
     """Requests of channels are signed only, so a client needs no key."""
     client = client_of(tmp_path, {**of_kind("command"), "id_token_encrypted_response_alg": "RSA-OAEP"})
