@@ -100,7 +100,10 @@ class Clients(LoopbackServer):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET":  # by front-channel: there is no token
             return await self._take(request, "", {}, dict(request.query))
-        [(name, sent)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
+        body = (await request.read()).decode()
+        if request.content_type != "application/x-www-form-urlencoded":
+            return await self._take(request, *_pushed(request.headers.get("Authorization"), body))
+        [(name, sent)] = parse_qsl(body, keep_blank_values=True)
         assert name == "logout_token"
         if (token := self.opens(request.path.removeprefix("/"), sent)) is None:
             return web.Response(status=400)
@@ -124,6 +127,17 @@ class Clients(LoopbackServer):
             self.accepted.setdefault((hit.path, hit.who), hit.nth)
             self.changed.set()
         return response
+
+
+def _pushed(proof: str | None, body: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the token of a security event, or of a revocation's proof, its header and its claims.
+
+    Their `sub` is the user's, and `client_id` what a proof has there.
+    """
+    token = body if proof is None else proof.removeprefix("Bearer ")
+    header, claims = (_decoded(part) for part in token.split(".")[:2])
+    user = claims["sub_id"]["user"] if proof is None else json.loads(body)["sub_id"]
+    return token, header, claims | {"sub": user["sub"], "client_id": claims.get("sub")}
 
 
 def _decoded(part: str) -> dict[str, Any]:

@@ -179,12 +179,13 @@ async def test_changed_channel_applies_to_pending_deliveries(tmp_path: Path) -> 
 
 
 async def test_address_in_an_event_is_not_used(tmp_path: Path) -> None:
-    """A client with a channel keeps the address of its file, whoever publishes another one."""
+    """A client with a channel keeps the channel and address of its file, whoever publishes others."""
     site = channel_site(tmp_path)
     async with receivers_of(site) as receivers, Clients() as trap:
         receiver = await receivers.start("strict", "shop")
         async with worker_with(site, [receivers.client("strict", "shop")]) as running:
-            entry = {"client_id": "shop", "backchannel_logout_uri": trap.url("trap")}
+            entry: dict[str, object] = {"client_id": "shop", "backchannel_logout_uri": trap.url("trap")}
+            entry |= {"channel": {"command": {"uri": trap.url("trap"), "tenant": "acme"}}}
             document = event("*") | {"clients": [entry]}
             assert (await results(running, document))["shop"]["fate"] == "delivered"
             assert (len(receiver.ended), trap.hits) == (1, [])
