@@ -10,7 +10,7 @@ from aiormq.exceptions import ChannelPreconditionFailed
 
 from notifier.features.registries.page_requests import find_next_url
 from notifier.model.errors import SourceFault
-from notifier.model.redaction import redact
+from notifier.model.redaction import redact, redact_secret
 from notifier.queues.rabbitmq.topology import _explain_difference
 from notifier.tokens.key_files import _find_blocks
 from tests.support.regular_expressions import SOURCE, Found, Others, Worst, expressions, superlinear, suspects
@@ -37,6 +37,10 @@ def listed() -> tuple[list[Found], Others]:
 
 def _next(links: str) -> str | None:
     return find_next_url(links, "https://id.example.com/clients")
+
+
+def _hide_user(text: str) -> str:
+    return redact_secret(text, "jürgen@example.com", "[sub]")
 
 
 def _explain_refusal(text: str) -> str:
@@ -93,6 +97,10 @@ def test_no_other_engine_backtracks(listed: tuple[list[Found], Others]) -> None:
         (redact, Worst("@ ", "://:")),
         (redact, Worst("", "://:@ ")),
         (redact, Worst("", "://a@")),
+        *(
+            (_hide_user, Worst("", again))
+            for again in ("%", "%e2", "&", "&#1", "&#", "\\", "\\u0061", "jü", "a\u0301\u0327")
+        ),
         (_find_blocks, Worst("", "-----BEGIN A-----")),
         (_find_blocks, Worst("", "-----BEGIN A-----END ")),
         (_find_blocks, Worst("-----BEGIN A", "-----END ")),

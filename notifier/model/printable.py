@@ -11,6 +11,13 @@ import unicodedata
 EXCERPT_LENGTH = 100
 
 
+def visible(text: str) -> str:
+    """Return the text in one line, without invisible characters, which could separate the parts of a secret."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else "" for char in text)
+
+
 def printable(text: str) -> str:
     """Return the text with a replacement character (U+FFFD) for each character that is not printable."""
     if text.isprintable():

@@ -1,13 +1,18 @@
 """Removes secrets from texts: secrets of a known form from log lines, and a given secret from a client's response.
 
-A client may quote a secret in different spellings. It may return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
-`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and user names in lower case.
+A client may quote a secret in different spellings. It may return `a/b+c@d` as `a\\/b\\u002bc@d` (in JSON), as
+`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), user names in lower case, and accents as separate
+characters. A secret is therefore also sought in the decoded text, without invisible characters.
 """
 
 import html
-import json
 import re
-from urllib.parse import quote, quote_plus
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import unquote, unquote_plus
+
+from notifier.model.printable import visible
 
 _SECRETS = (
     # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of a truncated one.
@@ -40,19 +45,67 @@ def _replace_password(word: re.Match[str]) -> str:
 
 
 _MIN_SUBJECT_CHARACTERS = 3  # a shorter `sub` or `sid` may be any word of a response
-_PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # characters that no spelling escapes
-_NO_LETTER = re.compile(r"[^A-Za-z0-9]")
-_UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
+_ESCAPE = re.compile(r"[\\%+&]")
+_JSON_ESCAPE = re.compile(r"\\(?:[uU]([0-9A-Fa-f]{4})|(.))")
+_JSON_BLANKS = frozenset("nrtf")
 
 
 def redact_secret(text: str, secret: str, name: str) -> str:
-    """Return the text with `secret`, in any spelling and either case, replaced by `name`."""
-    lower = text.lower()
-    for spelling in list_spellings(secret):
-        if spelling.lower() in lower:
-            text = re.sub(re.escape(spelling), lambda _: name, text, flags=re.IGNORECASE)
-            lower = text.lower()
+    """Return the visible text with `secret`, in any spelling and either case, replaced by `name`.
+
+    The text is decoded if only the decoded one quotes the secret.
+    """
+    words = _list_words(visible(secret))
+    text = _replace_words(visible(text), words, name)
+    if _ESCAPE.search(text) is None:
+        return text
+    for beginning, decode in _DECODERS:
+        if beginning in text:  # faster than to decode it
+            decoded = visible(decode(text))
+            redacted = _replace_words(decoded, words, name)
+            text = text if redacted is decoded else redacted
     return text
+
+
+def _list_words(secret: str) -> list[str]:
+    """Return the secret with composed and separate accents, in cases that change the number of characters (`ß`)."""
+    if secret.isascii():
+        return [secret] if secret else []
+    forms = [unicodedata.normalize(form, secret) for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(word for form in forms for word in (form, form.lower(), form.upper())))
+
+
+def _replace_words(text: str, words: list[str], name: str) -> str:
+    """Return the text with `name` for each word in either case; the same object without a word."""
+    lower = text.lower()
+    for word in words:
+        if word.lower() in lower:
+            text = re.sub(re.escape(word), lambda _: name, text, flags=re.IGNORECASE)
+    return text
+
+
+def _decode_json(text: str) -> str:
+    units = _JSON_ESCAPE.sub(_decode_escape, text)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # joins the halves of a pair
+
+
+def _decode_escape(escape: re.Match[str]) -> str:
+    code, char = escape.groups()
+    return chr(int(code, 16)) if code else " " if char in _JSON_BLANKS else char
+
+
+def _decode_html(text: str) -> str:
+    with suppress(ValueError):  # a number of thousands of digits
+        return html.unescape(text)
+    return text
+
+
+_DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("\\", _decode_json),
+    ("%", unquote),
+    ("+", unquote_plus),
+    ("&", _decode_html),
+)
 
 
 def redact_subject(text: str, sub: str | None, sid: str | None, email: str | None = None) -> str:
@@ -61,27 +114,3 @@ def redact_subject(text: str, sub: str | None, sid: str | None, email: str | Non
         if value is not None and len(value) >= _MIN_SUBJECT_CHARACTERS:
             text = redact_secret(text, value, name)
     return text
-
-
-def list_spellings(secret: str) -> list[str]:
-    """Return the spellings of `secret` in JSON, URLs and HTML, the longest first."""
-    if _PLAIN.fullmatch(secret) is not None:
-        return [secret]
-    in_json = json.dumps(secret)[1:-1]
-    spellings = {
-        secret,
-        in_json,
-        in_json.replace("/", "\\/"),
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        quote(secret, safe=""),
-        quote(secret),
-        quote_plus(secret),
-        html.escape(secret),
-        _NO_LETTER.sub(_entity, secret),
-        _UNSAFE.sub(_entity, secret),
-    }
-    return sorted(spellings, key=len, reverse=True)
-
-
-def _entity(character: re.Match[str]) -> str:
-    return f"&#{ord(character[0])};"

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from logout_notifier_publisher.event_checks import EventMistake, checked_json, json_of
-from logout_notifier_publisher.redaction import redact
+from logout_notifier_publisher.redaction import _spellings, redact
 
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Lane, Message
-from notifier.model.redaction import list_spellings, redact_secret
+from notifier.model.redaction import redact_secret
 from tests.fuzz import grammar
 from tests.fuzz.conftest import many
 from tests.model.documents.test_event_document import IN_DISGUISE, MOMENTS, NO_MOMENTS, NO_URIS, URIS
@@ -85,6 +85,6 @@ def test_both_find_the_same_mistakes_in_made_up_events() -> None:
 @pytest.mark.parametrize("secret", ["ann", "a/b+c@d", 'x"<é>\\y', "ann smith"])
 def test_both_find_a_name_however_it_is_spelt(secret: str) -> None:
     """In JSON, in a URL, in a page, in capitals."""
-    for spelling in list_spellings(secret):
+    for spelling in _spellings(secret):
         text = f"no session of {spelling}, nor {spelling.upper()}"
         assert redact(text, secret, "<sub>") == redact_secret(text, secret, "<sub>") == "no session of <sub>, nor <sub>"

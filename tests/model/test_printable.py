@@ -2,6 +2,7 @@
 
 import html
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, quote_plus
 
@@ -102,13 +103,41 @@ SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
         quote_plus(SUBJECT),
         html.escape(SUBJECT),
         "".join(each if each.isascii() and each.isalnum() else f"&#{ord(each)};" for each in SUBJECT),
+        "".join(f"&#x{ord(each):x};" for each in SUBJECT),
+        "".join(f"\\u{ord(each):04X}" for each in SUBJECT),
+        "".join(f"%{each:02x}" for each in SUBJECT.encode()),
+        html.escape(SUBJECT).replace("ü", "&uuml;"),
+        unicodedata.normalize("NFD", SUBJECT).upper(),
+        json.dumps(unicodedata.normalize("NFD", SUBJECT)),
+        "\u200b".join(SUBJECT),
+        json.dumps("\u200b".join(SUBJECT)),
+        quote("\u00ad".join(SUBJECT)),
     ],
 )
 def test_each_spelling_is_taken_out(quoted: str) -> None:
-    """PHP escapes slashes in JSON, others all that is not ASCII; and some change the case of names."""
+    """PHP escapes slashes in JSON, .NET plus signs; and some change the case of names."""
     assert (
         redact_secret(f"no session of {quoted} here", SUBJECT, "[sub]").replace('"', "") == "no session of [sub] here"
     )
+
+
+@pytest.mark.parametrize("secret", ["Straße 1", "İlker+1@x.io", "\U0001f600+a\\b", "a%2Bb", "&amp;c"])
+def test_other_lengths_and_literal_escapes_are_taken_out(secret: str) -> None:
+    """In lower and upper case, and if the secret looks as if it were escaped."""
+    for quoted in (
+        secret,
+        secret.lower(),
+        secret.upper(),
+        json.dumps(secret)[1:-1],
+        quote(secret),
+        html.escape(secret),
+    ):
+        assert redact_secret(f"no {quoted} here", secret, "[sub]") == "no [sub] here"
+
+
+def test_invisible_secrets_hide_nothing() -> None:
+    """There is nothing to see."""
+    assert redact_secret("no\u200b user", "\u200b", "[sub]") == redact_secret("no user", "", "[sub]") == "no user"
 
 
 def test_the_rest_of_the_text_stays() -> None:

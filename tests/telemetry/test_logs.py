@@ -22,6 +22,7 @@ from notifier.delivery.facts import (
     Unexpected,
 )
 from notifier.model.delivery import Delivery
+from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
@@ -220,6 +221,15 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
     for told in (took, line):
         assert ("sub" in told) is (subject == "hash")
     assert line["error"] == dead["error"] == "no session [sid] of [sub], and [sub] again"
+
+
+@pytest.mark.parametrize("sub", ["al\u200bice", "\u202ealice", "ali\u00adce"])
+@pytest.mark.parametrize("quoted", ["{sub}", "alice", "al ice", "a\u2060lice"])
+def test_sub_with_invisible_characters_is_hidden(sub: str, quoted: str) -> None:
+    """In texts with and without these characters. A blank within the `sub` is another word."""
+    fact = attempt(Refused(reason=Reason.REFUSED, status=404, text=f"no {quoted.format(sub=sub)}"))
+    [line] = lines_of(replace(fact, delivery=replace(fact.delivery, sub=sub)))
+    assert line["error"] == ("no al ice" if quoted == "al ice" else "no [sub]")
 
 
 def test_raw_subjects_only_if_configured() -> None:
