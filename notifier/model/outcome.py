@@ -9,7 +9,7 @@ The transport reports the events on the wire (`Answer`, `Break`, `StaleConnectio
 (docs/specification.md B27, B28, R3, R11, R12).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Literal, TypeAlias, assert_never
 
@@ -86,6 +86,7 @@ class Cause(StrEnum):
 class Answer:
     """A response arrived. `text` is the printable start of the body (at most 1 KiB).
 
+    `code` is the error code of the body, if the request names its member; it is neither stored nor logged.
     `retry_after` and `date` are the raw headers `Retry-After` and `Date`.
     """
 
@@ -93,6 +94,7 @@ class Answer:
     text: str = ""
     retry_after: str | None = None
     date: str | None = None
+    code: str | None = field(default=None, repr=False)
 
 
 @frozen

@@ -12,12 +12,14 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 @frozen
 class RequestExtras:
     """What a channel adds to a request: `headers` of all its requests, and the value `authorization` of a header of
-    this request only. The words `hidden` are removed from the response's text.
+    this request only. The words `hidden` are removed from the response's text. `error_member` is the member of a JSON
+    response that has the error code.
     """
 
     headers: Headers = ()
     authorization: str = ""
     hidden: tuple[str, ...] = ()
+    error_member: str = ""
 
 
 NO_EXTRAS = RequestExtras()

@@ -12,7 +12,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Answer, Cause, Refused
 from notifier.network.http.issuer_document import DocumentIssue
-from notifier.network.http.requests import answer_text
+from notifier.network.http.response_text import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
 from tests.delivery.worker_harness import ISS, PlainSigner, client
 from tests.tokens.encryption_keys import keys, made, opened, public

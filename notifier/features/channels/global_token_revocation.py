@@ -17,7 +17,7 @@ from notifier.features.channels.channel_settings import GlobalTokenRevocationSet
 from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Answer, Failed, Outcome, Reason, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "global-token-revocation+jwt"
@@ -70,10 +70,10 @@ class GlobalTokenRevocation(SignedChannel):
         preset = _settings_of(client).preset
         return (204,) if preset is None else (204, *REVOCATION_PRESETS[preset].successes)
 
-    def _read_refusal(self, refusal: Refused, status: int, client: Client) -> Outcome:  # noqa: ARG002
-        if status == 422:
-            return Failed(reason=Reason.SERVER_ERROR, status=status, text=refusal.text)
-        return judge(refusal, retried=status == 401)
+    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
+        if answer.status == 422:
+            return Failed(reason=Reason.SERVER_ERROR, status=answer.status, text=refusal.text)
+        return judge(refusal, retried=answer.status == 401)
 
 
 def _settings_of(client: Client) -> GlobalTokenRevocationSettings:

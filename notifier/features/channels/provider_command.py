@@ -7,11 +7,11 @@ code or `invalid_request`: a receiver that cannot read the JWK Set answers so. A
 from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import CommandSettings
-from notifier.features.channels.signed_channel import SignedChannel, error_code, judge
+from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.features.channels.subjects import FORMATS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Delivered, Outcome, Refused
+from notifier.model.outcome import Answer, Delivered, Outcome, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "command+jwt"
@@ -51,10 +51,10 @@ class ProviderCommand(SignedChannel):
             **command,
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
-        return Push(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=RequestExtras(hidden=hidden))
+        extras = RequestExtras(hidden=hidden, error_member="error")
+        return Push(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=extras)
 
-    def _read_refusal(self, refusal: Refused, status: int, client: Client) -> Outcome:  # noqa: ARG002
-        code = error_code(refusal.text, "error")
-        if status == 409 and code in (None, "incompatible_state"):
-            return Delivered(status=status, text=refusal.text)
-        return judge(refusal, retried=status == 400 and code in (None, "invalid_request"))
+    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
+        if answer.status == 409 and answer.code in (None, "incompatible_state"):
+            return Delivered(status=answer.status, text=refusal.text)
+        return judge(refusal, retried=answer.status == 400 and answer.code in (None, "invalid_request"))

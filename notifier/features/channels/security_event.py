@@ -13,10 +13,10 @@ import math
 from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import SecurityEventSettings
-from notifier.features.channels.signed_channel import SignedChannel, error_code, judge
+from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Outcome, Refused
+from notifier.model.outcome import Answer, Outcome, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "secevent+jwt"
@@ -76,12 +76,11 @@ class SecurityEvent(SignedChannel):
             "events": events,
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
-        return Push(
-            jti=jti, body=token.encode(), secret=token, extras=RequestExtras(headers=_HEADERS, hidden=tuple(hidden))
-        )
+        extras = RequestExtras(headers=_HEADERS, hidden=tuple(hidden), error_member="err")
+        return Push(jti=jti, body=token.encode(), secret=token, extras=extras)
 
-    def _read_refusal(self, refusal: Refused, status: int, client: Client) -> Outcome:  # noqa: ARG002
-        return judge(refusal, retried=status == 400 and error_code(refusal.text, "err") in _RETRIED_CODES)
+    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
+        return judge(refusal, retried=answer.status == 400 and answer.code in _RETRIED_CODES)
 
 
 def _settings_of(client: Client) -> SecurityEventSettings:

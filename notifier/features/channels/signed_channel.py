@@ -3,8 +3,6 @@
 import math
 from collections.abc import Collection
 
-from pydantic_core import from_json
-
 from notifier.delivery.ports import ChannelTools
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.subjects import SubjectRule, build_subject
@@ -36,16 +34,16 @@ class SignedChannel:
                 text = f"it means no success here; if it does, add {status} to success_statuses"
                 answered = f"{text}; its answer: {outcome.text}" if outcome.text else text
                 return Refused(reason=Reason.REFUSED, status=status, text=answered)
-            case Refused(status=status) if status is not None:
-                return self._read_refusal(outcome, status, client)
+            case Refused() if isinstance(answer, Answer):
+                return self._read_refusal(outcome, answer, client)
             case _:
                 return outcome
 
     def _successes_at(self, client: Client) -> Collection[int]:  # noqa: ARG002
         return self.successes
 
-    def _read_refusal(self, refusal: Refused, status: int, client: Client) -> Outcome:
-        """Return the outcome of a response that is no success. `status`: that of the refusal."""
+    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:
+        """Return the outcome of a response that is no success."""
         raise NotImplementedError
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
@@ -83,13 +81,3 @@ def judge(refusal: Refused, *, retried: bool) -> Refused:
     if retried:
         return replace(refusal, reason=Reason.REJECTED_TOKEN)
     return replace(refusal, reason=Reason.REFUSED) if refusal.reason is Reason.REJECTED_TOKEN else refusal
-
-
-def error_code(text: str, member: str) -> str | None:
-    """Return the error code in a JSON response, of which only the beginning may be known; None without one."""
-    try:
-        content = from_json(text, allow_partial=True)
-    except ValueError:
-        return None
-    code = content.get(member) if isinstance(content, dict) else None
-    return code if isinstance(code, str) else None

@@ -1,16 +1,12 @@
 """Sends a POST or GET over one of aiohttp's connections, in one write. The head of a request is made once per host.
 
-The start of the response is kept as printable text for diagnosis (R11), without quoted secrets.
-
 aiohttp's session builds each request from scratch, with cookies, redirects and a writing task, which a logout does not
 need. That costs 100 µs per request. This module therefore uses only aiohttp's connector (name lookup, TLS, pool) and
 parser. Requests through a proxy use the session.
 """
 
 import asyncio
-import base64
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
@@ -23,81 +19,12 @@ from yarl import URL
 
 from notifier.model.client import Route
 from notifier.model.frozen import frozen
-from notifier.model.redaction import redact_secret
 from notifier.model.request import Headers, Request
 
 MAX_BODY_BYTES = 16 * 1024  # read of a response
-MAX_TEXT_CHARACTERS = 1024  # kept of a response
-
-_TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
-_PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
-_MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
 MAX_HEADS = 2048  # 3 KiB each
 # TLS contexts that heads keep alive. `TlsContexts` keeps half as many. A context with the system's CAs takes 0.8 MiB.
 MAX_CONTEXTS = 512
-
-
-def answer_text(body: bytes, token: str, route: Route, hidden: Sequence[str] = ()) -> str:
-    """Return the start of a response's body as text, without control characters and secrets.
-
-    Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on. The
-    words `hidden` become `[subject]`.
-    """
-    text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
-    text = "".join(character if character.isprintable() else " " for character in text)
-    secrets = list(_find_secrets(route))
-    for secret in secrets:
-        text = redact_secret(text, secret, "[header]")
-    for word in hidden:
-        text = redact_secret(text, word, "[subject]")
-
-    def hide_secret(run: re.Match[str]) -> str:
-        text = _hide_quote(run[0], token, "[token]")
-        for secret in secrets:
-            text = _hide_quote(text, secret, "[header]")
-        return text
-
-    return _TOKEN_RUN.sub(hide_secret, text)[:MAX_TEXT_CHARACTERS].strip()
-
-
-def _hide_quote(run: str, secret: str, name: str) -> str:
-    """Return the run with `name` in place of its part that quotes the secret; the path before a token remains."""
-    size = _PIECE_CHARACTERS
-    starts = [start for start in range(0, len(run) - size + 1, size) if run[start : start + size] in secret]
-    if not starts:
-        return run
-    start, end = starts[0], starts[-1] + size
-    while start and run[start - 1 : start - 1 + size] in secret:
-        start -= 1
-    while end < len(run) and run[end + 1 - size : end + 1] in secret:
-        end += 1
-    return run[:start] + name + run[end:]
-
-
-def _find_secrets(route: Route) -> Iterator[str]:
-    """Yield the values of the extra headers and the proxy's password, in each form that a client may quote.
-
-    A client may quote the header `Bearer x` as `Bearer x` or `x`, and Basic credentials also decoded.
-    """
-    values = [value for _, value in route.headers]
-    proxy = None if route.proxy is None else URL(route.proxy)
-    if proxy is not None and proxy.password:
-        values += [proxy.password, base64.b64encode(f"{proxy.user or ''}:{proxy.password}".encode()).decode()]
-    for value in values:
-        scheme, _, credentials = value.rpartition(" ")
-        decoded = _decode_basic(credentials) if scheme.lower() == "basic" else ()
-        for secret in (value, credentials, *decoded):
-            if len(secret) > _MAX_WORD_CHARACTERS:
-                yield secret
-
-
-def _decode_basic(credentials: str) -> tuple[str, ...]:
-    """Return `user:password`, and the password (RFC 7617). Empty if the credentials cannot be decoded."""
-    try:
-        pair = base64.b64decode(credentials, validate=True).decode()
-    except ValueError:
-        return ()
-    return pair, pair.partition(":")[2]
 
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp sets no timers, since our callers set the deadlines

@@ -5,7 +5,6 @@ when it is idle. Within a session, aiohttp shares connections only between reque
 """
 
 import asyncio
-import re
 import resource
 import ssl
 from collections.abc import Callable, Sequence
@@ -30,14 +29,12 @@ from notifier.network.http.connections import Exchange, OpenConnections, current
 from notifier.network.http.connector import KEEP_ALIVE_SECONDS, GuardedConnector
 from notifier.network.http.faults import translate_fault, translate_proxy_refusal, translate_timeout
 from notifier.network.http.name_resolver import NameResolver
-from notifier.network.http.requests import MAX_TEXT_CHARACTERS, answer_text
+from notifier.network.http.response_text import REDIRECTS, read_error_code, to_text
 
 MAX_PLANS = 4096  # URIs whose plans are cached
 MAX_KEPT_CONNECTIONS = 4096  # kept alive; half of the process's limit of open files, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
-_REDIRECTS = range(300, 400)
-_USER = re.compile(r"//[^/?#]*@")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
 
@@ -193,11 +190,14 @@ class HttpTransport:
         if proxy is not None and response.status == 407:
             return translate_proxy_refusal(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
+        if not response.body and retry_after is None and response.status not in REDIRECTS:
+            return Answer(status=response.status)
         return Answer(
             status=response.status,
-            text=_to_text(response, request) if response.body or response.status in _REDIRECTS else "",
+            text=to_text(response, request),
             retry_after=None if retry_after is None else retry_after[:100],
             date=None if retry_after is None else response.headers.get("Date"),
+            code=read_error_code(response.body, request.extras.error_member),
         )
 
     def _make_plan(self, request: Request) -> _RequestPlan:
@@ -282,18 +282,3 @@ def _headers(request: Request) -> CIMultiDict[str]:
     if request.extras.authorization:
         headers["Authorization"] = request.extras.authorization
     return headers
-
-
-def _to_text(response: requests.Response, request: Request) -> str:
-    """Return the start of the body for diagnosis. For a redirect it begins with the location."""
-    text = "[body not decompressed]"
-    if response.headers.get("Content-Encoding", "identity").lower() == "identity":
-        text = answer_text(response.body, request.secret, request.route, request.extras.hidden)
-    location = response.headers.get("Location") if response.status in _REDIRECTS else None
-    if location is None:
-        return text
-    path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
-    target = f"to {path}?…" if separator else f"to {path}"
-    place = target.encode("utf-8", "surrogateescape")
-    target = answer_text(place, request.secret, request.route, request.extras.hidden)
-    return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target

@@ -13,6 +13,7 @@ from notifier.features.channels.channels_feature import CHANNELS
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Answer, Outcome
+from notifier.network.http.response_text import read_error_code
 
 ISS, URI, NOW = "https://id.example.com", "https://shop.example.com/channel", 1_750_000_000.9
 
@@ -80,7 +81,9 @@ class Channels:
 
     def read(self, of: Client, status: int, text: str = "") -> Outcome:
         """Return the outcome of a response."""
-        return self._channels[of.channel_kind].read(Answer(status=status, text=text), of)
+        member = {"command": "error", "security_event": "err"}.get(of.channel_kind, "")
+        code = read_error_code(text.encode(), member)
+        return self._channels[of.channel_kind].read(Answer(status=status, text=text, code=code), of)
 
     def fault(self, of: Client, outcome: Outcome) -> str:
         """Return the internal fault that explains the outcome."""

@@ -141,6 +141,20 @@ async def test_error_code_is_read_at_the_start_of_an_answer(
             assert len(receiver.requests) == requests
 
 
+async def test_user_in_an_error_code_does_not_change_its_meaning(tmp_path: Path) -> None:
+    """The code is read before the user is hidden: both answers are final."""
+    site = channel_site(tmp_path)
+    async with receivers_of(site) as receivers:
+        (await receivers.start("command", "command")).commands = ("metadata",)
+        await receivers.start("strict", "strict")
+        rows = [receivers.client("command", "command")]
+        rows.append(receivers.client("strict", "strict", audience="https://else.example.com"))
+        async with worker_with(site, rows) as running:
+            found = await results(running, event(["command", "strict"], sub="r"))
+            assert {(each["fate"], each["reason"]) for each in found.values()} == {("dead", "refused")}
+            assert [len(receiver.requests) for receiver in receivers.by_name.values()] == [1, 1]
+
+
 async def test_answers_that_quote_the_user_are_hidden(tmp_path: Path) -> None:
     """Email, `sub` and `sid` of whatever length are neither in the log nor in the publisher's result."""
     site = channel_site(tmp_path)

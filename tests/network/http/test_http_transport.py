@@ -13,7 +13,7 @@ from notifier.model.client import Route
 from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from notifier.model.request import RequestExtras
-from notifier.network.http.requests import answer_text
+from notifier.network.http.response_text import answer_text
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
 from tests.support import behaviours as do
@@ -95,6 +95,27 @@ async def test_hidden_words_are_not_kept(transport: HttpTransport) -> None:
     assert wire == Answer(status=404, text='{"error": "no user [subject] ([subject]), sub [subject]"}')
 
 
+@pytest.mark.parametrize("body", [b'{"error": "other"}', b'\xef\xbb\xbf{"error":\r\n "other", "more": "' + b"x" * 2000])
+async def test_error_code_is_read_before_words_are_hidden(transport: HttpTransport, body: bytes) -> None:
+    """A short `sub` is part of many codes. Neither the code nor the body is shown."""
+    async with scripted(do.answer(409, body)) as receiver:
+        extras = RequestExtras(hidden=("r", "t"), error_member="error")
+        wire = await transport.post(replace(request(receiver.url), extras=extras))
+    assert isinstance(wire, Answer)
+    assert wire.code == "other"
+    assert "other" not in repr(wire)
+
+
+async def test_hidden_words_with_invisible_characters_are_not_kept(transport: HttpTransport) -> None:
+    """Whether the receiver quotes these characters, omits them, or adds others."""
+    quoted = "a\u202elice@x.io alice@x.io al\u200bice@x.io {}".format(json.dumps("a\u202elice@x.io"))
+    async with scripted(do.answer(404, quoted.encode())) as receiver:
+        wire = await transport.post(
+            replace(request(receiver.url), extras=RequestExtras(hidden=("a\u202el\u00adice@x.io",)))
+        )
+    assert wire == Answer(status=404, text='[subject] [subject] [subject] "[subject]"')
+
+
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
     """A cookie of one client is sent to neither it nor others."""
     async with scripted(do.answer(headers=(("Set-Cookie", "session=1; Path=/"),))) as receiver:
@@ -145,7 +166,7 @@ async def test_the_status_decides(transport: HttpTransport, status: int, kind: t
         ("/login", "to /login"),
         ("https://u:hunter2@id.example.com/a?session=s1#x", "to https://id.example.com/a?…"),
         ("//u:p@id.example.com", "to //id.example.com"),
-        ("/a\x01b/" + "l" * 5000, "to /a b/" + "l" * 1016),
+        ("/a\x01b/" + "l" * 5000, "to /ab/" + "l" * 1017),
         (f"/out/{TOKEN}", "to /out/[token]"),
     ],
 )
@@ -307,7 +328,7 @@ async def test_the_text_kept_is_printable_and_short(transport: HttpTransport) ->
     async with scripted(do.answer(400, body)) as receiver:
         wire = await transport.post(request(receiver.url))
     assert isinstance(wire, Answer)
-    assert wire.text.startswith('{"error":    [31m"invalid_request"}\ufffd ü')
+    assert wire.text.startswith('{"error":  [31m"invalid_request"}\ufffd ü')
     assert len(wire.text) <= 1024
     assert wire.text.isprintable()
 

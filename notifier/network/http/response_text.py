@@ -1,0 +1,118 @@
+"""Keeps the start of a client's response as text for diagnosis (R11), without the secrets that the client quotes.
+
+The error code of a response is read from the body as it arrived: a secret may be part of the code.
+"""
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+
+from pydantic_core import from_json
+from yarl import URL
+
+from notifier.model.client import Route
+from notifier.model.printable import visible
+from notifier.model.redaction import redact_secret
+from notifier.model.request import Request
+from notifier.network.http.requests import Response
+
+MAX_TEXT_CHARACTERS = 1024  # kept of a response
+REDIRECTS = range(300, 400)
+
+_USER = re.compile(r"//[^/?#]*@")
+_TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
+_PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
+_MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
+
+
+def read_error_code(body: bytes, member: str) -> str | None:
+    """Return the error code in a JSON body, of which only the beginning may be known. None without one or a `member`.
+
+    It must be neither stored nor logged, since it may quote anything.
+    """
+    if not member:
+        return None
+    try:
+        content = from_json(visible(body.decode("utf-8", "replace")), allow_partial=True)
+    except ValueError:
+        return None
+    code = content.get(member) if isinstance(content, dict) else None
+    return code if isinstance(code, str) else None
+
+
+def to_text(response: Response, request: Request) -> str:
+    """Return the start of the body for diagnosis. For a redirect it begins with the location."""
+    text = "[body not decompressed]" if response.body else ""
+    if response.body and response.headers.get("Content-Encoding", "identity").lower() == "identity":
+        text = answer_text(response.body, request.secret, request.route, request.extras.hidden)
+    location = response.headers.get("Location") if response.status in REDIRECTS else None
+    if location is None:
+        return text
+    path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
+    target = f"to {path}?…" if separator else f"to {path}"
+    place = target.encode("utf-8", "surrogateescape")
+    target = answer_text(place, request.secret, request.route, request.extras.hidden)
+    return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target
+
+
+def answer_text(body: bytes, token: str, route: Route, hidden: Sequence[str] = ()) -> str:
+    """Return the start of a response's body as text, without invisible characters and secrets.
+
+    Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on. The
+    words `hidden` become `[subject]`.
+    """
+    text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
+    text = visible(text)
+    secrets = list(_find_secrets(route))
+    for secret in secrets:
+        text = redact_secret(text, secret, "[header]")
+    for word in hidden:
+        text = redact_secret(text, word, "[subject]")
+
+    def hide_secret(run: re.Match[str]) -> str:
+        text = _hide_quote(run[0], token, "[token]")
+        for secret in secrets:
+            text = _hide_quote(text, secret, "[header]")
+        return text
+
+    return _TOKEN_RUN.sub(hide_secret, text)[:MAX_TEXT_CHARACTERS].strip()
+
+
+def _hide_quote(run: str, secret: str, name: str) -> str:
+    """Return the run with `name` in place of its part that quotes the secret; the path before a token remains."""
+    size = _PIECE_CHARACTERS
+    starts = [start for start in range(0, len(run) - size + 1, size) if run[start : start + size] in secret]
+    if not starts:
+        return run
+    start, end = starts[0], starts[-1] + size
+    while start and run[start - 1 : start - 1 + size] in secret:
+        start -= 1
+    while end < len(run) and run[end + 1 - size : end + 1] in secret:
+        end += 1
+    return run[:start] + name + run[end:]
+
+
+def _find_secrets(route: Route) -> Iterator[str]:
+    """Yield the values of the extra headers and the proxy's password, in each form that a client may quote.
+
+    A client may quote the header `Bearer x` as `Bearer x` or `x`, and Basic credentials also decoded.
+    """
+    values = [value for _, value in route.headers]
+    proxy = None if route.proxy is None else URL(route.proxy)
+    if proxy is not None and proxy.password:
+        values += [proxy.password, base64.b64encode(f"{proxy.user or ''}:{proxy.password}".encode()).decode()]
+    for value in values:
+        scheme, _, credentials = value.rpartition(" ")
+        decoded = _decode_basic(credentials) if scheme.lower() == "basic" else ()
+        for secret in (value, credentials, *decoded):
+            if len(secret) > _MAX_WORD_CHARACTERS:
+                yield secret
+
+
+def _decode_basic(credentials: str) -> tuple[str, ...]:
+    """Return `user:password`, and the password (RFC 7617). Empty if the credentials cannot be decoded."""
+    try:
+        pair = base64.b64decode(credentials, validate=True).decode()
+    except ValueError:
+        return ()
+    return pair, pair.partition(":")[2]
