@@ -127,29 +127,22 @@ class RegistryBuilder:
         if (stray := stray_character(metadata.client_id)) is not None:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))
         issuers = self._issuers_of(metadata, path)
-        client, grants = self._build(issuers[0] if issuers else "", metadata, list_only)
-        egress_invalid = "egress" in self._invalid_sections
-        warning = None if egress_invalid else find_front_channel_warning(metadata, client)
-        if warning is not None:
-            self.warnings.append(InputIssue(f"{path}.frontchannel_logout_uri", printable(warning)))
-        errors = dict(self._find_errors(client)) | dict(
-            find_server_errors(metadata, client, egress_invalid=egress_invalid)
-        )
-        if client.follows is not None:
-            errors |= dict(find_follower_errors(metadata, client))
-        errors |= dict(find_encryption_errors(metadata, client, egress_invalid=egress_invalid)) | dict(
-            grants.find_errors()
-        )
-        if (section := self._channel_of(metadata.notifier)) is not None:
-            errors |= dict(section.find_errors(client, metadata.notifier or _NO_OPTIONS))
-            for member, text in section.find_warnings(client, raw):
-                self.warnings.append(InputIssue(f"{path}.{member}", text))
-        for iss in issuers:
-            client_at_issuer = client if iss == client.iss else replace(client, iss=iss)
-            if iss in self._defaults and iss != client.iss:
-                client_at_issuer, grants = self._build(iss, metadata, list_only)
-                errors |= dict(self._find_errors(client_at_issuer)) | dict(grants.find_errors())
-            self._clients[iss][client.client_id] = client_at_issuer
+        errors, warnings = dict[str, str](), dict[str, str]()
+        section, without_defaults = self._channel_of(metadata.notifier), None
+        for iss in issuers or ("",):
+            if iss in self._defaults or without_defaults is None:
+                client, grants = self._build(iss, metadata, list_only)
+                errors |= dict(self._find_errors(metadata, client, grants))
+                warnings |= dict(self._find_warnings(metadata, client))
+                without_defaults = without_defaults if iss in self._defaults else client
+            else:
+                client = replace(without_defaults, iss=iss)
+            if section is not None:
+                errors |= dict(section.find_errors(client, metadata.notifier or _NO_OPTIONS))
+                warnings |= dict(section.find_warnings(client, raw))
+            if issuers:
+                self._clients[iss][client.client_id] = client
+        self.warnings += [InputIssue(f"{path}.{key}", text) for key, text in warnings.items()]
         self.mistakes += [InputIssue(f"{path}.{key}", text) for key, text in errors.items()]
         self._register_name(metadata.client_id, issuers, path)
 
@@ -209,8 +202,24 @@ class RegistryBuilder:
                 text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
                 self.mistakes.append(InputIssue(f"{path}.client_id", text))
 
-    def _find_errors(self, client: Client) -> Iterator[tuple[str, str]]:
+    def _find_warnings(self, metadata: ClientMetadata, client: Client) -> Iterator[tuple[str, str]]:
+        """Yield each member that has no effect, and its warning."""
+        text = None if "egress" in self._invalid_sections else find_front_channel_warning(metadata, client)
+        if text is not None:
+            yield "frontchannel_logout_uri", printable(text)
+
+    def _find_errors(self, metadata: ClientMetadata, client: Client, grants: RouteGrants) -> Iterator[tuple[str, str]]:
         """Yield each inconsistent member to change, and its error."""
+        egress_invalid = "egress" in self._invalid_sections
+        yield from self._find_own_errors(client)
+        yield from find_server_errors(metadata, client, egress_invalid=egress_invalid)
+        if client.follows is not None:
+            yield from find_follower_errors(metadata, client)
+        yield from find_encryption_errors(metadata, client, egress_invalid=egress_invalid)
+        yield from grants.find_errors()
+
+    def _find_own_errors(self, client: Client) -> Iterator[tuple[str, str]]:
+        """Yield each inconsistent member of the client itself, and its error."""
         uri, member = client.backchannel_logout_uri, "backchannel_logout_uri"
         if client.channel is not None:
             uri, member = client.channel.uri, client.channel.member

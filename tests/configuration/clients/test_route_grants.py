@@ -195,6 +195,17 @@ def test_defaults_grant_secrets_to_named_origins_only(tmp_path: Path, member: st
     assert of_file_.clients_of(ONE)["shop"].route.withheld is None, "its address in a file names the origin"
 
 
+@pytest.mark.parametrize("issuers", [[ONE, TWO], [TWO, ONE]])
+def test_defaults_apply_at_their_issuer_only(tmp_path: Path, issuers: list[str]) -> None:
+    """The client has no defaults at its other issuer, whichever issuer its entry names first."""
+    defaults = {ONE: {"headers": {"Authorization": "Bearer x"}, "origins": [SHOP], "lifetime": "60s"}}
+    rows = [{"client_id": "shop", "issuer": issuers, "backchannel_logout_uri": HOOK}]
+    known = registry(tmp_path, str(rows), ONE, TWO, registry={"file": "clients.yaml", "defaults": defaults})
+    one, two = (known.clients_of(iss)["shop"] for iss in (ONE, TWO))
+    assert (dict(one.route.headers), one.token.lifetime) == ({"Authorization": "Bearer x"}, 60)
+    assert (two.route.headers, two.token.lifetime, two.iss) == ((), 120, TWO)
+
+
 def test_defaults_without_secrets_apply_to_every_address(tmp_path: Path) -> None:
     """A proxy, authorities and an egress for all clients of an issuer."""
     every = {"proxy": "http://proxy.example.com:3128", "tls": {"ca_file": "ca.pem"}, "egress": {"allow_http": True}}
