@@ -1,7 +1,8 @@
 """Notifies a client by OpenID Provider Commands (draft 02): a command token in a form, which invalidates an account.
 
-409 means that the account is not active there, so nothing can end. A 400 is retried a few times if it has no error
-code or `invalid_request`: a receiver that cannot read the JWK Set answers so. An unsupported command is final.
+409 with `incompatible_state` means that the account is not active there, so nothing can end; a 409 without it is final.
+A 400 is retried a few times if it has no error code or `invalid_request`: a receiver that cannot read the JWK Set
+answers so. An unsupported command is final.
 """
 
 from notifier.delivery.ports import Push
@@ -55,6 +56,6 @@ class ProviderCommand(SignedChannel):
         return Push(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=extras)
 
     def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
-        if answer.status == 409 and answer.code in (None, "incompatible_state"):
+        if answer.status == 409 and answer.code == "incompatible_state":
             return Delivered(status=answer.status, text=refusal.text)
         return judge(refusal, retried=answer.status == 400 and answer.code in (None, "invalid_request"))
