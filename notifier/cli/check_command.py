@@ -42,6 +42,7 @@ MAX_REASONS = 3  # per source, for left-out rows; the warnings have all
 _CLIENT_GROUPS = (
     ("by_browser", "notified only by browsers"),
     ("without_uri", "without backchannel_logout_uri, never notified"),
+    ("without_sid", "notified only of events without sid (their channel ends all sessions of a user)"),
     ("paused", "paused"),
 )
 
@@ -152,6 +153,7 @@ def _summarize_issuer(iss: str, loaded: LoadedConfiguration) -> dict[str, Any]:
         "clients": len(clients),
         "without_uri": sum(not is_on_page(client) for client in without_uri),
         "by_browser": sum(is_on_page(client) for client in without_uri),
+        "without_sid": sum(client.channel is not None and client.channel.ends_all for client in clients),
         "paused": sum(client.paused for client in clients),
     }
 

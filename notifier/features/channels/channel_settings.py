@@ -11,11 +11,13 @@ from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
 from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
+from notifier.model.errors import InputIssue
 from notifier.model.nearest import suggest
+from notifier.model.origins import origin_of
 from notifier.model.registry import Registry
 from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientOptions, TokenOptions
-from notifier.settings.values import ExistingFile, Section, TextList
+from notifier.settings.values import ExistingFile, ListedNames, Section
 
 _NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
 _METADATA_CANARY = "the command `metadata` replaces the metadata that the receiver had from the OpenID Provider"
@@ -126,7 +128,7 @@ class SecurityEventSettings(_KindSection):
     """A known receiver, by name. Its settings apply where none is given here."""
     subject: SubjectSetting = Field(default_factory=lambda: dict(FORMATS["iss_sub"]))
     """How the receiver knows the user: iss_sub, email, opaque, or an identifier with {iss}, {sub}, {email}."""
-    audience: TextList | None = Field(None, min_length=1)
+    audience: ListedNames | None = Field(None, min_length=1)
     """The `aud` of the token, one or a list. Default: the address."""
     session: bool = True
     """Name the session that ended, beside the user."""
@@ -258,9 +260,34 @@ def _find_proof_errors(proof: ProofSettings, client: Client) -> Iterator[tuple[s
 
 def secret_files_of(registry: Registry) -> Iterator[tuple[str, Path]]:
     """Yield the setting and the path of each file with a secret for a token endpoint."""
+    for client, settings in _channels_in(registry):
+        if isinstance(settings, GlobalTokenRevocationSettings) and settings.proof.secret_file is not None:
+            setting = f"client {client.client_id!r}: notifier.channel.global_token_revocation.proof.client_secret"
+            yield setting, settings.proof.secret_file
+
+
+def find_shared_audiences(registry: Registry) -> list[InputIssue]:
+    """Return a warning for each client with an audience that another client has at another origin.
+
+    Followers are addresses of their leader, and one origin is one receiver, such as the preset google_workspace.
+    """
+    first_of: dict[tuple[str, str], tuple[Client, SecurityEventSettings]] = {}
+    warnings: dict[str, str] = {}
+    for client, settings in _channels_in(registry):
+        if not isinstance(settings, SecurityEventSettings):
+            continue
+        for audience in settings.audience or (settings.uri,):
+            first, its = first_of.setdefault((client.iss, audience), (client, settings))
+            if first.issued_id != client.issued_id and origin_of(its.uri) != origin_of(settings.uri):
+                text = f"is {audience!r}, as of client {first.client_id!r}: both receivers accept a token for either;"
+                path = f"client {client.client_id!r}: notifier.channel.security_event.audience"
+                warnings[path] = f"{text} give each its own, or let one follow the other if they are one client"
+    return [InputIssue(path, text) for path, text in warnings.items()]
+
+
+def _channels_in(registry: Registry) -> Iterator[tuple[Client, object]]:
+    """Yield each client with a channel, and the channel's settings."""
     for clients in registry.clients.values():
         for client in clients.values():
-            settings = None if client.channel is None else client.channel.settings
-            if isinstance(settings, GlobalTokenRevocationSettings) and settings.proof.secret_file is not None:
-                setting = f"client {client.client_id!r}: notifier.channel.global_token_revocation.proof.client_secret"
-                yield setting, settings.proof.secret_file
+            if client.channel is not None:
+                yield client, client.channel.settings

@@ -16,7 +16,7 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 from tests.cli.in_process import notifier
 from tests.cli.registry_files import ISS, origins, write
 from tests.cli.registry_files import made as made_folder
-from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
+from tests.configuration.clients.registry_sample import HOOK, ONE, mistakes, registry
 from tests.configuration.clients.test_authority import EVIL, built, ignored_members, of_file, of_list, row
 
 URI = "https://rp.example.com/channel"
@@ -79,6 +79,8 @@ def test_channel_replaces_the_logout_uri(tmp_path: Path, kind: str) -> None:
         (channel("security_event", subject={"format": "x", "id": 5}), "channel.security_event.subject", "must be"),
         (channel("security_event", audience=ONE), "channel.security_event.audience", "not the issuer"),
         (channel("security_event", audience=[]), "channel.security_event.audience", "at least one"),
+        (channel("security_event", audience=""), "channel.security_event.audience[0]", "must not be empty"),
+        (channel("security_event", audience=["a", ""]), "channel.security_event.audience[1]", "must not be empty"),
         (channel("security_event", sessions=True), "channel.security_event", "remove sessions"),
         (channel("security_event", preset="caepdev"), "channel.security_event", "did you mean caep_dev?"),
         (channel("global_token_revocation", preset="janssen"), "channel.global_token_revocation", "needs proof"),
@@ -141,21 +143,6 @@ def test_conflicts_are_reported_at_once(tmp_path: Path) -> None:
     options = {"front_channel": "server", "headers": {"Authorization": "Bearer x"}}
     client = {**of_kind("global_token_revocation", options), "frontchannel_logout_uri": HOOK, "redirect_uris": [HOOK]}
     assert errors(tmp_path, client).keys() == {"front_channel", "headers"}
-
-
-@pytest.mark.parametrize("issuers", [[ONE, TWO], [TWO, ONE], "*"])
-def test_conflicts_at_any_issuer(tmp_path: Path, issuers: Any) -> None:
-    """The audience is one of its issuers, or the defaults of one of them set the header of the proof."""
-
-    def found(client: dict[str, Any], **registry: Any) -> list[str]:
-        made = mistakes(tmp_path, json.dumps([client | {"issuer": issuers}]), ONE, TWO, registry=registry)
-        return [path.removeprefix("clients.yaml[0].notifier.") for path in made]
-
-    for iss in (ONE, TWO):
-        client = of_kind("security_event", audience=["https://rp.example.com", iss])
-        assert found(client, file="clients.yaml") == ["channel.security_event.audience"]
-        defaults = {iss: {"headers": {"Authorization": "Bearer x"}, "origins": ["https://rp.example.com"]}}
-        assert found(of_kind("global_token_revocation"), file="clients.yaml", defaults=defaults) == ["headers"]
 
 
 def test_defaults_have_no_channel(tmp_path: Path) -> None:
