@@ -36,7 +36,7 @@ worker starts without it.
 at a time. While it is closed, attempts run as they come. Each success adds four failures to a budget of 32 at most,
 each failure takes one. If none is left, or if all attempts have failed for ten seconds, the circuit opens. It stays
 open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the *probe*, is attempted. Its
-success closes the circuit, its failure opens it for longer. The probe is marked in its message (`leash`);
+success closes the circuit, its failure opens it for longer. The probe is marked in its message (`probe_due`);
 `KnownClient.can_start` decides when it runs. Before that a *fresh* delivery, which no worker has deferred or attempted
 yet, may be attempted, 4 s after the last attempt, while more than half of the slots for probes are free: its success
 closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each other without a

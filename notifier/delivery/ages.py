@@ -80,12 +80,12 @@ def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
         return -math.inf
     else:
         max_age = min(policy.max_age, policy.sub_only_max_age)
-    return delivery.age_began_at(now) + delivery.held + max_age
+    return delivery.age_began_at(now) + delivery.uncounted_seconds + max_age
 
 
 def _remaining_by_waits(delivery: Delivery, policy: RetryPolicy) -> float:
     """Return the seconds until the recorded waits reach `max_age`. A recorded wait may be an eighth too short."""
-    return MIN_EARLY_FACTOR * policy.max_age - max(0.0, delivery.waits.seconds - delivery.held)
+    return MIN_EARLY_FACTOR * policy.max_age - max(0.0, delivery.waits.seconds - delivery.uncounted_seconds)
 
 
 def is_too_old(delivery: Delivery, client: Client, now: float) -> bool:
@@ -119,5 +119,6 @@ def describe_attempts(delivery: Delivery, now: float) -> str:
     if delivery.first_taken_at is None:
         return tried
     causes = f", deferred for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
-    uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
+    seconds = delivery.uncounted_seconds
+    uncounted = f", {seconds:.0f} s of it through no fault of the client" if seconds else ""
     return f"{tried} in {now - delivery.age_began_at(now):.0f} s{causes}{uncounted}"

@@ -56,8 +56,8 @@ class Buckets:
         now, offset = self._tools.clock(), self._capacity.wall_offset()
         due, cause = later.due_at + offset, later.cause
         turn = None if later.turn_at is None else later.turn_at + offset
-        if delivery.turn != turn:
-            delivery = replace(delivery, turn=turn)
+        if delivery.slot_at != turn:
+            delivery = replace(delivery, slot_at=turn)
         last_at = may_wait_until(delivery, client, now)
         if later.wait_kind is WaitKind.PARKED:
             if last_at - now >= MIN_PARKED_SECONDS and not self._stopping:
@@ -96,7 +96,7 @@ class Buckets:
         if known.replaced_probe is ticket:
             self._end_rotation(known)
         final = self._reschedule_failure(known, ticket, result, now)
-        if isinstance(final.verdict, Defer) and ticket.delivery.leash is not None:
+        if isinstance(final.verdict, Defer) and ticket.delivery.probe_due is not None:
             # The attempt ended with an internal fault, so the delivery remains the probe.
             wait = deferral_wait(final.verdict.due - self._tools.clock())
             known.on_probe_sent(now + wait, self._capacity.wall_offset())
@@ -116,7 +116,7 @@ class Buckets:
         verdict, before, client = result.verdict, ticket.delivery, ticket.client
         if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
             return result
-        if result.delivery.asked and result.pause_seconds is None:
+        if result.delivery.delayed_by_client and result.pause_seconds is None:
             return result  # the client requested a time for this delivery
         is_limited = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # the limit sets the next time
         # A rotation is considered only if the client was unavailable when the attempt ended.
@@ -128,12 +128,12 @@ class Buckets:
         if use_backoff:
             verdict = schedule_retry(after, client, None, self._tools.clock(), self._tools.jitter)
             return replace(result, delivery=after, verdict=verdict)
-        stays_probe = not ticket.rotated and (ticket.opened_circuit or before.leash is not None)
+        stays_probe = not ticket.rotated and (ticket.opened_circuit or before.probe_due is not None)
         later = known.defer(after, self._capacity, now, as_probe=stays_probe)
         after, defer = self.defer(known, after, later, client)
-        leash = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
+        probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
-        return replace(result, delivery=replace(after, leash=leash), verdict=verdict)
+        return replace(result, delivery=replace(after, probe_due=probe_due), verdict=verdict)
 
     # ── passes ──
 

@@ -132,7 +132,7 @@ class DeliveryPipeline:
         may_be_expired = delivery.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now)
-            if delivery.leash is not None and isinstance(verdict, Dead):
+            if delivery.probe_due is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
             answer = self._gate.admit(delivery, client, held.lane, fetched=fetched)

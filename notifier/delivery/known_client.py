@@ -81,11 +81,12 @@ class KnownClient(PendingDeliveries):
         self.seen_at, charged_at = now, delivery.charged_at
         if charged_at is not None and self.circuit.was_open_at(charged_at - capacity.wall_offset()):
             delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
-        if delivery.leash is not None:
+        if delivery.probe_due is not None:
             self.parked = True  # other workers may have parked deliveries while this probe was in its delay queue
-        if delivery.asked_until is not None and self.circuit.state is State.UNTRIED and self.paused_until == -math.inf:
+        until = delivery.delayed_until
+        if until is not None and self.circuit.state is State.UNTRIED and self.paused_until == -math.inf:
             # This worker has no evidence about the client, so it adopts the pause that the delivery records.
-            self.paused_until = min(delivery.asked_until - capacity.wall_offset(), now + client.retry.max_delay)
+            self.paused_until = min(until - capacity.wall_offset(), now + client.retry.max_delay)
         if not self.waiting_count and self.can_start(delivery, lane, capacity, now):
             return StartNow(delivery=delivery, client=client, lane=lane, fetched=fetched)
         if not self._can_wait(delivery, capacity, now, fetched=fetched):
@@ -114,7 +115,7 @@ class KnownClient(PendingDeliveries):
         slots for probes are to spare: 4 s after the last attempt, or a second for each worker if that is longer.
         Except for the probe, a second has passed since the last attempt in any case.
         """
-        if delivery.leash is not None:
+        if delivery.probe_due is not None:
             return now >= self.circuit.probe_at
         due_at = self.circuit.probe_at + MIN_OPEN_SECONDS
         is_fresh = delivery.first_taken_at is None
@@ -131,7 +132,7 @@ class KnownClient(PendingDeliveries):
             return not self.waiting_count and capacity.used_share() < CROWDED_SHARE
         if fetched and self.circuit.state is State.UNTRIED:
             return False  # it can be fetched again after the first attempt
-        has_turn = delivery.turn is not None and delivery.turn - capacity.wall_offset() <= now + max_wait
+        has_turn = delivery.slot_at is not None and delivery.slot_at - capacity.wall_offset() <= now + max_wait
         if fetched or has_turn:
             max_wait *= 2  # it has waited before
         return (self.waiting_count + 1) * self.attempt_interval(capacity, now) <= max_wait
@@ -181,7 +182,7 @@ class KnownClient(PendingDeliveries):
             latest = now + MAX_DEFERRAL_SECONDS
         else:  # the rate may rise soon
             latest = now + min(MAX_DEFERRAL_SECONDS, max(MIN_DEFERRAL_SECONDS, age))
-        turn_at = None if delivery.turn is None else delivery.turn - offset
+        turn_at = None if delivery.slot_at is None else delivery.slot_at - offset
         clock_jumped_back = age < 0
         if turn_at is None or turn_at <= now or (clock_jumped_back and turn_at > latest):
             gap = interval / capacity.worker_count() if fetched else interval

@@ -166,9 +166,9 @@ def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_sec
         waits=replace(delivery.waits, seconds=delivery.waits.seconds + attempt_seconds),
         deferrals=0,
         deferred_for=None,
-        asked=isinstance(outcome, Failed) and outcome.retry_after is not None,
-        leash=None,
-        turn=None,
+        delayed_by_client=isinstance(outcome, Failed) and outcome.retry_after is not None,
+        probe_due=None,
+        slot_at=None,
         unknown_since=None,
     )
 
@@ -176,13 +176,15 @@ def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_sec
 def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
     """Return the delivery after a deferral: with its cause, and the number of deferrals in a row for this cause.
 
-    An internal delay is added to `held`, the time that does not count as age.
+    An internal delay is added to `uncounted_seconds`, the time that does not count as age.
     A probe stays the probe until it is parked, since the deliveries in the bucket depend on its result.
     """
-    was_probe = delivery.leash is not None
+    was_probe = delivery.probe_due is not None
     is_probe = verdict.wait_kind is WaitKind.PROBE or (was_probe and verdict.wait_kind is not WaitKind.PARKED)
     is_internal = verdict.cause not in CLIENT_CAUSES
-    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if is_internal else 0.0)
+    uncounted = delivery.uncounted_seconds + (
+        deferral_wait(verdict.due - now, verdict.rounding) if is_internal else 0.0
+    )
     is_noted = verdict.cause in delivery.waited_for
     return replace(
         delivery,
@@ -190,9 +192,9 @@ def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now
         waited_for=delivery.waited_for if is_noted else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
-        asked=verdict.cause is Cause.RETRY_AFTER,
-        held=min(held, policy.max_paused),
-        leash=verdict.due if is_probe else None,
+        delayed_by_client=verdict.cause is Cause.RETRY_AFTER,
+        uncounted_seconds=min(uncounted, policy.max_paused),
+        probe_due=verdict.due if is_probe else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 
@@ -200,15 +202,15 @@ def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now
 def undo_deferral(before: Delivery, deferred: Delivery, seconds: float) -> Delivery:
     """Return the delivery as `before` a deferral that the queue did not take within so many seconds.
 
-    It keeps the age, the causes and the turn of the deferral.
+    It keeps the age, the causes and the slot of the deferral.
     """
     return replace(
         before,
         first_taken_at=deferred.first_taken_at,
-        held=deferred.held,
+        uncounted_seconds=deferred.uncounted_seconds,
         waits=replace(deferred.waits, seconds=deferred.waits.seconds + seconds),
         waited_for=deferred.waited_for,
-        turn=deferred.turn,
+        slot_at=deferred.slot_at,
     )
 
 

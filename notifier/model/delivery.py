@@ -87,14 +87,14 @@ class Delivery:
     planned; `ignored`: overrides that were not. At most one of the two is set. `rejections` counts 400s (R3, R12).
 
     `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
-    retry. `held`: the seconds since then that do not count as age. `waits`: a lower bound of the age, in case clocks
-    are wrong. `waited_for`: all causes of its deferrals, as text, since a later release may add causes.
+    retry. `uncounted_seconds`: since then, which do not count as age. `waits`: a lower bound of the age, in case
+    clocks are wrong. `waited_for`: all causes of its deferrals, as text, since a later release may add causes.
 
-    `leash`: set only for the probe of a client: when it returns for the next attempt. `turn`: when the delivery has a
-    slot, among the deferred deliveries of a client whose circuit is closed. `backoffs`: the number of failures that
-    lengthen the backoff; `charged_at`: the time of the last of these. `parked`: it waits in its client's bucket; never
-    set in memory. `asked`: it waits because its client requested that (`Retry-After`), until `asked_until`, which is
-    not stored.
+    `probe_due`: set only for the probe of a client: when it returns for the next attempt. `slot_at`: when the delivery
+    has a slot, among the deferred deliveries of a client whose circuit is closed. `backoffs`: the number of failures
+    that lengthen the backoff; `charged_at`: the time of the last of these. `parked`: it waits in its client's bucket;
+    never set in memory. `delayed_by_client`: it waits because its client requested that (`Retry-After`), until
+    `delayed_until`, which is not stored.
     """
 
     id: str
@@ -121,18 +121,18 @@ class Delivery:
     ambiguous: bool = False
     first_taken_at: float | None = None
     first_attempt_at: float | None = None
-    held: float = 0.0
+    uncounted_seconds: float = 0.0
     waits: RecordedWaits = NO_WAITS
     waited_for: tuple[str, ...] = ()
     deferrals: StoredCount = 0
     deferred_for: str | None = None
-    leash: float | None = None
-    turn: float | None = None
+    probe_due: float | None = None
+    slot_at: float | None = None
     backoffs: StoredCount = 0
     charged_at: float | None = None
     parked: bool = False
-    asked: bool = False
-    asked_until: Annotated[float | None, Field(exclude=True)] = None
+    delayed_by_client: bool = False
+    delayed_until: Annotated[float | None, Field(exclude=True)] = None
     unknown_since: float | None = None
     history: tuple[PastOutcome, ...] = ()
 

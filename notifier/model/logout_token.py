@@ -6,10 +6,11 @@ Both are done at each attempt, so that a corrected token profile also applies to
 import math
 from typing import Literal, assert_never
 
-from notifier.model.client import RESERVED_CLAIMS, Client, SubjectMode
+from notifier.model.client import Client, SubjectMode
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
 from notifier.model.outcome import DeadReason
+from notifier.model.token_claims import RESERVED_CLAIMS
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 MAX_LIFETIME_SECONDS = 120  # seconds: `exp` is at most two minutes ahead (B29)

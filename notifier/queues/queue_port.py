@@ -153,10 +153,10 @@ class SideChannel(Protocol):
     def dropped(self) -> int:
         """Return the number of replies and answers that this process dropped."""
 
-    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+    def listen(self, state: Callable[[], bytes], on_reply: Callable[[str, bytes], None]) -> None:
         """Set the callbacks of this worker, before the queue is opened. They must not block or raise.
 
-        `state` returns the worker's state as a document. `heard` receives correlation id and body of each reply.
+        `state` returns the worker's state as a document. `on_reply` receives correlation id and body of each reply.
         """
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
@@ -165,15 +165,15 @@ class SideChannel(Protocol):
         `handle` receives the request as a document, returns the answer as a document, and never raises.
         """
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the updates of `next_update` to other workers; pass theirs to `heard`. Call it before `open`.
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+        """Publish the updates of `next_update` to other workers; pass theirs to `on_update`. Call it before `open`.
 
-        `next_update` waits for an update; its calls per second are bounded. `heard` must not block. Neither may raise.
+        `next_update` waits for an update; its calls per second are bounded. `on_update` must not block. Neither raises.
         A queue that permits only one worker calls neither.
         """
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the announcements of this worker; pass the announcements of all workers, also its own, to `heard`.
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+        """Publish the announcements of this worker; pass those of all workers, also its own, to `on_update`.
 
         Otherwise as `share_updates`.
         """
@@ -202,8 +202,8 @@ class EventQueue(Protocol):
     ) -> None:
         """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
 
-    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
+    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Request replies to the events sent here, and pass each to `on_reply`. Call it before `open`."""
 
 
 class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):

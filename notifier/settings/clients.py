@@ -23,19 +23,18 @@ from pydantic import (
 )
 
 from notifier.model.client import (
-    RESERVED_CLAIMS,
     Algorithm,
     Client,
     ContentEncryption,
     FrontChannelWay,
     KeyManagement,
     SubjectMode,
-    is_identifying_claim,
 )
 from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest
 from notifier.model.presets import PRESETS
 from notifier.model.printable import stray_character
+from notifier.model.token_claims import RESERVED_CLAIMS, is_identifying_claim
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (

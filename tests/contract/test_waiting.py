@@ -81,7 +81,7 @@ async def waits(queue: Queue, expected: set[str], meant: WaitingFilter = ALL) ->
 
 async def test_list_shows_pending_deliveries_with_reasons(queue: Queue) -> None:
     """In delay queues and in buckets, of each client or of one."""
-    due = await delayed(queue, delivery("a"), delivery("b", WIKI, asked=True))
+    due = await delayed(queue, delivery("a"), delivery("b", WIKI, delayed_by_client=True))
     await parked(queue, delivery("c", parked=True, deferred_for=Cause.CIRCUIT))
     await waits(queue, {"a", "b", "c"})
     shown = {one.id: one for one in await listed(queue)}
@@ -120,7 +120,7 @@ async def test_looking_changes_nothing(place: Place) -> None:
 async def test_delivery_made_due_arrives_at_once(place: Place) -> None:
     """Of one client, and not again into a delay queue. What its client asked to wait for stays, unless it is forced."""
     queue, inbox = await place.consume()
-    await delayed(queue, delivery("a"), delivery("other", WIKI), delivery("b", asked=True), seconds=45.0)
+    await delayed(queue, delivery("a"), delivery("other", WIKI), delivery("b", delayed_by_client=True), seconds=45.0)
     await parked(queue, delivery("p", parked=True))
     await waits(queue, {"a", "b", "other", "p"})
     meant = WaitingFilter(client_id="shop", iss=ISS, parked=False)

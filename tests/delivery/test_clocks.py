@@ -227,7 +227,7 @@ async def test_grace_of_an_unknown_name_keeps_its_length(unknown: str, jump: flo
 
 @JUMPS
 async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -> None:
-    """The jump is not credited: `held` is the sum of its deferrals."""
+    """The jump is not credited: `uncounted_seconds` is the sum of its deferrals."""
     delivery = Delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
@@ -237,7 +237,7 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
         verdict = verdict_without_attempt(delivery, paused, paused, Registry(), now)
         assert isinstance(verdict, Defer)
         delivery = record_deferral(delivery, verdict, paused.retry, now)
-        assert delivery.held == count * PAUSED_SECONDS
+        assert delivery.uncounted_seconds == count * PAUSED_SECONDS
         now += PAUSED_SECONDS + (jump if count == 1 else 0.0)
 
 

@@ -24,8 +24,8 @@ TIMEOUT = Failed(reason=Reason.TIMEOUT)
 KEY = GateHarness.key("shop")
 PARKED, PROBE, DELAYED = WaitKind.PARKED, WaitKind.PROBE, WaitKind.DELAYED
 CIRCUIT, RETRY_AFTER, SLOT, RATE = Cause.CIRCUIT, Cause.RETRY_AFTER, Cause.SLOT, Cause.RATE
-BY_PROBE = {"leash": 0.0}
-MOMENTS = {"leash", "first_taken_at", "turn", "not_after", "asked_until"}
+BY_PROBE = {"probe_due": 0.0}
+MOMENTS = {"probe_due", "first_taken_at", "slot_at", "not_after", "delayed_until"}
 
 
 # ── situations ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -40,7 +40,7 @@ def answer(harness: GateHarness, **members: Any) -> object:
 
 def fail_probe(harness: GateHarness, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
     """An attempt of the probe fails."""
-    return harness.fails("shop", outcome, leash=harness.wall(), attempts=attempts)
+    return harness.fails("shop", outcome, probe_due=harness.wall(), attempts=attempts)
 
 
 def step(name: str, *arguments: object, **options: object) -> Callable[[GateHarness], object]:
@@ -68,7 +68,7 @@ def park(harness: GateHarness, name: str = "shop") -> None:
 
 def succeed(harness: GateHarness, name: str = "shop") -> None:
     """The probe succeeds."""
-    assert harness.ask(name, leash=harness.wall()) is StartNow
+    assert harness.ask(name, probe_due=harness.wall()) is StartNow
     harness.end(name)
 
 
@@ -160,7 +160,7 @@ def started(seconds: float, **members: Any) -> GateHarness:
 
 
 long_open = partial(resting, for_long=True)
-OLD, SHORT_LIVED, PAUSE = {"first_taken_at": -10.0}, {"not_after": 29.5}, {"asked_until": 300.0}
+OLD, SHORT_LIVED, PAUSE = {"first_taken_at": -10.0}, {"not_after": 29.5}, {"delayed_until": 300.0}
 ANSWERS: dict[str, tuple[Callable[[], GateHarness], dict[str, Any], object]] = {
     "parked while the probe is out": (opened, {}, (PARKED, CIRCUIT, 1.0)),
     "the probe may have come to another worker": (half_open, {}, (PROBE, CIRCUIT, 2.0)),
@@ -173,7 +173,7 @@ ANSWERS: dict[str, tuple[Callable[[], GateHarness], dict[str, Any], object]] = {
     "recorded pause": (GateHarness, PAUSE, (PROBE, RETRY_AFTER, 300.0)),
     "recorded pause before a success": (partial(GateHarness, proven=("shop",)), PAUSE, StartNow),
     "recorded pause that an operator ended": (tried_by_operator, PAUSE, StartNow),
-    "recorded pause that is over": (GateHarness, {"asked_until": -1.0}, StartNow),
+    "recorded pause that is over": (GateHarness, {"delayed_until": -1.0}, StartNow),
     "recorded pause over max_delay": (
         partial(GateHarness, retry=RetryPolicy(max_delay=60.0)), PAUSE, (PROBE, RETRY_AFTER, 60.0)),
     "short-lived, for half of its age": (long_open, SHORT_LIVED | OLD, (DELAYED, CIRCUIT, 5.0)),
@@ -181,8 +181,8 @@ ANSWERS: dict[str, tuple[Callable[[], GateHarness], dict[str, Any], object]] = {
         long_open, SHORT_LIVED | {"first_taken_at": -60.0}, (DELAYED, CIRCUIT, 28.5)),
     "worker that stops": (leaving, {"first_taken_at": 0.0}, (DELAYED, CIRCUIT, 1.0)),
     "worker that stops, for half of its age": (leaving, OLD, (DELAYED, CIRCUIT, 5.0)),
-    "until its recorded turn": (full, OLD | {"turn": 30.0}, (DELAYED, SLOT, 30.0)),
-    "soon before its turn": (full, OLD | {"turn": 0.9}, WaitInMemory),
+    "until its recorded turn": (full, OLD | {"slot_at": 30.0}, (DELAYED, SLOT, 30.0)),
+    "soon before its turn": (full, OLD | {"slot_at": 0.9}, WaitInMemory),
     "turn far away, young": (crowded, {"first_taken_at": 0.0}, (DELAYED, SLOT, 1.0)),
     "turn far away, for as long as it is old": (crowded, OLD, (DELAYED, SLOT, 10.0)),
     "rate shared by workers": (partial(started, 1.4, workers=4, per_second=2.0), {}, WaitInMemory),
@@ -220,7 +220,7 @@ def test_of_several_probes_one_runs_one_waits_the_rest_are_parked() -> None:
 def test_a_probe_that_was_out_while_the_process_was_suspended_stays_the_probe(seconds: float) -> None:
     """The steady clock stops meanwhile, so the probe returns early. No other probe leads to the parked deliveries."""
     desk = resting(for_long=True)
-    probe = desk.ticket("shop", leash=desk.gate.clients[KEY].available_at + desk.ahead)
+    probe = desk.ticket("shop", probe_due=desk.gate.clients[KEY].available_at + desk.ahead)
     desk.now, desk.ahead = desk.now + 32 - seconds, desk.ahead + seconds
     _, again = desk.deferred(probe)
     assert again.wait_kind is PROBE
@@ -282,7 +282,7 @@ def test_each_deferred_delivery_has_its_turn() -> None:
     waits = [defer.due - harness.wall() for _, defer in answers]
     assert waits == [waits[0] + number * 0.5 for number in range(4)]
     assert waits[0] >= 2.0  # behind those in memory
-    turns = [delivery.turn for delivery, _ in answers]
+    turns = [delivery.slot_at for delivery, _ in answers]
     assert turns == [harness.wall() + wait for wait in waits]
 
 
@@ -343,7 +343,7 @@ def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
     harness, waits = GateHarness(), []
     for _ in range(6):
         probe, delivery = fail_probe(harness)
-        assert (probe.wait_kind, delivery.leash) == (PROBE, probe.due)
+        assert (probe.wait_kind, delivery.probe_due) == (PROBE, probe.due)
         waits.append(probe.due - harness.wall())
         harness.now = probe.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
@@ -367,7 +367,7 @@ def test_a_pause_that_a_client_requests_is_kept_and_not_charged() -> None:
     harness = GateHarness()
     probe, delivery = harness.fails("shop", AN_HOUR)
     assert (probe.wait_kind, probe.due, probe.rounding) == (PROBE, harness.wall() + 3600, "up")
-    assert (delivery.asked, delivery.backoffs) == (True, 0)
+    assert (delivery.delayed_by_client, delivery.backoffs) == (True, 0)
 
 
 @pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 64.0)])
@@ -380,7 +380,7 @@ def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_t
         harness.end(f"c{nth}", TIMEOUT)
     wait = 0.0
     for _ in range(2):
-        assert harness.ask("shop", leash=harness.wall()) is StartNow
+        assert harness.ask("shop", probe_due=harness.wall()) is StartNow
         harness.now += 5
         probe = harness.end("shop", TIMEOUT).verdict
         assert isinstance(probe, RetryAt)
@@ -463,13 +463,13 @@ def test_after_four_failures_a_parked_delivery_replaces_the_probe(
     harness.rotate = lambda: meanwhile(harness)
     verdict, delivery = fail_probe(harness, outcome, attempts=failures - 1)
     assert (harness.rotates, verdict.wait_kind, delivery.backoffs) == (seconds, waits_as, 0)
-    assert delivery.leash == (verdict.due if waits_as is PROBE else None)
+    assert delivery.probe_due == (verdict.due if waits_as is PROBE else None)
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the circuit opened, so both are probes."""
     harness = half_open()
-    assert harness.ask("shop", leash=harness.wall(), attempts=PROBE_FAILURES - 1) is StartNow
+    assert harness.ask("shop", probe_due=harness.wall(), attempts=PROBE_FAILURES - 1) is StartNow
     assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
     verdict = harness.end("shop", TIMEOUT).verdict
     assert isinstance(verdict, RetryAt)
@@ -481,7 +481,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
 
 def expire(harness: GateHarness) -> None:
     """The probe has its last attempt, and becomes a dead letter."""
-    assert harness.ask("shop", leash=harness.wall(), not_after=harness.wall() + 1.5) is StartNow
+    assert harness.ask("shop", probe_due=harness.wall(), not_after=harness.wall() + 1.5) is StartNow
     assert isinstance(harness.end("shop", TIMEOUT).verdict, Dead)
 
 

@@ -81,7 +81,7 @@ async def test_recorded_messages_are_accepted(name: str, to_tell: list[str], to_
     assert [queue for queue, _ in harness.queue.published] == to_write
 
 
-@pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
+@pytest.mark.parametrize("name", ["delivery-probe", "delivery-parked"])
 async def test_recorded_pending_deliveries_are_delivered(name: str) -> None:
     """Any worker can send it."""
     harness = await after_taking(WRITTEN[name].message())

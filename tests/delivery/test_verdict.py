@@ -151,7 +151,7 @@ def test_client_failures_do_not_stop_the_age(cause: Cause, sid: str | None, limi
         assert last == NOW + limit - 1
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
         delivery = record_deferral(delivery, later, POLICY, now)
-        assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
+        assert (delivery.first_taken_at, delivery.uncounted_seconds) == (NOW, 0.0)
         delivery, now = waited(delivery, deferral_wait(later.due - now, later.rounding), now)
     assert NOW + limit < now < NOW + limit + 2
     assert isinstance(verdict, Dead)
@@ -171,7 +171,7 @@ def test_internal_faults_stop_the_age(cause: Cause) -> None:
             due = now + 300.0
             delivery = record_deferral(delivery, Defer(due=due, cause=cause), POLICY, now)
             now += deferral_wait(due - now)
-        assert delivery.held == now - NOW
+        assert delivery.uncounted_seconds == now - NOW
         assert known(delivery, now=now) is None
         assert known(delivery, now=now + POLICY.sub_only_max_age - 1) is None
         assert known(delivery, now=now + POLICY.sub_only_max_age + 1) is not None

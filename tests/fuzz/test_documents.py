@@ -55,8 +55,8 @@ DELIVERY = Delivery(
     id="0" * 32, event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", entry_sub=True,
     inline=ClientOverrides(backchannel_logout_uri="https://s.example/", id_token_signed_response_alg=Algorithm.ES256),
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", publisher="idp", claimed_publisher="app",
-    attempts=3, rejections=1, ambiguous=True, first_taken_at=1.78e9, first_attempt_at=1.79e9, held=5.0,
-    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=1.8e9, turn=1.8e9,
+    attempts=3, rejections=1, ambiguous=True, first_taken_at=1.78e9, first_attempt_at=1.79e9, uncounted_seconds=5.0,
+    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, probe_due=1.8e9, slot_at=1.8e9,
     backoffs=2, charged_at=1.79e9, unknown_since=1.79e9,
     history=(PastOutcome(at=1.79e9, reason="refused", status=500, text="no"),),
 )  # fmt: skip

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.model.client import (
-    RESERVED_CLAIMS,
     Client,
     FrontChannelClient,
     FrontChannelWay,
@@ -18,6 +17,7 @@ from notifier.model.client import (
 from notifier.model.delivery import Delivery
 from notifier.model.logout_token import LOGOUT_EVENT, Claims, Subject, build_claims, has_session, subject_of
 from notifier.model.outcome import DeadReason
+from notifier.model.token_claims import RESERVED_CLAIMS
 
 ISS = "https://id.example.com"
 NOW = 1_750_000_000.9

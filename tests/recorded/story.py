@@ -90,7 +90,7 @@ async def run_story() -> dict[str, Recorded]:
 _QUEUES = {
     "delivery-retried": "delay.2s",
     "delivery-deferred": "delay.2s",
-    "delivery-leash": "delay.1s",
+    "delivery-probe": "delay.1s",
     "delivery-parked": PARKED,
     "event-split": "events",
     "event-of-unknown-issuer": "delay.2s",
@@ -110,7 +110,7 @@ def _happen(harness: WorkerHarness, name: str) -> None:
             harness.event(pairwise, id="e1", reason="terminated", **moments)
         case "delivery-deferred":
             harness.event("nobody", id="e2")
-        case "delivery-leash":
+        case "delivery-probe":
             harness.event("fails", id="e9")
         case "delivery-parked":
             harness.event("fails", id="e9")

@@ -31,7 +31,7 @@ def put_off(number: int, cause: Cause = Cause.SIGNING, iss: str = ISSUER, client
     """A delivery after an outage of ten minutes."""
     return Delivery(
         id=f"d{number}", event_id=f"e{number}", id_given=True, iss=iss, client_id=client_id, sub="alice",
-        sid=f"s{number}", first_taken_at=time.time() - 600, held=600.0, waited_for=(cause,), deferrals=9,
+        sid=f"s{number}", first_taken_at=time.time() - 600, uncounted_seconds=600.0, waited_for=(cause,), deferrals=9,
         deferred_for=cause,
     )  # fmt: skip
 

@@ -87,8 +87,8 @@ def load_delivery(body: bytes) -> Delivery:
     content = parse(_DELIVERY, body)
     delivery, schedule = content["delivery"], content.get("schedule")
     _check_id(delivery.id, "delivery.id")
-    asked_until = schedule["due"] if schedule is not None and delivery.asked else None
-    return replace(delivery, asked_until=asked_until) if asked_until != delivery.asked_until else delivery
+    delayed_until = schedule["due"] if schedule is not None and delivery.delayed_by_client else None
+    return replace(delivery, delayed_until=delayed_until) if delayed_until != delivery.delayed_until else delivery
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:

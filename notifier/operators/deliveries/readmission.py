@@ -146,7 +146,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
             return _keep_stale(
                 "its token names no session, and its age is unknown: a clock was set back meanwhile", limit
             )
-        if age > delivery.held + limit:  # the seconds in `held` do not count as age
+        if age > delivery.uncounted_seconds + limit:
             return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
     renewed = replace(
         delivery,
@@ -155,13 +155,13 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
         rejections=0,
         first_taken_at=None,
         first_attempt_at=None,
-        held=0.0,
+        uncounted_seconds=0.0,
         waits=NO_WAITS,
         waited_for=(),
         deferrals=0,
         deferred_for=None,
-        leash=None,
-        turn=None,
+        probe_due=None,
+        slot_at=None,
         backoffs=0,
         charged_at=None,
         parked=False,

@@ -95,12 +95,12 @@ class _Delivery(TypedDict):
     ignored: NotRequired[ClientOverrides | None]
     publisher: NotRequired[str | None]
     not_after: NotRequired[float | None]
-    held: NotRequired[float]
+    uncounted_seconds: NotRequired[float]
     attempts: NotRequired[int]
     first_taken_at: NotRequired[float | None]
     ended_at: NotRequired[float | None]
     deferred_for: NotRequired[str | None]
-    asked: NotRequired[bool]
+    delayed_by_client: NotRequired[bool]
     parked: NotRequired[bool]
     history: NotRequired[list[_Attempt]]
 
@@ -161,7 +161,7 @@ def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: Ge
         reason=deferred or last_attempt["reason"],
         status=None if deferred else last_attempt.get("status"),
         text="" if deferred else last_attempt.get("text", ""),
-        asked=delivery.get("asked", False) or deferred == Cause.RETRY_AFTER.value,
+        asked=delivery.get("delayed_by_client", False) or deferred == Cause.RETRY_AFTER.value,
         expires=None if lifetime is None else lifetime.expires,
         has_sid=None if lifetime is None else lifetime.has_sid,
     )

@@ -42,9 +42,9 @@ class EventPublisher:
         )  # fmt: skip
         await self._publishing.publish(event)
 
-    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Request replies to the events sent here, and pass each to `heard`. Call it before `open`."""
-        self._publishing.request_replies(heard)
+    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Request replies to the events sent here, and pass each to `on_reply`. Call it before `open`."""
+        self._publishing.request_replies(on_reply)
 
 
 class RabbitEventQueue(EventPublisher):

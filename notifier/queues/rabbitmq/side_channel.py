@@ -76,24 +76,24 @@ class RabbitSideChannel:
         """Return True after `listen`."""
         return self._state is not None
 
-    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+    def listen(self, state: Callable[[], bytes], on_reply: Callable[[str, bytes], None]) -> None:
         """Set the callbacks of a worker, from the next connection on. They must not block or raise.
 
-        `state` returns the worker's state as a document. `heard` receives correlation id and body of each reply.
+        `state` returns the worker's state as a document. `on_reply` receives correlation id and body of each reply.
         """
-        self._state, self._on_reply = state, heard
+        self._state, self._on_reply = state, on_reply
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests. `handle` never raises."""
         self._handle_request = handle
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the updates of `next_update`; pass those of other workers to `heard`. Neither may raise."""
-        self._next_updates[NEWS], self._on_shared[NEWS] = next_update, heard
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+        """Publish the updates of `next_update`; pass those of other workers to `on_update`. Neither may raise."""
+        self._next_updates[NEWS], self._on_shared[NEWS] = next_update, on_update
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
-        """Publish the updates of `next_update`; pass those of all workers to `heard`. Neither may raise."""
-        self._next_updates[PRESENCE], self._on_shared[PRESENCE] = next_update, heard
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+        """Publish the updates of `next_update`; pass those of all workers to `on_update`. Neither may raise."""
+        self._next_updates[PRESENCE], self._on_shared[PRESENCE] = next_update, on_update
 
     @property
     def dropped(self) -> int:

@@ -98,23 +98,23 @@ class SqliteSideChannel:
         self.event_headers: Mapping[str, str] = {}
         self.dropped = 0
 
-    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:  # noqa: ARG002
-        """Set the worker's state, from the next `open` on. `heard` is never called: there is no other worker."""
+    def listen(self, state: Callable[[], bytes], on_reply: Callable[[str, bytes], None]) -> None:  # noqa: ARG002
+        """Set the worker's state, from the next `open` on. `on_reply` is never called: there is no other worker."""
         self._state = state
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Set the callback that handles operators' requests. `handle` never raises."""
         self._handle_request = handle
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
         """Do nothing: the file has one worker."""
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], heard: Callable[[bytes], None]) -> None:
+    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
         """Do nothing, as `share_updates` does."""
 
-    def receive_replies(self, heard: Callable[[bytes], None]) -> None:
-        """Pass each reply to this publisher to `heard`, from the next `open` on."""
-        self._on_reply = heard
+    def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:
+        """Pass each reply to this publisher to `on_reply`, from the next `open` on."""
+        self._on_reply = on_reply
         self.event_headers = {ASKER_HEADER: self._name}
 
     def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:

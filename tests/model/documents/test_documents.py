@@ -44,7 +44,7 @@ DELIVERIES = st.builds(
     Delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
     entry_sub=st.booleans(), inline=st.none() | _INLINE, ended_at=_TIME, not_after=_TIME, reason=_NAME, source=_NAME,
     publisher=_NAME, claimed_publisher=_NAME, attempts=st.integers(0, 99), rejections=st.integers(0, 99),
-    ambiguous=st.booleans(), first_taken_at=_TIME, first_attempt_at=_TIME, held=st.floats(0, 1e9),
+    ambiguous=st.booleans(), first_taken_at=_TIME, first_attempt_at=_TIME, uncounted_seconds=st.floats(0, 1e9),
     waited_for=st.lists(st.sampled_from(Cause), unique=True).map(tuple), deferrals=st.integers(0, 99),
     deferred_for=st.none() | st.sampled_from(Cause), unknown_since=_TIME,
     history=st.lists(_PAST, max_size=10).map(tuple),

@@ -221,9 +221,9 @@ NOW = 100_000.0
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
 REPLAYED = Delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
-    rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
-    waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=NOW,
-    turn=NOW, backoffs=5, charged_at=NOW - 60,
+    rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, uncounted_seconds=5.0,
+    waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, probe_due=NOW,
+    slot_at=NOW, backoffs=5, charged_at=NOW - 60,
     history=(PastOutcome(at=NOW - 60, reason="timeout"),),
 )  # fmt: skip
 REPLAYED_EVENT = SessionEnded(
@@ -255,8 +255,9 @@ def test_replay_resets_ages() -> None:
     assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
     anew = load_delivery(found.outgoing.body)
     assert anew == replace(
-        REPLAYED, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
-        waits=NO_WAITS, waited_for=(), deferrals=0, deferred_for=None, leash=None, turn=None, backoffs=0,
+        REPLAYED, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None,
+        uncounted_seconds=0.0, waits=NO_WAITS, waited_for=(), deferrals=0, deferred_for=None, probe_due=None,
+        slot_at=None, backoffs=0,
         charged_at=None,
     )  # fmt: skip
 
@@ -288,17 +289,26 @@ def test_replay_that_may_end_newer_sessions_is_kept(
     A delivery that no worker has received is replayed, however old, since a first attempt is never too late.
     """
     history = () if earliest is None else (PastOutcome(at=earliest, reason="dns"),)
-    old = replace(REPLAYED, sid=None, first_taken_at=first, held=0.0, history=history)
+    old = replace(REPLAYED, sid=None, first_taken_at=first, uncounted_seconds=0.0, history=history)
     assert stays(of_delivery(old)) is expected
     assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
 
 
-@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)])
+@pytest.mark.parametrize(
+    ("waited", "uncounted_seconds", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)]
+)
 def test_unattempted_delivery_may_end_newer_sessions_too(
-    waited: float, held: float, expected: KeepReason | None
+    waited: float, uncounted_seconds: float, expected: KeepReason | None
 ) -> None:
-    """A new session may start while it waits behind an open circuit, too. The seconds in `held` do not count."""
-    never = replace(REPLAYED, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
+    """A new session may start while it waits behind an open circuit, too. `uncounted_seconds` do not count."""
+    never = replace(
+        REPLAYED,
+        sid=None,
+        first_taken_at=NOW - waited,
+        first_attempt_at=None,
+        uncounted_seconds=uncounted_seconds,
+        history=(),
+    )
     found = of_delivery(never)
     assert stays(found) is expected
     if isinstance(found, KeptDeadLetter):
@@ -369,7 +379,7 @@ def test_replay_of_invalid_entries_targets_only_unnotified_clients(
 @pytest.mark.parametrize("waits", [RecordedWaits(seconds=700.0), RecordedWaits(undated=True)])
 def test_clock_set_back_does_not_make_a_dead_letter_recent(waits: RecordedWaits) -> None:
     """Its timestamps are in the future. Its recorded waits count, and an unknown age is too old."""
-    ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), held=0.0)
+    ahead = replace(REPLAYED, sid=None, first_taken_at=NOW + 3600, history=(), uncounted_seconds=0.0)
     assert isinstance(of_delivery(replace(ahead, waits=RecordedWaits(seconds=500.0))), Readmission)
     assert stays(of_delivery(replace(ahead, waits=waits))) is KeepReason.STALE
     allowed = replace(RULES, end_newer_sessions=True)
