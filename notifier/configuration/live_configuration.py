@@ -17,7 +17,7 @@ from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswe
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.configuration.clients.guard import SourceTarget, guard_answer
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.registry_checks import find_excessive_loss, record_losses
+from notifier.configuration.clients.registry_checks import find_excessive_loss, keep_followers, record_losses
 from notifier.configuration.configured_feature import key_kinds_of, reader_builder
 from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
@@ -150,6 +150,13 @@ class LiveConfiguration:
         del current, built, guard_result  # references that would keep the old clients
         _free(old_clients)
         return result
+
+    def drop_former_followers(self, steady: float) -> None:
+        """Drop the followers that no file has defined for `registry.grace`. Call only while nothing else is read."""
+        registry = self.current.registry
+        if registry.has_former_followers(steady):
+            followers = keep_followers(registry, registry, steady)
+            self.current = replace(self.current, registry=replace(registry, followers=followers))
 
     def _with_losses(self, registry: Registry) -> Registry:
         """Return the registry with its recent losses of clients' addresses, and log the new losses."""

@@ -39,11 +39,22 @@ class Issuer:
 class Followers:
     """The further addresses of an issuer's clients, which are clients too: `of` a leader, and the leader of each.
 
-    A follower without a known leader is here, but not among the clients of the registry: its deliveries wait.
+    A follower without a known leader is here, but not among the clients of the registry: its deliveries wait. So do
+    those of the `lost` followers, which no file defines any more, for `registry.grace`.
     """
 
     of: Mapping[str, Sequence[str]]
     leaders: Mapping[str, str]
+    lost: frozenset[str] = frozenset()
+
+    def replace_lost(self, lost: Mapping[str, str]) -> "Followers":
+        """Return the followers with these `lost` ones, given with their leaders, instead of the present ones."""
+        leaders = dict(self.leaders)
+        changed = {*lost.values(), *map(leaders.pop, self.lost)}
+        of = {leader: [each for each in self.of.get(leader, ()) if each in leaders] for leader in changed}
+        for client_id, leader in lost.items():
+            of[leader].append(client_id)
+        return Followers(of={**self.of, **of}, leaders={**leaders, **lost}, lost=frozenset(lost))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +121,14 @@ class Registry:
         """Return True if the client lost its address less than `grace` ago, so that it counts as unknown."""
         lost_at = self.lost_at.get(iss, _NO_MOMENTS).get(client_id)
         return lost_at is not None and steady < lost_at + self.grace
+
+    def has_former_followers(self, steady: float) -> bool:
+        """Return True if followers were lost more than `grace` ago, so that they must be dropped."""
+        return any(
+            not self.has_just_lost(iss, client_id, steady)
+            for iss, followers in self.followers.items()
+            for client_id in followers.lost
+        )
 
     def has_just_narrowed(self, steady: float) -> bool:
         """Return True if addresses of events were accepted from more publishers less than `grace` ago."""

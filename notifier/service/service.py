@@ -273,6 +273,7 @@ class Service:
         """Read the depths of the queues periodically, and drop outdated records, until cancelled."""
         for reading in itertools.count():
             await self._watches.check_queue()
+            self.reloading.drop_former_followers()
             if reading % READINGS_PER_CLEANUP == 0:
                 self._watches.health.forget(self._live.current.registry)
                 self._retries.forget()

@@ -66,6 +66,11 @@ class ReloadWatch:
 
         await watch_files(self._files, changed, clock=time.monotonic)
 
+    def drop_former_followers(self) -> None:
+        """Drop the followers that no file has defined for `registry.grace`, unless a reload is running."""
+        if not self._lock.locked():
+            self._live.drop_former_followers(time.monotonic())
+
     async def on_signal(self) -> None:
         """Read the files and the registry sources on SIGHUP. The protection against a loss of clients applies."""
         await self._reload(requested=True)

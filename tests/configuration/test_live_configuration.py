@@ -231,3 +231,17 @@ def test_client_that_loses_its_address_is_reported(folder: Path, capsys: pytest.
         assert len(running.registry().lost_at.get(ISS, ())) == lost
     captured = capsys.readouterr()
     assert (captured.out + captured.err).count("client_address_lost") == 2
+
+
+def test_follower_that_leaves_the_files_is_kept_for_the_grace(folder: Path) -> None:
+    """Events name its leader, which must not hide the loss. After the grace it is dropped without a reload."""
+    uri = "https://shop.example/out"
+    shop = {"client_id": "shop", "backchannel_logout_uri": uri, "id_token_signed_response_alg": "ES256"}
+    shop_us = {"client_id": "shop-us", "backchannel_logout_uri": uri, "notifier": {"follows": "shop"}}
+    (folder / "clients.yaml").write_text(json.dumps([shop, shop_us]))
+    running = live(folder)
+    (folder / "clients.yaml").write_text(json.dumps([shop]))
+    assert running.reload(requested=True)
+    for later, kept in (0, True), (300, False):
+        running.drop_former_followers(time.monotonic() + later)
+        assert (ISS in running.registry().followers) is kept

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from notifier.configuration.clients.registry_checks import keep_followers, record_losses
 from notifier.delivery.event_clients import PART_CLIENTS, count_notices, defer_skipped, resolve_entries, split_event
 from notifier.delivery.facts import Skipped
 from notifier.delivery.intake import make_deliveries
@@ -143,3 +144,30 @@ def test_follower_is_deferred_with_a_leader_without_address() -> None:
     steps = list(defer_skipped(EventDocument(event=ended), make_deliveries(ended, by, NOW), by, "is unread", NOW))
     assert [step.client_id for step in steps if isinstance(step, Delivery)] == ["wiki"]
     assert len(steps) == 2
+
+
+@pytest.mark.parametrize("alive", [(), ("shop",), ("shop-us",)])
+def test_follower_that_leaves_the_files_is_planned_by_its_leader(alive: tuple[str, ...]) -> None:
+    """For `registry.grace`, as any client that leaves: its delivery waits. Only a new leader is not kept."""
+    before = registry(*SHOP[:2], client("wiki"), client("wiki-us", "wiki"))
+    files = registry(client("wiki"), *(client(name) for name in alive), leaders={"wiki-eu": "wiki"})
+    noted, _ = record_losses(before, files, NOW)
+    of_shop = ["shop"] if "shop-us" in alive else ["shop", "shop-us"]
+    of_wiki = ["wiki", "wiki-eu", "wiki-us"]
+    assert (names(event("shop"), noted), names(event("wiki"), noted)) == (of_shop, of_wiki)
+    assert sorted(names(event(clients="*"), noted)) == sorted(["shop", "shop-us", *of_wiki])
+    again, _ = record_losses(noted, files, NOW + 299)
+    assert again.followers == noted.followers
+    assert not again.has_former_followers(NOW + 299)
+    assert again.has_former_followers(NOW + 300)
+    over = replace(again, followers=keep_followers(again, again, NOW + 300))
+    assert (names(event("shop"), over), names(event("wiki"), over)) == (["shop"], ["wiki", "wiki-eu"])
+    assert not over.has_former_followers(NOW + 300)
+    assert record_losses(noted, before, NOW + 1)[0].followers == before.followers
+
+
+@pytest.mark.parametrize("leaders", [{"shop": "wiki"}, {"wiki": "shop-us"}])
+def test_follower_that_leaves_makes_no_chain(leaders: dict[str, str]) -> None:
+    """Its leader follows another client now, or a client follows it."""
+    files = registry(client("wiki"), client("shop"), leaders=leaders)
+    assert record_losses(registry(*SHOP[:2]), files, NOW)[0].followers == files.followers

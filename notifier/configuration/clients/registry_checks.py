@@ -1,12 +1,12 @@
 """Checks a whole registry: unusable algorithms, doubtful registrations, and reloads that lose too many clients."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
 from notifier.model.presets import find_preset_doubt
-from notifier.model.registry import InlineRule, Registry
+from notifier.model.registry import Followers, InlineRule, Registry
 
 MAX_WARNED_CLIENTS = 5  # clients in one warning
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
@@ -125,8 +125,8 @@ def find_lost_clients(
 def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
     """Return `new` with the recent losses of clients' addresses, and the clients of `old` that lose their address now.
 
-    Losses older than `registry.grace` are dropped. A lost client keeps its aliases, which events still contain.
-    `steady`: the current time in seconds of a monotonic clock.
+    Losses older than `registry.grace` are dropped. A lost client keeps its aliases and its leader, which events still
+    contain. `steady`: the current time in seconds of a monotonic clock.
     """
     removed, silenced = find_lost_clients(old, new)
     lost = [*filter(_can_be_notified, removed), *silenced]
@@ -146,7 +146,26 @@ def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry
         kept = {alias: client_id for alias, client_id in old.aliases.get(iss, {}).items() if client_id in moments}
         if kept:
             aliases[iss] = {**kept, **new.aliases.get(iss, {})}
-    return replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at), lost
+    noted = replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at)
+    return replace(noted, followers=keep_followers(old, noted, steady)), lost
+
+
+def keep_followers(old: Registry, new: Registry, steady: float) -> Mapping[str, Followers]:
+    """Return the followers of `new`, and those of `old` that have just been lost, unless these follow followers now."""
+    kept = dict(new.followers)
+    for iss, before in old.followers.items():
+        after = kept.pop(iss, Followers(of={}, leaders={}))
+        lost = {
+            client_id: leader
+            for client_id in new.lost_at.get(iss, ())
+            if (leader := before.leaders.get(client_id)) is not None
+            and new.has_just_lost(iss, client_id, steady)
+            and (client_id in after.lost or not (after.of.get(client_id) or {client_id, leader} & after.leaders.keys()))
+        }
+        followers = after.replace_lost(lost)
+        if followers.leaders:
+            kept[iss] = followers
+    return kept
 
 
 def _accepts_fewer_publishers(old: Registry, new: Registry) -> bool:
