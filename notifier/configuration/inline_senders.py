@@ -39,7 +39,13 @@ def list_token_senders(tokens: Sequence[ApiToken]) -> Iterator[Sender]:
             yield Sender(name=token.name, title=f"API token {token.name}", issuers=token.issuers or (), trusted=True)
 
 
-def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
+def find_ignored_members(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
+    """Yield warnings for issuers whose events have inline addresses, or need `email`, that no publisher may send."""
+    yield from _find_ignored_addresses(settings, registry, senders)
+    yield from _find_ignored_emails(settings, registry, senders)
+
+
+def _find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
     """Yield warnings for issuers with neither `publishers` nor clients with an address: inline addresses are ignored.
 
     Each sender of inline addresses causes a warning. Without such a sender, the issuer causes a warning, unless it has
@@ -47,7 +53,6 @@ def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequ
     """
     if settings.registry.inline != "publishers":
         return
-    is_embedded_only = settings.queue.sqlite_file is not None and settings.api is None
     for iss, issuer in settings.issuers.items():
         if issuer.publishers is not None or _has_clients(iss, settings, registry):
             continue
@@ -62,10 +67,36 @@ def find_ignored_addresses(settings: Settings, registry: Registry, senders: Sequ
                     "write publishers: [USER], the user_id of its messages; if they have none, registry.inline: allow"
                 )
             yield InputIssue(path, f"{_NO_CLIENTS}, and those that {sender.title} brings do not count: {remedy}")
-        has_trusted_sender = any(sender.trusted for sender in issuer_senders)
-        if not (address_senders or has_trusted_sender or is_embedded_only):
+        if not (address_senders or _may_be_trusted(settings, issuer_senders)):
             text = "an event's own address counts only from the identity server: name its user or API token here"
             yield InputIssue(path, f"{_NO_CLIENTS}, and {text} (registry.inline)")
+
+
+def _find_ignored_emails(settings: Settings, registry: Registry, senders: Sequence[Sender]) -> Iterator[InputIssue]:
+    """Yield a warning for each issuer with a client whose channel needs `email`, if no event's `email` can count.
+
+    It counts from the publishers whose inline addresses are accepted.
+    """
+    inline = settings.registry.inline
+    for iss, issuer in settings.issuers.items():
+        clients = registry.clients_of(iss).values()
+        client_id = next((each.client_id for each in clients if each.channel and each.channel.needs_email), None)
+        listed = inline == "publishers" and (
+            issuer.publishers is not None
+            or _may_be_trusted(settings, [each for each in senders if iss in each.issuers])
+        )
+        if client_id is None or inline == "allow" or listed:
+            continue
+        path, text = f'issuers["{iss}"].publishers', "`email` counts only from the identity server: name its user here"
+        if inline == "deny":
+            path, text = "registry.inline", "is deny, so `email` of no event counts: write publishers"
+        yield InputIssue(path, f"{text}; otherwise client {client_id!r} gets only dead letters no_email")
+
+
+def _may_be_trusted(settings: Settings, senders: Sequence[Sender]) -> bool:
+    """Return True if some sender's inline addresses are accepted even if `publishers` is not set."""
+    is_embedded_only = settings.queue.sqlite_file is not None and settings.api is None
+    return is_embedded_only or any(sender.trusted for sender in senders)
 
 
 def find_unlisted_senders(settings: Settings, senders: Sequence[Sender]) -> Iterator[InputIssue]:

@@ -22,7 +22,7 @@ from notifier.configuration.clients.registry_checks import (
     find_widely_accepted_tokens,
 )
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
-from notifier.configuration.inline_senders import find_ignored_addresses, find_unlisted_senders, list_token_senders
+from notifier.configuration.inline_senders import find_ignored_members, find_unlisted_senders, list_token_senders
 from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
@@ -184,7 +184,7 @@ def _find_warnings(
     yield from find_widely_accepted_tokens(built.registry)
     yield from find_preset_mismatches(built.registry)
     senders = [*(sender for part in parts for sender in part.senders), *list_token_senders(tokens)]
-    yield from find_ignored_addresses(settings, built.registry, senders)
+    yield from find_ignored_members(settings, built.registry, senders)
     yield from find_unlisted_senders(settings, senders)
     yield from find_expiring_tokens(tokens, time.time())
     for part in parts:

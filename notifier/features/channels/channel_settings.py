@@ -11,10 +11,7 @@ from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
 from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
-from notifier.model.errors import InputIssue
 from notifier.model.nearest import suggest
-from notifier.model.origins import origin_of
-from notifier.model.registry import Registry
 from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientOptions, TokenOptions
 from notifier.settings.values import ExistingFile, ListedNames, Section
@@ -193,7 +190,7 @@ class ChannelSettings(ChannelSection):
         kind = next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
         settings = self.security_event or self.global_token_revocation or self.command
         assert settings is not None
-        needs_sub = isinstance(settings, CommandSettings) or "sub" in set(names_in(settings.subject))
+        named = {"sub"} if isinstance(settings, CommandSettings) else set(names_in(settings.subject))
         names_session = isinstance(settings, SecurityEventSettings) and settings.session
         canary_risk = _METADATA_CANARY if isinstance(settings, CommandSettings) else ""
         proof = ""
@@ -201,8 +198,8 @@ class ChannelSettings(ChannelSection):
             canary_risk, proof = _NO_CANARY, settings.proof.way or "access_token"
         return ClientChannel(
             kind=kind, uri=settings.uri, member=f"notifier.channel.{kind}.uri", settings=settings,
-            needs_sub=needs_sub, names_session=names_session, ends_all=not names_session and not settings.sessions,
-            signed=proof in ("", "jwt"), canary_risk=canary_risk,
+            needs_sub="sub" in named, needs_email="email" in named, names_session=names_session,
+            ends_all=not names_session and not settings.sessions, signed=proof in ("", "jwt"), canary_risk=canary_risk,
         )  # fmt: skip
 
     def find_errors(self, client: Client, options: ClientOptions) -> Iterator[tuple[str, str]]:
@@ -233,10 +230,9 @@ class ChannelSettings(ChannelSection):
         if self.command is None:
             for name in (name for name in TokenOptions.model_fields if written.get(name) is not None):
                 yield f"notifier.{name}", "has no effect: the client is notified by its channel, not by logout tokens"
-        subject = getattr(client.channel and client.channel.settings, "subject", None)
-        if client.pairwise and subject is not None and "email" in set(names_in(subject)):
+        if client.pairwise and client.channel is not None and client.channel.needs_email:
             text = "names the user by e-mail address, which links the user of a pairwise client to other clients"
-            yield f"{((client.channel and client.channel.member) or '').removesuffix('.uri')}.subject", text
+            yield f"notifier.channel.{client.channel.kind}.subject", text
 
 
 class ChannelOptions(Section):
@@ -256,38 +252,3 @@ def _find_proof_errors(proof: ProofSettings, client: Client) -> Iterator[tuple[s
         yield "notifier.channel.global_token_revocation.proof", text
     if proof.endpoint is not None and (text := check_uri(proof.endpoint, client.route.egress) or "") != "":
         yield "notifier.channel.global_token_revocation.proof.endpoint", text
-
-
-def secret_files_of(registry: Registry) -> Iterator[tuple[str, Path]]:
-    """Yield the setting and the path of each file with a secret for a token endpoint."""
-    for client, settings in _channels_in(registry):
-        if isinstance(settings, GlobalTokenRevocationSettings) and settings.proof.secret_file is not None:
-            setting = f"client {client.client_id!r}: notifier.channel.global_token_revocation.proof.client_secret"
-            yield setting, settings.proof.secret_file
-
-
-def find_shared_audiences(registry: Registry) -> list[InputIssue]:
-    """Return a warning for each client with an audience that another client has at another origin.
-
-    Followers are addresses of their leader, and one origin is one receiver, such as the preset google_workspace.
-    """
-    first_of: dict[tuple[str, str], tuple[Client, SecurityEventSettings]] = {}
-    warnings: dict[str, str] = {}
-    for client, settings in _channels_in(registry):
-        if not isinstance(settings, SecurityEventSettings):
-            continue
-        for audience in settings.audience or (settings.uri,):
-            first, its = first_of.setdefault((client.iss, audience), (client, settings))
-            if first.issued_id != client.issued_id and origin_of(its.uri) != origin_of(settings.uri):
-                text = f"is {audience!r}, as of client {first.client_id!r}: both receivers accept a token for either;"
-                path = f"client {client.client_id!r}: notifier.channel.security_event.audience"
-                warnings[path] = f"{text} give each its own, or let one follow the other if they are one client"
-    return [InputIssue(path, text) for path, text in warnings.items()]
-
-
-def _channels_in(registry: Registry) -> Iterator[tuple[Client, object]]:
-    """Yield each client with a channel, and the channel's settings."""
-    for clients in registry.clients.values():
-        for client in clients.values():
-            if client.channel is not None:
-                yield client, client.channel.settings

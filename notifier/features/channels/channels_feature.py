@@ -29,7 +29,7 @@ def _channels(tools: ChannelTools) -> Mapping[str, Channel]:
 
 def _read(_settings: Settings, registry: Registry, _invalid: frozenset[str]) -> FeaturePart:
     from notifier.configuration.configured_feature import FeaturePart
-    from notifier.features.channels.channel_settings import find_shared_audiences, secret_files_of
+    from notifier.features.channels.channel_checks import find_shared_audiences, secret_files_of
 
     return FeaturePart(warnings=find_shared_audiences(registry), secrets=dict(secret_files_of(registry)))
 

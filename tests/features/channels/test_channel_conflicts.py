@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from notifier.features.channels.channel_settings import find_shared_audiences
+from notifier.features.channels.channel_checks import find_shared_audiences
 from tests.cli.in_process import notifier
 from tests.cli.registry_files import ISS, write
 from tests.cli.registry_files import made as made_folder
@@ -64,3 +65,36 @@ def test_check_counts_clients_of_whole_users(tmp_path: Path) -> None:
     summary = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)
     assert summary["issuers"][ISS]["without_sid"] == 2
     assert "2 notified only of events without sid" in notifier("check", "-c", "n.yaml", cwd=folder).stdout
+
+
+PUBLISHERS = {"issuers": {ISS: {"keys": [{"file": "k.pem"}], "publishers": ["idp"]}}}
+NO_PUBLISHERS = {"issuers": {ISS: {"keys": [{"file": "k.pem"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "path"),
+    [
+        (NO_PUBLISHERS, f'issuers["{ISS}"].publishers'),
+        (PUBLISHERS, None),
+        (NO_PUBLISHERS | {"registry": {"file": "a.yaml", "inline": "allow"}}, None),
+        (PUBLISHERS | {"registry": {"file": "a.yaml", "inline": "deny"}}, "registry.inline"),
+        (NO_PUBLISHERS | {"api": {"tokens_file": "tokens.yaml"}}, None),
+        (NO_PUBLISHERS | {"queue": {"url": "sqlite:/tmp/q.db"}}, None),
+    ],
+)
+def test_email_of_no_publisher_counts(tmp_path: Path, sections: dict[str, Any], path: str | None) -> None:
+    """Each delivery of a channel by e-mail address would become a dead letter, so `check` warns of it."""
+    folder = made_folder(tmp_path)
+    token = {"name": "idp", "token": "x" * 40, "scopes": ["publish"], "issuers": [ISS]}
+    (folder / "tokens.yaml").write_text(yaml.safe_dump([token]))
+    for settings, found in (({"subject": "email"}, path), ({}, None)):
+        client = {"client_id": "vpn", "notifier": {"channel": channel("security_event", **settings)}}
+        write(folder, {"file": "a.yaml"}, a=[client])
+        document = yaml.safe_load((folder / "n.yaml").read_text()) | sections
+        (folder / "n.yaml").write_text(yaml.safe_dump(document))
+        done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr + done.stdout
+        warnings = json.loads(done.stdout)["warnings"]
+        assert [warning["path"] for warning in warnings if "no_email" in warning["text"]] == [found] * (
+            found is not None
+        )
