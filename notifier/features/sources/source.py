@@ -46,7 +46,7 @@ from notifier.tokens.security_event_token import is_verification
 
 MAX_EVENTS_AT_ONCE = 200  # of one message; reading them blocks the event loop for 20 ms
 # Not `sid`, which is refused if empty: without it, the event would end all sessions of the user.
-_OMITTED_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_after")
+_OMITTED_IF_EMPTY: Final = ("id", "iss", "sub", "email", "reason", "ended_at", "not_after")
 # The values of members whose expression failed. The event is refused, and these values cause no further errors.
 _PLACEHOLDERS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
 

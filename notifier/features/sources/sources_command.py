@@ -18,6 +18,7 @@ from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.source_settings import sources_of
 from notifier.features.sources.translation import Translation
 from notifier.model.defaults import MAX_EVENT
+from notifier.model.documents.event_members import EntryDocument, EventBody
 from notifier.model.errors import ConfigurationError, InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
 from notifier.model.moment import format_optional_moment
@@ -56,7 +57,7 @@ def try_(
     """Show what a document of a source becomes: the events in it, that it is ignored, or each mistake.
 
     It sends nothing, and needs no queue: a recorded document, and the configuration with the source. An event is shown
-    with its sub and sid. The file may also be a dead letter with headers and properties, as
+    with its sub, sid and email. The file may also be a dead letter with headers and properties, as
     `notifier dead-letters show --json` prints it. The proof and the content type of a post are not checked.
 
     The exit status is 0 if all of it becomes events or is ignored, 1 if there is a mistake in it, and 2 if the source
@@ -169,26 +170,20 @@ def _to_document(event: SessionEnded) -> dict[str, Any]:
     clients: Any = event.clients
     if clients != "*":
         clients = [entry if isinstance(entry, str) else _to_entry(entry) for entry in clients]
-    moments = {"ended_at": event.ended_at, "not_after": event.not_after}
-    document = {
+    given = {
         "id": event.id if event.id_given else None,
-        "iss": event.iss,
-        "sub": event.sub,
-        "sid": event.sid,
         "clients": clients,
-        **{key: format_optional_moment(at) for key, at in moments.items()},
-        "reason": event.reason,
+        "ended_at": format_optional_moment(event.ended_at),
+        "not_after": format_optional_moment(event.not_after),
     }
-    return {key: value for key, value in document.items() if value is not None}
+    document = {name: given.get(name, getattr(event, name)) for name in EventBody.__annotations__}
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _to_entry(entry: Any) -> dict[str, Any]:
     """Return an entry of `clients` with its members that are set."""
-    names = (
-        "client_id", "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg",
-        "sub", "sid",
-    )  # fmt: skip
-    members = {name: getattr(entry, name) for name in names if getattr(entry, name) is not None}
+    values = {name: getattr(entry, name) for name in EntryDocument.__annotations__}
+    members = {name: value for name, value in values.items() if value is not None}
     if entry.no_address:
         members["backchannel_logout_uri"] = None
     return members

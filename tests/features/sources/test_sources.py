@@ -161,7 +161,7 @@ READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
     ),
     "null gives way to the other spelling": ({"ignore_case": True}, {"USER": "bob", "user": None}, {"sub": "bob"}),
     "empty texts are left out": (
-        {"event": {**EVENT, "sid": "'s'", "id": "''", "reason": "''"}},
+        {"event": {**EVENT, "sid": "'s'", "id": "''", "email": "''", "reason": "''"}},
         {"user": ""},
         {"sub": None, "sid": "s"},
     ),

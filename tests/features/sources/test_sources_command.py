@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from notifier.model.documents.event_members import EntryDocument, EventBody
 from tests.cli.in_process import notifier
 from tests.features.sources.sns_stand_in import ARN
 from tests.features.sources.sns_stand_in import signed as posted
@@ -45,6 +46,7 @@ SOURCES = {
         "event": {"sub": "from_json(Message).user", "clients": "'*'", "id": "MessageId"},
         "http": {"sns": {"topic_arn": ARN}},
     },
+    "whole": {"issuer": ISS, "event": {name: name for name in EventBody.__annotations__}},
     "broken": {"preset": "duend", "issuer": ISS, "event": {"sub": "lowr(a)"}},
 }
 
@@ -71,6 +73,35 @@ def test_a_recorded_message_is_shown_as_the_event_that_it_becomes(folder: Path) 
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["events"]) == (1, [{"id": "m-1", "iss": ISS, "sub": "alice", "clients": ["a"]}])
     assert [mistake["path"] for mistake in answer["mistakes"]] == ["sources.own.event.clients[1]"]
+
+
+def test_event_is_shown_with_each_member(folder: Path) -> None:
+    """Of the event and of an entry: the worker uses each of them."""
+    entry = {
+        "client_id": "shop",
+        "backchannel_logout_uri": "https://shop.example.com/logout",
+        "backchannel_logout_session_required": True,
+        "id_token_signed_response_alg": "ES256",
+        "frontchannel_logout_uri": "https://shop.example.com/front",
+        "frontchannel_logout_session_required": False,
+        "sub": "a-at-shop",
+        "sid": "s-at-shop",
+    }
+    event = {
+        "id": "e-1",
+        "iss": ISS,
+        "sub": "alice",
+        "sid": "s-1",
+        "email": "alice@example.com",
+        "clients": [entry, "mail"],
+        "ended_at": "2026-01-31T12:00:00.000000Z",
+        "not_after": "2026-02-28T12:00:00.000000Z",
+        "reason": "user_logout",
+    }
+    assert (event.keys(), entry.keys()) == (EventBody.__annotations__.keys(), EntryDocument.__annotations__.keys())
+    (folder / "whole.json").write_text(json.dumps(event))
+    done = notifier("sources", "try", "-c", "n.json", "whole", "whole.json", cwd=folder)
+    assert (json.loads(done.stdout), done.stderr) == (event, "")
 
 
 EVENT = b'{"user": "alice", "at": "2026-01-31T12:00:00Z"}'
