@@ -231,7 +231,9 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
         if isinstance(push, Dead):
             return push
         ticket.posted_at = sent_at = tools.steady()
-        response = await tools.transport.post(push.to_request(client, uri, timeout, new_connection=new_connection))
+        response = await tools.transport.post(
+            push.to_request(client, uri, timeout, new_connection=new_connection, delivery=ticket.delivery)
+        )
         seconds += tools.steady() - sent_at
         if push.renew is not None and may_renew and isinstance(response, Answer) and response.status == 401:
             may_renew = False

@@ -87,11 +87,16 @@ class Push:
     extras: RequestExtras = NO_EXTRAS
     renew: Callable[[], None] | None = None
 
-    def to_request(self, client: Client, uri: str, timeout: float, *, new_connection: bool) -> Request:
-        """Return the request to the client at its address `uri`, to be answered within `timeout` seconds."""
+    def to_request(
+        self, client: Client, uri: str, timeout: float, *, new_connection: bool, delivery: Delivery | None = None
+    ) -> Request:
+        """Return the request to the client at its address `uri`, to be answered within `timeout` seconds.
+
+        The user and session of the `delivery` are removed from the response's text.
+        """
         return Request(
             uri=self.uri or uri, body=self.body, secret=self.secret, timeout=timeout, route=client.route,
-            new_connection=new_connection, client=client, extras=self.extras,
+            new_connection=new_connection, client=client, extras=self.extras, delivery=delivery,
         )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def _replace_password(word: re.Match[str]) -> str:
     return word[0] if user is None else f"{before[: user.end()]}[password]@{host}"
 
 
-_MIN_SUBJECT_CHARACTERS = 3  # a shorter `sub` or `sid` may be any word of a response
+_MIN_PART_CHARACTERS = 3  # a shorter secret may be part of any word, so only the whole word counts
 _ESCAPE = re.compile(r"[\\%+&]")
 _JSON_ESCAPE = re.compile(r"\\(?:[uU]([0-9A-Fa-f]{4})|(.))")
 _JSON_BLANKS = frozenset("nrtf")
@@ -80,7 +80,10 @@ def _replace_words(text: str, words: list[str], name: str) -> str:
     lower = text.lower()
     for word in words:
         if word.lower() in lower:
-            text = re.sub(re.escape(word), lambda _: name, text, flags=re.IGNORECASE)
+            pattern = re.escape(word)
+            if len(word) < _MIN_PART_CHARACTERS:
+                pattern = rf"(?<!\w){pattern}(?!\w)"
+            text = re.sub(pattern, lambda _: name, text, flags=re.IGNORECASE)
     return text
 
 
@@ -111,6 +114,6 @@ _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
 def redact_subject(text: str, sub: str | None, sid: str | None, email: str | None = None) -> str:
     """Return a response, such as "no session of alice", with `[sub]`, `[sid]`, `[email]` in place of their values."""
     for name, value in (("[email]", email), ("[sub]", sub), ("[sid]", sid)):  # an address may contain the `sub`
-        if value is not None and len(value) >= _MIN_SUBJECT_CHARACTERS:
+        if value is not None:
             text = redact_secret(text, value, name)
     return text

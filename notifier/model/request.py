@@ -3,6 +3,7 @@
 from typing import TypeAlias
 
 from notifier.model.client import Client, Route
+from notifier.model.delivery import Delivery
 from notifier.model.frozen import frozen
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -12,13 +13,11 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 @frozen
 class RequestExtras:
     """What a channel adds to a request: `headers` of all its requests, and the value `authorization` of a header of
-    this request only. The words `hidden` are removed from the response's text. `error_member` is the member of a JSON
-    response that has the error code.
+    this request only. `error_member` is the member of a JSON response that has the error code.
     """
 
     headers: Headers = ()
     authorization: str = ""
-    hidden: tuple[str, ...] = ()
     error_member: str = ""
 
 
@@ -30,8 +29,8 @@ class Request:
     """One POST, of a form unless its `extras` have another content type, or a GET without a `body`.
 
     `timeout` in seconds bounds everything, from name look-up to the last byte of the response.
-    `secret` is removed from the response's text. `new_connection` requests a connection that was not used before.
-    `client` is named in reports about the connection.
+    `secret` is removed from the response's text, and so are the user and session of the `delivery`. `new_connection`
+    requests a connection that was not used before. `client` is named in reports about the connection.
     """
 
     uri: str
@@ -42,3 +41,4 @@ class Request:
     new_connection: bool = False
     client: Client | None = None
     extras: RequestExtras = NO_EXTRAS
+    delivery: Delivery | None = None

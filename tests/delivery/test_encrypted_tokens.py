@@ -68,9 +68,10 @@ async def test_quoted_tokens_are_removed_from_the_answer() -> None:
     """The client may quote the token that it has decrypted."""
     push = await channel(encryption(), CompactSigner()).prepare(DELIVERY, client("shop", encryption=ASKED))
     assert isinstance(push, Push)
+    request = push.to_request(client("shop"), "https://shop.example.com", 1.0, new_connection=False)
     for token in push.secret.split(" "):
         part = max(token.split("."), key=len)
-        assert part not in answer_text(f"bad token {part}".encode(), push.secret, Route())
+        assert part not in answer_text(f"bad token {part}".encode(), request)
     assert len(push.secret.split(" ")) == 2
 
 

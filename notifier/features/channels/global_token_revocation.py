@@ -42,17 +42,15 @@ class GlobalTokenRevocation(SignedChannel):
         if isinstance(subject, Dead):
             return subject
         body = json.dumps({settings.member: subject}, separators=(",", ":")).encode()
-        hidden = tuple(value for value in (delivery.email, delivery.sub, delivery.sid) if value is not None)
         if settings.proof.way == "headers":
-            return Push(jti="", body=body, secret="", extras=RequestExtras(headers=_HEADERS, hidden=hidden))
+            return Push(jti="", body=body, secret="", extras=RequestExtras(headers=_HEADERS))
         jti, renew = "", None
         if settings.proof.way is None:
             token = await self._access_tokens.get(client, settings.proof)
-            hidden = (token, *hidden)
             renew = self._access_tokens.renewal(client, token)
         else:
             token, jti = await self._sign(delivery, client, TYPE, self._claims(client, settings))
-        extras = RequestExtras(headers=_HEADERS, authorization=f"Bearer {token}", hidden=hidden)
+        extras = RequestExtras(headers=_HEADERS, authorization=f"Bearer {token}")
         return Push(jti=jti, body=body, secret=token, extras=extras, renew=renew)
 
     def _claims(self, client: Client, settings: GlobalTokenRevocationSettings) -> dict[str, object]:

@@ -29,16 +29,13 @@ class ProviderCommand(SignedChannel):
         subject = self._subject(FORMATS["iss_sub"], delivery, client)
         if isinstance(subject, Dead):
             return subject
-        hidden = tuple(value for value in (delivery.sub, delivery.sid) if value is not None)
-        return await self._push(delivery, client, {"command": "invalidate", "sub": subject["sub"]}, hidden)
+        return await self._push(delivery, client, {"command": "invalidate", "sub": subject["sub"]})
 
     async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return a request with the command `metadata`, which concerns no account (draft 02, Tenant Commands)."""
-        return await self._push(delivery, client, {"command": "metadata", "metadata": {}}, ())
+        return await self._push(delivery, client, {"command": "metadata", "metadata": {}})
 
-    async def _push(
-        self, delivery: Delivery, client: Client, command: dict[str, object], hidden: tuple[str, ...]
-    ) -> Push:
+    async def _push(self, delivery: Delivery, client: Client, command: dict[str, object]) -> Push:
         settings = None if client.channel is None else client.channel.settings
         assert isinstance(settings, CommandSettings)
         issued_at = self._issued_at()
@@ -52,7 +49,7 @@ class ProviderCommand(SignedChannel):
             **command,
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
-        extras = RequestExtras(hidden=hidden, error_member="error")
+        extras = RequestExtras(error_member="error")
         return Push(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=extras)
 
     def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002

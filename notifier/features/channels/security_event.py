@@ -46,8 +46,7 @@ class SecurityEvent(SignedChannel):
             event["subject"] = subject
         if delivery.reason is not None:
             event["reason_admin"] = {"en": delivery.reason}
-        hidden = [value for value in (delivery.email, delivery.sub, delivery.sid) if value is not None]
-        return await self._push(delivery, client, subject, {SESSION_REVOKED: event}, hidden)
+        return await self._push(delivery, client, subject, {SESSION_REVOKED: event})
 
     async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
         """Return the verification event of the client's stream (SSF 1.0 §8.1.4); without a stream, a usual request."""
@@ -55,15 +54,10 @@ class SecurityEvent(SignedChannel):
         if settings.stream_id is None:
             return await self.prepare(delivery, client)
         subject: dict[str, object] = {"format": "opaque", "id": settings.stream_id}
-        return await self._push(delivery, client, subject, {VERIFICATION: {}}, [])
+        return await self._push(delivery, client, subject, {VERIFICATION: {}})
 
     async def _push(
-        self,
-        delivery: Delivery,
-        client: Client,
-        subject: dict[str, object],
-        events: dict[str, object],
-        hidden: list[str],
+        self, delivery: Delivery, client: Client, subject: dict[str, object], events: dict[str, object]
     ) -> Push:
         settings = _settings_of(client)
         audience = settings.audience or (settings.uri,)
@@ -76,7 +70,7 @@ class SecurityEvent(SignedChannel):
             "events": events,
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
-        extras = RequestExtras(headers=_HEADERS, hidden=tuple(hidden), error_member="err")
+        extras = RequestExtras(headers=_HEADERS, error_member="err")
         return Push(jti=jti, body=token.encode(), secret=token, extras=extras)
 
     def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002

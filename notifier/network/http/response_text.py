@@ -5,14 +5,14 @@ The error code of a response is read from the body as it arrived: a secret may b
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pydantic_core import from_json
 from yarl import URL
 
 from notifier.model.client import Route
 from notifier.model.printable import visible
-from notifier.model.redaction import redact_secret
+from notifier.model.redaction import redact_secret, redact_subject
 from notifier.model.request import Request
 from notifier.network.http.requests import Response
 
@@ -44,30 +44,32 @@ def to_text(response: Response, request: Request) -> str:
     """Return the start of the body for diagnosis. For a redirect it begins with the location."""
     text = "[body not decompressed]" if response.body else ""
     if response.body and response.headers.get("Content-Encoding", "identity").lower() == "identity":
-        text = answer_text(response.body, request.secret, request.route, request.extras.hidden)
+        text = answer_text(response.body, request)
     location = response.headers.get("Location") if response.status in REDIRECTS else None
     if location is None:
         return text
     path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential
     target = f"to {path}?…" if separator else f"to {path}"
     place = target.encode("utf-8", "surrogateescape")
-    target = answer_text(place, request.secret, request.route, request.extras.hidden)
+    target = answer_text(place, request)
     return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target
 
 
-def answer_text(body: bytes, token: str, route: Route, hidden: Sequence[str] = ()) -> str:
+def answer_text(body: bytes, request: Request) -> str:
     """Return the start of a response's body as text, without invisible characters and secrets.
 
     Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on. The
-    words `hidden` become `[subject]`.
+    user and session of the delivery become `[email]`, `[sub]` and `[sid]`: the text is kept for whoever may not see
+    them.
     """
+    token, delivery = request.secret, request.delivery
     text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
-    text = visible(text)
-    secrets = list(_find_secrets(route))
+    text = redact_secret(text, request.extras.authorization.rpartition(" ")[2], "[token]")
+    secrets = list(_find_secrets(request.route))
     for secret in secrets:
         text = redact_secret(text, secret, "[header]")
-    for word in hidden:
-        text = redact_secret(text, word, "[subject]")
+    if delivery is not None:
+        text = redact_subject(text, delivery.sub, delivery.sid, delivery.email)
 
     def hide_secret(run: re.Match[str]) -> str:
         text = _hide_quote(run[0], token, "[token]")

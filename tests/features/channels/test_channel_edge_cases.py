@@ -165,7 +165,7 @@ async def test_answers_that_quote_the_user_are_hidden(tmp_path: Path) -> None:
         async with worker_with(site, [row]) as running:
             await publish(running, event(["shop"], sub="u7", sid="s9"))
             line = await dead_letter(running, "shop")
-            assert "[subject]" in line["error"]
+            assert "user [sub], session [sid], [email]" in line["error"]
             for secret in (EMAIL, "u7", "s9"):
                 assert secret not in line["error"]
 

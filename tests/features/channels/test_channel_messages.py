@@ -176,14 +176,6 @@ async def test_ended_session_never_ends_all(kind: str, settings: dict[str, Any])
     assert isinstance(await Channels().prepare(client(kind, sessions=True, **settings), delivery(sid="s1")), Push)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_words_that_no_answer_may_show(kind: str) -> None:
-    """The user's names are hidden whole, however short they are."""
-    settings: dict[str, Any] = {} if kind == "security_event" else {"sessions": True}
-    made = await Channels().push(client(kind, **settings), delivery(sid="s1"))
-    assert {"alice", "s1"} <= {*made.extras.hidden}
-
-
 @pytest.mark.parametrize("kind", KINDS[1:])
 async def test_follower_has_tokens_of_its_leader(kind: str) -> None:
     """The proof's `sub` and the command's `client_id` are the name at the issuer."""

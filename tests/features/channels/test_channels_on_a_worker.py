@@ -48,9 +48,11 @@ def clients(receiver: Receiver, good: FakeTokenEndpoint, hostile: FakeTokenEndpo
         uri = f"{receiver.base}/{name}"
         return entry(name, {"global_token_revocation": {"uri": uri, "subject": "email", "proof": proof}})
 
+    plain = entry("portal-us", {}) | {"notifier": {"follows": "portal"}}
     return [
         entry("vpn", {"security_event": {"uri": f"{receiver.base}/vpn", "subject": "email"}}),
         entry("portal", {"command": {"uri": f"{receiver.base}/portal", "tenant": "acme"}}),
+        {**plain, "backchannel_logout_uri": f"{receiver.base}/portal-us"},
         revocation("shop", good),
         revocation("starved", hostile),
     ]
@@ -74,7 +76,7 @@ async def test_nothing_secret_leaves_the_worker(tmp_path: Path) -> None:
         event = {"iss": ISSUER, "sub": SUB, "email": EMAIL, "clients": "*", "id": "e1"}
         async with worker(site) as running:
             assert (await running.post(event))[0] == 202
-            await running.until_metric(3, "deliveries_settled_total", fate="dead")
+            await running.until_metric(4, "deliveries_settled_total", fate="dead")
             deferral = await running.until_logged("deferral", lambda line: line["client_id"] == "starved")
             assert (deferral["cause"], deferral["error"]) == (
                 "access_token",
@@ -85,12 +87,13 @@ async def test_nothing_secret_leaves_the_worker(tmp_path: Path) -> None:
             await until(lambda: running.ask("GET", "/v1/status"), lambda answer: answer[1]["troubles"])
             _, status = await running.ask("GET", "/v1/status")
             assert [each["kind"] for each in status["troubles"]] == ["access_token"]
-            _, letters = await running.ask("GET", "/v1/dead-letters")
+            rows = (await running.ask("GET", "/v1/dead-letters?rows=50"))[1]["letters"]
+            letters = [await running.ask("GET", f"/v1/dead-letters/{row['id']}?subject=false") for row in rows]
             _, metrics = await running.get("/metrics")
             assert await running.stop() == 0
         with closing(sqlite3.connect(tmp_path / "q.db")) as database:
             feed = str(database.execute("SELECT * FROM outcomes").fetchall())
-        assert sorted(receiver.paths) == ["/portal", "/shop", "/vpn", "/vpn"], "the session is for one receiver only"
+        assert sorted(receiver.paths) == ["/portal", "/portal-us", "/portal-us", "/shop", "/vpn", "/vpn"]
         assert "session_only" in feed
         for name, text in {
             "log": running.log, "metrics": metrics, "status": json.dumps(status), "feed": feed,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from notifier import __version__
-from notifier.model.client import Route
+from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from notifier.model.request import RequestExtras
@@ -88,19 +88,28 @@ async def test_channel_has_its_own_headers(transport: HttpTransport, *, by_proxy
     assert first.body == third.body == plain.body
 
 
-async def test_hidden_words_are_not_kept(transport: HttpTransport) -> None:
-    """Of any length, and in each spelling."""
-    async with scripted(do.answer(404, b'{"error": "no user a+b@x.io (a%2Bb%40x.io), sub a1"}')) as receiver:
-        wire = await transport.post(replace(request(receiver.url), extras=RequestExtras(hidden=("a+b@x.io", "a1"))))
-    assert wire == Answer(status=404, text='{"error": "no user [subject] ([subject]), sub [subject]"}')
+def of_user(sub: str, sid: str | None = None, email: str | None = None) -> Delivery:
+    iss = "https://id.example"
+    return Delivery(id="d", event_id="e", id_given=True, iss=iss, client_id="c", sub=sub, sid=sid, email=email)
+
+
+async def test_user_and_session_are_not_kept(transport: HttpTransport) -> None:
+    """Of any length, and in each spelling; also a short access token. A short `sub` is no part of other words."""
+    quoted = b'{"error": "no user a+b@x.io (a%2Bb%40x.io), sub a1, sid 7, Bearer t0ken, a123, 77"}'
+    async with scripted(do.answer(404, quoted)) as receiver:
+        delivery = of_user("a1", sid="7", email="a+b@x.io")
+        extras = RequestExtras(authorization="Bearer t0ken")
+        wire = await transport.post(replace(request(receiver.url), delivery=delivery, extras=extras))
+    shown = '{"error": "no user [email] ([email]), sub [sub], sid [sid], Bearer [token], a123, 77"}'
+    assert wire == Answer(status=404, text=shown)
 
 
 @pytest.mark.parametrize("body", [b'{"error": "other"}', b'\xef\xbb\xbf{"error":\r\n "other", "more": "' + b"x" * 2000])
 async def test_error_code_is_read_before_words_are_hidden(transport: HttpTransport, body: bytes) -> None:
-    """A short `sub` is part of many codes. Neither the code nor the body is shown."""
+    """A `sub` may be a code. Neither the code nor the body is shown."""
     async with scripted(do.answer(409, body)) as receiver:
-        extras = RequestExtras(hidden=("r", "t"), error_member="error")
-        wire = await transport.post(replace(request(receiver.url), extras=extras))
+        extras = RequestExtras(error_member="error")
+        wire = await transport.post(replace(request(receiver.url), extras=extras, delivery=of_user("other")))
     assert isinstance(wire, Answer)
     assert wire.code == "other"
     assert "other" not in repr(wire)
@@ -110,10 +119,8 @@ async def test_hidden_words_with_invisible_characters_are_not_kept(transport: Ht
     """Whether the receiver quotes these characters, omits them, or adds others."""
     quoted = "a\u202elice@x.io alice@x.io al\u200bice@x.io {}".format(json.dumps("a\u202elice@x.io"))
     async with scripted(do.answer(404, quoted.encode())) as receiver:
-        wire = await transport.post(
-            replace(request(receiver.url), extras=RequestExtras(hidden=("a\u202el\u00adice@x.io",)))
-        )
-    assert wire == Answer(status=404, text='[subject] [subject] [subject] "[subject]"')
+        wire = await transport.post(replace(request(receiver.url), delivery=of_user("a\u202el\u00adice@x.io")))
+    assert wire == Answer(status=404, text='[sub] [sub] [sub] "[sub]"')
 
 
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
@@ -361,7 +368,7 @@ OPAQUE = "a1b2c3/d4e5f6+g7h8i9~j0k1l2/m3n4o5+p6q7r8=="  # an access token
 )
 def test_parts_of_an_access_token_are_not_kept(echo: str, text: str | None) -> None:
     """RFC 6750 allows more characters than a logout token has. URLs and paths remain."""
-    assert answer_text(echo.encode(), OPAQUE, Route()) == (text or echo)
+    assert answer_text(echo.encode(), replace(request("https://x.io"), secret=OPAQUE)) == (text or echo)
 
 
 BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
