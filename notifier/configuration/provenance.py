@@ -6,7 +6,7 @@ from typing import Any
 
 from notifier.configuration.clients.authority import bounds_of, limit_row
 from notifier.configuration.clients.followers import find_leaders, inherit_rows, leave_out_listed_followers
-from notifier.configuration.clients.layer import Layer, keys_of
+from notifier.configuration.clients.layer import Layer, client_id_of, keys_of
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.client import Client, ClientKey
 from notifier.model.errors import InputIssue
@@ -82,9 +82,9 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
         skipped_rows += [(layer, row) for index, row in enumerate(layer.rows) if index not in indexes]
     for layer, row in skipped_rows:
         if isinstance(row, Mapping) and row.get("issuer") is None:
-            for (iss, client_id), client_rows in rows.items():
-                if client_id == row.get("client_id") and layer.applies_to(row, iss):
-                    client_rows.append((layer, row))
+            for key in ((iss, client_id_of(row)) for iss in issuers if layer.applies_to(row, iss)):
+                if key in rows:
+                    rows[key].append((layer, row))
     return {
         key: [
             (_source_name(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])

@@ -5,7 +5,8 @@ error. An error in a row of a list affects only the row's client: the client is 
 left out of the registry, which keeps the reason.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cached_property
 
 from notifier.configuration.clients.aliases import complete_registry
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
@@ -134,7 +135,8 @@ class LayerMerge:
             self._record_list_errors(key, path, positions, list_errors, usable=usable)
 
     def _record_leader_errors(self, positions: Mapping[ClientKey, RowPositions]) -> None:
-        """Record an error for each follower in a file that cannot follow its leader."""
+        """Record an error for each row of a file whose follower cannot follow its leader."""
+        issues: dict[InputIssue, None] = {}
         for (iss, client_id), leader in self._leaders.items():
             lists = (layer for layer in self._layers if layer.file is None)
             could_be_listed = any(iss in layer.left_out_at(InputIssue(leader, ""), self._issuers) for layer in lists)
@@ -142,9 +144,9 @@ class LayerMerge:
             issuers = () if is_known else [other for other in self._issuers if (other, leader) in positions]
             text = find_leader_error((iss, client_id), self._leaders, issuers)
             nth, index = positions[iss, client_id][-1]
-            issue = InputIssue(f"{self._layers[nth].path(index)}.notifier.follows", text or "")
-            if text is not None and issue not in self._builder.mistakes:
-                self._builder.mistakes.append(issue)
+            if text is not None:
+                issues[InputIssue(f"{self._layers[nth].path(index)}.notifier.follows", text)] = None
+        self._builder.mistakes += issues
 
     def _leave_out_without_leader(self, key: ClientKey, position: tuple[int, int]) -> None:
         """Leave out a follower whose leader is not in the registry. `position`: the last row of the follower."""
@@ -213,6 +215,17 @@ class LayerMerge:
             for text in reasons:
                 self._builder.beyond.add(client.key, (layer.name, MOVED), InputIssue(layer.path(index), text))
 
+    @cached_property
+    def _pairwise_ids(self) -> Mapping[str, Container[str]]:
+        """The clients that each list makes pairwise, by the name of the list."""
+        return {
+            layer.name: {
+                client_id_of(row) for row in layer.rows if client_id_of(row) and row.get("subject_type") == "pairwise"
+            }
+            for layer in self._layers
+            if layer.file is None
+        }
+
     def _warn_of_pairwise_by_list(self, key: ClientKey, rows: Sequence[SourcedRow]) -> None:
         """Record a warning if a list makes a client pairwise whose channel, which only a file sets, needs a `sub`."""
         client = self._builder.client(*key)
@@ -221,7 +234,7 @@ class LayerMerge:
         if merge_rows([row for row, is_from_file in rows if is_from_file]).get("subject_type") == "pairwise":
             return
         listed_id = client.issued_id
-        names = [layer.name for layer in self._layers if layer.file is None and _is_pairwise_in(layer, listed_id)]
+        names = [name for name, client_ids in self._pairwise_ids.items() if listed_id in client_ids]
         text = (
             f"has subject_type pairwise, so the channel of {client.client_id!r} gets the `sub` of its own entry only:"
             f" events without one become dead letters no_sub; publish it, or set subject_type: public of {listed_id!r}"
@@ -249,7 +262,3 @@ class LayerMerge:
         supported = self._algorithms_of(iss)
         default = next(iter(algorithms), None)
         return next((algorithm for algorithm in algorithms if algorithm in supported), default)
-
-
-def _is_pairwise_in(layer: Layer, client_id: str) -> bool:
-    return any(client_id_of(row) == client_id and row.get("subject_type") == "pairwise" for row in layer.rows)

@@ -1,6 +1,9 @@
 """Write and read clients files in tests."""
 
+import itertools
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,17 @@ def shop(folder: Path, notifier: str = "{}", **sections: Any) -> Client:
     """Return the only client, with these settings under `notifier`."""
     text = f"[{{client_id: shop, backchannel_logout_uri: '{HOOK}', notifier: {notifier}}}]"
     return registry(folder, text, **sections).clients_of(ONE)["shop"]
+
+
+def count_calls(function: Callable[..., object], *arguments: object) -> int:
+    """Return the number of calls and returns during a call of `function`: a cost that is the same in each run."""
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls) and None)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(None)
+    return next(calls)
 
 
 def mistakes(folder: Path, clients: str, *issuers: str, **sections: Any) -> dict[str, str]:

@@ -9,12 +9,13 @@ import pytest
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.followers import find_listed_followers
 from notifier.configuration.clients.guard import rebuild_registry
+from notifier.configuration.clients.layer import BuiltRegistry
 from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Client, ClientKeysSource, SubjectMode
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.registry import Followers
-from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, registry
+from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, count_calls, mistakes, registry
 from tests.configuration.clients.test_layers import build_context, clients, file, remote, row
 
 US = "https://us.shop.example.com/hook"
@@ -279,3 +280,16 @@ def test_followers_at_all_issuers(tmp_path: Path) -> None:
     assert (clients(built)["shop-us"].pairwise, clients(built, TWO)["shop-us"].pairwise) == (False, True)
     built = build_registry(what, [replace(listed, rows=[], read=False), own])
     assert (built.mistakes, built.warnings, [*clients(built, TWO)]) == ([], [], [])
+
+
+def test_cost_of_errors_is_linear(tmp_path: Path) -> None:
+    """Twice as many followers with an error cost twice as much. Each row is one error, whatever its issuers."""
+    what = build_context(tmp_path, ONE, TWO)
+
+    def built(count: int) -> BuiltRegistry:
+        rows = [follower(f"f{nth}", f"f{nth}", issuer=[ONE, TWO]) for nth in range(count)]
+        return build_registry(what, [file(*rows)])
+
+    assert len(built(10).mistakes) == 10
+    costs = [count_calls(built, count) for count in (200, 400)]
+    assert costs[1] < 2.2 * costs[0]

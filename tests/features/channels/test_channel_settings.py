@@ -17,7 +17,7 @@ from notifier.settings.clients import TokenOptions
 from tests.cli.in_process import notifier
 from tests.cli.registry_files import ISS, origins, write
 from tests.cli.registry_files import made as made_folder
-from tests.configuration.clients.registry_sample import HOOK, ONE, mistakes, registry
+from tests.configuration.clients.registry_sample import HOOK, ONE, count_calls, mistakes, registry
 from tests.configuration.clients.test_authority import EVIL, built, ignored_members, of_file, of_list, row
 from tests.configuration.clients.test_client_options import VALUES
 
@@ -215,6 +215,14 @@ def test_pairwise_client_of_a_list_is_a_warning(tmp_path: Path, kind: str) -> No
         for subject_type in ("public", "pairwise"):
             more = of_file({"client_id": "shop", "subject_type": subject_type})
             assert not built(tmp_path, listed, of_file(own), more).warnings
+    costs = []
+    for count in 200, 400:
+        names = [f"c{nth}" for nth in range(count)]
+        lists = of_list(*(row(name, subject_type="pairwise") for name in names), issuer=ONE)
+        files = of_file(*({**of_kind(kind), "client_id": name} for name in names))
+        assert len(built(tmp_path, lists, files).warnings) >= count
+        costs.append(count_calls(built, tmp_path, lists, files))
+    assert costs[1] < 2.2 * costs[0], "twice as many clients cost twice as much"
     if kind != "command":
         [warning] = built(tmp_path, listed, of_file(of_kind(kind, subject="email"))).warnings
         assert "by e-mail address" in warning.text
