@@ -30,11 +30,11 @@ class _Failure:
 class ReloadState:
     """The result of the last reload, and the settings that differ from `at_start`, the configuration at the start.
 
-    `clock` returns epoch seconds.
+    Of `at_start` only the settings are kept, without the clients and their rows. `clock` returns epoch seconds.
     """
 
     def __init__(self, at_start: LoadedConfiguration, clock: Callable[[], float]) -> None:
-        self._at_start = at_start
+        self._settings, self._fixed_of_features = at_start.settings, _fixed_of_features(at_start)
         self._clock = clock
         self.applied_at = clock()  # when the configuration in force was read
         self._failure: _Failure | None = None
@@ -79,7 +79,7 @@ class ReloadState:
         """Record that this configuration is in force, except for settings that need a restart."""
         self._failure = None
         self.applied_at = self._clock()
-        changed = tuple(find_fixed_changes(self._at_start, loaded))
+        changed = tuple(self._find_fixed_changes(loaded))
         if changed == self._changed_fixed:
             return
         if changed:
@@ -100,6 +100,19 @@ class ReloadState:
             text = f"changed since the start, and takes effect after a restart: {settings}"
             yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, since=self._changed_fixed_since)
 
+    def _find_fixed_changes(self, loaded: LoadedConfiguration) -> list[str]:
+        """Return the settings that differ from those at the start and need a restart to take effect."""
+        old, new = self._settings, loaded.settings
+        changed = _find_differences(old, new, FIXED_SETTINGS)
+        old_fixed, new_fixed = self._fixed_of_features, _fixed_of_features(loaded)
+        names = old_fixed.keys() | new_fixed.keys()
+        changed += sorted(name for name in names if old_fixed.get(name) != new_fixed.get(name))
+        delivery = _find_differences(old.delivery, new.delivery, FIXED_DELIVERY_SETTINGS)
+        changed += [f"delivery.{name}" for name in delivery]
+        if old.web is None or new.web is None:
+            return changed if old.web == new.web else [*changed, "web"]
+        return changed + [f"web.{name}" for name in _find_differences(old.web, new.web, FIXED_WEB_SETTINGS)]
+
     def _store_failure(self, kind: TroubleKind, texts: Sequence[str]) -> bool:
         """Store the failure. Return True if it differs from the stored one."""
         last, texts = self._failure, tuple(texts)
@@ -107,19 +120,6 @@ class ReloadState:
             return False
         self._failure = _Failure(kind=kind, texts=texts, since=self._clock() if last is None else last.since)
         return True
-
-
-def find_fixed_changes(at_start: LoadedConfiguration, loaded: LoadedConfiguration) -> list[str]:
-    """Return the settings that differ between the two configurations and need a restart to take effect."""
-    old, new = at_start.settings, loaded.settings
-    changed = _find_differences(old, new, FIXED_SETTINGS)
-    old_fixed, new_fixed = _fixed_of_features(at_start), _fixed_of_features(loaded)
-    names = old_fixed.keys() | new_fixed.keys()
-    changed += sorted(name for name in names if old_fixed.get(name) != new_fixed.get(name))
-    changed += [f"delivery.{name}" for name in _find_differences(old.delivery, new.delivery, FIXED_DELIVERY_SETTINGS)]
-    if old.web is None or new.web is None:
-        return changed if old.web == new.web else [*changed, "web"]
-    return changed + [f"web.{name}" for name in _find_differences(old.web, new.web, FIXED_WEB_SETTINGS)]
 
 
 def _fixed_of_features(configuration: LoadedConfiguration) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -245,3 +246,12 @@ def test_follower_that_leaves_the_files_is_kept_for_the_grace(folder: Path) -> N
     for later, kept in (0, True), (300, False):
         running.drop_former_followers(time.monotonic() + later)
         assert (ISS in running.registry().followers) is kept
+
+
+def test_replaced_configuration_is_freed(folder: Path) -> None:
+    """The first one, too: its clients and their rows take memory."""
+    running = live(folder)
+    for _ in range(2):
+        replaced = running.current
+        assert running.reload(requested=True)
+        assert sys.getrefcount(replaced) <= 2  # `replaced`, and the argument of this call
