@@ -2,6 +2,9 @@
 
 An *override* is a member of an entry that replaces one of the client's registration, such as its address. An event of
 more than 100 clients is split into parts, lazily, so that it takes no more memory than its message.
+
+A part names the followers of its clients or of those in other parts, and its reader adds none. So no address is lost if
+the part's reader has other followers than its writer. All other events are stored as published.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,12 +14,12 @@ from typing import TypeVar, get_args
 from notifier.delivery.facts import IgnoredOverrides, Override, Skipped
 from notifier.delivery.replacements import Replacement, postpone_event
 from notifier.model.client import Client
-from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
+from notifier.model.delivery import ClientOverrides, DeliveryIds
 from notifier.model.documents.documents import EventDocument
 from notifier.model.fate import SkipReason
 from notifier.model.frozen import replace
 from notifier.model.outcome import DeadReason
-from notifier.model.registry import ENDLESS_SECONDS, Issuer, Registry
+from notifier.model.registry import ENDLESS_SECONDS, Followers, Issuer, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
 StepT = TypeVar("StepT")
@@ -71,12 +74,11 @@ def _registered_value(client: Client, name: Override) -> object:
 def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int:
     """Return the number of final notices of an event: one for each delivery and each skipped client.
 
-    Duplicate entries count once. `steady`: the present moment by the clock of `Registry.lost_at`.
+    Duplicate entries count once. `event` has its followers. `steady`: the present moment by the clock of
+    `Registry.lost_at`.
     """
     if event.clients == "*":
-        return sum(1 for _ in spread_to_followers(_all_clients(event.iss, registry, steady), event.iss, registry))
-    if registry.followers:
-        event = replace(event, clients=tuple(spread_to_followers(event.clients, event.iss, registry)))
+        return sum(1 for _ in _all_clients(event.iss, registry, steady))
     use_overrides = may_use_overrides(event, registry, steady)
 
     def notice_key(entry: str | ClientEntry) -> Identity | str:
@@ -107,73 +109,45 @@ def resolve_aliases(event: SessionEnded, registry: Registry) -> SessionEnded:
     return replace(event, clients=tuple(map(resolve_entry, event.clients)))
 
 
-def resolve_entries(event: SessionEnded, registry: Registry, steady: float) -> SessionEnded:
-    """Return the event with `client_id`s instead of aliases, and without followers that `omit_followers` omits."""
-    return omit_followers(resolve_aliases(event, registry), registry, steady)
+def add_followers(event: SessionEnded, registry: Registry) -> SessionEnded:
+    """Return the event with an entry for each follower after the entry of its leader, and without equal entries.
 
-
-def omit_followers(event: SessionEnded, registry: Registry, steady: float) -> SessionEnded:
-    """Return the event without each follower to which the entry of its leader spreads.
-
-    Otherwise a follower and its leader in two parts of the event would make two deliveries to the follower.
+    `"*"` is unchanged, since followers are clients.
     """
     followers = registry.followers.get(event.iss)
     if followers is None or event.clients == "*":
         return event
-    use_overrides = may_use_overrides(event, registry, steady)
-    spread = {
-        identify(event, _follower_entry(entry, follower), registry, use_overrides=use_overrides)
-        for entry in event.clients
-        for follower in followers.of.get(name_of(entry), ())
-    }
-    if not spread:
-        return event
-    kept = (
-        each for each in event.clients if identify(event, each, registry, use_overrides=use_overrides) not in spread
-    )
-    return replace(event, clients=tuple(kept))
+    return replace(event, clients=tuple(dict.fromkeys(_spread_to_followers(event.clients, followers))))
 
 
-def spread_to_followers(
-    entries: Iterable[str | ClientEntry], iss: str, registry: Registry
-) -> Iterator[str | ClientEntry]:
-    """Yield each entry, and after it an entry for each follower of its client, without the members about an address."""
-    followers = registry.followers.get(iss)
-    if followers is None:
-        yield from entries
-        return
+def _spread_to_followers(entries: Iterable[str | ClientEntry], followers: Followers) -> Iterator[str | ClientEntry]:
+    """Yield the entries and those of their followers: with the `sub` and `sid` of the leader's, without its address."""
     for entry in entries:
         yield entry
         for follower in followers.of.get(name_of(entry), ()):
-            yield _follower_entry(entry, follower)
-
-
-def _follower_entry(entry: str | ClientEntry, follower: str) -> str | ClientEntry:
-    """Return the entry of a follower: the `sub` and `sid` of its leader's entry. A follower has its own address."""
-    return follower if isinstance(entry, str) else ClientEntry(client_id=follower, sub=entry.sub, sid=entry.sid)
+            if isinstance(entry, str):
+                yield follower
+            else:
+                yield ClientEntry(client_id=follower, sub=entry.sub, sid=entry.sid)
 
 
 def defer_skipped(
-    document: EventDocument, steps: Iterator[StepT], registry: Registry, problem: str, now: float
+    document: EventDocument, steps: Iterator[StepT], problem: str, now: float
 ) -> Iterator[StepT | Replacement]:
-    """Yield the steps, but postpone clients without address, with their followers, as an event, and skip none of them.
+    """Yield the steps, but postpone clients without address as a part of the event, and skip none of them.
 
     `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
     """
     event, skipped = document.event, set[str]()
-    followers = registry.followers.get(event.iss)
-    leaders = {} if followers is None else followers.leaders
     for step in steps:
-        if (isinstance(step, Skipped) and step.reason is SkipReason.NO_URI) or (
-            isinstance(step, Delivery) and leaders.get(step.client_id) in skipped
-        ):
+        if isinstance(step, Skipped) and step.reason is SkipReason.NO_URI:
             skipped.add(step.client_id)
         else:
             yield step
     if skipped:
         entries = tuple(entry for entry in event.clients if name_of(entry) in skipped)
         final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
-        later = replace(document, event=replace(event, clients=entries))
+        later = replace(document, event=replace(event, clients=entries), part=True)
         yield postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)
 
 
@@ -198,28 +172,18 @@ def split_event(event: SessionEnded, registry: Registry, steady: float) -> Itera
 
 
 def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
-    """Yield the ids of the clients that `"*"` stands for, without followers to which another of these spreads.
+    """Yield the ids of the clients that `"*"` stands for, with followers.
 
     A follower that is not among the clients of the registry is included, so that its delivery waits.
     """
     registered, followers = registry.clients_of(iss), registry.followers.get(iss)
-
-    def is_included(client_id: str) -> bool:
-        return registry.has_address(iss, client_id) or registry.has_just_lost(iss, client_id, steady)
-
-    def is_spread_to(client_id: str) -> bool:
-        leader = None if followers is None else followers.leaders.get(client_id)
-        return leader is not None and is_included(leader)
-
     for client in registered.values():
-        if client.logout_uri is not None and (followers is None or not is_spread_to(client.client_id)):
+        if client.logout_uri is not None:
             yield client.client_id
     waiting = [each for each in registry.lost_at.get(iss, ()) if registry.has_just_lost(iss, each, steady)]
     if followers is not None:
         waiting += [follower for follower in followers.leaders if follower not in registered]
-    for client_id in dict.fromkeys(waiting):
-        if not is_spread_to(client_id):
-            yield client_id
+    yield from dict.fromkeys(waiting)
 
 
 def _distinct_entries(event: SessionEnded, registry: Registry, *, use_overrides: bool) -> Iterator[str | ClientEntry]:

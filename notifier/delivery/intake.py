@@ -5,7 +5,7 @@ that must be durable before the message is acked (see `replacements`). The inval
 letter at the first reading; if the event is written again, it has its valid entries only.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias, assert_never
@@ -169,11 +169,12 @@ class Intake:
         if message.lane is Lane.BULK:
             document = replace(document, bulk=True)
         registry = self._registry()
-        if registry.aliases or registry.followers:
-            document = replace(document, event=event_clients.resolve_entries(document.event, registry, self._steady()))
+        if registry.aliases:
+            document = replace(document, event=event_clients.resolve_aliases(document.event, registry))
         event = document.event
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
-            notice_count = event_clients.count_notices(event, registry, self._steady()) + (entries_letter is not None)
+            whole = event_clients.add_followers(event, registry)
+            notice_count = event_clients.count_notices(whole, registry, self._steady()) + (entries_letter is not None)
             event = replace(event, reply_to=replace(event.reply_to, of=notice_count))
             document = replace(document, event=event)
         plan = self._plan_valid_entries(message, document, registry, now)
@@ -199,19 +200,22 @@ class Intake:
         is_restricted = issuer.publishers is not None or issuer.event_types is not None
         if is_restricted and (objection := event_clients.find_publisher_objection(event, issuer)) is not None:
             return replacements.reject_event(event, *objection, now)
-        if event.clients == "*" or len(event.clients) > PART_CLIENTS:
+        if registry.followers and not document.part:
+            document = replace(document, event=event_clients.add_followers(event, registry))
+        whole = document.event
+        if whole.clients == "*" or len(whole.clients) > PART_CLIENTS:
             due = now + TRIAL_DELAY_SECONDS if message.suspect else None
             sends = self._split_event(document, registry, due)
             return Replacement(sends=sends, fact=replacements.to_event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
-            steps = _replace_by_trials(event, registry, self._steady(), message.crashes, now)
+            steps = _replace_by_trials(whole, registry, self._steady(), message.crashes, now)
         elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
             return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
-            steps = make_deliveries(event, registry, self._steady())
+            steps = make_deliveries(whole, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
-            steps = event_clients.defer_skipped(document, steps, registry, problem, now)
+            steps = event_clients.defer_skipped(document, steps, problem, now)
         if ClientEntry in map(type, event.clients):
             ignored = event_clients.find_ignored_overrides(event, registry)
             if ignored is not None:
@@ -223,12 +227,12 @@ class Intake:
         event, lane = document.event, Lane.BULK if document.bulk else Lane.EVENTS
         headers = {PART_OF_HEADER: event_clients.digest_event(event)}
         for part in event_clients.split_event(replace(event, id_given=True, unread=()), registry, self._steady()):
-            message = replacements.to_event_message(part, bulk=document.bulk)
+            message = replacements.to_event_message(part, bulk=document.bulk, part=True)
             yield Send(queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers=headers))
 
 
 def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
-    """Yield one delivery per different entry of the event and per follower of its client, in order.
+    """Yield one delivery per different entry of the event, in order.
 
     `Skipped` is yielded with its reason for a client that is not notified.
 
@@ -240,10 +244,7 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
     use_overrides = accepted or registry.has_just_narrowed(steady)
     ids = DeliveryIds(iss=event.iss, sent_by=(event.publisher, event.source), event_id=event.id)
     identities: set[Identity] = set()
-    entries: Iterable[str | ClientEntry] = event.clients
-    if registry.followers:
-        entries = event_clients.spread_to_followers(entries, event.iss, registry)
-    for entry in entries:
+    for entry in event.clients:
         client_id, sub, sid, inline = identity = event.identity_of(entry, use_overrides=use_overrides)
         if inline is not None:
             identity = event_clients.omit_void_overrides(identity, registered)

@@ -242,7 +242,7 @@ def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Replacement:
     return Replacement(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
 
 
-def to_event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
+def to_event_message(event: SessionEnded, *, bulk: bool = False, part: bool = False) -> Outgoing:
     """Return the event as notifier's own message, which keeps its publisher and its id."""
-    body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk))
+    body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk, part=part))
     return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)

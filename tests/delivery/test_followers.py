@@ -1,19 +1,27 @@
-"""The plan of an event whose clients have followers: each address once, in parts too, and the count of notices."""
+"""The plan of an event whose clients have followers: each address once, in parts too, and the count of notices.
 
+An event may be written by a worker and read by one with another file: `plan` takes the registries of both.
+"""
+
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from notifier.configuration.clients.registry_checks import keep_followers, record_losses
-from notifier.delivery.event_clients import PART_CLIENTS, count_notices, defer_skipped, resolve_entries, split_event
-from notifier.delivery.facts import Skipped
-from notifier.delivery.intake import make_deliveries
+from notifier.delivery.event_clients import PART_CLIENTS, name_of
+from notifier.delivery.facts import DeadLettered, Skipped
+from notifier.delivery.intake import DeliverySteps, Intake
+from notifier.delivery.replacements import Replacement
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.documents.documents import EventDocument
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.logout_token import build_claims
+from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import ENDLESS_SECONDS, Followers, Issuer, Registry
+from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from tests.delivery.test_plan import NOW, URI, A, B, event
 
@@ -35,18 +43,47 @@ def registry(*clients: Client, leaders: dict[str, str] | None = None, **changes:
 
 
 SHOP = (client("shop"), client("shop-us", "shop"), client("shop-eu", "shop"), client("wiki"))
+PLAIN = replace(registry(*(replace(each, follows=None) for each in SHOP)), followers={})
+"""The same clients, of which none follows another."""
 
 
-def plan(of: SessionEnded, by: Registry) -> list[Delivery | Skipped]:
-    of = resolve_entries(of, by, NOW)
-    parts = split_event(of, by, NOW) if of.clients == "*" or len(of.clients) > PART_CLIENTS else [of]
-    planned = [step for part in parts for step in make_deliveries(resolve_entries(part, by, NOW), by, NOW)]
-    assert count_notices(of, by, NOW) == len(planned)
+def to_message(of: SessionEnded) -> Message:
+    return Message(lane=Lane.EVENTS, body=dump_event(EventDocument(event=of)), tag=None, kind=Kind.EVENT)
+
+
+def make_intake(by: Registry) -> Intake:
+    return Intake(lambda: by, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: "new", max_event=1 << 20)
+
+
+def read(message: Message, by: Registry, then: Registry) -> list[list[Delivery | Skipped]]:
+    """Return the steps of the message, read `by` a registry, and of the messages that it becomes, read by `then`."""
+    intake = make_intake(by)
+    planned = intake.plan(message)
+    steps: list[Any] = [planned]
+    if isinstance(planned, DeliverySteps):
+        steps = []
+        while (step := intake.next_step(message, planned.steps)) is not None:
+            steps.append(step)
+    sends = [send for step in steps if isinstance(step, Replacement) for send in step.sends]
+    found = [[step for step in steps if isinstance(step, Delivery | Skipped)]]
+    for send in sends:
+        assert not isinstance(send.fact, DeadLettered)
+        sent = send.message
+        found += read(replace(message, body=sent.body, kind=sent.kind, headers=sent.headers), then, then)
+    return [each for each in found if each]
+
+
+def plan(of: SessionEnded, by: Registry, then: Registry | None = None) -> list[Delivery | Skipped]:
+    of = replace(of, reply_to=ReplyTo(to="amq.gen-1"))
+    messages = read(to_message(of), by, then or by)
+    assert all(len(steps) <= PART_CLIENTS for steps in messages)
+    planned = list(itertools.chain.from_iterable(messages))
+    assert [step.reply_to and step.reply_to.of for step in planned] == [len(planned)] * len(planned)
     return planned
 
 
-def names(of: SessionEnded, by: Registry) -> list[str]:
-    return [step.client_id for step in plan(of, by)]
+def names(of: SessionEnded, by: Registry, then: Registry | None = None) -> list[str]:
+    return [step.client_id for step in plan(of, by, then)]
 
 
 def test_leader_spreads_to_its_followers() -> None:
@@ -138,12 +175,58 @@ def test_all_clients_include_followers_without_a_leader() -> None:
 
 
 def test_follower_is_deferred_with_a_leader_without_address() -> None:
-    """While a source is unread that may have the address. Otherwise the follower would be notified twice."""
-    by = registry(client("shop", backchannel_logout_uri=None), *SHOP[1:], grace=ENDLESS_SECONDS)
-    ended = event("wiki", "shop")
-    steps = list(defer_skipped(EventDocument(event=ended), make_deliveries(ended, by, NOW), by, "is unread", NOW))
-    assert [step.client_id for step in steps if isinstance(step, Delivery)] == ["wiki"]
-    assert len(steps) == 2
+    """Only the leader waits, while a source is unread that may have its address."""
+    clients = client("shop", backchannel_logout_uri=None), *SHOP[1:]
+    by = registry(*clients, grace=ENDLESS_SECONDS, incomplete={A: "is unread"})
+    own = ClientEntry(client_id="shop-us", sid="own")
+    first, later = read(to_message(event("wiki", own, "shop")), by, registry(*SHOP))
+    assert [step.client_id for step in first] == ["wiki", "shop-us", "shop-us", "shop-eu"]
+    assert [step.client_id for step in later] == ["shop"]
+
+
+FILLERS = tuple(f"c{number}" for number in range(PART_CLIENTS))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        event(clients="*"),
+        event("shop", *FILLERS, "shop-us", "shop-eu", "wiki"),
+        event("shop-us", "shop", "shop-eu", "wiki"),
+    ],
+)
+@pytest.mark.parametrize(("by", "then"), [(registry(*SHOP), PLAIN), (PLAIN, registry(*SHOP))])
+def test_change_of_followers_loses_and_repeats_no_address(of: SessionEnded, by: Registry, then: Registry) -> None:
+    """While parts of the event are queued, in both directions."""
+    addresses = [each for each in names(of, by, then) if each not in FILLERS]
+    assert sorted(addresses) == ["shop", "shop-eu", "shop-us", "wiki"]
+
+
+def test_part_names_the_followers_to_a_reader_without_them() -> None:
+    """Whether it has them as clients, or not yet: then their deliveries wait."""
+    of = event("shop", *FILLERS)
+    for then in PLAIN, replace(PLAIN, clients={A: {"shop": SHOP[0]}}):
+        assert names(of, registry(*SHOP), then) == ["shop", "shop-us", "shop-eu", *FILLERS]
+
+
+def test_message_of_a_leader_with_many_followers_is_split() -> None:
+    """So that no message takes long. `plan` checks the size of each."""
+    many = [client(f"shop-{number}", "shop") for number in range(10 * PART_CLIENTS)]
+    of = event(ClientEntry(client_id="shop", sid="1"), ClientEntry(client_id="shop", sid="2"))
+    planned = plan(of, registry(SHOP[0], *many))
+    assert len({step.id for step in planned if isinstance(step, Delivery)}) == len(planned) == 2 * (len(many) + 1)
+
+
+def test_dead_letter_has_the_event_as_published() -> None:
+    """A replay, perhaps much later, uses the followers of that time."""
+    closed = replace(registry(*SHOP), issuers={A: Issuer(iss=A, publishers=frozenset())})
+    for named in ("shop",), ("shop", "shop-us"):
+        rejected = make_intake(closed).plan(to_message(event(*named)))
+        assert isinstance(rejected, Replacement)
+        (send,) = rejected.sends
+        letter = load_dead_letter(replace(to_message(event()), body=send.message.body, kind=Kind.DEAD_LETTER))
+        assert letter.event is not None
+        assert [name_of(each) for each in letter.event.clients] == [*named]
 
 
 @pytest.mark.parametrize("alive", [(), ("shop",), ("shop-us",)])

@@ -35,12 +35,13 @@ T = TypeVar("T")
 class EventDocument:
     """An event that notifier writes: a part of a larger event, or a postponed event.
 
-    `bulk`: it arrived in the lane `bulk`, to which its parts are published. A postponed event has `unknown_since`
-    (epoch seconds) and `deferrals`.
+    `bulk`: it arrived in the lane `bulk`, to which its parts are published. `part`: a part, to which no followers are
+    added. A postponed event has `unknown_since` (epoch seconds) and `deferrals`.
     """
 
     event: SessionEnded
     bulk: bool = False
+    part: bool = False
     unknown_since: float | None = None
     deferrals: int = 0
 
@@ -65,6 +66,7 @@ class _EventV1(TypedDict):
     v: Literal[1, 2]
     event: SessionEnded
     bulk: NotRequired[bool]
+    part: NotRequired[bool]
     unknown_since: NotRequired[float]
     deferrals: NotRequired[StoredCount]
     schedule: NotRequired[_Schedule]
@@ -97,6 +99,8 @@ def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
         content["bulk"] = True
+    if document.part:
+        content["part"] = True
     if document.unknown_since is not None:
         content["unknown_since"] = document.unknown_since
     if due is not None:
@@ -111,6 +115,7 @@ def load_event(body: bytes) -> EventDocument:
     return EventDocument(
         event=content["event"],
         bulk=content.get("bulk", False),
+        part=content.get("part", False),
         unknown_since=content.get("unknown_since"),
         deferrals=content.get("deferrals", 0),
     )
