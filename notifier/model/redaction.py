@@ -63,7 +63,7 @@ def redact_secret(text: str, secret: str, name: str) -> str:
         if beginning in text:  # faster than to decode it
             decoded = visible(decode(text))
             redacted = _replace_words(decoded, words, name)
-            text = text if redacted is decoded else redacted
+            text = text if redacted == decoded else redacted
     return text
 
 
@@ -76,14 +76,18 @@ def _list_words(secret: str) -> list[str]:
 
 
 def _replace_words(text: str, words: list[str], name: str) -> str:
-    """Return the text with `name` for each word in either case; the same object without a word."""
+    """Return the text with `name` for each word in either case."""
+
+    def hide(found: re.Match[str]) -> str:
+        start, end = found.span()
+        around = found.string[max(0, start - 1) : start] + found.string[end : end + 1]
+        is_part = end - start < _MIN_PART_CHARACTERS and any(map(str.isalnum, around))
+        return found[0] if is_part else name
+
     lower = text.lower()
     for word in words:
         if word.lower() in lower:
-            pattern = re.escape(word)
-            if len(word) < _MIN_PART_CHARACTERS:
-                pattern = rf"(?<!\w){pattern}(?!\w)"
-            text = re.sub(pattern, lambda _: name, text, flags=re.IGNORECASE)
+            text = re.sub(re.escape(word), hide, text, flags=re.IGNORECASE)
     return text
 
 
