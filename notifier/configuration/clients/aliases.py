@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.configuration.clients.authority import allowed_aliases
-from notifier.configuration.clients.followers import find_leaders, group_followers
+from notifier.configuration.clients.followers import Leaders, group_followers
 from notifier.configuration.clients.layer import (
     BuildContext,
     BuiltRegistry,
@@ -32,24 +32,28 @@ _Claims = dict[ClientKey, tuple[_Rank, Sequence[str]]]
 
 
 def complete_registry(
-    built: BuiltRegistry, build_context: BuildContext, layers: Sequence[Layer], pause: Callable[[], None]
+    built: BuiltRegistry,
+    build_context: BuildContext,
+    layers: Sequence[Layer],
+    leaders: Leaders,
+    pause: Callable[[], None],
 ) -> BuiltRegistry:
     """Add to a built registry what is computed from all layers: aliases, followers, and incomplete issuers."""
     issuers = tuple(build_context.settings.issuers)
-    aliases, taken = aliases_of(layers, issuers, pause)
+    aliases, taken = aliases_of(layers, leaders, issuers, pause)
     registry = dataclasses.replace(
-        built.registry, aliases=aliases, taken_aliases=taken, followers=group_followers(find_leaders(layers, issuers)),
+        built.registry, aliases=aliases, taken_aliases=taken, followers=group_followers(leaders),
         incomplete=find_incomplete_issuers(layers, issuers, pause),
     )  # fmt: skip
     return replace(built, registry=registry)
 
 
 def aliases_of(
-    layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
+    layers: Sequence[Layer], leaders: Leaders, issuers: Sequence[str], pause: Callable[[], None]
 ) -> tuple[Mapping[str, Mapping[str, str]], IssueGroup]:
     """Return the `client_id` of each alias, by issuer, and the aliases ignored because another client has the name."""
     claims = _collect_claims(layers, issuers, pause)
-    client_ids = _collect_client_ids(layers, issuers, pause) if claims else {}
+    client_ids = _collect_client_ids(layers, leaders, issuers, pause) if claims else {}
     aliases: dict[str, dict[str, str]] = {}
     mistakes: list[InputIssue] = []
     ignored_count = 0
@@ -87,11 +91,11 @@ def _collect_claims(layers: Sequence[Layer], issuers: Sequence[str], pause: Call
 
 
 def _collect_client_ids(
-    layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None]
+    layers: Sequence[Layer], leaders: Leaders, issuers: Sequence[str], pause: Callable[[], None]
 ) -> dict[str, set[str]]:
     """Return the `client_id` of all clients by issuer, including unusable clients and unknown leaders of followers."""
     client_ids: dict[str, set[str]] = {iss: set() for iss in issuers}
-    for (iss, _), leader in find_leaders(layers, issuers).items():
+    for (iss, _), leader in leaders.items():
         client_ids[iss].add(leader)
     for layer in layers:
         for row in _iterate_rows(layer, pause):

@@ -25,7 +25,7 @@ from notifier.configuration.clients.client_building import (
     merge_sections,
 )
 from notifier.configuration.clients.route_grants import RouteGrants, route_grants_of
-from notifier.model.client import Client, SubjectMode
+from notifier.model.client import Client, ClientKey, SubjectMode
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembers
@@ -91,6 +91,12 @@ class RegistryBuilder:
         """Remove a client, and record why it cannot be used."""
         self._clients.get(iss, {}).pop(client_id, None)
         self._faults.setdefault(iss, {})[client_id] = reason
+
+    def sort(self, keys: Iterable[ClientKey]) -> None:
+        """Arrange the clients in the order of these keys."""
+        for iss, client_id in keys:
+            if (client := self._clients[iss].pop(client_id, None)) is not None:
+                self._clients[iss][client_id] = client
 
     def refuse(self, iss: str, client_id: str, reason: str) -> None:
         """Record why a row was refused: its source may not have this client. Another source may have the client."""

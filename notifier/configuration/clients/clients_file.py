@@ -139,7 +139,7 @@ def read_registry(
 def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:
     """Return the registry of a single file. The rows are freed one by one, since no refresh will need them."""
     builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
-    aliases, taken = aliases_of([layer], tuple(build_context.settings.issuers), lambda: None)
+    aliases, taken = aliases_of([layer], {}, tuple(build_context.settings.issuers), lambda: None)
     rows = layer.rows
     assert isinstance(rows, list)
     context = dict(layer.context)

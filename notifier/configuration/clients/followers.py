@@ -47,11 +47,13 @@ def has_channel(options: Any) -> bool:
     return isinstance(options, Mapping) and options.get("channel") is not None
 
 
-def find_leaders(layers: Sequence[Layer], issuers: Sequence[str]) -> Leaders:
+def find_leaders(layers: Sequence[Layer], issuers: Sequence[str], pause: Callable[[], None] = lambda: None) -> Leaders:
     """Return the leaders of all followers. Of several rows of a client, the last that has `follows` counts."""
     leaders: dict[ClientKey, str] = {}
     for layer in layers:
-        for row in () if layer.file is None else layer.rows:
+        for nth, row in enumerate(() if layer.file is None else layer.rows):
+            if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
+                pause()
             options = row.get("notifier") if isinstance(row, Mapping) else None
             if not isinstance(options, Mapping) or "follows" not in options:
                 continue

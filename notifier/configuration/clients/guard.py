@@ -111,7 +111,7 @@ def rebuild_registry(
     """
     issuers = tuple(build_context.settings.issuers)
     all_layers = [new if number == nth else layer for number, layer in enumerate(layers)]
-    leaders = find_leaders(all_layers, issuers)
+    leaders = find_leaders(all_layers, issuers, pause)
     changed = connected_ids(leaders, _find_changed_clients(layers[nth], new))
     new_layers = leave_out_listed_followers(all_layers, leaders, issuers, pause)
     changed_parts = []
@@ -120,9 +120,10 @@ def rebuild_registry(
         rows = [row for row in layer.rows if client_id_of(row) in changed]
         faults = [fault for fault in layer.faults if fault.path in changed]
         changed_parts.append(replace(layer, rows=rows, faults=faults))
-    built = LayerMerge(build_context, changed_parts, pause, refreshed=True).run()
+    changed_leaders = {key: leader for key, leader in leaders.items() if key[1] in changed}
+    built = LayerMerge(build_context, changed_parts, changed_leaders, pause, refreshed=True).run()
     patched = replace(built, registry=_patch_registry(old, built.registry, changed))
-    return complete_registry(patched, build_context, new_layers, pause)
+    return complete_registry(patched, build_context, new_layers, leaders, pause)
 
 
 def _find_changed_clients(old: Layer, new: Layer) -> set[str]:

@@ -13,6 +13,7 @@ from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_o
 from notifier.configuration.clients.client_metadata import RegistryBuilder
 from notifier.configuration.clients.client_rows import Row
 from notifier.configuration.clients.followers import (
+    Leaders,
     SourcedRow,
     explain_missing_leader,
     find_leader_error,
@@ -41,8 +42,10 @@ def build_registry(
 ) -> BuiltRegistry:
     """Build the registry. `pause` is called every ROWS_PER_STEP rows, to let the event loop run."""
     issuers = tuple(build_context.settings.issuers)
-    layers = leave_out_listed_followers(layers, find_leaders(layers, issuers), issuers, pause)
-    return complete_registry(LayerMerge(build_context, layers, pause).run(), build_context, layers, pause)
+    leaders = find_leaders(layers, issuers, pause)
+    layers = leave_out_listed_followers(layers, leaders, issuers, pause)
+    built = LayerMerge(build_context, layers, leaders, pause).run()
+    return complete_registry(built, build_context, layers, leaders, pause)
 
 
 class LayerMerge:
@@ -52,18 +55,22 @@ class LayerMerge:
         self,
         build_context: BuildContext,
         layers: Sequence[Layer],
+        leaders: Leaders,
         pause: Callable[[], None],
         *,
         refreshed: bool = False,
     ) -> None:
-        """`refreshed`: only a list has changed. The files were valid before, so each error is a fault of the list."""
+        """`leaders`: the leaders of all followers in these layers.
+
+        `refreshed`: only a list has changed. The files were valid before, so each error is a fault of the list.
+        """
         self._layers = layers
         self._refreshed = refreshed
         self._pause = pause
         self._build_context = build_context
         self._algorithms_of = build_context.algorithms_of
         self._issuers = tuple(build_context.settings.issuers)
-        self._leaders = find_leaders(layers, self._issuers)
+        self._leaders = leaders
         self._rows_of_leaders: dict[ClientKey, Sequence[SourcedRow]] = {
             (iss, leader): [] for (iss, _), leader in self._leaders.items()
         }
@@ -79,8 +86,8 @@ class LayerMerge:
         )
         positions = rows.collect()
         self._record_leader_errors(positions)
-        leaders_first = [key for key in positions if key not in self._leaders]
-        leaders_first += [key for key in positions if key in self._leaders]
+        keys = [*positions]
+        leaders_first = sorted(keys, key=self._leaders.__contains__)
         for nth, key in enumerate(leaders_first):
             if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 self._pause()
@@ -88,6 +95,8 @@ class LayerMerge:
             self._add_client(key, client_rows)
             if key in self._leaders:
                 self._leave_out_without_leader(key, client_rows[-1])
+        if self._leaders:
+            builder.sort(keys)
         self._record_reader_faults()
         return BuiltRegistry(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults

@@ -1,6 +1,7 @@
 """Followers: what they take from their leader, which of them are errors, and what lists cannot change."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from notifier.configuration.clients.authority import Authority
 from notifier.configuration.clients.followers import find_listed_followers
 from notifier.configuration.clients.guard import rebuild_registry
-from notifier.configuration.clients.layer import BuiltRegistry
+from notifier.configuration.clients.layer import ROWS_PER_STEP, BuiltRegistry
 from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Client, ClientKeysSource, SubjectMode
 from notifier.model.errors import InputIssue
@@ -293,3 +294,22 @@ def test_cost_of_errors_is_linear(tmp_path: Path) -> None:
     assert len(built(10).mistakes) == 10
     costs = [count_calls(built, count) for count in (200, 400)]
     assert costs[1] < 2.2 * costs[0]
+
+
+def test_refresh_pauses_while_it_searches_for_followers(tmp_path: Path) -> None:
+    """The event loop runs meanwhile."""
+    what, lists = build_context(tmp_path), [remote(row()), remote(row(subject_type="pairwise"))]
+    pauses = []
+    for count in (0, 4 * ROWS_PER_STEP):
+        own = file(*(follower(f"f{nth}", "other") for nth in range(count)), row("other"))
+        old = build_registry(what, [lists[0], own]).registry
+        calls: list[None] = []
+        rebuild_registry(what, old, [lists[0], own], 0, lists[1], partial(calls.append, None))
+        pauses.append(len(calls))
+    assert pauses[1] - pauses[0] >= 4
+
+
+def test_followers_have_their_place_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """`metrics.max_clients` counts in this order. A follower may come before its leader."""
+    rows = [follower("a", "d"), row("b"), follower("c", "d"), row("d"), row("e")]
+    assert [*clients(build_registry(build_context(tmp_path), [file(*rows)]))] == [*"abcde"]
