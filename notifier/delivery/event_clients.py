@@ -46,19 +46,24 @@ def find_publisher_objection(event: SessionEnded, issuer: Issuer) -> tuple[DeadR
 def find_ignored_overrides(event: SessionEnded, registry: Registry) -> IgnoredOverrides | None:
     """Return the overrides of registered clients that do not count; None if there are none.
 
-    Unknown clients are omitted: their deferrals and dead letters report the ignored address.
+    The event's `email` is one of them at a client whose channel needs it: it counts from the same publishers. Unknown
+    clients are omitted: their deferrals and dead letters report the ignored address.
     """
     entries = [entry for entry in event.clients if isinstance(entry, ClientEntry)]
-    if not entries or registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
+    if not (entries or event.email) or registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched):
         return None
     registered = registry.clients_of(event.iss)
-    members_of: dict[str, list[Override]] = {}
+    members_of: dict[str, list[str]] = {}
     for entry in entries:
         if (client := registered.get(entry.client_id)) is None:
             continue
         differing = [name for name in OVERRIDES if getattr(entry, name) not in (None, _registered_value(client, name))]
         if differing:
-            members_of[entry.client_id] = differing
+            members_of[entry.client_id] = list(differing)
+    for client_id in dict.fromkeys(map(name_of, event.clients if event.email else ())):
+        client = registered.get(client_id)
+        if client is not None and client.channel is not None and client.channel.needs_email:
+            members_of.setdefault(client_id, []).append("email")
     if not members_of:
         return None
     return IgnoredOverrides(

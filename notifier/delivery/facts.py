@@ -46,7 +46,7 @@ class Skipped(EventClientFact):
 
 @frozen
 class IgnoredOverrides(Fact):
-    """Members of an event's entries do not count (`registry.inline`), and their clients are notified as registered.
+    """Members of an event do not count (`registry.inline`), and their clients are notified as registered.
 
     `members`: by `client_id`, the names of such members of the first few clients. `clients`: the number of all such
     clients. A member that is equal to the registration is omitted. `denied`: overrides count from no publisher.
@@ -56,7 +56,7 @@ class IgnoredOverrides(Fact):
     event_id: str
     publisher: str | None
     clients: int
-    members: Mapping[str, Sequence[Override]]
+    members: Mapping[str, Sequence[str]]
     denied: bool
     source: str | None = None
 

@@ -216,8 +216,8 @@ class Intake:
             steps = make_deliveries(whole, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
             steps = event_clients.defer_skipped(document, steps, problem, now)
-        if ClientEntry in map(type, event.clients):
-            ignored = event_clients.find_ignored_overrides(event, registry)
+        if event.email is not None or ClientEntry in map(type, event.clients):
+            ignored = event_clients.find_ignored_overrides(whole, registry)
             if ignored is not None:
                 steps = chain((replace(ignored, source=message.source),), steps)
         return DeliverySteps(steps=steps, event=event, source=message.source)

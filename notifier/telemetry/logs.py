@@ -239,7 +239,7 @@ def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
         " issuers.<iss>.publishers"
     )
     if fact.denied:
-        hint = "registry.inline is deny: no event may supply a client's address"
+        hint = "registry.inline is deny: no event may supply a client's address or `email`"
     return {**_event_members(fact), "clients": fact.clients, "members": text, "hint": hint}
 
 

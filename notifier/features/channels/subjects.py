@@ -26,13 +26,8 @@ _NAMES = ("iss", "sub", "email")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 _EXAMPLE = 'an identifier such as {format: iss_sub, iss: "{iss}", sub: "{sub}"}'
-_MISSING = {
-    "sub": Dead(reason=DeadReason.NO_SUB, text="the client knows users by `sub`, and the event has none for it"),
-    "email": Dead(
-        reason=DeadReason.NO_EMAIL,
-        text="the client knows users by e-mail address; the event has none, or it does not count (registry.inline)",
-    ),
-}
+_NO_SUB = Dead(reason=DeadReason.NO_SUB, text="the client knows users by `sub`, and the event has none for it")
+_BY_EMAIL = "the client knows users by e-mail address, and"
 
 
 def parse_rule(value: object) -> SubjectRule:
@@ -68,5 +63,16 @@ def build_subject(rule: SubjectRule, delivery: Delivery, client: Client) -> dict
     for name in names_in(rule):
         value = values[name]
         if not value or (name == "email" and _ADDRESS.fullmatch(value) is None):
-            return _MISSING[name]
+            return _NO_SUB if name == "sub" else _describe_email(delivery)
     return {member: _BRACES.sub(lambda name: values[name[1]] or "", text) for member, text in rule.items()}
+
+
+def _describe_email(delivery: Delivery) -> Dead:
+    """Return why there is no usable `email`. Whether the event had one that does not count is in the log only."""
+    if delivery.email:
+        text = f"{_BY_EMAIL} the event's `email` is not valid: an address has one `@` and no spaces"
+    else:
+        publisher = "an unnamed publisher" if delivery.publisher is None else f"publisher {delivery.publisher!a}"
+        text = f"{_BY_EMAIL} the event has none that counts: it is missing, or {publisher} is not one whose `email`"
+        text += " counts (issuers.<iss>.publishers, registry.inline; log members_ignored)"
+    return Dead(reason=DeadReason.NO_EMAIL, text=text)

@@ -72,7 +72,7 @@ async def test_workshop_that_stopped_is_retried(tmp_path: Path) -> None:
 
 
 async def test_missing_email_is_a_dead_letter_without_a_request(tmp_path: Path) -> None:
-    """Its reason is not `no_sub`. The same holds for an email that does not count."""
+    """Its reason is not `no_sub`. The text tells an invalid email, and the log one that does not count."""
     site = channel_site(tmp_path)
     async with receivers_of(site) as receivers:
         receiver = await receivers.start("okta_workshop", "shop")
@@ -89,6 +89,10 @@ async def test_missing_email_is_a_dead_letter_without_a_request(tmp_path: Path) 
             site.write()
             await running.until_logged("reloaded")
             assert await outcome(event(["shop"])) == ("dead", "no_email")
+            errors = [line["error"] for line in running.logged("dead_letter")]
+            assert ["not valid" in error for error in errors] == [False, True, False]
+            assert "publisher 'idp'" in errors[2]
+            assert [line["members"] for line in running.logged("members_ignored")] == ["shop: email"]
             assert receiver.requests == []
 
 

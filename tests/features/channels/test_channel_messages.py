@@ -148,11 +148,12 @@ async def test_event_without_sub(kind: str) -> None:
 @pytest.mark.parametrize("email", [None, "no address", "a@b c", "@", "a@b@c"])
 @pytest.mark.parametrize("kind", KINDS[:2])
 async def test_event_without_email(kind: str, email: str | None) -> None:
-    """It has a reason of its own, which names the setting on which it depends."""
+    """It has a reason of its own. The text names the setting, or says that it is not valid."""
     refused = await Channels().prepare(client(kind, subject="email"), delivery(email=email))
     assert isinstance(refused, Dead)
     assert refused.reason is DeadReason.NO_EMAIL
-    assert "registry.inline" in refused.text
+    assert ("registry.inline" in refused.text) is (not email)
+    assert ("not valid" in refused.text) is bool(email)
 
 
 @pytest.mark.parametrize(
