@@ -109,8 +109,8 @@ class RegistryBuilder:
     def add(self, raw: object, path: str, context: dict[str, Any], list_only: Collection[str] = ()) -> None:
         """Add a client, or the errors of its metadata. `path` names the client in errors.
 
-        `context` has the folder that relative file names start from. `list_only`: the members of `ADDRESSES` that only
-        registry sources other than files set.
+        `context` has the folder that relative file names start from. `list_only`: the members with addresses, and
+        `backchannel_logout_session_required`, that only registry sources other than files set.
         """
         first_error = len(self.mistakes)
         self._add(raw, path, context, list_only)
@@ -135,6 +135,7 @@ class RegistryBuilder:
         issuers = self._issuers_of(metadata, path)
         errors, warnings = dict[str, str](), dict[str, str]()
         section, without_defaults = self._channel_of(metadata.notifier), None
+        own = {name: value for name, value in raw.items() if name not in list_only} if isinstance(raw, dict) else {}
         for iss in issuers or ("",):
             if iss in self._defaults or without_defaults is None:
                 client, grants = self._build(iss, metadata, list_only)
@@ -145,7 +146,7 @@ class RegistryBuilder:
                 client = replace(without_defaults, iss=iss)
             if section is not None:
                 errors |= dict(section.find_errors(client, metadata.notifier or _NO_OPTIONS))
-                warnings |= dict(section.find_warnings(client, raw))
+                warnings |= dict(section.find_warnings(client, own))
             if issuers:
                 self._clients[iss][client.client_id] = client
         self.warnings += [InputIssue(f"{path}.{key}", text) for key, text in warnings.items()]
@@ -170,12 +171,14 @@ class RegistryBuilder:
             options = merge_sections(defaults, options)
         section, template_route = self._channel_of(metadata.notifier), self._template.route
         channel = None if section is None else section.to_channel()
+        if channel is not None:
+            options = options.model_copy(update={"preset": None})
         grants = route_grants_of(
             iss, metadata, options, template_route, defaults=defaults, list_only=list_only, channel=channel
         )
         client = build_client(iss, metadata, options, grants, self._template, self._profiles)
-        if channel is not None:  # requests of other channels are not encrypted
-            client = replace(client, channel=channel, encryption=None)
+        if channel is not None:  # a preset, the requirement of a session and encryption concern logout tokens
+            client = replace(client, channel=channel, encryption=None, backchannel_logout_session_required=False)
         feature_options = [(name, getattr(options, name, None)) for name in self._feature_options]
         set_options = tuple((name, value) for name, value in feature_options if value is not None)
         return replace(client, options=set_options) if set_options else client, grants

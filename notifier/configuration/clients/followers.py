@@ -22,10 +22,10 @@ from notifier.model.registry import Followers
 from notifier.settings.clients import TokenOptions
 
 _KEY_MEMBERS = frozenset({"jwks", "jwks_uri"})
-INHERITED_MEMBERS = _KEY_MEMBERS | {
-    "id_token_signed_response_alg", "id_token_encrypted_response_alg", "id_token_encrypted_response_enc",
-    "subject_type", "backchannel_logout_session_required",
-}  # fmt: skip
+_TOKEN_MEMBERS = frozenset(
+    {"id_token_encrypted_response_alg", "id_token_encrypted_response_enc", "backchannel_logout_session_required"}
+)  # not of the requests of other channels
+INHERITED_MEMBERS = _KEY_MEMBERS | _TOKEN_MEMBERS | {"id_token_signed_response_alg", "subject_type"}
 """The members that a follower takes from its leader."""
 INHERITED_OPTIONS = frozenset({"preset", *TokenOptions.model_fields})
 """The members of `notifier` that a follower takes from its leader."""
@@ -182,6 +182,7 @@ def inherit_rows(leader_rows: Sequence[SourcedRow], own_rows: Sequence[SourcedRo
     options = {option for option in INHERITED_OPTIONS if getattr(preset, option, None) is None}
     if has_channel(own_options):
         options.clear()
+        members -= _TOKEN_MEMBERS
     inherited = [(_select(row, members, options), is_from_file) for row, is_from_file in leader_rows]
     subject_types = [(row["subject_type"], is_from_file) for row, is_from_file in inherited if "subject_type" in row]
     pairwise = [({"subject_type": value}, is_file) for value, is_file in subject_types[-1:] if value == "pairwise"]

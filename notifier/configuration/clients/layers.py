@@ -36,6 +36,8 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.printable import printable
 
+_USUAL_IN_LISTS = ADDRESSES | {"backchannel_logout_session_required"}
+
 
 def build_registry(
     build_context: BuildContext, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None
@@ -186,7 +188,7 @@ class LayerMerge:
         algorithms = merged_row.get("id_token_signed_response_alg")
         if isinstance(algorithms, list) and has_list_rows:
             merged_row["id_token_signed_response_alg"] = self._first_signable(algorithms, iss)
-        list_only = [name for name in ADDRESSES & merged_row.keys() if not any(name in row for row in file_rows)]
+        list_only = [name for name in _USUAL_IN_LISTS & merged_row.keys() if not any(name in row for row in file_rows)]
         mistake_count, warning_count = len(builder.mistakes), len(builder.warnings)
         builder.add(merged_row, path, {**file_context}, list_only)
         errors = builder.mistakes[mistake_count:]

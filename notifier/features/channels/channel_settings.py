@@ -19,6 +19,12 @@ from notifier.settings.values import ExistingFile, ListedNames, Section
 _NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
 _METADATA_CANARY = "the command `metadata` replaces the metadata that the receiver had from the OpenID Provider"
 
+_UNUSED_MEMBERS = {
+    "backchannel_logout_uri": "for both, let another client with the channel follow this one",
+    "backchannel_logout_session_required": "",
+    "id_token_encrypted_response_alg": "its requests are signed, not encrypted",
+}
+
 
 def _check_uri(value: str) -> str:
     if (mistake := find_uri_issue(value)) is not None:
@@ -224,15 +230,23 @@ class ChannelSettings(ChannelSection):
         section = row.get("notifier") if isinstance(row, Mapping) else None
         written: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
         headers = written.get("headers")
-        for name, value in headers.items() if isinstance(headers, Mapping) else ():
-            if str(name).lower() == "authorization" and isinstance(value, str):
-                yield f"notifier.headers.{name}", "is written in clear text: put it in a file, and write {file: PATH}"
-        if self.command is None:
-            for name in (name for name in TokenOptions.model_fields if written.get(name) is not None):
-                yield f"notifier.{name}", "has no effect: the client is notified by its channel, not by logout tokens"
+        for name in _find_clear_secrets(headers if isinstance(headers, Mapping) else {}, self._is_proved_by_headers):
+            yield f"notifier.headers.{name}", "is written in clear text: put it in a file, and write {file: PATH}"
+        text = "has no effect: the client is notified by its channel, not by logout tokens"
+        members = row if isinstance(row, Mapping) else {}
+        for name, why in _UNUSED_MEMBERS.items():
+            if members.get(name):
+                yield name, f"{text}; {why}" if why else text
+        unused_options = ("preset", *(() if self.command is not None else TokenOptions.model_fields))
+        for name in (name for name in unused_options if written.get(name) is not None):
+            yield f"notifier.{name}", text
         if client.pairwise and client.channel is not None and client.channel.needs_email:
             text = "names the user by e-mail address, which links the user of a pairwise client to other clients"
             yield f"notifier.channel.{client.channel.kind}.subject", text
+
+    @property
+    def _is_proved_by_headers(self) -> bool:
+        return self.global_token_revocation is not None and self.global_token_revocation.proof.way == "headers"
 
 
 class ChannelOptions(Section):
@@ -240,6 +254,18 @@ class ChannelOptions(Section):
 
     channel: ChannelSettings | None = None
     """How it is notified instead of by logout tokens. Its `backchannel_logout_uri` is then not used."""
+
+
+def _find_clear_secrets(headers: Mapping[str, Any], is_proof: bool) -> Iterator[str]:  # noqa: FBT001
+    """Yield each header in clear text that may be a secret. `is_proof`: only the headers prove the request.
+
+    With a proof by headers one of them must be a secret: if none is read from a file, each in clear text may be it.
+    """
+    clear = [name for name, value in headers.items() if isinstance(value, str)]
+    if is_proof and len(clear) == len(headers):
+        yield from clear
+    else:
+        yield from (name for name in clear if name.lower() == "authorization")
 
 
 def _find_proof_errors(proof: ProofSettings, client: Client) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.layer import BuiltRegistry
+from notifier.configuration.clients.registry_checks import find_preset_mismatches
 from notifier.delivery.intake import make_deliveries
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings, SecurityEventSettings
@@ -200,6 +201,46 @@ def test_warnings(tmp_path: Path) -> None:
     pairwise = {**of_kind("security_event", subject="email"), "subject_type": "pairwise"}
     assert list(warnings(tmp_path, pairwise)) == ["channel.security_event.subject"]
     assert list(warnings(tmp_path, of_kind("security_event", {"lifetime": "60s"}))) == ["lifetime"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_without_effect(tmp_path: Path, kind: str) -> None:
+    """Each concerns logout tokens only. A list's are not warned of, except encryption, which its requests lack."""
+    unused: dict[str, Any] = {
+        "backchannel_logout_uri": HOOK,
+        "backchannel_logout_session_required": True,
+        "id_token_encrypted_response_alg": "RSA-OAEP",
+    }
+    preset = {"preset": "keycloak_broker"}
+    made = built(tmp_path, of_file(of_kind(kind, preset) | unused))
+    paths = [warning.path.removeprefix("clients.yaml[0].") for warning in made.warnings]
+    assert paths == [*unused, "notifier.preset"]
+    client = made.registry.clients_of(ONE)["shop"]
+    assert (client.preset, client.backchannel_logout_session_required, client.encryption) == (None, False, None)
+    assert not list(find_preset_mismatches(made.registry))
+    listed = of_list(row(**unused), issuer=ONE)
+    [warning] = built(tmp_path, listed, of_file(of_kind(kind))).warnings
+    assert warning.path.endswith(".id_token_encrypted_response_alg")
+    assert "not encrypted" in warning.text
+    plain = of_kind(kind) | {"id_token_encrypted_response_alg": None, "backchannel_logout_session_required": False}
+    assert not built(tmp_path, listed, of_file(plain)).warnings
+    leader = row("mail", **unused | {"jwks_uri": HOOK}, notifier=preset)
+    assert not built(tmp_path, of_file(leader, of_kind(kind, {"follows": "mail"}))).warnings
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"X-Api-Key": "hunter2"}, ["X-Api-Key"]),
+        ({"Accept-Language": "en"}, ["Accept-Language"]),
+        ({"X-Api-Key": SECRET, "Accept-Language": "en"}, []),
+        ({"X-Api-Key": SECRET, "Authorization": "Bearer hunter2"}, ["Authorization"]),
+    ],
+)
+def test_clear_text_is_no_proof(tmp_path: Path, headers: dict[str, Any], found: list[str]) -> None:
+    """If no header beside `proof: headers` is a secret, anybody could send such a request."""
+    client = of_kind("global_token_revocation", {"headers": headers}, proof="headers")
+    assert list(warnings(tmp_path, client)) == [f"headers.{name}" for name in found]
 
 
 @pytest.mark.parametrize("kind", KINDS)
