@@ -191,6 +191,7 @@ class ClientOptions(TokenOptions):
     """notifier's settings of a client. Members that are left out have the service's values."""
 
     of_features = MappingProxyType({"channel": "channels"})
+    not_in_defaults = ("follows", "channel")
 
     preset: PresetName | None = None
     """A known receiver, by name. Its settings apply where none is given here."""

@@ -57,7 +57,7 @@ def _format_error(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return _format_unknown_key(model_at(model, loc[:-1]), str(loc[-1]))
+            return _format_unknown_key(model_at(model, loc[:-1]), loc)
         case "missing":
             return "is required"
         case "value_error":
@@ -82,12 +82,15 @@ def _format_error(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str
             return reword(detail)
 
 
-def _format_unknown_key(owner: type[BaseModel] | None, name: str) -> str:
+def _format_unknown_key(owner: type[BaseModel] | None, loc: Loc) -> str:
+    name = str(loc[-1])
     if owner is not None and issubclass(owner, Section) and name in owner.gone:
         return f"{owner.gone[name]}; remove it"
     if owner is not None and issubclass(owner, Section) and name in owner.of_features:
         return f"needs the feature {owner.of_features[name]}, which this notifier does not have"
-    known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
+    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+    if owner is not None and issubclass(owner, Section) and loc[:2] == ("registry", "defaults"):
+        known = [name for name in known if name not in owner.not_in_defaults]
     if (stray := stray_character(name)) is not None:
         return f"there is no such key: it {stray}"
     matches = get_close_matches(name, known, 1)

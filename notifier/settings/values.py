@@ -5,7 +5,7 @@ The validation context has two members. `base` is the folder of the configuratio
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -94,6 +94,8 @@ class Section(BaseModel):
     """Removed settings, each with its remedy."""
     of_features: ClassVar[Mapping[str, str]] = {}
     """Members that a feature declares, with the name of the feature."""
+    not_in_defaults: ClassVar[Collection[str]] = ()
+    """Members that a client may have, and `registry.defaults` must not have."""
 
     @model_validator(mode="before")
     @classmethod
