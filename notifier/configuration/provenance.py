@@ -9,15 +9,25 @@ from notifier.configuration.clients.followers import find_leaders, inherit_rows,
 from notifier.configuration.clients.layer import Layer, client_id_of, keys_of
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.client import Client, ClientKey
+from notifier.model.client_channel import ClientChannel
 from notifier.model.errors import InputIssue
 from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
-from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.channel_section import ChannelKindSection
+from notifier.settings.clients import ClientMetadata, ClientOptions, TokenOptions
 from notifier.tokens.foreign_keys import public_jwks
 
 _HIDDEN = ("headers", "proxy")  # may hold secrets
 _SECTIONS = ("retry", "egress", "tls", "channel")
-_LOGOUT_URI = "backchannel_logout_uri"
+_LOGOUT_URI, _ALGORITHM = "backchannel_logout_uri", "id_token_signed_response_alg"
+_OF_TOKENS = frozenset(
+    {
+        _LOGOUT_URI, _ALGORITHM, "backchannel_logout_session_required",
+        "id_token_encrypted_response_alg", "id_token_encrypted_response_enc",
+        *(f"notifier.{name}" for name in ("preset", *TokenOptions.model_fields)),
+    }
+)  # fmt: skip
+"""The members that concern logout tokens only."""
 
 
 @frozen
@@ -126,15 +136,14 @@ def values_of(
         for setting in _flatten_settings(settings, "registry.defaults"):
             values.setdefault(setting.member, setting)
     client = loaded.registry.clients_of(iss).get(client_id)
-    algorithms = values.get("id_token_signed_response_alg")
+    algorithms = values.get(_ALGORITHM)
     if client is not None and algorithms is not None and isinstance(algorithms.value, list):
         values[algorithms.member] = replace(algorithms, value=client.token.alg.value)  # the algorithm in force
     if client is not None:
         for value in (*_preset_values(client), *_default_values(client)):
             values.setdefault(value.member, value)
         if client.channel is not None:
-            unused = values[_LOGOUT_URI]
-            values[_LOGOUT_URI] = replace(unused, origin=f"{unused.origin}; not used, since the client has a channel")
+            values = {value.member: value for value in _values_beside_channel(client, client.channel, values)}
     order = {name: nth for nth, name in enumerate(_members())}
     return sorted(values.values(), key=lambda value: order.get(".".join(value.member.split(".")[:2]), len(order)))
 
@@ -150,9 +159,12 @@ def values_with_file(loaded: LoadedConfiguration, key: ClientKey) -> list[Effect
     defaults = {value.member: value.value for value in values_of(without_row, key, ())}
     [source] = loaded.settings.registry.all_sources
     file = f"{source.source_name} ({source.file and source.file.name})"
-    values = values_of(loaded, key, ())
-    from_file = [value.origin == "default" and defaults.get(value.member) != value.value for value in values]
-    return [replace(value, origin=file) if is_from else value for value, is_from in zip(values, from_file, strict=True)]
+    return [
+        replace(value, origin=value.origin.replace("default", file, 1))
+        if value.origin.partition(";")[0] == "default" and defaults.get(value.member) != value.value
+        else value
+        for value in values_of(loaded, key, ())
+    ]
 
 
 def _preset_values(client: Client) -> Iterator[EffectiveValue]:
@@ -163,6 +175,28 @@ def _preset_values(client: Client) -> Iterator[EffectiveValue]:
         value = getattr(preset, name)
         if value is not None:
             yield EffectiveValue(member=f"notifier.{name}", value=value, origin=f"preset {client.preset}")
+
+
+def _values_beside_channel(
+    client: Client, channel: ClientChannel, values: Mapping[str, EffectiveValue]
+) -> Iterator[EffectiveValue]:
+    """Yield the values of a client with a channel, and each setting of the channel. Unused members are marked so.
+
+    Defaults of unused members are omitted.
+    """
+    section = f"notifier.channel.{channel.kind}"
+    plain = Client(iss=client.iss, client_id=client.client_id, backchannel_logout_uri=None)
+    defaults = {value.member: value.value for value in _default_values(plain)}
+    for member, value in values.items():
+        if member not in _OF_TOKENS or (member == _ALGORITHM and channel.signed):
+            if member != section:
+                yield value
+        elif value.origin != "default" or value.value != defaults.get(member):
+            yield replace(value, origin=f"{value.origin}; not used, since the client has a channel")
+    origin = values[section].origin if section in values else "default"
+    if isinstance(channel.settings, ChannelKindSection):
+        for name, setting, setting_origin in channel.settings.values_in_force():
+            yield EffectiveValue(member=f"{section}.{name}", value=setting, origin=setting_origin or origin)
 
 
 def _values_in(row: Mapping[str, Any], source_name: str) -> Iterator[EffectiveValue]:
@@ -210,6 +244,4 @@ def _default_values(client: Client) -> list[EffectiveValue]:
         "notifier.max_age": client.retry.max_age,
         "notifier.paused": client.paused,
     }
-    if client.channel is not None:
-        values[f"notifier.channel.{client.channel.kind}"] = {"uri": client.channel.uri}
     return [EffectiveValue(member=member, value=value, origin="default") for member, value in values.items()]

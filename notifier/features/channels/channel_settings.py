@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS, ChannelPreset
 from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
@@ -12,7 +12,7 @@ from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.nearest import suggest
-from notifier.settings.channel_section import ChannelSection
+from notifier.settings.channel_section import ChannelKindSection, ChannelSection
 from notifier.settings.clients import ClientOptions, TokenOptions
 from notifier.settings.values import ExistingFile, ListedNames, Section
 
@@ -95,7 +95,7 @@ class ProofSettings(Section):
         return None if self.client_secret is None else self.client_secret.file
 
 
-class _KindSection(Section):
+class _KindSection(ChannelKindSection):
     """The settings of one kind of channel."""
 
     presets: ClassVar[Mapping[str, ChannelPreset]] = {}
@@ -105,12 +105,12 @@ class _KindSection(Section):
     sessions: bool = False
     """Notify it also if only one session ended. All sessions of the user end there."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _apply_preset(cls, data: object) -> object:
+    def _apply_preset(cls, data: object, make: ModelWrapValidatorHandler[Self]) -> Self:
         name = data.get("preset") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(name, str):
-            return data
+            return make(data)
         if name not in cls.presets:
             raise ValueError(f"there is no preset {name!r} for this channel; {suggest(name, cls.presets)}")
         preset = cls.presets[name]
@@ -119,7 +119,9 @@ class _KindSection(Section):
             members["proof"] = {**preset.proof, **members["proof"]}
         elif preset.needs_access_token:
             raise ValueError(f"preset {name} needs proof: {{endpoint, client_id, client_secret}}, for an access token")
-        return members
+        made = make(members)
+        made._of_preset = preset.members.keys() - data.keys()  # noqa: SLF001  of an object of this class
+        return made
 
 
 class SecurityEventSettings(_KindSection):

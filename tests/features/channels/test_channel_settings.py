@@ -1,13 +1,12 @@
 """`notifier.channel` in a file: what is refused, what is warned of, and what no list and no event may set."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from notifier.configuration.clients.layer import BuiltRegistry
-from notifier.configuration.clients.registry_checks import find_preset_mismatches
 from notifier.delivery.intake import make_deliveries
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings, SecurityEventSettings
@@ -18,7 +17,7 @@ from notifier.settings.clients import TokenOptions
 from tests.cli.in_process import notifier
 from tests.cli.registry_files import ISS, origins, write
 from tests.cli.registry_files import made as made_folder
-from tests.configuration.clients.registry_sample import HOOK, ONE, count_calls, mistakes, registry
+from tests.configuration.clients.registry_sample import HOOK, ONE, mistakes, registry
 from tests.configuration.clients.test_authority import EVIL, built, ignored_members, of_file, of_list, row
 from tests.configuration.clients.test_client_options import VALUES
 
@@ -146,6 +145,17 @@ def test_defaults_have_no_channel(tmp_path: Path) -> None:
     assert list(found) == [f'registry.defaults["{ONE}"].channel']
 
 
+def test_unknown_default_suggests_no_channel(tmp_path: Path) -> None:
+    """Only what defaults may have is suggested. A client may have the others."""
+    for name, near in (("zzz", ""), ("chanel", "channel"), ("folows", "follows")):
+        registry = {"file": "clients.yaml", "defaults": {ONE: {name: "5s"}}}
+        found = mistakes(tmp_path, "[]", registry=registry)[f'registry.defaults["{ONE}"].{name}']
+        assert "there is no such key" in found
+        assert not {"follows", "channel"} & set(re.findall(r"\w+", found)), found
+        own = errors(tmp_path, {"client_id": "shop", "notifier": {name: "5s"}})[name]
+        assert near in own
+
+
 def test_list_sets_no_channel(tmp_path: Path) -> None:
     """It is ignored and reported; the client keeps its logouts. Nor can a list move a client with a channel."""
     hostile = row(uri=HOOK, notifier={"channel": channel("security_event", uri=EVIL)})
@@ -182,91 +192,6 @@ def test_event_replaces_no_channel(tmp_path: Path) -> None:
     client = known.client_of(step)
     assert client is not None
     assert client.logout_uri == URI
-
-
-def warnings(folder: Path, client: dict[str, Any]) -> dict[str, str]:
-    """Return the warnings of the client, by setting."""
-    made: BuiltRegistry = built(folder, of_file(client))
-    assert not made.mistakes
-    return {warning.path.partition(".notifier.")[2]: warning.text for warning in made.warnings}
-
-
-def test_warnings(tmp_path: Path) -> None:
-    """A secret in clear, a pairwise client that is known by e-mail address, and settings of logout tokens."""
-    clear = of_kind("security_event", {"headers": {"authorization": "Bearer hunter2"}})
-    found = warnings(tmp_path, clear)
-    assert list(found) == ["headers.authorization"]
-    assert "hunter2" not in str(found)
-    assert not warnings(tmp_path, of_kind("security_event", {"headers": {"Authorization": SECRET}}))
-    pairwise = {**of_kind("security_event", subject="email"), "subject_type": "pairwise"}
-    assert list(warnings(tmp_path, pairwise)) == ["channel.security_event.subject"]
-    assert list(warnings(tmp_path, of_kind("security_event", {"lifetime": "60s"}))) == ["lifetime"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_members_without_effect(tmp_path: Path, kind: str) -> None:
-    """Each concerns logout tokens only. A list's are not warned of, except encryption, which its requests lack."""
-    unused: dict[str, Any] = {
-        "backchannel_logout_uri": HOOK,
-        "backchannel_logout_session_required": True,
-        "id_token_encrypted_response_alg": "RSA-OAEP",
-    }
-    preset = {"preset": "keycloak_broker"}
-    made = built(tmp_path, of_file(of_kind(kind, preset) | unused))
-    paths = [warning.path.removeprefix("clients.yaml[0].") for warning in made.warnings]
-    assert paths == [*unused, "notifier.preset"]
-    client = made.registry.clients_of(ONE)["shop"]
-    assert (client.preset, client.backchannel_logout_session_required, client.encryption) == (None, False, None)
-    assert not list(find_preset_mismatches(made.registry))
-    listed = of_list(row(**unused), issuer=ONE)
-    [warning] = built(tmp_path, listed, of_file(of_kind(kind))).warnings
-    assert warning.path.endswith(".id_token_encrypted_response_alg")
-    assert "not encrypted" in warning.text
-    plain = of_kind(kind) | {"id_token_encrypted_response_alg": None, "backchannel_logout_session_required": False}
-    assert not built(tmp_path, listed, of_file(plain)).warnings
-    leader = row("mail", **unused | {"jwks_uri": HOOK}, notifier=preset)
-    assert not built(tmp_path, of_file(leader, of_kind(kind, {"follows": "mail"}))).warnings
-
-
-@pytest.mark.parametrize(
-    ("headers", "found"),
-    [
-        ({"X-Api-Key": "hunter2"}, ["X-Api-Key"]),
-        ({"Accept-Language": "en"}, ["Accept-Language"]),
-        ({"X-Api-Key": SECRET, "Accept-Language": "en"}, []),
-        ({"X-Api-Key": SECRET, "Authorization": "Bearer hunter2"}, ["Authorization"]),
-    ],
-)
-def test_clear_text_is_no_proof(tmp_path: Path, headers: dict[str, Any], found: list[str]) -> None:
-    """If no header beside `proof: headers` is a secret, anybody could send such a request."""
-    client = of_kind("global_token_revocation", {"headers": headers}, proof="headers")
-    assert list(warnings(tmp_path, client)) == [f"headers.{name}" for name in found]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_pairwise_client_of_a_list_is_a_warning(tmp_path: Path, kind: str) -> None:
-    """Its channel, which a file sets, gets no `sub` of the event. So does that of a follower."""
-    listed = of_list(row(subject_type="pairwise"), issuer=ONE)
-    follower = {"client_id": "shop-all", "notifier": {"follows": "shop", "channel": channel(kind)}}
-    for own, name in ((of_kind(kind), "shop"), (follower, "shop-all")):
-        [warning] = built(tmp_path, listed, of_file(own)).warnings
-        assert warning.path == "client 'shop' of registry source db"
-        assert f"has subject_type pairwise, so the channel of {name!r} gets the `sub` of its own entry" in warning.text
-        assert "set subject_type: public of 'shop' in a file" in warning.text
-        for subject_type in ("public", "pairwise"):
-            more = of_file({"client_id": "shop", "subject_type": subject_type})
-            assert not built(tmp_path, listed, of_file(own), more).warnings
-    costs = []
-    for count in 200, 400:
-        names = [f"c{nth}" for nth in range(count)]
-        lists = of_list(*(row(name, subject_type="pairwise") for name in names), issuer=ONE)
-        files = of_file(*({**of_kind(kind), "client_id": name} for name in names))
-        assert len(built(tmp_path, lists, files).warnings) >= count
-        costs.append(count_calls(built, tmp_path, lists, files))
-    assert costs[1] < 2.2 * costs[0], "twice as many clients cost twice as much"
-    if kind != "command":
-        [warning] = built(tmp_path, listed, of_file(of_kind(kind, subject="email"))).warnings
-        assert "by e-mail address" in warning.text
 
 
 def test_encryption_is_not_required(tmp_path: Path) -> None:
@@ -307,16 +232,30 @@ def test_clients_show_has_the_channel(tmp_path: Path) -> None:
     folder = made_folder(tmp_path)
     (folder / "token-secret").write_text("hunter2")
     proof = {**TOKEN, "client_secret": {"file": "token-secret"}}
-    options = {"channel": channel("global_token_revocation", proof=proof)}
+    section = channel("global_token_revocation", proof=proof, preset="okta_org")
+    options = {"channel": section, "typ": "JWT"}
     shop = {"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": HOOK, "notifier": options}
     sections: list[dict[str, Any]] = [{"sources": [{"name": "a", "file": "a.yaml"}]}, {"file": "a.yaml"}]
     for section in sections:
         write(folder, section, a=[shop])
         found = origins(folder)
-        value, origin = found["notifier.channel.global_token_revocation"]
-        assert URI in str(value)
+        kind = "notifier.channel.global_token_revocation"
+        value, origin = found[f"{kind}.proof"]
+        assert "'scope': 'okta.universalLogout.manage'" in str(value)
         assert "hunter2" not in str(found)
-        assert origin != "default"
-        assert found["backchannel_logout_uri"][1].endswith("; not used, since the client has a channel")
+        assert found[f"{kind}.uri"] == (URI, origin)
+        assert "a.yaml" in origin
+        assert found[f"{kind}.sessions"] == (False, "default of the channel")
+        assert "'format': 'iss_sub'" in str(found[f"{kind}.subject"])
+        assert found["backchannel_logout_uri"] == (HOOK, f"{origin}; not used, since the client has a channel")
+        assert found["notifier.typ"] == ("JWT", f"{origin}; not used, since the client has a channel")
+        assert not {"notifier.subject", "id_token_signed_response_alg", kind} & found.keys()
+    mail = {"client_id": "shop", "issuer": ISS, "notifier": {"channel": channel("security_event", preset="caep_dev")}}
+    write(folder, {"file": "a.yaml"}, a=[mail])
+    found = origins(folder)
+    assert found["notifier.channel.security_event.subject"][1] == "preset caep_dev"
+    assert found["id_token_signed_response_alg"] == ("RS256", "default")
+    assert "backchannel_logout_uri" not in found
+    write(folder, {"file": "a.yaml"}, a=[shop])
     listed = notifier("clients", "list", "-c", "n.yaml", cwd=folder).stdout
     assert f"{URI} (global_token_revocation)" in " ".join(listed.split())
