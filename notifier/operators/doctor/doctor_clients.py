@@ -132,7 +132,8 @@ def judge_registry(clients: Iterable[Client], registry: Registry | None = None) 
     if never_notified:
         text = "has no backchannel_logout_uri, so it is never notified"
         yield ok(Area.CLIENT, _format_names(never_notified), text, "register one, if the client has its own sessions")
-    without_preset = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
+    with_tokens = [client for client in clients if client.backchannel_logout_uri and client.channel is None]
+    without_preset = [client.client_id for client in with_tokens if client.preset is None]
     if without_preset:
         text = "has no preset, so its tokens are as most receivers accept them"
         advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"

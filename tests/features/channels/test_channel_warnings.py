@@ -7,6 +7,7 @@ import pytest
 
 from notifier.configuration.clients.layer import BuiltRegistry
 from notifier.configuration.clients.registry_checks import find_preset_mismatches
+from notifier.operators.doctor.doctor_clients import judge_registry
 from tests.configuration.clients.registry_sample import HOOK, ONE, count_calls
 from tests.configuration.clients.test_authority import built, of_file, of_list, row
 from tests.features.channels.test_channel_settings import KINDS, SECRET, channel, of_kind
@@ -52,6 +53,7 @@ def test_members_without_effect(tmp_path: Path, kind: str) -> None:
     client = made.registry.clients_of(ONE)["shop"]
     assert (client.preset, client.backchannel_logout_session_required, client.encryption) == (None, False, None)
     assert not list(find_preset_mismatches(made.registry))
+    assert not list(judge_registry([client]))
     listed = of_list(row(**unused), issuer=ONE)
     [warning] = built(tmp_path, listed, of_file(of_kind(kind))).warnings
     assert warning.path.endswith(".id_token_encrypted_response_alg")
