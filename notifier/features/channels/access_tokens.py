@@ -9,7 +9,8 @@ import asyncio
 import base64
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -27,6 +28,16 @@ MAX_TOKEN_CHARACTERS = 8 * 1024
 MAX_LIFE_SECONDS, DEFAULT_LIFE_SECONDS = 86_400.0, 60.0
 FETCH_INTERVAL_SECONDS = 1.0  # at least, between two fetches for one client
 MAX_MARGIN_SECONDS = 30.0  # before the end of a token, from which it is not used
+_REMEDIES: Mapping[str, str] = MappingProxyType(  # of RFC 6749 §5.2; any other code may be a secret
+    {
+        "invalid_request": "look at its log",
+        "invalid_client": "correct proof.client_id or its secret",
+        "invalid_grant": "look at its log",
+        "unauthorized_client": "permit client credentials for proof.client_id there",
+        "unsupported_grant_type": "correct proof.endpoint, or permit client credentials there",
+        "invalid_scope": "correct proof.scope",
+    }
+)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
 
@@ -119,7 +130,9 @@ async def _request_token(client: Client, proof: ProofSettings, credentials: str,
     finally:
         await server.close()
     if answer.status != 200:
-        raise ValueError(f"it answered {answer.status}")
+        code = answer.content.get("error") if isinstance(answer.content, dict) else None
+        remedy = f" {code}: {_REMEDIES[code]}" if isinstance(code, str) and code in _REMEDIES else ""
+        raise ValueError(f"it answered {answer.status}{remedy}")
     return answer.content
 
 

@@ -25,7 +25,13 @@ from notifier.network.http.transport import HttpTransport
 from tests.features.channels.channel_harness import ISS, PlainSigner, client, delivery
 from tests.features.channels.receivers.fake_issuer import FakeIssuer, PublishedKeys
 from tests.features.channels.receivers.fake_revocation_receiver import REVOCATION_RULES, FakeRevocationReceiver
-from tests.features.channels.receivers.fake_token_endpoint import CLAMPED, GOOD, UNUSABLE, FakeTokenEndpoint
+from tests.features.channels.receivers.fake_token_endpoint import (
+    CLAMPED,
+    GOOD,
+    UNUSABLE,
+    FakeTokenEndpoint,
+    TokenAnswer,
+)
 from tests.features.channels.receivers.signing import USERS, jwks
 from tests.network.http.http_requests import LOOPBACK
 
@@ -126,6 +132,22 @@ async def test_unusable_answers(harness: Harness, name: str) -> None:
     assert not any(word in text for word in (SECRET, "access-token", "a\r", "tökén", "<html>"))
     assert harness.endpoint.trapped == 0
     assert len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('{{"error": "invalid_client"}}', "it answered 400 invalid_client: correct proof.client_id or its secret"),
+        ('{{"error": "invalid_scope"}}', "it answered 400 invalid_scope: correct proof.scope"),
+        ('{{"error": "{secret}"}}', "it answered 400"),
+        ('{{"error": ["invalid_scope"]}}', "it answered 400"),
+        ('["invalid_scope"]', "it answered 400"),
+    ],
+)
+async def test_code_of_a_refusal_names_the_setting(harness: Harness, content: str, text: str) -> None:
+    """Only a code of RFC 6749 §5.2: any other text may be a secret."""
+    harness.endpoint.answer = TokenAnswer(text=content, status=400)
+    assert (await harness.fault()).endswith(f"(proof.endpoint): {text}")
 
 
 async def test_failing_endpoint_is_requested_once_a_second(harness: Harness) -> None:
