@@ -2,7 +2,9 @@
 
 The token endpoint is not trusted: the request follows the client's egress rules and no redirect, and only a short
 Bearer token is used. A token is kept in memory until shortly before its end, and is neither stored nor logged. If none
-can be fetched, the deliveries of this client are deferred: the client did not cause it.
+can be fetched, the deliveries of this client are deferred: the client did not cause it. A delivery that waits uses a
+slot, so it waits for a hanging endpoint for a second at most. A slow endpoint is awaited for twice as long as it took
+last, since a delivery may return when the token of its own fetch is too old.
 """
 
 import asyncio
@@ -27,6 +29,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_TOKEN_CHARACTERS = 8 * 1024
 MAX_LIFE_SECONDS, DEFAULT_LIFE_SECONDS = 86_400.0, 60.0
 FETCH_INTERVAL_SECONDS = 1.0  # at least, between two fetches for one client
+MIN_WAIT_SECONDS, WAIT_FACTOR = 1.0, 2.0  # for which deliveries wait: at least, and × the time of the last token
 MAX_MARGIN_SECONDS = 30.0  # before the end of a token, from which it is not used
 _REMEDIES: Mapping[str, str] = MappingProxyType(  # of RFC 6749 §5.2; any other code may be a secret
     {
@@ -44,12 +47,15 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 class _ClientToken:
     """The last fetch for one client: its task returns the token and the fault, one of which is empty.
 
-    The result is used until `usable_until`; a fault, for less than FETCH_INTERVAL_SECONDS.
+    The result is used until `usable_until`; a fault, for less than FETCH_INTERVAL_SECONDS. `answer_seconds`: how long
+    the endpoint took for the last token; 0 after a fault. `awaited_until`: when deliveries stop waiting for the fetch.
     """
 
-    def __init__(self, proof: ProofSettings, fetched_at: float) -> None:
+    def __init__(self, proof: ProofSettings, fetched_at: float, answer_seconds: float) -> None:
         self.proof = proof
         self.fetched_at = fetched_at
+        self.answer_seconds = answer_seconds
+        self.awaited_until = -math.inf
         self.fetch: asyncio.Task[tuple[str, str]] | None = None
         self.token = ""
         self.usable_until = -math.inf
@@ -58,28 +64,36 @@ class _ClientToken:
 class AccessTokens:
     """The access tokens of one worker, by client."""
 
-    def __init__(self, steady: Clock) -> None:
+    def __init__(self, steady: Clock, min_wait_seconds: float = MIN_WAIT_SECONDS) -> None:
         self._steady = steady
+        self._min_wait_seconds = min_wait_seconds
         self._clients: dict[ClientKey, _ClientToken] = {}
 
     async def get(self, client: Client, proof: ProofSettings) -> str:
-        """Return a token, fetched now if there is none. Raises InternalFault if none is fetched within the timeout.
+        """Return a token, fetched now if there is none. Raises InternalFault if none is fetched soon.
 
         All deliveries of a client await one fetch and share its result, whichever of them ends before.
         """
         kept = self._clients.get(client.key)
         if kept is None or kept.proof != proof:
-            kept = _ClientToken(proof, -math.inf if kept is None else kept.fetched_at)
+            kept = _ClientToken(proof, -math.inf if kept is None else kept.fetched_at, client.timeout)
             self._clients[client.key] = kept
         fetch = kept.fetch
         if fetch is None or (fetch.done() and self._steady() >= kept.usable_until):
-            fetch = kept.fetch = asyncio.create_task(self._fetch(kept, client))
+            fetch = self._start_fetch(kept, client)
         if not fetch.done():
-            await asyncio.wait([fetch])
-        token, fault = fetch.result()
+            await asyncio.wait([fetch], timeout=kept.awaited_until - asyncio.get_running_loop().time())
+        token, fault = fetch.result() if fetch.done() else ("", _describe_fault(client, "it has not answered yet"))
         if fault:
             raise InternalFault(Cause.ACCESS_TOKEN, fault)
         return token
+
+    def _start_fetch(self, kept: _ClientToken, client: Client) -> asyncio.Task[tuple[str, str]]:
+        pause = max(0.0, kept.fetched_at + FETCH_INTERVAL_SECONDS - self._steady())
+        wait = pause + max(self._min_wait_seconds, WAIT_FACTOR * kept.answer_seconds)
+        kept.awaited_until = asyncio.get_running_loop().time() + wait
+        kept.fetch = asyncio.create_task(self._fetch(kept, client, pause))
+        return kept.fetch
 
     def renewal(self, client: Client, token: str) -> Callable[[], None]:
         """Return a function that drops this token, which the receiver has refused."""
@@ -91,21 +105,26 @@ class AccessTokens:
 
         return drop
 
-    async def _fetch(self, kept: _ClientToken, client: Client) -> tuple[str, str]:
+    async def _fetch(self, kept: _ClientToken, client: Client, pause: float) -> tuple[str, str]:
         """Fetch a token within the client's timeout, which includes the pause after the last fetch."""
         until = asyncio.get_running_loop().time() + client.timeout
         try:
             async with asyncio.timeout_at(until):
-                await asyncio.sleep(kept.fetched_at + FETCH_INTERVAL_SECONDS - self._steady())
+                await asyncio.sleep(pause)
                 kept.fetched_at = self._steady()
                 credentials = await asyncio.to_thread(_read_credentials, kept.proof)
             kept.token, life = _read_token(await _request_token(client, kept.proof, credentials, until))
         except (NoAnswer, ConfigurationError, ValueError, TimeoutError) as error:
             text = str(error) or f"not requested within {client.timeout:g} s"
-            kept.usable_until = kept.fetched_at + FETCH_INTERVAL_SECONDS
-            return "", f"no access token for client {client.client_id} (proof.endpoint): {text}"
+            kept.usable_until, kept.answer_seconds = kept.fetched_at + FETCH_INTERVAL_SECONDS, 0.0
+            return "", _describe_fault(client, text)
+        kept.answer_seconds = self._steady() - kept.fetched_at
         kept.usable_until = kept.fetched_at + life - min(MAX_MARGIN_SECONDS, life / 2)
         return kept.token, ""
+
+
+def _describe_fault(client: Client, problem: str) -> str:
+    return f"no access token for client {client.client_id} (proof.endpoint): {problem}"
 
 
 def _read_credentials(proof: ProofSettings) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -34,6 +34,7 @@ from tests.features.channels.receivers.fake_token_endpoint import (
 )
 from tests.features.channels.receivers.signing import USERS, jwks
 from tests.network.http.http_requests import LOOPBACK
+from tests.system.waiting import PATIENCE
 
 SECRET = "s3cret of the t/ken endpoint"
 
@@ -171,6 +172,43 @@ async def test_deliveries_share_the_fault_of_one_fetch(harness: Harness) -> None
     faults = await asyncio.gather(*(tokens.get(waiting, harness.proof) for _ in range(10)), return_exceptions=True)
     assert {str(fault) for fault in faults if isinstance(fault, InternalFault)} == {str(faults[0])}
     assert harness.endpoint.requests == 1
+
+
+@pytest.mark.parametrize("former", [GOOD, UNUSABLE["no answer"]])
+async def test_deliveries_do_not_wait_for_a_hanging_endpoint(harness: Harness, former: TokenAnswer) -> None:
+    """They would use up the slots that other clients need. Its token is used if it comes at last."""
+    harness.tokens = AccessTokens(harness.clock, min_wait_seconds=0.05)
+    harness.endpoint.answer = former
+    harness.client = replace(harness.client, timeout=5.0 if former is GOOD else 0.3)
+    with suppress(InternalFault):
+        await harness.get()
+    harness.clock.now += 600.0
+    harness.client = replace(harness.client, timeout=600.0)
+    harness.endpoint.answer = UNUSABLE["no answer"]
+    for _ in range(10):
+        assert "has not answered yet" in await harness.fault()
+    await harness.endpoint.until(lambda: harness.endpoint.requests == 2)
+    harness.endpoint.answer = GOOD
+    harness.endpoint.release()
+    token = ""
+    async with asyncio.timeout(PATIENCE):
+        while not token:
+            with suppress(InternalFault):
+                token = await harness.get()
+    assert token == "access-token-2"
+
+
+async def test_slow_endpoint_is_awaited(harness: Harness) -> None:
+    """Otherwise a delivery that returns after minutes would find each time that the last token is too old."""
+    harness.tokens = AccessTokens(harness.clock, min_wait_seconds=0.0)
+    for number in range(1, 4):
+        harness.endpoint.answer = UNUSABLE["no answer"]
+        waiting = asyncio.create_task(harness.get())
+        await harness.endpoint.until(lambda: harness.endpoint.requests == number)  # noqa: B023
+        harness.clock.now += 600.0
+        harness.endpoint.answer = GOOD
+        harness.endpoint.release()
+        assert await waiting == f"access-token-{number}"
 
 
 async def test_pause_before_a_fetch_counts_towards_the_timeout(harness: Harness) -> None:

@@ -107,7 +107,7 @@ class FakeTokenEndpoint(LoopbackServer):
         self.issued: dict[str, tuple[str, float]] = {}
         self._client_id = client_id
         self._clock = clock
-        self._closing = asyncio.Event()
+        self._released = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -123,9 +123,14 @@ class FakeTokenEndpoint(LoopbackServer):
         scope, until = self.issued.get(token, ("", 0.0))
         return scope if self._clock() < until else None
 
+    def release(self) -> None:
+        """Answer the requests that hang, by the present `answer`."""
+        self._released.set()
+        self._released = asyncio.Event()
+
     async def close(self) -> None:
         """Release the requests that hang, and listen no more."""
-        self._closing.set()
+        self._released.set()
         await super().close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -139,7 +144,7 @@ class FakeTokenEndpoint(LoopbackServer):
             self.refusals.append(why)
             return web.json_response({"error": why}, status=401 if why == "invalid_client" else 400)
         if self.answer.hangs:
-            await self._closing.wait()
+            await self._released.wait()
         return self._respond(form.get("scope", ""))
 
     def _refusal(self, request: web.BaseRequest, form: Mapping[str, str]) -> str | None:
