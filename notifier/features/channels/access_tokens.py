@@ -28,6 +28,7 @@ from notifier.settings.secret_text import read_secret
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_TOKEN_CHARACTERS = 8 * 1024
 MAX_LIFE_SECONDS, DEFAULT_LIFE_SECONDS = 86_400.0, 60.0
+FORGET_SECONDS = 3600.0  # after the end of a token: much later than a delivery returns after a fault
 FETCH_INTERVAL_SECONDS = 1.0  # at least, between two fetches for one client
 MIN_WAIT_SECONDS, WAIT_FACTOR = 1.0, 2.0  # for which deliveries wait: at least, and × the time of the last token
 MAX_MARGIN_SECONDS = 30.0  # before the end of a token, from which it is not used
@@ -68,6 +69,7 @@ class AccessTokens:
         self._steady = steady
         self._min_wait_seconds = min_wait_seconds
         self._clients: dict[ClientKey, _ClientToken] = {}
+        self._forget_at = -math.inf
 
     async def get(self, client: Client, proof: ProofSettings) -> str:
         """Return a token, fetched now if there is none. Raises InternalFault if none is fetched soon.
@@ -76,6 +78,7 @@ class AccessTokens:
         """
         kept = self._clients.get(client.key)
         if kept is None or kept.proof != proof:
+            self._forget_unused()
             kept = _ClientToken(proof, -math.inf if kept is None else kept.fetched_at, client.timeout)
             self._clients[client.key] = kept
         fetch = kept.fetch
@@ -87,6 +90,14 @@ class AccessTokens:
         if fault:
             raise InternalFault(Cause.ACCESS_TOKEN, fault)
         return token
+
+    def _forget_unused(self) -> None:
+        """Forget tokens that have not been used for long, once an hour: their clients may be removed."""
+        now = self._steady()
+        if now >= self._forget_at:
+            self._forget_at, oldest = now + FORGET_SECONDS, now - FORGET_SECONDS
+            items = self._clients.items()
+            self._clients = {key: kept for key, kept in items if max(kept.fetched_at, kept.usable_until) > oldest}
 
     def _start_fetch(self, kept: _ClientToken, client: Client) -> asyncio.Task[tuple[str, str]]:
         pause = max(0.0, kept.fetched_at + FETCH_INTERVAL_SECONDS - self._steady())

@@ -1,6 +1,8 @@
 """Access tokens for the proof of a revocation: the token endpoint is hostile, and nothing of it is stored or shown."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -255,6 +257,17 @@ async def test_changed_settings_need_a_new_token(harness: Harness) -> None:
     other = harness.proof.model_copy(update={"scope": "other"})
     harness.clock.now += 1.0
     assert await harness.tokens.get(harness.client, other) == "access-token-2"
+
+
+async def test_tokens_of_removed_clients_are_forgotten(harness: Harness) -> None:
+    """An hour or two after their end. A token in use stays."""
+    proofs = [harness.proof.model_copy() for _ in range(3)]
+    references = [weakref.ref(proof) for proof in proofs]
+    for number in range(3):
+        await harness.tokens.get(replace(harness.client, client_id=f"shop-{number}"), proofs.pop(0))
+        harness.clock.now += 4000.0
+    gc.collect()
+    assert [reference() is None for reference in references] == [True, False, False]
 
 
 # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
