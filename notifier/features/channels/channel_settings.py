@@ -11,9 +11,11 @@ from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
 from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
+from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest
 from notifier.settings.channel_section import ChannelKindSection, ChannelSection
 from notifier.settings.clients import ClientOptions, TokenOptions
+from notifier.settings.secret_text import read_secret
 from notifier.settings.values import ExistingFile, ListedNames, Section
 
 _NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
@@ -48,6 +50,14 @@ def _refuse_text(value: object) -> object:
     return value
 
 
+def _check_secret(path: Path) -> Path:
+    try:
+        read_secret(path)
+    except ConfigurationError as error:
+        raise ValueError(f"{path} {error.mistakes[0].text}") from None
+    return path
+
+
 ChannelUri = Annotated[str, AfterValidator(_check_uri)]
 FilledText = Annotated[str, Field(min_length=1)]
 SubjectSetting = Annotated[
@@ -62,7 +72,7 @@ SubjectSetting = Annotated[
 class SecretFilePath(Section):
     """A secret that is read from a file at each use."""
 
-    file: ExistingFile
+    file: Annotated[ExistingFile, AfterValidator(_check_secret)]
     """The file."""
 
 

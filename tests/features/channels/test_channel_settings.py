@@ -123,6 +123,16 @@ def test_invalid_sections(tmp_path: Path, section: dict[str, Any], path: str, te
     assert "hunter2" not in told
 
 
+@pytest.mark.parametrize(("content", "text"), [("", "is empty"), (" \n", "is empty"), ("hunter2\nx", "one line")])
+def test_secret_is_read_as_at_use(tmp_path: Path, content: str, text: str) -> None:
+    """Otherwise it would fail at the first delivery."""
+    (tmp_path / "secret").write_text(content)
+    [(found, told)] = errors(tmp_path, of_kind("global_token_revocation", proof=TOKEN)).items()
+    assert found == "channel.global_token_revocation.proof.client_secret.file"
+    assert text in told
+    assert "hunter2" not in told
+
+
 @pytest.mark.parametrize("option", TokenOptions.model_fields)
 def test_contents_of_a_command_are_fixed(tmp_path: Path, option: str) -> None:
     """They are refused, not ignored."""
