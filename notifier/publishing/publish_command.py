@@ -242,7 +242,7 @@ def _format_notice(notice: Notice, now: float) -> str:
             if not notice.client_id:
                 return "skipped: no client of the issuer has a backchannel_logout_uri"
             if notice.reason == SkipReason.SESSION_ONLY:
-                return "skipped: session_only (its channel would end all sessions of the user; see channel.sessions)"
+                return "skipped: session_only (notifier.channel would end all sessions of the user; see its sessions)"
             return "skipped: it has no backchannel_logout_uri"
         case Fate.DUPLICATE:
             return "duplicate: a copy of an event that was received before"

@@ -92,9 +92,12 @@ def _make_canary_delivery(client: Client, unique: str) -> Delivery:
 def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
     """Return the finding that explains the answer to a canary, more exactly if the client has a preset."""
     excerpt = f" with {outcome.text[:200]!r}" if outcome.text else ""
-    answered = f"answered {outcome.status}{excerpt} (jti {jti})"
-    log = "look for that jti in its log"
-    if client.preset is None:
+    answered = f"answered {outcome.status}{excerpt}" + (f" (jti {jti})" if jti else "")
+    log = "look for that jti in its log" if jti else "look at its log"
+    section = "" if client.channel is None else client.channel.member.removesuffix(".uri")
+    if section:
+        hint = f"compare {section}, such as its audience or subject, with what the receiver expects; {log}"
+    elif client.preset is None:
         hint = f"set its preset for a more exact explanation; {log}"
     else:
         hint = f"{client.preset}: {PRESETS[client.preset].answers}; {log}"
@@ -112,6 +115,10 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
             return failure(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
         case Refused(status=401 | 403):
             advice = "a proxy in front of it requires a sign-in, or accepts only browsers: exempt this path"
+            if section:
+                advice = (
+                    f"it refuses the sender: correct {section}, such as its proof or scope, or the key that it trusts"
+                )
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused(status=404 | 405 | 410):
             address = "backchannel_logout_uri" if client.channel is None else client.channel.member

@@ -30,7 +30,7 @@ Reach = Callable[[str, Route, float], Awaitable[ReachedAddress | ReachFailure]]
 """Connects to the host of a URI by a route (proxy, egress, TLS), within some seconds. Never raises."""
 
 ADVICE: Mapping[Reason, str] = {
-    Reason.DNS: "correct the host in backchannel_logout_uri, or its entry in the name servers of this machine",
+    Reason.DNS: "correct its host in backchannel_logout_uri or channel.….uri, or in the name servers of this machine",
     Reason.CONNECT: "look whether it runs, and whether a firewall lets this machine through",
     Reason.TIMEOUT: "look whether a firewall drops what this machine sends; deliveries wait and are retried meanwhile",
     Reason.TLS: "name the authority that issued its certificate in notifier.tls.ca_file of the client, or renew it",

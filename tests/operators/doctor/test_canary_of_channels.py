@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from notifier.delivery.ports import Push
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
@@ -82,6 +84,14 @@ async def test_canary_by_another_channel() -> None:
     assert request.extras.headers == (("Content-Type", "text/coo"),)
     assert channel.deliveries[0].email == "notifier-canary-f00d@canary.invalid"
     assert "notifier.channel.pigeon.uri" in (await send(channel, Transport(404))).advice
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_advice_after_a_refusal_names_the_settings_of_the_channel(status: int) -> None:
+    """A preset of logout tokens does not concern it."""
+    finding = await send(Pigeon(), Transport(status))
+    assert "notifier.channel.pigeon," in finding.advice
+    assert "preset" not in finding.advice
 
 
 async def test_canary_never_names_one_session_to_a_channel_that_ends_all() -> None:
