@@ -14,7 +14,7 @@ from typing import TypeVar, get_args
 from notifier.delivery.facts import IgnoredOverrides, Override, Skipped
 from notifier.delivery.replacements import Replacement, postpone_event
 from notifier.model.client import Client
-from notifier.model.delivery import ClientOverrides, DeliveryIds
+from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
 from notifier.model.documents.documents import EventDocument
 from notifier.model.fate import SkipReason
 from notifier.model.frozen import replace
@@ -97,21 +97,25 @@ def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int
     return len(names) + len({notice_key(entry) for entry in objects} - keys_of_names)
 
 
-def resolve_aliases(event: SessionEnded, registry: Registry) -> SessionEnded:
-    """Return the event with each alias of the registry replaced by the `client_id` of its client."""
+def resolve_aliases(event: SessionEnded, registry: Registry, *, part: bool = False) -> SessionEnded:
+    """Return the event with each alias of the registry replaced by the `client_id` of its client.
+
+    In a part of an event, followers of such a client are added: its writer did not know the client.
+    """
     aliases = registry.aliases.get(event.iss)
     if not aliases or event.clients == "*":
         return event
-    registered = registry.clients_of(event.iss)
-
-    def resolve_entry(entry: str | ClientEntry) -> str | ClientEntry:
+    registered, followers = registry.clients_of(event.iss), registry.followers.get(event.iss)
+    entries: list[str | ClientEntry] = []
+    for entry in event.clients:
         name = name_of(entry)
         client_id = None if name in registered else aliases.get(name)
         if client_id is None:
-            return entry
-        return client_id if isinstance(entry, str) else replace(entry, client_id=client_id)
-
-    return replace(event, clients=tuple(map(resolve_entry, event.clients)))
+            entries.append(entry)
+            continue
+        resolved = client_id if isinstance(entry, str) else replace(entry, client_id=client_id)
+        entries += _spread_to_followers([resolved], followers) if part and followers is not None else [resolved]
+    return replace(event, clients=tuple(entries))
 
 
 def add_followers(event: SessionEnded, registry: Registry) -> SessionEnded:
@@ -136,21 +140,28 @@ def _spread_to_followers(entries: Iterable[str | ClientEntry], followers: Follow
                 yield ClientEntry(client_id=follower, sub=entry.sub, sid=entry.sid)
 
 
-def defer_skipped(
-    document: EventDocument, steps: Iterator[StepT], problem: str, now: float
+def postpone_unread(
+    document: EventDocument, steps: Iterator[StepT], registry: Registry, problem: str, now: float
 ) -> Iterator[StepT | Replacement]:
     """Yield the steps, but postpone clients without address as a part of the event, and skip none of them.
 
     `problem`: why the registry is incomplete. Once all of it is read, it may have the addresses of these clients.
+    Unknown names are postponed too if clients have followers, since each may be an alias of such a client.
     """
-    event, skipped = document.event, set[str]()
+    event, postponed = document.event, set[str]()
+    followers = registry.followers.get(event.iss)
     for step in steps:
-        if isinstance(step, Skipped) and step.reason is SkipReason.NO_URI:
-            skipped.add(step.client_id)
+        if (isinstance(step, Skipped) and step.reason is SkipReason.NO_URI) or (
+            isinstance(step, Delivery)
+            and followers is not None
+            and not (step.client_id in followers.of or step.client_id in followers.leaders)
+            and registry.client_of(step) is None
+        ):
+            postponed.add(step.client_id)
         else:
             yield step
-    if skipped:
-        entries = tuple(entry for entry in event.clients if name_of(entry) in skipped)
+    if postponed:
+        entries = tuple(entry for entry in event.clients if name_of(entry) in postponed)
         final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
         later = replace(document, event=replace(event, clients=entries), part=True)
         yield postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)

@@ -170,7 +170,8 @@ class Intake:
             document = replace(document, bulk=True)
         registry = self._registry()
         if registry.aliases:
-            document = replace(document, event=event_clients.resolve_aliases(document.event, registry))
+            event = event_clients.resolve_aliases(document.event, registry, part=document.part)
+            document = replace(document, event=event)
         event = document.event
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             whole = event_clients.add_followers(event, registry)
@@ -215,7 +216,7 @@ class Intake:
         else:
             steps = make_deliveries(whole, registry, self._steady())
         if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
-            steps = event_clients.defer_skipped(document, steps, problem, now)
+            steps = event_clients.postpone_unread(document, steps, registry, problem, now)
         if event.email is not None or ClientEntry in map(type, event.clients):
             ignored = event_clients.find_ignored_overrides(whole, registry)
             if ignored is not None:

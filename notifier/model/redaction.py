@@ -9,7 +9,6 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable
-from contextlib import suppress
 from urllib.parse import unquote, unquote_plus
 
 from notifier.model.printable import visible
@@ -45,8 +44,10 @@ def _replace_password(word: re.Match[str]) -> str:
 
 
 _MIN_PART_CHARACTERS = 3  # a shorter secret may be part of any word, so only the whole word counts
+_MAX_FOLDED_CHARACTERS = 1024  # of a longer one only the exact case is sought: a pattern takes text × secret
 _ESCAPE = re.compile(r"[\\%+&]")
 _JSON_ESCAPE = re.compile(r"\\(?:[uU]([0-9A-Fa-f]{4})|(.))")
+_HTML_REFERENCE = re.compile(r"&#?[0-9A-Za-z]{1,32};?")  # Python refuses a number of thousands of digits
 _JSON_BLANKS = frozenset("nrtf")
 
 
@@ -86,7 +87,9 @@ def _replace_words(text: str, words: list[str], name: str) -> str:
 
     lower = text.lower()
     for word in words:
-        if word.lower() in lower:
+        if len(word) > _MAX_FOLDED_CHARACTERS:
+            text = text.replace(word, name)
+        elif word.lower() in lower:
             text = re.sub(re.escape(word), hide, text, flags=re.IGNORECASE)
     return text
 
@@ -102,9 +105,7 @@ def _decode_escape(escape: re.Match[str]) -> str:
 
 
 def _decode_html(text: str) -> str:
-    with suppress(ValueError):  # a number of thousands of digits
-        return html.unescape(text)
-    return text
+    return _HTML_REFERENCE.sub(lambda reference: html.unescape(reference[0]), text)
 
 
 _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (

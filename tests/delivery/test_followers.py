@@ -202,6 +202,17 @@ def test_change_of_followers_loses_and_repeats_no_address(of: SessionEnded, by: 
     assert sorted(addresses) == ["shop", "shop-eu", "shop-us", "wiki"]
 
 
+@pytest.mark.parametrize("fillers", [0, 2 * PART_CLIENTS])
+@pytest.mark.parametrize("named", ["0815", ClientEntry(client_id="0815", sid="s2")])
+def test_alias_that_the_writer_does_not_know_spreads_to_followers(fillers: int, named: str | ClientEntry) -> None:
+    """Its list is not read yet: neither the event nor a part of it becomes a delivery to the leader only."""
+    cold = replace(registry(leaders={"shop-us": "shop"}, grace=ENDLESS_SECONDS), incomplete={A: "list"})
+    warm = registry(*SHOP[:2], aliases={A: {"0815": "shop"}})
+    others = [f"c{nth}" for nth in range(fillers)]
+    found = itertools.chain.from_iterable(read(to_message(event(named, *others)), cold, warm))
+    assert sorted(step.client_id for step in found) == sorted(["shop", "shop-us", *others])
+
+
 def test_part_names_the_followers_to_a_reader_without_them() -> None:
     """Whether it has them as clients, or not yet: then their deliveries wait."""
     of = event("shop", *FILLERS)

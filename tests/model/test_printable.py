@@ -2,6 +2,7 @@
 
 import html
 import json
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, quote_plus
@@ -133,6 +134,23 @@ def test_other_lengths_and_literal_escapes_are_taken_out(secret: str) -> None:
         html.escape(secret),
     ):
         assert redact_secret(f"no {quoted} here", secret, "[sub]") == "no [sub] here"
+
+
+def test_number_of_thousands_of_digits_does_not_end_the_decoding() -> None:
+    """Python refuses to convert it."""
+    assert redact_secret(f"&#97;lice &#{'1' * 5000};", "alice", "[sub]").startswith("[sub] ")
+
+
+def test_long_secret_costs_about_as_much_as_a_short_one() -> None:
+    """A receiver may also serve the token endpoint, and so choose both token and text."""
+
+    def seconds(secret: str) -> float:
+        started = time.process_time()
+        redact_secret(f"{'a' * 4_000}{secret}", secret, "[token]")
+        return time.process_time() - started
+
+    short, long = (min(seconds(f"{'a' * size}b") for _ in range(3)) for size in (15, 8191))
+    assert long < 10 * short + 0.01
 
 
 def test_invisible_secrets_hide_nothing() -> None:

@@ -22,6 +22,7 @@ REDIRECTS = range(300, 400)
 _USER = re.compile(r"//[^/?#]*@")
 _TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
 _PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
+_MAX_ESCAPE_CHARACTERS = 12  # of one character: 😀 is \ud83d\ude00 in JSON, and %F0%9F%98%80 in a URL
 _MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
 
 
@@ -63,13 +64,18 @@ def answer_text(body: bytes, request: Request) -> str:
     them.
     """
     token, delivery = request.secret, request.delivery
-    text = body[: MAX_TEXT_CHARACTERS * 4 + len(token)].decode("utf-8", "replace")
+    limit = MAX_TEXT_CHARACTERS * 4 + len(token)
+    text = body[:limit].decode("utf-8", "replace")
     text = redact_secret(text, request.extras.authorization.rpartition(" ")[2], "[token]")
     secrets = list(_find_secrets(request.route))
     for secret in secrets:
         text = redact_secret(text, secret, "[header]")
+    sizes = list(map(len, secrets))
     if delivery is not None:
         text = redact_subject(text, delivery.sub, delivery.sid, delivery.email)
+        sizes += [len(value) for value in (delivery.sub, delivery.sid, delivery.email) if value]
+    if len(body) > limit and sizes:  # the end may have a part of a secret, which was not found
+        text = text[: -_MAX_ESCAPE_CHARACTERS * max(sizes)]
 
     def hide_secret(run: re.Match[str]) -> str:
         text = _hide_quote(run[0], token, "[token]")

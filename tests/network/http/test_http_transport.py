@@ -371,6 +371,17 @@ def test_parts_of_an_access_token_are_not_kept(echo: str, text: str | None) -> N
     assert answer_text(echo.encode(), replace(request("https://x.io"), secret=OPAQUE)) == (text or echo)
 
 
+@pytest.mark.parametrize("sub", [f"u-{'0123456789' * 9}", "алиса.иванова.секретная"])
+def test_part_of_a_user_at_the_end_of_a_long_response_is_not_kept(sub: str) -> None:
+    """Only the start of a response is searched, and hiding users and decoding shortens it."""
+    of = Delivery(id="d", event_id="e", id_given=True, iss="https://i", client_id="a", sub=sub, sid=None)
+    filler = "" if sub.isascii() else "Ж" * 500
+    quoted = json.dumps([f"no session of {sub}", filler, *[f"no session of {sub}"] * 50])
+    for shift in range(120):
+        text = answer_text((" " * shift + quoted).encode(), replace(request("https://x.io"), delivery=of))
+        assert sub[:3] not in text
+
+
 BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
 
 
