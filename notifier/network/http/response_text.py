@@ -22,7 +22,7 @@ REDIRECTS = range(300, 400)
 _USER = re.compile(r"//[^/?#]*@")
 _TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
 _PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
-_MAX_ESCAPE_CHARACTERS = 12  # of one character: 😀 is \ud83d\ude00 in JSON, and %F0%9F%98%80 in a URL
+_MAX_ESCAPE_CHARACTERS = 12  # of one character: an emoji takes that many in JSON, as two \uXXXX, and in a URL
 _MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
 
 
