@@ -172,10 +172,11 @@ def broken(plan: Plan) -> list[str]:
         world.stream(plan.rate, TROUBLE, lambda chance: chance.sample(names, min(3, len(names))), seed=plan.seed)
         for moment, number, kill in plan.restarts:
             world.at(moment, partial(world.restart, number % plan.workers, kill=kill))
-        if plan.unreadable is not None:
+        begins, ends = plan.unreadable or (0.0, 0.0)
+        if begins < ends:  # two timers of one moment may run in any order
             bucket = world.broker.bucket((ISS, names[0]))
-            world.at(plan.unreadable[0], world.broker.unreadable.add, bucket)
-            world.at(plan.unreadable[1], world.broker.unreadable.discard, bucket)
+            world.at(begins, world.broker.unreadable.add, bucket)
+            world.at(ends, world.broker.unreadable.discard, bucket)
         tally, waits = world.tally, 0
         for second in range(1, int(TROUBLE) + 1):
             world.run(second + 0.25)

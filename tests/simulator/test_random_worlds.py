@@ -39,3 +39,12 @@ def test_temporary_gap_in_the_registry_loses_nothing(what: str) -> None:
         ),
     )  # fmt: skip
     assert not (found := broken(plan)), f"{found}; again: python -m tests.simulator.random_worlds '{plan!r}'"
+
+
+def test_bucket_unreadable_for_no_time_is_readable() -> None:
+    """A bucket that is unreadable from 8.0 to 8.0 s keeps nothing, whatever the order of the two timers."""
+    plan = Plan(
+        clients=(Person(moods=((5.0, "refuses"),)),), rate=5.0, workers=1, buckets=1, confirm=0.1, again=None,
+        copies=1, restarts=((10.0, 0, True), (30.0, 0, False)), unreadable=(8.0, 8.0), seed=1,
+    )  # fmt: skip
+    assert broken(plan) == []
