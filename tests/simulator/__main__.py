@@ -59,7 +59,8 @@ def main() -> int:
     sys.stdout.write("| case | goal | measured | | CPU s |\n|---|---|---|---|---|\n")
     for case in chosen:
         began = time.process_time()
-        found = case.measure()
+        draws = [case.measure(seed) for seed in range(1, 1 + (1 if options.short else case.seeds))]
+        found = min(draws, key=lambda draw: draw.ok)
         short_of += not found.ok
         verdict = "ok" if found.ok else "SHORT"
         row = (case.name, case.goal, found.text, verdict, f"{time.process_time() - began:.1f}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tests.simulator.clients import Behaviour, client, names, well
-from tests.simulator.world import EVENT, Tally, World, capacity, quantile
+from tests.simulator.world import EVENT, Tally, World, capacity, further_seed, quantile
 
 LAST = 0.1  # seconds
 
@@ -27,6 +27,7 @@ class Crowd:
     load: float = 0.5
     workers: int = 1
     core: float = 1.0
+    seed: int = 1
     usual: float = 0.0  # seconds of the run without the fault, if more: cases that differ in this share it
 
 
@@ -92,8 +93,8 @@ def _run(how: Crowd) -> tuple[Tally, float]:
     """The figures, and the seconds for which the core was busy."""
     everyone = names(how.clients)
     behaviours = dict.fromkeys(everyone[: how.ill], how.behaviour)
-    with World(map(client, everyone), behaviours, workers=how.workers, core=how.core) as world:
-        chance = random.Random(3)
+    with World(map(client, everyone), behaviours, workers=how.workers, core=how.core, seed=how.seed) as world:
+        chance = random.Random(further_seed(3, how.seed))
         for _ in range(how.events):
             world.publish(chance.sample(everyone, EVENT))
         if not how.events:

@@ -14,8 +14,8 @@ SLOW_CORE = 0.25  # for the short cases: a quarter of the deliveries fills it as
 def _p99(name: str, how: Crowd, most: float = 1.10, *, short: bool = False) -> Case:
     """Healthy clients feel nothing, from the first second on."""
 
-    def measure() -> Finding:
-        it = isolation(how)
+    def measure(seed: int) -> Finding:
+        it = isolation(replace(how, seed=seed))
         text = f"p99 × {it.p99:.2f} ({it.seconds * 1e3:.1f} ms), first s × {it.first:.2f}, deferred {it.deferred}"
         return Finding(text, it.p99 <= most and it.first <= most and it.done > 0.999)
 
@@ -25,8 +25,8 @@ def _p99(name: str, how: Crowd, most: float = 1.10, *, short: bool = False) -> C
 def _drain(name: str, how: Crowd, *, short: bool = False) -> Case:
     """The pending deliveries of healthy clients follow a start as fast."""
 
-    def measure() -> Finding:
-        it = isolation(how)
+    def measure(seed: int) -> Finding:
+        it = isolation(replace(how, seed=seed))
         text = f"rate {it.rate:.2f}, first ½ s {it.half:.2f}, first s {it.first:.2f}"
         return Finding(text, min(it.rate, it.half, it.first) >= 0.95 and it.done == 1)
 
@@ -70,9 +70,9 @@ def crowds() -> Iterator[Case]:
                 yield _drain(f"{name}-short", replace(waits, seconds=8, events=400, core=SLOW_CORE), short=True)
 
 
-def _half_fails(half: Behaviour) -> Finding:
+def _half_fails(half: Behaviour, seed: int) -> Finding:
     """Each of their deliveries takes two attempts, which use the loop. No healthy delivery is deferred for it."""
-    it = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25))
-    quiet = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25, load=0.25))
+    it = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25, seed=seed))
+    quiet = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25, load=0.25, seed=seed))
     text = f"deferred {it.deferred}; loop {it.busy:.2f}, p99 × {it.p99:.2f}; half the load: × {quiet.p99:.2f}"
     return Finding(text, it.deferred == 0 and it.done > 0.999)

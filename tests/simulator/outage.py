@@ -18,7 +18,7 @@ from tests.simulator.clients import (
     wakes,
     well,
 )
-from tests.simulator.world import EVENT, RepairReport, World, capacity
+from tests.simulator.world import EVENT, RepairReport, World, capacity, further_seed
 
 BEGIN = 5.0  # seconds that a client is well before its outage
 
@@ -90,7 +90,7 @@ def outage(how: Outage) -> Recovery:
             world.at(BEGIN + (number + 0.02) * min(how.seconds, how.within) / how.count, world.publish, ["x"])
         world.run(end)
         if how.after:
-            world.stream(how.after, end + how.watched, lambda _: ["x"], seed=11)
+            world.stream(how.after, end + how.watched, lambda _: ["x"], seed=further_seed(11, how.seed))
         world.run(end + how.watched)
         tally = world.run_until_done(end + 400)
     return _recovery(
@@ -148,11 +148,13 @@ class Waited:
     attempts: float  # at each client
 
 
-def wait(clients: int, each: int, behaviour: Behaviour, *, seconds: float = 120.0, until: float = 3600.0) -> Waited:
+def wait(
+    clients: int, each: int, behaviour: Behaviour, *, seconds: float = 120.0, until: float = 3600.0, seed: int = 1
+) -> Waited:
     """So many for clients that are down come within `seconds`."""
     down = [f"d{number}" for number in range(clients)]
-    with World(map(client, down), dict.fromkeys(down, between(BEGIN, math.inf, behaviour))) as world:
-        chance = random.Random(5)
+    with World(map(client, down), dict.fromkeys(down, between(BEGIN, math.inf, behaviour)), seed=seed) as world:
+        chance = random.Random(further_seed(5, seed))
         for name in down * 2:
             world.at(0.5 + 4 * chance.random(), world.publish, [name])
         world.run(BEGIN)

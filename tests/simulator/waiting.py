@@ -63,7 +63,7 @@ class Hung:
     back: float
 
 
-def hung(count: int, workers: int) -> Hung:
+def hung(count: int, workers: int, seed: int = 1) -> Hung:
     """So many clients hang."""
     dead = names(count)
     turn = iter(range(1_000_000))
@@ -73,7 +73,7 @@ def hung(count: int, workers: int) -> Hung:
 
     behaviours: dict[str, Behaviour] = dict.fromkeys(dead, steady(math.inf))
     behaviours |= {"flaky": flaky, "back": between(5, 605, steady(math.inf))}
-    with World(map(client, [*dead, "flaky", "back"]), behaviours, workers=workers) as world:
+    with World(map(client, [*dead, "flaky", "back"]), behaviours, workers=workers, seed=seed) as world:
         for number in range(2 * count):
             world.at(1 + 30 * number / count, world.publish, [dead[number % count]])
         for second in range(4):
@@ -97,11 +97,11 @@ class Storm:
     delivered: float  # seconds within which these were delivered
 
 
-def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1) -> Storm:
+def storm(*, parked: int, dead: int, firsts: int, buckets: int, workers: int = 1, seed: int = 1) -> Storm:
     """Send first deliveries to healthy clients beside deliveries parked for dead clients in all buckets."""
     down, others = [f"dead{number}" for number in range(dead)], names(firsts)
     behaviours = dict.fromkeys(down, between(5, math.inf, refuses))
-    with World(map(client, [*down, *others]), behaviours, buckets=buckets, workers=workers) as world:
+    with World(map(client, [*down, *others]), behaviours, buckets=buckets, workers=workers, seed=seed) as world:
         for number in range(2 * dead):
             world.at(0.1 + 2 * number / dead, world.publish, [down[number % dead]])
         for number in range(parked):
@@ -127,10 +127,10 @@ class Copied:
     left: int
 
 
-def copied(behaviour: Behaviour, rate: float, confirm: float, **registered: object) -> Copied:
+def copied(behaviour: Behaviour, rate: float, confirm: float, seed: int = 1, **registered: object) -> Copied:
     """Each event comes a second time within a second."""
     known = client("x", retry=RetryPolicy(max_delay=30), **registered)
-    with World([known], {"x": behaviour}, confirm=confirm, again=1.0) as world:
+    with World([known], {"x": behaviour}, confirm=confirm, again=1.0, seed=seed) as world:
         world.stream(rate, 20, lambda _chance: ["x"])
         world.run(20)
         tally = world.run_until_done(400)
@@ -138,9 +138,9 @@ def copied(behaviour: Behaviour, rate: float, confirm: float, **registered: obje
         return Copied(published=tally.published["x"], twice=tally.delivered_twice, left=tally.left)
 
 
-def chains(workers: int) -> int:
+def chains(workers: int, seed: int = 1) -> int:
     """A publisher sends one event 60 times in five minutes, for a dead client. Return how many retries then wait."""
-    with World([client("x")], {"x": refuses}, workers=workers, again=300.0, copies=60) as world:
+    with World([client("x")], {"x": refuses}, workers=workers, again=300.0, copies=60, seed=seed) as world:
         world.at(10, world.publish, ["x"])
         world.run(311)
         return max(world.broker.waits.values())
@@ -167,9 +167,9 @@ class Firsts:
     rests: int
 
 
-def first_fails(rate: float, workers: int = 1) -> Firsts:
+def first_fails(rate: float, workers: int = 1, seed: int = 1) -> Firsts:
     """So many a second come for 20 s."""
-    world = FirstFails([client("x")], workers=workers)
+    world = FirstFails([client("x")], workers=workers, seed=seed)
     world.tried = set()
     with world:
         world.stream(rate, 20, lambda _chance: ["x"], evenly=True)
@@ -180,13 +180,13 @@ def first_fails(rate: float, workers: int = 1) -> Firsts:
         return Firsts(last=last, attempts=attempts, rests=tally.rests_of("x"))
 
 
-def outnumbered(rate: float, workers: int = 1) -> float:
+def outnumbered(rate: float, workers: int = 1, seed: int = 1) -> float:
     """A client that takes ten a second of each worker is down for 10 s. Then `rate` come, for 120 s.
 
     Return the seconds from its end until the last earlier event is delivered.
     """
     known, behaviours = client("x", max_concurrent=workers), {"x": between(0, 10, refuses, steady(0.1))}
-    with World([known], behaviours, workers=workers) as world:
+    with World([known], behaviours, workers=workers, seed=seed) as world:
         world.stream(4, 10, lambda _chance: ["x"], evenly=True)
         before = world.run(10).published["x"]
         world.stream(workers * rate, 130, lambda _chance: ["x"])
@@ -194,11 +194,11 @@ def outnumbered(rate: float, workers: int = 1) -> float:
         return max(delivered) - 10 if len(delivered) == before else math.inf
 
 
-def paused(count: int) -> int:
+def paused(count: int, seed: int = 1) -> int:
     """So many clients ask for a pause of ten minutes. Return what is then left of another one's."""
     everyone, asks = names(count), Answer(status=429, retry_after="600")
     behaviours: dict[str, Behaviour] = dict.fromkeys(everyone, between(0, 300, steady(0.005, asks)))
-    with World(map(client, [*everyone, "other"]), behaviours) as world:
+    with World(map(client, [*everyone, "other"]), behaviours, seed=seed) as world:
         for number in range(0, count, 50):
             world.at(60 * number / count, world.publish, everyone[number : number + 50])
         world.run(70)
@@ -206,11 +206,11 @@ def paused(count: int) -> int:
         return world.run(75).left_of("other")
 
 
-def many(delivered: int, dead: int, parked: int) -> int:
+def many(delivered: int, dead: int, parked: int, seed: int = 1) -> int:
     """Send so many once while so many are parked for others. Return the pending deliveries of healthy clients."""
     down, others = [f"dead{number}" for number in range(dead)], names(delivered)
     behaviours = dict.fromkeys(down, between(5, math.inf, refuses))
-    with World(map(client, [*down, *others]), behaviours) as world:
+    with World(map(client, [*down, *others]), behaviours, seed=seed) as world:
         for number in range(2 * dead):
             world.at(0.1 + 2 * number / dead, world.publish, [down[number % dead]])
         for number in range(parked):

@@ -1,6 +1,8 @@
 """The goals of waiting at scale: restarts, crowds that hang, shared buckets, copies, first attempts that fail."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import OK, THROTTLED, UNAVAILABLE, Behaviour, LimitedRate, LimitedThreads, partly, steady
@@ -30,8 +32,8 @@ def waiting() -> Iterator[Case]:
 
 
 def _rolling(name: str, how: Rolling, *, short: bool = False) -> Case:
-    def measure() -> Finding:
-        last = rolling(how)
+    def measure(seed: int) -> Finding:
+        last = rolling(replace(how, seed=seed))
         return Finding(f"last {seconds(last)}", last <= 30)
 
     return Case(name=f"restart-{name}", goal="last ≤ 30 s after the first stop", measure=measure, short=short)
@@ -49,8 +51,8 @@ def _restarts() -> Iterator[Case]:
 
 
 def _hung(count: int, workers: int, *, short: bool = False) -> Case:
-    def measure() -> Finding:
-        it = hung(count, workers)
+    def measure(seed: int) -> Finding:
+        it = hung(count, workers, seed)
         text = f"p99 {seconds(it.p99)}, longest {seconds(it.longest)}; recovering: last {seconds(it.back)}"
         return Finding(text, it.p99 <= 30)
 
@@ -65,8 +67,8 @@ def _crowds_hang() -> Iterator[Case]:
 
 
 def _storm(name: str, *, short: bool = False, **how: int) -> Case:
-    def measure() -> Finding:
-        it = storm(**how)
+    def measure(seed: int) -> Finding:
+        it = storm(seed=seed, **how)
         return Finding(
             f"{it.busy:.1f} a second and worker (idle {it.idle:.1f}), delivered within {seconds(it.delivered)}",
             it.busy < 10 and it.delivered < 1,
@@ -82,9 +84,11 @@ def _storms() -> Iterator[Case]:
     yield _storm("20000-in-64-3-workers", parked=20_000, dead=300, firsts=3000, buckets=64, workers=3)
 
 
-def _copied(name: str, behaviour: Behaviour, rate: float, confirm: float, *, short: bool, **more: object) -> Case:
-    def measure() -> Finding:
-        it = copied(behaviour, rate, confirm, **more)
+def _copied(
+    name: str, behaviour: Callable[[], Behaviour], rate: float, confirm: float, *, short: bool, **more: object
+) -> Case:
+    def measure(seed: int) -> Finding:
+        it = copied(behaviour(), rate, confirm, seed, **more)
         return Finding(f"{it.twice} of {it.published} delivered twice, {it.left} left", it.twice == it.left == 0)
 
     return Case(
@@ -98,11 +102,11 @@ def _copied(name: str, behaviour: Behaviour, rate: float, confirm: float, *, sho
 def _copies() -> Iterator[Case]:
     """Each event comes twice, to clients that take a part of it; the broker takes its time to confirm."""
     for confirm in (0.005, 0.1, 0.5):
-        half = partly(0.5, (0.002, UNAVAILABLE), (0.005, OK))
+        half = partial(partly, 0.5, (0.002, UNAVAILABLE), (0.005, OK))
         yield _copied("half-fail", half, 50, confirm, short=confirm == 0.1)
-        yield _copied("one-at-a-time", steady(0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
-        yield _copied("30/s", LimitedRate(30, THROTTLED), 45, confirm, short=False)
-        yield _copied("4-threads", LimitedThreads(4, 0.1, UNAVAILABLE), 50, confirm, short=False)
+        yield _copied("one-at-a-time", partial(steady, 0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
+        yield _copied("30/s", partial(LimitedRate, 30, THROTTLED), 45, confirm, short=False)
+        yield _copied("4-threads", partial(LimitedThreads, 4, 0.1, UNAVAILABLE), 50, confirm, short=False)
     yield _chains(1)
     yield _chains(3)
 
@@ -110,16 +114,16 @@ def _copies() -> Iterator[Case]:
 def _chains(workers: int) -> Case:
     most = 7 * workers  # about one a minute at each, and the first ones while the rests are short
 
-    def measure() -> Finding:
-        return Finding(f"{(waits := chains(workers))} retries wait", waits <= most)
+    def measure(seed: int) -> Finding:
+        return Finding(f"{(waits := chains(workers, seed))} retries wait", waits <= most)
 
     goal = f"at most {most} chains of retries after five minutes"
     return Case(name=f"copies-chains-{workers}-workers", goal=goal, measure=measure, short=True)
 
 
 def _firsts(rate: float, workers: int, *, short: bool = False) -> Case:
-    def measure() -> Finding:
-        it = first_fails(rate, workers)
+    def measure(seed: int) -> Finding:
+        it = first_fails(rate, workers, seed)
         text = f"last {seconds(it.last)}, {it.attempts:.2f} attempts each, {it.rests} rests"
         return Finding(text, it.last <= 7 and it.attempts <= 2.1)
 
@@ -139,8 +143,8 @@ def _outnumbered() -> Iterator[Case]:
     for rate in (11, 15, 30):
         for workers in (1, 3):
 
-            def measure(rate: float = rate, workers: int = workers) -> Finding:
-                last = outnumbered(rate, workers)
+            def measure(seed: int, rate: float = rate, workers: int = workers) -> Finding:
+                last = outnumbered(rate, workers, seed)
                 return Finding(f"last {seconds(last)}", last <= 120)
 
             name, goal = (
@@ -153,12 +157,12 @@ def _outnumbered() -> Iterator[Case]:
 def _bounds() -> Iterator[Case]:
     """More clients than a worker remembers."""
 
-    def paused_ones() -> Finding:
-        left = paused(25_000)
+    def paused_ones(seed: int) -> Finding:
+        left = paused(25_000, seed)
         return Finding(f"{left} of 1 left", left == 0)
 
-    def told_ones() -> Finding:
-        left = many(25_000, 300, 3000)
+    def told_ones(seed: int) -> Finding:
+        left = many(25_000, 300, 3000, seed)
         return Finding(f"{left} of 25000 left", left == 0)
 
     yield Case(name="bounds-25000-paused", goal="goes on", measure=paused_ones)

@@ -48,6 +48,11 @@ def capacity(core: float) -> float:
     return 1 / (costs.take / EVENT + costs.post + costs.answer)
 
 
+def further_seed(first: int, seed: int) -> int:
+    """Return the seed of a further generator in the world of this seed: `first` in that of seed 1."""
+    return first + 1000 * (seed - 1)
+
+
 def quantile(values: Iterable[float], share: float) -> float:
     """The value below which this share of them lies."""
     found = sorted(values)
@@ -174,7 +179,7 @@ class World:
 
     `core` is the speed of the core that a worker has: 1 as measured, 0.5 takes twice as long for everything. The broker
     confirms after `confirm` seconds. With `again` each event is published once more within as many seconds; `copies`
-    times, if more.
+    times, if more. All that is random follows from `seed`.
     """
 
     def __init__(
@@ -195,6 +200,7 @@ class World:
         self.broker = Broker(self._loop, self._costs, buckets=buckets, confirm=confirm)
         self.tally = Tally()
         self._again = () if again is None else (again,) * copies
+        self._seed = seed
         self._chance = random.Random(seed)
         self._behaviours = behaviours or {}
         self._born: dict[str, float] = {}
@@ -310,10 +316,10 @@ class World:
         pick: Callable[[random.Random], Iterable[str]],
         *,
         evenly: bool = False,
-        seed: int = 7,
+        seed: int | None = None,
     ) -> None:
         """Events at random moments, or evenly, `rate` a second."""
-        chance = random.Random(seed)
+        chance = random.Random(further_seed(7, self._seed) if seed is None else seed)
 
         def arrive(moment: float) -> None:
             self.publish(pick(chance), moment)
@@ -347,7 +353,7 @@ class World:
         return self.tally
 
     def __enter__(self) -> Self:
-        random.seed(1)  # the product draws the times of its audit
+        random.seed(self._seed)  # the product draws the times of its audit
         return self
 
     def __exit__(self, *_exc: object) -> None:
