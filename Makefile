@@ -120,7 +120,7 @@ soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see th
 	@mkdir -p build
 	@$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --json build/soak.json $(ARGS)
 
-simulate: $(DEV)/.made ## hold the goals for clients in trouble in virtual time, in their long form, on all cores; an hour on two: ARGS="recovery overload"
+simulate: $(DEV)/.made ## hold the goals for clients in trouble in virtual time, in their long form, on all cores; up to an hour on two: ARGS="recovery overload"
 	@$(DEV)/bin/python -m tests.simulator --curve $(RESULTS)/outage-lag.json $(ARGS)
 
 fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; about half an hour
