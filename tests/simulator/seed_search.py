@@ -2,7 +2,8 @@
 
 Each goal with a random part is measured on the seeds 1 to 20, and on those up to 100 if some of these miss it. Goals
 with the least work left come first. Each result is a line of `--results`; a search that was stopped continues from
-there, and from the record (`seed_shares.json`) if that is of the same core. `--record` writes the record.
+there, and from the record (`seed_shares.json`) if that is of the same core. `--record` writes the record, in place of
+that of another core.
 
 The core is the last commit that changed `notifier`. If a goal changes, remove its rows from both files.
 """
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no draw after so many minutes")
-    parser.add_argument("--record", action="store_true", help="write the record instead")
+    parser.add_argument("--record", action="store_true", help="write the record, and measure nothing")
     options = parser.parse_args()
     core = core_commit()
     results = ResultsFile(options.results, core)
