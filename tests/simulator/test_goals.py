@@ -8,7 +8,6 @@ from tests.simulator.cases import short
 SLOW = {
     "hung-300-1-workers",
     "overload-4-threads-503-short",
-    "partial-flaps-10/s",
     "overload-20/s-503-3-workers-short",
     "drain-600-of-1000-short",
     "isolation-300-of-1000-flap-short",
