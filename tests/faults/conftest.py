@@ -25,7 +25,7 @@ from tests.faults.embedded_rig import embedded
 from tests.faults.rig import LONG, Rig, rig
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_cluster import RabbitmqCluster
-from tests.support.rabbitmq_node import RabbitmqNode, node_or_exit
+from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.support.topologies import declare_at_once
 from tests.system.ledger import Account
 
@@ -104,7 +104,7 @@ async def installation(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 @pytest.fixture(scope="session")
 def node_to_hurt() -> Iterator[RabbitmqNode]:
     """The node of this process of the run whose tests kill, freeze and throttle it, one after the other."""
-    with node_or_exit() as node:
+    with rabbitmq_node() as node:
         yield node
 
 

@@ -22,7 +22,7 @@ from tests.faults.rig import Rig, answers, rig
 from tests.faults.rig import load as rig_load
 from tests.support.rabbit_options import BUCKETS
 from tests.support.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
-from tests.support.rabbitmq_node import RabbitmqMissing, RabbitmqNode
+from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -37,11 +37,7 @@ HAND_OVER_AGAIN = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 500
 def cluster() -> Iterator[RabbitmqCluster]:
     """Three nodes. Every test leaves them running."""
     long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
-    with contextlib.ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(rabbitmq_cluster(advanced="[]." if long else HAND_OVER_AGAIN))
-        except RabbitmqMissing as missing:
-            pytest.exit(str(missing), returncode=4)
+    with rabbitmq_cluster(advanced="[]." if long else HAND_OVER_AGAIN) as cluster:
         yield cluster
 
 

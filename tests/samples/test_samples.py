@@ -21,7 +21,7 @@ from tests.samples.languages import EXAMPLES, Ended, Samples
 from tests.support.apt_programs import ProgramMissing
 from tests.support.certificates import Authority, authority
 from tests.support.rabbit_options import rabbit_options
-from tests.support.rabbitmq_node import RabbitmqNode, node_or_exit
+from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads dependencies
 ROOT = EXAMPLES.parents[1]
@@ -49,7 +49,7 @@ def module_node(ours: Authority) -> Iterator[RabbitmqNode]:
     (line,) = [
         line for line in (ROOT / "docs/publishing.md").read_text().splitlines() if "set_permissions -p / idp" in line
     ]
-    with node_or_exit(ours.issue("localhost")) as node:
+    with rabbitmq_node(certificate=ours.issue("localhost")) as node:
         asyncio.run(declare_topology(rabbit_options(node.url)))
         node.ctl("add_user", "idp", "secret")
         node.ctl(*shlex.split(line)[1:])

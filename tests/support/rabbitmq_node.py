@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.support.apt_programs import program
 from tests.support.rabbitmq_installation import Installation, RabbitmqMissing, find_installation
 
@@ -350,14 +348,3 @@ def _end(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
             process.wait(20)
             if each is signal.SIGKILL:
                 return
-
-
-@contextlib.contextmanager
-def node_or_exit(certificate: Path | None = None) -> Iterator[RabbitmqNode]:
-    """Return a running node, or exit the whole run with remedies."""
-    with contextlib.ExitStack() as stack:
-        try:
-            node = stack.enter_context(rabbitmq_node(certificate=certificate))
-        except RabbitmqMissing as missing:
-            pytest.exit(str(missing), returncode=4)
-        yield node
