@@ -22,9 +22,11 @@ from tools.performance.cells import Cases, rows, spread
 from tools.performance.picture import Chart, Line, svg
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 PERFORMANCE, SCALING = ROOT / "docs" / "evidence" / "performance.md", ROOT / "docs" / "scaling.md"
 PICTURES = ROOT / "docs" / "evidence" / "performance"
 ALGORITHMS = ("RS256", "ES256")
+SPEED_CASE = "rabbitmq-es256-10"
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
 
 
@@ -217,6 +219,20 @@ def workers_for(events: float, clients: int, rate: float) -> int:
     return max(1, math.ceil(deliveries / rate), math.ceil(in_flight / of_worker))
 
 
+# ── the first page ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def speed(throughput: Cases) -> str:
+    """Return the figure of README.md; empty while it is missing."""
+    case = throughput.get(SPEED_CASE)
+    if case is None:
+        return ""
+    return (
+        f"One worker on one core delivers **{case['rate']['median']:,.0f} logouts a second** (RabbitMQ, ES256, ten\n"
+        "clients per event, clients that answer without delay; [all figures](docs/evidence/performance.md))."
+    )
+
+
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -235,8 +251,13 @@ def everything(folder: Path = FOLDER) -> dict[Path, str]:
     for name, made in SECTIONS.items():
         found = load(folder / f"{name}.json")
         text = filled(text, name, f"{made(found)}\n\n{taken(found)}" if found else "")
-    table = workers(load(folder / "throughput.json"), load(folder / "broker.json"))
-    return {PERFORMANCE: text, SCALING: filled(SCALING.read_text(), "workers", table), **pictures(folder)}
+    rates = load(folder / "throughput.json")
+    return {
+        PERFORMANCE: text,
+        SCALING: filled(SCALING.read_text(), "workers", workers(rates, load(folder / "broker.json"))),
+        README: filled(README.read_text(), "speed", speed(rates)),
+        **pictures(folder),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
