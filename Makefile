@@ -31,7 +31,7 @@ help: ## show this list
 	@echo 'Another Python (3.11 or newer): make demo PYTHON=python3.12.'
 	@echo 'Arguments for pytest or the demo: make test ARGS="tests/model -x"'
 
-demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
+demo: $(RUN)/.made ## sign users out of five sample clients: no broker, no configuration; 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
 
 PYTEST = $(DEV)/bin/python -m pytest
@@ -43,7 +43,7 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys forgeries \
 	ledger moving network network_clients publishers \
 	rolling_update soak standstill upstreams worst_events)
 
-test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
+test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 5 min the first time, then 3 min
 	@$(PYTEST) $(if $(ARGS),$(ARGS),-m 'not full' --hypothesis-profile short $(NO_PARTS) $(ALONGSIDE))
 
 test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, and on RabbitMQ 4.x; 15 min

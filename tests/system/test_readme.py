@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shlex
+import subprocess
 import sys
 import textwrap
 import time
@@ -437,6 +438,33 @@ def test_every_command_that_is_mentioned_exists() -> None:
             if name is None or not options <= known[name]:
                 wrong.append((path.name, line))
     assert wrong == []
+
+
+def test_readme_names_both_commands_of_a_new_machine() -> None:
+    """Alone in the first block, and both goals of the Makefile."""
+    first = blocks(README, "sh")[0].splitlines()
+    assert [line.partition("#")[0].split() for line in first] == [["make", "demo"], ["make", "test"]]
+
+
+def test_both_commands_take_the_same_time_wherever_they_are_described() -> None:
+    """In README.md, CONTRIBUTING.md and the Makefile."""
+    pages = [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "Makefile")]
+    for goal in ("demo", "test"):
+        lines = [re.findall(rf"^(?:make )?{goal}(?: |:).*# (.*)$", page, re.MULTILINE)[0] for page in pages]
+        assert len({tuple(re.findall(r"\d+ (?:s|min)\b", line)) for line in lines} - {()}) == 1, lines
+
+
+def test_every_make_goal_that_is_mentioned_exists() -> None:
+    """In each document of the repository, in its text and in its blocks."""
+    goals = {*re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)}
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    mentioned = {
+        (name, goal)
+        for name in listed.splitlines()
+        for goal in re.findall(r"(?:`|^ *|&& )make ([a-z][a-z0-9-]*)", (ROOT / name).read_text(), re.MULTILINE)
+    }
+    assert len(mentioned) > 40
+    assert {(name, goal) for name, goal in mentioned if goal not in goals} == set()
 
 
 def test_every_link_has_a_target() -> None:
