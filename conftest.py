@@ -99,17 +99,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Skip a test whose program only root can install. As root and in CI it fails; without RabbitMQ the run ends."""
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skip a test whose program is missing, since only root can install it. As root and in CI the test fails."""
     report = yield
     missing = None if call.excinfo is None else call.excinfo.value
     if isinstance(missing, RabbitmqMissing | ProgramMissing):
+        report.longrepr = str(missing)
         if os.geteuid() != 0 and not os.environ.get("CI"):
-            report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {missing}")
-        elif isinstance(missing, RabbitmqMissing):
-            pytest.exit(str(missing), returncode=4)
+            report.outcome, report.longrepr = "skipped", (__file__, 0, f"Skipped: {missing}")  # one line for all
     return report
 
 
