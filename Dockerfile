@@ -5,7 +5,7 @@
 #   docker build -t notifier .
 #   docker run --read-only --cap-drop ALL -v "$PWD:/etc/notifier/config:ro" -p 9464:9464 notifier
 #
-# For a release the base is named by its digest: --build-arg PYTHON_IMAGE=docker.io/library/python:3.13.9-slim-bookworm@sha256:…
+# To name the base by its digest: --build-arg PYTHON_IMAGE=docker.io/library/python:3.13.9-slim-bookworm@sha256:…
 # The same source and base give the same files: wheels alone, no time stamps in the bytecode, SOURCE_DATE_EPOCH obeyed.
 ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-bookworm
 
