@@ -137,11 +137,8 @@ def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSess
     )
 
 
-class UpstreamSessions(Protocol):
-    """Looks up the local sessions that end with a session at an upstream OpenID Provider."""
+class SessionFinder(Protocol):
+    """Looks up the local sessions that end with a session at one upstream OpenID Provider."""
 
-    def is_configured(self, upstream: str) -> bool:
-        """Return whether an upstream of this name is configured."""
-
-    async def look_up(self, upstream: str, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
+    async def look_up(self, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         """Return the matching local sessions within a bounded time. Never raises."""

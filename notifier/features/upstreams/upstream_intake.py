@@ -15,10 +15,10 @@ from notifier.delivery.facts import Fact
 from notifier.delivery.replacements import Replacement, Send, send_dead_letter
 from notifier.features.upstreams.upstream import (
     LocalSessions,
+    SessionFinder,
     SessionsLookedUp,
     SessionsUnavailable,
     UpstreamSessionEnd,
-    UpstreamSessions,
     load_session_end,
     to_local_event,
     upstream_of,
@@ -50,14 +50,14 @@ class UpstreamIntake:
 
     def __init__(
         self,
-        sessions: UpstreamSessions,
+        find_upstream: Callable[[str], SessionFinder | None],
         registry: CurrentRegistry,
         *,
         clock: Clock,
         new_id: Callable[[], str],
         observe: FactObserver,
     ) -> None:
-        self._sessions = sessions
+        self._find_upstream = find_upstream
         self._registry = registry
         self._clock = clock
         self._new_id = new_id
@@ -72,21 +72,21 @@ class UpstreamIntake:
 
         The events are due at `rest_until` (epoch seconds; None: at once).
         """
-        upstream = upstream_of(message)
-        if not self._sessions.is_configured(upstream):
-            text = f"the upstream {upstream} is not configured (any more); add upstreams.{upstream}, then replay"
+        name = upstream_of(message)
+        upstream = self._find_upstream(name)
+        if upstream is None:
+            text = f"the upstream {name} is not configured (any more); add upstreams.{name}, then replay"
             raise UnknownSource([InputIssue("", text)])
-        return Replacement(make_sends=partial(self._look_up, message, rest_until))
+        return Replacement(make_sends=partial(self._look_up, upstream, message, rest_until))
 
-    async def _look_up(self, message: Message, rest_until: float | None) -> Sequence[Send]:
+    async def _look_up(self, upstream: SessionFinder, message: Message, rest_until: float | None) -> Sequence[Send]:
         """Look up the sessions. Return the messages to publish instead of this one. Never raises."""
-        upstream = upstream_of(message)
         try:
-            session_end = load_session_end(upstream, message.body)
+            session_end = load_session_end(upstream_of(message), message.body)
         except MalformedEvent as malformed:
             letter = dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock())
             return [send_dead_letter(letter, None)]
-        sessions = await self._sessions.look_up(upstream, session_end.upstream_session)
+        sessions = await upstream.look_up(session_end.upstream_session)
         match sessions:
             case LocalSessions():
                 return self._to_events(session_end, sessions, rest_until)

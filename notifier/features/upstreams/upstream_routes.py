@@ -8,14 +8,16 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 """
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias, assert_never
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from notifier.delivery.replacements import to_event_message
+from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
     UpstreamSession,
@@ -25,17 +27,13 @@ from notifier.features.upstreams.upstream import (
     to_local_event,
     to_local_session,
 )
-from notifier.features.upstreams.upstream_token import (
-    LogoutTokenVerifier,
-    UnacceptedLogout,
-    UpstreamResult,
-    VerifiedLogout,
-)
+from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import QueueError
+from notifier.model.ids import new_id
 from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.moment import Clock
 from notifier.model.printable import json_text
-from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem_response
 from notifier.tokens.security_event_token import KeysUnavailable
 
@@ -47,34 +45,21 @@ RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfiguredUpstream:
-    """A currently configured upstream. `iss`: the issuer of the local sessions.
-
-    `same_sub_prefix`: the prefix that the upstream's `sub` has here; None if a worker must look up the sessions.
-    """
-
-    name: str
-    iss: str
-    verifier: LogoutTokenVerifier
-    same_sub_prefix: str | None = None
+PublishOutgoing: TypeAlias = Callable[[Lane, Outgoing], Awaitable[None]]
+"""Returns once a message is durable. Raises QueueError."""
+RecordResult: TypeAlias = Callable[[str, UpstreamResult, str], None]
+"""Counts a request of an upstream by result, and logs failures."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamDependencies:
-    """The dependencies of the routes. `find_upstream` returns None for an unknown upstream.
-
-    `publish` returns once the message is durable, and raises QueueError. `event_message` serializes an event.
-    `record` counts a request by result, and logs failures.
-    """
-
-    find_upstream: Callable[[str], ConfiguredUpstream | None]
-    publish: Callable[[Lane, Outgoing], Awaitable[None]]
-    event_message: Callable[[SessionEnded], Outgoing]
-    record: Callable[[str, UpstreamResult, str], None]
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
+async def publish_all(publish: PublishOutgoing, messages: Iterable[Outgoing]) -> bool:
+    """Publish the messages durably. Return False if the queue is unavailable."""
+    try:
+        async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+            for message in messages:
+                await publish(Lane.EVENTS, message)
+    except (QueueError, TimeoutError):
+        return False
+    return True
 
 
 class _SeenTokens:
@@ -96,10 +81,21 @@ class _SeenTokens:
 
 
 class UpstreamRoutes:
-    """The routes that upstream providers themselves call."""
+    """The routes that upstream providers themselves call. `find_upstream` returns None for an unknown upstream."""
 
-    def __init__(self, dependencies: UpstreamDependencies) -> None:
-        self._dependencies = dependencies
+    def __init__(
+        self,
+        find_upstream: Callable[[str], Upstream | None],
+        publish: PublishOutgoing,
+        record: RecordResult,
+        clock: Clock = time.time,
+        new_id: Callable[[], str] = new_id,
+    ) -> None:
+        self._find_upstream = find_upstream
+        self._publish = publish
+        self._record = record
+        self._clock = clock
+        self._new_id = new_id
         self._seen = _SeenTokens()
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -114,11 +110,11 @@ class UpstreamRoutes:
 
     async def _handle_logout(self, request: web.Request) -> web.Response:
         """Process a logout token, record the result, and return the response for the result."""
-        upstream = self._dependencies.find_upstream(request.match_info["upstream"])
+        upstream = self._find_upstream(request.match_info["upstream"])
         if upstream is None:
             return problem_response(404, "There is no such upstream")
         result, text = await self._accept_token(request, upstream)
-        self._dependencies.record(upstream.name, result, text)
+        self._record(upstream.name, result, text)
         match result:
             case UpstreamResult.ACCEPTED | UpstreamResult.REPLAYED:
                 return web.Response(status=200, headers=_NO_STORE_HEADERS)
@@ -130,7 +126,7 @@ class UpstreamRoutes:
                 document = {"error": "invalid_request", "error_description": text}
                 return web.json_response(document, status=400, headers=_NO_STORE_HEADERS, dumps=json_text)
 
-    async def _accept_token(self, request: web.Request, upstream: ConfiguredUpstream) -> tuple[UpstreamResult, str]:
+    async def _accept_token(self, request: web.Request, upstream: Upstream) -> tuple[UpstreamResult, str]:
         """Verify and publish the token of a request. Return the result and the error text."""
         token = await _read_token(request)
         if token is None:
@@ -143,41 +139,39 @@ class UpstreamRoutes:
             case KeysUnavailable():
                 return UpstreamResult.KEYS_AWAY, logout.text
             case VerifiedLogout():
-                return await self._publish(upstream, logout)
+                return await self._accept_logout(upstream, logout)
             case _:
                 assert_never(logout)
 
-    async def _publish(self, upstream: ConfiguredUpstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
+    async def _accept_logout(self, upstream: Upstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
         """Publish the token's claims durably, unless the token was accepted before. Return result and error text."""
-        dependencies, session_end = self._dependencies, _to_session_end(upstream, logout)
-        if self._seen.is_seen(session_end.id, dependencies.clock()):
+        session_end = _to_session_end(upstream, logout)
+        if self._seen.is_seen(session_end.id, self._clock()):
             return UpstreamResult.REPLAYED, ""
-        try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
-                await dependencies.publish(Lane.EVENTS, self._to_message(upstream, session_end))
-        except (QueueError, TimeoutError):
+        if not await publish_all(self._publish, [self._to_message(upstream, session_end)]):
             return UpstreamResult.QUEUE_AWAY, "the queue is unavailable; send the token again"
         self._seen.add(session_end.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _to_message(self, upstream: ConfiguredUpstream, session_end: UpstreamSessionEnd) -> Outgoing:
+    def _to_message(self, upstream: Upstream, session_end: UpstreamSessionEnd) -> Outgoing:
         """Return the event of the local session, or a message by which a worker looks up the sessions."""
-        if upstream.same_sub_prefix is not None:
-            session = to_local_session(session_end.upstream_session, upstream.same_sub_prefix)
-            return self._dependencies.event_message(to_local_event(session_end, upstream.iss, session))
+        same_sub = upstream.settings.resolve.same_sub
+        if same_sub is not None:
+            session = to_local_session(session_end.upstream_session, same_sub.prefix)
+            return to_event_message(to_local_event(session_end, upstream.iss, session))
         message = Message(
             lane=Lane.EVENTS,
             body=dump_session_end(session_end),
             tag=None,
             content_type="application/json",
-            timestamp=self._dependencies.clock(),
+            timestamp=self._clock(),
             user_id=upstream.name,
             source=SOURCE_PREFIX + upstream.name,
         )
-        return to_sourced(message, self._dependencies.new_id())
+        return to_sourced(message, self._new_id())
 
 
-def _to_session_end(upstream: ConfiguredUpstream, logout: VerifiedLogout) -> UpstreamSessionEnd:
+def _to_session_end(upstream: Upstream, logout: VerifiedLogout) -> UpstreamSessionEnd:
     """Return the session end of a token. Its id is the same at all workers.
 
     The id derives from `jti` and further claims, so that a logout is not dropped if an upstream reuses a `jti`.

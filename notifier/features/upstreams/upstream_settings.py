@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.client import Algorithm
+from notifier.model.origins import origin_of
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
 from notifier.settings.policies import TlsSettings
@@ -158,6 +159,11 @@ class UpstreamSettings(Section):
     def metadata(self) -> str:
         """Return the URL of the metadata."""
         return metadata_uri(self.issuer) if self.discovery is None else self.discovery
+
+    @property
+    def framing_origins(self) -> tuple[str, ...]:
+        """Return the origins whose pages may frame its front-channel page."""
+        return tuple(dict.fromkeys((origin_of(self.issuer) or "", *self.parents)))
 
 
 def upstreams_of(settings: Settings) -> Mapping[str, UpstreamSettings]:

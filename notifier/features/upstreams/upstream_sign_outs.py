@@ -6,28 +6,27 @@ nothing is published for an unknown `sid`. The events are durable before the pag
 look-up the response is 503, and the request is not kept, unlike a logout token.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from aiohttp import web
 
+from notifier.delivery.replacements import to_event_message
+from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.upstream import (
-    LocalSessions,
     SessionsUnavailable,
     UpstreamSession,
     UpstreamSessionEnd,
     derive_session_end_id,
     to_local_event,
 )
-from notifier.features.upstreams.upstream_routes import PUBLISH_TIMEOUT_SECONDS, RETRY_AFTER_SECONDS
+from notifier.features.upstreams.upstream_routes import RETRY_AFTER_SECONDS, PublishOutgoing, RecordResult, publish_all
 from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
-from notifier.model.errors import QueueError
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.frozen import replace
-from notifier.model.message import Lane, Outgoing
-from notifier.model.registry import Registry
+from notifier.model.moment import Clock
+from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem_response
 
@@ -42,43 +41,24 @@ class SignOutPage(Protocol):
     def __call__(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...], /) -> web.Response: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamFrontChannel:
-    """An upstream's front-channel settings. `parents`: the origins that may frame the page.
-
-    `iss_optional`: the request may omit `iss`. `enabled`: browsers may call the address.
-    """
-
-    name: str
-    issuer: str
-    parents: tuple[str, ...]
-    iss_optional: bool = False
-    enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignOutDependencies:
-    """The dependencies of the route. `find_front_channel` and `look_up` return None for an unknown upstream.
-
-    `publish` returns once the message is durable, and raises QueueError. `record` counts a request by result, and logs
-    failures.
-    """
-
-    find_front_channel: Callable[[str], UpstreamFrontChannel | None]
-    look_up: Callable[[str, UpstreamSession], Awaitable[LocalSessions | SessionsUnavailable | None]]
-    publish: Callable[[Lane, Outgoing], Awaitable[None]]
-    event_message: Callable[[SessionEnded], Outgoing]
-    page: SignOutPage
-    registry: Callable[[], Registry]
-    record: Callable[[str, UpstreamResult, str], None]
-    clock: Callable[[], float]
-
-
 class UpstreamSignOutRoutes:
-    """The route that browsers call for upstream providers."""
+    """The route that browsers call for upstream providers. `find_upstream` returns None for an unknown upstream."""
 
-    def __init__(self, dependencies: SignOutDependencies) -> None:
-        self._dependencies = dependencies
+    def __init__(
+        self,
+        find_upstream: Callable[[str], Upstream | None],
+        publish: PublishOutgoing,
+        record: RecordResult,
+        page: SignOutPage,
+        registry: CurrentRegistry,
+        clock: Clock = time.time,
+    ) -> None:
+        self._find_upstream = find_upstream
+        self._publish = publish
+        self._record = record
+        self._page = page
+        self._registry = registry
+        self._clock = clock
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the route for the web listener's application."""
@@ -86,58 +66,41 @@ class UpstreamSignOutRoutes:
 
     async def get_sign_out(self, request: web.Request) -> web.Response:
         """Publish the ends of the local sessions, and return the page that requests their front-channel clients."""
-        front_channel = self._dependencies.find_front_channel(request.match_info["upstream"])
-        if front_channel is None:
+        upstream = self._find_upstream(request.match_info["upstream"])
+        if upstream is None:
             return problem_response(404, _UNKNOWN_TITLE)
-        if not front_channel.enabled:
-            return self._refuse(front_channel, UpstreamResult.OFF, 404, _UNKNOWN_TITLE)
+        settings = upstream.settings
+        if not settings.front_channel:
+            return self._refuse(upstream, UpstreamResult.OFF, 404, _UNKNOWN_TITLE)
         issuers, sids = request.query.getall("iss", []), request.query.getall("sid", [])
-        if issuers != [front_channel.issuer] and not (front_channel.iss_optional and not issuers):
-            return self._refuse(front_channel, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
+        if issuers != [settings.issuer] and not (settings.without_iss == "allow" and not issuers):
+            return self._refuse(upstream, UpstreamResult.ISSUER, 400, "iss is missing, or another issuer")
         if len(sids) != 1 or not is_plain_text(sids[0]):
-            return self._refuse(front_channel, UpstreamResult.MALFORMED, 400, "sid is missing, or is not plain text")
-        sessions = await self._dependencies.look_up(
-            front_channel.name, UpstreamSession(iss=front_channel.issuer, sub=None, sid=sids[0])
-        )
-        if not isinstance(sessions, LocalSessions):
-            text = "" if sessions is None else sessions.text
-            return self._refuse(front_channel, UpstreamResult.SESSIONS_AWAY, 503, "Try again", text)
-        events = self._to_events(front_channel, sessions, sids[0])
-        if not await self._publish(events):
-            return self._refuse(front_channel, UpstreamResult.QUEUE_AWAY, 503, "The queue is unavailable; try again")
-        result = UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION
-        self._dependencies.record(front_channel.name, result, "")
-        return self._dependencies.page(sessions.iss, self._merge_contexts(events), front_channel.parents)
+            return self._refuse(upstream, UpstreamResult.MALFORMED, 400, "sid is missing, or is not plain text")
+        ended = UpstreamSession(iss=settings.issuer, sub=None, sid=sids[0])
+        sessions = await upstream.look_up_for_browser(ended)
+        if isinstance(sessions, SessionsUnavailable):
+            return self._refuse(upstream, UpstreamResult.SESSIONS_AWAY, 503, "Try again", sessions.text)
+        session_end = self._to_session_end(upstream.name, ended)
+        events = [to_local_event(session_end, sessions.iss, session) for session in sessions.sessions]
+        if not await publish_all(self._publish, map(to_event_message, events)):
+            return self._refuse(upstream, UpstreamResult.QUEUE_AWAY, 503, "The queue is unavailable; try again")
+        self._record(upstream.name, UpstreamResult.ACCEPTED if events else UpstreamResult.NO_SESSION, "")
+        return self._page(sessions.iss, self._merge_contexts(events), settings.framing_origins)
 
-    def _to_events(self, front_channel: UpstreamFrontChannel, sessions: LocalSessions, sid: str) -> list[SessionEnded]:
-        """Return an event for each session. At all workers, equal requests within a window have the same event ids."""
-        now = self._dependencies.clock()
+    def _to_session_end(self, upstream: str, ended: UpstreamSession) -> UpstreamSessionEnd:
+        """Return the session end, whose id is the same for equal requests within a window, at all workers."""
+        now = self._clock()
         window = str(now // DUPLICATE_WINDOW_SECONDS)
-        session_end = UpstreamSessionEnd(
-            upstream=front_channel.name,
-            upstream_session=UpstreamSession(iss=front_channel.issuer, sub=None, sid=sid),
-            id=derive_session_end_id(front_channel.name, front_channel.issuer, None, sid, window),
-            ended_at=now,
-        )
-        return [to_local_event(session_end, sessions.iss, session) for session in sessions.sessions]
-
-    async def _publish(self, events: Iterable[SessionEnded]) -> bool:
-        """Publish the events durably. Return False if the queue is unavailable."""
-        dependencies = self._dependencies
-        try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
-                for event in events:
-                    await dependencies.publish(Lane.EVENTS, dependencies.event_message(event))
-        except (QueueError, TimeoutError):
-            return False
-        return True
+        end_id = derive_session_end_id(upstream, ended.iss, None, ended.sid, window)
+        return UpstreamSessionEnd(upstream=upstream, upstream_session=ended, id=end_id, ended_at=now)
 
     def _merge_contexts(self, events: Iterable[SessionEnded]) -> FrontChannelContext | None:
         """Return the page's context for all events; None without a front-channel client.
 
         A client of several sessions is requested once, with the `sid` of the first.
         """
-        registry = self._dependencies.registry()
+        registry = self._registry()
         contexts = [context for event in events if (context := create_page_context(event, registry)) is not None]
         if not contexts:
             return None
@@ -148,9 +111,9 @@ class UpstreamSignOutRoutes:
         return replace(contexts[0], clients=tuple(clients.items()))
 
     def _refuse(
-        self, front_channel: UpstreamFrontChannel, result: UpstreamResult, status: int, title: str, reason: str = ""
+        self, upstream: Upstream, result: UpstreamResult, status: int, title: str, reason: str = ""
     ) -> web.Response:
         """Record and return a refusal. `reason`: for the log; by default the title."""
-        self._dependencies.record(front_channel.name, result, reason or title)
+        self._record(upstream.name, result, reason or title)
         headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None
         return problem_response(status, title, headers=headers)

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeGuard
 
+from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.moment import is_in_milliseconds
+from notifier.tokens.foreign_keys import expand_names
 from notifier.tokens.security_event_token import KeysUnavailable, has_audience, is_claim_time
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -62,21 +65,13 @@ class UnacceptedLogout:
     description: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRules:
-    """The rules for tokens of an upstream. `max_age`: seconds. `audiences`: the client IDs of notifier there."""
-
-    issuer: str
-    audiences: frozenset[str]
-    algorithms: frozenset[str]
-    max_age: float
-
-
-def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float) -> VerifiedLogout | UnacceptedLogout:
+def check_logout(
+    claims: Mapping[str, object], settings: UpstreamSettings, now: float
+) -> VerifiedLogout | UnacceptedLogout:
     """Return the claims of a token whose signature is verified, or why it is not accepted."""
-    if claims.get("iss") != rules.issuer:
+    if claims.get("iss") != settings.issuer:
         return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
-    if not has_audience(claims.get("aud"), rules.audiences):
+    if not has_audience(claims.get("aud"), settings.client_id):
         return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description="aud does not name this client")
     error = _find_claims_error(claims)
     if error is not None:
@@ -86,7 +81,7 @@ def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     if not is_claim_time(iat) or not is_claim_time(exp) or not is_claim_time(nbf):
         text = "iat, exp and nbf must be numbers of seconds"
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
-    until = iat + rules.max_age
+    until = iat + settings.max_age
     if "exp" in claims:
         until = min(until, float(exp))
     wrong_time = UpstreamResult.EXPIRED
@@ -99,7 +94,7 @@ def check_logout(claims: Mapping[str, object], rules: UpstreamRules, now: float)
     if now > until + CLOCK_SKEW_SECONDS:
         return UnacceptedLogout(result=wrong_time, description="exp has passed, or iat is too old")
     return VerifiedLogout(
-        iss=rules.issuer,
+        iss=settings.issuer,
         sub=text_or_none(claims.get("sub")),
         sid=text_or_none(claims.get("sid")),
         jti=str(claims["jti"]),
@@ -139,9 +134,9 @@ def text_or_none(value: object) -> str | None:
 class LogoutTokenVerifier:
     """Verifies the tokens of one upstream. `clock` returns epoch seconds."""
 
-    def __init__(self, keys: TransmitterKeys, rules: UpstreamRules, clock: Callable[[], float]) -> None:
-        self._signed = SignedContent(keys, rules.algorithms, TOKEN_TYPES, "logout_token")
-        self._rules = rules
+    def __init__(self, keys: TransmitterKeys, settings: UpstreamSettings, clock: Callable[[], float]) -> None:
+        self._signed = SignedContent(keys, expand_names(settings.algorithms or Algorithm), TOKEN_TYPES, "logout_token")
+        self._settings = settings
         self._clock = clock
 
     async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
@@ -153,4 +148,4 @@ class LogoutTokenVerifier:
             is_malformed = content.fault is TokenFault.MALFORMED
             result = UpstreamResult.MALFORMED if is_malformed else UpstreamResult.SIGNATURE
             return UnacceptedLogout(result=result, description=content.text)
-        return check_logout(content.claims, self._rules, self._clock())
+        return check_logout(content.claims, self._settings, self._clock())

@@ -39,13 +39,17 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.upstream_intake import FactObserver, UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
-    from notifier.features.upstreams.upstream_sign_outs import SignOutPage
+    from notifier.features.upstreams.upstream_routes import UpstreamRoutes
+    from notifier.features.upstreams.upstream_sign_outs import SignOutPage, UpstreamSignOutRoutes
 
     record, observe = UpstreamRecord(), context.need(FactObserver)
     upstreams = ConfiguredUpstreams(context.live, record)
-    intake = UpstreamIntake(upstreams, context.live.registry, clock=time.time, new_id=new_id, observe=observe)
+    find, publish, registry = upstreams.find_upstream, context.queue.publish, context.live.registry
+    routes = UpstreamRoutes(find, publish, record.on_request)
+    sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.need(SignOutPage), registry)
+    intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=observe)
     return FeatureRuntime(
-        pages=upstreams.routes(context.queue.publish, context.need(SignOutPage)),
+        pages=[*routes.routes(), *sign_outs.routes()],
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},

@@ -40,7 +40,7 @@ class Place:
         self.facts: list[Fact] = []
         self.registry = Registry(unregistered=DEFAULTS)
         upstreams = UpstreamIntake(
-            self, lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", observe=self.facts.append
+            self.find, lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", observe=self.facts.append
         )
         self.intake = Intake(
             lambda: self.registry,
@@ -51,12 +51,12 @@ class Place:
             readers={"upstream": upstreams},
         )
 
-    def is_configured(self, upstream: str) -> bool:
+    def find(self, upstream: str) -> "Place | None":
         assert upstream == "op"
-        return self.answer is not None
+        return None if self.answer is None else self
 
-    async def look_up(self, upstream: str, question: UpstreamSession) -> LocalSessions | SessionsUnavailable:
-        assert (upstream, question.iss) == ("op", "https://op.example.com")
+    async def look_up(self, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
+        assert upstream_session.iss == "https://op.example.com"
         assert self.answer is not None
         return self.answer
 

@@ -3,16 +3,15 @@
 import aiohttp
 from aiohttp import web
 
-from notifier.delivery.replacements import to_event_message
-from notifier.features.upstreams.upstream import LocalSession, LocalSessions, UpstreamSession
-from notifier.features.upstreams.upstream_sign_outs import (
-    DUPLICATE_WINDOW_SECONDS,
-    SignOutDependencies,
-    UpstreamFrontChannel,
-    UpstreamSignOutRoutes,
-)
+from notifier.features.upstreams.configured_upstreams import build_upstream
+from notifier.features.upstreams.session_lookups import SessionLookups
+from notifier.features.upstreams.upstream import LocalSession, UpstreamSession
+from notifier.features.upstreams.upstream_settings import UpstreamSettings
+from notifier.features.upstreams.upstream_sign_outs import DUPLICATE_WINDOW_SECONDS, UpstreamSignOutRoutes
+from notifier.model.frozen import replace
 from notifier.model.message import Lane, Outgoing
 from notifier.model.registry import Registry
+from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.web_app import web_app
 from tests.publishing.serving import serving
 
@@ -23,23 +22,29 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
     """If a session continues after a forged call, the upstream's own later call is published."""
     now, published = [10 * DUPLICATE_WINDOW_SECONDS], list[str | None]()
 
-    async def look_up(_name: str, asked: UpstreamSession) -> LocalSessions:
-        return LocalSessions(iss=OP, sessions=(LocalSession(sub="alice", sid=asked.sid, clients="*"),))
+    class Store:
+        async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
+            return (LocalSession(sub="alice", sid=upstream_session.sid, clients="*"),)
 
     async def publish(_lane: Lane, message: Outgoing) -> None:
         published.append(message.message_id)
 
-    access = SignOutDependencies(
-        find_front_channel=lambda name: UpstreamFrontChannel(name=name, issuer=OP, parents=()),
-        look_up=look_up,
-        publish=publish,
-        event_message=to_event_message,
-        page=lambda _iss, _context, _parents: web.Response(),
-        registry=lambda: Registry(issuers={}),
-        record=lambda _name, _result, _reason: None,
-        clock=lambda: now[0],
+    async def read_keys() -> DocumentIssue:
+        raise AssertionError
+
+    resolve = {"http": {"url": "https://login.example.com/sessions"}}
+    members = {"issuer": OP, "client_id": "us", "resolve": resolve, "front_channel": True}
+    upstream = build_upstream("op", UpstreamSettings.model_validate(members), OP, read_keys)
+    upstream = replace(upstream, browser_lookups=SessionLookups(Store()))
+    routes = UpstreamSignOutRoutes(
+        lambda _name: upstream,
+        publish,
+        lambda _name, _result, _reason: None,
+        lambda _iss, _context, _parents: web.Response(),
+        lambda: Registry(issuers={}),
+        lambda: now[0],
     )
-    async with serving(web_app(UpstreamSignOutRoutes(access).routes())) as listener, aiohttp.ClientSession() as session:
+    async with serving(web_app(routes.routes())) as listener, aiohttp.ClientSession() as session:
 
         async def call(sid: str) -> None:
             url = f"{listener.url}/upstreams/op/frontchannel-logout"
