@@ -6,26 +6,14 @@ from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.features.sources.post_rules import create_post_rules
+from notifier.features.sources.post_rules import Challenge, HttpSource
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
-from notifier.features.sources.source_proofs import (
-    BodySignature,
-    Challenge,
-    HeaderSecret,
-    HttpSource,
-    Proof,
-    SetVerifier,
-    SignedToken,
-    SnsSignature,
-    SnsVerifier,
-    Subscription,
-)
-from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, Proof, SetVerifier, SnsVerifier
+from notifier.features.sources.source_routes import SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceHttpSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
 from notifier.model.client import TlsFiles
-from notifier.model.ids import new_id
 from notifier.model.message import Lane, Outgoing
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
 from notifier.network.http.issuer_documents import DocumentReader
@@ -47,8 +35,7 @@ class HttpSources:
     ) -> None:
         """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
         self._live = live
-        dependencies = SourceDependencies(find_source=self.find_source, publish=publish, clock=time.time, new_id=new_id)
-        self.routes = SourceRoutes(dependencies, ApiLimits())
+        self.routes = SourceRoutes(self.find_source, publish, ApiLimits())
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
         self._loaded: LoadedConfiguration | None = None
@@ -73,17 +60,12 @@ class HttpSources:
         for name, source in sources_of(loaded.settings).items():
             if source.http is None:
                 continue
-            compiled, websub = loaded.part(SourcesPart).sources[name], source.http.websub
-            subscription = Subscription()
-            if websub is not None:
-                subscription = Subscription(topic=websub.topic, can_end=websub.unsubscribe == "allow")
+            websub = source.http.websub
             sources[name] = HttpSource(
-                name=name,
+                compiled=loaded.part(SourcesPart).sources[name],
                 proof=self._build_proof(name, source.http, loaded),
-                rules=create_post_rules(source.http, compiled),
-                used_names=compiled.used_names,
                 challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
-                subscription=subscription,
+                websub=websub,
             )
         self._sources, self._loaded = sources, loaded
 
@@ -92,10 +74,9 @@ class HttpSources:
         if http.set is not None:
             keys = TransmitterKeys(http.set.issuer, partial(self._read_keys, http.set), time.monotonic)
             keys = self._keys.setdefault(http.set, keys)
-            verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
-            return SignedToken(verifier=verifier)
+            return SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
         if http.sns is not None:
-            return SnsSignature(verifier=SnsVerifier(SnsTopic(http.sns.topic_arn), self._sns))
+            return SnsVerifier(SnsTopic(http.sns.topic_arn), self._sns)
         secrets = loaded.part(SourcesPart).proofs[name]
         if http.hmac is not None:
             hmac = http.hmac

@@ -1,11 +1,15 @@
-"""Check a POST to a source: its media type, headers and body. The proof of the sender is checked elsewhere."""
+"""Describe a source over HTTP, and check the media type, headers and body of a POST to it.
+
+The proof of the sender is checked elsewhere.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from notifier.features.sources.source import Source
-from notifier.features.sources.source_settings import SourceHttpSettings
+from notifier.features.sources.source_proofs import HeaderSecret, Proof, SetVerifier, SnsVerifier
+from notifier.features.sources.source_settings import WebsubSettings
 from notifier.model.documents.cloudevents import is_attribute, media_type_of
 from notifier.network.listeners.problem import Refusal, problem_response
 
@@ -14,26 +18,42 @@ MAX_TYPE_LENGTH = 255  # of `content_type` in AMQP
 _JSON_TYPES = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _ACCEPTED_TYPES = "application/json, application/cloudevents+json"
 
+Challenge = Literal["okta", "websub"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostRules:
-    """The rules of one source. `body`: `json` of a JSON media type, `any` media type, or a `token` (SET).
+class HttpSource:
+    """A source that accepts events over HTTP.
 
-    `signed`: the proof covers the body but not the headers, so that headers must not describe the event.
-    `accepts_empty`: the body may be empty, since the source's `when` evaluates it.
+    `challenge`: the protocol by which its server verifies the URL. `websub`: the subscription that a WebSub hub may
+    verify; None for any.
     """
 
-    body: Literal["json", "any", "token"] = "json"
-    signed: bool = False
-    accepts_empty: bool = False
+    compiled: Source
+    proof: Proof
+    challenge: Challenge | None = None
+    websub: WebsubSettings | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the source."""
+        return self.compiled.name
+
+    @property
+    def is_signed(self) -> bool:
+        """Return whether the proof covers the body but not the headers, which then must not describe the event."""
+        return not isinstance(self.proof, HeaderSecret)
 
     def check_type(self, content_type: str | None) -> None:
-        """Raise Refusal (415) for a wrong media type. Except with `any`, forms of web pages can send no right type."""
-        if self.body == "any":
-            return
+        """Raise Refusal (415) for a wrong media type. SNS sends JSON as `text/plain`.
+
+        Unless any type is accepted, forms of web pages can send no right type.
+        """
         media_type = media_type_of(content_type)
-        if self.body == "token":
+        if isinstance(self.proof, SetVerifier):
             title, accept, is_accepted = f"The body must be {SET_TYPE}", SET_TYPE, media_type == SET_TYPE
+        elif self.compiled.as_json or isinstance(self.proof, SnsVerifier):
+            return
         else:
             title, accept = "The body must be application/json, or of a type that ends with +json", _ACCEPTED_TYPES
             is_json = media_type in _JSON_TYPES or media_type.endswith("+json")
@@ -43,7 +63,7 @@ class PostRules:
 
     def find_unsigned_header(self, names: Iterable[str]) -> str | None:
         """Return the error of an unsigned CloudEvents header, which would change a signed event; None without one."""
-        name = next(filter(is_attribute, names), None) if self.signed else None
+        name = next(filter(is_attribute, names), None) if self.is_signed else None
         if name is None:
             return None
         remedy = "send structured CloudEvents, application/cloudevents+json"
@@ -57,18 +77,8 @@ class PostRules:
 
     def check_body(self, body: bytes) -> None:
         """Raise Refusal (400) for an empty body, unless `when` evaluates it."""
-        if not body.strip() and not self.accepts_empty:
+        if not body.strip() and not self.compiled.accepts_empty:
             raise Refusal(problem_response(400, "The body is empty"))
-
-
-def create_post_rules(http: SourceHttpSettings, source: Source) -> PostRules:
-    """Return the rules of a source with `http`. SNS sends JSON as `text/plain`."""
-    body: Literal["json", "any", "token"] = "json"
-    if http.set is not None:
-        body = "token"
-    elif source.as_json or http.sns is not None:
-        body = "any"
-    return PostRules(body=body, signed=http.signed, accepts_empty=source.accepts_empty)
 
 
 _CONNECTION_HEADERS = frozenset(

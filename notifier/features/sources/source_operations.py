@@ -7,16 +7,9 @@ from typing import assert_never
 import structlog
 from aiohttp import web
 
-from notifier.features.sources.post_rules import SET_TYPE
-from notifier.features.sources.source_proofs import (
-    BodySignature,
-    HeaderSecret,
-    HttpSource,
-    Proof,
-    SignedToken,
-    SnsSignature,
-    Subscription,
-)
+from notifier.features.sources.post_rules import SET_TYPE, HttpSource
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, Proof, SetVerifier, SnsVerifier
+from notifier.features.sources.source_settings import WebsubSettings
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -45,7 +38,7 @@ def answer_okta(request: web.Request, proof: Proof) -> web.Response:
     return web.json_response({"verification": challenge}, dumps=json_text)
 
 
-def answer_websub(request: web.Request, subscription: Subscription) -> web.Response:
+def answer_websub(request: web.Request, websub: WebsubSettings | None) -> web.Response:
     """Return the hub's challenge, which confirms a subscription or its end (WebSub §5.3). Raises Refusal (400, 404).
 
     The request is unauthenticated, and anyone who can reach the hub can cause it. The hub's events need the proof.
@@ -54,9 +47,9 @@ def answer_websub(request: web.Request, subscription: Subscription) -> web.Respo
     has_challenge = 0 < len(challenge) <= _MAX_CHALLENGE_CHARACTERS
     if mode not in ("subscribe", "unsubscribe") or not has_challenge:
         raise Refusal(problem_response(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
-    if subscription.topic is not None and request.query.getall("hub.topic", []) != [subscription.topic]:
+    if websub is not None and request.query.getall("hub.topic", []) != [websub.topic]:
         raise Refusal(problem_response(404, f"{mode}: hub.topic is not http.websub.topic of the source"))
-    if mode == "unsubscribe" and not subscription.can_end:
+    if mode == "unsubscribe" and (websub is None or websub.unsubscribe == "refuse"):
         title = "unsubscribe: the subscription goes on; http.websub.unsubscribe: allow lets it end"
         raise Refusal(problem_response(404, title))
     return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
@@ -72,7 +65,7 @@ def answer_options(request: web.Request, source: HttpSource, body: bytes) -> web
             is_authentic = source.proof.is_valid(request.headers)
         case BodySignature():
             is_authentic = source.proof.is_valid(request.headers, body)
-        case SignedToken() | SnsSignature():
+        case SetVerifier() | SnsVerifier():
             raise method_refusal()
         case _:
             assert_never(source.proof)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from multidict import MultiMapping
 
-from notifier.features.sources.post_rules import PostRules
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal, SnsTopic, read_sns
 from notifier.features.sources.sns_server import CertificateUnavailable, SnsServer
 from notifier.tokens.security_event_token import (
@@ -143,55 +142,8 @@ class BodySignature:
         return hmac.compare_digest(expected, actual) or is_hex_match
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedToken:
-    """The proof is the signature of the body, which is a Security Event Token."""
-
-    verifier: SetVerifier
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnsSignature:
-    """The proof is the signature in the body, which is a message of a topic of Amazon SNS."""
-
-    verifier: SnsVerifier
-
-
-Proof = HeaderSecret | BodySignature | SignedToken | SnsSignature
-Challenge = Literal["okta", "websub"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
-    """A subscription that a WebSub hub may verify. `topic`: None for any. `can_end`: also its end is confirmed."""
-
-    topic: str | None = None
-    can_end: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSource:
-    """A source that accepts events over HTTP.
-
-    `challenge`: the protocol by which its server verifies the URL. `subscription`: for a WebSub hub. `used_names`: all
-    names in its expressions, which include the headers that they read.
-    """
-
-    name: str
-    proof: Proof
-    rules: PostRules
-    used_names: frozenset[str] = frozenset()
-    challenge: Challenge | None = None
-    subscription: Subscription = Subscription()
-
-    @property
-    def secret_headers(self) -> frozenset[str]:
-        """Return the lower-case name of the proof's header, which must not be published."""
-        match self.proof:
-            case HeaderSecret(header=header) | BodySignature(header=header):
-                return frozenset({header.lower()})
-            case _:
-                return frozenset()
+Proof = HeaderSecret | BodySignature | SetVerifier | SnsVerifier
+"""The proof of the sender: a header, or the body itself, which is a Security Event Token or a message of SNS."""
 
 
 def _find_single_header(headers: MultiMapping[str], name: str) -> bytes | None:

@@ -11,9 +11,9 @@ slowly. Until the proof is verified, such a request has a lower limit and a shor
 `GET` and `OPTIONS` answer the verification requests of Okta, WebSub hubs, and CloudEvents senders such as Event Grid.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
@@ -21,7 +21,7 @@ from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
-from notifier.features.sources.post_rules import MAX_TYPE_LENGTH, join_headers
+from notifier.features.sources.post_rules import MAX_TYPE_LENGTH, HttpSource, join_headers
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
 from notifier.features.sources.sns_server import CertificateUnavailable
 from notifier.features.sources.source_operations import (
@@ -35,10 +35,11 @@ from notifier.features.sources.source_operations import (
     proof_refusal,
     reason_of,
 )
-from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, HttpSource, SignedToken, SnsSignature
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SetVerifier, SnsVerifier
 from notifier.model.documents.sourced import kept_headers, to_sourced
+from notifier.model.ids import new_id
 from notifier.model.message import Lane, Message, Outgoing
-from notifier.model.moment import MinuteLimit
+from notifier.model.moment import Clock, MinuteLimit
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
@@ -58,25 +59,25 @@ SOURCE_PATH = "/v1/events/{source}"
 _MAX_TOPIC_CHARACTERS = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceDependencies:
-    """The dependencies of the routes. `find_source` returns None for an unknown source, or one without `http`.
+class SourceRoutes:
+    """The routes of sources. `find_source` returns None for an unknown source, or one without `http`.
 
     `publish` returns once the message is durable, and raises QueueError.
     """
 
-    find_source: Callable[[str], HttpSource | None]
-    publish: Callable[[Lane, Outgoing], Awaitable[None]]
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
-
-
-class SourceRoutes:
-    """The routes of sources."""
-
-    def __init__(self, dependencies: SourceDependencies, limits: ApiLimits) -> None:
-        self._dependencies = dependencies
+    def __init__(
+        self,
+        find_source: Callable[[str], HttpSource | None],
+        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        limits: ApiLimits,
+        clock: Clock = time.time,
+        new_id: Callable[[], str] = new_id,
+    ) -> None:
+        self._find_source = find_source
+        self._publish = publish
         self._limits = limits
+        self._clock = clock
+        self._new_id = new_id
         self._verified_slots = RequestSlots(limits.requests, limits.requests_of_token, "to this source")
         self._unverified_slots = RequestSlots(limits.unverified, limits.unverified_of_source, "to this source")
         self._log_limit = MinuteLimit()  # keys: source and status, or source and WebSub mode
@@ -96,7 +97,7 @@ class SourceRoutes:
     @POST_OPERATION
     async def post_event(self, request: web.Request) -> web.Response:
         """Accept one message of a source, and record the response."""
-        source = self._find_source(request)
+        source = self._source_of(request)
         with self._record_refusals(source.name):
             answer = await self._accept(request, source)
         self._record(source.name, answer)
@@ -105,29 +106,29 @@ class SourceRoutes:
     @GET_OPERATION
     async def get_challenge(self, request: web.Request) -> web.Response:
         """Answer a server's verification request."""
-        source = self._find_source(request)
+        source = self._source_of(request)
         if source.challenge is None:
             raise method_refusal()
         with self._record_refusals(source.name):
             if source.challenge == "okta":
                 return answer_okta(request, source.proof)
-            answer = answer_websub(request, source.subscription)
+            answer = answer_websub(request, source.websub)
             self._log_confirmed(source.name, request)
             return answer
 
     @OPTIONS_OPERATION
     async def allow_sender(self, request: web.Request) -> web.Response:
         """Answer a CloudEvents sender's request for permission to send."""
-        source = self._find_source(request)
+        source = self._source_of(request)
         with self._record_refusals(source.name):
             if not isinstance(source.proof, BodySignature):  # no other proof needs the body
                 return answer_options(request, source, b"")
             with self._unverified_slots.hold_slot(source.name):
                 return answer_options(request, source, await self._read_unverified(request))
 
-    def _find_source(self, request: web.Request) -> HttpSource:
+    def _source_of(self, request: web.Request) -> HttpSource:
         """Return the source in the path. Raises Refusal (404)."""
-        source = self._dependencies.find_source(request.match_info["source"])
+        source = self._find_source(request.match_info["source"])
         if source is None:
             title = (
                 "No source of this name takes events over HTTP: configure sources.NAME.http,"
@@ -141,7 +142,7 @@ class SourceRoutes:
 
     async def _accept(self, request: web.Request, source: HttpSource) -> web.Response:
         """Authenticate, check and publish a message. Raises Refusal."""
-        proof, rules = source.proof, source.rules
+        proof = source.proof
         match proof:
             case HeaderSecret():
                 if not proof.is_valid(request.headers):
@@ -155,31 +156,31 @@ class SourceRoutes:
                     body = await self._read_unverified(request)
                 if not proof.is_valid(request.headers, body):
                     raise proof_refusal()
-            case SignedToken():
+            case SetVerifier():
                 return await self._accept_set(request, source, proof)
-            case SnsSignature():
+            case SnsVerifier():
                 return await self._accept_sns(request, source, proof)
             case _:
                 assert_never(proof)
-        rules.check_headers(request.headers)
-        rules.check_body(body)
+        source.check_headers(request.headers)
+        source.check_body(body)
         content_type = request.headers.get("Content-Type", "")
         if len(content_type) > MAX_TYPE_LENGTH:
             content_type = media_type(request)[:MAX_TYPE_LENGTH]
-        new_id = await self._publish(request, source, body, content_type)
+        new_id = await self._accept_message(request, source, body, content_type)
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 
-    async def _accept_set(self, request: web.Request, source: HttpSource, proof: SignedToken) -> web.Response:
+    async def _accept_set(self, request: web.Request, source: HttpSource, proof: SetVerifier) -> web.Response:
         """Accept a Security Event Token, and answer according to RFC 8935 §2.2 and §2.3."""
         _check_type(request, source)
         with self._unverified_slots.hold_slot(source.name):
-            result = await proof.verifier.verify(await self._read_unverified(request))
-        unsigned = source.rules.find_unsigned_header(request.headers)
+            result = await proof.verify(await self._read_unverified(request))
+        unsigned = source.find_unsigned_header(request.headers)
         if isinstance(result, VerifiedSet) and unsigned is not None:
             result = UnacceptedSet(err="invalid_request", description=unsigned)
         match result:
             case VerifiedSet():
-                await self._publish(request, source, result.claims, "application/json")
+                await self._accept_message(request, source, result.claims, "application/json")
                 return web.Response(status=202)
             case UnacceptedSet():
                 document = {"err": result.err, "description": result.description}
@@ -190,47 +191,47 @@ class SourceRoutes:
             case _:
                 assert_never(result)
 
-    async def _accept_sns(self, request: web.Request, source: HttpSource, proof: SnsSignature) -> web.Response:
+    async def _accept_sns(self, request: web.Request, source: HttpSource, proof: SnsVerifier) -> web.Response:
         """Accept an SNS message: a notification, or a message about the subscription."""
         _check_type(request, source)
         with self._unverified_slots.hold_slot(source.name):
-            message = await proof.verifier.verify(await self._read_unverified(request))
+            message = await proof.verify(await self._read_unverified(request))
         match message:
             case SnsRefusal():
                 raise proof_refusal(f"The message is not accepted: {message.text}")
             case CertificateUnavailable():
                 raise Refusal(problem_response(503, message.text, headers={"Retry-After": RETRY_AFTER_SECONDS}))
             case SnsMessage(kind="Notification"):
-                source.rules.check_headers(request.headers)
-                new_id = await self._publish(request, source, message.signed, "application/json")
+                source.check_headers(request.headers)
+                new_id = await self._accept_message(request, source, message.signed, "application/json")
                 return web.json_response({"id": new_id}, status=202, dumps=json_text)
             case SnsMessage():
-                if not await proof.verifier.handle_subscription(message, source.name):
+                if not await proof.handle_subscription(message, source.name):
                     title, headers = "SNS is unreachable; send the message again", {"Retry-After": RETRY_AFTER_SECONDS}
                     raise Refusal(problem_response(503, title, headers=headers))
                 return web.json_response({})
             case _:
                 assert_never(message)
 
-    async def _publish(self, request: web.Request, source: HttpSource, body: bytes, content_type: str) -> str:
+    async def _accept_message(self, request: web.Request, source: HttpSource, body: bytes, content_type: str) -> str:
         """Publish the message durably, with the source as its publisher. Return the message's new id."""
-        dependencies, lane = self._dependencies, read_lane(request)
+        lane = read_lane(request)
         headers = join_headers(request.headers.items())
-        if source.rules.signed:
+        if source.is_signed:
             headers.pop("messageid", None)  # it is not signed, but would be the event's id with MassTransit
         message = Message(
             lane=lane,
             body=body,
             tag=None,
             content_type=content_type,
-            headers=kept_headers(headers, source.secret_headers, source.used_names),
-            timestamp=dependencies.clock(),
+            headers=kept_headers(headers, source.compiled.secret_headers, source.compiled.used_names),
+            timestamp=self._clock(),
             user_id=source.name,
             source=source.name,
         )
-        new_id = dependencies.new_id()
+        new_id = self._new_id()
         with self._verified_slots.hold_slot(source.name):
-            publication = dependencies.publish(lane, to_sourced(message, new_id))
+            publication = self._publish(lane, to_sourced(message, new_id))
             await publish_in_time(publication, self._limits, "send the event again")
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
@@ -268,5 +269,5 @@ class SourceRoutes:
 
 def _check_type(request: web.Request, source: HttpSource) -> None:
     """Raise Refusal (415) for a wrong media type or a compressed body."""
-    source.rules.check_type(request.headers.get("Content-Type"))
+    source.check_type(request.headers.get("Content-Type"))
     refuse_compressed(request)

@@ -17,7 +17,7 @@ from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
 from notifier.features.sources.sns_server import RETRY_AFTER_SECONDS, CertificateUnavailable, SnsServer
-from notifier.features.sources.source_proofs import HeaderSecret, SignedToken, SnsSignature
+from notifier.features.sources.source_proofs import HeaderSecret, SetVerifier, SnsVerifier
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, Outgoing
@@ -150,8 +150,8 @@ async def test_sns_certificates_follow_the_current_egress_rules(folder: Path, tm
         async def verify(body: bytes) -> object:
             source = sources.find_source("topic")
             assert source is not None
-            assert isinstance(source.proof, SnsSignature)
-            return await source.proof.verifier.verify(body)
+            assert isinstance(source.proof, SnsVerifier)
+            return await source.proof.verify(body)
 
         assert isinstance(await verify(posted()), CertificateUnavailable)  # no loopback without egress.allow
         write(folder, of, egress={"allow": ["127.0.0.0/8"]})
@@ -183,8 +183,8 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
         async def verify(token: bytes) -> VerifiedSet | UnacceptedSet | KeysUnavailable:
             source = sources.find_source("kc")
             assert source is not None
-            assert isinstance(source.proof, SignedToken)
-            return await source.proof.verifier.verify(token)
+            assert isinstance(source.proof, SetVerifier)
+            return await source.proof.verify(token)
 
         assert isinstance(await verify(token), VerifiedSet)
     write(folder, {"kc": {**MAPPED, "http": {"set": settings}}}, delivery={"timeout": "3s"})

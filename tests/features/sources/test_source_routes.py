@@ -15,16 +15,12 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.features.sources.post_rules import PostRules
-from notifier.features.sources.source_proofs import (
-    BodySignature,
-    HeaderSecret,
-    HttpSource,
-    SignedToken,
-    SnsSignature,
-    Subscription,
-)
-from notifier.features.sources.source_routes import SourceDependencies, SourceRoutes
+from notifier.features.sources.expressions import Expression
+from notifier.features.sources.post_rules import HttpSource
+from notifier.features.sources.source import Source
+from notifier.features.sources.source_proofs import BodySignature, HeaderSecret
+from notifier.features.sources.source_routes import SourceRoutes
+from notifier.features.sources.source_settings import WebsubSettings
 from notifier.model.documents.sourced import to_received
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, Outgoing
@@ -40,34 +36,32 @@ from tests.tokens.transmitter import CLAIMS, key, public
 from tests.tokens.transmitter import signed as set_of
 
 LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
-SIGNED = PostRules(signed=True)
-TOKEN = PostRules(body="token", signed=True)
 BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
 SOURCES = (
     HttpSource(
-        name="okta",
+        compiled=Source(
+            name="okta",
+            members={},
+            secret_headers=frozenset({"authorization"}),
+            used_names=frozenset({"$headers", "x-name"}),
+        ),
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
-        rules=PostRules(),
-        used_names=frozenset({"$headers", "x-name"}),
         challenge="okta",
     ),
     HttpSource(
-        name="wso2",
+        compiled=Source(name="wso2", members={}, secret_headers=frozenset({"x-wso2-event-signature"})),
         proof=BodySignature(
             header="X-WSO2-Event-Signature", algorithm="sha256", prefix="sha256=", secrets=(b"one", b"two")
         ),
-        rules=SIGNED,
         challenge="websub",
     ),
     HttpSource(
-        name="sha1",
+        compiled=Source(name="sha1", members={}, secret_headers=frozenset({"x-hub-signature"})),
         proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",)),
-        rules=SIGNED,
     ),
     HttpSource(
-        name="any",
+        compiled=Source(name="any", members={}, as_json=True, when=Expression("@ == `null`")),
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret",)),
-        rules=PostRules(body="any", accepts_empty=True),
     ),
 )
 
@@ -133,13 +127,7 @@ class Api:
 async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
     """Serve an API with tokens, which these routes do not require. Its limits of size and number are small."""
     queue, sources = Queue(), {source.name: source for source in SOURCES}
-    access = SourceDependencies(
-        find_source=sources.get,
-        publish=queue.publish,
-        clock=lambda: NOW,
-        new_id=lambda: "made-up-id",
-    )
-    routes = SourceRoutes(access, limits)
+    routes = SourceRoutes(sources.get, queue.publish, limits, lambda: NOW, lambda: "made-up-id")
     app = build_api_app(EventRequests(accept, sources_of(lambda: (token("idp"),)), limits), routes.routes())
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         yield Api(queue, listener.url, http, sources, routes)
@@ -407,7 +395,9 @@ async def test_a_websub_hub_verifies_the_configured_subscription_alone(
 ) -> None:
     """The request has no proof: anybody who can reach the hub causes it. Each answer is logged, once a minute."""
     topic = "https://hub/a?b"
-    api.sources["wso2"] = replace(api.sources["wso2"], subscription=Subscription(topic=topic, can_end=may_end))
+    api.sources["wso2"] = replace(
+        api.sources["wso2"], websub=WebsubSettings(topic=topic, unsubscribe="allow" if may_end else "refuse")
+    )
     with capture_logs() as lines:
         for _ in range(2):
             async with api.http.get(f"{api.url}/v1/events/wso2?{query}&hub.challenge=7") as answer:
@@ -442,7 +432,7 @@ async def test_a_cloud_events_validation_request_is_answered(api: Api) -> None:
     ):
         status, _, headers = await api.ask(source, sent, b"", "OPTIONS")
         assert (status, "WebHook-Allowed-Origin" in headers) == (expected, expected == 200), (source, sent)
-    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter().verifier))
+    api.sources["kc"] = HttpSource(compiled=Source(name="kc", members={}), proof=SetTransmitter().verifier)
     status, _, headers = await api.ask("kc", ASKS, b"", "OPTIONS")
     assert (status, headers["Allow"]) == (405, "POST")
     assert api.queue.taken == []
@@ -451,7 +441,7 @@ async def test_a_cloud_events_validation_request_is_answered(api: Api) -> None:
 async def test_the_id_of_an_answer_is_in_the_log(api: Api) -> None:
     """Once the message is durable. Whoever has the answer finds when it came; so for a token, whose answer is empty."""
     api.sources["kc"] = HttpSource(
-        name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter(public(key("P-256"))).verifier)
+        compiled=Source(name="kc", members={}), proof=SetTransmitter(public(key("P-256"))).verifier
     )
     with capture_logs() as lines:
         _, document, _ = await api.ask("okta", OKTA)
@@ -494,9 +484,13 @@ async def test_a_disconnected_sender_counts_as_408(api: Api) -> None:
 
 
 async def test_a_security_event_token_is_answered_by_rfc_8935(api: Api) -> None:
-    """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
+    """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued.
+
+    Its media type is required even of a source whose bodies are JSON, whatever their type (`content_type: json`).
+    """
     transmitter = SetTransmitter(public(key("P-256")))
-    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=transmitter.verifier))
+    compiled = Source(name="kc", members={}, as_json=True)
+    api.sources["kc"] = HttpSource(compiled=compiled, proof=transmitter.verifier)
     kind = {"Content-Type": "application/secevent+jwt"}
     status, document, _ = await api.ask("kc", kind, set_of())
     assert (status, document) == (202, None)
@@ -515,12 +509,12 @@ async def test_a_security_event_token_is_answered_by_rfc_8935(api: Api) -> None:
     assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
     assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
     assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
-    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=SetTransmitter().verifier))
+    api.sources["kc"] = HttpSource(compiled=Source(name="kc", members={}), proof=SetTransmitter().verifier)
     status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
     assert status == 400
     away = SetTransmitter()
     away.away = True
-    api.sources["kc"] = HttpSource(name="kc", rules=TOKEN, proof=SignedToken(verifier=away.verifier))
+    api.sources["kc"] = HttpSource(compiled=Source(name="kc", members={}), proof=away.verifier)
     status, _, headers = await api.ask("kc", kind, set_of())
     assert (status, headers["Retry-After"]) == (503, "5")
     assert len(api.queue.taken) == 1
@@ -533,8 +527,7 @@ PLAIN = {"Content-Type": "text/plain; charset=UTF-8"}
 async def subscribed(api: Api, folder: Path) -> AsyncIterator[Sns]:
     """Add the source `sns`, and yield the stand-in that serves its certificates."""
     async with standing_in(folder) as sns:
-        rules = PostRules(body="any", signed=True)
-        api.sources["sns"] = HttpSource(name="sns", rules=rules, proof=SnsSignature(verifier=sns.verifier))
+        api.sources["sns"] = HttpSource(compiled=Source(name="sns", members={}), proof=sns.verifier)
         yield sns
 
 
@@ -652,12 +645,10 @@ async def test_one_source_does_not_take_every_place() -> None:
 def test_answers_of_sources_match_their_description() -> None:
     """Every answer is as it is described."""
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
-    source = HttpSource(name="okta", proof=proof, rules=PostRules(), challenge="okta")
-    access = SourceDependencies(
-        find_source={"okta": source}.get, publish=Queue().publish, clock=lambda: NOW, new_id=lambda: "made-up"
-    )
+    source = HttpSource(compiled=Source(name="okta", members={}), proof=proof, challenge="okta")
+    routes = SourceRoutes({"okta": source}.get, Queue().publish, LIMITS)
     requests = EventRequests(accept, sources_of(lambda: (token("idp"),)))
-    operations = described(build_api_app(requests, SourceRoutes(access, LIMITS).routes()), examples=25)
+    operations = described(build_api_app(requests, routes.routes()), examples=25)
     assert [each for each in operations if "source" in each] == [
         "GET /v1/events/{source}",
         "OPTIONS /v1/events/{source}",
