@@ -7,17 +7,17 @@ so that a token is kept in memory until it expires or is refused.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import redirect_uris
+from notifier.configuration.clients.remote_rows import RowCollector, redirect_uris
 from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages, section_of
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb, open_web
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.network.http.json_over_http import JsonWeb
 from notifier.settings.secret_text import secret_of
 
 PAGE_SIZE = 100
@@ -38,22 +38,18 @@ _LIST_ADVICE = {
 }
 
 
-class Auth0Reader:
-    """Reads all applications of one tenant."""
+class Auth0Tenant:
+    """Reads the applications of one tenant, with a token that it keeps. `clock` returns epoch seconds."""
 
-    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = source.of_kind(Auth0Settings)
-        self._source = source
+    def __init__(self, settings: Auth0Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
         self._clock = clock
         self._token = ""
         self._token_expires_at = 0.0
 
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all applications; `last` itself if nothing has changed. Raises SourceFault."""
-        async with open_web(None, self._source.timeout) as server:
-            read_at = self._clock()
-            collector = await gather_pages(lambda index: self._read_page(server, index), last)
-            return collector.answer(read_at)
+    async def collect(self, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
+        """Return all applications. Raises SourceFault."""
+        return await gather_pages(partial(self._read_page, server), last)
 
     async def _read_page(self, server: JsonWeb, index: int) -> NumberedPage:
         """Return the page with an index, which starts at 0. Raises SourceFault."""

@@ -5,17 +5,14 @@ one issuer for all clients of a session. A provider must therefore have `issuer_
 client secrets, and is dropped after each page.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import redirect_uris
+from notifier.configuration.clients.remote_rows import RowCollector, redirect_uris
 from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.page_requests import NumberedPage, ask, gather_pages
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.network.http.json_over_http import JsonWeb, open_web
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.network.http.json_over_http import JsonWeb
 from notifier.settings.secret_text import secret_of
 
 PAGE_SIZE = 100
@@ -27,25 +24,12 @@ _ADVICE = {
 }
 
 
-class AuthentikReader:
-    """Reads all OAuth2 providers of one authentik."""
+async def collect_authentik(settings: AuthentikSettings, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
+    """Return all OAuth2 providers of one authentik. Raises SourceFault."""
+    headers = {"Authorization": f"Bearer {secret_of('token_file', settings.token_file)}"}
 
-    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = source.of_kind(AuthentikSettings)
-        self._source = source
-        self._clock = clock
-
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all providers; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = {"Authorization": f"Bearer {secret_of('token_file', self._settings.token_file)}"}
-        async with open_web(self._settings.tls, self._source.timeout) as server:
-            read_at = self._clock()
-            collector = await gather_pages(lambda index: self._read_page(server, headers, index), last)
-            return collector.answer(read_at)
-
-    async def _read_page(self, server: JsonWeb, headers: dict[str, str], index: int) -> NumberedPage:
-        """Return the page with an index, which starts at 0. Raises SourceFault."""
-        url = f"{self._settings.url}/api/v3/providers/oauth2/?ordering=pk&page={index + 1}&page_size={PAGE_SIZE}"
+    async def read_page(index: int) -> NumberedPage:
+        url = f"{settings.url}/api/v3/providers/oauth2/?ordering=pk&page={index + 1}&page_size={PAGE_SIZE}"
         content = (await ask(server, url, headers, _ADVICE)).content
         providers = content.get("results") if isinstance(content, dict) else None
         pagination = content.get("pagination") if isinstance(content, dict) else None
@@ -59,6 +43,8 @@ class AuthentikReader:
             total=int(total) if isinstance(total, int | float) else len(providers),
             is_last=not pagination.get("next"),
         )
+
+    return await gather_pages(read_page, last)
 
 
 def _to_row(provider: Any) -> Any:

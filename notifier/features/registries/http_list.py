@@ -1,7 +1,6 @@
 """The registry source `http`: a JSON list of client metadata (RFC 7591) at a URL, in one or several pages."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from notifier.configuration.clients.client_rows import SourceAnswer
@@ -10,8 +9,7 @@ from notifier.features.registries.list_settings import HttpListSettings
 from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, next_page_url
 from notifier.model.errors import AnswerFault, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import open_web
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.network.http.json_over_http import JsonWeb
 
 _ADVICE = {
     401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
@@ -20,35 +18,25 @@ _ADVICE = {
 }
 
 
-class HttpListReader:
-    """Reads the list at one address."""
-
-    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = source.of_kind(HttpListSettings)
-        self._source = source
-        self._clock = clock
-
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = {"Accept": "application/json", **(self._settings.headers or {})}
-        collector, visited, limit = RowCollector(last, unique=True), set[str](), PageLimit()
-        url: str | None = self._settings.url
-        async with open_web(self._settings.tls, self._source.timeout) as server:
-            read_at = self._clock()
-            while url is not None:
-                if url in visited:
-                    raise EndlessListError("its list never ends: a page comes again (Link: rel=next)")
-                if visited:
-                    limit.on_next_page(collector.known_count)
-                visited.add(url)
-                try:
-                    answer = await ask(server, url, headers, _ADVICE)
-                except AnswerFault as fault:
-                    remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
-                    raise AnswerFault(f"{fault}{remedy}") from None
-                await collector.add_all(_drain_list(_clients_in(answer)))
-                url = next_page_url(answer.joined_header("Link"), url)
-            return collector.answer(read_at)
+async def collect_http_list(settings: HttpListSettings, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
+    """Return all clients of the list at one address. Raises SourceFault."""
+    headers = {"Accept": "application/json", **(settings.headers or {})}
+    collector, visited, limit = RowCollector(last, unique=True), set[str](), PageLimit()
+    url: str | None = settings.url
+    while url is not None:
+        if url in visited:
+            raise EndlessListError("its list never ends: a page comes again (Link: rel=next)")
+        if visited:
+            limit.on_next_page(collector.known_count)
+        visited.add(url)
+        try:
+            answer = await ask(server, url, headers, _ADVICE)
+        except AnswerFault as fault:
+            remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
+            raise AnswerFault(f"{fault}{remedy}") from None
+        await collector.add_all(_drain_list(_clients_in(answer)))
+        url = next_page_url(answer.joined_header("Link"), url)
+    return collector
 
 
 def _drain_list(clients: list[Any]) -> Iterator[Any]:

@@ -8,8 +8,6 @@ A client's `metadata` are free. Their member `notifier` has notifier's options. 
 Hydra itself shall not notify the client.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -18,8 +16,7 @@ from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, find_next_url
 from notifier.model.errors import SourceFault
-from notifier.network.http.json_over_http import JsonWeb, open_web
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.network.http.json_over_http import JsonWeb
 
 PAGE_SIZE = 500
 _MEMBERS = (
@@ -40,56 +37,52 @@ _ADVICE = {
 }
 
 
-class HydraReader:
-    """Reads all clients of one Hydra."""
+async def collect_hydra(settings: HydraSettings, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
+    """Return all clients of one Hydra. Raises SourceFault."""
+    collector = RowCollector(last)
+    token = await _read_page(settings, server, None, collector)
+    try:
+        await _read_following_pages(settings, server, token, collector)
+    except EndlessListError:
+        raise
+    except SourceFault:  # the page token may be invalid: Hydra's secret has changed, or a proxy truncated it
+        collector = RowCollector(last)
+        token = await _read_page(settings, server, None, collector)
+        await _read_following_pages(settings, server, token, collector)
+    return collector
 
-    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = source.of_kind(HydraSettings)
-        self._source = source
-        self._clock = clock
 
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
-        async with open_web(self._settings.tls, self._source.timeout) as server:
-            read_at = self._clock()
-            collector = RowCollector(last)
-            token = await self._read_page(server, None, collector)
-            try:
-                await self._read_following_pages(server, token, collector)
-            except EndlessListError:
-                raise
-            except SourceFault:  # the page token may be invalid: Hydra's secret has changed, or a proxy truncated it
-                collector = RowCollector(last)
-                token = await self._read_page(server, None, collector)
-                await self._read_following_pages(server, token, collector)
-            return collector.answer(read_at)
+async def _read_following_pages(
+    settings: HydraSettings, server: JsonWeb, token: str | None, collector: RowCollector
+) -> None:
+    """Add the clients of the page of a token, and of all pages after it. Raises SourceFault."""
+    visited: set[str] = set()
+    limit = PageLimit()
+    while token is not None:
+        if token in visited:
+            raise SourceFault("its list of clients never ends: a page token comes again")
+        visited.add(token)
+        limit.on_next_page(collector.known_count)
+        token = await _read_page(settings, server, token, collector)
 
-    async def _read_following_pages(self, server: JsonWeb, token: str | None, collector: RowCollector) -> None:
-        """Add the clients of the page of a token, and of all pages after it. Raises SourceFault."""
-        visited: set[str] = set()
-        limit = PageLimit()
-        while token is not None:
-            if token in visited:
-                raise SourceFault("its list of clients never ends: a page token comes again")
-            visited.add(token)
-            limit.on_next_page(collector.known_count)
-            token = await self._read_page(server, token, collector)
 
-    async def _read_page(self, server: JsonWeb, token: str | None, collector: RowCollector) -> str | None:
-        """Add the clients of the page of a token (None: the first page). Return the token of the next page, or None."""
-        query = urlencode({"page_size": PAGE_SIZE} | ({} if token is None else {"page_token": token}))
-        url = f"{self._settings.admin_url}/admin/clients?{query}"
-        answer = await ask(server, url, self._settings.headers or {}, _ADVICE)
-        if not isinstance(answer.content, list):
-            raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
-        await collector.add_all(_to_row(client) for client in answer.content)
-        next_url = find_next_url(answer.joined_header("Link"), url)
-        if next_url is None:
-            return None
-        tokens = parse_qs(urlsplit(next_url).query).get("page_token")
-        if not tokens:
-            raise SourceFault("its next page (Link: rel=next) has no page_token; is this Hydra 2.x?")
-        return tokens[0]
+async def _read_page(
+    settings: HydraSettings, server: JsonWeb, token: str | None, collector: RowCollector
+) -> str | None:
+    """Add the clients of the page of a token (None: the first page). Return the token of the next page, or None."""
+    query = urlencode({"page_size": PAGE_SIZE} | ({} if token is None else {"page_token": token}))
+    url = f"{settings.admin_url}/admin/clients?{query}"
+    answer = await ask(server, url, settings.headers or {}, _ADVICE)
+    if not isinstance(answer.content, list):
+        raise SourceFault("its list of clients is not a list; `admin_url` must lead to Hydra's admin port")
+    await collector.add_all(_to_row(client) for client in answer.content)
+    next_url = find_next_url(answer.joined_header("Link"), url)
+    if next_url is None:
+        return None
+    tokens = parse_qs(urlsplit(next_url).query).get("page_token")
+    if not tokens:
+        raise SourceFault("its next page (Link: rel=next) has no page_token; is this Hydra 2.x?")
+    return tokens[0]
 
 
 def _to_row(client: Any) -> Any:

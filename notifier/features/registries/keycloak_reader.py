@@ -5,8 +5,6 @@
 empty list. The response contains client secrets, and is dropped after each page.
 """
 
-import time
-from collections.abc import Callable
 from typing import Annotated, Any, Self
 from urllib.parse import quote
 
@@ -19,8 +17,7 @@ from notifier.features.registries.page_requests import Advice, ShiftingPages, ac
 from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb, open_web
-from notifier.settings.registry_settings import RegistrySourceSettings
+from notifier.network.http.json_over_http import JsonWeb
 from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
 from notifier.settings.values import Name, WebAddress, find_choice_errors
@@ -66,43 +63,28 @@ class KeycloakSettings(RemoteServerSettings):
         return self
 
 
-class KeycloakReader:
-    """Reads one realm, each time with a new token."""
-
-    def __init__(self, source: RegistrySourceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = source.of_kind(KeycloakSettings)
-        self._source = source
-        self._clock = clock
-        self._realm = _build_realm(self._settings, source.issuer)
-
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return the realm's clients; `last` itself if nothing has changed. Raises SourceFault."""
-        collector, pages = RowCollector(last), ShiftingPages(PAGE_SIZE)
-        read_at = self._clock()
-        async with open_web(self._settings.tls, self._source.timeout) as server:
-            session = _AdminSession(self._settings, server)
-            while pages.first is not None:
-                await self._read_page(session, pages, pages.first, collector)
-        return collector.answer(read_at)
-
-    async def _read_page(
-        self, session: "_AdminSession", pages: ShiftingPages, first: int, collector: RowCollector
-    ) -> None:
-        """Add the clients of the page at the offset `first` to the collector, unless it must be read again."""
+async def collect_keycloak(
+    settings: KeycloakSettings, issuer: str | None, server: JsonWeb, last: SourceAnswer | None
+) -> RowCollector:
+    """Return the clients of one realm, each time with a new token. Raises SourceFault. `issuer`: that of the source."""
+    collector, pages = RowCollector(last), ShiftingPages(PAGE_SIZE)
+    session, realm = _AdminSession(settings, server), _build_realm(settings, issuer)
+    while (first := pages.first) is not None:
         clients = await session.clients(first)
         if not clients and first == 0:
             raise SourceFault(
-                f"the realm {self._settings.realm} answered with no clients, which cannot be: give "
-                f"{_ROLE.format(client=self._settings.client_id)}; query-clients alone shows none"
+                f"the realm {settings.realm} answered with no clients, which cannot be: give "
+                f"{_ROLE.format(client=settings.client_id)}; query-clients alone shows none"
             )
-        rows = [self._realm.to_row(client, f"[{position}]") for position, client in enumerate(clients, first)]
+        rows = [realm.to_row(client, f"[{position}]") for position, client in enumerate(clients, first)]
         names = [row.path if isinstance(row, InputIssue) else str(row["client_id"]) for row in rows]
         if not pages.accept(names):
-            return
+            continue
         for row in rows:
             if isinstance(row, InputIssue):
                 collector.refuse(row)
         await collector.add_all(row for row in rows if not isinstance(row, InputIssue))
+    return collector
 
 
 class _AdminSession:

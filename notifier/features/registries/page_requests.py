@@ -17,7 +17,8 @@ from notifier.model.errors import SourceFault
 from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
 from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb, redact_url
+from notifier.network.http.json_over_http import JsonWeb, open_web, redact_url
+from notifier.settings.policies import TlsSettings
 
 MAX_HEADER_CHARS = 65_536  # of all `Link` headers together
 _LINK = re.compile(r'<([^<>]*)>((?:[^,"]|"[^"]*")*)')
@@ -151,6 +152,26 @@ def section_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the object in a member; an empty object without one."""
     member = document.get(name)
     return member if isinstance(member, dict) else {}
+
+
+CollectClients: TypeAlias = Callable[[JsonWeb, SourceAnswer | None], Awaitable[RowCollector]]
+"""Reads all clients of a server, given the last answer. Raises SourceFault."""
+
+
+class WebReader:
+    """Reads the clients of one server, each time over new connections. `timeout`: of a reading, in seconds."""
+
+    def __init__(self, collect: CollectClients, tls: TlsSettings | None, timeout: float) -> None:
+        self._collect = collect
+        self._tls = tls
+        self._timeout = timeout
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        """Return all clients; `last` itself if nothing has changed. Raises SourceFault."""
+        async with open_web(self._tls, self._timeout) as server:
+            read_at = time.time()
+            collector = await self._collect(server, last)
+            return collector.answer(read_at)
 
 
 @frozen

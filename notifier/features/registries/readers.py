@@ -1,35 +1,46 @@
 """Build the reader of a registry source that is not a file."""
 
-from collections.abc import Callable, Mapping
+from functools import partial
 
 from notifier.configuration.clients.client_rows import ClientsReader
-from notifier.features.registries.auth0 import Auth0Reader
-from notifier.features.registries.authentik import AuthentikReader
-from notifier.features.registries.http_list import HttpListReader
-from notifier.features.registries.hydra import HydraReader
-from notifier.features.registries.keycloak_reader import KeycloakReader
+from notifier.features.registries.auth0 import Auth0Tenant
+from notifier.features.registries.authentik import collect_authentik
+from notifier.features.registries.http_list import collect_http_list
+from notifier.features.registries.hydra import collect_hydra
+from notifier.features.registries.keycloak_reader import KeycloakSettings, collect_keycloak
+from notifier.features.registries.list_settings import (
+    Auth0Settings,
+    AuthentikSettings,
+    HttpListSettings,
+    HydraSettings,
+    Wso2Settings,
+)
+from notifier.features.registries.page_requests import WebReader
 from notifier.features.registries.sql_settings import SqlSettings
-from notifier.features.registries.wso2 import Wso2Reader
+from notifier.features.registries.wso2 import Wso2Server
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.settings.registry_settings import RegistrySourceSettings
-
-_READERS: Mapping[str, Callable[[RegistrySourceSettings], ClientsReader]] = {
-    "keycloak": KeycloakReader,
-    "hydra": HydraReader,
-    "http": HttpListReader,
-    "wso2": Wso2Reader,
-    "auth0": Auth0Reader,
-    "authentik": AuthentikReader,
-}
 
 
 def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     """Return the reader of a source. Raises ConfigurationError if its library is not installed."""
-    if source.kind != "sql":
-        return _READERS[source.kind](source)
+    settings, within = getattr(source, source.kind), source.timeout
+    match settings:
+        case KeycloakSettings():
+            return WebReader(partial(collect_keycloak, settings, source.issuer), settings.tls, within)
+        case HydraSettings():
+            return WebReader(partial(collect_hydra, settings), settings.tls, within)
+        case HttpListSettings():
+            return WebReader(partial(collect_http_list, settings), settings.tls, within)
+        case Wso2Settings():
+            return WebReader(Wso2Server(settings).collect, settings.tls, within)
+        case Auth0Settings():
+            return WebReader(Auth0Tenant(settings).collect, None, within)
+        case AuthentikSettings():
+            return WebReader(partial(collect_authentik, settings), settings.tls, within)
     try:
         from notifier.features.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
     except ModuleNotFoundError as error:
         text = f"needs {error.name}: pip install 'logout-notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
         raise ConfigurationError([InputIssue(f"registry.sources.{source.source_name}.sql", text)]) from None
-    return SqlReader(source.of_kind(SqlSettings), source.timeout)
+    return SqlReader(source.of_kind(SqlSettings), within)

@@ -108,20 +108,18 @@ class SqlReader:
         self,
         settings: SqlSettings,
         timeout: float,
-        clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
         bounds: Bounds = LIST_BOUNDS,
     ) -> None:
         """`timeout`: of a reading, in seconds. `pause`: sleep, so that other threads run. `bounds`: of the rows."""
         self._settings = settings
         self._timeout = timeout
-        self._clock = clock
         self._pause = pause
         self._bounds = bounds
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if nothing has changed. Raises SourceFault."""
-        deadline, read_at = Deadline(self._timeout), self._clock()
+        deadline, read_at = Deadline(self._timeout), time.time()
         url = database_url(self._settings.url, self._settings.url_file)
         with open_for_reading(url, deadline, row_security=self._settings.row_security) as connection:
             collector = RowCollector(last, unique=True)

@@ -20,9 +20,8 @@ from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask, section_of
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.frozen import frozen
-from notifier.network.http.json_over_http import JsonWeb, open_web
+from notifier.network.http.json_over_http import JsonWeb
 from notifier.network.http.json_parts import OutOfBounds
-from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE_SIZE = 100
 RECHECK_SECONDS = 600.0  # in which each application is read again, a share at each reading of the list
@@ -51,39 +50,30 @@ class _Application:
     read_at: float
 
 
-class Wso2Reader:
-    """Reads all applications of one server, or of one tenant. `steady` returns monotonic seconds."""
+class Wso2Server:
+    """Reads the applications of one server, or of one tenant, and keeps them. `steady` returns monotonic seconds."""
 
-    def __init__(
-        self,
-        source: RegistrySourceSettings,
-        clock: Callable[[], float] = time.time,
-        steady: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = source.of_kind(Wso2Settings)
-        self._source = source
-        self._clock = clock
+    def __init__(self, settings: Wso2Settings, steady: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
         self._steady = steady
         self._applications: dict[str, _Application] = {}  # by UUID
         self._last_read_at = steady()
 
-    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return all applications with OIDC; `last` itself if nothing has changed. Raises SourceFault."""
-        headers = self._settings.headers or {}
-        async with open_web(self._settings.tls, self._source.timeout) as server:
-            read_at, now = self._clock(), self._steady()
-            entries = await self._read_list(server, headers)
-            for removed_id in self._applications.keys() - entries.keys():
-                del self._applications[removed_id]
-            await self._read_applications(server, headers, entries, self._choose_due(entries, now))
-            self._last_read_at = now
+    async def collect(self, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
+        """Return all applications with OIDC. Raises SourceFault."""
+        headers, now = self._settings.headers or {}, self._steady()
+        entries = await self._read_list(server, headers)
+        for removed_id in self._applications.keys() - entries.keys():
+            del self._applications[removed_id]
+        await self._read_applications(server, headers, entries, self._choose_due(entries, now))
+        self._last_read_at = now
         results = [self._applications[uuid].result for uuid in entries]
         issues = [result for result in results if isinstance(result, InputIssue)]
         if len(issues) == len(entries):
             raise SourceFault(f"no application can be read; the first, {issues[0].path}: {issues[0].text}")
         collector = RowCollector(last)
         await collector.add_all(result for result in results if result is not None)
-        return collector.answer(read_at)
+        return collector
 
     async def _read_list(self, server: JsonWeb, headers: Mapping[str, str]) -> dict[str, _Entry]:
         """Return the entry of each application by UUID. The key of an entry that exceeds a limit is its position."""

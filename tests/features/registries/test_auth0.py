@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from notifier.features.registries.auth0 import Auth0Reader
+from notifier.features.registries.auth0 import Auth0Tenant
+from notifier.features.registries.list_settings import Auth0Settings
+from notifier.features.registries.page_requests import WebReader
 from notifier.model.errors import SourceFault
 from tests.features.registries.list_server import page, serving, source
 
@@ -41,10 +43,11 @@ class _Auth0:
         return page({"start": nth * size, "limit": size, "total": len(self.clients), "clients": found})
 
 
-def _reader(url: str, folder: Path, now: list[float] | None = None) -> Auth0Reader:
+def _reader(url: str, folder: Path, now: list[float] | None = None) -> WebReader:
     (folder / "secret").write_text("hunter2\n")
     settings = source("auth0", folder, url=url, client_id="notifier", client_secret_file="secret")
-    return Auth0Reader(settings, clock=lambda: (now or [0.0])[0])
+    tenant = Auth0Tenant(settings.of_kind(Auth0Settings), lambda: (now or [0.0])[0])
+    return WebReader(tenant.collect, None, settings.timeout)
 
 
 async def test_applications_are_read_with_one_token_until_it_runs_out(tmp_path: Path) -> None:

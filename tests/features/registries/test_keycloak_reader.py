@@ -8,18 +8,16 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from notifier.features.registries.keycloak_reader import KeycloakReader
+from notifier.configuration.clients.client_rows import ClientsReader
 from notifier.features.registries.readers import build_reader
 from notifier.model.errors import SourceFault
 from tests.features.registries.fake_keycloak import SECRET, FakeKeycloak, client, fake_keycloak
 from tests.settings.whole_settings import SOURCE_SETTINGS
 
 
-def reader(url: str, within: str = "30s", **more: Any) -> KeycloakReader:
+def reader(url: str, within: str = "30s", **more: Any) -> ClientsReader:
     settings = {"url": url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET, **more}
-    made = build_reader(SOURCE_SETTINGS.model_validate({"keycloak": settings, "timeout": within}))
-    assert isinstance(made, KeycloakReader)
-    return made
+    return build_reader(SOURCE_SETTINGS.model_validate({"keycloak": settings, "timeout": within}))
 
 
 async def fault_of(fake: FakeKeycloak, **more: Any) -> str:
@@ -68,7 +66,7 @@ async def test_the_source_sets_the_issuer_and_the_front_end_address() -> None:
         settings = {"url": fake.url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET}
         issuer = "https://id.example.com/auth/realms/demo"
         source = SOURCE_SETTINGS.model_validate({"issuer": issuer, "keycloak": settings})
-        answer = await KeycloakReader(source).read(None)
+        answer = await build_reader(source).read(None)
     assert answer.rows[1]["backchannel_logout_uri"] == "https://id.example.com/auth/x"
     assert not any("issuer" in row for row in answer.rows)
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from joserfc.jwk import import_key
 
-from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.client_rows import ClientsReader, SourceAnswer
 from notifier.features.browsers.check_session import SessionFormula
-from notifier.features.registries.keycloak_reader import KeycloakReader
+from notifier.features.registries.readers import build_reader
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
 from notifier.tokens.key_files import generate_key
@@ -55,9 +55,9 @@ def keycloak(pytestconfig: pytest.Config) -> Keycloak:
     return found
 
 
-def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
+def reader(url: str, client_id: str = "reader", **more: Any) -> ClientsReader:
     settings = {"url": url, "realm": REALM, "client_id": client_id, "client_secret": SECRET, **more}
-    return KeycloakReader(SOURCE_SETTINGS.model_validate({"keycloak": settings}))
+    return build_reader(SOURCE_SETTINGS.model_validate({"keycloak": settings}))
 
 
 def by_name(answer: SourceAnswer) -> dict[str, Mapping[str, object]]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from notifier.features.registries.wso2 import Wso2Reader
+from notifier.features.registries.list_settings import Wso2Settings
+from notifier.features.registries.page_requests import WebReader
+from notifier.features.registries.wso2 import Wso2Server
 from notifier.model.errors import SourceFault
 from tests.features.registries.list_server import page, serving, source
 
@@ -61,10 +63,12 @@ class _Wso2:
         return page({**whole, "applications": items, "links": []})
 
 
-def _reader(url: str, folder: Path, now: list[float]) -> Wso2Reader:
+def _reader(url: str, folder: Path, now: list[float]) -> WebReader:
     (folder / "secret").write_text("Basic cmVhZGVyOmh1bnRlcjI=\n")
     headers = {"Authorization": {"file": "secret"}}
-    return Wso2Reader(source("wso2", folder, url=f"{url}/t/acme/", headers=headers), steady=lambda: now[0])
+    settings = source("wso2", folder, url=f"{url}/t/acme/", headers=headers)
+    server = Wso2Server(settings.of_kind(Wso2Settings), lambda: now[0])
+    return WebReader(server.collect, None, settings.timeout)
 
 
 async def test_each_application_is_requested_once_and_then_in_turn(tmp_path: Path) -> None:
