@@ -78,6 +78,7 @@ class ClientsReader(Protocol):
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the current clients; `last` itself (the same object) if the source reports no change.
 
+        An unchanged row is the same object as in `last`, since only clients of other rows are built again.
         It runs in a dedicated thread and event loop, so it may block, and must end within the source's `timeout`.
         Secrets are read from their files each time. Raises SourceFault.
         """

@@ -174,7 +174,7 @@ class RowCollector:
 
     def answer(self, at: float) -> SourceAnswer:
         """Return the answer. If nothing differs, return the object of the last answer. `at`: epoch seconds."""
-        rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
+        rows, faults, last = list(self._rows.values()), tuple(self._faults.values()), self._last
         if last is not None and faults == last.faults:
             unchanged_count = sum(self._last_rows.get(key) is row for key, row in self._rows.items())
             if unchanged_count == len(rows) == len(last.rows):  # the order of the rows may differ

@@ -7,11 +7,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from operator import is_
 from pathlib import Path
 
 from notifier.configuration.clients.answers import Cache
-from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, row_ids, row_key
+from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
 from notifier.model.frozen import replace
@@ -19,7 +18,7 @@ from notifier.model.own_thread import run_in_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 EXTRA_SECONDS = 2.0  # beyond the source's timeout, after which an unresponsive reading is given up
-ROWS_PER_STEP, PAUSE_SECONDS = 500, 0.001  # rows compared at a time, and the thread's sleep after them
+ROWS_PER_STEP = 500  # rows freed at a time
 
 
 class SourceReading:
@@ -36,10 +35,7 @@ class SourceReading:
         self._reading: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
-        """Return the current clients. Raises SourceFault.
-
-        Unchanged rows are the same objects as in the `last` answer. If no row has changed, `rows` is `last.rows`.
-        """
+        """Return the current clients. If nothing has changed, `rows` is `last.rows`. Raises SourceFault."""
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
         self._reading = run_in_thread(lambda: self._read(last), f"registry-{self._source.source_name}")
@@ -58,9 +54,8 @@ class SourceReading:
             answer = asyncio.run(self._reader.read(last))
         if last is None:
             return answer
-        rows = last.rows if answer is last else _reuse_equal_rows(last.rows, answer.rows)
-        new_answer = replace(answer, at=self._clock(), rows=rows, since=last.since)
-        if rows is last.rows:
+        new_answer = replace(answer, at=self._clock(), since=last.since)
+        if answer is last:
             self._cache.confirm(self._source, new_answer)
         return new_answer
 
@@ -79,22 +74,6 @@ class SourceReading:
             while replaced:  # in steps: freeing 100,000 rows in one step would block the event loop
                 del replaced[-ROWS_PER_STEP:]
                 time.sleep(0)
-
-
-def _reuse_equal_rows(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
-    """Return the new rows, with the old object in place of each equal row. If all rows are equal, return `old`."""
-    rows = list(new)
-    old_ids = row_ids(old)
-    if any(id(row) not in old_ids for row in rows):
-        old_rows = {row_key(row): row for row in old}
-        for index, row in enumerate(rows):
-            if index % ROWS_PER_STEP == ROWS_PER_STEP - 1:
-                time.sleep(PAUSE_SECONDS)
-            old_row = old_rows.get(row_key(row))
-            if old_row is not None and old_row == row:
-                rows[index] = old_row
-    is_unchanged = len(rows) == len(old) and all(map(is_, rows, old))
-    return old if is_unchanged else rows
 
 
 class DirectReader:

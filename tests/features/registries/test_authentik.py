@@ -66,10 +66,10 @@ async def test_a_providers_settings_become_metadata(provider: Any, row: Any, tmp
     """A provider with a separate issuer, or without a key, is a fault that names the setting."""
     answer = await _read([{"client_id": "shop", **GLOBAL, **provider}], tmp_path)
     if isinstance(row, str):
-        assert answer.rows == ()
+        assert answer.rows == []
         assert str(answer.faults[0]).startswith(f"shop: {row}")
     else:
-        assert answer.rows == ({"client_id": "shop", **row},)
+        assert answer.rows == [{"client_id": "shop", **row}]
 
 
 async def test_an_empty_list_of_providers_is_a_fault(tmp_path: Path) -> None:

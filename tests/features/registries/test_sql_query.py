@@ -97,7 +97,7 @@ def test_empty_and_null_are_absent(url: str) -> None:
     empty = ", ".join(f"'' AS {name}" for name in COLUMNS if name != "client_id")
     null = ", ".join(f"NULL AS {name}" for name in COLUMNS if name != "client_id")
     answer = read(url, query=f"SELECT 'a' AS client_id, {empty} UNION ALL SELECT 'b', {null}")
-    assert answer.rows == ({"client_id": "a"}, {"client_id": "b"})
+    assert answer.rows == [{"client_id": "a"}, {"client_id": "b"}]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_invalid_row_is_a_fault_of_its_client(url: str, columns: str, fault: 
     count = columns.count(" AS ")
     query = f"SELECT 'bad' AS client_id, 'maybe' AS {columns} UNION ALL SELECT 'good', NULL{', NULL' * count}"
     answer = read(url, query=query)
-    assert answer.rows == ({"client_id": "good"},)
+    assert answer.rows == [{"client_id": "good"}]
     assert [each.path for each in answer.faults] == ["bad"]
     assert answer.faults[0].text.startswith(fault)
 
@@ -158,7 +158,7 @@ def test_names_and_redirect_uris_are_read(url: str) -> None:
     """The list may be JSON, as in a column of Hydra's, or one text."""
     query = """SELECT 'shop' AS client_id, 'Shop' AS ClientName, '["https://a.example/cb"]' AS redirect_uris
         UNION ALL SELECT 'till', 'Till', 'https://b.example/cb'"""
-    assert read(url, query=query).rows == (
+    assert tuple(read(url, query=query).rows) == (
         {"client_id": "shop", "client_name": "Shop", "redirect_uris": ["https://a.example/cb"]},
         {"client_id": "till", "client_name": "Till", "redirect_uris": ["https://b.example/cb"]},
     )
@@ -247,7 +247,7 @@ def test_a_file_with_an_odd_name_and_a_writer_is_read(tmp_path: Path) -> None:
         writer.execute("INSERT INTO t VALUES ('b')")
         found = read(f"sqlite:///{quote(str(path))}", query="SELECT client_id FROM t")
     writer.close()
-    assert found.rows == ({"client_id": "a"},)
+    assert found.rows == [{"client_id": "a"}]
 
 
 @pytest.mark.parametrize(
