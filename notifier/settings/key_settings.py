@@ -1,12 +1,13 @@
 """Defines the settings of signing keys: key files, and external keys in an HSM or key service."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field
 
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.durations import format_duration
+from notifier.settings.choices import exactly_one
 from notifier.settings.values import Count, ExistingFile, FeatureSection, Section
 
 KindT = TypeVar("KindT", bound=Section)
@@ -44,13 +45,7 @@ class KeySettings(Section):
         settings = getattr(self, self.kind)
         return settings if isinstance(settings, kind) else None
 
-    @model_validator(mode="after")
-    def _check_one_kind(self) -> Self:
-        kinds = [kind for kind in KEY_KINDS if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            names = f"; it has {' and '.join(kinds)}" if kinds else ""
-            raise ValueError(f"needs one of {', '.join(KEY_KINDS)}{names}")
-        return self
+    _check_one_kind = exactly_one(*KEY_KINDS)
 
 
 class SigningSettings(Section):

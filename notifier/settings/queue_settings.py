@@ -15,6 +15,7 @@ from notifier.model.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
 from notifier.model.message import Lane
 from notifier.model.nearest import suggest
 from notifier.model.printable import stray_character
+from notifier.settings.choices import at_most_one
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import Name, Section, TextList, expand_home, has_host
@@ -156,10 +157,10 @@ class QueueSettings(Section):
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
         )
 
+    _check_one_password = at_most_one("password", "password_file")
+
     @model_validator(mode="after")
     def _check_credentials(self) -> Self:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
             names = ("username", "password", "password_file", "tls")
             if options := [name for name in names if getattr(self, name) is not None]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.frozen import frozen
 from notifier.model.registry import InlineRule, Registry
+from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions
 from notifier.settings.values import (
     Duration,
@@ -163,12 +164,10 @@ class RegistrySourceSettings(Section):
             return (own_issuer,)
         return tuple(configured) if len(configured) == 1 else ()
 
+    _check_one_kind = exactly_one(*KINDS)
+
     @model_validator(mode="after")
-    def _check_one_kind(self) -> Self:
-        kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            has = f"; it has {' and '.join(kinds)}" if kinds else ""
-            raise ValueError(f"needs one of {', '.join(KINDS)}{has}")
+    def _check_combinations(self) -> Self:
         if self.issuer is not None and self.issuers is not None:
             raise ValueError("issuer and issuers are both given; write all in issuers")
         if self.file is not None and (self.issuers is not None or self.clients is not None):

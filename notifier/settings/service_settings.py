@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import MAX_IN_FLIGHT, SLOT_WAIT
 from notifier.model.durations import format_duration
+from notifier.settings.choices import at_most_one
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
@@ -132,11 +133,7 @@ class LogSettings(Section):
     subject_key_file: SecretPath | None = None
     """A file with that key."""
 
-    @model_validator(mode="after")
-    def _check_one_key(self) -> Self:
-        if self.subject_key is not None and self.subject_key_file is not None:
-            raise ValueError("subject_key and subject_key_file are both given; remove one of them")
-        return self
+    _check_one_key = at_most_one("subject_key", "subject_key_file")
 
 
 class MetricsSettings(Section):

@@ -105,16 +105,6 @@ class Section(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
 
 
-def find_choice_errors(section: Section, *pairs: tuple[str, str]) -> list[str]:
-    """Return an error for each pair of members of which not exactly one is set."""
-    errors = []
-    for member, alternative in pairs:
-        has_member, has_alternative = getattr(section, member) is not None, getattr(section, alternative) is not None
-        if has_member == has_alternative:
-            errors.append(f"needs {member} or {alternative}" + ("; it has both" if has_member else ""))
-    return errors
-
-
 class FeatureSection(Section, extra="allow"):
     """A section whose members a feature declares. Without the feature it accepts any members and ignores them."""
 

@@ -14,6 +14,7 @@ from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest
 from notifier.settings.channel_section import ChannelKindSection, ChannelSection
+from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions, TokenOptions
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import ExistingFile, ListedNames, Section
@@ -195,13 +196,7 @@ class ChannelSettings(ChannelSection):
     command: CommandSettings | None = None
     """OpenID Provider Commands."""
 
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        kinds = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            has = f"; it has {' and '.join(kinds)}" if kinds else ""
-            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}{has}")
-        return self
+    _check_kind = exactly_one()
 
     def to_channel(self) -> ClientChannel:
         """Return the channel as the pipeline uses it."""

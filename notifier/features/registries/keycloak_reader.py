@@ -5,10 +5,10 @@
 empty list. The response contains client secrets, and is dropped after each page.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
@@ -18,9 +18,10 @@ from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb
+from notifier.settings.choices import exactly_one
 from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of
-from notifier.settings.values import Name, WebAddress, find_choice_errors
+from notifier.settings.values import Name, WebAddress
 
 PAGE_SIZE = 100  # clients of about 1 KB
 _ROLE = "the role view-clients of realm-management (Clients → {client} → Service accounts roles)"
@@ -55,12 +56,7 @@ class KeycloakSettings(RemoteServerSettings):
         """Return the issuer of the realm."""
         return f"{self.url}/realms/{quote(self.realm, safe='')}"
 
-    @model_validator(mode="after")
-    def _check_secret(self) -> Self:
-        errors = find_choice_errors(self, ("client_secret", "client_secret_file"))
-        if errors:
-            raise ValueError(errors[0])
-        return self
+    _check_secret = exactly_one("client_secret", "client_secret_file")
 
 
 async def collect_keycloak(

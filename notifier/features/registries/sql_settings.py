@@ -5,8 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from notifier.network.databases.database_url import DatabaseUrl
+from notifier.settings.choices import find_choice_errors
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Section, find_choice_errors
+from notifier.settings.values import Section
 
 
 class DuendeTables(Section):

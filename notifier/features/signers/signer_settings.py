@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from notifier.settings.choices import exactly_one
 from notifier.settings.policies import TlsSettings
 from notifier.settings.remote_server import server_address
 from notifier.settings.secret_text import SecretPath
@@ -192,11 +193,4 @@ class VaultKeySettings(Section):
         """Return the key's name for logs and errors."""
         return f"{self.mount}/{self.key} version {self.version}"
 
-    @model_validator(mode="after")
-    def _check_login(self) -> Self:
-        ways = ("token_file", "approle", "kubernetes")
-        configured = [way for way in ways if getattr(self, way) is not None]
-        if len(configured) != 1:
-            suffix = f"; it has {' and '.join(configured)}" if configured else ""
-            raise ValueError(f"needs one of {', '.join(ways)}{suffix}")
-        return self
+    _check_login = exactly_one("token_file", "approle", "kubernetes")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from notifier.model.errors import InputIssue
 from notifier.model.message import Binding
+from notifier.settings.choices import exactly_one
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath
 from notifier.settings.service_settings import Settings
@@ -147,13 +148,12 @@ class SourceHttpSettings(Section):
         return self.header is None
 
     @model_validator(mode="after")
-    def _check_proof(self) -> Self:
+    def _check_header(self) -> Self:
         if (self.header is None) != (self.value_file is None):
             raise ValueError("header and value_file belong together; give both or none")
-        proofs = [name for name in ("header", "hmac", "set", "sns") if getattr(self, name) is not None]
-        if len(proofs) != 1:
-            raise ValueError(f"needs one of header (with value_file), hmac, set and sns; {len(proofs)} are given")
         return self
+
+    _check_proof = exactly_one("header", "hmac", "set", "sns")
 
 
 class SourceSettings(Section):

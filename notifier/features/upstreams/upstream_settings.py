@@ -10,6 +10,7 @@ from notifier.model.client import Algorithm
 from notifier.model.origins import origin_of
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
+from notifier.settings.choices import at_most_one, exactly_one, find_choice_errors
 from notifier.settings.policies import TlsSettings
 from notifier.settings.remote_server import HeaderServerSettings
 from notifier.settings.secret_text import SecretPath
@@ -23,7 +24,6 @@ from notifier.settings.values import (
     Section,
     WebAddress,
     check_single_host,
-    find_choice_errors,
     refuse_user,
 )
 
@@ -100,12 +100,7 @@ class ResolveSettings(Section):
     http: SessionsHttpSettings | None = None
     """Ask the identity server over HTTP."""
 
-    @model_validator(mode="after")
-    def _check_ways(self) -> Self:
-        ways = [name for name in ("same_sub", "sql", "http") if getattr(self, name) is not None]
-        if len(ways) != 1:
-            raise ValueError(f"needs one of same_sub, sql and http; {len(ways)} are given")
-        return self
+    _check_ways = exactly_one()
 
 
 class UpstreamSettings(Section):
@@ -137,11 +132,7 @@ class UpstreamSettings(Section):
     without_iss: Literal["refuse", "allow"] = "refuse"
     """`allow`: its front-channel calls need no `iss` (Microsoft Entra sends none)."""
 
-    @model_validator(mode="after")
-    def _check_key_source(self) -> Self:
-        if self.jwks_uri is not None and self.discovery is not None:
-            raise ValueError("jwks_uri and discovery are both given; remove one of them")
-        return self
+    _check_key_source = at_most_one("jwks_uri", "discovery")
 
     @model_validator(mode="after")
     def _check_front_channel(self) -> Self:
