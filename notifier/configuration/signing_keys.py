@@ -14,10 +14,10 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.model.client import Client, TlsFiles
+from notifier.model.client import Client
 from notifier.model.presets import warn_of_new_key
 from notifier.model.trouble import Trouble, TroubleKind
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.first_day import SeenKey
 from notifier.tokens.key_watch import JwksUnread, KeyChange, KeyMissing, KeyPublished, KeyWatch
@@ -109,12 +109,8 @@ class SigningKeys:
         issuer = settings.issuers.get(iss)
         if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may remove it at any time
             return DocumentIssue(text="is no longer configured")
-        return await self._reader.read(
-            issuer.jwks_uri,
-            egress=issuer_egress(settings.template().route.egress),
-            tls=TlsFiles() if issuer.tls is None else issuer.tls.files(),
-            within=READ_TIMEOUT_SECONDS,
-        )
+        egress = settings.template().route.egress
+        return await self._reader.read_configured(issuer.jwks_uri, egress, issuer.tls, READ_TIMEOUT_SECONDS)
 
 
 def _log_change(change: KeyChange) -> None:

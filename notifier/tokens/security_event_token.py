@@ -105,12 +105,9 @@ def has_audience(aud: object, audiences: Collection[str]) -> bool:
     return any(isinstance(item, str) and item in audiences for item in items)
 
 
-def parse_claims(body: bytes, max_bytes: int, *, signed: bool) -> object:
-    """Return the claims of a token, without verification. `signed`: the body is a compact JWS, otherwise plain JSON.
-
-    Raises MalformedEvent.
-    """
-    if not signed or len(body) > max_bytes:
+def parse_claims(body: bytes, max_bytes: int) -> object:
+    """Return the claims of a token in compact form, without verification. Raises MalformedEvent."""
+    if len(body) > max_bytes:
         return read_json(body, max_bytes)  # raises if the body is too long
     parts = body.strip().split(b".")
     if len(parts) != 3:

@@ -16,7 +16,7 @@ from notifier.model.frozen import frozen
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
-from notifier.operators.doctor.doctor_keys import examine_transmitter
+from notifier.operators.doctor.doctor_keys import judge_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -156,8 +156,5 @@ async def examine_provider(provider: SignInProvider, metadata: str) -> Sequence[
         advice = "nobody can sign in until it can be read; check issuer or discovery, tls beside it, and egress"
         return [failure(Area.KEYS, SETTING, endpoints.text, advice)]
 
-    async def read_keys(_uri: str) -> IssuerDocument | DocumentIssue:
-        return await provider.read_keys()
-
     sign_in_finding = ok(Area.KEYS, SETTING, f"operators sign in at {endpoints.authorization}")
-    return [sign_in_finding, *await examine_transmitter(SETTING, metadata, read_keys)]
+    return [sign_in_finding, *judge_transmitter(SETTING, metadata, await provider.read_keys())]

@@ -134,7 +134,7 @@ def _read_document(message: Message, max_bytes: int, *, lines: bool) -> Unwrappe
         _refuse(f"is {excerpt(media_type)}; have its publisher use MassTransit's JSON serializer")
     trace = traceparent_of(message.headers) if message.headers else None
     if media_type == _SET_TYPE:
-        return UnwrappedDocument(data=parse_claims(message.body, max_bytes, signed=True), trace=trace)
+        return UnwrappedDocument(data=parse_claims(message.body, max_bytes), trace=trace)
     data = _read_json_lines(message.body, max_bytes) if lines else read_json(message.body, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
     if attributes and "specversion" in attributes:

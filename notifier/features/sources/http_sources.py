@@ -13,9 +13,8 @@ from notifier.features.sources.source_proofs import BodySignature, HeaderSecret,
 from notifier.features.sources.source_routes import SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceHttpSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
-from notifier.model.client import TlsFiles
 from notifier.model.message import Lane, Outgoing
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
 from notifier.tokens.transmitter_keys import TransmitterKeys
@@ -86,9 +85,5 @@ class HttpSources:
 
     async def _read_keys(self, settings: SetSettings) -> IssuerDocument | DocumentIssue:
         """Return the JWK Set of the issuer of Security Event Tokens, or why it cannot be read."""
-        return await self._reader.read(
-            settings.jwks_uri,
-            egress=issuer_egress(self._live.current.settings.template().route.egress),
-            tls=TlsFiles() if settings.tls is None else settings.tls.files(),
-            within=READ_TIMEOUT_SECONDS,
-        )
+        egress = self._live.current.settings.template().route.egress
+        return await self._reader.read_configured(settings.jwks_uri, egress, settings.tls, READ_TIMEOUT_SECONDS)

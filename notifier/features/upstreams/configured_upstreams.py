@@ -14,7 +14,7 @@ from notifier.features.upstreams.upstream_settings import ResolveSettings, Upstr
 from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.frozen import frozen, replace
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.transmitter_keys import ReadKeySet, TransmitterKeys
 
@@ -120,11 +120,9 @@ async def read_upstream_keys(
 
     The document has the algorithms of the metadata, unless the settings have `jwks_uri` or `algorithms`.
     """
-    tls = TlsFiles() if settings.tls is None else settings.tls.files()
     if settings.jwks_uri is not None:
-        return await reader.read(
-            settings.jwks_uri, egress=issuer_egress(egress), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS
-        )
+        return await reader.read_configured(settings.jwks_uri, egress, settings.tls, DOCUMENT_TIMEOUT_SECONDS)
+    tls = TlsFiles() if settings.tls is None else settings.tls.files()
     discovery = Discovery(issuer=settings.issuer, metadata=settings.metadata, tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
     advertised = "id_token_signing_alg_values_supported" if settings.algorithms is None else None
     return await discovery.read_keys(reader, egress, advertised)

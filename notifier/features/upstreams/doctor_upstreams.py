@@ -13,10 +13,10 @@ from notifier.features.upstreams.configured_upstreams import (
 from notifier.features.upstreams.upstream import SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
 from notifier.model.errors import InputIssue
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
+from notifier.network.http.issuer_document import IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, Severity, failure, ok, warning
-from notifier.operators.doctor.doctor_keys import examine_transmitter
+from notifier.operators.doctor.doctor_keys import judge_transmitter
 from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import ReadKeySet
 
@@ -46,11 +46,7 @@ async def examine_keys(setting: str, uri: str, read_keys: ReadKeySet, upstream: 
     With `jwks_uri` no metadata are read, and `upstream_warnings` has this warning.
     """
     document = await read_keys()
-
-    async def return_document(_uri: str) -> IssuerDocument | DocumentIssue:
-        return document
-
-    findings = await examine_transmitter(setting, uri, return_document)
+    findings = judge_transmitter(setting, uri, document)
     lacks_algorithms = isinstance(document, IssuerDocument) and not document.algorithms
     if lacks_algorithms and upstream.algorithms is None and upstream.jwks_uri is None:
         text = "its metadata have no id_token_signing_alg_values_supported, so tokens by any algorithm are accepted"

@@ -22,6 +22,7 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
+from notifier.settings.policies import TlsSettings
 
 MAX_BODY_BYTES = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
 _BOUNDS = Bounds(answer=MAX_BODY_BYTES)
@@ -56,6 +57,13 @@ class DocumentReader:
         fresh_seconds = parse_remaining_freshness(answer.joined_header("Cache-Control"), headers.get("Age"))
         date = parse_http_date(headers.get("Date", ""))
         return IssuerDocument(content=answer.content, date=date, fresh_seconds=fresh_seconds)
+
+    async def read_configured(
+        self, uri: str, policy: EgressPolicy, tls: TlsSettings | None, within: float
+    ) -> IssuerDocument | DocumentIssue:
+        """Return the document at an address that the operator has configured, which need not be public. See `read`."""
+        files = TlsFiles() if tls is None else tls.files()
+        return await self.read(uri, egress=issuer_egress(policy), tls=files, within=within)
 
     async def post(
         self, uri: str, form: Mapping[str, str], *, egress: EgressPolicy, tls: TlsFiles, within: float

@@ -240,11 +240,8 @@ def _judge_key(client_id: str, encryption: Encryption, keys: tuple[PublishedKey,
     return ok(Area.CLIENT, client_id, f"its tokens are encrypted to {named} by {encryption.alg} and {encryption.enc}")
 
 
-async def examine_transmitter(
-    setting: str, uri: str, read: Callable[[str], Awaitable[IssuerDocument | DocumentIssue]]
-) -> list[Finding]:
+def judge_transmitter(setting: str, uri: str, document: IssuerDocument | DocumentIssue) -> list[Finding]:
     """Check the JWK Set that verifies the tokens of a source. `setting` is its path in the configuration."""
-    document = await read(uri)
     if isinstance(document, DocumentIssue):
         advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
         where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata

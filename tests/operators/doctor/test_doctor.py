@@ -40,9 +40,9 @@ from notifier.operators.doctor.doctor_keys import (
     ExaminedIssuer,
     examine_issuer,
     examine_keys,
-    examine_transmitter,
     judge_jwks,
     judge_keys,
+    judge_transmitter,
     key_sources_of,
 )
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
@@ -435,15 +435,11 @@ def test_default_issuer_is_not_the_test_issuer() -> None:
     ],
     ids=range(7),
 )
-async def test_whether_the_tokens_of_a_source_can_be_verified(
+def test_whether_the_tokens_of_a_source_can_be_verified(
     document: IssuerDocument | DocumentIssue, expected: str
 ) -> None:
     """Before the first token arrives."""
-
-    async def read(_uri: str) -> IssuerDocument | DocumentIssue:
-        return document
-
-    findings = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
+    findings = bad(judge_transmitter("sources.kc.http.set", JWKS, document))
     assert expected in findings if expected else not findings
 
 
