@@ -17,8 +17,9 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.delivery.event_clients import PART_CLIENTS, split_event
 from notifier.features.browsers.front_channel_context import open_context
-from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Algorithm, FrontChannelClient
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.documents.event_document import event_schema, parse_event
@@ -79,9 +80,9 @@ def test_it_recognizes_the_services_pages() -> None:
     path, _context, _rest = PAGE_PATH.partition("{")
     assert any(path in each for each in watch)
     assert COOKIES_SEEN_HEADER in watch
-    rules = PageRules(path="", origins=())
+    settings = WebIssuerSettings(url="https://login.example.com")
     (mark,) = (each for each in watch if each.startswith("id="))
-    assert mark.replace("\\", "") in FrontChannelPage().render(PagePlan(asked=()), rules, None)
+    assert mark.replace("\\", "") in FrontChannelPage().render(PagePlan(asked=()), settings, None)
 
 
 def test_its_pages_are_read_as_meant() -> None:

@@ -18,12 +18,10 @@ from aiohttp.typedefs import Handler, Middleware
 from playwright.async_api import Page
 
 from notifier.features.browsers.check_session import (
-    STATE_COOKIES,
-    CheckSessionPage,
     CheckSessionRoutes,
-    SessionFormula,
     read_check_session_script,
 )
+from notifier.features.browsers.web_settings import STATE_COOKIES, CheckSessionSettings, SessionFormula
 from notifier.model.client import Client
 from notifier.model.registry import Registry
 from notifier.network.listeners.web_app import web_app
@@ -113,7 +111,9 @@ async def check_session_harness(folder: Path, pem: Path, own: Page) -> AsyncIter
     clients: dict[str, Client] = {}
     registry = Registry(clients={"issuer": clients})
     pages = {
-        str(formula): CheckSessionPage(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
+        str(formula): CheckSessionSettings.model_construct(
+            issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own")
+        )
         for formula in SessionFormula
     }
     served = CheckSessionRoutes(pages.get, lambda: registry, read_check_session_script())

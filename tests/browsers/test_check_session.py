@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.async_api import Page
 
-from notifier.features.browsers.check_session import SessionFormula
+from notifier.features.browsers.web_settings import SessionFormula
 from tests.browsers.check_session_harness import (
     ELSEWHERE,
     SAME_SITE,

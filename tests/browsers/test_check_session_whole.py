@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notifier.features.browsers.check_session import SessionFormula
+from notifier.features.browsers.web_settings import SessionFormula
 from tests.browsers.check_session_harness import (
     ELSEWHERE,
     SAME_SITE,

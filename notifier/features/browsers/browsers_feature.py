@@ -30,8 +30,11 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 
     counts = FrontChannelCounts(context.need(ClientLabels).label)
     web_pages = WebPages(context.live, counts)
-    api = SignOutRoutes(context.need(EventRequestHandler), web_pages.page_addresses, web_pages.supplied).routes()
-    return FeatureRuntime(api=api, pages=web_pages.routes(), families=counts.families, page=web_pages.page_of)
+    requests = context.need(EventRequestHandler)
+    sign_outs = SignOutRoutes(requests, web_pages.keys, web_pages.settings_of, web_pages.supplied)
+    return FeatureRuntime(
+        api=sign_outs.routes(), pages=web_pages.routes(), families=counts.families, page=web_pages.page_of
+    )
 
 
 def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:

@@ -10,51 +10,19 @@ use the page. The page is the same for all users and clients, and can be cached.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+from collections.abc import Callable
 from importlib.resources import files
 
 from aiohttp import web
 
-from notifier.model.frozen import frozen
+from notifier.features.browsers.web_settings import CheckSessionSettings
 from notifier.model.registry import Registry
 
 PAGE_MAX_AGE_SECONDS = 3600  # Cache-Control; only a new release or new settings change a page
 PERMISSION_MAX_AGE_SECONDS = 300  # Cache-Control; the registry may change at any time
 
 
-class SessionFormula(StrEnum):
-    """How an identity server computes `session_state` from its browser-state cookie."""
-
-    SPECIFICATION = "specification"
-    DUENDE = "duende"
-    WSO2 = "wso2"
-    KEYCLOAK = "keycloak"
-
-
-STATE_COOKIES: Mapping[SessionFormula, str] = {
-    SessionFormula.DUENDE: "idsrv.session",
-    SessionFormula.WSO2: "opbs",
-    SessionFormula.KEYCLOAK: "KEYCLOAK_SESSION",
-}
-"""The default name of each product's browser-state cookie."""
-
-
-@frozen
-class CheckSessionPage:
-    """A configured page. `cookie`: the name of the identity server's browser-state cookie."""
-
-    issuer: str
-    formula: SessionFormula
-    cookie: str
-
-    @property
-    def binds_origin(self) -> bool:
-        """Return whether a `session_state` is valid for one client at one origin only."""
-        return self.formula is not SessionFormula.KEYCLOAK
-
-
-def can_check_session(page: CheckSessionPage, registry: Registry, client_id: str, origin: str) -> bool:
+def can_check_session(page: CheckSessionSettings, registry: Registry, client_id: str, origin: str) -> bool:
     """Return whether the client is registered with a redirect URI of `origin`, as browsers serialize an origin."""
     client = registry.clients_of(page.issuer).get(client_id)
     return client is not None and origin in client.redirect_origins
@@ -76,7 +44,7 @@ class CheckSessionRoutes:
     """Serves the pages. `find_page` returns the configured page of a name; `registry` the current registry."""
 
     def __init__(
-        self, find_page: Callable[[str], CheckSessionPage | None], registry: Callable[[], Registry], script: str
+        self, find_page: Callable[[str], CheckSessionSettings | None], registry: Callable[[], Registry], script: str
     ) -> None:
         self._find_page = find_page
         self._registry = registry
@@ -99,9 +67,9 @@ class CheckSessionRoutes:
             return web.Response(status=204, headers={"Cache-Control": f"public, max-age={PERMISSION_MAX_AGE_SECONDS}"})
         return web.Response(status=403)
 
-    def _render_page(self, page: CheckSessionPage) -> web.Response:
+    def _render_page(self, page: CheckSessionSettings) -> web.Response:
         """Return the page, which any site may frame, and browsers and proxies may cache."""
-        settings = json.dumps({"formula": page.formula, "cookie": page.cookie}).replace("<", "\\u003c")
+        settings = json.dumps({"formula": page.formula, "cookie": page.state_cookie}).replace("<", "\\u003c")
         connect = "" if page.binds_origin else " connect-src 'self';"  # for the script's question with client_id
         script = f"script-src 'sha256-{self._script_hash}'"
         policy = f"default-src 'none'; {script};{connect} base-uri 'none'; form-action 'none'"

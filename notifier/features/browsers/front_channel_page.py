@@ -12,27 +12,13 @@ from html import escape
 from importlib import resources
 from urllib.parse import urlsplit
 
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.front_channel import AskedClient, PagePlan
-from notifier.model.frozen import frozen
 
 _SANDBOX = "allow-scripts allow-same-origin allow-forms"
 """A client's frame keeps its origin and its cookies. It may neither navigate the top-level page nor download."""
 MAX_FRAMES = 25  # a browser may start a process for each
 _STATUS = '<main id="status" role="status"><p>Signing you out of your applications…</p></main>\n'
-
-
-@frozen
-class PageRules:
-    """The settings of an issuer's pages.
-
-    `path`: of the pages at the issuer's proxy, without a trailing slash. `origins` may frame the page. `limit`: seconds
-    that a page waits for clients. `show_names`: the page lists the clients without a response.
-    """
-
-    path: str
-    origins: tuple[str, ...]
-    limit: float = 5.0
-    show_names: bool = False
 
 
 class FrontChannelPage:
@@ -65,17 +51,17 @@ class FrontChannelPage:
             "X-Robots-Tag": "noindex",
         }
 
-    def render(self, plan: PagePlan, rules: PageRules, report: str | None) -> str:
+    def render(self, plan: PagePlan, settings: WebIssuerSettings, report: str | None) -> str:
         """Return the page as HTML. Its script sends the results to the path `report`; without a path it sends none.
 
         The script requests all clients by fetch. A browser without scripts requests them by their frames only, so that
         it loads also the frames beyond MAX_FRAMES.
         """
-        show_names = rules.show_names
+        show_names = settings.show_names
         content = {
-            "limit": round(rules.limit * 1000),
+            "limit": round(settings.limit * 1000),
             "report": report,
-            "parents": rules.origins,
+            "parents": settings.origins,
             "clients": [
                 {**_to_client_entry(client.client_id, client.name, show_names), "uri": client.uri}
                 for client in plan.asked

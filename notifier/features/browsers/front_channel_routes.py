@@ -18,10 +18,11 @@ from notifier.features.browsers.front_channel_counts import (
     FrontChannelCounts,
     read_report,
 )
-from notifier.features.browsers.front_channel_page import FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.front_channel import FrontChannelContext, PagePlan, plan_page
-from notifier.model.frozen import frozen, replace
+from notifier.model.frozen import frozen
 from notifier.model.registry import Registry
 from notifier.network.listeners.problem import Refusal
 from notifier.publishing.route_steps import ApiLimits, read_body
@@ -34,14 +35,14 @@ MAX_REPORTED_CONTEXTS = 10_000  # remembered IDs of one worker; a context expire
 
 @frozen
 class PageDependencies:
-    """The dependencies of the routes, called at each request. `rules_of` returns None if the issuer has no pages.
+    """The dependencies of the routes, called at each request. `settings_of` returns None if the issuer has no pages.
 
     `open_context` returns None for an invalid or expired context. `seal_context` raises TooManyClients.
     """
 
     open_context: Callable[[str], OpenedContext | None]
     seal_context: Callable[[FrontChannelContext], str]
-    rules_of: Callable[[str], PageRules | None]
+    settings_of: Callable[[str], WebIssuerSettings | None]
     registry: Callable[[], Registry]
     supplied: SuppliedAddresses
     counts: FrontChannelCounts
@@ -133,19 +134,19 @@ class FrontChannelRoutes:
         exclusive_key: bool = False,
     ) -> web.Response:
         """Return the page that requests the clients of a context. With `sealed`, its script sends a report."""
-        rules = self._dependencies.rules_of(context.iss)
-        if rules is None:
+        settings = self._dependencies.settings_of(context.iss)
+        if settings is None:
             return self.refuse()
-        rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
+        settings = settings.model_copy(update={"parents": (*settings.parents, *parents)})
         plan = self._plan_page(context, exclusive_key=exclusive_key, record=True)
         report = None
         if context.clients:  # identity servers test for pages with a context without clients
             client_ids = [client.client_id for client in plan.asked] + [client.client_id for client in plan.unasked]
             self._dependencies.counts.on_page_shown(context.iss, client_ids)
             if sealed is not None:
-                report = rules.path + PAGE_PATH.format(context=sealed)
-        text = self._page.render(plan, rules, report)
-        headers = self._page.headers(rules.origins, plan.asked)
+                report = settings.path + PAGE_PATH.format(context=sealed)
+        text = self._page.render(plan, settings, report)
+        headers = self._page.headers(settings.origins, plan.asked)
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
 
     def _plan_page(self, context: FrontChannelContext, *, exclusive_key: bool, record: bool) -> PagePlan:

@@ -6,7 +6,6 @@ refused before anything is published.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
@@ -15,6 +14,7 @@ from notifier.delivery.event_clients import resolve_aliases
 from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, TooManyClients, seal_context
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.moment import format_moment
@@ -61,14 +61,6 @@ _POST_SIGN_OUT = OperationDescription(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageAddresses:
-    """The keys that seal pages' contexts, and by issuer the URL under which the issuer's proxy serves pages."""
-
-    keys: PageKeys
-    urls: Mapping[str, str]
-
-
 class EventRequestHandler(Protocol):
     """Publishes the event of a request as `POST /v1/events` does, and adds members to the response.
 
@@ -82,16 +74,21 @@ class EventRequestHandler(Protocol):
 
 
 class SignOutRoutes:
-    """Publishes events and returns their pages. `page_addresses` returns None without keys for pages."""
+    """Publishes events and returns their pages. `page_keys` returns None without keys for pages.
+
+    `settings_of` returns the settings of an issuer's pages; None if it has no pages.
+    """
 
     def __init__(
         self,
         requests: EventRequestHandler,
-        page_addresses: Callable[[], PageAddresses | None],
+        page_keys: Callable[[], PageKeys | None],
+        settings_of: Callable[[str], WebIssuerSettings | None],
         supplied: SuppliedAddresses,
     ) -> None:
         self._requests = requests
-        self._page_addresses = page_addresses
+        self._page_keys = page_keys
+        self._settings_of = settings_of
         self._supplied = supplied
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -112,14 +109,13 @@ class SignOutRoutes:
             return {"front_channel": None}
         context, omission_note = self._supplied.check_event(context, event)
         notes = [] if omission_note is None else [omission_note]
-        page, count, addresses = None, len(context.clients), self._page_addresses()
-        url = None if addresses is None else addresses.urls.get(event.iss)
-        if count and addresses is not None and url is not None:
+        page, count, keys, settings = None, len(context.clients), self._page_keys(), self._settings_of(event.iss)
+        if count and keys is not None and settings is not None:
             now = self._requests.sources.clock()
-            sealed = _seal(context, addresses.keys, now)
-            page = {"url": f"{url}/front-channel/{sealed}", "clients": count, "until": _format_page_end(now)}
+            sealed = _seal(context, keys, now)
+            page = {"url": f"{settings.url}/front-channel/{sealed}", "clients": count, "until": _format_page_end(now)}
         elif count:
-            missing = "no web.issuers" if addresses is None else "no entry for this issuer under web.issuers"
+            missing = "no web.issuers" if keys is None else "no entry for this issuer under web.issuers"
             notes.append(f"the browser should ask {count} of its clients, but notifier's configuration has {missing}")
         members: dict[str, object] = {"front_channel": page}
         if notes:

@@ -1,12 +1,12 @@
 """Pages for browsers: the section `web`. The proxy of each issuer serves them on the issuer's own origin."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from notifier.features.browsers.check_session import STATE_COOKIES, CheckSessionPage, SessionFormula
 from notifier.model.origins import origin_of
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import Settings
@@ -36,6 +36,23 @@ CookieName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$"
 PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
+class SessionFormula(StrEnum):
+    """How an identity server computes `session_state` from its browser-state cookie."""
+
+    SPECIFICATION = "specification"
+    DUENDE = "duende"
+    WSO2 = "wso2"
+    KEYCLOAK = "keycloak"
+
+
+STATE_COOKIES: Mapping[SessionFormula, str] = {
+    SessionFormula.DUENDE: "idsrv.session",
+    SessionFormula.WSO2: "opbs",
+    SessionFormula.KEYCLOAK: "KEYCLOAK_SESSION",
+}
+"""The default name of each product's browser-state cookie."""
+
+
 class WebIssuerSettings(Section):
     """The pages of one issuer."""
 
@@ -58,6 +75,11 @@ class WebIssuerSettings(Section):
         """Return the origins that may frame the page."""
         return tuple(dict.fromkeys((origin_of(self.url) or "", *self.parents)))
 
+    @property
+    def path(self) -> str:
+        """Return the path of the pages at the issuer's proxy, without a trailing slash."""
+        return urlsplit(self.url).path
+
 
 class CheckSessionSettings(Section):
     """A page by which clients of one issuer check whether their session has changed (Session Management 1.0)."""
@@ -77,11 +99,15 @@ class CheckSessionSettings(Section):
             )
         return self
 
-    def page(self) -> CheckSessionPage:
-        """Return the page, with the product's cookie name unless `cookie` is set."""
-        return CheckSessionPage(
-            issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula]
-        )
+    @property
+    def state_cookie(self) -> str:
+        """Return the name of the browser-state cookie: the product's, unless `cookie` is set."""
+        return self.cookie or STATE_COOKIES[self.formula]
+
+    @property
+    def binds_origin(self) -> bool:
+        """Return whether a `session_state` is valid for one client at one origin only."""
+        return self.formula is not SessionFormula.KEYCLOAK
 
 
 class WebSettings(WebListenerSettings, extra="forbid"):

@@ -12,13 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from notifier.features.browsers.check_session import (
-    STATE_COOKIES,
-    CheckSessionPage,
     CheckSessionRoutes,
-    SessionFormula,
     read_check_session_script,
 )
-from notifier.features.browsers.web_settings import CheckSessionSettings
+from notifier.features.browsers.web_settings import STATE_COOKIES, CheckSessionSettings, SessionFormula
 from notifier.model.client import Client
 from notifier.model.registry import Registry
 from notifier.network.listeners.web_app import web_app
@@ -34,7 +31,9 @@ SHOP = Client(
     redirect_origins=("https://shop.example.com", "https://s.x:1"),
 )
 PAGES = {
-    str(formula): CheckSessionPage(issuer=ISS, formula=formula, cookie=STATE_COOKIES.get(formula, "its<own"))
+    str(formula): CheckSessionSettings.model_construct(
+        issuer=ISS, formula=formula, cookie=STATE_COOKIES.get(formula, "its<own")
+    )
     for formula in SessionFormula
 }
 
@@ -96,9 +95,9 @@ async def test_an_unconfigured_page_is_404() -> None:
 )
 def test_a_product_s_cookie_need_not_be_named(formula: str, cookie: str) -> None:
     """And may be, where somebody has renamed it."""
-    assert CheckSessionSettings.model_validate({"issuer": ISS, "formula": formula}).page().cookie == cookie
+    assert CheckSessionSettings.model_validate({"issuer": ISS, "formula": formula}).state_cookie == cookie
     renamed = {"issuer": ISS, "formula": formula, "cookie": "__Host-x"}
-    assert CheckSessionSettings.model_validate(renamed).page().cookie == "__Host-x"
+    assert CheckSessionSettings.model_validate(renamed).state_cookie == "__Host-x"
 
 
 @pytest.mark.parametrize(
@@ -113,4 +112,4 @@ def test_a_product_s_cookie_need_not_be_named(formula: str, cookie: str) -> None
 def test_a_page_that_could_not_work_is_refused(given: dict[str, str], words: str) -> None:
     """At the start, and not in a browser."""
     with pytest.raises(ValidationError, match=words):
-        CheckSessionSettings.model_validate({"issuer": ISS, **given}).page()
+        CheckSessionSettings.model_validate({"issuer": ISS, **given})

@@ -33,7 +33,8 @@ from notifier.features.browsers.front_channel_counts import (
     PageResult,
     read_report,
 )
-from notifier.features.browsers.front_channel_page import MAX_FRAMES, FrontChannelPage, PageRules
+from notifier.features.browsers.front_channel_page import MAX_FRAMES, FrontChannelPage
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Client, FrontChannelClient
 from notifier.model.front_channel import AddressRefusal, AskedClient, FrontChannelContext, PagePlan, UnaskedClient
 from notifier.model.frozen import replace
@@ -45,7 +46,7 @@ from notifier.telemetry.metrics_page import MetricsPage
 
 
 OP = "https://login.example.com"
-RULES = PageRules(path="/connect/notify", origins=(OP, "https://upstream.example.org"))
+SETTINGS = WebIssuerSettings(url=f"{OP}/connect/notify", parents=("https://upstream.example.org",))
 PAGE = FrontChannelPage()
 REPORT = "/connect/notify/front-channel/gAAAA"
 
@@ -89,8 +90,8 @@ def hash_of(text: str) -> str:
 
 def test_the_policy_names_the_very_script_and_style() -> None:
     """By their hashes, and nothing else may run; the frames may be of any https origin, since clients redirect."""
-    headers = PAGE.headers(RULES.origins, [asked("billing")])
-    read = _Reader(PAGE.render(PagePlan(asked=(asked("billing"),)), RULES, REPORT))
+    headers = PAGE.headers(SETTINGS.origins, [asked("billing")])
+    read = _Reader(PAGE.render(PagePlan(asked=(asked("billing"),)), SETTINGS, REPORT))
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy == {
         "default-src": "'none'",
@@ -115,17 +116,17 @@ def test_the_policy_names_the_very_script_and_style() -> None:
 def test_the_plan_has_the_data_of_the_script() -> None:
     """Milliseconds, the report's path, the parent origins, and the clients; names only where they are to be shown."""
     plan = PagePlan(asked=(asked("billing", name="Bills"),), unasked=(UnaskedClient(client_id="shop", name="Shop"),))
-    document = PAGE.render(plan, RULES, REPORT)
+    document = PAGE.render(plan, SETTINGS, REPORT)
     assert plan_of(document) == {
         "limit": 5000,
         "report": REPORT,
-        "parents": list(RULES.origins),
+        "parents": list(SETTINGS.origins),
         "clients": [{"id": "billing", "uri": "https://billing.example.net/out"}],
         "unasked": [{"id": "shop"}],
     }
     assert "Bills" not in document
     assert 'role="status"' not in document
-    shown = PAGE.render(plan, PageRules(path="", origins=(OP,), limit=0.25, show_names=True), None)
+    shown = PAGE.render(plan, WebIssuerSettings.model_validate({"url": OP, "limit": "250ms", "show_names": True}), None)
     assert plan_of(shown)["clients"][0]["name"] == "Bills"
     assert plan_of(shown)["unasked"] == [{"id": "shop", "name": "Shop"}]
     assert (plan_of(shown)["limit"], plan_of(shown)["report"]) == (250, None)
@@ -135,13 +136,13 @@ def test_the_plan_has_the_data_of_the_script() -> None:
 def test_so_many_clients_have_a_frame_and_without_script_all_have_one() -> None:
     """A frame costs the browser a process; where no script runs, frames are all there is."""
     clients = tuple(asked(f"c{n}", f"https://c{n}.example.com/out") for n in range(MAX_FRAMES + 3))
-    rules = PageRules(path="", origins=(OP,))
-    document = PAGE.render(PagePlan(asked=clients), rules, REPORT)
+    settings = WebIssuerSettings(url=OP)
+    document = PAGE.render(PagePlan(asked=clients), settings, REPORT)
     scripted = re.sub(r"<noscript>.*?</noscript>", "", document, flags=re.DOTALL)
     assert [frame["data-n"] for frame in _Reader(scripted).frames()] == [str(n) for n in range(MAX_FRAMES)]
     assert [frame["src"] for frame in _Reader(document).frames()] == [each.uri for each in clients]
     assert {frame["sandbox"] for frame in _Reader(document).frames()} == {"allow-scripts allow-same-origin allow-forms"}
-    whole = PAGE.render(PagePlan(asked=clients[:MAX_FRAMES]), rules, REPORT)
+    whole = PAGE.render(PagePlan(asked=clients[:MAX_FRAMES]), settings, REPORT)
     assert "<noscript>" not in whole
     assert "loading=" not in document  # a hidden frame that is lazy never loads
 
@@ -167,14 +168,14 @@ def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: st
         asked=(asked(client_id, uri, name), *(asked(f"c{n}", uri) for n in range(MAX_FRAMES))),
         unasked=(UnaskedClient(client_id=name, name=name),),
     )
-    rules = PageRules(path="", origins=(origin,), show_names=True)
-    document = PAGE.render(plan, rules, report)
+    settings = WebIssuerSettings.model_construct(url=OP, parents=(origin,), show_names=True)
+    document = PAGE.render(plan, settings, report)
     read = _Reader(document)
     shown_plan = plan_of(document)
     assert shown_plan["clients"][0] == {"id": client_id, "name": name, "uri": uri}
     assert (shown_plan["unasked"], shown_plan["parents"], shown_plan["report"]) == (
         [{"id": name, "name": name}],
-        [origin],
+        [OP, origin],
         report,
     )
     assert [tag for tag, _ in read.elements if tag not in ("html", "head", "body", "meta", "title")] == [

@@ -17,10 +17,10 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS, open_context, seal_context
 from notifier.features.browsers.front_channel_counts import BrowserReach, FrontChannelCounts, PageEnd
-from notifier.features.browsers.front_channel_page import PageRules
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes, PageDependencies
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Client, EgressPolicy, FrontChannelClient, Route
 from notifier.model.front_channel import AddressRefusal, FrontChannelContext
 from notifier.model.registry import Issuer, Registry
@@ -30,7 +30,7 @@ from tests.publishing.serving import NOW, serving
 ISS, OTHER = "https://login.example.com", "https://other.example.com"
 THIRD = "https://third.example.com"
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
-RULES = PageRules(path="/connect/notify", origins=(ISS,))
+SETTINGS = WebIssuerSettings(url=f"{ISS}/connect/notify")
 DONE = {"how": "done", "ms": 12, "clients": ["answered", "failed"]}
 
 
@@ -100,7 +100,7 @@ def access(
     return PageDependencies(
         open_context=lambda text: page_keys.open(text, NOW),
         seal_context=lambda made: seal_context(made, page_keys.keys_of(made.iss), NOW),
-        rules_of={ISS: RULES, THIRD: RULES}.get,
+        settings_of={ISS: SETTINGS, THIRD: SETTINGS}.get,
         registry=lambda: registry,
         supplied=SuppliedAddresses(
             counted, lambda: registry, lambda _: {"login.example.com"}, page_keys.has_exclusive_keys

@@ -12,9 +12,10 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import open_context
 from notifier.features.browsers.front_channel_counts import FrontChannelCounts
-from notifier.features.browsers.sign_out_routes import PageAddresses, SignOutRoutes
+from notifier.features.browsers.sign_out_routes import SignOutRoutes
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
+from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.model.errors import QueueUnavailable
 from notifier.model.front_channel import FrontChannelContext
@@ -27,11 +28,10 @@ from tests.publishing.serving import ISS, NOW, serving, sources_of, token
 
 KEYS = MultiFernet([Fernet(Fernet.generate_key())])
 PAGE_KEYS = PageKeys(shared=KEYS, own={}, single_issuer=True)
-PAGES = PageAddresses(keys=PAGE_KEYS, urls={ISS: "https://login.example.com/connect/notify"})
-OTHERS = PageAddresses(keys=PAGE_KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
+ISSUER = WebIssuerSettings(url="https://login.example.com/connect/notify")
 EVENT = {"iss": ISS, "sub": "248289761001", "sid": "5F2A", "clients": ["billing", "api", "shop-alias", "worker"]}
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-URL = f"{PAGES.urls[ISS]}/front-channel/"
+URL = f"{ISSUER.url}/front-channel/"
 
 
 def _client(client_id: str, way: FrontChannelWay | None) -> Client:
@@ -66,28 +66,31 @@ class _Queue:
         self.taken.append((event, lane))
 
 
-def _sign_outs(requests: EventRequests, pages: PageAddresses | None, registry: Registry) -> SignOutRoutes:
+def _sign_outs(
+    requests: EventRequests, keys: PageKeys | None, issuers: Mapping[str, WebIssuerSettings], registry: Registry
+) -> SignOutRoutes:
     counts = FrontChannelCounts(lambda iss, client_id: (iss, client_id))
     brought = SuppliedAddresses(
         counts,
         lambda: registry,
         lambda _: {"login.example.com"},
-        lambda iss: pages is None or pages.keys.has_exclusive_keys(iss),
+        lambda iss: keys is None or keys.has_exclusive_keys(iss),
     )
-    return SignOutRoutes(requests, lambda: pages, brought)
+    return SignOutRoutes(requests, lambda: keys, issuers.get, brought)
 
 
 async def _post(
     event: Any = EVENT,
     queue: _Queue | None = None,
-    pages: PageAddresses | None = PAGES,
+    keys: PageKeys | None = PAGE_KEYS,
+    issuers: Mapping[str, WebIssuerSettings] = {ISS: ISSUER},
     query: str = "",
     headers: Mapping[str, str] = NO_HEADERS,
     registry: Registry = REGISTRY,
 ) -> tuple[int, Any]:
     tokens = (token("idp"), token("reader", "read"))
     requests = EventRequests((queue or _Queue()).accept, sources_of(lambda: tokens, registry))
-    app = build_api_app(requests, _sign_outs(requests, pages, registry).routes())
+    app = build_api_app(requests, _sign_outs(requests, keys, issuers, registry).routes())
     sent = {"Authorization": "Bearer idp-secret", **headers}
     async with (
         serving(app) as listener,
@@ -124,12 +127,12 @@ async def test_without_browser_clients_there_is_no_page(unknown: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("pages", "missing"), [(None, "no web.issuers"), (OTHERS, "no entry for this issuer under web.issuers")]
+    ("keys", "missing"), [(None, "no web.issuers"), (PAGE_KEYS, "no entry for this issuer under web.issuers")]
 )
-async def test_an_event_without_pages_is_published_with_a_note(pages: PageAddresses | None, missing: str) -> None:
+async def test_an_event_without_pages_is_published_with_a_note(keys: PageKeys | None, missing: str) -> None:
     """So that nobody takes it for an event whose clients need no browser."""
     queue = _Queue()
-    status, answer = await _post(queue=queue, pages=pages)
+    status, answer = await _post(queue=queue, keys=keys, issuers={})
     note = f"the browser should ask 2 of its clients, but notifier's configuration has {missing}"
     assert (status, answer) == (202, {"id": "made-up-id", "front_channel": None, "note": note})
     assert len(queue.taken) == 1
@@ -173,7 +176,9 @@ async def test_the_checks_are_those_of_events() -> None:
 def test_answers_of_sign_outs_match_their_description() -> None:
     """Every answer is as it is described."""
     requests = EventRequests(_Queue().accept, sources_of(lambda: (token("idp"),), REGISTRY))
-    operations = described(build_api_app(requests, _sign_outs(requests, PAGES, REGISTRY).routes()), examples=25)
+    operations = described(
+        build_api_app(requests, _sign_outs(requests, PAGE_KEYS, {ISS: ISSUER}, REGISTRY).routes()), examples=25
+    )
     assert "POST /v1/sign-outs" in operations
 
 
@@ -220,12 +225,12 @@ async def test_a_client_with_an_ignored_address_is_named(
 ) -> None:
     """The event is published all the same, and the page asks the others. Alone it makes no page."""
     queue = _Queue()
-    pages = replace(PAGES, keys=replace(PAGE_KEYS, single_issuer=one))
-    status, answer = await _post({**EVENT, "clients": [entry, "shop"]}, queue, pages, registry=registry)
+    keys = replace(PAGE_KEYS, single_issuer=one)
+    status, answer = await _post({**EVENT, "clients": [entry, "shop"]}, queue, keys, registry=registry)
     assert (status, answer["front_channel"]["clients"]) == (202, 1)
     assert answer["note"].startswith("the page leaves out 1 client whose address does not count (new): ")
     assert phrase in answer["note"]
-    status, answer = await _post({**EVENT, "clients": [entry]}, queue, pages, registry=registry)
+    status, answer = await _post({**EVENT, "clients": [entry]}, queue, keys, registry=registry)
     assert (status, answer["front_channel"], phrase in answer["note"]) == (202, None, True)
     assert len(queue.taken) == 2
 
@@ -247,11 +252,11 @@ async def test_each_reason_is_named_with_its_clients_and_remedy() -> None:
 async def test_an_exclusive_key_seals_the_pages_of_its_issuer() -> None:
     """So the addresses in them count when they are shown, though there are other issuers."""
     own = MultiFernet([Fernet(Fernet.generate_key())])
-    pages = replace(PAGES, keys=PageKeys(shared=KEYS, own={ISS: own}, single_issuer=False))
-    _, answer = await _post(BRINGING, pages=pages, registry=NAMED)
+    keys = PageKeys(shared=KEYS, own={ISS: own}, single_issuer=False)
+    _, answer = await _post(BRINGING, keys=keys, registry=NAMED)
     sealed = answer["front_channel"]["url"].removeprefix(URL)
     assert open_context(sealed, KEYS, NOW) is None
-    opened = pages.keys.open(sealed, NOW)
+    opened = keys.open(sealed, NOW)
     assert opened is not None
     assert (opened.exclusive_key, list(opened.context.supplied)) == (True, ["new"])
 

@@ -16,7 +16,7 @@ import yaml
 from joserfc.jwk import import_key
 
 from notifier.configuration.clients.client_rows import ClientsReader, SourceAnswer
-from notifier.features.browsers.check_session import SessionFormula
+from notifier.features.browsers.web_settings import SessionFormula
 from notifier.features.registries.readers import build_reader
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
