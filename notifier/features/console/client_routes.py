@@ -8,7 +8,6 @@ from heapq import merge
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
-from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -20,16 +19,14 @@ from notifier.features.console.console_routes import STATES
 from notifier.model.client import Client, ClientKey
 from notifier.model.frozen import frozen
 from notifier.model.moment import format_moment
-from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
+from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
     ApiOperation,
     ApiRequest,
     Counts,
     Document,
     Items,
-    routes_of,
     to_answer,
 )
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -115,16 +112,11 @@ def _sort_names(registry: Registry) -> Mapping[ClientKey, str]:
 class ClientRoutes:
     """The routes of clients. `view` is this worker, `workers` collects the data of all workers."""
 
-    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
-        self._authorization = authorization
+    def __init__(self, view: WorkerView, workers: AllWorkers) -> None:
         self._view = view
         self._workers = workers
         self._names = ClientNames()
         self._thread_lock = asyncio.Lock()  # one thread at a time: several would delay the event loop
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/clients",
@@ -135,7 +127,7 @@ class ClientRoutes:
             200: to_answer("The page.", at=str, workers=Counts, states=Counts, total=int, skip=int, clients=Items)
         },
     )
-    async def _clients(self, request: ApiRequest) -> web.Response:
+    async def _clients(self, request: ApiRequest) -> Document:
         overview = await self._workers.overview()
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
         async with self._thread_lock:
@@ -145,7 +137,7 @@ class ClientRoutes:
         if missing:
             status, _ = await self._workers.clients(missing)
             states |= {(client.iss, client.client_id): client for client in status.clients}
-        document = {
+        return {
             "at": format_moment(time.time()),
             "workers": {"seen": overview.seen, "answered": overview.answered},
             "states": page.states,
@@ -153,7 +145,6 @@ class ClientRoutes:
             "skip": request.members.get("skip", 0),
             "clients": [self._to_row(key, states.get(key)) for key in page.keys],
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/client",
@@ -164,7 +155,7 @@ class ClientRoutes:
             answers=Items, minutes=list[list[int]])},
         problems={404: "No worker has this client."},
     )  # fmt: skip
-    async def _client(self, request: ApiRequest) -> web.Response:
+    async def _client(self, request: ApiRequest) -> Document:
         key = _requested_client(request)
         registry = self._view.live.registry()
         status, answers = await self._workers.clients([key], answers_of=key)
@@ -174,7 +165,7 @@ class ClientRoutes:
         is_recorded = state is not None and _has_records(state)
         if not (is_registered or left_out is not None or is_recorded):
             raise Refusal(problem_response(404, "No worker has this client"))
-        document = {
+        return {
             "at": format_moment(time.time()),
             "client": self._to_row(key, state),
             "left_out": left_out,
@@ -186,7 +177,6 @@ class ClientRoutes:
             "answers": collect_rows(answers, "answers")[::-1][:MAX_SHOWN_ANSWERS],
             "minutes": _sum_minutes(answers),
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/client/registration",
@@ -196,14 +186,14 @@ class ClientRoutes:
         answers={200: to_answer("Member, value and origin, without secrets.", values=Items)},
         problems={404: "No client of this name is in force."},
     )
-    async def _registration(self, request: ApiRequest) -> web.Response:
+    async def _registration(self, request: ApiRequest) -> Document:
         key = _requested_client(request)
         loaded = self._view.live.current
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem_response(404, "No client of this name is in force"))
         async with self._thread_lock:
             values = await asyncio.to_thread(registration_of, loaded, key)
-        return web.json_response({"values": values}, dumps=json_text)
+        return {"values": values}
 
     def _to_row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
         client: Client | None = self._view.live.registry().clients_of(key[0]).get(key[1])

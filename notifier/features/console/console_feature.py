@@ -33,6 +33,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     from notifier.features.console.sign_in_routes import SignInRoutes
     from notifier.features.console.sign_in_tokens import SignInTokens
     from notifier.network.listeners.authorization import Authorization
+    from notifier.network.listeners.operation import routes_of
     from notifier.telemetry.logs import subject_hash
 
     recent = Recent(time.time)
@@ -51,9 +52,9 @@ def _operate(view: WorkerView) -> FeatureRuntime:
 
     return FeatureRuntime(
         api=[
-            *ConsoleRoutes(authorization, view, workers).routes(),
-            *ClientRoutes(authorization, view, workers).routes(),
-            *DoctorRoutes(authorization, view, workers, doctor).routes(),
+            *routes_of(ConsoleRoutes(view, workers), authorization),
+            *routes_of(ClientRoutes(view, workers), authorization),
+            *routes_of(DoctorRoutes(view, workers, doctor), authorization),
             *SignInRoutes(sign_in_tokens).routes(),
             *console_files(),
         ],

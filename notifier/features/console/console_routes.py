@@ -9,7 +9,6 @@ from collections import Counter
 from functools import partial
 from typing import Annotated, Any
 
-from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -21,15 +20,13 @@ from notifier.model.errors import InputIssue
 from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
 from notifier.model.moment import format_optional_moment
-from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
+from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
     ApiOperation,
     ApiRequest,
     Counts,
     Document,
     Items,
-    routes_of,
     to_answer,
 )
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
@@ -72,15 +69,10 @@ class FindBody(TypedDict, total=False):
 class ConsoleRoutes:
     """The routes. `view` is this worker, `workers` collects the data of all workers."""
 
-    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers) -> None:
-        self._authorization = authorization
+    def __init__(self, view: WorkerView, workers: AllWorkers) -> None:
         self._view = view
         self._workers = workers
         self._subject_id = subject_id(view.live.current.settings)
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="GET /v1/whoami",
@@ -89,10 +81,10 @@ class ConsoleRoutes:
         answers={200: to_answer("Name, scopes, issuers.", name=str, scopes=list[str], issuers=list[str] | None,
             open=bool, version=str, issuers_known=list[str])},
     )  # fmt: skip
-    async def _whoami(self, request: ApiRequest) -> web.Response:
+    async def _whoami(self, request: ApiRequest) -> Document:
         """Describe the token. Without tokens (loopback) a page has only `read`: the API rejects changes by browsers."""
         token = request.token
-        document = {
+        return {
             "name": request.who,
             "scopes": ["read"] if token is None else sorted(token.scopes),
             "issuers": _sort_issuers(request.issuers),
@@ -100,7 +92,6 @@ class ConsoleRoutes:
             "version": __version__,
             "issuers_known": [iss for iss in self._view.live.registry().issuers if permits_issuer(token, iss)],
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/overview",
@@ -110,7 +101,7 @@ class ConsoleRoutes:
         answers={200: to_answer("The state.", at=str, queues=Document, rates=Document, workers=Document,
             clients=Items, states=Counts, waits=Counts, timeline=Document)},
     )  # fmt: skip
-    async def _overview(self, request: ApiRequest) -> web.Response:
+    async def _overview(self, request: ApiRequest) -> Document:
         """Return the merged state of all workers, with the most urgent clients and the counts of the timeline."""
         token, since = request.token, request.members.get("since", 0)
         overview = await self._workers.overview()
@@ -125,7 +116,7 @@ class ConsoleRoutes:
         status = replace(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
         issuer_filter = None if permits_all_issuers(token) else partial(permits_issuer, token)
         known_pending = sum(client.pending_count for client in clients)
-        document = document_of(status, issuer_filter) | {
+        return document_of(status, issuer_filter) | {
             "states": states,
             "waits": {"all": max(_count_pending(overview.status), known_pending), "known": known_pending},
             "timeline": {
@@ -135,7 +126,6 @@ class ConsoleRoutes:
                 "steps": [step for step in overview.steps if step[0] >= since],
             },
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/recent",
@@ -144,7 +134,7 @@ class ConsoleRoutes:
         query=RecentQuery,
         answers={200: to_answer("The newest facts of all workers.", facts=Items, next=str)},
     )
-    async def _recent(self, request: ApiRequest) -> web.Response:
+    async def _recent(self, request: ApiRequest) -> Document:
         """Return the entries of all workers since the positions in `after`, and the positions to continue from."""
         after = _parse_positions(request.members.get("after", ""))
         seen, answers = await self._workers.ask(
@@ -154,11 +144,10 @@ class ConsoleRoutes:
         if len(answers) < seen:  # a worker that did not answer in time keeps its position
             unanswered = [worker for worker in after if worker not in positions]
             positions |= {worker: after[worker] for worker in unanswered[:MAX_KEPT_POSITIONS]}
-        document = {
+        return {
             "facts": collect_rows(answers),
             "next": ",".join(f"{worker}={number}" for worker, number in positions.items()),
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="POST /v1/find",
@@ -167,7 +156,7 @@ class ConsoleRoutes:
         body=FindBody,
         answers={200: to_answer("Attempts and fates, the oldest first.", facts=Items, remembered_since=str | None)},
     )
-    async def _find(self, request: ApiRequest) -> web.Response:
+    async def _find(self, request: ApiRequest) -> Document:
         """Search the workers' recent entries. The audit log records the search with a hash of the user."""
         criteria = request.members
         if len(criteria) != 1:
@@ -175,13 +164,12 @@ class ConsoleRoutes:
         subject = self._subject_id(criteria["subject"]) if "subject" in criteria else None
         write_audit("looked_for", who=request.who, event_id=criteria.get("event_id"), subject=subject)
         _, answers = await self._workers.ask(request.who, find=criteria, issuers=_sort_issuers(request.issuers))
-        document = {
+        return {
             "facts": collect_rows(answers),
             "remembered_since": format_optional_moment(
                 max((answer.result["since"] for answer in answers), default=None)
             ),
         }
-        return web.json_response(document, dumps=json_text)
 
     @ApiOperation(
         route="GET /v1/keys",
@@ -189,7 +177,7 @@ class ConsoleRoutes:
         scope="read",
         answers={200: to_answer("By issuer.", keys=Items)},
     )
-    async def _keys(self, request: ApiRequest) -> web.Response:
+    async def _keys(self, request: ApiRequest) -> Document:
         """Return a row for each key and use, with its algorithms, and since when the issuer publishes it."""
         live, seen = self._view.live, seen_keys_of((await self._workers.overview()).status)
         published = {(iss, kid): is_published for iss, kid, is_published in self._view.published()}
@@ -211,7 +199,7 @@ class ConsoleRoutes:
                         "published_since": None if since is None else format_optional_moment(since.since),
                     }
                     rows.setdefault((iss, kid, use), row)["algs"].append(str(key.alg))
-        return web.json_response({"keys": [*rows.values()]}, dumps=json_text)
+        return {"keys": [*rows.values()]}
 
     @ApiOperation(
         route="GET /v1/explain/{name}",
@@ -220,12 +208,11 @@ class ConsoleRoutes:
         answers={200: to_answer("Markdown.", name=str, group=str, text=str)},
         problems={404: "There is no such name."},
     )
-    async def _explain(self, request: ApiRequest) -> web.Response:
+    async def _explain(self, request: ApiRequest) -> Document:
         section = parse_sections().get(request.path["name"].lower())
         if section is None:
             raise Refusal(problem_response(404, "There is no such name"))
-        document = {"name": section.name, "group": section.group, "text": section.text}
-        return web.json_response(document, dumps=json_text)
+        return {"name": section.name, "group": section.group, "text": section.text}
 
 
 def _parse_positions(text: str) -> dict[str, int]:

@@ -18,8 +18,7 @@ from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.model.moment import format_optional_moment
 from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, routes_of, to_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
@@ -124,16 +123,11 @@ def _to_finding(mistake: Mapping[str, Any]) -> Mapping[str, Any]:
 class DoctorRoutes:
     """The routes of the doctor, canaries and the audit log. `workers` collects the data of all workers."""
 
-    def __init__(self, authorization: Authorization, view: WorkerView, workers: AllWorkers, doctor: Doctor) -> None:
-        self._authorization = authorization
+    def __init__(self, view: WorkerView, workers: AllWorkers, doctor: Doctor) -> None:
         self._view = view
         self._workers = workers
         self._doctor = doctor
         self._canaries = RequestSlots(MAX_CANARIES, 1, "to this client")
-
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes that the API serves."""
-        return routes_of(self, self._authorization)
 
     @ApiOperation(
         route="POST /v1/doctor",
@@ -153,8 +147,8 @@ class DoctorRoutes:
         unbound=True,
         answers={200: to_answer("Its findings.", **_RESULT_MEMBERS)},
     )
-    async def _last_examination(self, _request: ApiRequest) -> web.Response:
-        return web.json_response(self._doctor.document(), dumps=json_text)
+    async def _last_examination(self, _request: ApiRequest) -> Document:
+        return self._doctor.document()
 
     @ApiOperation(
         route="POST /v1/canary",
@@ -164,7 +158,7 @@ class DoctorRoutes:
         answers={200: to_answer("What the client answered, explained.", findings=Items)},
         problems={404: "There is no such client."},
     )
-    async def _canary(self, request: ApiRequest) -> web.Response:
+    async def _canary(self, request: ApiRequest) -> Document:
         """Send a canary to one client, and return the findings. Raises Refusal (403, 404; 429 while another runs)."""
         iss, client_id = request.members["iss"], request.members["client_id"]
         request.require_issuer(iss)
@@ -174,7 +168,7 @@ class DoctorRoutes:
         with self._canaries.hold_slot(f"{client_id} {iss}"):
             findings = await self._view.canary(client)
         write_audit("canary_sent", who=request.who, iss=iss, client_id=client_id, level=findings[0].level.value)
-        return web.json_response({"findings": list(map(asdict, findings))}, dumps=json_text)
+        return {"findings": list(map(asdict, findings))}
 
     @ApiOperation(
         route="GET /v1/acts",
@@ -183,7 +177,7 @@ class DoctorRoutes:
         unbound=True,
         answers={200: to_answer("Lines of the audit log, the newest first.", acts=Items)},
     )
-    async def _acts(self, request: ApiRequest) -> web.Response:
+    async def _acts(self, request: ApiRequest) -> Document:
         """Return the audit lines of all workers. They may name clients of any issuer."""
         _, answers = await self._workers.ask(request.who, acts=True)
-        return web.json_response({"acts": collect_rows(answers, "acts")[::-1]}, dumps=json_text)
+        return {"acts": collect_rows(answers, "acts")[::-1]}

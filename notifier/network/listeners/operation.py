@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import InputIssue
+from notifier.model.printable import json_text
 from notifier.model.validation import to_issues
 from notifier.network.listeners.authorization import Authorization, name_of_caller, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
@@ -59,7 +60,8 @@ class ApiRequest:
             raise Refusal(problem_response(403, "The token does not cover this issuer"))
 
 
-ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
+ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse | Document]]
+"""Returns a response, or the JSON of a 200."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,8 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
         elif body:
             # Strict JSON accepts strings as reasons, but not "5" as a number.
             members = _validate(partial(adapter.validate_json, strict=True), json.dumps(await _read_body_members(http)))
-        return await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
+        answer = await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
+        return web.json_response(answer, dumps=json_text) if isinstance(answer, dict) else answer
 
     method, _, path = operation.route.partition(" ")
     return web.RouteDef(method, path, serve, {})

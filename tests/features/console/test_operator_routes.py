@@ -57,8 +57,9 @@ def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
         *log_level_routes(authorization, nothing), *reload_routes(authorization, nothing),
         *routes_of(StatusRoutes(look, lambda: 0.0), authorization), *routes_of(WaitingRoutes(access), authorization),
         *routes_of(DeadLetterRoutes(access), authorization), *routes_of(JobRoutes(nothing, nothing), authorization),
-        *ConsoleRoutes(authorization, given, nothing).routes(), *ClientRoutes(authorization, given, nothing).routes(),
-        *DoctorRoutes(authorization, given, nothing, nothing).routes(),
+        *routes_of(ConsoleRoutes(given, nothing), authorization),
+        *routes_of(ClientRoutes(given, nothing), authorization),
+        *routes_of(DoctorRoutes(given, nothing, nothing), authorization),
     ]  # fmt: skip
 
 
@@ -133,7 +134,7 @@ async def test_clients_that_hang_take_few_places() -> None:
     given = SimpleNamespace(live=SimpleNamespace(registry=lambda: MANY_CLIENTS), canary=canary)
     authorization = Authorization(lambda: None)
     app = web.Application(middlewares=[answer_refusals])
-    app.add_routes(DoctorRoutes(authorization, cast("Any", given), cast("Any", None), Doctor(None)).routes())
+    app.add_routes(routes_of(DoctorRoutes(cast("Any", given), cast("Any", None), Doctor(None)), authorization))
     async with TestClient(TestServer(app)) as api, asyncio.TaskGroup() as group:
 
         async def status(name: str) -> int:
@@ -180,7 +181,7 @@ async def test_pages_of_clients_are_chosen_one_after_another(monkeypatch: pytest
     monkeypatch.setattr(client_routes, "_choose_page", page_of)
     given = SimpleNamespace(live=SimpleNamespace(registry=lambda: REGISTRY))
     app = web.Application()
-    app.add_routes(ClientRoutes(Authorization(lambda: None), cast("Any", given), cast("Any", _Workers())).routes())
+    app.add_routes(routes_of(ClientRoutes(cast("Any", given), cast("Any", _Workers())), Authorization(lambda: None)))
     async with TestClient(TestServer(app)) as client:
 
         async def total(text: str) -> object:
