@@ -85,14 +85,6 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SigningBounds:
-    """The time limit of one signature (`timeout`, seconds), and the number of concurrent signatures."""
-
-    timeout: float
-    concurrency: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SignerFault:
     """The fault of an external key. `since`: when the key failed first (epoch seconds)."""
 
@@ -105,7 +97,8 @@ class ExternalKey:
     """One key at a signer of this `kind`. `steady` returns seconds of a monotonic clock, `clock` epoch seconds.
 
     The key is unusable until the first check. Then `half` is its public half, and `algorithms` are the algorithms by
-    which it signs. `fault` is its current fault.
+    which it signs. `fault` is its current fault. `timeout`: seconds for one signature. `concurrency`: the number of
+    concurrent signatures.
     """
 
     def __init__(
@@ -113,21 +106,23 @@ class ExternalKey:
         backend: SignerBackend,
         kind: str,
         name: str,
-        bounds: SigningBounds,
         observe: SignatureObserver,
+        *,
+        timeout: float,
+        concurrency: int,
         steady: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
         self.kind = kind
         self.name = f"{kind} {name}"
-        self._bounds = bounds
+        self._timeout = timeout
         self._observe = observe
         self._steady = steady
         self._clock = clock
-        self._slots = asyncio.Semaphore(bounds.concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
         self._waiting = 0
-        self._circuit = SignerCircuit(bounds.concurrency)
+        self._circuit = SignerCircuit(concurrency)
         self._next_check_at = float("-inf")
         self._check_lock = asyncio.Lock()
         self.half: PublicHalf | None = None
@@ -235,7 +230,7 @@ class ExternalKey:
         """Request one signature, and verify it with `key`. Raises SignerError."""
         began_at = self._steady()
         try:
-            signature = await _await_signer(self._bounds.timeout, self._backend.sign(alg, message))
+            signature = await _await_signer(self._timeout, self._backend.sign(alg, message))
             _verify(key, alg, message, signature)
         except SignerError as fault:
             self._observe(self.kind, fault.result, self._steady() - began_at)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.settings.key_settings import KeySettings, SigningSettings
-from notifier.tokens.external_key import ExternalKey, SigningBounds
+from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.signer import SignatureObserver, SignerBackend
 
 _Identity: TypeAlias = tuple[str, object, object, SigningSettings]
@@ -65,8 +65,10 @@ class Signers:
         if identity not in self._keys:
             concurrency = signing.concurrency or kind.concurrency
             backend, name = kind.make(options, concurrency)
-            bounds = SigningBounds(timeout=self._timeout, concurrency=concurrency * kind.requests_per_signature)
-            self._keys[identity] = ExternalKey(backend, kind_name, name, bounds, self._observe)
+            requests = concurrency * kind.requests_per_signature
+            self._keys[identity] = ExternalKey(
+                backend, kind_name, name, self._observe, timeout=self._timeout, concurrency=requests
+            )
         return self._keys[identity]
 
     def keep(self, used: Collection[ExternalKey]) -> None:

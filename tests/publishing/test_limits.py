@@ -14,7 +14,7 @@ from aiohttp import web
 from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.listener import Deadlines, Listener
+from notifier.network.listeners.listener import Listener
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import ISS, serving, sources_of, token
@@ -79,7 +79,7 @@ async def answer(reader: asyncio.StreamReader) -> int:
 
 async def test_kept_connection_has_a_time_limit_for_the_next_header() -> None:
     """Counted from the last answer, for any number and rate of bytes."""
-    async with api(Gate(), deadlines=Deadlines(header=2)) as listener:
+    async with api(Gate(), header_timeout=2) as listener:
 
         async def given_up(beginning: bytes) -> None:
             async with connected(listener) as (reader, writer):
@@ -126,7 +126,7 @@ async def test_unread_answer_is_closed() -> None:
 
     routes = [web.get("/large", get)]
     async with (
-        api(Gate(), deadlines=Deadlines(answer=0.5), more=routes) as listener,
+        api(Gate(), answer_timeout=0.5, more=routes) as listener,
         connected(listener) as (reader, writer),
     ):
         writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.model.client import Algorithm
-from notifier.tokens.external_key import ExternalKey, SigningBounds
+from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.jws import PrivateKey, bytes_signer
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 from tests.tokens.key_folder import pem
@@ -77,8 +77,10 @@ class SignerHarness:
         self.place = place
         self.times = Times()
         self.results: list[SignatureResult] = []
-        bounds = SigningBounds(timeout=timeout, concurrency=concurrency)
-        self.key = ExternalKey(place, "memory", "k", bounds, self._tell, self.times, self.times)
+        self.key = ExternalKey(
+            place, "memory", "k", self._tell,
+            timeout=timeout, concurrency=concurrency, steady=self.times, clock=self.times,
+        )  # fmt: skip
 
     def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:
         self.results.append(result)

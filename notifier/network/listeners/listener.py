@@ -31,14 +31,6 @@ RECEIVE_BUFFER_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """Seconds for a whole header, which is also the idle time of a connection, and to read a response."""
-
-    header: float = 10.0
-    answer: float = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """A running listener. `port` is the real port, even if 0 was configured."""
 
@@ -68,14 +60,16 @@ async def listen(  # noqa: PLR0913  each has its default
     key: str,
     tls: ssl.SSLContext | None = None,
     grace: float = 1.0,
-    deadlines: Deadlines = Deadlines(),
+    header_timeout: float = 10.0,
+    answer_timeout: float = 60.0,
     connections: int = MAX_CONNECTIONS,
     budget: ConnectionBudget | None = None,
 ) -> Listener:
     """Serve `app` at this address, which the setting `key` names (`ops.listen`).
 
     `grace`: seconds for running requests when the listener closes. `connections`: the limit of open connections, see
-    `_Acceptor`. All listeners of a process share one `budget`.
+    `_Acceptor`. All listeners of a process share one `budget`. `header_timeout`: seconds for a whole header, which is
+    also the idle time of a connection. `answer_timeout`: seconds to read a response.
 
     Raises ConfigurationError with the reason if the address is unusable.
     """
@@ -85,7 +79,7 @@ async def listen(  # noqa: PLR0913  each has its default
         app,
         access_log=None,
         shutdown_timeout=grace,
-        keepalive_timeout=deadlines.header,
+        keepalive_timeout=header_timeout,
         lingering_time=LINGER_SECONDS,
         max_headers=MAX_HEADERS,
         read_bufsize=BODY_BUFFER_BYTES,
@@ -95,7 +89,7 @@ async def listen(  # noqa: PLR0913  each has its default
     app.on_response_prepare.append(_remove_server_header)
     await runner.setup()
     assert runner.server is not None
-    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, deadlines.answer, tls)
+    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, answer_timeout, tls)
     try:
         server = await asyncio.get_running_loop().create_server(acceptor, host, port, backlog=MAX_BACKLOG)
     except OSError as error:

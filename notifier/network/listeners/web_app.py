@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from notifier.model.frozen import frozen
 from notifier.network.listeners.problem import answer_refusals
 from notifier.network.listeners.throttle import Throttle
 
+BODY_TIMEOUT_SECONDS = 10.0  # for the body of a request
 MAX_CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and reuses them
 DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
@@ -24,21 +24,14 @@ DEFAULT_HEADERS = {
 """The headers of each response, unless its route sets them."""
 
 
-@frozen
-class WebLimits:
-    """The limits of the listener: bytes, seconds, concurrent requests. The proxy ensures fairness between addresses."""
+def web_app(routes: Iterable[web.RouteDef], *, max_body: int = 65_536, requests: int = 256) -> web.Application:
+    """Return the application. All routes share its limits; any other path is 404.
 
-    body: int = 65_536
-    body_timeout: float = 10.0
-    requests: int = 256
-
-
-def web_app(routes: Iterable[web.RouteDef], limits: WebLimits | None = None) -> web.Application:
-    """Return the application. All routes share its limits; any other path is 404."""
-    limits = limits or WebLimits()
-    throttle = Throttle(lambda: None, limits.requests, limits.requests, limits.body_timeout)
+    `max_body`: bytes. `requests`: the number of concurrent requests; the proxy ensures fairness between addresses.
+    """
+    throttle = Throttle(lambda: None, requests, requests, BODY_TIMEOUT_SECONDS)
     app = web.Application(
-        client_max_size=limits.body, middlewares=[_add_default_headers, answer_refusals, throttle.middleware]
+        client_max_size=max_body, middlewares=[_add_default_headers, answer_refusals, throttle.middleware]
     )
     app.add_routes(routes)
     return app

@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from notifier.features.signers.aws_kms_key import MAX_RAW_BYTES
 from notifier.model.client import Algorithm
-from notifier.tokens.external_key import ExternalKey, SigningBounds
+from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.signer import SignatureResult
 from tests.aws.running_moto import Kms, moto
 from tests.features.signers.places import MESSAGE, RSA, refused_once, signs
@@ -57,8 +57,7 @@ async def test_a_salt_of_another_length_is_refused_at_the_start() -> None:
     """Unchanged moto: its PSS has the longest salt. The key signs by the others, and lists the missing algorithms."""
     with moto() as kms:
         place = kms.place(await kms.key("RSA_2048"))
-        bounds = SigningBounds(timeout=5.0, concurrency=2)
-        key = ExternalKey(place, "aws_kms", "logout", bounds, lambda *_: None)
+        key = ExternalKey(place, "aws_kms", "logout", lambda *_: None, timeout=5.0, concurrency=2)
         await key.check()
         await key.close()
     assert key.fault is None

@@ -16,8 +16,8 @@ from cryptography import x509
 from notifier.model.errors import ConfigurationError
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import MAX_HEAD_BYTES, ConnectionBudget
-from notifier.network.listeners.listener import HANDSHAKE_TIMEOUT_SECONDS, MAX_CONNECTIONS, Deadlines, Listener, listen
-from notifier.network.listeners.web_app import WebLimits, web_app
+from notifier.network.listeners.listener import HANDSHAKE_TIMEOUT_SECONDS, MAX_CONNECTIONS, Listener, listen
+from notifier.network.listeners.web_app import web_app
 from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
 from tests.support.certificates import Authority, authority
@@ -147,7 +147,7 @@ LONG_URI = b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
 )
 async def test_invalid_request_is_refused_at_once(line: bytes) -> None:
     """Without waiting for the rest of it; likewise very many fields and a very long URI."""
-    async with listening(deadlines=Deadlines(header=TIMEOUT)) as listener:
+    async with listening(header_timeout=TIMEOUT) as listener:
         assert b" 400 " in (await asyncio.wait_for(answers(listener, line), TIMEOUT / 2))[:20]
 
 
@@ -294,8 +294,8 @@ SECRET = "gAAAAABsealed"
 
 
 @asynccontextmanager
-async def face(*routes: web.RouteDef, limits: WebLimits | None = None) -> AsyncIterator[Listener]:
-    async with serving(web_app(routes, limits)) as listener:
+async def face(*routes: web.RouteDef, **limits: int) -> AsyncIterator[Listener]:
+    async with serving(web_app(routes, **limits)) as listener:
         yield listener
 
 
@@ -334,8 +334,7 @@ async def test_large_bodies_and_too_many_requests_are_refused() -> None:
         await go.wait()
         return web.Response(text=str(len(await request.read())))
 
-    limits = WebLimits(body=10, requests=1)
-    async with face(web.post("/x", slow), limits=limits) as listener, aiohttp.ClientSession() as session:
+    async with face(web.post("/x", slow), max_body=10, requests=1) as listener, aiohttp.ClientSession() as session:
         first = asyncio.create_task(session.post(listener.url + "/x", data=b"a" * 11))
         await entered.wait()
         async with session.post(listener.url + "/x", data=b"a") as answer:

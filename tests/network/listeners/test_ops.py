@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.listeners.listener import Deadlines, Listener, listen
+from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.ops import MAX_CONNECTIONS, Readiness, ops_app
 from tests.publishing.serving import serving
 from tests.system.waiting import until
@@ -143,9 +143,7 @@ def many_files() -> Iterator[None]:
 @pytest.mark.usefixtures("many_files")
 async def test_thousand_silent_connections_do_not_block_probes(worker: Worker, http: aiohttp.ClientSession) -> None:
     """They stay open and send nothing, and new ones connect: each probe is answered, and the oldest are closed."""
-    async with serving(
-        ops_app(worker, Page()), connections=MAX_CONNECTIONS, deadlines=Deadlines(header=600)
-    ) as listener:
+    async with serving(ops_app(worker, Page()), connections=MAX_CONNECTIONS, header_timeout=600) as listener:
         silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
         for path in ("/livez", "/readyz", "/metrics") * 2:
             silent += [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
