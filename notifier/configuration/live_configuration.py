@@ -15,7 +15,7 @@ import structlog
 from notifier.configuration.clients.answers import HeldAnswers
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, add_first_seen
 from notifier.configuration.clients.clients_file import pause_garbage_collection
-from notifier.configuration.clients.guard import SourceTarget, guard_answer
+from notifier.configuration.clients.guard import guard_answer
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_excessive_loss, keep_followers, record_losses
 from notifier.configuration.configured_feature import key_kinds_of, reader_builder
@@ -128,12 +128,10 @@ class LiveConfiguration:
             answer = add_first_seen(answer, last)
         pause = PAUSE_SECONDS if current.layers[nth].read else 0  # a worker without clients has no other work
         with pause_garbage_collection():
-            target = SourceTarget(
-                build_context=current.build_context, registry=current.registry, layers=current.layers,
-                source=source, nth=nth, pause=lambda: time.sleep(pause),
+            guard_result = guard_answer(
+                current.build_context, current.registry, current.layers, nth, answer, last,
+                lambda: time.sleep(pause), accepted=accepted_by is not None,
             )  # fmt: skip
-            guard_result = guard_answer(target, answer, last, accepted=accepted_by is not None)
-            del target
             layers = [guard_result.layer if number == nth else layer for number, layer in enumerate(current.layers)]
             registry = self._with_losses(_with_grace(guard_result.built.registry, layers))
         if guard_result.loss is not None and accepted_by is not None:

@@ -29,40 +29,6 @@ from notifier.configuration.clients.registry_checks import find_excessive_loss, 
 from notifier.model.client import Client
 from notifier.model.frozen import frozen, replace
 from notifier.model.registry import Registry
-from notifier.settings.registry_settings import RegistrySourceSettings
-
-
-@frozen
-class SourceTarget:
-    """The registry and layers in force, and the source whose answer replaces the `nth` layer.
-
-    `pause` lets the event loop run.
-    """
-
-    build_context: BuildContext
-    registry: Registry
-    layers: Sequence[Layer]
-    source: RegistrySourceSettings
-    nth: int
-    pause: Callable[[], None]
-
-    @property
-    def layer(self) -> Layer:
-        """The layer to replace."""
-        return self.layers[self.nth]
-
-    @property
-    def issuers(self) -> Sequence[str]:
-        """All configured issuers."""
-        return tuple(self.build_context.settings.issuers)
-
-    def new_layer(self, answer: SourceAnswer | None) -> Layer:
-        """Return the layer of this answer."""
-        return to_layer(self.source, self.issuers, answer)
-
-    def build_registry(self, layer: Layer) -> BuiltRegistry:
-        """Return the registry with this layer."""
-        return rebuild_registry(self.build_context, self.registry, self.layers, self.nth, layer, self.pause)
 
 
 @frozen
@@ -76,28 +42,37 @@ class GuardResult:
 
 
 def guard_answer(
-    target: SourceTarget, answer: SourceAnswer | None, last: SourceAnswer | None, *, accepted: bool
+    build_context: BuildContext,
+    old: Registry,
+    layers: Sequence[Layer],
+    nth: int,
+    answer: SourceAnswer | None,
+    last: SourceAnswer | None,
+    pause: Callable[[], None],
+    *,
+    accepted: bool,
 ) -> GuardResult:
-    """Decide which changes of an answer to apply. `last`: the source's previous answer.
+    """Decide which changes of an answer of the `nth` source to apply. `last`: the source's previous answer.
 
     If `answer` is None, the source was dropped, and all its clients are removed. Without a previous answer all changes
-    are applied. `accepted`: apply any loss of clients.
+    are applied. `accepted`: apply any loss of clients. `pause` lets the event loop run.
     """
-    layer = target.new_layer(answer)
-    built, both = target.build_registry(layer), (target.layer, layer)
-    protected = LayerClients(both, target.issuers, excluded=find_new_clients(last, time.time()))
-    loss = find_excessive_loss(target.registry, built.registry, protected)
+    source, issuers = build_context.settings.registry.all_sources[nth], tuple(build_context.settings.issuers)
+    layer = to_layer(source, issuers, answer)
+    built, both = rebuild_registry(build_context, old, layers, nth, layer, pause), (layers[nth], layer)
+    protected = LayerClients(both, issuers, excluded=find_new_clients(last, time.time()))
+    loss = find_excessive_loss(old, built.registry, protected)
     if accepted or answer is None or last is None:
         return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
-        losses = find_lost_clients(target.registry, built.registry, protected)
+        losses = find_lost_clients(old, built.registry, protected)
         lost = {client.key for clients in losses for client in clients}
-        answer = replace(answer, rows=keep_lost_rows(layer, target.layer, lost, target.issuers), at=last.at)
-        layer = target.new_layer(answer)
-        built = target.build_registry(layer)
-    sudden_change = find_sudden_changes(target.registry, built.registry, LayerClients(both, target.issuers))
+        answer = replace(answer, rows=keep_lost_rows(layer, layers[nth], lost, issuers), at=last.at)
+        layer = to_layer(source, issuers, answer)
+        built = rebuild_registry(build_context, old, layers, nth, layer, pause)
+    sudden_change = find_sudden_changes(old, built.registry, LayerClients(both, issuers))
     result = AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
     return GuardResult(built=built, layer=layer, result=result)
 
