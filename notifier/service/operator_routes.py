@@ -23,10 +23,10 @@ from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.service_status import ServiceStatus
-from notifier.operators.status.status_routes import StatusRoutes, reload_routes
+from notifier.operators.status.status_routes import ReloadRoutes, StatusRoutes
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import write_audit
-from notifier.telemetry.log_level import LogLevel, log_level_routes
+from notifier.telemetry.log_level import LogLevel, LogLevelRoutes
 from notifier.telemetry.logs import subject_id
 
 GONE = {
@@ -45,8 +45,8 @@ def operator_routes(
 ) -> Iterator[web.RouteDef]:
     """Yield the routes for operators. `status` returns the state of all workers."""
     authorization = Authorization(live.tokens)
-    yield from log_level_routes(authorization, log_level)
-    yield from reload_routes(authorization, partial(reload_all, queue))
+    yield from routes_of(LogLevelRoutes(log_level), authorization)
+    yield from routes_of(ReloadRoutes(partial(reload_all, queue)), authorization)
     yield from routes_of(StatusRoutes(status, time.monotonic), authorization)
     dependencies = RouteDependencies(
         queue=queue,

@@ -6,11 +6,9 @@ SIGUSR1 turns debug on and off. `GET` and `PUT /v1/log-level` return and set the
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from aiohttp import web
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.network.listeners.authorization import Authorization
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of, to_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, to_answer
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_output import set_level
 
@@ -49,15 +47,15 @@ class LevelMembers(TypedDict):
     level: Level
 
 
-def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.RouteDef]:
-    """Return the routes. A change concerns all issuers, so it requires a token without issuers."""
+class LogLevelRoutes:
+    """The routes of the log level. A change concerns all issuers, so it requires a token without issuers."""
 
-    def answer() -> web.Response:
-        return web.json_response({"level": level.current, "configured": level.configured})
+    def __init__(self, level: LogLevel) -> None:
+        self._level = level
 
     @ApiOperation(route="GET /v1/log-level", summary="Return this worker's log level.", scope="read", answers=_ANSWERS)
-    async def get(_request: ApiRequest) -> web.Response:
-        return answer()
+    async def _get(self, _request: ApiRequest) -> Document:
+        return self._document()
 
     @ApiOperation(
         route="PUT /v1/log-level",
@@ -68,8 +66,9 @@ def log_level_routes(authorization: Authorization, level: LogLevel) -> list[web.
         answers=_ANSWERS,
         problems={400: "No such level."},
     )
-    async def put(request: ApiRequest) -> web.Response:
-        level.set(request.members["level"], by=request.who)
-        return answer()
+    async def _put(self, request: ApiRequest) -> Document:
+        self._level.set(request.members["level"], by=request.who)
+        return self._document()
 
-    return [route_of(get, authorization), route_of(put, authorization)]
+    def _document(self) -> Document:
+        return {"level": self._level.current, "configured": self._level.configured}

@@ -10,14 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from aiohttp import web
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.model.moment import format_optional_moment
-from notifier.model.printable import json_text
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
@@ -136,9 +134,9 @@ class DoctorRoutes:
         unbound=True,
         answers={202: to_answer("It has started. GET returns its findings.", **_RESULT_MEMBERS)},
     )
-    async def _start_examination(self, _request: ApiRequest) -> web.Response:
+    async def _start_examination(self, _request: ApiRequest) -> Document:
         self._doctor.begin()
-        return web.json_response(self._doctor.document(), status=202, dumps=json_text)
+        return self._doctor.document()
 
     @ApiOperation(
         route="GET /v1/doctor",

@@ -60,8 +60,9 @@ class ApiRequest:
             raise Refusal(problem_response(403, "The token does not cover this issuer"))
 
 
-ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[web.StreamResponse | Document]]
-"""Returns a response, or the JSON of a 200."""
+ApiAnswer: TypeAlias = web.StreamResponse | Document
+"""A response, or the JSON of a response with the lowest declared status."""
+ApiHandler: TypeAlias = Callable[[ApiRequest], Awaitable[ApiAnswer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +90,10 @@ class ApiOperation:
 def routes_of(holder: object, authorization: Authorization) -> list[web.RouteDef]:
     """Return the routes of the declared methods of an object, in order of declaration."""
     methods = [name for name, method in vars(type(holder)).items() if hasattr(method, _DECLARED)]
-    return [route_of(getattr(holder, name), authorization) for name in methods]
+    return [_route_of(getattr(holder, name), authorization) for name in methods]
 
 
-def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
+def _route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
     """Return the route of a declared handler."""
     operation: ApiOperation = getattr(handler, _DECLARED)
     adapter, schema = _adapter_of(operation.query or operation.body or dict)
@@ -118,7 +119,9 @@ def route_of(handler: ApiHandler, authorization: Authorization) -> web.RouteDef:
             # Strict JSON accepts strings as reasons, but not "5" as a number.
             members = _validate(partial(adapter.validate_json, strict=True), json.dumps(await _read_body_members(http)))
         answer = await handler(ApiRequest(http=http, token=token, members=members, path=http.match_info))
-        return web.json_response(answer, dumps=json_text) if isinstance(answer, dict) else answer
+        if isinstance(answer, dict):
+            return web.json_response(answer, status=min(operation.answers), dumps=json_text)
+        return answer
 
     method, _, path = operation.route.partition(" ")
     return web.RouteDef(method, path, serve, {})

@@ -19,7 +19,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.ids import new_id
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Items, to_answer
+from notifier.network.listeners.operation import ApiAnswer, ApiOperation, ApiRequest, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal
 from notifier.operators.deliveries.dead_letter_filter import (
     DeadLetterFilter,
@@ -105,7 +105,7 @@ class DeadLetterRoutes:
         answers={200: to_answer("Groups, the largest first.", total=int, groups=Items, letters=NotRequired[Items])},
         problems=_PROBLEMS,
     )
-    async def _list(self, request: ApiRequest) -> web.Response:
+    async def _list(self, request: ApiRequest) -> Document:
         return await self._requests.answer_counts(self._filter(request), request)
 
     @ApiOperation(
@@ -116,7 +116,7 @@ class DeadLetterRoutes:
         answers={200: to_answer("The page. `reasons` and `groups` also count others.", **PAGE_MEMBERS, letters=Items)},
         problems=_PROBLEMS,
     )
-    async def _page(self, request: ApiRequest) -> web.Response:
+    async def _page(self, request: ApiRequest) -> Document:
         filter_ = replace(self._filter(request), reasons=frozenset())  # the counts include all reasons
         self._requests.audit.log_search(request.who, filter_)
         newest_first = not request.members.get("oldest_first")
@@ -132,7 +132,7 @@ class DeadLetterRoutes:
         answers={200: to_answer("Summaries, oldest first, 200 at most.", total=int, letters=Items)},
         problems=_PROBLEMS,
     )
-    async def _find(self, request: ApiRequest) -> web.Response:
+    async def _find(self, request: ApiRequest) -> Document:
         return await self._requests.answer_search(self._filter(request), request)
 
     @ApiOperation(
@@ -182,8 +182,8 @@ class DeadLetterRoutes:
         answers={200: to_answer("The dead letter.", id=str, reason=str, outcomes=NotRequired[Items])},
         problems={404: "There is no dead letter with that id.", 503: _UNAVAILABLE_TEXT},
     )
-    async def _show(self, request: ApiRequest) -> web.Response:
-        """Answer with one dead letter. The audit log records a read that shows the user."""
+    async def _show(self, request: ApiRequest) -> Document:
+        """Return one dead letter. The audit log records a read that shows the user."""
         with_subject = request.members.get("subject", True)
         filter_ = self._filter(request)
         if with_subject:
@@ -201,7 +201,7 @@ class DeadLetterRoutes:
             **REPAIR_MEMBERS)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
-    async def _replay(self, request: ApiRequest) -> web.Response:
+    async def _replay(self, request: ApiRequest) -> ApiAnswer:
         """Start a replay as a job, or count what it would replay (`dry_run`)."""
         filter_, members = self._filter(request), request.members
         self._requests.require_narrowed(filter_, request)
@@ -239,7 +239,7 @@ class DeadLetterRoutes:
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
-    async def _discard(self, request: ApiRequest) -> web.Response:
+    async def _discard(self, request: ApiRequest) -> ApiAnswer:
         return await self._requests.answer_removal("discard", self._filter(request), request)
 
     @ApiOperation(
@@ -249,7 +249,7 @@ class DeadLetterRoutes:
         answers={200: to_answer("How many dead letters with that id were deleted.", discarded=int, **REPAIR_MEMBERS)},
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
-    async def _discard_one(self, request: ApiRequest) -> web.Response:
+    async def _discard_one(self, request: ApiRequest) -> ApiAnswer:
         return await self._requests.answer_removal("discard", self._filter(request), request)
 
     def _filter(self, request: ApiRequest) -> DeadLetterFilter:

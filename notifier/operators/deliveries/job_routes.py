@@ -8,7 +8,7 @@ from aiohttp import web
 from notifier.model.errors import QueueError
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, to_answer
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
@@ -44,8 +44,8 @@ class JobRoutes:
         answers={200: to_answer("The newest first.", jobs=Items, workers=Counts)},
         problems=_UNAVAILABLE,
     )
-    async def _list(self, request: ApiRequest) -> web.Response:
-        return web.json_response(await _await_answer(self._jobs.list_all(request.token)), dumps=json_text)
+    async def _list(self, request: ApiRequest) -> Document:
+        return await _await_answer(self._jobs.list_all(request.token))
 
     @ApiOperation(
         route="GET /v1/jobs/{id}",
@@ -54,9 +54,8 @@ class JobRoutes:
         answers={200: AnswerDescription(text="The job. `state` is `ended` at last.", schema=JOB_SCHEMA)},
         problems=_UNKNOWN_JOB | _UNAVAILABLE,
     )
-    async def _show(self, request: ApiRequest) -> web.Response:
-        job = _require_job(await _await_answer(self._jobs.show(request.path["id"], request.token)))
-        return web.json_response(job, dumps=json_text)
+    async def _show(self, request: ApiRequest) -> Document:
+        return _require_job(await _await_answer(self._jobs.show(request.path["id"], request.token)))
 
     @ApiOperation(
         route="DELETE /v1/jobs/{id}",
@@ -65,10 +64,10 @@ class JobRoutes:
         answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB_SCHEMA)},
         problems=_UNKNOWN_JOB | _UNAVAILABLE,
     )
-    async def _end(self, request: ApiRequest) -> web.Response:
+    async def _end(self, request: ApiRequest) -> Document:
         job = _require_job(await _await_answer(self._jobs.end(request.path["id"], request.token)))
         self._audit.log_job_end(request.who, request.path["id"])
-        return web.json_response(job, status=202, dumps=json_text)
+        return job
 
 
 async def _await_answer(answer: Awaitable[T]) -> T:

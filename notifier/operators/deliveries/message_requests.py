@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.message import Message
-from notifier.model.printable import json_text
 from notifier.model.registry import Registry
-from notifier.network.listeners.operation import ApiRequest, Counts, Document, Items
+from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import answer_accepted
@@ -154,15 +152,15 @@ class MessageRequests(Generic[P, S]):
             limit=request.members.get("limit"), dry_run=bool(request.members.get("dry_run")),
         )  # fmt: skip
 
-    async def answer_counts(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """Answer with the number of messages per group and, if the request has `rows`, with some messages."""
+    async def answer_counts(self, filter_: Filter[P, S], request: ApiRequest) -> Document:
+        """Return the number of messages per group and, if the request has `rows`, some messages."""
         members = request.members
         self.audit.log_search(request.who, filter_)
         counts, rows = await self._collect(filter_, members.get("skip", 0), members.get("rows", 0))
-        document: dict[str, object] = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
+        document: Document = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
         if "rows" in members:
             document[self._rows_member] = rows
-        return web.json_response(document, dumps=json_text)
+        return document
 
     async def answer_page(
         self,
@@ -172,8 +170,8 @@ class MessageRequests(Generic[P, S]):
         *,
         groups: int,
         newest_first: bool = False,
-    ) -> web.Response:
-        """Answer with a page of the messages that `filter_` selects, and the `groups` largest groups.
+    ) -> Document:
+        """Return a page of the messages that `filter_` selects, and the `groups` largest groups.
 
         The page is read from an index of the messages that `index_filter` selects, which is built if necessary.
         """
@@ -194,15 +192,15 @@ class MessageRequests(Generic[P, S]):
         selection = PageSelection(filter_=filter_, reasons=reasons, newest_first=newest_first)
         skip, rows = members.get("skip", 0), members.get("rows", DEFAULT_PAGE_ROWS)
         page_request = PageRequest(selection=selection, rows=rows, skip=skip, groups=groups)
-        return web.json_response(await index.page(page_request, self._rows_member), dumps=json_text)
+        return await index.page(page_request, self._rows_member)
 
-    async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> web.Response:
-        """Answer with the first messages of a user, session or event, and the number of all. Log the search."""
+    async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> Document:
+        """Return the first messages of a user, session or event, and the number of all. Log the search."""
         if not request.members.keys() & {"subject", "event_id"}:
             raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
         counts, rows = await self._collect(filter_, 0, MAX_FOUND_MESSAGES)
-        return web.json_response({"total": counts.total, self._rows_member: rows}, dumps=json_text)
+        return {"total": counts.total, self._rows_member: rows}
 
     async def _collect(self, filter_: Filter[P, S], skip: int, limit: int) -> tuple[GroupCounts, list[Document]]:
         """Count the selected messages. Return the counts, and `limit` messages after the first `skip` as JSON."""
@@ -215,12 +213,12 @@ class MessageRequests(Generic[P, S]):
         return counts, rows
 
     async def answer_first_message(
-        self, filter_: Filter[P, S], to_document: Callable[[S, Message], dict[str, object]], *, whole: bool = False
-    ) -> web.Response:
-        """Answer with the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
+        self, filter_: Filter[P, S], to_document: Callable[[S, Message], Document], *, whole: bool = False
+    ) -> Document:
+        """Return the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
         async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
             async for summary, message in summaries:
-                return web.json_response(to_document(summary, message), dumps=json_text)
+                return to_document(summary, message)
         raise Refusal(problem_response(404, self._missing_text))
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
@@ -230,7 +228,7 @@ class MessageRequests(Generic[P, S]):
 
     async def answer_removal(
         self, kind: Literal["discard", "cancel"], filter_: Filter[P, S], request: ApiRequest
-    ) -> web.Response:
+    ) -> ApiAnswer:
         """Delete the message in the path, or start a job that deletes all selected messages.
 
         A dry run counts the messages instead. Raises Refusal (400, 404, 429, 503).
@@ -262,8 +260,8 @@ class MessageRequests(Generic[P, S]):
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
         filter_: Filter[P, S],
         request: ApiRequest,
-    ) -> web.Response:
-        """Lock the messages, carry out the repair `act`, log it, and answer with the result.
+    ) -> Document:
+        """Lock the messages, carry out the repair `act`, log it, and return the result.
 
         Raises Refusal: 404 if the message in the path does not exist, 503 if the queue is unavailable.
         """
@@ -281,4 +279,4 @@ class MessageRequests(Generic[P, S]):
         document = result.document()
         if result.failed:  # the text of the failure names hosts and files
             document["unfinished"] = QUEUE_UNAVAILABLE_TEXT
-        return web.json_response({past_verb: result.done, "dry_run": dry_run, **document}, dumps=json_text)
+        return {past_verb: result.done, "dry_run": dry_run, **document}

@@ -8,15 +8,13 @@ delivery.
 from dataclasses import replace
 from typing import Annotated, NotRequired
 
-from aiohttp import web
 from pydantic import Field
 
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InputIssue
-from notifier.model.printable import json_text
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Items, to_answer
+from notifier.network.listeners.operation import ApiAnswer, ApiOperation, ApiRequest, Counts, Document, Items, to_answer
 from notifier.network.listeners.problem import malformed_refusal
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
@@ -78,7 +76,7 @@ class WaitingRoutes:
         answers={200: to_answer("Groups, the largest first.", total=int, groups=Items, deliveries=NotRequired[Items])},
         problems=_PROBLEMS,
     )
-    async def _list(self, request: ApiRequest) -> web.Response:
+    async def _list(self, request: ApiRequest) -> Document:
         return await self._requests.answer_counts(self._filter_with_lifetime(request), request)
 
     @ApiOperation(
@@ -91,7 +89,7 @@ class WaitingRoutes:
         },
         problems=_PROBLEMS,
     )
-    async def _page(self, request: ApiRequest) -> web.Response:
+    async def _page(self, request: ApiRequest) -> Document:
         index_filter = WaitingFilter(get_lifetime=self._get_lifetime)
         filter_ = replace(self._filter(request), reasons=frozenset())  # the counts include all reasons
         self._requests.audit.log_search(request.who, filter_)
@@ -105,7 +103,7 @@ class WaitingRoutes:
         answers={200: to_answer("Summaries, 200 at most.", total=int, deliveries=Items)},
         problems=_PROBLEMS,
     )
-    async def _find(self, request: ApiRequest) -> web.Response:
+    async def _find(self, request: ApiRequest) -> Document:
         return await self._requests.answer_search(self._filter_with_lifetime(request), request)
 
     @ApiOperation(
@@ -116,7 +114,7 @@ class WaitingRoutes:
             reason=str, attempts=int, since=str | None, due=str | None, expires=str | None, has_sid=bool | None)},
         problems={404: "No such delivery is pending.", 503: _UNAVAILABLE_TEXT},
     )  # fmt: skip
-    async def _show(self, request: ApiRequest) -> web.Response:
+    async def _show(self, request: ApiRequest) -> Document:
         return await self._requests.answer_first_message(
             self._filter_with_lifetime(request), lambda summary, _: summary.document()
         )
@@ -132,7 +130,7 @@ class WaitingRoutes:
         },
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )
-    async def _cancel(self, request: ApiRequest) -> web.Response:
+    async def _cancel(self, request: ApiRequest) -> ApiAnswer:
         return await self._requests.answer_removal("cancel", self._filter(request), request)
 
     @ApiOperation(
@@ -142,7 +140,7 @@ class WaitingRoutes:
         answers={200: to_answer("How many deliveries with that id were cancelled.", cancelled=int, **REPAIR_MEMBERS)},
         problems={404: f"{_MISSING_TEXT}.", 503: _UNAVAILABLE_TEXT},
     )
-    async def _cancel_one(self, request: ApiRequest) -> web.Response:
+    async def _cancel_one(self, request: ApiRequest) -> ApiAnswer:
         return await self._requests.answer_removal("cancel", self._filter(request), request)
 
     @ApiOperation(
@@ -155,7 +153,7 @@ class WaitingRoutes:
             unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
-    async def _retry(self, request: ApiRequest) -> web.Response:
+    async def _retry(self, request: ApiRequest) -> ApiAnswer:
         """Start a retry as a job, or answer with an equal job that runs already. With `dry_run`, only count."""
         members, token = request.members, request.token
         client_id, iss = members["client_id"], self._require_issuer(request)
@@ -168,8 +166,7 @@ class WaitingRoutes:
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
         async with self._requests.lock(reading=True):
             result = await preview_retry(access.queue, retry, self._requests.repair_options(request))
-        document = {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
-        return web.json_response(document, dumps=json_text)
+        return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
 
     def _require_issuer(self, request: ApiRequest) -> str:
         """Return the issuer that the request names, or else the only issuer of its token. Raises Refusal (400)."""

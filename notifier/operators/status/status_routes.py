@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
 
-from aiohttp import web
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import QueueError
-from notifier.model.printable import json_text
-from notifier.network.listeners.authorization import Authorization, permits_all_issuers, permits_issuer
+from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, route_of
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
@@ -62,12 +60,10 @@ class StatusRoutes:
         scope="read",
         answers={200: AnswerDescription(text="The current status.", schema=_STATUS)},
     )
-    async def _get(self, request: ApiRequest) -> web.Response:
-        status = await self._read_status()
+    async def _get(self, request: ApiRequest) -> Document:
         token = request.token
         permits = None if permits_all_issuers(token) else partial(permits_issuer, token)
-        document = document_of(status, permits)
-        return web.json_response(document, dumps=json_text)
+        return document_of(await self._read_status(), permits)
 
     async def _read_status(self) -> ServiceStatus:
         async with self._read_lock:
@@ -97,10 +93,11 @@ class ReloadQuery(TypedDict, total=False):
     drop: Annotated[str, Field(description="A registry source: drop its answers and cache.")]
 
 
-def reload_routes(
-    authorization: Authorization, reload: Callable[[ReloadRequest], Awaitable[ReloadResults]]
-) -> list[web.RouteDef]:
-    """Return the route of the reload. It requires a token with scope `repair` and without issuers."""
+class ReloadRoutes:
+    """The reload route. It requires a token with scope `repair` and without issuers."""
+
+    def __init__(self, reload: Callable[[ReloadRequest], Awaitable[ReloadResults]]) -> None:
+        self._reload = reload
 
     @ApiOperation(
         route="POST /v1/reload",
@@ -111,17 +108,14 @@ def reload_routes(
         answers=_ANSWERS,
         problems={503: "The queue cannot be reached."},
     )
-    async def post(request: ApiRequest) -> web.Response:
-        """Reload all workers, and answer with their results. Raises Refusal (503)."""
+    async def _post(self, request: ApiRequest) -> Document:
+        """Reload all workers, and return their results. Raises Refusal (503)."""
         members = request.members
         reload_request = ReloadRequest(
             who=request.who, accept_loss=members.get("accept_loss", False), dropped_source=members.get("drop")
         )
         try:
-            reloads = await reload(reload_request)
+            return (await self._reload(reload_request)).document()
         except QueueError:
             title = "The queue is unavailable; try again soon"
             raise Refusal(problem_response(503, title, headers={"Retry-After": "5"})) from None
-        return web.json_response(reloads.document(), dumps=json_text)
-
-    return [route_of(post, authorization)]

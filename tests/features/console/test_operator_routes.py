@@ -30,10 +30,10 @@ from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.doctor.doctor import Area, Finding, ok
 from notifier.operators.status.service_status import status_of
-from notifier.operators.status.status_routes import StatusRoutes, reload_routes
+from notifier.operators.status.status_routes import ReloadRoutes, StatusRoutes
 from notifier.operators.status.worker_requests import WorkerRequest
 from notifier.publishing.event_requests import EventRequests, build_api_app
-from notifier.telemetry.log_level import log_level_routes
+from notifier.telemetry.log_level import LogLevelRoutes
 from tests.publishing.serving import ISS, NOW, REGISTRY, accept, look, serving, sources_of, token
 from tests.system.waiting import until
 
@@ -54,7 +54,7 @@ def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
     settings = SimpleNamespace(log=log, queue=queue)
     given: Any = SimpleNamespace(live=SimpleNamespace(current=SimpleNamespace(settings=settings)))
     return [
-        *log_level_routes(authorization, nothing), *reload_routes(authorization, nothing),
+        *routes_of(LogLevelRoutes(nothing), authorization), *routes_of(ReloadRoutes(nothing), authorization),
         *routes_of(StatusRoutes(look, lambda: 0.0), authorization), *routes_of(WaitingRoutes(access), authorization),
         *routes_of(DeadLetterRoutes(access), authorization), *routes_of(JobRoutes(nothing, nothing), authorization),
         *routes_of(ConsoleRoutes(given, nothing), authorization),

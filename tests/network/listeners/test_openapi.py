@@ -8,7 +8,7 @@ from notifier.network.listeners.openapi import PATH, AnswerDescription, Operatio
 from notifier.network.listeners.operation import routes_of
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
-from notifier.telemetry.log_level import LogLevel, log_level_routes
+from notifier.telemetry.log_level import LogLevel, LogLevelRoutes
 from tests.network.listeners.described import described
 from tests.publishing.serving import accept, look, sources_of, token
 
@@ -16,7 +16,8 @@ from tests.publishing.serving import accept, look, sources_of, token
 def app() -> web.Application:
     sources = sources_of(lambda: (token("idp", "publish", "read", "repair"),))
     authorization = Authorization(sources.tokens)
-    more = [*log_level_routes(authorization, Level()), *routes_of(StatusRoutes(look, lambda: 0.0), authorization)]
+    holders = (LogLevelRoutes(Level()), StatusRoutes(look, lambda: 0.0))
+    more = [route for holder in holders for route in routes_of(holder, authorization)]
     return build_api_app(EventRequests(accept, sources), more)
 
 
