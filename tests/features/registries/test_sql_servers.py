@@ -158,7 +158,7 @@ def test_a_value_is_bounded_in_whatever_type_it_comes(server: DatabaseServer) ->
             UNION ALL SELECT 'b', '{{"timeout": "3s"}}'""",
     }
     answer = read(server.url, query=many["postgresql" if server.scheme == "postgresql" else "mysql"])
-    assert answer.rows == ({"client_id": "b", "notifier": {"timeout": "3s"}},)
+    assert answer.rows == [{"client_id": "b", "notifier": {"timeout": "3s"}}]
     assert [(each.path, each.text) for each in answer.faults] == [("a", "notifier is longer than 256 KiB")]
 
 
@@ -172,7 +172,7 @@ def test_a_query_cannot_write(tables: DatabaseServer) -> None:
         queries += ["DELETE FROM t RETURNING client_id", "SELECT f() AS client_id"]
     faults = [fault(tables.root, query=query) for query in queries]
     assert faults[-1].endswith("query must only read: it runs in a transaction that is read only")
-    assert read(tables.root, query="SELECT client_id FROM t").rows == ({"client_id": "a"},)
+    assert read(tables.root, query="SELECT client_id FROM t").rows == [{"client_id": "a"}]
 
 
 def test_rights_are_named_that_are_missing(tables: DatabaseServer) -> None:
@@ -206,7 +206,7 @@ def test_rows_that_a_policy_hides_fail_the_reading(tables: DatabaseServer, wante
     )
     way = "give it BYPASSRLS, or set sql.row_security: on if it is to see what the policy shows"
     assert fault(tables.url, **wanted) == text + way
-    assert read(tables.url, row_security=True, **wanted).rows == ()
+    assert read(tables.url, row_security=True, **wanted).rows == []
     tables.run("CREATE POLICY shown ON \"Clients\" TO reader USING (\"ClientId\" IN ('shop', 'mail'))")
     assert fault(tables.url, **wanted) == text + way
     shown = by_name(read(tables.url, row_security=True, **wanted))
