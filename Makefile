@@ -139,7 +139,7 @@ bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and wh
 	@$(DEV)/bin/python -m benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
 	@$(DEV)/bin/python -m benchmarks.broker_cost --json $(RESULTS)/broker.json
 
-bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a case costs over 2 % more than recorded: ARGS=--record
+bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a case costs over 1 % more than recorded: ARGS=--record
 	@$(DEV)/bin/python -m benchmarks.counted $(ARGS)
 
 bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables and pictures
