@@ -10,6 +10,10 @@ from tools.code_lines import measure_modules
 
 HOUSE = Path(__file__).parent.parent / "notifier"
 QUEUES = HOUSE / "queues"
+MAX_LINES, MAX_LINES_OF_ONE_IDEA = 300, 400
+MODULES_OF_ONE_IDEA = {  # at most five, each with the reason why it is longer than others
+    "delivery/verdict.py": "one decision table, and all its rows",
+}
 MODULES = [path for path in HOUSE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
 
 
@@ -36,10 +40,12 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 def test_modules_are_few_and_of_moderate_length() -> None:
-    """At most 400 modules, with a median of at least 115 lines, and at most 300 lines each (physical lines)."""
-    lengths = measure_modules(HOUSE)
-    assert (len(lengths) <= 400, median(length for length, _ in lengths) >= 115) == (True, True)
-    assert [module for module in lengths if module[0] > 300] == []
+    """At most 400 modules, with a median of at least 115 physical lines, and at most 300 each; five may have 400."""
+    lengths = {str(Path(path).relative_to(HOUSE)): length for length, path in measure_modules(HOUSE)}
+    assert (len(lengths) <= 400, median(lengths.values()) >= 115) == (True, True)
+    longer = {path: length for path, length in lengths.items() if length > MAX_LINES}
+    assert (set(longer), len(longer) <= 5) == (set(MODULES_OF_ONE_IDEA), True)
+    assert [path for path, length in longer.items() if length > MAX_LINES_OF_ONE_IDEA] == []
 
 
 def test_no_two_types_have_one_name() -> None:

@@ -16,17 +16,19 @@ A delivery takes four, in `DeliveryPipeline._run`:
    unknown or registered with `paused: true`. Otherwise `KnownClient.admit` returns whether the delivery starts, waits
    in memory, or is deferred, and `Gate` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
-3. *Decide.* The outcome is delivered, refused or failed. `verdict.py` returns the verdict (done, a retry, a deferral or
-   a dead letter) and the delivery as it is afterwards. A retry follows after a backoff, which grows only if the client
-   has accepted another delivery meanwhile; while the circuit is open, the delivery is pending until it is half-open
-   (`client_buckets.py`). `ages.py` bounds how long a delivery may be pending.
+3. *Decide.* The outcome is delivered, refused or failed. The client's state takes it first, and returns how the client
+   stands. From both, `decide` of `verdict.py` returns the verdict (done, a retry, a deferral or a dead letter) and the
+   delivery as it is afterwards. Nothing changes the verdict later. A retry follows after a backoff, which grows only if
+   the client has accepted another delivery meanwhile; while the circuit is open, the delivery is pending until it is
+   half-open. `ages.py` bounds how long a delivery may be pending.
 4. *Settle.* `settlement.py` publishes the retry, deferral or dead letter and waits for the confirm of the queue.
 
 The ledger acks a message once each of its deliveries is settled. A crash before that repeats work and loses none.
 
-Four values describe the result. The *outcome* belongs to the attempt; its `signal` counts for the client's circuit. The
-*verdict* belongs to the delivery; an `AttemptResult` contains it with the changed delivery and the signal. A *fact* is
-for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the feed.
+Four values describe the result. The *outcome* belongs to the attempt; an `AttemptReport` contains it with the delivery
+before and after the attempt, and its *signal* counts for the client's circuit and rate. The *verdict* belongs to the
+delivery. A *fact* is for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the
+feed.
 
 **One client.** A worker stores the state of a client in one object in memory, a `KnownClient`: the circuit, the rate, a
 requested pause, and where its pending deliveries are. Other modules call its methods, and none writes a member. A new

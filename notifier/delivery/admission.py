@@ -7,10 +7,10 @@ import asyncio
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from notifier.delivery.ages import describe_attempts, describe_expiry, fault_wait_seconds, is_too_old, remaining_grace
-from notifier.delivery.verdict import Dead, Defer, WaitKind
+from notifier.delivery.verdict import Dead, Defer
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -22,8 +22,6 @@ NO_SUCH_CLIENT = "the registry has no such client (yet)"
 NO_ADDRESS = "the registry has no address for this client any more"
 _IGNORED = ", and the address that its event brings does not count (registry.inline)"
 UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _IGNORED, NO_ADDRESS + _IGNORED})
-
-Deferral: TypeAlias = tuple[Delivery, Defer]
 
 
 class SlotPool(Enum):
@@ -72,15 +70,15 @@ class Ticket:
     client: Client
     lane: Lane
     fetched: bool = False
-    wake_future: "asyncio.Future[Deferral | None] | None" = None
+    wake_future: "asyncio.Future[Defer | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
     rotated: bool | None = None
 
-    def wake(self, deferred: Deferral | None = None) -> None:
+    def wake(self, defer: Defer | None = None) -> None:
         """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
         if self.wake_future is not None and not self.wake_future.done():
-            self.wake_future.set_result(deferred)
+            self.wake_future.set_result(defer)
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""
@@ -101,20 +99,6 @@ class WaitInMemory(Ticket):
     """The answer that the delivery waits in memory, until the gate wakes it to start or to be deferred."""
 
     __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SteadyDeferral:
-    """The answer that the delivery is deferred, with moments of the steady clock. `Buckets.defer` converts them.
-
-    `due_at`: when the delivery returns; for a parked delivery, when the client's next probe is due. `turn_at`: when
-    the client has a slot for it.
-    """
-
-    due_at: float
-    cause: Cause
-    wait_kind: WaitKind
-    turn_at: float | None = None
 
 
 def verdict_without_attempt(

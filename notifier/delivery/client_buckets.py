@@ -7,27 +7,36 @@ probe in a delay queue.
 A *rotation* makes another parked delivery the probe, after each fourth failed attempt of the present probe. The message
 of the present probe stays unacked until the other one is durable in a delay queue, so that a probe always exists.
 
-`KnownClient.defer` decides by the steady clock how a delivery waits. `Buckets.defer` converts this to the wall clock,
-and limits the wait by the delivery's last attempt.
+`KnownClient.standing` returns how a delivery waits, `defer_as` of `verdict.py` limits the wait by the delivery's last
+attempt, and `Buckets` records in the client's state what the verdict uses: the probe, or a slot.
 """
 
-from notifier.delivery.admission import Capacity, Deferral, SteadyDeferral, Ticket
-from notifier.delivery.ages import may_wait_until
-from notifier.delivery.circuit import MAX_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE, State
+from notifier.delivery.admission import Capacity, Ticket
+from notifier.delivery.circuit import MAX_OPEN_SECONDS, State
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Defer, RetryAt, WaitKind, schedule_retry, without_charge
-from notifier.model.backoff import MAX_LATE_FACTOR, MIN_EARLY_FACTOR, MIN_WAIT_SECONDS, deferral_wait
+from notifier.delivery.verdict import (
+    AttemptReport,
+    Dead,
+    Defer,
+    Done,
+    RetryAt,
+    Standing,
+    Verdict,
+    WaitKind,
+    defer_as,
+    queue_delay,
+)
+from notifier.model.backoff import MIN_EARLY_FACTOR, MIN_WAIT_SECONDS
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 from notifier.model.message import Lane
-from notifier.model.outcome import Cause, Signal
+from notifier.model.outcome import Failed
 
-MIN_PARKED_SECONDS = 60.0  # a delivery that expires earlier is not parked, since it would expire in the bucket
 PROBE_FAILURES = 4  # failed attempts of a probe, after which another delivery becomes the probe
 MAX_ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message of the retries, unacked
 OVERDUE_SECONDS = 60.0  # a probe may be this late: it waits behind others, or at another worker
@@ -46,98 +55,66 @@ class Buckets:
 
     # ── deferrals and retries ──
 
-    def defer(self, known: KnownClient, delivery: Delivery, later: SteadyDeferral, client: Client) -> Deferral:
-        """Return the deferral by the wall clock, due no later than the delivery's last attempt.
+    def defer(self, known: KnownClient, delivery: Delivery, standing: Standing, client: Client) -> Defer:
+        """Return the deferral of a delivery that is admitted or leaves memory, and record its probe or slot."""
+        if self._stopping:
+            standing = replace(standing, may_park=False)
+        wall_now = self._tools.clock()
+        defer = defer_as(standing, delivery, client, wall_now)
+        if defer.slot_at is not None and defer.slot_at != delivery.slot_at:
+            self._on_slot(known, defer.slot_at, wall_now)
+        if defer.wait_kind is WaitKind.PROBE:
+            self._on_probe(known, defer, wall_now)
+        return defer
 
-        A delivery that expires within a minute is not parked, since it could expire in the bucket. Neither does a
-        worker that stops park any, since it makes no more passes. Such a delivery waits in the delay queues instead:
-        each time for half of its age, at least for a second and at most until the client's next probe.
-        """
-        now, offset = self._tools.clock(), self._capacity.wall_offset()
-        due, cause = later.due_at + offset, later.cause
-        turn = None if later.turn_at is None else later.turn_at + offset
-        if delivery.slot_at != turn:
-            delivery = replace(delivery, slot_at=turn)
-        last_at = may_wait_until(delivery, client, now)
-        if later.wait_kind is WaitKind.PARKED:
-            if last_at - now >= MIN_PARKED_SECONDS and not self._stopping:
-                return delivery, Defer(due=due, cause=cause, wait_kind=WaitKind.PARKED, until=last_at)
-            age = 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
-            due = now + max(MIN_WAIT_SECONDS, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
-        if later.wait_kind is not WaitKind.PROBE:
-            return delivery, Defer(due=min(due, last_at), cause=cause)
-        if (due - now) * MAX_LATE_FACTOR <= last_at - now:  # even a late return precedes the last attempt
-            # A pause takes several delay queues, of which the last may return the probe a second early.
-            early_seconds = MIN_WAIT_SECONDS if cause is Cause.RETRY_AFTER else 0
-            known.on_probe_sent(due - offset - early_seconds, offset)
-            return delivery, Defer(due=due, cause=cause, wait_kind=WaitKind.PROBE, rounding="up")
-        due = min(due, last_at)
-        known.on_probe_sent(now - offset + (due - now) * MIN_EARLY_FACTOR, offset)
-        return delivery, Defer(due=due, cause=cause, wait_kind=WaitKind.PROBE)
+    def standing(self, ticket: Ticket, report: AttemptReport, wall_now: float) -> Standing:
+        """Return how the client stands after an attempt that was not successful.
 
-    def after_attempt(
-        self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float
-    ) -> tuple[AttemptResult, float]:
-        """Return the result with the final queue and delay of a retry, and 0; or begin a rotation of the probe.
-
-        For a rotation, return the unchanged result and the seconds until the next probe is due. The failed probe may
-        wait half of these seconds for the other probe. Then the caller calls `finish_attempt`.
-        """
-        if seconds := self._begin_rotation(known, ticket, result, now):
-            return result, seconds
-        return self.finish_attempt(ticket, result), 0.0
-
-    def finish_attempt(self, ticket: Ticket, result: AttemptResult) -> AttemptResult:
-        """Return the result with the final queue and delay of a retry.
-
-        Ends the rotation of this delivery, if there is one, and requests a pass through the client's bucket if needed.
+        A failed probe stays the probe, unless another delivery has become the probe meanwhile. After a rotation the
+        delivery waits as the client's other deliveries do, even if the client has recovered.
         """
         known, now = self._clients[ticket.client.key], self._tools.steady()
         if known.replaced_probe is ticket:
             self._end_rotation(known)
-        final = self._reschedule_failure(known, ticket, result, now)
-        if isinstance(final.verdict, Defer) and ticket.delivery.probe_due is not None:
-            # The attempt ended with an internal fault, so the delivery remains the probe.
-            wait = deferral_wait(final.verdict.due - self._tools.clock())
-            known.on_probe_sent(now + wait, self._capacity.wall_offset())
-        self._request_pass(known, now)
-        return final
+        if ticket.rotated is None and known.is_available(now) and not known.rate.spacing:  # none waits for the client
+            return Standing(succeeded_at=known.circuit.succeeded_at + wall_now - now)
+        stays_probe = not ticket.rotated and (ticket.opened_circuit or report.before.probe_due is not None)
+        standing = known.standing(report.after, self._capacity, now, as_probe=stays_probe)
+        if ticket.rotated is not None or self._stopping:
+            is_available = standing.is_available and ticket.rotated is None
+            standing = replace(standing, is_available=is_available, may_park=not self._stopping)
+        return standing
 
-    def _reschedule_failure(
-        self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float
-    ) -> AttemptResult:
-        """Return the result, with another retry if the failure is not to lengthen the delivery's backoff.
+    def on_verdict(
+        self, key: ClientKey, report: AttemptReport, after: Delivery, verdict: Verdict, wall_now: float
+    ) -> None:
+        """Record the probe or the slot of a delivery that was not delivered, and request a pass if needed."""
+        known = self._clients[key]
+        if not isinstance(verdict, Done | Dead):
+            if after.slot_at is not None and after.slot_at != report.after.slot_at:
+                self._on_slot(known, after.slot_at, wall_now)
+            if after.probe_due is not None:
+                self._on_probe(known, verdict, wall_now)
+        if known.parked:
+            self.request_pass(known, self._tools.steady())
 
-        A failure lengthens the backoff (is *charged*) if the circuit is closed, the client did not request a pause,
-        and a delivery has succeeded since this one's last charge, if it has one. If the client requests fewer attempts
-        while its rate is limited, the limit determines the next attempt instead. While the client is unavailable, the
-        delivery is parked or becomes the probe.
-        """
-        verdict, before, client = result.verdict, ticket.delivery, ticket.client
-        if not isinstance(verdict, RetryAt) or result.signal not in (Signal.UNAVAILABLE, Signal.RATE_LIMITED):
-            return result
-        if result.delivery.delayed_by_client and result.pause_seconds is None:
-            return result  # the client requested a time for this delivery
-        is_limited = result.signal is Signal.RATE_LIMITED and known.rate.spacing > 0  # the limit sets the next time
-        # A rotation is considered only if the client was unavailable when the attempt ended.
-        use_backoff = ticket.rotated is None and known.is_available(now) and not is_limited
-        charged_at = None if before.charged_at is None else before.charged_at - self._capacity.wall_offset()
-        if use_backoff and (charged_at is None or charged_at < known.circuit.succeeded_at):
-            return result
-        after = without_charge(result.delivery, before)
-        if use_backoff:
-            verdict = schedule_retry(after, client, None, self._tools.clock(), self._tools.jitter)
-            return replace(result, delivery=after, verdict=verdict)
-        stays_probe = not ticket.rotated and (ticket.opened_circuit or before.probe_due is not None)
-        later = known.defer(after, self._capacity, now, as_probe=stays_probe)
-        after, defer = self.defer(known, after, later, client)
-        probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
-        verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
-        return replace(result, delivery=replace(after, probe_due=probe_due), verdict=verdict)
+    def _on_slot(self, known: KnownClient, slot_at: float, wall_now: float) -> None:
+        """Record that a delivery waits for this slot."""
+        known.on_turn_taken(slot_at - wall_now + self._tools.steady())
+
+    def _on_probe(self, known: KnownClient, verdict: RetryAt | Defer, wall_now: float) -> None:
+        """Record until when the probe that this verdict sends must still be in its delay queue."""
+        now = self._tools.steady()
+        wait, rounding = queue_delay(verdict, wall_now)
+        if rounding == "down":
+            wait *= MIN_EARLY_FACTOR
+        elif verdict.wait_kind is WaitKind.PROBE and known.is_paused(now):
+            wait -= MIN_WAIT_SECONDS  # a pause takes several delay queues, of which the last may be a second early
+        known.on_probe_sent(now + wait, wall_now - now)
 
     # ── passes ──
 
-    def _request_pass(self, known: KnownClient, now: float) -> None:
+    def request_pass(self, known: KnownClient, now: float) -> None:
         """Request a pass through the client's bucket, if a delivery may be parked and nothing else leads to it.
 
         A worker that stops reports the client to its peers instead.
@@ -157,7 +134,7 @@ class Buckets:
         now = self._tools.steady()
         for known in self._clients.values():
             if known.parked and now > max(known.available_at, known.probe_out_until) + OVERDUE_SECONDS:
-                self._request_pass(known, now)
+                self.request_pass(known, now)
 
     def fetchable_count(self, key: ClientKey) -> int | None:
         """Return how many parked deliveries may be fetched for the client now; None if its pass may end."""
@@ -179,7 +156,7 @@ class Buckets:
             self.requested[key] = None  # the present pass may miss the delivery, or the client has been forgotten
         if known is not None:
             known.on_parked()
-            self._request_pass(known, self._tools.steady())
+            self.request_pass(known, self._tools.steady())
 
     def on_pass(self, key: ClientKey, *, in_pass: bool, empty: bool = False) -> None:
         """Record that a pass through the client's bucket began or ended. `empty`: it left no delivery of the client."""
@@ -198,7 +175,7 @@ class Buckets:
     def on_peer_report(self, known: KnownClient, now: float) -> None:
         """Request a pass for a client that a peer reported, if one is needed. A worker that stops requests none."""
         if not self._stopping:
-            self._request_pass(known, now)
+            self.request_pass(known, now)
 
     def on_stop(self) -> None:
         """Park no more deliveries, and report the clients with parked deliveries to the peers: this worker stops."""
@@ -206,7 +183,7 @@ class Buckets:
         for known in self._clients.values():
             known.on_pass(in_pass=False)
             self._end_rotation(known)
-            self._request_pass(known, now)
+            self.request_pass(known, now)
 
     # ── probes ──
 
@@ -216,13 +193,15 @@ class Buckets:
             known.on_probe_lost()
         self.requested[key] = None
 
-    def _begin_rotation(self, known: KnownClient, ticket: Ticket, result: AttemptResult, now: float) -> float:
+    def begin_rotation(self, ticket: Ticket, report: AttemptReport) -> float:
         """Begin a rotation and return the seconds until the next probe is due; 0 if no rotation begins.
 
         A rotation begins after the fourth, eighth … failed attempt. If many clients rotate, the client keeps its probe,
-        since each rotation holds a message of the prefetch, which the retries of other clients need.
+        since each rotation holds a message of the prefetch, which the retries of other clients need. The failed probe
+        may wait half of these seconds for the other probe, before its verdict is decided.
         """
-        is_fourth_failure = isinstance(result.verdict, RetryAt) and result.delivery.attempts % PROBE_FAILURES == 0
+        known, now = self._clients[ticket.client.key], self._tools.steady()
+        is_fourth_failure = isinstance(report.outcome, Failed) and report.after.attempts % PROBE_FAILURES == 0
         is_rotating = known.replaced_probe is not None
         if not is_fourth_failure or not known.parked or is_rotating or known.is_available(now) or self._stopping:
             return 0.0
@@ -255,7 +234,7 @@ class Buckets:
         known = self._clients.get(key) or self._clients.add(key, now)
         self._clients.move_to_end(key)
         if known.on_operator_probe(now, force=force):
-            self._request_pass(known, now)
+            self.request_pass(known, now)
 
     def is_blocked(self, key: ClientKey) -> bool:
         """Return True if the circuit is not closed, the client requested a pause, or a delivery may be parked."""

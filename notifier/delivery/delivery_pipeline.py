@@ -19,16 +19,18 @@ from notifier.delivery.ports import Channel, Tools
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.verdict import (
     DONE,
-    AttemptResult,
+    AttemptReport,
     Dead,
     Defer,
+    DeliveryVerdict,
     Done,
     RetryAt,
     Verdict,
     WaitKind,
-    defer_for,
-    to_attempt_result,
-    to_deferral_result,
+    decide,
+    record_deferral,
+    report_attempt,
+    report_fault,
     undo_deferral,
 )
 from notifier.model.delivery import Delivery
@@ -74,7 +76,7 @@ class DeliveryPipeline:
             self.parked.add(delivery.key, -1)
         admitted = self._admit(held, delivery, fetched=fetched)
         self._spawn(self._run(held, delivery, admitted))
-        verdict = None if isinstance(admitted, Ticket) else admitted.verdict
+        verdict = None if isinstance(admitted, Ticket) else admitted[1]
         return not isinstance(verdict, Defer) or verdict.wait_kind is not WaitKind.PARKED
 
     def make_room(self) -> None:
@@ -84,14 +86,13 @@ class DeliveryPipeline:
                 self._making_room = True
                 ticket.wake(later)
 
-    async def _run(self, held: HeldMessage, delivery: Delivery, admitted: Ticket | AttemptResult) -> None:
+    async def _run(self, held: HeldMessage, delivery: Delivery, admitted: Ticket | DeliveryVerdict) -> None:
         """Attempt the delivery if it was admitted with a ticket, make the verdict durable, and settle the delivery.
 
         Until `covers_copies_until`, copies of the delivery need no attempt: the retry or the success stands for them.
         """
         while True:
-            result = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
-            verdict = result.verdict
+            after, verdict = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
             if isinstance(verdict, Done):  # nearly always
                 covers_copies_until: float | None = math.inf
                 break
@@ -99,11 +100,11 @@ class DeliveryPipeline:
             if not isinstance(verdict, Dead):  # counted from now, since the retry may return before its confirm
                 wait, only_worker = verdict.due - self._tools.clock(), self._gate.slots.worker_count() == 1
                 covers_copies_until = decided_at + coverage_seconds(wait, only_worker=only_worker)
-            if await self.settlement.settle(result.delivery, verdict, held.message):
+            if await self.settlement.settle(after, verdict, held.message):
                 break
             # The deferral is due, and the queue has not taken it: admit the delivery again.
             self._making_room = False
-            delivery = undo_deferral(delivery, result.delivery, self._tools.steady() - decided_at)
+            delivery = undo_deferral(delivery, after, self._tools.steady() - decided_at)
             admitted = self._admit(held, delivery)
         self._making_room = False
         for holder, copy in self._ledger.on_delivery_settled(held, delivery, covers_copies_until=covers_copies_until):
@@ -120,8 +121,8 @@ class DeliveryPipeline:
 
     # ── admit ──
 
-    def _admit(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> Ticket | AttemptResult:
-        """Return a ticket if the delivery is to be attempted, now or after a wait in memory; otherwise the result."""
+    def _admit(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> Ticket | DeliveryVerdict:
+        """Return a ticket if the delivery is to be attempted, now or after a wait in memory; otherwise the verdict."""
         registry = self._registry()
         client = registry.client_of(delivery)
         client_or_default = client or registry.default_of(delivery.iss)
@@ -143,55 +144,68 @@ class DeliveryPipeline:
                 return answer
             delivery, verdict = answer
         if isinstance(verdict, Defer):
-            return to_deferral_result(delivery, verdict, client_or_default.retry, now)
+            delivery = record_deferral(delivery, verdict, client_or_default.retry, now)
         assert verdict is not None
-        return AttemptResult(delivery=delivery, verdict=verdict)
+        return delivery, verdict
 
     # ── attempt and decide ──
 
-    async def _attempt(self, ticket: Ticket) -> AttemptResult:
-        """Wait for a slot if necessary, attempt the delivery, and return the result.
-
-        A failed probe may have to wait for another probe: for at most half of `probe_wait_seconds`, if that is not 0.
-        """
+    async def _attempt(self, ticket: Ticket) -> DeliveryVerdict:
+        """Wait for a slot if necessary, attempt the delivery, and return the delivery after it with its verdict."""
         delivery, client = ticket.delivery, ticket.client
-        if ticket.wake_future is not None and (deferral := await ticket.wake_future) is not None:
-            return to_deferral_result(*deferral, client.retry, self._tools.clock())
-        result: AttemptResult | None = None
+        if ticket.wake_future is not None and (defer := await ticket.wake_future) is not None:
+            return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
         try:
-            result = await attempt(ticket, self._tools)
+            report = await attempt(ticket, self._tools)
+        except asyncio.CancelledError:
+            cancelled = report_fault(InternalFault(Cause.UNKNOWN, "the attempt was cancelled"), delivery)
+            for started in self._gate.on_ended(ticket, cancelled, is_cancelled=True):
+                started.wake()
+            raise
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             iss, client_id = client.key
             self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=delivery.event_id, error=error))
-            fault = InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
-            result = defer_for(fault, delivery, client, self._tools.clock(), self._tools.jitter)
-        finally:  # also if the task is cancelled: its slot must become free
-            ended = AttemptResult(delivery=delivery, verdict=DONE) if result is None else result
-            started_tickets, result, probe_wait_seconds = self._gate.on_ended(ticket, ended)
-            for started in started_tickets:
-                started.wake()
-        if probe_wait_seconds:
+            report = report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), delivery)
+        for started in self._gate.on_ended(ticket, report):
+            started.wake()
+        after, fact = delivery, report.fact
+        verdict: Verdict = DONE
+        if not isinstance(report.outcome, Delivered):  # rarely
+            after, verdict = await self._decide(ticket, report)
+            if fact is not None and isinstance(verdict, RetryAt | Defer):
+                fact = replace(fact, next_due=verdict.due)
+        if fact is not None:
+            self._tools.observe(fact)
+        self._schedule_round()
+        return after, verdict
+
+    async def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
+        """Return the verdict on an attempt that was not successful, which the client's state has taken.
+
+        A failed probe may have to wait for another probe first: for at most half of the seconds until that is due.
+        """
+        buckets = self._gate.buckets
+        if probe_wait_seconds := buckets.begin_rotation(ticket, report):
             ticket.wake_future = asyncio.get_running_loop().create_future()
             self._schedule_round()
             await asyncio.wait((ticket.wake_future,), timeout=probe_wait_seconds / 2)
-            result = self._gate.buckets.finish_attempt(ticket, result)
-        fact, verdict = result.fact, result.verdict
-        if fact is not None:
-            self._tools.observe(replace(fact, next_due=verdict.due) if isinstance(verdict, RetryAt | Defer) else fact)
-        self._schedule_round()
-        return result
+        now = self._tools.clock()
+        standing = buckets.standing(ticket, report, now)
+        after, verdict = decide(report, ticket.client, standing, now, self._tools.jitter)
+        buckets.on_verdict(ticket.client.key, report, after, verdict, now)
+        return after, verdict
 
 
-async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
-    """Send one request to the client, and return the result. An internal fault becomes an uncounted deferral."""
+async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:
+    """Send one request to the client, and return the report of the attempt."""
     delivery, client = ticket.delivery, ticket.client
     channel = tools.channels[client.channel_kind]
     try:
         sent = await _post(channel, ticket, tools)
     except InternalFault as fault:
-        return defer_for(fault, delivery, client, tools.clock(), tools.jitter)
+        return report_fault(fault, delivery)
     if isinstance(sent, Dead):
-        return AttemptResult(delivery=delivery, verdict=sent)
+        return AttemptReport(before=delivery, after=delivery, outcome=sent)
     outcome, jti, seconds = sent
     now = tools.clock()
     members: dict[str, Any] = {
@@ -201,15 +215,15 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptResult:
     if isinstance(outcome, Delivered):  # nearly always; no history is written, which would take 8 µs
         propagation = None if delivery.ended_at is None else max(0.0, now - delivery.ended_at)
         success = LogoutDelivered(**members, propagation=propagation)
-        return AttemptResult(delivery=delivery, verdict=DONE, signal=Signal.RESPONSIVE, fact=success)
+        return AttemptReport(before=delivery, after=delivery, outcome=outcome, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
     if outcome.reason is Reason.PROXY:
         internal_fault: InternalFault | None = InternalFault(Cause.PROXY, outcome.text)
     else:
         internal_fault = channel.internal_fault(outcome, client)
     if internal_fault is None:
-        return to_attempt_result(delivery, client, fact, tools.jitter)
-    return replace(defer_for(internal_fault, delivery, client, now, tools.jitter), signal=outcome.signal, fact=fact)
+        return report_attempt(delivery, client, fact)
+    return replace(report_fault(internal_fault, delivery), signal=outcome.signal, fact=fact)
 
 
 async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome, str, float] | Dead:

@@ -20,19 +20,19 @@ starts no delivery. Messages and operators get moments of the wall clock, since 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from notifier.delivery.admission import Deferral, SlotPool, StartNow, Ticket, WaitInMemory
+from notifier.delivery.admission import SlotPool, StartNow, Ticket, WaitInMemory
 from notifier.delivery.circuit import CircuitChange, State
 from notifier.delivery.client_buckets import Buckets
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import PROBE_SLOTS, KnownClients
 from notifier.delivery.pending import SLOW_SECONDS
 from notifier.delivery.ports import ClientReport, Peers, Tools
-from notifier.delivery.verdict import AttemptResult, Done
+from notifier.delivery.verdict import AttemptReport, Defer
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
-from notifier.model.outcome import Signal
+from notifier.model.outcome import Delivered, Signal
 
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
@@ -155,7 +155,7 @@ class Gate:
 
     def admit(
         self, delivery: Delivery, client: Client, lane: Lane, *, fetched: bool = False
-    ) -> StartNow | WaitInMemory | Deferral:
+    ) -> StartNow | WaitInMemory | tuple[Delivery, Defer]:
         """Return whether the delivery starts, waits in memory, or is deferred. `fetched`: it comes from a bucket.
 
         The answer contains the delivery, which may be changed.
@@ -172,7 +172,8 @@ class Gate:
         if isinstance(answer, WaitInMemory):
             self._busy[key] = self._ready[known.pool][key] = known
             return answer
-        return self.buckets.defer(known, *answer, client)
+        delivery, standing = answer
+        return delivery, self.buckets.defer(known, delivery, standing, client)
 
     def _start(self, known: KnownClient, ticket: Ticket, now: float) -> None:
         """Take a slot for the delivery: one for probes if the circuit is open or half-open."""
@@ -181,22 +182,21 @@ class Gate:
         self._busy[known.key] = known
         self.slots.count_attempt(ticket.lane, pool, +1)
 
-    def on_ended(self, ticket: Ticket, result: AttemptResult) -> tuple[list[Ticket], AttemptResult, float]:
-        """Free the attempt's slot and update the state of its client by the result.
+    def on_ended(self, ticket: Ticket, report: AttemptReport, *, is_cancelled: bool = False) -> list[Ticket]:
+        """Free the attempt's slot, update the state of its client, and return the deliveries that start now.
 
-        Return the deliveries that start now, and both values of `Buckets.after_attempt`: the final result, and the
-        seconds for which a failed probe may wait for another probe.
+        Unless the attempt succeeded or was cancelled, `Buckets.on_verdict` follows, which may request a pass.
         """
         now, known = self._tools.steady(), self.clients[ticket.client.key]
-        if result.pause_seconds is not None:
-            known.on_pause(now + result.pause_seconds)
+        if report.pause_seconds is not None:
+            known.on_pause(now + report.pause_seconds)
         pool = known.on_ended(ticket)
         self.slots.count_attempt(ticket.lane, pool, -1)
         was_closed, former_spacing = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = ticket.delivery.attempts > 0
-        min_open = 0.0 if result.signal is Signal.RESPONSIVE else self.clients.min_open_seconds(known)
+        min_open = 0.0 if report.signal is Signal.RESPONSIVE else self.clients.min_open_seconds(known)
         seconds = now - ticket.posted_at
-        change = known.on_result(result.signal, seconds, now, is_repeat=repeat, min_open_seconds=min_open)
+        change = known.on_result(report.signal, seconds, now, is_repeat=repeat, min_open_seconds=min_open)
         if not was_closed or known.circuit.state is not State.CLOSED:
             self._on_circuit(known, change)
         if change is CircuitChange.OPENED:
@@ -210,9 +210,9 @@ class Gate:
         elif not known.running:
             self._busy.pop(known.key, None)
         started = self.start_waiting() if any(self._ready.values()) else []
-        if isinstance(result.verdict, Done) and not known.parked:  # nearly always
-            return started, result, 0.0
-        return started, *self.buckets.after_attempt(known, ticket, result, now)
+        if known.parked and (is_cancelled or isinstance(report.outcome, Delivered)):
+            self.buckets.request_pass(known, now)
+        return started
 
     def _on_circuit(self, known: KnownClient, change: CircuitChange | None) -> None:
         """Report the change. If the client recovered during a pass through its bucket, request another pass."""
@@ -240,7 +240,7 @@ class Gate:
 
     # ── deferrals from memory ──
 
-    def defer_without_turn(self) -> Iterator[tuple[Ticket, Deferral]]:
+    def defer_without_turn(self) -> Iterator[tuple[Ticket, Defer]]:
         """Defer some deliveries whose turn is not expected soon, and yield them. Called 20 times a second.
 
         Also updates the pools of clients with deliveries in memory, and forgets unused clients.
@@ -253,18 +253,18 @@ class Gate:
         self.clients.forget(now, busy=len(self._busy))
         return self._defer(now, DEFERRALS_PER_ROUND, 2 * self.slots.max_wait_seconds())
 
-    def free_memory(self) -> Iterator[tuple[Ticket, Deferral]]:
+    def free_memory(self) -> Iterator[tuple[Ticket, Defer]]:
         """Defer the newest deliveries of clients whose deliveries would wait longest, and yield them."""
         return self._defer(self._tools.steady(), 2 * DEFERRALS_PER_ROUND, MIN_WAIT_SHARE * SLOT_WAIT)
 
-    def _defer(self, now: float, max_count: int, max_wait: float) -> Iterator[tuple[Ticket, Deferral]]:
+    def _defer(self, now: float, max_count: int, max_wait: float) -> Iterator[tuple[Ticket, Defer]]:
         """Defer at most `max_count` deliveries that would wait in memory for more than `max_wait` seconds."""
         for key, known in list(self._busy.items()):
             while max_count and known.must_defer(self.slots, now, max_wait):
                 max_count -= 1
                 ticket = known.pop(newest=True)
-                later = known.defer(ticket.delivery, self.slots, now, fetched=ticket.fetched)
-                yield ticket, self.buckets.defer(known, ticket.delivery, later, ticket.client)
+                standing = known.standing(ticket.delivery, self.slots, now, fetched=ticket.fetched)
+                yield ticket, self.buckets.defer(known, ticket.delivery, standing, ticket.client)
             if not known.waiting_count:
                 self._ready[known.pool].pop(key, None)
                 if not known.running:

@@ -8,12 +8,12 @@ comes from the client's bucket; its *turn* is the moment at which the client has
 import math
 from dataclasses import dataclass, field
 
-from notifier.delivery.admission import Capacity, SlotPool, StartNow, SteadyDeferral, Ticket, WaitInMemory
+from notifier.delivery.admission import Capacity, SlotPool, StartNow, Ticket, WaitInMemory
 from notifier.delivery.circuit import MIN_OPEN_SECONDS, SHORT_OUTAGE_SECONDS, Circuit, CircuitChange, State
 from notifier.delivery.pending import NO_ATTEMPTS, SILENCE_SECONDS, SLOW_SECONDS, PendingDeliveries
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.rate import AttemptRate, registered_interval
-from notifier.delivery.verdict import WaitKind
+from notifier.delivery.verdict import Standing, WaitKind
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -72,7 +72,7 @@ class KnownClient(PendingDeliveries):
 
     def admit(
         self, delivery: Delivery, client: Client, lane: Lane, capacity: Capacity, now: float, *, fetched: bool
-    ) -> StartNow | WaitInMemory | tuple[Delivery, SteadyDeferral]:
+    ) -> StartNow | WaitInMemory | tuple[Delivery, Standing]:
         """Return whether the delivery starts, waits in memory, or is deferred. `fetched`: it comes from its bucket.
 
         The answer contains the delivery, which may be changed: a failure during the last outage no longer lengthens
@@ -90,7 +90,7 @@ class KnownClient(PendingDeliveries):
         if not self.waiting_count and self.can_start(delivery, lane, capacity, now):
             return StartNow(delivery=delivery, client=client, lane=lane, fetched=fetched)
         if not self._can_wait(delivery, capacity, now, fetched=fetched):
-            return delivery, self.defer(delivery, capacity, now, fetched=fetched)
+            return delivery, self.standing(delivery, capacity, now, fetched=fetched)
         wait = WaitInMemory(delivery=delivery, client=client, lane=lane, fetched=fetched)
         self.push(wait)
         return wait
@@ -149,29 +149,28 @@ class KnownClient(PendingDeliveries):
         wait_seconds = self.waiting_count * self.attempt_interval(capacity, now)
         return self.waiting_count > exempt_count and wait_seconds > max_wait
 
-    def defer(
+    def standing(
         self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool = False, as_probe: bool = False
-    ) -> SteadyDeferral:
-        """Return how the delivery waits, and until when. `as_probe`: it becomes the probe if the client is unavailable.
+    ) -> Standing:
+        """Return how the client stands and how the delivery waits for it: as the probe, if unavailable and `as_probe`.
 
         The only probe stays the probe, even if an operator or a reload returned it early.
         """
         if not self.is_available(now):
             as_probe = as_probe or self.is_only_probe(delivery)
-            return self.park_or_probe(self.circuit.probe_at, now, as_probe=as_probe)
-        has_other_delivery = self.running or self.waiting_count
-        if self.circuit.state is State.UNTRIED and fetched and has_other_delivery:
+            return self.park_or_probe(self.circuit.probe_at, now, capacity.wall_offset(), as_probe=as_probe)
+        if self.circuit.state is State.UNTRIED and fetched and (self.running or self.waiting_count):
             # Park it again: after the first attempt, the bucket is fetched from.
-            return SteadyDeferral(due_at=now + MIN_OPEN_SECONDS, cause=Cause.SLOT, wait_kind=WaitKind.PARKED)
-        return self._defer_until_turn(delivery, capacity, now, fetched=fetched)
+            return Standing(wait_kind=WaitKind.PARKED, due=now + MIN_OPEN_SECONDS + capacity.wall_offset())
+        return self._standing_until_turn(delivery, capacity, now, fetched=fetched)
 
-    def _defer_until_turn(self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool) -> SteadyDeferral:
-        """Defer the delivery until its turn, or until `latest` if its turn is later; then it is admitted again.
+    def _standing_until_turn(self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool) -> Standing:
+        """Return that the delivery waits until its turn, or until `latest` if its turn is later; then it is admitted.
 
         Turns of fetched deliveries follow one another faster, at the rate of all workers, since any worker may receive
         them after their deferral.
         """
-        offset = capacity.wall_offset()
+        offset, slot_at = capacity.wall_offset(), delivery.slot_at
         is_rate_registered = self.rate.registered_interval >= self.rate.spacing  # otherwise overload limits the rate
         cause = Cause.RATE if is_rate_registered and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
         age = 0.0 if delivery.first_taken_at is None else now + offset - delivery.first_taken_at
@@ -182,13 +181,14 @@ class KnownClient(PendingDeliveries):
             latest = now + MAX_DEFERRAL_SECONDS
         else:  # the rate may rise soon
             latest = now + min(MAX_DEFERRAL_SECONDS, max(MIN_DEFERRAL_SECONDS, age))
-        turn_at = None if delivery.slot_at is None else delivery.slot_at - offset
-        clock_jumped_back = age < 0
-        if turn_at is None or turn_at <= now or (clock_jumped_back and turn_at > latest):
+        if slot_at is None or slot_at - offset <= now or (age < 0 and slot_at - offset > latest):  # < 0: clock set back
             gap = interval / capacity.worker_count() if fetched else interval
-            turn_at = self.take_turn(now, interval, gap, math.inf if turns_are_fixed else latest)
-        due_at = latest if turn_at is None else min(turn_at, latest)
-        return SteadyDeferral(due_at=due_at, cause=cause, wait_kind=WaitKind.DELAYED, turn_at=turn_at)
+            turn_at = self.next_turn(now, interval, gap, math.inf if turns_are_fixed else latest)
+            slot_at = None if turn_at is None else turn_at + offset
+        return Standing(
+            is_limited=self.rate.spacing > 0, succeeded_at=self.circuit.succeeded_at + offset,
+            cause=cause, due=min(latest + offset, slot_at or math.inf), slot_at=slot_at,
+        )  # fmt: skip
 
     def fetchable_count(self, capacity: Capacity, now: float) -> int:
         """Return how many parked deliveries of the client may be fetched now. Call it only if the circuit is closed."""

@@ -13,12 +13,13 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from notifier.delivery.admission import SlotPool, SteadyDeferral, Ticket
+from notifier.delivery.admission import SlotPool, Ticket
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
-from notifier.delivery.verdict import WaitKind
+from notifier.delivery.verdict import Standing, WaitKind
 from notifier.model.backoff import one_pass
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -30,6 +31,7 @@ SILENCE_SECONDS, SILENCE_FACTOR = 0.1, 4.0  # a shorter silence, or one below 4 
 BUSY_PROBE_SECONDS = 2.0  # until a probe that found no free slot, or another attempt under way, is tried again
 
 RunningAttempts: TypeAlias = dict[Ticket, SlotPool]
+LANES = tuple(Lane)  # in their order; iterating over an Enum runs a Python function for each member
 NO_ATTEMPTS: RunningAttempts = {}  # shared and never filled: a dictionary for each client takes 64 to 224 bytes
 
 
@@ -102,36 +104,39 @@ class PendingDeliveries:
         self.fetched_count += ticket.fetched
 
     @property
-    def _filled_lanes(self) -> list[deque[Ticket]]:
-        """The deliveries in memory of each lane that has any, in the order of the lanes."""
-        return [tickets for lane in Lane if (tickets := (self.tickets_of or {}).get(lane))]
-
-    @property
     def first(self) -> Ticket:
         """The next delivery to start. Raises IndexError if none waits."""
-        return self._filled_lanes[0][0]
+        return self._first_lane(LANES)[0]
 
     def pop(self, *, newest: bool = False) -> Ticket:
         """Remove and return the oldest delivery of the highest lane, or with `newest` the newest of the lowest lane."""
-        ticket = self._filled_lanes[-1].pop() if newest else self._filled_lanes[0].popleft()
+        ticket = self._first_lane(LANES[::-1]).pop() if newest else self._first_lane(LANES).popleft()
         self.waiting_count -= 1
         self.fetched_count -= ticket.fetched
         if not self.waiting_count:
             self.tickets_of = None  # an emptied dictionary takes 700 bytes for each of 100,000 clients
         return ticket
 
+    def _first_lane(self, lanes: Iterable[Lane]) -> deque[Ticket]:
+        """Return the deliveries in memory of the first lane that has any. Raises IndexError if none waits."""
+        for lane in lanes:
+            if tickets := (self.tickets_of or {}).get(lane):
+                return tickets
+        raise IndexError("no delivery waits in memory")
+
     # ── until their turn ──
 
-    def take_turn(self, now: float, interval: float, gap: float, latest: float) -> float | None:
-        """Assign and return the next turn, `gap` seconds after the last one; None if that is later than `latest`.
+    def next_turn(self, now: float, interval: float, gap: float, latest: float) -> float | None:
+        """Return the next turn, `gap` seconds after the last one; None if that is later than `latest`.
 
         The deliveries in memory have their turns first, one every `interval` seconds.
         """
         turn_at = max(self.last_turn_at, now + (self.waiting_count + 1) * interval) + gap
-        if turn_at > latest:
-            return None
+        return None if turn_at > latest else turn_at
+
+    def on_turn_taken(self, turn_at: float) -> None:
+        """Record that a delivery waits for this turn, so that the next turn is later."""
         self.last_turn_at = turn_at
-        return turn_at
 
     # ── while the client is unavailable: the probe, and parked deliveries ──
 
@@ -143,19 +148,21 @@ class PendingDeliveries:
         """Extend the pause to the moment that the client requested (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
-    def park_or_probe(self, probe_at: float, now: float, *, as_probe: bool) -> SteadyDeferral:
-        """Defer a delivery until the client may be called: as the probe if there is none, otherwise parked.
+    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
+        """Return that a delivery waits until the client may be called: as the probe if there is none, otherwise parked.
 
         `probe_at`: when the circuit becomes half-open. `as_probe`: the delivery becomes the probe in any case.
         """
         paused = self.is_paused(now)
         available_at, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (probe_at, Cause.CIRCUIT)
         if self.has_probe_out(now) and not as_probe:
-            return SteadyDeferral(due_at=available_at, cause=cause, wait_kind=WaitKind.PARKED)
+            due = available_at + wall_offset
+            return Standing(is_available=False, wait_kind=WaitKind.PARKED, cause=cause, due=due)
         wait = max(MIN_OPEN_SECONDS, available_at - now) if available_at > now else BUSY_PROBE_SECONDS
         if not paused:
             wait = one_pass(wait)  # a single delay queue is exact; several may return the probe a second early
-        return SteadyDeferral(due_at=now + wait, cause=cause, wait_kind=WaitKind.PROBE)
+        due = now + wait + wall_offset
+        return Standing(is_available=False, wait_kind=WaitKind.PROBE, cause=cause, due=due)
 
     def is_only_probe(self, delivery: Delivery) -> bool:
         """Return True if the delivery is a probe of the client, and this worker has sent no later one."""

@@ -1,15 +1,36 @@
 """Decides what happens next to a delivery: `Done`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts.
 
-`record_attempt` writes the outcome of an attempt into the delivery, `decide` returns the verdict, and
-`to_attempt_result` calls both. Moments are seconds since the epoch, by the caller's clock.
+An attempt ends with an `AttemptReport`. The client's state takes the report first, and returns the client's `Standing`.
+From both, `decide` returns the verdict, once, and the delivery as it is afterwards. The first row that applies decides:
+
+| the attempt | the delivery and its client | verdict |
+|---|---|---|
+| delivered | | done |
+| no request is possible | | dead letter |
+| internal fault | | deferral for 2, 4, 8 … 256 s; a probe stays the probe |
+| refused with 400, or failed | the delivery expires within two seconds | dead letter |
+| refused with 400 | one of the first three that count (R3, R12) | retry after the backoff: 3, 32, 265 s at least |
+| refused | | dead letter |
+| failed, without evidence about the client | | retry after a longer backoff |
+| failed with `Retry-After`, except 429 and 503 | | retry at the requested time |
+| failed | the client is unavailable, and the delivery is its probe | retry as the probe |
+| failed | the client is unavailable | retry, parked until the client is available |
+| failed with a status below 500 | the client's rate is limited because of overload | retry when the client has a slot |
+| failed | the client has answered since the last failure that lengthened the backoff | retry after a longer backoff |
+| failed | the client has not answered since | retry after the same backoff |
+
+A client is *unavailable* while its circuit is open or it requested a pause. The delivery whose failure opened the
+circuit becomes the probe, and a parked delivery that would expire waits in delay queues instead (`defer_as`). A retry
+never follows later than the delivery's last attempt. Moments are seconds since the epoch, by the caller's clock.
 """
 
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
-from notifier.delivery.ages import describe_expiry, fault_wait_seconds, last_attempt_at
+from notifier.delivery.ages import describe_expiry, fault_wait_seconds, last_attempt_at, may_wait_until
+from notifier.delivery.circuit import OPEN_SHARE_OF_OUTAGE
 from notifier.delivery.facts import Attempted
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Rounding, compute_backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
@@ -21,6 +42,7 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome
 # Seconds to wait at least after the first, second and third 400 that counts (R12). The fourth is final. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
 REJECTION_SECONDS = (3.0, 32.0, 265.0)
+MIN_PARKED_SECONDS = 60.0  # a delivery that expires earlier is not parked, since it would expire in the bucket
 MIN_TIMEOUT_SHARE = 0.9  # of a client's timeout: after less time the client did not cause the timeout
 # The client causes these deferrals, which count as age. All other causes are internal and do not count.
 CLIENT_CAUSES = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
@@ -63,10 +85,14 @@ class RetryAt(Delay):
 
 @frozen
 class Defer(Delay):
-    """Defer the delivery; no attempt is counted. `text` describes the problem, for an internal fault."""
+    """Defer the delivery; no attempt is counted.
+
+    `text` describes the problem, for an internal fault. `slot_at`: when the client has a slot for the delivery.
+    """
 
     cause: Cause
     text: str = ""
+    slot_at: float | None = None
 
 
 def queue_delay(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
@@ -89,49 +115,67 @@ class Dead:
 
 
 Verdict = Done | RetryAt | Defer | Dead
+DeliveryVerdict: TypeAlias = tuple[Delivery, Verdict]
+"""The delivery as it is afterwards, and its verdict."""
 
 
 @frozen
-class AttemptResult:
-    """The result of an attempt or a deferral: the verdict, the changed delivery, and the signal about the client.
+class AttemptReport:
+    """The result of an attempt: the delivery before and after it, and its evidence about the client.
 
-    `pause_seconds`: for how long the client requested not to be called. `fact` reports the attempt, still without
-    `next_due`; it is None if no attempt was made.
+    `after`: as if a failure lengthens the backoff; `decide` determines whether it does. `outcome`: the client's answer;
+    or the internal fault that prevented the attempt or explains it; or Dead if no request is possible. `signal` counts
+    for the client's circuit and rate. `pause_seconds`: for how long the client requested not to be called. `fact`
+    reports the attempt, still without `next_due`; it is None if no request was sent.
     """
 
-    delivery: Delivery
-    verdict: Verdict
+    before: Delivery
+    after: Delivery
+    outcome: Outcome | InternalFault | Dead
     signal: Signal = Signal.NONE
     pause_seconds: float | None = None
     fact: Attempted | None = None
 
 
-def to_attempt_result(before: Delivery, client: Client, fact: Attempted, jitter: Jitter) -> AttemptResult:
-    """Return the result of an attempt that was refused or failed. `before`: the delivery before the attempt."""
-    outcome, now, seconds = fact.outcome, fact.at, fact.seconds
+@frozen
+class Standing:
+    """How a client stands: whether it is available, and how and until when a delivery waits for it.
+
+    `is_limited`: its rate is limited because of overload. `succeeded_at`: when an attempt last succeeded; unset while
+    the client is unavailable. `wait_kind`, `cause` and `due` apply only to a delivery that waits for the client; a
+    parked delivery is due with the next probe. `slot_at`: when the client has a slot for it. `may_park`: False while
+    the worker stops.
+    """
+
+    is_available: bool = True
+    is_limited: bool = False
+    succeeded_at: float = -math.inf
+    wait_kind: WaitKind = WaitKind.DELAYED
+    cause: Cause = Cause.SLOT
+    due: float = 0.0
+    slot_at: float | None = None
+    may_park: bool = True
+
+
+def report_attempt(before: Delivery, client: Client, fact: Attempted) -> AttemptReport:
+    """Return the report of an attempt that was refused or failed. `before`: the delivery before the attempt."""
+    outcome, seconds = fact.outcome, fact.seconds
     assert not isinstance(outcome, Delivered)
-    after = record_attempt(before, outcome, now - seconds, seconds)
     # `seconds` do not count while the process is suspended: a timeout after fewer is not evidence about the client.
     was_suspended = outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout
-    return AttemptResult(
-        delivery=after,
-        verdict=decide(outcome, after, client, now, jitter),
+    return AttemptReport(
+        before=before,
+        after=record_attempt(before, outcome, fact.at - seconds, seconds),
+        outcome=outcome,
         signal=Signal.NONE if was_suspended else outcome.signal,
         pause_seconds=requested_pause(outcome, client.retry),
         fact=fact,
     )
 
 
-def defer_for(fault: InternalFault, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> AttemptResult:
-    """Return the deferral of a delivery for an internal fault: for 2, 4, 8 … 256 s, with jitter."""
-    policy = client.retry
-    wait = fault_wait_seconds(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
-    return to_deferral_result(delivery, Defer(due=now + wait, cause=fault.cause, text=str(fault)), policy, now)
-
-
-def to_deferral_result(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> AttemptResult:
-    """Return the result of a delivery that is deferred without an attempt."""
-    return AttemptResult(delivery=record_deferral(delivery, verdict, policy, now), verdict=verdict)
+def report_fault(fault: InternalFault, delivery: Delivery) -> AttemptReport:
+    """Return the report of an attempt that an internal fault prevented. It does not count for the client's circuit."""
+    return AttemptReport(before=delivery, after=delivery, outcome=fault)
 
 
 def requested_pause(outcome: Outcome, policy: RetryPolicy) -> float | None:
@@ -176,7 +220,7 @@ def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_sec
 def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
     """Return the delivery after a deferral: with its cause, and the number of deferrals in a row for this cause.
 
-    An internal delay is added to `uncounted_seconds`, the time that does not count as age.
+    An internal delay is added to `uncounted_seconds`, the time that does not count as age; the delivery keeps its slot.
     A probe stays the probe until it is parked, since the deliveries in the bucket depend on its result.
     """
     was_probe = delivery.probe_due is not None
@@ -195,6 +239,7 @@ def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now
         delayed_by_client=verdict.cause is Cause.RETRY_AFTER,
         uncounted_seconds=min(uncounted, policy.max_paused),
         probe_due=verdict.due if is_probe else None,
+        slot_at=delivery.slot_at if is_internal else verdict.slot_at,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 
@@ -214,41 +259,99 @@ def undo_deferral(before: Delivery, deferred: Delivery, seconds: float) -> Deliv
     )
 
 
-def without_charge(delivery: Delivery, before: Delivery) -> Delivery:
-    """Return the delivery after a failed attempt that does not lengthen its backoff. `before`: before the attempt."""
-    return replace(delivery, backoffs=before.backoffs, charged_at=before.charged_at)
+# ── decide ──
 
 
-def decide(outcome: Refused | Failed, delivery: Delivery, client: Client, now: float, jitter: Jitter) -> RetryAt | Dead:
-    """Return the verdict on a refused or failed attempt. `delivery`: after the attempt (see `record_attempt`)."""
-    match outcome:
-        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= len(REJECTION_SECONDS):
+def decide(report: AttemptReport, client: Client, standing: Standing, now: float, jitter: Jitter) -> DeliveryVerdict:
+    """Return the verdict on an attempt, and the delivery as it is afterwards, by the table above."""
+    after = report.after
+    match report.outcome:
+        case Delivered():
+            return after, DONE
+        case Dead() as dead:
+            return after, dead
+        case InternalFault() as fault:
+            defer = defer_for(fault, after, client.retry, now, jitter)
+            return record_deferral(after, defer, client.retry, now), defer
+        case Refused(reason=Reason.REJECTED_TOKEN) if after.rejections <= len(REJECTION_SECONDS):
             # 0 rejections: this 400 does not count, since the attempt before it was ambiguous.
-            min_backoff = REJECTION_SECONDS[delivery.rejections - 1] if delivery.rejections else 0.0
-            return schedule_retry(delivery, client, None, now, jitter, min_backoff)
-        case Refused():
-            return Dead(reason=DeadReason(outcome.reason.value), text=_describe_refusal(outcome))
-        case Failed():
-            return schedule_retry(delivery, client, outcome.retry_after, now, jitter)
+            min_backoff = REJECTION_SECONDS[after.rejections - 1] if after.rejections else 0.0
+            last_at = last_attempt_at(after, client, now)
+            return after, schedule_retry(after, client, None, last_at, now, jitter, min_backoff)
+        case Refused() as refused:
+            return after, Dead(reason=DeadReason(refused.reason.value), text=_describe_refusal(refused))
+        case Failed() as failed:
+            return _decide_failure(report, failed, client, standing, now, jitter)
         case _:
-            assert_never(outcome)
+            assert_never(report.outcome)
+
+
+def _decide_failure(
+    report: AttemptReport, failed: Failed, client: Client, standing: Standing, now: float, jitter: Jitter
+) -> DeliveryVerdict:
+    """Return the verdict on a failed attempt."""
+    before, after, last_at = report.before, report.after, last_attempt_at(report.after, client, now)
+    is_time_requested = failed.retry_after is not None and report.pause_seconds is None  # for this delivery alone
+    if last_at - now < MIN_WAIT_SECONDS or report.signal is Signal.NONE or is_time_requested:
+        return after, schedule_retry(after, client, failed.retry_after, last_at, now, jitter)
+    waits_for_slot = standing.is_limited and report.signal is Signal.RATE_LIMITED
+    if waits_for_slot or not standing.is_available:
+        defer = defer_as(standing, after, client, now)
+        probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
+        after = _without_longer_backoff(after, before, slot_at=defer.slot_at, probe_due=probe_due)
+        return after, RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
+    if before.charged_at is not None and before.charged_at >= standing.succeeded_at:
+        after = _without_longer_backoff(after, before)
+    return after, schedule_retry(after, client, None, last_at, now, jitter)
+
+
+def _without_longer_backoff(after: Delivery, before: Delivery, **plan: float | None) -> Delivery:
+    """Return the delivery after a failed attempt that does not lengthen its backoff, with this plan."""
+    return replace(after, backoffs=before.backoffs, charged_at=before.charged_at, **plan)
+
+
+def defer_for(fault: InternalFault, delivery: Delivery, policy: RetryPolicy, now: float, jitter: Jitter) -> Defer:
+    """Return the deferral for an internal fault: for 2, 4, 8 … 256 s, with jitter."""
+    wait = fault_wait_seconds(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
+    return Defer(due=now + wait, cause=fault.cause, text=str(fault))
+
+
+def defer_as(standing: Standing, delivery: Delivery, client: Client, now: float) -> Defer:
+    """Return the deferral of a delivery that waits for its client, due no later than the delivery's last attempt.
+
+    A delivery that expires within a minute is not parked, since it could expire in the bucket. Neither does a worker
+    that stops park any, since it makes no more passes. Such a delivery waits in the delay queues instead: each time
+    for half of its age, at least for a second and at most until the client's next probe.
+    """
+    due, kind, slot_at = standing.due, standing.wait_kind, standing.slot_at
+    last_at = may_wait_until(delivery, client, now)
+    if kind is WaitKind.PARKED:
+        if standing.may_park and last_at - now >= MIN_PARKED_SECONDS:
+            return Defer(due=due, cause=standing.cause, wait_kind=kind, until=last_at, slot_at=slot_at)
+        kind, age = WaitKind.DELAYED, 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
+        due = now + max(MIN_WAIT_SECONDS, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
+    if kind is WaitKind.PROBE and (due - now) * MAX_LATE_FACTOR <= last_at - now:
+        # Rounded up, since even a late return precedes the last attempt.
+        return Defer(due=due, cause=standing.cause, wait_kind=kind, rounding="up", slot_at=slot_at)
+    return Defer(due=min(due, last_at), cause=standing.cause, wait_kind=kind, slot_at=slot_at)
 
 
 def schedule_retry(
     delivery: Delivery,
     client: Client,
     requested_seconds: float | None,
+    last_at: float,
     now: float,
     jitter: Jitter,
     min_backoff: float = 0.0,
 ) -> RetryAt | Dead:
     """Return when the next attempt is due, or Dead if the delivery expires within two seconds.
 
-    The attempt is due at the latest a second before the delivery expires.
+    `last_at`: the latest time for it, a second before the delivery expires.
     `requested_seconds`: the client's `Retry-After`, which replaces the backoff. `min_backoff`: the shortest backoff in
     seconds, unless `max_delay` is shorter.
     """
-    policy, last_at = client.retry, last_attempt_at(delivery, client, now)
+    policy = client.retry
     if last_at - now < MIN_WAIT_SECONDS:
         return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client, now))
     if requested_seconds is None:

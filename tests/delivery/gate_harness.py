@@ -1,15 +1,16 @@
 """A harness for the gate: the gate, its clock, and the running tickets by client."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
 
-from notifier.delivery.admission import Deferral, StartNow, Ticket, WaitInMemory
+from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.facts import Fact
+from notifier.delivery.facts import Attempted, Fact
 from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Defer, Done, RetryAt, decide, record_attempt, requested_pause
+from notifier.delivery.verdict import DONE, AttemptReport, Defer, DeliveryVerdict, RetryAt, decide, report_attempt
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
@@ -78,14 +79,14 @@ class GateHarness:
         answer = self.ask_for(self.ticket(name, lane, **more))
         return type(answer) if isinstance(answer, StartNow | WaitInMemory) else answer[1]
 
-    def ask_for(self, asked: Ticket) -> StartNow | WaitInMemory | Deferral:
+    def ask_for(self, asked: Ticket) -> StartNow | WaitInMemory | tuple[Delivery, Defer]:
         """Admit this delivery, and start it if there is room. Return the gate's answer."""
         answer = self.gate.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
         if isinstance(answer, StartNow):
             self._begins(answer)
         return answer
 
-    def deferred(self, asked: Ticket) -> Deferral:
+    def deferred(self, asked: Ticket) -> tuple[Delivery, Defer]:
         """Assert that the delivery is deferred."""
         answer = self.ask_for(asked)
         assert not isinstance(answer, StartNow | WaitInMemory)
@@ -107,34 +108,33 @@ class GateHarness:
         self.running.setdefault(ticket.client.client_id, []).append(ticket)
         ticket.posted_at = self.now
 
-    def end(self, name: str, outcome: Outcome | None = None) -> AttemptResult:
-        """End the last started attempt with this outcome, by default a success, and return the final result."""
+    def end(self, name: str, outcome: Outcome | None = None) -> DeliveryVerdict:
+        """End the last started attempt with this outcome, by default a success. Return the delivery and its verdict."""
         ticket = self.running[name].pop()
-        delivery, policy = ticket.delivery, ticket.client.retry
+        delivery, buckets = ticket.delivery, self.gate.buckets
         outcome = outcome or Delivered(status=204)
-        result = AttemptResult(delivery=delivery, verdict=Done(), signal=Signal.RESPONSIVE)
+        report = AttemptReport(before=delivery, after=delivery, outcome=outcome, signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
-            after = record_attempt(delivery, outcome, self.wall())
-            result = AttemptResult(
-                delivery=after,
-                verdict=decide(outcome, after, ticket.client, self.wall(), lambda: 0.5),
-                signal=outcome.signal,
-                pause_seconds=requested_pause(outcome, policy),
-            )
-        started, ended, self.rotates = self.gate.on_ended(ticket, result)
-        for begun in started:
+            fact = Attempted(delivery=delivery, number=1, jti="", alg="", outcome=outcome, seconds=0.0, at=self.wall())
+            report = report_attempt(delivery, dataclasses.replace(ticket.client, timeout=0.0), fact)
+        for begun in self.gate.on_ended(ticket, report):
             self._begins(begun)
+        if isinstance(outcome, Delivered):
+            return delivery, DONE
+        self.rotates = buckets.begin_rotation(ticket, report)
         if self.rotates:
             self.rotate()
-            return self.gate.buckets.finish_attempt(ticket, ended)
-        return ended
+        standing = buckets.standing(ticket, report, self.wall())
+        after, verdict = decide(report, ticket.client, standing, self.wall(), lambda: 0.5)
+        buckets.on_verdict(ticket.client.key, report, after, verdict, self.wall())
+        return after, verdict
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """Start and fail an attempt. Return the verdict, and the delivery after it."""
         assert self.ask(name, **more) is StartNow
-        result = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
-        assert isinstance(result.verdict, RetryAt)
-        return result.verdict, result.delivery
+        after, verdict = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
+        assert isinstance(verdict, RetryAt)
+        return verdict, after
 
     def as_many_as_run(self, name: str) -> int:
         """Start deliveries until the gate refuses, and return the count."""
@@ -143,7 +143,7 @@ class GateHarness:
             count += 1
         return count
 
-    def tick(self) -> list[tuple[Ticket, Deferral]]:
+    def tick(self) -> list[tuple[Ticket, Defer]]:
         """Call the periodic step of the gate, as the worker does many times a second."""
         return list(self.gate.defer_without_turn())
 

@@ -13,8 +13,9 @@ from notifier.delivery.client_buckets import OVERDUE_SECONDS, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import MAX_HANGING_WINDOWS
 from notifier.delivery.ports import ClientReport
-from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind
+from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind, report_fault
 from notifier.model.client import RetryPolicy
+from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Failed, Reason
 from tests.delivery.gate_harness import AHEAD, SIZE, GateHarness
@@ -278,12 +279,34 @@ def test_each_deferred_delivery_has_its_turn() -> None:
     """After the one before it, at the client's pace. An old delivery waits in a single delay, as its message states."""
     harness = full()
     tickets = [harness.ticket("shop", Lane.RETRIES, first_taken_at=harness.wall() - 100) for _ in range(4)]
-    answers = [harness.deferred(ticket) for ticket in tickets]
-    waits = [defer.due - harness.wall() for _, defer in answers]
+    answers = [harness.deferred(ticket)[1] for ticket in tickets]
+    waits = [defer.due - harness.wall() for defer in answers]
     assert waits == [waits[0] + number * 0.5 for number in range(4)]
     assert waits[0] >= 2.0  # behind those in memory
-    turns = [delivery.slot_at for delivery, _ in answers]
+    turns = [defer.slot_at for defer in answers]
     assert turns == [harness.wall() + wait for wait in waits]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "takes_turn"),
+    [
+        (Failed(reason=Reason.THROTTLED, status=429), True),
+        (Failed(reason=Reason.SERVER_ERROR, status=503), False),
+        (Failed(reason=Reason.SERVER_ERROR, status=408, retry_after=5.0), False),
+    ],
+    ids=["429", "503", "408 with Retry-After"],
+)
+def test_a_failure_takes_a_turn_only_if_its_verdict_uses_it(outcome: Failed, *, takes_turn: bool) -> None:
+    """Otherwise each failure would delay the other deliveries of a client whose rate is limited."""
+    harness = GateHarness()
+    assert harness.ask("shop") is StartNow
+    harness.end("shop")
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True, spacing=10.0, former_share=0.5))
+    harness.now += 30.0
+    known = harness.gate.clients[KEY]
+    before = known.last_turn_at
+    _, delivery = harness.fails("shop", outcome, first_taken_at=harness.wall() - 60.0)
+    assert (known.last_turn_at > before, delivery.slot_at is not None) == (takes_turn, takes_turn)
 
 
 def test_deliveries_in_memory_start_in_order() -> None:
@@ -303,7 +326,7 @@ def test_opening_circuit_defers_deliveries_in_memory() -> None:
     assert [harness.ask("shop") for _ in range(3)] == [WaitInMemory] * 3
     harness.now += 0.05
     harness.gate.on_peer_report(ClientReport(key=harness.key("shop"), circuit_closed=False, open_seconds=8.0))
-    places = [defer.wait_kind for _, (_, defer) in harness.tick()]
+    places = [defer.wait_kind for _, defer in harness.tick()]
     assert sorted(waits_as.value for waits_as in places) == ["parked", "parked", "probe"]
     assert harness.gate.waiting == 0
 
@@ -357,7 +380,7 @@ def test_failure_beside_the_one_that_opened_the_circuit_is_parked() -> None:
     while not list(harness.gate.clients.circuits()):
         last, _ = harness.fails("shop")
     assert last.wait_kind is PROBE
-    beside = harness.end("shop", TIMEOUT).verdict
+    beside = harness.end("shop", TIMEOUT)[1]
     assert isinstance(beside, RetryAt)
     assert beside.wait_kind is PARKED
 
@@ -382,7 +405,7 @@ def test_a_circuit_opens_for_longer_only_if_other_open_clients_hang_too(others_t
     for _ in range(2):
         assert harness.ask("shop", probe_due=harness.wall()) is StartNow
         harness.now += 5
-        probe = harness.end("shop", TIMEOUT).verdict
+        probe = harness.end("shop", TIMEOUT)[1]
         assert isinstance(probe, RetryAt)
         wait = probe.due - harness.wall()
         harness.now += wait
@@ -471,7 +494,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     harness = half_open()
     assert harness.ask("shop", probe_due=harness.wall(), attempts=PROBE_FAILURES - 1) is StartNow
     assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
-    verdict = harness.end("shop", TIMEOUT).verdict
+    verdict = harness.end("shop", TIMEOUT)[1]
     assert isinstance(verdict, RetryAt)
     assert (harness.rotates, verdict.wait_kind) == (0.0, PARKED)
 
@@ -482,7 +505,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
 def expire(harness: GateHarness) -> None:
     """The probe has its last attempt, and becomes a dead letter."""
     assert harness.ask("shop", probe_due=harness.wall(), not_after=harness.wall() + 1.5) is StartNow
-    assert isinstance(harness.end("shop", TIMEOUT).verdict, Dead)
+    assert isinstance(harness.end("shop", TIMEOUT)[1], Dead)
 
 
 PARK_IN_PASS = [step("on_pass", KEY, in_pass=True), step("on_parked", KEY)]
@@ -634,6 +657,17 @@ def test_a_worker_that_stops_reports_the_buckets_that_it_leaves() -> None:
     other = GateHarness()
     other.gate.on_peer_report(harness.news[-1])
     assert other.gate.buckets.requested.keys() == {KEY}
+
+
+def test_a_cancelled_attempt_leaves_the_bucket_to_the_peers() -> None:
+    """It has no verdict that leads back to the bucket."""
+    harness = half_open()
+    assert harness.ask("shop", probe_due=harness.wall()) is StartNow
+    harness.gate.buckets.on_stop()
+    harness.news.clear()
+    ticket = harness.running["shop"].pop()
+    harness.gate.on_ended(ticket, report_fault(InternalFault(Cause.UNKNOWN, ""), ticket.delivery), is_cancelled=True)
+    assert [(news.key, news.parked) for news in harness.news] == [(KEY, True)]
 
 
 def test_a_worker_that_stops_repeats_no_report() -> None:

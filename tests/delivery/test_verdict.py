@@ -7,16 +7,18 @@ import pytest
 
 from notifier.delivery.admission import PAUSED_SECONDS, UNKNOWN_TEXTS, verdict_without_attempt
 from notifier.delivery.ages import last_attempt_at
+from notifier.delivery.facts import Attempted
 from notifier.delivery.verdict import (
     CLIENT_CAUSES,
     Dead,
     Defer,
+    DeliveryVerdict,
     RetryAt,
+    Standing,
     Verdict,
     decide,
-    record_attempt,
     record_deferral,
-    without_charge,
+    report_attempt,
 )
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
@@ -35,10 +37,13 @@ REJECTED = Refused(reason=Reason.REJECTED_TOKEN, status=400)
 BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
 
 
-def verdict_on(outcome: Failed | Refused, delivery: Delivery = DELIVERY, now: float = NOW) -> tuple[Delivery, Verdict]:
-    """Record an outcome and judge it, with a jitter source that moves nothing."""
-    after = record_attempt(delivery, outcome, now)
-    return after, decide(outcome, after, CLIENT, now, lambda: 0.5)
+def verdict_on(
+    outcome: Failed | Refused, delivery: Delivery = DELIVERY, now: float = NOW, *,
+    client: Client = CLIENT, lot: float = 0.5,
+) -> DeliveryVerdict:  # fmt: skip
+    """Decide on an outcome at an available client, by default with a jitter source that moves nothing."""
+    fact = Attempted(delivery=delivery, number=1, jti="", alg="", outcome=outcome, seconds=0.0, at=now)
+    return decide(report_attempt(delivery, client, fact), client, Standing(), now, lambda: lot)
 
 
 def registry(*, grace: float = 300.0, issuer_known: bool = True, denied: bool = False) -> Registry:
@@ -97,8 +102,7 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
     """After 3, 32 and 265 s at least, and the fourth 400 that counts is the last (R12)."""
     delivery, now, waits = DELIVERY, NOW, []
     while True:
-        delivery = record_attempt(delivery, REJECTED, now)
-        verdict = decide(REJECTED, delivery, CLIENT, now, lambda: lot)
+        delivery, verdict = verdict_on(REJECTED, delivery, now, lot=lot)
         if not isinstance(verdict, RetryAt):
             break
         assert verdict.rounding == "up"
@@ -112,19 +116,19 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
 def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
     """By `max_delay` and the last moment; a backoff that is longer by itself stays."""
     short = replace(CLIENT, retry=replace(POLICY, max_delay=5.0))
-    third = record_attempt(replace(DELIVERY, rejections=2), REJECTED, NOW)
-    verdict = decide(REJECTED, third, short, NOW, lambda: 0.0)
+    third = replace(DELIVERY, rejections=2, first_taken_at=NOW)
+    _, verdict = verdict_on(REJECTED, third, client=short, lot=0.0)
     assert verdict == RetryAt(due=NOW + 5.0, rounding="up")
-    verdict = decide(REJECTED, replace(third, sid=None), CLIENT, NOW + 500.0, lambda: 0.0)
+    _, verdict = verdict_on(REJECTED, replace(third, sid=None), NOW + 500.0, lot=0.0)
     assert verdict == RetryAt(due=NOW + POLICY.sub_only_max_age - 1)
     slow = replace(CLIENT, retry=replace(POLICY, base=600.0))
-    verdict = decide(REJECTED, third, slow, NOW, lambda: 0.5)
+    _, verdict = verdict_on(REJECTED, third, client=slow)
     assert verdict == RetryAt(due=NOW + 600.0)
 
 
 def test_a_400_that_does_not_count_waits_for_the_backoff_alone() -> None:
     """R3: the client may have acted on the token before."""
-    unsure = record_attempt(DELIVERY, Failed(reason=Reason.TIMEOUT, ambiguous=True), NOW)
+    unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
     after, verdict = verdict_on(REJECTED, unsure)
     assert after.rejections == 0
     assert verdict == RetryAt(due=NOW + POLICY.base * POLICY.factor)
@@ -248,14 +252,6 @@ def test_denied_address_error_names_registration() -> None:
         verdict = verdict_without_attempt(asked, None, CLIENT, registry(grace=0.0, denied=True), NOW)
         assert isinstance(verdict, Dead)
         assert verdict.text.endswith("registry.inline is deny; register the client, then replay")
-
-
-def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:
-    """It belongs to an outage of the client."""
-    once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, backoffs=2, first_taken_at=NOW), now=NOW)
-    assert (once.attempts, once.backoffs, once.charged_at) == (3, 3, NOW)
-    twice = without_charge(record_attempt(once, BUSY, NOW + 50), once)
-    assert (twice.attempts, twice.backoffs, twice.charged_at) == (4, 3, NOW)
 
 
 def test_pause_is_one_hop_and_credited_exactly() -> None:

@@ -23,13 +23,13 @@ from notifier.delivery.admission import Ticket
 from notifier.delivery.intake import DeliverySteps, Intake
 from notifier.delivery.ports import Tools
 from notifier.delivery.replacements import Replacement
-from notifier.delivery.verdict import AttemptResult
+from notifier.delivery.verdict import AttemptReport
 from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 
 _plan = Intake.plan
-_attempt: Callable[[Ticket, Tools], Awaitable[AttemptResult]] = vars(delivery_pipeline)["attempt"]
+_attempt: Callable[[Ticket, Tools], Awaitable[AttemptReport]] = vars(delivery_pipeline)["attempt"]
 _take = pipeline.Worker.take
 
 
@@ -62,7 +62,7 @@ def poison(when: str, event: str, client: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return _plan(self, message)
 
-    async def telling(ticket: Ticket, tools: Tools) -> AttemptResult:
+    async def telling(ticket: Ticket, tools: Tools) -> AttemptReport:
         if when == "telling" and (ticket.delivery.event_id, ticket.client.client_id) == (event, client):
             os.kill(os.getpid(), signal.SIGKILL)
         return await _attempt(ticket, tools)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from notifier.delivery.admission import verdict_without_attempt
 from notifier.delivery.ages import last_attempt_at
-from notifier.delivery.verdict import Defer, RetryAt, decide, record_attempt, record_deferral
+from notifier.delivery.facts import Attempted
+from notifier.delivery.verdict import Defer, RetryAt, Standing, decide, record_deferral, report_attempt
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
@@ -158,8 +159,9 @@ def go_through(delivery: Delivery) -> None:
     assert deferral_wait(due - NOW)
     build_claims(delivery, client, now=NOW, jti="j")
     for outcome in OUTCOMES:
-        after = record_attempt(delivery, outcome, NOW)
-        verdict = decide(outcome, after, client, NOW, lambda: 0.5)
+        fact = Attempted(delivery=delivery, number=1, jti="", alg="", outcome=outcome, seconds=0.0, at=NOW)
+        report = report_attempt(delivery, client, fact)
+        after, verdict = decide(report, client, Standing(), NOW, lambda: 0.5)
         if isinstance(verdict, RetryAt | Defer):
             assert split_into_hops(verdict.due - NOW, verdict.rounding)
             assert math.isfinite(verdict.due)

@@ -11,9 +11,8 @@ from joserfc.jwk import RSAKey
 
 from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt
+from notifier.delivery.verdict import Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -25,6 +24,7 @@ from notifier.tokens.key_ring import KeyRing
 from tests.configuration.clients.registry_sample import registry
 from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.test_mod_auth_openidc import KEY, Browser, signed_in
+from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.tokens.key_folder import Folder
 
 ENC = RSAKey.generate_key(2048, {"kid": "e1", "use": "enc"})
@@ -58,7 +58,7 @@ class Worker:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self._folder, f"[{json.dumps(members)}]", self._iss, egress=open_to).clients_of(self._iss)["rp"]
 
-    async def tell(self, client: Client, delivery: Delivery) -> AttemptResult:
+    async def tell(self, client: Client, delivery: Delivery) -> DecidedAttempt:
         reader = ClientKeyReader()
         encryption = ClientEncryption(reader.read, time.monotonic)
         ring = KeyRing({self._iss: self.ring.keys_of("https://id.example.com")})

@@ -17,10 +17,9 @@ from joserfc.jwk import RSAKey
 
 from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import FrontChannel
-from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.intake import make_deliveries
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Done
+from notifier.delivery.verdict import Done
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -28,6 +27,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from tests.network.http.http_requests import LOOPBACK, opened
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
+from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.support.rabbitmq_node import free_ports
 from tests.system.loopback import LoopbackServer
 from tests.system.waiting import until
@@ -127,7 +127,7 @@ async def _answers(browser: Browser) -> bool:
         return False
 
 
-async def tell(iss: str, url: str, sid: str) -> AttemptResult:
+async def tell(iss: str, url: str, sid: str) -> DecidedAttempt:
     """Make one attempt of a worker."""
     uri = f"{url}/protected/callback?logout=get"
     told = FrontChannelClient(frontchannel_logout_uri=uri, way=FrontChannelWay.SERVER)

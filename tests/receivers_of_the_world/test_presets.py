@@ -10,9 +10,8 @@ import pytest
 
 from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import AttemptResult, Dead, Done, RetryAt, Verdict
+from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.logout_token import subject_of
@@ -24,6 +23,7 @@ from notifier.tokens.key_ring import KeyRing
 from tests.configuration.clients.registry_sample import registry
 from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.receivers import WORLD, Site, listening
+from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.tokens.key_folder import ISS, NOW, Folder
 
 CHANGED = {"express_openid_connect", "auth0_sample", "pac4j", "synapse"}
@@ -50,7 +50,7 @@ class World:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
 
-    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> AttemptResult:
+    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> DecidedAttempt:
         """Make one attempt."""
         numbers = itertools.count()
         channel = BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}")

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from notifier.delivery.admission import Ticket
-from notifier.delivery.delivery_pipeline import attempt
 from notifier.delivery.ports import ChannelTools, Tools
-from notifier.delivery.verdict import AttemptResult, Dead, Defer, Done, RetryAt
+from notifier.delivery.verdict import Dead, Defer, Done, RetryAt
 from notifier.features.channels.access_tokens import AccessTokens
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings, ProofSettings
 from notifier.features.channels.channels_feature import CHANNELS
@@ -36,6 +35,7 @@ from tests.features.channels.receivers.fake_token_endpoint import (
 )
 from tests.features.channels.receivers.signing import USERS, jwks
 from tests.network.http.http_requests import LOOPBACK
+from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.system.waiting import PATIENCE
 
 SECRET = "s3cret of the t/ken endpoint"
@@ -298,7 +298,7 @@ async def attempting(harness: Harness, receiver: FakeRevocationReceiver) -> Asyn
         observe=lambda _: None,
     )  # fmt: skip
 
-    async def make() -> AttemptResult:
+    async def make() -> DecidedAttempt:
         return await attempt(Ticket(delivery=delivery(), client=to, lane=Lane.EVENTS), tools)
 
     try:

@@ -1,0 +1,24 @@
+"""Makes one attempt at an available client, and decides its verdict."""
+
+from typing import NamedTuple
+
+from notifier.delivery import delivery_pipeline
+from notifier.delivery.admission import Ticket
+from notifier.delivery.facts import Attempted
+from notifier.delivery.ports import Tools
+from notifier.delivery.verdict import Standing, Verdict, decide
+from notifier.model.delivery import Delivery
+
+
+class DecidedAttempt(NamedTuple):
+    """The delivery after an attempt, its verdict, and the fact that reports the attempt."""
+
+    delivery: Delivery
+    verdict: Verdict
+    fact: Attempted | None
+
+
+async def attempt(ticket: Ticket, tools: Tools) -> DecidedAttempt:
+    """Make one attempt, and return its result."""
+    report = await delivery_pipeline.attempt(ticket, tools)
+    return DecidedAttempt(*decide(report, ticket.client, Standing(), tools.clock(), tools.jitter), report.fact)
