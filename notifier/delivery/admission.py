@@ -111,7 +111,7 @@ def verdict_without_attempt(
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{describe_attempts(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
-    if delivery.first_taken_at is not None and is_too_old(delivery, client_or_default, now):
+    if delivery.progress.first_taken_at is not None and is_too_old(delivery, client_or_default, now):
         return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client_or_default, now))
     if client is None or client.logout_uri is None:
         return _judge_unknown_client(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
@@ -128,8 +128,10 @@ def _judge_unknown_client(delivery: Delivery, problem: str, registry: Registry, 
     denied = registry.inline == "deny"  # addresses in events do not count
     inline = delivery.ignored or (delivery.inline if denied else None)
     has_ignored_uri = inline is not None and inline.backchannel_logout_uri is not None
-    deferrals = 0 if delivery.unknown_since is None else delivery.deferrals  # without deferrals for other causes
-    if (time_left := remaining_grace(delivery.unknown_since, deferrals, registry.grace, now)) > 0:
+    deferrals = (
+        0 if delivery.progress.unknown_since is None else delivery.progress.deferrals
+    )  # without deferrals for other causes
+    if (time_left := remaining_grace(delivery.progress.unknown_since, deferrals, registry.grace, now)) > 0:
         wait = min(time_left, fault_wait_seconds(deferrals))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text=problem + _IGNORED if has_ignored_uri else problem)
     if delivery.iss not in registry.issuers:

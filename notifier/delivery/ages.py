@@ -76,16 +76,17 @@ def _age_limit(delivery: Delivery, client: Client, now: float) -> float:
     policy = client.retry
     if has_session(delivery, client):
         max_age = policy.max_age
-    elif delivery.waits.undated:
+    elif delivery.progress.waits.undated:
         return -math.inf
     else:
         max_age = min(policy.max_age, policy.sub_only_max_age)
-    return delivery.age_began_at(now) + delivery.uncounted_seconds + max_age
+    return delivery.progress.age_began_at(now) + delivery.progress.uncounted_seconds + max_age
 
 
 def _remaining_by_waits(delivery: Delivery, policy: RetryPolicy) -> float:
     """Return the seconds until the recorded waits reach `max_age`. A recorded wait may be an eighth too short."""
-    return MIN_EARLY_FACTOR * policy.max_age - max(0.0, delivery.waits.seconds - delivery.uncounted_seconds)
+    progress = delivery.progress
+    return MIN_EARLY_FACTOR * policy.max_age - max(0.0, progress.waits.seconds - progress.uncounted_seconds)
 
 
 def is_too_old(delivery: Delivery, client: Client, now: float) -> bool:
@@ -100,7 +101,7 @@ def describe_expiry(delivery: Delivery, client: Client, now: float) -> str:
     policy, with_session = client.retry, has_session(delivery, client)
     if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, client, now):
         why = "not_after leaves no time for another"
-    elif delivery.waits.undated and not with_session:
+    elif delivery.progress.waits.undated and not with_session:
         why = "a token without sid is not sent, since the clock was set back meanwhile, and its age is unknown"
     elif with_session or policy.max_age <= policy.sub_only_max_age:
         why = f"older than max_age ({policy.max_age:g} s)"
@@ -114,11 +115,12 @@ def describe_expiry(delivery: Delivery, client: Client, now: float) -> str:
 
 def describe_attempts(delivery: Delivery, now: float) -> str:
     """Return as text how often the delivery was attempted, how long it has been pending, and for which causes."""
-    attempts = delivery.attempts
+    progress = delivery.progress
+    attempts = progress.attempts
     tried = f"given up after {attempts} attempt{'s' if attempts > 1 else ''}" if attempts else "never attempted"
-    if delivery.first_taken_at is None:
+    if progress.first_taken_at is None:
         return tried
-    causes = f", deferred for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
-    seconds = delivery.uncounted_seconds
+    causes = f", deferred for {', '.join(dict.fromkeys(progress.waited_for))}" if progress.waited_for else ""
+    seconds = progress.uncounted_seconds
     uncounted = f", {seconds:.0f} s of it through no fault of the client" if seconds else ""
-    return f"{tried} in {now - delivery.age_began_at(now):.0f} s{causes}{uncounted}"
+    return f"{tried} in {now - progress.age_began_at(now):.0f} s{causes}{uncounted}"

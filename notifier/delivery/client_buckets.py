@@ -61,7 +61,7 @@ class Buckets:
             standing = replace(standing, may_park=False)
         wall_now = self._tools.clock()
         defer = defer_as(standing, delivery, client, wall_now)
-        if defer.slot_at is not None and defer.slot_at != delivery.slot_at:
+        if defer.slot_at is not None and defer.slot_at != delivery.progress.slot_at:
             self._on_slot(known, defer.slot_at, wall_now)
         if defer.wait_kind is WaitKind.PROBE:
             self._on_probe(known, defer, wall_now)
@@ -78,7 +78,7 @@ class Buckets:
             self._end_rotation(known)
         if ticket.rotated is None and known.is_available(now) and not known.rate.spacing:  # none waits for the client
             return Standing(succeeded_at=known.circuit.succeeded_at + wall_now - now)
-        stays_probe = not ticket.rotated and (ticket.opened_circuit or report.before.probe_due is not None)
+        stays_probe = not ticket.rotated and (ticket.opened_circuit or report.before.progress.probe_due is not None)
         standing = known.standing(report.after, self._capacity, now, as_probe=stays_probe)
         if ticket.rotated is not None or self._stopping:
             is_available = standing.is_available and ticket.rotated is None
@@ -91,9 +91,10 @@ class Buckets:
         """Record the probe or the slot of a delivery that was not delivered, and request a pass if needed."""
         known = self._clients[key]
         if not isinstance(verdict, Done | Dead):
-            if after.slot_at is not None and after.slot_at != report.after.slot_at:
-                self._on_slot(known, after.slot_at, wall_now)
-            if after.probe_due is not None:
+            slot_at, slot_before = after.progress.slot_at, report.after.progress.slot_at
+            if slot_at is not None and slot_at != slot_before:
+                self._on_slot(known, slot_at, wall_now)
+            if after.progress.probe_due is not None:
                 self._on_probe(known, verdict, wall_now)
         if known.parked:
             self.request_pass(known, self._tools.steady())
@@ -201,7 +202,7 @@ class Buckets:
         may wait half of these seconds for the other probe, before its verdict is decided.
         """
         known, now = self._clients[ticket.client.key], self._tools.steady()
-        is_fourth_failure = isinstance(report.outcome, Failed) and report.after.attempts % PROBE_FAILURES == 0
+        is_fourth_failure = isinstance(report.outcome, Failed) and report.after.progress.attempts % PROBE_FAILURES == 0
         is_rotating = known.replaced_probe is not None
         if not is_fourth_failure or not known.parked or is_rotating or known.is_available(now) or self._stopping:
             return 0.0

@@ -31,7 +31,6 @@ from notifier.delivery.verdict import (
     record_deferral,
     report_attempt,
     report_fault,
-    undo_deferral,
 )
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
@@ -71,8 +70,7 @@ class DeliveryPipeline:
 
     def start(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> bool:
         """Admit the delivery and run it in a task. Returns False if it is parked without an attempt."""
-        if delivery.parked:
-            delivery = replace(delivery, parked=False)
+        if delivery.progress.parked:
             self.parked.add(delivery.key, -1)
         admitted = self._admit(held, delivery, fetched=fetched)
         self._spawn(self._run(held, delivery, admitted))
@@ -104,7 +102,8 @@ class DeliveryPipeline:
                 break
             # The deferral is due, and the queue has not taken it: admit the delivery again.
             self._making_room = False
-            delivery = undo_deferral(delivery, after, self._tools.steady() - decided_at)
+            progress = delivery.progress.after_lost_deferral(after.progress, self._tools.steady() - decided_at)
+            delivery = replace(delivery, progress=progress)
             admitted = self._admit(held, delivery)
         self._making_room = False
         for holder, copy in self._ledger.on_delivery_settled(held, delivery, covers_copies_until=covers_copies_until):
@@ -127,13 +126,14 @@ class DeliveryPipeline:
         client = registry.client_of(delivery)
         client_or_default = client or registry.default_of(delivery.iss)
         now = self._tools.clock()
-        if client is not None and client.channel is not None and delivery.first_taken_at is None:
-            delivery = replace(delivery, first_taken_at=now)  # its requests may have this time, which must not change
+        if client is not None and client.channel is not None and delivery.progress.first_taken_at is None:
+            # Its requests may have this time, which must not change.
+            delivery = replace(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
-        may_be_expired = delivery.first_taken_at is not None or delivery.not_after is not None
+        may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now)
-            if delivery.probe_due is not None and isinstance(verdict, Dead):
+            if delivery.progress.probe_due is not None and isinstance(verdict, Dead):
                 self._gate.buckets.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
             answer = self._gate.admit(delivery, client, held.lane, fetched=fetched)
@@ -209,7 +209,7 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:
     outcome, jti, seconds = sent
     now = tools.clock()
     members: dict[str, Any] = {
-        "delivery": delivery, "number": delivery.attempts + 1, "jti": jti, "alg": client.token.alg,
+        "delivery": delivery, "number": delivery.progress.attempts + 1, "jti": jti, "alg": client.token.alg,
         "outcome": outcome, "seconds": seconds, "at": now,
     }  # fmt: skip
     if isinstance(outcome, Delivered):  # nearly always; no history is written, which would take 8 µs

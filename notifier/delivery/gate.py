@@ -193,7 +193,7 @@ class Gate:
         pool = known.on_ended(ticket)
         self.slots.count_attempt(ticket.lane, pool, -1)
         was_closed, former_spacing = known.circuit.state is State.CLOSED, known.rate.spacing
-        repeat = ticket.delivery.attempts > 0
+        repeat = ticket.delivery.progress.attempts > 0
         min_open = 0.0 if report.signal is Signal.RESPONSIVE else self.clients.min_open_seconds(known)
         seconds = now - ticket.posted_at
         change = known.on_result(report.signal, seconds, now, is_repeat=repeat, min_open_seconds=min_open)

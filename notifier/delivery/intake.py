@@ -281,8 +281,4 @@ def _replace_by_trials(
 
 
 def _end_wait(delivery: Delivery, now: float) -> Delivery:
-    """Return the delivery with its last wait recorded. A `charged_at` in the future is dropped."""
-    charged_at = delivery.charged_at
-    if charged_at is not None and charged_at > now:  # the clock was set back
-        charged_at = None
-    return replace(delivery, waits=delivery.waits.end_wait(now, parked=delivery.parked), charged_at=charged_at)
+    return replace(delivery, progress=delivery.progress.after_receipt(now))

@@ -78,12 +78,12 @@ class KnownClient(PendingDeliveries):
         The answer contains the delivery, which may be changed: a failure during the last outage no longer lengthens
         its backoff.
         """
-        self.seen_at, charged_at = now, delivery.charged_at
+        self.seen_at, charged_at = now, delivery.progress.charged_at
         if charged_at is not None and self.circuit.was_open_at(charged_at - capacity.wall_offset()):
-            delivery = replace(delivery, backoffs=max(0, delivery.backoffs - 1), charged_at=None)
-        if delivery.probe_due is not None:
+            delivery = replace(delivery, progress=delivery.progress.after_outage())
+        if delivery.progress.probe_due is not None:
             self.parked = True  # other workers may have parked deliveries while this probe was in its delay queue
-        until = delivery.delayed_until
+        until = delivery.progress.delayed_until
         if until is not None and self.circuit.state is State.UNTRIED and self.paused_until == -math.inf:
             # This worker has no evidence about the client, so it adopts the pause that the delivery records.
             self.paused_until = min(until - capacity.wall_offset(), now + client.retry.max_delay)
@@ -115,10 +115,10 @@ class KnownClient(PendingDeliveries):
         slots for probes are to spare: 4 s after the last attempt, or a second for each worker if that is longer.
         Except for the probe, a second has passed since the last attempt in any case.
         """
-        if delivery.probe_due is not None:
+        if delivery.progress.probe_due is not None:
             return now >= self.circuit.probe_at
         due_at = self.circuit.probe_at + MIN_OPEN_SECONDS
-        is_fresh = delivery.first_taken_at is None
+        is_fresh = delivery.progress.first_taken_at is None
         if is_fresh and capacity.has_spare_probe_slots():
             due_at = min(due_at, self.ended_at + max(FRESH_PROBE_SECONDS, MIN_OPEN_SECONDS * capacity.worker_count()))
         return now >= max(due_at, self.ended_at + MIN_OPEN_SECONDS)
@@ -127,12 +127,12 @@ class KnownClient(PendingDeliveries):
         """Return True if the delivery's turn is soon enough for it to wait in memory."""
         if not self.is_available(now):
             return False
-        max_wait = capacity.max_wait_seconds()
+        max_wait, slot_at = capacity.max_wait_seconds(), delivery.progress.slot_at
         if self._needs_first_attempt(now + max_wait):
             return not self.waiting_count and capacity.used_share() < CROWDED_SHARE
         if fetched and self.circuit.state is State.UNTRIED:
             return False  # it can be fetched again after the first attempt
-        has_turn = delivery.slot_at is not None and delivery.slot_at - capacity.wall_offset() <= now + max_wait
+        has_turn = slot_at is not None and slot_at - capacity.wall_offset() <= now + max_wait
         if fetched or has_turn:
             max_wait *= 2  # it has waited before
         return (self.waiting_count + 1) * self.attempt_interval(capacity, now) <= max_wait
@@ -170,10 +170,10 @@ class KnownClient(PendingDeliveries):
         Turns of fetched deliveries follow one another faster, at the rate of all workers, since any worker may receive
         them after their deferral.
         """
-        offset, slot_at = capacity.wall_offset(), delivery.slot_at
+        offset, slot_at = capacity.wall_offset(), delivery.progress.slot_at
         is_rate_registered = self.rate.registered_interval >= self.rate.spacing  # otherwise overload limits the rate
         cause = Cause.RATE if is_rate_registered and self.rate.tokens(now, self.limit) < 1 else Cause.SLOT
-        age = 0.0 if delivery.first_taken_at is None else now + offset - delivery.first_taken_at
+        age = 0.0 if delivery.progress.first_taken_at is None else now + offset - delivery.progress.first_taken_at
         is_steady, interval = self.rate.is_steady(now), self.attempt_interval(capacity, now)
         if turns_are_fixed := is_steady and interval == self.rate.registered_interval:
             latest = now + MAX_RATED_DEFERRAL_SECONDS

@@ -244,7 +244,8 @@ class Ledger:
         self.on_step_settled(held)
         to_start = []
         for holder, copy in copies:
-            if covers_copies_until == math.inf or (covers_copies_until is not None and copy.stage == delivery.stage):
+            is_same_stage = copy.progress.stage == delivery.progress.stage
+            if covers_copies_until == math.inf or (covers_copies_until is not None and is_same_stage):
                 self._settle_copy(holder)
             elif self._try_start(holder, copy):
                 to_start.append((holder, copy))

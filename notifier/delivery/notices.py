@@ -13,10 +13,10 @@ def notice_of(fact: Fact) -> Notice | None:
     """Return the notice of a fact. None if the fact is not a result."""
     match fact:
         case LogoutDelivered(delivery=delivery, propagation=propagation):
-            attempts = delivery.attempts + 1  # `delivery` is as it was before its last attempt
+            attempts = delivery.progress.attempts + 1  # `delivery` is as it was before its last attempt
             return _notice(delivery, Fate.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation)
         case RetryScheduled(delivery=delivery, due=due):
-            last = delivery.history[-1] if delivery.history else None
+            last = delivery.progress.history[-1] if delivery.progress.history else None
             reason, status = ("", None) if last is None else (last.reason, last.status)
             return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due)
         case Deferred(cause=cause, due=due):
@@ -49,7 +49,7 @@ def _notice(
     """Return the notice of a delivery, or of the event or client of a fact without a delivery."""
     if isinstance(subject, Delivery):
         own = {"delivery_id": subject.id, "publisher": subject.publisher, "ended_at": subject.ended_at}
-        members = {"attempts": subject.attempts, **own, **members}
+        members = {"attempts": subject.progress.attempts, **own, **members}
     return Notice(
         fate=fate, iss=subject.iss, event_id=subject.event_id, reason=str(reason),
         client_id="" if isinstance(subject, EventTaken) else subject.client_id,

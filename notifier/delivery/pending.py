@@ -167,7 +167,7 @@ class PendingDeliveries:
     def is_only_probe(self, delivery: Delivery) -> bool:
         """Return True if the delivery is a probe of the client, and this worker has sent no later one."""
         last_probe_at = self.probe_out_until + self.probe_wall_offset - ROUNDING_SECONDS
-        return delivery.probe_due is not None and delivery.probe_due > last_probe_at
+        return delivery.progress.probe_due is not None and delivery.progress.probe_due > last_probe_at
 
     def has_probe_out(self, now: float) -> bool:
         """Return True while a probe that this worker sent must still be in its delay queue."""

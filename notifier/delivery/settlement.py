@@ -91,9 +91,9 @@ class Settlement:
         wait, rounding = queue_delay(verdict, now)
         if parked:
             wait = min(verdict.until - now, MAX_PARKED_SECONDS)
-        waits = replace(delivery.waits, since=now, longest=max(MIN_WAIT_SECONDS, wait))
         # From now on the id is the same at every reading, so it identifies copies like an id that a publisher gave.
-        body = documents.dump_delivery(replace(delivery, id_given=True, parked=parked, waits=waits), due=verdict.due)
+        progress = delivery.progress.after_dispatch(now, max(MIN_WAIT_SECONDS, wait), parked=parked)
+        body = documents.dump_delivery(replace(delivery, id_given=True, progress=progress), due=verdict.due)
         message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         bucket = self._queue.bucket(delivery.key) if parked else None
         return Send(message=message, bucket=bucket, due=now + wait, rounding=rounding)

@@ -34,7 +34,7 @@ from notifier.delivery.circuit import OPEN_SHARE_OF_OUTAGE
 from notifier.delivery.facts import Attempted
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Rounding, compute_backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
-from notifier.model.delivery import Delivery, PastOutcome
+from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
@@ -165,7 +165,7 @@ def report_attempt(before: Delivery, client: Client, fact: Attempted) -> Attempt
     was_suspended = outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout
     return AttemptReport(
         before=before,
-        after=record_attempt(before, outcome, fact.at - seconds, seconds),
+        after=replace(before, progress=before.progress.after_attempt(outcome, fact.at - seconds, seconds)),
         outcome=outcome,
         signal=Signal.NONE if was_suspended else outcome.signal,
         pause_seconds=requested_pause(outcome, client.retry),
@@ -190,73 +190,26 @@ def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
     return min(max(seconds, MIN_WAIT_SECONDS), max(policy.max_delay, MIN_WAIT_SECONDS))
 
 
-def record_attempt(delivery: Delivery, outcome: Outcome, now: float, attempt_seconds: float = 0.0) -> Delivery:
-    """Return the delivery after an attempt that began at `now` and took `attempt_seconds`.
-
-    A 400 does not count as a rejection if the attempt before was ambiguous (R3).
-    """
-    is_rejection = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
-    past = PastOutcome(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
-    return replace(
-        delivery,
-        history=delivery.with_past(past),
-        attempts=delivery.attempts + 1,
-        rejections=delivery.rejections + is_rejection,
-        ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
-        first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
-        first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
-        backoffs=delivery.backoffs + 1,
-        charged_at=now,
-        waits=replace(delivery.waits, seconds=delivery.waits.seconds + attempt_seconds),
-        deferrals=0,
-        deferred_for=None,
-        delayed_by_client=isinstance(outcome, Failed) and outcome.retry_after is not None,
-        probe_due=None,
-        slot_at=None,
-        unknown_since=None,
-    )
-
-
 def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now: float) -> Delivery:
-    """Return the delivery after a deferral: with its cause, and the number of deferrals in a row for this cause.
+    """Return the delivery after a deferral.
 
-    An internal delay is added to `uncounted_seconds`, the time that does not count as age; the delivery keeps its slot.
-    A probe stays the probe until it is parked, since the deliveries in the bucket depend on its result.
+    An internal delay is added to the time that does not count as age; the delivery keeps its slot. A probe stays the
+    probe until it is parked, since the deliveries in the bucket depend on its result.
     """
-    was_probe = delivery.probe_due is not None
-    is_probe = verdict.wait_kind is WaitKind.PROBE or (was_probe and verdict.wait_kind is not WaitKind.PARKED)
-    is_internal = verdict.cause not in CLIENT_CAUSES
-    uncounted = delivery.uncounted_seconds + (
-        deferral_wait(verdict.due - now, verdict.rounding) if is_internal else 0.0
-    )
-    is_noted = verdict.cause in delivery.waited_for
-    return replace(
-        delivery,
-        first_taken_at=now if delivery.first_taken_at is None else delivery.first_taken_at,
-        waited_for=delivery.waited_for if is_noted else (*delivery.waited_for, verdict.cause),
-        deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
-        deferred_for=verdict.cause,
-        delayed_by_client=verdict.cause is Cause.RETRY_AFTER,
-        uncounted_seconds=min(uncounted, policy.max_paused),
-        probe_due=verdict.due if is_probe else None,
-        slot_at=delivery.slot_at if is_internal else verdict.slot_at,
-        unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
-    )
-
-
-def undo_deferral(before: Delivery, deferred: Delivery, seconds: float) -> Delivery:
-    """Return the delivery as `before` a deferral that the queue did not take within so many seconds.
-
-    It keeps the age, the causes and the slot of the deferral.
-    """
-    return replace(
-        before,
-        first_taken_at=deferred.first_taken_at,
-        uncounted_seconds=deferred.uncounted_seconds,
-        waits=replace(deferred.waits, seconds=deferred.waits.seconds + seconds),
-        waited_for=deferred.waited_for,
-        slot_at=deferred.slot_at,
-    )
+    progress = delivery.progress
+    is_probe = verdict.wait_kind is WaitKind.PROBE
+    is_probe = is_probe or (progress.probe_due is not None and verdict.wait_kind is not WaitKind.PARKED)
+    uncounted_seconds, slot_at = progress.uncounted_seconds, verdict.slot_at
+    if verdict.cause not in CLIENT_CAUSES:
+        uncounted_seconds, slot_at = (
+            uncounted_seconds + deferral_wait(verdict.due - now, verdict.rounding),
+            progress.slot_at,
+        )
+    progress = progress.after_deferral(
+        verdict.cause, now, uncounted_seconds=min(uncounted_seconds, policy.max_paused),
+        probe_due=verdict.due if is_probe else None, slot_at=slot_at,
+    )  # fmt: skip
+    return replace(delivery, progress=progress)
 
 
 # ── decide ──
@@ -273,9 +226,9 @@ def decide(report: AttemptReport, client: Client, standing: Standing, now: float
         case InternalFault() as fault:
             defer = defer_for(fault, after, client.retry, now, jitter)
             return record_deferral(after, defer, client.retry, now), defer
-        case Refused(reason=Reason.REJECTED_TOKEN) if after.rejections <= len(REJECTION_SECONDS):
+        case Refused(reason=Reason.REJECTED_TOKEN) if after.progress.rejections <= len(REJECTION_SECONDS):
             # 0 rejections: this 400 does not count, since the attempt before it was ambiguous.
-            min_backoff = REJECTION_SECONDS[after.rejections - 1] if after.rejections else 0.0
+            min_backoff = REJECTION_SECONDS[after.progress.rejections - 1] if after.progress.rejections else 0.0
             last_at = last_attempt_at(after, client, now)
             return after, schedule_retry(after, client, None, last_at, now, jitter, min_backoff)
         case Refused() as refused:
@@ -298,21 +251,18 @@ def _decide_failure(
     if waits_for_slot or not standing.is_available:
         defer = defer_as(standing, after, client, now)
         probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
-        after = _without_longer_backoff(after, before, slot_at=defer.slot_at, probe_due=probe_due)
-        return after, RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
-    if before.charged_at is not None and before.charged_at >= standing.succeeded_at:
-        after = _without_longer_backoff(after, before)
+        progress = after.progress.without_longer_backoff(before.progress, probe_due=probe_due, slot_at=defer.slot_at)
+        verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
+        return replace(after, progress=progress), verdict
+    charged_at = before.progress.charged_at
+    if charged_at is not None and charged_at >= standing.succeeded_at:
+        after = replace(after, progress=after.progress.without_longer_backoff(before.progress))
     return after, schedule_retry(after, client, None, last_at, now, jitter)
-
-
-def _without_longer_backoff(after: Delivery, before: Delivery, **plan: float | None) -> Delivery:
-    """Return the delivery after a failed attempt that does not lengthen its backoff, with this plan."""
-    return replace(after, backoffs=before.backoffs, charged_at=before.charged_at, **plan)
 
 
 def defer_for(fault: InternalFault, delivery: Delivery, policy: RetryPolicy, now: float, jitter: Jitter) -> Defer:
     """Return the deferral for an internal fault: for 2, 4, 8 … 256 s, with jitter."""
-    wait = fault_wait_seconds(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
+    wait = fault_wait_seconds(delivery.progress.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
     return Defer(due=now + wait, cause=fault.cause, text=str(fault))
 
 
@@ -328,8 +278,9 @@ def defer_as(standing: Standing, delivery: Delivery, client: Client, now: float)
     if kind is WaitKind.PARKED:
         if standing.may_park and last_at - now >= MIN_PARKED_SECONDS:
             return Defer(due=due, cause=standing.cause, wait_kind=kind, until=last_at, slot_at=slot_at)
-        kind, age = WaitKind.DELAYED, 0.0 if delivery.first_taken_at is None else now - delivery.first_taken_at
-        due = now + max(MIN_WAIT_SECONDS, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
+        taken_at = delivery.progress.first_taken_at
+        age = 0.0 if taken_at is None else now - taken_at
+        kind, due = WaitKind.DELAYED, now + max(MIN_WAIT_SECONDS, min(due - now, OPEN_SHARE_OF_OUTAGE * age))
     if kind is WaitKind.PROBE and (due - now) * MAX_LATE_FACTOR <= last_at - now:
         # Rounded up, since even a late return precedes the last attempt.
         return Defer(due=due, cause=standing.cause, wait_kind=kind, rounding="up", slot_at=slot_at)
@@ -355,7 +306,7 @@ def schedule_retry(
     if last_at - now < MIN_WAIT_SECONDS:
         return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client, now))
     if requested_seconds is None:
-        wait = compute_backoff(policy, max(1, delivery.backoffs), jitter)
+        wait = compute_backoff(policy, max(1, delivery.progress.backoffs), jitter)
         if wait >= min(min_backoff, policy.max_delay):
             return RetryAt(due=min(now + wait, last_at))
         wait = min(min_backoff * (1 + policy.jitter * jitter()), policy.max_delay)

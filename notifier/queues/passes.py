@@ -58,7 +58,7 @@ class Visit(Protocol[S]):
 OpenVisit: TypeAlias = AbstractAsyncContextManager[Visit[S]]
 
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called repeatedly with the number of processed messages and the total."""
 
 
@@ -77,7 +77,7 @@ class RepairOptions:
     clock: Callable[[], float]
     steady: Callable[[], float]
     pause: Callable[[float], Awaitable[None]]
-    progress: Progress = no_progress
+    progress: ProgressCallback = no_progress
     stop: Callable[[], bool] = lambda: False
     rate: float | None = None
     limit: int | None = None

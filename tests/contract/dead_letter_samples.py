@@ -4,17 +4,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.model.delivery import Delivery, PastOutcome
 from notifier.model.documents.dead_letter import DeadLetter, dead_letter_delivery, dump_dead_letter
 from notifier.model.message import DEAD
 from notifier.model.outcome import DeadReason
+from notifier.model.progress import PastOutcome
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from tests.contract.queues import ready
+from tests.support.deliveries import make_delivery
 
 ISS = "https://id.example.com"
-DELIVERY = Delivery(
+DELIVERY = make_delivery(
     id="", event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=2,
     first_taken_at=900.0,
     history=(PastOutcome(at=900.0, reason="server_error", status=500), PastOutcome(at=902.0, reason="dns")),

@@ -142,8 +142,8 @@ async def test_replay_publishes_a_new_delivery(place: Place, queue: Queue, dead_
     assert not {"x-death", "reason", "client_id"} & message.headers.keys()
     delivery = load_delivery(message.body)
     assert (delivery.id, delivery.sub, delivery.sid, delivery.iss) == ("d-1", "alice", "s-1", ISS)
-    assert (delivery.attempts, delivery.first_attempt_at) == (0, None)
-    assert [past.reason for past in delivery.history] == ["server_error", "dns"]
+    assert (delivery.progress.attempts, delivery.progress.first_attempt_at) == (0, None)
+    assert [past.reason for past in delivery.progress.history] == ["server_error", "dns"]
 
 
 async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, dead_letters: DeadLetters) -> None:

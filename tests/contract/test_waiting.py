@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from notifier.model.delivery import Delivery, PastOutcome
+from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import (
@@ -20,6 +20,7 @@ from notifier.model.message import (
     crash_headers,
 )
 from notifier.model.outcome import Cause
+from notifier.model.progress import PastOutcome
 from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
@@ -28,6 +29,7 @@ from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.dead_letter_samples import course
 from tests.contract.queues import Place, names, ready
+from tests.support.deliveries import make_delivery
 from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
@@ -46,7 +48,7 @@ def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Deliv
         "sub": "alice", "sid": None, "attempts": 1, "first_taken_at": 900.0,
         "history": (PastOutcome(at=900.0, reason="server_error", status=503, text="busy"),),
     }  # fmt: skip
-    return Delivery(**(plain | more))  # type: ignore[arg-type]
+    return make_delivery(**(plain | more))
 
 
 def message(waits: Delivery, due: float) -> Outgoing:

@@ -13,10 +13,10 @@ from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import DONE, AttemptReport, Defer, DeliveryVerdict, RetryAt, decide, report_attempt
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Signal
 from tests.delivery.worker_harness import Others, PlainSigner, Receivers, client
+from tests.support.deliveries import replace
 
 SIZE = 64
 AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock

@@ -32,7 +32,11 @@ async def test_unattempted_delivery_expires() -> None:
     async with running(WorkerHarness(client("shop", retry=RetryPolicy(max_age=50.0)))) as harness:
         began = harness.now
         waiting = await waits(harness)
-        assert (waiting.attempts, waiting.first_taken_at, waiting.waited_for) == (0, began, (Cause.RETRY_AFTER,))
+        assert (waiting.progress.attempts, waiting.progress.first_taken_at, waiting.progress.waited_for) == (
+            0,
+            began,
+            (Cause.RETRY_AFTER,),
+        )
         looks = await harness.through_delays(most=60.0)
         [dead_letter] = harness.dead()
     assert harness.notified() == ["shop"]

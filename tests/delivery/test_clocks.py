@@ -14,13 +14,13 @@ from notifier.delivery.admission import PAUSED_SECONDS, verdict_without_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered
 from notifier.delivery.verdict import Dead, Defer, record_deferral
 from notifier.model.client import RetryPolicy
-from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import load_delivery
 from notifier.model.outcome import Answer, Wire
 from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import split_into_hops
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, hop_of, running
+from tests.support.deliveries import make_delivery
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
@@ -84,7 +84,7 @@ async def test_running_attempt_ages_by_its_duration(jump: float) -> None:
         assert harness.dead() == []
         assert harness.queue.published[-1][0] == "delay.8s"
         delivery = load_delivery(harness.queue.published[-1][1].body)
-        assert delivery.first_attempt_at == harness.now + jump - 2.0
+        assert delivery.progress.first_attempt_at == harness.now + jump - 2.0
         [fact] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
         assert fact.seconds == 2.0
 
@@ -228,7 +228,7 @@ async def test_grace_of_an_unknown_name_keeps_its_length(unknown: str, jump: flo
 @JUMPS
 async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -> None:
     """The jump is not credited: `uncounted_seconds` is the sum of its deferrals."""
-    delivery = Delivery(
+    delivery = make_delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
     paused = client("shop", paused=True)
@@ -237,7 +237,7 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
         verdict = verdict_without_attempt(delivery, paused, paused, Registry(), now)
         assert isinstance(verdict, Defer)
         delivery = record_deferral(delivery, verdict, paused.retry, now)
-        assert delivery.uncounted_seconds == count * PAUSED_SECONDS
+        assert delivery.progress.uncounted_seconds == count * PAUSED_SECONDS
         now += PAUSED_SECONDS + (jump if count == 1 else 0.0)
 
 
@@ -268,7 +268,7 @@ async def test_propagation_is_never_negative(jump: float) -> None:
 
 def test_a_verdict_before_its_time_is_none() -> None:
     """A clock set back before the first attempt makes no age negative: the delivery is attempted."""
-    delivery = Delivery(
+    delivery = make_delivery(
         id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s", first_taken_at=NOW
     )
     found = verdict_without_attempt(delivery, client("shop"), client("shop"), Registry(), NOW - HOUR)

@@ -14,6 +14,7 @@ from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.session_ended import SessionEnded
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
+from tests.support.deliveries import make_delivery
 
 NOW = 1000.0
 FOREVER = math.inf
@@ -43,7 +44,7 @@ class Copies:
         """Take a message, and start its only delivery unless it is a copy. `attempts`: made before."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))
         held.plan = DeliverySteps(steps=iter(()), event=EVENT if of_event else None)
-        delivery = Delivery(
+        delivery = make_delivery(
             id=delivery_id, event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid="s", attempts=attempts
         )
         if self.ledger.start_delivery(held, delivery):

@@ -20,8 +20,8 @@ from notifier.delivery.verdict import (
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from tests.support.deliveries import replace
 
 NOW = 1_800_000_000.0
 POLICY = RetryPolicy()
@@ -133,5 +133,5 @@ def test_verdict_follows_from_attempt_delivery_and_standing(row: Row) -> None:
         report = report_attempt(row.before, CLIENT, fact)
     after, verdict = decide(report, CLIENT, row.standing, NOW, lambda: 0.5)
     found = verdict.reason if isinstance(row.verdict, DeadReason) and isinstance(verdict, Dead) else verdict
-    assert (found, after.backoffs) == (row.verdict, row.backoffs)
-    assert (after.probe_due, after.slot_at) == (row.probe_due, row.slot_at)
+    assert (found, after.progress.backoffs) == (row.verdict, row.backoffs)
+    assert (after.progress.probe_due, after.progress.slot_at) == (row.probe_due, row.slot_at)

@@ -114,4 +114,4 @@ async def test_time_of_the_first_take_does_not_change() -> None:
         began_at = harness.now
         await harness.acked(harness.event("shop"))
         [first] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
-        assert first.delivery.first_taken_at == began_at
+        assert first.delivery.progress.first_taken_at == began_at

@@ -306,7 +306,7 @@ def test_a_failure_takes_a_turn_only_if_its_verdict_uses_it(outcome: Failed, *, 
     known = harness.gate.clients[KEY]
     before = known.last_turn_at
     _, delivery = harness.fails("shop", outcome, first_taken_at=harness.wall() - 60.0)
-    assert (known.last_turn_at > before, delivery.slot_at is not None) == (takes_turn, takes_turn)
+    assert (known.last_turn_at > before, delivery.progress.slot_at is not None) == (takes_turn, takes_turn)
 
 
 def test_deliveries_in_memory_start_in_order() -> None:
@@ -366,7 +366,7 @@ def test_the_probe_is_the_next_attempt_after_1_1_1_1_2_seconds() -> None:
     harness, waits = GateHarness(), []
     for _ in range(6):
         probe, delivery = fail_probe(harness)
-        assert (probe.wait_kind, delivery.probe_due) == (PROBE, probe.due)
+        assert (probe.wait_kind, delivery.progress.probe_due) == (PROBE, probe.due)
         waits.append(probe.due - harness.wall())
         harness.now = probe.due - AHEAD
     assert waits == [1, 1, 1, 1, 2, 2]
@@ -390,7 +390,7 @@ def test_a_pause_that_a_client_requests_is_kept_and_not_charged() -> None:
     harness = GateHarness()
     probe, delivery = harness.fails("shop", AN_HOUR)
     assert (probe.wait_kind, probe.due, probe.rounding) == (PROBE, harness.wall() + 3600, "up")
-    assert (delivery.delayed_by_client, delivery.backoffs) == (True, 0)
+    assert (delivery.progress.delayed_by_client, delivery.progress.backoffs) == (True, 0)
 
 
 @pytest.mark.parametrize(("others_take", "rest"), [(0.001, 4.0), (5.0, 64.0)])
@@ -416,15 +416,15 @@ def test_failure_is_charged_after_a_success_of_another_delivery() -> None:
     """The first failure is charged too, and each 429: otherwise the delivery would be attempted again at once."""
     harness = GateHarness(proven=("shop",))
     own, delivery = harness.fails("shop")
-    assert (own.wait_kind, delivery.backoffs) == (DELAYED, 1)
+    assert (own.wait_kind, delivery.progress.backoffs) == (DELAYED, 1)
     again: dict[str, Any] = {"attempts": 1, "backoffs": 1, "charged_at": harness.wall()}
     harness.now += 1
-    assert harness.fails("shop", **again)[1].backoffs == 1
+    assert harness.fails("shop", **again)[1].progress.backoffs == 1
     assert harness.ask("shop") is StartNow
     harness.end("shop")
-    assert harness.fails("shop", **again)[1].backoffs == 2
+    assert harness.fails("shop", **again)[1].progress.backoffs == 2
     throttled, delivery = harness.fails("shop", Failed(reason=Reason.THROTTLED, status=429))
-    assert (throttled.wait_kind, throttled.due, delivery.backoffs) == (DELAYED, harness.wall() + 2, 1)
+    assert (throttled.wait_kind, throttled.due, delivery.progress.backoffs) == (DELAYED, harness.wall() + 2, 1)
 
 
 def test_a_failure_in_an_outage_is_not_charged() -> None:
@@ -437,10 +437,10 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
     while not list(harness.gate.clients.circuits()):
         harness.now += 0.3
         _, last = harness.fails("shop")
-    assert (delivery.backoffs, last.backoffs) == (1, 0)
-    for charged_at, charged in ((delivery.charged_at, 0), (before, 1)):
+    assert (delivery.progress.backoffs, last.progress.backoffs) == (1, 0)
+    for charged_at, charged in ((delivery.progress.charged_at, 0), (before, 1)):
         ticket = harness.ticket("shop", attempts=1, backoffs=1, charged_at=charged_at, first_taken_at=before)
-        assert harness.deferred(ticket)[0].backoffs == charged
+        assert harness.deferred(ticket)[0].progress.backoffs == charged
 
 
 # ── rotation of the probe ───────────────────────────────────────────────────────────────────────────────────────────
@@ -485,8 +485,8 @@ def test_after_four_failures_a_parked_delivery_replaces_the_probe(
     harness = situation()
     harness.rotate = lambda: meanwhile(harness)
     verdict, delivery = fail_probe(harness, outcome, attempts=failures - 1)
-    assert (harness.rotates, verdict.wait_kind, delivery.backoffs) == (seconds, waits_as, 0)
-    assert delivery.probe_due == (verdict.due if waits_as is PROBE else None)
+    assert (harness.rotates, verdict.wait_kind, delivery.progress.backoffs) == (seconds, waits_as, 0)
+    assert delivery.progress.probe_due == (verdict.due if waits_as is PROBE else None)
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:

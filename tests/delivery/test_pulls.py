@@ -14,10 +14,10 @@ from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS, seconds_until_count
 from notifier.delivery.selection import GATHER_SECONDS
-from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, Outgoing
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
+from tests.support.deliveries import make_delivery
 
 SHOP = f"{ISS} shop"
 
@@ -47,7 +47,7 @@ async def down(harness: WorkerHarness, parked: int) -> AsyncIterator[WorkerHarne
 def in_bucket(harness: WorkerHarness, count: int, client_id: str = "shop", bucket: str = SHOP, first: int = 0) -> None:
     """Another worker has parked so many deliveries for a client."""
     for number in range(first, first + count):
-        delivery = Delivery(
+        delivery = make_delivery(
             id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid="s",
             first_taken_at=harness.now, parked=True,
         )  # fmt: skip
@@ -169,8 +169,8 @@ async def test_only_probes_try_a_client_that_is_down() -> None:
         await harness.pass_time(600)
         assert 15 <= len(harness.notified()) <= 40
         last = {(each := load_delivery(sent.body)).event_id: each for _, sent in harness.queue.published}
-        assert {each.backoffs for each in last.values()} == {0}
-        assert sorted(each.attempts for each in last.values())[-3] > 2
+        assert {each.progress.backoffs for each in last.values()} == {0}
+        assert sorted(each.progress.attempts for each in last.values())[-3] > 2
         del harness.receivers.behaviours["shop"]
         harness.receivers.posts.clear()
         await harness.pass_time(128)

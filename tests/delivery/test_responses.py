@@ -51,7 +51,11 @@ async def test_a_refusing_proxy_is_an_internal_fault() -> None:
     [deferred] = [fact for fact in harness.facts if isinstance(fact, Deferred)]
     assert (deferred.cause, deferred.text, deferred.due) == (Cause.PROXY, "proxy: answered 407", harness.now + 2.0)
     assert deferred.delivery is not None
-    assert (deferred.delivery.attempts, deferred.delivery.history, deferred.delivery.deferrals) == (0, (), 1)
+    assert (
+        deferred.delivery.progress.attempts,
+        deferred.delivery.progress.history,
+        deferred.delivery.progress.deferrals,
+    ) == (0, (), 1)
 
 
 async def test_the_fourth_400_is_a_dead_letter() -> None:

@@ -1,6 +1,5 @@
 """Verdicts: what follows an outcome, and what needs no attempt at all."""
 
-from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -26,6 +25,7 @@ from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.outcome import Cause, DeadReason, Failed, FinalReason, Reason, Refused
 from notifier.model.registry import Issuer, Registry
 from notifier.queues.rabbitmq.delays import split_into_hops
+from tests.support.deliveries import replace
 
 NOW = 1_800_000_000.0
 POLICY = RetryPolicy()
@@ -64,7 +64,7 @@ def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW) -> V
 
 def waited(delivery: Delivery, seconds: float, now: float) -> tuple[Delivery, float]:
     """The delivery and the moment after a wait."""
-    waits = replace(delivery.waits, since=now, longest=seconds)
+    waits = replace(delivery.progress.waits, since=now, longest=seconds)
     return replace(delivery, waits=waits.end_wait(now + seconds, parked=False)), now + seconds
 
 
@@ -92,9 +92,9 @@ def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
     """The first may have worked, and the client refuse the second for that (R3)."""
     unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
     after, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), unsure)
-    assert after.rejections == 0
+    assert after.progress.rejections == 0
     assert isinstance(verdict, RetryAt)
-    assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].rejections == 1
+    assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].progress.rejections == 1
 
 
 @pytest.mark.parametrize("lot", [0.0, 0.5, 0.999])
@@ -110,7 +110,7 @@ def test_a_400_is_tried_again_after_the_outage_of_a_jwks(lot: float) -> None:
         now = verdict.due
     assert waits == pytest.approx([least * (1 + POLICY.jitter * lot) for least in (3, 32, 265)])
     assert isinstance(verdict, Dead)
-    assert (verdict.reason, delivery.attempts) == (DeadReason.REJECTED_TOKEN, 4)
+    assert (verdict.reason, delivery.progress.attempts) == (DeadReason.REJECTED_TOKEN, 4)
 
 
 def test_the_wait_after_a_400_is_bounded_and_may_be_longer() -> None:
@@ -130,7 +130,7 @@ def test_a_400_that_does_not_count_waits_for_the_backoff_alone() -> None:
     """R3: the client may have acted on the token before."""
     unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
     after, verdict = verdict_on(REJECTED, unsure)
-    assert after.rejections == 0
+    assert after.progress.rejections == 0
     assert verdict == RetryAt(due=NOW + POLICY.base * POLICY.factor)
 
 
@@ -155,7 +155,7 @@ def test_client_failures_do_not_stop_the_age(cause: Cause, sid: str | None, limi
         assert last == NOW + limit - 1
         later = Defer(due=max(now, min(now + 900, last)), cause=cause)
         delivery = record_deferral(delivery, later, POLICY, now)
-        assert (delivery.first_taken_at, delivery.uncounted_seconds) == (NOW, 0.0)
+        assert (delivery.progress.first_taken_at, delivery.progress.uncounted_seconds) == (NOW, 0.0)
         delivery, now = waited(delivery, deferral_wait(later.due - now, later.rounding), now)
     assert NOW + limit < now < NOW + limit + 2
     assert isinstance(verdict, Dead)
@@ -175,7 +175,7 @@ def test_internal_faults_stop_the_age(cause: Cause) -> None:
             due = now + 300.0
             delivery = record_deferral(delivery, Defer(due=due, cause=cause), POLICY, now)
             now += deferral_wait(due - now)
-        assert delivery.uncounted_seconds == now - NOW
+        assert delivery.progress.uncounted_seconds == now - NOW
         assert known(delivery, now=now) is None
         assert known(delivery, now=now + POLICY.sub_only_max_age - 1) is None
         assert known(delivery, now=now + POLICY.sub_only_max_age + 1) is not None

@@ -183,7 +183,7 @@ async def test_client_moved_by_a_list_is_deferred(*, by_worker: bool) -> None:
         [fact] = [fact for fact in harness.facts if isinstance(fact, Deferred)]
         assert (fact.cause, fact.text, fact.client_id) == (Cause.ORIGIN, "add it", "shop")
         assert fact.delivery is not None
-        assert fact.delivery.uncounted_seconds > 0, "its age stands still"
+        assert fact.delivery.progress.uncounted_seconds > 0, "its age stands still"
         assert [name for name, _ in harness.receivers.posts] == ["mail"]
         assert not harness.dead()
 

@@ -20,7 +20,7 @@ from notifier.delivery.facts import Attempted
 from notifier.delivery.verdict import Defer, RetryAt, Standing, decide, record_deferral, report_attempt
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
-from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.documents.dead_letter import (
     DeadLetter,
     dead_letter_delivery,
@@ -34,6 +34,7 @@ from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.logout_token import build_claims
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
+from notifier.model.progress import PastOutcome
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of, read_summary
@@ -42,6 +43,7 @@ from notifier.queues.rabbitmq.delays import split_into_hops, to_first_pass, to_n
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully
+from tests.support.deliveries import make_delivery
 
 EVENT = SessionEnded(
     id="e-1", id_given=True, iss=ISS, sub="alice", sid="s-1",
@@ -52,7 +54,7 @@ EVENT = SessionEnded(
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", type="t", publisher="idp",
     claimed_publisher="app",
 )  # fmt: skip
-DELIVERY = Delivery(
+DELIVERY = make_delivery(
     id="0" * 32, event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", entry_sub=True,
     inline=ClientOverrides(backchannel_logout_uri="https://s.example/", id_token_signed_response_alg=Algorithm.ES256),
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", publisher="idp", claimed_publisher="app",

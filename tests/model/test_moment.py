@@ -9,19 +9,12 @@ from hypothesis import strategies as st
 from notifier.model import json_size
 from notifier.model.backoff import MAX_DEFERRAL_SECONDS, compute_backoff, deferral_wait
 from notifier.model.client import Algorithm, RetryPolicy
-from notifier.model.delivery import (
-    MAX_ANSWER_BYTES,
-    MAX_HISTORY_BYTES,
-    MAX_HISTORY_LENGTH,
-    ClientOverrides,
-    Delivery,
-    DeliveryIds,
-    PastOutcome,
-)
+from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
 from notifier.model.durations import format_duration, parse_duration
-from notifier.model.frozen import replace
 from notifier.model.ids import new_id
 from notifier.model.moment import format_moment, parse_moment
+from notifier.model.outcome import Failed, Reason
+from notifier.model.progress import MAX_ANSWER_BYTES, MAX_HISTORY_BYTES, MAX_HISTORY_LENGTH, NO_PROGRESS
 
 # ── RFC 3339 timestamps. `test_event_document` has the refused forms ─────────────────────────────────────────────────
 
@@ -173,12 +166,11 @@ def identity(parts: Parts) -> str:
 @given(st.lists(st.integers(0, 3000), max_size=30))
 def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
     """The last ten outcomes, 1 KiB of text each and 2 KiB in all as encoded, the newest text first."""
-    delivery = DELIVERY
+    progress = NO_PROGRESS
     for at, size in enumerate(sizes):
-        delivery = replace(
-            delivery, history=delivery.with_past(PastOutcome(at=at, reason="server_error", status=500, text='"' * size))
-        )
-    history = delivery.history
+        failed = Failed(reason=Reason.SERVER_ERROR, status=500, text='"' * size)
+        progress = progress.after_attempt(failed, at, 0.0)
+    history = progress.history
     assert [past.at for past in history] == list(range(len(sizes)))[-MAX_HISTORY_LENGTH:]
     assert sum(json_size.size(past.text) for past in history) <= MAX_HISTORY_BYTES
     if sizes:

@@ -172,7 +172,7 @@ async def test_without_its_preset_the_auth0_sample_refuses(tmp_path: Path) -> No
     async with world(tmp_path, "auth0_sample") as here:
         result = await here.attempt(delivery("alice", "s1"), with_preset=False)
         assert isinstance(result.verdict, RetryAt)
-        assert result.delivery.rejections == 1
+        assert result.delivery.progress.rejections == 1
         assert here.site.sessions == ALICE
 
 
@@ -184,7 +184,7 @@ async def test_pac4j_gets_no_token_that_it_must_refuse(tmp_path: Path) -> None:
         assert verdict.reason is DeadReason.NO_SID
         assert here.site.bodies == []
         result = await here.attempt(delivery("alice", None), with_preset=False)
-        assert result.delivery.rejections == 1
+        assert result.delivery.progress.rejections == 1
 
 
 @pytest.mark.parametrize("preset", sorted(set(WORLD) - CHANGED - BY_SUB - NEEDS_SUB))

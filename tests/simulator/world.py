@@ -419,8 +419,8 @@ class World:
             case LogoutDelivered(delivery=delivery):
                 name = delivery.client_id
                 tally.open.discard((delivery.event_id, name))
-                tally.failed[name] = max(tally.failed[name], delivery.attempts)
-                tally.charged[name] = max(tally.charged[name], delivery.backoffs)
+                tally.failed[name] = max(tally.failed[name], delivery.progress.attempts)
+                tally.charged[name] = max(tally.charged[name], delivery.progress.backoffs)
             case DeadLettered():
                 tally.open.discard((fact.event_id, fact.client_id or ""))
                 tally.dead_letters.append((self.now, fact))

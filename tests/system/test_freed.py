@@ -17,6 +17,7 @@ from notifier.model.message import Kind, Outgoing
 from notifier.model.outcome import Cause
 from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
+from tests.support.deliveries import make_delivery
 from tests.support.softhsm import SoftHsm
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
@@ -29,7 +30,7 @@ LONG = 250.0  # seconds that each has still to wait
 
 def put_off(number: int, cause: Cause = Cause.SIGNING, iss: str = ISSUER, client_id: str = "shop") -> Delivery:
     """A delivery after an outage of ten minutes."""
-    return Delivery(
+    return make_delivery(
         id=f"d{number}", event_id=f"e{number}", id_given=True, iss=iss, client_id=client_id, sub="alice",
         sid=f"s{number}", first_taken_at=time.time() - 600, uncounted_seconds=600.0, waited_for=(cause,), deferrals=9,
         deferred_for=cause,

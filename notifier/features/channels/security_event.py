@@ -40,7 +40,7 @@ class SecurityEvent(SignedChannel):
         subject = user
         if settings.session and delivery.sid is not None:
             subject = {"format": "complex", "user": user, "session": {"format": "opaque", "id": delivery.sid}}
-        ended_at = delivery.ended_at or delivery.first_taken_at or self._tools.clock()
+        ended_at = delivery.ended_at or delivery.progress.first_taken_at or self._tools.clock()
         event: dict[str, object] = {"event_timestamp": math.floor(ended_at)}
         if settings.subject_in_event:
             event["subject"] = subject

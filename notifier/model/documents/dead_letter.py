@@ -17,11 +17,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
-from notifier.model.delivery import Delivery, PastOutcome, shorten_history
+from notifier.model.delivery import Delivery
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import NAMES_VERSION, EventDocument, dump_event, parse, to_written
 from notifier.model.documents.event_entries import WrongEntries, abridge_issues, parse_positions
 from notifier.model.documents.sourced import WrongEvents, parse_event_positions
+from notifier.model.documents.stored_delivery import StoredDelivery
 from notifier.model.documents.stored_names import NAMES_ADAPTER, find_disagreements
 from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
@@ -30,6 +31,7 @@ from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.moment import format_moment, parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import escape
+from notifier.model.progress import PastOutcome
 from notifier.model.session_ended import SessionEnded
 
 MAX_ANSWER_BYTES = 1024  # bytes of responses in a letter
@@ -74,7 +76,7 @@ class DeadLetter:
     vouched: bool = False
     attempts: int = 0
     mistakes: tuple[InputIssue, ...] = ()
-    delivery: Delivery | None = None
+    delivery: StoredDelivery | None = None
     event: SessionEnded | None = None
     raw: RawMessage | None = None
     entries: str | None = None
@@ -84,7 +86,7 @@ class DeadLetter:
     @property
     def outcomes(self) -> tuple[PastOutcome, ...]:
         """Return the last ten outcomes, oldest first."""
-        return () if self.delivery is None else self.delivery.history
+        return () if self.delivery is None else self.delivery.progress.history
 
 
 class _Versioned(TypedDict):
@@ -100,11 +102,11 @@ _DEAD_LETTER = TypeAdapter(DeadLetter)
 
 def dead_letter_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """Return the dead letter of a delivery that is given up. It has the delivery's id, which identifies copies."""
+    progress = delivery.progress.after_death(MAX_ANSWER_BYTES)
     return DeadLetter(
         id=delivery.id, reason=reason, text=unreadable.bound_text(text), dead_since=now, iss=delivery.iss,
         client_id=delivery.client_id, event_id=delivery.event_id, publisher=delivery.publisher,
-        attempts=delivery.attempts,
-        delivery=replace(delivery, history=shorten_history(delivery.history, MAX_ANSWER_BYTES)),
+        attempts=progress.attempts, delivery=replace(delivery, progress=progress),
     )  # fmt: skip
 
 

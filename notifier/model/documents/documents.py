@@ -16,11 +16,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
-from notifier.model.delivery import Delivery, StoredCount
+from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
+from notifier.model.documents.stored_delivery import NESTED_PATH, STORED_PATH, StoredDelivery
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.frozen import frozen, replace
 from notifier.model.printable import excerpt
+from notifier.model.progress import StoredCount
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.model.validation import to_issues
 
@@ -57,7 +59,7 @@ class _Schedule(TypedDict):
 @with_config(_FINITE)
 class _DeliveryV1(TypedDict):
     v: Literal[1]
-    delivery: Delivery
+    delivery: StoredDelivery
     schedule: NotRequired[_Schedule]
 
 
@@ -89,8 +91,10 @@ def load_delivery(body: bytes) -> Delivery:
     content = parse(_DELIVERY, body)
     delivery, schedule = content["delivery"], content.get("schedule")
     _check_id(delivery.id, "delivery.id")
-    delayed_until = schedule["due"] if schedule is not None and delivery.delayed_by_client else None
-    return replace(delivery, delayed_until=delayed_until) if delayed_until != delivery.delayed_until else delivery
+    due = schedule["due"] if schedule is not None and delivery.progress.delayed_by_client else None
+    if due == delivery.progress.delayed_until:
+        return delivery
+    return replace(delivery, progress=delivery.progress.with_delayed_until(due))
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
@@ -147,7 +151,9 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
         if (version := _find_later_version(body, latest)) is not None:
             text = f"version {excerpt(str(version), 20)} of a document; this release knows {latest}"
             raise UnknownVersion(text) from None
-        raise MalformedEvent(to_issues(error, most=10)) from None
+        # A path is that in the document, where no progress is nested.
+        issues = [(each.path.replace(NESTED_PATH, STORED_PATH), each.text) for each in to_issues(error, most=10)]
+        raise MalformedEvent([InputIssue(path, text) for path, text in issues]) from None
 
 
 def _find_later_version(body: bytes | str, latest: int) -> int | None:

@@ -100,7 +100,7 @@ def _read_listed_members(message: Message) -> DeadLetterSummary | None:
 def summary_of(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Summarise a dead letter that was parsed whole."""
     content = dead_letter.delivery or dead_letter.event
-    taken_at = None if dead_letter.delivery is None else dead_letter.delivery.first_taken_at
+    taken_at = None if dead_letter.delivery is None else dead_letter.delivery.progress.first_taken_at
     session_at = _session_at(None if content is None else content.ended_at, taken_at, dead_letter.dead_since)
     return DeadLetterSummary(session_at=session_at, **{name: getattr(dead_letter, name) for name in _LISTED_MEMBERS})
 

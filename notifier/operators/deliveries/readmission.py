@@ -17,7 +17,7 @@ from types import MappingProxyType
 from pydantic_core import from_json
 
 from notifier.model.client import RetryPolicy
-from notifier.model.delivery import NO_WAITS, Delivery
+from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter, to_message
 from notifier.model.documents.documents import EventDocument, dump_delivery, dump_event
 from notifier.model.documents.event_document import read_event
@@ -140,32 +140,18 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
         return expired
     limit = _sub_only_limit(delivery, rules.registry)
     if limit is not None and not rules.end_newer_sessions:
-        started_at, waits = _start_of(delivery), delivery.waits
+        started_at, waits = _start_of(delivery), delivery.progress.waits
         age = waits.seconds if started_at is None else max(now - started_at, waits.seconds)
         if waits.undated:
             return _keep_stale(
                 "its token names no session, and its age is unknown: a clock was set back meanwhile", limit
             )
-        if age > delivery.uncounted_seconds + limit:
+        if age > delivery.progress.uncounted_seconds + limit:
             return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
     renewed = replace(
         delivery,
         id_given=True,  # workers recognise copies by the stored ID, even if the publisher gave none
-        attempts=0,
-        rejections=0,
-        first_taken_at=None,
-        first_attempt_at=None,
-        uncounted_seconds=0.0,
-        waits=NO_WAITS,
-        waited_for=(),
-        deferrals=0,
-        deferred_for=None,
-        probe_due=None,
-        slot_at=None,
-        backoffs=0,
-        charged_at=None,
-        parked=False,
-        unknown_since=None,
+        progress=delivery.progress.after_replay(),
     )
     body = dump_delivery(renewed)
     return Readmission(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
@@ -181,9 +167,9 @@ def _start_of(delivery: Delivery) -> float | None:
 
     A replay clears `first_taken_at`, so without the history a delivery could be replayed again and again.
     """
-    moments = [past.at for past in delivery.history[:1]]
-    if delivery.first_taken_at is not None:
-        moments.append(delivery.first_taken_at)
+    moments = [past.at for past in delivery.progress.history[:1]]
+    if delivery.progress.first_taken_at is not None:
+        moments.append(delivery.progress.first_taken_at)
     return min(moments, default=None)
 
 

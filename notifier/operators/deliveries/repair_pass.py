@@ -18,7 +18,7 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.deliveries.groups import Summary
-from notifier.queues.passes import OpenVisit, Progress, RepairOptions, Visit, no_progress
+from notifier.queues.passes import OpenVisit, ProgressCallback, RepairOptions, Visit, no_progress
 
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
@@ -83,7 +83,7 @@ class Filter(Generic[P, S]):
 
 
 async def find_messages(
-    messages: P, filter_: Filter[P, S], progress: Progress = no_progress, *, whole: bool = False
+    messages: P, filter_: Filter[P, S], progress: ProgressCallback = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
     """Yield the selected messages in the order of their queues. Messages have bodies only if `whole`.
 

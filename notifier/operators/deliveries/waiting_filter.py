@@ -18,6 +18,7 @@ from notifier.model.errors import InputIssue
 from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.model.moment import format_optional_moment
 from notifier.model.outcome import Cause, Reason
+from notifier.model.progress import Progress
 from notifier.operators.deliveries.dead_letter_filter import (
     REASON_DESCRIPTION,
     FilterMembers,
@@ -81,6 +82,9 @@ class _Attempt(TypedDict):
     reason: str
     status: NotRequired[int | None]
     text: NotRequired[str]
+
+
+_PROGRESS_NAMES = frozenset(each.name for each in fields(Progress))
 
 
 class _Delivery(TypedDict):
@@ -170,7 +174,8 @@ def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: Ge
 def _to_delivery(delivery: _Delivery) -> Delivery:
     """Return the delivery with the parts that determine its lifetime; it lacks the history."""
     members: dict[str, Any] = {name: value for name, value in delivery.items() if name != "history"}
-    return Delivery(**{"sub": None, "sid": None, **members}, id_given=True)
+    progress = Progress(**{name: members.pop(name) for name in _PROGRESS_NAMES & members.keys()})
+    return Delivery(**{"sub": None, "sid": None, **members}, id_given=True, progress=progress)
 
 
 class WaitingMembers(FilterMembers, total=False):

@@ -141,7 +141,7 @@ class DeferralWatch:
         if key is None:
             return fact
         now = self._clock()
-        is_repeated = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
+        is_repeated = fact.again if fact.delivery is None else fact.delivery.progress.deferrals > 1
         deferral = self._open.get(key)
         is_first = deferral is None or deferral.until < now
         if is_first:

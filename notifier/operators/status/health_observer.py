@@ -158,7 +158,7 @@ class HealthObserver:
         else:
             record.last_failure = fact.at
             # The first attempt of the delivery may be older than this worker.
-            first_failure_at = max(record.last_success or 0.0, fact.delivery.first_attempt_at or fact.at)
+            first_failure_at = max(record.last_success or 0.0, fact.delivery.progress.first_attempt_at or fact.at)
             record.failing_since = earliest(record.failing_since, first_failure_at)
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
             record.text = _redact_text(fact.outcome.text, fact.delivery)[:MAX_TEXT_LENGTH]
@@ -209,7 +209,7 @@ class HealthObserver:
         record.dead += 1
         if fact.delivery is not None:
             self._forget_expiry(record, fact.delivery)
-        if fact.delivery is None or not fact.delivery.attempts:
+        if fact.delivery is None or not fact.delivery.progress.attempts:
             self._record_reason(record, fact)
 
     def _record_reason(self, record: ClientRecord, fact: DeadLettered) -> None:

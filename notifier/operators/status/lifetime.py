@@ -28,7 +28,8 @@ GetLifetime = Callable[[Delivery], Lifetime | None]
 def lifetime_of(delivery: Delivery, registry: Registry) -> Lifetime | None:
     """Return the lifetime of a delivery; None if the registry lacks its client or no worker has received it yet."""
     client = registry.client_of(delivery)
-    if client is None or delivery.first_taken_at is None:
+    progress = delivery.progress
+    if client is None or progress.first_taken_at is None:
         return None
-    now = delivery.first_taken_at + delivery.waits.seconds  # when the last wait ends, by the measured waits
+    now = progress.first_taken_at + progress.waits.seconds  # when the last wait ends, by the measured waits
     return Lifetime(expires=expires_at(delivery, client, now), has_sid=has_session(delivery, client))

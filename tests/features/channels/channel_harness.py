@@ -14,6 +14,7 @@ from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Answer, Outcome
 from notifier.network.http.response_text import read_error_code
+from tests.support.deliveries import make_delivery
 
 ISS, URI, NOW = "https://id.example.com", "https://shop.example.com/channel", 1_750_000_000.9
 
@@ -46,7 +47,7 @@ def client(kind: str, client_id: str = "shop", pairwise: bool = False, **setting
 def delivery(**changes: Any) -> Delivery:
     """Return a delivery for alice."""
     members = {"id": "d", "event_id": "e1", "id_given": True, "iss": ISS, "client_id": "shop", "sub": "alice"}
-    return Delivery(**{**members, "sid": None, "email": "alice@example.com", **changes})
+    return make_delivery(**{**members, "sid": None, "email": "alice@example.com", **changes})
 
 
 class Channels:

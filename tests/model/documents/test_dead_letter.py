@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model.delivery import Delivery, PastOutcome
+from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import (
     DeadLetter,
     dead_letter_delivery,
@@ -28,16 +27,18 @@ from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.documents.unreadable import MAX_BODY_BYTES, RawMessage
 from notifier.model.errors import InputIssue, UnknownVersion
 from notifier.model.message import CutBody, Kind, Lane, Message, Outgoing
-from notifier.model.outcome import DeadReason
+from notifier.model.outcome import DeadReason, Failed, Reason
+from notifier.model.progress import PastOutcome
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of
 from tests.model.documents.test_documents import DELIVERIES, EVENTS
+from tests.support.deliveries import make_delivery, replace
 
 NOW = 1769860800.25
 EVENT = SessionEnded(
     id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
 )
-DELIVERY = Delivery(
+DELIVERY = make_delivery(
     id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="s", sid=None, attempts=2, publisher="idp",
     history=(
         PastOutcome(at=NOW - 1, reason="server_error", status=500, text="oops"), PastOutcome(at=NOW, reason="dns"),
@@ -81,7 +82,7 @@ def test_dead_lettered_delivery_is_restored_completely(delivery: Delivery, reaso
     letter = dead_letter_delivery(delivery, reason, text, NOW)
     assert through_the_queue(letter) == letter
     assert letter.delivery == delivery
-    assert letter.outcomes == delivery.history
+    assert letter.outcomes == delivery.progress.history
 
 
 @given(EVENTS, st.sampled_from(DeadReason))
@@ -272,8 +273,8 @@ def test_dead_letter_of_a_delivery_adds_at_most_4_kib(answer: str) -> None:
     """For names of any length and any ten answers of the client."""
     delivery = replace(DELIVERY, iss=LONG, client_id=LONG, event_id="a\0b", sub=LONG, sid=LONG, reason=LONG, history=())
     for attempt in range(10):
-        past = PastOutcome(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
-        delivery = replace(delivery, history=delivery.with_past(past))
+        failed = Failed(reason=Reason.SERVER_ERROR, status=500, text=answer * 1024)
+        delivery = replace(delivery, progress=delivery.progress.after_attempt(failed, NOW + attempt / 3, 0.0))
     came = dict.fromkeys(("iss", "client_id", "sub", "sid", "reason"), LONG) | {"id": "a\0b"}
     body = json.dumps(came, ensure_ascii=False).encode()
     letter = dead_letter_delivery(delivery, DeadReason.REFUSED, answer * 2000, NOW)
@@ -281,7 +282,7 @@ def test_dead_letter_of_a_delivery_adds_at_most_4_kib(answer: str) -> None:
     assert grown(message(body, user_id="idp"), sent) <= 4096
     assert all(value.isprintable() and len(value.encode()) <= 255 for value in sent.headers.values())
     assert through_the_queue(letter) == letter
-    assert [past.at for past in letter.outcomes] == [past.at for past in delivery.history]
+    assert [past.at for past in letter.outcomes] == [past.at for past in delivery.progress.history]
 
 
 def test_two_parts_of_an_event_are_two_dead_letters() -> None:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model import frozen
 from notifier.model.client import Algorithm
-from notifier.model.delivery import ClientOverrides, Delivery, PastOutcome
+from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.documents.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import (
     MAX_VERSION_1_NAMES,
@@ -22,8 +21,10 @@ from notifier.model.documents.documents import (
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Kind, Lane, Message, Outgoing
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.progress import PastOutcome
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from tests.recorded.story import kept
+from tests.support.deliveries import make_delivery, replace
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
 EVENT = SessionEnded(id="e", id_given=False, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="c"),))
@@ -41,7 +42,7 @@ _INLINE = st.builds(
 )
 _PAST = st.builds(PastOutcome, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
 DELIVERIES = st.builds(
-    Delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
+    make_delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
     entry_sub=st.booleans(), inline=st.none() | _INLINE, ended_at=_TIME, not_after=_TIME, reason=_NAME, source=_NAME,
     publisher=_NAME, claimed_publisher=_NAME, attempts=st.integers(0, 99), rejections=st.integers(0, 99),
     ambiguous=st.booleans(), first_taken_at=_TIME, first_attempt_at=_TIME, uncounted_seconds=st.floats(0, 1e9),
@@ -80,7 +81,7 @@ def test_event_of_many_names_does_not_grow(names: int, version: int) -> None:
 
 def test_cause_of_a_later_release_is_kept() -> None:
     """During an update its workers defer deliveries too. The cause is kept for them and for the story."""
-    waits = frozen.replace(DELIVERY, waited_for=("origin", "tides"), deferred_for="tides", deferrals=2)
+    waits = replace(DELIVERY, waited_for=("origin", "tides"), deferred_for="tides", deferrals=2)
     assert load_delivery(dump_delivery(waits)) == waits
 
 
@@ -140,3 +141,10 @@ def test_a_recorded_dead_letter_is_read(name: str, reason: DeadReason) -> None:
     assert load_dead_letter(message_from(again)) == letter
     assert json.loads(again.body) == recorded.body
     assert {name: again.headers[name] for name in recorded.headers} == recorded.headers
+
+
+def test_a_mistake_in_the_progress_has_the_path_of_the_document() -> None:
+    """In which the members of the progress are beside those of the delivery."""
+    body = dump_delivery(replace(DELIVERY, attempts=1)).replace(b'"attempts":1', b'"attempts":-1')
+    with pytest.raises(MalformedEvent, match=r"^delivery\.attempts: must be greater than or equal to 0$"):
+        load_delivery(body)

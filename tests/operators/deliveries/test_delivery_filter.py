@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_type_hints
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
-from notifier.model.delivery import NO_WAITS, Delivery, PastOutcome, RecordedWaits
+from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import (
     dead_letter_delivery,
     dead_letter_entries,
@@ -24,6 +24,7 @@ from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.errors import InputIssue
 from notifier.model.message import CutBody, Kind, Lane, Message
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.progress import NO_WAITS, PastOutcome, RecordedWaits
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_filter import (
@@ -42,6 +43,7 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting_filter,
 )
 from tests.model.documents.test_documents import DELIVERIES
+from tests.support.deliveries import make_delivery, replace
 
 # ── Rows and filters: the members of a row, and which dead letters a filter selects ──────────────────────────────────
 
@@ -219,7 +221,7 @@ def test_times_and_reasons_are_parsed() -> None:
 ISS = "https://id.example.com"
 NOW = 100_000.0
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
-REPLAYED = Delivery(
+REPLAYED = make_delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
     rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, uncounted_seconds=5.0,
     waits=RecordedWaits(seconds=60.0), waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, probe_due=NOW,

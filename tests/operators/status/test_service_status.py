@@ -17,6 +17,7 @@ from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
+from tests.support.deliveries import make_delivery
 from tests.support.outcome_facts import attempted, delivered
 
 NOW = 1_800_000_000.0
@@ -169,7 +170,7 @@ def test_failing_ones_of_very_many_clients_are_kept() -> None:
 
 def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | None = None, **more: Any) -> Delivery:
     """Return a delivery for a client."""
-    return Delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
+    return make_delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
 
 
 def test_worker_may_report_its_clients_in_parts() -> None:

@@ -1,0 +1,27 @@
+"""Makes and changes deliveries by the names of all their members, with those of their progress."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from notifier.model import frozen
+from notifier.model.delivery import Delivery
+from notifier.model.progress import Progress
+
+Record = TypeVar("Record")
+_PROGRESS = {each.name for each in dataclasses.fields(Progress)}
+
+
+def make_delivery(**members: Any) -> Delivery:
+    """Return a delivery with these members."""
+    progress = {name: members.pop(name) for name in _PROGRESS & members.keys()}
+    return Delivery(**members, progress=Progress(**progress))
+
+
+def replace(record: Record, /, **changes: Any) -> Record:
+    """Copy a record with changes; a delivery also with changes of its progress."""
+    if not isinstance(record, Delivery):
+        return dataclasses.replace(record, **changes)  # type: ignore[type-var]
+    progress = {name: changes.pop(name) for name in _PROGRESS & changes.keys()}
+    if progress:
+        changes["progress"] = frozen.replace(changes.get("progress", record.progress), **progress)
+    return frozen.replace(record, **changes)
