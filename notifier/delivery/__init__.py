@@ -64,9 +64,9 @@ that any worker continues after a crash.
   delay, 1 s to 65,536 s, and then returns the message to the lane `retries`.
 - *Parked in a bucket:* all other deliveries of a client whose circuit is open or that requested a pause, while a probe
   of this worker is in a delay queue (`pending.py`). A worker that sees a client recover fetches them (`pulls.py`).
-  After every fourth failed attempt of the probe, a parked delivery replaces it: once that delivery is durable as the
-  probe, the former probe is parked (`client_buckets.py`). A message that is not fetched returns to `retries` after
-  1,024 s. A delivery that expires within a minute is not parked, and a worker that stops parks none.
+  After every fourth failed attempt of the probe, a parked delivery becomes a probe, too; once it is durable in a delay
+  queue, the former probe is parked at its next failure (`client_buckets.py`). A message that is not fetched returns to
+  `retries` after 1,024 s. A delivery that expires within a minute is not parked, and a worker that stops parks none.
 - *As dead letters:* deliveries that were refused or expired, and messages that could not be read, until an operator
   replays or discards them.
 """

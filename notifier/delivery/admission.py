@@ -62,8 +62,7 @@ class Ticket:
 
     `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
     sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the steady clock.
-    `opened_circuit`: the failure of this attempt opened the circuit. `rotated`: whether another delivery became the
-    probe after this one failed; None if that was not considered.
+    `opened_circuit`: the failure of this attempt opened the circuit.
     """
 
     delivery: Delivery
@@ -73,7 +72,6 @@ class Ticket:
     wake_future: "asyncio.Future[Defer | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
-    rotated: bool | None = None
 
     def wake(self, defer: Defer | None = None) -> None:
         """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
@@ -83,10 +81,6 @@ class Ticket:
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""
         self.opened_circuit = True
-
-    def on_rotation(self, *, rotated: bool) -> None:
-        """Note whether another delivery became the probe after the failures of this one."""
-        self.rotated = rotated
 
 
 class StartNow(Ticket):

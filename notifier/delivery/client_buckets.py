@@ -4,15 +4,15 @@ A *pass* fetches the parked deliveries of a client from its bucket; `pulls.py` m
 as a delivery may be parked for a client, one of three things leads back to its bucket: a pass, a running attempt, or a
 probe in a delay queue.
 
-A *rotation* makes another parked delivery the probe, after each fourth failed attempt of the present probe. The message
-of the present probe stays unacked until the other one is durable in a delay queue, so that a probe always exists.
+A *rotation* makes another parked delivery the probe, after each fourth failed attempt of the present probe. A pass
+fetches the next probe. Once it is durable in a delay queue, the former probe is parked at its next failure.
 
 `KnownClient.standing` returns how a delivery waits, `defer_as` of `verdict.py` limits the wait by the delivery's last
 attempt, and `Buckets` records in the client's state what the verdict uses: the probe, or a slot.
 """
 
 from notifier.delivery.admission import Capacity, Ticket
-from notifier.delivery.circuit import MAX_OPEN_SECONDS, State
+from notifier.delivery.circuit import State
 from notifier.delivery.facts import ClientServed
 from notifier.delivery.known_client import KnownClient
 from notifier.delivery.known_clients import KnownClients
@@ -31,14 +31,10 @@ from notifier.delivery.verdict import (
 )
 from notifier.model.backoff import MIN_EARLY_FACTOR, MIN_WAIT_SECONDS
 from notifier.model.client import Client, ClientKey
-from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
-from notifier.model.message import Lane
-from notifier.model.outcome import Failed
 
 PROBE_FAILURES = 4  # failed attempts of a probe, after which another delivery becomes the probe
-MAX_ROTATIONS = PREFETCH[Lane.RETRIES] // 8  # at a time: each holds a message of the retries, unacked
 OVERDUE_SECONDS = 60.0  # a probe may be this late: it waits behind others, or at another worker
 
 
@@ -50,7 +46,6 @@ class Buckets:
         self._capacity = capacity
         self._clients = clients
         self.requested: dict[ClientKey, None] = {}  # clients whose buckets need a pass, in this order
-        self._rotations = 0  # the number of clients whose next probe is being fetched
         self._stopping = False  # while the worker stops, it parks no delivery
 
     # ── deferrals and retries ──
@@ -61,41 +56,49 @@ class Buckets:
             standing = replace(standing, may_park=False)
         wall_now = self._tools.clock()
         defer = defer_as(standing, delivery, client, wall_now)
+        if known.rotation is not None:
+            known.on_former_probe(delivery.id)
         if defer.slot_at is not None and defer.slot_at != delivery.progress.slot_at:
             self._on_slot(known, defer.slot_at, wall_now)
         if defer.wait_kind is WaitKind.PROBE:
-            self._on_probe(known, defer, wall_now)
+            self._on_probe(known, delivery.id, defer, wall_now)
         return defer
 
     def standing(self, ticket: Ticket, report: AttemptReport, wall_now: float) -> Standing:
-        """Return how the client stands after an attempt that was not successful.
-
-        A failed probe stays the probe, unless another delivery has become the probe meanwhile. After a rotation the
-        delivery waits as the client's other deliveries do, even if the client has recovered.
-        """
+        """Return how the client stands after an attempt that was not successful."""
         known, now = self._clients[ticket.client.key], self._tools.steady()
-        if known.replaced_probe is ticket:
-            self._end_rotation(known)
-        if ticket.rotated is None and known.is_available(now) and not known.rate.spacing:  # none waits for the client
+        if known.is_available(now) and not known.rate.spacing:  # no delivery waits for the client
             return Standing(succeeded_at=known.circuit.succeeded_at + wall_now - now)
-        stays_probe = not ticket.rotated and (ticket.opened_circuit or report.before.progress.probe_due is not None)
-        standing = known.standing(report.after, self._capacity, now, as_probe=stays_probe)
-        if ticket.rotated is not None or self._stopping:
-            is_available = standing.is_available and ticket.rotated is None
-            standing = replace(standing, is_available=is_available, may_park=not self._stopping)
-        return standing
+        as_probe = None
+        if ticket.opened_circuit or report.before.progress.probe_due is not None:
+            as_probe = not self._has_other_probe(known, report, now)
+        standing = known.standing(report.after, self._capacity, now, as_probe=as_probe)
+        return replace(standing, may_park=False) if self._stopping else standing
+
+    def _has_other_probe(self, known: KnownClient, report: AttemptReport, now: float) -> bool:
+        """Return True if another delivery is the probe instead of this failed one: after a rotation, or by chance.
+
+        By chance, two deliveries in flight become probes as the circuit opens. Then no rotation is needed.
+        """
+        if known.is_replaced(report.after.id):
+            return True
+        return _needs_rotation(report.after) and known.has_probe_out(now) and not known.is_only_probe(report.before)
 
     def on_verdict(
         self, key: ClientKey, report: AttemptReport, after: Delivery, verdict: Verdict, wall_now: float
     ) -> None:
         """Record the probe or the slot of a delivery that was not delivered, and request a pass if needed."""
         known = self._clients[key]
+        if known.rotation is not None:
+            known.on_former_probe(after.id)
         if not isinstance(verdict, Done | Dead):
             slot_at, slot_before = after.progress.slot_at, report.after.progress.slot_at
             if slot_at is not None and slot_at != slot_before:
                 self._on_slot(known, slot_at, wall_now)
             if after.progress.probe_due is not None:
-                self._on_probe(known, verdict, wall_now)
+                self._on_probe(known, after.id, verdict, wall_now)
+                if isinstance(verdict, RetryAt) and _needs_rotation(after) and known.parked and not self._stopping:
+                    self._begin_rotation(known, after.id)
         if known.parked:
             self.request_pass(known, self._tools.steady())
 
@@ -103,7 +106,13 @@ class Buckets:
         """Record that a delivery waits for this slot."""
         known.on_turn_taken(slot_at - wall_now + self._tools.steady())
 
-    def _on_probe(self, known: KnownClient, verdict: RetryAt | Defer, wall_now: float) -> None:
+    def _begin_rotation(self, known: KnownClient, former_id: str) -> None:
+        """Request a pass that fetches the next probe, unless a pass fetches it already."""
+        if not known.wants_probe:
+            known.on_rotation(former_id)
+            self.requested[known.key] = None
+
+    def _on_probe(self, known: KnownClient, delivery_id: str, verdict: RetryAt | Defer, wall_now: float) -> None:
         """Record until when the probe that this verdict sends must still be in its delay queue."""
         now = self._tools.steady()
         wait, rounding = queue_delay(verdict, wall_now)
@@ -111,7 +120,7 @@ class Buckets:
             wait *= MIN_EARLY_FACTOR
         elif verdict.wait_kind is WaitKind.PROBE and known.is_paused(now):
             wait -= MIN_WAIT_SECONDS  # a pause takes several delay queues, of which the last may be a second early
-        known.on_probe_sent(now + wait, wall_now - now)
+        known.on_probe_sent(delivery_id, now + wait, wall_now - now)
 
     # ── passes ──
 
@@ -147,7 +156,7 @@ class Buckets:
         if known.running:
             return 0
         # A client that is not healthy but available is untried.
-        needs_probe = known.is_available(now) or not known.has_probe_out(now)
+        needs_probe = known.is_available(now) or known.wants_probe or not known.has_probe_out(now)
         return 1 if needs_probe else None
 
     def on_parked(self, key: ClientKey) -> None:
@@ -165,8 +174,6 @@ class Buckets:
         if known is None:
             return
         known.on_pass(in_pass=in_pass)
-        if not in_pass and not known.has_probe_out(now):
-            self._end_rotation(known)  # the pass found no delivery that could become the probe
         if not empty or not known.is_healthy(now) or key in self.requested:
             return
         if (seconds := known.on_bucket_empty(now)) is not None:
@@ -183,7 +190,6 @@ class Buckets:
         self._stopping, now = True, self._tools.steady()
         for known in self._clients.values():
             known.on_pass(in_pass=False)
-            self._end_rotation(known)
             self.request_pass(known, now)
 
     # ── probes ──
@@ -194,38 +200,10 @@ class Buckets:
             known.on_probe_lost()
         self.requested[key] = None
 
-    def begin_rotation(self, ticket: Ticket, report: AttemptReport) -> float:
-        """Begin a rotation and return the seconds until the next probe is due; 0 if no rotation begins.
-
-        A rotation begins after the fourth, eighth … failed attempt. If many clients rotate, the client keeps its probe,
-        since each rotation holds a message of the prefetch, which the retries of other clients need. The failed probe
-        may wait half of these seconds for the other probe, before its verdict is decided.
-        """
-        known, now = self._clients[ticket.client.key], self._tools.steady()
-        is_fourth_failure = isinstance(report.outcome, Failed) and report.after.progress.attempts % PROBE_FAILURES == 0
-        is_rotating = known.replaced_probe is not None
-        if not is_fourth_failure or not known.parked or is_rotating or known.is_available(now) or self._stopping:
-            return 0.0
-        has_other_probe = known.has_probe_out(now) and not known.is_only_probe(ticket.delivery)
-        ticket.on_rotation(rotated=has_other_probe)
-        if ticket.rotated or self._rotations == MAX_ROTATIONS:
-            return 0.0
-        known.on_rotation(ticket)
-        self._rotations += 1
-        self.requested[known.key] = None
-        return max(0.0, min(MAX_OPEN_SECONDS, known.available_at - now))
-
-    def on_probe_sent(self, key: ClientKey) -> None:
-        """Record that a probe of the client is durable in a delay queue, which ends a rotation."""
-        if (known := self._clients.get(key)) is not None and known.replaced_probe is not None:
-            known.replaced_probe.on_rotation(rotated=True)
-            self._end_rotation(known)
-
-    def _end_rotation(self, known: KnownClient) -> None:
-        """Let the former probe continue, if the client has a rotation."""
-        if (ticket := known.end_rotation()) is not None:
-            self._rotations -= 1
-            ticket.wake()
+    def on_probe_durable(self, key: ClientKey, delivery_id: str) -> None:
+        """Record that a probe of the client is durable in a delay queue."""
+        if (known := self._clients.get(key)) is not None:
+            known.on_probe_durable(delivery_id)
 
     # ── for operators ──
 
@@ -256,3 +234,8 @@ class Buckets:
         paused_until = known.paused_until + offset if known.is_paused(now) else None
         is_busy = not known.is_idle or key in self.requested
         return is_busy, probe_at, paused_until
+
+
+def _needs_rotation(failed_probe: Delivery) -> bool:
+    """Return True after each fourth attempt of a probe."""
+    return failed_probe.progress.attempts % PROBE_FAILURES == 0

@@ -116,7 +116,7 @@ class DeliveryPipeline:
             return
         self.delayed.add(delivery.key, verdict)
         if verdict.wait_kind is WaitKind.PROBE:
-            self._gate.buckets.on_probe_sent(delivery.key)
+            self._gate.buckets.on_probe_durable(delivery.key, delivery.id)
 
     # ── admit ──
 
@@ -171,7 +171,7 @@ class DeliveryPipeline:
         after, fact = delivery, report.fact
         verdict: Verdict = DONE
         if not isinstance(report.outcome, Delivered):  # rarely
-            after, verdict = await self._decide(ticket, report)
+            after, verdict = self._decide(ticket, report)
             if fact is not None and isinstance(verdict, RetryAt | Defer):
                 fact = replace(fact, next_due=verdict.due)
         if fact is not None:
@@ -179,17 +179,9 @@ class DeliveryPipeline:
         self._schedule_round()
         return after, verdict
 
-    async def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
-        """Return the verdict on an attempt that was not successful, which the client's state has taken.
-
-        A failed probe may have to wait for another probe first: for at most half of the seconds until that is due.
-        """
-        buckets = self._gate.buckets
-        if probe_wait_seconds := buckets.begin_rotation(ticket, report):
-            ticket.wake_future = asyncio.get_running_loop().create_future()
-            self._schedule_round()
-            await asyncio.wait((ticket.wake_future,), timeout=probe_wait_seconds / 2)
-        now = self._tools.clock()
+    def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
+        """Return the verdict on an attempt that was not successful, which the client's state has taken."""
+        buckets, now = self._gate.buckets, self._tools.clock()
         standing = buckets.standing(ticket, report, now)
         after, verdict = decide(report, ticket.client, standing, now, self._tools.jitter)
         buckets.on_verdict(ticket.client.key, report, after, verdict, now)

@@ -150,14 +150,13 @@ class KnownClient(PendingDeliveries):
         return self.waiting_count > exempt_count and wait_seconds > max_wait
 
     def standing(
-        self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool = False, as_probe: bool = False
+        self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool = False, as_probe: bool | None = None
     ) -> Standing:
-        """Return how the client stands and how the delivery waits for it: as the probe, if unavailable and `as_probe`.
-
-        The only probe stays the probe, even if an operator or a reload returned it early.
-        """
+        """Return how the client stands and how the delivery waits for it. `as_probe`: see `park_or_probe`."""
         if not self.is_available(now):
-            as_probe = as_probe or self.is_only_probe(delivery)
+            # The only probe stays the probe, even if an operator or a reload returned it early.
+            if as_probe is None and (self.is_only_probe(delivery) or (fetched and self.wants_probe)):
+                as_probe = True
             return self.park_or_probe(self.circuit.probe_at, now, capacity.wall_offset(), as_probe=as_probe)
         if self.circuit.state is State.UNTRIED and fetched and (self.running or self.waiting_count):
             # Park it again: after the first attempt, the bucket is fetched from.
@@ -267,7 +266,7 @@ class KnownClient(PendingDeliveries):
         outage = self.circuit.last_outage_seconds
         if outage > SHORT_OUTAGE_SECONDS:  # a shorter outage may be overload, which must keep its sample and limit
             self.rate.on_outage(now, outage, first_attempts_only=self.circuit.only_first_attempts_fail(now))
-        self.recovered_at, self.last_turn_at = now, -math.inf
+        self.recovered_at, self.last_turn_at, self.rotation = now, -math.inf, None
 
     def _on_opened(self) -> None:
         self.concurrency, self.recovered_at = max(1, self.concurrency // 2), None

@@ -35,6 +35,19 @@ LANES = tuple(Lane)  # in their order; iterating over an Enum runs a Python func
 NO_ATTEMPTS: RunningAttempts = {}  # shared and never filled: a dictionary for each client takes 64 to 224 bytes
 
 
+@dataclass(slots=True)
+class ProbeRotation:
+    """Makes a parked delivery the probe instead of the former probe, which has failed often.
+
+    Both are probes until the next probe is durable in a delay queue and the former probe fails again, so that a probe
+    exists at any moment. `former_id` and `next_id`: the ids of both deliveries; `next_id` is None before the fetch.
+    """
+
+    former_id: str
+    next_id: str | None = None
+    is_durable: bool = False
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingDeliveries:
     """The base of `KnownClient`. A separate object would take 100 bytes for each of 100,000 clients.
@@ -42,7 +55,7 @@ class PendingDeliveries:
     `parked`: deliveries may be in the client's bucket. `in_pass`: this worker is fetching from that bucket.
     `probe_out_until`: until then a probe that this worker sent cannot have returned from its delay queue.
     `probe_wall_offset`: the wall clock minus the steady clock when that probe was sent (a suspension changes it).
-    `replaced_probe`: the failed probe that waits while a parked delivery becomes the probe (a *rotation*).
+    `rotation`: the replacement of the probe that is under way; None without one.
     `recovered_at`: when the circuit closed; None once all deliveries parked before are fetched.
     """
 
@@ -59,7 +72,7 @@ class PendingDeliveries:
     in_pass: bool = False
     probe_out_until: float = -math.inf
     probe_wall_offset: float = 0.0
-    replaced_probe: Ticket | None = None
+    rotation: ProbeRotation | None = None
     recovered_at: float | None = None
 
     # ── running ──
@@ -67,7 +80,7 @@ class PendingDeliveries:
     @property
     def is_idle(self) -> bool:
         """True if no delivery of the client is in memory or being fetched."""
-        return not self.running and not self.waiting_count and not self.in_pass and self.replaced_probe is None
+        return not self.running and not self.waiting_count and not self.in_pass
 
     def move_running(self, pool: SlotPool) -> list[tuple[Lane, SlotPool]]:
         """Move the running attempts, except probes, to this pool. Return (lane, former pool) of each moved attempt."""
@@ -148,19 +161,20 @@ class PendingDeliveries:
         """Extend the pause to the moment that the client requested (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
-    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
-        """Return that a delivery waits until the client may be called: as the probe if there is none, otherwise parked.
+    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool | None) -> Standing:
+        """Return that a delivery waits until the client may be called, parked or as the probe.
 
-        `probe_at`: when the circuit becomes half-open. `as_probe`: the delivery becomes the probe in any case.
+        `probe_at`: when the circuit becomes half-open. `as_probe`: None if it becomes the probe unless another is out.
         """
         paused = self.is_paused(now)
         available_at, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (probe_at, Cause.CIRCUIT)
-        if self.has_probe_out(now) and not as_probe:
+        if not (as_probe or (as_probe is None and not self.has_probe_out(now))):
             due = available_at + wall_offset
             return Standing(is_available=False, wait_kind=WaitKind.PARKED, cause=cause, due=due)
         wait = max(MIN_OPEN_SECONDS, available_at - now) if available_at > now else BUSY_PROBE_SECONDS
-        if not paused:
-            wait = one_pass(wait)  # a single delay queue is exact; several may return the probe a second early
+        if not paused:  # a single delay queue is exact; several may return the probe a second early
+            # Rounded up, the next probe of a rotation does not return before the circuit is half-open.
+            wait = one_pass(wait, "up" if self.wants_probe else "down")
         due = now + wait + wall_offset
         return Standing(is_available=False, wait_kind=WaitKind.PROBE, cause=cause, due=due)
 
@@ -173,8 +187,10 @@ class PendingDeliveries:
         """Return True while a probe that this worker sent must still be in its delay queue."""
         return now < self.probe_out_until
 
-    def on_probe_sent(self, due_at: float, wall_offset: float) -> None:
+    def on_probe_sent(self, delivery_id: str, due_at: float, wall_offset: float) -> None:
         """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: wall minus steady clock."""
+        if self.rotation is not None and self.rotation.next_id is None:
+            self.rotation.next_id = delivery_id
         if due_at > self.probe_out_until:
             self.probe_out_until, self.probe_wall_offset = due_at, wall_offset
 
@@ -182,22 +198,42 @@ class PendingDeliveries:
         """Record that the probe ended without an attempt, so that another probe is needed."""
         self.parked, self.probe_out_until = True, -math.inf
 
-    def on_rotation(self, ticket: Ticket) -> None:
-        """Record that this failed probe waits until a parked delivery becomes the probe."""
-        self.replaced_probe = ticket
+    # ── rotation of the probe ──
 
-    def end_rotation(self) -> Ticket | None:
-        """Forget and return the failed probe that waits for another probe; None if there is none."""
-        ticket, self.replaced_probe = self.replaced_probe, None
-        return ticket
+    @property
+    def wants_probe(self) -> bool:
+        """True while the next delivery that is fetched becomes the next probe of a rotation."""
+        return self.rotation is not None and self.rotation.next_id is None
+
+    def is_replaced(self, delivery_id: str) -> bool:
+        """Return True if the delivery is a former probe, and the next probe is durable."""
+        return self.rotation is not None and self.rotation.is_durable and self.rotation.former_id == delivery_id
+
+    def on_rotation(self, former_id: str) -> None:
+        """Begin a rotation of this probe."""
+        self.rotation = ProbeRotation(former_id)
+
+    def on_probe_durable(self, delivery_id: str) -> None:
+        """Record that a probe is durable in a delay queue."""
+        if self.rotation is not None and self.rotation.next_id == delivery_id:
+            self.rotation.is_durable = True
+
+    def on_former_probe(self, delivery_id: str) -> None:
+        """End the rotation if this delivery is its former probe, about which the worker has decided again."""
+        if self.rotation is not None and self.rotation.former_id == delivery_id:
+            self.rotation = None
+
+    # ── the bucket ──
 
     def on_parked(self) -> None:
         """Record that a delivery may be parked for the client."""
         self.parked = True
 
     def on_pass(self, *, in_pass: bool) -> None:
-        """Record whether this worker is fetching from the client's bucket."""
+        """Record whether this worker is fetching from the bucket. A rotation ends if the pass found no next probe."""
         self.in_pass = in_pass
+        if not in_pass and self.wants_probe:
+            self.rotation = None
 
     def on_bucket_empty(self, now: float) -> float | None:
         """Record that the bucket is empty. Return the seconds since the recovery; None if that was returned before."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
@@ -46,8 +45,6 @@ class GateHarness:
         slots = Slots(self.tools, others, size, self.in_memory, started_share=lambda: self.fill)
         self.gate = Gate(self.tools, slots, others)
         self.running: dict[str, list[Ticket]] = {}
-        self.rotates = 0.0  # seconds for which the last attempt that ended may wait for another probe …
-        self.rotate: Callable[[], object] = lambda: None  # … which this sends, if anything
         self._numbers = itertools.count()
         for name in proven:
             self.prove(name)
@@ -121,9 +118,6 @@ class GateHarness:
             self._begins(begun)
         if isinstance(outcome, Delivered):
             return delivery, DONE
-        self.rotates = buckets.begin_rotation(ticket, report)
-        if self.rotates:
-            self.rotate()
         standing = buckets.standing(ticket, report, self.wall())
         after, verdict = decide(report, ticket.client, standing, self.wall(), lambda: 0.5)
         buckets.on_verdict(ticket.client.key, report, after, verdict, self.wall())

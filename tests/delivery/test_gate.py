@@ -8,7 +8,6 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
-from notifier.delivery.circuit import MAX_OPEN_SECONDS
 from notifier.delivery.client_buckets import OVERDUE_SECONDS, PROBE_FAILURES
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import MAX_HANGING_WINDOWS
@@ -39,9 +38,9 @@ def answer(harness: GateHarness, **members: Any) -> object:
     return (found.wait_kind, found.cause, round(found.due - harness.wall(), 3)) if isinstance(found, Defer) else found
 
 
-def fail_probe(harness: GateHarness, outcome: Failed | None = None, *, attempts: int = 0) -> tuple[RetryAt, Any]:
+def fail_probe(harness: GateHarness, outcome: Failed | None = None, **members: Any) -> tuple[RetryAt, Any]:
     """An attempt of the probe fails."""
-    return harness.fails("shop", outcome, probe_due=harness.wall(), attempts=attempts)
+    return harness.fails("shop", outcome, probe_due=harness.wall(), **members)
 
 
 def step(name: str, *arguments: object, **options: object) -> Callable[[GateHarness], object]:
@@ -446,47 +445,81 @@ def test_a_failure_in_an_outage_is_not_charged() -> None:
 # ── rotation of the probe ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fetch_another(harness: GateHarness) -> None:
-    """A parked delivery is fetched, and durable as the probe."""
-    assert (set(harness.gate.buckets.requested), harness.gate.buckets.fetchable_count(KEY)) == ({KEY}, 1)
-    assert answer(harness, fetched=True, first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
-    harness.gate.buckets.on_probe_sent(KEY)
-
-
 def recover_elsewhere(harness: GateHarness) -> None:
     """Another worker sees the client recover."""
     harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=True))
 
 
 overdue = partial(resting, later=3.0)
-ROTATES: dict[
-    str, tuple[Callable[[], GateHarness], int, Failed | None, Callable[[GateHarness], object], float, WaitKind]
-] = {
-    "parked once another is durable": (half_open, 4, None, fetch_another, 1.0, PARKED),
-    "nothing else in the bucket": (half_open, 4, None, END_PASS, 1.0, PROBE),
-    "not durable in time": (half_open, 4, None, wait(0.0), 1.0, PROBE),
-    "recovered meanwhile": (overdue, 4, None, recover_elsewhere, 1.0, DELAYED),
-    "worker stops meanwhile": (half_open, 4, None, step("on_stop"), 1.0, PROBE),
-    "bounded in a pause": (half_open, 4, AN_HOUR, wait(0.0), MAX_OPEN_SECONDS, PROBE),
-    "third failure": (half_open, 3, None, wait(0.0), 0.0, PROBE),
-    "worker that stops": (partial(leaving, later=32.0), 4, None, wait(0.0), 0.0, PROBE),
+
+
+def rotating() -> GateHarness:
+    """The probe `former` has failed four times."""
+    harness = half_open()
+    verdict, _ = fail_probe(harness, id="former", attempts=PROBE_FAILURES - 1)
+    assert (verdict.wait_kind, set(harness.gate.buckets.requested)) == (PROBE, {KEY})
+    return harness
+
+
+def fetch(harness: GateHarness) -> None:
+    """A pass fetches a parked delivery, `next`, which becomes a probe, too."""
+    assert harness.gate.buckets.fetchable_count(KEY) == 1
+    assert answer(harness, fetched=True, id="next", first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
+    assert harness.gate.buckets.fetchable_count(KEY) is None
+    END_PASS(harness)
+
+
+BECOMES_DURABLE = step("on_probe_durable", KEY, "next")
+ROTATIONS: dict[str, tuple[list[Callable[[GateHarness], object]], WaitKind]] = {
+    "the next probe is durable": ([fetch, BECOMES_DURABLE], PARKED),
+    "the next probe is not durable": ([fetch], PROBE),
+    "nothing else in the bucket": ([END_PASS], PROBE),
+    "not fetched yet": ([], PROBE),
+    "worker stops": ([step("on_stop")], PROBE),
+    "worker stops, and the next probe is durable": ([fetch, BECOMES_DURABLE, step("on_stop")], DELAYED),
 }
 
 
-@pytest.mark.parametrize(
-    ("situation", "failures", "outcome", "meanwhile", "seconds", "waits_as"), ROTATES.values(), ids=ROTATES
-)
-def test_after_four_failures_a_parked_delivery_replaces_the_probe(
-    situation: Callable[[], GateHarness], failures: int, outcome: Failed | None,
-    meanwhile: Callable[[GateHarness], object],
-    seconds: float, waits_as: WaitKind,
-) -> None:  # fmt: skip
-    """The former probe stays the probe until the new one is durable, then it is parked. No failure is charged."""
-    harness = situation()
-    harness.rotate = lambda: meanwhile(harness)
-    verdict, delivery = fail_probe(harness, outcome, attempts=failures - 1)
-    assert (harness.rotates, verdict.wait_kind, delivery.progress.backoffs) == (seconds, waits_as, 0)
+@pytest.mark.parametrize(("meanwhile", "waits_as"), ROTATIONS.values(), ids=ROTATIONS)
+def test_a_parked_delivery_replaces_a_probe_that_failed_four_times(
+    meanwhile: list[Callable[[GateHarness], object]], waits_as: WaitKind
+) -> None:
+    """At the next failure of the former probe, once the next one is durable: so there is a probe at any moment."""
+    harness = rotating()
+    for happen in meanwhile:
+        happen(harness)
+    harness.now += 1.0
+    verdict, delivery = fail_probe(harness, id="former", attempts=PROBE_FAILURES)
+    assert (verdict.wait_kind, delivery.progress.backoffs) == (waits_as, 0)
     assert delivery.progress.probe_due == (verdict.due if waits_as is PROBE else None)
+
+
+def test_a_former_probe_may_become_the_probe_again() -> None:
+    """Its rotation has ended."""
+    harness = rotating()
+    fetch(harness)
+    BECOMES_DURABLE(harness)
+    harness.now += 1.0
+    assert fail_probe(harness, id="former", attempts=PROBE_FAILURES)[0].wait_kind is PARKED
+    step("on_probe_lost", KEY)(harness)
+    assert harness.put_off("shop", fetched=True, id="former").wait_kind is PROBE
+
+
+def test_a_recovery_ends_the_rotation() -> None:
+    """In the next outage each delivery starts anew."""
+    harness = rotating()
+    harness.now += 5.0
+    recover_elsewhere(harness)
+    assert harness.gate.clients[KEY].rotation is None
+
+
+@pytest.mark.parametrize(("situation", "failures"), [(half_open, 3), (partial(leaving, later=32.0), 4)])
+def test_no_rotation_begins(situation: Callable[[], GateHarness], failures: int) -> None:
+    """After three failures, nor at a worker that stops."""
+    harness = situation()
+    verdict, delivery = fail_probe(harness, attempts=failures - 1)
+    assert (verdict.wait_kind, delivery.progress.probe_due) == (PROBE, verdict.due)
+    assert not harness.gate.buckets.requested
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
@@ -496,7 +529,7 @@ def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
     verdict = harness.end("shop", TIMEOUT)[1]
     assert isinstance(verdict, RetryAt)
-    assert (harness.rotates, verdict.wait_kind) == (0.0, PARKED)
+    assert (verdict.wait_kind, [*harness.gate.buckets.requested]) == (PARKED, [])
 
 
 # ── passes through buckets ──────────────────────────────────────────────────────────────────────────────────────────

@@ -92,7 +92,7 @@ def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) 
 def test_operator_ends_the_open_circuit() -> None:
     """Whoever is on the way to try it."""
     one = down()
-    one.on_probe_sent(NOW + 60, wall_offset=0.0)
+    one.on_probe_sent("d", NOW + 60, wall_offset=0.0)
     one.on_operator_probe(NOW + 0.5, force=False)
     assert (one.circuit.state, one.circuit.probe_at, one.has_probe_out(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
 
