@@ -131,12 +131,24 @@ class ResultsFile:
             file.write(json.dumps({"core": self._core, **asdict(draw)}, ensure_ascii=False) + "\n")
 
 
+def unmeasured_goals(recorded: Mapping[str, SeedShare], measured: Mapping[str, SeedShare]) -> list[str]:
+    """Return the goals that the record has measured on 20 seeds, and this search has not."""
+    return [
+        name
+        for name, share in recorded.items()
+        if share.seeds >= LONG_SEEDS and (name not in measured or measured[name].seeds < LONG_SEEDS)
+    ]
+
+
 def core_commit() -> str:
-    """Return the last commit that changed the core."""
-    command = ("git", "log", "-1", "--format=%h", "--abbrev=8", "--", "notifier")
-    return subprocess.run(
-        command, cwd=RECORD.parent.parents[1], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """Return the last commit that changed the core; empty if it has uncommitted changes."""
+    return "" if _git("status", "--porcelain") else _git("log", "-1", "--format=%h", "--abbrev=8")
+
+
+def _git(*arguments: str) -> str:
+    command = ("git", *arguments, "--", "notifier")
+    done = subprocess.run(command, cwd=RECORD.parent.parents[1], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def main() -> None:
@@ -150,14 +162,23 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the record, and measure nothing")
     options = parser.parse_args()
     core = core_commit()
+    if not core:
+        parser.error("commit the changes of notifier first: a result names the commit of its core")
     results = ResultsFile(options.results, core)
     recorded_core, recorded = read_record(RECORD)
     goals = [case.name for case in every() if case.random]
     search = SeedSearch(goals, recorded, results.read(), same_core=recorded_core == core)
     if options.record:
-        write_record(RECORD, core, search.shares())
+        shares = dict(search.shares())
+        if missing := unmeasured_goals(recorded, shares):
+            parser.error(
+                f"the record has {len(missing)} goals that are not measured on {core} yet, such as {missing[0]}"
+            )
+        write_record(RECORD, core, shares.items())
         return
     search.goals = {name: goal for name, goal in search.goals.items() if name.startswith(tuple(options.names))}
+    if not search.goals:
+        parser.error(f"no goal with a random part begins with {' or '.join(options.names)}")
     end = time.monotonic() + 60 * options.minutes
     for draw in measure_draws(
         lambda: search.next_draw() if time.monotonic() < end else None, options.processes, options.nice

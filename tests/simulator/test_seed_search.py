@@ -7,7 +7,7 @@ import pytest
 from tests.simulator.case import Case, Finding, measure_short
 from tests.simulator.cases import every, long_cpu_seconds, short
 from tests.simulator.draws import Draw
-from tests.simulator.seed_search import ResultsFile, SeedSearch
+from tests.simulator.seed_search import ResultsFile, SeedSearch, unmeasured_goals
 from tests.simulator.seed_shares import (
     LONG_SEEDS,
     RECORD,
@@ -64,6 +64,15 @@ def test_seed_that_is_being_measured_is_not_chosen_again() -> None:
     """Several processes measure different seeds."""
     search = SeedSearch(["x"], {}, [])
     assert [search.next_draw(), search.next_draw()] == [("x", 1), ("x", 2)]
+
+
+def test_record_is_not_replaced_while_goals_are_unmeasured() -> None:
+    """The bound of a goal would be lost. A goal that the record has not measured on 20 seeds has none."""
+    recorded = {name: SeedShare(seeds=seeds, missed=(1,), cpu_seconds=1.0) for name, seeds in (("x", 100), ("y", 19))}
+    measured = SeedShare(seeds=20, missed=(), cpu_seconds=1.0)
+    assert unmeasured_goals(recorded, {}) == ["x"]
+    assert unmeasured_goals(recorded, {"x": SeedShare(seeds=1, missed=(), cpu_seconds=1.0)}) == ["x"]
+    assert unmeasured_goals(recorded, {"x": measured}) == []
 
 
 def test_search_continues_after_a_stop(tmp_path: Path) -> None:
