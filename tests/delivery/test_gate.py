@@ -8,7 +8,7 @@ import pytest
 
 from notifier.delivery import known_clients
 from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
-from notifier.delivery.client_buckets import OVERDUE_SECONDS, PROBE_FAILURES
+from notifier.delivery.client_buckets import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.gate import MAX_HANGING_WINDOWS
 from notifier.delivery.ports import ClientReport
@@ -454,25 +454,31 @@ overdue = partial(resting, later=3.0)
 
 
 def rotating() -> GateHarness:
-    """The probe `former` has failed four times."""
+    """The probe `former` has failed four times, and a pass fetches the next probe."""
     harness = half_open()
-    verdict, _ = fail_probe(harness, id="former", attempts=PROBE_FAILURES - 1)
+    verdict, _ = fail_probe(harness, id="former", attempts=3)
     assert (verdict.wait_kind, set(harness.gate.buckets.requested)) == (PROBE, {KEY})
+    harness.gate.buckets.requested.clear()
     return harness
 
 
 def fetch(harness: GateHarness) -> None:
-    """A pass fetches a parked delivery, `next`, which becomes a probe, too."""
+    """The pass fetches a parked delivery, `next`, which becomes a probe, too: half a second after the former."""
+    harness.now += 0.5
     assert harness.gate.buckets.fetchable_count(KEY) == 1
-    assert answer(harness, fetched=True, id="next", first_taken_at=-5.0) == (PROBE, CIRCUIT, 1.0)
+    assert answer(harness, **OLD)[0] is PARKED  # it was not fetched
+    assert answer(harness, fetched=True, id="next", **OLD) == (PROBE, CIRCUIT, 1.0)
     assert harness.gate.buckets.fetchable_count(KEY) is None
     END_PASS(harness)
 
 
 BECOMES_DURABLE = step("on_probe_durable", KEY, "next")
+FORMER_IS_DURABLE = step("on_probe_durable", KEY, "former")
 ROTATIONS: dict[str, tuple[list[Callable[[GateHarness], object]], WaitKind]] = {
     "the next probe is durable": ([fetch, BECOMES_DURABLE], PARKED),
     "the next probe is not durable": ([fetch], PROBE),
+    "another probe becomes durable": ([fetch, FORMER_IS_DURABLE], PROBE),
+    "another probe becomes durable before the fetch": ([FORMER_IS_DURABLE, fetch], PROBE),
     "nothing else in the bucket": ([END_PASS], PROBE),
     "not fetched yet": ([], PROBE),
     "worker stops": ([step("on_stop")], PROBE),
@@ -486,10 +492,11 @@ def test_a_parked_delivery_replaces_a_probe_that_failed_four_times(
 ) -> None:
     """At the next failure of the former probe, once the next one is durable: so there is a probe at any moment."""
     harness = rotating()
+    due_at = harness.now + 1.0
     for happen in meanwhile:
         happen(harness)
-    harness.now += 1.0
-    verdict, delivery = fail_probe(harness, id="former", attempts=PROBE_FAILURES)
+    harness.now = due_at
+    verdict, delivery = fail_probe(harness, id="former", attempts=4)
     assert (verdict.wait_kind, delivery.progress.backoffs) == (waits_as, 0)
     assert delivery.progress.probe_due == (verdict.due if waits_as is PROBE else None)
 
@@ -499,10 +506,52 @@ def test_a_former_probe_may_become_the_probe_again() -> None:
     harness = rotating()
     fetch(harness)
     BECOMES_DURABLE(harness)
-    harness.now += 1.0
-    assert fail_probe(harness, id="former", attempts=PROBE_FAILURES)[0].wait_kind is PARKED
+    harness.now += 0.5
+    assert fail_probe(harness, id="former", attempts=4)[0].wait_kind is PARKED
     step("on_probe_lost", KEY)(harness)
     assert harness.put_off("shop", fetched=True, id="former").wait_kind is PROBE
+
+
+def defer_former(harness: GateHarness) -> None:
+    """The former probe returns early."""
+    harness.now += 0.5
+    assert answer(harness, id="former", attempts=4, probe_due=0.5) == (PROBE, CIRCUIT, 1.0)
+
+
+def fail_former(harness: GateHarness) -> None:
+    """The former probe fails again."""
+    harness.now += 1.0
+    assert fail_probe(harness, id="former", attempts=4)[0].wait_kind is PROBE
+
+
+@pytest.mark.parametrize("happen", [defer_former, fail_former])
+def test_a_probe_that_is_sent_again_does_not_replace_itself(happen: Callable[[GateHarness], object]) -> None:
+    """The rotation ends before the next probe is fetched: so no other delivery leads to the bucket."""
+    harness = rotating()
+    happen(harness)
+    FORMER_IS_DURABLE(harness)
+    harness.now += 1.0
+    assert fail_probe(harness, id="former", attempts=5)[0].wait_kind is PROBE
+
+
+def test_a_second_rotation_begins_after_an_empty_pass() -> None:
+    """After eight failures. The first rotation ends with the pass: until then, nothing is to be fetched."""
+    harness = rotating()
+    assert harness.gate.buckets.fetchable_count(KEY) == 1
+    END_PASS(harness)
+    assert harness.gate.buckets.fetchable_count(KEY) is None
+    harness.now += 1.0
+    fail_probe(harness, id="former", attempts=7)
+    assert (set(harness.gate.buckets.requested), harness.gate.buckets.fetchable_count(KEY)) == ({KEY}, 1)
+
+
+def test_the_next_probe_returns_no_earlier_than_the_former() -> None:
+    """It would find the circuit open. Its single delay queue has a power of two seconds: rounded up."""
+    harness = long_open(later=32.0)
+    former, _ = fail_probe(harness, id="former", attempts=3)
+    harness.now += 1.0
+    later = harness.put_off("shop", fetched=True, id="next", first_taken_at=harness.wall() - 5.0)
+    assert (later.wait_kind, later.due) == (PROBE, former.due + 1.0)
 
 
 def test_a_recovery_ends_the_rotation() -> None:
@@ -513,11 +562,21 @@ def test_a_recovery_ends_the_rotation() -> None:
     assert harness.gate.clients[KEY].rotation is None
 
 
-@pytest.mark.parametrize(("situation", "failures"), [(half_open, 3), (partial(leaving, later=32.0), 4)])
-def test_no_rotation_begins(situation: Callable[[], GateHarness], failures: int) -> None:
-    """After three failures, nor at a worker that stops."""
+@pytest.mark.parametrize(
+    ("situation", "members"),
+    [
+        (half_open, {"attempts": 2} | BY_PROBE),
+        (partial(leaving, later=32.0), {"attempts": 3} | BY_PROBE),
+        (GateHarness, {"attempts": 3}),
+    ],
+    ids=["three failures", "worker stops", "nothing parked"],
+)
+def test_no_rotation_begins(situation: Callable[[], GateHarness], members: dict[str, Any]) -> None:
+    """After three failures, nor at a worker that stops, nor if the failure opens the circuit: nothing is parked yet."""
     harness = situation()
-    verdict, delivery = fail_probe(harness, attempts=failures - 1)
+    assert answer(harness, **members) is StartNow
+    delivery, verdict = harness.end("shop", TIMEOUT)
+    assert isinstance(verdict, RetryAt)
     assert (verdict.wait_kind, delivery.progress.probe_due) == (PROBE, verdict.due)
     assert not harness.gate.buckets.requested
 
@@ -525,7 +584,7 @@ def test_no_rotation_begins(situation: Callable[[], GateHarness], failures: int)
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
     """Two were in flight as the circuit opened, so both are probes."""
     harness = half_open()
-    assert harness.ask("shop", probe_due=harness.wall(), attempts=PROBE_FAILURES - 1) is StartNow
+    assert harness.ask("shop", probe_due=harness.wall(), attempts=3) is StartNow
     assert answer(harness, **BY_PROBE) == (PROBE, CIRCUIT, 2.0)
     verdict = harness.end("shop", TIMEOUT)[1]
     assert isinstance(verdict, RetryAt)
