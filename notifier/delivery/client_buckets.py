@@ -7,8 +7,8 @@ probe in a delay queue.
 A *rotation* makes another parked delivery the probe, after each fourth failed attempt of the present probe. A pass
 fetches the next probe. Once it is durable in a delay queue, the former probe is parked at its next failure.
 
-`KnownClient.standing` returns how a delivery waits, `defer_as` of `verdict.py` limits the wait by the delivery's last
-attempt, and `Buckets` records in the client's state what the verdict uses: the probe, or a slot.
+`KnownClient` returns how a delivery waits, `verdict.py` limits the wait by the delivery's last attempt, and `Buckets`
+records in the client's state what the verdict uses: the probe, or a slot.
 """
 
 from notifier.delivery.admission import Capacity, Ticket
@@ -19,13 +19,12 @@ from notifier.delivery.known_clients import KnownClients
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import (
     AttemptReport,
-    Dead,
     Defer,
-    Done,
+    DeliveryVerdict,
     RetryAt,
     Standing,
-    Verdict,
     WaitKind,
+    decide,
     defer_as,
     queue_delay,
 )
@@ -34,12 +33,12 @@ from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.frozen import replace
 
-PROBE_FAILURES = 4  # failed attempts of a probe, after which another delivery becomes the probe
+PROBE_FAILURES = 4  # attempts of a delivery, after which another delivery becomes the probe
 OVERDUE_SECONDS = 60.0  # a probe may be this late: it waits behind others, or at another worker
 
 
 class Buckets:
-    """The deferrals of one worker, the passes through buckets that it requests, and the rotation of its probes."""
+    """The verdicts and deferrals of one worker, the passes that it requests, and the rotation of its probes."""
 
     def __init__(self, tools: Tools, capacity: Capacity, clients: KnownClients) -> None:
         self._tools = tools
@@ -51,28 +50,44 @@ class Buckets:
     # ── deferrals and retries ──
 
     def defer(self, known: KnownClient, delivery: Delivery, standing: Standing, client: Client) -> Defer:
-        """Return the deferral of a delivery that is admitted or leaves memory, and record its probe or slot."""
+        """Return the deferral of a delivery that is admitted or leaves memory, and record how it waits."""
         if self._stopping:
             standing = replace(standing, may_park=False)
         wall_now = self._tools.clock()
         defer = defer_as(standing, delivery, client, wall_now)
-        if known.rotation is not None:
-            known.on_former_probe(delivery.id)
-        if defer.slot_at is not None and defer.slot_at != delivery.progress.slot_at:
-            self._on_slot(known, defer.slot_at, wall_now)
-        if defer.wait_kind is WaitKind.PROBE:
-            self._on_probe(known, delivery.id, defer, wall_now)
+        probe = defer if defer.wait_kind is WaitKind.PROBE else None
+        self._record_wait(known, delivery, defer.slot_at, probe, wall_now)
         return defer
 
-    def standing(self, ticket: Ticket, report: AttemptReport, wall_now: float) -> Standing:
+    def decide_verdict(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
+        """Return the verdict on an attempt without success, which follows `Gate.on_ended`, and record the wait.
+
+        Ends the rotation of a former probe, or begins one after each fourth attempt. Requests a pass if one is needed.
+        """
+        known, wall_now = self._clients[ticket.client.key], self._tools.clock()
+        standing = self._standing(known, ticket, report, wall_now)
+        after, verdict = decide(report, ticket.client, standing, wall_now, self._tools.jitter)
+        probe = verdict if after.progress.probe_due is not None and isinstance(verdict, RetryAt | Defer) else None
+        self._record_wait(known, report.after, after.progress.slot_at, probe, wall_now)
+        if isinstance(probe, RetryAt) and _needs_rotation(after) and known.parked and not self._stopping:
+            known.on_rotation(after.id)
+            self.requested[known.key] = None  # this pass fetches the next probe
+        if known.parked:
+            self.request_pass(known, self._tools.steady())
+        return after, verdict
+
+    def _standing(self, known: KnownClient, ticket: Ticket, report: AttemptReport, wall_now: float) -> Standing:
         """Return how the client stands after an attempt that was not successful."""
-        known, now = self._clients[ticket.client.key], self._tools.steady()
-        if known.is_available(now) and not known.rate.spacing:  # no delivery waits for the client
-            return Standing(succeeded_at=known.circuit.succeeded_at + wall_now - now)
-        as_probe = None
+        now = self._tools.steady()
+        if known.is_available(now):
+            if known.rate.spacing:
+                return known.standing(report.after, self._capacity, now)
+            return Standing(succeeded_at=known.circuit.succeeded_at + wall_now - now)  # no delivery waits for it
         if ticket.opened_circuit or report.before.progress.probe_due is not None:
             as_probe = not self._has_other_probe(known, report, now)
-        standing = known.standing(report.after, self._capacity, now, as_probe=as_probe)
+        else:
+            as_probe = not known.has_probe_out(now)
+        standing = known.park_or_probe(known.circuit.probe_at, now, self._capacity.wall_offset(), as_probe=as_probe)
         return replace(standing, may_park=False) if self._stopping else standing
 
     def _has_other_probe(self, known: KnownClient, report: AttemptReport, now: float) -> bool:
@@ -84,33 +99,24 @@ class Buckets:
             return True
         return _needs_rotation(report.after) and known.has_probe_out(now) and not known.is_only_probe(report.before)
 
-    def on_verdict(
-        self, key: ClientKey, report: AttemptReport, after: Delivery, verdict: Verdict, wall_now: float
+    def _record_wait(
+        self,
+        known: KnownClient,
+        delivery: Delivery,
+        slot_at: float | None,
+        probe: RetryAt | Defer | None,
+        wall_now: float,
     ) -> None:
-        """Record the probe or the slot of a delivery that was not delivered, and request a pass if needed."""
-        known = self._clients[key]
+        """End the rotation of the delivery, if it is a former probe, and record its new slot, or that it is the probe.
+
+        `delivery`: before the verdict. `probe`: the verdict if it makes the delivery the probe; otherwise None.
+        """
         if known.rotation is not None:
-            known.on_former_probe(after.id)
-        if not isinstance(verdict, Done | Dead):
-            slot_at, slot_before = after.progress.slot_at, report.after.progress.slot_at
-            if slot_at is not None and slot_at != slot_before:
-                self._on_slot(known, slot_at, wall_now)
-            if after.progress.probe_due is not None:
-                self._on_probe(known, after.id, verdict, wall_now)
-                if isinstance(verdict, RetryAt) and _needs_rotation(after) and known.parked and not self._stopping:
-                    self._begin_rotation(known, after.id)
-        if known.parked:
-            self.request_pass(known, self._tools.steady())
-
-    def _on_slot(self, known: KnownClient, slot_at: float, wall_now: float) -> None:
-        """Record that a delivery waits for this slot."""
-        known.on_turn_taken(slot_at - wall_now + self._tools.steady())
-
-    def _begin_rotation(self, known: KnownClient, former_id: str) -> None:
-        """Request a pass that fetches the next probe, unless a pass fetches it already."""
-        if not known.wants_probe:
-            known.on_rotation(former_id)
-            self.requested[known.key] = None
+            known.on_former_probe(delivery.id)
+        if slot_at is not None and slot_at != delivery.progress.slot_at:
+            known.on_turn_taken(slot_at - wall_now + self._tools.steady())
+        if probe is not None:
+            self._on_probe(known, delivery.id, probe, wall_now)
 
     def _on_probe(self, known: KnownClient, delivery_id: str, verdict: RetryAt | Defer, wall_now: float) -> None:
         """Record until when the probe that this verdict sends must still be in its delay queue."""
@@ -237,5 +243,5 @@ class Buckets:
 
 
 def _needs_rotation(failed_probe: Delivery) -> bool:
-    """Return True after each fourth attempt of a probe."""
+    """Return True after each fourth attempt of the delivery, including those before it became the probe."""
     return failed_probe.progress.attempts % PROBE_FAILURES == 0

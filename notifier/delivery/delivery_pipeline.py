@@ -27,7 +27,6 @@ from notifier.delivery.verdict import (
     RetryAt,
     Verdict,
     WaitKind,
-    decide,
     record_deferral,
     report_attempt,
     report_fault,
@@ -171,20 +170,12 @@ class DeliveryPipeline:
         after, fact = delivery, report.fact
         verdict: Verdict = DONE
         if not isinstance(report.outcome, Delivered):  # rarely
-            after, verdict = self._decide(ticket, report)
+            after, verdict = self._gate.buckets.decide_verdict(ticket, report)
             if fact is not None and isinstance(verdict, RetryAt | Defer):
                 fact = replace(fact, next_due=verdict.due)
         if fact is not None:
             self._tools.observe(fact)
         self._schedule_round()
-        return after, verdict
-
-    def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
-        """Return the verdict on an attempt that was not successful, which the client's state has taken."""
-        buckets, now = self._gate.buckets, self._tools.clock()
-        standing = buckets.standing(ticket, report, now)
-        after, verdict = decide(report, ticket.client, standing, now, self._tools.jitter)
-        buckets.on_verdict(ticket.client.key, report, after, verdict, now)
         return after, verdict
 
 

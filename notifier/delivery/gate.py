@@ -185,7 +185,7 @@ class Gate:
     def on_ended(self, ticket: Ticket, report: AttemptReport, *, is_cancelled: bool = False) -> list[Ticket]:
         """Free the attempt's slot, update the state of its client, and return the deliveries that start now.
 
-        Unless the attempt succeeded or was cancelled, `Buckets.on_verdict` follows, which may request a pass.
+        Unless the attempt succeeded or was cancelled, `Buckets.decide_verdict` follows, which may request a pass.
         """
         now, known = self._tools.steady(), self.clients[ticket.client.key]
         if report.pause_seconds is not None:

@@ -149,14 +149,12 @@ class KnownClient(PendingDeliveries):
         wait_seconds = self.waiting_count * self.attempt_interval(capacity, now)
         return self.waiting_count > exempt_count and wait_seconds > max_wait
 
-    def standing(
-        self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool = False, as_probe: bool | None = None
-    ) -> Standing:
-        """Return how the client stands and how the delivery waits for it. `as_probe`: see `park_or_probe`."""
+    def standing(self, delivery: Delivery, capacity: Capacity, now: float, *, fetched: bool = False) -> Standing:
+        """Return how the client stands and how the delivery waits for it."""
         if not self.is_available(now):
             # The only probe stays the probe, even if an operator or a reload returned it early.
-            if as_probe is None and (self.is_only_probe(delivery) or (fetched and self.wants_probe)):
-                as_probe = True
+            stays_or_becomes_next = self.is_only_probe(delivery) or (fetched and self.wants_probe)
+            as_probe = stays_or_becomes_next or not self.has_probe_out(now)
             return self.park_or_probe(self.circuit.probe_at, now, capacity.wall_offset(), as_probe=as_probe)
         if self.circuit.state is State.UNTRIED and fetched and (self.running or self.waiting_count):
             # Park it again: after the first attempt, the bucket is fetched from.

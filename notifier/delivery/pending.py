@@ -47,6 +47,16 @@ class ProbeRotation:
     next_id: str | None = None
     is_durable: bool = False
 
+    def on_probe_sent(self, delivery_id: str) -> None:
+        """Record that a probe was sent. The first is the next probe."""
+        if self.next_id is None:
+            self.next_id = delivery_id
+
+    def on_probe_durable(self, delivery_id: str) -> None:
+        """Record that a probe is durable in a delay queue."""
+        if delivery_id == self.next_id:
+            self.is_durable = True
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingDeliveries:
@@ -161,14 +171,14 @@ class PendingDeliveries:
         """Extend the pause to the moment that the client requested (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
-    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool | None) -> Standing:
-        """Return that a delivery waits until the client may be called, parked or as the probe.
+    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
+        """Return that a delivery waits until the client may be called, as the probe or parked.
 
-        `probe_at`: when the circuit becomes half-open. `as_probe`: None if it becomes the probe unless another is out.
+        `probe_at`: when the circuit becomes half-open.
         """
         paused = self.is_paused(now)
         available_at, cause = (self.paused_until, Cause.RETRY_AFTER) if paused else (probe_at, Cause.CIRCUIT)
-        if not (as_probe or (as_probe is None and not self.has_probe_out(now))):
+        if not as_probe:
             due = available_at + wall_offset
             return Standing(is_available=False, wait_kind=WaitKind.PARKED, cause=cause, due=due)
         wait = max(MIN_OPEN_SECONDS, available_at - now) if available_at > now else BUSY_PROBE_SECONDS
@@ -189,8 +199,8 @@ class PendingDeliveries:
 
     def on_probe_sent(self, delivery_id: str, due_at: float, wall_offset: float) -> None:
         """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: wall minus steady clock."""
-        if self.rotation is not None and self.rotation.next_id is None:
-            self.rotation.next_id = delivery_id
+        if self.rotation is not None:
+            self.rotation.on_probe_sent(delivery_id)
         if due_at > self.probe_out_until:
             self.probe_out_until, self.probe_wall_offset = due_at, wall_offset
 
@@ -215,8 +225,8 @@ class PendingDeliveries:
 
     def on_probe_durable(self, delivery_id: str) -> None:
         """Record that a probe is durable in a delay queue."""
-        if self.rotation is not None and self.rotation.next_id == delivery_id:
-            self.rotation.is_durable = True
+        if self.rotation is not None:
+            self.rotation.on_probe_durable(delivery_id)
 
     def on_former_probe(self, delivery_id: str) -> None:
         """End the rotation if this delivery is its former probe, about which the worker has decided again."""

@@ -9,7 +9,7 @@ from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Attempted, Fact
 from notifier.delivery.gate import Gate, Slots
 from notifier.delivery.ports import Tools
-from notifier.delivery.verdict import DONE, AttemptReport, Defer, DeliveryVerdict, RetryAt, decide, report_attempt
+from notifier.delivery.verdict import DONE, AttemptReport, Defer, DeliveryVerdict, RetryAt, report_attempt
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -108,7 +108,7 @@ class GateHarness:
     def end(self, name: str, outcome: Outcome | None = None) -> DeliveryVerdict:
         """End the last started attempt with this outcome, by default a success. Return the delivery and its verdict."""
         ticket = self.running[name].pop()
-        delivery, buckets = ticket.delivery, self.gate.buckets
+        delivery = ticket.delivery
         outcome = outcome or Delivered(status=204)
         report = AttemptReport(before=delivery, after=delivery, outcome=outcome, signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
@@ -118,10 +118,7 @@ class GateHarness:
             self._begins(begun)
         if isinstance(outcome, Delivered):
             return delivery, DONE
-        standing = buckets.standing(ticket, report, self.wall())
-        after, verdict = decide(report, ticket.client, standing, self.wall(), lambda: 0.5)
-        buckets.on_verdict(ticket.client.key, report, after, verdict, self.wall())
-        return after, verdict
+        return self.gate.buckets.decide_verdict(ticket, report)
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """Start and fail an attempt. Return the verdict, and the delivery after it."""

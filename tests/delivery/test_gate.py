@@ -472,10 +472,16 @@ def fetch(harness: GateHarness) -> None:
     END_PASS(harness)
 
 
+def send_third(harness: GateHarness) -> None:
+    """Another probe, which returned early, is deferred."""
+    assert answer(harness, id="third", probe_due=2.0) == (PROBE, CIRCUIT, 1.0)
+
+
 BECOMES_DURABLE = step("on_probe_durable", KEY, "next")
 FORMER_IS_DURABLE = step("on_probe_durable", KEY, "former")
 ROTATIONS: dict[str, tuple[list[Callable[[GateHarness], object]], WaitKind]] = {
     "the next probe is durable": ([fetch, BECOMES_DURABLE], PARKED),
+    "the next probe is durable after a third": ([fetch, send_third, BECOMES_DURABLE], PARKED),
     "the next probe is not durable": ([fetch], PROBE),
     "another probe becomes durable": ([fetch, FORMER_IS_DURABLE], PROBE),
     "another probe becomes durable before the fetch": ([FORMER_IS_DURABLE, fetch], PROBE),
@@ -534,6 +540,15 @@ def test_a_probe_that_is_sent_again_does_not_replace_itself(happen: Callable[[Ga
     assert fail_probe(harness, id="former", attempts=5)[0].wait_kind is PROBE
 
 
+def test_the_next_probe_stays_the_probe() -> None:
+    """Also if it fails before the former probe."""
+    harness = rotating()
+    fetch(harness)
+    BECOMES_DURABLE(harness)
+    harness.now += 1.0
+    assert fail_probe(harness, id="next")[0].wait_kind is PROBE
+
+
 def test_a_second_rotation_begins_after_an_empty_pass() -> None:
     """After eight failures. The first rotation ends with the pass: until then, nothing is to be fetched."""
     harness = rotating()
@@ -546,12 +561,17 @@ def test_a_second_rotation_begins_after_an_empty_pass() -> None:
 
 
 def test_the_next_probe_returns_no_earlier_than_the_former() -> None:
-    """It would find the circuit open. Its single delay queue has a power of two seconds: rounded up."""
+    """It would find the circuit open. Its single delay queue has a power of two seconds: rounded up.
+
+    If an operator returns it early, it is attempted, and stays the probe: the worker has sent no other.
+    """
     harness = long_open(later=32.0)
     former, _ = fail_probe(harness, id="former", attempts=3)
     harness.now += 1.0
     later = harness.put_off("shop", fetched=True, id="next", first_taken_at=harness.wall() - 5.0)
     assert (later.wait_kind, later.due) == (PROBE, former.due + 1.0)
+    harness.now = former.due - AHEAD
+    assert harness.fails("shop", id="next", attempts=3, probe_due=later.due)[0].wait_kind is PROBE
 
 
 def test_a_recovery_ends_the_rotation() -> None:
@@ -579,6 +599,27 @@ def test_no_rotation_begins(situation: Callable[[], GateHarness], members: dict[
     assert isinstance(verdict, RetryAt)
     assert (verdict.wait_kind, delivery.progress.probe_due) == (PROBE, verdict.due)
     assert not harness.gate.buckets.requested
+
+
+def test_an_internal_fault_begins_no_rotation() -> None:
+    """It is no evidence about the client."""
+    harness = half_open()
+    assert answer(harness, attempts=4, **BY_PROBE) is StartNow
+    ticket = harness.running["shop"].pop()
+    report = report_fault(InternalFault(Cause.SIGNING, ""), ticket.delivery)
+    harness.gate.on_ended(ticket, report)
+    delivery, verdict = harness.gate.buckets.decide_verdict(ticket, report)
+    assert isinstance(verdict, Defer)
+    assert (delivery.progress.probe_due, [*harness.gate.buckets.requested]) == (verdict.due, [])
+
+
+def test_a_failed_delivery_becomes_the_probe_if_none_is_out() -> None:
+    """Such as a fresh one, after a peer reported the client: so the worker that parks has a probe."""
+    harness = GateHarness(proven=("shop",))
+    harness.now += 5.0
+    harness.gate.on_peer_report(ClientReport(key=KEY, circuit_closed=False, failing_seconds=1.0, open_seconds=8.0))
+    harness.now += 4.0
+    assert harness.fails("shop")[0].wait_kind is PROBE
 
 
 def test_a_probe_is_parked_at_once_if_another_is_out() -> None:
