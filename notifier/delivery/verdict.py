@@ -10,17 +10,19 @@ From both, `decide` returns the verdict, once, and the delivery as it is afterwa
 | internal fault | | deferral for 2, 4, 8 … 256 s; a probe stays the probe |
 | refused with 400, or failed | the delivery expires within two seconds | dead letter |
 | refused with 400 | one of the first three that count (R3, R12) | retry after the backoff: 3, 32, 265 s at least |
+| refused with 400 | it does not count, since the attempt before was ambiguous (R3) | retry after a longer backoff |
 | refused | | dead letter |
 | failed, without evidence about the client | | retry after a longer backoff |
 | failed with `Retry-After`, except 429 and 503 | | retry at the requested time |
-| failed | the client is unavailable, and the delivery is its probe | retry as the probe |
+| failed | the client is unavailable, and the delivery stays or becomes its probe | retry as the probe |
 | failed | the client is unavailable | retry, parked until the client is available |
 | failed with a status below 500 | the client's rate is limited because of overload | retry when the client has a slot |
 | failed | the client has answered since the last failure that lengthened the backoff | retry after a longer backoff |
 | failed | the client has not answered since | retry after the same backoff |
 
-A client is *unavailable* while its circuit is open or it requested a pause. The delivery whose failure opened the
-circuit becomes the probe, and a parked delivery that would expire waits in delay queues instead (`defer_as`). A retry
+A client is *unavailable* while its circuit is open or it requested a pause. A delivery becomes the probe
+(`park_or_probe`) if its failure opened the circuit, or if no probe of the worker is in a delay queue. Instead of being
+parked, a delivery waits in delay queues if it would expire in the bucket, or if the worker stops (`defer_as`). A retry
 never follows later than the delivery's last attempt. Moments are seconds since the epoch, by the caller's clock.
 """
 
@@ -267,7 +269,9 @@ def defer_for(fault: InternalFault, delivery: Delivery, policy: RetryPolicy, now
 
 
 def defer_as(standing: Standing, delivery: Delivery, client: Client, now: float) -> Defer:
-    """Return the deferral of a delivery that waits for its client, due no later than the delivery's last attempt.
+    """Return the deferral of a delivery that waits for its client.
+
+    It is due no later than the delivery's last attempt; if it is parked, `until` is the time of that attempt instead.
 
     A delivery that expires within a minute is not parked, since it could expire in the bucket. Neither does a worker
     that stops park any, since it makes no more passes. Such a delivery waits in the delay queues instead: each time

@@ -78,6 +78,9 @@ TABLE = {
     "first 400": Row(
         outcome=REJECTED, before=NEW, verdict=RetryAt(due=NOW + 3 * (1 + POLICY.jitter / 2), rounding="up")
     ),
+    "400 that does not count, after an ambiguous attempt": Row(
+        outcome=REJECTED, before=replace(FAILED_ONCE, ambiguous=True), verdict=RetryAt(due=NOW + 6), backoffs=2
+    ),
     "fourth 400": Row(
         outcome=REJECTED, before=replace(FAILED_ONCE, rejections=3), verdict=DeadReason.REJECTED_TOKEN, backoffs=2
     ),
@@ -124,7 +127,7 @@ TABLE = {
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 def test_verdict_follows_from_attempt_delivery_and_standing(row: Row) -> None:
-    """Each row of the table, and what is planned for the delivery afterwards."""
+    """Each row of the table, and how the delivery waits afterwards."""
     report = AttemptReport(before=row.before, after=row.before, outcome=row.outcome)
     if isinstance(row.outcome, Refused | Failed):
         fact = Attempted(
