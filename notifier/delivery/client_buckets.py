@@ -60,9 +60,10 @@ class Buckets:
         return defer
 
     def decide_verdict(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
-        """Return the verdict on an attempt without success, which follows `Gate.on_ended`, and record the wait.
+        """Return the verdict on an attempt that was not successful, and record how the delivery waits.
 
-        Ends the rotation of a former probe, or begins one after each fourth attempt. Requests a pass if one is needed.
+        Call it after `Gate.on_ended`. Ends the rotation of a former probe, begins one after each fourth attempt of a
+        probe, and requests a pass if one is needed.
         """
         known, wall_now = self._clients[ticket.client.key], self._tools.clock()
         standing = self._standing(known, ticket, report, wall_now)

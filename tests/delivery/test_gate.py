@@ -466,7 +466,7 @@ def fetch(harness: GateHarness) -> None:
     """The pass fetches a parked delivery, `next`, which becomes a probe, too: half a second after the former."""
     harness.now += 0.5
     assert harness.gate.buckets.fetchable_count(KEY) == 1
-    assert answer(harness, **OLD)[0] is PARKED  # it was not fetched
+    assert harness.put_off("shop").wait_kind is PARKED  # it was not fetched
     assert answer(harness, fetched=True, id="next", **OLD) == (PROBE, CIRCUIT, 1.0)
     assert harness.gate.buckets.fetchable_count(KEY) is None
     END_PASS(harness)
