@@ -10,8 +10,8 @@ A worker is one process with one event loop. Each decision is a synchronous func
 2. *Plan.* An event becomes deliveries, one for each client that it names, made one by one as there is room.
 3. *Start.* `ledger.py` notes the delivery, and recognises a copy of one in flight or delivered.
 
-A delivery takes four, in `DeliveryPipeline._run`. Its `Delivery` is the task, and does not change; its `Progress`
-records its history and its plan, with a method for each event:
+A delivery takes four, in `DeliveryPipeline._run`. Its `Delivery` is the task, made from the event. Its `Progress`
+records its history and how it waits, with a method for each event:
 
 1. *Admit.* `admission.py` returns a verdict where no attempt is needed: the delivery has expired, or its client is
    unknown or registered with `paused: true`. Otherwise `KnownClient.admit` returns whether the delivery starts, waits

@@ -122,10 +122,9 @@ def _judge_unknown_client(delivery: Delivery, problem: str, registry: Registry, 
     denied = registry.inline == "deny"  # addresses in events do not count
     inline = delivery.ignored or (delivery.inline if denied else None)
     has_ignored_uri = inline is not None and inline.backchannel_logout_uri is not None
-    deferrals = (
-        0 if delivery.progress.unknown_since is None else delivery.progress.deferrals
-    )  # without deferrals for other causes
-    if (time_left := remaining_grace(delivery.progress.unknown_since, deferrals, registry.grace, now)) > 0:
+    unknown_since = delivery.progress.unknown_since
+    deferrals = 0 if unknown_since is None else delivery.progress.deferrals  # without deferrals for other causes
+    if (time_left := remaining_grace(unknown_since, deferrals, registry.grace, now)) > 0:
         wait = min(time_left, fault_wait_seconds(deferrals))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text=problem + _IGNORED if has_ignored_uri else problem)
     if delivery.iss not in registry.issuers:

@@ -1,7 +1,7 @@
 """Defines a delivery: the task to notify one client about one event. It has many attempts and never holds a token.
 
-Times are seconds since the epoch. The members of `Delivery` come from the event and never change; its `Progress`
-records all else, so that any worker can continue the delivery.
+Times are seconds since the epoch. The members of `Delivery` come from the event. Two change: `id_given` becomes True
+with the first retry, deferral or replay, and `progress` records all else, so that any worker can continue the delivery.
 """
 
 import hashlib

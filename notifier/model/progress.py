@@ -1,6 +1,6 @@
-"""Records how far a delivery has come: its history, and its plan. Any worker continues from it.
+"""Records how far a delivery has come: its history, and how it waits. Any worker continues from it.
 
-Each event has one method, which returns the progress afterwards; nothing else sets a member:
+Each event has a method, which returns the progress afterwards. Otherwise only the parser of a message sets members:
 
 | event | method |
 |---|---|
@@ -15,7 +15,7 @@ Each event has one method, which returns the progress afterwards; nothing else s
 | it becomes a dead letter | `after_death` |
 | an operator replays the dead letter | `after_replay` |
 
-Times are seconds since the epoch. Messages contain the members by name, and workers of other releases read them.
+Times are seconds since the epoch. Messages contain the members by name, and workers of other versions read them.
 """
 
 from typing import Annotated
@@ -79,18 +79,19 @@ NO_WAITS = RecordedWaits()
 
 @frozen
 class Progress:
-    """The history and the plan of a delivery.
+    """The history of a delivery, and how it waits.
 
     History: `rejections` counts 400s (R3, R12). `ambiguous`: the client may have accepted the last token.
     `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
-    retry. `uncounted_seconds`: since then, which do not count as age. `waits`: a lower bound of the age, in case clocks
-    are wrong. `waited_for`: all causes of its deferrals, as text, since a later release may add causes. `deferrals`: in
-    a row, for the cause `deferred_for`. `backoffs`: the number of failures that lengthen the backoff; `charged_at`: the
-    time of the last of these. `history`: the last outcomes.
+    retry. `first_attempt_at`: when its first attempt began. `uncounted_seconds`: since `first_taken_at`, which do not
+    count as age. `waits`: a lower bound of the age, in case clocks are wrong. `waited_for`: all causes of its
+    deferrals, as text, since a later release may add causes. `deferrals`: in a row, for the cause `deferred_for`.
+    `unknown_since`: when this row began, if its cause is `Cause.UNKNOWN`. `backoffs`: the number of failures that
+    lengthen the backoff; `charged_at`: the time of the last of these. `history`: the last outcomes.
 
-    Plan: `probe_due`: set only for the probe of a client: when it returns for the next attempt. `slot_at`: when the
-    client has a slot for the delivery, if it is deferred and the circuit is closed. `parked`: its last wait was in the
-    client's bucket. `delayed_by_client`: it waits because the client requested that (`Retry-After`), until
+    How it waits: `probe_due`: set only for the probe of a client: when it returns for the next attempt. `slot_at`: when
+    the client has a slot for the delivery, if it is deferred and the circuit is closed. `parked`: its last wait was in
+    the client's bucket. `delayed_by_client`: it waits because the client requested that (`Retry-After`), until
     `delayed_until`, which is not stored.
     """
 
@@ -165,7 +166,7 @@ class Progress:
     ) -> "Progress":
         """Return the progress after a failed attempt that leaves the backoff as `before` the attempt.
 
-        `probe_due` and `slot_at`: the plan of a delivery that waits for its client.
+        `probe_due` and `slot_at`: how the delivery waits for its client.
         """
         return replace(
             self, backoffs=before.backoffs, charged_at=before.charged_at, probe_due=probe_due, slot_at=slot_at
@@ -178,7 +179,7 @@ class Progress:
     def after_deferral(
         self, cause: Cause, now: float, *, uncounted_seconds: float, probe_due: float | None, slot_at: float | None
     ) -> "Progress":
-        """Return the progress after a deferral with this plan. `uncounted_seconds`: of all deferrals so far."""
+        """Return the progress after a deferral for this cause. `uncounted_seconds`: of all deferrals so far."""
         return replace(
             self,
             first_taken_at=now if self.first_taken_at is None else self.first_taken_at,
@@ -216,9 +217,9 @@ class Progress:
         return replace(self, parked=False, history=shorten_history(self.history, max_history_bytes))
 
     def after_replay(self) -> "Progress":
-        """Return the progress of a delivery that starts again: only its history remains.
+        """Return the progress of a delivery that starts again: only `history` and `ambiguous` remain.
 
-        It stays ambiguous: its client may have accepted the last token, and answer 400 to the next (R3).
+        Its client may have accepted the last token, and answer 400 to the next (R3).
         """
         return replace(NO_PROGRESS, ambiguous=self.ambiguous, history=self.history)
 

@@ -16,10 +16,10 @@ def test_a_replay_keeps_the_history_and_its_ambiguity_only() -> None:
     assert progress.after_replay() == Progress(ambiguous=True, history=progress.history)
 
 
-def test_an_attempt_ends_the_plan() -> None:
-    """The next verdict plans anew."""
-    planned = Progress(probe_due=NOW, slot_at=NOW, parked=True, deferrals=2, deferred_for=Cause.SLOT, unknown_since=NOW)
-    after = planned.after_attempt(REQUESTED, NOW, 0.5)
+def test_an_attempt_ends_the_wait() -> None:
+    """The next verdict decides how the delivery waits from then on."""
+    waiting = Progress(probe_due=NOW, slot_at=NOW, parked=True, deferrals=2, deferred_for=Cause.SLOT, unknown_since=NOW)
+    after = waiting.after_attempt(REQUESTED, NOW, 0.5)
     assert (after.probe_due, after.slot_at, after.parked, after.deferrals, after.unknown_since) == (
         None,
         None,

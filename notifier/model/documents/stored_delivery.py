@@ -1,4 +1,4 @@
-"""Stores a delivery and its progress as one JSON object, so that releases before `Progress` read and write the same.
+"""Stores a delivery and its progress as the members of one JSON object, the form that every version reads and writes.
 
 Members with their default are left out, and unknown members are ignored.
 """
