@@ -161,22 +161,33 @@ class DeliveryPipeline:
             for started in self._gate.on_ended(ticket, cancelled, is_cancelled=True):
                 started.wake()
             raise
-        except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
-            iss, client_id = client.key
-            self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=delivery.event_id, error=error))
-            report = report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), delivery)
+        except Exception as error:  # noqa: BLE001  around one delivery: an internal error must not stop the others
+            report = self._report_unexpected(ticket, error)
         for started in self._gate.on_ended(ticket, report):
             started.wake()
         after, fact = delivery, report.fact
         verdict: Verdict = DONE
         if not isinstance(report.outcome, Delivered):  # rarely
-            after, verdict = self._gate.buckets.decide_verdict(ticket, report)
+            after, verdict = self._decide(ticket, report)
             if fact is not None and isinstance(verdict, RetryAt | Defer):
                 fact = replace(fact, next_due=verdict.due)
         if fact is not None:
             self._tools.observe(fact)
         self._schedule_round()
         return after, verdict
+
+    def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
+        """Return the verdict on an attempt that was not successful: a deferral after an internal error."""
+        try:
+            return self._gate.buckets.decide_verdict(ticket, report)
+        except Exception as error:  # noqa: BLE001  as around the attempt
+            return self._gate.buckets.decide_verdict(ticket, self._report_unexpected(ticket, error))
+
+    def _report_unexpected(self, ticket: Ticket, error: Exception) -> AttemptReport:
+        """Report an internal error, and return the report of an attempt that it prevented."""
+        iss, client_id = ticket.client.key
+        self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=ticket.delivery.event_id, error=error))
+        return report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), ticket.delivery)
 
 
 async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:

@@ -39,8 +39,9 @@ NO_ATTEMPTS: RunningAttempts = {}  # shared and never filled: a dictionary for e
 class ProbeRotation:
     """Makes a parked delivery the probe instead of the former probe, which has failed often.
 
-    Both are probes until the next probe is durable in a delay queue and the former probe fails again, so that a probe
-    exists at any moment. `former_id` and `next_id`: the ids of both deliveries; `next_id` is None before the fetch.
+    Both are probes until the next probe is durable in a delay queue and the former probe fails again. If another worker
+    has parked the next probe meanwhile, none is left for a moment: a pass, which follows at once, fetches one.
+    `former_id` and `next_id`: the ids of both deliveries; `next_id` is None before the fetch.
     """
 
     former_id: str

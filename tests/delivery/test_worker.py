@@ -197,6 +197,20 @@ async def test_internal_error_is_reported_and_the_delivery_deferred() -> None:
         assert harness.queue.log == ["published delay.2s", "acked 1"]
 
 
+async def test_internal_error_in_a_decision_is_reported_and_the_delivery_deferred() -> None:
+    """As one in an attempt: the others are delivered."""
+    async with running(WorkerHarness(client("shop"), client("mail"))) as harness:
+
+        def fail_once() -> float:
+            harness.jitter = lambda: 0.5
+            raise ZeroDivisionError
+
+        harness.jitter, harness.receivers.behaviours["shop"] = fail_once, answers(400)
+        await harness.acked(harness.event("shop", "mail"))
+        assert [type(fact.error) for fact in harness.facts if isinstance(fact, Unexpected)] == [ZeroDivisionError]
+        assert (harness.notified(), harness.queue.log) == (["shop", "mail"], ["published delay.2s", "acked 1"])
+
+
 async def test_a_suspect_of_several_clients_is_rewritten() -> None:
     """As single deliveries, confirmed before the ack."""
     async with running(WorkerHarness(client("shop"), client("mail"))) as harness:

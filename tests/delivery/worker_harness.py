@@ -13,7 +13,7 @@ from notifier.delivery.facts import Fact
 from notifier.delivery.intake import Intake
 from notifier.delivery.ports import ClientReport, SourceReader, Tools
 from notifier.delivery.worker import Limits, Worker
-from notifier.model.backoff import Rounding
+from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.errors import QueueUnavailable
@@ -181,6 +181,7 @@ class WorkerHarness:
         self.readers: dict[str, SourceReader] = {}
         self.unpublished: str | None = None  # what is wrong with the issuer's published key
         self.now = 1_800_000_000.0
+        self.jitter: Jitter = lambda: 0.5
         self.jumped = 0.0  # seconds by which the wall clock has left the steady one
         by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
         self.registry = Registry(
@@ -202,7 +203,7 @@ class WorkerHarness:
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,
             steady=lambda: self.now,
-            jitter=lambda: 0.5,
+            jitter=self._jitter,
             observe=self.facts.append,
         )
         self.worker = Worker(
@@ -228,6 +229,9 @@ class WorkerHarness:
         self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
         self._followed = 0  # number of published messages
         self._retaken: list[Outgoing] = []
+
+    def _jitter(self) -> float:
+        return self.jitter()
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
         """Pass an event to the worker."""
