@@ -27,7 +27,7 @@ from notifier.feature import Feature
 from notifier.features import FEATURES
 from notifier.model.backoff import Rounding
 from notifier.model.client import Algorithm
-from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.message import Lane, Message, MessageDraft
 from notifier.network.http.connector import GuardedConnector
 from notifier.queues.building import build_queue
 from notifier.queues.queue_port import Queue
@@ -93,11 +93,11 @@ class CountedQueue(RabbitQueue):
         else:
             self.consumer.ack(message)
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         """See `Publisher`."""
         await self.consumer.publish(queue, message)
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """See `Publisher`."""
         await self.consumer.publish_later(message, due=due - EPOCH, rounding=rounding)
 
@@ -108,7 +108,7 @@ class CountedQueue(RabbitQueue):
         """See `Parking`."""
         return self.consumer.bucket(client)
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """See `Parking`."""
         await self.consumer.park(bucket, message, until=until)
 

@@ -10,7 +10,7 @@ from functools import reduce
 from ipaddress import ip_address
 from pathlib import Path
 
-from notifier.model.outcome import Answer, Break, Wire
+from notifier.model.outcome import HttpResponse, TransportFailure, TransportResult
 
 DOCUMENT = Path(__file__).parents[1] / "docs/evidence/egress.md"
 Row = tuple[str, str, str]
@@ -60,12 +60,12 @@ def _code(text: str) -> str:
     return f"`{text}`".replace("|", "\\|") if text else "–"
 
 
-def shown(wire: Wire | str) -> str:
+def shown(wire: TransportResult | str) -> str:
     """A wire's event in words."""
     match wire:
-        case Answer():
+        case HttpResponse():
             return f"answered {wire.status}"
-        case Break():
+        case TransportFailure():
             return f"{wire.reason}: {wire.text}"
         case _:
             return str(wire)

@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterator, Sequence
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import is_on_page
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
 _NO_CLIENTS = "the registry has no client of this issuer with an address"
 
 
-@frozen
+@record
 class Sender:
     """A sender of events. `name`: its entry in `publishers`. `issuers`: the issuers whose events it may send.
 

@@ -149,11 +149,11 @@ class LiveConfiguration:
         _free(old_clients)
         return result
 
-    def drop_former_followers(self, steady: float) -> None:
+    def drop_former_followers(self, monotonic: float) -> None:
         """Drop the followers that no file has defined for `registry.grace`. Call only while nothing else is read."""
         registry = self.current.registry
-        if registry.has_former_followers(steady):
-            followers = keep_followers(registry, registry, steady)
+        if registry.has_former_followers(monotonic):
+            followers = keep_followers(registry, registry, monotonic)
             self.current = replace(self.current, registry=replace(registry, followers=followers))
 
     def _with_losses(self, registry: Registry) -> Registry:

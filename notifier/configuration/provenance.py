@@ -11,8 +11,8 @@ from notifier.configuration.loading import LoadedConfiguration
 from notifier.model.client import Client, ClientKey
 from notifier.model.client_channel import ClientChannel
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen, replace
 from notifier.model.presets import PRESETS
+from notifier.model.record import copy_record, record
 from notifier.settings.channel_section import ChannelKindSection
 from notifier.settings.clients import ClientMetadata, ClientOptions, TokenOptions
 from notifier.tokens.foreign_keys import public_jwks
@@ -30,7 +30,7 @@ _OF_TOKENS = frozenset(
 """The members that concern logout tokens only."""
 
 
-@frozen
+@record
 class EffectiveValue:
     """A value in force, and its origin: a source, `registry.defaults`, a preset or `delivery`."""
 
@@ -39,7 +39,7 @@ class EffectiveValue:
     origin: str
 
 
-@frozen
+@record
 class EffectiveClients:
     """The number of a source's clients in force, the number of its rows that are left out, and their faults."""
 
@@ -138,7 +138,7 @@ def values_of(
     client = loaded.registry.clients_of(iss).get(client_id)
     algorithms = values.get(_ALGORITHM)
     if client is not None and algorithms is not None and isinstance(algorithms.value, list):
-        values[algorithms.member] = replace(algorithms, value=client.token.alg.value)  # the algorithm in force
+        values[algorithms.member] = copy_record(algorithms, value=client.token.alg.value)  # the algorithm in force
     if client is not None:
         for value in (*_preset_values(client), *_default_values(client)):
             values.setdefault(value.member, value)
@@ -160,7 +160,7 @@ def values_with_file(loaded: LoadedConfiguration, key: ClientKey) -> list[Effect
     [source] = loaded.settings.registry.all_sources
     file = f"{source.source_name} ({source.file and source.file.name})"
     return [
-        replace(value, origin=value.origin.replace("default", file, 1))
+        copy_record(value, origin=value.origin.replace("default", file, 1))
         if value.origin.partition(";")[0] == "default" and defaults.get(value.member) != value.value
         else value
         for value in values_of(loaded, key, ())
@@ -192,7 +192,7 @@ def _values_beside_channel(
             if member != section:
                 yield value
         elif value.origin != "default" or value.value != defaults.get(member):
-            yield replace(value, origin=f"{value.origin}; not used, since the client has a channel")
+            yield copy_record(value, origin=f"{value.origin}; not used, since the client has a channel")
     origin = values[section].origin if section in values else "default"
     if isinstance(channel.settings, ChannelKindSection):
         for name, setting, setting_origin in channel.settings.values_in_force():

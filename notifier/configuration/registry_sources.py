@@ -24,7 +24,9 @@ class RegistrySources:
         self._reloading = reloading
         self._readings: dict[str, tuple[RegistrySourceSettings, SourceReading]] = {}
         self._requested_refresh: asyncio.Task[object] | None = None
-        self.refresh = RegistryRefresh(self._take_answer, clock=time.time, steady=time.monotonic, jitter=random.random)
+        self.refresh = RegistryRefresh(
+            self._take_answer, clock=time.time, monotonic=time.monotonic, jitter=random.random
+        )
         self.observe = FactHandlers({Deferred: self._on_deferred})
         """Handlers that read the sources again when a delivery's client is unknown."""
         self.sync()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.settings.values import Section
 
@@ -20,7 +20,7 @@ FIXED_WEB_SETTINGS = ("listen", "tls")
 MAX_LISTED = 5  # errors and settings that `notifier status` lists
 
 
-@frozen
+@record
 class _Failure:
     kind: TroubleKind
     texts: tuple[str, ...]

@@ -53,7 +53,7 @@ class Capacity(Protocol):
         """Return the number of workers, including this one."""
 
     def wall_offset(self) -> float:
-        """Return the seconds to add to a moment of the steady clock to get the wall clock's moment."""
+        """Return the seconds to add to a moment of the monotonic clock to get the wall clock's moment."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ class Ticket:
     """A delivery that has a slot, or waits in memory for one, with its client as registered at its admission.
 
     `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
-    sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the steady clock.
+    sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the monotonic clock.
     `opened_circuit`: the failure of this attempt opened the circuit.
     """
 

@@ -10,18 +10,28 @@
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from notifier.delivery.ports import Channel, ChannelTools, Encrypter, Push, Signer
+from notifier.delivery.ports import Channel, ChannelTools, Encrypter, PreparedRequest, Signer
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import BACK_CHANNEL, FRONT_CHANNEL
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.front_channel import uri_of
-from notifier.model.frozen import replace
 from notifier.model.logout_token import build_claims
 from notifier.model.moment import Clock
-from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
+from notifier.model.outcome import (
+    Cause,
+    DeadReason,
+    Delivered,
+    HttpResponse,
+    Outcome,
+    Reason,
+    Refused,
+    TransportFailure,
+    to_outcome,
+)
 from notifier.model.presets import find_preset_excess
+from notifier.model.record import copy_record
 
 _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",
@@ -51,7 +61,7 @@ class BackChannel:
         self._unverifiable = unverifiable
         self._encrypter = encrypter
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request with a new signed token; Dead if the event lacks a claim that the client requires.
 
         Raises InternalFault if the token cannot be signed or encrypted now.
@@ -68,16 +78,16 @@ class BackChannel:
             token = await self._encrypter.encrypt(client, client.encryption, token)
             secret = f"{secret} {token}"  # the client may quote what it has decrypted
         # A JWS or JWE has base64url and dots only, so nothing in it needs an escape.
-        return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
+        return PreparedRequest(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+    def read(self, result: HttpResponse | TransportFailure, client: Client) -> Outcome:
         """Return the outcome by the client's response policy. A 400's text begins with the preset's explanation."""
-        outcome = read_wire(answer, client.response, self._clock())
+        outcome = to_outcome(result, client.response, self._clock())
         if isinstance(outcome, Delivered) or outcome.status != HTTPStatus.BAD_REQUEST:
             return outcome
         if (explanation := find_preset_excess(client)) is None:
             return outcome
-        return replace(outcome, text=f"{explanation}; its answer: {outcome.text}" if outcome.text else explanation)
+        return copy_record(outcome, text=f"{explanation}; its answer: {outcome.text}" if outcome.text else explanation)
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault that explains why the client rejected a token; None if none is known.
@@ -100,18 +110,18 @@ class FrontChannel:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a GET of the client's URI with `iss` and `sid`; Dead if the event has no `sid`. No token is sent."""
         uri = None if delivery.sid is None else uri_of(client, delivery.iss, delivery.sid)
         if delivery.sid is None or uri is None:
             return Dead(reason=DeadReason.NO_SID, text=_NO_SID)
-        return Push(jti="", body=None, secret=delivery.sid, uri=uri)
+        return PreparedRequest(jti="", body=None, secret=delivery.sid, uri=uri)
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+    def read(self, result: HttpResponse | TransportFailure, client: Client) -> Outcome:
         """Return the outcome by the client's response policy. A 400 is REFUSED, since no token was sent."""
-        outcome = read_wire(answer, client.response, self._clock())
+        outcome = to_outcome(result, client.response, self._clock())
         if isinstance(outcome, Refused) and outcome.reason is Reason.REJECTED_TOKEN:
-            return replace(outcome, reason=Reason.REFUSED)
+            return copy_record(outcome, reason=Reason.REFUSED)
         return outcome
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:  # noqa: ARG002

@@ -31,7 +31,7 @@ from notifier.delivery.verdict import (
 from notifier.model.backoff import MIN_EARLY_FACTOR, MIN_WAIT_SECONDS
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 
 PROBE_FAILURES = 4  # attempts of a delivery, after which another delivery becomes the probe
 OVERDUE_SECONDS = 60.0  # a probe may be this late: it waits behind others, or at another worker
@@ -52,7 +52,7 @@ class Buckets:
     def defer(self, known: KnownClient, delivery: Delivery, standing: Standing, client: Client) -> Defer:
         """Return the deferral of a delivery that is admitted or leaves memory, and record how it waits."""
         if self._stopping:
-            standing = replace(standing, may_park=False)
+            standing = copy_record(standing, may_park=False)
         wall_now = self._tools.clock()
         defer = defer_as(standing, delivery, client, wall_now)
         probe = defer if defer.wait_kind is WaitKind.PROBE else None
@@ -74,12 +74,12 @@ class Buckets:
             known.on_rotation(after.id)
             self.requested[known.key] = None  # this pass fetches the next probe
         if known.parked:
-            self.request_pass(known, self._tools.steady())
+            self.request_pass(known, self._tools.monotonic())
         return after, verdict
 
     def _standing(self, known: KnownClient, ticket: Ticket, report: AttemptReport, wall_now: float) -> Standing:
         """Return how the client stands after an attempt that was not successful."""
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         if known.is_available(now):
             if known.rate.spacing:
                 return known.standing(report.after, self._capacity, now)
@@ -89,7 +89,7 @@ class Buckets:
         else:
             as_probe = not known.has_probe_out(now)
         standing = known.park_or_probe(known.circuit.probe_at, now, self._capacity.wall_offset(), as_probe=as_probe)
-        return replace(standing, may_park=False) if self._stopping else standing
+        return copy_record(standing, may_park=False) if self._stopping else standing
 
     def _has_other_probe(self, known: KnownClient, report: AttemptReport, now: float) -> bool:
         """Return True if another delivery is the probe instead of this failed one: after a rotation, or by chance.
@@ -115,13 +115,13 @@ class Buckets:
         if known.rotation is not None:
             known.on_former_probe(delivery.id)
         if slot_at is not None and slot_at != delivery.progress.slot_at:
-            known.on_turn_taken(slot_at - wall_now + self._tools.steady())
+            known.on_turn_taken(slot_at - wall_now + self._tools.monotonic())
         if probe is not None:
             self._on_probe(known, delivery.id, probe, wall_now)
 
     def _on_probe(self, known: KnownClient, delivery_id: str, verdict: RetryAt | Defer, wall_now: float) -> None:
         """Record until when the probe that this verdict sends must still be in its delay queue."""
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         wait, rounding = queue_delay(verdict, wall_now)
         if rounding == "down":
             wait *= MIN_EARLY_FACTOR
@@ -148,14 +148,14 @@ class Buckets:
 
     def request_overdue_passes(self) -> None:
         """Request passes for the clients whose probe is overdue by a minute: an operator may have removed it."""
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         for known in self._clients.values():
             if known.parked and now > max(known.available_at, known.probe_out_until) + OVERDUE_SECONDS:
                 self.request_pass(known, now)
 
     def fetchable_count(self, key: ClientKey) -> int | None:
         """Return how many parked deliveries may be fetched for the client now; None if its pass may end."""
-        known, now = self._clients.get(key), self._tools.steady()
+        known, now = self._clients.get(key), self._tools.monotonic()
         if known is None:
             return 1  # the client was forgotten: this delivery is attempted, and so tests it
         if known.is_healthy(now):
@@ -173,11 +173,11 @@ class Buckets:
             self.requested[key] = None  # the present pass may miss the delivery, or the client has been forgotten
         if known is not None:
             known.on_parked()
-            self.request_pass(known, self._tools.steady())
+            self.request_pass(known, self._tools.monotonic())
 
     def on_pass(self, key: ClientKey, *, in_pass: bool, empty: bool = False) -> None:
         """Record that a pass through the client's bucket began or ended. `empty`: it left no delivery of the client."""
-        known, now = self._clients.get(key), self._tools.steady()
+        known, now = self._clients.get(key), self._tools.monotonic()
         if known is None:
             return
         known.on_pass(in_pass=in_pass)
@@ -194,7 +194,7 @@ class Buckets:
 
     def on_stop(self) -> None:
         """Park no more deliveries, and report the clients with parked deliveries to the peers: this worker stops."""
-        self._stopping, now = True, self._tools.steady()
+        self._stopping, now = True, self._tools.monotonic()
         for known in self._clients.values():
             known.on_pass(in_pass=False)
             self.request_pass(known, now)
@@ -216,7 +216,7 @@ class Buckets:
 
     def probe_now(self, key: ClientKey, *, force: bool) -> None:
         """Request an attempt at the client now, if a delivery is parked for it. `force`: also during a pause."""
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         known = self._clients.get(key) or self._clients.add(key, now)
         self._clients.move_to_end(key)
         if known.on_operator_probe(now, force=force):
@@ -226,7 +226,7 @@ class Buckets:
         """Return True if the circuit is not closed, the client requested a pause, or a delivery may be parked."""
         known = self._clients.get(key)
         return known is not None and (
-            known.circuit.state is not State.CLOSED or known.parked or known.is_paused(self._tools.steady())
+            known.circuit.state is not State.CLOSED or known.parked or known.is_paused(self._tools.monotonic())
         )
 
     def state_of(self, key: ClientKey) -> tuple[bool, float | None, float | None]:
@@ -234,7 +234,7 @@ class Buckets:
 
         A client is busy if one of its deliveries is running, waits for a slot or is being fetched.
         """
-        known, now, offset = self._clients.get(key), self._tools.steady(), self._capacity.wall_offset()
+        known, now, offset = self._clients.get(key), self._tools.monotonic(), self._capacity.wall_offset()
         if known is None:
             return False, None, None
         probe_at = max(now, known.available_at) + offset if known.circuit.state is State.OPEN else None

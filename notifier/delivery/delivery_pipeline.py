@@ -34,8 +34,18 @@ from notifier.delivery.verdict import (
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault
-from notifier.model.frozen import replace
-from notifier.model.outcome import Answer, Break, Cause, Delivered, Outcome, Reason, Refused, Signal, StaleConnection
+from notifier.model.outcome import (
+    Cause,
+    Delivered,
+    HttpResponse,
+    Outcome,
+    Reason,
+    Refused,
+    Signal,
+    StaleConnection,
+    TransportFailure,
+)
+from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
@@ -93,7 +103,7 @@ class DeliveryPipeline:
             if isinstance(verdict, Done):  # nearly always
                 covers_copies_until: float | None = math.inf
                 break
-            decided_at, covers_copies_until = self._tools.steady(), None
+            decided_at, covers_copies_until = self._tools.monotonic(), None
             if not isinstance(verdict, Dead):  # counted from now, since the retry may return before its confirm
                 wait, only_worker = verdict.due - self._tools.clock(), self._gate.slots.worker_count() == 1
                 covers_copies_until = decided_at + coverage_seconds(wait, only_worker=only_worker)
@@ -101,8 +111,8 @@ class DeliveryPipeline:
                 break
             # The deferral is due, and the queue has not taken it: admit the delivery again.
             self._making_room = False
-            progress = delivery.progress.after_lost_deferral(after.progress, self._tools.steady() - decided_at)
-            delivery = replace(delivery, progress=progress)
+            progress = delivery.progress.after_lost_deferral(after.progress, self._tools.monotonic() - decided_at)
+            delivery = copy_record(delivery, progress=progress)
             admitted = self._admit(held, delivery)
         self._making_room = False
         for holder, copy in self._ledger.on_delivery_settled(held, delivery, covers_copies_until=covers_copies_until):
@@ -127,7 +137,7 @@ class DeliveryPipeline:
         now = self._tools.clock()
         if client is not None and client.channel is not None and delivery.progress.first_taken_at is None:
             # Its requests may have this time, which must not change.
-            delivery = replace(delivery, progress=delivery.progress.after_take(now))
+            delivery = copy_record(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
         may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or client is None or client.paused or client.logout_uri is None:
@@ -170,7 +180,7 @@ class DeliveryPipeline:
         if not isinstance(report.outcome, Delivered):  # rarely
             after, verdict = self._decide(ticket, report)
             if fact is not None and isinstance(verdict, RetryAt | Defer):
-                fact = replace(fact, next_due=verdict.due)
+                fact = copy_record(fact, next_due=verdict.due)
         if fact is not None:
             self._tools.observe(fact)
         self._schedule_round()
@@ -217,7 +227,7 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:
         internal_fault = channel.internal_fault(outcome, client)
     if internal_fault is None:
         return report_attempt(delivery, client, fact)
-    return replace(report_fault(internal_fault, delivery), signal=outcome.signal, fact=fact)
+    return copy_record(report_fault(internal_fault, delivery), signal=outcome.signal, fact=fact)
 
 
 async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome, str, float] | Dead:
@@ -238,18 +248,18 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
         push = await channel.prepare(ticket.delivery, client)
         if isinstance(push, Dead):
             return push
-        ticket.posted_at = sent_at = tools.steady()
+        ticket.posted_at = sent_at = tools.monotonic()
         response = await tools.transport.post(
             push.to_request(client, uri, timeout, new_connection=new_connection, delivery=ticket.delivery)
         )
-        seconds += tools.steady() - sent_at
-        if push.renew is not None and may_renew and isinstance(response, Answer) and response.status == 401:
+        seconds += tools.monotonic() - sent_at
+        if push.renew is not None and may_renew and isinstance(response, HttpResponse) and response.status == 401:
             may_renew = False
             push.renew()
         elif not isinstance(response, StaleConnection):
             return channel.read(response, client), push.jti, seconds
         elif new_connection:
-            disconnected = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
+            disconnected = TransportFailure(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
             return channel.read(disconnected, client), push.jti, seconds
         else:
             new_connection = True  # the repetition has a new token, since the client may have read the first (R2, R3)

@@ -16,9 +16,9 @@ from notifier.delivery.replacements import Replacement, postpone_event
 from notifier.model.client import Client
 from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
 from notifier.model.documents.documents import EventDocument
-from notifier.model.fate import SkipReason
-from notifier.model.frozen import replace
+from notifier.model.notice import SkipReason
 from notifier.model.outcome import DeadReason
+from notifier.model.record import copy_record
 from notifier.model.registry import ENDLESS_SECONDS, Followers, Issuer, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
@@ -76,19 +76,19 @@ def _registered_value(client: Client, name: Override) -> object:
     return client.token.alg if name == "id_token_signed_response_alg" else getattr(client, name)
 
 
-def count_notices(event: SessionEnded, registry: Registry, steady: float) -> int:
+def count_notices(event: SessionEnded, registry: Registry, monotonic: float) -> int:
     """Return the number of final notices of an event: one for each delivery and each skipped client.
 
-    Duplicate entries count once. `event` has its followers. `steady`: the present moment by the clock of
+    Duplicate entries count once. `event` has its followers. `monotonic`: the present moment by the clock of
     `Registry.lost_at`.
     """
     if event.clients == "*":
-        return sum(1 for _ in _all_clients(event.iss, registry, steady))
-    use_overrides = may_use_overrides(event, registry, steady)
+        return sum(1 for _ in _all_clients(event.iss, registry, monotonic))
+    use_overrides = may_use_overrides(event, registry, monotonic)
 
     def notice_key(entry: str | ClientEntry) -> Identity | str:
         identity = identify(event, entry, registry, use_overrides=use_overrides)
-        skipped = find_skip(event, entry, registry, steady, use_overrides=use_overrides)
+        skipped = find_skip(event, entry, registry, monotonic, use_overrides=use_overrides)
         return identity if skipped is None else identity[0]
 
     names = {entry for entry in event.clients if isinstance(entry, str)}  # without more work: there may be 20,000
@@ -113,9 +113,9 @@ def resolve_aliases(event: SessionEnded, registry: Registry, *, part: bool = Fal
         if client_id is None:
             entries.append(entry)
             continue
-        resolved = client_id if isinstance(entry, str) else replace(entry, client_id=client_id)
+        resolved = client_id if isinstance(entry, str) else copy_record(entry, client_id=client_id)
         entries += _spread_to_followers([resolved], followers) if part and followers is not None else [resolved]
-    return replace(event, clients=tuple(entries))
+    return copy_record(event, clients=tuple(entries))
 
 
 def add_followers(event: SessionEnded, registry: Registry) -> SessionEnded:
@@ -126,7 +126,7 @@ def add_followers(event: SessionEnded, registry: Registry) -> SessionEnded:
     followers = registry.followers.get(event.iss)
     if followers is None or event.clients == "*":
         return event
-    return replace(event, clients=tuple(dict.fromkeys(_spread_to_followers(event.clients, followers))))
+    return copy_record(event, clients=tuple(dict.fromkeys(_spread_to_followers(event.clients, followers))))
 
 
 def _spread_to_followers(entries: Iterable[str | ClientEntry], followers: Followers) -> Iterator[str | ClientEntry]:
@@ -163,7 +163,7 @@ def postpone_unread(
     if postponed:
         entries = tuple(entry for entry in event.clients if name_of(entry) in postponed)
         final_reason = DeadReason.UNKNOWN_CLIENT, f"{problem}; correct it, then replay"
-        later = replace(document, event=replace(event, clients=entries), part=True)
+        later = copy_record(document, event=copy_record(event, clients=entries), part=True)
         yield postpone_event(later, problem, final_reason, ENDLESS_SECONDS, now)
 
 
@@ -173,21 +173,21 @@ def digest_event(event: SessionEnded) -> str:
     return DeliveryIds(iss=event.iss, sent_by=sent_by, event_id=event.id).of("*", None, None)
 
 
-def split_event(event: SessionEnded, registry: Registry, steady: float) -> Iterator[SessionEnded]:
+def split_event(event: SessionEnded, registry: Registry, monotonic: float) -> Iterator[SessionEnded]:
     """Yield the event in parts of at most 100 named clients, without duplicates. No part if it has no clients.
 
     `"*"` is replaced by the clients of the registry that have an address, or lost it less than `registry.grace` ago.
     """
     entries: Iterator[str | ClientEntry]
     if event.clients == "*":
-        entries = _all_clients(event.iss, registry, steady)
+        entries = _all_clients(event.iss, registry, monotonic)
     else:
-        entries = _distinct_entries(event, registry, use_overrides=may_use_overrides(event, registry, steady))
+        entries = _distinct_entries(event, registry, use_overrides=may_use_overrides(event, registry, monotonic))
     while part := tuple(islice(entries, PART_CLIENTS)):
-        yield replace(event, clients=part)
+        yield copy_record(event, clients=part)
 
 
-def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
+def _all_clients(iss: str, registry: Registry, monotonic: float) -> Iterator[str]:
     """Yield the ids of the clients that `"*"` stands for, with followers.
 
     A follower that is not among the clients of the registry is included, so that its delivery waits.
@@ -196,7 +196,7 @@ def _all_clients(iss: str, registry: Registry, steady: float) -> Iterator[str]:
     for client in registered.values():
         if client.logout_uri is not None:
             yield client.client_id
-    waiting = [each for each in registry.lost_at.get(iss, ()) if registry.has_just_lost(iss, each, steady)]
+    waiting = [each for each in registry.lost_at.get(iss, ()) if registry.has_just_lost(iss, each, monotonic)]
     if followers is not None:
         waiting += [follower for follower in followers.leaders if follower not in registered]
     yield from dict.fromkeys(waiting)
@@ -233,14 +233,14 @@ def name_of(entry: str | ClientEntry) -> str:
     return entry if isinstance(entry, str) else entry.client_id
 
 
-def may_use_overrides(event: SessionEnded, registry: Registry, steady: float) -> bool:
+def may_use_overrides(event: SessionEnded, registry: Registry, monotonic: float) -> bool:
     """Return True if the overrides of the event count, or counted less than `registry.grace` ago."""
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-    return accepted or registry.has_just_narrowed(steady)
+    return accepted or registry.has_just_narrowed(monotonic)
 
 
 def find_skip(
-    event: SessionEnded, entry: str | ClientEntry, registry: Registry, steady: float, *, use_overrides: bool
+    event: SessionEnded, entry: str | ClientEntry, registry: Registry, monotonic: float, *, use_overrides: bool
 ) -> Skipped | None:
     """Return the fact that the client is skipped; None if it is notified.
 
@@ -259,7 +259,7 @@ def find_skip(
     else:
         inline_uri = entry.backchannel_logout_uri if use_overrides and isinstance(entry, ClientEntry) else None
         skipped = client.logout_uri is None and inline_uri is None
-    if skipped and not registry.has_just_lost(event.iss, client_id, steady):
+    if skipped and not registry.has_just_lost(event.iss, client_id, monotonic):
         return Skipped(iss=event.iss, client_id=client_id, event_id=event.id, reply_to=event.reply_to, reason=reason)
     return None
 
@@ -267,4 +267,4 @@ def find_skip(
 def to_ignored_overrides(event: SessionEnded, entry: ClientEntry) -> ClientOverrides | None:
     """Return the overrides of an entry, to be stored as ignored. They keep whether the event was vouched for."""
     inline = entry.overrides
-    return replace(inline, vouched=True) if inline is not None and event.vouched else inline
+    return copy_record(inline, vouched=True) if inline is not None and event.vouched else inline

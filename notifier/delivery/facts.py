@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from notifier.model.delivery import Delivery
-from notifier.model.fate import SkipReason
-from notifier.model.frozen import frozen
+from notifier.model.notice import SkipReason
 from notifier.model.outcome import Cause, DeadReason, Outcome
+from notifier.model.record import record
 from notifier.model.reply import ReplyTo
 
 Override: TypeAlias = Literal[
@@ -21,7 +21,7 @@ class Fact:
     __slots__ = ()
 
 
-@frozen
+@record
 class ClientFact(Fact):
     """A fact about a client."""
 
@@ -29,7 +29,7 @@ class ClientFact(Fact):
     client_id: str
 
 
-@frozen
+@record
 class EventClientFact(ClientFact):
     """A fact about a client and an event. `client_id` is empty if it concerns the whole event."""
 
@@ -37,14 +37,14 @@ class EventClientFact(ClientFact):
     reply_to: ReplyTo | None = None
 
 
-@frozen
+@record
 class Skipped(EventClientFact):
     """A client is not notified of an event: it has no address, or cannot be notified of one session."""
 
     reason: SkipReason = SkipReason.NO_URI
 
 
-@frozen
+@record
 class IgnoredOverrides(Fact):
     """Members of an event do not count (`registry.inline`), and their clients are notified as registered.
 
@@ -61,7 +61,7 @@ class IgnoredOverrides(Fact):
     source: str | None = None
 
 
-@frozen
+@record
 class EventTaken(Fact):
     """A worker has acked an event: all its deliveries are settled, or it was split, ignored or malformed.
 
@@ -83,14 +83,14 @@ class EventTaken(Fact):
     unread: tuple[str, ...] = ()
 
 
-@frozen
+@record
 class AlreadyDelivered(Fact):
     """A message with a single delivery arrived that this worker had already delivered, so it is settled."""
 
     delivery: Delivery
 
 
-@frozen
+@record
 class Attempted(Fact):
     """An attempt was refused or failed; a successful attempt is a `LogoutDelivered`.
 
@@ -108,7 +108,7 @@ class Attempted(Fact):
     next_due: float | None = None
 
 
-@frozen
+@record
 class LogoutDelivered(Attempted):
     """An attempt succeeded, and the delivery is done.
 
@@ -118,7 +118,7 @@ class LogoutDelivered(Attempted):
     propagation: float | None
 
 
-@frozen
+@record
 class RetryScheduled(Fact):
     """A retry is durable. `delivery` is as it is after the attempt; `due` is in epoch seconds."""
 
@@ -126,7 +126,7 @@ class RetryScheduled(Fact):
     due: float
 
 
-@frozen
+@record
 class Deferred(EventClientFact):
     """A deferral is durable. `text`: the reason in words, for an internal fault.
 
@@ -146,7 +146,7 @@ class Deferred(EventClientFact):
     hint_for_publisher: bool = False
 
 
-@frozen
+@record
 class DeadLettered(EventClientFact):
     """A dead letter is durable. `delivery` is None if it is a whole event or message."""
 
@@ -155,28 +155,28 @@ class DeadLettered(EventClientFact):
     delivery: Delivery | None = None
 
 
-@frozen
+@record
 class Unexpected(EventClientFact):
     """An unexpected error of notifier in one delivery, which is deferred. Other deliveries continue."""
 
     error: Exception
 
 
-@frozen
+@record
 class ClientFailing(ClientFact):
     """The circuit of a client opened until `next_try` (epoch seconds): its deliveries are parked."""
 
     next_try: float
 
 
-@frozen
+@record
 class ClientRecovered(ClientFact):
     """A client answered after an outage of `outage` seconds."""
 
     outage: float
 
 
-@frozen
+@record
 class ClientServed(ClientFact):
     """A recovered client's bucket is empty, `seconds` after the recovery."""
 

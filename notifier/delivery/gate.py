@@ -13,7 +13,7 @@ The gate protects clients from each other:
 - A delivery waits in memory only if its turn is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
   it waits in a queue (`client_buckets.py`).
 
-Two clocks are kept apart. All decisions use a steady clock, so that a jump of the wall clock opens no circuit and
+Two clocks are kept apart. All decisions use a monotonic clock, so that a jump of the wall clock opens no circuit and
 starts no delivery. Messages and operators get moments of the wall clock, since other workers read them (`ahead`).
 """
 
@@ -55,7 +55,7 @@ class Slots:
         self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], started_share: Callable[[], float]
     ) -> None:
         self._clock = tools.clock
-        self._steady = tools.steady
+        self._monotonic = tools.monotonic
         self._peers = peers
         self._size = size
         self._in_memory = in_memory
@@ -79,8 +79,8 @@ class Slots:
         return self._peers.count() or ASSUMED_WORKERS
 
     def wall_offset(self) -> float:
-        """Return the seconds to add to a moment of the steady clock to get the wall clock's moment."""
-        return self._clock() - self._steady()
+        """Return the seconds to add to a moment of the monotonic clock to get the wall clock's moment."""
+        return self._clock() - self._monotonic()
 
     def has_room(self, lane: Lane) -> bool:
         """Return True if another delivery of the lane may start."""
@@ -160,7 +160,7 @@ class Gate:
 
         The answer contains the delivery, which may be changed.
         """
-        now, key = self._tools.steady(), client.key
+        now, key = self._tools.monotonic(), client.key
         known = self.clients.get(key) or self.clients.add(key, now, client)
         known.on_registration(client, self.slots.worker_count())
         self.clients.move_to_end(key)
@@ -187,7 +187,7 @@ class Gate:
 
         Unless the attempt succeeded or was cancelled, `Buckets.decide_verdict` follows, which may request a pass.
         """
-        now, known = self._tools.steady(), self.clients[ticket.client.key]
+        now, known = self._tools.monotonic(), self.clients[ticket.client.key]
         if report.pause_seconds is not None:
             known.on_pause(now + report.pause_seconds)
         pool = known.on_ended(ticket)
@@ -222,7 +222,7 @@ class Gate:
 
     def start_waiting(self) -> list[Ticket]:
         """Start deliveries in memory while slots are free, for the next few clients of each pool, and return them."""
-        now, started = self._tools.steady(), list[Ticket]()
+        now, started = self._tools.monotonic(), list[Ticket]()
         for pool, ready in self._ready.items():
             remaining = min(len(ready), CLIENTS_PER_START)
             while remaining and self.slots.has_free_slot(pool):
@@ -245,7 +245,7 @@ class Gate:
 
         Also updates the pools of clients with deliveries in memory, and forgets unused clients.
         """
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         for key, known in self._busy.items():
             self.slots.update_pool(known, now)
             if known.waiting_count:
@@ -255,7 +255,7 @@ class Gate:
 
     def free_memory(self) -> Iterator[tuple[Ticket, Defer]]:
         """Defer the newest deliveries of clients whose deliveries would wait longest, and yield them."""
-        return self._defer(self._tools.steady(), 2 * DEFERRALS_PER_ROUND, MIN_WAIT_SHARE * SLOT_WAIT)
+        return self._defer(self._tools.monotonic(), 2 * DEFERRALS_PER_ROUND, MIN_WAIT_SHARE * SLOT_WAIT)
 
     def _defer(self, now: float, max_count: int, max_wait: float) -> Iterator[tuple[Ticket, Defer]]:
         """Defer at most `max_count` deliveries that would wait in memory for more than `max_wait` seconds."""
@@ -274,7 +274,7 @@ class Gate:
 
     def on_peer_report(self, report: ClientReport) -> None:
         """Apply another worker's report of a client."""
-        known, now = self.clients.get(report.key), self._tools.steady()
+        known, now = self.clients.get(report.key), self._tools.monotonic()
         if known is not None:
             self._on_circuit(known, known.on_peer_report(report, now))
             self.buckets.on_peer_report(known, now)
@@ -283,7 +283,7 @@ class Gate:
 
     def unresponsive(self) -> Iterable[tuple[str, str, float]]:
         """Yield (iss, client_id, seconds without an answer) for each client that hangs and has no open circuit."""
-        now = self._tools.steady()
+        now = self._tools.monotonic()
         for key, known in self._busy.items():
             seconds = known.silent_seconds(now)
             if known.circuit.state is not State.OPEN and seconds > SLOW_SECONDS:

@@ -14,18 +14,18 @@ from notifier.delivery import event_clients, replacements
 from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, Replacement, Send, send_dead_letter
+from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, OutgoingMessage, Replacement, to_dead_letter_message
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.event_document import parse_event
 from notifier.model.documents.sourced import ONLY_HEADER, reader_name_of, to_kept, to_received
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource, UnknownVersion
-from notifier.model.frozen import frozen, replace
 from notifier.model.message import MIN_SUSPECT_CRASHES, PART_OF_HEADER, Kind, Lane, Message, NewerKind
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt
+from notifier.model.record import copy_record, record
 from notifier.model.registry import ENDLESS_SECONDS, CurrentRegistry, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
 
@@ -37,7 +37,7 @@ _UNROUTED = (
 Step: TypeAlias = Delivery | Skipped | IgnoredOverrides | Replacement
 
 
-@frozen
+@record
 class DeliverySteps:
     """The steps of a message, to be taken in order as there is room.
 
@@ -49,10 +49,11 @@ class DeliverySteps:
     source: str | None = None
 
 
-class Intake:
+class MessagePlanner:
     """Plans the deliveries of messages.
 
-    `max_event` is in bytes. `new_id` generates ids for events without one. `steady`: the clock of `Registry.lost_at`.
+    `max_event` is in bytes. `new_id` generates ids for events without one. `monotonic`: the clock of
+    `Registry.lost_at`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Intake:
         registry: CurrentRegistry,
         *,
         clock: Clock,
-        steady: Clock,
+        monotonic: Clock,
         new_id: Callable[[], str],
         max_event: int,
         readers: Mapping[str, SourceReader] = MappingProxyType({}),
@@ -68,7 +69,7 @@ class Intake:
         self._registry = registry
         self._readers = readers
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._new_id = new_id
         self._max_event = max_event
 
@@ -157,7 +158,7 @@ class Intake:
         plan = self._plan_event(message, documents.EventDocument(event=content.event), content.dead_letter, now)
         if isinstance(plan, DeliverySteps) or plan.fact is None:
             return plan
-        return replace(plan, fact=replace(plan.fact, source=message.source))
+        return copy_record(plan, fact=copy_record(plan.fact, source=message.source))
 
     def _plan_event(
         self, message: Message, document: documents.EventDocument, entries_letter: DeadLetter | None, now: float
@@ -167,24 +168,26 @@ class Intake:
         If the publisher requested notices, their number is noted, so that it recognises the last one.
         """
         if message.lane is Lane.BULK:
-            document = replace(document, bulk=True)
+            document = copy_record(document, bulk=True)
         registry = self._registry()
         if registry.aliases:
             event = event_clients.resolve_aliases(document.event, registry, part=document.part)
-            document = replace(document, event=event)
+            document = copy_record(document, event=event)
         event = document.event
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             whole = event_clients.add_followers(event, registry)
-            notice_count = event_clients.count_notices(whole, registry, self._steady()) + (entries_letter is not None)
-            event = replace(event, reply_to=replace(event.reply_to, of=notice_count))
-            document = replace(document, event=event)
+            notice_count = event_clients.count_notices(whole, registry, self._monotonic()) + (
+                entries_letter is not None
+            )
+            event = copy_record(event, reply_to=copy_record(event.reply_to, of=notice_count))
+            document = copy_record(document, event=event)
         plan = self._plan_valid_entries(message, document, registry, now)
         if entries_letter is None:
             return plan
-        sends = (send_dead_letter(entries_letter, event.reply_to),)
+        messages = (to_dead_letter_message(entries_letter, event.reply_to),)
         if isinstance(plan, DeliverySteps):
-            return replace(plan, steps=chain((Replacement(sends=sends),), plan.steps))
-        return replace(plan, sends=chain(sends, plan.sends))
+            return copy_record(plan, steps=chain((Replacement(messages=messages),), plan.steps))
+        return copy_record(plan, messages=chain(messages, plan.messages))
 
     def _plan_valid_entries(
         self, message: Message, document: documents.EventDocument, registry: Registry, now: float
@@ -202,47 +205,53 @@ class Intake:
         if is_restricted and (objection := event_clients.find_publisher_objection(event, issuer)) is not None:
             return replacements.reject_event(event, *objection, now)
         if registry.followers and not document.part:
-            document = replace(document, event=event_clients.add_followers(event, registry))
+            document = copy_record(document, event=event_clients.add_followers(event, registry))
         whole = document.event
         if whole.clients == "*" or len(whole.clients) > PART_CLIENTS:
             due = now + TRIAL_DELAY_SECONDS if message.suspect else None
-            sends = self._split_event(document, registry, due)
-            return Replacement(sends=sends, fact=replacements.to_event_taken(event, "split"))
+            messages = self._split_event(document, registry, due)
+            return Replacement(messages=messages, fact=replacements.to_event_taken(event, "split"))
         steps: Iterator[Step]
         if message.delivery_count and message.suspect:
-            steps = _replace_by_trials(whole, registry, self._steady(), message.crashes, now)
+            steps = _replace_by_trials(whole, registry, self._monotonic(), message.crashes, now)
         elif message.delivery_count >= MIN_SUSPECT_CRASHES and not event.id_given:
             return replacements.rewrite_with_id(event, bulk=document.bulk)
         else:
-            steps = make_deliveries(whole, registry, self._steady())
+            steps = make_deliveries(whole, registry, self._monotonic())
         if registry.grace == ENDLESS_SECONDS and (problem := registry.incomplete.get(event.iss)) is not None:
             steps = event_clients.postpone_unread(document, steps, registry, problem, now)
         if event.email is not None or ClientEntry in map(type, event.clients):
             ignored = event_clients.find_ignored_overrides(whole, registry)
             if ignored is not None:
-                steps = chain((replace(ignored, source=message.source),), steps)
+                steps = chain((copy_record(ignored, source=message.source),), steps)
         return DeliverySteps(steps=steps, event=event, source=message.source)
 
-    def _split_event(self, document: documents.EventDocument, registry: Registry, due: float | None) -> Iterator[Send]:
+    def _split_event(
+        self, document: documents.EventDocument, registry: Registry, due: float | None
+    ) -> Iterator[OutgoingMessage]:
         """Yield the messages of the event's parts. Each has another id: with one id they are confirmed one by one."""
         event, lane = document.event, Lane.BULK if document.bulk else Lane.EVENTS
         headers = {PART_OF_HEADER: event_clients.digest_event(event)}
-        for part in event_clients.split_event(replace(event, id_given=True, unread=()), registry, self._steady()):
+        for part in event_clients.split_event(
+            copy_record(event, id_given=True, unread=()), registry, self._monotonic()
+        ):
             message = replacements.to_event_message(part, bulk=document.bulk, part=True)
-            yield Send(queue=lane, due=due, message=replace(message, message_id=self._new_id(), headers=headers))
+            yield OutgoingMessage(
+                queue=lane, due=due, message=copy_record(message, message_id=self._new_id(), headers=headers)
+            )
 
 
-def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> Iterator[Delivery | Skipped]:
+def make_deliveries(event: SessionEnded, registry: Registry, monotonic: float) -> Iterator[Delivery | Skipped]:
     """Yield one delivery per different entry of the event, in order.
 
     `Skipped` is yielded with its reason for a client that is not notified.
 
     A client that lost its address less than `registry.grace` ago, or is unknown, has a delivery, too; an unknown one
-    only if its entry does not state that it has no address. `steady`: now by the clock of `Registry.lost_at`.
+    only if its entry does not state that it has no address. `monotonic`: now by the clock of `Registry.lost_at`.
     """
     registered = registry.clients_of(event.iss)
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-    use_overrides = accepted or registry.has_just_narrowed(steady)
+    use_overrides = accepted or registry.has_just_narrowed(monotonic)
     ids = DeliveryIds(iss=event.iss, sent_by=(event.publisher, event.source), event_id=event.id)
     identities: set[Identity] = set()
     for entry in event.clients:
@@ -254,7 +263,7 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
         identities.add(identity)
         client = registered.get(client_id)
         if client is None or client.channel is not None or client.logout_uri is None:
-            skipped = event_clients.find_skip(event, entry, registry, steady, use_overrides=use_overrides)
+            skipped = event_clients.find_skip(event, entry, registry, monotonic, use_overrides=use_overrides)
             if skipped is not None:
                 yield skipped
                 continue
@@ -270,10 +279,10 @@ def make_deliveries(event: SessionEnded, registry: Registry, steady: float) -> I
 
 
 def _replace_by_trials(
-    event: SessionEnded, registry: Registry, steady: float, crashes: int, now: float
+    event: SessionEnded, registry: Registry, monotonic: float, crashes: int, now: float
 ) -> Iterator[Step]:
     """Yield a replacement by a trial for each delivery of the event, so that crashes are counted by delivery."""
-    for step in make_deliveries(replace(event, id_given=True), registry, steady):
+    for step in make_deliveries(copy_record(event, id_given=True), registry, monotonic):
         if isinstance(step, Delivery):
             yield replacements.replace_by_trial(documents.dump_delivery(step), step.id, crashes, now)
         else:
@@ -281,4 +290,4 @@ def _replace_by_trials(
 
 
 def _end_wait(delivery: Delivery, now: float) -> Delivery:
-    return replace(delivery, progress=delivery.progress.after_receipt(now))
+    return copy_record(delivery, progress=delivery.progress.after_receipt(now))

@@ -16,9 +16,9 @@ from notifier.delivery.rate import AttemptRate, registered_interval
 from notifier.delivery.verdict import Standing, WaitKind
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause, Signal
+from notifier.model.record import copy_record
 
 FRESH_PROBE_SECONDS = 4.0  # after the last attempt, until a fresh delivery may probe an open circuit
 CROWDED_SHARE = 0.5  # the used share of memory above which no bucket is fetched from
@@ -29,7 +29,7 @@ ATTEMPT_WEIGHT = 0.2  # the weight of the newest attempt in the mean
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class KnownClient(PendingDeliveries):
-    """The state of one client at this worker. Moments are seconds of the steady clock.
+    """The state of one client at this worker. Moments are seconds of the monotonic clock.
 
     `limit`: this worker's share of the registered `max_concurrent`. `concurrency`: the limit in force, which grows by
     one with each success and is halved when the circuit opens.
@@ -80,7 +80,7 @@ class KnownClient(PendingDeliveries):
         """
         self.seen_at, charged_at = now, delivery.progress.charged_at
         if charged_at is not None and self.circuit.was_open_at(charged_at - capacity.wall_offset()):
-            delivery = replace(delivery, progress=delivery.progress.after_outage())
+            delivery = copy_record(delivery, progress=delivery.progress.after_outage())
         if delivery.progress.probe_due is not None:
             self.parked = True  # other workers may have parked deliveries while this probe was in its delay queue
         until = delivery.progress.delayed_until

@@ -27,7 +27,7 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
     def __init__(self, tools: Tools, capacity: Capacity, peers: Peers) -> None:
         super().__init__()
         self._tools = tools
-        self._started_at = tools.steady()
+        self._started_at = tools.monotonic()
         self._capacity = capacity
         self._peers = peers
         self.failing: dict[ClientKey, KnownClient] = {}
@@ -108,5 +108,5 @@ class KnownClients(OrderedDict[ClientKey, KnownClient]):
 
     def next_tries(self) -> Iterable[tuple[str, str, float]]:
         """Return (iss, client_id, time of the next probe in epoch seconds) for each client with an open circuit."""
-        now, offset = self._tools.steady(), self._capacity.wall_offset()
+        now, offset = self._tools.monotonic(), self._capacity.wall_offset()
         return ((*key, offset + max(now, known.available_at)) for key, known in self.failing.items())

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
-from notifier.delivery.intake import DeliverySteps, Intake, Step
+from notifier.delivery.intake import DeliverySteps, MessagePlanner, Step
 from notifier.delivery.replacements import Replacement
 from notifier.model.backoff import deferral_wait
 from notifier.model.delivery import Delivery
@@ -64,12 +64,12 @@ class HeldMessage:
         """True for an event, False for a delivery in a separate message."""
         return isinstance(self.plan, DeliverySteps) and self.plan.event is not None
 
-    def read(self, intake: Intake) -> None:
+    def read(self, intake: MessagePlanner) -> None:
         """Read the message, and set `plan` and `next_step`: the first step, or None if there is none."""
         plan = self.plan = intake.plan(self.message)
         self.next_step = plan if isinstance(plan, Replacement) else intake.next_step(self.message, plan.steps)
 
-    def take_step(self, intake: Intake) -> Step:
+    def take_step(self, intake: MessagePlanner) -> Step:
         """Return the next step, and set `next_step` to the step after it: None if there is none."""
         step, plan = self.next_step, self.plan
         assert step is not None
@@ -117,16 +117,22 @@ class Ledger:
     sign out twice with one body. The last `remembered` settled deliveries are kept in memory, or up to twice as many:
     in two generations, of which the older is forgotten as a whole. To forget ids one by one takes twice the memory.
 
-    `unsettled_deliveries` counts the deliveries in memory, by lane. `clock` is the wall clock; `steady` never jumps.
+    `unsettled_deliveries` counts the deliveries in memory, by lane. `clock` is the wall clock; `monotonic` never jumps.
     """
 
     def __init__(
-        self, queue: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock, remembered: int = MIN_REMEMBERED
+        self,
+        queue: Acknowledger,
+        observe: Observer,
+        *,
+        clock: Clock,
+        monotonic: Clock,
+        remembered: int = MIN_REMEMBERED,
     ) -> None:
         self._queue = queue
         self._observe = observe
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
         self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
         self._remembered = remembered
@@ -205,7 +211,7 @@ class Ledger:
             if (copies := self._in_flight.get(delivery.id)) is not None:
                 copies.append((held, delivery))
                 return False
-            if not held.is_event or self._steady() >= until:
+            if not held.is_event or self._monotonic() >= until:
                 self._in_flight[delivery.id] = []
                 return True
         if not held.is_event:
@@ -230,8 +236,8 @@ class Ledger:
 
         A copy is settled if the client was notified, or if a retry is pending and the copy has the stage that
         `delivery` had when it started; the retry itself has a later stage. Every other copy starts as a new delivery.
-        `covers_copies_until`: until then copies in an event need no attempt (steady clock); infinite if the client was
-        notified, None for a dead letter.
+        `covers_copies_until`: until then copies in an event need no attempt (monotonic clock); infinite if the client
+        was notified, None for a dead letter.
         """
         copies = self._in_flight.pop(delivery.id) if delivery.id_given else []
         if covers_copies_until is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled, Skipped
 from notifier.model.delivery import Delivery
-from notifier.model.fate import Fate, Notice
+from notifier.model.notice import DeliveryResult, Notice
 from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.reply import ReplyTo
 
@@ -14,24 +14,26 @@ def notice_of(fact: Fact) -> Notice | None:
     match fact:
         case LogoutDelivered(delivery=delivery, propagation=propagation):
             attempts = delivery.progress.attempts + 1  # `delivery` is as it was before its last attempt
-            return _notice(delivery, Fate.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation)
+            return _notice(
+                delivery, DeliveryResult.DELIVERED, Reason.DELIVERED, attempts=attempts, propagation=propagation
+            )
         case RetryScheduled(delivery=delivery, due=due):
             last = delivery.progress.history[-1] if delivery.progress.history else None
             reason, status = ("", None) if last is None else (last.reason, last.status)
-            return _notice(delivery, Fate.RETRYING, reason, status=status, next_due=due)
+            return _notice(delivery, DeliveryResult.RETRYING, reason, status=status, next_due=due)
         case Deferred(cause=cause, due=due):
-            return _notice(fact.delivery or fact, Fate.RETRYING, cause, next_due=due, text=_text_of(fact))
+            return _notice(fact.delivery or fact, DeliveryResult.RETRYING, cause, next_due=due, text=_text_of(fact))
         case DeadLettered(delivery=delivery, reason=reason):
             # A publisher may name any URI in an event: the text would reveal to which internal address a name resolves.
             is_secret = delivery is not None and reason is DeadReason.EGRESS_DENIED
-            return _notice(delivery or fact, Fate.DEAD, reason, text="" if is_secret else fact.text)
+            return _notice(delivery or fact, DeliveryResult.DEAD, reason, text="" if is_secret else fact.text)
         case Skipped():
-            return _notice(fact, Fate.SKIPPED, fact.reason)
+            return _notice(fact, DeliveryResult.SKIPPED, fact.reason)
         # Events with any other result are reported by the notices of their clients.
         case EventTaken(result="duplicate"):
-            return _notice(fact, Fate.DUPLICATE, "")
+            return _notice(fact, DeliveryResult.DUPLICATE, "")
         case EventTaken(result="split", reply_to=ReplyTo(of=0)):
-            return _notice(fact, Fate.SKIPPED, "")
+            return _notice(fact, DeliveryResult.SKIPPED, "")
         case _:
             return None
 
@@ -44,7 +46,10 @@ def _text_of(fact: Deferred) -> str:
 
 
 def _notice(
-    subject: Delivery | DeadLettered | Deferred | EventTaken | Skipped, fate: Fate, reason: str, **members: Any
+    subject: Delivery | DeadLettered | Deferred | EventTaken | Skipped,
+    fate: DeliveryResult,
+    reason: str,
+    **members: Any,
 ) -> Notice:
     """Return the notice of a delivery, or of the event or client of a fact without a delivery."""
     if isinstance(subject, Delivery):

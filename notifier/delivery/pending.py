@@ -65,7 +65,7 @@ class PendingDeliveries:
 
     `parked`: deliveries may be in the client's bucket. `in_pass`: this worker is fetching from that bucket.
     `probe_out_until`: until then a probe that this worker sent cannot have returned from its delay queue.
-    `probe_wall_offset`: the wall clock minus the steady clock when that probe was sent (a suspension changes it).
+    `probe_wall_offset`: the wall clock minus the monotonic clock when that probe was sent (a suspension changes it).
     `rotation`: the replacement of the probe that is under way; None without one.
     `recovered_at`: when the circuit closed; None once all deliveries parked before are fetched.
     """
@@ -199,7 +199,7 @@ class PendingDeliveries:
         return now < self.probe_out_until
 
     def on_probe_sent(self, delivery_id: str, due_at: float, wall_offset: float) -> None:
-        """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: wall minus steady clock."""
+        """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: see `Capacity`."""
         if self.rotation is not None:
             self.rotation.on_probe_sent(delivery_id)
         if due_at > self.probe_out_until:

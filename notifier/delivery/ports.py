@@ -14,15 +14,15 @@ from notifier.model.client import Algorithm, Client, ClientKey, Encryption
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import InternalFault
-from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import Clock
-from notifier.model.outcome import Answer, Break, Outcome, Wire
+from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult
+from notifier.model.record import record
 from notifier.model.request import NO_EXTRAS, Request, RequestExtras
 from notifier.model.session_ended import SessionEnded
 
 
-@frozen
+@record
 class ClientReport:
     """A worker's report of one client to its peers, without a guarantee.
 
@@ -72,8 +72,8 @@ class Encrypter(Protocol):
         """Return why the client's key may have caused a 400; None if no reason is known. Call it after a 400 only."""
 
 
-@frozen
-class Push:
+@record
+class PreparedRequest:
     """The request of one attempt: a POST of `body`, or a GET if it is None. `secret` must not be logged.
 
     `uri` is empty for the client's own address. `jti` is empty if no token is sent. After a 401, `renew` is called, and
@@ -103,11 +103,11 @@ class Push:
 class Channel(Protocol):
     """A way to notify a client of a logout: it makes the requests and reads the answers."""
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a new request, or Dead if the client can never be sent one. Raises InternalFault."""
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Return the outcome of the client's answer."""
+    def read(self, result: HttpResponse | TransportFailure, client: Client) -> Outcome:
+        """Return the outcome of the request."""
 
     def internal_fault(self, outcome: Outcome, client: Client) -> InternalFault | None:
         """Return the internal fault that explains a refusal or failure; None if the client caused it."""
@@ -117,11 +117,11 @@ class Channel(Protocol):
 class CanaryChannel(Protocol):
     """A channel with another request than the usual one that has no effect on sessions."""
 
-    async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare_canary(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request without effect, for a user and a session that do not exist. Raises InternalFault."""
 
 
-@frozen
+@record
 class ChannelTools:
     """What channels make requests with. `new_jti` never returns the same id twice.
 
@@ -135,7 +135,7 @@ class ChannelTools:
     unverifiable: Callable[[Client], str | None] = lambda _client: None
 
 
-@frozen
+@record
 class SingleEvent:
     """The only valid event of a source's message, and the dead letter of the message's invalid entries, if any."""
 
@@ -160,20 +160,20 @@ class SourceReader(Protocol):
 class Transport(Protocol):
     """Sends requests to clients."""
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         """Send the request and return what happened. Raises InternalFault (tls_files, origin), never for the client."""
 
 
-@frozen
+@record
 class Tools:
     """What an attempt uses. `channels`: the channels by which clients are notified, by `Client.channel_kind`.
 
-    `steady` is a clock that never jumps and stops while the process is suspended (`UnsuspendedClock`).
+    `monotonic` is a clock that never jumps and stops while the process is suspended (`UnsuspendedClock`).
     """
 
     channels: Mapping[str, Channel]
     transport: Transport
     clock: Clock
-    steady: Clock
+    monotonic: Clock
     jitter: Jitter
     observe: Observer

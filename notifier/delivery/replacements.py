@@ -17,9 +17,9 @@ from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import InputIssue, UnknownSource
-from notifier.model.frozen import frozen, replace
-from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing, crash_headers, read_count
+from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft, crash_headers, read_count
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.record import copy_record, record
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
@@ -36,15 +36,15 @@ PASSES = "passes"  # the header that counts the passes of a message whose body c
 EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
 
 
-@frozen
-class Send:
+@record
+class OutgoingMessage:
     """A message to be made durable, and the fact to report then.
 
     It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
     `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
     """
 
-    message: Outgoing
+    message: MessageDraft
     queue: str = Lane.RETRIES
     bucket: str | None = None
     due: float | None = None
@@ -52,36 +52,40 @@ class Send:
     fact: Fact | None = None
 
 
-@frozen
+@record
 class Replacement:
     """Messages to make durable before the taken message is acked. `fact` is reported after the ack.
 
-    `make_sends`, if set, is awaited for the messages; it never raises. `deliveries`: how many deliveries of the event
-    the messages contain.
+    `make_messages`, if set, is awaited for the messages; it never raises. `deliveries`: how many deliveries of the
+    event the messages contain.
     """
 
-    sends: Iterable[Send] = ()
+    messages: Iterable[OutgoingMessage] = ()
     fact: EventTaken | None = None
     deliveries: int = 0
-    make_sends: Callable[[], Awaitable[Iterable[Send]]] | None = None
+    make_messages: Callable[[], Awaitable[Iterable[OutgoingMessage]]] | None = None
 
 
 # ── dead letters ──
 
 
-def send_dead_letter(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
+def to_dead_letter_message(
+    letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None
+) -> OutgoingMessage:
     """Return the message of a dead letter, and the fact that reports it."""
     fact = DeadLettered(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
         delivery=delivery or letter.delivery, reply_to=reply_to,
     )  # fmt: skip
-    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
+    return OutgoingMessage(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Replacement:
     """Return the dead letter of a whole event."""
     letter = dead_letter.dead_letter_event(event, reason, text, now)
-    return Replacement(sends=(send_dead_letter(letter, event.reply_to),), fact=to_event_taken(event, "accepted"))
+    return Replacement(
+        messages=(to_dead_letter_message(letter, event.reply_to),), fact=to_event_taken(event, "accepted")
+    )
 
 
 def reject_unreadable(
@@ -114,7 +118,7 @@ def reject_crashing(message: Message, positions: str | None, now: float) -> Repl
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
             letter = dead_letter.dead_letter_delivery(delivery, reason, text, now)
-            return Replacement(sends=(send_dead_letter(letter, delivery.reply_to),))
+            return Replacement(messages=(to_dead_letter_message(letter, delivery.reply_to),))
         case Kind.EVENT:
             return reject_event(documents.load_event(message.body).event, reason, text, now)
         case None:
@@ -135,7 +139,7 @@ def _reject_unchanged(message: Message, letter: DeadLetter, positions: str | Non
         result=result, event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
-    return Replacement(sends=(send_dead_letter(letter, message.reply_to),), fact=fact)
+    return Replacement(messages=(to_dead_letter_message(letter, message.reply_to),), fact=fact)
 
 
 def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
@@ -155,11 +159,11 @@ def postpone_newer(message: Message, error: Exception, now: float) -> Replacemen
     passes = read_count(message.headers, PASSES)
     due = now + NEWER_WAIT_SECONDS[min(passes, len(NEWER_WAIT_SECONDS) - 1)]
     # Headers are never copied: a copied `x-death` makes the broker drop the message.
-    copy = Outgoing(
+    copy = MessageDraft(
         kind=message.kind, body=message.body, message_id=message.message_id or "", headers={PASSES: str(passes + 1)}
     )
     fact = _message_deferred(message, due, str(error), passes)
-    return Replacement(sends=(Send(due=due, rounding="up", message=copy, fact=fact),))
+    return Replacement(messages=(OutgoingMessage(due=due, rounding="up", message=copy, fact=fact),))
 
 
 def postpone_unknown_source(
@@ -178,8 +182,10 @@ def postpone_unknown_source(
     fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
     copy = to_sourced(message, own_id or new_id, positions)
-    copy = replace(copy, headers={**copy.headers, PASSES: str(passes + 1)})
-    return Replacement(sends=(Send(due=now + deferral_wait(wait), rounding="up", message=copy, fact=fact),))
+    copy = copy_record(copy, headers={**copy.headers, PASSES: str(passes + 1)})
+    return Replacement(
+        messages=(OutgoingMessage(due=now + deferral_wait(wait), rounding="up", message=copy, fact=fact),)
+    )
 
 
 def _message_deferred(message: Message, due: float, text: str, passes: int) -> Deferred:
@@ -202,25 +208,25 @@ def postpone_event(
     if time_left <= 0:
         return reject_event(event, *final_reason, now)
     wait = min(time_left, fault_wait_seconds(document.deferrals))
-    later = replace(
-        document, event=replace(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
+    later = copy_record(
+        document, event=copy_record(event, id_given=True), unknown_since=since, deferrals=document.deferrals + 1
     )
     fact = Deferred(
         iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
         text=why, reply_to=event.reply_to, publisher=event.publisher,
         again=document.deferrals > 0,
     )  # fmt: skip
-    return Replacement(sends=_send_postponed(later, now + deferral_wait(wait), fact))
+    return Replacement(messages=_send_postponed(later, now + deferral_wait(wait), fact))
 
 
-def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) -> Iterator[Send]:
+def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) -> Iterator[OutgoingMessage]:
     """Yield the event's message lazily, so that it is written in a later turn of the event loop than it was read.
 
     Reading or writing an event of 20,000 names takes as long as one turn may.
     """
     body = documents.dump_event(later, due=fact.due)
-    message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
-    yield Send(due=due, rounding="up", message=message, fact=fact)
+    message = MessageDraft(kind=Kind.EVENT, body=body, message_id=later.event.id)
+    yield OutgoingMessage(due=due, rounding="up", message=message, fact=fact)
 
 
 # ── trials and events with an id ──
@@ -228,8 +234,8 @@ def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) 
 
 def replace_by_trial(body: bytes, message_id: str, crashes: int, now: float) -> Replacement:
     """Return the replacement of a suspect delivery by a trial, whose message counts its `crashes`."""
-    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
-    return Replacement(sends=(Send(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
+    message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=message_id, headers=crash_headers(crashes))
+    return Replacement(messages=(OutgoingMessage(due=now + TRIAL_DELAY_SECONDS, message=message),), deliveries=1)
 
 
 def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Replacement:
@@ -238,11 +244,11 @@ def rewrite_with_id(event: SessionEnded, *, bulk: bool) -> Replacement:
     Without a stored id, each redelivery gets another id, so copies are not recognised. If connections last for less
     time than a client's answer takes, the client would be notified again on each connection, up to the delivery limit.
     """
-    message = to_event_message(replace(event, id_given=True), bulk=bulk)
-    return Replacement(sends=(Send(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
+    message = to_event_message(copy_record(event, id_given=True), bulk=bulk)
+    return Replacement(messages=(OutgoingMessage(queue=Lane.BULK if bulk else Lane.EVENTS, message=message),))
 
 
-def to_event_message(event: SessionEnded, *, bulk: bool = False, part: bool = False) -> Outgoing:
+def to_event_message(event: SessionEnded, *, bulk: bool = False, part: bool = False) -> MessageDraft:
     """Return the event as notifier's own message, which keeps its publisher and its id."""
     body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk, part=part))
-    return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
+    return MessageDraft(kind=Kind.EVENT, body=body, message_id=event.id)

@@ -47,15 +47,15 @@ LANE_EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
 
 
 class Selection:
-    """Queues the held messages and chooses the message whose next step is taken. `steady` is a steady clock.
+    """Queues the held messages and chooses the message whose next step is taken. `monotonic` never jumps.
 
     `_group`: the suspects that are being replaced now. `_parts`: by the event's digest, the parts that wait for the
     queued part. `_in_progress`: the large messages being read or replaced.
     """
 
-    def __init__(self, gate: Gate, *, steady: Clock) -> None:
+    def __init__(self, gate: Gate, *, monotonic: Clock) -> None:
         self._gate = gate
-        self._steady = steady
+        self._monotonic = monotonic
         self._passed_over = dict.fromkeys(Lane, 0)
         self._queues: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
         self._survived: Counter[str] = Counter()  # by queue: losses of its channel in this process
@@ -75,7 +75,7 @@ class Selection:
                 held.message = replace(held.message, survived=held.message.survived + survived)
             if held.message.suspect:
                 if not self._suspects and not self._group:
-                    self._next_group_at = self._steady() + GATHER_SECONDS
+                    self._next_group_at = self._monotonic() + GATHER_SECONDS
                 self._suspects.append(held)
                 return
         self._enqueue(held)
@@ -200,7 +200,7 @@ class Selection:
 
     def _start_group(self) -> None:
         """Queue the next group of suspects, if the former group is finished or overdue."""
-        now = self._steady()
+        now = self._monotonic()
         while self._group and self._group[-1].is_acked:
             self._group.pop()
             self._next_group_at = now + GROUP_PAUSE_SECONDS

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from itertools import islice
 
 from notifier.delivery import facts
-from notifier.delivery.replacements import Send, send_dead_letter
+from notifier.delivery.replacements import OutgoingMessage, to_dead_letter_message
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind, queue_delay
 from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.errors import QueueUnavailable
-from notifier.model.frozen import replace
-from notifier.model.message import MAX_PARKED_SECONDS, Kind, Message, Outgoing, crash_headers
+from notifier.model.message import MAX_PARKED_SECONDS, Kind, Message, MessageDraft, crash_headers
 from notifier.model.moment import Clock
+from notifier.model.record import copy_record
 from notifier.queues.queue_port import WorkerQueue
 
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
@@ -41,11 +41,11 @@ class Settlement:
         now = self._clock()
         match verdict:
             case RetryAt():
-                await self.send(self._to_send(delivery, verdict, now, crashes=0))
+                await self.send(self._to_outgoing(delivery, verdict, now, crashes=0))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                send = self._to_send(delivery, verdict, now, message.crashes)
-                if not await self.send(send, max_seconds=max(MIN_TRY_SECONDS, verdict.due - now)):
+                outgoing = self._to_outgoing(delivery, verdict, now, message.crashes)
+                if not await self.send(outgoing, max_seconds=max(MIN_TRY_SECONDS, verdict.due - now)):
                     return False
                 deferred = facts.Deferred(
                     iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, cause=verdict.cause,
@@ -54,28 +54,28 @@ class Settlement:
                 self._observe(deferred)
             case Dead():
                 letter = dead_letter.dead_letter_delivery(delivery, verdict.reason, verdict.text, now)
-                await self.send_all((send_dead_letter(letter, delivery.reply_to, delivery),))
+                await self.send_all((to_dead_letter_message(letter, delivery.reply_to, delivery),))
         return True
 
-    async def send_all(self, sends: Iterable[Send]) -> None:
+    async def send_all(self, messages: Iterable[OutgoingMessage]) -> None:
         """Return once all are durable. The messages are made in batches, so a large event is never whole in memory."""
-        remaining = iter(sends)
+        remaining = iter(messages)
         while batch := list(islice(remaining, BATCH_MESSAGES)):
-            await asyncio.gather(*(self.send(send) for send in batch))
-            for fact in (send.fact for send in batch if send.fact is not None):
+            await asyncio.gather(*(self.send(outgoing) for outgoing in batch))
+            for fact in (outgoing.fact for outgoing in batch if outgoing.fact is not None):
                 self._observe(fact)
 
-    async def send(self, send: Send, *, max_seconds: float | None = None) -> bool:
+    async def send(self, outgoing: OutgoingMessage, *, max_seconds: float | None = None) -> bool:
         """Return True once the message is durable; False if the queue is unavailable for `max_seconds` seconds."""
         deadline = None if max_seconds is None else asyncio.get_running_loop().time() + max_seconds
         while True:
             try:
-                if send.bucket is not None and send.due is not None:
-                    await self._queue.park(send.bucket, send.message, until=send.due)
-                elif send.due is None:
-                    await self._queue.publish(send.queue, send.message)
+                if outgoing.bucket is not None and outgoing.due is not None:
+                    await self._queue.park(outgoing.bucket, outgoing.message, until=outgoing.due)
+                elif outgoing.due is None:
+                    await self._queue.publish(outgoing.queue, outgoing.message)
                 else:
-                    await self._queue.publish_later(send.message, due=send.due, rounding=send.rounding)
+                    await self._queue.publish_later(outgoing.message, due=outgoing.due, rounding=outgoing.rounding)
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -85,7 +85,7 @@ class Settlement:
             else:
                 return True
 
-    def _to_send(self, delivery: Delivery, verdict: RetryAt | Defer, now: float, crashes: int) -> Send:
+    def _to_outgoing(self, delivery: Delivery, verdict: RetryAt | Defer, now: float, crashes: int) -> OutgoingMessage:
         """Return the message with which the delivery returns, to be delayed or parked."""
         parked = verdict.wait_kind is WaitKind.PARKED
         wait, rounding = queue_delay(verdict, now)
@@ -93,7 +93,7 @@ class Settlement:
             wait = min(verdict.until - now, MAX_PARKED_SECONDS)
         # From now on the id is the same at every reading, so it identifies copies like an id that a publisher gave.
         progress = delivery.progress.after_dispatch(now, max(MIN_WAIT_SECONDS, wait), parked=parked)
-        body = documents.dump_delivery(replace(delivery, id_given=True, progress=progress), due=verdict.due)
-        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
+        body = documents.dump_delivery(copy_record(delivery, id_given=True, progress=progress), due=verdict.due)
+        message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         bucket = self._queue.bucket(delivery.key) if parked else None
-        return Send(message=message, bucket=bucket, due=now + wait, rounding=rounding)
+        return OutgoingMessage(message=message, bucket=bucket, due=now + wait, rounding=rounding)

@@ -38,8 +38,8 @@ from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Ro
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.frozen import frozen, replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused, Signal
+from notifier.model.record import copy_record, record
 
 # Seconds to wait at least after the first, second and third 400 that counts (R12). The fourth is final. Some
 # receivers answer 400 while they cannot read the JWK Set, or within 30 s of their last reading.
@@ -66,7 +66,7 @@ class Done:
 DONE = Done()
 
 
-@frozen
+@record
 class Delay:
     """Admit the delivery again at `due`.
 
@@ -80,12 +80,12 @@ class Delay:
     until: float = math.inf
 
 
-@frozen
+@record
 class RetryAt(Delay):
     """Attempt the delivery again at `due`. A delay that the client requested is rounded up."""
 
 
-@frozen
+@record
 class Defer(Delay):
     """Defer the delivery; no attempt is counted.
 
@@ -108,7 +108,7 @@ def queue_delay(verdict: RetryAt | Defer, now: float) -> tuple[float, Rounding]:
     return wait, rounding
 
 
-@frozen
+@record
 class Dead:
     """Give the delivery up; an operator may replay it."""
 
@@ -121,7 +121,7 @@ DeliveryVerdict: TypeAlias = tuple[Delivery, Verdict]
 """The delivery as it is afterwards, and its verdict."""
 
 
-@frozen
+@record
 class AttemptReport:
     """The result of an attempt: the delivery before and after it, and its evidence about the client.
 
@@ -139,7 +139,7 @@ class AttemptReport:
     fact: Attempted | None = None
 
 
-@frozen
+@record
 class Standing:
     """How a client stands: whether it is available, and how and until when a delivery waits for it.
 
@@ -167,7 +167,7 @@ def report_attempt(before: Delivery, client: Client, fact: Attempted) -> Attempt
     was_suspended = outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout
     return AttemptReport(
         before=before,
-        after=replace(before, progress=before.progress.after_attempt(outcome, fact.at - seconds, seconds)),
+        after=copy_record(before, progress=before.progress.after_attempt(outcome, fact.at - seconds, seconds)),
         outcome=outcome,
         signal=Signal.NONE if was_suspended else outcome.signal,
         pause_seconds=requested_pause(outcome, client.retry),
@@ -211,7 +211,7 @@ def record_deferral(delivery: Delivery, verdict: Defer, policy: RetryPolicy, now
         verdict.cause, now, uncounted_seconds=min(uncounted_seconds, policy.max_paused),
         probe_due=verdict.due if is_probe else None, slot_at=slot_at,
     )  # fmt: skip
-    return replace(delivery, progress=progress)
+    return copy_record(delivery, progress=progress)
 
 
 # ── decide ──
@@ -255,10 +255,10 @@ def _decide_failure(
         probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
         progress = after.progress.without_longer_backoff(before.progress, probe_due=probe_due, slot_at=defer.slot_at)
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
-        return replace(after, progress=progress), verdict
+        return copy_record(after, progress=progress), verdict
     charged_at = before.progress.charged_at
     if charged_at is not None and charged_at >= standing.succeeded_at:
-        after = replace(after, progress=after.progress.without_longer_backoff(before.progress))
+        after = copy_record(after, progress=after.progress.without_longer_backoff(before.progress))
     return after, schedule_retry(after, client, None, last_at, now, jitter)
 
 

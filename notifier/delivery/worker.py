@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from notifier.delivery.delivery_pipeline import DeliveryPipeline
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.gate import Gate, Slots
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import MessagePlanner
 from notifier.delivery.ledger import HeldMessage, Ledger
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.pulls import BucketPasses
@@ -40,7 +40,13 @@ class Worker:
     """Delivers the messages that the queue passes to `take`: an `Inbox`. Runs from `run` until `stop`."""
 
     def __init__(
-        self, intake: Intake, tools: Tools, registry: CurrentRegistry, queue: WorkerQueue, limits: Limits, peers: Peers
+        self,
+        intake: MessagePlanner,
+        tools: Tools,
+        registry: CurrentRegistry,
+        queue: WorkerQueue,
+        limits: Limits,
+        peers: Peers,
     ) -> None:
         self._intake = intake
         self._tools = tools
@@ -50,18 +56,18 @@ class Worker:
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._task_error: BaseException | None = None
-        self.ledger = Ledger(queue, tools.observe, clock=tools.clock, steady=tools.steady)
+        self.ledger = Ledger(queue, tools.observe, clock=tools.clock, monotonic=tools.monotonic)
         slots = Slots(
             tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, started_share=self._started_share
         )
         self.gate = Gate(tools, slots, peers)
-        self._selection = Selection(self.gate, steady=tools.steady)
+        self._selection = Selection(self.gate, monotonic=tools.monotonic)
         self._pipeline = DeliveryPipeline(
             tools, registry, queue, self.gate, self.ledger, self._spawn, self._schedule_round
         )
         self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
         self._pulls = BucketPasses(
-            queue, self.gate, self._take_parked, self._spawn, self.parked, tools.steady, tools.clock
+            queue, self.gate, self._take_parked, self._spawn, self.parked, tools.monotonic, tools.clock
         )
 
     def _started_share(self) -> float:
@@ -214,27 +220,27 @@ class Worker:
         return not_parked
 
     async def _replace_message(self, held: HeldMessage, move: Replacement) -> None:
-        sends = move.sends if move.make_sends is None else await move.make_sends()
-        await self._pipeline.settlement.send_all(sends)
+        messages = move.messages if move.make_messages is None else await move.make_messages()
+        await self._pipeline.settlement.send_all(messages)
         self.ledger.on_step_settled(held)
 
 
 class UnsuspendedClock:
-    """Counts the seconds of `steady`, but at most MAX_GAP_SECONDS between two readings.
+    """Counts the seconds of `monotonic`, but at most MAX_GAP_SECONDS between two readings.
 
     A process may be suspended: frozen, moved to another machine, or without CPU quota. By a plain clock every client
     with a running attempt seems silent for that time, and after six seconds each delivery of the next minutes was
     deferred (measured: 1,000 deliveries).
     """
 
-    def __init__(self, steady: Callable[[], float]) -> None:
-        self._steady = steady
-        self._read_at = steady()
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._read_at = monotonic()
         self._suspended_seconds = 0.0
 
     def __call__(self) -> float:
         """Return the present moment."""
-        now = self._steady()
+        now = self._monotonic()
         if now - self._read_at > MAX_GAP_SECONDS:
             self._suspended_seconds += now - self._read_at - MAX_GAP_SECONDS
         self._read_at = now

@@ -49,12 +49,12 @@ _CLIENT_REPORT, _DOCUMENT = TypeAdapter(_ReportMembers), TypeAdapter(_Document)
 _DOCUMENT_TEMPLATE = b'{"v":1,"news":[%s]}'
 
 
-class OtherWorkers:
-    """Exchanges reports with the workers that share the queue. Satisfies `Peers`. `steady` is a steady clock."""
+class PeerReports:
+    """Exchanges reports with the workers that share the queue. Satisfies `Peers`."""
 
-    def __init__(self, count: Callable[[], int], *, steady: Clock) -> None:
+    def __init__(self, count: Callable[[], int], *, monotonic: Clock) -> None:
         self.count = count
-        self._steady = steady
+        self._monotonic = monotonic
         self._waiting: dict[tuple[str, str], tuple[float, ClientReport]] = {}
         self._has_report = asyncio.Event()
         self._second_began_at, self._documents_read = -math.inf, 0  # the present second, and the documents read in it
@@ -64,7 +64,7 @@ class OtherWorkers:
         self._waiting.pop(report.key, None)
         if len(self._waiting) >= MAX_REPORTS:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[report.key] = (self._steady(), report)
+        self._waiting[report.key] = (self._monotonic(), report)
         self._has_report.set()
 
     async def wait_for_document(self) -> bytes:
@@ -76,7 +76,7 @@ class OtherWorkers:
 
     def take_document(self) -> bytes | None:
         """Return the next document for the other workers; None if there is no report. Drops old and large reports."""
-        now, size, parts = self._steady(), len(_DOCUMENT_TEMPLATE), list[bytes]()
+        now, size, parts = self._monotonic(), len(_DOCUMENT_TEMPLATE), list[bytes]()
         while self._waiting:
             key = next(iter(self._waiting))
             reported_at, report = self._waiting[key]
@@ -92,7 +92,7 @@ class OtherWorkers:
 
     def read(self, document: bytes, on_report: Callable[[ClientReport], None]) -> None:
         """Pass each report in another worker's document to `on_report`. Drop unreadable and excess documents."""
-        if (now := self._steady()) >= self._second_began_at + 1:
+        if (now := self._monotonic()) >= self._second_began_at + 1:
             self._second_began_at, self._documents_read = now, 0
         self._documents_read += 1
         if self._documents_read > DOCUMENTS_PER_SECOND * max(1, self.count()):

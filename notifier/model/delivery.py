@@ -10,12 +10,12 @@ from typing import Annotated
 from pydantic import Field
 
 from notifier.model.client import Algorithm
-from notifier.model.frozen import frozen
 from notifier.model.progress import NO_PROGRESS, Progress
+from notifier.model.record import record
 from notifier.model.reply import ReplyTo
 
 
-@frozen
+@record
 class ClientOverrides:
     """The event's members about the client, which override the registry if `Registry.accepts_overrides` permits it.
 
@@ -28,7 +28,7 @@ class ClientOverrides:
     vouched: bool = False
 
 
-@frozen
+@record
 class Delivery:
     """The task to notify one client about one event.
 

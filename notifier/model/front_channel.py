@@ -12,13 +12,13 @@ from urllib.parse import urlencode, urlsplit
 
 from notifier.model.client import Client, EgressPolicy, FrontChannelClient, FrontChannelWay
 from notifier.model.egress import MAX_URI_LENGTH, check_uri, find_uri_issue
-from notifier.model.frozen import frozen, replace
 from notifier.model.origins import host_of, origin_of
+from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 
 
-@frozen
+@record
 class FrontChannelContext:
     """The session that ended, and the clients to call: each `client_id`, with its separate `sid` if it has one.
 
@@ -49,7 +49,7 @@ class AddressRefusal(StrEnum):
     OWN_HOST = "own_host"
 
 
-@frozen
+@record
 class OmittedClient:
     """A client that a page does not call although an address was supplied. `text`: the mistake in the address."""
 
@@ -58,7 +58,7 @@ class OmittedClient:
     text: str
 
 
-@frozen
+@record
 class AskedClient:
     """A client of a page, and the URI that the page calls. `name` is its name for people."""
 
@@ -67,7 +67,7 @@ class AskedClient:
     uri: str
 
 
-@frozen
+@record
 class UnaskedClient:
     """A client that a page cannot call: it needs a `sid`, and there is none."""
 
@@ -75,7 +75,7 @@ class UnaskedClient:
     name: str
 
 
-@frozen
+@record
 class PagePlan:
     """The content of a page: the clients that it calls, and the clients that it cannot call."""
 
@@ -160,7 +160,7 @@ def check_addresses(
         else:
             omitted[client_id] = OmittedClient(client_id=client_id, reason=mistake[0], text=mistake[1])
     clients = tuple((client_id, sid) for client_id, sid in context.clients if client_id not in omitted)
-    return replace(context, clients=clients, supplied=supplied), tuple(omitted.values())
+    return copy_record(context, clients=clients, supplied=supplied), tuple(omitted.values())
 
 
 def plan_page(context: FrontChannelContext, registry: Registry) -> PagePlan:

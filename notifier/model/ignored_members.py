@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 MAX_KEPT_CLIENTS = 100  # clients of a kind whose text is kept
 MAX_NAMED_CLIENTS = 20  # other clients that a text names
@@ -22,7 +22,7 @@ IgnoredKind: TypeAlias = tuple[str, str]
 """A source, and the member that it may not set."""
 
 
-@frozen
+@record
 class IssueGroup:
     """A mistake that several clients have: the mistakes of the first clients, and the number of all."""
 

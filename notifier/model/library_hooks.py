@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class HookChanged(Exception):  # noqa: N818  a finding, not an error
     """The internals differ; the text describes the difference."""
 
 
-@frozen
+@record
 class Hook:
     """A faster alternative to a library's public API.
 

@@ -8,8 +8,8 @@ from typing import Literal, assert_never
 
 from notifier.model.client import Client, SubjectMode
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import frozen
 from notifier.model.outcome import DeadReason
+from notifier.model.record import record
 from notifier.model.token_claims import RESERVED_CLAIMS
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -20,7 +20,7 @@ NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
 """Why no token can be built: the event lacks what the client requires. The delivery becomes a dead letter at once."""
 
 
-@frozen
+@record
 class Subject:
     """The `sub` and `sid` of a token. At least one is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.reply import ReplyTo
 
 
@@ -65,7 +65,7 @@ SOURCE = "source."  # prefix of the queues of sources
 DELAYED = "delay."  # prefix of the queues in which messages wait until they are due
 
 
-@frozen
+@record
 class CutBody:
     """The size in bytes and the SHA-256 of a whole body, of which only the beginning was kept."""
 
@@ -73,7 +73,7 @@ class CutBody:
     sha256: str
 
 
-@frozen
+@record
 class Message:
     """A message taken from a queue. `tag` is the queue's handle for the ack. `timestamp` is in epoch seconds.
 
@@ -155,8 +155,8 @@ def read_count(headers: Mapping[str, object], name: str) -> int:
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
-@frozen
-class Outgoing:
+@record
+class MessageDraft:
     """A message of notifier to publish. Its headers are built, never copied from a received message."""
 
     kind: Kind | NewerKind
@@ -166,17 +166,17 @@ class Outgoing:
     content_type: str = "application/json"
 
 
-@frozen
+@record
 class Transfer:
     """A message `taken` from a queue, and the message that replaces it in `queue`, after `wait` seconds."""
 
     taken: Message
     queue: str
-    outgoing: Outgoing
+    outgoing: MessageDraft
     wait: float = 0.0
 
 
-@frozen
+@record
 class TransferResult:
     """The messages that were replaced. `failure`: why others were not, unless another worker had taken them."""
 
@@ -184,7 +184,7 @@ class TransferResult:
     failure: QueueError | None = None
 
 
-@frozen
+@record
 class Binding:
     """The binding of a source's queue to an exchange outside notifier."""
 
@@ -193,7 +193,7 @@ class Binding:
     routing_key: str = "#"
 
 
-@frozen
+@record
 class BindingState:
     """A binding, the problem why it is missing, and the remedy. Both texts are empty if no problem is known."""
 
@@ -228,7 +228,7 @@ class PolicyKey(StrEnum):
         return f"a policy sets {self} on our queues"
 
 
-@frozen
+@record
 class QueueStatus:
     """The state of the connection to the queue. `problem`: what is wrong, or None.
 
@@ -248,7 +248,7 @@ class QueueStatus:
     dead_letters: int = 0
 
 
-@frozen
+@record
 class Depth:
     """The ready messages of a queue (unacked ones do not count), and its consumers."""
 
@@ -256,7 +256,7 @@ class Depth:
     consumers: int
 
 
-@frozen
+@record
 class Unsettled:
     """The messages of one queue that a worker has taken and not acked.
 

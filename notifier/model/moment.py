@@ -11,15 +11,15 @@ Clock = Callable[[], float]
 
 
 class MinuteLimit:
-    """Limits each kind of log line to one per minute. `steady` is a monotonic clock in seconds."""
+    """Limits each kind of log line to one per minute. `monotonic` is a clock that never jumps."""
 
-    def __init__(self, steady: Clock = time.monotonic) -> None:
-        self._steady = steady
+    def __init__(self, monotonic: Clock = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._allowed_at: dict[tuple[str | None, ...], float] = {}
 
     def allows(self, *kind: str | None) -> bool:
         """Return True unless this kind was allowed within the last minute."""
-        now = self._steady()
+        now = self._monotonic()
         if now - self._allowed_at.get(kind, float("-inf")) < 60.0:
             return False
         self._allowed_at[kind] = now

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 
-from notifier.model.frozen import frozen
 from notifier.model.printable import stray_character
+from notifier.model.record import record
 from notifier.model.registry import Issuer, Registry
 
 MAX_SEARCHED_NAMES = 5_000  # names that one search reads
@@ -16,7 +16,7 @@ MAX_COMPARED_NAMES = 100  # names that difflib compares, which takes up to 50 µ
 MIN_SIMILARITY = 0.75  # difflib's ratio from which names are similar: two of four letters may be swapped
 
 
-@frozen
+@record
 class Hint:
     """A suggestion as a sentence. `issuer`: the suggested issuer, or the issuer of the suggested client."""
 

@@ -5,7 +5,7 @@ deferral).
 
 `Signal` is the evidence of an outcome about its client. The client's circuit and rate depend on it.
 
-The transport reports the events on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` interprets them
+The transport returns an `HttpResponse`, a `TransportFailure` or a `StaleConnection`. `to_outcome` interprets them
 (docs/specification.md B27, B28, R3, R11, R12).
 """
 
@@ -14,8 +14,8 @@ from enum import Enum, StrEnum
 from typing import Literal, TypeAlias, assert_never
 
 from notifier.model.client import ResponsePolicy
-from notifier.model.frozen import frozen
 from notifier.model.moment import parse_http_date
+from notifier.model.record import record
 
 
 class Reason(StrEnum):
@@ -82,8 +82,8 @@ class Cause(StrEnum):
 # ── what the transport returns ──────────────────────────────────────────────────────────────────────────────────
 
 
-@frozen
-class Answer:
+@record
+class HttpResponse:
     """A response arrived. `text` is the printable start of the body (at most 1 KiB).
 
     `code` is the error code of the body, if the request names its member; it is neither stored nor logged.
@@ -97,8 +97,8 @@ class Answer:
     code: str | None = field(default=None, repr=False)
 
 
-@frozen
-class Break:
+@record
+class TransportFailure:
     """No response arrived. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
 
     reason: Reason
@@ -111,7 +111,7 @@ class StaleConnection:
     """A kept-alive connection closed before any byte of the response. The request is repeated once, uncounted."""
 
 
-Wire = Answer | Break | StaleConnection
+TransportResult = HttpResponse | TransportFailure | StaleConnection
 
 
 # ── the outcome ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +126,7 @@ class Signal(Enum):
     NONE = "none"  # nothing: the fault is internal, or a proxy refused
 
 
-@frozen
+@record
 class Delivered:
     """The client accepted the logout token."""
 
@@ -140,7 +140,7 @@ class Delivered:
         return Signal.RESPONSIVE
 
 
-@frozen
+@record
 class Refused:
     """The client or the egress policy refused. Another attempt is unlikely to help."""
 
@@ -154,7 +154,7 @@ class Refused:
         return Signal.NONE if self.reason is Reason.EGRESS_DENIED else Signal.RESPONSIVE
 
 
-@frozen
+@record
 class Failed:
     """The attempt failed and may be repeated. `retry_after` is the pause that the client requested, in seconds."""
 
@@ -175,29 +175,29 @@ class Failed:
 Outcome = Delivered | Refused | Failed
 
 
-def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
+def to_outcome(result: HttpResponse | TransportFailure, policy: ResponsePolicy, now: float) -> Outcome:
     """Return the outcome of an attempt at a client with this response policy. `now` is in epoch seconds."""
-    match wire:
-        case Break(reason=Reason.EGRESS_DENIED):
-            return Refused(reason=Reason.EGRESS_DENIED, text=wire.text)
-        case Break():
-            return Failed(reason=wire.reason, text=wire.text, ambiguous=wire.ambiguous)
-        case Answer():
-            return _read_answer(wire, policy, now)
+    match result:
+        case TransportFailure(reason=Reason.EGRESS_DENIED):
+            return Refused(reason=Reason.EGRESS_DENIED, text=result.text)
+        case TransportFailure():
+            return Failed(reason=result.reason, text=result.text, ambiguous=result.ambiguous)
+        case HttpResponse():
+            return _read_response(result, policy, now)
         case _:
-            assert_never(wire)
+            assert_never(result)
 
 
-def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
+def _read_response(response: HttpResponse, policy: ResponsePolicy, now: float) -> Outcome:
     """Return the outcome by the status. The client's response policy has precedence over the usual meanings."""
-    status, text = answer.status, answer.text
+    status, text = response.status, response.text
     is_usual_success = 200 <= status < 300 and status not in policy.retry_statuses
     if status in policy.success_statuses or is_usual_success:
         return Delivered(status=status, text=text)
     is_usual_retry = status in (408, 425, 429) or status >= 500  # 408 Request Timeout, 425 Too Early: try again
     if status in policy.retry_statuses or is_usual_retry:
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
-        pause = read_retry_after(answer.retry_after, answer.date, now)
+        pause = read_retry_after(response.retry_after, response.date, now)
         return Failed(reason=reason, status=status, text=text, retry_after=pause)
     if 300 <= status < 400:
         return Refused(reason=Reason.REDIRECT, status=status, text=text)

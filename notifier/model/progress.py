@@ -23,9 +23,9 @@ from typing import Annotated
 from pydantic import Field
 
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_EARLY_FACTOR
-from notifier.model.frozen import frozen, replace
 from notifier.model.json_size import MAX_CHARACTER_BYTES, cut, size
 from notifier.model.outcome import Cause, Failed, Reason, Refused
+from notifier.model.record import copy_record, record
 
 MAX_HISTORY_LENGTH = 10
 MAX_HISTORY_BYTES = 2048  # bytes of response texts in the whole history, as written in JSON
@@ -35,7 +35,7 @@ MAX_CLOCK_DIFFERENCE_SECONDS = 60.0  # seconds by which the clocks of two worker
 StoredCount = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-@frozen
+@record
 class PastOutcome:
     """One earlier outcome. `text` is the printable beginning of the response or error."""
 
@@ -45,7 +45,7 @@ class PastOutcome:
     text: str = ""
 
 
-@frozen
+@record
 class RecordedWaits:
     """The time that a delivery provably spent: `seconds` of waits and attempts. It is a lower bound of the age.
 
@@ -77,7 +77,7 @@ class RecordedWaits:
 NO_WAITS = RecordedWaits()
 
 
-@frozen
+@record
 class Progress:
     """The history of a delivery, and how it waits.
 
@@ -126,17 +126,17 @@ class Progress:
 
     def with_delayed_until(self, due: float | None) -> "Progress":
         """Return the progress with the end of the delay that its client requested, which only the message states."""
-        return replace(self, delayed_until=due)
+        return copy_record(self, delayed_until=due)
 
     def after_receipt(self, now: float) -> "Progress":
         """Return the progress with the wait in the queue recorded. A `charged_at` in the future is dropped."""
         is_future = self.charged_at is not None and self.charged_at > now  # the clock was set back
         waits = self.waits.end_wait(now, parked=self.parked)
-        return replace(self, waits=waits, charged_at=None if is_future else self.charged_at)
+        return copy_record(self, waits=waits, charged_at=None if is_future else self.charged_at)
 
     def after_take(self, now: float) -> "Progress":
         """Return the progress of a delivery whose age begins now, if it had none."""
-        return self if self.first_taken_at is not None else replace(self, first_taken_at=now)
+        return self if self.first_taken_at is not None else copy_record(self, first_taken_at=now)
 
     def after_attempt(self, outcome: Refused | Failed, began_at: float, seconds: float) -> "Progress":
         """Return the progress after an attempt that took so many seconds, as if it lengthens the backoff.
@@ -168,19 +168,19 @@ class Progress:
 
         `probe_due` and `slot_at`: how the delivery waits for its client.
         """
-        return replace(
+        return copy_record(
             self, backoffs=before.backoffs, charged_at=before.charged_at, probe_due=probe_due, slot_at=slot_at
         )
 
     def after_outage(self) -> "Progress":
         """Return the progress without the last failure that lengthened the backoff."""
-        return replace(self, backoffs=max(0, self.backoffs - 1), charged_at=None)
+        return copy_record(self, backoffs=max(0, self.backoffs - 1), charged_at=None)
 
     def after_deferral(
         self, cause: Cause, now: float, *, uncounted_seconds: float, probe_due: float | None, slot_at: float | None
     ) -> "Progress":
         """Return the progress after a deferral for this cause. `uncounted_seconds`: of all deferrals so far."""
-        return replace(
+        return copy_record(
             self,
             first_taken_at=now if self.first_taken_at is None else self.first_taken_at,
             uncounted_seconds=uncounted_seconds,
@@ -198,11 +198,11 @@ class Progress:
 
         The age, the causes and the slot are those of the deferral, all else is as before it.
         """
-        return replace(
+        return copy_record(
             self,
             first_taken_at=deferred.first_taken_at,
             uncounted_seconds=deferred.uncounted_seconds,
-            waits=replace(deferred.waits, seconds=deferred.waits.seconds + seconds),
+            waits=copy_record(deferred.waits, seconds=deferred.waits.seconds + seconds),
             waited_for=deferred.waited_for,
             slot_at=deferred.slot_at,
         )
@@ -210,18 +210,18 @@ class Progress:
     def after_dispatch(self, now: float, longest: float, *, parked: bool) -> "Progress":
         """Return the progress of a delivery that waits in a queue from now, for at most `longest` seconds."""
         waits = RecordedWaits(seconds=self.waits.seconds, since=now, longest=longest, undated=self.waits.undated)
-        return replace(self, parked=parked, waits=waits)
+        return copy_record(self, parked=parked, waits=waits)
 
     def after_death(self, max_history_bytes: int) -> "Progress":
         """Return the progress for a dead letter, which is not parked, with so many bytes of text in its history."""
-        return replace(self, parked=False, history=shorten_history(self.history, max_history_bytes))
+        return copy_record(self, parked=False, history=shorten_history(self.history, max_history_bytes))
 
     def after_replay(self) -> "Progress":
         """Return the progress of a delivery that starts again: only `history` and `ambiguous` remain.
 
         Its client may have accepted the last token, and answer 400 to the next (R3).
         """
-        return replace(NO_PROGRESS, ambiguous=self.ambiguous, history=self.history)
+        return copy_record(NO_PROGRESS, ambiguous=self.ambiguous, history=self.history)
 
 
 NO_PROGRESS = Progress()
@@ -242,5 +242,5 @@ def shorten_history(history: tuple[PastOutcome, ...], max_bytes: int) -> tuple[P
     for past in reversed(history):
         text = cut(past.text, min(bytes_left, MAX_ANSWER_BYTES))
         bytes_left -= size(text)
-        newest_first.append(past if text == past.text else replace(past, text=text))
+        newest_first.append(past if text == past.text else copy_record(past, text=text))
     return tuple(reversed(newest_first))

@@ -69,7 +69,7 @@ class Registry:
     its clients is complete.
 
     `lost_at`: when a client without an address lost it, or left the registry, by issuer and `client_id`.
-    `narrowed_at`: when addresses of events were last restricted to fewer publishers. Both are times of the steady
+    `narrowed_at`: when addresses of events were last restricted to fewer publishers. Both are times of the monotonic
     clock, set by the reload or refresh that replaced the registry.
     """
 
@@ -117,22 +117,22 @@ class Registry:
         client = self.clients_of(iss).get(client_id)
         return client is not None and client.logout_uri is not None
 
-    def has_just_lost(self, iss: str, client_id: str, steady: float) -> bool:
+    def has_just_lost(self, iss: str, client_id: str, monotonic: float) -> bool:
         """Return True if the client lost its address less than `grace` ago, so that it counts as unknown."""
         lost_at = self.lost_at.get(iss, _NO_MOMENTS).get(client_id)
-        return lost_at is not None and steady < lost_at + self.grace
+        return lost_at is not None and monotonic < lost_at + self.grace
 
-    def has_former_followers(self, steady: float) -> bool:
+    def has_former_followers(self, monotonic: float) -> bool:
         """Return True if followers were lost more than `grace` ago, so that they must be dropped."""
         return any(
-            not self.has_just_lost(iss, client_id, steady)
+            not self.has_just_lost(iss, client_id, monotonic)
             for iss, followers in self.followers.items()
             for client_id in followers.lost
         )
 
-    def has_just_narrowed(self, steady: float) -> bool:
+    def has_just_narrowed(self, monotonic: float) -> bool:
         """Return True if addresses of events were accepted from more publishers less than `grace` ago."""
-        return steady < self.narrowed_at + self.grace
+        return monotonic < self.narrowed_at + self.grace
 
     def why_left_out(self, iss: str, client_id: str) -> str | None:
         """Return why a source's client was left out of the registry; None if it was not, also if no source has it."""

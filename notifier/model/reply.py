@@ -6,7 +6,7 @@ broker generates for one connection. Otherwise a publisher could make a worker w
 
 import re
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 # The two forms are direct reply-to, as the broker writes it into the property, and queues declared without a name.
 _BROKER_GENERATED_NAME = re.compile(
@@ -16,7 +16,7 @@ _BROKER_GENERATED_NAME = re.compile(
 MAX_NAME_BYTES = 255  # bytes of UTF-8 in a name on AMQP
 
 
-@frozen
+@record
 class ReplyTo:
     """The address of replies. `of` is the number of final notices of the event, known once it is parsed."""
 

@@ -4,13 +4,13 @@ from typing import TypeAlias
 
 from notifier.model.client import Client, Route
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values."""
 
 
-@frozen
+@record
 class RequestExtras:
     """What a channel adds to a request: `headers` of all its requests, and the value `authorization` of a header of
     this request only. `error_member` is the member of a JSON response that has the error code.
@@ -24,7 +24,7 @@ class RequestExtras:
 NO_EXTRAS = RequestExtras()
 
 
-@frozen
+@record
 class Request:
     """One POST, of a form unless its `extras` have another content type, or a GET without a `body`.
 

@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 
 from notifier.model.client import Algorithm
 from notifier.model.delivery import ClientOverrides
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.reply import ReplyTo
 
 Identity: TypeAlias = tuple[str, str | None, str | None, ClientOverrides | None]
 
 
-@frozen
+@record
 class ClientEntry:
     """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
 
@@ -44,7 +44,7 @@ class ClientEntry:
         )
 
 
-@frozen
+@record
 class SessionEnded:
     """The event as parsed. `id_given` is False if notifier generated the id, which then identifies no duplicates.
 

@@ -8,9 +8,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Self
 
-from notifier.model.frozen import frozen, replace
 from notifier.model.moment import earliest
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.record import copy_record, record
 
 
 class TroubleKind(StrEnum):
@@ -59,7 +59,7 @@ _URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
 _KINDS: Mapping[str, TroubleKind] = MappingProxyType({kind.value: kind for kind in TroubleKind})
 
 
-@frozen
+@record
 class Trouble:
     """One problem. `since`: when it began, in epoch seconds.
 
@@ -92,7 +92,7 @@ class Trouble:
         return self.kind in _KINDS and _KINDS[self.kind].mild
 
 
-@frozen
+@record
 class SharedTrouble:
     """A trouble and the workers that have it."""
 
@@ -111,7 +111,7 @@ def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTroubl
         since = earliest(shared.trouble.since, trouble.since)
         count = shared.trouble.count + trouble.count
         by_key[key] = SharedTrouble(
-            trouble=replace(shared.trouble, since=since, count=count), workers=(*shared.workers, worker)
+            trouble=copy_record(shared.trouble, since=since, count=count), workers=(*shared.workers, worker)
         )
     return sorted(by_key.values(), key=_urgency)
 

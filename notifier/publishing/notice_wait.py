@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.durations import parse_duration
-from notifier.model.fate import Fate, Notice
 from notifier.model.moment import format_moment, parse_moment
+from notifier.model.notice import DeliveryResult, Notice
 from notifier.model.reply import ReplyTo
 
 VERSION = 1
@@ -28,7 +28,7 @@ MAX_WAITING_REQUESTS = 128  # half of what the API serves at a time, so that oth
 
 class _Reply(TypedDict):
     v: Literal[1]
-    fate: Fate
+    fate: DeliveryResult
     iss: str
     event_id: str
     client_id: NotRequired[str | None]
@@ -52,7 +52,7 @@ def to_reply_document(notice: Notice) -> dict[str, object]:
     optional: dict[str, object] = {
         "client_id": notice.client_id,
         "id": notice.delivery_id,
-        "reason": None if notice.fate is Fate.DELIVERED else notice.reason,
+        "reason": None if notice.fate is DeliveryResult.DELIVERED else notice.reason,
         "status": notice.status,
         "attempts": notice.attempts or None,
         "of": notice.of,
@@ -97,7 +97,7 @@ class EventNotices:
 
     def add(self, notice: Notice) -> None:
         """Add a notice. A notice that is not final does not replace the final notice of its client."""
-        if not notice.of or notice.fate is Fate.DUPLICATE:  # the result of the whole event
+        if not notice.of or notice.fate is DeliveryResult.DUPLICATE:  # the result of the whole event
             self._whole = notice
             return
         self._whole = None

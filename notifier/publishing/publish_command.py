@@ -17,8 +17,8 @@ from notifier.configuration.inline_senders import find_unlisted_user
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.durations import format_in_words
 from notifier.model.errors import QueueError
-from notifier.model.fate import Fate, Notice, SkipReason
 from notifier.model.message import Lane
+from notifier.model.notice import DeliveryResult, Notice, SkipReason
 from notifier.model.printable import counted, printable
 from notifier.operators.terminal.command_options import Config, EventLane, Json, quiet_logs
 from notifier.operators.terminal.known_registry import KnownRegistry, load_known_registry
@@ -182,7 +182,7 @@ class _PublishReport:
     def has_dead(self) -> bool:
         """True if an event, or its delivery to one of its clients, has become a dead letter."""
         noted = () if self.notices is None else self.notices.events.values()
-        return any(notice.fate is Fate.DEAD for event in noted for notice in event.known)
+        return any(notice.fate is DeliveryResult.DEAD for event in noted for notice in event.known)
 
     def _report(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()
@@ -230,19 +230,19 @@ def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
 
 def _format_notice(notice: Notice, now: float) -> str:
     match notice.fate:
-        case Fate.DELIVERED:
+        case DeliveryResult.DELIVERED:
             return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"
-        case Fate.RETRYING:
+        case DeliveryResult.RETRYING:
             status = "" if notice.status is None else f" {notice.status}"
             due = "" if notice.next_due is None else f", again in {format_in_words(notice.next_due - now)}"
             return f"retrying: {notice.reason}{status}{due}" + (f" ({notice.text})" if notice.text else "")
-        case Fate.DEAD:
+        case DeliveryResult.DEAD:
             return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")
-        case Fate.SKIPPED:
+        case DeliveryResult.SKIPPED:
             if not notice.client_id:
                 return "skipped: no client of the issuer has a backchannel_logout_uri"
             if notice.reason == SkipReason.SESSION_ONLY:
                 return "skipped: session_only (notifier.channel would end all sessions of the user; see its sessions)"
             return "skipped: it has no backchannel_logout_uri"
-        case Fate.DUPLICATE:
+        case DeliveryResult.DUPLICATE:
             return "duplicate: a copy of an event that was received before"

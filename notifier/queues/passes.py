@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from notifier.model.frozen import replace
 from notifier.model.message import Message, Transfer, TransferResult
+from notifier.model.record import copy_record
 
 S = TypeVar("S")
 
@@ -32,7 +32,7 @@ def make_visit_reader(
     def see(message: Message) -> VisitedMessage[S]:
         summary = summarise(message)
         matches = is_meant(message, summary)
-        kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
+        kept = message if matches and whole else copy_record(message, body=b"", headers=MappingProxyType({}))
         return VisitedMessage(message=kept, summary=summary if matches else None)
 
     return see
@@ -70,12 +70,12 @@ def no_progress(_done: int, _total: int) -> None:
 class RepairOptions:
     """Options of a pass that removes or moves messages. `rate`: messages a second, `limit`: messages; None: unlimited.
 
-    `stop` is called between batches. `pause` waits for the given seconds at most. `steady` is a monotonic clock,
-    `clock` the wall clock.
+    `stop` is called between batches. `pause` waits for the given seconds at most. `monotonic` never jumps, `clock` is
+    the wall clock.
     """
 
     clock: Callable[[], float]
-    steady: Callable[[], float]
+    monotonic: Callable[[], float]
     pause: Callable[[float], Awaitable[None]]
     progress: ProgressCallback = no_progress
     stop: Callable[[], bool] = lambda: False

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NoReturn, Protocol, TypeVar
 
 from notifier.model.backoff import Rounding
-from notifier.model.fate import FeedNotice
-from notifier.model.frozen import frozen
-from notifier.model.message import Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.model.message import Depth, Lane, Message, MessageDraft, QueueStatus
+from notifier.model.notice import FeedNotice
+from notifier.model.record import record
 from notifier.queues.passes import OpenVisit, Reader
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 
@@ -19,10 +19,10 @@ S = TypeVar("S")
 class Publisher(Protocol):
     """Publishes messages durably."""
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable."""
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
 
         A queue may round the wait down by at most an eighth, or up by at most a seventh. It keeps a wait of 1, 2, 4 …
@@ -42,7 +42,7 @@ class Parking(Protocol):
     def inherited_buckets(self) -> Collection[str]:
         """Return the buckets that may contain messages of a worker that has ended."""
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable.
 
         It stays there until it is fetched, or until the queue turns it into a retry: on RabbitMQ after
@@ -107,7 +107,7 @@ class DeadLetters(Protocol):
         """Begin a visit that passes each message to `read`, oldest first. Raises QueueError."""
 
 
-@frozen
+@record
 class FeedMessage:
     """A notice of the feed as a message of an exchange."""
 

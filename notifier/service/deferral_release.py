@@ -163,7 +163,7 @@ class DeferralRelease:
 
         `force`: also deliveries whose delay the client requested.
         """
-        options = RepairOptions(clock=time.time, steady=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
+        options = RepairOptions(clock=time.time, monotonic=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
         try:
             depths = await self._queue.depths()
         except QueueError as error:

@@ -55,7 +55,7 @@ def operator_routes(
         jobs=jobs,
         write_audit=write_audit,
         clock=time.time,
-        steady=time.monotonic,
+        monotonic=time.monotonic,
         indexes=MessageIndexes(time.monotonic),
         subject_id=subject_id(live.current.settings),
     )

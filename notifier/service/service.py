@@ -26,11 +26,11 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.channels import build_channels
 from notifier.delivery.facts import Observer
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import MessagePlanner
 from notifier.delivery.ports import Channel, ChannelTools, SourceReader, Tools
 from notifier.delivery.replacements import to_event_message
 from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
-from notifier.delivery.worker_news import OtherWorkers
+from notifier.delivery.worker_news import PeerReports
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, WorkerView
 from notifier.features import FEATURES
 from notifier.model.defaults import MAX_EVENT
@@ -99,11 +99,11 @@ class Service:
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._channels = self._build_channels(features)
         runtimes = self._run_features(features)
-        self._others = OtherWorkers(self.queue.consumers, steady=time.monotonic)
+        self._others = PeerReports(self.queue.consumers, monotonic=time.monotonic)
         self.worker = self._build_worker({name: read for each in runtimes for name, read in each.readers.items()})
         state = OwnState(
             name, self.worker, self._watches.to_state_sources(), self._watches.health,
-            queue=self.queue, clock=time.time, steady=time.monotonic,
+            queue=self.queue, clock=time.time, monotonic=time.monotonic,
         )  # fmt: skip
         self._status = partial(read_status, self.queue, time.time, state.document)
         view = self._build_view(name, state)
@@ -152,8 +152,13 @@ class Service:
 
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
-        intake = Intake(
-            live.registry, clock=time.time, steady=time.monotonic, new_id=new_id, max_event=MAX_EVENT, readers=readers
+        intake = MessagePlanner(
+            live.registry,
+            clock=time.time,
+            monotonic=time.monotonic,
+            new_id=new_id,
+            max_event=MAX_EVENT,
+            readers=readers,
         )
         return Worker(
             intake,
@@ -161,7 +166,7 @@ class Service:
                 channels=self._channels,
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,
-                steady=UnsuspendedClock(time.monotonic),
+                monotonic=UnsuspendedClock(time.monotonic),
                 jitter=random.random,
                 observe=self._watches.observe,
             ),

@@ -135,7 +135,9 @@ class Watches:
         self.depths: Mapping[str, Depth] = {}
         self.draining = asyncio.Event()
         self.health = HealthObserver(
-            clock=time.time, steady=time.monotonic, get_lifetime=lambda delivery: lifetime_of(delivery, live.registry())
+            clock=time.time,
+            monotonic=time.monotonic,
+            get_lifetime=lambda delivery: lifetime_of(delivery, live.registry()),
         )
         self.refused = RefusedEventCounts(time.time)
         self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.defaults import MAX_LIST_BYTES
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions
@@ -27,7 +27,7 @@ KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http
 CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other users may write to
 
 
-@frozen
+@record
 class UnixIdentity:
     """A user and its groups. `reason_against` checks that no other user may write to a folder or file.
 

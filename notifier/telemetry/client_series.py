@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from notifier.model.fate import SkipReason
+from notifier.model.notice import SkipReason
 from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.registry import Registry
 

@@ -38,7 +38,7 @@ from notifier.delivery.ports import Encrypter, Signer, Transport
 from notifier.model import outcome
 from notifier.model.client import Algorithm, Client, Encryption
 from notifier.model.documents.cloudevents import parse_traceparent
-from notifier.model.outcome import Wire
+from notifier.model.outcome import TransportResult
 from notifier.model.request import Request
 
 CLOSE_SECONDS = 2.0  # to export the last spans
@@ -246,6 +246,6 @@ class _TimedTransport:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         with _time_step("GET" if request.body is None else "POST"):
             return await self._transport.post(request)

@@ -108,11 +108,11 @@ class _KeySet:
 
 
 class ClientEncryption:
-    """Encrypts the tokens of deliveries, with cached keys. `steady` returns seconds of a monotonic clock."""
+    """Encrypts the tokens of deliveries, with cached keys. `monotonic` is a clock that never jumps."""
 
-    def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
+    def __init__(self, read: ReadKeys, monotonic: Callable[[], float]) -> None:
         self._read = read
-        self._steady = steady
+        self._monotonic = monotonic
         self._sets: OrderedDict[ClientKeysSource | tuple[PublishedKey, ...], _KeySet] = OrderedDict()
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
@@ -138,7 +138,7 @@ class ClientEncryption:
         key_set = self._sets.get(source)
         if not isinstance(source, ClientKeysSource) or key_set is None:
             return None
-        now = self._steady()
+        now = self._monotonic()
         if now - key_set.doubted_at >= DOUBT_INTERVAL_SECONDS:
             key_set.doubted_at = now
             self._start_reading(source, key_set)
@@ -168,7 +168,7 @@ class ClientEncryption:
 
     async def _refresh(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         """Read the set if it is due. Wait for a reading in progress, unless the last reading has failed."""
-        if self._steady() >= key_set.due:
+        if self._monotonic() >= key_set.due:
             self._start_reading(source, key_set)
         if key_set.reading is not None and key_set.fault is None:
             await asyncio.shield(key_set.reading)
@@ -182,7 +182,7 @@ class ClientEncryption:
             document = await self._read(source)
         finally:
             key_set.reading = None
-        now = self._steady()
+        now = self._monotonic()
         keys = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
         if isinstance(keys, str):
             if keys != key_set.fault:

@@ -94,7 +94,7 @@ class SignerFault:
 
 
 class ExternalKey:
-    """One key at a signer of this `kind`. `steady` returns seconds of a monotonic clock, `clock` epoch seconds.
+    """One key at a signer of this `kind`. `monotonic` is a clock that never jumps, `clock` epoch seconds.
 
     The key is unusable until the first check. Then `half` is its public half, and `algorithms` are the algorithms by
     which it signs. `fault` is its current fault. `timeout`: seconds for one signature. `concurrency`: the number of
@@ -110,7 +110,7 @@ class ExternalKey:
         *,
         timeout: float,
         concurrency: int,
-        steady: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
@@ -118,7 +118,7 @@ class ExternalKey:
         self.name = f"{kind} {name}"
         self._timeout = timeout
         self._observe = observe
-        self._steady = steady
+        self._monotonic = monotonic
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
         self._waiting = 0
@@ -144,13 +144,13 @@ class ExternalKey:
     def check_soon(self) -> None:
         """Make the next check due now if the key has a fault, because the fault may have been corrected."""
         if self.fault is not None:
-            self._circuit.next_check_at = self._steady()
+            self._circuit.next_check_at = self._monotonic()
             self.changed()
 
     async def check(self) -> None:
         """Request the public half and a test signature, at the first check one by each algorithm. Never raises."""
         async with self._check_lock:
-            began_at = self._steady()
+            began_at = self._monotonic()
             self._next_check_at = began_at + CHECK_INTERVAL_SECONDS
             try:
                 await self._update(await self._fetch_public_half())
@@ -170,7 +170,7 @@ class ExternalKey:
         try:
             async with self._slots:
                 self._raise_if_open()  # the circuit may have opened during the wait
-                began_at = self._steady()
+                began_at = self._monotonic()
                 try:
                     return await self._request_signature(alg, message, self.half.key)
                 except SignerError as fault:
@@ -188,11 +188,11 @@ class ExternalKey:
             raise SignerError(self.fault.text, self.fault.result)
 
     async def _fetch_public_half(self) -> PublicHalf:
-        began_at = self._steady()
+        began_at = self._monotonic()
         try:
             return await _await_signer(PUBLIC_KEY_TIMEOUT_SECONDS, self._backend.public())
         except SignerError as fault:
-            self._observe(self.kind, fault.result, self._steady() - began_at)
+            self._observe(self.kind, fault.result, self._monotonic() - began_at)
             raise
 
     async def _update(self, half: PublicHalf) -> None:
@@ -228,20 +228,20 @@ class ExternalKey:
 
     async def _request_signature(self, alg: Algorithm, message: bytes, key: PublicKey) -> bytes:
         """Request one signature, and verify it with `key`. Raises SignerError."""
-        began_at = self._steady()
+        began_at = self._monotonic()
         try:
             signature = await _await_signer(self._timeout, self._backend.sign(alg, message))
             _verify(key, alg, message, signature)
         except SignerError as fault:
-            self._observe(self.kind, fault.result, self._steady() - began_at)
+            self._observe(self.kind, fault.result, self._monotonic() - began_at)
             raise
-        seconds = self._steady() - began_at
+        seconds = self._monotonic() - began_at
         self._circuit.on_success(began_at, seconds)
         self._observe(self.kind, SignatureResult.OK, seconds)
         return signature
 
     def _on_failure(self, fault: SignerError, began_at: float) -> None:
-        self._circuit.on_failure(began_at, self._steady(), fault.wait, fault.result)
+        self._circuit.on_failure(began_at, self._monotonic(), fault.wait, fault.result)
         previous_fault = self.fault
         since = self._clock() if previous_fault is None else previous_fault.since
         self.fault = SignerFault(text=str(fault), result=fault.result, since=since)

@@ -8,11 +8,11 @@ it has seen the key there. Times are epoch seconds.
 from collections.abc import Iterable, Mapping
 
 from notifier.model.durations import DAY_SECONDS
-from notifier.model.frozen import frozen
 from notifier.model.moment import format_moment_for_people, latest
+from notifier.model.record import record
 
 
-@frozen
+@record
 class SeenKey:
     """A worker's observation of a key in its issuer's JWK Set. `since`: when the worker first saw the key there.
 

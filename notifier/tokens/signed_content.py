@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Any
 
 from notifier.model.client import Algorithm
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.tokens.jws import is_signed_by
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.transmitter_keys import MAX_TRIED_KEYS, TransmitterKeys
@@ -23,7 +23,7 @@ class TokenFault(Enum):
     FORGED = auto()
 
 
-@frozen
+@record
 class UnverifiedToken:
     """The reason why a token is refused. `text` has no secret: any sender of a token receives it."""
 
@@ -31,7 +31,7 @@ class UnverifiedToken:
     text: str
 
 
-@frozen
+@record
 class SignedClaims:
     """The claims of a verified token, their JSON (`payload`), and the `alg` of the signature."""
 

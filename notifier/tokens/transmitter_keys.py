@@ -94,19 +94,19 @@ class _PublishedSet:
 class TransmitterKeys:
     """The published keys of one transmitter. `read` fetches its JWK Set.
 
-    `steady` returns seconds of a monotonic clock. `pause` sleeps for a number of seconds.
+    `monotonic` is a clock that never jumps. `pause` sleeps for a number of seconds.
     """
 
     def __init__(
         self,
         issuer: str,
         read: ReadKeySet,
-        steady: Callable[[], float],
+        monotonic: Callable[[], float],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._issuer = issuer
         self._read = read
-        self._steady = steady
+        self._monotonic = monotonic
         self._pause = pause
         self._waiting_for_unknown = 0
         self._waiting = 0
@@ -126,7 +126,7 @@ class TransmitterKeys:
         returned before did not verify the token, so read the set again and return its matching keys. Empty if the set
         has just been read, since the result would be the same.
         """
-        arrived_at = self._steady()
+        arrived_at = self._monotonic()
         if self._set is None or (arrived_at >= self._due and not self._reading.locked()):
             await self._refresh(unknown=False)
         if self._set is None:
@@ -171,7 +171,7 @@ class TransmitterKeys:
 
     async def _wait_until_due(self) -> None:
         """Wait until the set may be read for an unknown key, unless too many wait."""
-        wait = self._due_for_unknown - self._steady()
+        wait = self._due_for_unknown - self._monotonic()
         if wait <= 0 or self._waiting_for_unknown >= MAX_HELD_TOKENS:
             return
         self._waiting_for_unknown += 1
@@ -181,11 +181,11 @@ class TransmitterKeys:
             self._waiting_for_unknown -= 1
 
     async def _read_if_due(self, *, unknown: bool) -> None:
-        now = self._steady()
+        now = self._monotonic()
         if now < (self._due_for_unknown if unknown else self._due):
             return
         document = await self._read()
-        ended = self._steady()
+        ended = self._monotonic()
         if unknown:
             self._due_for_unknown = ended + UNKNOWN_INTERVAL_SECONDS
         fault = self._store(document, now)

@@ -11,7 +11,7 @@ from typing import Any
 from joserfc.jwk import RSAKey
 from playwright.async_api import Page
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from tests.browsers.debian_browsers import text
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
 from tests.browsers.real_sites import INTRANET, SECRET, fill_in, intranet_of, others, registered, signed_out_server
@@ -22,7 +22,7 @@ LEFT = {third: (left, left) for third, left in ((True, "s_lax s_strict"), (False
 """What `kept_cookies` finds after a sign-out, by whether cookies of other sites are allowed."""
 
 
-@frozen
+@record
 class UpstreamSite:
     """A provider that is there already, or will be. `more`: of notifier's settings for it."""
 
@@ -32,7 +32,7 @@ class UpstreamSite:
     more: Mapping[str, Any]
 
 
-@frozen
+@record
 class FederatedSites:
     """What runs. `intranet` is where mod_auth_openidc protects a page."""
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.front_channel import FrontChannelContext
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from tests.support.certificates import authority
 from tests.support.proxies import proxied
 from tests.support.rabbitmq_node import free_ports
@@ -38,7 +38,7 @@ message = () => got.find((each) => each[2].type === 'front-channel-logout');
 </script>%s"""
 
 
-@frozen
+@record
 class Seen:
     """A request to a client, or to the identity server's own pages. `how` is its `Sec-Fetch-Dest`."""
 

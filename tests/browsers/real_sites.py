@@ -15,7 +15,7 @@ from typing import Any
 from joserfc.jwk import RSAKey
 from playwright.async_api import Page
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from publishers.tests.oidc_provider.installed import NODE, npm_folder
 from tests.browsers.debian_browsers import until
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
@@ -44,7 +44,7 @@ OIDCRedirectURI {url}/protected/callback
 """
 
 
-@frozen
+@record
 class RealSites:
     """What runs. `portal` is LemonLDAP::NG; `intranet` is where mod_auth_openidc protects a page."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from tests.browsers.conftest import NewPage
 from tests.browsers.debian_browsers import KINDS, until
 from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites
@@ -29,7 +29,7 @@ PLAIN = "<style>* {background-image: none !important} html, body {background: #3
 AT = "/connect/notify/upstreams/company"
 
 
-@frozen
+@record
 class CompanyKeycloak:
     """A Keycloak under https, with a separate host name. It trusts the sites' authority, and resolves their address."""
 

@@ -47,9 +47,9 @@ def course(
     limit: int | None = None,
     dry_run: bool = False,
     pause: Callable[[float], Awaitable[None]] = _no_pause,
-    steady: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> RepairOptions:
     """Return options of a repair at second 1000, by default without a limit."""
     return RepairOptions(
-        clock=lambda: 1000.0, steady=steady, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run
+        clock=lambda: 1000.0, monotonic=monotonic, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import Kind, Lane, Message, Outgoing, QueueStatus
+from notifier.model.message import Kind, Lane, Message, MessageDraft, QueueStatus
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.queues.queue_port import Queue
@@ -82,12 +82,12 @@ class Place:
         await self._opened.aclose()
 
 
-def outgoing(name: str, *, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> Outgoing:
+def outgoing(name: str, *, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> MessageDraft:
     """Return a message of the service, identified by its `message_id`."""
-    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=name, headers=dict(headers or {}))
+    return MessageDraft(kind=Kind.DELIVERY, body=body, message_id=name, headers=dict(headers or {}))
 
 
-async def delay(queue: Queue, seconds: float, message: Outgoing) -> None:
+async def delay(queue: Queue, seconds: float, message: MessageDraft) -> None:
     """Publish a message that is due in so many seconds, by the wall clock."""
     await queue.publish_later(message, due=time.time() + seconds)
 
@@ -127,7 +127,7 @@ async def eventually(true: Callable[[], object]) -> None:
     await until(look, bool)
 
 
-async def publish_until_durable(queue: Queue, name: str, message: Outgoing) -> None:
+async def publish_until_durable(queue: Queue, name: str, message: MessageDraft) -> None:
     """As the pipeline does: try again until it is confirmed."""
     async with asyncio.timeout(2 * PATIENCE):
         while True:

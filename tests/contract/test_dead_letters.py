@@ -9,7 +9,7 @@ import pytest
 from notifier.model.documents.dead_letter import dead_letter_raw, dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import InputIssue, QueueUnavailable
-from notifier.model.message import DEAD, Kind, Lane, Message, Outgoing
+from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
@@ -238,7 +238,7 @@ async def test_our_message_moved_by_the_broker_is_not_replayed(
     queue = await rabbit_place.open()
     body = dump_delivery(replace(DELIVERY, id="d-1"))
     kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY
-    await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
+    await queue.publish(lane, MessageDraft(kind=kind, body=body, message_id="d"))
     await moved_by_the_broker(queue, amqp_url, prefix, lane)
     dead_letters = queue.dead_letters()
     account = await replay(dead_letters, ALL, RULES, course())

@@ -56,7 +56,7 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
         jobs=jobs,
         write_audit=lambda action, **_details: None,
         clock=time.time,
-        steady=time.monotonic,
+        monotonic=time.monotonic,
         indexes=MessageIndexes(time.monotonic),
     )
     authorization = Authorization(lambda: None)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from notifier.model.message import MAX_PARKED_SECONDS, PARKED, Kind, Lane, Message, Outgoing
+from notifier.model.message import MAX_PARKED_SECONDS, PARKED, Kind, Lane, Message, MessageDraft
 from notifier.queues.queue_port import Queue
 from tests.contract.parking import park, parked
 from tests.contract.queues import Inbox, Place, names, outgoing, ready
@@ -26,7 +26,7 @@ async def test_parked_stays_until_it_is_fetched(place: Place) -> None:
     queue, inbox = await place.consume()
     bucket = queue.bucket(SHOP)
     headers = {"client_id": "shop", "iss": "https://id.example.com/ü"}
-    message = Outgoing(kind=Kind.DELIVERY, body=b'{"a":1}', message_id="a", headers=headers)
+    message = MessageDraft(kind=Kind.DELIVERY, body=b'{"a":1}', message_id="a", headers=headers)
     await queue.park(bucket, message, until=time.time() + MAX_PARKED_SECONDS)
     await queue.publish(Lane.RETRIES, outgoing("behind"))
     assert names([await inbox.next()]) == ["behind"]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, MAX_PARKED_SECONDS, PARKED, Kind, Lane, NewerKind, Outgoing
+from notifier.model.message import DEAD, MAX_PARKED_SECONDS, PARKED, Kind, Lane, MessageDraft, NewerKind
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
@@ -49,7 +49,7 @@ async def test_properties_survive(place: Place, kind: Kind | NewerKind) -> None:
     headers = {"reason": "refused", "client_id": "a.b*#", "iss": "https://id.example.com/ü", "empty": ""}
     await queue.publish(
         Lane.RETRIES,
-        Outgoing(kind=kind, body=b'{"a":1}', message_id="id-1", headers=headers, content_type="application/x-own"),
+        MessageDraft(kind=kind, body=b'{"a":1}', message_id="id-1", headers=headers, content_type="application/x-own"),
     )
     message = await inbox.next()
     assert (message.kind, message.message_id, message.content_type) == (kind, "id-1", "application/x-own")

@@ -3,7 +3,7 @@
 import json
 import time
 
-from notifier.model.message import Kind, Lane, NewerKind, Outgoing
+from notifier.model.message import Kind, Lane, MessageDraft, NewerKind
 from tests.contract.queues import Place, delay, names, outgoing
 
 
@@ -16,7 +16,7 @@ async def test_deferred_message_returns_unchanged_when_due(place: Place) -> None
     started = time.monotonic()
     kinds = {str(kind): kind for kind in (Kind.DELIVERY, Kind.EVENT, Kind.SOURCED, NewerKind("notifier.batch"))}
     for name, kind in kinds.items():
-        await delay(queue, 1, Outgoing(kind=kind, body=b"{}", message_id=name, headers={"source": "upstream/op"}))
+        await delay(queue, 1, MessageDraft(kind=kind, body=b"{}", message_id=name, headers={"source": "upstream/op"}))
     came = await inbox.some(len(kinds))
     assert time.monotonic() - started >= 0.99
     assert {message.message_id: message.kind for message in came} == kinds

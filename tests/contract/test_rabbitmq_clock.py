@@ -6,7 +6,7 @@ import time
 import pytest
 
 from notifier.model.documents.documents import dump_delivery, load_delivery
-from notifier.model.message import Kind, Lane, Outgoing
+from notifier.model.message import Kind, Lane, MessageDraft
 from notifier.queues.rabbitmq.overdue import OVERDUE_SECONDS
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.queues import Inbox, eventually
@@ -35,7 +35,7 @@ async def test_messages_stuck_after_a_clock_set_back_are_moved(module_node: Rabb
     await eventually(lambda: queue.status().consuming)
     module_node.set_back(HOUR)  # from its next start on; it may install libfaketime, which takes longer than WAIT
     due = time.time() + WAIT
-    message = Outgoing(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=due), message_id=DELIVERY.id)
+    message = MessageDraft(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=due), message_id=DELIVERY.id)
     await queue.publish_later(message, due=due)
     await asyncio.to_thread(module_node.kill)
     await asyncio.to_thread(module_node.start)

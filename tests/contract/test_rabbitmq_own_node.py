@@ -11,8 +11,8 @@ from yarl import URL
 
 from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.fate import ClientChange, ClientNotice
 from notifier.model.message import DEAD, Lane
+from notifier.model.notice import ClientChange, ClientNotice
 from notifier.queues.rabbitmq import connection, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.examination import examine_broker

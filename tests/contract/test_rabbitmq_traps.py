@@ -13,7 +13,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
 
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.message import DEAD, CutBody, Kind, Lane, Outgoing
+from notifier.model.message import DEAD, CutBody, Kind, Lane, MessageDraft
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch
@@ -129,7 +129,7 @@ async def test_oversized_body_is_cut(worker: OpenWorker) -> None:
     queue = await worker(inbox, max_event=1000)
     body = b"x" * 3_000_000
     await queue.send_event(Lane.EVENTS, body, message_id="a")
-    await queue.publish(Lane.EVENTS, Outgoing(kind=Kind.EVENT, body=body, message_id="b"))
+    await queue.publish(Lane.EVENTS, MessageDraft(kind=Kind.EVENT, body=body, message_id="b"))
     await queue.send_event(Lane.EVENTS, body[:1000], message_id="c")
     cut, ours, fitting = await inbox.some(3)
     assert (cut.message_id, cut.body) == ("a", body[:1000])

@@ -16,7 +16,7 @@ from notifier.model.message import (
     PARKED,
     Kind,
     Lane,
-    Outgoing,
+    MessageDraft,
     crash_headers,
 )
 from notifier.model.outcome import Cause
@@ -51,10 +51,10 @@ def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Deliv
     return make_delivery(**(plain | more))
 
 
-def message(waits: Delivery, due: float) -> Outgoing:
+def message(waits: Delivery, due: float) -> MessageDraft:
     """As the settlement writes it, with the crashes of a suspect."""
     body = dump_delivery(waits, due=due)
-    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=waits.id, headers=crash_headers(MIN_SUSPECT_CRASHES))
+    return MessageDraft(kind=Kind.DELIVERY, body=body, message_id=waits.id, headers=crash_headers(MIN_SUSPECT_CRASHES))
 
 
 async def delayed(queue: Queue, *waiting: Delivery, seconds: float = 3000.0) -> float:
@@ -188,7 +188,7 @@ async def test_concurrent_fetch_during_a_walk_gets_no_copy(rabbit_place: Place, 
     await ready(queue, PARKED, len(ids))
     assert [one.id for one in await listed(queue)] == ids  # the next look gives none of them back
 
-    async def park(bucket: str, message: Outgoing) -> None:
+    async def park(bucket: str, message: MessageDraft) -> None:
         await queue.park(bucket, message, until=time.time() + MAX_PARKED_SECONDS)
         anew.append(message.message_id)
         if len(anew) == len(ids):

@@ -18,7 +18,7 @@ from tests.delivery.worker_harness import Others, PlainSigner, Receivers, client
 from tests.support.deliveries import replace
 
 SIZE = 64
-AHEAD = 1_800_000_000.0  # seconds from the steady clock to the wall clock
+AHEAD = 1_800_000_000.0  # seconds from the monotonic clock to the wall clock
 
 
 class GateHarness:
@@ -38,7 +38,7 @@ class GateHarness:
             channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=Receivers(),
             clock=self.wall,
-            steady=lambda: self.now,
+            monotonic=lambda: self.now,
             jitter=lambda: 0.5,
             observe=self.facts.append,
         )

@@ -1,7 +1,7 @@
 """The wall clock jumps an hour in either direction: deliveries are neither lost, nor all released at once, nor late.
 
 Values shared between workers or machines use the wall clock: due times, ages, `not_after`, `iat`. All others use the
-steady clock. Where a rule has an unavoidable effect, the test's docstring names it.
+monotonic clock. Where a rule has an unavoidable effect, the test's docstring names it.
 """
 
 import json
@@ -15,7 +15,7 @@ from notifier.delivery.facts import Attempted, LogoutDelivered
 from notifier.delivery.verdict import Dead, Defer, record_deferral
 from notifier.model.client import RetryPolicy
 from notifier.model.documents.documents import load_delivery
-from notifier.model.outcome import Answer, Wire
+from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import split_into_hops
@@ -72,10 +72,10 @@ async def test_next_retry_is_computed_from_the_new_time(jump: float) -> None:
 async def test_running_attempt_ages_by_its_duration(jump: float) -> None:
     """With the jump, it would seem an hour long, and a delivery without `sid` would expire after one attempt."""
 
-    async def jumps(_request: Request) -> Wire:
+    async def jumps(_request: Request) -> TransportResult:
         harness.now += 2.0
         harness.jumped = jump
-        return Answer(status=503)
+        return HttpResponse(status=503)
 
     async with running(WorkerHarness(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as harness:
         await harness.prove("shop")

@@ -1,4 +1,4 @@
-"""The wall clock jumps an hour: open circuits, pauses, rates and parked deliveries follow the steady clock."""
+"""The wall clock jumps an hour: open circuits, pauses, rates and parked deliveries follow the monotonic clock."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.delivery.worker_harness import PARKED, WorkerHarness, answers, client
 
 @JUMPS
 async def test_requested_pause_keeps_its_length(jump: float) -> None:
-    """`Retry-After: 60` is a minute of the steady clock; deliveries that arrive meanwhile
+    """`Retry-After: 60` is a minute of the monotonic clock; deliveries that arrive meanwhile
     are parked for the remainder.
     """
     async with running(WorkerHarness(client("shop"))) as harness:

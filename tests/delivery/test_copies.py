@@ -31,7 +31,7 @@ class Copies:
     def __init__(self, remembered: int = MIN_REMEMBERED) -> None:
         self.now = NOW
         self.started: dict[str, tuple[HeldMessage, Delivery]] = {}
-        self.ledger = Ledger(self, lambda _: None, clock=self.clock, steady=self.clock, remembered=remembered)
+        self.ledger = Ledger(self, lambda _: None, clock=self.clock, monotonic=self.clock, remembered=remembered)
 
     def clock(self) -> float:
         """The time."""

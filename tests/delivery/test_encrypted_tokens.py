@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import pytest
 
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.ports import Encrypter, Push, Signer
+from notifier.delivery.ports import Encrypter, PreparedRequest, Signer
 from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, KeyManagement, Route
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.outcome import Answer, Cause, Refused
+from notifier.model.outcome import Cause, HttpResponse, Refused
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.http.response_text import answer_text
 from notifier.tokens.client_encryption import ClientEncryption
@@ -44,8 +44,8 @@ async def test_the_signed_token_is_inside() -> None:
     """It equals the clear token of another client; a client without encryption needs no encrypter."""
     plain = await channel(None).prepare(DELIVERY, client("shop"))
     push = await channel(encryption()).prepare(DELIVERY, client("shop", encryption=ASKED))
-    assert isinstance(plain, Push)
-    assert isinstance(push, Push)
+    assert isinstance(plain, PreparedRequest)
+    assert isinstance(push, PreparedRequest)
     assert plain.body is not None
     assert push.body is not None
     header, inside = opened(push.body.decode().removeprefix("logout_token="), made("P-256"))
@@ -67,7 +67,7 @@ async def test_without_a_key_there_is_no_token(encrypter: Encrypter | None) -> N
 async def test_quoted_tokens_are_removed_from_the_answer() -> None:
     """The client may quote the token that it has decrypted."""
     push = await channel(encryption(), CompactSigner()).prepare(DELIVERY, client("shop", encryption=ASKED))
-    assert isinstance(push, Push)
+    assert isinstance(push, PreparedRequest)
     request = push.to_request(client("shop"), "https://shop.example.com", 1.0, new_connection=False)
     for token in push.secret.split(" "):
         part = max(token.split("."), key=len)
@@ -76,7 +76,7 @@ async def test_quoted_tokens_are_removed_from_the_answer() -> None:
 
 
 def refused(receiver: Client) -> str:
-    outcome = channel(encryption()).read(Answer(status=400, text="Bad Request"), receiver)
+    outcome = channel(encryption()).read(HttpResponse(status=400, text="Bad Request"), receiver)
     assert isinstance(outcome, Refused)
     return outcome.text
 

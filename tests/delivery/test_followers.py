@@ -12,7 +12,7 @@ import pytest
 from notifier.configuration.clients.registry_checks import keep_followers, record_losses
 from notifier.delivery.event_clients import PART_CLIENTS, name_of
 from notifier.delivery.facts import DeadLettered, Skipped
-from notifier.delivery.intake import DeliverySteps, Intake
+from notifier.delivery.intake import DeliverySteps, MessagePlanner
 from notifier.delivery.replacements import Replacement
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -51,8 +51,8 @@ def to_message(of: SessionEnded) -> Message:
     return Message(lane=Lane.EVENTS, body=dump_event(EventDocument(event=of)), tag=None, kind=Kind.EVENT)
 
 
-def make_intake(by: Registry) -> Intake:
-    return Intake(lambda: by, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: "new", max_event=1 << 20)
+def make_intake(by: Registry) -> MessagePlanner:
+    return MessagePlanner(lambda: by, clock=lambda: NOW, monotonic=lambda: NOW, new_id=lambda: "new", max_event=1 << 20)
 
 
 def read(message: Message, by: Registry, then: Registry) -> list[list[Delivery | Skipped]]:
@@ -64,7 +64,7 @@ def read(message: Message, by: Registry, then: Registry) -> list[list[Delivery |
         steps = []
         while (step := intake.next_step(message, planned.steps)) is not None:
             steps.append(step)
-    sends = [send for step in steps if isinstance(step, Replacement) for send in step.sends]
+    sends = [send for step in steps if isinstance(step, Replacement) for send in step.messages]
     found = [[step for step in steps if isinstance(step, Delivery | Skipped)]]
     for send in sends:
         assert not isinstance(send.fact, DeadLettered)
@@ -234,7 +234,7 @@ def test_dead_letter_has_the_event_as_published() -> None:
     for named in ("shop",), ("shop", "shop-us"):
         rejected = make_intake(closed).plan(to_message(event(*named)))
         assert isinstance(rejected, Replacement)
-        (send,) = rejected.sends
+        (send,) = rejected.messages
         letter = load_dead_letter(replace(to_message(event()), body=send.message.body, kind=Kind.DEAD_LETTER))
         assert letter.event is not None
         assert [name_of(each) for each in letter.event.clients] == [*named]

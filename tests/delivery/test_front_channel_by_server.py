@@ -9,11 +9,20 @@ from notifier.delivery.channels import FrontChannel
 from notifier.delivery.event_clients import count_notices, split_event
 from notifier.delivery.facts import Skipped
 from notifier.delivery.intake import make_deliveries
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead, Defer
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Break, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import (
+    DeadReason,
+    Delivered,
+    Failed,
+    HttpResponse,
+    Outcome,
+    Reason,
+    Refused,
+    TransportFailure,
+)
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
@@ -43,7 +52,7 @@ async def test_the_uri_gets_iss_and_sid_and_no_token_is_made() -> None:
     """F4. Its query is kept byte for byte. There is no body, so the method is GET."""
     push = await CHANNEL.prepare(delivery(client()), client())
     uri = f"{URI}&iss=https%3A%2F%2Flogin.example.com%2Frealms%2Fa&sid=s+1"
-    assert push == Push(jti="", body=None, secret="s 1", uri=uri)
+    assert push == PreparedRequest(jti="", body=None, secret="s 1", uri=uri)
     assert client().logout_uri == URI
 
 
@@ -58,18 +67,18 @@ async def test_front_channel_without_sid_is_skipped() -> None:
 @pytest.mark.parametrize(
     ("answer", "own", "outcome", "reason"),
     [
-        (Answer(status=200), (), Delivered, Reason.DELIVERED),
-        (Answer(status=204), (), Delivered, Reason.DELIVERED),
-        (Answer(status=302), (), Refused, Reason.REDIRECT),
-        (Answer(status=302), (302,), Delivered, Reason.DELIVERED),
-        (Answer(status=400), (), Refused, Reason.REFUSED),
-        (Answer(status=404), (), Refused, Reason.REFUSED),
-        (Answer(status=503, retry_after="7"), (), Failed, Reason.SERVER_ERROR),
-        (Break(reason=Reason.TIMEOUT, ambiguous=True, text=""), (), Failed, Reason.TIMEOUT),
+        (HttpResponse(status=200), (), Delivered, Reason.DELIVERED),
+        (HttpResponse(status=204), (), Delivered, Reason.DELIVERED),
+        (HttpResponse(status=302), (), Refused, Reason.REDIRECT),
+        (HttpResponse(status=302), (302,), Delivered, Reason.DELIVERED),
+        (HttpResponse(status=400), (), Refused, Reason.REFUSED),
+        (HttpResponse(status=404), (), Refused, Reason.REFUSED),
+        (HttpResponse(status=503, retry_after="7"), (), Failed, Reason.SERVER_ERROR),
+        (TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text=""), (), Failed, Reason.TIMEOUT),
     ],
 )
 def test_front_channel_answer_is_never_a_rejected_token(
-    answer: Answer | Break, own: tuple[int, ...], outcome: type[Outcome], reason: Reason
+    answer: HttpResponse | TransportFailure, own: tuple[int, ...], outcome: type[Outcome], reason: Reason
 ) -> None:
     """A redirect counts as success only if `success_statuses` of the client includes it: it may lead to the login."""
     read = CHANNEL.read(answer, client(response=ResponsePolicy(success_statuses=frozenset(own))))

@@ -12,8 +12,8 @@ from notifier.delivery.notices import notice_of
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import Delivery
-from notifier.model.fate import Fate, SkipReason
 from notifier.model.logout_token import has_session
+from notifier.model.notice import DeliveryResult, SkipReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
@@ -73,7 +73,7 @@ def test_skipped_client_has_a_notice() -> None:
     fact = Skipped(iss=ISS, client_id="all", event_id="e", reason=SkipReason.SESSION_ONLY)
     notice = notice_of(fact)
     assert notice is not None
-    assert (notice.fate, notice.reason) == (Fate.SKIPPED, "session_only")
+    assert (notice.fate, notice.reason) == (DeliveryResult.SKIPPED, "session_only")
 
 
 @pytest.mark.parametrize(("channel", "sid", "named"), [(ONE, "s1", True), (ONE, None, False), (ALL, "s1", False)])

@@ -218,7 +218,7 @@ def test_of_several_probes_one_runs_one_waits_the_rest_are_parked() -> None:
 
 @pytest.mark.parametrize("seconds", [0.2, 30.0])
 def test_a_probe_that_was_out_while_the_process_was_suspended_stays_the_probe(seconds: float) -> None:
-    """The steady clock stops meanwhile, so the probe returns early. No other probe leads to the parked deliveries."""
+    """The monotonic clock stops meanwhile, so the probe returns early. No other probe leads to the bucket."""
     desk = resting(for_long=True)
     probe = desk.ticket("shop", probe_due=desk.gate.clients[KEY].available_at + desk.ahead)
     desk.now, desk.ahead = desk.now + 32 - seconds, desk.ahead + seconds

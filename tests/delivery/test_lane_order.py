@@ -16,7 +16,7 @@ class Order:
         harness = GateHarness(size)
         for number, lane in enumerate(lane for lane, count in (in_flight or {}).items() for _ in range(count)):
             assert harness.ask(f"c{number}", lane) is StartNow
-        self._selection = Selection(harness.gate, steady=lambda: harness.now)
+        self._selection = Selection(harness.gate, monotonic=lambda: harness.now)
         for lane in lanes:
             self._selection.add(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
 

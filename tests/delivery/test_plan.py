@@ -26,7 +26,7 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 
 A, B = "https://a.example.com", "https://b.example.com"
 URI = "https://rp.example.com/bcl"
-NOW = 1000.0  # by the steady clock
+NOW = 1000.0  # by the monotonic clock
 
 
 def registry(count: int = 3, **changes: Any) -> Registry:

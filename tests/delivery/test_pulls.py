@@ -15,7 +15,7 @@ from notifier.delivery.ports import ClientReport
 from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS, seconds_until_count
 from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.documents.documents import dump_delivery, load_delivery
-from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, Outgoing
+from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, MessageDraft
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
 from tests.support.deliveries import make_delivery
 
@@ -52,7 +52,7 @@ def in_bucket(harness: WorkerHarness, count: int, client_id: str = "shop", bucke
             first_taken_at=harness.now, parked=True,
         )  # fmt: skip
         body = dump_delivery(delivery, due=harness.now)
-        sent = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+        sent = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
         harness.queue.buckets.setdefault(bucket, []).append(sent)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, LogoutDelivered, RetryScheduled
 from notifier.model.client import ResponsePolicy, RetryPolicy
-from notifier.model.outcome import Break, Cause, Reason
+from notifier.model.outcome import Cause, Reason, TransportFailure
 from tests.delivery.worker_harness import WorkerHarness, answers, client, results_in, running
 
 DONE, RETRIED = "done", "retried"
@@ -44,7 +44,7 @@ async def test_every_row(statuses: tuple[int, ...], reason: str, follows: str) -
 
 async def test_a_refusing_proxy_is_an_internal_fault() -> None:
     """No attempt is counted and nothing is written into the history."""
-    refused = Break(reason=Reason.PROXY, ambiguous=False, text="proxy: answered 407")
+    refused = TransportFailure(reason=Reason.PROXY, ambiguous=False, text="proxy: answered 407")
     async with running(WorkerHarness(client("shop"))) as harness:
         harness.receivers.behaviours["shop"] = results_in(refused)
         await harness.acked(harness.event("shop"))

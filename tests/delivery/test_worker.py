@@ -13,7 +13,7 @@ from notifier.delivery.selection import GATHER_SECONDS
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
-from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
+from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
 from notifier.model.registry import ENDLESS_SECONDS, Issuer
 from notifier.model.request import Request
 from tests.delivery.worker_harness import ISS, OTHER, PATIENCE, WorkerHarness, answers, client, results_in, running
@@ -70,9 +70,9 @@ async def test_stale_connection_is_retried_once_with_a_new_token() -> None:
     async with running(WorkerHarness(client("shop"))) as harness:
         seen: list[bool] = []
 
-        async def stale_once(request: Request) -> Wire:
+        async def stale_once(request: Request) -> TransportResult:
             seen.append(request.new_connection)
-            return Answer(status=200) if request.new_connection else StaleConnection()
+            return HttpResponse(status=200) if request.new_connection else StaleConnection()
 
         harness.receivers.behaviours["shop"] = stale_once
         await harness.acked(harness.event("shop"))
@@ -387,7 +387,7 @@ async def test_inline_uri_reaches_an_unregistered_client() -> None:
 async def test_a_timeout_after_the_request_was_written_is_remembered_as_ambiguous() -> None:
     """So that a 400 on the next attempt is not read as a fault of configuration (R3)."""
     async with running(WorkerHarness(client("shop"))) as harness:
-        broken = Break(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
+        broken = TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
         harness.receivers.behaviours["shop"] = results_in(broken)
         await harness.acked(harness.event("shop"))
         assert json.loads(harness.queue.published[0][1].body)["delivery"]["ambiguous"] is True

@@ -12,7 +12,7 @@ from notifier.delivery.worker_news import (
     MAX_DOCUMENT_BYTES,
     MAX_REPORT_SECONDS,
     MAX_REPORTS,
-    OtherWorkers,
+    PeerReports,
 )
 
 ISS = "https://id.example"
@@ -24,7 +24,7 @@ class Others:
     def __init__(self) -> None:
         self.now = 1000.0
         self.received: list[ClientReport] = []
-        self.worker = OtherWorkers(lambda: 2, steady=lambda: self.now)
+        self.worker = PeerReports(lambda: 2, monotonic=lambda: self.now)
 
     def tell(self, client_id: str, **members: Any) -> None:
         """Publish a report on this client."""

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import MessagePlanner
 from notifier.delivery.ports import ClientReport, SourceReader, Tools
 from notifier.delivery.worker import Limits, Worker
 from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import Kind, Lane, Message, NewerKind, Outgoing
-from notifier.model.outcome import Answer, Wire
+from notifier.model.message import Kind, Lane, Message, MessageDraft, NewerKind
+from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.request import Request
 from notifier.operators.deliveries.dead_letter_summary import document_of
@@ -29,13 +29,13 @@ OTHER = "https://other.example"
 PARKED = "parked"
 PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
 
-Behaviour = Callable[[Request], Awaitable[Wire]]
+Behaviour = Callable[[Request], Awaitable[TransportResult]]
 
 
-def results_in(result: Wire | Exception) -> Behaviour:
+def results_in(result: TransportResult | Exception) -> Behaviour:
     """Return a client whose requests always have this result, or raise this error."""
 
-    async def behave(_request: Request) -> Wire:
+    async def behave(_request: Request) -> TransportResult:
         if isinstance(result, Exception):
             raise result
         return result
@@ -45,7 +45,7 @@ def results_in(result: Wire | Exception) -> Behaviour:
 
 def answers(status: int, retry_after: str | None = None) -> Behaviour:
     """Return a client that always gives this answer."""
-    return results_in(Answer(status=status, retry_after=retry_after))
+    return results_in(HttpResponse(status=status, retry_after=retry_after))
 
 
 def hop_of(queue: str) -> int:
@@ -65,7 +65,7 @@ class Receivers:
         self.behaviours: dict[str, Behaviour] = {}
         self.posts: list[tuple[str, dict[str, Any]]] = []
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         name = request.uri.split("//")[1].split(".")[0]
         self.posts.append((name, json.loads(request.secret)))
         return await self.behaviours.get(name, answers(204))(request)
@@ -104,18 +104,18 @@ class MemoryQueue:
     """
 
     clock: Callable[[], float]
-    published: list[tuple[str, Outgoing]] = field(default_factory=list)
+    published: list[tuple[str, MessageDraft]] = field(default_factory=list)
     acked: list[Message] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[str] = field(default_factory=list)
-    buckets: dict[str, list[Outgoing]] = field(default_factory=dict)
+    buckets: dict[str, list[MessageDraft]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     given_back: int = 0
     fetches: list[str] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
     fault: Exception | None = None
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         if self.fault is not None:
             raise self.fault
         if not self.open.is_set():
@@ -125,7 +125,7 @@ class MemoryQueue:
         self.published.append((queue, message))
         self.log.append(f"published {queue}")
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         await self.publish(*to_first_pass(message, due - self.clock(), rounding))
 
     def bucket(self, key: tuple[str, str]) -> str:
@@ -134,7 +134,7 @@ class MemoryQueue:
     def inherited_buckets(self) -> Collection[str]:
         return [*self.buckets]
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         await self.publish(PARKED, message)
         self.buckets.setdefault(bucket, []).append(message)
 
@@ -182,7 +182,7 @@ class WorkerHarness:
         self.unpublished: str | None = None  # what is wrong with the issuer's published key
         self.now = 1_800_000_000.0
         self.jitter: Jitter = lambda: 0.5
-        self.jumped = 0.0  # seconds by which the wall clock has left the steady one
+        self.jumped = 0.0  # seconds by which the wall clock has left the monotonic one
         by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
         self.registry = Registry(
             issuers={iss: Issuer(iss=iss) for iss in by_issuer},
@@ -202,15 +202,15 @@ class WorkerHarness:
             channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,
-            steady=lambda: self.now,
+            monotonic=lambda: self.now,
             jitter=self._jitter,
             observe=self.facts.append,
         )
         self.worker = Worker(
-            Intake(
+            MessagePlanner(
                 lambda: self.registry,
                 clock=tools.clock,
-                steady=tools.steady,
+                monotonic=tools.monotonic,
                 new_id=lambda: f"made-up-{next(numbers)}",
                 max_event=4096,
                 readers=self.readers,
@@ -226,9 +226,9 @@ class WorkerHarness:
         self._tags = itertools.count(1)
         self._proofs = itertools.count()
         self._taken: list[Message] = []
-        self._delayed: list[tuple[float, Outgoing]] = []  # when each is back
+        self._delayed: list[tuple[float, MessageDraft]] = []  # when each is back
         self._followed = 0  # number of published messages
-        self._retaken: list[Outgoing] = []
+        self._retaken: list[MessageDraft] = []
 
     def _jitter(self) -> float:
         return self.jitter()
@@ -253,7 +253,7 @@ class WorkerHarness:
         self._retaken.append(outgoing)
         return self._retake(outgoing)
 
-    def _retake(self, sent: Outgoing) -> Message:
+    def _retake(self, sent: MessageDraft) -> Message:
         return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id, headers=sent.headers)
 
     async def through_delays(self, most: float) -> list[float]:
@@ -305,9 +305,9 @@ class WorkerHarness:
         """Let these clients answer only when the returned event is set."""
         release = asyncio.Event()
 
-        async def behave(_request: Request) -> Wire:
+        async def behave(_request: Request) -> TransportResult:
             await release.wait()
-            return Answer(status=200)
+            return HttpResponse(status=200)
 
         self.receivers.behaviours |= dict.fromkeys(names, behave)
         return release
@@ -346,7 +346,7 @@ class WorkerHarness:
             await asyncio.sleep(0)
 
 
-def _message(sent: Outgoing) -> Message:
+def _message(sent: MessageDraft) -> Message:
     kind = Kind(sent.kind)
     return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=kind, headers=sent.headers)
 

@@ -20,7 +20,7 @@ from notifier.cli import main
 from notifier.delivery import delivery_pipeline
 from notifier.delivery import worker as pipeline
 from notifier.delivery.admission import Ticket
-from notifier.delivery.intake import DeliverySteps, Intake
+from notifier.delivery.intake import DeliverySteps, MessagePlanner
 from notifier.delivery.ports import Tools
 from notifier.delivery.replacements import Replacement
 from notifier.delivery.verdict import AttemptReport
@@ -28,7 +28,7 @@ from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 
-_plan = Intake.plan
+_plan = MessagePlanner.plan
 _attempt: Callable[[Ticket, Tools], Awaitable[AttemptReport]] = vars(delivery_pipeline)["attempt"]
 _take = pipeline.Worker.take
 
@@ -57,7 +57,7 @@ def poison(when: str, event: str, client: str) -> None:
             say("neighbour", count=most)
         _take(self, message)
 
-    def reading(self: Intake, message: Message) -> DeliverySteps | Replacement:
+    def reading(self: MessagePlanner, message: Message) -> DeliverySteps | Replacement:
         if when == "reading" and marked(message):
             os.kill(os.getpid(), signal.SIGKILL)
         return _plan(self, message)
@@ -69,7 +69,7 @@ def poison(when: str, event: str, client: str) -> None:
 
     pipeline.Worker.take = take  # type: ignore[method-assign]
     vars(delivery_pipeline)["attempt"] = telling
-    Intake.plan = reading  # type: ignore[method-assign]
+    MessagePlanner.plan = reading  # type: ignore[method-assign]
 
 
 def supervise() -> int:

@@ -7,8 +7,8 @@ import itertools
 import json
 from collections.abc import Iterable
 
-from notifier.delivery.intake import DeliverySteps, Intake
-from notifier.delivery.replacements import Replacement, Send
+from notifier.delivery.intake import DeliverySteps, MessagePlanner
+from notifier.delivery.replacements import OutgoingMessage, Replacement
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents
@@ -42,12 +42,16 @@ def registry() -> Registry:
     )
 
 
-def intake() -> Intake:
+def intake() -> MessagePlanner:
     """Return the pipeline's reader."""
     numbers = itertools.count()
     known = registry()
-    return Intake(
-        lambda: known, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: f"made-up-{next(numbers)}", max_event=MOST
+    return MessagePlanner(
+        lambda: known,
+        clock=lambda: NOW,
+        monotonic=lambda: NOW,
+        new_id=lambda: f"made-up-{next(numbers)}",
+        max_event=MOST,
     )
 
 
@@ -92,7 +96,7 @@ def open_fully(message: Message) -> list[str]:
     reader = intake()
     work = reader.plan(message)
     if not isinstance(work, DeliverySteps):
-        return [_sent(send) for send in work.sends]
+        return [_sent(send) for send in work.messages]
     words = []
     while (step := reader.next_step(message, work.steps)) is not None:
         if isinstance(step, Delivery):
@@ -100,13 +104,13 @@ def open_fully(message: Message) -> list[str]:
             assert documents.load_delivery(written) == step
             words.append("delivery")
         elif isinstance(step, Replacement):
-            words.extend(map(_sent, step.sends))
+            words.extend(map(_sent, step.messages))
         else:
             words.append(type(step).__name__)
     return words
 
 
-def _sent(send: Send) -> str:
+def _sent(send: OutgoingMessage) -> str:
     queue = send.queue if send.due is None else to_first_pass(send.message, send.due - NOW, send.rounding)[0]
     assert queue in QUEUES, queue
     assert len(send.message.message_id.encode()) <= 255
@@ -115,7 +119,7 @@ def _sent(send: Send) -> str:
     return str(queue)
 
 
-def _letter(send: Send) -> None:
+def _letter(send: OutgoingMessage) -> None:
     sent = send.message
     came = Message(
         lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind(sent.kind), message_id=sent.message_id,

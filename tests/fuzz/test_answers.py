@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from notifier.model.client import ResponsePolicy
 from notifier.model.egress import find_uri_issue
-from notifier.model.outcome import Answer, Break, StaleConnection, read_wire
+from notifier.model.outcome import HttpResponse, StaleConnection, TransportFailure, to_outcome
 from notifier.network.http.transport import HttpTransport
 from tests.fuzz.answers import Script, scripts
 from tests.fuzz.conftest import many
@@ -67,11 +67,11 @@ def test_every_answer_ends_as_an_outcome(bench: Bench) -> None:
         came[type(wire).__name__] += 1
         if isinstance(wire, StaleConnection):
             return
-        assert isinstance(wire, Answer | Break)
+        assert isinstance(wire, HttpResponse | TransportFailure)
         assert wire.text.isprintable()
         assert len(wire.text) <= 1024
         assert TOKEN not in wire.text
-        read_wire(wire, ResponsePolicy(), NOW)
+        to_outcome(wire, ResponsePolicy(), NOW)
 
     @many(400, 10_000)
     @given(scripts())
@@ -79,7 +79,7 @@ def test_every_answer_ends_as_an_outcome(bench: Bench) -> None:
         bench.run(one(script))
 
     each()
-    assert {"Answer", "Break"} <= came.keys(), came
+    assert {"HttpResponse", "TransportFailure"} <= came.keys(), came
 
 
 _HOSTS = st.sampled_from(
@@ -103,7 +103,7 @@ def test_every_accepted_uri_can_be_requested(bench: Bench) -> None:
 
     async def one(uri: str) -> None:
         async with asyncio.timeout(PATIENCE):
-            assert isinstance(await bench.transport.post(request(uri, egress=LOOPBACK)), Break)
+            assert isinstance(await bench.transport.post(request(uri, egress=LOOPBACK)), TransportFailure)
 
     @many(400, 10_000)
     @given(st.sampled_from(URIS) | _MADE_UP)

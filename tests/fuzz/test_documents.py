@@ -32,7 +32,7 @@ from notifier.model.documents.documents import EventDocument, dump_delivery, dum
 from notifier.model.documents.unreadable import RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.logout_token import build_claims
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.model.progress import PastOutcome
 from notifier.model.registry import Registry
@@ -76,7 +76,7 @@ UNREADABLE = DeadLetter(
     entries="1-2,7",
 )  # fmt: skip
 WAITING = to_first_pass(
-    Outgoing(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=NOW + 50), message_id="d"), 50, "down"
+    MessageDraft(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=NOW + 50), message_id="d"), 50, "down"
 )[1].body
 PUT_OFF = tuple(
     dump_event(

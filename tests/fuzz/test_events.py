@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import MessagePlanner
 from notifier.delivery.replacements import Replacement
 from notifier.model.message import Lane, Message
 from tests.fuzz import grammar
@@ -46,9 +46,9 @@ def test_exception_while_reading_is_a_dead_letter(error: type[Exception]) -> Non
     message = Message(
         lane=Lane.EVENTS, body=b'{"iss": "https://id.example", "sub": "s", "clients": ["shop"]}', tag=None
     )
-    reader = Intake(trips, clock=lambda: NOW, steady=lambda: NOW, new_id=lambda: "made-up", max_event=MOST)
+    reader = MessagePlanner(trips, clock=lambda: NOW, monotonic=lambda: NOW, new_id=lambda: "made-up", max_event=MOST)
     for broken in (reader.plan(message), reader.next_step(message, map(trips, "a"))):
         assert isinstance(broken, Replacement)
-        [send] = broken.sends
+        [send] = broken.messages
         assert (send.queue, send.message.body) == ("dead", message.body)
         assert f"reading it failed with {error.__name__}" in send.message.headers["letter"]

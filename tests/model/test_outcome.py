@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from notifier.model.client import EgressPolicy, ResponsePolicy
 from notifier.model.egress import check_address, find_uri_issue
-from notifier.model.frozen import frozen, replace
-from notifier.model.outcome import Answer, Delivered, Failed, read_retry_after, read_wire
+from notifier.model.outcome import Delivered, Failed, HttpResponse, read_retry_after, to_outcome
+from notifier.model.record import copy_record, record
 
 # ── The outcome of an answer or a break (B27, B28, R3, R11, R12) ─────────────────────────────────────────────────────
 
@@ -23,7 +23,7 @@ NOW = 1_000_000_000.0  # Sun, 09 Sep 2001 01:46:40 GMT
 @given(st.integers(100, 999), st.text(max_size=20))
 def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, text: str) -> None:
     """Only 2xx is delivered; no status is both refused and retried."""
-    outcome = read_wire(Answer(status=status, text=text), PLAIN, NOW)
+    outcome = to_outcome(HttpResponse(status=status, text=text), PLAIN, NOW)
     assert (outcome.status, outcome.text) == (status, text)
     assert isinstance(outcome, Delivered) == (200 <= status < 300)
     assert isinstance(outcome, Failed) == (status in (408, 425, 429) or status >= 500)
@@ -74,7 +74,7 @@ def test_a_date_is_compared_with_that_of_the_answer(value: str, date: str, secon
 # ── Records that are immutable only for the type checker ─────────────────────────────────────────────────────────────
 
 
-@frozen
+@record
 class Point:
     """A record of three fields."""
 
@@ -86,14 +86,14 @@ class Point:
 def test_replace_equals_that_of_dataclasses() -> None:
     """It leaves the original unchanged."""
     first = Point(x=1, seen=("a",))
-    assert replace(first, y=5) == slow_replace(first, y=5) == Point(x=1, y=5, seen=("a",))
+    assert copy_record(first, y=5) == slow_replace(first, y=5) == Point(x=1, y=5, seen=("a",))
     assert first == Point(x=1, seen=("a",))
 
 
 def test_replace_refuses_an_unknown_field() -> None:
     """A typing error must not pass."""
     with pytest.raises(AttributeError, match="'Point' object has no attribute 'z'"):
-        replace(Point(x=1), z=3)
+        copy_record(Point(x=1), z=3)
 
 
 # ── Where a logout token may be sent (B3–B6). `tests/network/http/test_egress_table.py` has the cases ────────────────

@@ -1,8 +1,8 @@
 """The progress of a delivery: what its events change, apart from what tests of the worker cover."""
 
-from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, Failed, Reason
 from notifier.model.progress import NO_PROGRESS, Progress
+from notifier.model.record import copy_record
 
 NOW = 1_800_000_000.0
 REQUESTED = Failed(reason=Reason.SERVER_ERROR, status=503, retry_after=60.0, ambiguous=True)
@@ -12,7 +12,7 @@ def test_a_replay_keeps_the_history_and_its_ambiguity_only() -> None:
     """Its client may have accepted the last token (R3). All else starts anew, also a requested delay."""
     progress = NO_PROGRESS.after_attempt(REQUESTED, NOW, 0.5)
     progress = progress.after_deferral(Cause.UNKNOWN, NOW, uncounted_seconds=8.0, probe_due=NOW + 8, slot_at=NOW + 8)
-    progress = replace(progress.after_dispatch(NOW, 8.0, parked=True), delayed_by_client=True)
+    progress = copy_record(progress.after_dispatch(NOW, 8.0, parked=True), delayed_by_client=True)
     assert progress.after_replay() == Progress(ambiguous=True, history=progress.history)
 
 

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.fate import Fate, Notice
 from notifier.model.message import Lane
+from notifier.model.notice import DeliveryResult, Notice
 from notifier.model.session_ended import SessionEnded
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.notice_wait import WaitingRequests
@@ -20,7 +20,7 @@ from tests.publishing.serving import ISS, NOW, serving, sources_of
 EVENT = {"id": "e-1", "iss": ISS, "sub": "alice", "clients": ["shop", "mail"]}
 
 
-def notice(fate: Fate, client_id: str = "", **more: Any) -> Notice:
+def notice(fate: DeliveryResult, client_id: str = "", **more: Any) -> Notice:
     """Return a notice of the event at one of its two clients."""
     return Notice(fate=fate, iss=ISS, event_id="e-1", client_id=client_id, delivery_id=client_id, of=2, **more)
 
@@ -65,8 +65,8 @@ async def subject() -> AsyncIterator[Subject]:
 async def test_200_means_that_every_client_has_a_final_result(subject: Subject) -> None:
     """At once, for any wait."""
     subject.worker = lambda: [
-        notice(Fate.DELIVERED, "shop", attempts=1),
-        notice(Fate.DEAD, "mail", reason="refused", text="the client answered 403", attempts=1),
+        notice(DeliveryResult.DELIVERED, "shop", attempts=1),
+        notice(DeliveryResult.DEAD, "mail", reason="refused", text="the client answered 403", attempts=1),
     ]
     assert await subject.post("30s") == (
         200,
@@ -90,8 +90,8 @@ async def test_200_means_that_every_client_has_a_final_result(subject: Subject) 
 async def test_202_is_sent_at_once_if_a_result_is_due_after_the_wait(subject: Subject) -> None:
     """A retry that is due after the end of the wait is not awaited."""
     subject.worker = lambda: [
-        notice(Fate.DELIVERED, "shop", attempts=1),
-        notice(Fate.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
+        notice(DeliveryResult.DELIVERED, "shop", attempts=1),
+        notice(DeliveryResult.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
     ]
     status, document = await subject.post("30s")
     assert (status, document["complete"]) == (202, False)
@@ -106,7 +106,7 @@ async def test_202_is_sent_at_once_if_a_result_is_due_after_the_wait(subject: Su
 
 async def test_202_has_the_results_at_the_end_of_the_wait(subject: Subject) -> None:
     """The second client has no result; the event is durable all the same."""
-    subject.worker = lambda: [notice(Fate.DELIVERED, "shop", attempts=1)]
+    subject.worker = lambda: [notice(DeliveryResult.DELIVERED, "shop", attempts=1)]
     status, document = await subject.post("100ms")
     assert (status, [each["client_id"] for each in document["clients"]]) == (202, ["shop"])
     assert len(subject.taken) == 1
@@ -114,7 +114,7 @@ async def test_202_has_the_results_at_the_end_of_the_wait(subject: Subject) -> N
 
 async def test_copy_is_answered_at_once(subject: Subject) -> None:
     """Its result was sent before."""
-    subject.worker = lambda: [notice(Fate.DUPLICATE)]
+    subject.worker = lambda: [notice(DeliveryResult.DUPLICATE)]
     assert await subject.post("30s") == (200, {"id": "e-1", "complete": True, "fate": "duplicate", "clients": []})
 
 
@@ -145,5 +145,5 @@ async def test_refused_publish_leaves_no_wait(subject: Subject) -> None:
     subject.away = True
     for _ in range(5):
         assert (await subject.post("30s"))[0] == 503
-    subject.away, subject.worker = False, lambda: [notice(Fate.DUPLICATE)]
+    subject.away, subject.worker = False, lambda: [notice(DeliveryResult.DUPLICATE)]
     assert (await subject.post("30s"))[0] == 200

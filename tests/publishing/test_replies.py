@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.model.fate import Fate, Notice
 from notifier.model.message import DEAD, Lane
+from notifier.model.notice import DeliveryResult, Notice
 from notifier.model.registry import Followers
 from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
@@ -81,7 +81,7 @@ async def test_replies_contain_no_resolved_address() -> None:
         WorkerHarness(inline="allow"),
         body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}),
     )
-    assert (reply_.fate, reply_.reason, reply_.text) == (Fate.DEAD, "egress_denied", "")
+    assert (reply_.fate, reply_.reason, reply_.text) == (DeliveryResult.DEAD, "egress_denied", "")
 
 
 async def test_replies_contain_the_result_and_reason_of_each_client() -> None:
@@ -95,10 +95,10 @@ async def test_replies_contain_the_result_and_reason_of_each_client() -> None:
     }
     assert {asked for asked, _ in replies_of(harness)} == {ASKED}
     assert {name: reply_.fate for name, reply_ in fates.items()} == {
-        "well": Fate.DELIVERED,
-        "down": Fate.RETRYING,
-        "wiki": Fate.DEAD,
-        "silent": Fate.SKIPPED,
+        "well": DeliveryResult.DELIVERED,
+        "down": DeliveryResult.RETRYING,
+        "wiki": DeliveryResult.DEAD,
+        "silent": DeliveryResult.SKIPPED,
     }
     assert all((reply_.of, reply_.event_id, reply_.iss) == (4, "e-1", ISS) for reply_ in fates.values())
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
@@ -120,7 +120,11 @@ async def test_client_with_two_uris_has_two_results() -> None:
     assert sorted(name for name, _ in harness.receivers.posts) == ["off", "well", "wiki"]
     dead_letters = [message.message_id for queue, message in harness.queue.published if queue == DEAD]
     assert len(set(dead_letters)) == len(dead_letters) == 2
-    assert sorted((each.fate, each.of) for each in reply_) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
+    assert sorted((each.fate, each.of) for each in reply_) == [
+        (DeliveryResult.DEAD, 3),
+        (DeliveryResult.DEAD, 3),
+        (DeliveryResult.DELIVERED, 3),
+    ]
     assert len({each.delivery_id for each in reply_}) == 3
     assert known_of(harness).settled
 
@@ -134,7 +138,7 @@ async def test_retry_sends_another_reply() -> None:
         del harness.receivers.behaviours["down"]
         harness.now += 1
         await harness.acked(harness.retake("delay.1s"))
-    assert [reply_.fate for _, reply_ in replies_of(harness)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert [reply_.fate for _, reply_ in replies_of(harness)] == [DeliveryResult.RETRYING, DeliveryResult.DELIVERED]
     assert known_of(harness).settled
 
 
@@ -172,7 +176,7 @@ async def test_event_without_clients_has_a_reply() -> None:
     """Otherwise the publisher would wait until the end of its time."""
     harness = WorkerHarness()
     [reply_] = await served(harness, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
-    assert (reply_.fate, reply_.client_id, reply_.of) == (Fate.SKIPPED, "", 0)
+    assert (reply_.fate, reply_.client_id, reply_.of) == (DeliveryResult.SKIPPED, "", 0)
     assert known_of(harness).settled
 
 
@@ -186,31 +190,34 @@ async def test_unserved_event_has_one_reply(body: bytes, reason: str) -> None:
     [reply_] = await served(harness, body)
     assert [asked for asked, _ in replies_of(harness)] == [ASKED]
     assert (reply_.client_id, reply_.reason) == ("", reason)
-    assert known_of(harness).settled is (reply_.fate is Fate.DEAD)
+    assert known_of(harness).settled is (reply_.fate is DeliveryResult.DEAD)
 
 
 def test_late_reply_overrides_nothing() -> None:
     """Replies of two workers may be reordered."""
     known = EventNotices()
-    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
-    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", delivery_id="d", next_due=9.0, of=1))
+    known.add(Notice(fate=DeliveryResult.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    known.add(
+        Notice(fate=DeliveryResult.RETRYING, iss=ISS, event_id="e", client_id="c", delivery_id="d", next_due=9.0, of=1)
+    )
     assert known.settled
 
 
 def test_event_that_was_unknown_at_first_has_replies_by_client() -> None:
     """Replies for clients replace the reply for the event."""
     known = EventNotices()
-    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
+    known.add(Notice(fate=DeliveryResult.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
     assert not known.settled
-    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
-    assert [reply_.fate for reply_ in known.known] == [Fate.DELIVERED]
+    known.add(Notice(fate=DeliveryResult.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    assert [reply_.fate for reply_ in known.known] == [DeliveryResult.DELIVERED]
     assert known.settled
 
 
 def test_format_of_replies_is_stable() -> None:
     """Byte for byte: publishers and workers of other releases read it."""
     notice = Notice(
-        fate=Fate.RETRYING, iss="https://i", event_id="e", client_id="c", delivery_id="d", reason="server_error",
+        fate=DeliveryResult.RETRYING, iss="https://i", event_id="e", client_id="c", delivery_id="d",
+        reason="server_error",
         status=503, attempts=2, next_due=1_800_000_000.0, of=3,
     )  # fmt: skip
     assert dump_reply(notice) == (

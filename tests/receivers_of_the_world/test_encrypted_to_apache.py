@@ -64,14 +64,14 @@ class Worker:
         ring = KeyRing({self._iss: self.ring.keys_of("https://id.example.com")})
         async with opened() as transport:
             channel = BackChannel(ring, clock=time.time, new_jti=lambda: uuid4().hex, encrypter=encryption)
-            steady: dict[str, Any] = {"clock": time.time, "steady": time.monotonic, "jitter": lambda: 0.5}
+            monotonic: dict[str, Any] = {"clock": time.time, "monotonic": time.monotonic, "jitter": lambda: 0.5}
             return await attempt(
                 Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
                 Tools(
                     channels=dict.fromkeys(("back_channel", "front_channel"), channel),
                     transport=transport,
                     observe=lambda _: None,
-                    **steady,
+                    **monotonic,
                 ),
             )
 

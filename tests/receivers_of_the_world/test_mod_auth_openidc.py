@@ -146,7 +146,7 @@ async def tell(iss: str, url: str, sid: str) -> DecidedAttempt:
         }
         return await attempt(
             Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
-            Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools),
+            Tools(clock=time.time, monotonic=time.monotonic, observe=lambda _: None, **tools),
         )
 
 

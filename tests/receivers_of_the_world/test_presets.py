@@ -58,7 +58,7 @@ class World:
             channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=self.transport,
             clock=lambda: self.now,
-            steady=lambda: self.now,
+            monotonic=lambda: self.now,
             jitter=lambda: 0.5,
             observe=lambda _: None,
         )

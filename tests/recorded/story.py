@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from notifier.model.message import Lane, Message, Outgoing, parse_kind
-from notifier.model.outcome import Answer, Wire
+from notifier.model.message import Lane, Message, MessageDraft, parse_kind
+from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.request import Request
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, client, running
 
@@ -31,7 +31,7 @@ class Recorded:
     body: Any
 
     @classmethod
-    def of(cls, queue: str, message: Outgoing) -> Self:
+    def of(cls, queue: str, message: MessageDraft) -> Self:
         """Return a message that was just written."""
         return cls(
             queue=queue,
@@ -133,8 +133,8 @@ def _happen(harness: WorkerHarness, name: str) -> None:
 
 
 def _answers(status: int) -> Any:
-    async def answer(_request: Request) -> Wire:
-        return Answer(status=status)
+    async def answer(_request: Request) -> TransportResult:
+        return HttpResponse(status=status)
 
     return answer
 

@@ -15,8 +15,8 @@ from zlib import crc32
 from notifier.model.backoff import Rounding
 from notifier.model.defaults import PREFETCH
 from notifier.model.errors import QueueUnavailable
-from notifier.model.frozen import replace
-from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, Message, Outgoing
+from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, Message, MessageDraft
+from notifier.model.record import copy_record
 from notifier.queues.queue_port import Inbox
 from notifier.queues.rabbitmq.delays import to_first_pass
 from tests.simulator.virtual_time import VirtualLoop
@@ -67,7 +67,7 @@ class Consumer:
         """Return the message as the worker gets it."""
         tag = Tag(self, message, bucket)
         self.held[tag] = None
-        return replace(message, tag=tag)
+        return copy_record(message, tag=tag)
 
     def ack(self, message: Message) -> None:
         """Make room for another of its lane."""
@@ -81,11 +81,11 @@ class Consumer:
             self.unacked[message.lane] -= 1
             self.broker.hand_out(message.lane)
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         """Write into a lane, a delay queue or the dead letters."""
         await self._written(self.broker.put, queue, message)
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Write into the first of its delay queues."""
         await self.publish(*to_first_pass(message, due - self.broker.loop.now, rounding))
 
@@ -100,7 +100,7 @@ class Consumer:
         """Return all."""
         return self.broker.parked_in
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Write into the bucket."""
         await self._written(self.broker.park, bucket, message)
 
@@ -124,7 +124,7 @@ class Consumer:
         if self.cut or not self.broker.unreadable.isdisjoint(buckets):
             raise QueueUnavailable("this bucket cannot be read")
 
-    async def _written(self, put: Callable[[str, Outgoing], None], queue: str, message: Outgoing) -> None:
+    async def _written(self, put: Callable[[str, MessageDraft], None], queue: str, message: MessageDraft) -> None:
         """Write a message, and wait for the confirm."""
         confirmed = self.broker.loop.create_future()
         if not self.cut:
@@ -133,7 +133,11 @@ class Consumer:
         await confirmed
 
     def _confirm(
-        self, confirmed: asyncio.Future[None], put: Callable[[str, Outgoing], None], queue: str, message: Outgoing
+        self,
+        confirmed: asyncio.Future[None],
+        put: Callable[[str, MessageDraft], None],
+        queue: str,
+        message: MessageDraft,
     ) -> None:
         put(queue, message)
         if message.kind is Kind.DELIVERY:
@@ -152,7 +156,7 @@ class Broker:
         self.confirm = confirm
         self.consumers: list[Consumer] = []
         self.unreadable: set[str] = set()  # buckets
-        self.parked_in: dict[str, deque[tuple[float, Outgoing]]] = {
+        self.parked_in: dict[str, deque[tuple[float, MessageDraft]]] = {
             f"parked-{number:02}": deque() for number in range(buckets)
         }
         self.halves_in: Counter[int] = Counter()  # halves of passes, by the second in which they were made
@@ -184,7 +188,7 @@ class Broker:
         self.stop_consuming(consumer)
         consumer.cut = True
         for tag in reversed(consumer.held):
-            again = replace(tag.message, delivery_count=tag.message.delivery_count + 1)
+            again = copy_record(tag.message, delivery_count=tag.message.delivery_count + 1)
             if tag.bucket is None:
                 self._lanes[again.lane].appendleft(again)
             else:
@@ -195,7 +199,7 @@ class Broker:
 
     def add_unreadable(self, bucket: str) -> None:
         """One more bucket holds a message, and nobody can read it."""
-        self.parked_in[bucket] = deque([(math.inf, Outgoing(kind=Kind.DELIVERY, body=b"", message_id="none"))])
+        self.parked_in[bucket] = deque([(math.inf, MessageDraft(kind=Kind.DELIVERY, body=b"", message_id="none"))])
         self.unreadable.add(bucket)
 
     # ── what a pass costs ──
@@ -207,15 +211,15 @@ class Broker:
 
     # ── queues ──
 
-    def put(self, queue: str, message: Outgoing) -> None:
+    def put(self, queue: str, message: MessageDraft) -> None:
         """A message is durable in this queue."""
         if queue.startswith("delay."):
             seconds = float(queue.removeprefix("delay.").removesuffix("s"))
             self.loop.call_later(seconds, self.offer, _retry(message))
         elif queue != DEAD:
-            self.offer(replace(_retry(message), lane=Lane(queue)))
+            self.offer(copy_record(_retry(message), lane=Lane(queue)))
 
-    def park(self, bucket: str, message: Outgoing) -> None:
+    def park(self, bucket: str, message: MessageDraft) -> None:
         """A message is durable in this bucket."""
         self.parked_in[bucket].append((self.loop.now + MAX_PARKED_SECONDS, message))
 
@@ -255,7 +259,7 @@ class Broker:
         self.loop.call_later(1.0, self.expire)
 
 
-def _retry(message: Outgoing) -> Message:
+def _retry(message: MessageDraft) -> Message:
     return Message(
         lane=Lane.RETRIES,
         body=message.body,
@@ -266,9 +270,9 @@ def _retry(message: Outgoing) -> Message:
     )
 
 
-def _again(message: Message) -> Outgoing:
+def _again(message: Message) -> MessageDraft:
     assert message.kind is not None
     assert message.message_id is not None
-    return Outgoing(
+    return MessageDraft(
         kind=message.kind, body=message.body, message_id=message.message_id, headers=message.lasting_headers
     )

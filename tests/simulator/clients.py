@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from notifier.model.client import Client
-from notifier.model.outcome import Answer, Break, Reason, Wire
+from notifier.model.outcome import HttpResponse, Reason, TransportFailure, TransportResult
 
-Step = tuple[float, Wire]
+Step = tuple[float, TransportResult]
 Behaviour = Callable[[float, random.Random], Step]
 
 ISS = "https://id.example"
-OK = Answer(status=200)
-UNAVAILABLE = Answer(status=503)
-THROTTLED = Answer(status=429)
-NOBODY = Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
-SILENT = Break(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
+OK = HttpResponse(status=200)
+UNAVAILABLE = HttpResponse(status=503)
+THROTTLED = HttpResponse(status=429)
+NOBODY = TransportFailure(reason=Reason.CONNECT, ambiguous=False, text="refused")
+SILENT = TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
 NEVER = 1e9  # seconds: it ends at the client's timeout
 
 
@@ -59,7 +59,7 @@ def crawls(_now: float, _chance: random.Random) -> Step:
     return 4.5, OK
 
 
-def steady(seconds: float, wire: Wire = OK) -> Behaviour:
+def monotonic(seconds: float, wire: TransportResult = OK) -> Behaviour:
     """Always the same."""
     return lambda _now, _chance: (seconds, wire)
 
@@ -95,7 +95,7 @@ class LimitedRate:
     """Accepts so many a second and refuses the rest at once."""
 
     rate: float
-    refusal: Wire
+    refusal: TransportResult
     left: float = 0.0
     at: float = 0.0
 
@@ -114,7 +114,7 @@ class LimitedThreads:
 
     count: int
     each: float
-    refusal: Wire
+    refusal: TransportResult
     ends: list[float] = field(default_factory=list)
 
     def __call__(self, now: float, _chance: random.Random) -> Step:

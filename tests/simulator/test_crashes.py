@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 from notifier.model.client import Client
-from notifier.model.outcome import Answer, DeadReason
-from tests.simulator.clients import Behaviour, Step, client, hangs, names, steady
+from notifier.model.outcome import DeadReason, HttpResponse
+from tests.simulator.clients import Behaviour, Step, client, hangs, monotonic, names
 from tests.simulator.world import World
 
 PROMPT = 0.1  # seconds from the start of a worker to its death
@@ -29,7 +29,7 @@ class DeadlyWorld(World):
         if event_id == self.deadly:
             life = self.deaths
             self.at(self.now + self._after, lambda: self.die() if self.deaths == life else None)
-            return self._after + 1, Answer(status=200)
+            return self._after + 1, HttpResponse(status=200)
         return super().behave(name, event_id)
 
     def die(self) -> None:
@@ -60,7 +60,7 @@ def delivered_twice(world: World) -> int:
 
 def test_limits_hold_after_three_deaths() -> None:
     """600 wait for a client of two a second, one at a time: it gets no more, whatever happened to the worker."""
-    with DeadlyWorld([client("x", per_second=2, max_concurrent=1)], {"x": steady(PROMPT / 2)}) as world:
+    with DeadlyWorld([client("x", per_second=2, max_concurrent=1)], {"x": monotonic(PROMPT / 2)}) as world:
         for _ in range(600):
             world.publish(["x"])
         world.die_soon_after_start(3)
@@ -87,8 +87,10 @@ def test_workers_that_start_together_share_a_rate() -> None:
 
 def test_a_pause_holds_after_deaths() -> None:
     """Three workers die, then the client asks for five minutes: it is called again after them."""
-    paused = Answer(status=503, retry_after="300")
-    with DeadlyWorld([client("x")], {"x": lambda now, _: (0.01, paused if now < 200 else Answer(status=200))}) as world:
+    paused = HttpResponse(status=503, retry_after="300")
+    with DeadlyWorld(
+        [client("x")], {"x": lambda now, _: (0.01, paused if now < 200 else HttpResponse(status=200))}
+    ) as world:
         for _ in range(600):
             world.publish(["x"])
         world.die_soon_after_start(3)
@@ -99,7 +101,7 @@ def test_a_pause_holds_after_deaths() -> None:
 
 def test_new_worker_reads_a_pause_from_a_parked_delivery() -> None:
     """The worker dies when all is deferred: the next one goes through the buckets and makes no request."""
-    with DeadlyWorld([client("x")], {"x": steady(0.01, Answer(status=503, retry_after="300"))}) as world:
+    with DeadlyWorld([client("x")], {"x": monotonic(0.01, HttpResponse(status=503, retry_after="300"))}) as world:
         for _ in range(300):
             world.publish(["x"])
         world.run(20)
@@ -151,7 +153,7 @@ def test_hung_clients_delay_no_other() -> None:
 def test_large_event_is_acked_part_by_part() -> None:
     """The worker dies at half of 5,000 clients: few are notified twice. A new event waits for 500 at most."""
     everyone = names(5000)
-    with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, steady(0.1))) as world:
+    with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, monotonic(0.1))) as world:
         world.publish(everyone)
         while sum(map(len, world.tally.delivered.values())) < 2500:
             world.run(world.now + 0.01)
@@ -167,7 +169,9 @@ def test_large_event_is_acked_part_by_part() -> None:
 
 def test_a_worker_may_die_at_any_moment_while_probes_take_turns() -> None:
     """Outside of the bucket the broker holds at least one delivery of a client that is down: another worker's probe."""
-    with World([client("x")], {"x": lambda now, _chance: (0.01, Answer(status=503 if now < 40 else 200))}) as world:
+    with World(
+        [client("x")], {"x": lambda now, _chance: (0.01, HttpResponse(status=503 if now < 40 else 200))}
+    ) as world:
         world.stream(5, 10, lambda _chance: ["x"])
         world.run(3)
         fewest, parked = 1, 0

@@ -22,15 +22,15 @@ from notifier.delivery.facts import (
     RetryScheduled,
     Skipped,
 )
-from notifier.delivery.intake import Intake
-from notifier.delivery.ports import ClientReport, Push, Tools
+from notifier.delivery.intake import MessagePlanner
+from notifier.delivery.ports import ClientReport, PreparedRequest, Tools
 from notifier.delivery.worker import Limits, Worker
-from notifier.delivery.worker_news import OtherWorkers
+from notifier.delivery.worker_news import PeerReports
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane, Message
-from notifier.model.outcome import Answer, Break, Outcome, Wire, read_wire
+from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
 from notifier.model.registry import Issuer, Registry
 from notifier.model.request import Request
 from notifier.queues.rabbitmq.delays import Forwarder
@@ -112,7 +112,7 @@ class Process:
         self._world = world
         self.number = number
         self.consumer = world.broker.connect()
-        self.others = OtherWorkers(self.count, steady=lambda: world.now)
+        self.others = PeerReports(self.count, monotonic=lambda: world.now)
         self._telling = False
         self.registry = self.began_with = world.registered
         self.worker = world.make_worker(self)
@@ -137,7 +137,7 @@ class Process:
             self._world.pass_on(document, self)
             self._world.at(self._world.now + SHARE_INTERVAL_SECONDS, self._tell_others)
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         """Satisfies the port `Transport`. A killed one never learns the answer."""
         if self.consumer.cut:
             await asyncio.Future()
@@ -221,15 +221,15 @@ class World:
             channels=dict.fromkeys(("back_channel", "front_channel"), self),
             transport=process,
             clock=clock,
-            steady=clock,
+            monotonic=clock,
             jitter=self._chance.random,
             observe=process.observe,
         )
         worker = Worker(
-            Intake(
+            MessagePlanner(
                 lambda: process.registry,
                 clock=clock,
-                steady=clock,
+                monotonic=clock,
                 new_id=lambda: f"made-up-{next(self._ids)}",
                 max_event=128 * 1024,
             ),
@@ -365,7 +365,7 @@ class World:
 
     # ── the workers' ports ──
 
-    async def answer(self, request: Request, worker: int) -> Wire:
+    async def answer(self, request: Request, worker: int) -> TransportResult:
         """The client behaves as it does."""
         self._loop.spend(self._costs.post)
         name, tally, began = request.uri[8:-9], self.tally, self._loop.now
@@ -394,13 +394,13 @@ class World:
         assert client.backchannel_logout_uri is not None
         return client.backchannel_logout_uri
 
-    async def prepare(self, delivery: Delivery, _client: Client) -> Push:
+    async def prepare(self, delivery: Delivery, _client: Client) -> PreparedRequest:
         """The token is the event's id."""
-        return Push(jti=delivery.id, body=b"", secret=delivery.event_id)
+        return PreparedRequest(jti=delivery.id, body=b"", secret=delivery.event_id)
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+    def read(self, answer: HttpResponse | TransportFailure, client: Client) -> Outcome:
         """As the product reads it."""
-        return read_wire(answer, client.response, self._loop.now)
+        return to_outcome(answer, client.response, self._loop.now)
 
     def internal_fault(self, _outcome: Outcome, _client: Client) -> InternalFault | None:
         """Nothing is our fault here."""

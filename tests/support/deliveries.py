@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any, TypeVar
 
-from notifier.model import frozen
 from notifier.model.delivery import Delivery
 from notifier.model.progress import Progress
+from notifier.model.record import copy_record
 
-Record = TypeVar("Record")
+RecordT = TypeVar("RecordT")
 _PROGRESS = {each.name for each in dataclasses.fields(Progress)}
 
 
@@ -17,11 +17,11 @@ def make_delivery(**members: Any) -> Delivery:
     return Delivery(**members, progress=Progress(**progress))
 
 
-def replace(record: Record, /, **changes: Any) -> Record:
+def replace(record: RecordT, /, **changes: Any) -> RecordT:
     """Copy a record with changes; a delivery also with changes of its progress."""
     if not isinstance(record, Delivery):
         return dataclasses.replace(record, **changes)  # type: ignore[type-var]
     progress = {name: changes.pop(name) for name in _PROGRESS & changes.keys()}
     if progress:
-        changes["progress"] = frozen.replace(changes.get("progress", record.progress), **progress)
-    return frozen.replace(record, **changes)
+        changes["progress"] = copy_record(changes.get("progress", record.progress), **progress)
+    return copy_record(record, **changes)

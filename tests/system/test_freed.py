@@ -13,7 +13,7 @@ import pytest
 
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
-from notifier.model.message import Kind, Outgoing
+from notifier.model.message import Kind, MessageDraft
 from notifier.model.outcome import Cause
 from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
@@ -49,8 +49,8 @@ async def waiting(site: Site, *deliveries: Delivery, seconds: float = LONG) -> N
     await queue.close()
 
 
-def _message(delivery: Delivery, due: float) -> Outgoing:
-    return Outgoing(kind=Kind.DELIVERY, body=dump_delivery(delivery, due=due), message_id=delivery.id)
+def _message(delivery: Delivery, due: float) -> MessageDraft:
+    return MessageDraft(kind=Kind.DELIVERY, body=dump_delivery(delivery, due=due), message_id=delivery.id)
 
 
 def site_of(folder: Path, place: tuple[str, str], hsm: SoftHsm, clients: Clients, module: Path) -> Site:

@@ -22,8 +22,8 @@ from notifier.delivery.facts import (
     Unexpected,
 )
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
+from notifier.model.record import copy_record
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.service.run_command import build_tracing
@@ -228,7 +228,7 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
 def test_sub_with_invisible_characters_is_hidden(sub: str, quoted: str) -> None:
     """In texts with and without these characters. A blank within the `sub` is another word."""
     fact = attempt(Refused(reason=Reason.REFUSED, status=404, text=f"no {quoted.format(sub=sub)}"))
-    [line] = lines_of(replace(fact, delivery=replace(fact.delivery, sub=sub)))
+    [line] = lines_of(copy_record(fact, delivery=copy_record(fact.delivery, sub=sub)))
     assert line["error"] == ("no al ice" if quoted == "al ice" else "no [sub]")
 
 

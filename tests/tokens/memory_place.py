@@ -79,7 +79,7 @@ class SignerHarness:
         self.results: list[SignatureResult] = []
         self.key = ExternalKey(
             place, "memory", "k", self._tell,
-            timeout=timeout, concurrency=concurrency, steady=self.times, clock=self.times,
+            timeout=timeout, concurrency=concurrency, monotonic=self.times, clock=self.times,
         )  # fmt: skip
 
     def _tell(self, _kind: str, result: SignatureResult, _seconds: float) -> None:

@@ -73,8 +73,8 @@ class Transmitter:
         self.content: object = {"keys": list(published)}
         self.away = False
         self.readings = 0
-        self.steady = 1000.0
-        self.keys = TransmitterKeys(ISSUER, self.read, lambda: self.steady, self.pause)
+        self.monotonic = 1000.0
+        self.keys = TransmitterKeys(ISSUER, self.read, lambda: self.monotonic, self.pause)
 
     def publish(self, *published: Mapping[str, Any]) -> None:
         """Publish these keys from now on."""
@@ -82,7 +82,7 @@ class Transmitter:
 
     async def pause(self, seconds: float) -> None:
         """Let time pass."""
-        self.steady += seconds
+        self.monotonic += seconds
 
     async def read(self) -> IssuerDocument | DocumentIssue:
         """Fetch the JWK Set."""

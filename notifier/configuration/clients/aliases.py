@@ -20,9 +20,9 @@ from notifier.configuration.clients.layer import (
 )
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
 from notifier.model.ignored_members import MAX_KEPT_CLIENTS, IssueGroup
 from notifier.model.printable import excerpt
+from notifier.model.record import copy_record
 
 _ROWS_PER_STEP = 5000  # after which the thread pauses
 
@@ -45,7 +45,7 @@ def complete_registry(
         built.registry, aliases=aliases, taken_aliases=taken, followers=group_followers(leaders),
         incomplete=find_incomplete_issuers(layers, issuers, pause),
     )  # fmt: skip
-    return replace(built, registry=registry)
+    return copy_record(built, registry=registry)
 
 
 def aliases_of(

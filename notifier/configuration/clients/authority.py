@@ -14,10 +14,10 @@ from typing import Any
 
 from notifier.configuration.clients.client_rows import Row, intern_names
 from notifier.model.durations import parse_duration
-from notifier.model.frozen import frozen
 from notifier.model.origins import host_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
+from notifier.model.record import record
 from notifier.settings.clients import ClientOptions
 from notifier.settings.input_issues import submodel
 from notifier.settings.policies import RetrySettings
@@ -45,7 +45,7 @@ MOVED = "an address leads to an origin that no file names: `notifier status` sho
 """A kind of ignored values, see `IgnoredMembers`."""
 
 
-@frozen
+@record
 class ListBounds:
     """The limits of the values that a list may set for clients of one issuer.
 
@@ -79,7 +79,7 @@ def issuer_hosts(settings: Settings, iss: str) -> frozenset[str]:
     return frozenset(filter(None, (host_of(iss), None if url is None else host_of(url))))
 
 
-@frozen
+@record
 class Authority:
     """The clients that a list may have: clients of these issuers, with a `client_id` that one of the patterns matches.
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, field
 from typing import Any, Protocol, TypeAlias
 
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.model.frozen import frozen, replace
 from notifier.model.printable import counted
+from notifier.model.record import copy_record, record
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 NO_CLIENTS = (
@@ -27,7 +27,7 @@ UUID); `issuer` is absent where the source's setting `issuer` has it.
 DAY_SECONDS = 86400.0  # seconds for which a client is new to its source
 
 
-@frozen
+@record
 class SourceAnswer:
     """All clients of a source, as of `at` (epoch seconds).
 
@@ -42,7 +42,7 @@ class SourceAnswer:
     since: Mapping[tuple[str, str], float] = field(default_factory=dict, repr=False)
 
 
-@frozen
+@record
 class AnswerResult:
     """The result of applying an answer. `answer` is in force now. It is None if the source was dropped.
 
@@ -122,7 +122,7 @@ def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAns
         first_at = last.since.get(key, 0.0)
         listed_at[client_id] = min(first_at, listed_at.get(client_id, first_at))
     since = {key: listed_at.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return replace(answer, since={key: at for key, at in since.items() if at > answer.at - DAY_SECONDS})
+    return copy_record(answer, since={key: at for key, at in since.items() if at > answer.at - DAY_SECONDS})
 
 
 def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
@@ -130,7 +130,7 @@ def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tupl
     return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY_SECONDS}
 
 
-@frozen
+@record
 class SourceState:
     """The state of a source. `age`: seconds since the source last confirmed its answer.
 

@@ -17,8 +17,8 @@ from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.route_grants import find_default_errors
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.frozen import replace
 from notifier.model.nearest import explain_unknown_issuer
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.settings.document_files import read_document
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -133,7 +133,7 @@ def read_registry(
             built = _build_from_file(build_context, layers.pop())
         else:
             built = build_registry(build_context, layers)
-    return replace(built, mistakes=[*mistakes, *built.mistakes]), layers
+    return copy_record(built, mistakes=[*mistakes, *built.mistakes]), layers
 
 
 def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry:

@@ -16,8 +16,8 @@ from notifier.configuration.clients.client_rows import Row
 from notifier.configuration.clients.layer import ROWS_PER_STEP, Layer, client_id_of, issuers_of, merge_rows
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
 from notifier.model.presets import PRESETS
+from notifier.model.record import copy_record
 from notifier.model.registry import Followers
 from notifier.settings.clients import TokenOptions
 
@@ -113,7 +113,7 @@ def _leave_out_followers(
         faults.append(InputIssue(client_id, explain_listed_follower(client_id, leader)))
         if other_issuers:
             rows.append({**row, "issuer": other_issuers})
-    return replace(layer, rows=rows, faults=(*layer.faults, *faults)) if faults else layer
+    return copy_record(layer, rows=rows, faults=(*layer.faults, *faults)) if faults else layer
 
 
 def _issuers_of_any_row(layer: Layer, row: Any, issuers: Sequence[str]) -> Sequence[str]:

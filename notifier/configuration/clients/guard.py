@@ -27,11 +27,11 @@ from notifier.configuration.clients.layer import (
 from notifier.configuration.clients.layers import LayerMerge
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_lost_clients, find_sudden_changes
 from notifier.model.client import Client
-from notifier.model.frozen import frozen, replace
+from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
 
 
-@frozen
+@record
 class GuardResult:
     """The registry to put in force, with the source's new layer. `loss`: the accepted loss of clients."""
 
@@ -69,7 +69,7 @@ def guard_answer(
         held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
         losses = find_lost_clients(old, built.registry, protected)
         lost = {client.key for clients in losses for client in clients}
-        answer = replace(answer, rows=keep_lost_rows(layer, layers[nth], lost, issuers), at=last.at)
+        answer = copy_record(answer, rows=keep_lost_rows(layer, layers[nth], lost, issuers), at=last.at)
         layer = to_layer(source, issuers, answer)
         built = rebuild_registry(build_context, old, layers, nth, layer, pause)
     sudden_change = find_sudden_changes(old, built.registry, LayerClients(both, issuers))
@@ -94,10 +94,10 @@ def rebuild_registry(
         pause()
         rows = [row for row in layer.rows if client_id_of(row) in changed]
         faults = [fault for fault in layer.faults if fault.path in changed]
-        changed_parts.append(replace(layer, rows=rows, faults=faults))
+        changed_parts.append(copy_record(layer, rows=rows, faults=faults))
     changed_leaders = {key: leader for key, leader in leaders.items() if key[1] in changed}
     built = LayerMerge(build_context, changed_parts, changed_leaders, pause, refreshed=True).run()
-    patched = replace(built, registry=_patch_registry(old, built.registry, changed))
+    patched = copy_record(built, registry=_patch_registry(old, built.registry, changed))
     return complete_registry(patched, build_context, new_layers, leaders, pause)
 
 

@@ -12,12 +12,12 @@ from notifier.configuration.clients.client_rows import Row, row_key
 from notifier.configuration.clients.registry_checks import AlgorithmsOf
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
 
-@frozen
+@record
 class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
@@ -81,7 +81,7 @@ class Layer:
         return self.authority.reason_without_issuer(self.name)
 
 
-@frozen
+@record
 class BuiltRegistry:
     """The registry. `mistakes`: errors in files. `faults`: errors in rows of lists. `warnings`: doubtful values."""
 
@@ -91,7 +91,7 @@ class BuiltRegistry:
     faults: Sequence[InputIssue] = ()
 
 
-@frozen
+@record
 class BuildContext:
     """The inputs of a registry besides its rows.
 

@@ -122,35 +122,35 @@ def find_lost_clients(
     return removed, silenced
 
 
-def record_losses(old: Registry, new: Registry, steady: float) -> tuple[Registry, Sequence[Client]]:
+def record_losses(old: Registry, new: Registry, monotonic: float) -> tuple[Registry, Sequence[Client]]:
     """Return `new` with the recent losses of clients' addresses, and the clients of `old` that lose their address now.
 
     Losses older than `registry.grace` are dropped. A lost client keeps its aliases and its leader, which events still
-    contain. `steady`: the current time in seconds of a monotonic clock.
+    contain. `monotonic`: the present moment of a clock that never jumps.
     """
     removed, silenced = find_lost_clients(old, new)
     lost = [*filter(_can_be_notified, removed), *silenced]
     is_narrower = _accepts_fewer_publishers(old, new)
-    if not (lost or old.lost_at or is_narrower or old.has_just_narrowed(steady)):
+    if not (lost or old.lost_at or is_narrower or old.has_just_narrowed(monotonic)):
         return new, ()
     lost_at: dict[str, dict[str, float]] = {}
     for iss, moments in old.lost_at.items():
         for client_id, at in moments.items():
-            if steady < at + new.grace and not new.has_address(iss, client_id):
+            if monotonic < at + new.grace and not new.has_address(iss, client_id):
                 lost_at.setdefault(iss, {})[client_id] = at
     for client in lost:
-        lost_at.setdefault(client.iss, {})[client.client_id] = steady
-    narrowed_at = steady if is_narrower else old.narrowed_at
+        lost_at.setdefault(client.iss, {})[client.client_id] = monotonic
+    narrowed_at = monotonic if is_narrower else old.narrowed_at
     aliases = dict(new.aliases)
     for iss, moments in lost_at.items():
         kept = {alias: client_id for alias, client_id in old.aliases.get(iss, {}).items() if client_id in moments}
         if kept:
             aliases[iss] = {**kept, **new.aliases.get(iss, {})}
     noted = replace(new, aliases=aliases, lost_at=lost_at, narrowed_at=narrowed_at)
-    return replace(noted, followers=keep_followers(old, noted, steady)), lost
+    return replace(noted, followers=keep_followers(old, noted, monotonic)), lost
 
 
-def keep_followers(old: Registry, new: Registry, steady: float) -> Mapping[str, Followers]:
+def keep_followers(old: Registry, new: Registry, monotonic: float) -> Mapping[str, Followers]:
     """Return the followers of `new`, and those of `old` that have just been lost, unless these follow followers now."""
     kept = dict(new.followers)
     for iss, before in old.followers.items():
@@ -159,7 +159,7 @@ def keep_followers(old: Registry, new: Registry, steady: float) -> Mapping[str, 
             client_id: leader
             for client_id in new.lost_at.get(iss, ())
             if (leader := before.leaders.get(client_id)) is not None
-            and new.has_just_lost(iss, client_id, steady)
+            and new.has_just_lost(iss, client_id, monotonic)
             and (client_id in after.lost or not (after.of.get(client_id) or {client_id, leader} & after.leaders.keys()))
         }
         followers = after.replace_lost(lost)

@@ -13,8 +13,8 @@ import structlog
 
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, SourceState
 from notifier.model.errors import SourceFault
-from notifier.model.frozen import frozen
 from notifier.model.moment import Clock
+from notifier.model.record import record
 from notifier.model.trouble import Trouble, TroubleKind
 
 JITTER_SHARE = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
@@ -44,7 +44,7 @@ The arguments are the source's name, the answer, and the operator who accepts a 
 """
 
 
-@frozen
+@record
 class RefreshedSource:
     """A source to refresh every `every` seconds. `issuer`: the issuer of all its clients, None if there are several.
 
@@ -82,10 +82,10 @@ class _RefreshState:
 class RegistryRefresh:
     """Reads the sources periodically. `apply` is called for each answer that differs from the last."""
 
-    def __init__(self, apply: ApplyAnswer, *, clock: Clock, steady: Clock, jitter: Callable[[], float]) -> None:
+    def __init__(self, apply: ApplyAnswer, *, clock: Clock, monotonic: Clock, jitter: Callable[[], float]) -> None:
         self._apply = apply
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._jitter = jitter
         self._kept: dict[str, _RefreshState] = {}
         self._running = False
@@ -149,7 +149,7 @@ class RegistryRefresh:
         for state in self._kept.values():
             if state.source.issuer not in (None, iss) or state.wake_timer is not None:
                 continue
-            wait = state.begun_at + MIN_INTERVAL_SECONDS - self._steady()
+            wait = state.begun_at + MIN_INTERVAL_SECONDS - self._monotonic()
             if wait <= 0:
                 state.wake.set()
             else:
@@ -220,7 +220,7 @@ class RegistryRefresh:
                 waiters, state.waiters = state.waiters, []
                 accepted_by, state.accepted_by = state.accepted_by, None
                 dropped_by, state.dropped_by = state.dropped_by, None
-                state.begun_at = self._steady()
+                state.begun_at = self._monotonic()
                 if dropped_by is None:
                     problem = await self._read(state, state.last, accepted_by)
                 else:

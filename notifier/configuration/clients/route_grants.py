@@ -16,8 +16,8 @@ from notifier.model.client import Client, ClientKeysSource, EgressPolicy, FrontC
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import IPNetwork, check_address
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen
 from notifier.model.origins import origin_of
+from notifier.model.record import record
 from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import find_hold_error, override_policy
@@ -32,7 +32,7 @@ _NO_ORIGIN = (
 )
 
 
-@frozen
+@record
 class RouteGrants:
     """The settings `granted` to the origins `named_origins`, for one client.
 

@@ -13,8 +13,8 @@ from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer
 from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.model.errors import SourceFault
-from notifier.model.frozen import replace
 from notifier.model.own_thread import run_in_thread
+from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 EXTRA_SECONDS = 2.0  # beyond the source's timeout, after which an unresponsive reading is given up
@@ -54,7 +54,7 @@ class SourceReading:
             answer = asyncio.run(self._reader.read(last))
         if last is None:
             return answer
-        new_answer = replace(answer, at=self._clock(), since=last.since)
+        new_answer = copy_record(answer, at=self._clock(), since=last.since)
         if answer is last:
             self._cache.confirm(self._source, new_answer)
         return new_answer

@@ -16,7 +16,7 @@ from cryptography.fernet import InvalidToken, MultiFernet
 
 from notifier.model.client import FrontChannelClient
 from notifier.model.front_channel import FrontChannelContext
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 CONTEXT_LIFETIME_SECONDS = 600  # from sealing until a page can no longer be opened
 MAX_CONTEXT_CHARACTERS = 7500  # many servers accept a request line of 8,190 bytes
@@ -28,7 +28,7 @@ class TooManyClients(Exception):  # noqa: N818  an expected result
     """The context would exceed MAX_CONTEXT_CHARACTERS."""
 
 
-@frozen
+@record
 class OpenedContext:
     """A context sealed by one of notifier's keys. `id`: its digest. `expires_at`: epoch seconds.
 

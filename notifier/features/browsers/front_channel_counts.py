@@ -14,8 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.model.front_channel import AddressRefusal
-from notifier.model.frozen import frozen
 from notifier.model.printable import printable
+from notifier.model.record import record
 from notifier.telemetry.client_series import SHARED_LABELS, Label
 from notifier.telemetry.families import labelled_family
 
@@ -67,7 +67,7 @@ REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
 )
 
 
-@frozen
+@record
 class PageReport:
     """How a page ended, and its results for the clients in the order of the page plan."""
 

@@ -22,7 +22,7 @@ from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.front_channel import FrontChannelContext, PagePlan, plan_page
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.network.listeners.problem import Refusal
 from notifier.publishing.route_steps import ApiLimits, read_body
@@ -33,7 +33,7 @@ COOKIES_SEEN_HEADER = "Notifier-Cookies"
 MAX_REPORTED_CONTEXTS = 10_000  # remembered IDs of one worker; a context expires after CONTEXT_LIFETIME_SECONDS
 
 
-@frozen
+@record
 class PageDependencies:
     """The dependencies of the routes, called at each request. `settings_of` returns None if the issuer has no pages.
 

@@ -12,10 +12,10 @@ from notifier.features.browsers.front_channel_context import OpenedContext, open
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.front_channel import is_on_page
-from notifier.model.frozen import replace
 from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.origins import origin_of
 from notifier.model.printable import counted, stray_character
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings
@@ -58,7 +58,7 @@ class PageKeys:
                 continue
             is_own_key = self.own.get(opened.context.iss) is keys
             if is_own_key or keys is self.shared:
-                return replace(opened, exclusive_key=is_own_key or self.single_issuer)
+                return copy_record(opened, exclusive_key=is_own_key or self.single_issuer)
             on_foreign_key(opened.context.iss)
             return None
         return None

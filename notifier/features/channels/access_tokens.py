@@ -65,8 +65,8 @@ class _ClientToken:
 class AccessTokens:
     """The access tokens of one worker, by client."""
 
-    def __init__(self, steady: Clock, min_wait_seconds: float = MIN_WAIT_SECONDS) -> None:
-        self._steady = steady
+    def __init__(self, monotonic: Clock, min_wait_seconds: float = MIN_WAIT_SECONDS) -> None:
+        self._monotonic = monotonic
         self._min_wait_seconds = min_wait_seconds
         self._clients: dict[ClientKey, _ClientToken] = {}
         self._forget_at = -math.inf
@@ -82,7 +82,7 @@ class AccessTokens:
             kept = _ClientToken(proof, -math.inf if kept is None else kept.fetched_at, client.timeout)
             self._clients[client.key] = kept
         fetch = kept.fetch
-        if fetch is None or (fetch.done() and self._steady() >= kept.usable_until):
+        if fetch is None or (fetch.done() and self._monotonic() >= kept.usable_until):
             fetch = self._start_fetch(kept, client)
         if not fetch.done():
             await asyncio.wait([fetch], timeout=kept.awaited_until - asyncio.get_running_loop().time())
@@ -93,14 +93,14 @@ class AccessTokens:
 
     def _forget_unused(self) -> None:
         """Forget tokens that have not been used for long, once an hour: their clients may be removed."""
-        now = self._steady()
+        now = self._monotonic()
         if now >= self._forget_at:
             self._forget_at, oldest = now + FORGET_SECONDS, now - FORGET_SECONDS
             items = self._clients.items()
             self._clients = {key: kept for key, kept in items if max(kept.fetched_at, kept.usable_until) > oldest}
 
     def _start_fetch(self, kept: _ClientToken, client: Client) -> asyncio.Task[tuple[str, str]]:
-        pause = max(0.0, kept.fetched_at + FETCH_INTERVAL_SECONDS - self._steady())
+        pause = max(0.0, kept.fetched_at + FETCH_INTERVAL_SECONDS - self._monotonic())
         wait = pause + max(self._min_wait_seconds, WAIT_FACTOR * kept.answer_seconds)
         kept.awaited_until = asyncio.get_running_loop().time() + wait
         kept.fetch = asyncio.create_task(self._fetch(kept, client, pause))
@@ -122,14 +122,14 @@ class AccessTokens:
         try:
             async with asyncio.timeout_at(until):
                 await asyncio.sleep(pause)
-                kept.fetched_at = self._steady()
+                kept.fetched_at = self._monotonic()
                 credentials = await asyncio.to_thread(_read_credentials, kept.proof)
             kept.token, life = _read_token(await _request_token(client, kept.proof, credentials, until))
         except (NoAnswer, ConfigurationError, ValueError, TimeoutError) as error:
             text = str(error) or f"not requested within {client.timeout:g} s"
             kept.usable_until, kept.answer_seconds = kept.fetched_at + FETCH_INTERVAL_SECONDS, 0.0
             return "", _describe_fault(client, text)
-        kept.answer_seconds = self._steady() - kept.fetched_at
+        kept.answer_seconds = self._monotonic() - kept.fetched_at
         kept.usable_until = kept.fetched_at + life - min(MAX_MARGIN_SECONDS, life / 2)
         return kept.token, ""
 

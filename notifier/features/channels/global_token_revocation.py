@@ -9,7 +9,7 @@ not revoke now. A 404 means that the user is unknown there, but also that the ad
 import json
 import time
 
-from notifier.delivery.ports import ChannelTools, Push
+from notifier.delivery.ports import ChannelTools, PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.access_tokens import AccessTokens
 from notifier.features.channels.channel_presets import REVOCATION_PRESETS
@@ -17,7 +17,7 @@ from notifier.features.channels.channel_settings import GlobalTokenRevocationSet
 from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Failed, HttpResponse, Outcome, Reason, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "global-token-revocation+jwt"
@@ -32,7 +32,7 @@ class GlobalTokenRevocation(SignedChannel):
         super().__init__(tools)
         self._access_tokens = AccessTokens(time.monotonic)
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request with a new proof; Dead if the event does not name the user as the client needs.
 
         Raises InternalFault if there is no proof now.
@@ -43,7 +43,7 @@ class GlobalTokenRevocation(SignedChannel):
             return subject
         body = json.dumps({settings.member: subject}, separators=(",", ":")).encode()
         if settings.proof.way == "headers":
-            return Push(jti="", body=body, secret="", extras=RequestExtras(headers=_HEADERS))
+            return PreparedRequest(jti="", body=body, secret="", extras=RequestExtras(headers=_HEADERS))
         jti, renew = "", None
         if settings.proof.way is None:
             token = await self._access_tokens.get(client, settings.proof)
@@ -51,7 +51,7 @@ class GlobalTokenRevocation(SignedChannel):
         else:
             token, jti = await self._sign(delivery, client, TYPE, self._claims(client, settings))
         extras = RequestExtras(headers=_HEADERS, authorization=f"Bearer {token}")
-        return Push(jti=jti, body=body, secret=token, extras=extras, renew=renew)
+        return PreparedRequest(jti=jti, body=body, secret=token, extras=extras, renew=renew)
 
     def _claims(self, client: Client, settings: GlobalTokenRevocationSettings) -> dict[str, object]:
         issued_at = self._issued_at()
@@ -68,10 +68,10 @@ class GlobalTokenRevocation(SignedChannel):
         preset = _settings_of(client).preset
         return (204,) if preset is None else (204, *REVOCATION_PRESETS[preset].successes)
 
-    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
-        if answer.status == 422:
-            return Failed(reason=Reason.SERVER_ERROR, status=answer.status, text=refusal.text)
-        return judge(refusal, retried=answer.status == 401)
+    def _read_refusal(self, refusal: Refused, response: HttpResponse, client: Client) -> Outcome:  # noqa: ARG002
+        if response.status == 422:
+            return Failed(reason=Reason.SERVER_ERROR, status=response.status, text=refusal.text)
+        return judge(refusal, retried=response.status == 401)
 
 
 def _settings_of(client: Client) -> GlobalTokenRevocationSettings:

@@ -5,14 +5,14 @@ A 400 is retried a few times if it has no error code or `invalid_request`: a rec
 answers so. An unsupported command is final.
 """
 
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import CommandSettings
 from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.features.channels.subjects import FORMATS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Delivered, Outcome, Refused
+from notifier.model.outcome import Delivered, HttpResponse, Outcome, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "command+jwt"
@@ -24,18 +24,18 @@ class ProviderCommand(SignedChannel):
 
     successes = (200, 204)
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request with a new command `invalidate`; Dead if the event does not name the user."""
         subject = self._subject(FORMATS["iss_sub"], delivery, client)
         if isinstance(subject, Dead):
             return subject
         return await self._push(delivery, client, {"command": "invalidate", "sub": subject["sub"]})
 
-    async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare_canary(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request with the command `metadata`, which concerns no account (draft 02, Tenant Commands)."""
         return await self._push(delivery, client, {"command": "metadata", "metadata": {}})
 
-    async def _push(self, delivery: Delivery, client: Client, command: dict[str, object]) -> Push:
+    async def _push(self, delivery: Delivery, client: Client, command: dict[str, object]) -> PreparedRequest:
         settings = None if client.channel is None else client.channel.settings
         assert isinstance(settings, CommandSettings)
         issued_at = self._issued_at()
@@ -50,9 +50,9 @@ class ProviderCommand(SignedChannel):
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
         extras = RequestExtras(error_member="error")
-        return Push(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=extras)
+        return PreparedRequest(jti=jti, body=b"command_token=" + token.encode(), secret=token, extras=extras)
 
-    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
-        if answer.status == 409 and answer.code == "incompatible_state":
-            return Delivered(status=answer.status, text=refusal.text)
-        return judge(refusal, retried=answer.status == 400 and answer.code in (None, "invalid_request"))
+    def _read_refusal(self, refusal: Refused, response: HttpResponse, client: Client) -> Outcome:  # noqa: ARG002
+        if response.status == 409 and response.code == "incompatible_state":
+            return Delivered(status=response.status, text=refusal.text)
+        return judge(refusal, retried=response.status == 400 and response.code in (None, "invalid_request"))

@@ -10,13 +10,13 @@ JWK Set explains, it is retried a few times (R12). Any other is final.
 
 import math
 
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import SecurityEventSettings
 from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Outcome, Refused
+from notifier.model.outcome import HttpResponse, Outcome, Refused
 from notifier.model.request import RequestExtras
 
 TYPE = "secevent+jwt"
@@ -31,7 +31,7 @@ class SecurityEvent(SignedChannel):
 
     successes = (202,)
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return a request with a new signed token; Dead if the event does not name the user as the client needs."""
         settings = _settings_of(client)
         user = self._subject(settings.subject, delivery, client)
@@ -48,7 +48,7 @@ class SecurityEvent(SignedChannel):
             event["reason_admin"] = {"en": delivery.reason}
         return await self._push(delivery, client, subject, {SESSION_REVOKED: event})
 
-    async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare_canary(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return the verification event of the client's stream (SSF 1.0 §8.1.4); without a stream, a usual request."""
         settings = _settings_of(client)
         if settings.stream_id is None:
@@ -58,7 +58,7 @@ class SecurityEvent(SignedChannel):
 
     async def _push(
         self, delivery: Delivery, client: Client, subject: dict[str, object], events: dict[str, object]
-    ) -> Push:
+    ) -> PreparedRequest:
         settings = _settings_of(client)
         audience = settings.audience or (settings.uri,)
         claims: dict[str, object] = {
@@ -71,10 +71,10 @@ class SecurityEvent(SignedChannel):
         }
         token, jti = await self._sign(delivery, client, TYPE, claims)
         extras = RequestExtras(headers=_HEADERS, error_member="err")
-        return Push(jti=jti, body=token.encode(), secret=token, extras=extras)
+        return PreparedRequest(jti=jti, body=token.encode(), secret=token, extras=extras)
 
-    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:  # noqa: ARG002
-        return judge(refusal, retried=answer.status == 400 and answer.code in _RETRIED_CODES)
+    def _read_refusal(self, refusal: Refused, response: HttpResponse, client: Client) -> Outcome:  # noqa: ARG002
+        return judge(refusal, retried=response.status == 400 and response.code in _RETRIED_CODES)
 
 
 def _settings_of(client: Client) -> SecurityEventSettings:

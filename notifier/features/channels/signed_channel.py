@@ -9,8 +9,18 @@ from notifier.features.channels.subjects import SubjectRule, build_subject
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
-from notifier.model.frozen import replace
-from notifier.model.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, Refused, read_wire
+from notifier.model.outcome import (
+    Cause,
+    DeadReason,
+    Delivered,
+    HttpResponse,
+    Outcome,
+    Reason,
+    Refused,
+    TransportFailure,
+    to_outcome,
+)
+from notifier.model.record import copy_record
 
 
 class SignedChannel:
@@ -21,12 +31,12 @@ class SignedChannel:
     def __init__(self, tools: ChannelTools) -> None:
         self._tools = tools
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+    def read(self, result: HttpResponse | TransportFailure, client: Client) -> Outcome:
         """Return the outcome of a response. The client's `success_statuses` and `retry_statuses` come first.
 
         A success of another status is refused, because a page at a wrong address has it, too.
         """
-        outcome = read_wire(answer, client.response, self._tools.clock())
+        outcome = to_outcome(result, client.response, self._tools.clock())
         match outcome:
             case Delivered(status=status) if status in (*client.response.success_statuses, *self._successes_at(client)):
                 return outcome
@@ -34,15 +44,15 @@ class SignedChannel:
                 text = f"it means no success here; if it does, add {status} to success_statuses"
                 answered = f"{text}; its answer: {outcome.text}" if outcome.text else text
                 return Refused(reason=Reason.REFUSED, status=status, text=answered)
-            case Refused() if isinstance(answer, Answer):
-                return self._read_refusal(outcome, answer, client)
+            case Refused() if isinstance(result, HttpResponse):
+                return self._read_refusal(outcome, result, client)
             case _:
                 return outcome
 
     def _successes_at(self, client: Client) -> Collection[int]:  # noqa: ARG002
         return self.successes
 
-    def _read_refusal(self, refusal: Refused, answer: Answer, client: Client) -> Outcome:
+    def _read_refusal(self, refusal: Refused, response: HttpResponse, client: Client) -> Outcome:
         """Return the outcome of a response that is no success."""
         raise NotImplementedError
 
@@ -79,5 +89,5 @@ class SignedChannel:
 def judge(refusal: Refused, *, retried: bool) -> Refused:
     """Return the refusal as a rejected signature, which is `retried` a few times (R12), or as final."""
     if retried:
-        return replace(refusal, reason=Reason.REJECTED_TOKEN)
-    return replace(refusal, reason=Reason.REFUSED) if refusal.reason is Reason.REJECTED_TOKEN else refusal
+        return copy_record(refusal, reason=Reason.REJECTED_TOKEN)
+    return copy_record(refusal, reason=Reason.REFUSED) if refusal.reason is Reason.REJECTED_TOKEN else refusal

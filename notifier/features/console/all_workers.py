@@ -17,8 +17,8 @@ from notifier.feature import WorkerView
 from notifier.features.console.recent import Recent
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen, replace
 from notifier.model.moment import format_optional_moment
+from notifier.model.record import copy_record, record
 from notifier.operators.status.client_state import ClientState
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
@@ -103,7 +103,7 @@ class LocalAnswers:
         return {"rows": [row.document() for row in matches], "since": recent.since}
 
 
-@frozen
+@record
 class Overview:
     """The merged state of all workers, and the sums of their counts in the last 30 minutes (`steps`).
 
@@ -154,8 +154,8 @@ class AllWorkers:
         def only_requested(clients: Iterable[ClientState]) -> list[ClientState]:
             return [client for client in clients if (client.iss, client.client_id) in requested]
 
-        workers = [replace(worker, clients=only_requested(worker.clients)) for worker in status.workers]
-        status = replace(status, clients=only_requested(status.clients), workers=workers)
+        workers = [copy_record(worker, clients=only_requested(worker.clients)) for worker in status.workers]
+        status = copy_record(status, clients=only_requested(status.clients), workers=workers)
         return status, [answer for answer in answers if answer.problem is None]
 
     async def ask(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:

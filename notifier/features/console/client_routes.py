@@ -17,8 +17,8 @@ from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
 from notifier.model.client import Client, ClientKey
-from notifier.model.frozen import frozen
 from notifier.model.moment import format_moment
+from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
@@ -225,7 +225,7 @@ def _requested_client(request: ApiRequest) -> ClientKey:
     return iss, client_id
 
 
-@frozen
+@record
 class _Page:
     """A page of clients. `states`: the number of matches per state; `total`: the matches with the requested `state`."""
 

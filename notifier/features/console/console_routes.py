@@ -17,9 +17,9 @@ from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.recent import SERIES, STEP_SECONDS
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
 from notifier.model.message import PARKED, Lane
 from notifier.model.moment import format_optional_moment
+from notifier.model.record import copy_record
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
     ApiOperation,
@@ -113,7 +113,7 @@ class ConsoleRoutes:
         states["well"] += sum(len(registry.clients_of(iss)) for iss in registry.issuers if permits_issuer(token, iss))
         states["well"] -= sum(client.client_id in registry.clients_of(client.iss) for client in clients)
         troubled = [client for client in clients if client.state != "well"]
-        status = replace(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
+        status = copy_record(status, seen=overview.seen, clients=troubled[:MAX_URGENT_CLIENTS])
         issuer_filter = None if permits_all_issuers(token) else partial(permits_issuer, token)
         known_pending = sum(client.pending_count for client in clients)
         return document_of(status, issuer_filter) | {

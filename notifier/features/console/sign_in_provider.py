@@ -12,7 +12,7 @@ from functools import partial
 
 from notifier.features.console.console_settings import OidcSettings, console_of
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
@@ -28,7 +28,7 @@ _ERROR_CODE = re.compile(r"[a-z_]{1,40}")  # error codes (RFC 6749 §5.2); other
 SETTING = "api.console.oidc"
 
 
-@frozen
+@record
 class Endpoints:
     """The URIs of the provider's authorization endpoint and token endpoint."""
 
@@ -36,7 +36,7 @@ class Endpoints:
     token: str
 
 
-@frozen
+@record
 class ExchangedTokens:
     """The tokens that the provider issued for a code."""
 
@@ -44,7 +44,7 @@ class ExchangedTokens:
     id_token: str
 
 
-@frozen
+@record
 class ExchangeFailure:
     """Why a code was not exchanged. `refused`: the provider refused the code, so that a retry is useless."""
 
@@ -53,19 +53,19 @@ class ExchangeFailure:
 
 
 class SignInProvider:
-    """The provider of the settings. `egress` returns the current egress policy, `steady` monotonic seconds."""
+    """The provider of the settings. `egress` returns the current egress policy; `monotonic` never jumps."""
 
     def __init__(
         self,
         settings: OidcSettings,
         reader: DocumentReader,
         egress: Callable[[], EgressPolicy],
-        steady: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._reader = reader
         self._egress = egress
-        self._steady = steady
+        self._monotonic = monotonic
         self._tls = TlsFiles() if settings.tls is None else settings.tls.files()
         self._discovery = Discovery(
             issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=TIMEOUT_SECONDS
@@ -73,18 +73,18 @@ class SignInProvider:
         self._read_lock = asyncio.Lock()
         self._next_read_at = float("-inf")
         self._endpoints: Endpoints | DocumentIssue = DocumentIssue(text="not read yet")
-        self.keys = TransmitterKeys(settings.issuer, self.read_keys, steady)
+        self.keys = TransmitterKeys(settings.issuer, self.read_keys, monotonic)
 
     async def endpoints(self) -> Endpoints | DocumentIssue:
         """Return the endpoints, or why they are unavailable. Read them first if they are older than FRESH_SECONDS.
 
         A failed read keeps the last endpoints. While another request reads, they are returned without waiting.
         """
-        is_due = self._steady() >= self._next_read_at
+        is_due = self._monotonic() >= self._next_read_at
         is_reread = self._read_lock.locked() and isinstance(self._endpoints, Endpoints)
         if is_due and not is_reread:
             async with self._read_lock:
-                if self._steady() >= self._next_read_at:  # no other request has read them meanwhile
+                if self._monotonic() >= self._next_read_at:  # no other request has read them meanwhile
                     await self._read_endpoints()
         return self._endpoints
 
@@ -125,7 +125,7 @@ class SignInProvider:
         is_success = isinstance(endpoints, Endpoints)
         if is_success or isinstance(self._endpoints, DocumentIssue):
             self._endpoints = endpoints
-        self._next_read_at = self._steady() + (FRESH_SECONDS if is_success else RETRY_SECONDS)
+        self._next_read_at = self._monotonic() + (FRESH_SECONDS if is_success else RETRY_SECONDS)
 
     def _parse_endpoints(self, metadata: Mapping[str, object]) -> Endpoints | DocumentIssue:
         """Return the endpoints in the metadata, or the error. Each must be an https URI, or http on loopback."""

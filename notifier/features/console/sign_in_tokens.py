@@ -15,8 +15,8 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.console.console_settings import OidcSettings
 from notifier.features.console.sign_in_provider import RETRY_SECONDS, SignInProvider
 from notifier.model.api_token import ApiToken, Scope
-from notifier.model.frozen import frozen
 from notifier.model.moment import Clock, is_in_milliseconds
+from notifier.model.record import record
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unauthorized
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -33,7 +33,7 @@ _SPACE_SEPARATED_CLAIMS = ("scope", "scp")  # RFC 8693 §4.2
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@frozen
+@record
 class RejectedToken:
     """Why an access token is rejected. `text` contains no secrets.
 
@@ -44,7 +44,7 @@ class RejectedToken:
     is_authentic: bool = False
 
 
-@frozen
+@record
 class AccessRules:
     """The rules for access tokens. `issuers`: those configured here. `hash_user` returns a user's keyed hash."""
 
@@ -83,7 +83,7 @@ def check_access_token(
     return ApiToken(name=name, sha256=digest, scopes=scopes, issuers=issuers, expires=expires)
 
 
-@frozen
+@record
 class SignIn:
     """The values to which the ID token of a sign-in must belong: the nonce, the code and the access token."""
 
@@ -190,7 +190,7 @@ MAX_CACHED_TOKENS = 1000  # a few hundred bytes each
 class SignInTokens:
     """Validates tokens of operators, and caches valid access tokens.
 
-    `hash_user` returns a user's keyed hash for the audit log. `steady` returns monotonic seconds.
+    `hash_user` returns a user's keyed hash for the audit log. `monotonic` is a clock that never jumps.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class SignInTokens:
         live: LiveConfiguration,
         hash_user: Callable[[str], str],
         clock: Clock = time.time,
-        steady: Clock = time.monotonic,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self.oidc = oidc
         self._live = live
@@ -207,7 +207,7 @@ class SignInTokens:
         self._clock = clock
         self._reader = DocumentReader()
         self.provider = SignInProvider(
-            oidc, self._reader, lambda: live.current.settings.template().route.egress, steady
+            oidc, self._reader, lambda: live.current.settings.template().route.egress, monotonic
         )
         types = (*TYPES, "jwt") if oidc.accept_typ_jwt else TYPES
         keys = self.provider.keys

@@ -27,10 +27,10 @@ from notifier.delivery.facts import (
 from notifier.delivery.notices import notice_of
 from notifier.model.delivery import Delivery
 from notifier.model.errors import QueueError
-from notifier.model.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
-from notifier.model.frozen import replace
 from notifier.model.moment import Clock
+from notifier.model.notice import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.model.outcome import Reason
+from notifier.model.record import copy_record
 from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
@@ -94,7 +94,7 @@ class Feed:
         # The `jti` of the token, which no other attempt sends, is the id, so that a copy of the notice has the same id.
         notice_id = self._new_id() if last is None or last.jti is None else last.jti
         notice = notice_of(fact)
-        return None if notice is None else replace(notice, id=notice_id, at=self._clock(), last_attempt=last)
+        return None if notice is None else copy_record(notice, id=notice_id, at=self._clock(), last_attempt=last)
 
     # ── the buffer ──
 

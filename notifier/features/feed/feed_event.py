@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
-from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, SkipReason
 from notifier.model.moment import format_moment, format_optional_moment
+from notifier.model.notice import ClientChange, ClientNotice, DeliveryResult, FeedNotice, SkipReason
 from notifier.model.outcome import DeadReason, Reason
 from notifier.queues.queue_port import FeedMessage
 
@@ -51,7 +51,7 @@ _OPEN_CONFIG = ConfigDict(extra="allow", allow_inf_nan=False)
 _Fate = TypeAliasType(
     "_Fate",
     Annotated[
-        Literal[Fate.DELIVERED, Fate.RETRYING, Fate.DEAD, Fate.SKIPPED],
+        Literal[DeliveryResult.DELIVERED, DeliveryResult.RETRYING, DeliveryResult.DEAD, DeliveryResult.SKIPPED],
         Field(description="The result of a delivery. `retrying` is not final: another attempt is due."),
     ],
 )

@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.model.errors import SourceFault
-from notifier.model.frozen import frozen
 from notifier.model.outcome import read_retry_after
+from notifier.model.record import record
 from notifier.network.http.json_client import JsonAnswer
 from notifier.network.http.json_over_http import JsonWeb, open_web, redact_url
 from notifier.settings.policies import TlsSettings
@@ -174,7 +174,7 @@ class WebReader:
             return collector.answer(read_at)
 
 
-@frozen
+@record
 class NumberedPage:
     """A page of a list. `total`: the clients of the whole list according to this page."""
 

@@ -19,7 +19,7 @@ from notifier.configuration.clients.remote_rows import RowCollector, redirect_ur
 from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask, section_of
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.network.http.json_over_http import JsonWeb
 from notifier.network.http.json_parts import OutOfBounds
 
@@ -38,7 +38,7 @@ _Entry: TypeAlias = Mapping[str, Any] | OutOfBounds
 """The entry of an application in the list; OutOfBounds if it exceeds a limit and was not parsed."""
 
 
-@frozen
+@record
 class _Application:
     """An application as it was read at `read_at` (monotonic seconds), and its entry in the list at that time.
 
@@ -51,17 +51,17 @@ class _Application:
 
 
 class Wso2Server:
-    """Reads the applications of one server, or of one tenant, and keeps them. `steady` returns monotonic seconds."""
+    """Reads the applications of one server, or of one tenant, and keeps them. `monotonic` never jumps."""
 
-    def __init__(self, settings: Wso2Settings, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Wso2Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._steady = steady
+        self._monotonic = monotonic
         self._applications: dict[str, _Application] = {}  # by UUID
-        self._last_read_at = steady()
+        self._last_read_at = monotonic()
 
     async def collect(self, server: JsonWeb, last: SourceAnswer | None) -> RowCollector:
         """Return all applications with OIDC. Raises SourceFault."""
-        headers, now = self._settings.headers or {}, self._steady()
+        headers, now = self._settings.headers or {}, self._monotonic()
         entries = await self._read_list(server, headers)
         for removed_id in self._applications.keys() - entries.keys():
             del self._applications[removed_id]
@@ -123,7 +123,7 @@ class Wso2Server:
                 previous = self._applications.get(uuid)
                 if isinstance(result, InputIssue) and previous is not None:
                     result = previous.result  # the last valid URIs stay in use
-                self._applications[uuid] = _Application(entry=entries[uuid], result=result, read_at=self._steady())
+                self._applications[uuid] = _Application(entry=entries[uuid], result=result, read_at=self._monotonic())
 
         tasks = [asyncio.ensure_future(read_remaining()) for _ in range(MAX_CONCURRENT_REQUESTS)]
         try:

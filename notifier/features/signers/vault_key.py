@@ -32,12 +32,12 @@ _PADDING: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 class VaultKey:
-    """One version of a key. Satisfies `SignerBackend`. `steady` returns monotonic seconds."""
+    """One version of a key. Satisfies `SignerBackend`. `monotonic` is a clock that never jumps."""
 
-    def __init__(self, settings: VaultKeySettings, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: VaultKeySettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._mount, self._key, self._version = settings.mount, settings.key, settings.version
         self._server = VaultServer(settings)
-        self._login = VaultLogin(self._server, settings, steady)
+        self._login = VaultLogin(self._server, settings, monotonic)
         self._permission_hint = (
             f"its token has ended, or has no policy with read on {self._mount}/keys/{self._key} "
             f"and update on {self._mount}/sign/{self._key}/*"

@@ -110,21 +110,21 @@ class _Token:
 
 
 class VaultLogin:
-    """Obtains tokens and keeps the current one. `steady` returns monotonic seconds."""
+    """Obtains tokens and keeps the current one. `monotonic` is a clock that never jumps."""
 
     def __init__(
-        self, server: VaultServer, settings: VaultKeySettings, steady: Callable[[], float] = time.monotonic
+        self, server: VaultServer, settings: VaultKeySettings, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._server = server
         self._settings = settings
-        self._steady = steady
+        self._monotonic = monotonic
         self._token: _Token | None = None
         self._retry_at = float("-inf")  # of a failed renewal
         self._token_task: asyncio.Task[_Token] | None = None
 
     async def token(self) -> str:
         """Return a token that has not expired, as far as is known. Raises SignerError."""
-        token, now = self._token, self._steady()
+        token, now = self._token, self._monotonic()
         if token is None or token.is_expired(now):
             return (await asyncio.shield(self._start_obtaining(token))).text
         if token.is_stale(now) and now >= self._retry_at:
@@ -136,7 +136,7 @@ class VaultLogin:
         token = self._token
         if token is None or token.text != text:  # another request has discarded the token
             return True
-        now, logs_in = self._steady(), self._settings.token_file is None
+        now, logs_in = self._monotonic(), self._settings.token_file is None
         is_new = now - token.obtained_at < NEW_TOKEN_SECONDS and not token.is_expired(now)
         if logs_in and is_new:
             return False
@@ -165,11 +165,11 @@ class VaultLogin:
         if task.exception() is None:
             self._token = task.result()
         elif self._token is not None:
-            self._retry_at = self._steady() + max(1.0, RETRY_LEASE_SHARE * self._token.lease)
+            self._retry_at = self._monotonic() + max(1.0, RETRY_LEASE_SHARE * self._token.lease)
 
     async def _obtain(self, last: _Token | None) -> _Token:
         """Return the last token with a new lease, or another token. Raises SignerError."""
-        if last is not None and last.renewable and not last.is_expired(self._steady()):
+        if last is not None and last.renewable and not last.is_expired(self._monotonic()):
             renewed = await self._renew(last)
             if renewed is not None:
                 return renewed
@@ -180,7 +180,7 @@ class VaultLogin:
 
     async def _renew(self, last: _Token) -> _Token | None:
         """Return the token with a new lease; None if another token is needed."""
-        now = self._steady()
+        now = self._monotonic()
         answer = await self._server.ask("POST", "auth/token/renew-self", last.text, {})
         lease = _find_lease(answer.content, "auth", "lease_duration") if answer.status == 200 else 0.0
         # A token of a file is kept to the end of its last lease, as the file may still have the same token.
@@ -203,7 +203,7 @@ class VaultLogin:
 
     async def _look_up(self, text: str) -> _Token:
         """Return the token of a file. Its lease is unknown if it lacks the permission to look itself up (403)."""
-        now = self._steady()
+        now = self._monotonic()
         answer = await self._server.ask("GET", "auth/token/lookup-self", text)
         if answer.status not in (200, 403):
             raise answer.to_error("auth/token/lookup-self")
@@ -213,7 +213,7 @@ class VaultLogin:
 
     async def _log_in_at(self, mount: str, body: Mapping[str, object]) -> _Token:
         """Return the token that an authentication method of Vault issues. Raises SignerError."""
-        now, path = self._steady(), f"auth/{mount}/login"
+        now, path = self._monotonic(), f"auth/{mount}/login"
         answer = await self._server.ask("POST", path, "", body)
         if answer.status != 200:
             raise answer.to_error(path)

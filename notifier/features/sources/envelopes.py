@@ -22,10 +22,10 @@ from notifier.model.documents.cloudevents import (
     traceparent_of,
 )
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import frozen, replace
 from notifier.model.message import Message
 from notifier.model.moment import parse_moment
 from notifier.model.printable import excerpt
+from notifier.model.record import copy_record, record
 from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import parse_claims
 
@@ -37,7 +37,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MASSTRANSIT_TYPE = "application/vnd.masstransit"
 
 
-@frozen
+@record
 class UnwrappedDocument:
     """A JSON document with the members of its envelope.
 
@@ -93,7 +93,7 @@ def read_documents(
     else:
         documents = [_read_document(message, max_bytes, lines=lines)]
     if ignore_case:
-        return [replace(document, data=normalize_names(document.data)) for document in documents]
+        return [copy_record(document, data=normalize_names(document.data)) for document in documents]
     return documents
 
 
@@ -118,7 +118,7 @@ def _read_structured(event: dict[str, object], message: Message, max_bytes: int)
     if data is None and isinstance(encoded, str):
         data = read_json(_decode_base64(encoded), max_bytes)
     trace = traceparent_of(message.headers, event.get("traceparent"))
-    return replace(_from_cloudevent(data, structured_attributes(event), trace), envelope=event)
+    return copy_record(_from_cloudevent(data, structured_attributes(event), trace), envelope=event)
 
 
 def _read_document(message: Message, max_bytes: int, *, lines: bool) -> UnwrappedDocument:
@@ -172,7 +172,7 @@ def unwrap_documents(
             documents = [envelope(document, message) for document in documents]
     if list_levels <= 1:
         return documents
-    return [replace(document, index=index) for index, document in enumerate(documents)]
+    return [copy_record(document, index=index) for index, document in enumerate(documents)]
 
 
 def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> UnwrappedDocument:
@@ -182,14 +182,14 @@ def unwrap_masstransit(document: UnwrappedDocument, message: Message) -> Unwrapp
     is_declared = media_type_of(message.content_type).startswith(_MASSTRANSIT_TYPE)
     is_envelope = "message" in members and ("messageid" in members or "messagetype" in members)
     if not is_declared and not is_envelope:
-        return replace(document, id=_find_header(message.headers, "messageid") or document.id)
+        return copy_record(document, id=_find_header(message.headers, "messageid") or document.id)
     if members.get("message") is None:
         _refuse("is MassTransit's envelope without `message`")
     message_id = members.get("messageid")
     if not isinstance(message_id, str) or not message_id:
         message_id = document.id
     times = _read_times(document, members.get("senttime"))
-    return replace(document, data=members["message"], envelope=data, id=message_id, **times)
+    return copy_record(document, data=members["message"], envelope=data, id=message_id, **times)
 
 
 ENVELOPES: Mapping[str, Callable[[UnwrappedDocument, Message], UnwrappedDocument]] = {

@@ -13,7 +13,7 @@ from notifier.features.sources.source_proofs import BodySignature, HeaderSecret,
 from notifier.features.sources.source_routes import SourceRoutes
 from notifier.features.sources.source_settings import SetSettings, SourceHttpSettings, sources_of
 from notifier.features.sources.sources_part import SourcesPart
-from notifier.model.message import Lane, Outgoing
+from notifier.model.message import Lane, MessageDraft
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits
@@ -29,7 +29,7 @@ class HttpSources:
     def __init__(
         self,
         live: LiveConfiguration,
-        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        publish: Callable[[Lane, MessageDraft], Awaitable[None]],
         sns: SnsServer | None = None,
     ) -> None:
         """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""

@@ -60,7 +60,7 @@ class SnsServer:
     """Fetches certificates, and caches their public keys by URL.
 
     `egress` returns the current egress policy. The default of `resolver` is `NameResolver`, that of `tls` the system's
-    certificate authorities. `clock` returns epoch seconds, `steady` monotonic seconds. `pause` sleeps.
+    certificate authorities. `clock` returns epoch seconds, `monotonic` never jumps, `pause` sleeps.
     """
 
     def __init__(
@@ -70,27 +70,27 @@ class SnsServer:
         resolver: AbstractResolver | None = None,
         tls: TlsFiles | None = None,
         clock: Callable[[], float] = time.time,
-        steady: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._egress = egress
         self._resolver = resolver
         self._tls = TlsFiles() if tls is None else tls
         self._contexts = TlsContexts()
-        self._clock, self._steady, self._pause = clock, steady, pause
+        self._clock, self._monotonic, self._pause = clock, monotonic, pause
         self._keys: OrderedDict[str, tuple[RSAPublicKey, float]] = OrderedDict()  # key, and the certificate's end
         self._queued: dict[str, _QueuedCertificate] = {}  # by URL, the oldest first
         self._retry_at: dict[str, float] = {}  # by URL
         self._fetch_task: asyncio.Task[None] | None = None
         self._next_fetch_at = float("-inf")
-        self._log_limit = MinuteLimit(steady)
+        self._log_limit = MinuteLimit(monotonic)
 
     async def fetch_key(self, url: str) -> RSAPublicKey | CertificateUnavailable:
         """Return the public key of the certificate at a URL. Wait up to MESSAGE_WAIT_SECONDS for it. Never raises."""
         cached = self._find_key(url)
         if cached is not None:
             return cached
-        if self._steady() < self._retry_at.get(url, float("-inf")):
+        if self._monotonic() < self._retry_at.get(url, float("-inf")):
             return CertificateUnavailable()
         queued = self._enqueue(url)
         awaited_count = sum(certificate.waiting_count > 0 for certificate in self._queued.values())
@@ -138,7 +138,7 @@ class SnsServer:
     async def _fetch_queued(self) -> None:
         """Fetch certificates until the queue is empty."""
         while self._queued:
-            wait = self._next_fetch_at - self._steady()
+            wait = self._next_fetch_at - self._monotonic()
             if wait > 0:
                 await self._pause(wait)
             oldest = next(iter(self._queued))
@@ -147,7 +147,7 @@ class SnsServer:
             try:
                 result = await self._fetch(url)
             finally:  # also after a cancellation
-                self._next_fetch_at = self._steady() + FETCH_INTERVAL_SECONDS
+                self._next_fetch_at = self._monotonic() + FETCH_INTERVAL_SECONDS
                 if isinstance(result, str):
                     self._on_fetch_failed(url, result)
                 self._dequeue(url, CertificateUnavailable() if isinstance(result, str) else result)
@@ -159,7 +159,7 @@ class SnsServer:
             queued.result.set_result(result)
 
     def _on_fetch_failed(self, url: str, reason: str) -> None:
-        now = self._steady()
+        now = self._monotonic()
         self._retry_at = {failed: retry_at for failed, retry_at in self._retry_at.items() if retry_at > now}
         self._retry_at[url] = now + RETRY_AFTER_SECONDS
         if self._log_limit.allows(reason):

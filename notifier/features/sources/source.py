@@ -38,9 +38,9 @@ from notifier.model.documents.cloudevents import OpenedMessage
 from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS, ParsedEvent, parse_opened
 from notifier.model.documents.sourced import Positions, to_kept
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import replace
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
+from notifier.model.record import copy_record
 from notifier.model.validation import kind_of
 from notifier.tokens.security_event_token import is_verification
 
@@ -121,7 +121,7 @@ class Source:
         for number, entries in () if only is None else only.items():
             if number >= count:
                 builder.add_errors(number, entries, [InputIssue("", "is not in the message any more")])
-        return replace(builder.build(), timeless_ids=frozenset(reader.timeless_ids))
+        return copy_record(builder.build(), timeless_ids=frozenset(reader.timeless_ids))
 
 
 class _MessageReader:
@@ -140,7 +140,7 @@ class _MessageReader:
     def read_documents(self, max_bytes: int) -> Sequence[UnwrappedDocument]:
         """Return the documents in the message, one for each event. Raises MalformedEvent."""
         source, source_path = self._source, f"sources.{self._source.name}"
-        message = replace(self._message, content_type="application/json") if source.as_json else self._message
+        message = copy_record(self._message, content_type="application/json") if source.as_json else self._message
         if source.when is not None and is_empty(message):
             if source.accepts_empty:
                 return [UnwrappedDocument(data=None)]
@@ -296,4 +296,4 @@ class _MessageReader:
                 self.timeless_ids.add(event_id)
         if event_id == message.message_id and time == message.timestamp:
             return message
-        return replace(message, message_id=event_id, timestamp=time)
+        return copy_record(message, message_id=event_id, timestamp=time)

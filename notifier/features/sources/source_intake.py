@@ -9,16 +9,16 @@ from typing import Literal
 
 from notifier.delivery.facts import EventTaken
 from notifier.delivery.ports import SingleEvent
-from notifier.delivery.replacements import Replacement, Send, send_dead_letter
+from notifier.delivery.replacements import OutgoingMessage, Replacement, to_dead_letter_message
 from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import RereadMessage, parse_event_positions, to_kept, to_sourced
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
-from notifier.model.frozen import replace
 from notifier.model.ids import new_id
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
+from notifier.model.record import copy_record
 
 
 class SourceIntake:
@@ -54,23 +54,23 @@ class SourceIntake:
         letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return SingleEvent(event=translation.events[0], dead_letter=letter)
-        sends = self._replacements_of(message, translation, letter, rest_until)
-        return Replacement(sends=sends, fact=_to_fact(message, translation))
+        messages = self._replacements_of(message, translation, letter, rest_until)
+        return Replacement(messages=messages, fact=_to_fact(message, translation))
 
     def _replacements_of(
         self, message: Message, translation: Translation, letter: DeadLetter | None, rest_until: float | None
-    ) -> Iterator[Send]:
+    ) -> Iterator[OutgoingMessage]:
         """Yield the dead letter of the malformed events, the parts of the message, and its events."""
         lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
         if letter is not None:
-            yield send_dead_letter(letter, None)
+            yield to_dead_letter_message(letter, None)
         for part in translation.parts:
-            yield Send(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
+            yield OutgoingMessage(queue=lane, due=rest_until, message=to_sourced(message, self._new_id(), part))
         for event in translation.events:
-            document = documents.EventDocument(event=replace(event, id_given=True), bulk=lane is Lane.BULK)
+            document = documents.EventDocument(event=copy_record(event, id_given=True), bulk=lane is Lane.BULK)
             # The message id is not that of the event: two messages with the same id would be confirmed as one.
-            outgoing = Outgoing(kind=Kind.EVENT, body=documents.dump_event(document), message_id=self._new_id())
-            yield Send(queue=lane, due=rest_until, message=outgoing)
+            outgoing = MessageDraft(kind=Kind.EVENT, body=documents.dump_event(document), message_id=self._new_id())
+            yield OutgoingMessage(queue=lane, due=rest_until, message=outgoing)
 
 
 def _to_fact(message: Message, translation: Translation) -> EventTaken:

@@ -38,7 +38,7 @@ from notifier.features.sources.source_operations import (
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, SetVerifier, SnsVerifier
 from notifier.model.documents.sourced import kept_headers, to_sourced
 from notifier.model.ids import new_id
-from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.message import Lane, Message, MessageDraft
 from notifier.model.moment import Clock, MinuteLimit
 from notifier.model.printable import excerpt, json_text
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -68,7 +68,7 @@ class SourceRoutes:
     def __init__(
         self,
         find_source: Callable[[str], HttpSource | None],
-        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        publish: Callable[[Lane, MessageDraft], Awaitable[None]],
         limits: ApiLimits,
         clock: Clock = time.time,
         new_id: Callable[[], str] = new_id,

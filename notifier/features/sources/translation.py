@@ -14,17 +14,17 @@ from notifier.model.documents.event_document import ParsedEvent
 from notifier.model.documents.event_entries import abridge_issues, parse_positions
 from notifier.model.documents.sourced import Positions, WrongEvents, format_event_positions
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.moment import format_optional_moment
 from notifier.model.printable import excerpt
+from notifier.model.record import record
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of
 
 NO_ISSUER: Final = "-"
 
 
-@frozen
+@record
 class Translation:
     """The result of reading a message: its valid events, the number of ignored events, and the errors of the others.
 

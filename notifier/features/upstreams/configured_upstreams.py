@@ -13,7 +13,7 @@ from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
 from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.model.frozen import frozen, replace
+from notifier.model.record import copy_record, record
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.tokens.transmitter_keys import ReadKeySet, TransmitterKeys
@@ -21,7 +21,7 @@ from notifier.tokens.transmitter_keys import ReadKeySet, TransmitterKeys
 DOCUMENT_TIMEOUT_SECONDS = 5.0
 
 
-@frozen
+@record
 class Upstream:
     """A configured upstream. `iss`: the issuer of the local sessions.
 
@@ -93,7 +93,7 @@ class ConfiguredUpstreams:
         """Return an upstream. With unchanged settings, keep the keys and look-ups of `previous`."""
         assert iss is not None, "`check_upstreams` refuses a configuration without it"
         if previous is not None and previous.settings == settings:
-            return replace(previous, iss=iss)
+            return copy_record(previous, iss=iss)
         return build_upstream(name, settings, iss, partial(self._read_keys, settings))
 
     async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | DocumentIssue:

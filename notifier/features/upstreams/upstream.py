@@ -13,8 +13,8 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from notifier.delivery.facts import Fact
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import frozen
 from notifier.model.message import Message
+from notifier.model.record import record
 from notifier.model.session_ended import SessionEnded
 
 SOURCE_PREFIX = "upstream/"
@@ -22,7 +22,7 @@ LOOK_UP_TIMEOUT_SECONDS = 5.0
 MAX_SESSIONS = 1000  # of one look-up; more mean that its query is wrong
 
 
-@frozen
+@record
 class UpstreamSession:
     """The session that ended at the upstream `iss`. Without `sid`, all sessions of the user `sub` ended."""
 
@@ -31,7 +31,7 @@ class UpstreamSession:
     sid: str | None
 
 
-@frozen
+@record
 class LocalSession:
     """A session at the local identity server, and the clients to notify."""
 
@@ -40,7 +40,7 @@ class LocalSession:
     clients: tuple[str, ...] | Literal["*"]
 
 
-@frozen
+@record
 class LocalSessions:
     """The sessions at the local issuer `iss` that end with a session at an upstream. There may be none."""
 
@@ -48,14 +48,14 @@ class LocalSessions:
     sessions: tuple[LocalSession, ...]
 
 
-@frozen
+@record
 class SessionsUnavailable:
     """A look-up failed, and must be repeated. `text`: the reason, without `sub` and `sid`."""
 
     text: str
 
 
-@frozen
+@record
 class SessionsLookedUp(Fact):
     """The fact of a look-up of local sessions. `text`: the reason, unless sessions were found.
 
@@ -67,7 +67,7 @@ class SessionsLookedUp(Fact):
     text: str = ""
 
 
-@frozen
+@record
 class UpstreamSessionEnd:
     """The end of a session at an upstream, at `ended_at` (epoch seconds). Event ids derive from `id`."""
 

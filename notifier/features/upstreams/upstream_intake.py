@@ -12,7 +12,7 @@ from typing import Literal, Protocol, assert_never
 
 from notifier.delivery.ages import fault_wait_seconds, remaining_grace
 from notifier.delivery.facts import Fact
-from notifier.delivery.replacements import Replacement, Send, send_dead_letter
+from notifier.delivery.replacements import OutgoingMessage, Replacement, to_dead_letter_message
 from notifier.features.upstreams.upstream import (
     LocalSessions,
     SessionFinder,
@@ -28,10 +28,10 @@ from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.sourced import RereadMessage, to_kept, to_sourced
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
-from notifier.model.frozen import replace
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
+from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 
 _LOOK_UPS_HEADER = "looks"  # the number of failed look-ups of a message
@@ -77,15 +77,17 @@ class UpstreamIntake:
         if upstream is None:
             text = f"the upstream {name} is not configured (any more); add upstreams.{name}, then replay"
             raise UnknownSource([InputIssue("", text)])
-        return Replacement(make_sends=partial(self._look_up, upstream, message, rest_until))
+        return Replacement(make_messages=partial(self._look_up, upstream, message, rest_until))
 
-    async def _look_up(self, upstream: SessionFinder, message: Message, rest_until: float | None) -> Sequence[Send]:
+    async def _look_up(
+        self, upstream: SessionFinder, message: Message, rest_until: float | None
+    ) -> Sequence[OutgoingMessage]:
         """Look up the sessions. Return the messages to publish instead of this one. Never raises."""
         try:
             session_end = load_session_end(upstream_of(message), message.body)
         except MalformedEvent as malformed:
             letter = dead_letter.dead_letter_raw(message, malformed.mistakes, self._clock())
-            return [send_dead_letter(letter, None)]
+            return [to_dead_letter_message(letter, None)]
         sessions = await upstream.look_up(session_end.upstream_session)
         match sessions:
             case LocalSessions():
@@ -97,22 +99,22 @@ class UpstreamIntake:
 
     def _to_events(
         self, session_end: UpstreamSessionEnd, sessions: LocalSessions, rest_until: float | None
-    ) -> Sequence[Send]:
+    ) -> Sequence[OutgoingMessage]:
         """Return an event for each session; the last has the fact `found`. Without sessions, observe `no_session`."""
         if not sessions.sessions:
             text = f"none has the {_member_names(session_end)} of the token"
             self._observe(_to_fact(session_end, "no_session", text))
-        sends: list[Send] = []
+        messages: list[OutgoingMessage] = []
         for session in sessions.sessions:
             event = to_local_event(session_end, sessions.iss, session)
             body = documents.dump_event(documents.EventDocument(event=event))
-            message = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
-            sends.append(Send(queue=Lane.EVENTS, due=rest_until, message=message))
-        if sends:
-            sends[-1] = replace(sends[-1], fact=_to_fact(session_end, "found"))
-        return sends
+            message = MessageDraft(kind=Kind.EVENT, body=body, message_id=event.id)
+            messages.append(OutgoingMessage(queue=Lane.EVENTS, due=rest_until, message=message))
+        if messages:
+            messages[-1] = copy_record(messages[-1], fact=_to_fact(session_end, "found"))
+        return messages
 
-    def _defer_or_give_up(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> Send:
+    def _defer_or_give_up(self, session_end: UpstreamSessionEnd, message: Message, text: str) -> OutgoingMessage:
         """Return the message with a delay, or its dead letter if look-ups have failed for too long."""
         now, failed_count = self._clock(), _count_failed_look_ups(message)
         has_sid = session_end.upstream_session.sid is not None
@@ -124,9 +126,9 @@ class UpstreamIntake:
             error = f"the look-up of the sessions that end with it failed: {text}"
             letter = dead_letter.dead_letter_unread(message, DeadReason.UNRESOLVED, error, now)
             self._observe(_to_fact(session_end, "given_up", text))
-            return send_dead_letter(letter, None)
-        delayed = replace(message, headers={_LOOK_UPS_HEADER: failed_count + 1})
-        return Send(
+            return to_dead_letter_message(letter, None)
+        delayed = copy_record(message, headers={_LOOK_UPS_HEADER: failed_count + 1})
+        return OutgoingMessage(
             message=to_sourced(delayed, self._new_id()),
             due=now + deferral_wait(min(left, fault_wait_seconds(failed_count))),
             rounding="up",
@@ -140,7 +142,7 @@ def read_again(message: Message, _only: str | None, now: float) -> RereadMessage
         sid = load_session_end(upstream_of(message), message.body).upstream_session.sid
     except MalformedEvent as malformed:
         return f"still malformed ({malformed}): only its upstream can send it again; discard this one"
-    return RereadMessage(message=replace(message, headers={}, timestamp=now), sub_only=sid is None)
+    return RereadMessage(message=copy_record(message, headers={}, timestamp=now), sub_only=sid is None)
 
 
 def _count_failed_look_ups(message: Message) -> int:

@@ -18,12 +18,12 @@ _SUCCESSES = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED)
 
 
 class UpstreamRecord:
-    """The counters of upstreams, and the log of failures. `steady` returns monotonic seconds."""
+    """The counters of upstreams, and the log of failures. `monotonic` is a clock that never jumps."""
 
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
-        self._log_limit = MinuteLimit(steady)
+        self._log_limit = MinuteLimit(monotonic)
         self.observe = FactHandlers({SessionsLookedUp: self._on_look_up})
         """Count a look-up, and log it if it found no session or failed."""
 

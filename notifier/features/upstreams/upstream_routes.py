@@ -31,7 +31,7 @@ from notifier.features.upstreams.upstream_token import UnacceptedLogout, Upstrea
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
-from notifier.model.message import Lane, Message, Outgoing
+from notifier.model.message import Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.model.printable import json_text
 from notifier.network.listeners.problem import problem_response
@@ -45,13 +45,13 @@ RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
-PublishOutgoing: TypeAlias = Callable[[Lane, Outgoing], Awaitable[None]]
+PublishOutgoing: TypeAlias = Callable[[Lane, MessageDraft], Awaitable[None]]
 """Returns once a message is durable. Raises QueueError."""
 RecordResult: TypeAlias = Callable[[str, UpstreamResult, str], None]
 """Counts a request of an upstream by result, and logs failures."""
 
 
-async def publish_all(publish: PublishOutgoing, messages: Iterable[Outgoing]) -> bool:
+async def publish_all(publish: PublishOutgoing, messages: Iterable[MessageDraft]) -> bool:
     """Publish the messages durably. Return False if the queue is unavailable."""
     try:
         async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
@@ -153,7 +153,7 @@ class UpstreamRoutes:
         self._seen.add(session_end.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _to_message(self, upstream: Upstream, session_end: UpstreamSessionEnd) -> Outgoing:
+    def _to_message(self, upstream: Upstream, session_end: UpstreamSessionEnd) -> MessageDraft:
         """Return the event of the local session, or a message by which a worker looks up the sessions."""
         same_sub = upstream.settings.resolve.same_sub
         if same_sub is not None:

@@ -24,8 +24,8 @@ from notifier.features.upstreams.upstream import (
 from notifier.features.upstreams.upstream_routes import RETRY_AFTER_SECONDS, PublishOutgoing, RecordResult, publish_all
 from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
 from notifier.model.front_channel import FrontChannelContext, create_page_context
-from notifier.model.frozen import replace
 from notifier.model.moment import Clock
+from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.problem import problem_response
@@ -108,7 +108,7 @@ class UpstreamSignOutRoutes:
         for context in contexts[1:]:
             for client_id, sid in context.clients:
                 clients.setdefault(client_id, sid or context.sid)
-        return replace(contexts[0], clients=tuple(clients.items()))
+        return copy_record(contexts[0], clients=tuple(clients.items()))
 
     def _refuse(
         self, upstream: Upstream, result: UpstreamResult, status: int, title: str, reason: str = ""

@@ -27,7 +27,7 @@ from notifier.model.documents.stored_names import NAMES_ADAPTER, find_disagreeme
 from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import format_moment, parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import escape
@@ -166,7 +166,7 @@ def dead_letter_events(message: Message, wrong: WrongEvents, now: float) -> Dead
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def dump_dead_letter(letter: DeadLetter) -> Outgoing:
+def dump_dead_letter(letter: DeadLetter) -> MessageDraft:
     """Return the message of the dead letter, to be published to the queue `dead`.
 
     A letter with a raw message keeps its body, and has all else as JSON in one header. Any other letter is JSON.
@@ -185,7 +185,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         notes = replace(letter, iss="", client_id="", event_id="", raw=raw)
         if letter.text == unreadable.format_issues(letter.mistakes):
             notes = replace(notes, text="")  # `load_dead_letter` derives it from the mistakes
-        return Outgoing(
+        return MessageDraft(
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
@@ -200,7 +200,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
         letter, iss=_omit_long_name(letter.iss), client_id=_omit_long_name(letter.client_id),
         event_id=_omit_long_name(letter.event_id), publisher=_omit_long_name(letter.publisher or "") or None,
     )  # fmt: skip
-    return Outgoing(kind=Kind.DEAD_LETTER, body=_dump(stored, version), message_id=letter.id, headers=headers)
+    return MessageDraft(kind=Kind.DEAD_LETTER, body=_dump(stored, version), message_id=letter.id, headers=headers)
 
 
 def load_dead_letter(message: Message) -> DeadLetter:

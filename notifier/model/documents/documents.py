@@ -20,9 +20,9 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.documents.stored_delivery import NESTED_PATH, STORED_PATH, StoredDelivery
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
-from notifier.model.frozen import frozen, replace
 from notifier.model.printable import excerpt
 from notifier.model.progress import StoredCount
+from notifier.model.record import copy_record, record
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.model.validation import to_issues
 
@@ -33,7 +33,7 @@ MAX_VERSION_1_NAMES = 200  # they take 3,000 bytes more than in the original eve
 T = TypeVar("T")
 
 
-@frozen
+@record
 class EventDocument:
     """An event that notifier writes: a part of a larger event, or a postponed event.
 
@@ -94,7 +94,7 @@ def load_delivery(body: bytes) -> Delivery:
     due = schedule["due"] if schedule is not None and delivery.progress.delayed_by_client else None
     if due == delivery.progress.delayed_until:
         return delivery
-    return replace(delivery, progress=delivery.progress.with_delayed_until(due))
+    return copy_record(delivery, progress=delivery.progress.with_delayed_until(due))
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
@@ -134,7 +134,7 @@ def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
     if name_count > MAX_VERSION_1_NAMES:
         return NAMES_VERSION, event
     objects = tuple(ClientEntry(client_id=entry) if isinstance(entry, str) else entry for entry in clients)
-    return VERSION, replace(event, clients=objects)
+    return VERSION, copy_record(event, clients=objects)
 
 
 def _check_id(text: str, path: str) -> None:

@@ -31,9 +31,9 @@ from notifier.model.documents.event_entries import (
 )
 from notifier.model.documents.event_members import EventBody
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
+from notifier.model.record import record
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of, to_issues
 
@@ -79,7 +79,7 @@ def event_schema() -> dict[str, object]:
     }
 
 
-@frozen
+@record
 class ParsedEvent:
     """An event with its valid entries. `wrong` describes the invalid entries; None if there are none."""
 

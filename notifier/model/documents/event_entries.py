@@ -14,7 +14,7 @@ from pydantic_core.core_schema import with_default_schema
 
 from notifier.model.documents.event_members import EntryDocument, Text
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.session_ended import ClientEntry
 from notifier.model.validation import kind_of, to_issues
 
@@ -26,7 +26,7 @@ GoodEntries: TypeAlias = tuple[str | ClientEntry, ...]
 EntryList: TypeAlias = Sequence[str | EntryDocument | None]
 
 
-@frozen
+@record
 class WrongEntries:
     """The invalid entries of an event: the first 20 mistakes. `more` counts the other mistakes and entries.
 

@@ -15,9 +15,9 @@ from pydantic_core import from_json, to_json
 
 from notifier.model.documents.event_entries import parse_positions
 from notifier.model.errors import InputIssue, MalformedEvent
-from notifier.model.frozen import frozen, replace
-from notifier.model.message import Kind, Message, Outgoing
+from notifier.model.message import Kind, Message, MessageDraft
 from notifier.model.moment import format_moment
+from notifier.model.record import copy_record, record
 
 EVENT_SOURCES: Final = ""  # the reader of sources whose name has no slash: those in the setting `sources`
 
@@ -27,7 +27,7 @@ def reader_name_of(source: str | None) -> str:
     return EVENT_SOURCES if source is None else source.rpartition("/")[0]
 
 
-@frozen
+@record
 class RereadMessage:
     """A message of a source that a replay publishes, to be parsed again. `sub_only`: it has no `sid`."""
 
@@ -35,7 +35,7 @@ class RereadMessage:
     sub_only: bool = False
 
 
-@frozen
+@record
 class WrongEvents:
     """The invalid events of a message, and the events with invalid entries: their first mistakes.
 
@@ -69,13 +69,13 @@ Positions: TypeAlias = dict[int, tuple[range, ...] | None]
 """Events of a message by their number, each with the positions of its entries in `clients`; None: the whole event."""
 
 
-def to_sourced(message: Message, new_id: str, only: str | None = None) -> Outgoing:
+def to_sourced(message: Message, new_id: str, only: str | None = None) -> MessageDraft:
     """Return notifier's own message with this message of a source, without headers that may be secret.
 
     `only`: which events to read, in the form of `format_event_positions`; None for all.
     """
     received = {name: value for name in _PROPERTIES if (value := getattr(message, name)) is not None}
-    return Outgoing(
+    return MessageDraft(
         kind=Kind.SOURCED,
         body=message.body,
         message_id=new_id,
@@ -96,14 +96,14 @@ def to_received(message: Message) -> Message:
     except (KeyError, TypeError, ValueError):
         raise MalformedEvent((InputIssue("", "a message of a source without its header `received`"),)) from None
     properties = {name: received.get(name) for name in _PROPERTIES}
-    return replace(message, kind=None, source=source, headers=headers, reply_to=None, **properties)
+    return copy_record(message, kind=None, source=source, headers=headers, reply_to=None, **properties)
 
 
 def to_kept(message: Message, secret: Collection[str] = (), first: Collection[str] = ()) -> Message:
     """Return the message without `reply_to` and without headers that must not be stored. See `kept_headers`."""
     if not message.headers and message.reply_to is None:
         return message
-    return replace(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
+    return copy_record(message, headers=kept_headers(message.headers, secret, first), reply_to=None)
 
 
 def kept_headers(

@@ -1,4 +1,4 @@
-"""Translates a failed request for the pipeline: a `Break` with its reason, or a stale connection.
+"""Translates a failed request for the pipeline: a `TransportFailure` with its reason, or a stale connection.
 
 Texts are for operators: short, without the token, the extra headers and the proxy's password.
 """
@@ -9,14 +9,14 @@ import ssl
 import aiohttp
 from yarl import URL
 
-from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
+from notifier.model.outcome import HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
 from notifier.network.http.connections import Exchange
 
 MAX_TEXT_CHARACTERS = 300  # characters
 _PROXY_FAILURE_STATUSES = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
-def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
+def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> TransportResult:
     """Translate an error, using the records of the exchange."""
     if exchange.connection is None:
         return _translate_unwritten(error, exchange, proxy)
@@ -24,7 +24,7 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
         # A response arrived. Of its unusable headers, only the pause counts.
         retry_after, date = exchange.connection.header(b"retry-after"), exchange.connection.header(b"date")
-        return Answer(status=status, text="", retry_after=retry_after, date=date)
+        return HttpResponse(status=status, text="", retry_after=retry_after, date=date)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
     fault = _find_tls_fault(error)
@@ -33,7 +33,7 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
     return _to_break(Reason.DISCONNECTED, _describe_disconnect(error), ambiguous=True)
 
 
-def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
+def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> TransportFailure:
     """Translate a passed deadline."""
     shown = f"{round(seconds, 2):g}"  # a timeout of 2 s may have 1.99978 s left
     if exchange.connection is not None:
@@ -43,12 +43,14 @@ def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> 
     return _to_break(Reason.TIMEOUT, f"no connection within {shown} s")
 
 
-def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
+def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> TransportFailure:
     """Return the break for a proxy that answered in place of the client."""
     return _to_break(reason, f"proxy {_name_peer(proxy)}: answered {status}")
 
 
-def _translate_unwritten(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
+def _translate_unwritten(
+    error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None
+) -> TransportFailure:
     """Return the break for an error before anything was written: the request had no effect."""
     if isinstance(error, aiohttp.InvalidURL):
         return _to_break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
@@ -115,5 +117,5 @@ def _name_peer(proxy: URL) -> str:
     return f"{proxy.host}:{proxy.port}"
 
 
-def _to_break(reason: Reason, text: str, *, ambiguous: bool = False) -> Break:
-    return Break(reason=reason, text=text[:MAX_TEXT_CHARACTERS], ambiguous=ambiguous)
+def _to_break(reason: Reason, text: str, *, ambiguous: bool = False) -> TransportFailure:
+    return TransportFailure(reason=reason, text=text[:MAX_TEXT_CHARACTERS], ambiguous=ambiguous)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from notifier.model.client import EgressPolicy, TlsFiles
-from notifier.model.frozen import frozen
 from notifier.model.moment import parse_http_date
+from notifier.model.record import record
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.issuer_document import (
     AnswerHead,
@@ -106,7 +106,7 @@ class DocumentReader:
             await client.close()
 
 
-@frozen
+@record
 class Discovery:
     """A provider, and the URI of its metadata. Each document is read within `within` seconds."""
 

@@ -24,7 +24,7 @@ from notifier import __version__
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault, NotifierError
-from notifier.model.outcome import Break, StaleConnection
+from notifier.model.outcome import StaleConnection, TransportFailure
 from notifier.network.http.aiohttp_hooks import new_session
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import MAX_HEAD_BYTES, Exchange, OpenConnections, current_exchange
@@ -234,7 +234,7 @@ def _decompress(raw: bytes, decompressor: Any) -> Iterator[bytes]:
 def _explain(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> str:
     """Return the reason of a failed request for operators."""
     fault = translate_fault(error, exchange, proxy)
-    if isinstance(fault, Break):
+    if isinstance(fault, TransportFailure):
         return fault.text
     if isinstance(fault, StaleConnection):
         return "connection closed before the answer was complete"

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 MAX_PART_CHARACTERS = 256 * 1024  # characters, read within about 5 ms
 MAX_MEMBERS = 1000  # of a list or object, read within about 3 ms: each takes a call of the decoder
@@ -24,7 +24,7 @@ _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _DECODER = json.JSONDecoder()
 
 
-@frozen
+@record
 class Bounds:
     """The limits of one answer: bytes in all, and characters in one member of a list or of the outermost object."""
 

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from notifier.model.client import Route
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.model.request import Headers, Request
 
 MAX_BODY_BYTES = 16 * 1024  # read of a response
@@ -35,8 +35,8 @@ class _Content(Protocol):
     def at_eof(self) -> bool: ...
 
 
-@frozen
-class Response:
+@record
+class RawResponse:
     """A response, with at most MAX_BODY_BYTES of its body, which is not decompressed."""
 
     status: int
@@ -139,7 +139,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return uri[:host_end], target if target.startswith("/") else "/" + target
 
 
-async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, request: Request) -> Response:
+async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, request: Request) -> RawResponse:
     """Send a POST, or a GET if the request has no body, and return the response. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
@@ -178,7 +178,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, re
             if connection.protocol is not None:
                 connection.protocol.abort()  # an orderly close would wait for an unresponsive client
             connection.close()
-    return Response(status=message.code, headers=message.headers, body=response_body)
+    return RawResponse(status=message.code, headers=message.headers, body=response_body)
 
 
 def refuse_below_100(status: int, request: aiohttp.RequestInfo) -> None:

@@ -14,7 +14,7 @@ from notifier.model.client import Route
 from notifier.model.printable import visible
 from notifier.model.redaction import redact_secret, redact_subject
 from notifier.model.request import Request
-from notifier.network.http.requests import Response
+from notifier.network.http.requests import RawResponse
 
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
 REDIRECTS = range(300, 400)
@@ -41,7 +41,7 @@ def read_error_code(body: bytes, member: str) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def to_text(response: Response, request: Request) -> str:
+def to_text(response: RawResponse, request: Request) -> str:
     """Return the start of the body for diagnosis. For a redirect it begins with the location."""
     text = "[body not decompressed]" if response.body else ""
     if response.body and response.headers.get("Content-Encoding", "identity").lower() == "identity":

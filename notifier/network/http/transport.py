@@ -20,7 +20,7 @@ from notifier import __version__
 from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault
-from notifier.model.outcome import Answer, Break, Cause, Reason, Wire
+from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.model.request import Request
 from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
@@ -150,7 +150,7 @@ class HttpTransport:
             await self._resolver.close()
         self._resolver = None
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         """Send the request, and return the response or the reason of a failure.
 
         Raises InternalFault if the failure is ours: a withheld route, or unusable TLS files. The client's timeout
@@ -163,7 +163,7 @@ class HttpTransport:
         if plan is None or plan.route is not route:
             plan = self._make_plan(request)
         if plan.denied is not None:
-            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=plan.denied)
+            return TransportFailure(reason=Reason.EGRESS_DENIED, ambiguous=False, text=plan.denied)
         tls = await self._tls_context(request) if plan.secure else None
         proxy = plan.proxy
         exchange = Exchange(request.new_connection, request.client)
@@ -191,8 +191,8 @@ class HttpTransport:
             return translate_proxy_refusal(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
         if not response.body and retry_after is None and response.status not in REDIRECTS:
-            return Answer(status=response.status)
-        return Answer(
+            return HttpResponse(status=response.status)
+        return HttpResponse(
             status=response.status,
             text=to_text(response, request),
             retry_after=None if retry_after is None else retry_after[:100],
@@ -247,7 +247,7 @@ def _half_of_open_file_limit() -> int:
 
 async def _send_by_session(
     request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
-) -> requests.Response:
+) -> requests.RawResponse:
     """Send the request by aiohttp's session, as required for a proxy, and return the response."""
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
     if request.uri.endswith("?") and not url.raw_query_string:
@@ -266,7 +266,7 @@ async def _send_by_session(
         requests.refuse_below_100(response.status, response.request_info)
         is_from_proxy = proxy is not None and response.status == 407
         body = b"" if is_from_proxy else await requests.read_body(response.content)
-        return requests.Response(status=response.status, headers=response.headers, body=body)
+        return requests.RawResponse(status=response.status, headers=response.headers, body=body)
     finally:
         response.close()  # keeps the connection if the response was read to its end
         connection = current_exchange.get().connection

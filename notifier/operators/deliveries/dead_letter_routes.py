@@ -148,7 +148,7 @@ class DeadLetterRoutes:
         filter_ = self._filter(request)
         self._requests.audit.log_read("exported", request.who, filter_)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        seconds_left, steady = EXPORT_READ_SECONDS, self._access.steady
+        seconds_left, monotonic = EXPORT_READ_SECONDS, self._access.monotonic
         try:
             async with (
                 self._requests.lock(reading=True),
@@ -159,10 +159,10 @@ class DeadLetterRoutes:
                         await response.prepare(request.http)
                     if request.http.method == "HEAD":  # aiohttp would send a body
                         break
-                    line, began_at = json_text(to_export_document(message)).encode() + b"\n", steady()
+                    line, began_at = json_text(to_export_document(message)).encode() + b"\n", monotonic()
                     async with asyncio.timeout(seconds_left):  # other requests wait for this export
                         await response.write(line)
-                    seconds_left -= steady() - began_at
+                    seconds_left -= monotonic() - began_at
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise

@@ -99,19 +99,19 @@ class JobEndRequested(Exception):  # noqa: N818  a requested end, not an error
 class Job:
     """One job at this worker."""
 
-    def __init__(self, work: Work, who: str, clock: Callable[[], float], steady: Callable[[], float]) -> None:
+    def __init__(self, work: Work, who: str, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self.id = new_id()
         self.work = work
         self.who = who
         self.clock = clock
-        self.steady = steady
+        self.monotonic = monotonic
         self.began_at = clock()
         self.ended_at: float | None = None
         self.state = "waiting"
         self.end_reason: str | None = None  # why it must end
         self.idle = asyncio.Event()  # set while it has not locked the messages
         self.idle.set()
-        self._deadline = steady() + MAX_JOB_SECONDS
+        self._deadline = monotonic() + MAX_JOB_SECONDS
         self._waiting_task: asyncio.Task[None] | None = None  # set while it waits for the messages
 
     def end(self, reason: str) -> None:
@@ -127,9 +127,9 @@ class Job:
         async with AsyncExitStack() as stack:
             self._waiting_task = asyncio.current_task()
             try:
-                async with asyncio.timeout(self._deadline - self.steady()):
+                async with asyncio.timeout(self._deadline - self.monotonic()):
                     if self.end_reason is None:
-                        await asyncio.sleep(not_before - self.steady())
+                        await asyncio.sleep(not_before - self.monotonic())
                         await stack.enter_async_context(access.lock(patient=True))
             except TimeoutError:
                 raise JobEndRequested(TIME_OVER_TEXT) from None
@@ -172,10 +172,10 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one worker. The owner runs `run` as a task. `clock` is the wall clock, `steady` is monotonic."""
+    """The jobs of one worker. The owner runs `run` as a task. `clock` is the wall clock, `monotonic` never jumps."""
 
-    def __init__(self, queue: Queue, clock: Callable[[], float], steady: Callable[[], float]) -> None:
-        self._queue, self._clock, self._steady = queue, clock, steady
+    def __init__(self, queue: Queue, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._queue, self._clock, self._monotonic = queue, clock, monotonic
         self._jobs: dict[str, Job] = {}
         self._new: asyncio.Queue[Job] = asyncio.Queue()
         self._stopped = False
@@ -194,7 +194,7 @@ class Jobs:
         for id_ in ended_ids[: max(0, len(jobs) + 1 - MAX_REMEMBERED_JOBS)]:
             del jobs[id_]
         self._jobs = jobs
-        job = Job(work, name_of_caller(token), self._clock, self._steady)
+        job = Job(work, name_of_caller(token), self._clock, self._monotonic)
         self._jobs[job.id] = job
         document = job.document()
         if self._stopped:

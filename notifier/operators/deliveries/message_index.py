@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.frozen import frozen
 from notifier.model.moment import format_moment
+from notifier.model.record import record
 from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.repair_pass import Filter
@@ -38,7 +38,7 @@ class PageQuery(TypedDict, total=False):
     age: Annotated[float, Field(ge=0, le=600, description="Maximum age of the counts in seconds; default 60.")]
 
 
-@frozen
+@record
 class PageSelection:
     """A selection of summaries to page through. `reasons` restricts the rows but not the counts; empty: all reasons."""
 
@@ -47,7 +47,7 @@ class PageSelection:
     newest_first: bool
 
 
-@frozen
+@record
 class PageRequest:
     """A page of at most `rows` summaries after the first `skip`, with the counts of the `groups` largest groups."""
 
@@ -57,7 +57,7 @@ class PageRequest:
     groups: int
 
 
-@frozen
+@record
 class _SelectionResult:
     """The summaries of the rows, and the counts of the selection: by reason, and by group."""
 
@@ -69,9 +69,9 @@ class _SelectionResult:
 class MessageIndex:
     """Up to `MAX_SUMMARIES` summaries in queue order; older ones are dropped. Equal texts share one object."""
 
-    def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
-        self._steady = steady
-        self.made_at = steady()
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.made_at = monotonic()
         self._as_of = clock()
         self._took_seconds = 0.0
         self._summaries: deque[Any] = deque(maxlen=MAX_SUMMARIES)
@@ -94,7 +94,7 @@ class MessageIndex:
 
     def complete(self) -> None:
         """Record that the pass over the queue has ended."""
-        self._took_seconds = self._steady() - self.made_at
+        self._took_seconds = self._monotonic() - self.made_at
         self._texts.clear()
 
     async def page(self, request: PageRequest, rows_member: str) -> dict[str, Any]:
@@ -137,8 +137,8 @@ class MessageIndex:
 class MessageIndexes:
     """The indexes of one worker, by owner. An unused index is dropped, and a large one when another is built."""
 
-    def __init__(self, steady: Callable[[], float]) -> None:
-        self._steady = steady
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._indexes: dict[object, tuple[MessageIndex, asyncio.TimerHandle]] = {}
         self._build_lock = asyncio.Lock()
 
@@ -147,7 +147,7 @@ class MessageIndexes:
 
         Concurrent callers share one pass, even if `max_age` is 0.
         """
-        called_at = self._steady()
+        called_at = self._monotonic()
         async with self._build_lock:
             entry = self._indexes.get(owner)
             self.forget(owner)

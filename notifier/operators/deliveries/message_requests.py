@@ -46,7 +46,7 @@ class RouteDependencies:
     """The dependencies of the routes on messages.
 
     `rules` returns the rules of a replay for a value of `end_newer_sessions`. `rules` and `registry` are called per
-    request, since a reload may change the result. `clock` is the wall clock, `steady` is monotonic. `subject_id`
+    request, since a reload may change the result. `clock` is the wall clock, `monotonic` never jumps. `subject_id`
     returns what the audit log shows in place of a `sub` or `sid`.
     """
 
@@ -56,7 +56,7 @@ class RouteDependencies:
     jobs: Jobs
     write_audit: WriteAudit
     clock: Callable[[], float]
-    steady: Callable[[], float]
+    monotonic: Callable[[], float]
     indexes: MessageIndexes
     subject_id: Callable[[str], str] = mask_subject
 
@@ -145,10 +145,10 @@ class MessageRequests(Generic[P, S]):
 
     def repair_options(self, request: ApiRequest) -> RepairOptions:
         """Return the options of a repair that ends with its request, after REPAIR_SECONDS at most."""
-        steady = self._access.steady
-        until = steady() + REPAIR_SECONDS
+        monotonic = self._access.monotonic
+        until = monotonic() + REPAIR_SECONDS
         return RepairOptions(
-            clock=self._access.clock, steady=steady, pause=asyncio.sleep, stop=lambda: steady() >= until,
+            clock=self._access.clock, monotonic=monotonic, pause=asyncio.sleep, stop=lambda: monotonic() >= until,
             limit=request.members.get("limit"), dry_run=bool(request.members.get("dry_run")),
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ class MessageRequests(Generic[P, S]):
             raise malformed_refusal(InputIssue("subject", "a page cannot filter by user: use POST …/find"))
 
         async def build() -> MessageIndex:
-            index = MessageIndex(self._access.clock, self._access.steady)
+            index = MessageIndex(self._access.clock, self._access.monotonic)
             async with self.lock(reading=True), aclosing(find_messages(self._messages, index_filter)) as summaries:
                 async for summary, _ in summaries:
                     index.add(summary)

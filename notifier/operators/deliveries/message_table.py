@@ -17,9 +17,9 @@ import typer
 import uvloop
 
 from notifier.configuration.configured_feature import ConfiguredFeature
-from notifier.model.frozen import frozen
 from notifier.model.message import Message
 from notifier.model.printable import counted, printable
+from notifier.model.record import record
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
@@ -36,7 +36,7 @@ from notifier.telemetry.audit import operating_user, write_audit
 S = TypeVar("S", bound=Summary)
 
 
-@frozen
+@record
 class MessageTable(Generic[S]):
     """How commands read and print dead letters or pending deliveries.
 

@@ -25,7 +25,7 @@ from notifier.model.documents.event_entries import parse_positions
 from notifier.model.documents.sourced import ReadAgain, reader_name_of, to_sourced
 from notifier.model.errors import MalformedEvent
 from notifier.model.logout_token import has_session
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 
@@ -64,7 +64,7 @@ class Readmission:
     """The decision to replay a dead letter: the message that replaces it, and the queue of that message."""
 
     queue: str
-    outgoing: Outgoing
+    outgoing: MessageDraft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
         progress=delivery.progress.after_replay(),
     )
     body = dump_delivery(renewed)
-    return Readmission(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+    return Readmission(queue=Lane.RETRIES, outgoing=MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
 
 
 def _keep_stale(cause: str, limit: float) -> KeptDeadLetter:
@@ -178,7 +178,7 @@ def _readmit_event(event: SessionEnded, now: float) -> Readmission | KeptDeadLet
     if (expired := _keep_expired(event.not_after, now)) is not None:
         return expired
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
-    return Readmission(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
+    return Readmission(queue=Lane.EVENTS, outgoing=MessageDraft(kind=Kind.EVENT, body=body, message_id=event.id))
 
 
 def _keep_malformed(errors: str) -> KeptDeadLetter:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.network.listeners.problem import Refusal
 from notifier.operators.deliveries.groups import Summary
 from notifier.operators.deliveries.jobs import (
@@ -80,7 +80,7 @@ def issuers_of(filter_: Filter[Any, Any]) -> frozenset[str] | None:
     return frozenset({filter_.iss})
 
 
-@frozen
+@record
 class RepairRequest:
     """A repair of at most `limit` messages, at most `rate` a second. `passes` carries it out.
 
@@ -138,7 +138,7 @@ class RepairWork:
         if self._request.watch is not None:
             job.state = "watching"
             options = RepairOptions(
-                clock=job.clock, steady=job.steady, pause=asyncio.sleep, stop=lambda: job.end_reason is not None
+                clock=job.clock, monotonic=job.monotonic, pause=asyncio.sleep, stop=lambda: job.end_reason is not None
             )
             self._replay_result = await self._request.watch(options, WATCH_SECONDS, self._on_replay_result)
 
@@ -147,10 +147,10 @@ class RepairWork:
 
     async def _repair(self, job: Job) -> None:
         """Pass over the messages until a pass is complete or fails, or the limit is reached. Raises JobEndRequested."""
-        not_before, arrived_by, rate = job.steady(), None, self._request.rate
+        not_before, arrived_by, rate = job.monotonic(), None, self._request.rate
         while True:
             async with job.lock(self._access, not_before):
-                pass_began_at = job.steady()
+                pass_began_at = job.monotonic()
                 result = await self._request.passes.run(self._build_pass_options(job), arrived_by)
             if result.failed:  # the text of the failure names hosts and files
                 result = replace(result, unfinished=QUEUE_UNAVAILABLE_TEXT)
@@ -165,7 +165,7 @@ class RepairWork:
 
     def _build_pass_options(self, job: Job) -> RepairOptions:
         """Return the options of one pass, which stops so that the job can unlock the messages."""
-        end_at, is_access_wanted = job.steady() + PASS_SECONDS, False
+        end_at, is_access_wanted = job.monotonic() + PASS_SECONDS, False
         remaining = None if self._request.limit is None else self._request.limit - self._total.done
 
         async def pause(seconds: float) -> None:
@@ -175,10 +175,10 @@ class RepairWork:
                 await asyncio.sleep(seconds)
 
         def stop() -> bool:
-            return is_access_wanted or job.end_reason is not None or job.steady() >= end_at
+            return is_access_wanted or job.end_reason is not None or job.monotonic() >= end_at
 
         return RepairOptions(
-            clock=job.clock, steady=job.steady, pause=pause, stop=stop, rate=self._request.rate, limit=remaining
+            clock=job.clock, monotonic=job.monotonic, pause=pause, stop=stop, rate=self._request.rate, limit=remaining
         )
 
 
@@ -208,7 +208,7 @@ class RetryWork:
 
     async def carry_out(self, job: Job) -> None:
         """Retry the deliveries and log the result. Handle all errors of the queue and of `job.lock`."""
-        watch_until = job.steady() + WATCH_SECONDS
+        watch_until = job.monotonic() + WATCH_SECONDS
 
         def lock() -> AbstractAsyncContextManager[None]:
             return job.lock(self._access)
@@ -220,9 +220,9 @@ class RetryWork:
 
         options = RepairOptions(
             clock=job.clock,
-            steady=job.steady,
+            monotonic=job.monotonic,
             pause=asyncio.sleep,
-            stop=lambda: job.end_reason is not None or job.steady() >= watch_until,
+            stop=lambda: job.end_reason is not None or job.monotonic() >= watch_until,
         )
         try:
             self._result = await retry_now(self._queue, self.request, options, lock=lock, on_progress=on_progress)

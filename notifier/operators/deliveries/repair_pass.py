@@ -180,7 +180,7 @@ class RepairPass(Generic[S]):
         self._kept: Counter[str] = Counter()
         self._unfinished: str | None = None
         self._limited = False
-        self._began_at = options.steady()
+        self._began_at = options.monotonic()
         self._batch_size = (
             MESSAGES_PER_STEP
             if options.rate is None
@@ -278,7 +278,7 @@ class RepairPass(Generic[S]):
         """Wait until the rate permits the next batch. Return False if the pass is stopped meanwhile."""
         rate = self._options.rate
         while rate is not None and not self._options.dry_run:
-            wait_seconds = self._began_at + self._done / rate - self._options.steady()
+            wait_seconds = self._began_at + self._done / rate - self._options.monotonic()
             if wait_seconds <= 0:
                 break
             if self._is_stopped():

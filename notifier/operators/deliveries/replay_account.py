@@ -121,8 +121,8 @@ class _FollowedReplay:
 class ReplayAccounts:
     """The replays that one worker follows. They observe the worker's facts only while there are replays."""
 
-    def __init__(self, steady: Clock, observers: Observers) -> None:
-        self._steady = steady
+    def __init__(self, monotonic: Clock, observers: Observers) -> None:
+        self._monotonic = monotonic
         self._observers = observers
         self._replays: dict[str, _FollowedReplay] = {}
 
@@ -144,7 +144,7 @@ class ReplayAccounts:
 
     def forget(self) -> None:
         """Forget the replays without a recent request. Call it regularly."""
-        now = self._steady()
+        now = self._monotonic()
         self._replays = {
             id_: replay for id_, replay in self._replays.items() if now - replay.asked_at < UNREAD_ACCOUNT_SECONDS
         }
@@ -153,7 +153,7 @@ class ReplayAccounts:
 
     async def act(self, request: WorkerRequest) -> Members:
         """Follow the dead letters in the request, if any, and return the results of their replay so far."""
-        now, id_ = self._steady(), str(request.members["id"])
+        now, id_ = self._monotonic(), str(request.members["id"])
         self.forget()
         deliveries, events = (_read_ids(request.members.get(name)) for name in ("deliveries", "events"))
         if id_ not in self._replays:

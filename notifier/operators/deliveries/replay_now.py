@@ -157,7 +157,7 @@ class Replay:
         `on_progress` receives the results so far. Never raises QueueError.
         """
         query, last_answers = make_results_request(self._request.id, self._request.who), LastAnswers()
-        began_at = changed_at = options.steady()
+        began_at = changed_at = options.monotonic()
         result = ReplayResult(
             waiting=self._replayed_counts.total(), not_followed=self.reasons.total() - self._replayed_counts.total()
         )
@@ -171,7 +171,7 @@ class Replay:
             ended_workers = last_answers.take_missing(answers)
             account = ReplayAccount.sum_of([*answers, *ended_workers])
             if account.counts != result.account.counts:
-                changed_at = options.steady()
+                changed_at = options.monotonic()
             result = replace(
                 result,
                 account=account,
@@ -182,9 +182,9 @@ class Replay:
             )
             on_progress(result)
             quiet_limit = QUIET_SECONDS if account.reported >= self._replayed_counts.total() else UNREPORTED_SECONDS
-            if not result.waiting or options.steady() - changed_at > quiet_limit:
+            if not result.waiting or options.monotonic() - changed_at > quiet_limit:
                 break
-            if options.stop() or options.steady() - began_at > seconds:
+            if options.stop() or options.monotonic() - began_at > seconds:
                 return replace(result, unfinished="no longer watched; the workers go on")
             await options.pause(QUERY_INTERVAL_SECONDS)
         return result

@@ -180,7 +180,7 @@ async def _watch(
     final; None if it is.
     """
     last = RetryAccount()
-    quiet_since = changed_at = options.steady()
+    quiet_since = changed_at = options.monotonic()
     query = make_retry_request(request.key, request.who, begin=False)
     while True:
         try:
@@ -191,15 +191,15 @@ async def _watch(
         account = sum_accounts(answers, ended_workers)
         has_changed = account.counts != last.counts
         if has_changed:
-            changed_at = options.steady()
+            changed_at = options.monotonic()
         if account.busy or has_changed:
-            quiet_since = options.steady()
+            quiet_since = options.monotonic()
         if account.finished != last.finished:
             options.progress(min(account.finished, total), total)
         last = account
         on_account(account)
-        if unfinished is not None or options.steady() - quiet_since > QUIET_SECONDS:
+        if unfinished is not None or options.monotonic() - quiet_since > QUIET_SECONDS:
             return unfinished or (GONE_WORKER_TEXT if ended_workers else None)
-        if options.stop() or options.steady() - changed_at > STUCK_SECONDS:
+        if options.stop() or options.monotonic() - changed_at > STUCK_SECONDS:
             return "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(QUERY_INTERVAL_SECONDS)

@@ -90,9 +90,9 @@ class RetryAccount:
 class RetryAccounts:
     """The retries of one worker, by client. They observe the worker's facts only while there are retries."""
 
-    def __init__(self, worker: Worker, steady: Clock, observers: Observers) -> None:
+    def __init__(self, worker: Worker, monotonic: Clock, observers: Observers) -> None:
         self._worker = worker
-        self._steady = steady
+        self._monotonic = monotonic
         self._observers = observers
         self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}  # with the time of the last request
 
@@ -112,7 +112,7 @@ class RetryAccounts:
     async def act(self, request: WorkerRequest) -> Members:
         """Begin a retry if the request has `begin`, and return the results so far."""
         key = (str(request.members["iss"]), str(request.members["client_id"]))
-        now = self._steady()
+        now = self._monotonic()
         if request.members.get("begin") is True:
             self._begin(key, force=request.members.get("force") is True, now=now)
             if request.members.get("all") is True:  # the requester makes all delayed deliveries due
@@ -126,7 +126,7 @@ class RetryAccounts:
 
     def forget(self) -> None:
         """Forget the accounts without a recent request. Call it regularly."""
-        now = self._steady()
+        now = self._monotonic()
         self._accounts = {
             key: (asked_at, account)
             for key, (asked_at, account) in self._accounts.items()

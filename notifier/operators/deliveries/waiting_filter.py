@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.errors import InputIssue
-from notifier.model.message import Kind, Lane, Message, Outgoing, Transfer
+from notifier.model.message import Kind, Lane, Message, MessageDraft, Transfer
 from notifier.model.moment import format_optional_moment
 from notifier.model.outcome import Cause, Reason
 from notifier.model.progress import Progress
@@ -282,5 +282,5 @@ def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:
         document["schedule"] = {"due": due_at}
     assert message.kind is not None, "pending messages are notifier's own"
     body, headers = to_json(document), message.lasting_headers
-    outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
+    outgoing = MessageDraft(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
     return Transfer(taken=message, queue=Lane.RETRIES.value, outgoing=outgoing, wait=wait)

@@ -12,7 +12,7 @@ from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
-from notifier.model.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
+from notifier.model.outcome import Delivered, Failed, Outcome, Refused, StaleConnection, TransportFailure
 from notifier.model.presets import PRESETS
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import ADVICE
@@ -67,7 +67,7 @@ async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
         return [failure(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
     if isinstance(response, StaleConnection):
         return [failure(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
-    if isinstance(response, Break):
+    if isinstance(response, TransportFailure):
         advice = ADVICE.get(response.reason, "look at the client's log")
         return [failure(Area.CANARY, name, f"no answer ({response.reason}): {response.text}", advice)]
     return [explain_outcome(client, channel.read(response, client), prepared.jti)]

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from notifier.model.errors import QueueError
-from notifier.model.frozen import replace
 from notifier.model.message import PolicyKey
+from notifier.model.record import copy_record
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
@@ -58,7 +58,7 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
         yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} exists with the right arguments")
     for binding in state.bindings:
         if binding.problem:
-            yield warning(Area.QUEUE, host, str(replace(binding, advice="")), binding.advice)
+            yield warning(Area.QUEUE, host, str(copy_record(binding, advice="")), binding.advice)
         else:
             yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
 

@@ -18,10 +18,10 @@ import structlog
 
 from notifier.delivery.admission import UNKNOWN_TEXTS
 from notifier.delivery.facts import DeadLettered, Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
-from notifier.model.frozen import replace
 from notifier.model.moment import Clock
 from notifier.model.nearest import Hint, suggest_client, suggest_issuer
 from notifier.model.outcome import Cause
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 
@@ -162,7 +162,7 @@ class DeferralWatch:
             hint = reason_left_out  # not for the publisher, since it names settings of notifier
         elif deferral.hint is not None:
             hint, is_for_publisher = deferral.hint.text, deferral.hint.concerns(publisher)
-        return replace(fact, first=is_first, hint=hint, hint_for_publisher=is_for_publisher)
+        return copy_record(fact, first=is_first, hint=hint, hint_for_publisher=is_for_publisher)
 
     def _key_of(self, fact: Deferred) -> _Key | None:
         """Return the key of the cause; None if it ends without an operator."""

@@ -72,9 +72,9 @@ class ClientRecord:
 class HealthObserver:
     """Records each client's results. The owner calls `sample` every five seconds, and `forget` regularly."""
 
-    def __init__(self, *, clock: Clock, steady: Clock, get_lifetime: GetLifetime = lambda _: None) -> None:
+    def __init__(self, *, clock: Clock, monotonic: Clock, get_lifetime: GetLifetime = lambda _: None) -> None:
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._get_lifetime = get_lifetime
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=MAX_SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
@@ -93,7 +93,7 @@ class HealthObserver:
 
     def sample(self) -> None:
         """Record the current counts for the rates."""
-        self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
+        self._samples.append((self._monotonic(), MappingProxyType(dict(self.counts))))
 
     def forget(self, registry: Registry) -> None:
         """Forget unregistered clients without a result or a planned attempt in the last hour."""
@@ -120,7 +120,7 @@ class HealthObserver:
     def rates(self) -> dict[str, float]:
         """Return counts per second, over the last minute or since the worker started, whichever is shorter."""
         sampled_at, old_counts = self._samples[0]
-        seconds = max(1.0, self._steady() - sampled_at)
+        seconds = max(1.0, self._monotonic() - sampled_at)
         return {name: round((count - old_counts[name]) / seconds, 2) for name, count in self.counts.items()}
 
     def _get_record(self, key: tuple[str, str], *, unregistered: bool = False) -> ClientRecord:

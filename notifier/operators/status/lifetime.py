@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from notifier.delivery.ages import expires_at
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import frozen
 from notifier.model.logout_token import has_session
+from notifier.model.record import record
 from notifier.model.registry import Registry
 
 
-@frozen
+@record
 class Lifetime:
     """When a delivery expires, and whether its token has a `sid`.
 

@@ -8,8 +8,8 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.delivery.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen, replace
 from notifier.model.moment import Clock
+from notifier.model.record import copy_record, record
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.client_state import (
@@ -28,7 +28,7 @@ ANSWER_TIMEOUT_SECONDS = 2.0  # in which workers must answer
 MAX_AGE_SECONDS = 0.5  # for which a state is reused, so it is computed at most twice a second
 
 
-@frozen
+@record
 class OwnSources:
     """The functions that return parts of a worker's state. They are called per request and must not block."""
 
@@ -43,21 +43,21 @@ class OwnState:
 
     def __init__(
         self, name: str, worker: Worker, sources: OwnSources, health: HealthObserver,
-        *, queue: Queue, clock: Clock, steady: Clock,
+        *, queue: Queue, clock: Clock, monotonic: Clock,
     ) -> None:  # fmt: skip
         self._name = name
         self._worker = worker
         self._sources = sources
         self._health = health
         self._queue = queue
-        self._steady = steady
+        self._monotonic = monotonic
         self._since = clock()
         self._last: tuple[bytes, float] = (b"", 0.0)
 
     def document(self) -> bytes:
         """Return a state that is at most MAX_AGE_SECONDS old, with the clients in the worst state."""
         document, built_at = self._last
-        now = self._steady()
+        now = self._monotonic()
         if not document or now - built_at > MAX_AGE_SECONDS:
             document = dump_state(self._state_with_clients(MAX_REPORTED_CLIENTS))
             self._last = (document, now)
@@ -77,7 +77,7 @@ class OwnState:
         gate = self._worker.gate
         clients, _ = self._clients(troubled_clients_of(self._health, gate.clients.circuits(), gate.unresponsive()))
         while part := list(islice(clients, size)):
-            yield dump_state(replace(state, clients=part))
+            yield dump_state(copy_record(state, clients=part))
 
     def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
         """Return the states of these clients or of at most `which` clients, and the number of the clients left out."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from notifier.configuration.clients.client_rows import SourceState
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 
@@ -15,7 +15,7 @@ RELOAD_REQUEST = "reload"
 RELOAD_TIMEOUT_SECONDS = 60.0  # enough for 100,000 clients and the timeout of a registry source
 
 
-@frozen
+@record
 class ReloadRequest:
     """A reload that the operator `who` requests.
 
@@ -28,7 +28,7 @@ class ReloadRequest:
     dropped_source: str | None = None
 
 
-@frozen
+@record
 class ReloadResult:
     """The result of a reload at one worker. `problems` are the reasons to keep the old files; empty if it applied them.
 
@@ -47,7 +47,7 @@ class ReloadResult:
 _RESULT = TypeAdapter(ReloadResult)
 
 
-@frozen
+@record
 class WorkerReload:
     """The answer of one worker. `result` is None if the worker could not reload at all; `problem` has the reason."""
 
@@ -67,7 +67,7 @@ class WorkerReload:
         return [*self.result.problems, *sources]
 
 
-@frozen
+@record
 class ReloadResults:
     """The results of the workers that answered in time. `seen`: the number of all workers."""
 

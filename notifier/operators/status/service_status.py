@@ -12,14 +12,14 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.client import ClientKey
-from notifier.model.frozen import frozen, replace
 from notifier.model.message import DEAD, DELAYED, SOURCE, BindingState, Depth, Lane
+from notifier.model.record import copy_record, record
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
 from notifier.operators.status.client_state import ClientState, merge_states
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 
-@frozen
+@record
 class LaneState:
     """The number of messages that a worker has received from a queue and not settled, and the time of the oldest.
 
@@ -30,7 +30,7 @@ class LaneState:
     oldest: float | None = None
 
 
-@frozen
+@record
 class WorkerState:
     """The state of one worker. `rates` are per second over the last minute; `held` has the unsettled messages by queue.
 
@@ -79,7 +79,7 @@ def load_state(body: bytes) -> WorkerState | None:
         return None
 
 
-@frozen
+@record
 class ServiceStatus:
     """The merged state of queues, workers and clients, at the time `at` (epoch seconds).
 
@@ -115,7 +115,7 @@ def status_of(
     states: dict[str, WorkerState] = {}
     for state in filter(None, map(load_state, answers)):
         earlier_clients = states[state.worker].clients if state.worker in states else ()
-        states[state.worker] = replace(state, clients=[*earlier_clients, *state.clients])
+        states[state.worker] = copy_record(state, clients=[*earlier_clients, *state.clients])
     workers = [states[worker] for worker in sorted(states)]
     oldest_by_queue = dict(oldest or {})
     for worker in workers:
@@ -124,7 +124,7 @@ def status_of(
                 oldest_by_queue[queue] = min(lane_state.oldest, oldest_by_queue.get(queue, lane_state.oldest))
     if visited and DEAD in depths:  # workers may have counted the dead letters before the visit
         count = max(depths[DEAD].ready, *(worker.dead_letters for worker in workers), 0)
-        depths = {**depths, DEAD: replace(depths[DEAD], ready=count)}
+        depths = {**depths, DEAD: copy_record(depths[DEAD], ready=count)}
     merged: dict[ClientKey, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)

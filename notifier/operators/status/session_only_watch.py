@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from notifier.delivery.facts import FactHandlers, Skipped
 from notifier.model.client import ClientKey
-from notifier.model.fate import SkipReason
 from notifier.model.moment import Clock
+from notifier.model.notice import SkipReason
 from notifier.model.registry import CurrentRegistry
 from notifier.model.trouble import Trouble, TroubleKind
 

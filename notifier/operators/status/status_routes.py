@@ -41,15 +41,15 @@ _STATUS: JsonSchema = {
 
 
 class StatusRoutes:
-    """The status route. `query_workers` returns the current status; `steady` is a monotonic clock."""
+    """The status route. `query_workers` returns the current status; `monotonic` is a clock that never jumps."""
 
     def __init__(
         self,
         query_workers: Callable[[], Awaitable[ServiceStatus]],
-        steady: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._query_workers = query_workers
-        self._steady = steady
+        self._monotonic = monotonic
         self._last: ServiceStatus | None = None
         self._read_at = 0.0
         self._read_lock = asyncio.Lock()
@@ -67,9 +67,9 @@ class StatusRoutes:
 
     async def _read_status(self) -> ServiceStatus:
         async with self._read_lock:
-            if self._last is None or self._steady() - self._read_at > MAX_AGE_SECONDS:
+            if self._last is None or self._monotonic() - self._read_at > MAX_AGE_SECONDS:
                 self._last = await self._query_workers()
-                self._read_at = self._steady()
+                self._read_at = self._monotonic()
             return self._last
 
 

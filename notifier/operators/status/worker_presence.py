@@ -62,12 +62,12 @@ class _OtherWorker:
 
 
 class WorkerPresence:
-    """The presence of this worker (`name`) and of the others. `clock` is the wall clock, `steady` is monotonic."""
+    """The presence of this worker (`name`) and of the others. `clock` is the wall clock, `monotonic` never jumps."""
 
-    def __init__(self, name: str, clock: Clock, steady: Clock) -> None:
+    def __init__(self, name: str, clock: Clock, monotonic: Clock) -> None:
         self._name = name
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._others: dict[str, _OtherWorker] = {}
         self._stopped = Counter[str]()  # by host: workers that announced a stop and are not replaced yet
         self._round = 0  # number of own announcements received
@@ -80,7 +80,7 @@ class WorkerPresence:
     async def next_announcement(self) -> bytes:
         """Wait until the next announcement is due, and return it. A call confirms that the previous one was sent."""
         if self._round_began_at is None:
-            self._round_began_at = self._steady()
+            self._round_began_at = self._monotonic()
         elif self._is_last:
             self._last_sent.set()
             await asyncio.Event().wait()  # forever
@@ -112,7 +112,7 @@ class WorkerPresence:
             presence = _PRESENCE.validate_json(document if len(document) <= MAX_BYTES else b"")
         except ValidationError:
             return
-        now, name = self._steady(), presence["worker"]
+        now, name = self._monotonic(), presence["worker"]
         if name == self._name:
             self._begin_round(now)
         elif presence["leaving"]:
@@ -163,7 +163,7 @@ class WorkerPresence:
 
         Workers that are silent for over an hour, or that have a replacement on their host, are forgotten.
         """
-        now = self._steady()
+        now = self._monotonic()
         silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
         candidates: dict[str, list[_OtherWorker]] = {}  # by host: workers that may be a replacement
         if silent:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier import __version__
 from notifier.model.errors import QueueError
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 from notifier.queues.queue_port import Queue
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
@@ -23,7 +23,7 @@ GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not c
 Members: TypeAlias = Mapping[str, Any]
 
 
-@frozen
+@record
 class WorkerRequest:
     """A request to every worker. The audit log records the operator `who` sent it."""
 
@@ -32,7 +32,7 @@ class WorkerRequest:
     members: Members
 
 
-@frozen
+@record
 class WorkerAnswer:
     """The answer of one worker. `problem` is the reason why the worker did not carry out the request."""
 

@@ -13,16 +13,16 @@ from notifier.configuration.clients.clients_file import load_registry
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
 from notifier.model.errors import ConfigurationError
-from notifier.model.frozen import frozen
 from notifier.model.nearest import suggest_client
 from notifier.model.printable import printable
+from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.operators.terminal.output import say
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
 
 
-@frozen
+@record
 class KnownRegistry:
     """The registry from files and caches. `unread` has the sources without a cache, whose clients are missing."""
 

@@ -112,7 +112,7 @@ def run_on_queue(
                     await stop.wait()
 
         options = RepairOptions(
-            clock=time.time, steady=time.monotonic, pause=pause, progress=make_progress(progress_text),
+            clock=time.time, monotonic=time.monotonic, pause=pause, progress=make_progress(progress_text),
             stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
         )  # fmt: skip
         try:

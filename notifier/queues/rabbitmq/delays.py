@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait, whole_seconds
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Inbox
 
@@ -53,7 +53,7 @@ def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, .
     return tuple(hops)
 
 
-def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tuple[str, Outgoing]:
+def to_first_pass(message: MessageDraft, seconds: float, rounding: Rounding) -> tuple[str, MessageDraft]:
     """Return the first delay queue of a message's wait, and the message that contains the remaining delays.
 
     A document without a due time cannot contain delays, so its wait has a single delay queue.
@@ -66,7 +66,7 @@ def to_first_pass(message: Outgoing, seconds: float, rounding: Rounding) -> tupl
     return f"delay.{first}s", message
 
 
-def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
+def to_next_pass(message: Message, now: float) -> tuple[str, MessageDraft] | None:
     """Return the next delay queue of a message that left one, and the message for it; None if the wait is over.
 
     The wait is over after the last delay, and also if the message is due by the wall clock.
@@ -85,7 +85,7 @@ def to_next_pass(message: Message, now: float) -> tuple[str, Outgoing] | None:
         return None
     document["schedule"] = {**schedule, "hops": remaining} if remaining else {"due": schedule["due"]}
     body, headers = to_json(document), message.lasting_headers
-    return queue, Outgoing(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
+    return queue, MessageDraft(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
 
 
 class Forwarder:
@@ -98,7 +98,7 @@ class Forwarder:
     def __init__(
         self,
         inbox: Inbox,
-        publish: Callable[[str, Outgoing], Awaitable[None]],
+        publish: Callable[[str, MessageDraft], Awaitable[None]],
         available: Callable[[], Awaitable[None]],
         ack: Callable[[Message], None],
         clock: Clock,
@@ -139,7 +139,7 @@ class Forwarder:
         for task in self._forwarding:
             task.cancel()
 
-    async def _forward(self, message: Message, queue: str, copy: Outgoing) -> None:
+    async def _forward(self, message: Message, queue: str, copy: MessageDraft) -> None:
         """Publish the copy to the delay queue, and then ack the message."""
         while True:
             try:

@@ -14,7 +14,7 @@ from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelClosed
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.fate import FeedNotice
+from notifier.model.notice import FeedNotice
 from notifier.queues.queue_port import EncodeNotice
 from notifier.queues.rabbitmq.connection import (
     Connection,

@@ -16,9 +16,9 @@ import structlog
 from pydantic_core import from_json
 
 from notifier.model.errors import QueueError
-from notifier.model.frozen import replace
-from notifier.model.message import PARKED, Kind, Lane, Message, Outgoing, Transfer
+from notifier.model.message import PARKED, Kind, Lane, Message, MessageDraft, Transfer
 from notifier.model.moment import Clock
+from notifier.model.record import copy_record
 from notifier.queues.passes import VisitedMessage
 from notifier.queues.rabbitmq.connection import is_cancelled
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
@@ -35,7 +35,7 @@ class OverdueDelays:
     """Detects delay queues that do not deliver due messages, and moves these messages. `moved` counts them.
 
     `_first` and `_last`: by queue, when the first and the last message that this worker recorded should leave it, by
-    the steady clock. `_pause`: the seconds until a queue is examined again.
+    the monotonic clock. `_pause`: the seconds until a queue is examined again.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class OverdueDelays:
         waiting: Callable[[], RabbitWaiting],
         is_empty: Callable[[str], Awaitable[bool]],
         clock: Clock,
-        steady: Clock = time.monotonic,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self._waiting = waiting
         self._is_empty = is_empty
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._first: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._pause: dict[str, float] = {}
@@ -58,7 +58,7 @@ class OverdueDelays:
     def on_published(self, queue: str) -> None:
         """Record that a message was published to this queue, if it is a delay queue."""
         if (delay_seconds := DELAY_QUEUES.get(queue)) is not None:
-            self._last[queue] = leaves_at = self._steady() + delay_seconds
+            self._last[queue] = leaves_at = self._monotonic() + delay_seconds
             self._first.setdefault(queue, leaves_at)
 
     def on_received(self, message: Message) -> None:
@@ -72,7 +72,7 @@ class OverdueDelays:
             return
         self._pause.pop(name, None)
         last_leaves_at = self._last[name]
-        if last_leaves_at > self._steady():
+        if last_leaves_at > self._monotonic():
             self._first[name] = last_leaves_at
         else:
             del self._first[name], self._last[name]
@@ -86,7 +86,7 @@ class OverdueDelays:
 
     def find_missed(self) -> list[str]:
         """Return the delay queues that delivered no message although one is overdue."""
-        return [queue for queue, leaves_at in self._first.items() if self._steady() > leaves_at + OVERDUE_SECONDS]
+        return [queue for queue, leaves_at in self._first.items() if self._monotonic() > leaves_at + OVERDUE_SECONDS]
 
     async def _move_overdue(self, queue: str) -> None:
         """Move the overdue messages of this queue to the retries, and plan its next examination. Never raises."""
@@ -113,7 +113,7 @@ class OverdueDelays:
         pause = 0.0 if moved else min(MAX_PAUSE_SECONDS, 2 * self._pause.get(queue, OVERDUE_SECONDS))
         self._pause[queue] = pause
         # So `find_missed` returns the queue after the pause.
-        self._first[queue] = self._steady() + pause - OVERDUE_SECONDS + CHECK_INTERVAL_SECONDS
+        self._first[queue] = self._monotonic() + pause - OVERDUE_SECONDS + CHECK_INTERVAL_SECONDS
         self._last.setdefault(queue, self._first[queue])
 
     def read(self, message: Message) -> VisitedMessage[bool]:
@@ -121,7 +121,7 @@ class OverdueDelays:
         overdue = (
             message.kind in (Kind.EVENT, Kind.DELIVERY) and _read_due(message.body) + OVERDUE_SECONDS < self._clock()
         )
-        return VisitedMessage(message=message if overdue else replace(message, body=b""), summary=overdue or None)
+        return VisitedMessage(message=message if overdue else copy_record(message, body=b""), summary=overdue or None)
 
 
 def _read_due(body: bytes) -> float:
@@ -135,7 +135,7 @@ def _read_due(body: bytes) -> float:
 
 def _to_transfer(message: Message) -> Transfer:
     assert message.kind is not None
-    outgoing = Outgoing(
+    outgoing = MessageDraft(
         kind=message.kind, body=message.body, message_id=message.message_id or "", headers=message.lasting_headers
     )
     return Transfer(taken=message, queue=Lane.RETRIES, outgoing=outgoing)

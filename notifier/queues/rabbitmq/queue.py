@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.model.message import SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
@@ -154,19 +154,19 @@ class RabbitQueue(EventPublisher):
         if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
         await self._publishing.publish(self._as_publish(queue, message, patient=False))
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
         await self._publish_patiently(*to_first_pass(message, due - self._clock(), rounding))
 
-    async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
+    async def _publish_patiently(self, queue: str, message: MessageDraft) -> None:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
         self._overdue.on_published(queue)
 
-    def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
+    def _as_publish(self, queue: str, message: MessageDraft, *, patient: bool) -> Publish:
         """Return the message to publish to this queue. Raises QueueUnavailable if the queue is too new."""
         self._watch.settling.check(self._name(queue))
         return Publish(
@@ -187,11 +187,11 @@ class RabbitQueue(EventPublisher):
         """Return all buckets: their messages outlive a worker."""
         return self._bucket_names
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
         await self._park(bucket, message)
 
-    async def _park(self, bucket: str, message: Outgoing) -> None:
+    async def _park(self, bucket: str, message: MessageDraft) -> None:
         await self._parking.publish(self._as_publish(bucket, message, patient=True))
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:

@@ -15,8 +15,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import base, commands
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.frozen import replace
 from notifier.model.message import SOURCE, Binding, BindingState
+from notifier.model.record import copy_record
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -120,7 +120,7 @@ async def _bind(connection: Connection, binding: Binding, queue: str) -> Binding
     if state.problem.startswith(_REFUSED_PROBLEM):  # reported before a missing exchange
         exchange = await _check_exchange(connection, binding)
         if exchange.problem == _NO_EXCHANGE_PROBLEM:
-            return replace(exchange, advice=f"{state.advice}, and {exchange.advice}")
+            return copy_record(exchange, advice=f"{state.advice}, and {exchange.advice}")
     return state
 
 

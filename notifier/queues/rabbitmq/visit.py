@@ -36,7 +36,7 @@ import aiormq.abc
 
 from notifier.model.documents.unreadable import MAX_BODY_BYTES
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.message import Message, Outgoing, Transfer, TransferResult
+from notifier.model.message import Message, MessageDraft, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import broker_request
@@ -56,7 +56,7 @@ SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # in a shared queue, twice: other messages
 FORGET_TIMEOUT_SECONDS = 30.0
 MAX_UNCONFIRMED_ACKS = 24  # acks that the broker's channel does not hold back
 
-PublishMessage = Callable[[str, Outgoing], Awaitable[None]]
+PublishMessage = Callable[[str, MessageDraft], Awaitable[None]]
 
 
 S = TypeVar("S")
@@ -269,7 +269,7 @@ class RabbitVisit(Generic[S]):
         await self._channel.basic_consume(self._queue, self._callback, consumer_tag=tag)
 
 
-def _to_first_queue(transfer: Transfer) -> tuple[str, Outgoing]:
+def _to_first_queue(transfer: Transfer) -> tuple[str, MessageDraft]:
     if transfer.wait:
         return to_first_pass(transfer.outgoing, transfer.wait, "down")
     return transfer.queue, transfer.outgoing

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import aiormq
 
 from notifier.model.errors import QueueError
-from notifier.model.message import PARKED, Kind, Message, Outgoing, Transfer, TransferResult
+from notifier.model.message import PARKED, Kind, Message, MessageDraft, Transfer, TransferResult
 from notifier.queues.passes import Reader, VisitedMessage
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
@@ -192,7 +192,7 @@ class RabbitWalk(Generic[S]):
         for start in range(0, len(messages), RENEWALS_PER_BATCH):
             batch = messages[start : start + RENEWALS_PER_BATCH]
             copies = (
-                Outgoing(
+                MessageDraft(
                     kind=Kind.DELIVERY,
                     body=message.body,
                     message_id=message.message_id or "",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from notifier.model.fate import ClientNotice, FeedNotice
+from notifier.model.notice import ClientNotice, FeedNotice
 from notifier.queues.sqlite.store import OpenStore, insert_rows
 
 MAX_PRUNED_ROWS = 5000  # per write, so that a shorter retention does not delay other work

@@ -15,7 +15,7 @@ import structlog
 
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
-from notifier.model.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.model.message import DEAD, Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
@@ -117,13 +117,13 @@ class SqliteQueue:
             del self._held[tag.id]
             self._writer.put(Ack(tag.id, message.lane, tag.bucket))
 
-    async def publish(self, queue: str, message: Outgoing) -> None:
+    async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is on disk. Raises QueueUnavailable if closed, locked, full, or no such queue."""
         if queue not in {*Lane, DEAD}:
             raise QueueUnavailable(f"there is no queue {queue!r}")
         await self._write(new_row(queue, message, self._options.clock()))
 
-    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
+    async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
         """Return once the message is on disk. The due time is not rounded. Raises QueueUnavailable."""
         now = self._options.clock()
         wait = max(MIN_WAIT_SECONDS, due - now)
@@ -144,7 +144,7 @@ class SqliteQueue:
         """Return no buckets: parked messages become retries when a worker starts."""
         return ()
 
-    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+    async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is on disk. Raises QueueUnavailable.
 
         It leaves the bucket as a retry at `until`, or when a worker starts.

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from notifier.model.errors import QueueError
-from notifier.model.message import DELAYED, Lane, Message, Outgoing, parse_kind
+from notifier.model.message import DELAYED, Lane, Message, MessageDraft, parse_kind
 from notifier.model.reply import ReplyTo
 
 FILE_ADDRESS = "file"  # the reply address of a publisher in another process: the tables of `side_channel`
@@ -40,7 +40,7 @@ class NewRow(NamedTuple):
 
 
 def new_row(
-    queue: str, message: Outgoing, published_at: float, *, due: float | None = None, parked: str | None = None
+    queue: str, message: MessageDraft, published_at: float, *, due: float | None = None, parked: str | None = None
 ) -> NewRow:
     """Return the message as a row to write."""
     return NewRow(

@@ -17,7 +17,7 @@ from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, InputIssue
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import RetrySettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, settings
@@ -116,7 +116,7 @@ def test_permitted_members_of_a_list_are_kept(options: dict[str, Any]) -> None:
 
 def test_member_of_a_feature_is_ignored_in_a_list() -> None:
     """It is ignored with its name, and is not an unknown setting."""
-    bounds = replace(BOUNDS, options=BOUNDS.options | {"quiet_after"})
+    bounds = copy_record(BOUNDS, options=BOUNDS.options | {"quiet_after"})
     kept, left = limit_row(row(notifier={"quiet_after": 5}), bounds)
     assert (kept, left) == (row(notifier={}), {"notifier.quiet_after": "only a file may set it; it is ignored"})
 
@@ -243,7 +243,7 @@ def test_rejected_client_has_its_reason(tmp_path: Path) -> None:
     }
     assert (made.registry.why_left_out(ONE, "bank") or "").endswith("in registry.sources (registry source db)")
     assert shop(made, TWO).backchannel_logout_uri == HOOK
-    better = replace(bad, rows=[each for each in bad.rows if each["client_id"] != "bank"])
+    better = copy_record(bad, rows=[each for each in bad.rows if each["client_id"] != "bank"])
     again = rebuild_registry(build_context(tmp_path), made.registry, [bad, honest], 0, better, lambda: None)
     assert again.registry.why_left_out(ONE, "bank") is None
     assert again.registry.why_left_out(TWO, "shop") is not None
@@ -279,7 +279,7 @@ def test_report_ends_with_the_row(tmp_path: Path) -> None:
     """A refresh reports what the remaining rows contain."""
     bad, worse = row(notifier={"typ": "JWT"}), row("b", notifier={"typ": "JWT"})
     layer, better = of_list(bad, worse, issuer=ONE), of_list(row(), issuer=ONE)
-    better = replace(better, rows=[*better.rows, layer.rows[1]])
+    better = copy_record(better, rows=[*better.rows, layer.rows[1]])
     made = built(tmp_path, layer)
     again = rebuild_registry(build_context(tmp_path), made.registry, [layer], 0, better, lambda: None)
     assert [each.partition(" of ")[0] for each in ignored_members(again)] == ["client 'b'"]

@@ -14,7 +14,7 @@ from notifier.configuration.clients.layer import ROWS_PER_STEP, BuiltRegistry
 from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Client, ClientKeysSource, SubjectMode
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.model.registry import Followers
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, count_calls, mistakes, registry
 from tests.configuration.clients.test_layers import build_context, clients, file, remote, row
@@ -228,7 +228,7 @@ def test_no_list_defines_or_changes_a_follower(tmp_path: Path) -> None:
         "follower: this row is left out; remove it from the source, or give the follower another client_id"
         for name in ("db", "http")
     ]
-    quiet = replace(listed, rows=[listed.rows[0]])
+    quiet = copy_record(listed, rows=[listed.rows[0]])
     again = rebuild_registry(build_context(tmp_path), built.registry, [quiet, *layers[1:]], 0, listed, lambda: None)
     assert (clients(again), {fault.path for fault in again.faults}) == (
         clients(built),
@@ -263,11 +263,13 @@ def test_reason_of_a_follower_without_a_leader_is_its_own(tmp_path: Path) -> Non
 def test_row_of_a_list_with_two_issuers_keeps_the_other(tmp_path: Path) -> None:
     """A follower's id is taken at the issuer of the follower alone."""
     what, authority = build_context(tmp_path, ONE, TWO), Authority(issuers=(ONE, TWO))
-    named = replace(remote(row("shop-us", issuer=[ONE, TWO]), issuer=None), authority=authority)
+    named = copy_record(remote(row("shop-us", issuer=[ONE, TWO]), issuer=None), authority=authority)
     built = build_registry(what, [named, file(row(issuer=ONE), follower(issuer=ONE))])
     assert clients(built)["shop-us"].backchannel_logout_uri == US
     assert clients(built, TWO)["shop-us"].backchannel_logout_uri == HOOK
-    unnamed = replace(remote({"client_id": "shop-us", "notifier": {"paused": True}}, issuer=None), authority=authority)
+    unnamed = copy_record(
+        remote({"client_id": "shop-us", "notifier": {"paused": True}}, issuer=None), authority=authority
+    )
     built = build_registry(what, [unnamed, file(row(issuer=ONE), follower(issuer=ONE), row("shop-us", issuer=TWO))])
     assert (clients(built)["shop-us"].paused, clients(built, TWO)["shop-us"].paused) == (False, True)
 
@@ -276,10 +278,10 @@ def test_followers_at_all_issuers(tmp_path: Path) -> None:
     """A follower of several issuers follows the leader of each. An unread list may have the leader."""
     what = build_context(tmp_path, ONE, TWO)
     own = file(row(issuer=ONE), follower(issuer="*"))
-    listed = replace(remote(row(subject_type="pairwise"), issuer=TWO), authority=Authority(issuers=(TWO,)))
+    listed = copy_record(remote(row(subject_type="pairwise"), issuer=TWO), authority=Authority(issuers=(TWO,)))
     built = build_registry(what, [listed, own])
     assert (clients(built)["shop-us"].pairwise, clients(built, TWO)["shop-us"].pairwise) == (False, True)
-    built = build_registry(what, [replace(listed, rows=[], read=False), own])
+    built = build_registry(what, [copy_record(listed, rows=[], read=False), own])
     assert (built.mistakes, built.warnings, [*clients(built, TWO)]) == ([], [], [])
 
 

@@ -13,7 +13,7 @@ from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, La
 from notifier.configuration.clients.layers import build_registry
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.settings.service_settings import Settings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, settings
 
@@ -74,22 +74,22 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     assert [clients(built, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
     assert "gone" not in clients(built)
     assert [each.path for each in built.warnings] == ["clients.yaml[1]"]
-    unread = replace(remote(), read=False)
+    unread = copy_record(remote(), read=False)
     assert not build_registry(build_context(tmp_path, ONE, TWO), [remote(row()), unread, own_file]).warnings
 
 
 def test_issuer_without_a_source_may_have_clients(tmp_path: Path) -> None:
     """Unless the operator declares it empty. A refresh checks again."""
-    listed = replace(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
+    listed = copy_record(remote(row(issuer=ONE), issuer=None), authority=Authority(issuers=(ONE, TWO), clients=None))
     what = build_context(tmp_path, ONE, TWO)
     silent = {TWO: "registry source db has listed no client of this issuer"}
     assert build_registry(what, [file(row(issuer=TWO)), listed]).registry.incomplete == silent
-    assert build_registry(what, [replace(listed, may_be_empty=True)]).registry.incomplete == {}
-    unread = replace(listed, rows=[], read=False, may_be_empty=True)
+    assert build_registry(what, [copy_record(listed, may_be_empty=True)]).registry.incomplete == {}
+    unread = copy_record(listed, rows=[], read=False, may_be_empty=True)
     assert build_registry(what, [unread]).registry.incomplete == dict.fromkeys(
         (ONE, TWO), "registry source db was never read"
     )
-    fuller = replace(listed, rows=[*listed.rows, row("mail", issuer=TWO)])
+    fuller = copy_record(listed, rows=[*listed.rows, row("mail", issuer=TWO)])
     built = build_registry(what, [listed])
     assert rebuild_registry(what, built.registry, [listed], 0, fuller, lambda: None).registry.incomplete == {}
     assert rebuild_registry(what, built.registry, [fuller], 0, listed, lambda: None).registry.incomplete == silent
@@ -234,7 +234,7 @@ def test_refresh_equals_a_full_build(tmp_path: Path) -> None:
     for turn in range(40):
         nth = turn % 2
         fault = [InputIssue(chance.choice(names), "unusable")] if chance.random() < 0.3 else []
-        new = replace(layers[nth], rows=source(layers[nth].rows, (ONE, TWO)[nth]), faults=fault)
+        new = copy_record(layers[nth], rows=source(layers[nth].rows, (ONE, TWO)[nth]), faults=fault)
         again = rebuild_registry(what, registry, layers, nth, new, lambda: None)
         layers[nth] = new
         whole = build_registry(what, layers).registry

@@ -79,7 +79,7 @@ async def running(
 ) -> AsyncIterator[RegistryRefresh]:
     """Read the sources while entered."""
     loop = asyncio.get_running_loop()
-    refresh = RegistryRefresh(registry.take, clock=clock, steady=loop.time, jitter=lambda: 0.5)
+    refresh = RegistryRefresh(registry.take, clock=clock, monotonic=loop.time, jitter=lambda: 0.5)
     refresh.watch(sources)
     task = asyncio.create_task(refresh.run())
     try:

@@ -37,7 +37,7 @@ from notifier.features.browsers.front_channel_page import MAX_FRAMES, FrontChann
 from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Client, FrontChannelClient
 from notifier.model.front_channel import AddressRefusal, AskedClient, FrontChannelContext, PagePlan, UnaskedClient
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.model.registry import Issuer, Registry
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsPage
@@ -216,7 +216,7 @@ def test_addresses_come_back_as_they_were_sealed() -> None:
     front = FrontChannelClient(
         frontchannel_logout_uri="https://new.example.net/out", frontchannel_logout_session_required=True
     )
-    context = replace(
+    context = copy_record(
         CONTEXT, clients=(("new", None), *CONTEXT.clients, ("own", "sid")), supplied={"new": front, "own": front}
     )
     opened = open_context(seal_context(context, KEYS, NOW), KEYS, NOW)

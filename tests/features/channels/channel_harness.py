@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from notifier.delivery.ports import ChannelTools, Push
+from notifier.delivery.ports import ChannelTools, PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import ChannelSettings
 from notifier.features.channels.channels_feature import CHANNELS
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Outcome
+from notifier.model.outcome import HttpResponse, Outcome
 from notifier.network.http.response_text import read_error_code
 from tests.support.deliveries import make_delivery
 
@@ -64,27 +64,27 @@ class Channels:
             )
         )
 
-    async def prepare(self, to: Client, of: Delivery) -> Push | Dead:
+    async def prepare(self, to: Client, of: Delivery) -> PreparedRequest | Dead:
         """Return the request of one attempt."""
         return await self._channels[to.channel_kind].prepare(of, to)
 
-    async def push(self, to: Client, of: Delivery) -> Push:
+    async def push(self, to: Client, of: Delivery) -> PreparedRequest:
         """Return the request of one attempt, which can be made."""
         made = await self.prepare(to, of)
-        assert isinstance(made, Push), made
+        assert isinstance(made, PreparedRequest), made
         return made
 
-    async def canary(self, to: Client, of: Delivery) -> Push:
+    async def canary(self, to: Client, of: Delivery) -> PreparedRequest:
         """Return the request without effect."""
         made = await self._channels[to.channel_kind].prepare_canary(of, to)  # type: ignore[attr-defined]
-        assert isinstance(made, Push), made
+        assert isinstance(made, PreparedRequest), made
         return made
 
     def read(self, of: Client, status: int, text: str = "") -> Outcome:
         """Return the outcome of a response."""
         member = {"command": "error", "security_event": "err"}.get(of.channel_kind, "")
         code = read_error_code(text.encode(), member)
-        return self._channels[of.channel_kind].read(Answer(status=status, text=text, code=code), of)
+        return self._channels[of.channel_kind].read(HttpResponse(status=status, text=text, code=code), of)
 
     def fault(self, of: Client, outcome: Outcome) -> str:
         """Return the internal fault that explains the outcome."""

@@ -294,7 +294,7 @@ async def attempting(harness: Harness, receiver: FakeRevocationReceiver) -> Asyn
     transport = HttpTransport()
     await transport.open()
     tools = Tools(
-        channels=channels, transport=transport, clock=lambda: 1000.0, steady=harness.clock, jitter=lambda: 0.5,
+        channels=channels, transport=transport, clock=lambda: 1000.0, monotonic=harness.clock, jitter=lambda: 0.5,
         observe=lambda _: None,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.security_event import SESSION_REVOKED, VERIFICATION
 from notifier.model.outcome import DeadReason
@@ -27,7 +27,7 @@ SUBJECTS: list[tuple[object, dict[str, str]]] = [
 ]
 
 
-def token_of(push: Push) -> tuple[dict[str, Any], dict[str, Any]]:
+def token_of(push: PreparedRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and claims of the token in a request."""
     text = push.extras.authorization.removeprefix("Bearer ") or (push.body or b"").decode().removeprefix(
         "command_token="
@@ -173,8 +173,10 @@ async def test_ended_session_never_ends_all(kind: str, settings: dict[str, Any])
     refused = await Channels().prepare(to, delivery(sid="s1"))
     assert isinstance(refused, Dead)
     assert refused.reason is DeadReason.SESSION_ONLY
-    assert isinstance(await Channels().prepare(to, delivery(sid=None)), Push)
-    assert isinstance(await Channels().prepare(client(kind, sessions=True, **settings), delivery(sid="s1")), Push)
+    assert isinstance(await Channels().prepare(to, delivery(sid=None)), PreparedRequest)
+    assert isinstance(
+        await Channels().prepare(client(kind, sessions=True, **settings), delivery(sid="s1")), PreparedRequest
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

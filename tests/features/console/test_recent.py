@@ -27,8 +27,8 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import MAX_ID_BYTES, MAX_TEXT_LENGTH
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.egress import MAX_URI_LENGTH
-from notifier.model.frozen import replace
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason
+from notifier.model.record import copy_record
 from tests.settings.whole_settings import SETTINGS
 from tests.support.outcome_facts import attempted
 
@@ -58,7 +58,7 @@ class Harness:
             sub=f"user-{number}",
             sid=f"session-{number}",
         )
-        delivery = replace(delivery, **more)
+        delivery = copy_record(delivery, **more)
         outcome = outcome or Failed(reason=Reason.SERVER_ERROR, status=503, text=f"no user-{number} here")
         self.recent.observe(attempted(delivery, outcome, at=self.now))
         return delivery
@@ -111,7 +111,7 @@ def test_the_longest_names_take_no_more_bytes(written: bool) -> None:
         if written:
             dump_delivery(delivery)
         deferred = _deferred(iss, name, event_id)
-        harness.recent.observe(replace(deferred, first=True, text=name))
+        harness.recent.observe(copy_record(deferred, first=True, text=name))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 2**20 < after - before < MAX_TROUBLE_BYTES + MAX_WELL_BYTES + MAX_CLIENT_BYTES
@@ -154,7 +154,7 @@ def test_entries_after_an_answer_are_returned_once() -> None:
     recent.observe(facts.ClientRecovered(iss=ISS, client_id="shop", outage=4.5))
     deferred = _deferred(ISS, "shop", "e")
     recent.observe(deferred)  # not the first of its kind: nothing new
-    recent.observe(replace(deferred, first=True))
+    recent.observe(copy_record(deferred, first=True))
     dead = facts.DeadLettered(iss=ISS, client_id="", event_id="e", reason=DeadReason.MALFORMED_EVENT, text="no JSON")
     recent.observe(dead)
     assert [row.kind for row in recent.after(last, well=True, issuers=None)] == [

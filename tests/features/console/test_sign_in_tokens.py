@@ -135,7 +135,7 @@ class Judge:
     """Judges tokens of a provider, at a time that a test holds."""
 
     def __init__(self, folder: Path, provider: ConsoleProvider, **changes: Any) -> None:
-        self.now, self.steady = NOW, 1000.0
+        self.now, self.monotonic = NOW, 1000.0
         self.provider = provider
         configuration = live(written(folder, oidc(provider.base, **changes)))
         self.signed_in = SignInTokens(
@@ -143,7 +143,7 @@ class Judge:
             configuration,
             lambda text: f"<{len(text)}>",
             lambda: self.now,
-            lambda: self.steady,
+            lambda: self.monotonic,
         )
 
     async def token(self, bearer: str | None = None, **claims: Any) -> ApiToken:
@@ -269,7 +269,7 @@ async def test_a_poll_costs_no_signature(judge: Judge) -> None:
     bearer = judge.provider.token()
     first = await judge.token(bearer)
     judge.provider.keys = []
-    judge.steady += 1000
+    judge.monotonic += 1000
     assert await judge.token(bearer) is first
     assert judge.provider.asked.count("/keys") == 1
 

@@ -10,8 +10,8 @@ from notifier.features.feed.feed import NOTICE_OVERHEAD_BYTES, Feed
 from notifier.features.feed.feed_event import feed_message
 from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable
-from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
-from notifier.model.outcome import Break, Cause, DeadReason, Reason
+from notifier.model.notice import ClientChange, ClientNotice, DeliveryResult, FeedNotice, Notice
+from notifier.model.outcome import Cause, DeadReason, Reason, TransportFailure
 from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, results_in, running
 
 
@@ -117,8 +117,8 @@ async def test_a_retry_is_published_with_its_own_jti() -> None:
         await harness.acked(harness.retake(harness.queue.published[-1][0]))
     notices = [one for one in await notices_of(harness) if isinstance(one, Notice)]
     assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in notices] == [
-        (Fate.RETRYING, 1),
-        (Fate.DELIVERED, 2),
+        (DeliveryResult.RETRYING, 1),
+        (DeliveryResult.DELIVERED, 2),
     ]
     assert [one.last_attempt and one.last_attempt.jti for one in notices] == [
         claims["jti"] for _, claims in harness.receivers.posts
@@ -157,7 +157,7 @@ async def test_a_malformed_event_is_published() -> None:
 async def test_a_client_change_is_published_once() -> None:
     """A client that fails again and again causes one notice when it goes down, and one when it recovers."""
     harness = WorkerHarness(client("shop"))
-    refused = Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
+    refused = TransportFailure(reason=Reason.CONNECT, ambiguous=False, text="refused")
     harness.receivers.behaviours["shop"] = results_in(refused)
     async with running(harness):
         for number in range(40):

@@ -6,12 +6,20 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from notifier.features.feed.feed_event import REASONS, dump_feed_event, feed_message, feed_schema
-from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice, SkipReason
+from notifier.model.notice import (
+    ClientChange,
+    ClientNotice,
+    DeliveryResult,
+    FeedNotice,
+    LastAttempt,
+    Notice,
+    SkipReason,
+)
 from notifier.model.outcome import DeadReason, Reason
 
 SOURCE = "/notifier/notifier"
 WHOLE = Notice(
-    id="0b1c", at=1_800_000_000.25, fate=Fate.RETRYING, reason="timeout", iss="https://id.example.com",
+    id="0b1c", at=1_800_000_000.25, fate=DeliveryResult.RETRYING, reason="timeout", iss="https://id.example.com",
     client_id="shop.example", event_id="e1", delivery_id="d1", publisher="idp", ended_at=1_799_999_999.5,
     propagation=None, next_due=1_800_000_002.0,
     last_attempt=LastAttempt(number=3, jti="0b1c", status=None, seconds=5.000125),
@@ -22,7 +30,7 @@ CLIENT = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss="https://i
 BARE = Notice(
     id="b",
     at=1.5,
-    fate=Fate.SKIPPED,
+    fate=DeliveryResult.SKIPPED,
     reason=SkipReason.NO_URI,
     iss="\u2028",
     client_id="",
@@ -70,7 +78,7 @@ def test_routing_keys_and_headers() -> None:
     whole, client = (feed_message(each, SOURCE) for each in (WHOLE, CLIENT))
     assert (whole.routing_key, client.routing_key) == ("retrying.timeout", "client.failing")
     assert whole.headers == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
-    assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)
+    assert all(len(f"{fate}.{reason}") <= 255 for fate in DeliveryResult for reason in REASONS)
 
 
 def test_the_schema_names_every_reason() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from notifier.features.feed.feed_event import dump_feed_event, feed_message
 from notifier.model.errors import QueueUnavailable
-from notifier.model.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
+from notifier.model.notice import ClientChange, ClientNotice, DeliveryResult, FeedNotice, LastAttempt, Notice
 from notifier.queues.rabbitmq import feed_target
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -31,7 +31,7 @@ def notice_of(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
     return Notice(
         id=f"id-{number}",
         at=at,
-        fate=Fate.DELIVERED,
+        fate=DeliveryResult.DELIVERED,
         reason="delivered",
         iss=ISS,
         client_id="shop",
@@ -168,7 +168,7 @@ async def test_a_closed_queue_accepts_no_notice(queue: SqliteQueue) -> None:
 async def test_the_query_of_the_document_counts_by_client(queue: SqliteQueue, tmp_path: Path) -> None:
     """Share, p50, p99 and slowest of the last day, worst client first, by the SQL of docs/outcomes.md."""
     now, old = time.time() - 60, time.time() - 90_000
-    delivered, dead, retrying = Fate.DELIVERED, Fate.DEAD, Fate.RETRYING
+    delivered, dead, retrying = DeliveryResult.DELIVERED, DeliveryResult.DEAD, DeliveryResult.RETRYING
     counted = [
         *(("shop", delivered, now, number / 100) for number in range(1, 101)),
         *(("shop", fate, now, None) for fate in (dead, delivered, retrying, retrying)),

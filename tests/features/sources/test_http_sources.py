@@ -20,7 +20,7 @@ from notifier.features.sources.sns_server import RETRY_AFTER_SECONDS, Certificat
 from notifier.features.sources.source_proofs import HeaderSecret, SetVerifier, SnsVerifier
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
-from notifier.model.message import Lane, Outgoing
+from notifier.model.message import Lane, MessageDraft
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet
 from tests.features.sources.sns_stand_in import ARN, NOTIFICATION, standing_in
 from tests.features.sources.sns_stand_in import signed as posted
@@ -57,7 +57,7 @@ def write(folder: Path, sources: Mapping[str, object], **sections: object) -> Pa
     return path
 
 
-async def publish(lane: Lane, message: Outgoing) -> None:
+async def publish(lane: Lane, message: MessageDraft) -> None:
     """Take every message."""
 
 
@@ -147,7 +147,7 @@ async def test_sns_certificates_follow_the_current_egress_rules(folder: Path, tm
         tls = TlsFiles(ca_file=tmp_path / "sns/ca.pem")
         now = [0.0]
         server = SnsServer(
-            lambda: live.current.settings.template().route.egress, resolver=sns, tls=tls, steady=lambda: now[0]
+            lambda: live.current.settings.template().route.egress, resolver=sns, tls=tls, monotonic=lambda: now[0]
         )
         sources = HttpSources(live, publish, server)
 

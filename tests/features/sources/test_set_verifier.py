@@ -243,7 +243,7 @@ async def test_the_log_names_the_key_that_is_left_out() -> None:
     transmitter = SetTransmitter(public(key("P-256"), alg="ES512"), enc, {"kty": "AKP", "kid": "later"})
     with structlog.testing.capture_logs() as lines:
         await verify(transmitter, signed())
-        transmitter.steady += 400
+        transmitter.monotonic += 400
         await verify(transmitter, signed())
     assert [line["reason"] for line in lines] == ["key 'k1' is for ES512"]
 
@@ -301,10 +301,10 @@ async def test_a_new_key_is_found_when_a_token_names_it() -> None:
     """The withdrawn key no longer verifies."""
     transmitter = SetTransmitter(OURS)
     assert await verify(transmitter, signed()) == "taken"
-    transmitter.steady += 1
+    transmitter.monotonic += 1
     transmitter.publish(public(key("P-256", "new"), "k2"))
     assert await verify(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
-    transmitter.steady += 1
+    transmitter.monotonic += 1
     assert await verify(transmitter, signed()) == "invalid_key"  # it may have come since, so the set was read once more
     assert transmitter.readings == 3
 
@@ -315,9 +315,9 @@ async def test_a_second_new_key_is_waited_for() -> None:
     for number in range(5):
         transmitter.publish(OURS, public(key("P-256", "new"), f"new-{number}"))
         assert await verify(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
-        transmitter.steady += 0.1
+        transmitter.monotonic += 0.1
     assert transmitter.readings == 5
-    assert transmitter.steady <= 1000.6 + 3 * UNKNOWN_INTERVAL_SECONDS
+    assert transmitter.monotonic <= 1000.6 + 3 * UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
@@ -326,13 +326,13 @@ async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
 
     async def pause(seconds: float) -> None:
         await due.wait()
-        transmitter.steady = 1002.0 + seconds
+        transmitter.monotonic = 1002.0 + seconds
 
-    transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.steady, pause)
+    transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.monotonic, pause)
     transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
     for name in ("one", "another"):  # the set is read for the first, and again for the second
         assert await verify(transmitter, signed(kid=name)) == "invalid_key"
-        transmitter.steady += 1
+        transmitter.monotonic += 1
     asked = [
         asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_TOKENS + 5)
     ]
@@ -350,7 +350,7 @@ async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
     """Without a kid, a signature that fits no known key indicates a new key."""
     transmitter = SetTransmitter(public(key("P-256"), None))
     assert await verify(transmitter, signed(kid=kid)) == "taken"
-    transmitter.steady += 1
+    transmitter.monotonic += 1
     transmitter.publish(public(key("P-256", "new"), None))
     assert await verify(transmitter, signed(of=key("P-256", "new"), kid=kid)) == "taken"
     assert transmitter.readings == 2
@@ -361,11 +361,11 @@ async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
     """One reading in UNKNOWN_EVERY for all of them; meanwhile whom a known key signed for is taken."""
     transmitter = SetTransmitter(OURS)
     for number in range(50):
-        transmitter.steady += 0.1
+        transmitter.monotonic += 0.1
         assert await verify(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
         assert await verify(transmitter, signed()) == "taken"
         assert await verify(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
-    assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_INTERVAL_SECONDS
+    assert transmitter.readings <= 2 + (transmitter.monotonic - 1000.0) / UNKNOWN_INTERVAL_SECONDS
 
 
 async def test_damaged_keys_of_two_transmitters_are_examined_once() -> None:
@@ -388,7 +388,7 @@ async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() ->
     transmitter = SetTransmitter(OURS, public(key("P-256", "new"), "k2"))
     assert await verify(transmitter, signed()) == "taken"
     transmitter.publish(public(key("P-256", "new"), "k2"))
-    transmitter.steady += FRESH_SECONDS
+    transmitter.monotonic += FRESH_SECONDS
     assert await verify(transmitter, signed()) == "invalid_key"
 
 
@@ -398,13 +398,13 @@ async def test_keys_are_kept_while_the_transmitter_is_unavailable() -> None:
     assert await verify(transmitter, signed()) == "taken"
     transmitter.away = True
     for _ in range(3):
-        transmitter.steady += 86_400
+        transmitter.monotonic += 86_400
         assert await verify(transmitter, signed()) == "taken"
         assert await verify(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
     assert await verify(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "away"
     transmitter.content = {"no": "keys"}
     transmitter.away = False
-    transmitter.steady += 86_400
+    transmitter.monotonic += 86_400
     assert await verify(transmitter, signed()) == "taken"
 
 
@@ -418,7 +418,7 @@ async def test_without_keys_the_sender_must_retry(content: object) -> None:
     assert transmitter.readings == 1
     transmitter.publish(OURS)
     transmitter.away = False
-    transmitter.steady += RETRY_SECONDS
+    transmitter.monotonic += RETRY_SECONDS
     assert await verify(transmitter, signed()) == "taken"
 
 
@@ -457,7 +457,7 @@ async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyP
         go.set()
     assert {task.result() for task in tasks[:MAX_WAITING_TOKENS]} == {"taken"}
     go.clear()
-    transmitter.steady += FRESH_SECONDS
+    transmitter.monotonic += FRESH_SECONDS
     async with asyncio.TaskGroup() as group:
         first = group.create_task(verify(transmitter, signed()))
         await asyncio.sleep(0)

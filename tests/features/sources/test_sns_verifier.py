@@ -170,7 +170,7 @@ async def test_an_unusable_certificate_is_logged(tmp_path: Path, case: str) -> N
     """
     given, phrase = BROKEN[case]
     now = [0.0]
-    async with standing_in(tmp_path, steady=lambda: now[0]) as sns:
+    async with standing_in(tmp_path, monotonic=lambda: now[0]) as sns:
         for name, value in given().items():
             setattr(sns, name, value)
         with capture_logs() as lines:
@@ -201,7 +201,7 @@ async def test_the_server_must_be_the_one_of_that_name(tmp_path: Path, given: di
 async def test_a_certificate_is_read_once(tmp_path: Path) -> None:
     """And again when it has expired. Those who come at once wait for one reading."""
     moment = [0.0]
-    async with standing_in(tmp_path, steady=lambda: moment[0]) as sns:
+    async with standing_in(tmp_path, monotonic=lambda: moment[0]) as sns:
         found = await asyncio.gather(*(sns.verifier.verify(signed()) for _ in range(20)))
         assert all(isinstance(each, SnsMessage) for each in found)
         assert len(sns.asked) == 1
@@ -215,7 +215,7 @@ async def test_strangers_cannot_have_certificates_read_without_end(tmp_path: Pat
         pauses.append(seconds)
         now[0] += seconds
 
-    async with standing_in(tmp_path, steady=lambda: now[0], pause=pause) as sns:
+    async with standing_in(tmp_path, monotonic=lambda: now[0], pause=pause) as sns:
         assert isinstance(await sns.verifier.verify(signed()), SnsMessage)
         sns.status = 404
         *away, good = await asyncio.gather(*map(sns.verifier.verify, made_up(100)), sns.verifier.verify(signed()))
@@ -229,7 +229,7 @@ async def test_strangers_cannot_have_certificates_read_without_end(tmp_path: Pat
 async def test_no_stranger_keeps_a_certificate_from_being_read(tmp_path: Path, before: int, later: int) -> None:
     """A repeated name precedes all single names, and all later names, however often they are repeated."""
     turns = asyncio.Semaphore(0)
-    async with standing_in(tmp_path, steady=lambda: 0.0, pause=lambda _: turns.acquire()) as sns:
+    async with standing_in(tmp_path, monotonic=lambda: 0.0, pause=lambda _: turns.acquire()) as sns:
         sns.only = True
         first, *others = made_up(1 + before + later)
         assert isinstance(await sns.verifier.verify(first), CertificateUnavailable)  # the next waits for its turn
@@ -245,7 +245,7 @@ async def test_no_stranger_keeps_a_certificate_from_being_read(tmp_path: Path, b
 
 async def test_messages_that_wait_are_answered_when_the_worker_ends(tmp_path: Path) -> None:
     """With 503, so that SNS sends them again."""
-    async with standing_in(tmp_path, steady=lambda: 0.0, pause=lambda _: asyncio.sleep(60)) as sns:
+    async with standing_in(tmp_path, monotonic=lambda: 0.0, pause=lambda _: asyncio.sleep(60)) as sns:
         assert isinstance(await sns.verifier.verify(signed()), SnsMessage)
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             waiting = group.create_task(sns.verifier.verify(made_up(1)[0]))
@@ -256,7 +256,7 @@ async def test_messages_that_wait_are_answered_when_the_worker_ends(tmp_path: Pa
 
 async def test_a_bounded_number_of_certificates_is_kept(tmp_path: Path) -> None:
     """The last that were read."""
-    async with standing_in(tmp_path, steady=iter(range(10_000)).__next__) as sns:
+    async with standing_in(tmp_path, monotonic=iter(range(10_000)).__next__) as sns:
         for number in [*range(MAX_CACHED_CERTIFICATES + 1), MAX_CACHED_CERTIFICATES, 0]:
             address = f"https://{HOST}/SimpleNotificationService-{number}.pem"
             assert isinstance(await sns.verifier.verify(signed(SigningCertURL=address)), SnsMessage)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.features.sources.source_presets import SOURCE_PRESETS
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.model.session_ended import ClientEntry
 from tests.features.sources.source_documents import DEMO, ISS, RECORDED, message, recorded, refused, source, translated
 
@@ -233,5 +233,5 @@ def test_keycloaks_token_of_another_issuers_user_is_refused(simple: bool) -> Non
     document = json.loads(message.body)
     user = {"format": "iss_sub", "iss": "https://other.example.com", "sub": "alice"}
     document["sub_id"] = user if simple else {**document["sub_id"], "user": user}
-    why = refused(source(preset="keycloak_ssf"), replace(message, body=json.dumps(document).encode()))
+    why = refused(source(preset="keycloak_ssf"), copy_record(message, body=json.dumps(document).encode()))
     assert "the document names https://other.example.com; this source speaks for" in str(why)

@@ -23,7 +23,7 @@ from notifier.features.sources.source_routes import SourceRoutes
 from notifier.features.sources.source_settings import WebsubSettings
 from notifier.model.documents.sourced import to_received
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.features.sources.set_transmitter import SetTransmitter
@@ -70,10 +70,10 @@ class Queue:
     """Takes messages, or does whatever `behave` does instead."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[Lane, Outgoing]] = []
+        self.taken: list[tuple[Lane, MessageDraft]] = []
         self.behave: Callable[[], Awaitable[None]] | None = None
 
-    async def publish(self, lane: Lane, message: Outgoing) -> None:
+    async def publish(self, lane: Lane, message: MessageDraft) -> None:
         if self.behave is not None:
             await self.behave()
         self.taken.append((lane, message))

@@ -2,22 +2,21 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
 from notifier.delivery.facts import Deferred, EventTaken
-from notifier.delivery.intake import Intake
+from notifier.delivery.intake import MessagePlanner
 from notifier.delivery.replacements import Replacement
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_intake import SourceIntake, read_again
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.sourced import to_sourced
-from notifier.model.frozen import replace as replaced
-from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
+from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, MessageDraft
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.reply import ReplyTo
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
@@ -47,7 +46,7 @@ def harness(**settings: Any) -> Sourced:
 
 def mapped(**settings: Any) -> Source:
     """The source, at the stage's issuer."""
-    return replace(source(**{"event": EVENT} | settings), issuer=ISS)
+    return copy_record(source(**{"event": EVENT} | settings), issuer=ISS)
 
 
 def taken(harness: WorkerHarness) -> list[tuple[str, str | None]]:
@@ -60,7 +59,7 @@ def all_dead(harness: WorkerHarness) -> list[Message]:
     return [as_taken(sent, Lane.EVENTS) for queue, sent in harness.queue.published if queue == "dead"]
 
 
-def as_taken(sent: Outgoing, lane: Lane) -> Message:
+def as_taken(sent: MessageDraft, lane: Lane) -> Message:
     """The message as a worker gets it back."""
     return Message(
         lane=lane, body=sent.body, tag="taken", kind=sent.kind, headers=sent.headers, message_id=sent.message_id,
@@ -180,7 +179,7 @@ async def test_a_source_that_only_another_worker_has_is_waited_for(kind: Kind | 
             lane=Lane.EVENTS, body=body, tag=1, source="shop", headers={"sid": "h", "Cookie": "s3cret"}, app_id="idp"
         )
         if kind is Kind.SOURCED:
-            came = replaced(as_taken(to_sourced(came, "id", "1"), Lane.EVENTS), message_id="id")
+            came = copy_record(as_taken(to_sourced(came, "id", "1"), Lane.EVENTS), message_id="id")
         on.worker.take(came)
         await on.acked(came)
         ((queue, sent),) = on.queue.published
@@ -225,15 +224,15 @@ async def test_a_removed_source_is_named_by_the_dead_letter() -> None:
 def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
     """Also a message by HTTP, or a replay of some of its events: the queue itself would drop it."""
     readers = {"": SourceIntake(lambda: {"shop": mapped()}, new_id=lambda: "new", max_event=4096)}
-    intake = Intake(
-        Registry, clock=lambda: 0.0, steady=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers
+    intake = MessagePlanner(
+        Registry, clock=lambda: 0.0, monotonic=lambda: 0.0, new_id=lambda: "new", max_event=4096, readers=readers
     )
     came = Message(lane=Lane.EVENTS, body=b"{}", tag=1, source="shop", delivery_count=LAST_CHANCE)
     sent = as_taken(to_sourced(came, "id", "3"), Lane.EVENTS)
-    for message, events in ((came, None), (replaced(sent, delivery_count=LAST_CHANCE), "3")):
+    for message, events in ((came, None), (copy_record(sent, delivery_count=LAST_CHANCE), "3")):
         move = intake.plan(message)
         assert isinstance(move, Replacement)
-        (send,) = move.sends
+        (send,) = move.messages
         dead = load_dead_letter(as_taken(send.message, Lane.EVENTS))
         assert (dead.reason, dead.source, dead.events) == (DeadReason.DELIVERY_LIMIT, "shop", events)
         assert dead.raw is not None
@@ -243,10 +242,10 @@ def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
 async def test_clients_are_found_by_their_other_names() -> None:
     """An unknown name waits; it is found once the registry knows it."""
     async with running(harness()) as on:
-        on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop"}})
+        on.registry = copy_record(on.registry, aliases={ISS: {"uuid-1": "shop"}})
         await on.acked(on.take(json.dumps(DOCUMENT | {"apps": ["uuid-1", "uuid-2"]}).encode(), source="shop"))
         assert on.notified() == ["shop"]
-        on.registry = replace(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
+        on.registry = copy_record(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
         on.now += 10
         await on.acked(on.retake(on.queue.published[-1][0]))
         assert on.notified() == ["shop", "mail"]

@@ -3,8 +3,8 @@
 import json
 
 from notifier.delivery.facts import Deferred, Fact
-from notifier.delivery.intake import Intake
-from notifier.delivery.replacements import Replacement, Send
+from notifier.delivery.intake import MessagePlanner
+from notifier.delivery.replacements import OutgoingMessage, Replacement
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
     LocalSession,
@@ -19,9 +19,9 @@ from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_aga
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.documents.sourced import to_received, to_sourced
-from notifier.model.frozen import replace
 from notifier.model.message import DEAD, Kind, Lane, Message
 from notifier.model.outcome import DeadReason
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from tests.delivery.worker_harness import ISS
@@ -42,10 +42,10 @@ class Place:
         upstreams = UpstreamIntake(
             self.find, lambda: self.registry, clock=lambda: self.now, new_id=lambda: "new", observe=self.facts.append
         )
-        self.intake = Intake(
+        self.intake = MessagePlanner(
             lambda: self.registry,
             clock=lambda: self.now,
-            steady=lambda: self.now,
+            monotonic=lambda: self.now,
             new_id=lambda: "new",
             max_event=4096,
             readers={"upstream": upstreams},
@@ -60,11 +60,11 @@ class Place:
         assert self.answer is not None
         return self.answer
 
-    async def sends(self, message: Message) -> list[Send]:
+    async def sends(self, message: Message) -> list[OutgoingMessage]:
         """What must be durable in place of the message."""
         move = self.intake.plan(message)
         assert isinstance(move, Replacement)
-        return list(move.sends if move.make_sends is None else await move.make_sends())
+        return list(move.messages if move.make_messages is None else await move.make_messages())
 
     def results(self) -> list[str]:
         return [fact.result for fact in self.facts if isinstance(fact, SessionsLookedUp)]
@@ -78,10 +78,10 @@ def came(sid: str | None = "raw-sid", body: bytes | None = None, delivery_count:
         lane=Lane.EVENTS, body=dump_session_end(ending) if body is None else body, tag=None, timestamp=NOW,
         user_id="op", source=f"{SOURCE_PREFIX}op", content_type="application/json",
     )  # fmt: skip
-    return queued(Send(message=to_sourced(posted, "m1")), delivery_count)
+    return queued(OutgoingMessage(message=to_sourced(posted, "m1")), delivery_count)
 
 
-def queued(send: Send, delivery_count: int = 0) -> Message:
+def queued(send: OutgoingMessage, delivery_count: int = 0) -> Message:
     """Return the sent message as the queue redelivers it."""
     out = send.message
     return Message(
@@ -90,7 +90,7 @@ def queued(send: Send, delivery_count: int = 0) -> Message:
     )  # fmt: skip
 
 
-def dead_letter_of(send: Send) -> DeadLetter:
+def dead_letter_of(send: OutgoingMessage) -> DeadLetter:
     assert send.queue == DEAD
     return load_dead_letter(queued(send))
 
@@ -146,7 +146,7 @@ async def test_unavailable_lookup_backs_off_then_dead_letters() -> None:
     assert "connection refused" in dead.text
     back = readmit(dead, rules(place.registry), place.now)
     assert isinstance(back, Readmission)
-    replayed = queued(Send(message=back.outgoing))
+    replayed = queued(OutgoingMessage(message=back.outgoing))
     assert to_received(replayed).body == to_received(came()).body
     [send] = await place.sends(replayed)
     assert send.due is not None
@@ -210,7 +210,7 @@ async def test_removed_upstreams_and_broken_messages_are_dead_letters() -> None:
 
 async def test_a_message_at_the_delivery_limit_is_dead_lettered_unread() -> None:
     """As any other: to read it may be what kills the process."""
-    move = Place(None).intake.plan(replace(came(), delivery_count=99))
+    move = Place(None).intake.plan(copy_record(came(), delivery_count=99))
     assert isinstance(move, Replacement)
-    assert move.make_sends is None
-    assert [dead_letter_of(send).reason for send in move.sends] == [DeadReason.DELIVERY_LIMIT]
+    assert move.make_messages is None
+    assert [dead_letter_of(send).reason for send in move.messages] == [DeadReason.DELIVERY_LIMIT]

@@ -8,8 +8,8 @@ from notifier.features.upstreams.session_lookups import SessionLookups
 from notifier.features.upstreams.upstream import LocalSession, UpstreamSession
 from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.features.upstreams.upstream_sign_outs import DUPLICATE_WINDOW_SECONDS, UpstreamSignOutRoutes
-from notifier.model.frozen import replace
-from notifier.model.message import Lane, Outgoing
+from notifier.model.message import Lane, MessageDraft
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.web_app import web_app
@@ -26,7 +26,7 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
         async def find_sessions(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...]:
             return (LocalSession(sub="alice", sid=upstream_session.sid, clients="*"),)
 
-    async def publish(_lane: Lane, message: Outgoing) -> None:
+    async def publish(_lane: Lane, message: MessageDraft) -> None:
         published.append(message.message_id)
 
     async def read_keys() -> DocumentIssue:
@@ -35,7 +35,7 @@ async def test_a_call_is_a_copy_for_ten_minutes_and_not_for_ever() -> None:
     resolve = {"http": {"url": "https://login.example.com/sessions"}}
     members = {"issuer": OP, "client_id": "us", "resolve": resolve, "front_channel": True}
     upstream = build_upstream("op", UpstreamSettings.model_validate(members), OP, read_keys)
-    upstream = replace(upstream, browser_lookups=SessionLookups(Store()))
+    upstream = copy_record(upstream, browser_lookups=SessionLookups(Store()))
     routes = UpstreamSignOutRoutes(
         lambda _name: upstream,
         publish,

@@ -33,5 +33,5 @@ class UpstreamProvider(Transmitter):
 
     def __init__(self, rules: UpstreamSettings = RULES, now: float = NOW) -> None:
         super().__init__(public(key("P-256")))
-        self.keys = TransmitterKeys(rules.issuer, self.read, lambda: self.steady, self.pause)
+        self.keys = TransmitterKeys(rules.issuer, self.read, lambda: self.monotonic, self.pause)
         self.judge = LogoutTokenVerifier(self.keys, rules, lambda: now)

@@ -26,7 +26,7 @@ from notifier.model.documents.documents import MAX_VERSION_1_NAMES, EventDocumen
 from notifier.model.documents.event_entries import WrongEntries
 from notifier.model.documents.unreadable import MAX_BODY_BYTES, RawMessage
 from notifier.model.errors import InputIssue, UnknownVersion
-from notifier.model.message import CutBody, Kind, Lane, Message, Outgoing
+from notifier.model.message import CutBody, Kind, Lane, Message, MessageDraft
 from notifier.model.outcome import DeadReason, Failed, Reason
 from notifier.model.progress import PastOutcome
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -213,7 +213,7 @@ def test_unreadable_message_of_a_later_release_is_kept_for_it() -> None:
         load_dead_letter(message(b"{}", kind=Kind.UNREADABLE, headers={"letter": '{"v": 3}'}))
 
 
-def grown(came: Message, sent: Outgoing) -> int:
+def grown(came: Message, sent: MessageDraft) -> int:
     """Return the number of bytes that the dead letter has and the message had not."""
     own = sum(len(name) + len(str(value).encode()) for name, value in came.headers.items())
     own += sum(len(text.encode()) for text in (came.message_id, came.user_id, came.content_type) if text)

@@ -19,7 +19,7 @@ from notifier.model.documents.documents import (
     load_event,
 )
 from notifier.model.errors import MalformedEvent
-from notifier.model.message import Kind, Lane, Message, Outgoing
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.progress import PastOutcome
 from notifier.model.session_ended import ClientEntry, SessionEnded
@@ -119,7 +119,7 @@ def test_delivery_is_not_read_as_an_event() -> None:
 # ── Dead letters of other releases: they are kept for long, and any release can show and replay them ─────────────────
 
 
-def message_from(sent: Outgoing) -> Message:
+def message_from(sent: MessageDraft) -> Message:
     return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind(sent.kind), headers=sent.headers)
 
 

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography import x509
 
 from notifier.model.client import EgressPolicy, ResponsePolicy, Route
-from notifier.model.outcome import Break, Outcome, Reason, StaleConnection, Wire, read_wire
+from notifier.model.outcome import Outcome, Reason, StaleConnection, TransportFailure, TransportResult, to_outcome
 from notifier.model.request import Request
 from notifier.network.http.transport import HttpTransport
 from tests.support.certificates import Authority
@@ -93,15 +93,15 @@ def ended(ca: Authority) -> str:
     return f"{x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc:%Y-%m-%d}"
 
 
-def outcome(wire: Wire) -> Outcome:
+def outcome(wire: TransportResult) -> Outcome:
     """Return the outcome that the pipeline derives."""
     assert not isinstance(wire, StaleConnection)
-    return read_wire(wire, ResponsePolicy(), NOW)
+    return to_outcome(wire, ResponsePolicy(), NOW)
 
 
-def broken(wire: Wire) -> tuple[Reason, bool]:
-    """Return reason and ambiguity of a Break."""
-    assert isinstance(wire, Break), wire
+def broken(wire: TransportResult) -> tuple[Reason, bool]:
+    """Return reason and ambiguity of a TransportFailure."""
+    assert isinstance(wire, TransportFailure), wire
     assert wire.text
     assert len(wire.text) <= 300
     return wire.reason, wire.ambiguous

@@ -12,7 +12,7 @@ from aiohttp.abc import ResolveResult
 from notifier.model.client import Client, EgressPolicy, Route
 from notifier.model.delivery import ClientOverrides
 from notifier.model.egress import check_address, check_uri
-from notifier.model.outcome import Answer, Break, Reason, Wire
+from notifier.model.outcome import HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.model.registry import Registry
 from notifier.settings.policies import EgressSettings, override_policy
 from tests.network.http.http_requests import ScriptedResolver, broken, opened, request
@@ -192,7 +192,7 @@ ADDRESSES = {
 # denied URIs are requested, of allowed public addresses only the verdict is computed.
 
 OPEN = "allow: [127.0.0.0/8], allow_http: true"
-Story = Callable[[], Awaitable[tuple[str, str, Wire | str]]]
+Story = Callable[[], Awaitable[tuple[str, str, TransportResult | str]]]
 
 
 # ── the cases ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +209,7 @@ async def uri_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
                 continue
             for through in (None, proxy.origin):
                 wire = await http.post(request(case.tried, egress=egress, proxy=through))
-                assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
+                assert wire == TransportFailure(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
             yield Verdict.DENIED if "egress." in text else Verdict.MALFORMED, text
         assert proxy.connections == 0
 
@@ -223,7 +223,7 @@ async def address_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str
             text = check_address(case.tried, egress)
             if text is not None:
                 wire = await http.post(request(f"https://{name}/", egress=egress))
-                assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
+                assert wire == TransportFailure(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
             yield (Verdict.ALLOWED, "") if text is None else (Verdict.DENIED, text)
 
 
@@ -237,7 +237,7 @@ class Rebinding(ScriptedResolver):
         return found[:1]
 
 
-async def several_one_denied() -> tuple[str, str, Wire | str]:
+async def several_one_denied() -> tuple[str, str, TransportResult | str]:
     names = ScriptedResolver({"shop.example": ["10.0.0.1", "127.0.0.1"]})
     async with opened(names) as http, scripted(host="shop.example") as shop:
         wire = await http.post(request(shop.url, egress=policy(OPEN)))
@@ -245,17 +245,17 @@ async def several_one_denied() -> tuple[str, str, Wire | str]:
     return "A name with the addresses 10.0.0.1 and 127.0.0.1", OPEN, wire
 
 
-async def several_all_denied() -> tuple[str, str, Wire | str]:
+async def several_all_denied() -> tuple[str, str, TransportResult | str]:
     async with opened(ScriptedResolver({"shop.example": ["10.0.0.1", "192.168.0.1"]})) as http:
         wire = await http.post(request("http://shop.example/", egress=policy(OPEN)))
     return "A name with the addresses 10.0.0.1 and 192.168.0.1", OPEN, wire
 
 
-async def rebound() -> tuple[str, str, Wire | str]:
+async def rebound() -> tuple[str, str, TransportResult | str]:
     """The second look-up returns another address than the first, which was checked and connected to."""
     names = Rebinding({"shop.example": ["127.0.0.1", "10.0.0.1"]})
     async with opened(names) as http, scripted(host="shop.example") as shop:
-        assert await http.post(request(shop.url, egress=policy(OPEN))) == Answer(status=200)
+        assert await http.post(request(shop.url, egress=policy(OPEN))) == HttpResponse(status=200)
         [pool] = http._pools.values()
         pool.session.connector.clear_dns_cache()  # type: ignore[union-attr]  # as after 10 s
         wire = await http.post(request(shop.url, egress=policy(OPEN), new_connection=True))
@@ -263,24 +263,24 @@ async def rebound() -> tuple[str, str, Wire | str]:
     return "A name that leads to 127.0.0.1 at first, and to 10.0.0.1 when it is looked up again", OPEN, wire
 
 
-async def redirected() -> tuple[str, str, Wire | str]:
+async def redirected() -> tuple[str, str, TransportResult | str]:
     async with opened() as http, scripted() as landing, scripted(do.redirect(landing.url, 307)) as shop:
         wire = await http.post(request(shop.url, egress=policy(OPEN)))
         assert landing.connections == 0
     return "A redirect to another port: not followed", OPEN, wire
 
 
-async def reused_connection() -> tuple[str, str, Wire | str]:
+async def reused_connection() -> tuple[str, str, TransportResult | str]:
     """A connection that one client's policy allows exists; another client requests the same name."""
     strict = "allow_http: true"
     async with opened(ScriptedResolver({"shop.example": ["127.0.0.1"]})) as http, scripted(host="shop.example") as shop:
-        assert await http.post(request(shop.url, egress=policy(OPEN))) == Answer(status=200)
+        assert await http.post(request(shop.url, egress=policy(OPEN))) == HttpResponse(status=200)
         wire = await http.post(request(shop.url, egress=policy(strict)))
         assert shop.connections == 1
     return "A connection to 127.0.0.1 kept for another client, whose settings allow it", strict, wire
 
 
-async def proxied_name() -> tuple[str, str, Wire | str]:
+async def proxied_name() -> tuple[str, str, TransportResult | str]:
     """The local resolver knows no name: only the proxy resolves it."""
     strict = "allow_http: true"
     async with opened(ScriptedResolver({})) as http, scripted() as proxy:
@@ -289,7 +289,7 @@ async def proxied_name() -> tuple[str, str, Wire | str]:
     return "With `proxy`: any other name; the proxy looks it up, and so its address is not judged", strict, wire
 
 
-async def inline_elsewhere() -> tuple[str, str, Wire | str]:
+async def inline_elsewhere() -> tuple[str, str, TransportResult | str]:
     """The registered client may use loopback; an event names a URI with another port for it."""
     async with opened() as http, scripted() as shop, scripted() as other:
         route = Route(egress=policy(OPEN), headers=(("Authorization", "Bearer hush-hush"),))
@@ -331,7 +331,7 @@ async def tried() -> list[tuple[str, str, list[Row]]]:
     rows = []
     for story in STORIES:
         what, settings, wire = await story()
-        assert (wire.status if isinstance(wire, Answer) else None) == REACHED.get(story), story
+        assert (wire.status if isinstance(wire, HttpResponse) else None) == REACHED.get(story), story
         rows.append((what, settings, shown(wire)))
     return [*sections, ("On the wire", "what happens", rows)]
 
@@ -344,7 +344,7 @@ async def test_document_has_the_result_of_every_case() -> None:
 async def test_request_reveals_nothing_of_our_network() -> None:
     """It receives the request line, its own name, and headers that are the same everywhere."""
     async with opened() as http, scripted() as shop:
-        assert await http.post(request(shop.url)) == Answer(status=200)
+        assert await http.post(request(shop.url)) == HttpResponse(status=200)
     [received] = shop.requests
     names = {name for name, _ in received.headers}
     assert names == {"host", "accept", "accept-encoding", "user-agent", "content-type", "content-length"}
@@ -379,7 +379,7 @@ async def test_of_very_many_addresses_a_few_are_tried() -> None:
     names["six.example"] = [*(f"fd00::{number:x}" for number in range(2000)), "127.0.0.1"]
     async with opened(ScriptedResolver(names)) as transport, deaf_port() as port:
         wire = await transport.post(request(f"http://many.example:{port}/", within=5.0))
-        assert isinstance(wire, Break)
+        assert isinstance(wire, TransportFailure)
         assert wire.reason is Reason.CONNECT
         async with scripted(host="six.example") as receiver:
-            assert await transport.post(request(receiver.url)) == Answer(status=200)
+            assert await transport.post(request(receiver.url)) == HttpResponse(status=200)

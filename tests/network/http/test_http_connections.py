@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from notifier.model.client import TlsFiles
-from notifier.model.outcome import Answer, Break, Reason, StaleConnection
+from notifier.model.outcome import HttpResponse, Reason, StaleConnection, TransportFailure
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import LOOPBACK, PLENTY, SIGNATURE, broken, opened, request
 from tests.support import behaviours as do
@@ -42,13 +42,13 @@ async def test_a_refused_connection_is_not_ambiguous(transport: HttpTransport) -
     """Nothing was written."""
     async with deaf_port() as port:
         wire = await transport.post(request(f"http://127.0.0.1:{port}/"))
-    assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text="Connection refused")
+    assert wire == TransportFailure(reason=Reason.CONNECT, ambiguous=False, text="Connection refused")
 
 
 async def test_unknown_name_is_dns(named: HttpTransport) -> None:
     """`dns`, and the text contains the name."""
     wire = await named.post(request("http://nowhere.example/"))
-    assert wire == Break(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
+    assert wire == TransportFailure(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
 
 
 # ── connections kept alive ────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,7 +60,7 @@ async def test_kept_connection_closed_before_any_byte_is_stale(
 ) -> None:
     """No attempt: one retry on a new connection, whose result is final."""
     async with scripted(do.answer(200), behaviour) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         assert await transport.post(request(receiver.url)) == StaleConnection()
         wire = await transport.post(request(receiver.url, new_connection=True))
     assert broken(wire) == (Reason.DISCONNECTED, True)
@@ -71,7 +71,7 @@ async def test_a_connection_closed_while_idle_is_not_used(transport: HttpTranspo
     """A server that closes after each answer causes no stale connection once the close has arrived."""
     async with scripted(do.answer(200, close=True)) as receiver:
         for _ in range(3):
-            assert await transport.post(request(receiver.url)) == Answer(status=200)
+            assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
             await receiver.until(lambda receiver: receiver.open == 0)
             await _until(lambda: transport.open_connections == 0)
     assert receiver.connections == 3
@@ -99,9 +99,9 @@ async def test_connection_with_unread_bytes_is_not_used_again(transport: HttpTra
     """Unrequested bytes must not be used as the answer to the next request."""
     async with scripted(do.raw(data), do.answer(204)) as receiver:
         wire = await transport.post(request(receiver.url))
-        assert isinstance(wire, Answer)
+        assert isinstance(wire, HttpResponse)
         assert wire.status in (101, 200)
-        assert await transport.post(request(receiver.url)) == Answer(status=204)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=204)
     assert [received.connection for received in receiver.requests] == [1, 2]
 
 
@@ -116,11 +116,11 @@ async def test_unrequested_answer_is_discarded(transport: HttpTransport) -> None
         await peer.gone()
 
     async with scripted(do.Behaviour(run=answer_twice), do.answer(204)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         idle.set()
         [[(kept, _)]] = transport._pools[LOOPBACK].session.connector._conns.values()  # type: ignore[union-attr]
         await _until(lambda: kept.should_close)
-        assert await transport.post(request(receiver.url)) == Answer(status=204)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=204)
 
 
 async def test_new_connection_can_be_requested(transport: HttpTransport) -> None:
@@ -137,7 +137,7 @@ async def test_unresponsive_clients_do_not_delay_others(transport: HttpTransport
     async with scripted(do.hang()) as hung, scripted() as well:
         tasks = [asyncio.create_task(transport.post(request(hung.url))) for _ in range(150)]
         await hung.until(lambda receiver: len(receiver.requests) == 150)
-        assert await transport.post(request(well.url)) == Answer(status=200)
+        assert await transport.post(request(well.url)) == HttpResponse(status=200)
         connector = transport._pools[LOOPBACK].session.connector
         assert connector is not None
         assert (connector.limit, connector.limit_per_host) == (0, 0)
@@ -163,7 +163,7 @@ async def test_idle_connections_are_closed(tmp_path: Path) -> None:
     async with opened(kept_for=0.1) as transport, scripted() as plain, scripted(tls=ca.server()) as secured:
         for receiver in (plain, secured):
             wire = await transport.post(request(receiver.url, tls=TlsFiles(ca_file=ca.ca_file)))
-            assert wire == Answer(status=200)
+            assert wire == HttpResponse(status=200)
             await receiver.until(lambda receiver: receiver.open == 0)
         await _until(lambda: transport.open_connections == 0)
 
@@ -191,7 +191,7 @@ async def test_texts_hold_no_secret(transport: HttpTransport) -> None:
     async with deaf_port() as port, scripted(do.reset()) as receiver:
         for uri in (f"http://127.0.0.1:{port}/", receiver.url, "http://192.0.2.1/", "http://x y/"):
             wire = await transport.post(request(uri, headers=secret))
-            assert isinstance(wire, Break)
+            assert isinstance(wire, TransportFailure)
             assert "hush" not in repr(wire)
             assert SIGNATURE not in repr(wire)
             assert len(wire.text) <= 300

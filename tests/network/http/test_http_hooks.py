@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from notifier.model.errors import ConfigurationError
-from notifier.model.frozen import replace
-from notifier.model.outcome import Answer, Reason, StaleConnection
+from notifier.model.outcome import HttpResponse, Reason, StaleConnection
+from notifier.model.record import copy_record
 from notifier.network.http.aiohttp_hooks import TRIED_VERSIONS, examine_aiohttp
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import broken, opened, request
@@ -35,7 +35,7 @@ async def test_without_the_hook_the_session_sends(monkeypatch: pytest.MonkeyPatc
     hook = examine_aiohttp()["requests"]
     assert hook.reason.startswith(f"aiohttp {aiohttp.__version__} has other internals than {TRIED_VERSIONS} (")
     async with scripted() as receiver, opened() as transport:
-        assert isinstance(await transport.post(request(receiver.url)), Answer)
+        assert isinstance(await transport.post(request(receiver.url)), HttpResponse)
         assert receiver.connections == 1
 
 
@@ -50,7 +50,7 @@ async def test_status_below_100_is_not_an_answer(hook: str, status: bytes, monke
         assert (examine_aiohttp()["requests"].difference is None) == (hook == "on")
         wire = await transport.post(request(receiver.url, within=2))
         assert (*broken(wire), wire.text) == (Reason.DISCONNECTED, True, "the answer is not HTTP/1.1")  # type: ignore[union-attr]
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         assert receiver.connections == 2
 
 
@@ -60,10 +60,10 @@ async def test_a_get_is_sent_once(hook: str, monkeypatch: pytest.MonkeyPatch) ->
     if hook == "off":
         connecting(monkeypatch.setattr)
     async with scripted(do.reset(), do.close(), do.answer(200), do.close()) as receiver, opened() as transport:
-        get = replace(request(receiver.url), body=None)
+        get = copy_record(request(receiver.url), body=None)
         reset, closed, answered, stale = [await transport.post(get) for _ in range(4)]
         assert (broken(reset), broken(closed)) == ((Reason.DISCONNECTED, True),) * 2
-        assert (answered, stale) == (Answer(status=200), StaleConnection())
+        assert (answered, stale) == (HttpResponse(status=200), StaleConnection())
         assert len(receiver.requests) == 4
 
 

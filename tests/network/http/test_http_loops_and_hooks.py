@@ -9,7 +9,7 @@ from typing import cast
 import uvloop
 
 from notifier.model.client import EgressPolicy
-from notifier.model.outcome import Answer, Break, Reason, StaleConnection, Wire
+from notifier.model.outcome import HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
 from tests.network.http.http_requests import LOOPBACK, PLENTY, SHORT, asking, broken, opened, request
 from tests.support import behaviours as do
 from tests.support.receivers import deaf_port, scripted
@@ -21,7 +21,7 @@ def test_everything_holds_on_uvloop() -> None:
     Deadlines are in `test_deadlines`.
     """
 
-    async def story() -> list[Wire]:
+    async def story() -> list[TransportResult]:
         async with (
             opened() as http,
             deaf_port() as port,
@@ -40,12 +40,12 @@ def test_everything_holds_on_uvloop() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         first, stale, reset, flood, refused, named, denied = runner.run(story())
-    assert first == Answer(status=200)
+    assert first == HttpResponse(status=200)
     assert stale == StaleConnection()
     assert broken(reset) == (Reason.DISCONNECTED, True)
-    assert flood == Answer(status=503)
+    assert flood == HttpResponse(status=503)
     assert broken(refused) == (Reason.CONNECT, False)
-    assert named == Answer(status=200)
+    assert named == HttpResponse(status=200)
     assert broken(denied) == (Reason.EGRESS_DENIED, False)
 
 
@@ -53,7 +53,7 @@ def test_everything_holds_on_uvloop() -> None:
 
 
 class _NameServer(asyncio.DatagramProtocol):
-    """Answer queries for an A record of `here.test.` by 127.0.0.1, none of `silent.test.`, else NXDOMAIN."""
+    """HttpResponse queries for an A record of `here.test.` by 127.0.0.1, none of `silent.test.`, else NXDOMAIN."""
 
     transport: asyncio.DatagramTransport
 
@@ -80,10 +80,10 @@ async def test_names_are_looked_up_by_aiodns() -> None:
         opened(names) as http,
         scripted(host="here.test") as receiver,
     ):
-        assert await http.post(request(receiver.url)) == Answer(status=200)
+        assert await http.post(request(receiver.url)) == HttpResponse(status=200)
         missing = await http.post(request("http://gone.test/"))
         assert broken(missing) == (Reason.DNS, False)
-        assert isinstance(missing, Break)
+        assert isinstance(missing, TransportFailure)
         assert missing.text.startswith("gone.test: ")
         assert broken(await http.post(request("http://silent.test/", within=SHORT))) == (Reason.TIMEOUT, False)
 
@@ -95,7 +95,7 @@ async def test_beyond_the_limit_no_connection_is_kept() -> None:
     """A mass logout to very many clients does not leave a socket open for each of them."""
     async with opened(keep=2) as http, scripted() as one, scripted() as two, scripted() as three, scripted() as four:
         for receiver in (one, two, three, four):
-            assert await http.post(request(receiver.url)) == Answer(status=200)
+            assert await http.post(request(receiver.url)) == HttpResponse(status=200)
         await three.until(lambda receiver: receiver.open == 0)
         await four.until(lambda receiver: receiver.open == 0)
         assert http.open_connections == 2
@@ -106,7 +106,7 @@ async def test_sessions_of_policies_no_longer_used_are_closed() -> None:
     """A reload that changes the policy closes the old sessions after the requests in flight."""
     other, third = replace(LOOPBACK, deny=LOOPBACK.allow[1:]), replace(LOOPBACK, allow_http=False)
     async with opened(session_idle=-1.0) as http, scripted() as idle, scripted(do.hang()) as busy:
-        assert await http.post(request(idle.url)) == Answer(status=200)
+        assert await http.post(request(idle.url)) == HttpResponse(status=200)
         task = asyncio.create_task(http.post(request(busy.url, egress=other)))
         await busy.until(lambda receiver: len(receiver.requests) == 1)
         await idle.until(lambda receiver: receiver.open == 0)

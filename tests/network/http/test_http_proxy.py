@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.model.client import EgressPolicy, Route, TlsFiles
-from notifier.model.outcome import Answer, Break, Reason, StaleConnection
+from notifier.model.outcome import HttpResponse, Reason, StaleConnection, TransportFailure
 from notifier.network.http.probe import Probe, ReachedAddress, ReachFailure
 from notifier.network.http.transport import HttpTransport
 from tests.network.http.http_requests import SHORT, ScriptedResolver, broken, opened, request
@@ -26,7 +26,7 @@ async def test_proxy_receives_the_whole_uri_and_its_password(transport: HttpTran
             "egress": EgressPolicy(allow_http=True),
         }
         wire = await transport.post(request("http://shop.example/logout?a=%2f", **route))
-    assert wire == Answer(status=200)
+    assert wire == HttpResponse(status=200)
     [received] = proxy.requests
     assert received.target == "http://shop.example/logout?a=%2f"
     assert received.header("proxy-authorization") == ["Basic " + base64.b64encode(b"user:p@ss").decode()]
@@ -39,8 +39,8 @@ async def test_a_get_through_a_proxy_has_no_type(transport: HttpTransport) -> No
     async with scripted() as proxy:
         route: dict[str, Any] = {"proxy": proxy.origin, "egress": EgressPolicy(allow_http=True)}
         for sent in (request("http://shop.example/", **route), request("http://shop.example/", **route, headers=own)):
-            assert await transport.post(sent) == Answer(status=200)
-            assert await transport.post(replace(sent, body=None)) == Answer(status=200)
+            assert await transport.post(sent) == HttpResponse(status=200)
+            assert await transport.post(replace(sent, body=None)) == HttpResponse(status=200)
     form, get, other, get_of_other = proxy.requests
     assert form.header("content-type") == ["application/x-www-form-urlencoded"]
     assert other.header("content-type") == ["text/x-own"]
@@ -60,7 +60,7 @@ async def test_a_tunnel_leads_to_the_client(transport: HttpTransport, ca: Author
             "egress": EgressPolicy(),
         }
         for _ in range(2):
-            assert await transport.post(request("https://shop.example/logout", **route)) == Answer(status=200)
+            assert await transport.post(request("https://shop.example/logout", **route)) == HttpResponse(status=200)
     [connect] = proxy.requests
     assert (connect.method, connect.target) == ("CONNECT", "shop.example:443")
     assert connect.header("proxy-authorization")
@@ -77,7 +77,7 @@ async def test_no_certificate_has_the_dot_of_the_root(
         scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
     ):
         wire = await transport.post(request("https://shop.example./", proxy=proxy.origin, tls=trusted))
-    assert wire == Answer(status=200)
+    assert wire == HttpResponse(status=200)
 
 
 async def test_a_bad_certificate_behind_a_proxy_is_the_clients(transport: HttpTransport, ca: Authority) -> None:
@@ -95,7 +95,9 @@ async def test_proxy_authentication_failure_is_internal(transport: HttpTransport
     """407, with and without a tunnel: `proxy`, without the password in its text."""
     async with scripted(do.answer(407, b"who are you?")) as proxy:
         wire = await transport.post(request(uri, proxy=proxy.origin.replace("//", "//user:secret@")))
-    assert wire == Break(reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{proxy.port}: answered 407")
+    assert wire == TransportFailure(
+        reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{proxy.port}: answered 407"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ async def test_client_unreachable_for_the_proxy_is_an_attempt(transport: HttpTra
     async with scripted(do.answer(status)) as proxy:
         wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
     text = f"proxy 127.0.0.1:{proxy.port}: answered {status}"
-    assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text=text)
+    assert wire == TransportFailure(reason=Reason.CONNECT, ambiguous=False, text=text)
 
 
 @pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])
@@ -124,7 +126,9 @@ async def test_unreachable_proxy(transport: HttpTransport, uri: str) -> None:
     """Refused, or its name not found."""
     async with deaf_port() as port:
         wire = await transport.post(request(uri, proxy=f"http://user:secret@127.0.0.1:{port}"))
-    assert wire == Break(reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{port}: Connection refused")
+    assert wire == TransportFailure(
+        reason=Reason.PROXY, ambiguous=False, text=f"proxy 127.0.0.1:{port}: Connection refused"
+    )
     async with opened(ScriptedResolver({})) as named:
         wire = await named.post(request(uri, proxy="http://proxy.example:3128"))
         assert broken(wire) == (Reason.PROXY, False)
@@ -136,9 +140,9 @@ async def test_a_stale_connection_to_a_proxy_is_stale(transport: HttpTransport) 
     """Kept connections to a proxy are closed as others are."""
     async with scripted(do.answer(200), do.close(), do.answer(204)) as proxy:
         uri = "http://shop.example/"
-        assert await transport.post(request(uri, proxy=proxy.origin)) == Answer(status=200)
+        assert await transport.post(request(uri, proxy=proxy.origin)) == HttpResponse(status=200)
         assert await transport.post(request(uri, proxy=proxy.origin)) == StaleConnection()
-        assert await transport.post(request(uri, proxy=proxy.origin, new_connection=True)) == Answer(status=204)
+        assert await transport.post(request(uri, proxy=proxy.origin, new_connection=True)) == HttpResponse(status=204)
 
 
 # ── Reaching a client without sending a request, on real sockets ─────────────────────────────────────────────────────

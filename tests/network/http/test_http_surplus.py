@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from notifier.model.client import Client, Route, TlsFiles
-from notifier.model.frozen import replace
+from notifier.model.record import copy_record
 from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection
 from notifier.network.http.requests import MAX_CONTEXTS, Heads
 from tests.network.http.http_requests import opened, outcome, request
@@ -101,9 +101,9 @@ async def test_the_first_answer_decides(name: str) -> None:
         opened(on_surplus=[seen.append]) as transport,
         scripted(do.raw(answer + behind), do.answer(202)) as receiver,
     ):
-        wire = await transport.post(replace(request(receiver.url), client=CLIENT))
+        wire = await transport.post(copy_record(request(receiver.url), client=CLIENT))
         assert outcome(wire).status in (200, 204)
-        assert outcome(await transport.post(replace(request(receiver.url), client=CLIENT))).status == 202
+        assert outcome(await transport.post(copy_record(request(receiver.url), client=CLIENT))).status == 202
     assert receiver.connections == 2
     assert seen == [CLIENT]
 
@@ -140,8 +140,8 @@ async def test_an_exact_answer_is_no_surplus(body: bytes) -> None:
         scripted(length, chunked, length, do.answer(204)) as receiver,
     ):
         for _ in range(3):
-            assert outcome(await transport.post(replace(request(receiver.url), client=CLIENT))).status == 200
-        assert outcome(await transport.post(replace(request(receiver.url), client=CLIENT))).status == 204
+            assert outcome(await transport.post(copy_record(request(receiver.url), client=CLIENT))).status == 200
+        assert outcome(await transport.post(copy_record(request(receiver.url), client=CLIENT))).status == 204
     assert receiver.connections == 1
     assert not seen
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError, InternalFault
-from notifier.model.outcome import Answer, Break, Cause, Reason
+from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure
 from notifier.network.http.pem_files import build_client_context, build_server_context
 from notifier.network.http.transport import HttpTransport
 from notifier.queues.rabbitmq.connection import _tls_context as broker_context
@@ -38,8 +38,8 @@ async def test_a_ca_file_is_trusted_for_its_client_alone(
 ) -> None:
     """Other clients trust neither this file nor the connection made with it."""
     async with scripted(tls=ca.server(), host="localhost") as receiver:
-        assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
-        assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=trusted)) == HttpResponse(status=200)
+        assert await transport.post(request(receiver.url, tls=trusted)) == HttpResponse(status=200)
         wire = await transport.post(request(receiver.url))
     assert broken(wire) == (Reason.TLS, False)
     assert [received.connection for received in receiver.requests] == [1, 1]
@@ -51,7 +51,9 @@ async def test_an_intermediate_certificate_is_the_end_of_a_chain(
     """If `ca_file` has it and not the root: on all versions of Python, as with 3.13 by default."""
     middle = ca.intermediate(tmp_path / "middle")
     async with scripted(tls=middle.server(), host="localhost") as receiver:
-        assert await transport.post(request(receiver.url, tls=TlsFiles(ca_file=middle.ca_file))) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=TlsFiles(ca_file=middle.ca_file))) == HttpResponse(
+            status=200
+        )
 
 
 async def test_an_authority_without_key_usage_or_key_identifiers_is_accepted(ca: Authority) -> None:
@@ -80,7 +82,7 @@ async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, c
     async with scripted(tls=ca.server()) as receiver:
         wire = await transport.post(request(receiver.url))
     assert broken(wire) == (Reason.TLS, False)
-    assert isinstance(wire, Break)
+    assert isinstance(wire, TransportFailure)
     assert wire.text == "certificate: unable to get local issuer certificate"
     assert not receiver.requests
 
@@ -93,7 +95,7 @@ async def test_a_certificate_of_another_name_is_named_as_such(
         for host in ("localhost", "127.0.0.1"):
             wire = await transport.post(request(receiver.url.replace("localhost", host), tls=trusted))
             assert broken(wire) == (Reason.TLS, False)
-            assert isinstance(wire, Break)
+            assert isinstance(wire, TransportFailure)
             assert f"not valid for '{host}'" in wire.text
 
 
@@ -166,7 +168,7 @@ async def test_missing_close_notify_is_not_awaited(
     async with scripted(_no_goodbye(ca.server(), response)) as receiver:
         uri = receiver.url.replace("http:", "https:")
         wire = await transport.post(request(uri, tls=trusted, within=PLENTY if came else SHORT))
-        assert isinstance(wire, Answer) is came
+        assert isinstance(wire, HttpResponse) is came
         await receiver.until(lambda receiver: receiver.open == 0)
     assert transport.open_connections == 0
 
@@ -178,8 +180,8 @@ async def test_a_client_certificate_is_shown(transport: HttpTransport, ca: Autho
     mutual = TlsFiles(ca_file=ca.ca_file, cert_file=both)
     apart = TlsFiles(ca_file=ca.ca_file, cert_file=both, key_file=Path(shutil.copy(both, both.with_name("key.pem"))))
     async with scripted(tls=ca.server(mutual=True, newest=newest)) as receiver:
-        assert await transport.post(request(receiver.url, tls=mutual)) == Answer(status=200)
-        assert await transport.post(request(receiver.url, tls=apart)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=mutual)) == HttpResponse(status=200)
+        assert await transport.post(request(receiver.url, tls=apart)) == HttpResponse(status=200)
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -192,7 +194,7 @@ async def test_a_missing_client_certificate_is_a_tls_fault(
         wire = await transport.post(request(f"https://127.0.0.1:{server.getsockname()[1]}/", tls=trusted))
         await refusal
     assert broken(wire) == (Reason.TLS, newest is ssl.TLSVersion.TLSv1_3)
-    assert isinstance(wire, Break)
+    assert isinstance(wire, TransportFailure)
     assert "ALERT" in wire.text
 
 
@@ -242,9 +244,9 @@ async def test_changed_tls_file_is_read_again(transport: HttpTransport, ca: Auth
         _replace(file, other.ca_file.read_text())
         assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
         _replace(file, ca.ca_file.read_text())
-        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
         _replace(file, "half of a fi")
-        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
         _replace(file, other.ca_file.read_text())
         assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
 
@@ -264,7 +266,7 @@ async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
     async with scripted(do.Behaviour(run=look), tls=ca.server(mutual=True), host="localhost") as receiver:
         for name in ("first", "first", "second"):
             _replace(tmp_path / "mine.pem", ca.issue(name).read_text())
-            assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+            assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
     assert shown == ["first", "first", "second"]
 
 
@@ -289,7 +291,7 @@ async def test_reading_files_does_not_reduce_the_deadline(
         with pytest.raises(InternalFault, match="not read within") as caught:
             await transport.post(request(receiver.url, tls=files, within=1e-6))
         assert caught.value.cause is Cause.TLS_FILES
-        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+        assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
 
 
 async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:

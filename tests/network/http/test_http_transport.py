@@ -10,8 +10,8 @@ import pytest
 
 from notifier import __version__
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
-from notifier.model.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
+from notifier.model.outcome import Delivered, Failed, HttpResponse, Outcome, Reason, Refused
+from notifier.model.record import copy_record
 from notifier.model.request import RequestExtras
 from notifier.network.http.response_text import answer_text
 from notifier.network.http.transport import HttpTransport
@@ -27,7 +27,7 @@ async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTranspor
     query = "?tenant=1&a=b+c&d=%2f%2F%c3%a4&&x=;&y=%7e~!'()*&z"
     async with scripted() as receiver:
         wire = await transport.post(request(receiver.url + "/%41/a%2Fb" + query))
-    assert wire == Answer(status=200)
+    assert wire == HttpResponse(status=200)
     [received] = receiver.requests
     assert received.method == "POST"
     assert received.target == "/backchannel-logout/%41/a%2Fb" + query
@@ -75,9 +75,9 @@ async def test_channel_has_its_own_headers(transport: HttpTransport, *, by_proxy
         if by_proxy:
             uri, route = "http://shop.example.com/x", {"proxy": receiver.origin}
         plain = request(uri, **route)
-        await transport.post(replace(plain, extras=RequestExtras(headers=own, authorization="Bearer one")))
+        await transport.post(copy_record(plain, extras=RequestExtras(headers=own, authorization="Bearer one")))
         await transport.post(
-            replace(request(uri, headers=(("accept", "text/x"),), **route), extras=RequestExtras(headers=own))
+            copy_record(request(uri, headers=(("accept", "text/x"),), **route), extras=RequestExtras(headers=own))
         )
         await transport.post(plain)
     first, second, third = receiver.requests
@@ -99,9 +99,9 @@ async def test_user_and_session_are_not_kept(transport: HttpTransport) -> None:
     async with scripted(do.answer(404, quoted)) as receiver:
         delivery = of_user("a1", sid="7", email="a+b@x.io")
         extras = RequestExtras(authorization="Bearer t0ken")
-        wire = await transport.post(replace(request(receiver.url), delivery=delivery, extras=extras))
+        wire = await transport.post(copy_record(request(receiver.url), delivery=delivery, extras=extras))
     shown = '{"error": "no user [email] ([email]), sub [sub], sid [sid], Bearer [token], a123, 77"}'
-    assert wire == Answer(status=404, text=shown)
+    assert wire == HttpResponse(status=404, text=shown)
 
 
 @pytest.mark.parametrize("body", [b'{"error": "other"}', b'\xef\xbb\xbf{"error":\r\n "other", "more": "' + b"x" * 2000])
@@ -109,8 +109,8 @@ async def test_error_code_is_read_before_words_are_hidden(transport: HttpTranspo
     """A `sub` may be a code. Neither the code nor the body is shown."""
     async with scripted(do.answer(409, body)) as receiver:
         extras = RequestExtras(error_member="error")
-        wire = await transport.post(replace(request(receiver.url), extras=extras, delivery=of_user("other")))
-    assert isinstance(wire, Answer)
+        wire = await transport.post(copy_record(request(receiver.url), extras=extras, delivery=of_user("other")))
+    assert isinstance(wire, HttpResponse)
     assert wire.code == "other"
     assert "other" not in repr(wire)
 
@@ -119,8 +119,8 @@ async def test_hidden_words_with_invisible_characters_are_not_kept(transport: Ht
     """Whether the receiver quotes these characters, omits them, or adds others."""
     quoted = "a\u202elice@x.io alice@x.io al\u200bice@x.io {}".format(json.dumps("a\u202elice@x.io"))
     async with scripted(do.answer(404, quoted.encode())) as receiver:
-        wire = await transport.post(replace(request(receiver.url), delivery=of_user("a\u202el\u00adice@x.io")))
-    assert wire == Answer(status=404, text='[sub] [sub] [sub] "[sub]"')
+        wire = await transport.post(copy_record(request(receiver.url), delivery=of_user("a\u202el\u00adice@x.io")))
+    assert wire == HttpResponse(status=404, text='[sub] [sub] [sub] "[sub]"')
 
 
 async def test_cookies_are_not_kept(transport: HttpTransport) -> None:
@@ -138,7 +138,7 @@ async def test_proxies_of_the_environment_are_not_used(
     async with deaf_port() as port, scripted() as receiver:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +228,7 @@ async def test_informational_responses_without_end(transport: HttpTransport, fir
 async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport: HttpTransport) -> None:
     """HTTP/1.0 receivers end the body by closing."""
     async with scripted(do.raw(b"HTTP/1.0 400 Bad Request\r\n\r\nno such session", close=True)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=400, text="no such session")
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=400, text="no such session")
 
 
 # ── broken answers ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -272,7 +272,7 @@ async def test_broken_response_may_have_retry_after(transport: HttpTransport, br
 async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
     """R11: of an endless body the first KiB is kept and the connection closed."""
     async with scripted(do.flood_body(200)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200, text="m" * 1024)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200, text="m" * 1024)
         await receiver.until(lambda receiver: receiver.open == 0)
 
 
@@ -287,7 +287,7 @@ async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
 async def test_chunks_are_not_read_without_end(transport: HttpTransport, before: bytes, piece: bytes) -> None:
     """Chunk extensions do not count as body, and would keep the loop busy until the deadline."""
     async with scripted(do.flood(b"HTTP/1.1 200 OK\r\n" + before, piece, most=1 << 40)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         await receiver.until(lambda receiver: receiver.open == 0)
 
 
@@ -302,7 +302,7 @@ async def test_kept_connection_reads_no_unrequested_answers(transport: HttpTrans
         await more.run(peer)
 
     async with scripted(do.Behaviour(run=run)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         answered.set()
         await receiver.until(lambda receiver: receiver.open == 0)
 
@@ -311,14 +311,14 @@ async def test_headers_under_16_kib_are_fine(transport: HttpTransport) -> None:
     """Many headers are accepted."""
     many = tuple((f"X-{number}", "y" * 200) for number in range(70))
     async with scripted(do.answer(200, b"ok", many)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200, text="ok")
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200, text="ok")
 
 
 async def test_headers_over_16_kib_are_not_read_to_their_end(transport: HttpTransport) -> None:
     """Each is small enough, but their sum is over the limit: the rest is not read."""
     many = tuple((f"X-{number}", "y" * 1000) for number in range(20))
     async with scripted(do.answer(200, b"ok", many)) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
         await receiver.until(lambda receiver: receiver.open == 0)
 
 
@@ -326,7 +326,7 @@ async def test_compressed_body_is_not_unpacked(transport: HttpTransport) -> None
     """We request `identity`; other encodings are not read."""
     async with scripted(do.gzip_bomb(200)) as receiver:
         wire = await transport.post(request(receiver.url))
-    assert wire == Answer(status=200, text="[body not decompressed]")
+    assert wire == HttpResponse(status=200, text="[body not decompressed]")
 
 
 async def test_the_text_kept_is_printable_and_short(transport: HttpTransport) -> None:
@@ -334,7 +334,7 @@ async def test_the_text_kept_is_printable_and_short(transport: HttpTransport) ->
     body = b'{"error":\r\n\x00\x1b[31m"invalid_request"}\xff ' + "ü".encode() * 2000
     async with scripted(do.answer(400, body)) as receiver:
         wire = await transport.post(request(receiver.url))
-    assert isinstance(wire, Answer)
+    assert isinstance(wire, HttpResponse)
     assert wire.text.startswith('{"error":  [31m"invalid_request"}\ufffd ü')
     assert len(wire.text) <= 1024
     assert wire.text.isprintable()
@@ -348,7 +348,7 @@ async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: 
     """A receiver that quotes the request causes no dead letter with a token."""
     async with scripted(do.answer(400, f"bad token {echo} and Bearer hush-hush".encode())) as receiver:
         wire = await transport.post(request(receiver.url, headers=(("Authorization", "Bearer hush-hush"),)))
-    assert isinstance(wire, Answer)
+    assert isinstance(wire, HttpResponse)
     assert "bad token" in wire.text
     assert "hush" not in wire.text
     assert not any(wire.text[start : start + 15] in TOKEN for start in range(max(1, len(wire.text) - 14)))
@@ -368,7 +368,7 @@ OPAQUE = "a1b2c3/d4e5f6+g7h8i9~j0k1l2/m3n4o5+p6q7r8=="  # an access token
 )
 def test_parts_of_an_access_token_are_not_kept(echo: str, text: str | None) -> None:
     """RFC 6750 allows more characters than a logout token has. URLs and paths remain."""
-    assert answer_text(echo.encode(), replace(request("https://x.io"), secret=OPAQUE)) == (text or echo)
+    assert answer_text(echo.encode(), copy_record(request("https://x.io"), secret=OPAQUE)) == (text or echo)
 
 
 @pytest.mark.parametrize("sub", [f"u-{'0123456789' * 9}", "алиса.иванова.секретная"])
@@ -378,7 +378,7 @@ def test_part_of_a_user_at_the_end_of_a_long_response_is_not_kept(sub: str) -> N
     filler = "" if sub.isascii() else "Ж" * 500
     quoted = json.dumps([f"no session of {sub}", filler, *[f"no session of {sub}"] * 50])
     for shift in range(120):
-        text = answer_text((" " * shift + quoted).encode(), replace(request("https://x.io"), delivery=of))
+        text = answer_text((" " * shift + quoted).encode(), copy_record(request("https://x.io"), delivery=of))
         assert sub[:3] not in text
 
 
@@ -402,7 +402,7 @@ async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: s
     async with scripted(do.answer(401, echo.encode())) as receiver:
         proxy = receiver.origin.replace("http://", "http://us:hush-hush@")
         wire = await transport.post(request("http://shop.example.com/", headers=headers, proxy=proxy))
-    assert isinstance(wire, Answer)
+    assert isinstance(wire, HttpResponse)
     assert "[header]" in wire.text
     for secret in (BASIC[:10], "word", "89abcdef", "hush", "dXM6"):
         assert secret not in wire.text.replace("the password", "")
@@ -411,10 +411,10 @@ async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: s
 async def test_a_request_without_a_body_is_a_get(transport: HttpTransport) -> None:
     """No form, no length; the query is kept byte for byte, and a POST can use the connection afterwards."""
     async with scripted() as receiver:
-        asked = replace(request(f"{receiver.url}?iss=a%2Fb&sid=5F2A", headers=(("X-Own", "x"),)), body=None)
-        assert await transport.post(asked) == Answer(status=200)
-        assert await transport.post(asked) == Answer(status=200)
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        asked = copy_record(request(f"{receiver.url}?iss=a%2Fb&sid=5F2A", headers=(("X-Own", "x"),)), body=None)
+        assert await transport.post(asked) == HttpResponse(status=200)
+        assert await transport.post(asked) == HttpResponse(status=200)
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=200)
     first, second, third = receiver.requests
     assert (first.method, first.target, first.body) == ("GET", "/backchannel-logout?iss=a%2Fb&sid=5F2A", b"")
     assert first.header("x-own") == ["x"]

@@ -76,7 +76,7 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
         rules=cast("Any", None),
         write_audit=cast("Any", None),
         clock=lambda: NOW,
-        steady=lambda: 0.0,
+        monotonic=lambda: 0.0,
         indexes=cast("Any", None),
     )
     routes = [

@@ -128,7 +128,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             jobs=jobs_,
             write_audit=subject.write_audit,
             clock=lambda: 5000.0,
-            steady=time.monotonic,
+            monotonic=time.monotonic,
             indexes=MessageIndexes(time.monotonic),
         )
         authorization = Authorization(lambda: TOKENS)

@@ -56,7 +56,7 @@ async def queue(tmp_path: Path) -> AsyncIterator[Workers]:
 def options() -> RepairOptions:
     """Options whose monotonic clock advances by half a second at each call."""
     seconds = count(0.0, 0.5)
-    return course(steady=lambda: next(seconds))
+    return course(monotonic=lambda: next(seconds))
 
 
 @pytest.mark.parametrize(

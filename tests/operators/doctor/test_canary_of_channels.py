@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import Push
+from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import Delivery
-from notifier.model.outcome import Answer, Break, DeadReason, Outcome, Wire, read_wire
+from notifier.model.outcome import DeadReason, HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
 from notifier.model.request import Request, RequestExtras
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Finding, Severity
@@ -26,16 +26,16 @@ class Pigeon:
     def __init__(self) -> None:
         self.deliveries = []
 
-    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return the request."""
         del client
         self.deliveries.append(delivery)
         extras = RequestExtras(headers=(("Content-Type", "text/coo"),), authorization="Bearer x")
-        return Push(jti="j", body=b"coo", secret="", extras=extras)
+        return PreparedRequest(jti="j", body=b"coo", secret="", extras=extras)
 
-    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+    def read(self, answer: HttpResponse | TransportFailure, client: Client) -> Outcome:
         """Return the outcome."""
-        return read_wire(answer, client.response, 0.0)
+        return to_outcome(answer, client.response, 0.0)
 
     def internal_fault(self, outcome: Outcome, client: Client) -> None:
         """Return None."""
@@ -44,7 +44,7 @@ class Pigeon:
 class WingedPigeon(Pigeon):
     """A channel with a request without effect."""
 
-    async def prepare_canary(self, delivery: Delivery, client: Client) -> Push | Dead:
+    async def prepare_canary(self, delivery: Delivery, client: Client) -> PreparedRequest | Dead:
         """Return Dead."""
         del delivery, client
         return Dead(reason=DeadReason.NO_SUB, text="it flew away")
@@ -57,10 +57,10 @@ class Transport:
         self.status = status
         self.requests: list[Request] = []
 
-    async def post(self, request: Request) -> Wire:
-        """Answer."""
+    async def post(self, request: Request) -> TransportResult:
+        """HttpResponse."""
         self.requests.append(request)
-        return Answer(status=self.status)
+        return HttpResponse(status=self.status)
 
 
 async def send(channel: Pigeon, transport: Transport, *, risk_accepted: bool = False, **changes: Any) -> Finding:

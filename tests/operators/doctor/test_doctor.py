@@ -22,7 +22,7 @@ from notifier.model.client import (
 )
 from notifier.model.errors import InternalFault
 from notifier.model.message import Depth, PolicyKey
-from notifier.model.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
+from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
 from notifier.model.request import Request
 from notifier.model.trouble import Trouble
 from notifier.network.http.issuer_document import (
@@ -449,7 +449,7 @@ def test_whether_the_tokens_of_a_source_can_be_verified(
 class Receiver:
     """Transport and signer in one: the token is its claims."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: TransportResult) -> None:
         self.wire = wire
         self.claims: dict[str, object] = {}
         self.broken = False
@@ -459,7 +459,7 @@ class Receiver:
             raise InternalFault(Cause.SIGNING, "no key is due")
         return json.dumps(claims)
 
-    async def post(self, request: Request) -> Wire:
+    async def post(self, request: Request) -> TransportResult:
         self.claims = json.loads(request.secret)
         return self.wire
 
@@ -478,7 +478,7 @@ async def send(receiver: Receiver, **more: object) -> Finding:
 
 async def test_canary_user_and_session_cannot_exist() -> None:
     """Both claims are set, so that no receiver ends all sessions of a user (B13), also for a pairwise client."""
-    receiver = Receiver(Answer(status=204))
+    receiver = Receiver(HttpResponse(status=204))
     found = await send(receiver, pairwise=True)
     assert found.level is Severity.OK
     assert receiver.claims["sub"] == receiver.claims["sid"] == f"{CANARY_SUBJECT_PREFIX}f00d"
@@ -489,23 +489,30 @@ async def test_canary_user_and_session_cannot_exist() -> None:
     ("wire", "preset", "level", "words"),
     [
         (
-            Answer(status=400, text="invalid_request"),
+            HttpResponse(status=400, text="invalid_request"),
             "express_openid_connect",
             Severity.WARNING,
             "exactly one algorithm",
         ),
-        (Answer(status=400), "nextcloud", Severity.FAILED, "never an unknown session"),
-        (Answer(status=400), None, Severity.WARNING, "set its preset"),
-        (Answer(status=302), None, Severity.FAILED, "never followed"),
-        (Answer(status=403), None, Severity.FAILED, "sign-in"),
-        (Answer(status=404), None, Severity.FAILED, "backchannel_logout_uri"),
-        (Answer(status=415), None, Severity.FAILED, "its log"),
-        (Answer(status=500), "spring", Severity.FAILED, "JWK Set"),
-        (Break(reason=Reason.TLS, ambiguous=False, text="certificate: expired"), None, Severity.FAILED, "renew"),
+        (HttpResponse(status=400), "nextcloud", Severity.FAILED, "never an unknown session"),
+        (HttpResponse(status=400), None, Severity.WARNING, "set its preset"),
+        (HttpResponse(status=302), None, Severity.FAILED, "never followed"),
+        (HttpResponse(status=403), None, Severity.FAILED, "sign-in"),
+        (HttpResponse(status=404), None, Severity.FAILED, "backchannel_logout_uri"),
+        (HttpResponse(status=415), None, Severity.FAILED, "its log"),
+        (HttpResponse(status=500), "spring", Severity.FAILED, "JWK Set"),
+        (
+            TransportFailure(reason=Reason.TLS, ambiguous=False, text="certificate: expired"),
+            None,
+            Severity.FAILED,
+            "renew",
+        ),
         (StaleConnection(), None, Severity.FAILED, "log"),
     ],
 )
-async def test_canary_answers_are_explained(wire: Wire, preset: str | None, level: Severity, words: str) -> None:
+async def test_canary_answers_are_explained(
+    wire: TransportResult, preset: str | None, level: Severity, words: str
+) -> None:
     """By the client's preset, if it has one."""
     found = await send(Receiver(wire), preset=preset)
     assert found.level is level
@@ -514,8 +521,8 @@ async def test_canary_answers_are_explained(wire: Wire, preset: str | None, leve
 
 async def test_unsendable_canary_is_reported() -> None:
     """No URI, or no current key."""
-    assert (await send(Receiver(Answer(status=200)), uri=None)).level is Severity.FAILED
-    receiver = Receiver(Answer(status=200))
+    assert (await send(Receiver(HttpResponse(status=200)), uri=None)).level is Severity.FAILED
+    receiver = Receiver(HttpResponse(status=200))
     receiver.broken = True
     assert "no key is due" in (await send(receiver)).text
 

@@ -9,7 +9,7 @@ from notifier.delivery.admission import NO_SUCH_CLIENT
 from notifier.delivery.facts import DeadLettered, Deferred, Fact
 from notifier.delivery.notices import notice_of
 from notifier.model.client import Client
-from notifier.model.fate import Notice
+from notifier.model.notice import Notice
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import TroubleKind

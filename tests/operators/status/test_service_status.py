@@ -5,9 +5,9 @@ from typing import Any
 
 from notifier.delivery import facts
 from notifier.model.delivery import Delivery
-from notifier.model.frozen import replace
 from notifier.model.message import Depth
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.doctor.runbook import parse_sections
@@ -91,7 +91,7 @@ def test_workers_are_summed_up() -> None:
 async def test_results_of_attempts_are_kept() -> None:
     """Successes, failures by reason, retries and dead letters per client."""
     harness = WorkerHarness(client("well"))
-    health = HealthObserver(clock=lambda: harness.now, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: harness.now, monotonic=lambda: 0.0)
     async with running(harness):
         taken = harness.event("well", "nobody")
         await harness.until(lambda: taken in harness.queue.acked)
@@ -113,7 +113,7 @@ async def test_deadline_of_pending_deliveries_is_reported() -> None:
     """The first deadline of each kind, until it has passed; an unregistered client has none."""
     registry = WorkerHarness(client("shop")).registry
     health = HealthObserver(
-        clock=lambda: NOW, steady=lambda: 0.0, get_lifetime=lambda delivery: lifetime_of(delivery, registry)
+        clock=lambda: NOW, monotonic=lambda: 0.0, get_lifetime=lambda delivery: lifetime_of(delivery, registry)
     )
 
     def put_off(client_id: str, since: float, sid: str | None) -> Delivery:
@@ -145,7 +145,7 @@ def failed(health: HealthObserver, client_id: str, at: float) -> None:
 
 def test_oldest_of_very_many_clients_are_removed() -> None:
     """Memory and answers are bounded; clients with problems come first."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     for number in range(MAX_CLIENTS + 5):
         failed(health, f"c{number}", NOW + number)
     assert len(health.clients) == MAX_CLIENTS
@@ -156,7 +156,7 @@ def test_oldest_of_very_many_clients_are_removed() -> None:
 
 def test_failing_ones_of_very_many_clients_are_kept() -> None:
     """Otherwise reports of thousands of healthy clients would displace them."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     failed(health, "down", NOW)
     for number in range(2 * MAX_CLIENTS):
         health.observe(delivered(delivery_of(f"c{number}")))
@@ -188,7 +188,7 @@ def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
 
 def test_client_with_only_deferrals_is_not_healthy() -> None:
     """Whatever the cause; a client that accepts tokens and sometimes waits for a slot is healthy."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     for client_id, cause in (("new", Cause.SLOT), ("unsigned", Cause.SIGNING), ("busy", Cause.SLOT)):
         deferred(health, client_id, cause)
     health.clients[ISS, "busy"].last_success = NOW - 1
@@ -239,7 +239,7 @@ def buried(
 
 def test_late_event_is_no_failure_of_its_client() -> None:
     """Its state stays. The dead letter is counted."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     buried(health, "late", DeadReason.EXPIRED)
     buried(health, "unknown", DeadReason.UNKNOWN_CLIENT)
     states = {state.client_id: (state.state, state.dead) for state in all_of(health, [], [])[0]}
@@ -249,7 +249,7 @@ def test_late_event_is_no_failure_of_its_client() -> None:
 def test_client_that_only_events_name_is_removed() -> None:
     """An hour after its last report, since no attempt may ever follow."""
     now = [NOW]
-    health = HealthObserver(clock=lambda: now[0], steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: now[0], monotonic=lambda: 0.0)
     for name in ("shop", "inline", "waits"):
         failed(health, name, NOW)
     health.clients[ISS, "waits"].next_due = NOW + 600
@@ -264,7 +264,7 @@ def test_client_that_only_events_name_is_removed() -> None:
 
 def test_unresponsive_client_is_not_healthy() -> None:
     """From its first second, since its attempts fail only at their deadline."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     deferred(health, "busy", Cause.SLOT)
     health.clients[ISS, "busy"].last_success = NOW
     told, left_out = all_of(health, [], [], silent=[(ISS, "busy", 2.04), (ISS, "new", 1.5)])
@@ -277,7 +277,7 @@ def test_unresponsive_client_is_not_healthy() -> None:
 
 def test_invented_clients_displace_no_registered_client() -> None:
     """Half of the memory is for registered clients."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     failed(health, "shop", NOW)
     for number in range(MAX_CLIENTS + 10):
         deferred(health, f"made-up-{number}", Cause.UNKNOWN)
@@ -287,7 +287,7 @@ def test_invented_clients_displace_no_registered_client() -> None:
 
 def test_shortened_dead_letter_text_keeps_the_remedy() -> None:
     """The remedy stays, because it comes last, after names of others."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     text = f"the registry has no client of alice-77 {'w' * 300}; register it, then replay"
     buried(health, "shop", DeadReason.UNKNOWN_CLIENT, text, delivery_of("shop", sub="alice-77"))
     told = health.clients[ISS, "shop"].text
@@ -297,7 +297,7 @@ def test_shortened_dead_letter_text_keeps_the_remedy() -> None:
 
 def test_failure_is_reported_without_the_user() -> None:
     """Nor with a token, if the client returns it."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
     health.observe(attempted(delivery_of("shop", sub="alice-77"), outcome, at=NOW, next_due=None))
     status = status_of({}, [worker("a", *all_of(health, [], [])[0])], now=NOW)
@@ -347,7 +347,7 @@ def test_worker_without_pending_deliveries_does_not_override_another() -> None:
 
 def test_start_of_a_failure_survives_a_restart() -> None:
     """A delivery contains its first attempt. A success ends the failure, and earlier attempts do not count."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     failed(health, "shop", NOW)
     record = health.clients[ISS, "shop"]
     assert record.failing_since == NOW
@@ -356,13 +356,13 @@ def test_start_of_a_failure_survives_a_restart() -> None:
     health.observe(third)
     assert record.failing_since == NOW - 600
     record.last_success, record.failing_since = NOW + 2, None
-    health.observe(replace(third, at=NOW + 3))
+    health.observe(copy_record(third, at=NOW + 3))
     assert record.failing_since == NOW + 2
 
 
 def test_last_response_survives_expired_deliveries() -> None:
     """While the circuit is open, its deliveries expire without an attempt; expiry is not a response of the client."""
-    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
     buried(health, "shop", DeadReason.EXPIRED, "never attempted in 600 s")
     record = health.clients[ISS, "shop"]
     assert (record.reason, record.last_failure) == ("expired", None)

@@ -3,7 +3,7 @@
 from notifier.delivery.facts import Skipped
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
-from notifier.model.fate import SkipReason
+from notifier.model.notice import SkipReason
 from notifier.model.registry import Registry
 from notifier.model.trouble import TroubleKind
 from notifier.operators.status.session_only_watch import REPORT_SECONDS, SessionOnlyWatch

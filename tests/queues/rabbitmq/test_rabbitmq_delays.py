@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import CRASHES_HEADER, LAST_CHANCE, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.model.message import CRASHES_HEADER, LAST_CHANCE, Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.queues.rabbitmq.delays import (
     HOP_SECONDS,
     MAX_HOPS,
@@ -27,9 +27,9 @@ DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c",
 BODY = dump_delivery(DELIVERY, due=NOW + 45)
 
 
-def outgoing(body: bytes = BODY) -> Outgoing:
+def outgoing(body: bytes = BODY) -> MessageDraft:
     """A delivery that is due in 45 s."""
-    return Outgoing(kind=Kind.DELIVERY, body=body, message_id="d")
+    return MessageDraft(kind=Kind.DELIVERY, body=body, message_id="d")
 
 
 def came(body: bytes) -> Message:
@@ -135,7 +135,7 @@ class Broker:
             self.inbox, self.publish, self.wait_until_available, self.acked.append, lambda: NOW + 32
         )
 
-    async def publish(self, queue: str, _message: Outgoing) -> None:
+    async def publish(self, queue: str, _message: MessageDraft) -> None:
         if not self.up.is_set():
             raise QueueUnavailable("away")
         self.published.append(queue)

@@ -1,4 +1,4 @@
-"""What a worker expects from delay queues: by a steady clock, and no longer than it takes to see that a queue moves."""
+"""What a worker expects from delay queues: by a monotonic clock, and no longer than until a queue is seen to move."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ HOP = 8.0
 
 
 class Clocks:
-    """A steady clock and a wall clock."""
+    """A monotonic clock and a wall clock."""
 
-    steady = 1000.0
+    monotonic = 1000.0
     wall = 1_800_000_000.0
 
 
@@ -27,7 +27,7 @@ def watch(clocks: Clocks) -> OverdueDelays:
     async def is_empty(queue: str) -> bool:
         raise AssertionError(queue)
 
-    return OverdueDelays(no_waiting, is_empty, lambda: clocks.wall, lambda: clocks.steady)
+    return OverdueDelays(no_waiting, is_empty, lambda: clocks.wall, lambda: clocks.monotonic)
 
 
 def out_of(queue: str) -> Message:
@@ -43,9 +43,9 @@ def test_message_that_stays_too_long_is_overdue() -> None:
     overdue.on_published("delay.8s")
     overdue.on_published("retries")
     clocks.wall += 3600
-    clocks.steady += HOP + OVERDUE_SECONDS
+    clocks.monotonic += HOP + OVERDUE_SECONDS
     assert overdue.find_missed() == []
-    clocks.steady += 0.1
+    clocks.monotonic += 0.1
     assert overdue.find_missed() == ["delay.8s"]
 
 
@@ -54,13 +54,13 @@ def test_moving_queue_is_not_checked() -> None:
     clocks = Clocks()
     overdue = watch(clocks)
     overdue.on_published("delay.8s")
-    clocks.steady += 1.0
+    clocks.monotonic += 1.0
     overdue.on_published("delay.8s")
-    clocks.steady += HOP - 0.5
+    clocks.monotonic += HOP - 0.5
     overdue.on_received(out_of("a.b.delay.8s"))
-    clocks.steady += OVERDUE_SECONDS + 0.4
+    clocks.monotonic += OVERDUE_SECONDS + 0.4
     assert overdue.find_missed() == []  # the second is expected now
-    clocks.steady += 0.2
+    clocks.monotonic += 0.2
     for other in ("notifier.parked-07.delay.8s", "notifier.delay.4s"):
         overdue.on_received(out_of(other))
     assert overdue.find_missed() == ["delay.8s"]

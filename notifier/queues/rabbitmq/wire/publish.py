@@ -23,7 +23,7 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 _PERSISTENT_MODE = 2
@@ -33,7 +33,7 @@ GATHER_SECONDS = 0.02
 MAX_GATHERED = 16
 
 
-@frozen
+@record
 class Publish:
     """A persistent message. `timestamp`: whole seconds since the epoch.
 

@@ -6,7 +6,7 @@ A notice goes to the publisher that requested it (`notice_wait.py`), and to audi
 
 from enum import StrEnum
 
-from notifier.model.frozen import frozen
+from notifier.model.record import record
 
 
 class SkipReason(StrEnum):
@@ -16,7 +16,7 @@ class SkipReason(StrEnum):
     SESSION_ONLY = "session_only"
 
 
-class Fate(StrEnum):
+class DeliveryResult(StrEnum):
     """The result of a delivery, or of a whole event. After `retrying` another notice follows."""
 
     DELIVERED = "delivered"
@@ -33,7 +33,7 @@ class ClientChange(StrEnum):
     RECOVERED = "recovered"
 
 
-@frozen
+@record
 class LastAttempt:
     """The attempt that led to a fate. `jti` is None if no token was made."""
 
@@ -43,14 +43,14 @@ class LastAttempt:
     seconds: float
 
 
-@frozen
+@record
 class Notice:
     """Reports the fate of one delivery, or of a whole event, with an empty `client_id`.
 
     Times are in epoch seconds. `reason`: the reason of the last attempt or dead letter, or the cause of the deferral.
     """
 
-    fate: Fate
+    fate: DeliveryResult
     iss: str
     event_id: str
     client_id: str = ""
@@ -75,10 +75,10 @@ class Notice:
     @property
     def settled(self) -> bool:
         """True when no further notice follows."""
-        return self.fate is not Fate.RETRYING
+        return self.fate is not DeliveryResult.RETRYING
 
 
-@frozen
+@record
 class ClientNotice:
     """Reports in the feed that a client started or stopped failing."""
 

@@ -10,23 +10,23 @@ from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
-Record = TypeVar("Record")
+RecordT = TypeVar("RecordT")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def frozen(cls: type[T]) -> type[T]:
+def record(cls: type[T]) -> type[T]:
     """Make a slotted, keyword-only dataclass, compared and hashed by its fields, and frozen for the type checker."""
     return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
-def replace(record: Record, /, **changes: Any) -> Record:
-    """Copy a record with changes: a faster `dataclasses.replace` for `frozen` records without `__post_init__`.
+def copy_record(original: RecordT, /, **changes: Any) -> RecordT:
+    """Copy a record with changes: a faster `dataclasses.replace` for types made by `record` without `__post_init__`.
 
     Raises AttributeError for a name that is not a field.
     """
-    kind: Any = type(record)
-    instance: Record = object.__new__(kind)
-    _copier_of(kind)(instance, record)
+    kind: Any = type(original)
+    instance: RecordT = object.__new__(kind)
+    _copier_of(kind)(instance, original)
     for name, value in changes.items():
         setattr(instance, name, value)
     return instance
