@@ -105,19 +105,19 @@ class CountedQueue(RabbitQueue):
         """See `Publisher`."""
 
     def bucket(self, client: tuple[str, str]) -> str:
-        """See `Parking`."""
+        """See `BucketQueues`."""
         return self.consumer.bucket(client)
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """See `Parking`."""
+        """See `BucketQueues`."""
         await self.consumer.park(bucket, message, until=until)
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
-        """See `Parking`."""
+        """See `BucketQueues`."""
         return await self.consumer.fetch(bucket, most)
 
     async def count_parked(self, buckets: Any = None) -> Mapping[str, int]:
-        """See `Parking`."""
+        """See `BucketQueues`."""
         return await self.consumer.count_parked(buckets)
 
     def inherited_buckets(self) -> Sequence[str]:

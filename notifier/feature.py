@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from notifier.configuration.live_configuration import LiveConfiguration
     from notifier.configuration.loading import LoadedConfiguration
     from notifier.delivery.facts import Observer
-    from notifier.delivery.ports import Channel, ChannelTools, SourceReader
+    from notifier.delivery.ports import Channel, ChannelTools
+    from notifier.messages.replacements import SourceReader
     from notifier.model.client import Client, ClientKey
     from notifier.model.errors import InputIssue
     from notifier.model.front_channel import FrontChannelContext

@@ -14,8 +14,8 @@ A delivery takes four, in `DeliveryPipeline._run`. Its `Delivery` is the task, m
 records its history and how it waits, with a method for each event:
 
 1. *Admit.* `admission.py` returns a verdict where no attempt is needed: the delivery has expired, or its client is
-   unknown or registered with `paused: true`. Otherwise `KnownClient.admit` returns whether the delivery starts, waits
-   in memory, or is deferred, and `Gate` carries it out.
+   unknown or registered with `paused: true`. Otherwise `ClientState.admit` returns whether the delivery starts, waits
+   in memory, or is deferred, and `Scheduler` carries it out.
 2. *Attempt.* The client's channel (`channels.py`) makes a logout token, new for each attempt, and reads the answer.
 3. *Decide.* The outcome is delivered, refused or failed. The client's state takes it first, and returns how the client
    stands. From both, `decide` of `verdict.py` returns the verdict (done, a retry, a deferral or a dead letter) and the
@@ -31,7 +31,7 @@ before and after the attempt, and its *signal* counts for the client's circuit a
 delivery. A *fact* is for observers: logs, metrics, traces. A *notice* is made from a fact, for the publisher and the
 feed.
 
-**One client.** A worker stores the state of a client in one object in memory, a `KnownClient`: the circuit, the rate, a
+**One client.** A worker stores the state of a client in one object in memory, a `ClientState`: the circuit, the rate, a
 requested pause, and where its pending deliveries are. Other modules call its methods, and none writes a member. A new
 worker starts without it.
 
@@ -40,7 +40,7 @@ at a time. While it is closed, attempts run as they come. Each success adds four
 each failure takes one. If none is left, or if all attempts have failed for ten seconds, the circuit opens. It stays
 open for half of the outage so far, 1 to 64 s, and is then half-open: one delivery, the *probe*, is attempted. Its
 success closes the circuit, its failure opens it for longer. The probe is marked in its message (`probe_due`);
-`KnownClient.can_start` decides when it runs. Before that a *fresh* delivery, which no worker has deferred or attempted
+`ClientState.can_start` decides when it runs. Before that a *fresh* delivery, which no worker has deferred or attempted
 yet, may be attempted, 4 s after the last attempt, while more than half of the slots for probes are free: its success
 closes the circuit, too, and its failure changes nothing. Workers report openings and recoveries to each other without a
 guarantee (`worker_news.py`). A pause that the client requests (`Retry-After` with 429 or 503) is kept beside the

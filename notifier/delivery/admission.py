@@ -1,19 +1,12 @@
-"""Admits deliveries: decides which need no attempt, and defines how the others start, wait or are deferred. Pure.
+"""Decides which deliveries need no attempt: they have expired, or their client is unknown or paused. Pure.
 
-`DeliveryPipeline` calls `verdict_without_attempt` first, then `Gate.admit`, whose answers are the types below.
+`DeliveryPipeline` calls `verdict_without_attempt` first, and `Scheduler.admit` for all other deliveries.
 """
 
-import asyncio
-import math
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
-
-from notifier.delivery.ages import describe_attempts, describe_expiry, fault_wait_seconds, is_too_old, remaining_grace
 from notifier.delivery.verdict import Dead, Defer
+from notifier.model.ages import describe_attempts, describe_expiry, fault_wait_seconds, is_too_old, remaining_grace
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
-from notifier.model.message import Lane
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.registry import Registry
 
@@ -22,77 +15,6 @@ NO_SUCH_CLIENT = "the registry has no such client (yet)"
 NO_ADDRESS = "the registry has no address for this client any more"
 _IGNORED = ", and the address that its event brings does not count (registry.inline)"
 UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _IGNORED, NO_ADDRESS + _IGNORED})
-
-
-class SlotPool(Enum):
-    """The three pools of slots: the window (QUICK), the slots for slow clients, and the slots for probes."""
-
-    QUICK = "quick"
-    SLOW = "slow"
-    PROBE = "probe"
-
-    __hash__ = object.__hash__  # the hash of Enum is a slow Python function
-
-
-class Capacity(Protocol):
-    """The slots, memory and clocks that all clients of a worker share. `Slots` implements it."""
-
-    def free_slots(self, pool: SlotPool, lane: Lane, *, circuit_closed: bool) -> int:
-        """Return how many slots of this pool a client may take. `circuit_closed`: the client's circuit is closed."""
-
-    def used_share(self) -> float:
-        """Return the used share of memory, or of the prefetch of events if that is more."""
-
-    def max_wait_seconds(self) -> float:
-        """Return for how many seconds a delivery may wait in memory: less as memory fills."""
-
-    def has_spare_probe_slots(self) -> bool:
-        """Return True if more than half of the slots for probes are free."""
-
-    def worker_count(self) -> int:
-        """Return the number of workers, including this one."""
-
-    def wall_offset(self) -> float:
-        """Return the seconds to add to a moment of the monotonic clock to get the wall clock's moment."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Ticket:
-    """A delivery that has a slot, or waits in memory for one, with its client as registered at its admission.
-
-    `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
-    sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the monotonic clock.
-    `opened_circuit`: the failure of this attempt opened the circuit.
-    """
-
-    delivery: Delivery
-    client: Client
-    lane: Lane
-    fetched: bool = False
-    wake_future: "asyncio.Future[Defer | None] | None" = None
-    posted_at: float = math.inf
-    opened_circuit: bool = False
-
-    def wake(self, defer: Defer | None = None) -> None:
-        """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
-        if self.wake_future is not None and not self.wake_future.done():
-            self.wake_future.set_result(defer)
-
-    def on_circuit_opened(self) -> None:
-        """Note that the failure of this attempt opened the client's circuit."""
-        self.opened_circuit = True
-
-
-class StartNow(Ticket):
-    """The answer that the delivery is attempted now."""
-
-    __slots__ = ()
-
-
-class WaitInMemory(Ticket):
-    """The answer that the delivery waits in memory, until the gate wakes it to start or to be deferred."""
-
-    __slots__ = ()
 
 
 def verdict_without_attempt(

@@ -10,7 +10,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from notifier.delivery.ports import Channel, ChannelTools, Encrypter, PreparedRequest, Signer
+from notifier.delivery.ports import Channel, ChannelTools, Encrypter, Signer
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import BACK_CHANNEL, FRONT_CHANNEL
@@ -32,6 +32,7 @@ from notifier.model.outcome import (
 )
 from notifier.model.presets import find_preset_excess
 from notifier.model.record import copy_record
+from notifier.model.request import PreparedRequest
 
 _NO_TOKEN = {
     DeadReason.NO_SID: "the client must have `sid`, and the event has none",

@@ -1,38 +1,118 @@
-"""Stores where the deliveries of one client are. Pure: `KnownClient` decides.
+"""Stores how the deliveries of one client wait: in memory (`Line`), as its probe, or parked (`Parking`). Pure.
 
-- *Running*: being attempted.
-- *In memory*, by lane: the oldest of the highest lane starts next.
-- While the circuit is closed or untried, a delivery is deferred until its turn, which follows from the deliveries
-  deferred before and the client's pace. If the turn is far, the delivery is admitted again earlier: after as long as it
-  is old, 1 to 64 s, or after 1,024 s where a registered rate determines the turn.
-- If the circuit is open or the client requested a pause, a delivery becomes the *probe*: it waits in a delay queue
-  until the circuit is half-open or the pause is over, and is the next attempt. While a probe of this worker cannot have
-  returned yet (`probe_out_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a
-  delay queue.
+While the circuit is closed or untried, a delivery waits in the line for a slot. If its slot is too far away for that,
+it is deferred until its slot, which follows from the deliveries deferred before and the client's pace; and if that is
+far away, too, it is admitted again earlier: after as long as it is old, 1 to 64 s, or after 1,024 s where a registered
+rate determines the slots.
+
+If the circuit is open or the client requested a pause, a delivery becomes the *probe*: it waits in a delay queue until
+the circuit is half-open or the pause is over, and is the next attempt. While a probe of this worker cannot have
+returned yet (`probe_out_until`), other deliveries are *parked* in the bucket. So a worker that parks has a probe in a
+delay queue.
 """
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
 
-from notifier.delivery.admission import SlotPool, Ticket
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
-from notifier.delivery.verdict import Standing, WaitKind
+from notifier.delivery.verdict import Defer, Standing, WaitKind
 from notifier.model.backoff import one_pass
+from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Cause
 
 ROUNDING_SECONDS = 0.1  # by which the moments of one probe by two clocks may differ
-SLOW_SECONDS = 1.0  # a client is slow if its attempts take longer, or if it is silent for longer
-SILENCE_SECONDS, SILENCE_FACTOR = 0.1, 4.0  # a shorter silence, or one below 4 × the mean duration, is usual
 BUSY_PROBE_SECONDS = 2.0  # until a probe that found no free slot, or another attempt under way, is tried again
-
-RunningAttempts: TypeAlias = dict[Ticket, SlotPool]
 LANES = tuple(Lane)  # in their order; iterating over an Enum runs a Python function for each member
-NO_ATTEMPTS: RunningAttempts = {}  # shared and never filled: a dictionary for each client takes 64 to 224 bytes
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class AdmittedDelivery:
+    """A delivery that has a slot, or waits in memory for one, with its client as registered at its admission.
+
+    `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
+    sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the monotonic clock.
+    `opened_circuit`: the failure of this attempt opened the circuit.
+    """
+
+    delivery: Delivery
+    client: Client
+    lane: Lane
+    fetched: bool = False
+    is_waiting: bool = False
+    wake_future: "asyncio.Future[Defer | None] | None" = None
+    posted_at: float = math.inf
+    opened_circuit: bool = False
+
+    def wake(self, defer: Defer | None = None) -> None:
+        """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
+        if self.wake_future is not None and not self.wake_future.done():
+            self.wake_future.set_result(defer)
+
+    def on_circuit_opened(self) -> None:
+        """Note that the failure of this attempt opened the client's circuit."""
+        self.opened_circuit = True
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The deliveries of one client that wait in memory for a slot, and the latest slot of those that are deferred.
+
+    The oldest delivery of the highest lane starts next. `fetched_count`: how many of the `count` came from the bucket.
+    """
+
+    by_lane: dict[Lane, deque[AdmittedDelivery]] | None = None  # None without any
+    count: int = 0
+    fetched_count: int = 0
+    last_slot_at: float = -math.inf
+
+    def push(self, admitted: AdmittedDelivery) -> None:
+        """Keep the delivery in memory."""
+        self.by_lane = self.by_lane or {}
+        self.by_lane.setdefault(admitted.lane, deque()).append(admitted)
+        self.count += 1
+        self.fetched_count += admitted.fetched
+
+    @property
+    def first(self) -> AdmittedDelivery:
+        """The next delivery to start. Raises IndexError if none waits."""
+        return self._first_lane(LANES)[0]
+
+    def pop(self, *, newest: bool = False) -> AdmittedDelivery:
+        """Remove and return the oldest delivery of the highest lane, or with `newest` the newest of the lowest lane."""
+        admitted = self._first_lane(LANES[::-1]).pop() if newest else self._first_lane(LANES).popleft()
+        self.count -= 1
+        self.fetched_count -= admitted.fetched
+        if not self.count:
+            self.by_lane = None  # an emptied dictionary takes 700 bytes for each of 100,000 clients
+        return admitted
+
+    def _first_lane(self, lanes: Iterable[Lane]) -> deque[AdmittedDelivery]:
+        """Return the deliveries in memory of the first lane that has any. Raises IndexError if none waits."""
+        for lane in lanes:
+            if waiting := (self.by_lane or {}).get(lane):
+                return waiting
+        raise IndexError("no delivery waits in memory")
+
+    def next_slot(self, now: float, interval: float, gap: float, latest: float) -> float | None:
+        """Return the next slot, `gap` seconds after the last one; None if that is later than `latest`.
+
+        The deliveries in memory have their slots first, one every `interval` seconds.
+        """
+        slot_at = max(self.last_slot_at, now + (self.count + 1) * interval) + gap
+        return None if slot_at > latest else slot_at
+
+    def on_slot_reserved(self, slot_at: float) -> None:
+        """Record that a delivery waits for this slot, so that the next slot is later."""
+        self.last_slot_at = slot_at
+
+    def on_recovered(self) -> None:
+        """Forget the slots that were reserved before the outage."""
+        self.last_slot_at = -math.inf
 
 
 @dataclass(slots=True)
@@ -40,7 +120,7 @@ class ProbeRotation:
     """Makes a parked delivery the probe instead of the former probe, which has failed often.
 
     Both are probes until the next probe is durable in a delay queue and the former probe fails again. If another worker
-    has parked the next probe meanwhile, none is left for a moment: a pass, which follows at once, fetches one.
+    has parked the next probe meanwhile, none is left for a moment: a fetch, which follows at once, returns one.
     `former_id` and `next_id`: the ids of both deliveries; `next_id` is None before the fetch.
     """
 
@@ -59,110 +139,26 @@ class ProbeRotation:
             self.is_durable = True
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class PendingDeliveries:
-    """The base of `KnownClient`. A separate object would take 100 bytes for each of 100,000 clients.
+@dataclass(slots=True, eq=False)
+class Parking:
+    """The requested pause, the probe and the bucket of one client. Moments are seconds of the monotonic clock.
 
-    `parked`: deliveries may be in the client's bucket. `in_pass`: this worker is fetching from that bucket.
-    `probe_out_until`: until then a probe that this worker sent cannot have returned from its delay queue.
-    `probe_wall_offset`: the wall clock minus the monotonic clock when that probe was sent (a suspension changes it).
-    `rotation`: the replacement of the probe that is under way; None without one.
-    `recovered_at`: when the circuit closed; None once all deliveries parked before are fetched.
+    `paused_until`: the end of the pause that the client requested. `parked`: deliveries may be in the client's bucket.
+    `is_fetching`: this worker is fetching from that bucket. `probe_out_until`: until then a probe that this worker sent
+    cannot have returned from its delay queue. `probe_wall_offset`: the wall clock minus the monotonic clock when that
+    probe was sent (a suspension changes it). `rotation`: the replacement of the probe that is under way; None without
+    one. `recovered_at`: when the circuit closed; None once all deliveries parked before are fetched.
     """
 
-    pool: SlotPool = SlotPool.QUICK
-    running: RunningAttempts = field(default_factory=lambda: NO_ATTEMPTS)  # each with the pool of its slot
-    attempt_seconds: float = 0.0  # mean duration of an attempt
-    ended_at: float = -math.inf  # when an attempt last ended
-    tickets_of: dict[Lane, deque[Ticket]] | None = None  # the deliveries that wait in memory; None without any
-    waiting_count: int = 0  # deliveries that wait in memory …
-    fetched_count: int = 0  # … and how many of these came from the bucket
-    last_turn_at: float = -math.inf  # the latest turn of a deferred delivery
-    paused_until: float = -math.inf  # the end of the pause that the client requested
+    paused_until: float = -math.inf
     parked: bool = False
-    in_pass: bool = False
+    is_fetching: bool = False
     probe_out_until: float = -math.inf
     probe_wall_offset: float = 0.0
     rotation: ProbeRotation | None = None
     recovered_at: float | None = None
 
-    # ── running ──
-
-    @property
-    def is_idle(self) -> bool:
-        """True if no delivery of the client is in memory or being fetched."""
-        return not self.running and not self.waiting_count and not self.in_pass
-
-    def move_running(self, pool: SlotPool) -> list[tuple[Lane, SlotPool]]:
-        """Move the running attempts, except probes, to this pool. Return (lane, former pool) of each moved attempt."""
-        self.pool, moved = pool, list[tuple[Lane, SlotPool]]()
-        for ticket, former_pool in self.running.items():
-            if former_pool is not SlotPool.PROBE:
-                self.running[ticket] = pool
-                moved.append((ticket.lane, former_pool))
-        return moved
-
-    def silent_seconds(self, now: float) -> float:
-        """Return for how many seconds requests are under way without any answer of the client; 0 without a request."""
-        for ticket in self.running:
-            if ticket.posted_at <= now:
-                return now - max(ticket.posted_at, self.ended_at)
-        return 0.0
-
-    def pool_at(self, now: float) -> SlotPool:
-        """Return SLOW if the client's attempts take long, or if it is silent for longer than usual; otherwise QUICK."""
-        if self.attempt_seconds > SLOW_SECONDS:
-            return SlotPool.SLOW
-        if not self.running or now - self.ended_at <= SILENCE_SECONDS:
-            return SlotPool.QUICK
-        usual_silence = min(SLOW_SECONDS, max(SILENCE_SECONDS, SILENCE_FACTOR * self.attempt_seconds))
-        return SlotPool.SLOW if self.silent_seconds(now) > usual_silence else SlotPool.QUICK
-
-    # ── in memory ──
-
-    def push(self, ticket: Ticket) -> None:
-        """Keep the delivery in memory."""
-        self.tickets_of = self.tickets_of or {}
-        self.tickets_of.setdefault(ticket.lane, deque()).append(ticket)
-        self.waiting_count += 1
-        self.fetched_count += ticket.fetched
-
-    @property
-    def first(self) -> Ticket:
-        """The next delivery to start. Raises IndexError if none waits."""
-        return self._first_lane(LANES)[0]
-
-    def pop(self, *, newest: bool = False) -> Ticket:
-        """Remove and return the oldest delivery of the highest lane, or with `newest` the newest of the lowest lane."""
-        ticket = self._first_lane(LANES[::-1]).pop() if newest else self._first_lane(LANES).popleft()
-        self.waiting_count -= 1
-        self.fetched_count -= ticket.fetched
-        if not self.waiting_count:
-            self.tickets_of = None  # an emptied dictionary takes 700 bytes for each of 100,000 clients
-        return ticket
-
-    def _first_lane(self, lanes: Iterable[Lane]) -> deque[Ticket]:
-        """Return the deliveries in memory of the first lane that has any. Raises IndexError if none waits."""
-        for lane in lanes:
-            if tickets := (self.tickets_of or {}).get(lane):
-                return tickets
-        raise IndexError("no delivery waits in memory")
-
-    # ── until their turn ──
-
-    def next_turn(self, now: float, interval: float, gap: float, latest: float) -> float | None:
-        """Return the next turn, `gap` seconds after the last one; None if that is later than `latest`.
-
-        The deliveries in memory have their turns first, one every `interval` seconds.
-        """
-        turn_at = max(self.last_turn_at, now + (self.waiting_count + 1) * interval) + gap
-        return None if turn_at > latest else turn_at
-
-    def on_turn_taken(self, turn_at: float) -> None:
-        """Record that a delivery waits for this turn, so that the next turn is later."""
-        self.last_turn_at = turn_at
-
-    # ── while the client is unavailable: the probe, and parked deliveries ──
+    # ── a requested pause, and the circuit ──
 
     def is_paused(self, now: float) -> bool:
         """Return True during the pause that the client requested (`Retry-After`)."""
@@ -172,7 +168,31 @@ class PendingDeliveries:
         """Extend the pause to the moment that the client requested (`Retry-After`)."""
         self.paused_until = max(self.paused_until, until)
 
-    def park_or_probe(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
+    def on_recorded_pause(self, until: float) -> None:
+        """Adopt the pause that a delivery records, unless this worker knows of one."""
+        if self.paused_until == -math.inf:
+            self.paused_until = until
+
+    def on_recovered(self, now: float) -> None:
+        """Record that the circuit closed, and end a rotation."""
+        self.recovered_at, self.rotation = now, None
+
+    def on_opened(self) -> None:
+        """Record that the circuit opened."""
+        self.recovered_at = None
+
+    def on_operator_probe(self, now: float, *, force: bool) -> bool:
+        """Let the next delivery be the probe. Return False during a requested pause, which `force` ends."""
+        if force:
+            self.paused_until = now
+        if self.is_paused(now):
+            return False
+        self.probe_out_until, self.parked = -math.inf, True
+        return True
+
+    # ── the probe, and how a delivery waits ──
+
+    def standing(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
         """Return that a delivery waits until the client may be called, as the probe or parked.
 
         `probe_at`: when the circuit becomes half-open.
@@ -199,7 +219,7 @@ class PendingDeliveries:
         return now < self.probe_out_until
 
     def on_probe_sent(self, delivery_id: str, due_at: float, wall_offset: float) -> None:
-        """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: see `Capacity`."""
+        """Record that a probe was sent that cannot return before `due_at`. `wall_offset`: see `probe_wall_offset`."""
         if self.rotation is not None:
             self.rotation.on_probe_sent(delivery_id)
         if due_at > self.probe_out_until:
@@ -209,7 +229,7 @@ class PendingDeliveries:
         """Record that the probe ended without an attempt, so that another probe is needed."""
         self.parked, self.probe_out_until = True, -math.inf
 
-    # ── rotation of the probe ──
+    # ── the rotation of the probe ──
 
     @property
     def wants_probe(self) -> bool:
@@ -240,10 +260,10 @@ class PendingDeliveries:
         """Record that a delivery may be parked for the client."""
         self.parked = True
 
-    def on_pass(self, *, in_pass: bool) -> None:
-        """Record whether this worker is fetching from the bucket. A rotation ends if the pass found no next probe."""
-        self.in_pass = in_pass
-        if not in_pass and self.wants_probe:
+    def on_fetch(self, *, is_fetching: bool) -> None:
+        """Record whether this worker is fetching from the bucket. A rotation ends if the fetch found no next probe."""
+        self.is_fetching = is_fetching
+        if not is_fetching and self.wants_probe:
             self.rotation = None
 
     def on_bucket_empty(self, now: float) -> float | None:

@@ -3,23 +3,20 @@
 Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from notifier.delivery.facts import Observer
-from notifier.delivery.replacements import Replacement
 from notifier.delivery.verdict import Dead
 from notifier.model.backoff import Jitter
 from notifier.model.client import Algorithm, Client, ClientKey, Encryption
 from notifier.model.delivery import Delivery
-from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import InternalFault
-from notifier.model.message import Message
+from notifier.model.message import Lane
 from notifier.model.moment import Clock
 from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult
 from notifier.model.record import record
-from notifier.model.request import NO_EXTRAS, Request, RequestExtras
-from notifier.model.session_ended import SessionEnded
+from notifier.model.request import PreparedRequest, Request
 
 
 @record
@@ -48,7 +45,7 @@ class Peers(Protocol):
     def count(self) -> int:
         """Return the number of workers, including this one; 0 while it is unknown."""
 
-    def report(self, news: ClientReport) -> None:
+    def report(self, report: ClientReport) -> None:
         """Send the report to the other workers soon, or drop it. Never raises, never waits."""
 
 
@@ -70,34 +67,6 @@ class Encrypter(Protocol):
 
     def explain_rejection(self, encryption: Encryption) -> str | None:
         """Return why the client's key may have caused a 400; None if no reason is known. Call it after a 400 only."""
-
-
-@record
-class PreparedRequest:
-    """The request of one attempt: a POST of `body`, or a GET if it is None. `secret` must not be logged.
-
-    `uri` is empty for the client's own address. `jti` is empty if no token is sent. After a 401, `renew` is called, and
-    one more request is prepared in the same attempt.
-    """
-
-    jti: str
-    body: bytes | None
-    secret: str
-    uri: str = ""
-    extras: RequestExtras = NO_EXTRAS
-    renew: Callable[[], None] | None = None
-
-    def to_request(
-        self, client: Client, uri: str, timeout: float, *, new_connection: bool, delivery: Delivery | None = None
-    ) -> Request:
-        """Return the request to the client at its address `uri`, to be answered within `timeout` seconds.
-
-        The user and session of the `delivery` are removed from the response's text.
-        """
-        return Request(
-            uri=self.uri or uri, body=self.body, secret=self.secret, timeout=timeout, route=client.route,
-            new_connection=new_connection, client=client, extras=self.extras, delivery=delivery,
-        )  # fmt: skip
 
 
 class Channel(Protocol):
@@ -135,33 +104,32 @@ class ChannelTools:
     unverifiable: Callable[[Client], str | None] = lambda _client: None
 
 
-@record
-class SingleEvent:
-    """The only valid event of a source's message, and the dead letter of the message's invalid entries, if any."""
-
-    event: SessionEnded
-    dead_letter: DeadLetter | None
-
-
-class SourceReader(Protocol):
-    """Reads the messages of sources. Its name is the part of the source names before the slash, or empty."""
-
-    def without_secrets(self, message: Message) -> Message:
-        """Return the message without headers that must not be stored. Never raises."""
-
-    def open(self, message: Message, positions: str | None, now: float, due: float | None) -> Replacement | SingleEvent:
-        """Return the message's only event, or the messages that replace it, which are `due` at that time if it is set.
-
-        `positions` limits the events to read; None reads all. Raises MalformedEvent, and UnknownSource if the source
-        is not configured.
-        """
-
-
 class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> TransportResult:
         """Send the request and return what happened. Raises InternalFault (tls_files, origin), never for the client."""
+
+
+class MessageOfDelivery(Protocol):
+    """The message that a delivery came in. It is acked once each of its deliveries is settled."""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the message."""
+
+    @property
+    def crashes(self) -> int:
+        """How many workers have died while they had the message."""
+
+    def on_delivery_settled(
+        self, delivery: Delivery, *, covers_copies_until: float | None
+    ) -> "Iterable[tuple[MessageOfDelivery, Delivery]]":
+        """Settle the delivery, and return the copies that waited for it and must run, each with its message.
+
+        `covers_copies_until`: until then copies in an event need no attempt (monotonic clock); infinite if the client
+        was notified, None for a dead letter.
+        """
 
 
 @record

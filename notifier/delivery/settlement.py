@@ -6,34 +6,69 @@ then be attempted without the queue.
 """
 
 import asyncio
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 
 from notifier.delivery import facts
-from notifier.delivery.replacements import OutgoingMessage, to_dead_letter_message
+from notifier.delivery.ports import MessageOfDelivery
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind, queue_delay
-from notifier.model.backoff import MIN_WAIT_SECONDS
+from notifier.model.backoff import MIN_EARLY_FACTOR, MIN_WAIT_SECONDS, Rounding
+from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
+from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import MAX_PARKED_SECONDS, Kind, Message, MessageDraft, crash_headers
+from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, MessageDraft, crash_headers
 from notifier.model.moment import Clock
-from notifier.model.record import copy_record
+from notifier.model.record import copy_record, record
+from notifier.model.reply import ReplyTo
 from notifier.queues.queue_port import WorkerQueue
 
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
+SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
+
+
+@record
+class OutgoingMessage:
+    """A message to be made durable, and the fact to report then.
+
+    It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
+    `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
+    """
+
+    message: MessageDraft
+    queue: str = Lane.RETRIES
+    bucket: str | None = None
+    due: float | None = None
+    rounding: Rounding = "down"
+    fact: facts.Fact | None = None
+
+
+def to_dead_letter_message(
+    letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None
+) -> OutgoingMessage:
+    """Return the message of a dead letter, and the fact that reports it."""
+    fact = facts.DeadLettered(
+        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
+        delivery=delivery or letter.delivery, reply_to=reply_to,
+    )  # fmt: skip
+    return OutgoingMessage(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 class Settlement:
-    """Publishes what verdicts require, and reports it."""
+    """Publishes what verdicts require, and reports it. `parked` and `delayed` count the pending deliveries."""
 
     def __init__(self, queue: WorkerQueue, *, clock: Clock, observe: facts.Observer) -> None:
         self._queue = queue
         self._clock = clock
         self._observe = observe
+        self.parked = BucketCounts(queue.bucket)
+        self.delayed = DelayCounts(clock)
 
-    async def settle(self, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
+    async def settle(self, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: MessageOfDelivery) -> bool:
         """Return True once the verdict is durable; False if a deferral became due before that.
 
         A deferral keeps the crash count of the delivery's `message`; a retry follows an ended attempt and resets it.
@@ -97,3 +132,79 @@ class Settlement:
         message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         bucket = self._queue.bucket(delivery.key) if parked else None
         return OutgoingMessage(message=message, bucket=bucket, due=now + wait, rounding=rounding)
+
+
+# ── counts for operators ──
+
+
+class BucketCounts:
+    """Counts the deliveries parked for each client. `bucket` returns the name of a client's bucket.
+
+    A worker adds each delivery that it parks, and subtracts each delivery that it receives from a bucket. So the count
+    of one worker may be negative, and the sum over all workers is right. The counts of a worker that ends are lost:
+    then the sum is wrong until the bucket is empty. The counts of a bucket that is empty twice in a row are forgotten.
+    """
+
+    def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
+        self._bucket = bucket
+        self._counts: Counter[ClientKey] = Counter()
+        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count
+
+    def __iter__(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (iss, client_id, count) of each client whose count is not zero."""
+        return ((*key, count) for key, count in self._counts.items() if count)
+
+    def add(self, key: ClientKey, change: int) -> None:
+        """Count a delivery that is durable in its bucket (+1), or that has left it (-1)."""
+        self._counts[key] += change
+
+    def forget_empty(self, filled: Collection[str]) -> None:
+        """Forget the counts of buckets that are empty for the second time. `filled`: the buckets with messages."""
+        empty = {key for key in self._counts if self._bucket(key) not in filled}
+        forgotten = empty.intersection(self._empty)
+        self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in forgotten})
+        self._empty = empty
+
+
+class DelayCounts:
+    """Counts the deliveries in delay queues for each client. `clock` gives epoch seconds.
+
+    Any worker may receive a delivery once it is due. So a delivery counts only until the moment at which it is due at
+    the earliest. The counts are kept by that moment, rounded up to a second, or to an eighth of a second for short
+    waits. A dictionary for each of 100,000 clients would take four times the memory.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._counts_by_due: dict[float, dict[ClientKey, int]] = {}
+
+    def add(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
+        """Count a delivery that is durable in a delay queue."""
+        now = self._clock()
+        wait, rounding = queue_delay(verdict, now)
+        if rounding == "down":
+            wait *= MIN_EARLY_FACTOR  # the delivery may return this early
+        steps_per_second = 8 if wait < SHORT_WAIT_SECONDS else 1
+        due = math.ceil((now + wait) * steps_per_second) / steps_per_second
+        if due not in self._counts_by_due:
+            self._forget_past(now)  # here, since the counts may never be requested
+        counts = self._counts_by_due.setdefault(due, {})
+        counts[key] = counts.get(key, 0) + 1
+
+    def forget(self, key: ClientKey) -> None:
+        """Forget the client's counts, since its deliveries were removed from the delay queues."""
+        for counts in self._counts_by_due.values():
+            counts.pop(key, None)
+
+    def __iter__(self) -> Iterator[tuple[str, str, int, float]]:
+        """Yield (iss, client_id, count, time at which the first is due) of each client that has any."""
+        self._forget_past(self._clock())
+        totals: dict[ClientKey, tuple[int, float]] = {}
+        for due, counts in self._counts_by_due.items():
+            for key, count in counts.items():
+                total, first_due = totals.get(key, (0, due))
+                totals[key] = total + count, min(first_due, due)
+        return ((*key, total, first_due) for key, (total, first_due) in totals.items())
+
+    def _forget_past(self, now: float) -> None:
+        self._counts_by_due = {due: counts for due, counts in self._counts_by_due.items() if due > now}

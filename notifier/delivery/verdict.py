@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, assert_never
 
-from notifier.delivery.ages import describe_expiry, fault_wait_seconds, last_attempt_at, may_wait_until
 from notifier.delivery.circuit import OPEN_SHARE_OF_OUTAGE
 from notifier.delivery.facts import Attempted
+from notifier.model.ages import describe_expiry, fault_wait_seconds, last_attempt_at, may_wait_until
 from notifier.model.backoff import MAX_LATE_FACTOR, MIN_WAIT_SECONDS, Jitter, Rounding, compute_backoff, deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import Delivery

@@ -1,5 +1,6 @@
-"""One request to a client, as an attempt makes it."""
+"""One request to a client, as a channel prepares it, and as the transport sends it."""
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 from notifier.model.client import Client, Route
@@ -42,3 +43,31 @@ class Request:
     client: Client | None = None
     extras: RequestExtras = NO_EXTRAS
     delivery: Delivery | None = None
+
+
+@record
+class PreparedRequest:
+    """The request of one attempt: a POST of `body`, or a GET if it is None. `secret` must not be logged.
+
+    `uri` is empty for the client's own address. `jti` is empty if no token is sent. After a 401, `renew` is called, and
+    one more request is prepared in the same attempt.
+    """
+
+    jti: str
+    body: bytes | None
+    secret: str
+    uri: str = ""
+    extras: RequestExtras = NO_EXTRAS
+    renew: Callable[[], None] | None = None
+
+    def to_request(
+        self, client: Client, uri: str, timeout: float, *, new_connection: bool, delivery: Delivery | None = None
+    ) -> Request:
+        """Return the request to the client at its address `uri`, to be answered within `timeout` seconds.
+
+        The user and session of the `delivery` are removed from the response's text.
+        """
+        return Request(
+            uri=self.uri or uri, body=self.body, secret=self.secret, timeout=timeout, route=client.route,
+            new_connection=new_connection, client=client, extras=self.extras, delivery=delivery,
+        )  # fmt: skip

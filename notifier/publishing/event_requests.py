@@ -22,8 +22,8 @@ from typing import NoReturn
 import structlog
 from aiohttp import web
 
-from notifier.delivery.event_clients import find_publisher_objection
-from notifier.delivery.selection import LARGE_ROUNDS
+from notifier.messages.event_clients import find_publisher_objection
+from notifier.messages.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import InputIssue, MalformedEvent

@@ -11,8 +11,8 @@ from notifier.delivery.facts import (
     LogoutDelivered,
     RetryScheduled,
     Skipped,
+    notice_of,
 )
-from notifier.delivery.notices import notice_of
 from notifier.model.moment import Clock
 from notifier.model.reply import ReplyTo
 from notifier.publishing.notice_wait import WaitingRequests, dump_reply, load_reply

@@ -33,7 +33,7 @@ class Publisher(Protocol):
         """Return when publishing can succeed, or when another attempt is due. Never raises."""
 
 
-class Parking(Protocol):
+class BucketQueues(Protocol):
     """Stores deliveries for clients whose circuit is open or that requested a pause, in buckets that may be shared."""
 
     def bucket(self, client: tuple[str, str]) -> str:
@@ -70,7 +70,7 @@ class Acknowledger(Protocol):
         """Ack the message, whose result is durable. Never raises or waits. No effect if its channel was lost."""
 
 
-class WorkerQueue(Publisher, Parking, Acknowledger, Protocol):
+class WorkerQueue(Publisher, BucketQueues, Acknowledger, Protocol):
     """The queue as a worker uses it."""
 
 
@@ -206,7 +206,7 @@ class EventQueue(Protocol):
         """Request replies to the events sent here, and pass each to `on_reply`. Call it before `open`."""
 
 
-class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
+class Queue(EventQueue, Publisher, Acknowledger, BucketQueues, Protocol):
     """The queue of workers and operators. Call `open` before use, and `close` at the end."""
 
     @property

@@ -20,8 +20,8 @@ from contextlib import suppress
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.delivery.client_buckets import Buckets
-from notifier.delivery.pending_counts import DelayCounts
+from notifier.delivery.scheduler import Scheduler
+from notifier.delivery.settlement import DelayCounts
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.errors import QueueError
@@ -69,10 +69,10 @@ class DeferralRelease:
             self._second_walk_at[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
         self._changed.set()
 
-    async def run(self, buckets: Buckets, delayed: DelayCounts) -> None:
+    async def run(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
         """Release the deliveries of ended causes until cancelled.
 
-        `buckets`: the worker's buckets of clients, where an attempt at each changed client is requested. `delayed`: the
+        `scheduler`: of the worker; it requests an attempt at each changed client. `delayed`: the
         worker's counts of delayed deliveries, from which released deliveries are removed.
         """
         while True:
@@ -80,7 +80,7 @@ class DeferralRelease:
                 async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            await self._release_after_reload(buckets, delayed)
+            await self._release_after_reload(scheduler, delayed)
             now = time.monotonic()
             for ended in [ended for ended, walk_at in self._second_walk_at.items() if walk_at <= now]:
                 del self._second_walk_at[ended]
@@ -91,7 +91,7 @@ class DeferralRelease:
                 self._ended -= ready
                 await self._release_ended(frozenset(ready))
 
-    async def _release_after_reload(self, buckets: Buckets, delayed: DelayCounts) -> None:
+    async def _release_after_reload(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
         """Release the deliveries of changed keys, new issuers and changed clients after a reload or refresh."""
         keys, registry = self._live.current.keys, self._live.current.registry
         if keys is not self._keys:
@@ -105,7 +105,7 @@ class DeferralRelease:
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
             changes = await asyncio.to_thread(changed_clients, old_registry, registry)
             if changes:
-                await self._release_clients(changes, buckets, delayed)
+                await self._release_clients(changes, scheduler, delayed)
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
@@ -125,16 +125,18 @@ class DeferralRelease:
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(seconds, 1)
             )
 
-    async def _release_clients(self, changes: Mapping[ClientKey, bool], buckets: Buckets, delayed: DelayCounts) -> None:
+    async def _release_clients(
+        self, changes: Mapping[ClientKey, bool], scheduler: Scheduler, delayed: DelayCounts
+    ) -> None:
         """Probe the changed clients, and release their delayed deliveries.
 
         `changes`: by client, whether its address has changed. Only then, a delay that the client requested ends too.
         """
         probed_count = 0
         for number, (key, has_moved) in enumerate(changes.items()):
-            if buckets.is_blocked(key):
+            if scheduler.deferrals.is_blocked(key):
                 probed_count += 1
-                buckets.probe_now(key, force=has_moved)
+                scheduler.probe_now(key, force=has_moved)
             if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
                 await asyncio.sleep(0)
         await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret

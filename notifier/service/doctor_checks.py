@@ -43,7 +43,7 @@ from notifier.operators.doctor.doctor_keys import (
     key_sources_of,
 )
 from notifier.operators.doctor.doctor_queue import examine_queue
-from notifier.operators.doctor.doctor_workers import AREAS, ClientStates, judge_certificate, judge_hooks, judge_workers
+from notifier.operators.doctor.doctor_workers import AREAS, Statuses, judge_certificate, judge_hooks, judge_workers
 from notifier.operators.status.own_state import read_status
 from notifier.operators.status.service_status import ServiceStatus, seen_keys_of
 from notifier.queues.building import build_queue
@@ -258,7 +258,7 @@ class _WorkerStatus:
         status = await self._status()
         return [] if status is None else list(judge_workers(status, self._known, time.time()))
 
-    async def client_states(self) -> ClientStates:
+    async def client_states(self) -> Statuses:
         """Return the state of each client at the workers."""
         status = await self._status()
         return {} if status is None else {(client.iss, client.client_id): client for client in status.clients}

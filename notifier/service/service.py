@@ -26,13 +26,12 @@ from aiohttp import web
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.channels import build_channels
 from notifier.delivery.facts import Observer
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.ports import Channel, ChannelTools, SourceReader, Tools
-from notifier.delivery.replacements import to_event_message
-from notifier.delivery.worker import Limits, UnsuspendedClock, Worker
-from notifier.delivery.worker_news import PeerReports
+from notifier.delivery.ports import Channel, ChannelTools, Tools
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, WorkerView
 from notifier.features import FEATURES
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import SourceReader, to_event_message
+from notifier.messages.worker import Limits, UnsuspendedClock, Worker
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.http.transport import HttpTransport
@@ -47,6 +46,7 @@ from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
 from notifier.service.listeners import listeners
 from notifier.service.operator_routes import operator_routes
+from notifier.service.peer_reports import PeerReports
 from notifier.service.watches import Watches
 from notifier.telemetry.log_level import LogLevel
 from notifier.telemetry.logs import LogObserver, subject_hash
@@ -99,7 +99,7 @@ class Service:
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._channels = self._build_channels(features)
         runtimes = self._run_features(features)
-        self._others = PeerReports(self.queue.consumers, monotonic=time.monotonic)
+        self._peer_reports = PeerReports(self.queue.consumers, monotonic=time.monotonic)
         self.worker = self._build_worker({name: read for each in runtimes for name, read in each.readers.items()})
         state = OwnState(
             name, self.worker, self._watches.to_state_sources(), self._watches.health,
@@ -173,7 +173,7 @@ class Service:
             live.registry,
             self.queue,
             Limits(max_in_flight=settings.delivery.max_in_flight, shutdown_grace=settings.shutdown_grace),
-            self._others,
+            self._peer_reports,
         )
 
     def _build_view(self, name: str, state: OwnState) -> WorkerView:
@@ -198,7 +198,8 @@ class Service:
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts).carry_out)
         channel.share_updates(
-            self._others.wait_for_document, partial(self._others.read, on_report=self.worker.gate.on_peer_report)
+            self._peer_reports.wait_for_document,
+            partial(self._peer_reports.read, on_report=self.worker.scheduler.on_peer_report),
         )
         channel.share_presence(presence.next_announcement, presence.on_announcement)
 
@@ -261,7 +262,7 @@ class Service:
             watches.signers.run,
         )
         yield from (watches.self_watch.watch_loop, watches.self_watch.watch_files, watches.registry.refresh.run)
-        yield partial(watches.deferral_release.run, self.worker.gate.buckets, self.worker.delayed)
+        yield partial(watches.deferral_release.run, self.worker.scheduler, self.worker.delayed)
         yield self._jobs.run
         yield self.queue.wait_until_broken
 

@@ -18,7 +18,7 @@ from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.facts import Observer
-from notifier.delivery.worker import Worker
+from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import Depth
 from notifier.model.trouble import Trouble, TroubleKind
@@ -204,8 +204,8 @@ class Watches:
             in_flight=lambda: worker.in_flight,
             queue=self._queue.status,
             unsettled=worker.ledger.unsettled_by_queue,
-            circuits=worker.gate.clients.circuits,
-            waiting=lambda: chain(worker.gate.waiting_counts(), worker.parked),
+            circuits=worker.scheduler.clients.circuits,
+            waiting=lambda: chain(worker.scheduler.waiting_counts(), worker.parked),
             reload_succeeded=lambda: reloads.succeeded,
             reload_taken_at=lambda: reloads.applied_at,
             restart_needed=lambda: reloads.restart_needed,

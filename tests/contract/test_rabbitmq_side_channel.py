@@ -152,7 +152,7 @@ async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedW
         workers.news[b"worker"].put_nowait(b"saw")
         async with here.iterator(timeout=PATIENCE) as messages:
             message = await anext(messages)
-    assert (message.type, message.body) == (side_channel.NEWS, b"saw")
+    assert (message.type, message.body) == (side_channel.PEER_REPORTS, b"saw")
     assert message.delivery_mode == aio_pika.DeliveryMode.NOT_PERSISTENT
     assert message.expiration == side_channel.MESSAGE_TTL_MILLISECONDS / 1000
     assert queue.side_channel.dropped == 0
@@ -164,7 +164,7 @@ async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOpt
     await until_answered(options, {b"worker"})
     with capture_logs() as log:
         await publish_to_workers(options, "notifier.later", b"{}", app_id="x")
-        await publish_to_workers(options, side_channel.NEWS, b"\xff")
+        await publish_to_workers(options, side_channel.PEER_REPORTS, b"\xff")
         await until_answered(options, {b"worker"})
     assert await asyncio.wait_for(workers.received_reports.get(), PATIENCE) == (b"worker", b"\xff")
     assert (workers.received.empty(), log) == (True, [])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from notifier.delivery import worker
 from notifier.delivery.facts import Deferred
+from notifier.messages import worker
 from tests.delivery.test_clocks import JUMPS
 from tests.delivery.worker_harness import PARKED, WorkerHarness, answers, client, running
 
@@ -35,10 +35,10 @@ async def test_open_circuit_keeps_its_length(jump: float) -> None:
         harness.receivers.behaviours["shop"] = answers(503)
         await harness.acked(harness.event("shop", id="e1"))
         for _ in range(6):
-            [(_, _, next_try)] = harness.worker.gate.clients.next_tries()
+            [(_, _, next_try)] = harness.worker.scheduler.clients.next_tries()
             harness.now = next_try
             await harness.acked(harness.retake(harness.queue.published[-1][0]))
-        [(_, _, next_try)] = harness.worker.gate.clients.next_tries()
+        [(_, _, next_try)] = harness.worker.scheduler.clients.next_tries()
         rest = next_try - harness.now
         assert rest == 4
         harness.jumped = jump
@@ -48,7 +48,7 @@ async def test_open_circuit_keeps_its_length(jump: float) -> None:
         harness.receivers.behaviours.clear()
         assert await harness.through_delays(most=rest) == [rest]
         await harness.until(lambda: len(harness.notified()) == reported + 2)
-        assert list(harness.worker.gate.clients.circuits()) == []
+        assert list(harness.worker.scheduler.clients.circuits()) == []
 
 
 @JUMPS

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import pytest
 
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.ports import Encrypter, PreparedRequest, Signer
+from notifier.delivery.ports import Encrypter, Signer
 from notifier.model.client import Algorithm, Client, ClientKeysSource, Encryption, KeyManagement, Route
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause, HttpResponse, Refused
+from notifier.model.request import PreparedRequest
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.http.response_text import answer_text
 from notifier.tokens.client_encryption import ClientEncryption

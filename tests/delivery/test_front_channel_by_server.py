@@ -6,11 +6,10 @@ import pytest
 
 from notifier.delivery.admission import verdict_without_attempt
 from notifier.delivery.channels import FrontChannel
-from notifier.delivery.event_clients import count_notices, split_event
 from notifier.delivery.facts import Skipped
-from notifier.delivery.intake import make_deliveries
-from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead, Defer
+from notifier.messages.event_clients import count_notices, split_event
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, ResponsePolicy
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import (
@@ -24,6 +23,7 @@ from notifier.model.outcome import (
     TransportFailure,
 )
 from notifier.model.registry import Registry
+from notifier.model.request import PreparedRequest
 from notifier.model.session_ended import SessionEnded
 
 ISS = "https://login.example.com/realms/a"

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.event_clients import count_notices, split_event
-from notifier.delivery.facts import Attempted, Skipped
-from notifier.delivery.intake import make_deliveries
-from notifier.delivery.notices import notice_of
+from notifier.delivery.facts import Attempted, Skipped, notice_of
+from notifier.messages.event_clients import count_notices, split_event
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import Delivery

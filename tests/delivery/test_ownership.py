@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from notifier.delivery.circuit import Circuit
-from notifier.delivery.known_client import KnownClient
+from notifier.delivery.client_state import ClientState
 from notifier.delivery.rate import AttemptRate
 
 OWNERS = {"circuit.py", "known_client.py", "pending.py", "rate.py"}
@@ -13,7 +13,7 @@ OWNERS = {"circuit.py", "known_client.py", "pending.py", "rate.py"}
 
 def test_no_other_module_writes_a_member_of_a_client() -> None:
     """Each event has a method: the order of the changes is in one place."""
-    members = {field.name for kind in (AttemptRate, Circuit, KnownClient) for field in fields(kind)}
+    members = {field.name for kind in (AttemptRate, Circuit, ClientState) for field in fields(kind)}
     writes = [
         f"{path.name}:{node.lineno} {ast.unparse(node)}"
         for path in Path("notifier/delivery").glob("*.py")

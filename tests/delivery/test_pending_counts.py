@@ -2,7 +2,7 @@
 
 import tracemalloc
 
-from notifier.delivery.pending_counts import BucketCounts, DelayCounts
+from notifier.delivery.settlement import BucketCounts, DelayCounts
 from notifier.delivery.verdict import Defer, RetryAt, WaitKind
 from notifier.model.outcome import Cause
 

@@ -5,7 +5,6 @@ from typing import get_args
 import pytest
 
 from notifier.delivery.admission import PAUSED_SECONDS, UNKNOWN_TEXTS, verdict_without_attempt
-from notifier.delivery.ages import last_attempt_at
 from notifier.delivery.facts import Attempted
 from notifier.delivery.verdict import (
     CLIENT_CAUSES,
@@ -19,6 +18,7 @@ from notifier.delivery.verdict import (
     record_deferral,
     report_attempt,
 )
+from notifier.model.ages import last_attempt_at
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.delivery import ClientOverrides, Delivery

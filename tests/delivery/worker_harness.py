@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.ports import ClientReport, SourceReader, Tools
-from notifier.delivery.worker import Limits, Worker
+from notifier.delivery.ports import ClientReport, Tools
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import SourceReader
+from notifier.messages.worker import Limits, Worker
 from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
@@ -72,17 +73,17 @@ class Receivers:
 
 
 class Others:
-    """A group of so many workers, including this one. `news`: the reports sent to the others."""
+    """A group of so many workers, including this one. `reports`: the reports sent to the others."""
 
     def __init__(self, size: int = 1) -> None:
-        self.news: list[ClientReport] = []
+        self.reports: list[ClientReport] = []
         self.size = size
 
     def count(self) -> int:
         return self.size
 
-    def report(self, news: ClientReport) -> None:
-        self.news.append(news)
+    def report(self, reports: ClientReport) -> None:
+        self.reports.append(reports)
 
 
 class PlainSigner:
@@ -295,7 +296,7 @@ class WorkerHarness:
         def settled() -> bool:
             nonlocal quiet
             acked = sum(message.tag != "fetched" for message in self.queue.acked)
-            waiting = sum(count for _, _, count in self.worker.gate.waiting_counts())
+            waiting = sum(count for _, _, count in self.worker.scheduler.waiting_counts())
             quiet = quiet + 1 if not self.worker.in_flight and len(self._taken) <= acked + waiting else 0
             return quiet > 10
 

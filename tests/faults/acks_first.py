@@ -1,7 +1,7 @@
 """A worker with a broken promise: it acks each message as it takes it. The ledger must see what is lost."""
 
 from notifier.cli import main
-from notifier.delivery.worker import Worker
+from notifier.messages.worker import Worker
 from notifier.model.message import Message
 
 _take = Worker.take

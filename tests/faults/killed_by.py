@@ -17,20 +17,20 @@ from contextlib import suppress
 from types import FrameType
 
 from notifier.cli import main
-from notifier.delivery import delivery_pipeline
-from notifier.delivery import worker as pipeline
-from notifier.delivery.admission import Ticket
-from notifier.delivery.intake import DeliverySteps, MessagePlanner
+from notifier.delivery import pipeline
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
-from notifier.delivery.replacements import Replacement
 from notifier.delivery.verdict import AttemptReport
+from notifier.messages.message_planner import DeliverySteps, MessagePlanner
+from notifier.messages.replacements import Replacement
+from notifier.messages.worker import Worker
 from notifier.model.message import Message
 
 PR_SET_PDEATHSIG = 1
 
 _plan = MessagePlanner.plan
-_attempt: Callable[[Ticket, Tools], Awaitable[AttemptReport]] = vars(delivery_pipeline)["attempt"]
-_take = pipeline.Worker.take
+_attempt: Callable[[AdmittedDelivery, Tools], Awaitable[AttemptReport]] = vars(pipeline)["attempt"]
+_take = Worker.take
 
 
 def say(event: str, **more: object) -> None:
@@ -50,7 +50,7 @@ def poison(when: str, event: str, client: str) -> None:
             when == "reading" or "client_id" not in inner or inner["client_id"] == client
         )
 
-    def take(self: pipeline.Worker, message: Message) -> None:
+    def take(self: Worker, message: Message) -> None:
         nonlocal most
         if message.delivery_count > most and not marked(message):
             most = message.delivery_count
@@ -62,13 +62,13 @@ def poison(when: str, event: str, client: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return _plan(self, message)
 
-    async def telling(ticket: Ticket, tools: Tools) -> AttemptReport:
+    async def telling(ticket: AdmittedDelivery, tools: Tools) -> AttemptReport:
         if when == "telling" and (ticket.delivery.event_id, ticket.client.client_id) == (event, client):
             os.kill(os.getpid(), signal.SIGKILL)
         return await _attempt(ticket, tools)
 
-    pipeline.Worker.take = take  # type: ignore[method-assign]
-    vars(delivery_pipeline)["attempt"] = telling
+    Worker.take = take  # type: ignore[method-assign]
+    vars(pipeline)["attempt"] = telling
     MessagePlanner.plan = reading  # type: ignore[method-assign]
 
 

@@ -16,10 +16,11 @@ import signal
 import sys
 
 from notifier.cli import main
-from notifier.delivery import worker as pipeline
-from notifier.delivery.ledger import HeldMessage, Ledger
+from notifier.delivery.ports import MessageOfDelivery
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind
+from notifier.messages import worker as pipeline
+from notifier.messages.ledger import HeldMessage, Ledger
 from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
@@ -45,7 +46,9 @@ def die_at(step: str, count: int) -> None:
         fetched.add(message.message_id)
         return bool(_take_parked(self, message))
 
-    async def settle(self: Settlement, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: Message) -> bool:
+    async def settle(
+        self: Settlement, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: MessageOfDelivery
+    ) -> bool:
         durable = await _settle(self, delivery, verdict, message)
         match verdict:
             case RetryAt(wait_kind=WaitKind.PARKED) | Defer(wait_kind=WaitKind.PARKED):

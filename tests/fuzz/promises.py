@@ -7,8 +7,9 @@ import itertools
 import json
 from collections.abc import Iterable
 
-from notifier.delivery.intake import DeliverySteps, MessagePlanner
-from notifier.delivery.replacements import OutgoingMessage, Replacement
+from notifier.delivery.settlement import OutgoingMessage
+from notifier.messages.message_planner import DeliverySteps, MessagePlanner
+from notifier.messages.replacements import Replacement
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents import documents

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.delivery.admission import verdict_without_attempt
-from notifier.delivery.ages import last_attempt_at
 from notifier.delivery.facts import Attempted
 from notifier.delivery.verdict import Defer, RetryAt, Standing, decide, record_deferral, report_attempt
+from notifier.model.ages import last_attempt_at
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import ClientOverrides, Delivery

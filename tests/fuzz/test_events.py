@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.replacements import Replacement
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import Replacement
 from notifier.model.message import Lane, Message
 from tests.fuzz import grammar
 from tests.fuzz.conftest import LONG, many

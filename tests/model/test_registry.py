@@ -8,8 +8,8 @@ from types import MappingProxyType
 import pytest
 
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_unsignable, record_losses
-from notifier.delivery.event_clients import resolve_aliases
-from notifier.delivery.intake import make_deliveries
+from notifier.messages.event_clients import resolve_aliases
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.registry import InlineRule, Issuer, Registry

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement
@@ -66,7 +66,7 @@ class Worker:
             channel = BackChannel(ring, clock=time.time, new_jti=lambda: uuid4().hex, encrypter=encryption)
             monotonic: dict[str, Any] = {"clock": time.time, "monotonic": time.monotonic, "jitter": lambda: 0.5}
             return await attempt(
-                Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
+                AdmittedDelivery(delivery=delivery, client=client, lane=Lane.EVENTS),
                 Tools(
                     channels=dict.fromkeys(("back_channel", "front_channel"), channel),
                     transport=transport,

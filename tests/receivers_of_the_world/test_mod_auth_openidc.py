@@ -15,11 +15,11 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import FrontChannel
-from notifier.delivery.intake import make_deliveries
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Done
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, Route
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -145,7 +145,7 @@ async def tell(iss: str, url: str, sid: str) -> DecidedAttempt:
             "jitter": lambda: 0.5,
         }
         return await attempt(
-            Ticket(delivery=delivery, client=client, lane=Lane.EVENTS),
+            AdmittedDelivery(delivery=delivery, client=client, lane=Lane.EVENTS),
             Tools(clock=time.time, monotonic=time.monotonic, observe=lambda _: None, **tools),
         )
 

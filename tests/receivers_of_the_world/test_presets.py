@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.delivery.admission import Ticket
 from notifier.delivery.channels import BackChannel
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client
@@ -63,7 +63,7 @@ class World:
             observe=lambda _: None,
         )
         client = self.client(with_preset=with_preset)
-        return await attempt(Ticket(delivery=delivery, client=client, lane=Lane.EVENTS), tools)
+        return await attempt(AdmittedDelivery(delivery=delivery, client=client, lane=Lane.EVENTS), tools)
 
     async def tell(self, sub: str | None, sid: str | None, *, with_preset: bool = True) -> Verdict:
         """Make one event's first attempt, and return the verdict."""

@@ -75,7 +75,7 @@ async def run_story() -> dict[str, Recorded]:
     for name, queue in _QUEUES.items():
         harness = WorkerHarness(client("refuses"), client("fails"), client("shop"), inline="allow")
         harness.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
-        harness.worker._intake._max_event = 1 << 20
+        harness.worker._planner._max_event = 1 << 20
         async with running(harness):
             if name == "delivery-retried":
                 await harness.prove("fails")  # or its client would rest, and the delivery would wait for that

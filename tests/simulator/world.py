@@ -22,19 +22,19 @@ from notifier.delivery.facts import (
     RetryScheduled,
     Skipped,
 )
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.ports import ClientReport, PreparedRequest, Tools
-from notifier.delivery.worker import Limits, Worker
-from notifier.delivery.worker_news import PeerReports
+from notifier.delivery.ports import ClientReport, Tools
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.worker import Limits, Worker
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane, Message
 from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
 from notifier.model.registry import Issuer, Registry
-from notifier.model.request import Request
+from notifier.model.request import PreparedRequest, Request
 from notifier.queues.rabbitmq.delays import Forwarder
 from notifier.queues.rabbitmq.side_channel import SHARE_INTERVAL_SECONDS
+from notifier.service.peer_reports import PeerReports
 from tests.simulator.broker import BUCKETS, CONFIRM, HAND_OUT, Broker, Costs
 from tests.simulator.clients import ISS, OK, SILENT, Behaviour, Step, well
 from tests.simulator.virtual_time import VirtualLoop
@@ -246,7 +246,7 @@ class World:
         """Pass a worker's report on to the others after a short delay, as the workers' exchange does."""
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
-                self._loop.call_later(HAND_OUT, other.others.read, document, other.worker.gate.on_peer_report)
+                self._loop.call_later(HAND_OUT, other.others.read, document, other.worker.scheduler.on_peer_report)
 
     # ── what happens ──
 

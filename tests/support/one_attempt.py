@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from notifier.delivery import delivery_pipeline
-from notifier.delivery.admission import Ticket
+from notifier.delivery import pipeline
 from notifier.delivery.facts import Attempted
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Standing, Verdict, decide
 from notifier.model.delivery import Delivery
@@ -18,7 +18,7 @@ class DecidedAttempt(NamedTuple):
     fact: Attempted | None
 
 
-async def attempt(ticket: Ticket, tools: Tools) -> DecidedAttempt:
+async def attempt(ticket: AdmittedDelivery, tools: Tools) -> DecidedAttempt:
     """Make one attempt, and return its result."""
-    report = await delivery_pipeline.attempt(ticket, tools)
+    report = await pipeline.attempt(ticket, tools)
     return DecidedAttempt(*decide(report, ticket.client, Standing(), tools.clock(), tools.jitter), report.fact)

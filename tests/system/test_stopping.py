@@ -90,7 +90,7 @@ async def test_worker_exits_when_a_part_fails(tmp_path: Path) -> None:
         assert await running.ended(PATIENCE) == 1
         [text] = running.logged("crashed")
         assert text["error"] == "ZeroDivisionError"
-        assert "pulls.py" in text["exception"]
+        assert "fetches.py" in text["exception"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.full)])

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from aiohttp import web
 
-from notifier.delivery.event_clients import resolve_aliases
 from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, TooManyClients, seal_context
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
 from notifier.features.browsers.web_keys import PageKeys
 from notifier.features.browsers.web_settings import WebIssuerSettings
+from notifier.messages.event_clients import resolve_aliases
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.moment import format_moment

@@ -9,7 +9,7 @@ not revoke now. A 404 means that the user is unknown there, but also that the ad
 import json
 import time
 
-from notifier.delivery.ports import ChannelTools, PreparedRequest
+from notifier.delivery.ports import ChannelTools
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.access_tokens import AccessTokens
 from notifier.features.channels.channel_presets import REVOCATION_PRESETS
@@ -18,7 +18,7 @@ from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Failed, HttpResponse, Outcome, Reason, Refused
-from notifier.model.request import RequestExtras
+from notifier.model.request import PreparedRequest, RequestExtras
 
 TYPE = "global-token-revocation+jwt"
 LIFETIME_SECONDS = 300  # the longest that receivers accept

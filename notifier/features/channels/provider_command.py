@@ -5,7 +5,6 @@ A 400 is retried a few times if it has no error code or `invalid_request`: a rec
 answers so. An unsupported command is final.
 """
 
-from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import CommandSettings
 from notifier.features.channels.signed_channel import SignedChannel, judge
@@ -13,7 +12,7 @@ from notifier.features.channels.subjects import FORMATS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, HttpResponse, Outcome, Refused
-from notifier.model.request import RequestExtras
+from notifier.model.request import PreparedRequest, RequestExtras
 
 TYPE = "command+jwt"
 LIFETIME_SECONDS = 120

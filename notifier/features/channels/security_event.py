@@ -10,14 +10,13 @@ JWK Set explains, it is retried a few times (R12). Any other is final.
 
 import math
 
-from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import SecurityEventSettings
 from notifier.features.channels.signed_channel import SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import HttpResponse, Outcome, Refused
-from notifier.model.request import RequestExtras
+from notifier.model.request import PreparedRequest, RequestExtras
 
 TYPE = "secevent+jwt"
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"

@@ -19,7 +19,7 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.model.record import copy_record, record
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.telemetry.audit import recent_lines
@@ -151,7 +151,7 @@ class AllWorkers:
         status = self._merge_states(await self._states_in(answers))
         requested = set(keys)
 
-        def only_requested(clients: Iterable[ClientState]) -> list[ClientState]:
+        def only_requested(clients: Iterable[ClientStatus]) -> list[ClientStatus]:
             return [client for client in clients if (client.iss, client.client_id) in requested]
 
         workers = [copy_record(worker, clients=only_requested(worker.clients)) for worker in status.workers]

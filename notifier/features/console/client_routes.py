@@ -30,7 +30,7 @@ from notifier.network.listeners.operation import (
     to_answer,
 )
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.status_document import client_document
 from notifier.operators.status.worker_requests import WorkerAnswer
 
@@ -195,9 +195,9 @@ class ClientRoutes:
             values = await asyncio.to_thread(registration_of, loaded, key)
         return {"values": values}
 
-    def _to_row(self, key: ClientKey, state: ClientState | None) -> dict[str, object]:
+    def _to_row(self, key: ClientKey, state: ClientStatus | None) -> dict[str, object]:
         client: Client | None = self._view.live.registry().clients_of(key[0]).get(key[1])
-        state = ClientState(iss=key[0], client_id=key[1]) if state is None else state
+        state = ClientStatus(iss=key[0], client_id=key[1]) if state is None else state
         return client_document(state) | {
             "name": None if client is None else client.client_name,
             "uri": None if client is None else client.logout_uri,
@@ -235,7 +235,7 @@ class _Page:
 
 
 def _choose_page(
-    request: ApiRequest, texts: Mapping[ClientKey, str], recorded: Mapping[ClientKey, ClientState]
+    request: ApiRequest, texts: Mapping[ClientKey, str], recorded: Mapping[ClientKey, ClientStatus]
 ) -> _Page:
     """Return the requested page of clients. Runs in a thread.
 
@@ -270,7 +270,7 @@ def _choose_page(
 
 
 def _sort_keys(
-    chosen: Sequence[ClientKey], well: Iterable[ClientKey], states: Mapping[ClientKey, ClientState], order: str | None
+    chosen: Sequence[ClientKey], well: Iterable[ClientKey], states: Mapping[ClientKey, ClientStatus], order: str | None
 ) -> Iterable[ClientKey]:
     """Return all clients by name, by pending deliveries, or (default) worst state first. `well` is sorted by name."""
     if order == "name":
@@ -285,6 +285,6 @@ def _to_name(key: ClientKey) -> tuple[str, str]:
     return key[1].casefold(), key[0]
 
 
-def _has_records(state: ClientState) -> bool:
+def _has_records(state: ClientStatus) -> bool:
     """Return whether a worker has recorded anything about the client."""
     return bool(state.pending_count or state.delivered or state.dead or state.put_off or state.last_failure)

@@ -23,8 +23,8 @@ from notifier.delivery.facts import (
     LogoutDelivered,
     RetryScheduled,
     Skipped,
+    notice_of,
 )
-from notifier.delivery.notices import notice_of
 from notifier.model.delivery import Delivery
 from notifier.model.errors import QueueError
 from notifier.model.moment import Clock

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from notifier.delivery.facts import EventTaken
-from notifier.delivery.ports import SingleEvent
-from notifier.delivery.replacements import OutgoingMessage, Replacement, to_dead_letter_message
+from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.sources.source import Source
 from notifier.features.sources.translation import Translation
+from notifier.messages.replacements import Replacement, SingleEvent
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import RereadMessage, parse_event_positions, to_kept, to_sourced

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, assert_never
 
-from notifier.delivery.ages import fault_wait_seconds, remaining_grace
 from notifier.delivery.facts import Fact
-from notifier.delivery.replacements import OutgoingMessage, Replacement, to_dead_letter_message
+from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.upstreams.upstream import (
     LocalSessions,
     SessionFinder,
@@ -23,6 +22,8 @@ from notifier.features.upstreams.upstream import (
     to_local_event,
     upstream_of,
 )
+from notifier.messages.replacements import Replacement
+from notifier.model.ages import fault_wait_seconds, remaining_grace
 from notifier.model.backoff import deferral_wait
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents

@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from notifier.delivery.replacements import to_event_message
 from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
@@ -28,6 +27,7 @@ from notifier.features.upstreams.upstream import (
     to_local_session,
 )
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
+from notifier.messages.replacements import to_event_message
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from aiohttp import web
 
-from notifier.delivery.replacements import to_event_message
 from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.upstream import (
     SessionsUnavailable,
@@ -23,6 +22,7 @@ from notifier.features.upstreams.upstream import (
 )
 from notifier.features.upstreams.upstream_routes import RETRY_AFTER_SECONDS, PublishOutgoing, RecordResult, publish_all
 from notifier.features.upstreams.upstream_token import UpstreamResult, is_plain_text
+from notifier.messages.replacements import to_event_message
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered
-from notifier.delivery.worker import Worker
+from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
 from notifier.model.printable import counted, printable
@@ -121,7 +121,7 @@ class RetryAccounts:
         if key in self._accounts:
             _, account = self._accounts[key]
             self._accounts[key] = (now, account)
-        account.busy, account.next_try, account.paused_until = self._worker.gate.buckets.state_of(key)
+        account.busy, account.next_try, account.paused_until = self._worker.scheduler.deferrals.state_of(key)
         return account.document()
 
     def forget(self) -> None:
@@ -142,7 +142,7 @@ class RetryAccounts:
             del self._accounts[next(iter(self._accounts))]
         self._accounts[key] = (now, RetryAccount())
         self._observers.add(self.observe)
-        self._worker.gate.buckets.probe_now(key, force=force)
+        self._worker.scheduler.probe_now(key, force=force)
 
 
 def make_retry_request(

@@ -18,7 +18,7 @@ from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_workers import (
     EXPIRY_WARNING_SECONDS,
     RENEW_ADVICE,
-    ClientStates,
+    Statuses,
     expiry_finding,
     judge_client,
 )
@@ -75,7 +75,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 
 
 async def examine_server(
-    server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[ClientStates]]
+    server: Server, reach: Reach, clock: Callable[[], float], get_states: Callable[[], Awaitable[Statuses]]
 ) -> list[Finding]:
     """Connect as a delivery would, and check the certificate. If that fails, return one finding for all clients.
 

@@ -9,13 +9,13 @@ from notifier.model.durations import format_in_words
 from notifier.model.library_hooks import Hook
 from notifier.model.printable import counted
 from notifier.operators.doctor.doctor import Area, Finding, Severity, failure, ok, warning
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, troubles_of
 
 MAX_LISTED_CLIENTS = 20
 RECENT_SECONDS = 900.0  # maximum age of a failure that counts as current
 
-ClientStates = Mapping[tuple[str, str], ClientState]
+Statuses = Mapping[tuple[str, str], ClientStatus]
 """The state of each client at the workers, by issuer and `client_id`."""
 
 DAY_SECONDS = 86_400.0
@@ -60,7 +60,7 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         )
 
 
-def judge_client(subject: str, state: ClientState, origin: str, now: float) -> Finding:
+def judge_client(subject: str, state: ClientStatus, origin: str, now: float) -> Finding:
     """Return the finding about a client whose server accepts connections, but which fails or is deferred at workers."""
     if state.state == "put_off":
         text = f"{origin} accepts connections, but its deliveries are deferred ({state.waits_for})"
@@ -73,7 +73,7 @@ def judge_client(subject: str, state: ClientState, origin: str, now: float) -> F
     return Finding(area=Area.CLIENT, subject=subject, level=level, text=text, advice=advice)
 
 
-def _format_state(state: ClientState, now: float) -> str:
+def _format_state(state: ClientStatus, now: float) -> str:
     status = "" if state.status is None else f" {state.status}"
     ago = "" if state.last_failure is None else f" {format_in_words(now - state.last_failure)} ago"
     text = f": {state.text}" if state.text else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from notifier.delivery.ages import expires_at
+from notifier.model.ages import expires_at
 from notifier.model.delivery import Delivery
 from notifier.model.logout_token import has_session
 from notifier.model.record import record

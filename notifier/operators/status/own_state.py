@@ -5,16 +5,16 @@ from itertools import islice
 
 from notifier import __version__
 from notifier.configuration.clients.client_rows import SourceState
-from notifier.delivery.worker import Worker
+from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
-from notifier.operators.status.client_state import (
+from notifier.operators.status.client_status import (
     MAX_REPORTED_CLIENTS,
-    ClientState,
+    ClientStatus,
     list_client_states,
     troubled_clients_of,
 )
@@ -74,22 +74,24 @@ class OwnState:
         """
         state = self._state(())
         yield dump_state(state)
-        gate = self._worker.gate
-        clients, _ = self._clients(troubled_clients_of(self._health, gate.clients.circuits(), gate.unresponsive()))
+        scheduler = self._worker.scheduler
+        clients, _ = self._clients(
+            troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive())
+        )
         while part := list(islice(clients, size)):
             yield dump_state(copy_record(state, clients=part))
 
-    def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientState], int]:
+    def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientStatus], int]:
         """Return the states of these clients or of at most `which` clients, and the number of the clients left out."""
         worker = self._worker
         return list_client_states(
             self._health,
-            worker.gate.clients.circuits(),
-            worker.gate.waiting_counts(),
+            worker.scheduler.clients.circuits(),
+            worker.scheduler.waiting_counts(),
             worker.parked,
-            worker.gate.clients.next_tries(),
+            worker.scheduler.clients.next_tries(),
             worker.delayed,
-            worker.gate.unresponsive(),
+            worker.scheduler.unresponsive(),
             which=which,
         )
 
@@ -97,7 +99,7 @@ class OwnState:
         clients, left_out = self._clients(which)
         return self._state(list(clients), left_out)
 
-    def _state(self, clients: Sequence[ClientState], left_out: int = 0) -> WorkerState:
+    def _state(self, clients: Sequence[ClientStatus], left_out: int = 0) -> WorkerState:
         """Return the state of this worker with these clients; `left_out` is the number of the others."""
         worker, readiness, queue_status = self._worker, self._sources.readiness(), self._queue.status()
         return WorkerState(

@@ -15,7 +15,7 @@ from notifier.model.client import ClientKey
 from notifier.model.message import DEAD, DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.model.record import copy_record, record
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
-from notifier.operators.status.client_state import ClientState, merge_states
+from notifier.operators.status.client_status import ClientStatus, merge_states
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 
@@ -46,7 +46,7 @@ class WorkerState:
     in_flight: int
     held: Mapping[str, LaneState]
     rates: Mapping[str, float]
-    clients: Sequence[ClientState]
+    clients: Sequence[ClientStatus]
     left_out: int = 0
     replies_dropped: int = 0
     registry: Sequence[SourceState] = ()
@@ -93,7 +93,7 @@ class ServiceStatus:
     oldest: Mapping[str, float]
     workers: Sequence[WorkerState]
     seen: int
-    clients: Sequence[ClientState]
+    clients: Sequence[ClientStatus]
     left_out: int
     blocked: str = ""
 
@@ -125,7 +125,7 @@ def status_of(
     if visited and DEAD in depths:  # workers may have counted the dead letters before the visit
         count = max(depths[DEAD].ready, *(worker.dead_letters for worker in workers), 0)
         depths = {**depths, DEAD: copy_record(depths[DEAD], ready=count)}
-    merged: dict[ClientKey, ClientState] = {}
+    merged: dict[ClientKey, ClientStatus] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
         merged[key] = merge_states(merged[key], client) if key in merged else client

@@ -7,7 +7,7 @@ from notifier.delivery.admission import NO_ADDRESS, NO_SUCH_CLIENT
 from notifier.model.message import DEAD, PARKED
 from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.trouble import SharedTrouble, TroubleKind
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import (
     ServiceStatus,
     WorkerState,
@@ -23,7 +23,7 @@ from notifier.tokens.first_day import SeenKey
 
 CIRCUIT_STATES = ("closed", "half-open", "open")
 EXPIRY_MEMBERS = ("expires_with_sid", "expires_without_sid")
-_CLIENT_MEMBERS = tuple(member.name for member in fields(ClientState))
+_CLIENT_MEMBERS = tuple(member.name for member in fields(ClientStatus))
 
 
 def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = None) -> dict[str, object]:
@@ -115,7 +115,7 @@ def _worker_document(worker: WorkerState, *, whole: bool) -> dict[str, object]:
     }
 
 
-def client_document(client: ClientState) -> dict[str, object]:
+def client_document(client: ClientStatus) -> dict[str, object]:
     """Return one client as JSON."""
     moments = (
         "last_success",

@@ -8,7 +8,7 @@ from rich.text import Text
 from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
 from notifier.model.printable import counted
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import (
     ServiceStatus,
     consumed_queues_of,
@@ -119,7 +119,7 @@ def _format_rates(status: ServiceStatus) -> str:
     return f"A second, over the last minute: {rates}.\n"
 
 
-def _format_clients(clients: list[ClientState], now: float) -> Grid:
+def _format_clients(clients: list[ClientStatus], now: float) -> Grid:
     table = Grid(
         "client", "state", "waits:", "dead:", "last success:", "last failure:", "reason", "waits for", "next attempt:",
         "expires:",
@@ -148,7 +148,7 @@ def _format_clients(clients: list[ClientState], now: float) -> Grid:
     return table
 
 
-def _format_expiry(client: ClientState, now: float) -> str:
+def _format_expiry(client: ClientStatus, now: float) -> str:
     """Return in how long the first pending delivery expires, and whether its token lacks a `sid`."""
     if client.expires is None:
         return ""
@@ -156,7 +156,7 @@ def _format_expiry(client: ClientState, now: float) -> str:
     return f"in {format_in_words(client.expires - now)}{sid}"
 
 
-def _list_failures(clients: list[ClientState]) -> Iterator[str]:
+def _list_failures(clients: list[ClientStatus]) -> Iterator[str]:
     """Yield the last failure of each client in trouble, then an empty line."""
     issuers = {client.iss for client in clients}
     for client in clients:

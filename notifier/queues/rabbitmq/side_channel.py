@@ -1,4 +1,4 @@
-"""The side channel on RabbitMQ: replies to publishers, a worker's state for operators, news for other workers.
+"""The side channel on RabbitMQ: replies to publishers, a worker's state for operators, reports for other workers.
 
 Logouts have priority. So the side channel has a dedicated AMQP channel on the publishing connection, waits for no
 confirm, and drops and counts messages when the outbox is full or the broker blocks. An error closes only that channel,
@@ -40,7 +40,9 @@ from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
 QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
 REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
-NEWS = "notifier.news"  # the `type` of a worker's observations for the other workers; `app_id` is the sender
+PEER_REPORTS = (
+    "notifier.news"  # the `type` of a worker's reports of clients to the other workers; `app_id` is the sender
+)
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
 SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
@@ -89,7 +91,7 @@ class RabbitSideChannel:
 
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
         """Publish the updates of `next_update`; pass those of other workers to `on_update`. Neither may raise."""
-        self._next_updates[NEWS], self._on_shared[NEWS] = next_update, on_update
+        self._next_updates[PEER_REPORTS], self._on_shared[PEER_REPORTS] = next_update, on_update
 
     def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
         """Publish the updates of `next_update`; pass those of all workers to `on_update`. Neither may raise."""

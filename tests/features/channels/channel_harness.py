@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from notifier.delivery.ports import ChannelTools, PreparedRequest
+from notifier.delivery.ports import ChannelTools
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import ChannelSettings
 from notifier.features.channels.channels_feature import CHANNELS
 from notifier.model.client import Algorithm, Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import HttpResponse, Outcome
+from notifier.model.request import PreparedRequest
 from notifier.network.http.response_text import read_error_code
 from tests.support.deliveries import make_delivery
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.admission import Ticket
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import ChannelTools, Tools
 from notifier.delivery.verdict import Dead, Defer, Done, RetryAt
 from notifier.features.channels.access_tokens import AccessTokens
@@ -299,7 +299,7 @@ async def attempting(harness: Harness, receiver: FakeRevocationReceiver) -> Asyn
     )  # fmt: skip
 
     async def make() -> DecidedAttempt:
-        return await attempt(Ticket(delivery=delivery(), client=to, lane=Lane.EVENTS), tools)
+        return await attempt(AdmittedDelivery(delivery=delivery(), client=to, lane=Lane.EVENTS), tools)
 
     try:
         yield make

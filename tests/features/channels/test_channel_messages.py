@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.security_event import SESSION_REVOKED, VERIFICATION
 from notifier.model.outcome import DeadReason
+from notifier.model.request import PreparedRequest
 from tests.features.channels.channel_harness import ISS, NOW, URI, Channels, client, decode, delivery
 from tests.features.channels.receivers.schemas import validate
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.intake import make_deliveries
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings, SecurityEventSettings
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Client
 from notifier.model.delivery import ClientOverrides, Delivery
 from notifier.model.session_ended import ClientEntry, SessionEnded

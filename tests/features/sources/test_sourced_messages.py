@@ -1,5 +1,6 @@
 """A worker's handling of source messages: no event is lost, and no client is notified twice without need."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -8,10 +9,10 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import Deferred, EventTaken
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.replacements import Replacement
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_intake import SourceIntake, read_again
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import Replacement
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.message import LAST_CHANCE, Kind, Lane, Message, MessageDraft
@@ -46,7 +47,7 @@ def harness(**settings: Any) -> Sourced:
 
 def mapped(**settings: Any) -> Source:
     """The source, at the stage's issuer."""
-    return copy_record(source(**{"event": EVENT} | settings), issuer=ISS)
+    return dataclasses.replace(source(**{"event": EVENT} | settings), issuer=ISS)
 
 
 def taken(harness: WorkerHarness) -> list[tuple[str, str | None]]:
@@ -242,10 +243,10 @@ def test_a_source_message_at_the_delivery_limit_is_dead_lettered() -> None:
 async def test_clients_are_found_by_their_other_names() -> None:
     """An unknown name waits; it is found once the registry knows it."""
     async with running(harness()) as on:
-        on.registry = copy_record(on.registry, aliases={ISS: {"uuid-1": "shop"}})
+        on.registry = dataclasses.replace(on.registry, aliases={ISS: {"uuid-1": "shop"}})
         await on.acked(on.take(json.dumps(DOCUMENT | {"apps": ["uuid-1", "uuid-2"]}).encode(), source="shop"))
         assert on.notified() == ["shop"]
-        on.registry = copy_record(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
+        on.registry = dataclasses.replace(on.registry, aliases={ISS: {"uuid-1": "shop", "uuid-2": "mail"}})
         on.now += 10
         await on.acked(on.retake(on.queue.published[-1][0]))
         assert on.notified() == ["shop", "mail"]

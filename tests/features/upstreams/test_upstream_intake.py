@@ -3,8 +3,7 @@
 import json
 
 from notifier.delivery.facts import Deferred, Fact
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.replacements import OutgoingMessage, Replacement
+from notifier.delivery.settlement import OutgoingMessage
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
     LocalSession,
@@ -16,6 +15,8 @@ from notifier.features.upstreams.upstream import (
     dump_session_end,
 )
 from notifier.features.upstreams.upstream_intake import UpstreamIntake, read_again
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import Replacement
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
 from notifier.model.documents.sourced import to_received, to_sourced

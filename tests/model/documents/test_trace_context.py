@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from notifier.delivery.intake import make_deliveries
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import parse_traceparent, traceparent_of
 from notifier.model.documents.documents import dump_delivery, load_delivery

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import PreparedRequest
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason, HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
-from notifier.model.request import Request, RequestExtras
+from notifier.model.request import PreparedRequest, Request, RequestExtras
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Finding, Severity
 

@@ -46,8 +46,8 @@ from notifier.operators.doctor.doctor_keys import (
     key_sources_of,
 )
 from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
-from notifier.operators.doctor.doctor_workers import DAY_SECONDS, ClientStates, judge_workers
-from notifier.operators.status.client_state import ClientState
+from notifier.operators.doctor.doctor_workers import DAY_SECONDS, Statuses, judge_workers
+from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState
 from notifier.tokens.first_day import SeenKey, merge_seen_keys
@@ -279,7 +279,7 @@ async def test_reaching_a_server(met: ReachedAddress | ReachFailure, words: str)
     async def reach(*_: object) -> ReachedAddress | ReachFailure:
         return met
 
-    async def nobody() -> ClientStates:
+    async def nobody() -> Statuses:
         return {}
 
     findings = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
@@ -293,14 +293,14 @@ async def test_reachable_client_may_be_unhealthy() -> None:
     async def reach(*_: object) -> ReachedAddress:
         return ReachedAddress(address="192.0.2.1", expires=NOW + 90 * DAY_SECONDS)
 
-    async def met() -> ClientStates:
+    async def met() -> Statuses:
         plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
         states = [
-            ClientState(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
-            ClientState(iss=ISS, client_id="repaired", **(plain | {"last_failure": NOW - DAY_SECONDS})),  # type: ignore[arg-type]
-            ClientState(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
-            ClientState(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
-            ClientState(iss=ISS, client_id="shop", last_success=NOW),
+            ClientStatus(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
+            ClientStatus(iss=ISS, client_id="repaired", **(plain | {"last_failure": NOW - DAY_SECONDS})),  # type: ignore[arg-type]
+            ClientStatus(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
+            ClientStatus(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
+            ClientStatus(iss=ISS, client_id="shop", last_success=NOW),
         ]
         return {(each.iss, each.client_id): each for each in states}
 
@@ -321,7 +321,7 @@ def test_problems_that_workers_report() -> None:
     known = {(ISS, "shop")}
     state = WorkerState(
         worker="a", version="1", since=NOW, draining=False, in_flight=0, held={}, rates={},
-        clients=[ClientState(iss=ISS, client_id=name, circuit=2, reason="dns") for name in ("shop", "gone")],
+        clients=[ClientStatus(iss=ISS, client_id=name, circuit=2, reason="dns") for name in ("shop", "gone")],
         troubles=[refused, Trouble(kind="restart_needed", text="log", since=NOW)],
     )  # fmt: skip
     depths = {"events": Depth(ready=0, consumers=2)}

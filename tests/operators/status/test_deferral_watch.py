@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.admission import NO_SUCH_CLIENT
-from notifier.delivery.facts import DeadLettered, Deferred, Fact
-from notifier.delivery.notices import notice_of
+from notifier.delivery.facts import DeadLettered, Deferred, Fact, notice_of
 from notifier.model.client import Client
 from notifier.model.notice import Notice
 from notifier.model.outcome import Cause, DeadReason

@@ -11,7 +11,7 @@ from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.doctor.runbook import parse_sections
-from notifier.operators.status.client_state import ClientState, list_client_states, merge_states, troubled_clients_of
+from notifier.operators.status.client_status import ClientStatus, list_client_states, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
@@ -23,7 +23,7 @@ from tests.support.outcome_facts import attempted, delivered
 NOW = 1_800_000_000.0
 
 
-def worker(name: str, *clients: ClientState, **more: object) -> bytes:
+def worker(name: str, *clients: ClientStatus, **more: object) -> bytes:
     """Return the answer of a worker."""
     plain: dict[str, object] = {
         "worker": name, "version": "1", "since": NOW - 60, "draining": False, "in_flight": 1,
@@ -32,15 +32,15 @@ def worker(name: str, *clients: ClientState, **more: object) -> bytes:
     return dump_state(WorkerState(**(plain | more)))  # type: ignore[arg-type]
 
 
-def all_of(*known: Any, **more: Any) -> tuple[list[ClientState], int]:
+def all_of(*known: Any, **more: Any) -> tuple[list[ClientStatus], int]:
     """Return the clients and the number of omitted ones."""
     states, left_out = list_client_states(*known, **more)
     return list(states), left_out
 
 
-def stands(client_id: str, **more: object) -> ClientState:
+def stands(client_id: str, **more: object) -> ClientStatus:
     """Return the state of a client."""
-    return ClientState(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
+    return ClientStatus(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
 
 
 def test_workers_are_summed_up() -> None:
@@ -121,7 +121,7 @@ async def test_deadline_of_pending_deliveries_is_reported() -> None:
         health.observe(facts.RetryScheduled(delivery=delivery, due=NOW + 9))
         return delivery
 
-    def told(client_id: str) -> ClientState:
+    def told(client_id: str) -> ClientStatus:
         states, _ = all_of(health, [(ISS, client_id, 2)], [(ISS, client_id, 3)])
         return next(state for state in states if state.client_id == client_id)
 
@@ -336,13 +336,13 @@ def test_each_problem_has_a_runbook_section() -> None:
 
 def test_worker_without_pending_deliveries_does_not_override_another() -> None:
     """A client that has answered another worker since is healthy, unless a delivery waits here."""
-    rests = ClientState(iss=ISS, client_id="shop", circuit=2, last_failure=NOW, failing_since=NOW - 9)
-    answered = ClientState(iss=ISS, client_id="shop", last_success=NOW + 1)
+    rests = ClientStatus(iss=ISS, client_id="shop", circuit=2, last_failure=NOW, failing_since=NOW - 9)
+    answered = ClientStatus(iss=ISS, client_id="shop", last_success=NOW + 1)
     for merged in (merge_states(rests, answered), merge_states(answered, rests)):
         assert (merged.state, merged.failing_since) == ("well", NOW + 1)
     rests.parked = 1
     assert merge_states(answered, rests).state == "rests"
-    assert merge_states(rests, ClientState(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
+    assert merge_states(rests, ClientStatus(iss=ISS, client_id="shop", last_success=NOW - 1)).state == "rests"
 
 
 def test_start_of_a_failure_survives_a_restart() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PARKED, Lane
-from notifier.queues.queue_port import Parking
+from notifier.queues.queue_port import BucketQueues
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.file import open_file
 from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow
@@ -48,7 +48,7 @@ async def worker(file: Path, clock: Clock | None = None) -> AsyncIterator[tuple[
     await queue.close()
 
 
-async def park(queue: Parking, until: float, *messages: str, client: tuple[str, str] = SHOP) -> str:
+async def park(queue: BucketQueues, until: float, *messages: str, client: tuple[str, str] = SHOP) -> str:
     """Park messages at the same time, in their order. Returns the bucket."""
     bucket = queue.bucket(client)
     await asyncio.gather(*(queue.park(bucket, outgoing(name), until=until) for name in messages))

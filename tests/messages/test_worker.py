@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery import pulls
-from notifier.delivery.admission import SlotPool
+from notifier.delivery import fetches
 from notifier.delivery.facts import Attempted, Deferred, EventTaken, Skipped, Unexpected
-from notifier.delivery.selection import GATHER_SECONDS
+from notifier.delivery.slots import SlotPool
+from notifier.messages.selection import GATHER_SECONDS
 from notifier.model.client import FrontChannelClient, FrontChannelWay, Route
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
@@ -31,7 +31,7 @@ async def test_the_time_of_signing_is_not_the_clients() -> None:
         await harness.acked(harness.event("shop"))
         [attempted] = [fact for fact in harness.facts if isinstance(fact, Attempted)]
         assert (attempted.seconds, attempted.at) == (0.0, harness.now)
-        known = harness.worker.gate.clients[ISS, "shop"]
+        known = harness.worker.scheduler.clients[ISS, "shop"]
         assert (known.attempt_seconds, known.pool) == (0.0, SlotPool.QUICK)
 
 
@@ -155,7 +155,7 @@ async def test_an_event_of_many_clients_is_split() -> None:
     """Into parts of a hundred, confirmed before the ack; bulk stays bulk."""
     names = [f"c{number}" for number in range(250)]
     harness = WorkerHarness(*(client(name) for name in names))
-    harness.worker._intake._max_event = 1 << 20
+    harness.worker._planner._max_event = 1 << 20
     async with running(harness):
         await harness.acked(harness.event(*names, lane=Lane.BULK))
         assert harness.queue.log == ["published bulk"] * 3 + ["acked 1"]
@@ -282,7 +282,7 @@ async def test_a_settlement_that_breaks_stops_the_worker() -> None:
 
 async def test_a_look_at_the_buckets_that_breaks_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise parked deliveries would never be fetched."""
-    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 0.0)
+    monkeypatch.setattr(fetches, "FIRST_FETCH_SECONDS", 0.0)
     harness = WorkerHarness()
 
     async def parked(_buckets: object = None) -> dict[str, int]:
@@ -300,7 +300,7 @@ async def test_a_tick_that_breaks_stops_the_worker() -> None:
     run = asyncio.create_task(harness.worker.run())
     for number in range(2):
         harness.event("shop", id=str(number))
-    await harness.until(lambda: bool([*harness.worker.gate.waiting_counts()]))
+    await harness.until(lambda: bool([*harness.worker.scheduler.waiting_counts()]))
     harness.jumped = None  # type: ignore[assignment]  # no clock any more
     harness.now += 5
     with pytest.raises(TypeError):
@@ -331,7 +331,7 @@ async def test_cancellation_at_exit_raises_no_error() -> None:
     harness.hold("shop")
     for number in range(3):
         harness.event("shop", id=str(number))
-    await harness.until(lambda: (harness.worker.gate.waiting, harness.notified()) == (2, ["shop"]))
+    await harness.until(lambda: (harness.worker.scheduler.waiting, harness.notified()) == (2, ["shop"]))
     tasks = [run, *harness.worker._tasks]
     for task in tasks:
         task.cancel()

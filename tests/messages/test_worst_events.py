@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from notifier.delivery.selection import LARGE_ROUNDS, MAX_LARGE_IN_PROGRESS
+from notifier.messages.selection import LARGE_ROUNDS, MAX_LARGE_IN_PROGRESS
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.reply import ReplyTo
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
@@ -70,7 +70,7 @@ async def held(harness: WorkerHarness, take: Callable[[], Message]) -> float:
 async def held_by(body: bytes, asked: ReplyTo | None, clients: int) -> float:
     """Return that time for one event; if it is postponed, the longer one of its first and second reading."""
     harness = WorkerHarness(*(client(f"c{index}") for index in range(clients)))
-    harness.worker._intake._max_event = 256 * 1024
+    harness.worker._planner._max_event = 256 * 1024
     async with running(harness):
         first = await held(harness, lambda: harness.take(body, reply_to=asked))
         queue, sent = harness.queue.published[-1]
@@ -107,7 +107,7 @@ async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> 
 async def test_few_large_events_are_held_and_small_ones_pass() -> None:
     """However long the queue refuses their deliveries; the other large events wait with their body alone."""
     harness = WorkerHarness(client("shop"))
-    harness.worker._intake._max_event = 256 * 1024
+    harness.worker._planner._max_event = 256 * 1024
     harness.queue.open.clear()
     async with running(harness):
         body = body_of("65,000 wrong entries")

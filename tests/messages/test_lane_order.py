@@ -2,23 +2,27 @@
 
 from collections import Counter
 
-from notifier.delivery.admission import StartNow
-from notifier.delivery.ledger import HeldMessage
-from notifier.delivery.selection import Selection
+from notifier.delivery.client_state import Admission
+from notifier.messages.ledger import Ledger
+from notifier.messages.selection import Selection
 from notifier.model.message import Lane, Message
-from tests.delivery.gate_harness import SIZE, GateHarness
+from tests.delivery.scheduler_harness import SIZE, SchedulerHarness
 
 
 class Order:
     """A selection with one message in each of these lanes, beside so many attempts in flight."""
 
     def __init__(self, *lanes: Lane, size: int = SIZE, in_flight: dict[Lane, int] | None = None) -> None:
-        harness = GateHarness(size)
+        harness = SchedulerHarness(size)
         for number, lane in enumerate(lane for lane, count in (in_flight or {}).items() for _ in range(count)):
-            assert harness.ask(f"c{number}", lane) is StartNow
-        self._selection = Selection(harness.gate, monotonic=lambda: harness.now)
+            assert harness.ask(f"c{number}", lane) is Admission.START
+        self._selection = Selection(harness.scheduler, monotonic=lambda: harness.now)
+        ledger = Ledger(self, lambda _: None, clock=lambda: 0.0, monotonic=lambda: harness.now)
         for lane in lanes:
-            self._selection.add(HeldMessage(message=Message(lane=lane, body=b"", tag=None), lane=lane, arrived=0.0))
+            self._selection.add(ledger.take(Message(lane=lane, body=b"", tag=None)))
+
+    def ack(self, message: Message) -> None:
+        """Do nothing: an `Acknowledger`."""
 
     def next(self) -> Lane | None:
         """The lane that goes next. Its message has more to give."""

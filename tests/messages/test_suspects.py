@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from notifier.delivery.facts import DeadLettered, Skipped
-from notifier.delivery.selection import GATHER_SECONDS, GROUP_PAUSE_SECONDS
+from notifier.messages.selection import GATHER_SECONDS, GROUP_PAUSE_SECONDS
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import load_dead_letter

@@ -9,15 +9,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from notifier.delivery.delivery_pipeline import DeliveryPipeline
 from notifier.delivery.facts import IgnoredOverrides, Skipped
-from notifier.delivery.gate import Gate, Slots
-from notifier.delivery.intake import MessagePlanner
-from notifier.delivery.ledger import HeldMessage, Ledger
+from notifier.delivery.fetches import BucketFetches
+from notifier.delivery.pipeline import DeliveryPipeline
 from notifier.delivery.ports import Peers, Tools
-from notifier.delivery.pulls import BucketPasses
-from notifier.delivery.replacements import Replacement
-from notifier.delivery.selection import ROUND_EFFORT, Selection
+from notifier.delivery.scheduler import Scheduler
+from notifier.delivery.slots import Slots
+from notifier.messages.ledger import HeldMessage, Ledger
+from notifier.messages.message_planner import MessagePlanner
+from notifier.messages.replacements import Replacement
+from notifier.messages.selection import ROUND_EFFORT, Selection
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane, Message
@@ -41,14 +42,14 @@ class Worker:
 
     def __init__(
         self,
-        intake: MessagePlanner,
+        planner: MessagePlanner,
         tools: Tools,
         registry: CurrentRegistry,
         queue: WorkerQueue,
         limits: Limits,
         peers: Peers,
     ) -> None:
-        self._intake = intake
+        self._planner = planner
         self._tools = tools
         self._shutdown_grace = limits.shutdown_grace
         self._round_scheduled = False  # `_start_round` will run in the loop's next round
@@ -60,14 +61,13 @@ class Worker:
         slots = Slots(
             tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, started_share=self._started_share
         )
-        self.gate = Gate(tools, slots, peers)
-        self._selection = Selection(self.gate, monotonic=tools.monotonic)
-        self._pipeline = DeliveryPipeline(
-            tools, registry, queue, self.gate, self.ledger, self._spawn, self._schedule_round
-        )
-        self.parked, self.delayed = self._pipeline.parked, self._pipeline.delayed
-        self._pulls = BucketPasses(
-            queue, self.gate, self._take_parked, self._spawn, self.parked, tools.monotonic, tools.clock
+        self.scheduler = Scheduler(tools, slots, peers)
+        self._selection = Selection(self.scheduler, monotonic=tools.monotonic)
+        self._pipeline = DeliveryPipeline(tools, registry, queue, self.scheduler, self._spawn, self._schedule_round)
+        settlement = self._pipeline.settlement
+        self.parked, self.delayed = settlement.parked, settlement.delayed
+        self._fetches = BucketFetches(
+            queue, self.scheduler, self._take_parked, self._spawn, self.parked, tools.monotonic, tools.clock
         )
 
     def _started_share(self) -> float:
@@ -100,7 +100,7 @@ class Worker:
         self._selection.forget_queue(lane, source)
         self.ledger.forget_queue(lane, source)
         if lane is Lane.RETRIES:
-            self._pulls.on_queue_lost()
+            self._fetches.on_queue_lost()
 
     # ── running and stopping ──
 
@@ -109,7 +109,7 @@ class Worker:
 
         Raises the unexpected error of a task: its message stays unsettled, so the process must end.
         """
-        background = [asyncio.create_task(run()) for run in (self._tick, self._pulls.run)]
+        background = [asyncio.create_task(run()) for run in (self._tick, self._fetches.run)]
         for task in background:
             task.add_done_callback(self._on_task_error)
         await self._stop.wait()
@@ -135,21 +135,21 @@ class Worker:
         """Defer deliveries that waited too long in memory, and start deliveries that have a slot, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            for ticket, deferral in self.gate.defer_without_turn():
-                ticket.wake(deferral)
-            for ticket in self.gate.start_waiting():
-                ticket.wake()
+            for admitted, deferral in self.scheduler.defer_without_slot():
+                admitted.wake(deferral)
+            for admitted in self.scheduler.start_waiting():
+                admitted.wake()
             self._schedule_round()
 
     def stop(self) -> None:
         """Start no further messages, and let `run` drain the deliveries in flight."""
-        self.gate.buckets.on_stop()
+        self.scheduler.deferrals.on_stop()
         self._stop.set()
 
     @property
     def in_flight(self) -> int:
         """The number of running attempts and settlements."""
-        return len(self._tasks) - self.gate.waiting
+        return len(self._tasks) - self.scheduler.waiting
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -176,7 +176,7 @@ class Worker:
             asyncio.get_running_loop().call_soon(self._start_round)
 
     def _start_round(self) -> None:
-        """Start a few deliveries and passes. The event loop reads answers between rounds, however many are due."""
+        """Start a few deliveries and fetches. The event loop reads answers between rounds, however many are due."""
         self._round_scheduled = False
         if self._selection.begin_round():
             self._schedule_round()
@@ -191,7 +191,7 @@ class Worker:
         else:
             self._schedule_round()
         if not self._stop.is_set():
-            self._pulls.start_fetches(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
+            self._fetches.start_batches(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
         elif not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
 
@@ -203,10 +203,10 @@ class Worker:
         Ack the message if no step is left and all are settled. Return False if the started delivery is parked at once.
         """
         if held.plan is None:
-            held.read(self._intake)
+            held.read(self._planner)
         not_parked = True
         if held.next_step is not None:
-            match held.take_step(self._intake):
+            match held.take_step(self._planner):
                 case Delivery() as delivery:
                     if self.ledger.start_delivery(held, delivery):
                         not_parked = self._pipeline.start(held, delivery, fetched=fetched)

@@ -25,8 +25,8 @@ import random
 from collections import Counter, deque
 from dataclasses import replace
 
-from notifier.delivery.gate import Gate
-from notifier.delivery.ledger import HeldMessage
+from notifier.delivery.scheduler import Scheduler
+from notifier.messages.ledger import HeldMessage
 from notifier.model.message import SOURCE, Kind, Lane
 from notifier.model.moment import Clock
 
@@ -53,8 +53,8 @@ class Selection:
     queued part. `_in_progress`: the large messages being read or replaced.
     """
 
-    def __init__(self, gate: Gate, *, monotonic: Clock) -> None:
-        self._gate = gate
+    def __init__(self, scheduler: Scheduler, *, monotonic: Clock) -> None:
+        self._scheduler = scheduler
         self._monotonic = monotonic
         self._passed_over = dict.fromkeys(Lane, 0)
         self._queues: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
@@ -163,7 +163,7 @@ class Selection:
 
     def _next_lane(self) -> Lane | None:
         """Return the lane whose first message is chosen; None if no lane has both a message and room."""
-        waiting, has_room = [lane for lane, queue in self._queues.items() if queue], self._gate.slots.has_room
+        waiting, has_room = [lane for lane, queue in self._queues.items() if queue], self._scheduler.slots.has_room
         if len(waiting) == 1:  # almost always
             (only_lane,) = waiting
             self._passed_over[only_lane] = 0
@@ -191,7 +191,7 @@ class Selection:
     def lacks_memory(self) -> bool:
         """Return True if the first lane that has messages lacks only memory: it has a free slot."""
         lane = next((lane for lane, queue in self._queues.items() if queue), None)
-        return lane is not None and self._gate.slots.has_slot(lane) and not self._gate.slots.has_memory(lane)
+        return lane is not None and self._scheduler.slots.has_slot(lane) and not self._scheduler.slots.has_memory(lane)
 
     def waiting_count(self, lane: Lane) -> int:
         """Return how many queued messages of the lane have a step left to take."""

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken
-from notifier.delivery.intake import DeliverySteps
-from notifier.delivery.ledger import MAX_COVERAGE_SECONDS, MIN_REMEMBERED, HeldMessage, Ledger, coverage_seconds
+from notifier.delivery.pipeline import MAX_COVERAGE_SECONDS, coverage_seconds
+from notifier.messages.ledger import MIN_REMEMBERED, HeldMessage, Ledger
+from notifier.messages.message_planner import DeliverySteps
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
 from notifier.model.message import Kind, Lane, Message

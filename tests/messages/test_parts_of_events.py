@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from notifier.delivery.event_clients import digest_event
-from notifier.delivery.selection import DELIVERIES_IN_A_ROW
+from notifier.messages.event_clients import digest_event
+from notifier.messages.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
 from notifier.model.session_ended import SessionEnded

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery import pulls, worker
-from notifier.delivery.client_buckets import OVERDUE_SECONDS
+from notifier.delivery import fetches
+from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
+from notifier.delivery.fetches import MAX_TAKEN, RECENT_SECONDS, seconds_until_count
 from notifier.delivery.ports import ClientReport
-from notifier.delivery.pulls import MAX_FETCHES, RECENT_SECONDS, seconds_until_count
-from notifier.delivery.selection import GATHER_SECONDS
+from notifier.messages import worker
+from notifier.messages.selection import GATHER_SECONDS
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, MessageDraft
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
@@ -26,7 +27,7 @@ SHOP = f"{ISS} shop"
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker looks at each round of the loop whether something is to be fetched, and not at the start."""
     monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
-    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 1e6)
+    monkeypatch.setattr(fetches, "FIRST_FETCH_SECONDS", 1e6)
 
 
 @asynccontextmanager
@@ -77,7 +78,7 @@ async def rounds(count: int = 200) -> None:
         await asyncio.sleep(0)
 
 
-# ── passes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── fetches ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_when_a_client_answers_its_bucket_is_drained() -> None:
@@ -103,16 +104,16 @@ async def test_a_first_success_fetches_nothing() -> None:
         await harness.acked(harness.event("shop", id="first"))
         await rounds()
         assert harness.queue.fetches == []
-        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
+        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
         await harness.until(lambda: len(harness.notified()) == 4)
 
 
 @pytest.mark.parametrize("given_back", [0, 1], ids=["whole", "whose worker was killed"])
-async def test_worker_passes_through_all_buckets_at_start(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
-    """An earlier worker may have left deliveries. Those parked during a client's first attempt are fetched by another
-    pass.
+async def test_worker_fetches_from_all_buckets_at_start(monkeypatch: pytest.MonkeyPatch, given_back: int) -> None:
+    """An earlier worker may have left deliveries. Those parked during a client's first attempt are fetched by
+    another fetch.
     """
-    monkeypatch.setattr(pulls, "FIRST_PASS_SECONDS", 0.001)
+    monkeypatch.setattr(fetches, "FIRST_FETCH_SECONDS", 0.001)
     harness = WorkerHarness(client("shop"), client("wiki"))
     harness.queue.given_back = given_back
     in_bucket(harness, 50)
@@ -120,7 +121,7 @@ async def test_worker_passes_through_all_buckets_at_start(monkeypatch: pytest.Mo
     async with running(harness):
         await until(harness, lambda: len(harness.notified()) == 100)
         await rounds()
-    assert len(harness.queue.fetches) <= 2 * (50 / MAX_FETCHES + 2)
+    assert len(harness.queue.fetches) <= 2 * (50 / MAX_TAKEN + 2)
 
 
 async def test_a_pass_sees_each_message_once() -> None:
@@ -135,12 +136,12 @@ async def test_a_pass_sees_each_message_once() -> None:
         harness.queue.published.clear()
         harness.receivers.posts.clear()
         harness.now += 1.5
-        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
+        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
         await until(harness, lambda: len(harness.notified()) == 5, step=0.0001)
         await rounds(2000)
         assert harness.notified() == ["shop"] * 5
         assert waits(harness) == 99
-        assert len(harness.queue.published) < 100 + MAX_FETCHES
+        assert len(harness.queue.published) < 100 + MAX_TAKEN
 
 
 async def test_delivery_parked_after_its_probe_returned_is_fetched() -> None:
@@ -162,7 +163,7 @@ async def test_delivery_parked_after_its_probe_returned_is_fetched() -> None:
 
 
 async def test_only_probes_try_a_client_that_is_down() -> None:
-    """At most once a second, less and less often, in turns. No delivery's own backoff is charged."""
+    """At most once a second, less and less often, one after the other. No delivery's own backoff is charged."""
     async with down(WorkerHarness(client("shop")), 5) as harness:
         harness.now -= 1
         harness.receivers.behaviours["shop"] = answers(503)
@@ -218,8 +219,8 @@ async def test_probe_that_dies_in_a_pause_is_replaced() -> None:
 
 async def test_overdue_probe_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may have taken it out of its delay queue."""
-    for pace in ("FIRST_PASS_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(pulls, pace, 1e-6)
+    for pace in ("FIRST_FETCH_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(fetches, pace, 1e-6)
     async with down(WorkerHarness(client("shop")), 3) as harness:
         harness.now += OVERDUE_SECONDS
         await rounds()
@@ -256,7 +257,7 @@ async def test_unreadable_bucket_delays_no_other() -> None:
         await harness.acked(harness.event("wiki"))
         for _ in range(10):
             in_bucket(harness, 20, "wiki", f"{ISS} wiki")
-            harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
+            harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
             await until(harness, lambda: waits(harness) == 3)
             await harness.pass_time(30, 0.5)
         assert harness.queue.fetches.count(SHOP) <= 7 + 300 / 32
@@ -275,7 +276,7 @@ async def test_made_up_clients_use_bounded_memory(monkeypatch: pytest.MonkeyPatc
     async with running(harness):
         tracemalloc.start()
         for number in range(20_000):
-            harness.worker.gate.on_peer_report(
+            harness.worker.scheduler.on_peer_report(
                 ClientReport(key=(ISS, f"made-up-{number}"), circuit_closed=True, parked=True)
             )
             if number % 500 == 0:
@@ -301,7 +302,7 @@ async def test_recently_fetched_deliveries_are_fetched_again_after_a_loss() -> N
         await until(harness, lambda: len(harness.notified()) == 5)
         harness.queue.unreadable.add(f"{ISS} wiki")
         in_bucket(harness, 3, first=3)
-        harness.worker.gate.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
+        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
         await until(harness, lambda: len(harness.notified()) == 8)
         await rounds()
         harness.now += RECENT_SECONDS

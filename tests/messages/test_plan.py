@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.delivery.event_clients import (
+from notifier.delivery.facts import IgnoredOverrides, Skipped
+from notifier.messages.event_clients import (
     PART_CLIENTS,
     add_followers,
     count_notices,
@@ -15,8 +16,7 @@ from notifier.delivery.event_clients import (
     find_publisher_objection,
     split_event,
 )
-from notifier.delivery.facts import IgnoredOverrides, Skipped
-from notifier.delivery.intake import make_deliveries
+from notifier.messages.message_planner import make_deliveries
 from notifier.model.client import Algorithm, Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import ClientOverrides, Delivery

@@ -1,6 +1,6 @@
 """The clock that stops while the process is suspended."""
 
-from notifier.delivery.worker import MAX_GAP_SECONDS, UnsuspendedClock
+from notifier.messages.worker import MAX_GAP_SECONDS, UnsuspendedClock
 
 
 def test_clock_leaves_out_gaps_between_reads() -> None:

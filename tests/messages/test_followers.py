@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.registry_checks import keep_followers, record_losses
-from notifier.delivery.event_clients import PART_CLIENTS, name_of
 from notifier.delivery.facts import DeadLettered, Skipped
-from notifier.delivery.intake import DeliverySteps, MessagePlanner
-from notifier.delivery.replacements import Replacement
+from notifier.messages.event_clients import PART_CLIENTS, name_of
+from notifier.messages.message_planner import DeliverySteps, MessagePlanner
+from notifier.messages.replacements import Replacement
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.documents.dead_letter import load_dead_letter
@@ -23,7 +23,7 @@ from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import ENDLESS_SECONDS, Followers, Issuer, Registry
 from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import ClientEntry, SessionEnded
-from tests.delivery.test_plan import NOW, URI, A, B, event
+from tests.messages.test_plan import NOW, URI, A, B, event
 
 OTHER = "https://trap.example.com/bcl"
 

@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from notifier.delivery.admission import StartNow, Ticket, WaitInMemory, verdict_without_attempt
+from notifier.delivery.admission import verdict_without_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
-from notifier.delivery.gate import Gate
-from notifier.delivery.ledger import HeldMessage, Ledger, coverage_seconds
-from notifier.delivery.pending_counts import BucketCounts, DelayCounts
-from notifier.delivery.ports import Channel, Tools
+from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.ports import Channel, MessageOfDelivery, Tools
+from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import Settlement
 from notifier.delivery.verdict import (
     DONE,
@@ -31,6 +30,7 @@ from notifier.delivery.verdict import (
     report_attempt,
     report_fault,
 )
+from notifier.model.backoff import deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault
@@ -49,88 +49,87 @@ from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
+MAX_COVERAGE_SECONDS = 60.0  # for which copies of a delivery need no attempt because of its pending retry
+
 
 class DeliveryPipeline:
-    """Runs deliveries, each in a task that `spawn` starts. Calls `schedule_round` when a slot may be free.
-
-    `parked` and `delayed` count the pending deliveries in buckets and delay queues.
-    """
+    """Runs deliveries, each in a task that `spawn` starts. Calls `schedule_round` when a slot may be free."""
 
     def __init__(
         self,
         tools: Tools,
         registry: CurrentRegistry,
         queue: WorkerQueue,
-        gate: Gate,
-        ledger: Ledger,
+        scheduler: Scheduler,
         spawn: Callable[[Coroutine[object, object, None]], None],
         schedule_round: Callable[[], None],
     ) -> None:
         self._tools = tools
         self._registry = registry
-        self._gate = gate
-        self._ledger = ledger
+        self._scheduler = scheduler
         self._spawn = spawn
         self._schedule_round = schedule_round
         self._making_room = False  # deliveries are being deferred because memory is full
         self.settlement = Settlement(queue, clock=tools.clock, observe=tools.observe)
-        self.parked = BucketCounts(queue.bucket)
-        self.delayed = DelayCounts(tools.clock)
 
-    def start(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> bool:
+    def start(self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False) -> bool:
         """Admit the delivery and run it in a task. Returns False if it is parked without an attempt."""
         if delivery.progress.parked:
-            self.parked.add(delivery.key, -1)
-        admitted = self._admit(held, delivery, fetched=fetched)
-        self._spawn(self._run(held, delivery, admitted))
-        verdict = None if isinstance(admitted, Ticket) else admitted[1]
+            self.settlement.parked.add(delivery.key, -1)
+        admitted = self._admit(message, delivery, fetched=fetched)
+        self._spawn(self._run(message, delivery, admitted))
+        verdict = None if isinstance(admitted, AdmittedDelivery) else admitted[1]
         return not isinstance(verdict, Defer) or verdict.wait_kind is not WaitKind.PARKED
 
     def make_room(self) -> None:
         """Defer the deliveries that would wait longest in memory, unless such deferrals are under way."""
         if not self._making_room:
-            for ticket, later in self._gate.free_memory():
+            for admitted, deferral in self._scheduler.free_memory():
                 self._making_room = True
-                ticket.wake(later)
+                admitted.wake(deferral)
 
-    async def _run(self, held: HeldMessage, delivery: Delivery, admitted: Ticket | DeliveryVerdict) -> None:
-        """Attempt the delivery if it was admitted with a ticket, make the verdict durable, and settle the delivery.
+    async def _run(
+        self, message: MessageOfDelivery, delivery: Delivery, admitted: AdmittedDelivery | DeliveryVerdict
+    ) -> None:
+        """Attempt the delivery if it was admitted, make the verdict durable, and settle the delivery.
 
         Until `covers_copies_until`, copies of the delivery need no attempt: the retry or the success stands for them.
         """
         while True:
-            after, verdict = await self._attempt(admitted) if isinstance(admitted, Ticket) else admitted
+            after, verdict = await self._attempt(admitted) if isinstance(admitted, AdmittedDelivery) else admitted
             if isinstance(verdict, Done):  # nearly always
                 covers_copies_until: float | None = math.inf
                 break
             decided_at, covers_copies_until = self._tools.monotonic(), None
             if not isinstance(verdict, Dead):  # counted from now, since the retry may return before its confirm
-                wait, only_worker = verdict.due - self._tools.clock(), self._gate.slots.worker_count() == 1
+                wait, only_worker = verdict.due - self._tools.clock(), self._scheduler.slots.worker_count() == 1
                 covers_copies_until = decided_at + coverage_seconds(wait, only_worker=only_worker)
-            if await self.settlement.settle(after, verdict, held.message):
+            if await self.settlement.settle(after, verdict, message):
                 break
             # The deferral is due, and the queue has not taken it: admit the delivery again.
             self._making_room = False
             progress = delivery.progress.after_lost_deferral(after.progress, self._tools.monotonic() - decided_at)
             delivery = copy_record(delivery, progress=progress)
-            admitted = self._admit(held, delivery)
+            admitted = self._admit(message, delivery)
         self._making_room = False
-        for holder, copy in self._ledger.on_delivery_settled(held, delivery, covers_copies_until=covers_copies_until):
-            self.start(holder, copy)
+        for copy_message, copy in message.on_delivery_settled(delivery, covers_copies_until=covers_copies_until):
+            self.start(copy_message, copy)
         if not isinstance(verdict, RetryAt | Defer):
             return
         if verdict.wait_kind is WaitKind.PARKED:
-            self.parked.add(delivery.key, +1)
-            self._gate.buckets.on_parked(delivery.key)
+            self.settlement.parked.add(delivery.key, +1)
+            self._scheduler.deferrals.on_parked(delivery.key)
             return
-        self.delayed.add(delivery.key, verdict)
+        self.settlement.delayed.add(delivery.key, verdict)
         if verdict.wait_kind is WaitKind.PROBE:
-            self._gate.buckets.on_probe_durable(delivery.key, delivery.id)
+            self._scheduler.deferrals.on_probe_durable(delivery.key, delivery.id)
 
     # ── admit ──
 
-    def _admit(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> Ticket | DeliveryVerdict:
-        """Return a ticket if the delivery is to be attempted, now or after a wait in memory; otherwise the verdict."""
+    def _admit(
+        self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False
+    ) -> AdmittedDelivery | DeliveryVerdict:
+        """Return the delivery as admitted if it is to be attempted, now or later; otherwise the verdict on it."""
         registry = self._registry()
         client = registry.client_of(delivery)
         client_or_default = client or registry.default_of(delivery.iss)
@@ -143,13 +142,12 @@ class DeliveryPipeline:
         if may_be_expired or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now)
             if delivery.progress.probe_due is not None and isinstance(verdict, Dead):
-                self._gate.buckets.on_probe_lost(delivery.key)
+                self._scheduler.deferrals.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
-            answer = self._gate.admit(delivery, client, held.lane, fetched=fetched)
-            if isinstance(answer, StartNow):
-                return answer
-            if isinstance(answer, WaitInMemory):
-                answer.wake_future = asyncio.get_running_loop().create_future()
+            answer = self._scheduler.admit(delivery, client, message.lane, fetched=fetched)
+            if isinstance(answer, AdmittedDelivery):
+                if answer.is_waiting:
+                    answer.wake_future = asyncio.get_running_loop().create_future()
                 return answer
             delivery, verdict = answer
         if isinstance(verdict, Defer):
@@ -159,26 +157,26 @@ class DeliveryPipeline:
 
     # ── attempt and decide ──
 
-    async def _attempt(self, ticket: Ticket) -> DeliveryVerdict:
+    async def _attempt(self, admitted: AdmittedDelivery) -> DeliveryVerdict:
         """Wait for a slot if necessary, attempt the delivery, and return the delivery after it with its verdict."""
-        delivery, client = ticket.delivery, ticket.client
-        if ticket.wake_future is not None and (defer := await ticket.wake_future) is not None:
+        delivery, client = admitted.delivery, admitted.client
+        if admitted.wake_future is not None and (defer := await admitted.wake_future) is not None:
             return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
         try:
-            report = await attempt(ticket, self._tools)
+            report = await attempt(admitted, self._tools)
         except asyncio.CancelledError:
             cancelled = report_fault(InternalFault(Cause.UNKNOWN, "the attempt was cancelled"), delivery)
-            for started in self._gate.on_ended(ticket, cancelled, is_cancelled=True):
+            for started in self._scheduler.on_ended(admitted, cancelled, is_cancelled=True):
                 started.wake()
             raise
         except Exception as error:  # noqa: BLE001  around one delivery: an internal error must not stop the others
-            report = self._report_unexpected(ticket, error)
-        for started in self._gate.on_ended(ticket, report):
+            report = self._report_unexpected(admitted, error)
+        for started in self._scheduler.on_ended(admitted, report):
             started.wake()
         after, fact = delivery, report.fact
         verdict: Verdict = DONE
         if not isinstance(report.outcome, Delivered):  # rarely
-            after, verdict = self._decide(ticket, report)
+            after, verdict = self._decide(admitted, report)
             if fact is not None and isinstance(verdict, RetryAt | Defer):
                 fact = copy_record(fact, next_due=verdict.due)
         if fact is not None:
@@ -186,26 +184,26 @@ class DeliveryPipeline:
         self._schedule_round()
         return after, verdict
 
-    def _decide(self, ticket: Ticket, report: AttemptReport) -> DeliveryVerdict:
+    def _decide(self, admitted: AdmittedDelivery, report: AttemptReport) -> DeliveryVerdict:
         """Return the verdict on an attempt that was not successful: a deferral after an internal error."""
         try:
-            return self._gate.buckets.decide_verdict(ticket, report)
+            return self._scheduler.deferrals.decide_verdict(admitted, report)
         except Exception as error:  # noqa: BLE001  as around the attempt
-            return self._gate.buckets.decide_verdict(ticket, self._report_unexpected(ticket, error))
+            return self._scheduler.deferrals.decide_verdict(admitted, self._report_unexpected(admitted, error))
 
-    def _report_unexpected(self, ticket: Ticket, error: Exception) -> AttemptReport:
+    def _report_unexpected(self, admitted: AdmittedDelivery, error: Exception) -> AttemptReport:
         """Report an internal error, and return the report of an attempt that it prevented."""
-        iss, client_id = ticket.client.key
-        self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=ticket.delivery.event_id, error=error))
-        return report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), ticket.delivery)
+        iss, client_id = admitted.client.key
+        self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=admitted.delivery.event_id, error=error))
+        return report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), admitted.delivery)
 
 
-async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:
+async def attempt(admitted: AdmittedDelivery, tools: Tools) -> AttemptReport:
     """Send one request to the client, and return the report of the attempt."""
-    delivery, client = ticket.delivery, ticket.client
+    delivery, client = admitted.delivery, admitted.client
     channel = tools.channels[client.channel_kind]
     try:
-        sent = await _post(channel, ticket, tools)
+        sent = await _post(channel, admitted, tools)
     except InternalFault as fault:
         return report_fault(fault, delivery)
     if isinstance(sent, Dead):
@@ -230,14 +228,14 @@ async def attempt(ticket: Ticket, tools: Tools) -> AttemptReport:
     return copy_record(report_fault(internal_fault, delivery), signal=outcome.signal, fact=fact)
 
 
-async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome, str, float] | Dead:
+async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> tuple[Outcome, str, float] | Dead:
     """Send the request, and return (outcome, `jti` of the token, seconds of the request without signing).
 
     Returns `Dead` if nothing can be sent to this client. Raises InternalFault. A request on a kept-alive connection
     that turns out to be closed is repeated once on a new connection, and a request whose access token is refused once
     with a new one.
     """
-    client = ticket.client
+    client = admitted.client
     if client.route.withheld is not None:
         raise InternalFault(Cause.ORIGIN, client.route.withheld)
     uri = client.logout_uri or ""
@@ -245,12 +243,12 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
     seconds, timeout, new_connection, may_renew = 0.0, client.timeout, False, True
     while True:
-        push = await channel.prepare(ticket.delivery, client)
+        push = await channel.prepare(admitted.delivery, client)
         if isinstance(push, Dead):
             return push
-        ticket.posted_at = sent_at = tools.monotonic()
+        admitted.posted_at = sent_at = tools.monotonic()
         response = await tools.transport.post(
-            push.to_request(client, uri, timeout, new_connection=new_connection, delivery=ticket.delivery)
+            push.to_request(client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery)
         )
         seconds += tools.monotonic() - sent_at
         if push.renew is not None and may_renew and isinstance(response, HttpResponse) and response.status == 401:
@@ -264,3 +262,12 @@ async def _post(channel: Channel, ticket: Ticket, tools: Tools) -> tuple[Outcome
         else:
             new_connection = True  # the repetition has a new token, since the client may have read the first (R2, R3)
         timeout = max(0.001, client.timeout - seconds)
+
+
+def coverage_seconds(wait: float, *, only_worker: bool = False) -> float:
+    """Return for how many seconds copies of a delivery need no attempt, if its retry is due after `wait` seconds.
+
+    They need none until the retry leaves its first delay queue, since another worker may then receive it, and for a
+    minute at most. With `only_worker` they need none for a minute.
+    """
+    return MAX_COVERAGE_SECONDS if only_worker else min(MAX_COVERAGE_SECONDS, deferral_wait(wait))

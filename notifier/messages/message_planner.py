@@ -10,11 +10,11 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias, assert_never
 
-from notifier.delivery import event_clients, replacements
-from notifier.delivery.event_clients import PART_CLIENTS
 from notifier.delivery.facts import IgnoredOverrides, Skipped
-from notifier.delivery.ports import SourceReader
-from notifier.delivery.replacements import TRIAL_DELAY_SECONDS, OutgoingMessage, Replacement, to_dead_letter_message
+from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
+from notifier.messages import event_clients, replacements
+from notifier.messages.event_clients import PART_CLIENTS
+from notifier.messages.replacements import TRIAL_DELAY_SECONDS, Replacement, SourceReader
 from notifier.model.delivery import Delivery, DeliveryIds
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter

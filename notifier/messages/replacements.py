@@ -7,20 +7,19 @@ single delivery that is suspected to crash the process. The settlement publishes
 import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from notifier.delivery.ages import fault_wait_seconds, remaining_grace
-from notifier.delivery.facts import DeadLettered, Deferred, EventTaken, Fact
-from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait
-from notifier.model.delivery import Delivery
+from notifier.delivery.facts import Deferred, EventTaken
+from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
+from notifier.model.ages import fault_wait_seconds, remaining_grace
+from notifier.model.backoff import MIN_WAIT_SECONDS, deferral_wait
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import InputIssue, UnknownSource
-from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft, crash_headers, read_count
+from notifier.model.message import Kind, Lane, Message, MessageDraft, crash_headers, read_count
 from notifier.model.outcome import Cause, DeadReason
 from notifier.model.record import copy_record, record
-from notifier.model.reply import ReplyTo
 from notifier.model.session_ended import SessionEnded
 
 MAX_GRACE_SECONDS = 86400.0  # for which an event waits for its issuer, or for a complete list of clients
@@ -37,22 +36,6 @@ EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
 
 
 @record
-class OutgoingMessage:
-    """A message to be made durable, and the fact to report then.
-
-    It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
-    `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
-    """
-
-    message: MessageDraft
-    queue: str = Lane.RETRIES
-    bucket: str | None = None
-    due: float | None = None
-    rounding: Rounding = "down"
-    fact: Fact | None = None
-
-
-@record
 class Replacement:
     """Messages to make durable before the taken message is acked. `fact` is reported after the ack.
 
@@ -66,18 +49,29 @@ class Replacement:
     make_messages: Callable[[], Awaitable[Iterable[OutgoingMessage]]] | None = None
 
 
+@record
+class SingleEvent:
+    """The only valid event of a source's message, and the dead letter of the message's invalid entries, if any."""
+
+    event: SessionEnded
+    dead_letter: DeadLetter | None
+
+
+class SourceReader(Protocol):
+    """Reads the messages of sources. Its name is the part of the source names before the slash, or empty."""
+
+    def without_secrets(self, message: Message) -> Message:
+        """Return the message without headers that must not be stored. Never raises."""
+
+    def open(self, message: Message, positions: str | None, now: float, due: float | None) -> Replacement | SingleEvent:
+        """Return the message's only event, or the messages that replace it, which are `due` at that time if it is set.
+
+        `positions` limits the events to read; None reads all. Raises MalformedEvent, and UnknownSource if the source
+        is not configured.
+        """
+
+
 # ── dead letters ──
-
-
-def to_dead_letter_message(
-    letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None
-) -> OutgoingMessage:
-    """Return the message of a dead letter, and the fact that reports it."""
-    fact = DeadLettered(
-        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
-        delivery=delivery or letter.delivery, reply_to=reply_to,
-    )  # fmt: skip
-    return OutgoingMessage(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Replacement:

@@ -10,16 +10,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
-from notifier.delivery.intake import DeliverySteps, MessagePlanner, Step
-from notifier.delivery.replacements import Replacement
-from notifier.model.backoff import deferral_wait
+from notifier.messages.message_planner import DeliverySteps, MessagePlanner, Step
+from notifier.messages.replacements import Replacement
 from notifier.model.delivery import Delivery
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
 MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
-MAX_COVERAGE_SECONDS = 60.0  # for which copies of a delivery need no attempt because of its pending retry
 LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a hundred clients has 3,000
 
 
@@ -34,6 +32,7 @@ class HeldMessage:
     message: Message
     lane: Lane
     arrived: float
+    ledger: "Ledger"
     plan: DeliverySteps | Replacement | None = None
     next_step: Step | None = None
     unsettled_steps: int = 0
@@ -46,6 +45,11 @@ class HeldMessage:
     def is_large(self) -> bool:
         """True if reading the message takes so long that only one such message is read at a time."""
         return len(self.message.body) > LARGE_BYTES
+
+    @property
+    def crashes(self) -> int:
+        """How many workers have died while they had the message."""
+        return self.message.crashes
 
     @property
     def event_digest(self) -> str | None:
@@ -64,18 +68,24 @@ class HeldMessage:
         """True for an event, False for a delivery in a separate message."""
         return isinstance(self.plan, DeliverySteps) and self.plan.event is not None
 
-    def read(self, intake: MessagePlanner) -> None:
+    def read(self, planner: MessagePlanner) -> None:
         """Read the message, and set `plan` and `next_step`: the first step, or None if there is none."""
-        plan = self.plan = intake.plan(self.message)
-        self.next_step = plan if isinstance(plan, Replacement) else intake.next_step(self.message, plan.steps)
+        plan = self.plan = planner.plan(self.message)
+        self.next_step = plan if isinstance(plan, Replacement) else planner.next_step(self.message, plan.steps)
 
-    def take_step(self, intake: MessagePlanner) -> Step:
+    def take_step(self, planner: MessagePlanner) -> Step:
         """Return the next step, and set `next_step` to the step after it: None if there is none."""
         step, plan = self.next_step, self.plan
         assert step is not None
         self.steps_taken += 1
-        self.next_step = intake.next_step(self.message, plan.steps) if isinstance(plan, DeliverySteps) else None
+        self.next_step = planner.next_step(self.message, plan.steps) if isinstance(plan, DeliverySteps) else None
         return step
+
+    def on_delivery_settled(
+        self, delivery: Delivery, *, covers_copies_until: float | None
+    ) -> "list[tuple[HeldMessage, Delivery]]":
+        """Settle the delivery, and return the copies that must run. See `MessageOfDelivery`."""
+        return self.ledger.on_delivery_settled(self, delivery, covers_copies_until=covers_copies_until)
 
     def to_event_fact(self) -> EventTaken | None:
         """Return the fact that reports the event of an acked message; None if there is none (a single delivery)."""
@@ -89,15 +99,6 @@ class HeldMessage:
             dated=event.ended_at is not None, reply_to=event.reply_to, trace=event.trace,
             arrived=self.arrived, source=self.plan.source, copies=self.merged_copies, unread=event.unread,
         )  # fmt: skip
-
-
-def coverage_seconds(wait: float, *, only_worker: bool = False) -> float:
-    """Return for how many seconds copies of a delivery need no attempt, if its retry is due after `wait` seconds.
-
-    They need none until the retry leaves its first delay queue, since another worker may then receive it, and for a
-    minute at most. With `only_worker` they need none for a minute.
-    """
-    return MAX_COVERAGE_SECONDS if only_worker else min(MAX_COVERAGE_SECONDS, deferral_wait(wait))
 
 
 class Ledger:
@@ -146,7 +147,7 @@ class Ledger:
 
     def take(self, message: Message) -> HeldMessage:
         """Hold a received message until it is acked or released."""
-        held = HeldMessage(message=message, lane=message.lane, arrived=self._clock())
+        held = HeldMessage(message=message, lane=message.lane, arrived=self._clock(), ledger=self)
         published = held.arrived if message.timestamp is None else message.timestamp
         self._last_taken[message.queue] = self._held[held.lane][held] = published
         return held

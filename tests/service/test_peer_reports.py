@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery.ports import ClientReport
-from notifier.delivery.worker_news import (
+from notifier.service.peer_reports import (
     DOCUMENTS_PER_SECOND,
     MAX_DOCUMENT_BYTES,
     MAX_REPORT_SECONDS,

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.delivery.admission import SlotPool, Ticket
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, CircuitChange, State
-from notifier.delivery.known_client import KnownClient
+from notifier.delivery.client_state import ClientState
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import ClientReport
+from notifier.delivery.slots import SlotPool
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, Signal
@@ -18,23 +19,23 @@ from tests.delivery.worker_harness import client
 NOW = 1000.0
 
 
-def untried(limit: int = 8) -> KnownClient:
+def untried(limit: int = 8) -> ClientState:
     """Return a client without an attempt."""
-    return KnownClient(key=("iss", "shop"), limit=limit, seen_at=NOW)
+    return ClientState(key=("iss", "shop"), limit=limit, seen_at=NOW)
 
 
-def ticket() -> Ticket:
+def admitted() -> AdmittedDelivery:
     """A delivery for it."""
     delivery = Delivery(id="d", event_id="e", id_given=True, iss="iss", client_id="shop", sub="s", sid="s")
-    return Ticket(delivery=delivery, client=client("shop"), lane=Lane.EVENTS)
+    return AdmittedDelivery(delivery=delivery, client=client("shop"), lane=Lane.EVENTS)
 
 
-def learn(one: KnownClient, signal: Signal, now: float = NOW, *, repeat: bool = False) -> CircuitChange | None:
+def learn(one: ClientState, signal: Signal, now: float = NOW, *, repeat: bool = False) -> CircuitChange | None:
     """Record an attempt without duration."""
     return one.on_result(signal, 0.0, now, is_repeat=repeat, min_open_seconds=0.0)
 
 
-def proven(successes: int = 1, limit: int = 8) -> KnownClient:
+def proven(successes: int = 1, limit: int = 8) -> ClientState:
     """Return a client with so many successes."""
     one = untried(limit)
     for _ in range(successes):
@@ -42,7 +43,7 @@ def proven(successes: int = 1, limit: int = 8) -> KnownClient:
     return one
 
 
-def down(one: KnownClient | None = None, at: float = NOW) -> KnownClient:
+def down(one: ClientState | None = None, at: float = NOW) -> ClientState:
     """Return a client whose attempts fail, all at the same moment, until its circuit opens."""
     one = one or untried()
     while learn(one, Signal.UNAVAILABLE, at) is None:
@@ -92,22 +93,26 @@ def test_a_rate_limit_survives_a_short_outage(seconds: float, *, limited: bool) 
 def test_operator_ends_the_open_circuit() -> None:
     """Whoever is on the way to try it."""
     one = down()
-    one.on_probe_sent("d", NOW + 60, wall_offset=0.0)
+    one.parking.on_probe_sent("d", NOW + 60, wall_offset=0.0)
     one.on_operator_probe(NOW + 0.5, force=False)
-    assert (one.circuit.state, one.circuit.probe_at, one.has_probe_out(NOW + 0.5)) == (State.OPEN, NOW + 0.5, False)
+    assert (one.circuit.state, one.circuit.probe_at, one.parking.has_probe_out(NOW + 0.5)) == (
+        State.OPEN,
+        NOW + 0.5,
+        False,
+    )
 
 
 @pytest.mark.parametrize("make", [untried, proven, down])
-def test_each_client_is_paused_on_request(make: Callable[[], KnownClient]) -> None:
+def test_each_client_is_paused_on_request(make: Callable[[], ClientState]) -> None:
     """Until the pause is over, or an operator forces it. Its circuit is as before meanwhile."""
     one, was = make(), make().circuit.state
-    one.on_pause(NOW + 60)
-    one.on_pause(NOW + 30)  # a shorter one changes nothing
-    assert [one.is_paused(NOW + seconds) for seconds in (0, 59, 60)] == [True, True, False]
+    one.parking.on_pause(NOW + 60)
+    one.parking.on_pause(NOW + 30)  # a shorter one changes nothing
+    assert [one.parking.is_paused(NOW + seconds) for seconds in (0, 59, 60)] == [True, True, False]
     one.on_operator_probe(NOW + 5, force=False)
-    assert one.is_paused(NOW + 5)
+    assert one.parking.is_paused(NOW + 5)
     one.on_operator_probe(NOW + 5, force=True)
-    assert not one.is_paused(NOW + 5)
+    assert not one.parking.is_paused(NOW + 5)
     assert one.circuit.state is was
 
 
@@ -163,7 +168,7 @@ def test_client_is_slow_by_mean_duration_or_silence() -> None:
     The silence starts when a request is sent, however long the attempt has been running.
     """
     one = proven()
-    signing, attempt = ticket(), ticket()
+    signing, attempt = admitted(), admitted()
     one.on_started(signing, SlotPool.QUICK, NOW - 9)
     one.on_started(attempt, SlotPool.QUICK, NOW - 9)
     assert (one.pool_at(NOW), one.silent_seconds(NOW)) == (SlotPool.QUICK, 0.0)
@@ -185,7 +190,7 @@ def test_rate_releases_tokens_one_by_one() -> None:
     for tick in range(200):
         now = NOW + 60 + tick / 20
         while one.rate.tokens(now, one.limit) >= 1:
-            one.on_started(attempt := ticket(), SlotPool.QUICK, now)
+            one.on_started(attempt := admitted(), SlotPool.QUICK, now)
             one.on_ended(attempt)
             taken += 1
     assert 19 <= taken <= 23

@@ -1,14 +1,16 @@
-"""A harness for the gate: the gate, its clock, and the running tickets by client."""
+"""A harness for the scheduler: the scheduler, its clock, and the running attempts by client."""
 
 import dataclasses
 import itertools
 from typing import Any
 
-from notifier.delivery.admission import StartNow, Ticket, WaitInMemory
 from notifier.delivery.channels import BackChannel
+from notifier.delivery.client_state import Admission
 from notifier.delivery.facts import Attempted, Fact
-from notifier.delivery.gate import Gate, Slots
+from notifier.delivery.pending import AdmittedDelivery
 from notifier.delivery.ports import Tools
+from notifier.delivery.scheduler import Scheduler
+from notifier.delivery.slots import Slots
 from notifier.delivery.verdict import DONE, AttemptReport, Defer, DeliveryVerdict, RetryAt, report_attempt
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
@@ -21,7 +23,7 @@ SIZE = 64
 AHEAD = 1_800_000_000.0  # seconds from the monotonic clock to the wall clock
 
 
-class GateHarness:
+class SchedulerHarness:
     """`fill` is the filled share of the prefetch of events. `proven`: clients at their full concurrency limit."""
 
     def __init__(
@@ -32,7 +34,7 @@ class GateHarness:
         self.in_memory = dict.fromkeys(Lane, 0)
         self.facts: list[Fact] = []
         others = Others(workers)
-        self.news = others.news
+        self.reports = others.reports
         channel = BackChannel(PlainSigner(), clock=self.wall, new_jti=str)
         self.tools = Tools(
             channels=dict.fromkeys(("back_channel", "front_channel"), channel),
@@ -43,8 +45,8 @@ class GateHarness:
             observe=self.facts.append,
         )
         slots = Slots(self.tools, others, size, self.in_memory, started_share=lambda: self.fill)
-        self.gate = Gate(self.tools, slots, others)
-        self.running: dict[str, list[Ticket]] = {}
+        self.scheduler = Scheduler(self.tools, slots, others)
+        self.running: dict[str, list[AdmittedDelivery]] = {}
         self._numbers = itertools.count()
         for name in proven:
             self.prove(name)
@@ -52,47 +54,52 @@ class GateHarness:
     def prove(self, name: str) -> None:
         """Make the client reach its concurrency limit."""
         for _ in range(40):
-            assert self.ask(name) is StartNow
+            assert self.ask(name) is Admission.START
             self.end(name)
 
     def wall(self) -> float:
         """The wall clock."""
         return self.now + self.ahead
 
-    def ticket(self, name: str, lane: Lane = Lane.EVENTS, *, fetched: bool = False, **members: Any) -> Ticket:
+    def offer(self, name: str, lane: Lane = Lane.EVENTS, *, fetched: bool = False, **members: Any) -> AdmittedDelivery:
         """Return a delivery for this client, by default a fresh one."""
         iss, client_id = self.key(name)
         delivery = Delivery(
             id=f"d{next(self._numbers)}", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid="s"
         )
-        return Ticket(delivery=replace(delivery, **members), client=self.client(name), lane=lane, fetched=fetched)
+        return AdmittedDelivery(
+            delivery=replace(delivery, **members), client=self.client(name), lane=lane, fetched=fetched
+        )
 
     def client(self, name: str) -> Client:
         """Return a client with the members of this harness."""
         return client(name, **self.members)
 
-    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> type[StartNow | WaitInMemory] | Defer:
+    def ask(self, name: str, lane: Lane = Lane.EVENTS, **more: Any) -> Admission | Defer:
         """Return whether a delivery may start."""
-        answer = self.ask_for(self.ticket(name, lane, **more))
-        return type(answer) if isinstance(answer, StartNow | WaitInMemory) else answer[1]
+        answer = self.ask_for(self.offer(name, lane, **more))
+        if not isinstance(answer, AdmittedDelivery):
+            return answer[1]
+        return Admission.WAIT if answer.is_waiting else Admission.START
 
-    def ask_for(self, asked: Ticket) -> StartNow | WaitInMemory | tuple[Delivery, Defer]:
-        """Admit this delivery, and start it if there is room. Return the gate's answer."""
-        answer = self.gate.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
-        if isinstance(answer, StartNow):
+    def ask_for(self, asked: AdmittedDelivery) -> AdmittedDelivery | tuple[Delivery, Defer]:
+        """Admit this delivery, and start it if there is room. Return the scheduler's answer."""
+        answer = self.scheduler.admit(asked.delivery, asked.client, asked.lane, fetched=asked.fetched)
+        if isinstance(answer, AdmittedDelivery) and not answer.is_waiting:
             self._begins(answer)
         return answer
 
-    def deferred(self, asked: Ticket) -> tuple[Delivery, Defer]:
+    def deferred(self, asked: AdmittedDelivery) -> tuple[Delivery, Defer]:
         """Assert that the delivery is deferred."""
         answer = self.ask_for(asked)
-        assert not isinstance(answer, StartNow | WaitInMemory)
+        assert not isinstance(answer, AdmittedDelivery)
         return answer
 
-    def waits(self, asked: Ticket) -> Ticket:
+    def waits(self, asked: AdmittedDelivery) -> AdmittedDelivery:
         """Assert that the delivery waits in memory."""
         answer = self.ask_for(asked)
-        assert isinstance(answer, WaitInMemory)
+        assert isinstance(answer, AdmittedDelivery)
+        assert answer.is_waiting
         return answer
 
     def put_off(self, name: str, **more: Any) -> Defer:
@@ -101,42 +108,42 @@ class GateHarness:
         assert isinstance(answer, Defer)
         return answer
 
-    def _begins(self, ticket: Ticket) -> None:
-        self.running.setdefault(ticket.client.client_id, []).append(ticket)
-        ticket.posted_at = self.now
+    def _begins(self, admitted: AdmittedDelivery) -> None:
+        self.running.setdefault(admitted.client.client_id, []).append(admitted)
+        admitted.posted_at = self.now
 
     def end(self, name: str, outcome: Outcome | None = None) -> DeliveryVerdict:
         """End the last started attempt with this outcome, by default a success. Return the delivery and its verdict."""
-        ticket = self.running[name].pop()
-        delivery = ticket.delivery
+        admitted = self.running[name].pop()
+        delivery = admitted.delivery
         outcome = outcome or Delivered(status=204)
         report = AttemptReport(before=delivery, after=delivery, outcome=outcome, signal=Signal.RESPONSIVE)
         if isinstance(outcome, Failed):
             fact = Attempted(delivery=delivery, number=1, jti="", alg="", outcome=outcome, seconds=0.0, at=self.wall())
-            report = report_attempt(delivery, dataclasses.replace(ticket.client, timeout=0.0), fact)
-        for begun in self.gate.on_ended(ticket, report):
+            report = report_attempt(delivery, dataclasses.replace(admitted.client, timeout=0.0), fact)
+        for begun in self.scheduler.on_ended(admitted, report):
             self._begins(begun)
         if isinstance(outcome, Delivered):
             return delivery, DONE
-        return self.gate.buckets.decide_verdict(ticket, report)
+        return self.scheduler.deferrals.decide_verdict(admitted, report)
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """Start and fail an attempt. Return the verdict, and the delivery after it."""
-        assert self.ask(name, **more) is StartNow
+        assert self.ask(name, **more) is Admission.START
         after, verdict = self.end(name, outcome or Failed(reason=Reason.SERVER_ERROR, status=503))
         assert isinstance(verdict, RetryAt)
         return verdict, after
 
     def as_many_as_run(self, name: str) -> int:
-        """Start deliveries until the gate refuses, and return the count."""
+        """Start deliveries until the scheduler refuses, and return the count."""
         count = 0
-        while self.ask(name) is StartNow:
+        while self.ask(name) is Admission.START:
             count += 1
         return count
 
-    def tick(self) -> list[tuple[Ticket, Defer]]:
-        """Call the periodic step of the gate, as the worker does many times a second."""
-        return list(self.gate.defer_without_turn())
+    def tick(self) -> list[tuple[AdmittedDelivery, Defer]]:
+        """Call the periodic step of the scheduler, as the worker does many times a second."""
+        return list(self.scheduler.defer_without_slot())
 
     @staticmethod
     def key(name: str) -> ClientKey:

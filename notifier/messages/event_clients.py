@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TypeVar, get_args
 
 from notifier.delivery.facts import IgnoredOverrides, Override, Skipped
-from notifier.delivery.replacements import Replacement, postpone_event
+from notifier.messages.replacements import Replacement, postpone_event
 from notifier.model.client import Client
 from notifier.model.delivery import ClientOverrides, Delivery, DeliveryIds
 from notifier.model.documents.documents import EventDocument

@@ -1,0 +1,127 @@
+"""Counts the slots that the clients of a worker share, and protects the clients from each other. Pure.
+
+- `size` attempts may run in the window. A lane may use all slots of the window but a tenth for each other lane, so that
+  a fresh logout finds a free slot at once, however much bulk is pending.
+- A client with a closed circuit may take as many slots as stay free, up to its limit. So one client alone takes half of
+  the slots, the next a quarter, and another client always finds one.
+- Attempts at slow and silent clients use separate slots, a quarter of the window's size. However many clients hang, the
+  window stays free.
+- Probes use separate slots, too: fewer than the retries that a worker may hold, so that the retry of a client with a
+  closed circuit is not delayed by probes that hang.
+- A delivery waits in memory only if its slot is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
+  it waits in a queue (`deferrals.py`).
+
+Two clocks are kept apart. All decisions use a monotonic clock, so that a jump of the wall clock opens no circuit and
+starts no delivery. Messages and operators get moments of the wall clock, since other workers read them.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from notifier.delivery.ports import Peers, Tools
+from notifier.model.defaults import PREFETCH, SLOT_WAIT
+from notifier.model.message import Lane
+
+ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
+SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
+MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
+LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane
+MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
+PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
+
+
+class SlotPool(Enum):
+    """The three pools of slots: the window (QUICK), the slots for slow clients, and the slots for probes."""
+
+    QUICK = "quick"
+    SLOW = "slow"
+    PROBE = "probe"
+
+    __hash__ = object.__hash__  # the hash of Enum is a slow Python function
+
+
+class Slots:
+    """The running attempts by pool and lane, the limit of deliveries in memory, and the offset of the clocks.
+
+    `size`: the number of slots of the window. At most twice as many deliveries are in memory, beside attempts at slow
+    clients and probes. `in_memory` counts all deliveries in memory by lane. `started_share` returns which share of the
+    prefetch of events is used by messages that are started and not acked.
+    """
+
+    def __init__(
+        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], started_share: Callable[[], float]
+    ) -> None:
+        self._clock = tools.clock
+        self._monotonic = tools.monotonic
+        self._peers = peers
+        self._size = size
+        self._in_memory = in_memory
+        self._started_share = started_share
+        self._pool_sizes = {
+            SlotPool.QUICK: size,
+            SlotPool.SLOW: max(1, int(size * SLOW_SHARE)),
+            SlotPool.PROBE: PROBE_SLOTS,
+        }
+        self._lane_limit, self._lane_memory_limit = lane_limit(size), lane_limit(2 * size)
+        self._used_slots = dict.fromkeys(SlotPool, 0)
+        self._window_slots_of = dict.fromkeys(Lane, 0)  # used slots of the window
+        self._attempts_outside = 0  # attempts at slow clients and probes, which do not count as memory
+
+    def has_spare_probe_slots(self) -> bool:
+        """Return True if more than half of the slots for probes are free."""
+        return 2 * self._used_slots[SlotPool.PROBE] < PROBE_SLOTS
+
+    def worker_count(self) -> int:
+        """Return the number of workers, including this one; an assumed number while it is unknown."""
+        return self._peers.count() or ASSUMED_WORKERS
+
+    def wall_offset(self) -> float:
+        """Return the seconds to add to a moment of the monotonic clock to get the wall clock's moment."""
+        return self._clock() - self._monotonic()
+
+    def has_room(self, lane: Lane) -> bool:
+        """Return True if another delivery of the lane may start."""
+        return self.has_slot(lane) and self.has_memory(lane)
+
+    def has_slot(self, lane: Lane) -> bool:
+        """Return True if the window has a free slot for another delivery of the lane."""
+        return self._window_slots_of[lane] < self._lane_limit and self._used_slots[SlotPool.QUICK] < self._size
+
+    def has_memory(self, lane: Lane) -> bool:
+        """Return True if there is memory for another delivery of the lane."""
+        count, max_count = self._in_memory[lane], self._lane_memory_limit + self._attempts_outside
+        return count < max_count and sum(self._in_memory.values()) - self._attempts_outside < 2 * self._size
+
+    def used_share(self) -> float:
+        """Return the used share of memory, or of the prefetch of events if that is more."""
+        return max((sum(self._in_memory.values()) - self._attempts_outside) / (2 * self._size), self._started_share())
+
+    def max_wait_seconds(self) -> float:
+        """Return for how many seconds a delivery may wait in memory: `SLOT_WAIT`, less as memory fills."""
+        return SLOT_WAIT * max(MIN_WAIT_SHARE, 1 - self.used_share())
+
+    def has_free_slot(self, pool: SlotPool) -> bool:
+        """Return True if a slot of this pool is free."""
+        return self._pool_sizes[pool] > self._used_slots[pool]
+
+    def free_slots(self, pool: SlotPool, lane: Lane, *, circuit_closed: bool) -> int:
+        """Return how many slots of this pool a client may take. `circuit_closed`: the client's circuit is closed."""
+        count = self._pool_sizes[pool] - self._used_slots[pool]
+        if pool is SlotPool.QUICK:
+            count = min(count, self._lane_limit - self._window_slots_of[lane])
+        if circuit_closed:
+            return count
+        return min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)  # such a client may hang
+
+    def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
+        """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""
+        self._used_slots[pool] += change
+        if pool is SlotPool.QUICK:
+            self._window_slots_of[lane] += change
+        else:
+            self._attempts_outside += change
+
+
+def lane_limit(size: int) -> int:
+    """Return how many of `size` slots one lane may use: all but a tenth for each other lane. Below ten, all."""
+    return size - size // LANE_RESERVES * (len(Lane) - 1)

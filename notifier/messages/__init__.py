@@ -1,0 +1,1 @@
+"""Takes messages, and starts their deliveries."""
