@@ -234,7 +234,7 @@ class QueueStatus:
 
     `bindings`: the bindings of the sources; a missing binding is not a `problem`, since everything else works.
     `overrides`: settings of a broker policy, which only the broker's operator can remove. `moved_on`: how many overdue
-    messages were moved out of delay queues. `dead_letters`: their number when no visit held any; 0 on queues that count
+    messages were moved out of delay queues. `dead_letters`: their number when no pass held any; 0 on queues that count
     held ones.
     """
 

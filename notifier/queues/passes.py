@@ -13,39 +13,39 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisitedMessage(Generic[S]):
+class ReadMessage(Generic[S]):
     """A message that a pass has read. `summary` is None if the message does not match."""
 
     message: Message
     summary: S | None
 
 
-Reader: TypeAlias = Callable[[Message], VisitedMessage[S]]
+Reader: TypeAlias = Callable[[Message], ReadMessage[S]]
 """Reads one message, and keeps only as much of it as the pass needs."""
 
 
-def make_visit_reader(
+def make_pass_reader(
     summarise: Callable[[Message], S], is_meant: Callable[[Message, S], bool], *, whole: bool
-) -> Callable[[Message], VisitedMessage[S]]:
+) -> Callable[[Message], ReadMessage[S]]:
     """Return a reader of the messages for which `is_meant` is true, kept `whole` or as summaries only."""
 
-    def see(message: Message) -> VisitedMessage[S]:
+    def read(message: Message) -> ReadMessage[S]:
         summary = summarise(message)
         matches = is_meant(message, summary)
         kept = message if matches and whole else copy_record(message, body=b"", headers=MappingProxyType({}))
-        return VisitedMessage(message=kept, summary=summary if matches else None)
+        return ReadMessage(message=kept, summary=summary if matches else None)
 
-    return see
+    return read
 
 
-class Visit(Protocol[S]):
+class QueuePass(Protocol[S]):
     """One pass over the messages that are in the queue at its start. Messages that stay keep their order."""
 
     @property
     def left(self) -> int:
         """Return the number of messages that have not been read yet."""
 
-    async def next_page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[ReadMessage[S]]:
         """Return the next messages; none at the end. Remove or move them before the next call. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -55,7 +55,7 @@ class Visit(Protocol[S]):
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
 
 
-OpenVisit: TypeAlias = AbstractAsyncContextManager[Visit[S]]
+OpenPass: TypeAlias = AbstractAsyncContextManager[QueuePass[S]]
 
 
 ProgressCallback = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from notifier.model.backoff import Rounding
 from notifier.model.message import Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.model.notice import FeedNotice
 from notifier.model.record import record
-from notifier.queues.passes import OpenVisit, Reader
+from notifier.queues.passes import OpenPass, Reader
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 
 S = TypeVar("S")
@@ -45,7 +45,7 @@ class BucketQueues(Protocol):
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable.
 
-        It stays there until it is fetched, or until the queue turns it into a retry: on RabbitMQ after
+        It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
         `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).
         """
 
@@ -90,21 +90,21 @@ class Inbox(Protocol):
 class WaitingDeliveries(Protocol):
     """The pending deliveries in delay queues and buckets, without deliveries that a worker holds."""
 
-    def visit(
+    def open_pass(
         self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
-    ) -> OpenVisit[S]:
-        """Begin a walk that passes each message to `read`. `clients`: skip buckets that contain none of these.
+    ) -> OpenPass[S]:
+        """Begin a pass that hands each message to `read`. `clients`: skip buckets that contain none of these.
 
         Without `parked` it covers the delay queues only. Messages that stay keep their due time and hops. On RabbitMQ
-        only one walk runs at a time. Raises QueueError.
+        only one pass runs at a time. Raises QueueError.
         """
 
 
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self, read: Reader[S]) -> OpenVisit[S]:
-        """Begin a visit that passes each message to `read`, oldest first. Raises QueueError."""
+    def open_pass(self, read: Reader[S]) -> OpenPass[S]:
+        """Begin a pass that hands each message to `read`, oldest first. Raises QueueError."""
 
 
 @record

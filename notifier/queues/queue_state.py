@@ -13,15 +13,15 @@ class QueueOverview:
     """The depths of the queues, and the states that workers sent (documents of `operators/status/own_state.py`).
 
     `oldest`: when the first message of a queue was written, in epoch seconds; only for the embedded queue. `blocked`:
-    why the queue accepts no message, so that no worker can answer; empty if it accepts messages. `visited`: a visit
-    holds dead letters that the depths may omit.
+    why the queue accepts no message, so that no worker can answer; empty if it accepts messages. `dead_letters_held`:
+    a pass holds dead letters that the depths may omit.
     """
 
     depths: Mapping[str, Depth]
     oldest: Mapping[str, float]
     worker_states: Sequence[bytes]
     blocked: str = ""
-    visited: bool = False
+    dead_letters_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,11 @@ If a client's address, TLS, egress or pause has changed in the registry, one att
 circuit is closed. The client's limits stay in force. The end of a fault releases only the deliveries that were deferred
 for this cause at the issuer or client.
 
-The deliveries are found by a walk over the delay queues, because a worker does not know the deferrals of other workers.
-A walk delays deliveries that become due meanwhile. Therefore causes that end together share a walk, and walks take at
-most half of the time. Each worker walks for the changes that it detects. After an issuer's fault a second walk follows:
-it finds deliveries whose attempt was in flight when the fault ended, and that were deferred after the first walk.
+The deliveries are found by a pass over the delay queues, because a worker does not know the deferrals of other workers.
+A pass delays deliveries that become due meanwhile. Therefore causes that end together share a pass, and passes take at
+most half of the time. Each worker makes passes for the changes that it detects. After an issuer's fault a second pass
+follows: it finds deliveries whose attempt was in flight when the fault ended, and that were deferred after the first
+pass.
 """
 
 import asyncio
@@ -35,12 +36,12 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 CHECK_INTERVAL_SECONDS = 0.5
-MAX_START_DELAY_SECONDS = 1.0  # spreads the walks of all workers, which reload at the same time
+MAX_START_DELAY_SECONDS = 1.0  # spreads the passes of all workers, which reload at the same time
 CLIENTS_PER_STEP = 100  # after which other tasks of the event loop run
 MIN_CLIENT_INTERVAL_SECONDS = 60.0  # between two releases for a client: its proxy may let through one in ten
 SIGNATURE_RATE_SHARE = 0.5  # of a key's rate: a delivery that waits long for a signature is deferred again
-MIN_WALK_INTERVAL_SECONDS = 0.5  # pause after a walk, at least
-PAUSE_PER_WALK = 1.0  # pause after a walk, as a multiple of the walk's duration without its own pauses
+MIN_PASS_INTERVAL_SECONDS = 0.5  # pause after a pass, at least
+PAUSE_PER_PASS = 1.0  # pause after a pass, as a multiple of the pass's duration without its own pauses
 DEFERRAL_STORE_SECONDS = 3.0  # after a failed signature, within which the deferral of the delivery is stored
 
 
@@ -56,9 +57,9 @@ class DeferralRelease:
         self._queue = queue
         self._registry, self._keys = live.current.registry, live.current.keys
         self._ended: set[_EndedCause] = set()
-        self._second_walk_at: dict[_EndedCause, float] = {}
+        self._second_pass_at: dict[_EndedCause, float] = {}
         self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
-        self._next_walk_at = float("-inf")
+        self._next_pass_at = float("-inf")
         self._changed = asyncio.Event()
 
     def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
@@ -66,7 +67,7 @@ class DeferralRelease:
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
-            self._second_walk_at[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
+            self._second_pass_at[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
         self._changed.set()
 
     async def run(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
@@ -82,12 +83,12 @@ class DeferralRelease:
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
             now = time.monotonic()
-            for ended in [ended for ended, walk_at in self._second_walk_at.items() if walk_at <= now]:
-                del self._second_walk_at[ended]
+            for ended in [ended for ended, pass_at in self._second_pass_at.items() if pass_at <= now]:
+                del self._second_pass_at[ended]
                 self._ended.add(ended)
             self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
             ready = self._ended - self._not_before.keys()
-            if ready and now >= self._next_walk_at:
+            if ready and now >= self._next_pass_at:
                 self._ended -= ready
                 await self._release_ended(frozenset(ready))
 
@@ -116,7 +117,7 @@ class DeferralRelease:
         result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._get_rate(issuers))
         seconds = time.monotonic() - began_at
         busy_seconds = seconds - result.done / MAX_DUE_PER_SECOND
-        self._next_walk_at = time.monotonic() + max(MIN_WALK_INTERVAL_SECONDS, PAUSE_PER_WALK * busy_seconds)
+        self._next_pass_at = time.monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * busy_seconds)
         if result.failed:
             self._ended |= ended
         if result.done:

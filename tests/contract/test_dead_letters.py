@@ -15,17 +15,17 @@ from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary,
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
 from notifier.operators.deliveries.repair import remove, replay
 from notifier.operators.deliveries.repair_pass import find_messages
-from notifier.queues.passes import make_visit_reader
+from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
-from notifier.queues.rabbitmq.visit import RabbitVisit
+from notifier.queues.rabbitmq.queue_pass import RabbitPass
 from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.queues import Inbox, Place, names, ready
 from tests.support.rabbit_options import rabbit_options
 
 MANY = 250  # more than are taken together on either queue
 ALL = DeadLetterFilter()
-ROWS = make_visit_reader(read_summary, ALL.matches, whole=False)
+ROWS = make_pass_reader(read_summary, ALL.matches, whole=False)
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ async def test_only_requested_parts_of_a_dead_letter_are_kept(queue: Queue, dead
     await store_dead_letters(queue, dead_letter("a"), dead_letter("b", client_id="mail"))
     async with aclosing(find_messages(dead_letters, DeadLetterFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
-    async with DeadLetterFilter(client_id="mail").open_visit(dead_letters, whole=True) as visit:
-        seen = [each for page in [await visit.next_page(), await visit.next_page()] for each in page]
+    async with DeadLetterFilter(client_id="mail").open_pass(dead_letters, whole=True) as queue_pass:
+        seen = [each for page in [await queue_pass.next_page(), await queue_pass.next_page()] for each in page]
     assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
@@ -93,9 +93,9 @@ async def test_large_dead_letters_are_read_in_small_pages(queue: Queue, dead_let
         for n in range(24)
     ]
     await store_dead_letters(queue, *large)
-    async with ALL.open_visit(dead_letters, whole=True) as visit:
+    async with ALL.open_pass(dead_letters, whole=True) as queue_pass:
         pages = []
-        while page := await visit.next_page():
+        while page := await queue_pass.next_page():
             pages.append([each.summary.id for each in page if each.summary is not None])
     assert [id_ for page in pages for id_ in page] == [each.id for each in large]
     assert max(map(len, pages)) <= 20
@@ -103,13 +103,13 @@ async def test_large_dead_letters_are_read_in_small_pages(queue: Queue, dead_let
     assert await seen(dead_letters) == [each.id for each in large]
 
 
-async def test_dead_letter_added_during_a_visit_is_in_the_next(queue: Queue, dead_letters: DeadLetters) -> None:
+async def test_dead_letter_added_during_a_pass_is_in_the_next(queue: Queue, dead_letters: DeadLetters) -> None:
     """So a client that refuses at once cannot make a replay endless."""
     await store_dead_letters(queue, dead_letter("a"), dead_letter("b"))
-    async with dead_letters.visit(ROWS) as visit:
-        page = list(await visit.next_page())
+    async with dead_letters.open_pass(ROWS) as queue_pass:
+        page = list(await queue_pass.next_page())
         await queue.publish(DEAD, dump_dead_letter(dead_letter("c")))
-        while more := await visit.next_page():
+        while more := await queue_pass.next_page():
             page += more
         assert names([seen.message for seen in page]) == ["a", "b"]
     await ready(queue, DEAD, 3)
@@ -184,28 +184,28 @@ async def test_a_limit_leaves_the_rest(queue: Queue, dead_letters: DeadLetters) 
     assert (last.done, last.unfinished) == (3, None)
 
 
-async def test_lost_connection_during_a_visit_keeps_the_order(rabbit_place: Place) -> None:
-    """The broker gives back what a visit held, in its old place."""
+async def test_lost_connection_during_a_pass_keeps_the_order(rabbit_place: Place) -> None:
+    """The broker gives back what a pass held, in its old place."""
     queue = await rabbit_place.open()
     dead_letters = queue.dead_letters()
     await store_dead_letters(queue, *map(dead_letter, ids(MANY)))
     with suppress(QueueUnavailable):
-        async with dead_letters.visit(ROWS) as visit:
-            await visit.next_page()
-            await visit.next_page()
-            assert isinstance(visit, RabbitVisit)
-            await visit._channel.connection.close()
-            await visit.remove([])
+        async with dead_letters.open_pass(ROWS) as queue_pass:
+            await queue_pass.next_page()
+            await queue_pass.next_page()
+            assert isinstance(queue_pass, RabbitPass)
+            await queue_pass._channel.connection.close()
+            await queue_pass.remove([])
     await ready(queue, DEAD, MANY)
     assert await seen(dead_letters) == ids(MANY)
 
 
-async def test_second_visit_waits_for_the_first(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+async def test_second_pass_waits_for_the_first(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """On a broker the second waits, reports the reason, and then proceeds."""
     queue = await rabbit_place.open()
     await store_dead_letters(queue, dead_letter("a"))
     impatient = RabbitDeadLetters(rabbit_options(amqp_url, prefix), queue.publish, busy_for=0.0)
-    async with queue.dead_letters().visit(ROWS):
+    async with queue.dead_letters().open_pass(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(impatient)
     assert await seen(impatient) == ["a"]

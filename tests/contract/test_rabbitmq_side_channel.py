@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from notifier.model.message import DEAD
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
-from notifier.queues.passes import make_visit_reader
+from notifier.queues.passes import make_pass_reader
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -170,20 +170,22 @@ async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOpt
     assert (workers.received.empty(), log) == (True, [])
 
 
-async def test_dead_letters_held_by_a_visit_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
+async def test_dead_letters_held_by_a_pass_are_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
     """By workers, while another process lists or discards; and not any more once it has given them back."""
     worker = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
     await store_dead_letters(worker, *(dead_letter(f"d-{number}") for number in range(20)))
     await ready(worker, DEAD, 20)
     async with (
-        RabbitQueue(options).dead_letters().visit(make_visit_reader(read_summary, ALL.matches, whole=False)) as visit
+        RabbitQueue(options)
+        .dead_letters()
+        .open_pass(make_pass_reader(read_summary, ALL.matches, whole=False)) as queue_pass
     ):
-        seen = [*await visit.next_page(), *await visit.next_page()]
+        seen = [*await queue_pass.next_page(), *await queue_pass.next_page()]
         assert len(seen) == 20
         overview = await RabbitQueue(options).read_overview(within=1.0)
-        assert (overview.visited, worker.status().dead_letters) == (True, 20)
-        await visit.remove([found.message for found in seen[:5]])
+        assert (overview.dead_letters_held, worker.status().dead_letters) == (True, 20)
+        await queue_pass.remove([found.message for found in seen[:5]])
         assert (await worker.depths())[DEAD].ready == 20
     await ready(worker, DEAD, 15)
-    assert not (await RabbitQueue(options).read_overview(within=1.0)).visited
+    assert not (await RabbitQueue(options).read_overview(within=1.0)).dead_letters_held

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from notifier.features.sources.source_compiler import OWN_EXCHANGES
 from notifier.model.message import DEAD, Binding, Lane, Message
-from notifier.queues.passes import VisitedMessage
+from notifier.queues.passes import ReadMessage
 from notifier.queues.rabbitmq import source_bindings
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_bindings, survey_topology
 from notifier.queues.rabbitmq.examination import examine_broker
@@ -255,8 +255,8 @@ async def test_topology_includes_source_queues(
     await underlay.rpc(Delete(exchange=GENERIC))
 
 
-def _see(message: Message) -> VisitedMessage[object]:
-    return VisitedMessage(message=message, summary=None)
+def _see(message: Message) -> ReadMessage[object]:
+    return ReadMessage(message=message, summary=None)
 
 
 async def test_expired_message_is_a_dead_letter_of_its_source(
@@ -272,6 +272,6 @@ async def test_expired_message_is_a_dead_letter_of_its_source(
     await others.publish("context", b"{}", expiration=0.05, headers=headers)
     queue = await worker(prefix=bare_prefix, bindings=(binding,))
     await ready(queue, DEAD, 1)
-    async with queue.dead_letters().visit(_see) as visit:
-        (found,) = await visit.next_page()
+    async with queue.dead_letters().open_pass(_see) as queue_pass:
+        (found,) = await queue_pass.next_page()
     assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)

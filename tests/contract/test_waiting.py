@@ -1,4 +1,4 @@
-"""What every queue keeps of all that waits: a walk uses nothing up, and what is taken is neither lost nor doubled."""
+"""What every queue keeps of all that waits: a pass uses nothing up, and what is taken is neither lost nor doubled."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from notifier.model.progress import PastOutcome
 from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
-from notifier.queues.passes import make_visit_reader
+from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.dead_letter_samples import course
@@ -36,7 +36,7 @@ from tests.system.waiting import until
 ISS = "https://id.example.com"
 SHOP, WIKI = (ISS, "shop"), (ISS, "wiki")
 ALL = WaitingFilter()
-WHOLE = make_visit_reader(read_waiting, ALL.matches, whole=True)
+WHOLE = make_pass_reader(read_waiting, ALL.matches, whole=True)
 OF_SHOP = WaitingFilter(client_id="shop", iss=ISS)
 MANY = 230  # more than are taken together on either queue
 
@@ -141,7 +141,7 @@ async def test_delivery_made_due_arrives_at_once(place: Place) -> None:
 
 
 async def test_deliveries_made_due_at_a_pace_arrive_in_order(place: Place) -> None:
-    """The first at once. A message due before its turn stays, so a second walk changes no turn."""
+    """The first at once. A message that is due earlier keeps its time, so a second pass changes nothing."""
     queue, inbox = await place.consume()
     ended = frozenset({("signing", ISS, ""), ("proxy", ISS, "wiki")})
     meant = WaitingFilter(ended=ended, parked=False)
@@ -157,7 +157,7 @@ async def test_deliveries_made_due_at_a_pace_arrive_in_order(place: Place) -> No
     dues = [one.due or 0 for one in await listed(queue, rest)]
     assert max(dues) - min(dues) == pytest.approx(4.0, abs=0.1)
     again = await make_due(queue.waiting(), meant, course(), force=False, pace=lambda: 0.1)
-    assert (again.done, again.kept) == (1, {DUE_EARLIER: 4})  # the first turn is now
+    assert (again.done, again.kept) == (1, {DUE_EARLIER: 4})  # the first is due now
     assert {each.message_id for each in await inbox.some(5)} == ids - {"s0"}
     await waits(queue, {"p", "other", "r"})
 
@@ -180,8 +180,8 @@ async def test_cancel_keeps_the_order_of_the_rest(place: Place) -> None:
     assert inbox.empty()
 
 
-async def test_concurrent_fetch_during_a_walk_gets_no_copy(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
-    """A message parked again is fetched once, also by a worker that empties the bucket while the walk ends."""
+async def test_concurrent_fetch_during_a_pass_gets_no_copy(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """A message parked again is fetched once, also by a worker that empties the bucket while the pass ends."""
     queue = await rabbit_place.open()
     ids, anew, copied = [f"p-{number:02}" for number in range(60)], list[str | None](), asyncio.Event()
     await parked(queue, *(delivery(id_, parked=True) for id_ in ids))
@@ -194,7 +194,7 @@ async def test_concurrent_fetch_during_a_walk_gets_no_copy(rabbit_place: Place, 
         if len(anew) == len(ids):
             copied.set()
 
-    async def drain() -> list[str | None]:
+    async def fetch() -> list[str | None]:
         await copied.wait()
         found: list[str | None] = []
         while not looked.done() or await queue.count_parked():
@@ -210,38 +210,38 @@ async def test_concurrent_fetch_during_a_walk_gets_no_copy(rabbit_place: Place, 
             return [one.id async for one, _ in found]
 
     async with asyncio.TaskGroup() as tasks:
-        looked, drained = tasks.create_task(look()), tasks.create_task(drain())
+        looked, fetched = tasks.create_task(look()), tasks.create_task(fetch())
     assert looked.result() == ids
-    assert sorted(map(str, drained.result())) == ids
+    assert sorted(map(str, fetched.result())) == ids
 
 
-async def test_delivery_that_is_due_during_a_walk_arrives(place: Place) -> None:
-    """A walk that holds it lets it go, late at the most."""
+async def test_delivery_that_is_due_during_a_pass_arrives(place: Place) -> None:
+    """A pass that holds it lets it go, late at the most."""
     queue, inbox = await place.consume()
     held = False
-    while not held:  # a machine that stands still for a second lets it come due before the walk
+    while not held:  # a machine that stands still for a second lets it come due before the pass
         due = await delayed(queue, delivery("a"), seconds=1.0)
-        async with ALL.open_visit(queue.waiting(), whole=False) as walk:
-            held = bool(await walk.next_page())
+        async with ALL.open_pass(queue.waiting(), whole=False) as queue_pass:
+            held = bool(await queue_pass.next_page())
             await asyncio.sleep(due + 0.2 - time.time() if held else 0)
         assert names([await inbox.next()]) == ["a"]
 
 
-async def test_killed_walk_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
-    """The messages that it held are in their queues again. During a walk no other walk starts."""
+async def test_killed_pass_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """The messages that it held are in their queues again. During a pass no other pass starts."""
     queue = await rabbit_place.open()
     ids = [f"d-{number:03}" for number in range(MANY)]
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    async with RabbitWaiting(options, queue.publish, queue.publish).visit(WHOLE) as walk:
+    async with RabbitWaiting(options, queue.publish, queue.publish).open_pass(WHOLE) as queue_pass:
         busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
-            await ALL.open_visit(busy, whole=True).__aenter__()
-        assert await walk.next_page()
-        assert await walk.next_page()
-        await walk._connection.close()  # as if it were killed
+            await ALL.open_pass(busy, whole=True).__aenter__()
+        assert await queue_pass.next_page()
+        assert await queue_pass.next_page()
+        await queue_pass._connection.close()  # as if it were killed
         with pytest.raises(QueueUnavailable):
-            await walk.next_page()
+            await queue_pass.next_page()
     await waits(queue, set(ids))
-    assert sorted(one.id for one in await listed(queue)) == ids  # a walk that is killed may change the order
+    assert sorted(one.id for one in await listed(queue)) == ids  # a pass that is killed may change the order

@@ -23,7 +23,7 @@ from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.request import Request
 from notifier.operators.deliveries.dead_letter_summary import document_of
-from notifier.queues.rabbitmq.delays import Forwarder, to_first_pass
+from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 
 ISS = "https://id.example"
 OTHER = "https://other.example"
@@ -127,7 +127,7 @@ class MemoryQueue:
         self.log.append(f"published {queue}")
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
-        await self.publish(*to_first_pass(message, due - self.clock(), rounding))
+        await self.publish(*to_first_hop(message, due - self.clock(), rounding))
 
     def bucket(self, key: tuple[str, str]) -> str:
         return " ".join(key)

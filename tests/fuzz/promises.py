@@ -21,7 +21,7 @@ from notifier.model.message import Kind, Lane, Message
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of
-from notifier.queues.rabbitmq.delays import DELAY_QUEUES, to_first_pass
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES, to_first_hop
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 
 NOW = 1_800_000_000.0
@@ -112,7 +112,7 @@ def open_fully(message: Message) -> list[str]:
 
 
 def _sent(send: OutgoingMessage) -> str:
-    queue = send.queue if send.due is None else to_first_pass(send.message, send.due - NOW, send.rounding)[0]
+    queue = send.queue if send.due is None else to_first_hop(send.message, send.due - NOW, send.rounding)[0]
     assert queue in QUEUES, queue
     assert len(send.message.message_id.encode()) <= 255
     if send.queue == "dead":

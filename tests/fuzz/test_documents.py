@@ -39,7 +39,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.operators.deliveries.dead_letter_summary import document_of, read_summary
 from notifier.operators.deliveries.readmission import ReplayRules, readmit
-from notifier.queues.rabbitmq.delays import split_into_hops, to_first_pass, to_next_pass
+from notifier.queues.rabbitmq.delays import split_into_hops, to_first_hop, to_next_hop
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully
@@ -75,7 +75,7 @@ UNREADABLE = DeadLetter(
     id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(InputIssue("a", "b"),),
     entries="1-2,7",
 )  # fmt: skip
-WAITING = to_first_pass(
+WAITING = to_first_hop(
     MessageDraft(kind=Kind.DELIVERY, body=dump_delivery(DELIVERY, due=NOW + 50), message_id="d"), 50, "down"
 )[1].body
 PUT_OFF = tuple(
@@ -194,7 +194,7 @@ def test_delivery_can_be_continued_or_is_refused(body: bytes) -> None:
     delivery = loaded(load_delivery, body)
     if delivery is not None:
         go_through(delivery)
-    assert to_next_pass(_message(Kind.DELIVERY, body), NOW) is None or b"hops" in body
+    assert to_next_hop(_message(Kind.DELIVERY, body), NOW) is None or b"hops" in body
     open_fully(_message(Kind.DELIVERY, body))
 
 

@@ -18,7 +18,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, Message, MessageDraft
 from notifier.model.record import copy_record
 from notifier.queues.queue_port import Inbox
-from notifier.queues.rabbitmq.delays import to_first_pass
+from notifier.queues.rabbitmq.delays import to_first_hop
 from tests.simulator.virtual_time import VirtualLoop
 
 BUCKETS = 64
@@ -87,7 +87,7 @@ class Consumer:
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Write into the first of its delay queues."""
-        await self.publish(*to_first_pass(message, due - self.broker.loop.now, rounding))
+        await self.publish(*to_first_hop(message, due - self.broker.loop.now, rounding))
 
     async def wait_until_available(self) -> None:
         """Return at once: this broker is never away."""

@@ -109,7 +109,7 @@ async def test_deliveries_follow_once_the_key_signs_again(place: tuple[str, str]
 
 @pytest.mark.full
 async def test_deferral_stored_during_key_recovery_is_released(tmp_path: Path, hsm: SoftHsm) -> None:
-    """Another worker stores it after the walk of this one."""
+    """Another worker stores it after the pass of this one."""
     faulty = hsm.faulty()
     faulty.be("error")
     async with Clients() as clients:

@@ -18,7 +18,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.session_ended import ClientEntry
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
 from notifier.operators.deliveries.repair_pass import Filter
-from notifier.queues.passes import OpenVisit, make_visit_reader
+from notifier.queues.passes import OpenPass, make_pass_reader
 from notifier.queues.queue_port import DeadLetters
 
 REASON_DESCRIPTION = "Only with this reason (notifier explain lists the reasons); may be repeated."
@@ -84,9 +84,9 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         """Return the same filter without dead letters that were given up after the moment."""
         return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
 
-    def open_visit(self, messages: DeadLetters, *, whole: bool) -> OpenVisit[DeadLetterSummary]:
-        """Open a visit to the selected dead letters, with bodies if `whole`. Raises QueueError."""
-        return messages.visit(make_visit_reader(read_summary, self.matches, whole=whole))
+    def open_pass(self, messages: DeadLetters, *, whole: bool) -> OpenPass[DeadLetterSummary]:
+        """Open a pass over the selected dead letters, with bodies if `whole`. Raises QueueError."""
+        return messages.open_pass(make_pass_reader(read_summary, self.matches, whole=whole))
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the dead letter."""

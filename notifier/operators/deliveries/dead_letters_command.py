@@ -11,7 +11,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, D
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, to_export_document
 from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE, open_replacement, read_filter_options
 from notifier.operators.deliveries.dead_letters_repair_command import discard, preview_replay, replay
-from notifier.operators.deliveries.message_table import CommandContext, list_messages, visit_messages
+from notifier.operators.deliveries.message_table import CommandContext, list_messages, read_messages
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
@@ -83,7 +83,7 @@ def show(
         documents.append(to_export_document(message) | preview)
 
     command_context = CommandContext(config, context.obj)
-    visit_messages(
+    read_messages(
         DEAD_LETTER_TABLE, command_context, DeadLetterFilter(ids=frozenset({id_})), on_message, whole=True, first=True
     )
     if not documents:
@@ -126,7 +126,7 @@ def export(
             count += 1
             out.write(json_text(to_export_document(message)) + "\n")
 
-        visit_messages(DEAD_LETTER_TABLE, CommandContext(config, ()), filter_, on_message, whole=True)
+        read_messages(DEAD_LETTER_TABLE, CommandContext(config, ()), filter_, on_message, whole=True)
     say(f"{counted(count, 'dead letter')} exported", err=True)
 
 

@@ -84,7 +84,7 @@ def list_messages(
         elif rows:
             say("  ".join(map(printable, table.format_row(summary))))
 
-    visit_messages(table, context, filter_, on_message, rows=rows or as_json)
+    read_messages(table, context, filter_, on_message, rows=rows or as_json)
     if counts.total and not (rows or as_json):
         grid, now = Grid(*table.heads), time.time()
         for group in counts.groups():
@@ -96,7 +96,7 @@ def list_messages(
         end_if_unknown(context.config, context.features, filter_.client_id, filter_.iss)
 
 
-def visit_messages(
+def read_messages(
     table: MessageTable[S], context: CommandContext, filter_: Filter[Any, S], on_message: Callable[[S, Message], None],
     *, whole: bool = False, rows: bool = False, first: bool = False,
 ) -> None:  # fmt: skip
@@ -106,7 +106,7 @@ def visit_messages(
     """
     settings = load_queue_part(context.config).settings.queue
 
-    async def visit() -> None:
+    async def read() -> None:
         progress = no_progress if rows else make_progress("read")
         async with (
             open_queue(settings, opening=table.opens_queue) as queue,
@@ -117,7 +117,7 @@ def visit_messages(
                 if first:
                     return
 
-    uvloop.run(visit())
+    uvloop.run(read())
 
 
 def require_condition(filter_: Filter[Any, Any], members: Mapping[str, Any]) -> None:

@@ -136,7 +136,7 @@ async def remove(
     def decide(_message: Message, summary: S) -> Decision:
         return KeptMessage(KeepReason.NEWER.value) if summary.reason == NEWER_RELEASE else REMOVE
 
-    return await RepairPass(filter_.open_visit(messages, whole=False), decide, options, report, filter_.ids).run()
+    return await RepairPass(filter_.open_pass(messages, whole=False), decide, options, report, filter_.ids).run()
 
 
 async def replay(
@@ -162,7 +162,7 @@ async def replay(
         on_readmission(summary, readmission)
         return Transfer(taken=message, queue=readmission.queue, outgoing=readmission.outgoing)
 
-    return await RepairPass(filter_.open_visit(dead_letters, whole=True), decide, options, report, filter_.ids).run()
+    return await RepairPass(filter_.open_pass(dead_letters, whole=True), decide, options, report, filter_.ids).run()
 
 
 async def make_due(
@@ -190,4 +190,4 @@ async def make_due(
             return KeptMessage(DUE_EARLIER)
         return to_due_transfer(message, turn_at, options.clock())
 
-    return await RepairPass(filter_.open_visit(waiting, whole=True), decide, options).run()
+    return await RepairPass(filter_.open_pass(waiting, whole=True), decide, options).run()

@@ -18,7 +18,7 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.deliveries.groups import Summary
-from notifier.queues.passes import OpenVisit, ProgressCallback, RepairOptions, Visit, no_progress
+from notifier.queues.passes import OpenPass, ProgressCallback, QueuePass, RepairOptions, no_progress
 
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
@@ -59,8 +59,8 @@ class Filter(Generic[P, S]):
         """Return the same filter without messages that arrived after the moment."""
         raise NotImplementedError
 
-    def open_visit(self, messages: P, *, whole: bool) -> OpenVisit[S]:
-        """Open a visit to the selected messages, with bodies if `whole`. Raises QueueError."""
+    def open_pass(self, messages: P, *, whole: bool) -> OpenPass[S]:
+        """Open a pass over the selected messages, with bodies if `whole`. Raises QueueError."""
         raise NotImplementedError
 
     def matches_summary(self, summary: S) -> bool:
@@ -89,17 +89,17 @@ async def find_messages(
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with filter_.open_visit(messages, whole=whole) as visit:
+    async with filter_.open_pass(messages, whole=whole) as queue_pass:
         read_count = 0
-        while page := await visit.next_page():
+        while page := await queue_pass.next_page():
             for number, entry in enumerate(page):
                 if number % MESSAGES_PER_STEP == MESSAGES_PER_STEP - 1:
-                    progress(read_count + number, read_count + len(page) + visit.left)
+                    progress(read_count + number, read_count + len(page) + queue_pass.left)
                     await asyncio.sleep(0)
                 if entry.summary is not None:
                     yield entry.summary, entry.message
             read_count += len(page)
-            progress(read_count, read_count + visit.left)
+            progress(read_count, read_count + queue_pass.left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +163,13 @@ class RepairPass(Generic[S]):
 
     def __init__(
         self,
-        open_visit: OpenVisit[S],
+        open_pass: OpenPass[S],
         decide: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
         ids: frozenset[str] = frozenset(),
     ) -> None:
-        self._open_visit = open_visit
+        self._open_pass = open_pass
         self._missing = set(ids)
         self._decide = decide
         self._options = options
@@ -191,8 +191,8 @@ class RepairPass(Generic[S]):
         """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
         failed = False
         try:
-            async with self._open_visit as visit:
-                await self._visit_pages(visit)
+            async with self._open_pass as queue_pass:
+                await self._repair_pages(queue_pass)
         except QueueError as error:
             self._unfinished, failed = str(error), True
         return RepairResult(
@@ -206,31 +206,31 @@ class RepairPass(Generic[S]):
             missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
 
-    async def _visit_pages(self, visit: Visit[S]) -> None:
+    async def _repair_pages(self, queue_pass: QueuePass[S]) -> None:
         """Repair the messages batch by batch until the end, the limit or a stop. Raises QueueError."""
         read_count = 0
-        while page := await visit.next_page():
+        while page := await queue_pass.next_page():
             for start in range(0, len(page), MESSAGES_PER_STEP):
                 chunk = page[start : start + MESSAGES_PER_STEP]
                 matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]
                 for first in range(0, len(matches), self._batch_size):
-                    await self._repair_batch(visit, matches[first : first + self._batch_size])
+                    await self._repair_batch(queue_pass, matches[first : first + self._batch_size])
                     if self._unfinished is not None:
                         return
                 read_count += len(chunk)
                 unread_of_page = len(page) - start - len(chunk)
-                self._options.progress(read_count, read_count + unread_of_page + visit.left)
-                if self._is_stopped():
+                self._options.progress(read_count, read_count + unread_of_page + queue_pass.left)
+                self._check_stop()
+                if self._unfinished is not None:
                     return
                 await asyncio.sleep(0)
 
-    def _is_stopped(self) -> bool:
-        """Return True if the pass must end now. Record a requested stop as the reason."""
+    def _check_stop(self) -> None:
+        """If a stop is requested, record it as the reason why the pass ends."""
         if self._unfinished is None and self._options.stop():
             self._unfinished = STOPPED_TEXT
-        return self._unfinished is not None
 
-    async def _repair_batch(self, visit: Visit[S], matches: Sequence[tuple[Message, S]]) -> None:
+    async def _repair_batch(self, queue_pass: QueuePass[S], matches: Sequence[tuple[Message, S]]) -> None:
         """Decide about each message of the batch, then remove and move them together. Stop at the limit."""
         remaining = None if self._options.limit is None else self._options.limit - self._done
         summaries: dict[int, S] = {}  # of the messages to remove or move, by id()
@@ -251,8 +251,10 @@ class RepairPass(Generic[S]):
                 transfers.append(decision)
             else:
                 removed.append(message)
-        if summaries and await self._wait_for_rate():
-            await self._carry_out(visit, removed, transfers, summaries)
+        if summaries:
+            await self._wait_for_rate()
+            if self._unfinished is None:
+                await self._carry_out(queue_pass, removed, transfers, summaries)
         if is_limit_reached and self._unfinished is None:
             self._limited = True
             self._unfinished = (
@@ -260,31 +262,31 @@ class RepairPass(Generic[S]):
             )
 
     async def _carry_out(
-        self, visit: Visit[S], removed: Sequence[Message], transfers: Sequence[Transfer], summaries: Mapping[int, S]
-    ) -> None:
+        self, queue_pass: QueuePass[S], removed: Sequence[Message], transfers: Sequence[Transfer],
+        summaries: Mapping[int, S],
+    ) -> None:  # fmt: skip
         """Remove and move the messages, and count those for which it succeeded; in a dry run, count all."""
         if self._options.dry_run:
             self._count([*removed, *(transfer.taken for transfer in transfers)], summaries)
             return
         if removed:
-            self._count(await visit.remove(removed), summaries)
+            self._count(await queue_pass.remove(removed), summaries)
         if transfers:
-            moved = await visit.move(transfers)
+            moved = await queue_pass.move(transfers)
             self._count(moved.done, summaries)
             if moved.failure is not None:
                 raise moved.failure
 
-    async def _wait_for_rate(self) -> bool:
-        """Wait until the rate permits the next batch. Return False if the pass is stopped meanwhile."""
+    async def _wait_for_rate(self) -> None:
+        """Wait until the rate permits the next batch, or until a stop ends the pass."""
         rate = self._options.rate
-        while rate is not None and not self._options.dry_run:
+        self._check_stop()
+        while rate is not None and not self._options.dry_run and self._unfinished is None:
             wait_seconds = self._began_at + self._done / rate - self._options.monotonic()
             if wait_seconds <= 0:
                 break
-            if self._is_stopped():
-                return False
             await self._options.pause(min(wait_seconds, STOP_CHECK_SECONDS))
-        return not self._is_stopped()
+            self._check_stop()
 
     def _count(self, done: Sequence[Message], summaries: Mapping[int, S]) -> None:
         """Count these messages, and report them unless it is a dry run. `summaries` are by the id() of the message."""

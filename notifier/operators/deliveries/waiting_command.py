@@ -17,8 +17,8 @@ from notifier.operators.deliveries.message_table import (
     CommandContext,
     MessageTable,
     list_messages,
+    read_messages,
     remove_messages,
-    visit_messages,
 )
 from notifier.operators.deliveries.waiting_filter import (
     CancelMembers,
@@ -142,7 +142,7 @@ def show(
     summaries: list[WaitingSummary] = []
     filter_ = WaitingFilter(ids=frozenset({id_}), get_lifetime=_make_lifetime_getter(config, context.obj))
     command_context = CommandContext(config, context.obj)
-    visit_messages(WAITING_TABLE, command_context, filter_, lambda summary, _: summaries.append(summary), first=True)
+    read_messages(WAITING_TABLE, command_context, filter_, lambda summary, _: summaries.append(summary), first=True)
     if not summaries:
         say(f"notifier: no pending delivery {id_}; `notifier waiting list --rows` lists them", err=True)
         raise typer.Exit(1)

@@ -28,7 +28,7 @@ from notifier.operators.deliveries.dead_letter_filter import (
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.repair_pass import Filter
 from notifier.operators.status.lifetime import GetLifetime
-from notifier.queues.passes import OpenVisit, make_visit_reader
+from notifier.queues.passes import OpenPass, make_pass_reader
 from notifier.queues.queue_port import WaitingDeliveries
 
 Where = Literal["delayed", "parked"]
@@ -221,14 +221,14 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         """Return the same filter without deliveries that a worker first received after the moment."""
         return replace(self, taken_by=moment)
 
-    def open_visit(self, messages: WaitingDeliveries, *, whole: bool) -> OpenVisit[WaitingSummary]:
-        """Open a visit to the selected deliveries. If single clients are selected, only their buckets are read."""
+    def open_pass(self, messages: WaitingDeliveries, *, whole: bool) -> OpenPass[WaitingSummary]:
+        """Open a pass over the selected deliveries. If single clients are selected, only their buckets are read."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
         summarise = read_waiting if self.get_lifetime is None else partial(read_waiting, get_lifetime=self.get_lifetime)
-        reader = make_visit_reader(summarise, self.matches, whole=whole)
-        return messages.visit(reader, clients=clients, parked=self.parked)
+        reader = make_pass_reader(summarise, self.matches, whole=whole)
+        return messages.open_pass(reader, clients=clients, parked=self.parked)
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery."""

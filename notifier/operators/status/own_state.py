@@ -139,5 +139,10 @@ async def read_status(queue: Queue, clock: Clock, own: Callable[[], bytes] | Non
         overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     states = overview.worker_states or ([] if own is None else [own()])
     return status_of(
-        overview.depths, states, now=clock(), oldest=overview.oldest, blocked=overview.blocked, visited=overview.visited
+        overview.depths,
+        states,
+        now=clock(),
+        oldest=overview.oldest,
+        blocked=overview.blocked,
+        dead_letters_held=overview.dead_letters_held,
     )

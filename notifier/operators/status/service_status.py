@@ -35,7 +35,7 @@ class WorkerState:
     """The state of one worker. `rates` are per second over the last minute; `held` has the unsettled messages by queue.
 
     `clients` are those in the worst state; `left_out` is the number of the others. `keys` are the published keys that
-    the worker has seen. `dead_letters` is the number of dead letters when no visit held any; 0 if unknown. `consuming`
+    the worker has seen. `dead_letters` is the number of dead letters when no pass held any; 0 if unknown. `consuming`
     is None if unknown; `problem` is the reason why the worker does not consume.
     """
 
@@ -105,12 +105,12 @@ def status_of(
     now: float,
     oldest: Mapping[str, float] | None = None,
     blocked: str = "",
-    visited: bool = False,
+    dead_letters_held: bool = False,
 ) -> ServiceStatus:
     """Merge the workers' answers. A worker may report its clients in several answers.
 
     `depths` and `oldest` are reported by the queue: the number of messages, and the time of the oldest message.
-    `visited`: a command or request has taken dead letters out of the queue to visit them, so `depths` may omit them.
+    `dead_letters_held`: a pass of a command or request holds dead letters, so `depths` may omit them.
     """
     states: dict[str, WorkerState] = {}
     for state in filter(None, map(load_state, answers)):
@@ -122,7 +122,7 @@ def status_of(
         for queue, lane_state in worker.held.items():
             if lane_state.oldest is not None:
                 oldest_by_queue[queue] = min(lane_state.oldest, oldest_by_queue.get(queue, lane_state.oldest))
-    if visited and DEAD in depths:  # workers may have counted the dead letters before the visit
+    if dead_letters_held and DEAD in depths:  # workers may have counted the dead letters before the pass
         count = max(depths[DEAD].ready, *(worker.dead_letters for worker in workers), 0)
         depths = {**depths, DEAD: copy_record(depths[DEAD], ready=count)}
     merged: dict[ClientKey, ClientStatus] = {}

@@ -67,7 +67,7 @@ def load_queue_part(config: Path | None, log_from: str = "critical") -> PartialS
 async def open_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
     """Open the queue, yield it when it can be used, and close it. Raises QueueError.
 
-    Without `opening`, a queue on RabbitMQ is not opened: each visit of its messages uses a separate connection.
+    Without `opening`, a queue on RabbitMQ is not opened: each pass over its messages uses a separate connection.
     """
     file = settings.sqlite_file
     if file is not None and not file.exists():

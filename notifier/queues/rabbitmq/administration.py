@@ -20,7 +20,7 @@ from notifier.queues.rabbitmq.connection import (
     connected,
     open_channel,
 )
-from notifier.queues.rabbitmq.dead_letters import visitor_queue
+from notifier.queues.rabbitmq.dead_letters import lock_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
@@ -68,16 +68,17 @@ async def count_workers(connection: Connection, options: RabbitOptions) -> int:
 class DepthReader:
     """Reads the depths of all queues of one process.
 
-    The broker does not count dead letters that a visit holds, so their number before the visit counts. `dead_letters`:
-    the last number without a visit. `visited`: another connection visited them at the last reading. The broker is asked
-    for a visit only if there are fewer than before: without one its answer is a channel error, written to its log.
+    The broker does not count dead letters that a pass holds, so their number before the pass counts. `dead_letters`:
+    the last number without a pass. `dead_letters_held`: at the last reading, a pass of another connection held some.
+    The broker is asked for a pass only if there are fewer than before: without one its answer is a channel error, which
+    it logs.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
         self.dead_letters = 0
-        self.visited = False
-        self._ready_before: float = math.inf  # dead letters, at the last reading without a visit
+        self.dead_letters_held = False
+        self._ready_before: float = math.inf  # dead letters, at the last reading without a pass
 
     async def read(self, connection: Connection) -> dict[str, Depth]:
         """Return the depth of each queue, by its name without prefix, and of all buckets together.
@@ -93,19 +94,19 @@ class DepthReader:
         if parked:
             depths[PARKED] = Depth(ready=sum(parked), consumers=0)
         if (dead := depths.get(DEAD)) is not None:
-            self.visited = dead.ready < self._ready_before and await _is_visited(connection, options)
-            if not self.visited:
+            self.dead_letters_held = dead.ready < self._ready_before and await _is_locked(connection, options)
+            if not self.dead_letters_held:
                 self.dead_letters = self._ready_before = dead.ready
             depths[DEAD] = Depth(ready=max(dead.ready, self.dead_letters), consumers=dead.consumers)
         return depths
 
 
-async def _is_visited(connection: Connection, options: RabbitOptions) -> bool:
-    """Return True if another connection visits the dead letters. Raises QueueUnavailable."""
+async def _is_locked(connection: Connection, options: RabbitOptions) -> bool:
+    """Return True if another connection passes over the dead letters. Raises QueueUnavailable."""
     async with channel_of(connection) as channel, broker_request("cannot ask the broker"):
         try:
             with suppress(ChannelNotFoundEntity):
-                await channel.queue_declare(visitor_queue(options, DEAD), passive=True)
+                await channel.queue_declare(lock_queue(options, DEAD), passive=True)
         except ChannelLockedResource:
             return True
         return False

@@ -1,9 +1,9 @@
 """Delays a message on RabbitMQ by sending it through up to three delay queues.
 
 A delay queue holds every message for the same time, so no message waits behind another with a longer wait. There is a
-delay queue for each power of two seconds up to 65,536, and each dead-letters into `retries`. Three passes reach 13 % of
-any wait: 45 s become 32, 8 and 4. The remaining passes are in the message's document, `"schedule": {"due": …, "hops":
-[8, 4]}`, since any worker may take the message after a pass. `Forwarder` publishes it again. So the pipeline only
+delay queue for each power of two seconds up to 65,536, and each dead-letters into `retries`. Three hops reach 13 % of
+any wait: 45 s become 32, 8 and 4. The remaining hops are in the message's document, `"schedule": {"due": …, "hops":
+[8, 4]}`, since any worker may take the message after a hop. `Forwarder` publishes it again. So the pipeline only
 receives due messages.
 """
 
@@ -53,7 +53,7 @@ def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, .
     return tuple(hops)
 
 
-def to_first_pass(message: MessageDraft, seconds: float, rounding: Rounding) -> tuple[str, MessageDraft]:
+def to_first_hop(message: MessageDraft, seconds: float, rounding: Rounding) -> tuple[str, MessageDraft]:
     """Return the first delay queue of a message's wait, and the message that contains the remaining delays.
 
     A document without a due time cannot contain delays, so its wait has a single delay queue.
@@ -66,7 +66,7 @@ def to_first_pass(message: MessageDraft, seconds: float, rounding: Rounding) -> 
     return f"delay.{first}s", message
 
 
-def to_next_pass(message: Message, now: float) -> tuple[str, MessageDraft] | None:
+def to_next_hop(message: Message, now: float) -> tuple[str, MessageDraft] | None:
     """Return the next delay queue of a message that left one, and the message for it; None if the wait is over.
 
     The wait is over after the last delay, and also if the message is due by the wall clock.
@@ -120,11 +120,11 @@ class Forwarder:
         if message.lane is Lane.RETRIES:
             self._on_retry(message)
         may_wait = message.lane is Lane.RETRIES and not message.at_delivery_limit
-        next_pass = to_next_pass(message, self._clock()) if may_wait else None
-        if next_pass is None:
+        next_hop = to_next_hop(message, self._clock()) if may_wait else None
+        if next_hop is None:
             self._inbox.take(message)
             return
-        task = asyncio.get_running_loop().create_task(self._forward(message, *next_pass))
+        task = asyncio.get_running_loop().create_task(self._forward(message, *next_hop))
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 

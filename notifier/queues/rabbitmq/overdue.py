@@ -3,8 +3,8 @@
 The expiry of a quorum queue follows the wall clock of its node, and only the message at the head expires. After a
 restart with the clock set back an hour, older messages stay an hour longer, and so do all behind them (measured on
 3.10.8 and 4.0.5). This worker records by a monotonic clock when its messages should leave each delay queue. If they are
-OVERDUE_SECONDS late, and the queue delivered nothing meanwhile, it visits the queue and moves the messages that are
-overdue by their document to `retries`.
+OVERDUE_SECONDS late, and the queue delivered nothing meanwhile, it passes over the queue and moves the messages that
+are overdue by their document to `retries`.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, Kind, Lane, Message, MessageDraft, Transfer
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record
-from notifier.queues.passes import VisitedMessage
+from notifier.queues.passes import ReadMessage
 from notifier.queues.rabbitmq.connection import is_cancelled
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 
 OVERDUE_SECONDS = 30.0
 CHECK_INTERVAL_SECONDS = 5.0
-MAX_PAUSE_SECONDS = 1024.0  # between two visits that moved nothing
+MAX_PAUSE_SECONDS = 1024.0  # between two passes that moved nothing
 HELP = "notifier explain NotifierDelaysStuck"
 _SCHEDULE = re.compile(rb'"schedule":(\{[^{}]{1,200}\})\}$')
 
@@ -95,12 +95,12 @@ class OverdueDelays:
             if await self._is_empty(queue):  # another worker received the message
                 self._first.pop(queue, None)
                 return
-            async with self._waiting().visit(self.read, parked=False, only=queue) as walk:
-                while page := await walk.next_page():
-                    overdue = [visited.message for visited in page if visited.summary]
+            async with self._waiting().open_pass(self.read, parked=False, only=queue) as queue_pass:
+                while page := await queue_pass.next_page():
+                    overdue = [entry.message for entry in page if entry.summary]
                     remaining += len(page) - len(overdue)
                     if overdue:
-                        moved += len((await walk.move([_to_transfer(message) for message in overdue])).done)
+                        moved += len((await queue_pass.move([_to_transfer(message) for message in overdue])).done)
         except QueueError as error:
             remaining += 1  # unknown whether one remains: examine the queue again
             self._log.info("delays_not_looked_at", queue=queue, reason=str(error))
@@ -116,12 +116,12 @@ class OverdueDelays:
         self._first[queue] = self._monotonic() + pause - OVERDUE_SECONDS + CHECK_INTERVAL_SECONDS
         self._last.setdefault(queue, self._first[queue])
 
-    def read(self, message: Message) -> VisitedMessage[bool]:
+    def read(self, message: Message) -> ReadMessage[bool]:
         """Return the message, with its body only if it is overdue."""
         overdue = (
             message.kind in (Kind.EVENT, Kind.DELIVERY) and _read_due(message.body) + OVERDUE_SECONDS < self._clock()
         )
-        return VisitedMessage(message=message if overdue else copy_record(message, body=b""), summary=overdue or None)
+        return ReadMessage(message=message if overdue else copy_record(message, body=b""), summary=overdue or None)
 
 
 def _read_due(body: bytes) -> float:

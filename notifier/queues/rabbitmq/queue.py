@@ -24,7 +24,7 @@ from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
-from notifier.queues.rabbitmq.delays import Forwarder, to_first_pass
+from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 from notifier.queues.rabbitmq.event_queue import EventPublisher
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
@@ -160,7 +160,7 @@ class RabbitQueue(EventPublisher):
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
-        await self._publish_patiently(*to_first_pass(message, due - self._clock(), rounding))
+        await self._publish_patiently(*to_first_hop(message, due - self._clock(), rounding))
 
     async def _publish_patiently(self, queue: str, message: MessageDraft) -> None:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
@@ -240,7 +240,11 @@ class RabbitQueue(EventPublisher):
             states = await self.side_channel.collect_answers(connection, workers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(
-                depths=depths, oldest={}, worker_states=states, blocked=blocked, visited=self._depth_reader.visited
+                depths=depths,
+                oldest={},
+                worker_states=states,
+                blocked=blocked,
+                dead_letters_held=self._depth_reader.dead_letters_held,
             )
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:

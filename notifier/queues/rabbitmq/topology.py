@@ -20,7 +20,7 @@ from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
-UNLIMITED_DELIVERIES = 2**31 - 1  # visits must never exhaust a dead letter's limit
+UNLIMITED_DELIVERIES = 2**31 - 1  # passes must never exhaust a dead letter's limit
 OUTCOMES_EXCHANGE = "outcomes"
 COLLECTED_QUEUE = "collected"  # declared by older releases; no release fills or reads it now
 

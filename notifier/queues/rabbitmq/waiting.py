@@ -1,12 +1,13 @@
-"""Walks over the pending deliveries on RabbitMQ: the delay queues, longest first, then the buckets.
+"""Passes over the pending deliveries on RabbitMQ: over the delay queues, longest first, then over the buckets.
 
-A message that moves during the walk goes to a shorter delay queue or to a bucket, and so is seen twice rather than
-missed. While the walk visits a queue, it holds all its messages: due messages leave the queue seconds late, and a
-worker that drains the bucket finds it empty and retries. Each queue is a visit (see `visit`); one walk runs at a time.
+A message that moves during the pass goes to a shorter delay queue or to a bucket, and so is read twice rather than
+missed. While the pass reads a queue, it holds all its messages: due messages leave the queue seconds late, and a worker
+that fetches from the bucket finds it empty and retries. A pass over the pending deliveries consists of one pass over
+each queue (see `queue_pass`). Only one runs at a time.
 
-A visit increments a message's delivery count. In delay queues the count ends with the message's stay. A worker ignores
-one return of a message from a bucket. So before the walk would return a message for the second time, it parks the
-message again and then acks the old copy. The message stays in its bucket, behind messages with fewer visits.
+A pass increments a message's delivery count. In delay queues the count ends with the message's stay. A worker ignores
+one return of a message from a bucket. So before the pass would return a message for the second time, it parks the
+message again and then acks the old copy. The message stays in its bucket, behind messages that fewer passes returned.
 """
 
 import asyncio
@@ -18,15 +19,15 @@ import aiormq
 
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, Kind, Message, MessageDraft, Transfer, TransferResult
-from notifier.queues.passes import Reader, VisitedMessage
+from notifier.queues.passes import Reader, ReadMessage
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_bounded, close_channel, connect, open_channel
-from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively, visitor_queue
+from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively, lock_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.visit import PublishMessage, RabbitVisit
-from notifier.queues.rabbitmq.wire.decoding import MAX_VISIT_RETURNS
+from notifier.queues.rabbitmq.queue_pass import PublishMessage, RabbitPass
+from notifier.queues.rabbitmq.wire.decoding import MAX_PASS_RETURNS
 
 S = TypeVar("S")
 RENEWALS_PER_BATCH = 200
@@ -50,34 +51,34 @@ class RabbitWaiting:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(
+    async def open_pass(
         self,
         read: Reader[S],
         *,
         clients: Collection[tuple[str, str]] | None = None,
         parked: bool = True,
         only: str | None = None,
-    ) -> AsyncIterator["RabbitWalk[S]"]:
-        """Open one walk over the current pending deliveries (`only`: in this queue). Missing queues are skipped.
+    ) -> AsyncIterator["PendingPass[S]"]:
+        """Open one pass over the current pending deliveries (`only`: in this queue). Missing queues are skipped.
 
-        Raises QueueError if another walk runs or the broker does not answer.
+        Raises QueueError if another pass runs or the broker does not answer.
         """
         options = self._options
         connection = await connect(options, "waiting")
         try:
-            await hold_exclusively(connection, visitor_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
-            visited = self._names(clients, parked=parked) if only is None else (only,)
-            names = {name: f"{options.prefix}.{name}" for name in visited}
+            await hold_exclusively(connection, lock_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
+            queues = self._names(clients, parked=parked) if only is None else (only,)
+            names = {name: f"{options.prefix}.{name}" for name in queues}
             depths = await read_depths(connection, names)
             counts = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
-            walk = RabbitWalk(connection, options.prefix, counts, self._publish, self._park, read)
+            pending_pass = PendingPass(connection, options.prefix, counts, self._publish, self._park, read)
             try:
-                yield walk
+                yield pending_pass
             except BaseException:
                 with suppress(QueueError):  # the first error is reported
-                    await walk.leave()
+                    await pending_pass.leave()
                 raise
-            await walk.leave()
+            await pending_pass.leave()
         finally:
             await close_bounded(connection.close())
 
@@ -91,8 +92,8 @@ class RabbitWaiting:
         return (*reversed(list(DELAY_QUEUES)), *buckets)
 
 
-class RabbitWalk(Generic[S]):
-    """One walk over queues, for one task. `waiting`: the number of messages per queue."""
+class PendingPass(Generic[S]):
+    """One pass over queues, for one task. `waiting`: the number of messages per queue."""
 
     def __init__(
         self,
@@ -110,54 +111,54 @@ class RabbitWalk(Generic[S]):
         self._park = park
         self._read = read
         self._name = ""
-        self._visit: RabbitVisit[S] | None = None
+        self._queue_pass: RabbitPass[S] | None = None
         self._channel: aiormq.Channel | None = None
         self._returned: dict[object, Message] = {}  # by delivery tag: whole messages that must not be redelivered
 
     @property
     def left(self) -> int:
         """Return the number of messages that have not been read yet."""
-        return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
+        return sum(self._waiting.values()) + (0 if self._queue_pass is None else self._queue_pass.left)
 
-    async def next_page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[ReadMessage[S]]:
         """Return the next messages of a queue, oldest first; none at the end. Raises QueueError."""
         while True:
-            if self._visit is None:
+            if self._queue_pass is None:
                 if not self._waiting:
                     return ()
                 await self._begin()
-            assert self._visit is not None
-            await self._park_copies(self._visit)
-            if page := await self._visit.next_page():
+            assert self._queue_pass is not None
+            await self._park_copies(self._queue_pass)
+            if page := await self._queue_pass.next_page():
                 return page
             await self.leave()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these messages, and return them. Raises QueueError."""
-        assert self._visit is not None, "of the last page"
+        assert self._queue_pass is not None, "of the last page"
         self._forget_copies(messages)
-        return await self._visit.remove(messages)
+        return await self._queue_pass.remove(messages)
 
     async def move(self, transfers: Sequence[Transfer]) -> TransferResult:
         """Make each message durable in its new queue, then delete the old one. Raises QueueError."""
-        assert self._visit is not None, "of the last page"
-        moved = await self._visit.move(transfers)
+        assert self._queue_pass is not None, "of the last page"
+        moved = await self._queue_pass.move(transfers)
         self._forget_copies(moved.done)
         return moved
 
     async def leave(self) -> None:
-        """End the visit of the current queue: remaining messages return to their positions. Raises QueueError."""
-        visit, channel, self._visit, self._channel = self._visit, self._channel, None, None
-        if visit is None or channel is None:
+        """End the pass over the current queue: remaining messages return to their positions. Raises QueueError."""
+        queue_pass, channel, self._queue_pass, self._channel = self._queue_pass, self._channel, None, None
+        if queue_pass is None or channel is None:
             return
         try:
-            await self._park_copies(visit)
+            await self._park_copies(queue_pass)
             if self._origin == PARKED:
-                # A walk returns a message to its bucket only once: park copies of those that were returned before.
-                while visit.last_was_redelivered and await visit.next_page():
-                    await self._park_copies(visit)
-            await visit.take_returned()
-            await visit.wait_until_deleted()
+                # A pass returns a message to its bucket only once: park copies of those that were returned before.
+                while queue_pass.last_was_redelivered and await queue_pass.next_page():
+                    await self._park_copies(queue_pass)
+            await queue_pass.take_returned()
+            await queue_pass.wait_until_deleted()
         finally:
             self._returned.clear()
             await close_channel(channel)
@@ -167,17 +168,17 @@ class RabbitWalk(Generic[S]):
         del self._waiting[self._name]
         self._channel = await open_channel(self._connection)
         origin, queue = self._origin, f"{self._prefix}.{self._name}"
-        self._visit = RabbitVisit(
+        self._queue_pass = RabbitPass(
             self._channel, queue, self._publish, self._read_message, origin=origin, what=MESSAGES_NAME, shared=True
         )
-        await self._visit.begin()
+        await self._queue_pass.begin()
 
     @property
     def _origin(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
-    def _read_message(self, message: Message) -> VisitedMessage[S]:
-        if self._origin == PARKED and message.delivery_count >= MAX_VISIT_RETURNS:
+    def _read_message(self, message: Message) -> ReadMessage[S]:
+        if self._origin == PARKED and message.delivery_count >= MAX_PASS_RETURNS:
             self._returned[message.tag] = message
         return self._read(message)
 
@@ -185,7 +186,7 @@ class RabbitWalk(Generic[S]):
         for message in messages:
             self._returned.pop(message.tag, None)
 
-    async def _park_copies(self, visit: RabbitVisit[S]) -> None:
+    async def _park_copies(self, queue_pass: RabbitPass[S]) -> None:
         """Park copies of the messages that must not be redelivered once more, in order, and delete the old messages."""
         messages = [message for message in self._returned.values() if message.kind is Kind.DELIVERY]
         self._returned.clear()
@@ -201,4 +202,4 @@ class RabbitWalk(Generic[S]):
                 for message in batch
             )
             await asyncio.gather(*(self._park(self._name, copy) for copy in copies))
-            await visit.remove(batch)
+            await queue_pass.remove(batch)

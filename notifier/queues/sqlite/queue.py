@@ -22,7 +22,7 @@ from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
 from notifier.queues.sqlite.lock import find_moved_file
 from notifier.queues.sqlite.options import SqliteOptions
-from notifier.queues.sqlite.row_visits import SqliteVisits
+from notifier.queues.sqlite.row_passes import SqlitePasses
 from notifier.queues.sqlite.rows import (
     LONGEST_DELAY,
     Ack,
@@ -235,13 +235,13 @@ class SqliteQueue:
         """Return 1: the file has a single worker."""
         return 1
 
-    def dead_letters(self) -> SqliteVisits:
+    def dead_letters(self) -> SqlitePasses:
         """Return the dead letters of this queue, while it is open."""
-        return SqliteVisits(self, self._options.clock, self._options.delay_clock, Rows.DEAD)
+        return SqlitePasses(self, self._options.clock, self._options.delay_clock, Rows.DEAD)
 
-    def waiting(self) -> SqliteVisits:
+    def waiting(self) -> SqlitePasses:
         """Return the pending deliveries of this queue, while it is open."""
-        return SqliteVisits(self, self._options.clock, self._options.delay_clock)
+        return SqlitePasses(self, self._options.clock, self._options.delay_clock)
 
     def feed_target(self, _encode: EncodeNotice) -> SqliteFeedTarget:
         """Return the target of the feed: a table in the same file, with a column for each member of a notice."""

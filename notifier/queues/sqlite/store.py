@@ -77,7 +77,7 @@ _INTO_MESSAGES = f"INSERT INTO messages ({', '.join(NewRow._fields)})"
 
 
 class Rows(Enum):
-    """The messages that a visit covers, in SQL."""
+    """The messages that a pass covers, in SQL."""
 
     DEAD = f"queue = '{DEAD}'"
     WAITING = "due IS NOT NULL"
@@ -208,7 +208,7 @@ class Store:
         """Increment the `delivery_count` of fetched messages that are returned."""
         self.database.execute(_COUNT_RETURN, (_json(ids),))
 
-    # ── rows for visits ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── rows for passes ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read_newest(self, rows: Rows) -> tuple[int, int]:
         """Return the id of the newest of these messages (0 if there is none) and their number."""

@@ -30,7 +30,7 @@ from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.queues.sqlite.row_visits import SqliteVisit
+from notifier.queues.sqlite.row_passes import SqlitePass
 from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, dead_letter, store_dead_letters
 from tests.contract.test_waiting import delayed, delivery
 from tests.network.listeners.described import require_described
@@ -247,14 +247,14 @@ async def test_job_is_503_while_a_worker_does_not_answer(api: Api, monkeypatch: 
 
 async def test_stopping_worker_finishes_the_dead_letters_in_hand(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise one could remain although its delivery was published. Waiting jobs end, and new ones repair nothing."""
-    started, confirmed, move = asyncio.Event(), asyncio.Event(), SqliteVisit.move
+    started, confirmed, move = asyncio.Event(), asyncio.Event(), SqlitePass.move
 
-    async def slow_move(visit: Any, transfers: Sequence[Transfer]) -> TransferResult:
+    async def slow_move(queue_pass: Any, transfers: Sequence[Transfer]) -> TransferResult:
         started.set()
         await confirmed.wait()
-        return await move(visit, transfers)
+        return await move(queue_pass, transfers)
 
-    monkeypatch.setattr(SqliteVisit, "move", slow_move)
+    monkeypatch.setattr(SqlitePass, "move", slow_move)
     bodies = ({"client_id": "shop", "iss": ISS}, {"client_id": "mail"})
     one, two = [(await api.ask("POST", "/replay", body=body))[1]["id"] for body in bodies]
     await started.wait()
@@ -276,7 +276,7 @@ async def test_replay_onto_a_full_disk_ends_with_the_cause(api: Api, monkeypatch
     async def refuse(*_: object) -> TransferResult:
         raise QueueUnavailable("the disk of the queue file queue.db is full")
 
-    monkeypatch.setattr(SqliteVisit, "move", refuse)
+    monkeypatch.setattr(SqlitePass, "move", refuse)
     answer = await api.replayed({"client_id": "mail"})
     assert answer["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from notifier.model.message import Message
-from notifier.operators.deliveries.message_table import CommandContext, visit_messages
+from notifier.operators.deliveries.message_table import CommandContext, read_messages
 from notifier.operators.deliveries.waiting_command import WAITING_TABLE
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -78,4 +78,4 @@ def test_ctrl_c_ends_a_pass_without_matches(tmp_path: Path, monkeypatch: pytest.
     filled(tmp_path / "q.db", 2000)
     monkeypatch.setenv("NOTIFIER_QUEUE__URL", f"sqlite:{tmp_path / 'q.db'}")
     with pytest.raises(KeyboardInterrupt):
-        visit_messages(WAITING_TABLE, CommandContext(None, ()), Interrupted(), print)
+        read_messages(WAITING_TABLE, CommandContext(None, ()), Interrupted(), print)

@@ -199,11 +199,11 @@ def test_client_with_only_deferrals_is_not_healthy() -> None:
     assert {each.client_id: each.state for each in all_of(health, [], [])[0]}["unsigned"] == "fails"
 
 
-def test_dead_letters_that_a_visit_holds_are_counted() -> None:
-    """The broker omits them; a worker has their number from before. Without a visit the broker's number counts."""
-    for ready, visited, count in ((2, True, 680), (700, True, 700), (2, False, 2)):
+def test_dead_letters_that_a_pass_holds_are_counted() -> None:
+    """The broker omits them; a worker has their number from before. Without a pass the broker's number counts."""
+    for ready, held, count in ((2, True, 680), (700, True, 700), (2, False, 2)):
         depths = {"dead": Depth(ready=ready, consumers=0)}
-        status = status_of(depths, [worker("a", dead_letters=680), worker("b")], now=0.0, visited=visited)
+        status = status_of(depths, [worker("a", dead_letters=680), worker("b")], now=0.0, dead_letters_held=held)
         assert status.depths["dead"].ready == count
 
 

@@ -1,4 +1,4 @@
-"""Delays on RabbitMQ: a wait as passes through delay queues, and messages forwarded from one pass to the next."""
+"""Delays on RabbitMQ: a wait as hops through delay queues, and messages forwarded from one hop to the next."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from notifier.queues.rabbitmq.delays import (
     MAX_HOPS,
     Forwarder,
     split_into_hops,
-    to_first_pass,
-    to_next_pass,
+    to_first_hop,
+    to_next_hop,
 )
 from tests.contract.queues import Inbox
 
@@ -37,7 +37,7 @@ def came(body: bytes) -> Message:
     return Message(lane=Lane.RETRIES, body=body, tag=1, kind=Kind.DELIVERY, message_id="d")
 
 
-WAITING = to_first_pass(outgoing(), 45, "down")[1].body
+WAITING = to_first_hop(outgoing(), 45, "down")[1].body
 
 
 @pytest.mark.parametrize(
@@ -75,28 +75,28 @@ def test_hops_are_queues_that_exist_and_come_close(seconds: float) -> None:
 
 
 def test_document_has_the_remaining_hops() -> None:
-    """Each pass takes one away, as every release writes and reads it; the rest of the document stays as it is."""
-    queue, sent = to_first_pass(outgoing(), 45, "down")
+    """Each hop takes one away, as every release writes and reads it; the rest of the document stays as it is."""
+    queue, sent = to_first_hop(outgoing(), 45, "down")
     assert (queue, json.loads(sent.body)["schedule"]) == ("delay.32s", {"due": NOW + 45, "hops": [8, 4]})
-    queue, sent = to_next_pass(came(sent.body), NOW + 32) or pytest.fail("it is not due")
+    queue, sent = to_next_hop(came(sent.body), NOW + 32) or pytest.fail("it is not due")
     assert (queue, json.loads(sent.body)["schedule"]) == ("delay.8s", {"due": NOW + 45, "hops": [4]})
-    queue, sent = to_next_pass(came(sent.body), NOW + 40) or pytest.fail("it is not due")
+    queue, sent = to_next_hop(came(sent.body), NOW + 40) or pytest.fail("it is not due")
     assert (queue, sent) == ("delay.4s", outgoing())
-    assert to_next_pass(came(sent.body), NOW + 44) is None
+    assert to_next_hop(came(sent.body), NOW + 44) is None
 
 
 def test_crash_count_survives_a_hop() -> None:
     """Other headers do not: a copied `x-death` makes the broker drop the message."""
     waiting = replace(came(WAITING), headers={CRASHES_HEADER: "7", "x-death": []}, delivery_count=1)
-    _, sent = to_next_pass(waiting, NOW + 32) or pytest.fail("it is not due")
+    _, sent = to_next_hop(waiting, NOW + 32) or pytest.fail("it is not due")
     assert sent.headers == {CRASHES_HEADER: "7"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"v":7}', b"\xff}}"])
 def test_message_with_invalid_hops_has_one_hop(body: bytes) -> None:
     """Its body is a later release's, and stays as it is."""
-    assert to_first_pass(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
-    assert to_first_pass(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
+    assert to_first_hop(outgoing(body), 45, "down") == ("delay.32s", outgoing(body))
+    assert to_first_hop(outgoing(body), 45, "up") == ("delay.64s", outgoing(body))
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_message_with_invalid_hops_has_one_hop(body: bytes) -> None:
 )
 def test_message_without_hops_is_due(message: Message) -> None:
     """A wait that nobody could keep ends nothing and lasts no longer; a publisher cannot ask for one."""
-    assert to_next_pass(message, NOW + 32) is None
+    assert to_next_hop(message, NOW + 32) is None
 
 
 def test_the_wall_clock_shortens_a_wait() -> None:
-    """A message that is due by the wall clock takes no further pass, although passes remain."""
-    assert to_next_pass(came(WAITING), NOW + 44.5) is None
+    """A message that is due by the wall clock takes no further hop, although hops remain."""
+    assert to_next_hop(came(WAITING), NOW + 44.5) is None
 
 
 class Broker:
@@ -144,7 +144,7 @@ class Broker:
         await self.up.wait()
 
 
-async def turns() -> None:
+async def rounds() -> None:
     """Let every task go as far as it can."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -155,10 +155,10 @@ async def test_early_message_is_forwarded_and_acked_once_durable() -> None:
     broker, waiting, due = Broker(), came(WAITING), came(BODY)
     broker.forwarder.take(waiting)
     broker.forwarder.take(due)
-    await turns()
+    await rounds()
     assert (await broker.inbox.next(), broker.acked) == (due, [])
     broker.up.set()
-    await turns()
+    await rounds()
     assert (broker.published, broker.acked) == (["delay.8s"], [waiting])
     assert broker.inbox.empty()
 
@@ -168,10 +168,10 @@ async def test_lost_message_is_not_forwarded(lane: Lane, published: list[str]) -
     """It comes again, and is forwarded then. Another lane's loss concerns other messages."""
     broker = Broker()
     broker.forwarder.take(came(WAITING))
-    await turns()
+    await rounds()
     broker.forwarder.on_lost(lane)
     broker.up.set()
-    await turns()
+    await rounds()
     assert (broker.published, len(broker.acked), broker.inbox.lost_lanes) == (published, len(published), [lane])
 
 

@@ -40,7 +40,7 @@ from notifier.model.message import (
 from notifier.model.reply import parse_reply_to
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
-MAX_VISIT_RETURNS = 1  # returns of a message to its bucket by walks over pending deliveries
+MAX_PASS_RETURNS = 1  # returns of a message to its bucket by passes over pending deliveries
 MAX_HEADER_BYTES = 16 * 1024  # larger tables are not decoded; 50 ms at most, 0.1 ms usually
 
 # Smaller tables are decoded once and cached. Messages from a delay queue have it in their headers, and all that arrive
@@ -100,7 +100,7 @@ def to_message(
         app_id=properties.app_id or None,
         delivery_count=_read_delivery_count(headers) if delivered.redelivered else 0,
         reply_to=None if not properties.reply_to else parse_reply_to(properties.reply_to, properties.correlation_id),
-        survived=MAX_VISIT_RETURNS if origin == PARKED else 0,
+        survived=MAX_PASS_RETURNS if origin == PARKED else 0,
         cut_from=cut_from,
         source=_find_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
         unrouted=source is not None and not delivered.exchange,

@@ -1,8 +1,8 @@
-"""Visits the dead letters or the pending deliveries of the embedded queue. It reads pages, and locks or marks nothing.
+"""Passes over the dead letters or the pending deliveries of the embedded queue: reads pages, locks and marks nothing.
 
 One transaction moves a message: it writes the new row and deletes the old row. So the message is neither lost nor
-duplicated, and of two visits only one moves it. Transactions are short, so that a worker in another process can
-continue. A visit may delete a parked row that a worker has in hand; its client may still be notified.
+duplicated, and of two passes only one moves it. Transactions are short, so that a worker in another process can
+continue. A pass may delete a parked row that a worker has in hand; its client may still be notified.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 from notifier.model.message import Message, Transfer, TransferResult
-from notifier.queues.passes import Reader, VisitedMessage
+from notifier.queues.passes import Reader, ReadMessage
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.queues.sqlite.store import OpenStore, Rows, Store
 
@@ -19,7 +19,7 @@ PAGE_LENGTH = 200  # messages per page: 10 ms of the thread that the worker also
 PAGE_BYTES = 4 * 1024 * 1024  # of bodies, which need three times that memory while read; at least one message
 
 
-class SqliteVisit(Generic[S]):
+class SqlitePass(Generic[S]):
     """One pass over rows of a queue file, for one task.
 
     `clock`: publication time of rows. `delay_clock`: time of delays. `left`: the number of messages that have not been
@@ -43,10 +43,10 @@ class SqliteVisit(Generic[S]):
         self._after = self._last = 0
 
     async def begin(self) -> None:
-        """Count the present messages. The visit ignores later messages."""
+        """Count the present messages. The pass ignores later messages."""
         self._last, self.left = await self._store.use(lambda store: store.read_newest(self._rows), writing=False)
 
-    async def next_page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[ReadMessage[S]]:
         """Return the next messages; none at the end. Raises QueueError."""
         after, last = self._after, self._last
         messages = await self._store.use(
@@ -90,13 +90,13 @@ class SqliteVisit(Generic[S]):
 
 
 @asynccontextmanager
-async def _begin(visit: SqliteVisit[S]) -> AsyncIterator[SqliteVisit[S]]:
-    await visit.begin()
-    yield visit
+async def _begin(row_pass: SqlitePass[S]) -> AsyncIterator[SqlitePass[S]]:
+    await row_pass.begin()
+    yield row_pass
 
 
-class SqliteVisits:
-    """Visits to the dead letters, or to the pending deliveries, of a queue file that is open."""
+class SqlitePasses:
+    """Opens passes over the dead letters, or over the pending deliveries, of a queue file that is open."""
 
     def __init__(
         self, store: OpenStore, clock: Callable[[], float], delay_clock: Callable[[], float], rows: Rows = Rows.WAITING
@@ -106,16 +106,16 @@ class SqliteVisits:
         self._delay_clock = delay_clock
         self._rows = rows
 
-    def visit(
+    def open_pass(
         self,
         read: Reader[S],
         *,
         clients: Collection[tuple[str, str]] | None = None,  # noqa: ARG002  a row is read in any case
         parked: bool = True,
-    ) -> AbstractAsyncContextManager[SqliteVisit[S]]:
+    ) -> AbstractAsyncContextManager[SqlitePass[S]]:
         """Open one pass over the present messages. Raises QueueError."""
         rows = self._rows if parked else Rows.DELAYED
-        return _begin(SqliteVisit(self._store, self._clock, self._delay_clock, rows, read))
+        return _begin(SqlitePass(self._store, self._clock, self._delay_clock, rows, read))
 
 
 def _to_row(transfer: Transfer, now: float, delay_clock: float) -> NewRow:
@@ -126,5 +126,5 @@ def _to_row(transfer: Transfer, now: float, delay_clock: float) -> NewRow:
 
 def _row_id(message: Message) -> int:
     tag = message.tag
-    assert isinstance(tag, RowTag), "a row of this visit"
+    assert isinstance(tag, RowTag), "a row of this pass"
     return tag.id

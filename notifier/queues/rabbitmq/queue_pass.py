@@ -1,27 +1,27 @@
 """Reads the messages of a queue on RabbitMQ once, without consuming them and without changing their order.
 
-A visit takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: it keeps these, and gets
+A pass takes the messages in runs. A consumer gets as many as its prefetch and is cancelled: it keeps these, and gets
 no more. So a run bounds the memory; of each message only the requested part is kept, a summary or all of it. The
 prefetch counts messages, not bytes. So the first run is short, and the size of a run determines the length of the next.
 When the channel ends, the broker returns the messages that are still held: consumer by consumer, in the order of their
 tags (3.10) or ages (4.0), the messages of each in order. This applies to up to 32 consumers, for which Erlang keeps a
 map sorted. It does not apply to a nack, which returns more than 32 messages in any order (3.10.8).
 
-Returned messages precede messages that were never taken, but follow earlier returned messages. So a visit that ends
-early first takes the remaining messages that had been returned before. Only a killed visit changes the order. A visit
+Returned messages precede messages that were never taken, but follow earlier returned messages. So a pass that ends
+early first takes the remaining messages that had been returned before. Only a killed pass changes the order. A pass
 counts as a delivery, so the queue's delivery limit is out of reach.
 
 An ack has no answer, and the broker's channel holds acks back while more than 32 are on their way to the queue. If the
-channel is closed then, they are lost (on 3.10.8 and 4.0.5), and the removed messages reappear. So a visit with acks
+channel is closed then, they are lost (on 3.10.8 and 4.0.5), and the removed messages reappear. So a pass with acks
 ends with one more consumer, which is cancelled at once. Both commands go through the queue's log, after the sent acks:
 the first reports these as done to the channel, which then sends the acks that it held back. That consumer may get a
-message, which is returned with the rest. In a shared queue, where this would add a delivery, a visit with few acks
+message, which is returned with the rest. In a shared queue, where this would add a delivery, a pass with few acks
 omits that consumer.
 
 A removed message is never returned: another consumer could take it, in addition to its replacement.
 
-A queue of dead letters has one visitor at a time. A queue of pending deliveries is *shared*: due messages leave it
-during the visit, and workers fetch from buckets. There a visit ends as soon as the queue is empty, and returned
+A queue of dead letters has one pass at a time. A queue of pending deliveries is *shared*: due messages leave it
+during the pass, and workers fetch from buckets. There a pass ends as soon as the queue is empty, and returned
 messages may have left before they are taken again.
 """
 
@@ -37,10 +37,10 @@ import aiormq.abc
 from notifier.model.documents.unreadable import MAX_BODY_BYTES
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import Message, MessageDraft, Transfer, TransferResult
-from notifier.queues.passes import Reader, VisitedMessage
+from notifier.queues.passes import Reader, ReadMessage
 from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import broker_request
-from notifier.queues.rabbitmq.delays import to_first_pass
+from notifier.queues.rabbitmq.delays import to_first_hop
 from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
@@ -68,7 +68,7 @@ class _Run(Generic[S]):
     def __init__(self, origin: str, read: Reader[S] | None) -> None:
         self._origin = origin
         self._read = read
-        self.entries: list[VisitedMessage[S]] = []
+        self.entries: list[ReadMessage[S]] = []
         self.count = 0
         self.size = 0
         self.last_was_redelivered = False
@@ -92,7 +92,7 @@ class _Run(Generic[S]):
         self.arrived.set()
 
 
-class RabbitVisit(Generic[S]):
+class RabbitPass(Generic[S]):
     """One pass over a queue (its full name), for one task: a sequence of consumers that take some messages each.
 
     `origin`: the queue's name for `to_message`. `what`: the name of its messages in errors. `shared`: other consumers
@@ -122,16 +122,16 @@ class RabbitVisit(Generic[S]):
         self.left = 0
         self._runs = 0
         self._length = FIRST_RUN_LENGTH
-        self._acks = AckLedger()  # tags count from 1, as on the visit's channel
+        self._acks = AckLedger()  # tags count from 1, as on the pass's channel
         self._unconfirmed_acks = 0  # upper bound of acks that may not have reached the queue
         self._run = _Run[S](origin, None)  # the current run
         self.last_was_redelivered = False
 
     async def begin(self) -> None:
-        """Count the present messages. The visit ignores later messages."""
+        """Count the present messages. The pass ignores later messages."""
         self.left = await self._count_ready()
 
-    async def next_page(self) -> Sequence[VisitedMessage[S]]:
+    async def next_page(self) -> Sequence[ReadMessage[S]]:
         """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self.left <= 0:
             return ()
@@ -215,7 +215,7 @@ class RabbitVisit(Generic[S]):
         return queue.message_count or 0
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these messages, and return all, since only this visit holds them. Raises QueueUnavailable."""
+        """Delete these messages, and return all, since only this pass holds them. Raises QueueUnavailable."""
         await self._ack(messages)
         return messages
 
@@ -242,7 +242,7 @@ class RabbitVisit(Generic[S]):
     async def _ack(self, messages: Sequence[Message]) -> None:
         """Ack these messages with as few frames as possible, since the broker handles each frame once per run."""
         for message in messages:
-            assert isinstance(message.tag, int), "a message of this visit"
+            assert isinstance(message.tag, int), "a message of this pass"
             self._acks.settle(message.tag)
         async with broker_request("lost the connection"):
             for tag, multiple in self._acks.take():
@@ -271,5 +271,5 @@ class RabbitVisit(Generic[S]):
 
 def _to_first_queue(transfer: Transfer) -> tuple[str, MessageDraft]:
     if transfer.wait:
-        return to_first_pass(transfer.outgoing, transfer.wait, "down")
+        return to_first_hop(transfer.outgoing, transfer.wait, "down")
     return transfer.queue, transfer.outgoing
