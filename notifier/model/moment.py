@@ -15,15 +15,15 @@ class MinuteLimit:
 
     def __init__(self, monotonic: Clock = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._allowed_at: dict[tuple[str | None, ...], float] = {}
+        self._logged_at: dict[tuple[str | None, ...], float] = {}
 
     def allows(self, *kind: str | None) -> bool:
-        """Return True unless this kind was allowed within the last minute."""
-        now = self._monotonic()
-        if now - self._allowed_at.get(kind, float("-inf")) < 60.0:
-            return False
-        self._allowed_at[kind] = now
-        return True
+        """Return True unless a line of this kind was logged within the last minute."""
+        return self._monotonic() - self._logged_at.get(kind, float("-inf")) >= 60.0
+
+    def on_logged(self, *kind: str | None) -> None:
+        """Record that a line of this kind is logged now."""
+        self._logged_at[kind] = self._monotonic()
 
 
 def is_in_milliseconds(moment: float) -> bool:

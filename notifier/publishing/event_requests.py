@@ -4,8 +4,8 @@ The checks are, in this order: the number of running requests, the token, the co
 `no-cors` request cannot send an accepted type), the size and pace of the body, the event itself, and whether the
 publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 
-Reading a large event blocks the event loop. So only a few large events are read at a time, each after several
-passes of the loop (see `delivery/selection.py`). Other requests hold only their body, and wait only for the queue.
+Reading a large event blocks the event loop. So only a few large events are read at a time, each after several rounds of
+the event loop (see `delivery/selection.py`). Other requests hold only their body, and wait only for the queue.
 
 With `wait` the response has the results at the clients so far. 200 means that the result at every client is final; 202
 means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.
@@ -218,8 +218,7 @@ class EventRequests:
             if hint is not None and hint.concerns(publisher) and permits_issuer(token, hint.issuer.iss):
                 text += f"; {hint.text}"
             raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("iss", text)]))
-        objection = find_publisher_objection(event, issuer)
-        if objection is None:
+        if (objection := find_publisher_objection(event, issuer)) is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
             log_hint = "if it may, name it in issuers.<iss>.publishers"
@@ -229,6 +228,7 @@ class EventRequests:
     def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
         """Raise a Refusal with status 403, and log it once a minute, since few publishers log the response."""
         if self._log_limit.allows(event.publisher, title):
+            self._log_limit.on_logged(event.publisher, title)
             log = structlog.get_logger()
             log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
         raise Refusal(problem_response(403, title))

@@ -135,11 +135,15 @@ class TransmitterKeys:
         if keys and not reread:
             return keys
         if self._is_just_read(kid, arrived_at):
+            self._set.missing_kids.add(kid)
             return () if reread else keys
         await self._refresh(unknown=True)
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
-        if keys or self._is_just_read(kid, arrived_at):
+        if keys:
             return keys
+        if self._is_just_read(kid, arrived_at):
+            self._set.missing_kids.add(kid)
+            return ()
         return KeysUnavailable(text="The key of the token is not known yet; send the token again")
 
     def _is_just_read(self, kid: str | None, arrived_at: float) -> bool:
@@ -148,10 +152,8 @@ class TransmitterKeys:
         That is so if the set was read after the token arrived, or shortly before, for the same `kid`.
         """
         assert self._set is not None, "it stays once it was read"
-        if self._set.began_at >= arrived_at:
-            self._set.missing_kids.add(kid)
-            return True
-        return kid in self._set.missing_kids and arrived_at - self._set.began_at < UNKNOWN_INTERVAL_SECONDS
+        age_seconds = arrived_at - self._set.began_at
+        return age_seconds <= 0 or (kid in self._set.missing_kids and age_seconds < UNKNOWN_INTERVAL_SECONDS)
 
     async def _refresh(self, *, unknown: bool) -> None:
         """Read the set if it is due. Return at once if too many tokens wait.

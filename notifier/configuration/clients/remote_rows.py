@@ -131,6 +131,8 @@ class RowCollector:
             return
         key = _key(row)
         if self._unique and self._differs(key, row):
+            if self._rows.get(key) != row:
+                self._rows.pop(key, None)
             text = "is there twice, with different values; give each row its issuer"
             self.refuse(InputIssue(str(row["client_id"]), text))
             return
@@ -139,11 +141,8 @@ class RowCollector:
         self._rows[key] = last if last is not None and (last is row or last == row) else row
 
     def _differs(self, key: _Key, row: Row) -> bool:
-        """Return True if an earlier row of the client has other values, or was refused. Remove that row."""
-        first = self._rows.get(key, row)
-        if first != row:
-            del self._rows[key]
-        return first != row or str(row["client_id"]) in self._faults
+        """Return True if an earlier row of the client has other values, or was refused."""
+        return self._rows.get(key, row) != row or str(row["client_id"]) in self._faults
 
     def refuse(self, fault: InputIssue) -> None:
         """Record an unusable client."""

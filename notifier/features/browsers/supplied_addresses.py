@@ -79,6 +79,7 @@ class SuppliedAddresses:
             self._counts.on_clients_omitted(reason, count)
             if not self._log_limit.allows(iss, reason):
                 continue
+            self._log_limit.on_logged(iss, reason)
             first = next(client for client in omitted if client.reason is reason)
             structlog.get_logger().warning(
                 "front_channel_left_out", iss=iss, publisher=publisher, reason=reason, clients=count,

@@ -76,6 +76,7 @@ class WebPages:
         """Log why the page of a validly sealed context is refused. The browser receives a 400 without the reason."""
         if not self._log_limit.allows():
             return
+        self._log_limit.on_logged()
         hint = _UNKNOWN_ISSUER_HINT if self.settings_of(iss) is None else _FOREIGN_KEY_HINT
         structlog.get_logger().warning("front_channel_refused", iss=excerpt(iss), hint=hint)
 

@@ -163,6 +163,7 @@ class SnsServer:
         self._retry_at = {failed: retry_at for failed, retry_at in self._retry_at.items() if retry_at > now}
         self._retry_at[url] = now + RETRY_AFTER_SECONDS
         if self._log_limit.allows(reason):
+            self._log_limit.on_logged(reason)
             structlog.get_logger().warning("sns_certificate_unread", reason=reason)
 
     def _find_key(self, url: str) -> RSAPublicKey | None:

@@ -256,6 +256,7 @@ class SourceRoutes:
         key = (source, str(answer.status))
         self._counts[key] = self._counts.get(key, 0) + 1
         if answer.status >= 400 and self._log_limit.allows(*key):
+            self._log_limit.on_logged(*key)
             reason = reason_of(answer.text or "")
             structlog.get_logger().warning("source_refused", source=source, status=answer.status, reason=reason)
 
@@ -263,6 +264,7 @@ class SourceRoutes:
         """Log that a WebSub hub's request was confirmed, at most once a minute, since it is unauthenticated."""
         mode = request.query["hub.mode"]
         if self._log_limit.allows(source, mode):
+            self._log_limit.on_logged(source, mode)
             topic = excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
             structlog.get_logger().info("sender_allowed", source=source, origin="WebSub hub", mode=mode, topic=topic)
 

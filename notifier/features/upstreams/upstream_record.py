@@ -44,6 +44,7 @@ class UpstreamRecord:
         self._requests[key] = self._requests.get(key, 0) + 1
         if result in _SUCCESSES or not self._log_limit.allows(*key):
             return
+        self._log_limit.on_logged(*key)
         log = structlog.get_logger().bind(upstream=upstream)
         hint = "notifier explain NotifierUpstreamRefused"
         if result is UpstreamResult.NO_SESSION:
@@ -60,6 +61,7 @@ class UpstreamRecord:
         if fact.result == "no_session":
             _log_no_session(fact.upstream, fact.text)
         if fact.result == "away" and self._log_limit.allows(*key):
+            self._log_limit.on_logged(*key)
             structlog.get_logger().warning(
                 "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
                 help="notifier explain NotifierUpstreamSessionsAway",

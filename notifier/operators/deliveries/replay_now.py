@@ -168,7 +168,8 @@ class Replay:
                 return replace(result, unfinished=f"the queue became unavailable, and nothing was lost: {error}")
             if not workers:
                 return replace(result, unfinished=NO_WORKER_TEXT)
-            ended_workers = last_answers.take_missing(answers)
+            ended_workers = last_answers.find_missing(answers)
+            last_answers.store(answers)
             account = ReplayAccount.sum_of([*answers, *ended_workers])
             if account.counts != result.account.counts:
                 changed_at = options.monotonic()

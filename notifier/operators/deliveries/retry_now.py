@@ -187,7 +187,8 @@ async def _watch(
             _, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
             return unfinished or f"the queue became unavailable, and nothing was lost: {error}"
-        ended_workers = last_answers.take_missing(answers)
+        ended_workers = last_answers.find_missing(answers)
+        last_answers.store(answers)
         account = sum_accounts(answers, ended_workers)
         has_changed = account.counts != last.counts
         if has_changed:

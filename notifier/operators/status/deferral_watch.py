@@ -148,8 +148,8 @@ class DeferralWatch:
             deferral = self._begin(key, now, is_repeated=is_repeated)
         if deferral is None:
             return fact
-        if not deferral.searched and self._may_search(now):
-            deferral.searched, deferral.hint = True, self._find_hint(key)
+        if not deferral.searched:
+            self._search_hint(deferral, key, now)
         deferral.count += not is_repeated
         deferral.text, deferral.until = fact.text, max(deferral.until, fact.due + KEEP_SECONDS)
         concerns_all_clients = not key[2]
@@ -213,14 +213,13 @@ class DeferralWatch:
     def _is_full(self, group: _Group) -> bool:
         return self._groups[group] >= MAX_NAMES_PER_ISSUER or len(self._open) >= MAX_NAMES
 
-    def _may_search(self, now: float) -> bool:
-        """Return True and count a search if the rate permits. Otherwise the next deferral tries again."""
+    def _search_hint(self, deferral: _OpenDeferral, key: _Key, now: float) -> None:
+        """Search the hint of the cause if the rate of searches permits. Otherwise the next deferral tries again."""
         self._searches = min(MAX_SEARCHES, self._searches + max(0.0, now - self._searches_at) * SEARCHES_PER_SECOND)
         self._searches_at = now
-        if self._searches < 1:
-            return False
-        self._searches -= 1
-        return True
+        if self._searches >= 1:
+            self._searches -= 1
+            deferral.searched, deferral.hint = True, self._find_hint(key)
 
     def _find_reason_left_out(self, key: _Key) -> str | None:
         """Return why the registry left out an unknown client, if a registry source has an invalid row for it."""

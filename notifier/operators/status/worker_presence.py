@@ -10,7 +10,7 @@ nothing is received, so nobody seems silent. Announcements contain the sender's 
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -45,7 +45,7 @@ class _Presence(TypedDict):
 _PRESENCE = TypeAdapter(_Presence)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _OtherWorker:
     """Another worker. `first_seen` and `last_seen` are in monotonic seconds, `last_at` is in epoch seconds.
 
@@ -116,6 +116,7 @@ class WorkerPresence:
         if name == self._name:
             self._begin_round(now)
         elif presence["leaving"]:
+            self._forget_vanished(now)  # while the worker that leaves still counts as a replacement
             if self._others.pop(name, None) is not None:
                 self._stopped[_host_of(name)] += 1
                 if len(self._stopped) > MAX_WORKERS:  # pods are replaced under new host names
@@ -129,13 +130,17 @@ class WorkerPresence:
             vanished = {name for name, _ in self.list_vanished()}
             self._others = {name: other for name, other in self._others.items() if name in vanished}
         self._round, self._round_began_at = self._round + 1, now
+        self._forget_vanished(now)
 
     def _on_presence(self, name: str, clock_offset: float, now: float) -> None:
         """Record that another worker is present. A new worker may replace a worker that stopped on its host."""
         other = self._others.get(name)
         if other is None:
-            if len(self._others) >= MAX_WORKERS and not self._forget_silent(now):
-                return
+            if len(self._others) >= MAX_WORKERS:
+                longest_silent = min(self._others, key=lambda other_name: self._others[other_name].last_seen)
+                if not self._is_silent(self._others[longest_silent], now):
+                    return
+                del self._others[longest_silent]
             host = _host_of(name)
             replaces = host in self._stopped
             if replaces:
@@ -148,33 +153,56 @@ class WorkerPresence:
         other.last_seen, other.last_at, other.round = now, self._clock(), self._round
         other.clock_offsets.append(clock_offset)
 
-    def _forget_silent(self, now: float) -> bool:
-        """Forget the worker that has been silent longest. Return False if none is silent."""
-        name, oldest = min(self._others.items(), key=lambda item: item[1].last_seen)
-        if self._is_silent(oldest, now):
-            del self._others[name]
-        return name not in self._others
-
     def _is_silent(self, other: _OtherWorker, now: float) -> bool:
         return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= SILENT_SECONDS
 
     def list_vanished(self) -> list[tuple[str, float]]:
         """Return the workers that vanished, and the epoch seconds of their last announcements.
 
-        Workers that are silent for over an hour, or that have a replacement on their host, are forgotten.
+        Workers that are silent for over an hour, or that have a replacement on their host, are not included.
         """
         now = self._monotonic()
-        silent = {name: other for name, other in self._others.items() if self._is_silent(other, now)}
+        replacements = self._find_replacements(now)
+        return [(name, other.last_at) for name, other in self._find_silent(now).items() if name not in replacements]
+
+    def _find_silent(self, now: float) -> dict[str, _OtherWorker]:
+        """Return the workers that are silent, but not for over an hour."""
+        return {
+            name: other
+            for name, other in self._others.items()
+            if self._is_silent(other, now) and now - other.last_seen <= KEPT_SECONDS
+        }
+
+    def _find_replacements(self, now: float) -> dict[str, _OtherWorker]:
+        """Return, by silent worker, a worker that started on its host after its last announcement.
+
+        A worker replaces only one.
+        """
+        silent = self._find_silent(now)
         candidates: dict[str, list[_OtherWorker]] = {}  # by host: workers that may be a replacement
         if silent:
             for name, other in self._others.items():
                 if not other.replaces:
                     candidates.setdefault(_host_of(name), []).append(other)
-        for name, other in list(silent.items()):
-            is_outdated = now - other.last_seen > KEPT_SECONDS
-            if is_outdated or _take_replacement(other, candidates.get(_host_of(name), ())):
-                del self._others[name], silent[name]
-        return [(name, other.last_at) for name, other in silent.items()]
+        replacements: dict[str, _OtherWorker] = {}
+        for name, other in silent.items():
+            on_host = candidates.get(_host_of(name), [])
+            replacement = next((each for each in on_host if each.first_seen > other.last_seen), None)
+            if replacement is not None:
+                on_host.remove(replacement)
+                replacements[name] = replacement
+        return replacements
+
+    def _forget_vanished(self, now: float) -> None:
+        """Forget the workers that are silent for over an hour, or that have a replacement on their host."""
+        for name, replacement in self._find_replacements(now).items():
+            replacement.replaces = True
+            del self._others[name]
+        self._others = {
+            name: other
+            for name, other in self._others.items()
+            if not self._is_silent(other, now) or now - other.last_seen <= KEPT_SECONDS
+        }
 
     @property
     def clock_offset(self) -> float:
@@ -199,15 +227,6 @@ class WorkerPresence:
             direction = "ahead of" if offset > 0 else "behind"
             text = f"the clock of {self._name} is {format_in_words(abs(offset))} {direction} those of the other workers"
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
-
-
-def _take_replacement(silent: _OtherWorker, candidates: Iterable[_OtherWorker]) -> bool:
-    """Return True if a candidate started after the silent worker's last announcement. A worker replaces only one."""
-    for candidate in candidates:
-        if not candidate.replaces and candidate.first_seen > silent.last_seen:
-            candidate.replaces = True
-            return True
-    return False
 
 
 async def _wait_for(seconds: float, event: asyncio.Event) -> None:

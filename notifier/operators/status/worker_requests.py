@@ -95,11 +95,14 @@ class LastAnswers:
     def __init__(self, answers: Sequence[WorkerAnswer] = ()) -> None:
         self._last = {answer.worker: answer for answer in answers if answer.problem is None}
 
-    def take_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
-        """Store these answers, and return the last answers of the workers that are missing."""
-        current = {answer.worker: answer for answer in answers if answer.problem is None}
-        self._last |= current
+    def find_missing(self, answers: Sequence[WorkerAnswer]) -> Sequence[WorkerAnswer]:
+        """Return the last answers of the workers that are missing in these."""
+        current = {answer.worker for answer in answers if answer.problem is None}
         return [answer for worker, answer in self._last.items() if worker not in current]
+
+    def store(self, answers: Sequence[WorkerAnswer]) -> None:
+        """Store these answers as the last of their workers."""
+        self._last |= {answer.worker: answer for answer in answers if answer.problem is None}
 
 
 async def send_to_workers(queue: Queue, request: WorkerRequest, seconds: float) -> tuple[int, Sequence[WorkerAnswer]]:
