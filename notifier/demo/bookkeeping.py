@@ -123,7 +123,7 @@ def build_result(
         delays: list[float] = []
         duplicates = 0
         for sign_out in sign_outs:
-            session = receiver.visits.get(sign_out.sid)
+            session = receiver.session_records.get(sign_out.sid)
             reason = reasons.get((sign_out.event_id, receiver.client_id))
             if session is not None and session.logged_out_at is not None:
                 delays.append(session.logged_out_at - sign_out.at)

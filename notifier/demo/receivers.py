@@ -19,7 +19,7 @@ from notifier.model.moment import Clock
 
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
-MAX_VISITS = 10_000  # per client: the memory of a process that runs for weeks is bounded
+MAX_SESSIONS = 10_000  # per client: the memory of a process that runs for weeks is bounded
 
 
 class Behaviour(StrEnum):
@@ -70,7 +70,7 @@ class Receiver:
         self.kind = kind
         self.backchannel_logout_uri = ""
         self.sessions: set[str] = set()
-        self.visits: dict[str, SessionRecord] = {}
+        self.session_records: dict[str, SessionRecord] = {}
         self.invalid: list[str] = []
         self._posts = 0
         self._check = check
@@ -119,9 +119,9 @@ class Receiver:
         """Return the answer of this client's behaviour to a valid token, and end the session if it is a success."""
         session = token.sid or token.sub
         self._posts += 1
-        record = self.visits.setdefault(session, SessionRecord())
-        if len(self.visits) > MAX_VISITS:
-            del self.visits[next(iter(self.visits))]
+        record = self.session_records.setdefault(session, SessionRecord())
+        if len(self.session_records) > MAX_SESSIONS:
+            del self.session_records[next(iter(self.session_records))]
         if self.kind is Behaviour.SLOW:
             await asyncio.sleep(self._pause)
         if self.kind is Behaviour.REJECTING:

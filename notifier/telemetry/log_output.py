@@ -93,14 +93,14 @@ def make_quick_writer() -> Callable[[str, EventDict], None] | None:
 class NonBlockingStream:
     """A stream for log lines that never raises, because a full disk or closed reader must not stop deliveries.
 
-    The lines of one iteration of the event loop are written together, since a write costs as much as formatting a line.
+    The lines of one round of the event loop are written together, since a write costs as much as formatting a line.
     Without `stream` it writes to the current `sys.stderr`, which a progress bar replaces while it is drawn.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._waiting: list[str] = []
-        atexit.register(self.drain)  # lines of the loop's last pass
+        atexit.register(self.write_waiting)  # lines of the last round of the event loop
 
     def write(self, text: str) -> None:
         self._waiting.append(text)
@@ -109,12 +109,12 @@ class NonBlockingStream:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.drain()
+            self.write_waiting()
         else:
-            if len(self._waiting) == 1:  # the first line of this iteration
-                loop.call_soon(self.drain)
+            if len(self._waiting) == 1:  # the first line of this round
+                loop.call_soon(self.write_waiting)
 
-    def drain(self) -> None:
+    def write_waiting(self) -> None:
         lines, self._waiting = self._waiting, []
         stream = self._stream or sys.stderr
         with suppress(OSError, ValueError):

@@ -92,7 +92,7 @@ async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
 
 
 async def test_slow_reader_does_not_delay_a_repair(queue: Queue, api: Listener) -> None:
-    """Three of them at a time: each is cut off in its turn, and the repair comes behind the first."""
+    """Three of them at a time: each is cut off after the other, and the repair comes behind the first."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as http:
         has_them = asyncio.Event()
         dripping = [asyncio.create_task(drip(api, has_them)) for _ in range(3)]

@@ -187,9 +187,9 @@ async def test_depths_count_the_ready(place: Place) -> None:
     assert depths["events"].consumers == 1
     await eventually(lambda: queue.consumers() == 1)
     await queue.close()
-    visitor = await place.open()
-    await ready(visitor, Lane.EVENTS, 3)
-    assert (await visitor.depths())["events"].consumers == 0
+    observer = await place.open()
+    await ready(observer, Lane.EVENTS, 3)
+    assert (await observer.depths())["events"].consumers == 0
 
 
 async def test_an_unknown_queue(place: Place) -> None:
@@ -271,30 +271,30 @@ async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]]
 async def test_overview_has_depths_and_worker_states(place: Place) -> None:
     """From the worker and from an unopened queue; the read leaves nothing open."""
     worker, _ = await answering_worker(place)
-    visitor = place.closed()
+    observer = place.closed()
     await worker.publish(DEAD, outgoing("a"))
     await ready(worker, DEAD, 1)
-    for queue in (visitor, worker):
+    for queue in (observer, worker):
         async with asyncio.timeout(PATIENCE):
             while not (overview := await queue.read_overview(1.0)).worker_states:  # the side channel takes a moment
                 pass
         assert overview.worker_states == [b"my state"]
         assert (overview.depths[DEAD].ready, overview.depths[Lane.EVENTS].consumers) == (1, 1)
-    assert not visitor.status().connected
+    assert not observer.status().connected
 
 
 async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
     """From an unopened queue and from the worker; without a worker no request is sent or kept."""
-    visitor, requests = place.closed(), list[bytes]()
+    observer, requests = place.closed(), list[bytes]()
     await place.open()
-    assert await visitor.request(b"too early", 0.1) == WorkerAnswers(seen=0, answers=[])
+    assert await observer.request(b"too early", 0.1) == WorkerAnswers(seen=0, answers=[])
 
     async def do(request: bytes) -> bytes:
         requests.append(request)
         return b"did " + request
 
     worker, _ = await answering_worker(place, do)
-    for queue in (visitor, worker):
+    for queue in (observer, worker):
         async with asyncio.timeout(PATIENCE):
             while not (answered := await queue.request(b"it", 1.0)).answers:  # the side channel takes a moment
                 pass

@@ -226,7 +226,7 @@ async def test_closing_while_connecting_fails(proxy: Proxy, options: RabbitOptio
         await queue.open()
         await eventually(lambda: proxy.connections == 2)
         proxy.end()
-        for _ in range(steps):  # the moment that matters is a few turns of the loop away
+        for _ in range(steps):  # the moment that matters is a few rounds of the event loop away
             await asyncio.sleep(0)
         await asyncio.wait_for(queue.close(), PATIENCE)
         await proxy.gone()

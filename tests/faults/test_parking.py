@@ -63,7 +63,7 @@ async def until_told_more(made: Rig, count: int) -> None:
 
 
 @pytest.mark.fault(
-    "parking", "two workers killed by SIGKILL at random moments, while a client goes down and recovers by turns"
+    "parking", "two workers killed by SIGKILL at random moments, while a client goes down and recovers repeatedly"
 )
 @pytest.mark.timeout(900)
 async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random, record: Record) -> None:
@@ -89,13 +89,13 @@ async def test_workers_killed(made: Rig, form: Form[int], chance: random.Random,
 
 
 @pytest.mark.fault(
-    "parking", "broker killed by SIGKILL and restarted, while deliveries are parked, and while they drain"
+    "parking", "broker killed by SIGKILL and restarted, while deliveries are parked, and while they are fetched"
 )
 @pytest.mark.timeout(900)
 async def test_broker_killed(
     tmp_path: Path, own_node: RabbitmqNode, new_queues: str, form: Form[int], record: Record
 ) -> None:
-    """Confirmed parks are on its disk, and a drain that was cut off goes on."""
+    """Confirmed parks are on its disk, and fetching that was cut off goes on."""
     times = form(1, 5)
 
     async def killed(*running: WorkerProcess) -> None:

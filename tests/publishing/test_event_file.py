@@ -47,7 +47,7 @@ def test_layout_is_irrelevant(indents: list[int | None], between: str) -> None:
 
 
 class EventSender:
-    """A queue that accepts events until `lost`, and confirms each one turn of the loop later."""
+    """A queue that accepts events until `lost`, and confirms each one round of the event loop later."""
 
     def __init__(self, lost: str = "") -> None:
         self.sent: list[str | None] = []

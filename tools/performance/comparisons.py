@@ -11,7 +11,7 @@ def isolation(found: Cases) -> str:
     """By case: what the healthy clients feel, all healthy (A) and with the fault (B)."""
     head = (
         "| case | events/s | p50 ms, A | B | p99 ms, A | B | p99, B ÷ A | of the median second | A ÷ A |"
-        " drain, B ÷ A | A ÷ A |"
+        " full queue, B ÷ A | A ÷ A |"
     )
     lines = [_felt(name, found[name]) for name in FAULTS if name in found]
     return rows(head, lines)

@@ -79,13 +79,13 @@ def latency(found: Cases) -> str:
 
 def growth(found: Cases) -> str:
     """By series."""
-    drains = [case for case in found.values() if "report" in case]
+    backlogs = [case for case in found.values() if "report" in case]
     starts = [case for case in found.values() if "report" not in case]
     made = []
-    if drains:
+    if backlogs:
         head = "| what grows | to | deliveries/s | CPU µs | ÷ ceiling | MiB at most |"
-        made.append(rows(head, [_grown(case) for case in _ordered(drains)]))
-        named = [case["series"] for case in drains if case["series"] != "memory"]
+        made.append(rows(head, [_grown(case) for case in _ordered(backlogs)]))
+        named = [case["series"] for case in backlogs if case["series"] != "memory"]
         if len(named) > len(set(named)):  # two points of something are drawn
             made.append("![Cost against growth](performance/growth.svg)")
     if starts:

@@ -34,12 +34,12 @@ async def collect_http_list(settings: HttpListSettings, server: JsonWeb, last: S
         except AnswerFault as fault:
             remedy = "; YAML is not read: serve the list as JSON" if str(fault).endswith("not JSON") else ""
             raise AnswerFault(f"{fault}{remedy}") from None
-        await collector.add_all(_drain_list(_clients_in(answer)))
+        await collector.add_all(_pop_each(_clients_in(answer)))
         url = next_page_url(answer.joined_header("Link"), url)
     return collector
 
 
-def _drain_list(clients: list[Any]) -> Iterator[Any]:
+def _pop_each(clients: list[Any]) -> Iterator[Any]:
     """Yield the clients, and free each before the next. To free all at once would block the event loop."""
     clients.reverse()
     while clients:

@@ -1,7 +1,7 @@
 """Parses an event: from a message to `SessionEnded`. Also generates the JSON Schema of events for publishers.
 
 Unknown members are ignored. Invalid values of known members are mistakes. An invalid entry of `clients` does not affect
-the other entries. A valid event takes one pass of the validator. Only an invalid event is parsed again, part by part,
+the other entries. A valid event takes one call of the validator. Only an invalid event is parsed again, part by part,
 to explain the mistakes. Parsing blocks the event loop, for up to 10 ms for an event of 128 KiB.
 
 The `id` is that of the body, or the CloudEvents `id`, or the AMQP `message_id`, in this order: libraries generate a new

@@ -1,6 +1,6 @@
 """Separates the valid entries of an event's `clients` from the invalid ones, which do not affect the valid ones.
 
-An event may have 65,000 invalid entries. So one pass of the validator checks all entries without explaining mistakes
+An event may have 65,000 invalid entries. So one call of the validator checks all entries without explaining mistakes
 (0.1 to 0.3 µs each; an error would take 5 µs), and only the first 20 mistakes are explained.
 """
 

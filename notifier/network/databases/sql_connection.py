@@ -242,7 +242,7 @@ def _connect_options(database: str, within: float) -> Mapping[str, Any]:
     if database in ("mysql", "mariadb"):
         return {"connect_timeout": connecting, "read_timeout": within, "write_timeout": within}
     if database == "mssql":
-        return {"login_timeout": math.ceil(connecting / 4), "timeout": whole}  # it tries several protocols in turn
+        return {"login_timeout": math.ceil(connecting / 4), "timeout": whole}  # it tries several protocols
     return {"timeout": min(5.0, within)}  # SQLite's wait for a writer
 
 

@@ -26,7 +26,7 @@ from aiohttp import web
 
 from notifier.network.listeners.held_bytes import (
     MAX_HEAD_BYTES,
-    MAX_LINES_PER_TURN,
+    MAX_LINES_PER_ADVANCE,
     PIECE_BYTES,
     ConnectionBudget,
     HeldBytes,
@@ -178,7 +178,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self._schedule_advance()
 
     def _schedule_advance(self) -> None:
-        """Pass more on after the turns of the other connections."""
+        """Pass more on after the connections that were scheduled before."""
         if not self._advance_scheduled:
             self._advance_scheduled = True
             self._budget.schedule_advance(self)
@@ -193,7 +193,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             self.handler.data_received(piece)
             if self._content is not None and self._is_broken():
                 self._stop()
-            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_TURN:
+            elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_ADVANCE:
                 if self._content is not None and not self._answering and self._bytes.passed > self._max_passed_bytes:
                     self._stop()
                 self._schedule_advance()

@@ -11,10 +11,10 @@ import structlog
 BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
 PIECE_BYTES = 8 * 1024  # bytes per read
-MAX_LINES_PER_TURN = 12  # of chunked bodies passed on at a time, 10 µs each; then other connections have their turn
+MAX_LINES_PER_ADVANCE = 12  # of chunked bodies, 10 µs each; then the other connections advance
 _SHORT_PIECE_BYTES = 64  # bytes passed on of a body with more lines than that
 _LOG_INTERVAL_SECONDS = 60.0  # seconds
-CONNECTIONS_PER_PASS = 2  # connections that pass on a further piece or request in one pass of the loop
+CONNECTIONS_PER_ROUND = 2  # connections that pass on a further piece or request in one round of the event loop
 
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
@@ -44,21 +44,21 @@ class ConnectionBudget:
         self._closed = 0
         self._logged_at = float("-inf")
         self._advance_queue: deque[Holder] = deque()
-        self._next_pass: asyncio.Handle | None = None
+        self._next_round: asyncio.Handle | None = None
 
     def schedule_advance(self, connection: Holder) -> None:
-        """Call `advance` of the connection in its turn: `CONNECTIONS_PER_PASS` turns in each pass of the event loop.
+        """Call `advance` of the connection after those scheduled before: CONNECTIONS_PER_ROUND in each round.
 
-        This keeps the passes short. uvloop accepts one new connection per pass.
+        This keeps the rounds of the event loop short. uvloop accepts one new connection per round.
         """
         self._advance_queue.append(connection)
-        if self._next_pass is None:
-            self._next_pass = asyncio.get_running_loop().call_soon(self._advance_next)
+        if self._next_round is None:
+            self._next_round = asyncio.get_running_loop().call_soon(self._advance_next)
 
     def _advance_next(self) -> None:
-        for _ in range(min(CONNECTIONS_PER_PASS, len(self._advance_queue))):
+        for _ in range(min(CONNECTIONS_PER_ROUND, len(self._advance_queue))):
             self._advance_queue.popleft().advance()
-        self._next_pass = asyncio.get_running_loop().call_soon(self._advance_next) if self._advance_queue else None
+        self._next_round = asyncio.get_running_loop().call_soon(self._advance_next) if self._advance_queue else None
 
     def hold(self, connection: Holder, count: int) -> None:
         """Set how many bytes the connection holds now."""
@@ -149,7 +149,7 @@ class HeldBytes:
 
     def _chunked_size(self, size: int) -> int:
         """Return the size of the next piece of a chunked body, which ends with _END. Many lines make it smaller."""
-        if self.held.count(b"\n", 0, size) > MAX_LINES_PER_TURN:
+        if self.held.count(b"\n", 0, size) > MAX_LINES_PER_ADVANCE:
             size = min(size, _SHORT_PIECE_BYTES)
         end = self.held.find(_END, 0, size)
         if end >= 0:

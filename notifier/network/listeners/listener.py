@@ -107,7 +107,7 @@ class _Acceptor:
 
     Idle connections are closed at once, others after their response, so that silent connections never exclude others.
     If each connection has a request in progress, a new connection gets 503 with Retry-After, and is closed. Connections
-    accepted in one pass of the event loop count from the next pass on. With TLS a connection counts from before its
+    accepted in one round of the event loop count from the next round on. With TLS a connection counts from before its
     handshake, in which it holds 50 KiB.
     """
 

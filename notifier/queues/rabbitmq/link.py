@@ -1,6 +1,6 @@
 """Maintains a connection for one purpose: connects, serves, and reconnects after a loss.
 
-Each attempt reads credentials and TLS files. Hosts are tried in turn. The pause doubles from 0.1 s to 15 s.
+Each attempt reads credentials and TLS files. Hosts are tried one after the other. The pause doubles from 0.1 s to 15 s.
 """
 
 import asyncio

@@ -13,11 +13,11 @@ from notifier.model.message import MAX_PARKED_SECONDS, Binding, Lane
 class RabbitOptions:
     """The broker's address and how to connect to it. The settings have checked the values.
 
-    `urls`: hosts of one cluster, tried in turn. `credentials` returns user name and password, or None to use those of
-    the URL. It is called per connection, so that a new password needs no restart. A lane missing from `prefetch` gets
-    its default. At most `max_event` bytes of a publisher's message are kept. Each source of the `bindings` has a
-    separate queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two, which only tests
-    change.
+    `urls`: hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None to
+    use those of the URL. It is called per connection, so that a new password needs no restart. A lane missing from
+    `prefetch` gets its default. At most `max_event` bytes of a publisher's message are kept. Each source of the
+    `bindings` has a separate queue. A delivery stays in one of the `buckets` for `parked_for` seconds, a power of two,
+    which only tests change.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may contain a password

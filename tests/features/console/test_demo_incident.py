@@ -51,7 +51,7 @@ async def test_the_demo_repairs_the_client_by_itself() -> None:
         for words in ("goes down", "has given up", "works again", "so the demo does", "every logout", "goes down"):
             await until(messages, words)
         assert not scenario.failing_client.invalid
-        assert sum(visit.accepted > 0 for visit in scenario.failing_client.visits.values()) >= 4
+        assert sum(record.accepted > 0 for record in scenario.failing_client.session_records.values()) >= 4
 
 
 @pytest.mark.full

@@ -144,7 +144,7 @@ def descriptors() -> int:
 
 
 async def until_descriptors(most: int) -> None:
-    """Return once no more are open. A loop closes its sockets a turn later, without a notification."""
+    """Return once no more are open. A loop closes its sockets a round later, without a notification."""
     async with asyncio.timeout(PLENTY):
         while descriptors() > most:  # noqa: ASYNC110  see above
             await asyncio.sleep(0)
@@ -300,7 +300,7 @@ def test_result_in_the_same_pass_as_the_deadline_is_too_late(runner: asyncio.Run
 
 @pytest.mark.parametrize("both", [False, True], ids=["alone", "with the deadline"])
 def test_external_cancellation_is_no_timeout(runner: asyncio.Runner, both: bool) -> None:
-    """A drain that cancels the task is not reported as a timeout, even in the same pass as the deadline."""
+    """A drain that cancels the task is no timeout, even in the same round of the event loop as the deadline."""
 
     async def cancelled() -> str:
         loop = asyncio.get_running_loop()

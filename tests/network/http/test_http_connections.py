@@ -199,5 +199,5 @@ async def test_texts_hold_no_secret(transport: HttpTransport) -> None:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PLENTY):
-        while not condition():  # noqa: ASYNC110  one turn of the loop; there is no event for it
+        while not condition():  # noqa: ASYNC110  one round of the event loop; there is no event for it
             await asyncio.sleep(0)

@@ -98,8 +98,8 @@ async def settled(jobs: Jobs, *states_: str) -> None:
 
 async def test_internal_error_ends_only_its_job(jobs: Jobs) -> None:
     """The next job runs."""
-    turns = FakeAccess()
-    faulty, good = FakeWork(turns, "cancel"), FakeWork(turns)
+    access = FakeAccess()
+    faulty, good = FakeWork(access, "cancel"), FakeWork(access)
     for work in (faulty, good):
         jobs.begin(work, None)
     await settled(jobs, "running", "waiting")
@@ -113,17 +113,17 @@ async def test_internal_error_ends_only_its_job(jobs: Jobs) -> None:
 async def test_job_that_waits_for_an_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process keeps the messages locked."""
     monkeypatch.setattr(jobs_module, "MAX_JOB_SECONDS", 0.0)
-    turns = FakeAccess()
-    async with turns.taken:
-        jobs.begin(late := FakeWork(turns), None)
+    access = FakeAccess()
+    async with access.taken:
+        jobs.begin(late := FakeWork(access), None)
         await settled(jobs, "ended")
     assert late.ended == "it did not end within an hour; the rest is unchanged"
 
 
 async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
     """Also to tokens that did not start it."""
-    turns = FakeAccess()
-    of_all, of_one = (jobs.begin(FakeWork(turns, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
+    access = FakeAccess()
+    of_all, of_one = (jobs.begin(FakeWork(access, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
     assert list(await states(jobs)) == [of_all, of_one]
     assert list(await states(jobs, [ISS])) == [of_one]
     assert list(await states(jobs, ["https://other.example.com"])) == []
@@ -175,11 +175,11 @@ async def job_in_state(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]
 
 async def test_pending_count_is_absent_until_the_pass_has_run(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """Another pass holds the queue. A job that is cancelled before the count releases nothing."""
-    turns, written = FakeAccess(), list[str]()
+    access, written = FakeAccess(), list[str]()
     wish = RetryRequest(key=(ISS, "shop"), who="sre")
-    async with turns.taken:
+    async with access.taken:
         one, two = (
-            retry_jobs.begin(RetryWork(empty_queue, wish, turns, lambda action, **_: written.append(action)), None)[
+            retry_jobs.begin(RetryWork(empty_queue, wish, access, lambda action, **_: written.append(action)), None)[
                 "id"
             ]
             for _ in range(2)

@@ -160,15 +160,15 @@ async def test_a_cancelled_fetch(file: Path) -> None:
 
 
 async def test_only_the_worker_fetches(file: Path) -> None:
-    """A visitor beside it would hand a message out a second time."""
+    """An observer beside it would hand a message out a second time."""
     async with worker(file) as (queue, _):
         bucket = await park(queue, 9e9, "a")
-        visitor = SqliteQueue(SqliteOptions(path=file))
-        await visitor.open()
+        observer = SqliteQueue(SqliteOptions(path=file))
+        await observer.open()
         with pytest.raises(QueueUnavailable, match="consumed"):
-            await visitor.fetch(bucket, 1)
-        assert await visitor.count_parked() == {bucket: 1}
-        await visitor.close()
+            await observer.fetch(bucket, 1)
+        assert await observer.count_parked() == {bucket: 1}
+        await observer.close()
 
 
 async def test_an_ack_that_waits_for_room_on_the_disk(file: Path) -> None:
