@@ -8,7 +8,7 @@
 | closed | failure that empties the budget, or 10 s after the first since the last success | open |
 | closed | peer open, whose failures began after the last success here | open as long as there, 64 s at most |
 | open | its time is over, or operator probe | half-open |
-| half-open | failure | open for half of the outage so far: 1, 2, 4 … 64 s, one pass through one delay queue |
+| half-open | failure | open for half of the outage so far: 1, 2, 4 … 64 s, the delay of one queue |
 | open, half-open | success, or peer closed after more than 2 s of failures | closed, with the recovery budget |
 | open, half-open | peer open | open as long as there, 64 s at most |
 | open, half-open | internal fault | open for 1 s at least |
@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from notifier.model.backoff import one_pass
+from notifier.model.backoff import one_hop
 
 FAILURES_PER_SUCCESS, MAX_BUDGET_FAILURES = 4, 32
 RECOVERY_BUDGET_FAILURES, SHORT_OUTAGE_BUDGET_FAILURES, MAX_RECOVERY_BUDGET_FAILURES = 16, 4, 1024
@@ -98,9 +98,9 @@ class Circuit:
         is_open_longer = self.state is State.OPEN and now < self.probe_at  # another delivery than the probe failed
         if self.budget or is_open_longer:
             return None
-        open_seconds = one_pass(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing_seconds)))
+        open_seconds = one_hop(min(MAX_OPEN_SECONDS, max(MIN_OPEN_SECONDS, OPEN_SHARE_OF_OUTAGE * failing_seconds)))
         if open_seconds < min_open_seconds:
-            open_seconds = one_pass(min_open_seconds, "up")
+            open_seconds = one_hop(min_open_seconds, "up")
         return self._open(open_seconds, now)
 
     def on_internal_fault(self, now: float) -> None:

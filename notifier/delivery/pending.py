@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from notifier.delivery.circuit import MIN_OPEN_SECONDS
 from notifier.delivery.verdict import Defer, Standing, WaitKind
-from notifier.model.backoff import one_pass
+from notifier.model.backoff import one_hop
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
@@ -205,7 +205,7 @@ class Parking:
         wait = max(MIN_OPEN_SECONDS, available_at - now) if available_at > now else BUSY_PROBE_SECONDS
         if not paused:  # a single delay queue is exact; several may return the probe a second early
             # Rounded up, the next probe of a rotation does not return before the circuit is half-open.
-            wait = one_pass(wait, "up" if self.wants_probe else "down")
+            wait = one_hop(wait, "up" if self.wants_probe else "down")
         due = now + wait + wall_offset
         return Standing(is_available=False, wait_kind=WaitKind.PROBE, cause=cause, due=due)
 

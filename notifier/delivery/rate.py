@@ -32,7 +32,7 @@ workers alike, so their limits move towards each other with each report. A worke
 A client that was down for a moment looks overloaded, too. So no trial begins after six successes in a row or a sample
 without a success, and eight attempts without a failure end a trial if most failed before.
 
-Where workers probe in turn, overload looks like an outage of some seconds. So a limit survives a short outage, and only
+Where several workers probe, overload looks like an outage of some seconds. So a limit survives a short outage, and only
 the sample is restarted. After a long one the limit would delay parked deliveries: failed probes have lowered it, and
 so few attempts raise it slowly.
 """

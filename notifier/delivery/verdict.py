@@ -53,7 +53,7 @@ CLIENT_CAUSES = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AF
 class WaitKind(Enum):
     """Where a pending delivery waits, and for what."""
 
-    DELAYED = "delayed"  # in the delay queues, until its retry or its turn at the client's rate and slots
+    DELAYED = "delayed"  # in the delay queues, until its retry, or until the client has a slot for it
     PROBE = "probe"  # in the delay queues, as the next attempt at a client whose circuit is open or that is paused
     PARKED = "parked"  # in its client's bucket, until the client is available again
 

@@ -30,7 +30,7 @@ NEWER_WAIT_SECONDS = tuple(2**power for power in range(2, 9))
 # Seconds until a trial is due. If a trial ran at once, it could kill the process before the broker has the ack of the
 # suspect that it replaces. The suspect would be redelivered, and one more trial would be written at each death.
 TRIAL_DELAY_SECONDS = MIN_WAIT_SECONDS
-PASSES = "passes"  # the header that counts the passes of a message whose body cannot be changed
+POSTPONED = "passes"  # the header that counts how often a message was postponed; its body cannot be changed
 
 EventResult: TypeAlias = Literal["accepted", "split", "malformed"]
 
@@ -150,13 +150,16 @@ def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:
 def postpone_newer(message: Message, error: Exception, now: float) -> Replacement:
     """Return the postponed message of a later release, which another worker may be able to read (an upgrade)."""
     assert message.kind is not None
-    passes = read_count(message.headers, PASSES)
-    due = now + NEWER_WAIT_SECONDS[min(passes, len(NEWER_WAIT_SECONDS) - 1)]
+    postponed_count = read_count(message.headers, POSTPONED)
+    due = now + NEWER_WAIT_SECONDS[min(postponed_count, len(NEWER_WAIT_SECONDS) - 1)]
     # Headers are never copied: a copied `x-death` makes the broker drop the message.
     copy = MessageDraft(
-        kind=message.kind, body=message.body, message_id=message.message_id or "", headers={PASSES: str(passes + 1)}
+        kind=message.kind,
+        body=message.body,
+        message_id=message.message_id or "",
+        headers={POSTPONED: str(postponed_count + 1)},
     )
-    fact = _message_deferred(message, due, str(error), passes)
+    fact = _message_deferred(message, due, str(error), postponed_count)
     return Replacement(messages=(OutgoingMessage(due=due, rounding="up", message=copy, fact=fact),))
 
 
@@ -166,26 +169,28 @@ def postpone_unknown_source(
     """Return the postponed message, whose source may be configured at another worker; after `grace` its dead letter.
 
     `message` is the original message of the source, `taken` the message as it came from the queue, which counts how
-    often it was postponed (`PASSES`).
+    often it was postponed (`POSTPONED`).
     """
-    passes = read_count(taken.headers, PASSES)
-    # The message does not record since when it waits. With -inf, the waits of its passes alone count as elapsed time.
-    if (time_left := remaining_grace(-math.inf, passes, min(grace, MAX_GRACE_SECONDS), now)) <= 0:
+    postponed_count = read_count(taken.headers, POSTPONED)
+    # The message does not record since when it waits. With -inf, its waits alone count as elapsed time.
+    if (time_left := remaining_grace(-math.inf, postponed_count, min(grace, MAX_GRACE_SECONDS), now)) <= 0:
         return reject_unreadable(message, error.mistakes, error.data, positions, now)
-    wait = min(time_left, fault_wait_seconds(passes))
-    fact = _message_deferred(message, now + wait, f"the source {message.source} is not configured (yet)", passes)
+    wait = min(time_left, fault_wait_seconds(postponed_count))
+    fact = _message_deferred(
+        message, now + wait, f"the source {message.source} is not configured (yet)", postponed_count
+    )
     own_id = taken.message_id if taken.kind is Kind.SOURCED else None
     copy = to_sourced(message, own_id or new_id, positions)
-    copy = copy_record(copy, headers={**copy.headers, PASSES: str(passes + 1)})
+    copy = copy_record(copy, headers={**copy.headers, POSTPONED: str(postponed_count + 1)})
     return Replacement(
         messages=(OutgoingMessage(due=now + deferral_wait(wait), rounding="up", message=copy, fact=fact),)
     )
 
 
-def _message_deferred(message: Message, due: float, text: str, passes: int) -> Deferred:
+def _message_deferred(message: Message, due: float, text: str, postponed_count: int) -> Deferred:
     return Deferred(
         iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN, due=due, text=text,
-        again=passes > 0,
+        again=postponed_count > 0,
     )  # fmt: skip
 
 
@@ -214,9 +219,9 @@ def postpone_event(
 
 
 def _send_postponed(later: documents.EventDocument, due: float, fact: Deferred) -> Iterator[OutgoingMessage]:
-    """Yield the event's message lazily, so that it is written in a later turn of the event loop than it was read.
+    """Yield the event's message lazily, so that it is written in a later round of the event loop than it was read.
 
-    Reading or writing an event of 20,000 names takes as long as one turn may.
+    Reading or writing an event of 20,000 names takes as long as one round may.
     """
     body = documents.dump_event(later, due=fact.due)
     message = MessageDraft(kind=Kind.EVENT, body=body, message_id=later.event.id)

@@ -3,7 +3,7 @@
 *Lanes*: fresh events are chosen before retries, and retries before bulk. A lane that is passed over nine times is
 chosen next, so that bulk and retries progress however many fresh events there are.
 
-*Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts took turns, none
+*Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts alternated, none
 would be acked before the last of them ends, and a crash would repeat the whole event.
 
 *Suspects*: a message that was redelivered three times or more may be what crashes the process. When a process

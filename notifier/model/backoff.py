@@ -50,7 +50,7 @@ def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
     return 1 << (whole.bit_length() - 1 if rounding == "down" else (whole - 1).bit_length())
 
 
-def one_pass(seconds: float, rounding: Rounding = "down") -> float:
+def one_hop(seconds: float, rounding: Rounding = "down") -> float:
     """Return the seconds rounded to a power of two, the exact delay of a single delay queue."""
     exponent = math.log2(seconds + _ROUNDING_ERROR_SECONDS) if rounding == "down" else math.ceil(math.log2(seconds))
     return 2.0 ** math.floor(exponent)

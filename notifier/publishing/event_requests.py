@@ -5,7 +5,7 @@ The checks are, in this order: the number of running requests, the token, the co
 publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 
 Reading a large event blocks the event loop. So only a few large events are read at a time, each after several rounds of
-the event loop (see `delivery/selection.py`). Other requests hold only their body, and wait only for the queue.
+the event loop (see `messages/selection.py`). Other requests hold only their body, and wait only for the queue.
 
 With `wait` the response has the results at the clients so far. 200 means that the result at every client is final; 202
 means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.

@@ -153,7 +153,7 @@ def test_failures_with_429_limit_the_rate_without_a_trial() -> None:
 def test_a_peer_report_leads_from_one_state_to_the_next(
     before: Callable[[], tuple[AttemptRate, float]], former_share: float, after: RateState
 ) -> None:
-    """`former_share` is 0 during the peer's trial. The limit is reported in turn."""
+    """`former_share` is 0 during the peer's trial. The limit is reported, too."""
     rate, now = before()
     rate.on_peer_report(0.1, former_share, now)
     assert rate.state is after

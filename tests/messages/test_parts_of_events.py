@@ -1,4 +1,4 @@
-"""Parts of one event take turns as one message, one part after the other."""
+"""Parts of one event count as one message, and follow one another."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, lis
     return harness, names, harness.hold(*(name for part in names for name in part))
 
 
-async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
+async def test_events_alternate_and_their_parts_follow_one_another() -> None:
     """Ten deliveries of one event, ten of the other: however many parts each has."""
     harness, names, answer = make_stage(5)
     async with running(harness):
@@ -39,8 +39,8 @@ async def test_events_take_turns_and_their_parts_follow_one_another() -> None:
         await harness.until(lambda: len(harness.notified()) == 5 * SIZE)
         answer.set()
         await harness.until(lambda: len(harness.queue.acked) == 5)
-    turns = [harness.notified()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
-    assert turns == ["c0", "c3"] * 3 + ["c1", "c4"] * 3 + ["c2"] * 3
+    order = [harness.notified()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
+    assert order == ["c0", "c3"] * 3 + ["c1", "c4"] * 3 + ["c2"] * 3
 
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
