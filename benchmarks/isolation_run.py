@@ -124,10 +124,10 @@ class Bench:
         for number in range(1, options.rounds + 1):
             turns = []
             for faulty in (False, True):
-                monotonic = case.events(round((options.warm_up + options.seconds) * rate), seed=number)
+                events = case.events(round((options.warm_up + options.seconds) * rate), seed=number)
                 waiting = case.events(max(1, round(options.drain * capacity)), seed=-number)
                 turn = Turn(
-                    paced=await self._pace(monotonic, rate, faulty=faulty),
+                    paced=await self._pace(events, rate, faulty=faulty),
                     drained=await self._drain(waiting, faulty=faulty),
                 )
                 paced, drained = turn.paced, turn.drained

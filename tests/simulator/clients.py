@@ -59,7 +59,7 @@ def crawls(_now: float, _chance: random.Random) -> Step:
     return 4.5, OK
 
 
-def monotonic(seconds: float, wire: TransportResult = OK) -> Behaviour:
+def steady(seconds: float, wire: TransportResult = OK) -> Behaviour:
     """Always the same."""
     return lambda _now, _chance: (seconds, wire)
 

@@ -4,13 +4,13 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
 
-from tests.simulator.clients import Behaviour, answers_503, hangs, monotonic, refuses, well
+from tests.simulator.clients import Behaviour, answers_503, hangs, refuses, steady, well
 from tests.simulator.outage import Outage, outage
 
 LENGTHS = (1, 2, 4, 8, 15, 30, 60, 120, 300, 900, 3600)
 KINDS: dict[str, tuple[Behaviour, Behaviour]] = {
     "refuses connections": (refuses, well),
-    "answers 503": (answers_503, monotonic(0.25)),
+    "answers 503": (answers_503, steady(0.25)),
     "does not answer": (hangs, well),
 }
 

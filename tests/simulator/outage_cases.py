@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.simulator.case import Case, Finding, seconds
-from tests.simulator.clients import THROTTLED, Behaviour, answers_503, hangs, monotonic, refuses
+from tests.simulator.clients import THROTTLED, Behaviour, answers_503, hangs, refuses, steady
 from tests.simulator.outage import Outage, outage, restart, wait
 
 NEW = 1.5  # seconds: the latest of those published after the first success
@@ -49,9 +49,9 @@ def recovery() -> Iterator[Case]:
     """A client that was down for so long."""
     kinds: dict[str, Outage] = {
         "refuses": Outage(seconds=0, bad=refuses),
-        "503": Outage(seconds=0, bad=answers_503, good=monotonic(0.25)),
+        "503": Outage(seconds=0, bad=answers_503, good=steady(0.25)),
         "hangs": Outage(seconds=0, bad=hangs),
-        "429": Outage(seconds=0, bad=monotonic(0.005, THROTTLED)),
+        "429": Outage(seconds=0, bad=steady(0.005, THROTTLED)),
     }
     for kind, how in kinds.items():
         for length in (1, 2, 4, 8, 15, 30, 45, 120, 300, 900, 3600):

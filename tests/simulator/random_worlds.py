@@ -26,9 +26,9 @@ from tests.simulator.clients import (
     client,
     crawls,
     hangs,
-    monotonic,
     partly,
     refuses,
+    steady,
     well,
 )
 from tests.simulator.world import World
@@ -42,7 +42,7 @@ MOODS: dict[str, Behaviour] = {
     "refuses": refuses,
     "hangs": hangs,
     "crawls": crawls,
-    "throttles": monotonic(0.002, THROTTLED),
+    "throttles": steady(0.002, THROTTLED),
     "fails a third": partly(0.33, (0.002, UNAVAILABLE), (0.005, OK)),
     "fails most": partly(0.7, (0.002, UNAVAILABLE), (0.005, OK)),
 }

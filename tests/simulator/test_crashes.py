@@ -7,7 +7,7 @@ import pytest
 
 from notifier.model.client import Client
 from notifier.model.outcome import DeadReason, HttpResponse
-from tests.simulator.clients import Behaviour, Step, client, hangs, monotonic, names
+from tests.simulator.clients import Behaviour, Step, client, hangs, names, steady
 from tests.simulator.world import World
 
 PROMPT = 0.1  # seconds from the start of a worker to its death
@@ -60,7 +60,7 @@ def delivered_twice(world: World) -> int:
 
 def test_limits_hold_after_three_deaths() -> None:
     """600 wait for a client of two a second, one at a time: it gets no more, whatever happened to the worker."""
-    with DeadlyWorld([client("x", per_second=2, max_concurrent=1)], {"x": monotonic(PROMPT / 2)}) as world:
+    with DeadlyWorld([client("x", per_second=2, max_concurrent=1)], {"x": steady(PROMPT / 2)}) as world:
         for _ in range(600):
             world.publish(["x"])
         world.die_soon_after_start(3)
@@ -101,7 +101,7 @@ def test_a_pause_holds_after_deaths() -> None:
 
 def test_new_worker_reads_a_pause_from_a_parked_delivery() -> None:
     """The worker dies when all is deferred: the next one goes through the buckets and makes no request."""
-    with DeadlyWorld([client("x")], {"x": monotonic(0.01, HttpResponse(status=503, retry_after="300"))}) as world:
+    with DeadlyWorld([client("x")], {"x": steady(0.01, HttpResponse(status=503, retry_after="300"))}) as world:
         for _ in range(300):
             world.publish(["x"])
         world.run(20)
@@ -153,7 +153,7 @@ def test_hung_clients_delay_no_other() -> None:
 def test_large_event_is_acked_part_by_part() -> None:
     """The worker dies at half of 5,000 clients: few are notified twice. A new event waits for 500 at most."""
     everyone = names(5000)
-    with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, monotonic(0.1))) as world:
+    with DeadlyWorld(map(client, [*everyone, "new"]), dict.fromkeys(everyone, steady(0.1))) as world:
         world.publish(everyone)
         while sum(map(len, world.tally.delivered.values())) < 2500:
             world.run(world.now + 0.01)

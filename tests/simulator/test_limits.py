@@ -9,7 +9,7 @@ import pytest
 from notifier.model.client import RetryPolicy
 from notifier.model.outcome import DeadReason, HttpResponse
 from tests.simulator.broker import Costs
-from tests.simulator.clients import THROTTLED, UNAVAILABLE, Behaviour, between, client, monotonic, names, refuses
+from tests.simulator.clients import THROTTLED, UNAVAILABLE, Behaviour, between, client, names, refuses, steady
 from tests.simulator.world import World
 
 
@@ -26,7 +26,7 @@ def test_a_flood_for_one_healthy_client_runs_at_full_speed() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_concurrency_limit_holds_over_all_workers(workers: int) -> None:
     """Shared out over the workers; and a flood is over soon all the same."""
-    with World([client("x", max_concurrent=7)], {"x": monotonic(0.05)}, workers=workers) as world:
+    with World([client("x", max_concurrent=7)], {"x": steady(0.05)}, workers=workers) as world:
         for _ in range(1000):
             world.publish(["x"])
         world.run_until_done(1000 * 0.05 / 7 * 2)
@@ -79,9 +79,9 @@ class Closed:
 
 CLOSED = {
     "it is down": Closed(behaviour=refuses, most=40),
-    "a pause by Retry-After": Closed(behaviour=monotonic(0.005, HttpResponse(status=429, retry_after="600")), most=4),
-    "a rate of one a minute": Closed(behaviour=monotonic(0.005, THROTTLED), most=25, registered={"per_second": 1 / 60}),
-    "the want of a slot": Closed(behaviour=monotonic(4.9, UNAVAILABLE), most=40, registered={"max_concurrent": 1}),
+    "a pause by Retry-After": Closed(behaviour=steady(0.005, HttpResponse(status=429, retry_after="600")), most=4),
+    "a rate of one a minute": Closed(behaviour=steady(0.005, THROTTLED), most=25, registered={"per_second": 1 / 60}),
+    "the want of a slot": Closed(behaviour=steady(4.9, UNAVAILABLE), most=40, registered={"max_concurrent": 1}),
 }
 
 

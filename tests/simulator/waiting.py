@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from notifier.model.client import RetryPolicy
 from notifier.model.outcome import HttpResponse
-from tests.simulator.clients import OK, UNAVAILABLE, Behaviour, Step, between, client, monotonic, names, refuses
+from tests.simulator.clients import OK, UNAVAILABLE, Behaviour, Step, between, client, names, refuses, steady
 from tests.simulator.world import World, quantile
 
 
@@ -71,8 +71,8 @@ def hung(count: int, workers: int, seed: int = 1) -> Hung:
     def flaky(_now: float, _chance: random.Random) -> Step:
         return 0.003, UNAVAILABLE if next(turn) % 4 == 3 else OK
 
-    behaviours: dict[str, Behaviour] = dict.fromkeys(dead, monotonic(math.inf))
-    behaviours |= {"flaky": flaky, "back": between(5, 605, monotonic(math.inf))}
+    behaviours: dict[str, Behaviour] = dict.fromkeys(dead, steady(math.inf))
+    behaviours |= {"flaky": flaky, "back": between(5, 605, steady(math.inf))}
     with World(map(client, [*dead, "flaky", "back"]), behaviours, workers=workers, seed=seed) as world:
         for number in range(2 * count):
             world.at(1 + 30 * number / count, world.publish, [dead[number % count]])
@@ -185,7 +185,7 @@ def outnumbered(rate: float, workers: int = 1, seed: int = 1) -> float:
 
     Return the seconds from its end until the last earlier event is delivered.
     """
-    known, behaviours = client("x", max_concurrent=workers), {"x": between(0, 10, refuses, monotonic(0.1))}
+    known, behaviours = client("x", max_concurrent=workers), {"x": between(0, 10, refuses, steady(0.1))}
     with World([known], behaviours, workers=workers, seed=seed) as world:
         world.stream(4, 10, lambda _chance: ["x"], evenly=True)
         before = world.run(10).published["x"]
@@ -197,7 +197,7 @@ def outnumbered(rate: float, workers: int = 1, seed: int = 1) -> float:
 def paused(count: int, seed: int = 1) -> int:
     """So many clients ask for a pause of ten minutes. Return what is then left of another one's."""
     everyone, asks = names(count), HttpResponse(status=429, retry_after="600")
-    behaviours: dict[str, Behaviour] = dict.fromkeys(everyone, between(0, 300, monotonic(0.005, asks)))
+    behaviours: dict[str, Behaviour] = dict.fromkeys(everyone, between(0, 300, steady(0.005, asks)))
     with World(map(client, [*everyone, "other"]), behaviours, seed=seed) as world:
         for number in range(0, count, 50):
             world.at(60 * number / count, world.publish, everyone[number : number + 50])

@@ -12,8 +12,8 @@ from tests.simulator.clients import (
     Behaviour,
     LimitedRate,
     LimitedThreads,
-    monotonic,
     partly,
+    steady,
 )
 from tests.simulator.waiting import (
     Rolling,
@@ -113,7 +113,7 @@ def _copies() -> Iterator[Case]:
     for confirm in (0.005, 0.1, 0.5):
         half = partial(partly, 0.5, (0.002, UNAVAILABLE), (0.005, OK))
         yield _copied("half-fail", half, 50, confirm, short=confirm == 0.1)
-        yield _copied("one-at-a-time", partial(monotonic, 0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
+        yield _copied("one-at-a-time", partial(steady, 0.05), 30, confirm, max_concurrent=1, short=confirm == 0.5)
         yield _copied("30/s", partial(LimitedRate, 30, THROTTLED), 45, confirm, short=False)
         yield _copied("4-threads", partial(LimitedThreads, 4, 0.1, UNAVAILABLE), 50, confirm, short=False)
     yield _chains(1)
