@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from notifier.delivery.circuit import MIN_OPEN_SECONDS, SHORT_OUTAGE_SECONDS, Circuit, CircuitChange, State
-from notifier.delivery.pending import AdmittedDelivery, Line, Parking
+from notifier.delivery.line_and_parking import AdmittedDelivery, Line, Parking
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.rate import AttemptRate, registered_interval
 from notifier.delivery.slots import SlotPool, Slots
@@ -174,7 +174,8 @@ class ClientState:
             # The only probe stays the probe, even if an operator or a reload returned it early.
             stays_or_becomes_next = self.parking.is_only_probe(delivery) or (fetched and self.parking.wants_probe)
             as_probe = stays_or_becomes_next or not self.parking.has_probe_out(now)
-            return self.parking.standing(self.circuit.probe_at, now, slots.wall_offset(), as_probe=as_probe)
+            offset = slots.wall_offset()
+            return self.parking.unavailable_standing(self.circuit.probe_at, now, offset, as_probe=as_probe)
         if self.circuit.state is State.UNTRIED and fetched and (self.running or self.line.count):
             # Park it again: after the first attempt, the bucket is fetched from.
             return Standing(wait_kind=WaitKind.PARKED, due=now + MIN_OPEN_SECONDS + slots.wall_offset())
@@ -229,7 +230,7 @@ class ClientState:
         else:
             self.running = {admitted: pool}
 
-    def on_ended(self, admitted: AdmittedDelivery) -> SlotPool:
+    def on_attempt_ended(self, admitted: AdmittedDelivery) -> SlotPool:
         """Remove the attempt, and return the pool of the slot that it used."""
         pool = self.running.pop(admitted)
         if not self.running:

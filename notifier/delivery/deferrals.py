@@ -4,8 +4,8 @@ A *fetch* brings the parked deliveries of a client back from its bucket; `fetche
 `requested`. As long as a delivery may be parked for a client, one of three things leads back to its bucket: a fetch, a
 running attempt, or a probe in a delay queue.
 
-A *rotation* makes another parked delivery the probe, after each fourth failed attempt of the present probe. A fetch
-returns the next probe. Once it is durable in a delay queue, the former probe is parked at its next failure.
+A *rotation* makes another parked delivery the probe, when the attempts of the present probe reach a multiple of four. A
+fetch returns the next probe. Once it is durable in a delay queue, the former probe is parked at its next failure.
 
 `ClientState` returns how a delivery waits, `verdict.py` limits the wait by the delivery's last attempt, and `Deferrals`
 records in the client's state what the verdict uses: the probe, or a slot.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from notifier.delivery.circuit import State
 from notifier.delivery.client_state import ClientState
 from notifier.delivery.facts import ClientServed
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.slots import Slots
 from notifier.delivery.verdict import (
@@ -27,15 +27,15 @@ from notifier.delivery.verdict import (
     Standing,
     WaitKind,
     decide,
-    defer_as,
     queue_delay,
+    wait_for_client,
 )
 from notifier.model.backoff import MIN_EARLY_FACTOR, MIN_WAIT_SECONDS
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.record import copy_record
 
-PROBE_FAILURES = 4  # attempts of a delivery, after which another delivery becomes the probe
+PROBE_ATTEMPTS = 4  # attempts of a delivery, after which another delivery becomes the probe
 OVERDUE_SECONDS = 60.0  # a probe may be this late: it waits behind others, or at another worker
 
 
@@ -66,7 +66,7 @@ class Deferrals:
         if self._stopping:
             standing = copy_record(standing, may_park=False)
         wall_now = self._tools.clock()
-        defer = defer_as(standing, delivery, client, wall_now)
+        defer = wait_for_client(standing, delivery, client, wall_now)
         probe = defer if defer.wait_kind is WaitKind.PROBE else None
         self._record_wait(known, delivery, defer.slot_at, probe, wall_now)
         return defer
@@ -78,7 +78,7 @@ class Deferrals:
         a probe, and requests a fetch if it is necessary.
         """
         known, wall_now = self._clients[admitted.client.key], self._tools.clock()
-        standing = self._standing(known, admitted, report, wall_now)
+        standing = self._standing_after(known, admitted, report, wall_now)
         after, verdict = decide(report, admitted.client, standing, wall_now, self._tools.jitter)
         probe = verdict if after.progress.probe_due is not None and isinstance(verdict, RetryAt | Defer) else None
         self._record_wait(known, report.after, after.progress.slot_at, probe, wall_now)
@@ -89,7 +89,7 @@ class Deferrals:
             self.request_fetch(known, self._tools.monotonic())
         return after, verdict
 
-    def _standing(
+    def _standing_after(
         self, known: ClientState, admitted: AdmittedDelivery, report: AttemptReport, wall_now: float
     ) -> Standing:
         """Return how the client stands after an attempt that was not successful."""
@@ -102,7 +102,8 @@ class Deferrals:
             as_probe = not self._has_other_probe(known, report, now)
         else:
             as_probe = not known.parking.has_probe_out(now)
-        standing = known.parking.standing(known.circuit.probe_at, now, self._slots.wall_offset(), as_probe=as_probe)
+        offset = self._slots.wall_offset()
+        standing = known.parking.unavailable_standing(known.circuit.probe_at, now, offset, as_probe=as_probe)
         return copy_record(standing, may_park=False) if self._stopping else standing
 
     def _has_other_probe(self, known: ClientState, report: AttemptReport, now: float) -> bool:
@@ -254,4 +255,4 @@ class Deferrals:
 
 def _needs_rotation(failed_probe: Delivery) -> bool:
     """Return True after each fourth attempt of the delivery, including those before it became the probe."""
-    return failed_probe.progress.attempts % PROBE_FAILURES == 0
+    return failed_probe.progress.attempts % PROBE_ATTEMPTS == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from notifier.delivery.admission import verdict_without_attempt
 from notifier.delivery.facts import Attempted, LogoutDelivered, Unexpected
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Channel, MessageOfDelivery, Tools
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import Settlement

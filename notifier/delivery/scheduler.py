@@ -12,7 +12,7 @@ from notifier.delivery.circuit import CircuitChange, State
 from notifier.delivery.client_state import SLOW_SECONDS, Admission, ClientState
 from notifier.delivery.deferrals import Deferrals
 from notifier.delivery.facts import ClientFailing, ClientRecovered
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ClientReport, Peers, Tools
 from notifier.delivery.rate import AttemptRate, registered_interval
 from notifier.delivery.slots import MIN_WAIT_SHARE, PROBE_SLOTS, SlotPool, Slots
@@ -181,7 +181,7 @@ class Scheduler:
         now, known = self._tools.monotonic(), self.clients[admitted.client.key]
         if report.pause_seconds is not None:
             known.parking.on_pause(now + report.pause_seconds)
-        pool = known.on_ended(admitted)
+        pool = known.on_attempt_ended(admitted)
         self.slots.count_attempt(admitted.lane, pool, -1)
         was_closed, former_spacing = known.circuit.state is State.CLOSED, known.rate.spacing
         repeat = admitted.delivery.progress.attempts > 0

@@ -1,8 +1,8 @@
 """Settles deliveries: makes each verdict durable as a retry, a deferral or a dead letter that the queue confirms.
 
-No fact is reported, and no message is acked, before the queue has confirmed. While the queue is unavailable, deliveries
-stay in memory; the worker's window bounds their number. A deferral is given up once it is due, since the delivery can
-then be attempted without the queue.
+A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
+unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
+since the delivery can then be attempted without the queue.
 """
 
 import asyncio

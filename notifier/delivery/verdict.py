@@ -21,9 +21,10 @@ From both, `decide` returns the verdict, once, and the delivery as it is afterwa
 | failed | the client has not answered since | retry after the same backoff |
 
 A client is *unavailable* while its circuit is open or it requested a pause. A delivery becomes the probe
-(`park_or_probe`) if its failure opened the circuit, or if no probe of the worker is in a delay queue. Instead of being
-parked, a delivery waits in delay queues if it would expire in the bucket, or if the worker stops (`defer_as`). A retry
-never follows later than the delivery's last attempt. Moments are seconds since the epoch, by the caller's clock.
+(`Deferrals._standing_after`) if its failure opened the circuit, or if no probe of the worker is in a delay queue.
+Instead of being parked, a delivery waits in delay queues if it would expire in the bucket, or if the worker stops
+(`wait_for_client`). A retry never follows later than the delivery's last attempt. Moments are seconds since the epoch,
+by the caller's clock.
 """
 
 import math
@@ -251,7 +252,7 @@ def _decide_failure(
         return after, schedule_retry(after, client, failed.retry_after, last_at, now, jitter)
     waits_for_slot = standing.is_limited and report.signal is Signal.RATE_LIMITED
     if waits_for_slot or not standing.is_available:
-        defer = defer_as(standing, after, client, now)
+        defer = wait_for_client(standing, after, client, now)
         probe_due = defer.due if defer.wait_kind is WaitKind.PROBE else None  # marks the probe
         progress = after.progress.without_longer_backoff(before.progress, probe_due=probe_due, slot_at=defer.slot_at)
         verdict = RetryAt(due=defer.due, rounding=defer.rounding, wait_kind=defer.wait_kind, until=defer.until)
@@ -268,7 +269,7 @@ def defer_for(fault: InternalFault, delivery: Delivery, policy: RetryPolicy, now
     return Defer(due=now + wait, cause=fault.cause, text=str(fault))
 
 
-def defer_as(standing: Standing, delivery: Delivery, client: Client, now: float) -> Defer:
+def wait_for_client(standing: Standing, delivery: Delivery, client: Client, now: float) -> Defer:
     """Return the deferral of a delivery that waits for its client.
 
     It is due no later than the delivery's last attempt; if it is parked, `until` is the time of that attempt instead.

@@ -7,7 +7,7 @@ from typing import Any
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.client_state import Admission
 from notifier.delivery.facts import Attempted, Fact
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.slots import Slots

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.delivery.circuit import MAX_FAILING_SECONDS, CircuitChange, State
 from notifier.delivery.client_state import ClientState
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.slots import SlotPool
 from notifier.model.delivery import Delivery
@@ -176,7 +176,7 @@ def test_client_is_slow_by_mean_duration_or_silence() -> None:
     assert [one.pool_at(NOW + silence) for silence in (0.09, 0.11)] == [SlotPool.QUICK, SlotPool.SLOW]
     one.attempt_seconds = 0.2
     assert [one.pool_at(NOW + silence) for silence in (0.7, 0.9)] == [SlotPool.QUICK, SlotPool.SLOW]
-    one.on_ended(attempt)
+    one.on_attempt_ended(attempt)
     assert one.pool_at(NOW + 9) is SlotPool.QUICK
     one.attempt_seconds = 1.1
     assert one.pool_at(NOW) is SlotPool.SLOW
@@ -191,6 +191,6 @@ def test_rate_releases_tokens_one_by_one() -> None:
         now = NOW + 60 + tick / 20
         while one.rate.tokens(now, one.limit) >= 1:
             one.on_started(attempt := admitted(), SlotPool.QUICK, now)
-            one.on_ended(attempt)
+            one.on_attempt_ended(attempt)
             taken += 1
     assert 19 <= taken <= 23

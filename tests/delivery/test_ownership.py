@@ -6,7 +6,7 @@ from pathlib import Path
 
 from notifier.delivery.circuit import Circuit
 from notifier.delivery.client_state import ClientState
-from notifier.delivery.pending import Line, Parking, ProbeRotation
+from notifier.delivery.line_and_parking import Line, Parking, ProbeRotation
 from notifier.delivery.rate import AttemptRate
 
 PARTS = (ClientState, Circuit, AttemptRate, Line, Parking, ProbeRotation)

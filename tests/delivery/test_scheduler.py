@@ -10,7 +10,7 @@ from notifier.delivery import scheduler
 from notifier.delivery.client_state import Admission
 from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.slots import MAX_HANGING_WINDOWS
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind, report_fault
@@ -586,11 +586,12 @@ def test_a_recovery_ends_the_rotation() -> None:
 @pytest.mark.parametrize(
     ("situation", "members"),
     [
+        (half_open, {"attempts": 1} | BY_PROBE),
         (half_open, {"attempts": 2} | BY_PROBE),
         (partial(leaving, later=32.0), {"attempts": 3} | BY_PROBE),
         (SchedulerHarness, {"attempts": 3}),
     ],
-    ids=["three failures", "worker stops", "nothing parked"],
+    ids=["two failures", "three failures", "worker stops", "nothing parked"],
 )
 def test_no_rotation_begins(situation: Callable[[], SchedulerHarness], members: dict[str, Any]) -> None:
     """After three failures, nor at a worker that stops, nor if the failure opens the circuit: nothing is parked yet."""

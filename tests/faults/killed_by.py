@@ -18,7 +18,7 @@ from types import FrameType
 
 from notifier.cli import main
 from notifier.delivery import pipeline
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import AttemptReport
 from notifier.messages.message_planner import DeliverySteps, MessagePlanner

@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Dead, Done, RetryAt
 from notifier.model.client import Client, ContentEncryption, KeyManagement

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from notifier.delivery.channels import FrontChannel
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Done
 from notifier.messages.message_planner import make_deliveries

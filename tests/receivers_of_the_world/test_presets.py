@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from notifier.delivery.channels import BackChannel
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Dead, Done, RetryAt, Verdict
 from notifier.model.client import Client

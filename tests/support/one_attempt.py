@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from notifier.delivery import pipeline
 from notifier.delivery.facts import Attempted
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import Tools
 from notifier.delivery.verdict import Standing, Verdict, decide
 from notifier.model.delivery import Delivery

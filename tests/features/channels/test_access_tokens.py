@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.pending import AdmittedDelivery
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ChannelTools, Tools
 from notifier.delivery.verdict import Dead, Defer, Done, RetryAt
 from notifier.features.channels.access_tokens import AccessTokens

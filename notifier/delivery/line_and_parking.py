@@ -192,7 +192,7 @@ class Parking:
 
     # ── the probe, and how a delivery waits ──
 
-    def standing(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
+    def unavailable_standing(self, probe_at: float, now: float, wall_offset: float, *, as_probe: bool) -> Standing:
         """Return that a delivery waits until the client may be called, as the probe or parked.
 
         `probe_at`: when the circuit becomes half-open.
