@@ -5,16 +5,13 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import aio_pika
-import aiormq
 import pytest
 from aio_pika.abc import HeadersType
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import PARKED, Kind, Lane
-from notifier.queues.rabbitmq.administration import MAX_CHANNELS
+from notifier.model.message import Kind, Lane
 from notifier.queues.rabbitmq.buckets import bucket_number
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
@@ -119,21 +116,3 @@ async def test_publishers_cannot_write_to_a_bucket(
         await exchange.publish(aio_pika.Message(b"{}", type="notifier.delivery", headers=headers), key)
         assert (await inbox.next()).kind is None
     assert await queue.fetch(queue.bucket(SHOP), 1) == []
-
-
-async def test_depths_are_requested_concurrently(worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are many buckets: one question after another took 17 s where each answer took 0.2 s."""
-    queue = await worker()
-    declare, asking, together = aiormq.Channel.queue_declare, set[aiormq.Channel](), asyncio.Event()
-
-    async def declare_beside_others(channel: aiormq.Channel, name: str, **more: Any) -> Any:
-        asking.add(channel)
-        if len(asking) >= MAX_CHANNELS:
-            together.set()
-        await together.wait()
-        return await declare(channel, name, **more)
-
-    monkeypatch.setattr(aiormq.Channel, "queue_declare", declare_beside_others)
-    depths = await queue.depths()
-    assert list(depths)[:2] == [Lane.EVENTS, Lane.RETRIES]
-    assert depths[PARKED].ready == 0

@@ -14,7 +14,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.model.notice import ClientChange, ClientNotice
 from notifier.queues.rabbitmq import connection, side_channel
-from notifier.queues.rabbitmq.administration import declare_topology
+from notifier.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.settings.queue_settings import QueueSettings
@@ -321,6 +321,19 @@ async def test_a_refused_connection_has_the_text_of_the_broker(
             node.ctl("clear_user_limits", "guest", "all")
         if vhost != "missing":
             node.ctl("delete_vhost", vhost)
+
+
+@pytest.mark.parametrize("channel_max", [1, 5])
+async def test_few_channels_are_enough_to_declare(module_node: RabbitmqNode, channel_max: int) -> None:
+    """A broker may allow few channels. Declares use at most half of those that are free, and one if need be."""
+    node, options = module_node, rabbit_options(module_node.url, "few")
+    node.ctl("eval", f"application:set_env(rabbit, channel_max, {channel_max}).")
+    try:
+        await declare_topology(options)
+        await verify_topology(options)
+        await delete_topology(options)
+    finally:
+        node.ctl("eval", "application:set_env(rabbit, channel_max, 2047).")
 
 
 def test_the_commands_that_show_all_policies_exist(module_node: RabbitmqNode) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import Enum, StrEnum, auto
 from types import TracebackType
 from typing import Any, Self
@@ -33,12 +33,18 @@ class Ending(StrEnum):
 
 
 class TcpProxy:
-    """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood."""
+    """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood.
 
-    def __init__(self, host: str, to: int, port: int = 0) -> None:
+    `on_written` receives what clients write, piece by piece.
+    """
+
+    def __init__(
+        self, host: str, to: int, port: int = 0, on_written: Callable[[bytes], object] = lambda _piece: None
+    ) -> None:
         self.port = port
         self.made = 0
         self._target = host, to
+        self._on_written = on_written
         self._flowing = {way: asyncio.Event() for way in Way}
         self.flow()
         self._connections: set[_Connection] = set()
@@ -173,6 +179,8 @@ class TcpProxy:
                 if isinstance(piece, Ending):
                     connection.half_end(writer, piece)
                 else:
+                    if way is Way.UP:
+                        self._on_written(piece)
                     await connection.write(way, writer, piece)
 
 

@@ -1,10 +1,8 @@
 """Declares, surveys and deletes the topology for operators, over a dedicated connection."""
 
-import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import chain
 
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
@@ -16,18 +14,15 @@ from notifier.queues.rabbitmq.connection import (
     Connection,
     broker_request,
     channel_of,
-    close_channel,
     connected,
-    open_channel,
 )
 from notifier.queues.rabbitmq.dead_letters import lock_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.request_pipeline import pipelined
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings
-from notifier.queues.rabbitmq.topology import TopologyState
-
-MAX_CHANNELS = 8  # channels that query depths in parallel: there are many queues, and answers may be slow
+from notifier.queues.rabbitmq.topology import TopologyState, find_queues
 
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
@@ -36,8 +31,8 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
     A refused binding is not an error: its state is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
-        await require_kept_expired(connection, options)
-        await topology.declare(connection, topology.topology_of(options), settling or Settling())
+        trial = require_kept_expired(connection, options)
+        await topology.declare(connection, topology.topology_of(options), settling or Settling(), trial)
         return await bind_all(connection, options)
 
 
@@ -117,26 +112,10 @@ async def read_depths(connection: Connection, names: Mapping[str, str]) -> dict[
 
     Raises QueueUnavailable.
     """
-    shares = [list(names.items())[first::MAX_CHANNELS] for first in range(min(MAX_CHANNELS, len(names)))]
-    depths = dict(
-        chain.from_iterable(await asyncio.gather(*(_read_depths_on_one_channel(connection, share) for share in shares)))
-    )
-    return {key: depths[key] for key in names if key in depths}
-
-
-async def _read_depths_on_one_channel(
-    connection: Connection, names: Sequence[tuple[str, str]]
-) -> list[tuple[str, Depth]]:
-    depths: list[tuple[str, Depth]] = []
-    channel = await open_channel(connection)
-    try:
-        for key, name in names:
-            if channel.is_closed:
-                channel = await open_channel(connection)
-            async with broker_request("cannot ask the broker"):
-                with suppress(ChannelNotFoundEntity):
-                    queue = await channel.queue_declare(name, passive=True)
-                    depths.append((key, Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)))
-    finally:
-        await close_channel(channel)
-    return depths
+    async with broker_request("cannot ask the broker"), pipelined(connection) as pipeline:
+        found = await find_queues(pipeline, names.values())
+    return {
+        key: Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+        for key, queue in zip(names, found, strict=True)
+        if queue is not None
+    }

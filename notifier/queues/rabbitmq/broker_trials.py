@@ -22,6 +22,8 @@ during its start, which does not wait for the result.
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
 import aiormq
 import structlog
@@ -70,20 +72,27 @@ EXPIRY_QUEUE_ARGUMENTS = TRIAL_QUEUE_ARGUMENTS | {
 }
 
 
-async def require_kept_expired(connection: Connection, options: RabbitOptions) -> None:
+async def require_kept_expired(
+    connection: Connection,
+    options: RabbitOptions,
+    wait_for_publishing: Callable[[], Awaitable[Connection | None]] | None = None,
+) -> None:
     """Raise QueueError with the remedy if the broker drops expired messages, or refuses the test.
 
-    It uses a dedicated connection, since an alarm blocks a connection that publishes. Raises QueueUnavailable if the
-    test is impossible now.
+    It uses the connection for publishing, or a dedicated one, since an alarm blocks a connection that publishes. Raises
+    QueueUnavailable if the test is impossible now.
     """
     if _has_permanent_flag(connection):
         return
-    async with connected(options, "topology") as own:
+    publishing = await wait_for_publishing() if wait_for_publishing is not None else None
+    async with nullcontext(publishing) if publishing is not None else connected(options, "topology") as tried:
         try:
-            kept = await keeps_expired(own, options.prefix)
+            kept = await keeps_expired(tried, options.prefix)
         except ChannelAccessRefused as refused:
             text = "give the user these permissions, or declare by another and set queue.topology: verify"
             raise QueueError(f"{reason_of(refused)}; {text}") from refused
+        except CONNECTION_ERRORS as error:
+            raise QueueUnavailable(reason_of(error)) from error
     if not kept:
         raise QueueError(
             "the broker drops messages that expire while their next queue is missing or full: its feature flag"
@@ -105,7 +114,7 @@ async def keeps_expired(connection: Connection, prefix: str) -> bool:
             name, durable=True, arguments={**EXPIRY_QUEUE_ARGUMENTS, "x-dead-letter-routing-key": f"{name}.none"}
         )
         kept = await _is_filled_by_expired(channel, name)
-        await channel.queue_delete(name)
+        await channel.queue_delete(name, nowait=True)
         # A policy `overflow: drop-head` has the same effect; it is reported as a policy.
         return kept or not await refuses_when_full(channel, f"{name}.full")
 

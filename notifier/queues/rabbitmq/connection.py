@@ -40,6 +40,7 @@ BLOCKED_CLOSE_TIMEOUT_SECONDS = 0.1  # the broker does not read the close of a c
 HEARTBEAT_SECONDS = 10  # aiormq gives up a silent peer after three: 33 s, instead of 3 min with its default of 60
 RPC_TIMEOUT_SECONDS = 10.0  # for an answer of the broker
 DEFAULT_CHANNEL_MAX = 2047  # of RabbitMQ
+REFUSALS = ("403 ", "530 ")  # reply codes of the handshake for which waiting does not help
 CONNECTION_ERRORS = (AMQPError, OSError, RuntimeError)
 """The errors of a request without an answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
@@ -108,10 +109,12 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
             return QueueError(f"{host} takes no certificates: enable its plug-in rabbitmq_auth_mechanism_ssl")
         case AuthenticationError():
             return QueueError(f"{host} takes no passwords: add ?auth=external to queue.url")
-        case InvalidFrameError() if "Connection.OpenOk" in str(error):
-            vhost = url.path[1:] or "/"
-            return QueueError(f"{host} refused virtual host {vhost!r}: {excerpt(aiormq_hooks.refusal_of(error), 500)}")
-        case ConnectionClosed():
+        case InvalidFrameError():
+            text, vhost = excerpt(aiormq_hooks.refusal_of(error), 500), url.path[1:] or "/"
+            if text.startswith(REFUSALS):
+                return QueueError(f"{host} refused virtual host {vhost!r}: {text}")
+            return QueueUnavailable(f"{host} did not open the connection: {text.partition(' object at ')[0]}")
+        case ConnectionClosed() if reason_of(error).startswith(REFUSALS):
             return QueueError(f"{host} refused the connection: {reason_of(error)}")
         case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
             return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
@@ -241,11 +244,17 @@ async def close_channel(channel: aiormq.Channel) -> None:
     broker then closes the connection, as in a cluster that elected leaders for 8 s.
     """
     if not channel.is_closed:
-        goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
-        closing = asyncio.ensure_future(channel.rpc(goodbye))
-        closing.add_done_callback(retrieve_error)
         blocked = aiormq_hooks.blocked(channel.connection)
-        await asyncio.wait({closing}, timeout=BLOCKED_CLOSE_TIMEOUT_SECONDS if blocked else CLOSE_TIMEOUT_SECONDS)
+        timeout = BLOCKED_CLOSE_TIMEOUT_SECONDS if blocked else CLOSE_TIMEOUT_SECONDS
+        await asyncio.wait({request_close(channel)}, timeout=timeout)
+
+
+def request_close(channel: aiormq.Channel) -> asyncio.Future[Any]:
+    """Request the close of an open channel. Return a future of the broker's answer; nobody needs to await it."""
+    goodbye = commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0)
+    closing = asyncio.ensure_future(channel.rpc(goodbye))
+    closing.add_done_callback(retrieve_error)
+    return closing
 
 
 async def close_bounded(closing: Coroutine[object, object, None], within: float = CLOSE_TIMEOUT_SECONDS) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 import structlog
 
@@ -24,6 +25,7 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.options import RabbitOptions
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 15.0
+OPEN_TIMEOUT_SECONDS = 2.0  # that another link, which connects at the same time, waits for this connection
 STABLE_AFTER_SECONDS = 5.0  # a connection that lasted this long resets the pause
 
 STREAM_END_ERRORS = (
@@ -44,6 +46,7 @@ class Link:
         self._serve = serve
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
+        self._opened = asyncio.Event()  # there is a connection, usable or not
         self.connected = asyncio.Event()
         self.failed = asyncio.Event()  # the last attempt failed, and waiting does not help
         self.failure: NotifierError | None = None
@@ -68,12 +71,20 @@ class Link:
         if not self.connected.is_set():
             raise self.failure or QueueUnavailable("the queue was closed")
 
+    async def wait_for_connection(self) -> Connection | None:
+        """Return the connection, usable or not; None if there is none within `OPEN_TIMEOUT_SECONDS`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
+                await self._opened.wait()
+        return self.connection
+
     async def run(self) -> None:
         """Connect and serve, repeatedly, until cancelled."""
         pause = FIRST_PAUSE_SECONDS
         while not is_cancelled():
             try:
                 self.connection = await connect(self._options, self._purpose)
+                self._opened.set()
                 await self._serve_until_lost(self.connection)
             except (NotifierError, OSError) as error:  # OSError: credentials or TLS files cannot be read
                 self._log_failure(error)
@@ -88,6 +99,7 @@ class Link:
             finally:
                 was_connected, self.connection = self.connected.is_set(), None
                 self.connected.clear()
+                self._opened.clear()
             if was_connected and asyncio.get_running_loop().time() - self._connected_at > STABLE_AFTER_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; not a secret

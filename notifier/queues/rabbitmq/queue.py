@@ -51,7 +51,8 @@ class RabbitQueue(EventPublisher):
         self._forwarder: Forwarder | None = None
         waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, busy_for=0.0)
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
-        self._watch = TopologyWatch(options)
+        self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
+        self._watch = TopologyWatch(options, self._links[1].wait_for_connection)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
         self._depth_reader = DepthReader(options)
@@ -66,7 +67,6 @@ class RabbitQueue(EventPublisher):
         # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
         self._parking = Publishing(self._watch.repair_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
-        self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -123,7 +123,7 @@ class RabbitQueue(EventPublisher):
     # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
 
     async def _serve_consuming(self, link: Link, connection: Connection) -> None:
-        await self._watch.establish(connection)
+        await self._watch.prepare(connection)
         link.mark_connected()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch.run(connection))

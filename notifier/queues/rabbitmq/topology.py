@@ -4,20 +4,21 @@ Every queue is a durable quorum queue with at-least-once dead-lettering. The del
 missing limit means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp import commands
+from pamqp.base import Frame
 
 from notifier.model.errors import QueueError, TopologyMismatch
 from notifier.model.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
 from notifier.queues.rabbitmq.buckets import abridge_buckets, bucket_names
-from notifier.queues.rabbitmq.connection import Connection, close_channel, open_channel
+from notifier.queues.rabbitmq.connection import Connection
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.request_pipeline import Answer, RequestPipeline, pipelined, run_together
 from notifier.queues.rabbitmq.settling import Settling
 
 UNLIMITED_DELIVERIES = 2**31 - 1  # passes must never exhaust a dead letter's limit
@@ -89,61 +90,6 @@ def _build_queue_spec(name: str, *, limit: int, to: str | None, ttl: int | None 
     return QueueSpec(name=name, arguments=arguments)
 
 
-class _Surveyor:
-    """Queries and declares one queue or exchange at a time. The broker closes the channel at each difference."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._channel: aiormq.Channel | None = None
-
-    async def channel(self) -> aiormq.Channel:
-        if self._channel is None or self._channel.is_closed:
-            self._channel = await open_channel(self._connection)
-        return self._channel
-
-    async def find_queue(self, name: str) -> commands.Queue.DeclareOk | None:
-        try:
-            return await (await self.channel()).queue_declare(name, passive=True)
-        except ChannelNotFoundEntity:
-            return None
-
-    async def find_exchange(self, name: str) -> bool:
-        try:
-            await (await self.channel()).exchange_declare(name, exchange_type="topic", passive=True)
-        except ChannelNotFoundEntity:
-            return False
-        return True
-
-    async def declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> str | None:
-        """Return the difference to the existing queue; None if there is none, or if a refusal is allowed and occurs."""
-        try:
-            await (await self.channel()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
-        except ChannelPreconditionFailed as failed:
-            return _explain_difference(f"queue {queue.name}", failed)
-        except ChannelAccessRefused as refused:
-            if not allowed_to_be_refused:
-                raise _to_refusal(refused) from refused
-        return None
-
-    async def declare_exchange(self, exchange: ExchangeSpec) -> str | None:
-        """Return the difference to the existing exchange, None if there is none."""
-        try:
-            await (await self.channel()).exchange_declare(exchange.name, exchange_type="topic", durable=True)
-            if exchange.queue is not None:
-                await (await self.channel()).queue_bind(exchange.queue, exchange.name, routing_key="#")
-        except ChannelPreconditionFailed as failed:
-            return _explain_difference(f"exchange {exchange.name}", failed)
-        except ChannelNotFoundEntity:
-            pass  # its queue could not be declared, which is already reported
-        except ChannelAccessRefused as refused:
-            raise _to_refusal(refused) from refused
-        return None
-
-    async def leave(self) -> None:
-        if self._channel is not None:
-            await close_channel(self._channel)
-
-
 def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> None:
     """Raise TopologyMismatch with all differences and missing names, and the remedies; unless there are none."""
     if parts := [difference for difference in different if difference is not None]:
@@ -158,28 +104,73 @@ def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> N
         raise TopologyMismatch("; ".join(parts))
 
 
-async def declare(connection: Connection, topology: Topology, settling: Settling) -> None:
+async def declare(
+    connection: Connection, topology: Topology, settling: Settling, trial: Coroutine[object, object, None]
+) -> None:
     """Declare missing queues and exchanges, and change nothing else. Return once new queues can be used.
 
+    `trial`: a test of the broker, whose errors are raised. It runs beside the search for existing queues: a queue that
+    is created while the feature flag `stream_queue` is off drops expired messages even when the flag is on later.
     Raises TopologyMismatch, or QueueError if not allowed.
     """
-    surveyor = _Surveyor(connection)
-    different: list[str | None] = []
-    for queue in topology.queues:
-        if await surveyor.find_queue(queue.name) is None:
-            settling.on_missing(queue.name)
-        different.append(await surveyor.declare_queue(queue))
-        settling.on_declared(queue.name)
-    if not all([await surveyor.find_exchange(exchange.name) for exchange in topology.exchanges]):
-        # Another worker may have just created the queues, and also wait for them.
-        for queue in topology.queues:
-            settling.on_missing(queue.name)
+    async with pipelined(connection) as pipeline:
+        await run_together([trial, _find_new(pipeline, topology, settling)])
+        answers = await pipeline.send([[_declare_of(queue)] for queue in topology.queues])
+        different: list[str | None] = []
+        for queue, answer in zip(topology.queues, answers, strict=True):
             settling.on_declared(queue.name)
-    # The exchanges come last, so that publishers cannot reach a queue that is too new.
-    await settling.wait_until_usable()
-    different += [await surveyor.declare_exchange(exchange) for exchange in topology.exchanges]
-    await surveyor.leave()
+            different.append(_explain_answer(f"queue {queue.name}", answer))
+        # The exchanges come last, so that publishers cannot reach a queue that is too new.
+        await settling.wait_until_usable()
+        different += await _declare_exchanges(pipeline, topology.exchanges)
     _require_match((), different)
+
+
+async def _find_new(pipeline: RequestPipeline, topology: Topology, settling: Settling) -> None:
+    """Record the queues that are new. Without an exchange all are: another worker may have just created them."""
+    new: Sequence[QueueSpec] = topology.queues
+    if None not in await _find_exchanges(pipeline, topology.exchanges):
+        found = await find_queues(pipeline, (queue.name for queue in topology.queues))
+        new = [queue for queue, answer in zip(topology.queues, found, strict=True) if answer is None]
+    for queue in new:
+        settling.on_missing(queue.name)
+
+
+async def _declare_exchanges(pipeline: RequestPipeline, exchanges: Sequence[ExchangeSpec]) -> list[str | None]:
+    """Return the difference to each existing exchange, None without one."""
+    requests: list[list[Frame]] = []
+    for exchange in exchanges:
+        requests.append([commands.Exchange.Declare(exchange=exchange.name, exchange_type="topic", durable=True)])
+        if exchange.queue is not None:  # bound by the same write, since an exchange without a queue loses events
+            bind = commands.Queue.Bind(queue=exchange.queue, exchange=exchange.name, routing_key="#")
+            requests[-1].append(bind)
+    return [
+        # A missing queue could not be declared, which is already reported.
+        None if isinstance(answer, ChannelNotFoundEntity) else _explain_answer(f"exchange {exchange.name}", answer)
+        for exchange, answer in zip(exchanges, await pipeline.send(requests), strict=True)
+    ]
+
+
+async def find_queues(pipeline: RequestPipeline, names: Iterable[str]) -> list[commands.Queue.DeclareOk | None]:
+    """Return the broker's answer for each queue, with its counts; None for a missing one."""
+    return await _find(pipeline, [commands.Queue.Declare(queue=name, passive=True) for name in names])
+
+
+async def _find_exchanges(pipeline: RequestPipeline, exchanges: Sequence[ExchangeSpec]) -> list[Any]:
+    """Return None for each missing exchange, and an answer for each other."""
+    return await _find(pipeline, [commands.Exchange.Declare(exchange=each.name, passive=True) for each in exchanges])
+
+
+async def _find(pipeline: RequestPipeline, declares: Iterable[Frame]) -> list[Any]:
+    answers = await pipeline.send([[declare] for declare in declares])
+    for answer in answers:
+        if isinstance(answer, ChannelClosed) and not isinstance(answer, ChannelNotFoundEntity):
+            raise answer
+    return [None if isinstance(answer, ChannelNotFoundEntity) else answer for answer in answers]
+
+
+def _declare_of(queue: QueueSpec) -> commands.Queue.Declare:
+    return commands.Queue.Declare(queue=queue.name, durable=True, arguments=dict(queue.arguments))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,50 +201,61 @@ async def verify(connection: Connection, topology: Topology) -> None:
 
 async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
     """Return the state of every queue and exchange. Arguments are compared only if we may configure queues."""
-    surveyor = _Surveyor(connection)
-    states: list[TopologyState] = []
-    for queue in topology.queues:
-        name, arguments, declared = queue.name, queue.arguments, await surveyor.find_queue(queue.name)
-        if declared is None:
-            states.append(TopologyState(what="queue", name=name, arguments=arguments, missing=True))
-            continue
+    async with pipelined(connection) as pipeline:
+        found = await find_queues(pipeline, (queue.name for queue in topology.queues))
+        found_exchanges = await _find_exchanges(pipeline, topology.exchanges)
         # A passive declare compares nothing; a full declare of an existing queue changes nothing.
-        difference = await surveyor.declare_queue(queue, allowed_to_be_refused=True)
+        existing = [queue for queue, counts in zip(topology.queues, found, strict=True) if counts is not None]
+        answers = await pipeline.send([[_declare_of(queue)] for queue in existing])
+    declared = dict(zip((queue.name for queue in existing), answers, strict=True))
+    states: list[TopologyState] = []
+    for queue, counts in zip(topology.queues, found, strict=True):
+        if counts is None:
+            states.append(TopologyState(what="queue", name=queue.name, arguments=queue.arguments, missing=True))
+            continue
+        answer = declared[queue.name]
+        refused = isinstance(answer, ChannelAccessRefused)
         state = TopologyState(
-            what="queue", name=name, arguments=arguments, difference=difference,
-            ready=declared.message_count or 0, consumers=declared.consumer_count or 0,
+            what="queue", name=queue.name, arguments=queue.arguments,
+            difference=None if refused else _explain_answer(f"queue {queue.name}", answer),
+            ready=counts.message_count or 0, consumers=counts.consumer_count or 0,
         )  # fmt: skip
         states.append(state)
-    for exchange in topology.exchanges:
-        missing = not await surveyor.find_exchange(exchange.name)
-        states.append(TopologyState(what="exchange", name=exchange.name, missing=missing))
-    await surveyor.leave()
+    for exchange, answer in zip(topology.exchanges, found_exchanges, strict=True):
+        states.append(TopologyState(what="exchange", name=exchange.name, missing=answer is None))
     return tuple(states)
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
     """Delete everything. Return the number of ready messages per queue. A missing queue is not an error."""
     lost: dict[str, int] = {}
-    surveyor = _Surveyor(connection)
     # Never `if-empty`: on quorum queues it closes the whole connection.
-    # Queues that dead-letter into others are deleted first, so that no message goes to a deleted queue.
-    for queue in reversed(topology.queues):
-        try:
-            deleted = await (await surveyor.channel()).queue_delete(queue.name)
-            lost[queue.name] = deleted.message_count or 0
-        except ChannelNotFoundEntity:
-            continue
-        except ChannelClosed as refused:
-            raise _to_refusal(refused) from refused
-    for exchange in topology.exchanges:
-        try:
-            if exchange.collected is not None:
-                await (await surveyor.channel()).queue_delete(exchange.collected)
-            await (await surveyor.channel()).exchange_delete(exchange.name)
-        except ChannelNotFoundEntity:
-            continue
-    await surveyor.leave()
+    # One after the other: RabbitMQ 4.0 stops dead-lettering if many queues are deleted in its first second. Queues that
+    # dead-letter into others are deleted first, so that no message goes to a deleted queue.
+    async with pipelined(connection) as pipeline:
+        for queue in reversed(topology.queues):
+            [answer] = await pipeline.send([[commands.Queue.Delete(queue=queue.name)]])
+            if isinstance(answer, commands.Queue.DeleteOk):
+                lost[queue.name] = answer.message_count or 0
+            elif not isinstance(answer, ChannelNotFoundEntity):
+                _explain_answer(queue.name, answer)
+        for exchange in topology.exchanges:
+            collected = [] if exchange.collected is None else [commands.Queue.Delete(queue=exchange.collected)]
+            [answer] = await pipeline.send([[*collected, commands.Exchange.Delete(exchange=exchange.name)]])
+            if not isinstance(answer, ChannelNotFoundEntity):
+                _explain_answer(exchange.name, answer)
     return lost
+
+
+def _explain_answer(what: str, answer: Answer) -> str | None:
+    """Return the difference that a declare of `what` met; None without one. Raises QueueError for another error."""
+    if isinstance(answer, ChannelPreconditionFailed):
+        return _explain_difference(what, answer)
+    if isinstance(answer, ChannelClosed):
+        text = str(answer.args[0]) if answer.args else str(answer)
+        remedy = "give the user these permissions, or declare by another and set queue.topology: verify"
+        raise QueueError(f"{text}; {remedy}") from answer
+    return None
 
 
 def _explain_difference(what: str, failed: ChannelPreconditionFailed) -> str:
@@ -270,8 +272,3 @@ def _strip_quotes(value: str) -> str:
     """Return the value without the broker's `the value … of type …`, used if the other value is missing."""
     value = value.strip()
     return value.removeprefix("the value ").rpartition(" of type ")[0] if value.startswith("the value ") else value
-
-
-def _to_refusal(refused: ChannelClosed) -> QueueError:
-    text = str(refused.args[0]) if refused.args else str(refused)
-    return QueueError(f"{text}; give the user these permissions, or declare by another and set queue.topology: verify")

@@ -1,6 +1,7 @@
 """Maintains the topology while a worker runs: detects missing queues, and declares or verifies them again."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -28,14 +29,17 @@ class TopologyWatch:
     decrease in the first seconds of a connection: after a restart of the broker the other workers may return later.
     """
 
-    def __init__(self, options: RabbitOptions) -> None:
+    def __init__(
+        self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection | None]] | None = None
+    ) -> None:
         self._declares = options.topology == "declare"
         self._options = options
-        self._expiry_tested = False
+        self._wait_for_publishing = wait_for_publishing
+        self._expiry_tested = self._established = False
         self._topology = topology.topology_of(options)
         self._watched_queues = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
         self._connection: Connection | None = None
-        self._repairing = asyncio.Lock()
+        self._repairing, self._repairs = asyncio.Lock(), 0
         self._log = structlog.get_logger(__name__)
         self.settling = Settling()
         self.repair_soon = asyncio.Event()
@@ -44,28 +48,41 @@ class TopologyWatch:
         self._has_checked = False
         self._decrease_allowed_at = 0.0  # from then on the count of consumers may decrease; by the loop's clock
 
-    async def establish(self, connection: Connection) -> None:
-        """Declare or verify the topology, after the test that the broker keeps expired messages. Raises QueueError."""
+    async def prepare(self, connection: Connection) -> None:
+        """Establish the topology before its first use. Later connections are used at once, while `run` does it.
+
+        Raises QueueError.
+        """
+        if self._established:
+            self.repair_soon.set()
+        else:
+            await self._establish(connection)
+
+    async def _establish(self, connection: Connection) -> None:
+        """Declare or verify the topology, beside the test that the broker keeps expired messages. Raises QueueError."""
         async with broker_timeout(None):
             if self._declares:
-                await self._try_expiry(connection)
-                await topology.declare(connection, self._topology, self.settling)
+                await topology.declare(connection, self._topology, self.settling, self._try_expiry(connection))
             else:
                 await topology.verify(connection, self._topology)
+        self._established = True
 
     async def _try_expiry(self, connection: Connection) -> None:
         if not self._expiry_tested:
             with suppress(QueueUnavailable):  # such as during an alarm; the next connection tests it
-                await require_kept_expired(connection, self._options)
+                await require_kept_expired(connection, self._options, self._wait_for_publishing)
                 self._expiry_tested = True
 
     async def repair(self) -> None:
         """Declare or verify the topology again, after a part of it was found missing."""
         if (connection := self._connection) is None:
             return
+        former = self._repairs
         async with self._repairing:
+            if self._repairs > former:
+                return  # another repair has just ended; if it was too early, the caller requests one again
             try:
-                await self.establish(connection)
+                await self._establish(connection)
             except (QueueUnavailable, *CONNECTION_ERRORS):
                 pass  # the connection is lost, and a new one follows
             except NotifierError as error:
@@ -74,6 +91,7 @@ class TopologyWatch:
                 self.problem = str(error)
             else:
                 self.problem = None
+            self._repairs += 1
 
     async def run(self, connection: Connection) -> None:
         """Check the queues over this connection at intervals, and repair the topology when needed, until cancelled."""

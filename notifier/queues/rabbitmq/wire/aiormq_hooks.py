@@ -3,7 +3,7 @@
 | hook | purpose | otherwise |
 |---|---|---|
 | frames | frames in one step, not three | aiormq's own receiver |
-| messages | no task and queue per message | a coroutine for `basic_consume`, and single `basic_get` |
+| messages | no task and queue per message | a coroutine for `basic_consume`, single `basic_get` and `rpc` |
 | confirms | publishes that are written together | `basic_publish` |
 | alarms | a memory or disk alarm is detected before a publish | the publish fails without a confirm, after 10 s |
 | decoding | a publisher's malformed property is None, and other messages are kept | required |
@@ -54,7 +54,7 @@ def install() -> Mapping[str, Hook]:
         Hook(name=name, library="aiormq", tried=TRIED_AIORMQ, cost=cost, difference=find_difference(look))
         for name, cost, look in (
             ("frames", "an event takes up to a seventh more CPU", _look_at_frames),
-            ("messages", "an event takes up to an eighth more CPU, a parked delivery a round trip", _look_at_messages),
+            ("messages", "an event takes up to an eighth more CPU, a fetch or declare a round trip", _look_at_messages),
             ("confirms", "a retry, deferral or dead letter takes up to 40 % more CPU", _look_at_confirms),
             ("alarms", "alarms of the broker are not shown; a publish during one fails after 10 s", _look_at_alarms),
         )
@@ -136,6 +136,7 @@ def _values(read: Any) -> dict[str, object]:
 def _look_at_messages() -> None:
     expect_use(aiormq.connection.Connection, "channels", "frames", "put")
     expect_use(aiormq.Channel.__init__, "frames", "write_queue", "_close_exception")
+    expect_use(aiormq.Channel.rpc, "lock", "write_queue", "rpc_frames")
     _look_at_writing()
     channel, messages = aiormq.Channel.__new__(aiormq.Channel), list[DeliveredMessage]()
     channel.frames = asyncio.Queue()
