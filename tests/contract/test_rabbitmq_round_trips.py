@@ -1,14 +1,17 @@
 """How often a worker waits for a distant broker: what awaits an answer is written apart, and a proxy counts writes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
 from yarl import URL
 
 from notifier.model.errors import TopologyMismatch
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
+from notifier.queues.rabbitmq.connection import connected, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
@@ -17,10 +20,12 @@ from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import Inbox, consuming, eventually, outgoing, publish_until_durable
 from tests.support.rabbit_options import rabbit_options
 from tests.support.topologies import verify_topology
-from tests.system.tcp_proxy import Ending, TcpProxy
+from tests.system.tcp_proxy import Ending, TcpProxy, Way
 
 MANY_BUCKETS = 60
 EXCHANGE_DECLARE, QUEUE_BIND = b"\x00\x28\x00\x0a", b"\x00\x32\x00\x14"
+QUEUE_DECLARE, CLOSE_OK = b"\x00\x32\x00\x0a", b"\x00\x14\x00\x29"
+CLOSED_TOGETHER = 40
 
 
 @pytest.fixture
@@ -123,3 +128,17 @@ async def test_all_differences_on_one_channel_are_named(
     states = await survey_topology(options)
     assert {each.name for each in states if each.difference} == {queue.name for queue in different}
     assert not any(each.missing for each in states)
+
+
+async def test_every_closed_channel_is_confirmed(distant_url: str, proxy: TcpProxy, written: list[bytes]) -> None:
+    """Many channels may end at once. Without the confirmation the broker keeps the unacked messages of a channel."""
+    async with connected(rabbit_options(distant_url), "test") as connection:
+        channels = [await open_channel(connection) for _ in range(CLOSED_TOGETHER)]
+        proxy.stall(Way.DOWN)
+        written.clear()
+        asking = [asyncio.ensure_future(channel.queue_declare("none", passive=True)) for channel in channels]
+        await eventually(lambda: b"".join(written).count(QUEUE_DECLARE) == CLOSED_TOGETHER)
+        proxy.flow()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {ChannelNotFoundEntity}
+        await eventually(lambda: b"".join(written).count(CLOSE_OK) == CLOSED_TOGETHER)

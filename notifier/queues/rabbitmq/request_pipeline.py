@@ -25,7 +25,7 @@ from notifier.queues.rabbitmq.connection import (
 )
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 
-MAX_CHANNELS = 8  # aiormq does not confirm a channel's end while ten frames wait to be written, so not more at a time
+MAX_CHANNELS = 8  # without errors one would do; each missing queue costs its channel two round trips
 
 Answer = Frame | ChannelClosed
 """The broker's answer, or the error for which it closed the channel."""

@@ -31,6 +31,7 @@ from notifier.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any
 from notifier.queues.rabbitmq.wire.frames import LeanReceiver, hand_over, log_not_taken
 from notifier.queues.rabbitmq.wire.publish import ConfirmedWrites, Publish
 
+FRAMES_TO_WRITE = 1000
 TRIED_AIORMQ, TRIED_PAMQP = "7.2.0 to 7.2.4", "4.0.0 to 4.0.1"
 _PLAIN_RECEIVER: Any = getattr(aiormq.connection, "FrameReceiver", None)
 _DELIVER = commands.Basic.Deliver(consumer_tag="c", delivery_tag=7, redelivered=True, exchange="e", routing_key="é")
@@ -48,6 +49,9 @@ def install() -> Mapping[str, Hook]:
     Raises ConfigurationError if pamqp cannot be made to decode any publisher's properties.
     """
     tolerate_any_publisher()
+    # aiormq does not confirm that the broker closed a channel if its queue of frames is full. Without the confirmation
+    # the broker keeps the unacked messages of the channel. The default is 10.
+    aiormq.connection.Connection.FRAME_BUFFER_SIZE = FRAMES_TO_WRITE
     require_behaviour("pamqp", TRIED_PAMQP, _look_at_decoding)
     commands.Connection.Close.__repr__ = _in_words  # type: ignore[assignment,method-assign]
     hooks = [
