@@ -260,8 +260,8 @@ async def test_a_new_connection_counts_no_fewer_workers(worker: OpenWorker, amqp
     """After a restart of the broker the others return later: each worker keeps to its share until they may be back."""
     other, _ = [await worker(Inbox()) for _ in range(2)]
     options = rabbit_options(amqp_url, prefix)
-    watch = TopologyWatch(options)
     async with connected(options, "test") as connection:
+        watch = TopologyWatch(options, asyncio.get_running_loop().create_future)
         for _ in range(2):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * SECOND_CHECK_SECONDS):

@@ -31,7 +31,7 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
     A refused binding is not an error: its state is returned. Raises TopologyMismatch, QueueError.
     """
     async with connected(options, "topology") as connection:
-        trial = require_kept_expired(connection, options)
+        trial = require_kept_expired(connection, options.prefix)
         await topology.declare(connection, topology.topology_of(options), settling or Settling(), trial)
         return await bind_all(connection, options)
 

@@ -22,8 +22,6 @@ during its start, which does not wait for the result.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 
 import aiormq
 import structlog
@@ -72,27 +70,18 @@ EXPIRY_QUEUE_ARGUMENTS = TRIAL_QUEUE_ARGUMENTS | {
 }
 
 
-async def require_kept_expired(
-    connection: Connection,
-    options: RabbitOptions,
-    wait_for_publishing: Callable[[], Awaitable[Connection | None]] | None = None,
-) -> None:
+async def require_kept_expired(connection: Connection, prefix: str) -> None:
     """Raise QueueError with the remedy if the broker drops expired messages, or refuses the test.
 
-    It uses the connection for publishing, or a dedicated one, since an alarm blocks a connection that publishes. Raises
-    QueueUnavailable if the test is impossible now.
+    It publishes on the connection, which an alarm then blocks. Raises QueueUnavailable if the test is impossible now.
     """
-    if _has_permanent_flag(connection):
-        return
-    publishing = await wait_for_publishing() if wait_for_publishing is not None else None
-    async with nullcontext(publishing) if publishing is not None else connected(options, "topology") as tried:
-        try:
-            kept = await keeps_expired(tried, options.prefix)
-        except ChannelAccessRefused as refused:
-            text = "give the user these permissions, or declare by another and set queue.topology: verify"
-            raise QueueError(f"{reason_of(refused)}; {text}") from refused
-        except CONNECTION_ERRORS as error:
-            raise QueueUnavailable(reason_of(error)) from error
+    try:
+        kept = await keeps_expired(connection, prefix)
+    except ChannelAccessRefused as refused:
+        text = "give the user these permissions, or declare by another and set queue.topology: verify"
+        raise QueueError(f"{reason_of(refused)}; {text}") from refused
+    except CONNECTION_ERRORS as error:
+        raise QueueUnavailable(reason_of(error)) from error
     if not kept:
         raise QueueError(
             "the broker drops messages that expire while their next queue is missing or full: its feature flag"

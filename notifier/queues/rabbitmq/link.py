@@ -7,7 +7,6 @@ import asyncio
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
 import structlog
 
@@ -25,7 +24,6 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.options import RabbitOptions
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 15.0
-OPEN_TIMEOUT_SECONDS = 2.0  # that another link, which connects at the same time, waits for this connection
 STABLE_AFTER_SECONDS = 5.0  # a connection that lasted this long resets the pause
 
 STREAM_END_ERRORS = (
@@ -71,11 +69,10 @@ class Link:
         if not self.connected.is_set():
             raise self.failure or QueueUnavailable("the queue was closed")
 
-    async def wait_for_connection(self) -> Connection | None:
-        """Return the connection, usable or not; None if there is none within `OPEN_TIMEOUT_SECONDS`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
-                await self._opened.wait()
+    async def wait_for_connection(self) -> Connection:
+        """Return the connection, usable or not, as soon as there is one."""
+        while self.connection is None:
+            await self._opened.wait()
         return self.connection
 
     async def run(self) -> None:

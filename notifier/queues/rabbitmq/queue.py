@@ -85,7 +85,7 @@ class RabbitQueue(EventPublisher):
         Raises TopologyMismatch if a queue differs, and QueueError if the broker refuses the connection. The queue
         continues to connect after an error.
         """
-        for link in self._links:
+        for link in reversed(self._links):  # the connection for publishing first: a test on it precedes the declares
             await link.wait_until_ready(self._tasks)
 
     async def close(self) -> None:

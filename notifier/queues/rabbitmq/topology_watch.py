@@ -29,11 +29,9 @@ class TopologyWatch:
     decrease in the first seconds of a connection: after a restart of the broker the other workers may return later.
     """
 
-    def __init__(
-        self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection | None]] | None = None
-    ) -> None:
+    def __init__(self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection]]) -> None:
         self._declares = options.topology == "declare"
-        self._options = options
+        self._prefix = options.prefix
         self._wait_for_publishing = wait_for_publishing
         self._expiry_tested = self._established = False
         self._topology = topology.topology_of(options)
@@ -62,15 +60,15 @@ class TopologyWatch:
         """Declare or verify the topology, beside the test that the broker keeps expired messages. Raises QueueError."""
         async with broker_timeout(None):
             if self._declares:
-                await topology.declare(connection, self._topology, self.settling, self._try_expiry(connection))
+                await topology.declare(connection, self._topology, self.settling, self._try_expiry())
             else:
                 await topology.verify(connection, self._topology)
         self._established = True
 
-    async def _try_expiry(self, connection: Connection) -> None:
+    async def _try_expiry(self) -> None:
         if not self._expiry_tested:
             with suppress(QueueUnavailable):  # such as during an alarm; the next connection tests it
-                await require_kept_expired(connection, self._options, self._wait_for_publishing)
+                await require_kept_expired(await self._wait_for_publishing(), self._prefix)
                 self._expiry_tested = True
 
     async def repair(self) -> None:
