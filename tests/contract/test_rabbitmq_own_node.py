@@ -323,9 +323,9 @@ async def test_a_refused_connection_has_the_text_of_the_broker(
             node.ctl("delete_vhost", vhost)
 
 
-@pytest.mark.parametrize("channel_max", [1, 5])
+@pytest.mark.parametrize("channel_max", [2, 5])
 async def test_few_channels_are_enough_to_declare(module_node: RabbitmqNode, channel_max: int) -> None:
-    """A broker may allow few channels. Declares use at most half of those that are free, and one if need be."""
+    """A broker may allow few channels. Declares use at most half of the free ones, and the test beside them another."""
     node, options = module_node, rabbit_options(module_node.url, "few")
     node.ctl("eval", f"application:set_env(rabbit, channel_max, {channel_max}).")
     try:
