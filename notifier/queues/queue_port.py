@@ -52,8 +52,9 @@ class BucketQueues(Protocol):
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages out of the bucket, oldest first. Ack them like messages of the lane of retries.
 
-        Fewer than `most` means that the bucket is empty. A message may be for another client of the bucket. Unacked
-        messages return to the bucket when the connection is lost or the process ends. Raises QueueUnavailable.
+        Fewer than `most` means that the bucket is empty. Calls for one bucket are served in their order. A message may
+        be for another client of the bucket. Unacked messages return to the bucket when the connection is lost or the
+        process ends. Raises QueueUnavailable.
         """
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ count.
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -33,8 +34,6 @@ from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.decoding import to_message
 from notifier.queues.rabbitmq.wire.frames import hand_over
 
-MAX_CHANNELS = 4  # concurrent fetches
-
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
     """Return the names of the buckets without prefix: `parked-00.delay.1024s`, with the suffix of delay queues."""
@@ -56,16 +55,27 @@ def abridge_buckets(names: Sequence[str]) -> Sequence[str]:
     return [*others, f"{buckets[0]} and {counted(len(buckets) - 1, 'more bucket')}"]
 
 
+class _Batch:
+    """The answers to the gets of one fetch, of which some may be empty."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.answers: list[DeliveredMessage] = []
+        self.is_answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class _Getter:
-    """A channel for one fetch at a time. Acks of its messages continue while the next messages are fetched."""
+    """A channel for the fetches from one queue at a time. Acks of its messages continue meanwhile.
+
+    `fetch_count`: how many fetches are under way.
+    """
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self.channel = channel
         self.acks = ChannelAcks(channel)
+        self.fetch_count = 0
         self._flushing = asyncio.create_task(self.acks.run())
-        self._received: list[DeliveredMessage] = []
-        self._all_answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._most = 0
+        self._batches: deque[_Batch] = deque()
         self._gets_together = is_installed("messages")
         if self._gets_together:
             hand_over(channel, self._on_answer)
@@ -82,24 +92,27 @@ class _Getter:
 
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
         """Return up to `most` messages by gets that are written together: one round trip, and half the CPU time."""
-        channel, closing = self.channel, self.channel.closing
-        self._received, self._most, self._all_answered = [], most, asyncio.get_running_loop().create_future()
+        channel, closing, batch = self.channel, self.channel.closing, _Batch(most)
         if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
             raise channel._close_exception  # noqa: SLF001
+        self._batches.append(batch)
         gets = frame.marshal(commands.Basic.Get(queue=queue), channel.number) * most
         await channel.write_queue.put(ChannelFrame(payload=gets, should_close=False))
         try:
-            await asyncio.wait({self._all_answered, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._all_answered.done():
+            await asyncio.wait({batch.is_answered, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not batch.is_answered.done():
                 raise retrieve_error(closing) or RuntimeError("closed")
         finally:
             closing.cancel()
-        return [answer for answer in self._received if answer.delivery_tag is not None]
+        return [answer for answer in batch.answers if answer.delivery_tag is not None]
 
     def _on_answer(self, answer: DeliveredMessage) -> None:
-        self._received.append(answer)
-        if len(self._received) == self._most and not self._all_answered.done():
-            self._all_answered.set_result(None)
+        batch = self._batches[0]
+        batch.answers.append(answer)
+        if len(batch.answers) == batch.most:
+            self._batches.popleft()
+            if not batch.is_answered.done():
+                batch.is_answered.set_result(None)
 
     def forget(self) -> None:
         self.acks.forget()
@@ -107,13 +120,17 @@ class _Getter:
 
 
 class BucketReader:
-    """Fetches from buckets on the current connection. Sets `repair_soon` if a bucket is missing."""
+    """Fetches from buckets on the current connection. Sets `repair_soon` if a bucket is missing.
+
+    Each queue has its own channel while it is fetched from, so that a slow queue does not delay another. How many
+    fetches are under way is limited by the caller.
+    """
 
     def __init__(self, options: RabbitOptions, repair_soon: asyncio.Event) -> None:
         self._max_event_bytes = options.max_event
         self._repair_soon = repair_soon
         self._connection: Connection | None = None
-        self._channel_slots = asyncio.Semaphore(MAX_CHANNELS)
+        self._busy: dict[str, _Getter] = {}  # by queue
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
         self._failed_queues: set[str] = set()  # queues whose last fetch failed
@@ -131,40 +148,47 @@ class BucketReader:
     async def fetch(self, queue: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages from this queue (full name), oldest first. Raises QueueUnavailable.
 
-        An error closes the channel, and all its unacked messages are redelivered, also from earlier fetches. So a queue
-        whose last fetch failed is tried on a new channel.
+        Fetches of one queue are answered in the order of the calls. An error closes the channel, and all its unacked
+        messages are redelivered, also from earlier fetches. So a queue whose last fetch failed is tried on a new
+        channel.
         """
-        async with self._channel_slots:
-            getter = await self._take_getter(new=queue in self._failed_queues)
-            try:
-                messages = await self._get(getter, queue, most)
-            except BaseException as error:
-                self._failed_queues.add(queue)
-                if isinstance(error.__cause__, ChannelNotFoundEntity):
-                    self._repair_soon.set()
-                self._forget(getter)
-                await close_channel(getter.channel)
-                raise
-            self._failed_queues.discard(queue)
-            if getter in self._getters:
-                self._idle.append(getter)
-            return messages
-
-    async def _take_getter(self, *, new: bool) -> _Getter:
-        """Return an idle channel if there is one, otherwise, or if `new`, a new one. Raises QueueUnavailable."""
-        while self._idle and not new:
-            getter = self._idle.pop()
-            if not getter.channel.is_closed:
-                return getter
+        getter = await self._take_getter(queue)
+        getter.fetch_count += 1
+        try:
+            messages = await self._get(getter, queue, most)
+        except BaseException as error:
+            self._failed_queues.add(queue)
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                self._repair_soon.set()
             self._forget(getter)
-        if (connection := self._connection) is None:
-            raise QueueUnavailable("not connected")
-        getter = _Getter(await open_channel(connection))
-        if connection is not self._connection:
-            getter.forget()
-            raise QueueUnavailable("the connection was lost")
-        self._getters.add(getter)
-        return getter
+            await close_channel(getter.channel)
+            raise
+        self._failed_queues.discard(queue)
+        getter.fetch_count -= 1
+        if not getter.fetch_count and self._busy.get(queue) is getter:
+            self._idle.append(self._busy.pop(queue))
+        return messages
+
+    async def _take_getter(self, queue: str) -> _Getter:
+        """Return the channel of the queue, or an idle one. Open one if there is none, or if the last fetch failed.
+
+        Raises QueueUnavailable.
+        """
+        while queue not in self._busy and self._idle and queue not in self._failed_queues:
+            self._busy[queue] = getter = self._idle.pop()
+            if getter.channel.is_closed:
+                self._forget(getter)
+        if queue not in self._busy:
+            if (connection := self._connection) is None:
+                raise QueueUnavailable("not connected")
+            getter = _Getter(await open_channel(connection))
+            if connection is not self._connection:
+                getter.forget()
+                raise QueueUnavailable("the connection was lost")
+            self._getters.add(getter)
+            if self._busy.setdefault(queue, getter) is not getter:  # of another fetch, which began meanwhile
+                self._idle.append(getter)
+        return self._busy[queue]
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
         async with broker_request(f"cannot fetch from {queue}"):
@@ -179,6 +203,8 @@ class BucketReader:
         self._getters.discard(getter)
         if getter in self._idle:
             self._idle.remove(getter)
+        for queue in [queue for queue, busy in self._busy.items() if busy is getter]:
+            del self._busy[queue]
 
     async def flush(self) -> None:
         """Send the pending acks."""
