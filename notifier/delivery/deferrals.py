@@ -169,13 +169,16 @@ class Deferrals:
             if known.parking.parked and now > max(known.available_at, known.parking.probe_out_until) + OVERDUE_SECONDS:
                 self.request_fetch(known, now)
 
-    def fetchable_count(self, key: ClientKey) -> int | None:
-        """Return how many parked deliveries may be fetched for the client now; None if its fetch may end."""
+    def fetchable_count(self, key: ClientKey, batch_seconds: float = 0.0) -> int | None:
+        """Return how many parked deliveries may be fetched for the client now; None if its fetch may end.
+
+        `batch_seconds`: how long a fetch takes.
+        """
         known, now = self._clients.get(key), self._tools.monotonic()
         if known is None:
             return 1  # the client was forgotten: this delivery is attempted, and so tests it
         if known.is_healthy(now):
-            return known.fetchable_count(self._slots, now)
+            return known.fetchable_count(self._slots, now, batch_seconds)
         if known.running:
             return 0
         # A client that is not healthy but available is untried.

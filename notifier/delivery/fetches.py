@@ -2,20 +2,24 @@
 
 A fetch is for one or several clients that share the bucket. It takes messages in batches, as many at a time as these
 clients can take, and ends once it has taken each message that was there when it was last requested (a message that is
-parked again goes to the end of the bucket), or if none of its clients needs it any more. Each bucket has one fetch at a
-time. The rate of messages that are parked again is bounded. A bucket that cannot be read keeps its fetch, and is tried
-less and less often.
+parked again goes to the end of the bucket), or if none of its clients needs it any more. If most of a batch is for
+other clients, the next is larger. The rate of messages that are parked again is bounded. A bucket that cannot be read
+keeps its fetch, and is tried less and less often.
 
-A worker fetches from every bucket when it starts, since a former worker may have died during a fetch. After the queue
-was lost, and when another worker is gone, it repeats the fetches of the last two minutes: messages that were not acked
-are in the buckets again.
+At most `MAX_IN_FLIGHT` messages are in flight, and each batch takes at most half of what is free: a bucket alone holds
+three quarters, and others always find some. A bucket that does not answer holds its share until the queue reports an
+error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others.
+
+A worker fetches from every bucket that has messages when it starts, since a former worker may have died during a fetch.
+After the queue was lost, and when another worker is gone, it repeats the fetches of the last two minutes: messages that
+were not acked are in the buckets again.
 """
 
 import asyncio
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,9 +32,13 @@ from notifier.model.message import Message
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import BucketQueues
 
-MAX_TAKEN = 4  # messages being taken at a time; 1 while a fresh delivery waits for the event loop
-MAX_PARKED_AGAIN_PER_SECOND = 400.0  # costs a thirtieth of a core …
-MAX_PARKED_AGAIN_AT_START_PER_SECOND = 2000.0  # … and this in fetches for all clients: 100,000 take a minute
+MAX_IN_FLIGHT = 256  # messages being fetched at a time
+MAX_BATCH, MAX_BATCH_BESIDE_FRESH = 64, 4  # messages; the second while a fresh delivery waits for the event loop
+TAKEN_IN_A_ROW = 8  # messages of a batch, before the event loop continues with other work
+GROWTH, MAX_GROWTH = 4, 64  # the factor of the next batch if most messages are for other clients, and its limit
+MAX_PARKED_AGAIN_PER_SECOND = 2000.0  # 100,000 take a minute …
+MAX_PARKED_AGAIN_BESIDE_FRESH_PER_SECOND = 400.0  # … and this costs a sixth of a core while a fresh delivery waits
+BUCKETS_PER_ROUND = 8  # buckets examined in a round of the worker
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 32.0  # after the first failed batch, and after many
 RECENT_SECONDS = 120.0  # after which a fetched delivery is certainly settled
 MAX_FETCH_CLIENTS = 1000  # of one fetch. With more it is for all clients: the reports of peers may name any number
@@ -39,21 +47,44 @@ COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 
 
 @dataclass(slots=True)
+class Remainder:
+    """How many messages must still be taken of those that were there at a request; None before they are counted."""
+
+    count: int | None = None
+
+    def on_count(self, count: int) -> None:
+        """Record the number of messages. It is not reliable, so one is tried even if it is 0."""
+        if self.count is None:
+            self.count = max(1, count)
+
+    def on_batch(self, size: int, taken_count: int, *, is_counted: bool) -> None:
+        """Record a batch of at most `size` messages. `is_counted`: it began after the count, which includes it."""
+        if taken_count < size:
+            self.count = 0
+        elif is_counted and self.count is not None:
+            self.count = max(0, self.count - taken_count)
+
+
+@dataclass(slots=True)
 class BucketFetch:
     """A fetch from one bucket, for `clients` or for all clients.
 
-    `messages_left`: how many messages must still be taken; None if they are not counted yet. `recount`: they must be
-    counted again after the present batch. `in_batch`: a batch is being taken. `failures`: how many batches failed in a
-    row. `no_batch_before`: the moment of the next batch at the earliest.
+    `remainder`: of the last request. `is_counting`: it is being counted. `in_flight`: how many messages are being
+    fetched. `batch_seconds`: how long the last batch took. `factor`: how many messages are fetched for each that the
+    clients can take. `failures`: how many batches failed in a row. `no_batch_before`: the moment of the next batch at
+    the earliest. `taking`: held while a batch is taken, so that batches are taken in their order.
     """
 
     clients: set[ClientKey] = field(default_factory=set)
     for_all_clients: bool = False
-    messages_left: int | None = None
-    recount: bool = False
-    in_batch: bool = False
+    remainder: Remainder = field(default_factory=Remainder)
+    is_counting: bool = False
+    in_flight: int = 0
+    batch_seconds: float = 0.0
+    factor: int = 1
     failures: int = 0
     no_batch_before: float = -math.inf
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class BucketFetches:
@@ -81,8 +112,9 @@ class BucketFetches:
         self._clock = clock
         self._wall = wall
         self._fetches: OrderedDict[str, BucketFetch] = OrderedDict()
-        self._taking_count = 0
-        self._no_batch_before = -math.inf
+        self._in_flight = 0
+        self._fresh_waits = False
+        self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
         self._fetched_at: dict[str, float] = {}  # by bucket: when a message was last fetched from it
 
@@ -94,28 +126,26 @@ class BucketFetches:
         self._worker_count = worker_count
         if self._scheduler.deferrals.requested:
             self._begin_requested_fetches()
-        max_taken = 1 if fresh_waits else MAX_TAKEN
-        for _ in range(min(len(self._fetches), MAX_TAKEN)):
-            is_busy = self._taking_count >= max_taken or self._scheduler.slots.used_share() > CROWDED_SHARE
-            if is_busy or self._clock() < self._no_batch_before:
+        self._fresh_waits = fresh_waits
+        for _ in range(min(len(self._fetches), BUCKETS_PER_ROUND)):
+            if self._scheduler.slots.used_share() > CROWDED_SHARE:
                 return
             bucket, fetch = next(iter(self._fetches.items()))
             self._fetches.move_to_end(bucket)
-            if fetch.in_batch or self._clock() < fetch.no_batch_before:
-                continue
-            count = min(self._prepare_batch(bucket, fetch), max_taken - self._taking_count)
-            if count > 0:
-                if fetch.failures:
-                    count = 1  # this batch may hang, too, and keep its share of MAX_TAKEN
-                fetch.in_batch, fetch.recount = True, False
-                self._taking_count += count
-                self._spawn(self._take_batch(bucket, fetch, count))
+            while (size := self._next_batch_size(bucket, fetch)) > 0:
+                fetch.in_flight += size
+                self._in_flight += size
+                self._spawn(self._take_batch(bucket, fetch, size))
+                if fetch.remainder.count is None and not fetch.is_counting:
+                    self._spawn(self._count(bucket, fetch))
 
     def _begin_requested_fetches(self) -> None:
         """Begin a fetch for each client in `Deferrals.requested`, or add the client to the fetch of its bucket."""
         for key in self._scheduler.deferrals.requested:
-            fetch = self._fetches.setdefault(self._queues.bucket(key), BucketFetch())
-            fetch.messages_left, fetch.recount = None, True
+            bucket = self._queues.bucket(key)
+            fetch = self._fetches.setdefault(bucket, BucketFetch())
+            fetch.remainder = Remainder()
+            self._fetches.move_to_end(bucket, last=False)
             if len(fetch.clients) < MAX_FETCH_CLIENTS:
                 fetch.clients.add(key)
                 self._scheduler.deferrals.on_fetch(key, is_fetching=True)
@@ -123,13 +153,31 @@ class BucketFetches:
                 fetch.for_all_clients = True
         self._scheduler.deferrals.requested.clear()
 
-    def _prepare_batch(self, bucket: str, fetch: BucketFetch) -> int:
-        """Remove clients that do not need the fetch, and a fetch without any. Return how many messages may be taken."""
+    def _next_batch_size(self, bucket: str, fetch: BucketFetch) -> int:
+        """Return how many messages of the bucket may be fetched now, by another batch."""
+        now = self._clock()
+        if now < fetch.no_batch_before or (fetch.factor > 1 and now < self._no_growth_before):
+            return 0
+        free = MAX_IN_FLIGHT - self._in_flight - (0 if fetch.clients else MAX_IN_FLIGHT // 2)
+        # Another batch beside the first must be whole, since several small ones cost more.
+        min_size = MAX_BATCH if fetch.in_flight else 1
+        max_size = min(MAX_BATCH_BESIDE_FRESH if self._fresh_waits else MAX_BATCH, (free + 1) // 2)
+        if fetch.failures or (fetch.in_flight and fetch.remainder.count is None):
+            max_size = min(max_size, 1)  # it may fail, too, or the bucket may be empty
+        elif fetch.remainder.count is not None:
+            max_size = min(max_size, fetch.remainder.count - fetch.in_flight)
+        if max_size < min_size:
+            return 0
+        size = min(max_size, self._fetchable_count(bucket, fetch) * fetch.factor - fetch.in_flight)
+        return size if size >= min_size else 0
+
+    def _fetchable_count(self, bucket: str, fetch: BucketFetch) -> int:
+        """Remove clients that do not need the fetch, and a fetch without any. Return how many they can take now."""
         if fetch.for_all_clients:
-            return MAX_TAKEN
+            return MAX_IN_FLIGHT
         total = 0
         for key in tuple(fetch.clients):
-            if (count := self._scheduler.deferrals.fetchable_count(key)) is None:
+            if (count := self._scheduler.deferrals.fetchable_count(key, fetch.batch_seconds)) is None:
                 fetch.clients.discard(key)
                 self._scheduler.deferrals.on_fetch(key, is_fetching=False)
             else:
@@ -138,36 +186,52 @@ class BucketFetches:
             del self._fetches[bucket]
         return total
 
-    async def _take_batch(self, bucket: str, fetch: BucketFetch, max_messages: int) -> None:
+    async def _take_batch(self, bucket: str, fetch: BucketFetch, size: int) -> None:
         """Take messages from the bucket and start their deliveries. End the fetch if no message is left."""
+        remainder, began_at = fetch.remainder, self._clock()
+        is_counted = remainder.count is not None
         try:
-            messages_left = fetch.messages_left
-            if messages_left is None:
-                messages_left = (await self._queues.count_parked([bucket])).get(bucket, 0)
-            messages = await self._queues.fetch(bucket, max_messages)  # even if the count is 0, which is not reliable
-            fetch.failures = 0
-            messages_left = messages_left - len(messages) if len(messages) == max_messages else 0
-            fetch.messages_left = None if fetch.recount else messages_left
+            messages = await self._queues.fetch(bucket, size)
+            fetch.failures, fetch.batch_seconds = 0, self._clock() - began_at
             if messages:
                 self._fetched_at[bucket] = self._clock()
-            parked_again = sum(not self._take(message) for message in messages)
-            for_all = fetch.for_all_clients
-            max_rate = MAX_PARKED_AGAIN_AT_START_PER_SECOND if for_all else MAX_PARKED_AGAIN_PER_SECOND
-            self._no_batch_before = max(self._clock(), self._no_batch_before) + parked_again / max_rate
+            async with fetch.taking:
+                await self._take_messages(fetch, messages)
+            remainder.on_batch(size, len(messages), is_counted=is_counted)
         except QueueUnavailable:  # other fetches continue: perhaps only this bucket is unavailable
             if not fetch.failures:
                 self.on_queue_lost()
-            wait = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2**fetch.failures)
-            fetch.no_batch_before = self._clock() + wait
-            fetch.failures, fetch.messages_left = fetch.failures + 1, None
+            if self._clock() >= fetch.no_batch_before:  # otherwise another batch failed at the same time
+                fetch.no_batch_before = self._clock() + min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2**fetch.failures)
+                fetch.failures, fetch.remainder = fetch.failures + 1, Remainder()
         finally:
-            fetch.in_batch = False
-            self._taking_count -= max_messages
-        at_end = fetch.messages_left is not None and fetch.messages_left <= 0
-        if at_end and self._fetches.get(bucket) is fetch:
+            fetch.in_flight -= size
+            self._in_flight -= size
+        if fetch.remainder.count == 0 and not fetch.in_flight and self._fetches.get(bucket) is fetch:
             del self._fetches[bucket]
             for key in fetch.clients:
                 self._scheduler.deferrals.on_fetch(key, is_fetching=False, empty=True)
+
+    async def _take_messages(self, fetch: BucketFetch, messages: Sequence[Message]) -> None:
+        """Start the deliveries. Fetch more at a time, at a bounded rate, if most are for other clients."""
+        parked_again = 0
+        for number, message in enumerate(messages, 1):
+            parked_again += not self._take(message)
+            if number % TAKEN_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        fetch.factor = min(MAX_GROWTH, fetch.factor * GROWTH) if 2 * parked_again > len(messages) else 1
+        rate = MAX_PARKED_AGAIN_BESIDE_FRESH_PER_SECOND if self._fresh_waits else MAX_PARKED_AGAIN_PER_SECOND
+        self._no_growth_before = max(self._clock(), self._no_growth_before) + parked_again / rate
+
+    async def _count(self, bucket: str, fetch: BucketFetch) -> None:
+        """Count the messages of the bucket, beside the first batch. If that fails, a later batch counts again."""
+        remainder, fetch.is_counting = fetch.remainder, True
+        try:
+            remainder.on_count((await self._queues.count_parked([bucket])).get(bucket, 0))
+        except QueueUnavailable:
+            fetch.no_batch_before = self._clock() + MIN_RETRY_SECONDS
+        finally:
+            fetch.is_counting = False
 
     def on_queue_lost(self) -> None:
         """Repeat the fetches of the last two minutes: fetched messages that were not acked are in the buckets again."""
@@ -178,15 +242,19 @@ class BucketFetches:
     def _request_fetches(self, buckets: Iterable[str]) -> None:
         for bucket in buckets:
             fetch = self._fetches.setdefault(bucket, BucketFetch())
-            fetch.for_all_clients, fetch.messages_left, fetch.recount = True, None, True
+            fetch.for_all_clients, fetch.remainder = True, Remainder()
 
     async def run(self) -> None:
-        """Fetch from all buckets, then count them and request overdue fetches each minute, until cancelled."""
+        """Count all buckets and request overdue fetches each minute, until cancelled. First fetch what is inherited."""
         await asyncio.sleep(FIRST_FETCH_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
-        self._request_fetches(self._queues.inherited_buckets())
+        inherited = set(self._queues.inherited_buckets())
         while True:
-            with suppress(QueueUnavailable):
-                self._counts.forget_empty(set(await self._queues.count_parked()))
+            with suppress(QueueUnavailable):  # perhaps one bucket is unavailable: then fetch from all
+                filled = set(await self._queues.count_parked())
+                self._counts.forget_empty(filled)
+                inherited &= filled
+            self._request_fetches(inherited)
+            inherited.clear()
             self._scheduler.deferrals.request_overdue_fetches()
             await asyncio.sleep(seconds_until_count(self._wall()))
 

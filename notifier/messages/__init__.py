@@ -24,10 +24,10 @@ hundred clients is split into parts. A message that was redelivered three times 
 the reason, is *suspect*, since reading or attempting it may crash the process: it is replaced by *trials*, a message
 for each of its deliveries, which count their crashes separately (`selection.py`).
 
-**What a message can hold.** The prefetch of its lane bounds how many messages a worker holds (fetched ones come beside
-them, a few at a time). An event gets ten deliveries in a row at most, so that a large event does not delay a small one.
-Large messages are read one at a time. Deliveries in memory are bounded, too (`Slots`); if memory is full, those whose
-slot is far away are deferred to a queue, so that deliveries of other clients find memory.
+**What a message can hold.** The prefetch of its lane bounds how many messages a worker holds; up to 256 messages that
+are being fetched come beside them. An event gets ten deliveries in a row at most, so that a large event does not delay
+a small one. Large messages are read one at a time. Deliveries in memory are bounded, too (`Slots`); if memory is full,
+those whose slot is far away are deferred to a queue, so that deliveries of other clients find memory.
 
 **Two events end the order early.** If the connection to a queue is lost, its unstarted messages are forgotten, since
 the broker redelivers them; running deliveries continue, and a redelivered copy waits for their result. If the worker

@@ -2,7 +2,8 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,11 +12,12 @@ import pytest
 from notifier.delivery import fetches
 from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
-from notifier.delivery.fetches import MAX_TAKEN, RECENT_SECONDS, seconds_until_count
+from notifier.delivery.fetches import MAX_BATCH, MAX_IN_FLIGHT, RECENT_SECONDS, seconds_until_count
 from notifier.delivery.ports import ClientReport
 from notifier.messages import worker
 from notifier.messages.selection import GATHER_SECONDS
 from notifier.model.documents.documents import dump_delivery, load_delivery
+from notifier.model.errors import QueueUnavailable
 from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, MessageDraft
 from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
 from tests.support.deliveries import make_delivery
@@ -49,8 +51,8 @@ def in_bucket(harness: WorkerHarness, count: int, client_id: str = "shop", bucke
     """Another worker has parked so many deliveries for a client."""
     for number in range(first, first + count):
         delivery = make_delivery(
-            id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid="s",
-            first_taken_at=harness.now, parked=True,
+            id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub=str(number),
+            sid="s", first_taken_at=harness.now, parked=True,
         )  # fmt: skip
         body = dump_delivery(delivery, due=harness.now)
         sent = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
@@ -70,6 +72,28 @@ async def until(harness: WorkerHarness, condition: Callable[[], bool], step: flo
         return condition()
 
     await harness.until(holds)
+
+
+def slow_fetches(harness: WorkerHarness, seconds: float, *buckets: str) -> Counter[str]:
+    """Let fetches from these buckets, or from all, take so long. Returns how many messages each fetches now."""
+    fetch, in_flight = harness.queue.fetch, Counter[str]()
+
+    async def slow(bucket: str, most: int) -> list[Message]:
+        if buckets and bucket not in buckets:
+            return await fetch(bucket, most)
+        in_flight[bucket] += most
+        found, over_at = await fetch(bucket, most), harness.now + seconds
+        await harness.until(lambda: harness.now >= over_at)
+        in_flight[bucket] -= most
+        return found
+
+    harness.queue.fetch = slow  # type: ignore[method-assign]
+    return in_flight
+
+
+def recovered_elsewhere(harness: WorkerHarness, client_id: str) -> None:
+    """Another worker reports that the client has recovered, and that deliveries are parked for it."""
+    harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, client_id), circuit_closed=True, parked=True))
 
 
 async def rounds(count: int = 200) -> None:
@@ -104,7 +128,7 @@ async def test_a_first_success_fetches_nothing() -> None:
         await harness.acked(harness.event("shop", id="first"))
         await rounds()
         assert harness.queue.fetches == []
-        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
+        recovered_elsewhere(harness, "shop")
         await harness.until(lambda: len(harness.notified()) == 4)
 
 
@@ -121,7 +145,7 @@ async def test_worker_fetches_from_all_buckets_at_start(monkeypatch: pytest.Monk
     async with running(harness):
         await until(harness, lambda: len(harness.notified()) == 100)
         await rounds()
-    assert len(harness.queue.fetches) <= 2 * (50 / MAX_TAKEN + 2)
+    assert len(harness.queue.fetches) <= 2 * (50 / MAX_BATCH + 2)
 
 
 async def test_a_pass_sees_each_message_once() -> None:
@@ -136,12 +160,116 @@ async def test_a_pass_sees_each_message_once() -> None:
         harness.queue.published.clear()
         harness.receivers.posts.clear()
         harness.now += 1.5
-        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "shop"), circuit_closed=True, parked=True))
+        recovered_elsewhere(harness, "shop")
         await until(harness, lambda: len(harness.notified()) == 5, step=0.0001)
         await rounds(2000)
         assert harness.notified() == ["shop"] * 5
         assert waits(harness) == 99
-        assert len(harness.queue.published) < 100 + MAX_TAKEN
+        assert len(harness.queue.published) < 100 + MAX_BATCH
+
+
+async def test_many_deliveries_of_others_take_few_fetches() -> None:
+    """Of a client that is down, in the same bucket: each fetch is larger than the one before, and all are one pass."""
+    harness = WorkerHarness(client("shop"), client("dead"))
+    harness.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
+    harness.receivers.behaviours["dead"] = answers(503)
+    async with down(harness, 0):
+        await harness.acked(harness.event("dead", id="probe-of-dead"))
+        in_bucket(harness, 1000, "dead")
+        in_bucket(harness, 1)
+        harness.now += 1.5
+        recovered_elsewhere(harness, "shop")
+        await until(harness, lambda: "shop" in harness.notified(), step=0.0001)
+        assert len(harness.queue.fetches) < 4 + 1000 / MAX_BATCH + 4
+
+
+async def test_deliveries_of_others_delay_no_other_bucket() -> None:
+    """The bounded rate of messages that are parked again is that of fetches which mostly do this."""
+    harness = WorkerHarness(client("shop"), client("dead"), client("wiki"))
+    harness.queue.bucket = lambda key: SHOP if key[1] in ("shop", "dead") else "other"  # type: ignore[method-assign]
+    harness.receivers.behaviours["dead"] = answers(503)
+    async with down(harness, 0):
+        await harness.acked(harness.event("dead", id="probe-of-dead"))
+        await harness.prove("wiki")
+        in_bucket(harness, 1000, "dead")
+        in_bucket(harness, 5, "wiki", "other")
+        harness.now += 1.5
+        recovered_elsewhere(harness, "shop")
+        await until(harness, lambda: len(harness.queue.published) > 50, step=0.0001)
+        await rounds()
+        parked_again = len(harness.queue.published)
+        recovered_elsewhere(harness, "wiki")
+        await harness.until(lambda: harness.notified().count("wiki") == 5)
+        assert len(harness.queue.published) == parked_again < 500
+
+
+async def test_parked_deliveries_return_quickly_if_each_fetch_takes_long() -> None:
+    """With 0.1 s for a fetch, over 500 deliveries a second start, in the order in which they were parked."""
+    async with down(WorkerHarness(client("shop", max_concurrent=64)), 0) as harness:
+        in_bucket(harness, 600)
+        slow_fetches(harness, 0.1)
+        harness.retake("delay.1s")
+        recovered_elsewhere(harness, "shop")
+        await until(harness, lambda: len(harness.notified()) > 60)
+        began_at = harness.now
+        await until(harness, lambda: len(harness.notified()) > 540)
+        assert harness.now - began_at < 480 / 500
+        numbers = [int(claims["sub"]) for _, claims in harness.receivers.posts if claims["sub"].isdecimal()]
+        assert numbers == sorted(numbers)
+
+
+async def test_slow_buckets_leave_room_for_others() -> None:
+    """A first batch takes half of the free room at most: six buckets that do not answer delay no other client."""
+    slow = [f"slow-{number}" for number in range(6)]
+    harness = WorkerHarness(client("wiki"), *(client(name, max_concurrent=64) for name in slow), shutdown_grace=0.01)
+    async with running(harness):
+        for _ in range(64):
+            await harness.prove(*slow)
+        for name in slow:
+            in_bucket(harness, 1000, name, f"{ISS} {name}")
+        in_bucket(harness, 5, "wiki", f"{ISS} wiki")
+        in_flight = slow_fetches(harness, 1e6, *(f"{ISS} {name}" for name in slow))
+        for name in slow:
+            recovered_elsewhere(harness, name)
+        await rounds()
+        assert sorted(in_flight.values()) == [8, 16, 32, 64, 64, 64]
+        recovered_elsewhere(harness, "wiki")
+        await harness.until(lambda: harness.notified().count("wiki") == 5)
+
+
+async def test_clients_are_served_before_what_a_former_worker_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetches from inherited buckets leave half of the room, and none is made from an empty bucket."""
+    monkeypatch.setattr(fetches, "FIRST_FETCH_SECONDS", 0.001)
+    harness = WorkerHarness(client("shop"), shutdown_grace=0.01)
+    inherited = [f"inherited-{number}" for number in range(9)]
+    for name in inherited:
+        in_bucket(harness, 1000, name, name)
+    in_bucket(harness, 0, bucket="empty")
+    in_flight = slow_fetches(harness, 1e6, *inherited)
+    async with running(harness):
+        await harness.until(lambda: sum(in_flight.values()) == MAX_IN_FLIGHT // 2)
+        in_bucket(harness, 5)
+        recovered_elsewhere(harness, "shop")
+        await harness.until(lambda: len(harness.notified()) == 5)
+    assert set(harness.queue.fetches) == {*in_flight, SHOP}
+
+
+async def test_fetched_deliveries_start_if_their_bucket_cannot_be_counted() -> None:
+    """They are not forgotten, which would keep them unacked, and the fetch ends."""
+    harness = WorkerHarness(client("shop"))
+    count_parked, counts = harness.queue.count_parked, list[object]()
+
+    async def fail_twice(buckets: Collection[str] | None = None) -> dict[str, int]:
+        counts.append(buckets)
+        if len(counts) <= 2:
+            raise QueueUnavailable("unreadable")
+        return await count_parked(buckets)
+
+    harness.queue.count_parked = fail_twice  # type: ignore[method-assign]
+    async with down(harness, 30):
+        await harness.acked(harness.retake("delay.1s"))
+        await until(harness, lambda: len(harness.notified()) == 31)
+        await harness.until(lambda: harness.worker.scheduler.deferrals.state_of((ISS, "shop"))[0] is False)
 
 
 async def test_delivery_parked_after_its_probe_returned_is_fetched() -> None:
@@ -257,7 +385,7 @@ async def test_unreadable_bucket_delays_no_other() -> None:
         await harness.acked(harness.event("wiki"))
         for _ in range(10):
             in_bucket(harness, 20, "wiki", f"{ISS} wiki")
-            harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
+            recovered_elsewhere(harness, "wiki")
             await until(harness, lambda: waits(harness) == 3)
             await harness.pass_time(30, 0.5)
         assert harness.queue.fetches.count(SHOP) <= 7 + 300 / 32
@@ -302,7 +430,7 @@ async def test_recently_fetched_deliveries_are_fetched_again_after_a_loss() -> N
         await until(harness, lambda: len(harness.notified()) == 5)
         harness.queue.unreadable.add(f"{ISS} wiki")
         in_bucket(harness, 3, first=3)
-        harness.worker.scheduler.on_peer_report(ClientReport(key=(ISS, "wiki"), circuit_closed=True, parked=True))
+        recovered_elsewhere(harness, "wiki")
         await until(harness, lambda: len(harness.notified()) == 8)
         await rounds()
         harness.now += RECENT_SECONDS

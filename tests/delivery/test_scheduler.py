@@ -698,6 +698,18 @@ def test_as_many_are_fetched_as_its_pace_allows() -> None:
     assert limited.scheduler.deferrals.fetchable_count(KEY) == 1
 
 
+def test_more_are_fetched_if_a_fetch_takes_long() -> None:
+    """As many as start within twice that time, unless they would wait so long in memory that they are deferred."""
+    harness = SchedulerHarness(per_second=20.0)
+    harness.fails("shop")
+    park(harness)
+    harness.now += 1
+    succeed(harness)
+    harness.now += 1
+    count = harness.scheduler.deferrals.fetchable_count
+    assert [count(KEY, seconds) for seconds in (0.0, 0.01, 0.25, 10.0)] == [2, 2, 2 + 10, 2 + 20]
+
+
 def test_one_fetched_delivery_waits_among_those_that_fill_the_pace() -> None:
     """The next is fetched when it has started."""
     harness = full()
