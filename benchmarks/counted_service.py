@@ -270,4 +270,5 @@ def built_service(
             consumer.inbox = Forwarder(
                 service.worker, consumer.publish, consumer.wait_until_available, consumer.ack, clock
             )
+            service.queue._workers.on_announced(4)
         yield service

@@ -140,6 +140,20 @@ class FeedTarget(Protocol):
         """Send a batch. Raises QueueUnavailable if it may be lost."""
 
 
+class Presence(Protocol):
+    """The presence of this worker and of the others. No method raises."""
+
+    @property
+    def count(self) -> int:
+        """Return the number of workers that announce themselves, including this one; 0 while unknown."""
+
+    async def next_announcement(self) -> bytes:
+        """Wait until this worker's next announcement is due, and return it."""
+
+    def on_announcement(self, document: bytes) -> None:
+        """Record an announcement of any worker, also of this one. Must not block."""
+
+
 class SideChannel(Protocol):
     """A worker's best-effort communication besides deliveries.
 
@@ -173,10 +187,10 @@ class SideChannel(Protocol):
         A queue that permits only one worker calls neither.
         """
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
-        """Publish the announcements of this worker; pass those of all workers, also its own, to `on_update`.
+    def share_presence(self, presence: Presence) -> None:
+        """Publish the announcements of this worker, and pass those of all workers to `presence`. Call it before `open`.
 
-        Otherwise as `share_updates`.
+        A queue that permits only one worker does neither.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
@@ -229,8 +243,8 @@ class Queue(EventQueue, Publisher, Acknowledger, BucketQueues, Protocol):
     def status(self) -> QueueStatus:
         """Return whether the queue is connected and consumed, and the current problem."""
 
-    def consumers(self) -> int:
-        """Return the number of workers that consume the queue; 0 while unknown."""
+    def worker_count(self) -> int:
+        """Return the number of workers, including this one and those that are not ready; 0 while unknown."""
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depth of each queue, by its name without prefix. Raises QueueUnavailable."""

@@ -12,14 +12,15 @@ from notifier.model.message import BindingState, Depth, PolicyKey
 class QueueOverview:
     """The depths of the queues, and the states that workers sent (documents of `operators/status/own_state.py`).
 
-    `oldest`: when the first message of a queue was written, in epoch seconds; only for the embedded queue. `blocked`:
-    why the queue accepts no message, so that no worker can answer; empty if it accepts messages. `dead_letters_held`:
-    a pass holds dead letters that the depths may omit.
+    `oldest`: when the first message of a queue was written, in epoch seconds; only for the embedded queue. `workers`:
+    their number. `blocked`: why the queue accepts no message, so that no worker can answer; empty if it accepts
+    messages. `dead_letters_held`: a pass holds dead letters that the depths may omit.
     """
 
     depths: Mapping[str, Depth]
     oldest: Mapping[str, float]
     worker_states: Sequence[bytes]
+    workers: int = 0
     blocked: str = ""
     dead_letters_held: bool = False
 

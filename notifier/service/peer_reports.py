@@ -23,7 +23,8 @@ MAX_REPORTS = 2000  # clients with a pending report; beyond them the oldest repo
 MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
 MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
 MAX_SPACING_SECONDS = 16.0  # a forged report may slow down a client, not stop it
-DOCUMENTS_PER_SECOND = 50  # read a second, for each worker
+DOCUMENTS_PER_SECOND = 50  # read a second, for each worker …
+MAX_DOCUMENTS_PER_SECOND = 5000  # … and for all of them, of which some may be forged
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -95,7 +96,7 @@ class PeerReports:
         if (now := self._monotonic()) >= self._second_began_at + 1:
             self._second_began_at, self._documents_read = now, 0
         self._documents_read += 1
-        if self._documents_read > DOCUMENTS_PER_SECOND * max(1, self.count()):
+        if self._documents_read > min(MAX_DOCUMENTS_PER_SECOND, DOCUMENTS_PER_SECOND * max(1, self.count())):
             return
         with suppress(ValidationError):
             for members in _DOCUMENT.validate_json(document if len(document) <= MAX_DOCUMENT_BYTES else b"")["news"]:

@@ -99,7 +99,7 @@ class Service:
         self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._channels = self._build_channels(features)
         runtimes = self._run_features(features)
-        self._peer_reports = PeerReports(self.queue.consumers, monotonic=time.monotonic)
+        self._peer_reports = PeerReports(self.queue.worker_count, monotonic=time.monotonic)
         self.worker = self._build_worker({name: read for each in runtimes for name, read in each.readers.items()})
         state = OwnState(
             name, self.worker, self._watches.to_state_sources(), self._watches.health,
@@ -194,14 +194,14 @@ class Service:
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
             **{name: act for feature in self._features for name, act in feature.acts.items()},
         }
-        channel, presence = self.queue.side_channel, self._watches.presence
+        channel = self.queue.side_channel
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts).carry_out)
         channel.share_updates(
             self._peer_reports.wait_for_document,
             partial(self._peer_reports.read, on_report=self.worker.scheduler.on_peer_report),
         )
-        channel.share_presence(presence.next_announcement, presence.on_announcement)
+        channel.share_presence(self._watches.presence)
 
     # ── running ──
 

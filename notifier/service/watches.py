@@ -9,6 +9,7 @@ import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from uuid import uuid4
 
 import structlog
 
@@ -149,7 +150,7 @@ class Watches:
         self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)
         self.signers = SignerWatch(live, metrics.signatures.add_kinds, self._deferrals.on_key_signs)
         self.reloading = ReloadWatch(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
-        self.presence = WorkerPresence(name, time.time, time.monotonic)
+        self.presence = WorkerPresence(name, uuid4().hex, time.time, time.monotonic)
         self.self_watch = SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 

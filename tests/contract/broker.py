@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from notifier.model.message import Lane
+from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.topology import topology_of
@@ -90,16 +92,23 @@ class NamedWorkers:
         self.received_reports: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.queues: list[RabbitQueue] = []
 
-    async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
-        """Start and return a worker that reports this name as its state."""
+    async def start(
+        self, options: RabbitOptions, name: bytes, *, announces: bool = False, consumes: bool = True
+    ) -> RabbitQueue:
+        """Start and return a worker that reports this name as its state, and with `announces` its presence."""
         queue = RabbitQueue(options)
         queue.side_channel.listen(lambda: name, lambda who, body: self.received.put_nowait((who, body)))
         queue.side_channel.share_updates(
             self.news[name].get, lambda body: self.received_reports.put_nowait((name, body))
         )
+        if announces:
+            presence = WorkerPresence(name.decode(), f"id-{name.decode()}", time.time, time.monotonic)
+            queue.side_channel.share_presence(presence)
         self.queues.append(queue)
         await queue.open()
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
+        if not consumes:
+            return queue
         await queue.consume(Inbox())
         await consuming(queue)
         return queue

@@ -185,7 +185,7 @@ async def test_depths_count_the_ready(place: Place) -> None:
         DEAD: 1,
     }
     assert depths["events"].consumers == 1
-    await eventually(lambda: queue.consumers() == 1)
+    await eventually(lambda: queue.worker_count() == 1)
     await queue.close()
     observer = await place.open()
     await ready(observer, Lane.EVENTS, 3)
@@ -302,24 +302,33 @@ async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
     assert set(requests) == {b"it"}
 
 
+class Announcer:
+    """Announces a name without a pause, and records the announcements that arrive."""
+
+    count = 0
+
+    def __init__(self, name: str, received: asyncio.Queue[tuple[str, bytes]]) -> None:
+        self._name = name
+        self._received = received
+
+    async def next_announcement(self) -> bytes:
+        return self._name.encode()
+
+    def on_announcement(self, document: bytes) -> None:
+        self._received.put_nowait((self._name, document))
+
+
 async def test_announcement_reaches_all_workers(place: Place) -> None:
     """The sender receives it too, unless the queue has one worker at most: its return
     shows that others can receive it.
     """
     received = asyncio.Queue[tuple[str, bytes]]()
-
-    def following(name: str) -> Callable[[], Awaitable[bytes]]:
-        async def announce() -> bytes:
-            return name.encode()
-
-        return announce
-
     for name in ("first", "second"):
         queue = place.closed()
         if isinstance(queue, SqliteQueue):
             return  # nobody else serves the file
         queue.side_channel.listen(lambda: b"", lambda _id, _body: None)
-        queue.side_channel.share_presence(following(name), lambda body, name=name: received.put_nowait((name, body)))  # type: ignore[misc]
+        queue.side_channel.share_presence(Announcer(name, received))
         await queue.open()
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await queue.consume(Inbox())

@@ -222,6 +222,19 @@ async def test_user_without_configure_permission_can_verify(humble: str, amqp_ur
     await verify_topology(options)
 
 
+async def test_workers_without_a_side_channel_are_counted_by_consumers(
+    humble: str, amqp_url: str, prefix: str, workers: NamedWorkers
+) -> None:
+    """By those of a lane of which each worker has one consumer. One of a worker with a side channel counts, too."""
+    options = rabbit_options(humble, prefix, topology="verify")
+    silent = [await workers.start(options, name, announces=True) for name in (b"first", b"second", b"third")]
+    await eventually(lambda: [queue.worker_count() for queue in silent] == [3, 3, 3])
+    assert not any(queue._workers.by_presence for queue in silent)
+    announcing = await workers.start(rabbit_options(amqp_url, prefix), b"fourth", announces=True)
+    await eventually(lambda: announcing.worker_count() == 4)
+    assert not announcing._workers.by_presence
+
+
 async def test_user_without_declare_permission_can_still_reply(
     humble: str, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
 from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
-from tests.contract.queues import PATIENCE, outgoing, ready
+from tests.contract.queues import PATIENCE, eventually, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
 
 ALL = DeadLetterFilter()
@@ -40,6 +40,18 @@ async def test_all_workers_answer_a_request(options: RabbitOptions, workers: Nam
     await third.close()
     await until_answered(options, {b"first", b"second"})
     assert set((await first.read_overview(PATIENCE)).worker_states) == {b"first", b"second"}
+
+
+async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """Also those that do not consume. Every answer contains the number, so a request waits for all of them."""
+    for name in (b"first", b"second", b"third"):
+        await workers.start(options, name, announces=True, consumes=name == b"first")
+    await eventually(lambda: [queue.worker_count() for queue in workers.queues] == [3, 3, 3])
+    first = workers.queues[0]
+    await eventually(lambda: first._workers.by_presence)
+    overview = await RabbitQueue(options).read_overview(PATIENCE)
+    assert (overview.workers, len(overview.worker_states)) == (3, 3)
+    assert (overview.depths["bulk"].consumers, first.worker_count()) == (1, 3)
 
 
 async def test_request_without_workers_declares_nothing(amqp_url: str, bare_prefix: str) -> None:

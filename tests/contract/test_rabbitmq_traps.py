@@ -16,7 +16,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, CutBody, Kind, Lane, MessageDraft
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
-from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch
+from notifier.queues.rabbitmq.topology_watch import SECOND_CHECK_SECONDS, TopologyWatch, WorkerCount
 from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.queues import (
     PATIENCE,
@@ -252,7 +252,7 @@ async def test_workers_count_each_other(worker: OpenWorker) -> None:
     for _ in range(2):
         await worker(Inbox())
     third = await worker()
-    await eventually(lambda: third.consumers() == 2)
+    await eventually(lambda: third.worker_count() == 2)
 
 
 @pytest.mark.full
@@ -261,10 +261,10 @@ async def test_a_new_connection_counts_no_fewer_workers(worker: OpenWorker, amqp
     other, _ = [await worker(Inbox()) for _ in range(2)]
     options = rabbit_options(amqp_url, prefix)
     async with connected(options, "test") as connection:
-        watch = TopologyWatch(options, asyncio.get_running_loop().create_future)
+        watch = TopologyWatch(options, asyncio.get_running_loop().create_future, workers := WorkerCount())
         for _ in range(2):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * SECOND_CHECK_SECONDS):
                     await watch.run(connection)
-            assert watch.consumers == 2
+            assert workers.value == 2
             await other.close()

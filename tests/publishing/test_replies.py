@@ -14,6 +14,7 @@ from notifier.model.registry import Followers
 from notifier.model.reply import ReplyTo, parse_reply_to
 from notifier.publishing.notice_wait import EventNotices, dump_reply, load_reply
 from notifier.publishing.reply_observer import ReplyObserver
+from notifier.queues.queue_port import Presence
 from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 
 ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
@@ -37,7 +38,8 @@ class SideChannel:
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], received: Callable[[bytes], None]) -> None:
         """Do nothing."""
 
-    share_presence = share_updates
+    def share_presence(self, presence: Presence) -> None:
+        """Do nothing."""
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Keep a reply as the publisher reads it."""

@@ -10,6 +10,7 @@ from notifier.delivery.ports import ClientReport
 from notifier.service.peer_reports import (
     DOCUMENTS_PER_SECOND,
     MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENTS_PER_SECOND,
     MAX_REPORT_SECONDS,
     MAX_REPORTS,
     PeerReports,
@@ -142,6 +143,15 @@ def test_flood_of_reports_is_ignored_for_a_second(others: Others) -> None:
             others.worker.read(flood, others.received.append)
         assert len(others.received) <= most * DOCUMENTS_PER_SECOND
     assert len(others.received) > 2 * DOCUMENTS_PER_SECOND
+
+
+def test_invented_workers_do_not_permit_a_flood() -> None:
+    """They count as workers, so the number of documents is bounded for all of them."""
+    crowded, received = PeerReports(lambda: 1001, monotonic=lambda: 1000.0), list[ClientReport]()
+    flood = json.dumps({"v": 1, "news": [ONE]}).encode()
+    for _ in range(MAX_DOCUMENTS_PER_SECOND + 1):
+        crowded.read(flood, received.append)
+    assert len(received) == MAX_DOCUMENTS_PER_SECOND
 
 
 async def test_waiting_for_reports_returns_the_first_at_once(others: Others) -> None:

@@ -107,7 +107,7 @@ class LocalAnswers:
 class Overview:
     """The merged state of all workers, and the sums of their counts in the last 30 minutes (`steps`).
 
-    `seen` workers consume the queue, `answered` have answered.
+    `seen` is the number of workers, of which `answered` have answered.
     """
 
     status: ServiceStatus

@@ -37,7 +37,8 @@ function describeService(service) {
     return ["bad", `${TROUBLES[queueFault.kind]}.`, `${toPlainText(queueFault.text)}. ${known}`];
   }
   if (!workers.answered) return describeNoAnswer(workers);
-  if (!workers.seen) return describeNoConsumer(service, waits + (queues.events?.ready ?? 0));
+  const isIdle = workers.each.every(({ consuming }) => consuming === false);
+  if (isIdle && allAnswered(service)) return describeNoConsumer(service, waits + (queues.events?.ready ?? 0));
   const severe = troubles.filter((trouble) => !MILD.has(trouble.kind));
   const rates = [`${rate(service.rates.delivered)} logouts a second are delivered`];
   if (waits) rates.push(`${number(waits)} ${are(waits)} pending and retried automatically`);
@@ -61,7 +62,7 @@ function describeService(service) {
 }
 
 function describeNoAnswer({ seen }) {
-  const silent = `${counted(seen, "worker")} consume the queue but do not answer.`;
+  const silent = `${counted(seen, "worker does", "workers do")} not answer.`;
   return ["bad", "No worker answers.", seen ? silent : "Nothing is delivered until a worker is started: notifier run."];
 }
 

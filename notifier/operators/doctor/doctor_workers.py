@@ -28,7 +28,7 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
 
     `examined` has the clients of this configuration, which have separate checks and are left out here.
     """
-    answered_count, worker_count = len(status.workers), max(status.seen, len(status.workers))
+    answered_count, worker_count = len(status.workers), status.seen
     if answered_count == worker_count:
         text = (
             f"{answered_count} of {counted(worker_count, 'worker')} answered"

@@ -143,6 +143,7 @@ async def read_status(queue: Queue, clock: Clock, own: Callable[[], bytes] | Non
         states,
         now=clock(),
         oldest=overview.oldest,
+        seen=overview.workers,
         blocked=overview.blocked,
         dead_letters_held=overview.dead_letters_held,
     )

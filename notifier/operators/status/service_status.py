@@ -83,7 +83,7 @@ def load_state(body: bytes) -> WorkerState | None:
 class ServiceStatus:
     """The merged state of queues, workers and clients, at the time `at` (epoch seconds).
 
-    `oldest` has the epoch seconds of each queue's oldest message. `seen` is the number of workers that consume, and
+    `oldest` has the epoch seconds of each queue's oldest message. `seen` is the number of workers, and
     `workers` has the workers that answered. `blocked` is the reason why the broker accepts no messages; empty if it
     does.
     """
@@ -104,12 +104,14 @@ def status_of(
     *,
     now: float,
     oldest: Mapping[str, float] | None = None,
+    seen: int = 0,
     blocked: str = "",
     dead_letters_held: bool = False,
 ) -> ServiceStatus:
     """Merge the workers' answers. A worker may report its clients in several answers.
 
-    `depths` and `oldest` are reported by the queue: the number of messages, and the time of the oldest message.
+    `depths`, `oldest` and `seen` are reported by the queue: the number of messages, the time of the oldest message, and
+    the number of workers.
     `dead_letters_held`: a pass of a command or request holds dead letters, so `depths` may omit them.
     """
     states: dict[str, WorkerState] = {}
@@ -134,7 +136,7 @@ def status_of(
         depths=depths,
         oldest=oldest_by_queue,
         workers=workers,
-        seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,
+        seen=max(seen, len(workers)),
         clients=sorted(merged.values(), key=lambda client: client.urgency, reverse=True),
         left_out=sum(worker.left_out for worker in workers),
         blocked=blocked,

@@ -95,17 +95,18 @@ def _format_queues(status: ServiceStatus) -> Grid:
 def _format_workers(status: ServiceStatus) -> str:
     """Return a line about all workers, then a line for each, with its registry sources that are unread."""
     answered_count = len(status.workers)
-    worker_count = max(status.seen, answered_count)
-    if not worker_count and status.depths:
+    if not status.seen and status.depths:
         return (
             "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
             "returns why it does not consume."
         )
-    lines = [f"{answered_count} of {counted(worker_count, 'worker')} answered."]
+    lines = [f"{answered_count} of {counted(status.seen, 'worker')} answered."]
     if not answered_count and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
         phase = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
+        if worker.consuming is False and not worker.draining:
+            phase += f", not ready: {worker.problem}" if worker.problem else ", not ready"
         lines.append(f"  {worker.worker}  {worker.version}  {phase}, {worker.in_flight:,} in flight")
         unread = (source.name for source in worker.registry if not source.up and source.problem is None)
         lines += [f"    registry source {name}: not read yet" for name in unread]

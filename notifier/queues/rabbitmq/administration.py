@@ -24,6 +24,8 @@ from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings
 from notifier.queues.rabbitmq.topology import TopologyState, find_queues
 
+COUNTED_LANE = Lane.BULK  # its consumers are workers; elsewhere a worker may have several for a while
+
 
 async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
     """Declare missing queues and exchanges, and bind the queues of sources. Return once new queues can be used.
@@ -54,10 +56,10 @@ async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
         return await topology.delete(connection, topology.topology_of(options))
 
 
-async def count_workers(connection: Connection, options: RabbitOptions) -> int:
-    """Return the number of workers that consume the queue of events. Raises QueueUnavailable."""
-    depths = await read_depths(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
-    return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
+async def count_consumers(connection: Connection, options: RabbitOptions) -> int:
+    """Return the number of consumers of the lane that each worker consumes once. Raises QueueUnavailable."""
+    depths = await read_depths(connection, {COUNTED_LANE: f"{options.prefix}.{COUNTED_LANE}"})
+    return depths[COUNTED_LANE].consumers if COUNTED_LANE in depths else 0
 
 
 class DepthReader:

@@ -18,7 +18,7 @@ from notifier.model.message import SOURCE, Depth, Lane, Message, MessageDraft, Q
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
-from notifier.queues.rabbitmq.administration import DepthReader, count_workers, read_depths
+from notifier.queues.rabbitmq.administration import COUNTED_LANE, DepthReader, count_consumers, read_depths
 from notifier.queues.rabbitmq.broker_trials import PolicyWatch
 from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
@@ -34,7 +34,7 @@ from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
-from notifier.queues.rabbitmq.topology_watch import TopologyWatch
+from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
@@ -52,7 +52,9 @@ class RabbitQueue(EventPublisher):
         waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, busy_for=0.0)
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
-        self._watch = TopologyWatch(options, self._links[1].wait_for_connection)
+        self._workers = WorkerCount()
+        self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
+        self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
         self._depth_reader = DepthReader(options)
@@ -66,7 +68,6 @@ class RabbitQueue(EventPublisher):
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
         # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
         self._parking = Publishing(self._watch.repair_soon)
-        self.side_channel = RabbitSideChannel(options, uuid4().hex)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -221,9 +222,9 @@ class RabbitQueue(EventPublisher):
             moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters,
         )  # fmt: skip
 
-    def consumers(self) -> int:
-        """Return the number of workers that consume `events`, at most 15 s old while connected; 0 while unknown."""
-        return self._watch.consumers
+    def worker_count(self) -> int:
+        """Return the number of workers, including this one and those that are not ready; 0 while unknown."""
+        return self._workers.value
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
@@ -236,13 +237,14 @@ class RabbitQueue(EventPublisher):
         """
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
             depths = await self._depth_reader.read(connection)
-            workers = depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
-            states = await self.side_channel.collect_answers(connection, workers, within)
+            consumers = depths[COUNTED_LANE].consumers if COUNTED_LANE in depths else 0
+            received = await self.side_channel.collect_answers(connection, consumers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(
                 depths=depths,
                 oldest={},
-                worker_states=states,
+                worker_states=received.answers,
+                workers=received.seen,
                 blocked=blocked,
                 dead_letters_held=self._depth_reader.dead_letters_held,
             )
@@ -250,10 +252,8 @@ class RabbitQueue(EventPublisher):
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""
         async with self._at_broker("request") as connection:
-            workers = max(await count_workers(connection, self._options), int(self.side_channel.is_listening))
-            return WorkerAnswers(
-                seen=workers, answers=await self.side_channel.collect_answers(connection, workers, within, document)
-            )
+            consumers = await count_consumers(connection, self._options)
+            return await self.side_channel.collect_answers(connection, consumers, within, document)
 
     @asynccontextmanager
     async def _at_broker(self, purpose: str, within: float = math.inf) -> AsyncIterator[Connection]:

@@ -20,6 +20,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 
 MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # pending
 REPLY_TYPE = "notifier.reply"
+WORKER_COUNT = "worker_count"  # the header of an answer to a request that all workers receive
 TRANSIENT_MODE = 1
 IDLE_SECONDS = 60.0  # without a reply, until the connection is closed
 
@@ -28,19 +29,22 @@ class Outbox:
     """A bounded number of pending replies. Counts dropped replies."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[str, str | None, bytes]] = deque()
+        self._pending: deque[tuple[str, str | None, bytes, int | None]] = deque()
         self._bytes = 0
         self.filled = asyncio.Event()
         self.dropped = 0
         self.written = 0
 
-    def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Add a reply without waiting. Drop a reply whose name cannot be encoded, which would end the connection."""
+    def put(self, to: str, correlation_id: str | None, body: bytes, worker_count: int | None = None) -> None:
+        """Add a reply without waiting. Drop a reply whose name cannot be encoded, which would end the connection.
+
+        `worker_count`: the number of workers, in an answer to a request that all workers receive; 0 while unknown.
+        """
         full = len(self._pending) >= MAX_PENDING_REPLIES or self._bytes + len(body) > MAX_PENDING_BYTES
         if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
             return
-        self._pending.append((to, correlation_id, body))
+        self._pending.append((to, correlation_id, body, worker_count))
         self._bytes += len(body)
         self.filled.set()
 
@@ -57,7 +61,7 @@ class Outbox:
             await self.filled.wait()
             self.filled.clear()
             while self._pending:
-                to, correlation_id, body = self._pending.popleft()
+                to, correlation_id, body, worker_count = self._pending.popleft()
                 self._bytes -= len(body)
                 if is_blocked(connection):
                     self.dropped += 1
@@ -67,6 +71,7 @@ class Outbox:
                     delivery_mode=TRANSIENT_MODE,
                     message_type=REPLY_TYPE,
                     correlation_id=correlation_id,
+                    headers=None if worker_count is None else {WORKER_COUNT: worker_count},
                 )
                 self.written += 1
                 # Wait until the connection has written it, so that a slow broker fills the outbox.

@@ -7,10 +7,11 @@ which is reopened; `serve` raises no error. Replies to a name that a publisher p
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A worker whose user
 may not declare them (`topology: verify`) still replies to publishers, but it cannot send its state to operators, and
-neither publishes nor receives updates.
+neither publishes nor receives updates: such workers are counted by their consumers (`topology_watch`).
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,8 @@ from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo, parse_reply_to
+from notifier.queues.queue_port import Presence
+from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -35,7 +38,8 @@ from notifier.queues.rabbitmq.connection import (
     retrieve_error,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE, Outbox, ReplyConnection
+from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE, WORKER_COUNT, Outbox, ReplyConnection
+from notifier.queues.rabbitmq.topology_watch import WorkerCount
 from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
 QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
@@ -56,10 +60,11 @@ QUEUE_TTL_MILLISECONDS = 30_000  # no requester waits longer for an answer
 class RabbitSideChannel:
     """Replies to publishers, and sends this worker's state on request. It does nothing before `listen`."""
 
-    def __init__(self, options: RabbitOptions, name: str) -> None:
+    def __init__(self, options: RabbitOptions, name: str, workers: WorkerCount) -> None:
         self._exchange = f"{options.prefix}.workers"
         self.address = f"{options.prefix}.worker.{name}"
         self._reply_connection = ReplyConnection(options)
+        self._workers = workers
         self._state: Callable[[], bytes] | None = None
         self._on_reply: Callable[[str, bytes], None] = lambda _id, _body: None
         self._handle_request: Callable[[bytes], Awaitable[bytes]] | None = None
@@ -93,9 +98,14 @@ class RabbitSideChannel:
         """Publish the updates of `next_update`; pass those of other workers to `on_update`. Neither may raise."""
         self._next_updates[PEER_REPORTS], self._on_shared[PEER_REPORTS] = next_update, on_update
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
-        """Publish the updates of `next_update`; pass those of all workers to `on_update`. Neither may raise."""
-        self._next_updates[PRESENCE], self._on_shared[PRESENCE] = next_update, on_update
+    def share_presence(self, presence: Presence) -> None:
+        """Publish the announcements of this worker, and pass those of all workers to `presence`."""
+
+        def on_announcement(document: bytes) -> None:
+            presence.on_announcement(document)
+            self._workers.on_announced(presence.count)
+
+        self._next_updates[PRESENCE], self._on_shared[PRESENCE] = presence.next_announcement, on_announcement
 
     @property
     def dropped(self) -> int:
@@ -129,6 +139,7 @@ class RabbitSideChannel:
             except (*CONNECTION_ERRORS, QueueUnavailable) as error:
                 if isinstance(error, ChannelAccessRefused):
                     self._may_declare = False
+                    self._workers.on_announced(0)
                 if (reason := reason_of(error)) != self._logged_reason:
                     self._logged_reason = reason
                     self._log.info("workers_not_asked", reason=reason)
@@ -156,6 +167,7 @@ class RabbitSideChannel:
                 await asyncio.wait({closing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 if closing.done() and isinstance(retrieve_error(closing), ChannelAccessRefused):
                     self._may_share = False
+                    self._workers.on_announced(0)
             finally:
                 closing.cancel()
                 for task in tasks:
@@ -201,7 +213,7 @@ class RabbitSideChannel:
             if reply_to is not None and properties.message_type == REQUEST:
                 self._start_request(reply_to, delivered.body)
             elif reply_to is not None and self._state is not None:
-                self.reply(reply_to.to, reply_to.correlation_id, self._state())
+                self._put_answer(reply_to, self._state())
         elif (on_shared := self._on_shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE or properties.app_id != self.address:
                 on_shared(delivered.body)
@@ -215,39 +227,45 @@ class RabbitSideChannel:
             task.add_done_callback(self._request_tasks.discard)
 
     async def _answer(self, reply_to: ReplyTo, answer: Awaitable[bytes]) -> None:
-        self.reply(reply_to.to, reply_to.correlation_id, await answer)
+        self._put_answer(reply_to, await answer)
+
+    def _put_answer(self, reply_to: ReplyTo, answer: bytes) -> None:
+        outbox = self._reply_connection.outbox
+        outbox.put(reply_to.to, reply_to.correlation_id, answer, self._workers.value)
 
     async def collect_answers(
-        self, connection: Connection, workers: int, within: float, request: bytes | None = None
-    ) -> list[bytes]:
+        self, connection: Connection, consumers: int, within: float, request: bytes | None = None
+    ) -> WorkerAnswers:
         """Return the workers' answers that arrive in time. A command uses `connection`, and may get QueueUnavailable.
 
         A worker queries all workers, itself included, over its side channel's connection; without one it gets nothing.
+        `consumers`: the number of workers if no answer contains it.
         """
         if not self.is_listening:
-            if not workers:
-                return []
-            return await broadcast_request(connection, self._exchange, within=within, enough=workers, request=request)
+            return await broadcast_request(connection, self._exchange, within, consumers, request)
+        consumers = max(consumers, self._workers.value, 1)
         with suppress(QueueUnavailable):
             if (own := self._connection) is not None and not is_blocked(own):
-                enough = max(1, workers)
-                return await broadcast_request(own, self._exchange, within=within, enough=enough, request=request)
-        return []
+                return await broadcast_request(own, self._exchange, within, consumers, request)
+        return WorkerAnswers(seen=consumers, answers=[])
 
 
 async def broadcast_request(
-    connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
-) -> list[bytes]:
+    connection: Connection, exchange: str, within: float, consumers: int, request: bytes | None
+) -> WorkerAnswers:
     """Send a request to all workers and return their answers. Without `request`, each answers with its state.
 
-    Returns after `within` seconds, with `enough` answers, or when the broker blocks publishing, whichever is first.
-    Raises QueueUnavailable.
+    Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
+    first. Their number is the largest in the answers. While it is unknown to all, as just after a start, more answers
+    may follow. `consumers` is the number if the answers contain none (older workers). Raises QueueUnavailable.
     """
-    answers, has_enough = list[bytes](), asyncio.Event()
+    answers, counts, has_enough = list[bytes](), list[int](), asyncio.Event()
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         answers.append(delivered.body)
-        if len(answers) >= enough:
+        if isinstance(count := (delivered.header.properties.headers or {}).get(WORKER_COUNT), int):
+            counts.append(count)
+        if len(answers) >= (max(counts) or math.inf if counts else consumers):
             has_enough.set()
 
     async with channel_of(connection) as channel:
@@ -268,7 +286,7 @@ async def broadcast_request(
         finally:
             for each in (waiting, closing, blocked):
                 each.cancel()
-    return answers
+    return WorkerAnswers(seen=max(len(answers), max(counts, default=0) or consumers), answers=answers)
 
 
 async def _wait_until_blocked(connection: Connection) -> None:

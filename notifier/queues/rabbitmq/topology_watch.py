@@ -9,40 +9,80 @@ import structlog
 from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import Lane
 from notifier.queues.rabbitmq import topology
-from notifier.queues.rabbitmq.administration import read_depths
+from notifier.queues.rabbitmq.administration import COUNTED_LANE, read_depths
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
 from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS, Connection, broker_timeout, is_cancelled
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 CHECK_INTERVAL_SECONDS = 15.0  # between checks of the number of consumers and of required queues
-SECOND_CHECK_SECONDS = 1.0  # from the first check to the second, which counts workers that started together
+SECOND_CHECK_SECONDS = 2.0  # from the first check to the second, which counts workers that started together
 REPAIR_INTERVAL_SECONDS = 0.5
 FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must act first
+
+
+class WorkerCount:
+    """The number of workers, including this one and those that are not ready; `value` is 0 while it is unknown.
+
+    Workers announce themselves to each other (`side_channel`). Workers whose user may have no side channel do not. They
+    are counted as consumers of `COUNTED_LANE`, of which each worker must have one consumer unless `by_presence`.
+    """
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._announced = 0
+        self._consumers = 0
+        self._all_announced = False
+
+    @property
+    def by_presence(self) -> bool:
+        """True once every consumer was a worker that announces itself: from then on, consumers do not count.
+
+        So a worker without a side channel that starts later than the others is not counted by them. The users of all
+        workers should have the same permissions.
+        """
+        return self._all_announced and self._announced > 0
+
+    def on_announced(self, count: int) -> None:
+        """Take the number of workers that announce themselves; 0 while it is unknown, and without a side channel."""
+        self._announced = count
+        self._update()
+
+    def on_consumers(self, count: int, *, may_decrease: bool) -> None:
+        """Take the number of consumers. Unless `may_decrease`, other workers may only have lost their connections."""
+        self._consumers = max(1, count, 0 if may_decrease else self._consumers)
+        self._all_announced = self._all_announced or self._consumers <= self._announced
+        self._update()
+
+    def _update(self) -> None:
+        self.value = self._announced if self.by_presence else max(self._announced, self._consumers)
 
 
 class TopologyWatch:
     """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
-    `problem`: what cannot be repaired; `settling`: which queues are too new to be used. `consumers`: how many workers
-    consume `events` and share the clients' limits; 0 until the second check, a second after the start. It does not
-    decrease in the first seconds of a connection: after a restart of the broker the other workers may return later.
+    `problem`: what cannot be repaired; `settling`: which queues are too new to be used. From the second check on,
+    `workers` gets the number of consumers.
     """
 
-    def __init__(self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection]]) -> None:
+    def __init__(
+        self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection]], workers: WorkerCount
+    ) -> None:
         self._declares = options.topology == "declare"
         self._prefix = options.prefix
         self._wait_for_publishing = wait_for_publishing
         self._expiry_tested = self._established = False
         self._topology = topology.topology_of(options)
-        self._watched_queues = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
+        self._watched_queues = {
+            lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES, COUNTED_LANE)
+        }
         self._connection: Connection | None = None
         self._repairing, self._repairs = asyncio.Lock(), 0
         self._log = structlog.get_logger(__name__)
         self.settling = Settling()
         self.repair_soon = asyncio.Event()
         self.problem: str | None = None
-        self.consumers = 0
+        self._workers = workers
         self._has_checked = False
         self._decrease_allowed_at = 0.0  # from then on the count of consumers may decrease; by the loop's clock
 
@@ -112,7 +152,7 @@ class TopologyWatch:
             self._connection = None
 
     async def _check_queues(self, connection: Connection) -> bool:
-        """Count the workers. Return False if a queue is missing, or if a former problem remains.
+        """Count the consumers. Return False if a queue is missing, or if a former problem remains.
 
         `retries` must exist even without consumers: messages of the delay queues go there, and a broker that does not
         find it retries only after three minutes.
@@ -121,8 +161,8 @@ class TopologyWatch:
             depths = await read_depths(connection, self._watched_queues)
         except QueueUnavailable:
             return True
-        if Lane.EVENTS in depths and self._has_checked:  # at the first check other workers may be starting too
-            least = self.consumers if asyncio.get_running_loop().time() < self._decrease_allowed_at else 1
-            self.consumers = max(1, least, depths[Lane.EVENTS].consumers)
+        if COUNTED_LANE in depths and self._has_checked:  # at the first check other workers may be starting too
+            may_decrease = asyncio.get_running_loop().time() >= self._decrease_allowed_at
+            self._workers.on_consumers(depths[COUNTED_LANE].consumers, may_decrease=may_decrease)
         self._has_checked = True
         return len(depths) == len(self._watched_queues) and self.problem is None

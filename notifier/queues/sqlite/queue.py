@@ -203,7 +203,10 @@ class SqliteQueue:
                     states = await self.side_channel.request_state(within)
             except QueueUnavailable as error:  # a request to the worker is a write to the file
                 blocked = blocked or str(error)
-            return QueueOverview(depths=depths, oldest=oldest, worker_states=states, blocked=blocked or "")
+            return QueueOverview(
+                depths=depths, oldest=oldest, worker_states=states, workers=depths[Lane.EVENTS].consumers,
+                blocked=blocked or "",
+            )  # fmt: skip
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to the worker; return its answer if it arrives in time. Raises QueueError."""
@@ -231,7 +234,7 @@ class SqliteQueue:
         """Return the state of the file, for the doctor. It need not be open."""
         return await asyncio.to_thread(examine_file, self._options.path)
 
-    def consumers(self) -> int:
+    def worker_count(self) -> int:
         """Return 1: the file has a single worker."""
         return 1
 

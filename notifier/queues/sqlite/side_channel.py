@@ -15,6 +15,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
+from notifier.queues.queue_port import Presence
 from notifier.queues.sqlite.rows import ASKER_HEADER, FILE_ADDRESS
 from notifier.queues.sqlite.store import OpenStore
 
@@ -109,7 +110,7 @@ class SqliteSideChannel:
     def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
         """Do nothing: the file has one worker."""
 
-    def share_presence(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+    def share_presence(self, presence: Presence) -> None:
         """Do nothing, as `share_updates` does."""
 
     def receive_replies(self, on_reply: Callable[[bytes], None]) -> None:

@@ -325,12 +325,12 @@ def test_problems_that_workers_report() -> None:
         troubles=[refused, Trouble(kind="restart_needed", text="log", since=NOW)],
     )  # fmt: skip
     depths = {"events": Depth(ready=0, consumers=2)}
-    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW), known, NOW))
+    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW, seen=2), known, NOW))
     assert bad(found) == (
         "warning: 1 of 2 workers did not answer; their reports are missing here | failed: 3 of 7 clients | warning: log"
         " | warning: has an open circuit and is not in this configuration; a worker reports dns"
     )
-    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked="full"), known, NOW))
+    blocked = list(judge_workers(status_of(depths, [], now=NOW, seen=2, blocked="full"), known, NOW))
     assert "since the queue takes no message" in bad(blocked)
     assert "failed: full" in bad(blocked)
     assert levels(list(judge_workers(status_of({}, [], now=NOW), known, NOW))) == {Severity.OK}

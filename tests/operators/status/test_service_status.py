@@ -1,7 +1,10 @@
 """Test the status summed up over the workers: clients with problems first, malformed answers ignored."""
 
+import io
 import json
 from typing import Any
+
+from rich.console import Console
 
 from notifier.delivery import facts
 from notifier.model.delivery import Delivery
@@ -16,6 +19,7 @@ from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
 from notifier.operators.status.status_document import document_of
+from notifier.operators.status.status_page import status_page
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 from tests.support.deliveries import make_delivery
 from tests.support.outcome_facts import attempted, delivered
@@ -43,6 +47,15 @@ def stands(client_id: str, **more: object) -> ClientStatus:
     return ClientStatus(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
 
 
+def test_worker_that_is_not_ready_is_shown() -> None:
+    """With the reason, and counted as a worker."""
+    status = status_of({}, [worker("a", consuming=False, problem="the queue differs"), worker("b")], now=NOW, seen=3)
+    Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
+    shown = page.getvalue()
+    assert "2 of 3 workers answered" in shown
+    assert shown.count("not ready: the queue differs") == shown.count("not ready") == 1
+
+
 def test_workers_are_summed_up() -> None:
     """The most recent result of a client wins; the oldest delivery is that of all workers."""
     one = worker(
@@ -62,7 +75,7 @@ def test_workers_are_summed_up() -> None:
     )  # fmt: skip
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
     depths["parked"] = Depth(ready=9, consumers=0)
-    status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
+    status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW, seen=3)
     document = document_of(status)
     [shop] = status.clients
     assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ class Worker:
     def __init__(self, name: str, moments: list[float], ahead: float = 0.0) -> None:
         self.name = name
         self.ahead = ahead
-        self.presence = WorkerPresence(name, lambda: 1e9 + moments[0] + self.ahead, lambda: moments[0])
+        self.presence = WorkerPresence(name, f"id-{name}", lambda: 1e9 + moments[0] + self.ahead, lambda: moments[0])
 
 
 class Group:
@@ -209,9 +210,9 @@ def test_running_worker_displaces_a_vanished_one() -> None:
 
 async def test_the_stop_is_announced_at_once() -> None:
     """Once; `leave` returns after it was sent, and does not wait where nothing is announced."""
-    presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
+    presence = WorkerPresence("a:1", "id-a", lambda: 1e9, lambda: 0.0)
     await presence.leave()
-    presence = WorkerPresence("a:1", lambda: 1e9, lambda: 0.0)
+    presence = WorkerPresence("a:1", "id-a", lambda: 1e9, lambda: 0.0)
     assert json.loads(await presence.next_announcement())["leaving"] is False
     following = asyncio.create_task(presence.next_announcement())
     leaving = asyncio.create_task(presence.leave())
@@ -221,6 +222,111 @@ async def test_the_stop_is_announced_at_once() -> None:
     await leaving
     assert not following.done()
     following.cancel()
+
+
+# ── the number of workers ──
+
+
+def counts(group: Group) -> list[int]:
+    """Return how many workers each worker counts."""
+    return [worker.presence.count for worker in group.workers.values()]
+
+
+def test_worker_counts_after_its_first_announcement() -> None:
+    """The others count it at once. It knows their number after a round, also as the only worker."""
+    group = Group("a:1")
+    assert counts(group) == [0]
+    group.rounds(10)
+    assert counts(group) == [0]
+    group.rounds(10)
+    assert counts(group) == [1]
+    group.start("b:1")
+    group.rounds(10)
+    assert counts(group) == [2, 0]
+    group.rounds(10)
+    assert counts(group) == [2, 2]
+
+
+def test_workers_of_one_name_are_counted_apart() -> None:
+    """As containers that share a host name, in which each process has the same number."""
+    group = Group("a:1", "b:1")
+    group.workers["b:1"].presence = WorkerPresence("a:1", "id-other", lambda: 1e9, lambda: group.now[0])
+    group.rounds(20)
+    assert counts(group) == [2, 2]
+
+
+def test_silent_worker_counts_for_three_rounds() -> None:
+    """An older release announces itself every ten seconds: it counts, too."""
+    group = Group("a:1", "b:1")
+    group.announced("old:1")
+    group.rounds(20)
+    assert counts(group) == [3, 2]
+    group.announced("old:1")
+    group.rounds(10)
+    group.announced("old:1")
+    group.rounds(20, "b:1")
+    assert group.workers["a:1"].presence.count == 3
+    group.rounds(10, "b:1")
+    assert group.workers["a:1"].presence.count == 1
+
+
+def test_stopped_worker_counts_until_its_messages_are_in_the_queue_again() -> None:
+    """It announces its stop until it ends; three seconds later it does not count."""
+    group, found = Group("a:1"), list[int]()
+    group.rounds(20)
+    presence = group.workers["a:1"].presence
+    group.announced("b:1")
+    for leaving in (True, True, True, False, False):
+        if leaving:
+            group.announced("b:1", leaving=True)
+        group.now[0] += 2
+        presence.on_announcement(presence.document())
+        found.append(presence.count)
+    assert found == [2, 2, 2, 1, 1]
+    assert group.vanished() == []
+
+
+async def test_forged_stop_is_contradicted() -> None:
+    """By the worker itself, within a second. It counts all the time."""
+    group = Group("a:1", "b:1")
+    group.rounds(20)
+    forged = json.dumps({"v": 1, "id": "id-b:1", "worker": "b:1", "at": 1e9, "leaving": True}).encode()
+    for _ in range(2):
+        await group.workers["b:1"].presence.next_announcement()
+    contradiction = asyncio.create_task(group.workers["b:1"].presence.next_announcement())
+    for worker in group.workers.values():
+        worker.presence.on_announcement(forged)
+    group.now[0] += 2
+    group.workers["a:1"].presence.on_announcement(await contradiction)
+    group.rounds(10)
+    assert counts(group) == [2, 2]
+
+
+def test_gap_hides_no_worker() -> None:
+    """After a broker alarm all workers count until they had the time to announce themselves."""
+    group = Group("a:1", "b:1", "c:1")
+    group.rounds(20)
+    group.now[0] += 600
+    group.rounds(10, "b:1", "c:1")
+    assert group.workers["a:1"].presence.count == 3
+    group.rounds(30, "c:1")
+    assert group.workers["a:1"].presence.count == 2
+    assert group.vanished() == []
+
+
+def test_invented_workers_cost_no_search_each() -> None:
+    """A table full of invented workers is examined once a second, whatever arrives meanwhile."""
+    group, calls = Group("a:1"), list[str]()
+    group.rounds(20)
+    group.now[0] += 1
+    sys.setprofile(lambda _frame, event, _arg: calls.append(event))
+    try:
+        for number in range(3 * MAX_WORKERS):
+            group.announced(f"x:{number}", leaving=number % 3 == 0)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100 * 3 * MAX_WORKERS
+    assert group.workers["a:1"].presence.count == 1 + MAX_WORKERS
 
 
 # ── Requests to workers: each is answered, whatever it is, and a reload is taken only if all workers took all of it
