@@ -33,6 +33,9 @@ modules call its methods, and none writes a member. It has four parts:
   clients, in three pools (`slots.py`), so that slow clients and probes do not delay others.
 - `Parking`: how do deliveries wait while the client is unavailable, since its circuit is open or it requested a pause?
 
+The workers divide a client's registered rate and concurrency limit among them, without messages about clients. Until a
+worker that starts knows how many there are, it takes the smallest share.
+
 **Where a pending delivery waits.** Its message in memory is unacked; all other places are queues, so that any worker
 continues after a crash. No database is needed ([decision](../../docs/decisions/no-database.md)).
 

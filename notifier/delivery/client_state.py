@@ -74,12 +74,21 @@ class ClientState:
         """The moment when the next probe is due and the requested pause is over."""
         return max(self.circuit.probe_at, self.parking.paused_until)
 
-    def on_registration(self, client: Client, worker_count: int) -> None:
-        """Adopt this worker's share of the client's registered limits."""
+    def on_registration(self, client: Client, worker_count: int, now: float) -> None:
+        """Adopt this worker's share of the client's registered limits.
+
+        If the limit rises, the concurrency becomes what the successes would have made it with this limit.
+        """
         limit, interval = max(1, client.max_concurrent // worker_count), registered_interval(client, worker_count)
         if self.limit != limit or self.rate.registered_interval != interval:
-            self.limit, self.concurrency = limit, min(self.concurrency, limit)
-            self.rate.on_registration(interval)
+            earned = self.rate.successes_in_a_row if limit > self.limit == self.concurrency else 1
+            self.limit, self.concurrency = limit, min(max(self.concurrency, earned), limit)
+            self.rate.on_registration(interval, now)
+
+    def on_worker_count(self, worker_count: int, now: float) -> None:
+        """Adopt this worker's share of the limits of a client with deliveries in memory."""
+        admitted = self.line.first if self.line.count else next(iter(self.running))
+        self.on_registration(admitted.client, worker_count, now)
 
     def on_seen(self, now: float) -> None:
         """Record that the client is in use, so that it is not forgotten."""

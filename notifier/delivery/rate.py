@@ -64,6 +64,7 @@ LONG_OUTAGE_SECONDS = 10.0
 RETRIAL_SECONDS = 30.0  # from a trial that did not help to the next
 PEER_TRIAL_SECONDS = 10.0
 PEER_SPACING_SECONDS, PEER_SPACING_FACTOR = 1.0, 16  # bound the first spacing: see `on_peer_report`
+EARLY_TOKEN_SECONDS = 1e-6  # by which a token may come early, so that one token is not slightly less
 SHORTEST_SPACING_SECONDS = 1e-3  # a shorter spacing counts as unlimited
 
 RateState = Enum("RateState", ("UNLIMITED", "TRIAL", "UNLIMITED_TRIAL", "PEER_TRIAL", "LIMITED"))  # see the table above
@@ -110,8 +111,21 @@ class AttemptRate:
             count = min(count, (now - self.token_at + max(0.1, self.spacing)) / self.spacing)
         return int(count)
 
-    def on_registration(self, interval: float) -> None:
-        """Adopt the registered rate, given as the seconds between two attempts."""
+    @property
+    def successes_in_a_row(self) -> int:
+        """The number of quick successes since the last failure."""
+        return self._successes_in_a_row
+
+    def on_registration(self, interval: float, now: float) -> None:
+        """Adopt the registered rate, given as the seconds between two attempts.
+
+        Time without attempts counts at the new rate. A rate that rises allows one attempt at once, not many: a worker
+        whose share was smaller may follow one that has just used it.
+        """
+        former = self.registered_interval
+        self.token_at += max(1.0, interval) - max(1.0, former)
+        if 0 < interval < former:
+            self.token_at = max(self.token_at, now + max(1.0, interval) - interval - EARLY_TOKEN_SECONDS)
         self.registered_interval = interval
 
     def on_started(self, now: float) -> None:

@@ -3,7 +3,6 @@
 `ClientState.admit` decides for one client, and the scheduler carries it out.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,7 +13,7 @@ from notifier.delivery.deferrals import Deferrals
 from notifier.delivery.facts import ClientFailing, ClientRecovered
 from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ClientReport, Peers, Tools
-from notifier.delivery.rate import AttemptRate, registered_interval
+from notifier.delivery.rate import EARLY_TOKEN_SECONDS, AttemptRate, registered_interval
 from notifier.delivery.slots import MIN_WAIT_SHARE, PROBE_SLOTS, SlotPool, Slots
 from notifier.delivery.verdict import AttemptReport, Defer, Standing
 from notifier.model.client import Client, ClientKey
@@ -25,7 +24,6 @@ from notifier.model.outcome import Delivered, Signal
 
 KEPT_SECONDS = 1800.0  # until a client without any event is forgotten
 MAX_KNOWN_CLIENTS = 20_000  # clients stored that have no delivery in memory
-EARLY_TOKEN_SECONDS = 1e-6  # by which a token may come early, so that one token is not slightly less
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
@@ -46,13 +44,14 @@ class ClientStates(OrderedDict[ClientKey, ClientState]):
 
     def add(self, key: ClientKey, now: float, client: Client | None = None) -> ClientState:
         """Store and return a new client. With its registration, the registered rate applies from the worker's start."""
-        token_at = -math.inf
+        rate = AttemptRate()
         if client is not None:
             # Former workers may just have used up the rate, so all new workers together begin with one attempt.
             worker_count = self._slots.worker_count()
             interval = registered_interval(client, worker_count)
             token_at = self._started_at + max(1.0, interval) - interval / worker_count - EARLY_TOKEN_SECONDS
-        known = self[key] = ClientState(key=key, seen_at=now, rate=AttemptRate(token_at=token_at))
+            rate = AttemptRate(token_at=token_at, registered_interval=interval)
+        known = self[key] = ClientState(key=key, seen_at=now, rate=rate)
         return known
 
     def on_circuit(self, known: ClientState, change: CircuitChange | None) -> None:
@@ -134,6 +133,7 @@ class Scheduler:
         self.clients = ClientStates(tools, slots, peers)
         self.deferrals = Deferrals(tools, slots, self.clients, partial(self.clients.report, rate_changed=False))
         self._busy: dict[ClientKey, ClientState] = {}
+        self._worker_count = slots.worker_count()  # at the last round of `defer_without_slot`
         self._ready: dict[SlotPool, OrderedDict[ClientKey, ClientState]] = {pool: OrderedDict() for pool in SlotPool}
 
     # ── start, wait or defer ──
@@ -147,7 +147,7 @@ class Scheduler:
         """
         now, key = self._tools.monotonic(), client.key
         known = self.clients.get(key) or self.clients.add(key, now, client)
-        known.on_registration(client, self.slots.worker_count())
+        known.on_registration(client, self.slots.worker_count(), now)
         self.clients.move_to_end(key)
         self._update_pool(known, now)
         if delivery.progress.charged_at is not None:
@@ -243,10 +243,13 @@ class Scheduler:
     def defer_without_slot(self) -> Iterator[tuple[AdmittedDelivery, Defer]]:
         """Defer some deliveries whose slot is not expected soon, and yield them. Called 20 times a second.
 
-        Also updates the pools of clients with deliveries in memory, and forgets unused clients.
+        Also updates the pools of clients with deliveries in memory, their limits if the number of workers has changed,
+        and forgets unused clients.
         """
-        now = self._tools.monotonic()
+        now, former_count, self._worker_count = self._tools.monotonic(), self._worker_count, self.slots.worker_count()
         for key, known in self._busy.items():
+            if self._worker_count != former_count:
+                known.on_worker_count(self._worker_count, now)
             self._update_pool(known, now)
             if known.line.count:
                 self._ready[known.pool][key] = known

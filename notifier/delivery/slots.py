@@ -22,7 +22,7 @@ from notifier.delivery.ports import Peers, Tools
 from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.message import Lane
 
-ASSUMED_WORKERS = 4  # share a client's limits while their number is not known, in the second after a start
+ASSUMED_WORKERS = 1024  # while their number is unknown, in the 2 s after a start: a client's share is the smallest
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
 MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
 LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane

@@ -33,7 +33,7 @@ class SchedulerHarness:
         self.members = {"max_concurrent": 32} | members
         self.in_memory = dict.fromkeys(Lane, 0)
         self.facts: list[Fact] = []
-        others = Others(workers)
+        self.others = others = Others(workers)
         self.reports = others.reports
         channel = BackChannel(PlainSigner(), clock=self.wall, new_jti=str)
         self.tools = Tools(
@@ -141,9 +141,20 @@ class SchedulerHarness:
             count += 1
         return count
 
+    def burst(self, name: str) -> int:
+        """Start and end deliveries until the scheduler refuses, and return the count."""
+        count = 0
+        while self.ask(name) is Admission.START:
+            self.end(name)
+            count += 1
+        return count
+
     def tick(self) -> list[tuple[AdmittedDelivery, Defer]]:
         """Call the periodic step of the scheduler, as the worker does many times a second."""
-        return list(self.scheduler.defer_without_slot())
+        deferred = list(self.scheduler.defer_without_slot())
+        for begun in self.scheduler.start_waiting():
+            self._begins(begun)
+        return deferred
 
     @staticmethod
     def key(name: str) -> ClientKey:

@@ -264,3 +264,13 @@ def test_attempts_that_fail_together_are_evaluated_with_the_next_one() -> None:
     states = [rate.state]
     rate.on_result(now + WANTED, failed=True)
     assert [*states, rate.state] == [RateState.UNLIMITED_TRIAL, RateState.LIMITED]
+
+
+def test_larger_share_of_the_registered_rate_brings_no_burst() -> None:
+    """The tokens of a second, which a former worker may just have used, become one token."""
+    rate = AttemptRate()
+    rate.on_registration(0.1, 0.0)
+    rate.on_started(0.0)
+    assert rate.tokens(10.0, 99) == 99
+    rate.on_registration(0.05, 10.0)
+    assert (rate.tokens(10.0, 99), rate.tokens(10.5, 99)) == (1, 11)

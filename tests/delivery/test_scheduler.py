@@ -187,7 +187,7 @@ ANSWERS: dict[str, tuple[Callable[[], SchedulerHarness], dict[str, Any], object]
     "slot far away, young": (crowded, {"first_taken_at": 0.0}, (DELAYED, SLOT, 1.0)),
     "slot far away, for as long as it is old": (crowded, OLD, (DELAYED, SLOT, 10.0)),
     "rate shared by workers": (partial(started, 1.4, workers=4, per_second=2.0), {}, Admission.WAIT),
-    "rate shared by unknown workers": (partial(started, 1.4, workers=0, per_second=2.0), {}, Admission.WAIT),
+    "rate shared by unknown workers": (partial(started, 1.4, workers=0, per_second=2.0), {}, (DELAYED, RATE, 1.0)),
     "token of a shared rate": (partial(started, 1.5, workers=4, per_second=2.0), {}, Admission.START),
     "first attempt far away": (partial(started, 0.0, workers=4, per_second=0.01), {}, (DELAYED, RATE, 1.0)),
 }  # fmt: skip
@@ -356,6 +356,42 @@ def test_a_worker_that_starts_has_no_burst() -> None:
         assert later.ask("shop") is Admission.START
         later.end("shop")
     assert later.ask("shop") is not Admission.START
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 1), (4, 0)])
+def test_no_token_until_the_workers_are_counted(workers: int, count: int) -> None:
+    """Then the workers, which may have started together, begin with one token for all of them."""
+    harness = SchedulerHarness(per_second=1.0, workers=0)
+    for _ in range(15):
+        assert harness.put_off("shop").cause is RATE
+        harness.now += 0.1
+    harness.others.size = workers
+    assert harness.burst("shop") == count
+
+
+def test_larger_share_shortens_the_wait_for_a_token() -> None:
+    """From the last attempt on, the new rate applies."""
+    slow = SchedulerHarness(per_second=0.2, workers=2)
+    slow.now += 5.0
+    assert slow.burst("shop") == 1
+    slow.others.size = 1
+    slow.now += 4.9
+    assert slow.burst("shop") == 0
+    slow.now += 0.1
+    assert slow.burst("shop") == 1
+
+
+def test_limit_follows_the_number_of_workers_while_the_client_hangs() -> None:
+    """The client's successes show that it can take more than its smallest share."""
+    harness = SchedulerHarness(256, proven=("shop",), workers=0)
+    assert harness.as_many_as_run("shop") == 1
+    harness.others.size = 4
+    harness.tick()
+    assert len(harness.running["shop"]) == 2
+    assert harness.as_many_as_run("shop") == 6
+    harness.others.size = 1
+    harness.tick()
+    assert harness.as_many_as_run("shop") == 24 - 1
 
 
 # ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_rate_limit_holds_and_all_arrive() -> None:
         began = sorted(tally.attempts["x"])
         assert all(later - earlier >= 0.99 for earlier, later in zip(began, began[20:], strict=False))
         assert began[-1] <= 31
+
+
+def test_rate_limit_holds_while_workers_start_and_stop() -> None:
+    """Six start two seconds apart, and two are replaced. In any five seconds at most a fifth more than the tokens."""
+    with World([client("x", per_second=10)], announces=True) as world:
+        for _ in range(600):
+            world.publish(["x"])
+        for moment in (2, 4, 6, 8, 10):
+            world.at(moment, world.add_worker)
+        for number, kill in enumerate((False, True)):
+            world.at(20 + 5 * number, partial(world.restart, number, kill=kill))
+        tally = world.run_until_done(120)
+        assert tally.left == 0
+        began = sorted(tally.attempts["x"])
+        assert all(later - earlier >= 5 for earlier, later in zip(began, began[60:], strict=False))
+        assert began[-1] <= 80
 
 
 @pytest.mark.full

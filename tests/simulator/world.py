@@ -32,6 +32,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
 from notifier.model.registry import Issuer, Registry
 from notifier.model.request import PreparedRequest, Request
+from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.rabbitmq.delays import Forwarder
 from notifier.queues.rabbitmq.side_channel import SHARE_INTERVAL_SECONDS
 from notifier.service.peer_reports import PeerReports
@@ -113,15 +114,23 @@ class Process:
         self.number = number
         self.consumer = world.broker.connect()
         self.others = PeerReports(self.count, monotonic=lambda: world.now)
+        self.presence = WorkerPresence(f"vm:{number}", f"id-{number}", lambda: world.now, lambda: world.now)
         self._telling = False
         self.registry = self.began_with = world.registered
         self.worker = world.make_worker(self)
         self.running: asyncio.Task[None] | None = None
+        self.announcing: asyncio.Task[None] | None = None
+        self.leaving: asyncio.Task[None] | None = None
         self.stops = False
 
     def count(self) -> int:
         """Return the number of workers. Satisfies the port `Peers`, as does `report`."""
-        return self._world.size
+        return self.presence.count if self._world.announces else self._world.size
+
+    async def announce(self) -> None:
+        """Announce it to all, as long as it runs."""
+        while not self.consumer.cut:
+            self._world.announce(await self.presence.next_announcement())
 
     def report(self, news: ClientReport) -> None:
         """Tell it at once, or when it is the next turn."""
@@ -170,6 +179,8 @@ class Process:
         self.stops = True
         if kill:
             self._world.broker.disconnect(self.consumer)
+        elif self._world.announces:
+            self.leaving = asyncio.get_running_loop().create_task(self.presence.leave())
         self._world.broker.stop_consuming(self.consumer)
         self.worker.stop()
 
@@ -179,7 +190,8 @@ class World:
 
     `core` is the speed of the core that a worker has: 1 as measured, 0.5 takes twice as long for everything. The broker
     confirms after `confirm` seconds. With `again` each event is published once more within as many seconds; `copies`
-    times, if more. All that is random follows from `seed`.
+    times, if more. With `announces` the workers count each other by their announcements; otherwise they know their
+    number. All that is random follows from `seed`.
     """
 
     def __init__(
@@ -193,6 +205,7 @@ class World:
         confirm: float = CONFIRM,
         again: float | None = None,
         copies: int = 1,
+        announces: bool = False,
         seed: int = 1,
     ) -> None:
         self._loop = VirtualLoop()
@@ -210,6 +223,7 @@ class World:
         )
         self.brought: set[str] = set()  # clients of whom the registry knows no address, and their events do
         self.size = workers
+        self.announces = announces
         self._numbers = itertools.count()
         self._processes = [Process(self, next(self._numbers)) for _ in range(workers)]
         self._draining: list[Process] = []
@@ -247,6 +261,12 @@ class World:
         for other in (*self._processes, *self._draining):
             if other is not speaker and not (speaker.consumer.cut or other.consumer.cut):
                 self._loop.call_later(HAND_OUT, other.others.read, document, other.worker.scheduler.on_peer_report)
+
+    def announce(self, document: bytes) -> None:
+        """Pass a worker's announcement on to all workers."""
+        for process in (*self._processes, *self._draining):
+            if not process.consumer.cut:
+                self._loop.call_later(HAND_OUT, process.presence.on_announcement, document)
 
     # ── what happens ──
 
@@ -305,9 +325,16 @@ class World:
         self._start(new)
         old.stop(kill=kill)
 
+    def add_worker(self) -> None:
+        """Start another worker."""
+        self._processes.append(process := Process(self, next(self._numbers)))
+        self._start(process)
+
     def _start(self, process: Process) -> None:
         process.registry = process.began_with = self.registered
         process.running = self._loop.create_task(process.run())
+        if self.announces:
+            process.announcing = self._loop.create_task(process.announce())
 
     def stream(
         self,
