@@ -4,6 +4,11 @@ If a client's address, TLS, egress or pause has changed in the registry, one att
 circuit is closed. The client's limits stay in force. The end of a fault releases only the deliveries that were deferred
 for this cause at the issuer or client.
 
+A change may come with a restart, and a new worker does not know the former configuration. So after its start it
+releases the deliveries whose internal cause is over by its registry and keys, or may be over (a proxy, TLS files). Of
+workers that start together one makes this *first release*. The others ask which causes it left, and make a pass only
+if one of these is over by their configuration.
+
 The deliveries are found by a pass over the delay queues, because a worker does not know the deferrals of other workers.
 A pass delays deliveries that become due meanwhile. Therefore causes that end together share a pass, and passes take at
 most half of the time. Each worker makes passes for the changes that it detects. After an issuer's fault a second pass
@@ -15,27 +20,35 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import DelayCounts
+from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.errors import QueueError
-from notifier.model.message import DELAYED
 from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import RepairResult
-from notifier.operators.deliveries.waiting_filter import WaitingFilter
+from notifier.operators.deliveries.waiting_filter import HasEnded, WaitingFilter
+from notifier.operators.status.worker_requests import Members, WorkerRequest, send_to_workers
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 CHECK_INTERVAL_SECONDS = 0.5
+FIRST_RELEASE_SECONDS = 2.0  # from the start to the first release, on average, and until it is tried again
+SHOW_FIRST_RELEASE = "show_first_release"  # the request for the first releases of other workers
+ANSWER_SECONDS = 1.0  # for the answers to it
+MAX_LEFT_CAUSES = 100  # of a first release that replaces others
+INTERNAL_CAUSES = frozenset(Cause) - CLIENT_CAUSES
 MAX_START_DELAY_SECONDS = 1.0  # spreads the passes of all workers, which reload at the same time
 CLIENTS_PER_STEP = 100  # after which other tasks of the event loop run
 MIN_CLIENT_INTERVAL_SECONDS = 60.0  # between two releases for a client: its proxy may let through one in ten
@@ -49,6 +62,16 @@ _EndedCause = tuple[str, str, str]
 """A cause, its issuer and its client. An empty client means all clients of the issuer."""
 
 
+class _FirstRelease(TypedDict):
+    """How many seconds ago the first release of a worker began, and the internal causes it left; None while it runs."""
+
+    seconds: float
+    left: list[_EndedCause] | None
+
+
+_FIRST_RELEASE = TypeAdapter(_FirstRelease)
+
+
 class DeferralRelease:
     """Releases deferred deliveries for one worker. `run` does so until it is cancelled."""
 
@@ -56,6 +79,8 @@ class DeferralRelease:
         self._live = live
         self._queue = queue
         self._registry, self._keys = live.current.registry, live.current.keys
+        self._created_at = time.monotonic()
+        self._first_release: tuple[float, list[tuple[str, ...]] | None] | None = None  # began at, and what it left
         self._ended: set[_EndedCause] = set()
         self._second_pass_at: dict[_EndedCause, float] = {}
         self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
@@ -71,11 +96,16 @@ class DeferralRelease:
         self._changed.set()
 
     async def run(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
-        """Release the deliveries of ended causes until cancelled.
+        """Release the deliveries of ended causes until cancelled. Call it when the worker consumes.
 
         `scheduler`: of the worker; it requests an attempt at each changed client. `delayed`: the
         worker's counts of delayed deliveries, from which released deliveries are removed.
         """
+        # The first release covers what changed and ended until now.
+        self._registry, self._keys = self._live.current.registry, self._live.current.keys
+        self._ended.clear()
+        self._second_pass_at.clear()
+        release_at = time.monotonic() + FIRST_RELEASE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  spreads workers
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
@@ -83,6 +113,8 @@ class DeferralRelease:
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
             now = time.monotonic()
+            if now >= release_at:
+                release_at = math.inf if await self.release_first() else now + FIRST_RELEASE_SECONDS
             for ended in [ended for ended, pass_at in self._second_pass_at.items() if pass_at <= now]:
                 del self._second_pass_at[ended]
                 self._ended.add(ended)
@@ -110,21 +142,74 @@ class DeferralRelease:
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
-        began_at = time.monotonic()
         client_causes = [(cause, iss, client_id) for cause, iss, client_id in ended if client_id]
-        self._not_before |= dict.fromkeys(client_causes, began_at + MIN_CLIENT_INTERVAL_SECONDS)
-        issuers = {iss for _, iss, _ in ended}
-        result = await self._make_due(WaitingFilter(ended=ended, parked=False), pace=lambda: self._get_rate(issuers))
+        self._not_before |= dict.fromkeys(client_causes, time.monotonic() + MIN_CLIENT_INTERVAL_SECONDS)
+
+        def has_ended(cause: str, iss: str, client_id: str) -> bool:
+            return (cause, iss, client_id) in ended or (cause, iss, "") in ended
+
+        if not await self._release(has_ended):
+            self._ended |= ended
+
+    async def _release(self, has_ended: HasEnded) -> bool:
+        """Release the deliveries for which `has_ended` is true. Return False if the queue failed."""
+        began_at = time.monotonic()
+        result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), pace=self._get_rate)
         seconds = time.monotonic() - began_at
         busy_seconds = seconds - result.done / MAX_DUE_PER_SECOND
         self._next_pass_at = time.monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * busy_seconds)
-        if result.failed:
-            self._ended |= ended
         if result.done:
             causes = dict(result.by_reason)
             structlog.get_logger().info(
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(seconds, 1)
             )
+        return not result.failed
+
+    # ── the first release ──
+
+    async def release_first(self) -> bool:
+        """Release the deliveries whose internal cause is over by the configuration. Return False to try again.
+
+        Another worker's first release replaces it if that began later than this worker, and left nothing to release.
+        """
+        asked_at, left = time.monotonic(), set[tuple[str, ...]]()
+        with suppress(QueueError, ValidationError):
+            request = WorkerRequest(name=SHOW_FIRST_RELEASE, who="", members={})
+            _, answers = await send_to_workers(self._queue, request, ANSWER_SECONDS)
+            for other in (_FIRST_RELEASE.validate_python(answer.result) for answer in answers if answer.result):
+                if other["left"] is None:
+                    return False
+                is_later = asked_at - other["seconds"] >= self._created_at
+                if is_later and not any(self._is_over(*cause) for cause in other["left"]):
+                    return True
+
+        def has_ended(*cause: str) -> bool:
+            if not (is_over := self._is_over(*cause)) and cause[0] in INTERNAL_CAUSES:
+                left.add(cause)
+            return is_over
+
+        began_at = time.monotonic()
+        self._first_release = began_at, None
+        is_complete = await self._release(has_ended)
+        self._first_release = (began_at, sorted(left)) if is_complete and len(left) <= MAX_LEFT_CAUSES else None
+        return is_complete
+
+    async def show_first_release(self, _request: WorkerRequest) -> Members:
+        """Answer the request of another worker."""
+        if self._first_release is None:
+            return {}
+        began_at, left = self._first_release
+        return {"seconds": time.monotonic() - began_at, "left": left}
+
+    def _is_over(self, cause: str, iss: str, client_id: str) -> bool:
+        """Return True for an internal cause that the configuration does not show. An event has no `client_id`."""
+        current = self._live.current
+        if not client_id:
+            return cause == Cause.UNKNOWN and iss in current.registry.issuers
+        client = current.registry.clients_of(iss).get(client_id)
+        if cause not in INTERNAL_CAUSES or client is None or client.logout_uri is None or client.paused:
+            return False
+        return cause != Cause.SIGNING or current.keys.can_sign(iss, client.token.alg)
 
     async def _release_clients(
         self, changes: Mapping[ClientKey, bool], scheduler: Scheduler, delayed: DelayCounts
@@ -154,25 +239,18 @@ class DeferralRelease:
         if probed_count or released_count:
             structlog.get_logger().info("clients_freed", clients=probed_count, deliveries=released_count)
 
-    def _get_rate(self, issuers: Collection[str]) -> float:
-        """Return the deliveries per second to release. The signers keep half of their rate for new logouts."""
-        keys = self._live.current.keys
-        return min(MAX_DUE_PER_SECOND, *(SIGNATURE_RATE_SHARE * keys.signatures_per_second(iss) for iss in issuers))
+    def _get_rate(self, iss: str) -> float:
+        """Return the issuer's deliveries per second to release. The signers keep half of their rate for new logouts."""
+        return min(MAX_DUE_PER_SECOND, SIGNATURE_RATE_SHARE * self._live.current.keys.signatures_per_second(iss))
 
     async def _make_due(
-        self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[], float] = lambda: math.inf
+        self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[str], float] = lambda _iss: math.inf
     ) -> RepairResult:
-        """Make the delayed deliveries that match the filter due now, at most `pace()` of them per second.
+        """Make the delayed deliveries that match the filter due now, at most `pace(iss)` of them per second.
 
         `force`: also deliveries whose delay the client requested.
         """
         options = RepairOptions(clock=time.time, monotonic=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
-        try:
-            depths = await self._queue.depths()
-        except QueueError as error:
-            return RepairResult(done=0, by_reason={}, unfinished=str(error), failed=True)
-        if not any(depth.ready for name, depth in depths.items() if name.startswith(DELAYED)):
-            return RepairResult(done=0, by_reason={})
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 

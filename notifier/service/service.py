@@ -44,6 +44,7 @@ from notifier.operators.status.worker_requests import Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
+from notifier.service.deferral_release import SHOW_FIRST_RELEASE
 from notifier.service.listeners import listeners
 from notifier.service.operator_routes import operator_routes
 from notifier.service.peer_reports import PeerReports
@@ -189,6 +190,7 @@ class Service:
         """Connect this worker to the queue's side channel, on which workers exchange state and operators' requests."""
         acts: dict[str, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
+            SHOW_FIRST_RELEASE: self._watches.deferral_release.show_first_release,
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
@@ -255,18 +257,18 @@ class Service:
         """Yield the coroutine functions that run beside the worker, until the drain has ended."""
         watches = self._watches
         yield from (
-            self._consume_events,
+            self._consume_and_release,
             self._sample_depths,
             watches.reloading.watch,
             watches.signing_keys.run,
             watches.signers.run,
         )
         yield from (watches.self_watch.watch_loop, watches.self_watch.watch_files, watches.registry.refresh.run)
-        yield partial(watches.deferral_release.run, self.worker.scheduler, self.worker.delayed)
         yield self._jobs.run
         yield self.queue.wait_until_broken
 
-    async def _consume_events(self) -> None:
+    async def _consume_and_release(self) -> None:
+        """Consume events once the registry is complete; then release deferred deliveries until cancelled."""
         await self.queue.wait_until_ready()
         await self._watches.registry.refresh.complete()
         await self._watches.signers.wait_for_checks()
@@ -274,6 +276,7 @@ class Service:
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         await self.queue.consume(self.worker)
         structlog.get_logger().info("consuming")
+        await self._watches.deferral_release.run(self.worker.scheduler, self.worker.delayed)
 
     async def _sample_depths(self) -> None:
         """Read the depths of the queues periodically, and drop outdated records, until cancelled."""

@@ -135,6 +135,11 @@ class KeyRing:
         message = encode(claims)
         return to_compact(message, await external_key.sign(alg, message))
 
+    def can_sign(self, iss: str, alg: Algorithm) -> bool:
+        """Return True if the issuer has a current key for the algorithm, which does not fail."""
+        key = self._current_key(iss, alg)
+        return key is not None and not (isinstance(key.key, ExternalKey) and key.key.fault is not None)
+
     def current_keys(self, iss: str) -> tuple[Signing, ...]:
         """Return the keys that sign for the issuer now, one for each algorithm that its keys support."""
         keys = ((alg, self._current_key(iss, alg)) for alg in Algorithm)

@@ -171,12 +171,12 @@ async def make_due(
     options: RepairOptions,
     *,
     force: bool,
-    pace: Callable[[], float] = lambda: math.inf,
+    pace: Callable[[str], float] = lambda _iss: math.inf,
 ) -> RepairResult:
     """Make the selected delayed deliveries due, one after the other, at the rate of `pace`. Never raises QueueError.
 
-    `pace` is called for each of these deliveries, and returns the current rate in deliveries per second. A delivery
-    that is due earlier anyway stays unchanged. Without `force`, so does a delivery whose client requested the delay.
+    `pace` is called with the issuer of each of these deliveries, and returns the current rate in deliveries per second.
+    A delivery that is due earlier stays unchanged. Without `force`, so does one whose client requested the delay.
     """
     next_turn_at = options.clock()
 
@@ -185,7 +185,7 @@ async def make_due(
         if summary.asked and not force:
             return KeptMessage(CLIENT_DELAY)
         turn_at = next_turn_at
-        next_turn_at += 1 / pace()
+        next_turn_at += 1 / pace(summary.iss)
         if summary.due is not None and summary.due <= turn_at:
             return KeptMessage(DUE_EARLIER)
         return to_due_transfer(message, turn_at, options.clock())

@@ -130,7 +130,7 @@ async def retry_now(
         delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
         due_options = replace(options, progress=no_progress)
         due_result = await make_due(
-            queue.waiting(), delayed, due_options, force=request.force, pace=lambda: MAX_DUE_PER_SECOND
+            queue.waiting(), delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
         )
 
     def on_account(account: RetryAccount) -> None:

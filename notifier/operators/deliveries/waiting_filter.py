@@ -3,7 +3,7 @@
 As for dead letters, only the members that a list shows are parsed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any, Literal, NotRequired, Self
@@ -32,6 +32,8 @@ from notifier.queues.passes import OpenPass, make_pass_reader
 from notifier.queues.queue_port import WaitingDeliveries
 
 Where = Literal["delayed", "parked"]
+HasEnded = Callable[[str, str, str], bool]
+"""Returns True if this cause of deferral (or reason of a failure), at this issuer and client, has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,14 +200,13 @@ class CancelMembers(WaitingMembers, total=False):
 class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
     """Selects pending deliveries. A member that is None does not restrict the selection.
 
-    `keys` selects clients by (`iss`, `client_id`). `ended` selects deliveries whose cause of deferral has ended, by
-    (reason, `iss`, `client_id`); an empty `client_id` stands for all clients of the issuer. Without `parked`, only
-    delayed deliveries are selected. `taken_by` is the latest time when a worker first received them, in epoch seconds.
-    `get_lifetime` is used for summaries only.
+    `keys` selects clients by (`iss`, `client_id`). `has_ended` selects deliveries whose cause of deferral has ended, by
+    (reason, `iss`, `client_id`). Without `parked`, only delayed deliveries are selected. `taken_by` is the latest time
+    when a worker first received them, in epoch seconds. `get_lifetime` is used for summaries only.
     """
 
     keys: frozenset[tuple[str, str]] | None = None
-    ended: frozenset[tuple[str, str, str]] | None = None
+    has_ended: HasEnded | None = field(default=None, metadata={"unlogged": True})
     parked: bool = True
     taken_by: float | None = None
     get_lifetime: GetLifetime | None = field(default=None, metadata={"unlogged": True})
@@ -240,13 +241,8 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
             self._meets_shared_conditions(summary)
             and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
-            and (self.ended is None or _has_ended_cause(summary, self.ended))
+            and (self.has_ended is None or self.has_ended(summary.reason, summary.iss, summary.client_id))
         )
-
-
-def _has_ended_cause(summary: WaitingSummary, ended: frozenset[tuple[str, str, str]]) -> bool:
-    """Return True if `ended` (see WaitingFilter) has the cause for this client, or for all clients of its issuer."""
-    return any((summary.reason, summary.iss, client_id) in ended for client_id in (summary.client_id, ""))
 
 
 def read_waiting_filter(
