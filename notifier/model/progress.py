@@ -129,10 +129,19 @@ class Progress:
         return copy_record(self, delayed_until=due)
 
     def after_receipt(self, now: float) -> "Progress":
-        """Return the progress with the wait in the queue recorded. A `charged_at` in the future is dropped."""
+        """Return the progress with the wait in the queue recorded. A `charged_at` in the future is dropped.
+
+        The rest of a requested delay is at most its length less the wait, since the worker that recorded its end may
+        have another clock.
+        """
         is_future = self.charged_at is not None and self.charged_at > now  # the clock was set back
-        waits = self.waits.end_wait(now, parked=self.parked)
-        return copy_record(self, waits=waits, charged_at=None if is_future else self.charged_at)
+        waits, delayed_until = self.waits.end_wait(now, parked=self.parked), self.delayed_until
+        if delayed_until is not None and self.waits.since is not None:
+            rest_seconds = delayed_until - self.waits.since - (waits.seconds - self.waits.seconds)
+            delayed_until = min(delayed_until, now + rest_seconds)
+        return copy_record(
+            self, waits=waits, charged_at=None if is_future else self.charged_at, delayed_until=delayed_until
+        )
 
     def after_take(self, now: float) -> "Progress":
         """Return the progress of a delivery whose age begins now, if it had none."""

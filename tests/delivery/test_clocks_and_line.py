@@ -4,6 +4,7 @@ import pytest
 
 from notifier.delivery.facts import Deferred
 from notifier.messages import worker
+from notifier.model.message import Lane
 from tests.delivery.test_clocks import JUMPS
 from tests.delivery.worker_harness import PARKED, WorkerHarness, answers, client, running
 
@@ -26,6 +27,27 @@ async def test_requested_pause_keeps_its_length(jump: float) -> None:
         harness.now += 50
         await harness.acked(harness.retake("delay.64s"))
         await harness.until(lambda: harness.notified() == ["shop"] * 3)
+
+
+@pytest.mark.parametrize("jump", [0.0, 3600.0, -120.0, -3600.0])
+@pytest.mark.parametrize(("parked", "longest"), [(False, 2.0), (True, 8.0)])
+async def test_a_recorded_pause_is_at_most_as_long_as_recorded(jump: float, longest: float, *, parked: bool) -> None:
+    """Less what the delivery has waited, whatever the clock of the worker that receives it.
+
+    If that is behind, delay queues took seven eighths of their time at least; a bucket may have taken none.
+    """
+    async with running(WorkerHarness(client("shop"))) as first, running(WorkerHarness(client("shop"))) as second:
+        first.receivers.behaviours["shop"] = answers(429, "16")
+        await first.acked(first.event("shop", id="e1"))
+        first.now += 8
+        await first.acked(first.event("shop", id="e2"))
+        (_, delayed), (_, in_bucket) = first.queue.published
+        assert [name for name, _ in first.queue.published] == ["delay.16s", PARKED]
+        second.now, second.jumped = first.now + 8, jump
+        message = in_bucket if parked else delayed
+        await second.acked(second.take(message.body, lane=Lane.RETRIES, kind=message.kind, message_id="d"))
+        rests = [fact.due - second.now - jump for fact in second.facts if isinstance(fact, Deferred)]
+        assert (rests, second.notified()) == (([pytest.approx(longest)], []) if jump < 0 else ([], ["shop"]))
 
 
 @JUMPS

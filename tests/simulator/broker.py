@@ -58,6 +58,7 @@ class Consumer:
     """
 
     broker: "Broker"
+    clock: Callable[[], float]  # of the worker
     inbox: Inbox | None = None
     unacked: Counter[Lane] = field(default_factory=Counter)
     held: dict[Tag, None] = field(default_factory=dict)  # in order of arrival
@@ -87,7 +88,7 @@ class Consumer:
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Write into the first of its delay queues."""
-        await self.publish(*to_first_hop(message, due - self.broker.loop.now, rounding))
+        await self.publish(*to_first_hop(message, due - self.clock(), rounding))
 
     async def wait_until_available(self) -> None:
         """Return at once: this broker is never away."""
@@ -171,9 +172,9 @@ class Broker:
 
     # ── who is connected ──
 
-    def connect(self) -> Consumer:
-        """A worker comes."""
-        self.consumers.append(consumer := Consumer(self))
+    def connect(self, clock: Callable[[], float]) -> Consumer:
+        """A worker with this clock comes."""
+        self.consumers.append(consumer := Consumer(self, clock))
         self._turn = itertools.cycle(self.consumers)
         return consumer
 

@@ -206,6 +206,23 @@ def paused(count: int, seed: int = 1) -> int:
         return world.run(75).left_of("other")
 
 
+def other_clocks(ahead: float, workers: int, seed: int = 1) -> float:
+    """A client requests a pause of 20 s. Then workers replace the others whose clocks are ahead by so many seconds.
+
+    Return the seconds from the first event until the last delivery.
+    """
+    asks = HttpResponse(status=429, retry_after="20")
+    with World([client("x")], {"x": between(0, 15, steady(0.005, asks))}, workers=workers, seed=seed) as world:
+        for number in range(60):
+            world.at(1 + number / 20, world.publish, ["x"])
+        world.run(5)
+        world.clock_ahead = ahead
+        for number in range(workers):
+            world.restart(number)
+        tally = world.run_until_done(8000)
+        return math.inf if tally.left else max(one.answered for one in tally.delivered["x"]) - 1
+
+
 def many(delivered: int, dead: int, parked: int, seed: int = 1) -> int:
     """Send so many once while so many are parked for others. Return the pending deliveries of healthy clients."""
     down, others = [f"dead{number}" for number in range(dead)], names(delivered)

@@ -22,6 +22,7 @@ from tests.simulator.waiting import (
     first_fails,
     hung,
     many,
+    other_clocks,
     outnumbered,
     paused,
     rolling,
@@ -37,6 +38,7 @@ def waiting() -> Iterator[Case]:
     yield from _copies()
     yield from _first_attempts()
     yield from _outnumbered()
+    yield from _clocks()
     yield from _bounds()
 
 
@@ -161,6 +163,19 @@ def _outnumbered() -> Iterator[Case]:
                 "40 parked ones are delivered meanwhile: last ≤ 120 s",
             )
             yield Case(name=name, goal=goal, measure=measure, short=(rate, workers) == (15, 1))
+
+
+def _clocks() -> Iterator[Case]:
+    """Workers whose clocks differ from those of the workers before."""
+    for ahead in (-3600, -120, 0, 3600):
+        for workers in (1, 3):
+
+            def measure(seed: int, ahead: int = ahead, workers: int = workers) -> Finding:
+                last = other_clocks(ahead, workers, seed)
+                return Finding(f"last {seconds(last)}", last <= 30)
+
+            name, goal = f"clock-{ahead}-{workers}-workers", "last ≤ 30 s with a pause of 20 s"
+            yield Case(name=name, goal=goal, measure=measure, random=False, short=True)
 
 
 def _bounds() -> Iterator[Case]:

@@ -112,7 +112,8 @@ class Process:
     def __init__(self, world: "World", number: int) -> None:
         self._world = world
         self.number = number
-        self.consumer = world.broker.connect()
+        self.clock_ahead = world.clock_ahead
+        self.consumer = world.broker.connect(self.clock)
         self.others = PeerReports(self.count, monotonic=lambda: world.now)
         self.presence = WorkerPresence(f"vm:{number}", f"id-{number}", lambda: world.now, lambda: world.now)
         self._telling = False
@@ -122,6 +123,10 @@ class Process:
         self.announcing: asyncio.Task[None] | None = None
         self.leaving: asyncio.Task[None] | None = None
         self.stops = False
+
+    def clock(self) -> float:
+        """Return the time by the wall clock of its machine."""
+        return self._world.now + self.clock_ahead
 
     def count(self) -> int:
         """Return the number of workers. Satisfies the port `Peers`, as does `report`."""
@@ -224,18 +229,19 @@ class World:
         self.brought: set[str] = set()  # clients of whom the registry knows no address, and their events do
         self.size = workers
         self.announces = announces
+        self.clock_ahead = 0.0  # seconds by which the wall clocks of workers that begin from now on are ahead
         self._numbers = itertools.count()
         self._processes = [Process(self, next(self._numbers)) for _ in range(workers)]
         self._draining: list[Process] = []
 
     def make_worker(self, process: Process) -> Worker:
         """Build the worker of a process."""
-        clock, consumer = self._loop.time, process.consumer
+        clock, monotonic, consumer = process.clock, self._loop.time, process.consumer
         tools = Tools(
             channels=dict.fromkeys(("back_channel", "front_channel"), self),
             transport=process,
             clock=clock,
-            monotonic=clock,
+            monotonic=monotonic,
             jitter=self._chance.random,
             observe=process.observe,
         )
@@ -243,7 +249,7 @@ class World:
             MessagePlanner(
                 lambda: process.registry,
                 clock=clock,
-                monotonic=clock,
+                monotonic=monotonic,
                 new_id=lambda: f"made-up-{next(self._ids)}",
                 max_event=128 * 1024,
             ),
