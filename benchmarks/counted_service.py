@@ -266,7 +266,7 @@ def built_service(
         live = LiveConfiguration(folder / "notifier.yaml", {}, load(folder / "notifier.yaml", {}, FEATURES))
         service = Service(live, features=(*FEATURES, *more))
         if isinstance(service.queue, CountedQueue):
-            consumer = service.queue.consumer = broker.connect(clock)
+            consumer = service.queue.consumer = broker.connect(loop.time)
             consumer.inbox = Forwarder(
                 service.worker, consumer.publish, consumer.wait_until_available, consumer.ack, clock
             )

@@ -38,7 +38,10 @@ class Limits:
 
 
 class Worker:
-    """Delivers the messages that the queue passes to `take`: an `Inbox`. Runs from `run` until `stop`."""
+    """Delivers the messages that the queue passes to `take`: an `Inbox`. Runs from `run` until `stop`.
+
+    `given_back`: how many messages it has returned to the queue, unacked, since `stop`.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Worker:
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._task_error: BaseException | None = None
+        self.given_back = 0
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, monotonic=tools.monotonic)
         slots = Slots(
             tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, started_share=self._started_share
@@ -80,6 +84,7 @@ class Worker:
     def take(self, message: Message) -> None:
         """Hold and queue a received message. While the worker stops, ignore it."""
         if self._stop.is_set():
+            self.given_back += 1
             return  # the broker redelivers it when the connection closes
         self._selection.add(self.ledger.take(message))
         self._schedule_round()
@@ -116,11 +121,13 @@ class Worker:
         background[1].cancel()
         for held in self._selection.remove_unstarted():
             self.ledger.release(held)
+            self.given_back += 1
         self._schedule_round()
         try:
             async with asyncio.timeout(self._shutdown_grace):
                 await self._drained.wait()
         except TimeoutError:
+            self.given_back += sum(map(self.ledger.held_count, Lane))
             for lane, source in self.ledger.held_queues():
                 self.on_lost(lane, source)
             for task in self._tasks:
@@ -128,6 +135,7 @@ class Worker:
         for task in background:
             task.cancel()
         await asyncio.gather(*self._tasks, *background, return_exceptions=True)
+        self.given_back += sum(map(self.ledger.held_count, Lane))
         if self._task_error is not None:
             raise self._task_error
 

@@ -241,8 +241,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await asyncio.gather(self.queue.stop_consuming(), self._jobs.stop())
             await asyncio.gather(worker, self._watches.presence.leave())
-            given_back = sum(unsettled.messages for unsettled in self.worker.ledger.unsettled_by_queue().values())
-            log.info("drained", seconds=round(time.monotonic() - began_at, 1), given_back=given_back)
+            log.info("drained", seconds=round(time.monotonic() - began_at, 1), given_back=self.worker.given_back)
             self._replies.waiting.close()
             for task in background_tasks:
                 task.cancel()

@@ -252,6 +252,7 @@ async def test_drain_finishes_started_deliveries_and_returns_the_rest() -> None:
         await run
         assert harness.notified() == ["a", "b"]
         assert harness.queue.acked == [begun]
+        assert harness.worker.given_back == 2  # the unstarted one, and the one that came too late
 
 
 async def test_deliveries_beyond_the_grace_are_returned() -> None:
@@ -266,6 +267,7 @@ async def test_deliveries_beyond_the_grace_are_returned() -> None:
     await asyncio.wait_for(run, PATIENCE)
     assert harness.notified() == ["a"]
     assert harness.queue.acked == []
+    assert harness.worker.given_back == 2
 
 
 async def test_a_settlement_that_breaks_stops_the_worker() -> None:

@@ -77,6 +77,7 @@ async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
         await clients.until(lambda: succeeded(clients).keys() >= ALL, patience=60)
         await rabbit.until_depths({})
         assert await second.stop() == 0
+        assert second.logged("drained")[0]["given_back"] == 0  # what is left from now on, the broker returned
     await rabbit.until_depths({})
     assert succeeded(clients).keys() == ALL
     verify_all(clients.hits, site.jwks)
