@@ -205,7 +205,7 @@ async def play_incidents(scenario: DemoScenario, incident: Incident, print_story
         await asyncio.sleep(incident.healthy_seconds)
         scenario.failing_client.kind = Behaviour.DOWN
         print_story(
-            "payroll goes down: it answers 503. See Overview and its page: since when, its last answer, the next try."
+            "payroll goes down: it answers 503. See Overview and its page: since when, last answer, next attempt."
         )
         await scenario.wait_for_dead_letters(lambda count: count >= incident.dead_letter_count)
         print_story(

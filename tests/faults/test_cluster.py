@@ -29,7 +29,7 @@ from tests.system.worker_process import WorkerProcess, worker
 pytestmark = pytest.mark.xdist_group("cluster")  # one for all, whatever process runs them
 CAUSE = "its ack died with a node"
 RATE = 60  # three nodes, a worker and a publisher share two cores
-PATIENCE = 90.0  # seconds until an election, or the next try of a worker, has brought the next delivery
+PATIENCE = 90.0  # seconds until an election, or the next attempt of a worker, has brought the next delivery
 HAND_OVER_AGAIN = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}]."
 
 

@@ -64,7 +64,7 @@ export function Client({ data }) {
       <div><b aria-live="polite"><${SafeText} text=${head} limit=${300} /></b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${ClientActions} client=${c} /></section>
-    <${RequestedWait} client=${c} />
+    <${RequestedPause} client=${c} />
     <section><h2>Attempts of the last hour</h2>
       <${Plot} bars=${barsOf(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />
       <p class="dim note">Since the workers started: ${number(c.delivered)} delivered, ${number(c.dead)} given up,
@@ -93,11 +93,11 @@ const ClientActions = ({ client }) => html`<div class="ways">
   <a class="button" href=${pageAddress("waiting", { client_id: client.client_id, iss: client.iss })}>Pending</a>
   <a class="button" href=${pageAddress("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
 
-/** Shows the deliveries that the last retry left pending since the client requested a wait, with a button to force. */
-function RequestedWait({ client }) {
+/** Shows the deliveries that the last retry left pending since the client requested a pause, with a button to force. */
+function RequestedPause({ client }) {
   const job = retryOf(client)?.job;
   if (!(job?.asked > 0) || !hasScope("repair")) return null;
-  return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client requested a wait (Retry-After)
+  return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client requested a pause (Retry-After)
     until ${job.next_try ? formatTime(job.next_try) : "later"}, or it is paused in the registry.
     <button type="button" onClick=${() => retry(client, true)}>Retry these too</button></p>`;
 }

@@ -1,7 +1,7 @@
 // All clients, fifty per page, those with the most severe state first.
 import { Ago, html, number } from "./text.js";
 import { LoadingNote, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
-import { CLIENT_COLUMNS, Count, NEXT_TRY } from "./overview_page.js";
+import { CLIENT_COLUMNS, Count, NEXT_ATTEMPT } from "./overview_page.js";
 import { Pagination, Table, holdRows, keepRowOrder } from "./tables.js";
 import { api } from "./api.js";
 import { changeQuery, pageAddress } from "./addresses.js";
@@ -16,7 +16,7 @@ const COLUMNS = [
   { head: "Delivered", num: true, cell: (c) => number(c.delivered) },
   { head: "Given up", num: true, cell: (c) => html`<${GivenUp} client=${c} />` },
   { head: "Last success", cell: (c) => html`<${Ago} at=${c.last_success} none=${c.tried ? "never" : "not tried"} />` },
-  NEXT_TRY,
+  NEXT_ATTEMPT,
 ];
 
 const GivenUp = ({ client: { client_id, iss, dead } }) =>

@@ -149,7 +149,7 @@ export const CLIENT_COLUMNS = [
   { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
 ];
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
-export const NEXT_TRY = { head: "Next", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
+export const NEXT_ATTEMPT = { head: "Next", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
 
@@ -167,7 +167,7 @@ function TroubledClients({ service }) {
   return html`<section ...${holdRows}><h2>Clients that do not receive logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
     <${Table} caption="Clients with problems" keyOf=${clientKey} rows=${rows}
-      columns=${[...CLIENT_COLUMNS, NEXT_TRY, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
+      columns=${[...CLIENT_COLUMNS, NEXT_ATTEMPT, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
     ${unmet > MAX_UNRECORDED && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
       started: see <a href="#/waiting">Pending</a>.</p>`}</section>`;
 }

@@ -72,7 +72,7 @@ function Plan({ dialog }) {
     <ul class="plan">
       <li>${waits.waited ? html`<b>${counted(waits.waited, "pending delivery", "pending deliveries")}</b>
           ${" "}${waits.waited === 1 ? "is" : "are"} retried now.` : "No pending deliveries."}
-        ${waits.asked > 0 && ` ${number(waits.asked)} stay pending: the client requested a wait (Retry-After), or it is paused.`}</li>
+        ${waits.asked > 0 && ` ${number(waits.asked)} stay pending: the client requested a pause (Retry-After), or it is paused.`}</li>
       <li>${count ? html`<b>${counted(count, "dead letter")}</b> ${count === 1 ? "is" : "are"} replayed:
           ${" "}${formatCounts(letters.by_reason)}.` : "No dead letters to replay."}
         ${letters.more && " There are more: counting took too long. Replay these, then repeat."}
