@@ -93,6 +93,9 @@ class CountedQueue(RabbitQueue):
         else:
             self.consumer.ack(message)
 
+    def set_aside(self, message: Message) -> None:
+        """Do nothing: no message becomes late."""
+
     async def publish(self, queue: str, message: MessageDraft) -> None:
         """See `Publisher`."""
         await self.consumer.publish(queue, message)

@@ -18,6 +18,7 @@ from notifier.model.moment import Clock
 from notifier.queues.queue_port import Acknowledger
 
 MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
+MAX_SET_ASIDE_BYTES = 32 * 1024 * 1024  # in bodies of messages that are set aside, beside the prefetch
 LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a hundred clients has 3,000
 
 
@@ -26,7 +27,8 @@ class HeldMessage:
     """A message that a worker has taken and not acked, and the progress of its steps (deliveries or replacements).
 
     `arrived`: when it was taken, in epoch seconds. `plan` is None until the message is read. `deliveries`: how many
-    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries.
+    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries. `is_late`: at the
+    last call of `Ledger.set_aside_late` all steps were taken.
     """
 
     message: Message
@@ -40,6 +42,8 @@ class HeldMessage:
     deliveries: int = 0
     merged_copies: int = 0
     is_acked: bool = False
+    is_late: bool = False
+    is_set_aside: bool = False
 
     @property
     def is_large(self) -> bool:
@@ -142,6 +146,8 @@ class Ledger:
         self._older_covered_until: dict[str, float] = {}
         self._in_flight: dict[str, list[tuple[HeldMessage, Delivery]]] = {}  # by id: the copies that wait
         self.unsettled_deliveries = dict.fromkeys(Lane, 0)
+        self.set_aside_counts = dict.fromkeys(Lane, 0)
+        self._set_aside_bytes = 0
 
     # ── messages ──
 
@@ -159,10 +165,32 @@ class Ledger:
     def release(self, held: HeldMessage) -> None:
         """Stop holding the message. If it is not acked, the queue redelivers it."""
         self._held[held.lane].pop(held, None)
+        if held.is_set_aside:
+            self._count_set_aside(held, -1)
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
         """Stop holding the messages of the source's queue, or of the lane's: the queue redelivers all of them."""
-        self._held[lane] = {held: at for held, at in self._held[lane].items() if held.message.source != source}
+        for held in [held for held in self._held[lane] if held.message.source == source]:
+            self.release(held)
+
+    def set_aside_late(self, max_count: int) -> None:
+        """Set aside each message whose steps were all started before the last call, and of which some are not settled.
+
+        It stays unacked, but makes room for another message of its lane: clients that hang do not use up the prefetch.
+        At most `max_count` messages, and MAX_SET_ASIDE_BYTES, are set aside. Call it once a second.
+        """
+        for held in [held for of_lane in self._held.values() for held in of_lane if not held.is_set_aside]:
+            if sum(self.set_aside_counts.values()) >= max_count or self._set_aside_bytes >= MAX_SET_ASIDE_BYTES:
+                return
+            if held.is_late:
+                self._count_set_aside(held, +1)
+                self._queue.set_aside(held.message)
+            held.is_late = held.plan is not None and held.next_step is None
+
+    def _count_set_aside(self, held: HeldMessage, change: int) -> None:
+        held.is_set_aside = change > 0
+        self.set_aside_counts[held.lane] += change
+        self._set_aside_bytes += change * len(held.message.body)
 
     def held_queues(self) -> Collection[tuple[Lane, str | None]]:
         """Return the queues whose messages are held, each as (lane, source)."""

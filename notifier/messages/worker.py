@@ -26,6 +26,8 @@ from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
+SET_ASIDE_SECONDS = 1.0  # once or twice as long after its start, an unsettled message no longer uses the prefetch
+MAX_SET_ASIDE_WINDOWS = 5  # × `max_in_flight` messages are set aside at most
 MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 
 
@@ -53,6 +55,7 @@ class Worker:
         peers: Peers,
     ) -> None:
         self._planner = planner
+        self._max_set_aside = MAX_SET_ASIDE_WINDOWS * limits.max_in_flight
         self._tools = tools
         self._shutdown_grace = limits.shutdown_grace
         self._round_scheduled = False  # `_start_round` will run in the loop's next round
@@ -75,8 +78,9 @@ class Worker:
         )
 
     def _started_share(self) -> float:
-        """Return which share of the prefetch of events is used by messages whose steps are all taken."""
+        """Return which share of the prefetch of events is used by messages whose steps are all taken, and not late."""
         started_count = self.ledger.held_count(Lane.EVENTS) - self._selection.waiting_count(Lane.EVENTS)
+        started_count -= self.ledger.set_aside_counts[Lane.EVENTS]
         return started_count / PREFETCH[Lane.EVENTS]
 
     # ── the queue's side ──
@@ -141,8 +145,12 @@ class Worker:
 
     async def _tick(self) -> None:
         """Defer deliveries that waited too long in memory, and start deliveries that have a slot, until cancelled."""
+        set_aside_at = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            if (now := self._tools.monotonic()) >= set_aside_at:
+                set_aside_at = now + SET_ASIDE_SECONDS
+                self.ledger.set_aside_late(self._max_set_aside)
             for admitted, deferral in self.scheduler.defer_without_slot():
                 admitted.wake(deferral)
             for admitted in self.scheduler.start_waiting():

@@ -65,10 +65,13 @@ class BucketQueues(Protocol):
 
 
 class Acknowledger(Protocol):
-    """Takes the acks of messages."""
+    """Takes the acks of messages, and makes room for others before a late ack."""
 
     def ack(self, message: Message) -> None:
         """Ack the message, whose result is durable. Never raises or waits. No effect if its channel was lost."""
+
+    def set_aside(self, message: Message) -> None:
+        """Stop counting the message against its lane's prefetch: its ack will be late. Never raises or waits."""
 
 
 class WorkerQueue(Publisher, BucketQueues, Acknowledger, Protocol):
@@ -79,7 +82,7 @@ class Inbox(Protocol):
     """Receives messages from a queue. Both methods are called on the event loop and must return at once."""
 
     def take(self, message: Message) -> None:
-        """Take a message. It counts against the lane's prefetch until it is acked."""
+        """Take a message. It counts against the lane's prefetch until it is acked or set aside."""
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
         """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers them.

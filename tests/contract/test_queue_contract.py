@@ -155,6 +155,36 @@ async def test_prefetch_bounds_the_unacked(place: Place, lane: Lane) -> None:
     assert inbox.empty()
 
 
+async def test_messages_set_aside_make_room(place: Place) -> None:
+    """As soon as a quarter of the prefetch is set aside. The rest of the prefetch bounds the unacked as before.
+
+    A message that was set aside can be acked later, which makes no room again, or is redelivered.
+    """
+    for lane in (Lane.EVENTS, Lane.RETRIES):
+        queue, inbox = await place.consume(prefetch={lane: 4})
+        for number in range(20):
+            await queue.publish(lane, outgoing(f"m-{number:02}"))
+        late = await inbox.some(4)
+        for message in late:
+            queue.set_aside(message)
+        others = await inbox.some(4)
+        assert queue.status().consuming
+        await ready(queue, lane, 12)
+        for acked in (late[2], late[0], late[0], others[1]):
+            queue.ack(acked)
+        await inbox.next()
+        await ready(queue, lane, 11)
+        assert inbox.empty()
+        assert inbox.lost_lanes == []
+        await queue.close()
+        queue, inbox = await place.consume()
+        again = await inbox.some(17)
+        assert {*names(again)} == {f"m-{number:02}" for number in range(20)} - {"m-00", "m-02", "m-05"}
+        for message in again:
+            queue.ack(message)
+        await queue.close()
+
+
 async def test_lanes_are_separate(place: Place) -> None:
     """A lane that is full stops no other: events pass while bulk and retries wait for room."""
     queue, inbox = await place.consume(prefetch=ONE_BY_ONE)

@@ -30,6 +30,7 @@ from tests.contract.queues import (
     ready,
 )
 from tests.support.rabbit_options import rabbit_options
+from tests.system.waiting import until
 
 # ── what is durable and what is not ─────────────────────────────────────────────────────────────────────────────
 
@@ -248,11 +249,19 @@ async def test_another_host_of_the_cluster_serves(worker: OpenWorker, amqp_url: 
 
 
 async def test_workers_count_each_other(worker: OpenWorker) -> None:
-    """The number of consumers of `events` is known soon after connecting, for the sharing out of limits."""
-    for _ in range(2):
-        await worker(Inbox())
+    """The number of workers is known soon after connecting, for the sharing out of limits.
+
+    A lane whose consumer was renewed has two consumers until the last message of the former one is acked.
+    """
+    inbox = Inbox()
+    renewed = await worker(inbox, prefetch={Lane.EVENTS: 1})
+    await renewed.publish(Lane.EVENTS, outgoing("late"))
+    renewed.set_aside(await inbox.next())
+    await until(renewed.depths, lambda depths: depths[Lane.EVENTS].consumers == 2)
+    await worker(Inbox())
     third = await worker()
     await eventually(lambda: third.worker_count() == 2)
+    assert (await third.read_overview(0.1)).depths[Lane.EVENTS].consumers == 3
 
 
 @pytest.mark.full

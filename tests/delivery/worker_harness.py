@@ -169,6 +169,9 @@ class MemoryQueue:
         self.acked.append(message)
         self.log.append(f"acked {message.tag}")
 
+    def set_aside(self, message: Message) -> None:
+        self.log.append(f"set aside {message.tag}")
+
 
 class WorkerHarness:
     """One worker on these ports. `until` waits for a condition, bounded."""

@@ -41,6 +41,9 @@ class Copies:
     def ack(self, message: Message) -> None:
         """The queue takes every ack."""
 
+    def set_aside(self, message: Message) -> None:
+        """No message becomes late."""
+
     def begin(self, delivery_id: str, attempts: int = 0, *, of_event: bool) -> HeldMessage:
         """Take a message, and start its only delivery unless it is a copy. `attempts`: made before."""
         held = self.ledger.take(Message(lane=Lane.EVENTS if of_event else Lane.RETRIES, body=b"", tag=None))

@@ -24,6 +24,9 @@ class Order:
     def ack(self, message: Message) -> None:
         """Do nothing: an `Acknowledger`."""
 
+    def set_aside(self, message: Message) -> None:
+        """Do nothing."""
+
     def next(self) -> Lane | None:
         """The lane that goes next. Its message has more to give."""
         held = self._selection.choose()

@@ -43,11 +43,15 @@ class Costs:
 
 @dataclass(slots=True, eq=False)
 class Tag:
-    """What a worker holds unacked. With `bucket` it was fetched from there, and does not count against the prefetch."""
+    """What a worker holds unacked. With `bucket` it was fetched from there.
+
+    It counts against the prefetch unless it was fetched or is set aside.
+    """
 
     consumer: "Consumer"
     message: Message
     bucket: str | None = None
+    is_set_aside: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +82,15 @@ class Consumer:
         del self.held[message.tag]
         if message.kind is Kind.DELIVERY:
             self.broker.waits[message.message_id or ""] -= 1
-        if message.tag.bucket is None:
+        if message.tag.bucket is None and not message.tag.is_set_aside:
+            self.unacked[message.lane] -= 1
+            self.broker.hand_out(message.lane)
+
+    def set_aside(self, message: Message) -> None:
+        """Make room for another of its lane, before the ack."""
+        assert isinstance(message.tag, Tag)
+        if not self.cut and message.tag.bucket is None:
+            message.tag.is_set_aside = True
             self.unacked[message.lane] -= 1
             self.broker.hand_out(message.lane)
 

@@ -5,6 +5,7 @@ these are settled. RabbitMQ closes the channel if a tag is acked twice, so each 
 """
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -48,18 +49,34 @@ class AckLedger:
 
 
 class ChannelAcks:
-    """The acks of one channel, sent in batches. Once the channel is closed, `settle` has no effect."""
+    """The acks of one channel, sent in batches. Once the channel is closed, `settle` has no effect.
 
-    def __init__(self, channel: aiormq.Channel) -> None:
+    `needs_renewal` is set once `max_set_aside` messages are set aside since the consumer started.
+    """
+
+    def __init__(self, channel: aiormq.Channel, max_set_aside: float = math.inf) -> None:
         self._channel = channel
         self._ledger = AckLedger()
         self._wake = asyncio.Event()
         self._gone = False
+        self._max_set_aside, self._set_aside_count = max_set_aside, 0
+        self.needs_renewal = asyncio.Event()
 
     def settle(self, tag: int) -> None:
         """Ack the message of this delivery tag with the next batch."""
         if not self._gone and self._ledger.settle(tag):
             self._wake.set()
+
+    def set_aside(self) -> None:
+        """Count a message whose ack will be late."""
+        self._set_aside_count += 1
+        if self._set_aside_count >= self._max_set_aside:
+            self.needs_renewal.set()
+
+    def on_renewed(self) -> None:
+        """Record that a new consumer has a free prefetch."""
+        self._set_aside_count = 0
+        self.needs_renewal.clear()
 
     def forget(self) -> None:
         """Send no more acks: the channel is closed, and its unacked messages will be redelivered."""

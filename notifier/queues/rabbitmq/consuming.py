@@ -3,15 +3,20 @@
 Each queue has a separate channel, and so separate delivery tags. If the channel or its consumer fails (also by
 `basic.cancel`), the channel is closed, the inbox forgets the unacked messages, which are redelivered, and a new channel
 consumes. A message refers to the acks of its channel, so that a late ack cannot ack the tag of another message.
+
+A lane in `RENEWED_LANES` *renews* its consumer once a quarter of the prefetch is used by messages that are set aside:
+another consumer, with a whole prefetch, starts on the same channel, and the former one is cancelled.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import aiormq
 import aiormq.abc
 import structlog
+from aiormq.abc import ConsumerCallback
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.model.errors import QueueUnavailable
@@ -36,6 +41,8 @@ RPC_TIMEOUT_SECONDS = 5.0
 NO_ANSWER_PROBLEM = (
     f"the broker did not answer within {RPC_TIMEOUT_SECONDS:.0f} s; a quorum queue needs most of its nodes"
 )
+RENEWED_LANES = frozenset({Lane.EVENTS, Lane.RETRIES})  # not the lane whose consumers are counted as workers
+RENEWAL_SHARE = 0.25  # of the prefetch: so many messages are set aside before the consumer is renewed
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 5.0
 
 _CHANNEL_ERRORS = (*CONNECTION_ERRORS, QueueUnavailable)
@@ -65,6 +72,7 @@ class LaneConsumer:
         self._channel: aiormq.Channel | None = None
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
+        self._on_message: ConsumerCallback | None = None  # one per channel: another would lose a message half read
         self._cancelled_by_broker = asyncio.Event()
         self.problem: str | None = None  # why the last attempt to consume failed
 
@@ -114,7 +122,7 @@ class LaneConsumer:
 
     async def _consume_on(self, channel: aiormq.Channel) -> bool:
         """Consume until the channel is closed or its consumer is cancelled. Return True if consuming had started."""
-        acks = ChannelAcks(channel)
+        acks = ChannelAcks(channel, RENEWAL_SHARE * self._prefetch if self._lane in RENEWED_LANES else math.inf)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
         assert inbox is not None  # only `start` sets `_wanted`
@@ -124,10 +132,10 @@ class LaneConsumer:
         try:
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
                 await channel.basic_qos(prefetch_count=self._prefetch)
-            self._channel, self._acks = channel, acks
+            self._channel, self._acks, self._on_message = channel, acks, self._callback_of(channel, acks, inbox)
             await self._consume()
             consumed = True
-            reason = await self._wait_until_lost(channel)
+            reason = await self._wait_until_lost(channel, acks)
             self._log.warning("queue_consumer_lost", reason=reason)
         except ChannelNotFoundEntity as missing:
             self._log.warning("queue_missing", reason=reason_of(missing))
@@ -137,7 +145,7 @@ class LaneConsumer:
             self._log.warning("queue_consumer_failed", reason=reason)
             self.problem = f"{self._queue} cannot be consumed: {reason}"
         finally:
-            self._channel = self._acks = self._consumer_tag = None
+            self._channel = self._acks = self._on_message = self._consumer_tag = None
             acks.forget()
             flushing.cancel()
             if consumed:
@@ -145,32 +153,45 @@ class LaneConsumer:
         await close_channel(channel)
         return consumed
 
-    async def _consume(self) -> None:
-        """Start the consumer if `start` was called, there is a channel, and the consumer is not running."""
+    def _callback_of(self, channel: aiormq.Channel, acks: ChannelAcks, inbox: Inbox) -> ConsumerCallback:
+        lane, source = self._lane, self._source
+
+        def take(delivered: aiormq.abc.DeliveredMessage) -> None:
+            tag = AckTag(acks, delivered.delivery_tag or 0)
+            inbox.take(to_message(lane, delivered, tag, keep=self._max_event_bytes, source=source))
+
+        return callback_of(channel, take)
+
+    async def _consume(self, *, renew: bool = False) -> None:
+        """Start the consumer if `start` was called, there is a channel, and the consumer is not running.
+
+        With `renew` the running consumer is replaced. Its messages can still be acked.
+        """
         async with self._change_lock:
-            channel, acks, inbox = self._channel, self._acks, self._inbox
-            lane, source = self._lane, self._source
-            if self._consumer_tag or not self._wanted.is_set():
+            channel, on_message, former = self._channel, self._on_message, self._consumer_tag
+            if bool(former) is not renew or not self._wanted.is_set() or channel is None or on_message is None:
                 return
-            if channel is None or acks is None or inbox is None:
-                return
-
-            def take(delivered: aiormq.abc.DeliveredMessage) -> None:
-                tag = AckTag(acks, delivered.delivery_tag or 0)
-                inbox.take(to_message(lane, delivered, tag, keep=self._max_event_bytes, source=source))
-
             async with broker_timeout(RPC_TIMEOUT_SECONDS):
-                consumer = await channel.basic_consume(self._queue, callback_of(channel, take))
-            self._consumer_tag, self.problem = consumer.consumer_tag, None
+                consumer = await channel.basic_consume(self._queue, on_message)
+                self._consumer_tag, self.problem = consumer.consumer_tag, None
+                if former is not None:  # it consumes until here, so that the lane is consumed at each moment
+                    await channel.basic_cancel(former)
 
-    async def _wait_until_lost(self, channel: aiormq.Channel) -> str:
+    async def _wait_until_lost(self, channel: aiormq.Channel, acks: ChannelAcks) -> str:
+        """Renew the consumer when needed, until the channel is closed or its consumer is cancelled. Return why."""
         closing = channel.closing
         cancelled = asyncio.ensure_future(self._cancelled_by_broker.wait())
+        renewal = asyncio.ensure_future(acks.needs_renewal.wait())
         try:
-            await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            while not (closing.done() or cancelled.done()):
+                await asyncio.wait({closing, cancelled, renewal}, return_when=asyncio.FIRST_COMPLETED)
+                if renewal.done() and not closing.done():
+                    acks.on_renewed()
+                    renewal = asyncio.ensure_future(acks.needs_renewal.wait())
+                    await self._consume(renew=True)
             if not closing.done():
                 return "cancelled by the broker: the queue was deleted, or its leader moved"
             return reason_of(retrieve_error(closing))
         finally:
-            closing.cancel()
-            cancelled.cancel()
+            for future in (closing, cancelled, renewal):
+                future.cancel()

@@ -155,6 +155,11 @@ class RabbitQueue(EventPublisher):
         if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
+    def set_aside(self, message: Message) -> None:
+        """Make room for another message of the lane, before this one is acked."""
+        if isinstance(message.tag, AckTag):
+            message.tag.acks.set_aside()
+
     async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
         await self._publishing.publish(self._as_publish(queue, message, patient=False))

@@ -35,11 +35,20 @@ class Lanes:
     """The lanes of one worker. A lane missing from `prefetch` gets its default."""
 
     def __init__(self, prefetch: Mapping[Lane, int]) -> None:
+        self._set_aside = set[int]()  # the ids of messages in whose place the lane may have taken another
         self._lanes = {lane: _Lane(free=prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
 
-    def on_acked(self, lane: Lane) -> None:
-        """Record that the lane may take another message."""
+    def on_set_aside(self, lane: Lane, id_: int) -> None:
+        """Record that the lane may take another message in place of this one, which will be acked late."""
+        self._set_aside.add(id_)
         self._lanes[lane].free += 1
+
+    def on_acked(self, lane: Lane, id_: int) -> None:
+        """Record that the lane may take another message, unless the acked one was set aside."""
+        if id_ in self._set_aside:
+            self._set_aside.remove(id_)
+        else:
+            self._lanes[lane].free += 1
 
     def on_inserted(self, *lanes: Lane) -> None:
         """Record that these lanes, or without arguments all lanes, may have new messages."""

@@ -30,6 +30,7 @@ from notifier.queues.sqlite.rows import (
     Insert,
     NewRow,
     RowTag,
+    SetAside,
     WriterReport,
     event_row,
     new_row,
@@ -117,6 +118,12 @@ class SqliteQueue:
             del self._held[tag.id]
             self._writer.put(Ack(tag.id, message.lane, tag.bucket))
 
+    def set_aside(self, message: Message) -> None:
+        """Let the lane take another message before the ack of this one. No effect if it is no longer held."""
+        tag = message.tag
+        if isinstance(tag, RowTag) and tag.bucket is None and self._held.get(tag.id) is tag:
+            self._require_writer().put(SetAside(tag.id, message.lane))
+
     async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is on disk. Raises QueueUnavailable if closed, locked, full, or no such queue."""
         if queue not in {*Lane, DEAD}:
@@ -145,10 +152,7 @@ class SqliteQueue:
         return ()
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """Return once the message is on disk. Raises QueueUnavailable.
-
-        It leaves the bucket as a retry at `until`, or when a worker starts.
-        """
+        """Return once it is on disk. It is a retry from `until` or a worker's start on. Raises QueueUnavailable."""
         now = self._options.clock()
         await self._write(
             new_row(LONGEST_DELAY, message, now, due=self._options.delay_clock() + (until - now), parked=bucket)
@@ -159,8 +163,7 @@ class SqliteQueue:
         writer, fetched = self._require_writer(), list[Message]()
         try:
             await self._call(partial(writer.fetch, bucket, most, fetched))
-        except asyncio.CancelledError:
-            # Release the fetched rows; nobody awaits that.
+        except asyncio.CancelledError:  # release the fetched rows; nobody awaits that
             unused_future = asyncio.get_running_loop().create_future()
             unused_future.cancel()
             writer.put(Call(partial(writer.put_back, bucket, fetched), unused_future))

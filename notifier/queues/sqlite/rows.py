@@ -127,6 +127,13 @@ class Ack(NamedTuple):
     bucket: str | None
 
 
+class SetAside(NamedTuple):
+    """Let the lane take another message in place of this one, which will be acked late."""
+
+    id: int
+    lane: Lane
+
+
 class Call(NamedTuple):
     """Run a function on the thread after the next commit."""
 
@@ -134,7 +141,7 @@ class Call(NamedTuple):
     done: "Future[Any]"
 
 
-Operation = Insert | Ack | Call
+Operation = Insert | Ack | SetAside | Call
 
 
 class FutureResult(NamedTuple):

@@ -22,7 +22,7 @@ from notifier.queues.sqlite.file import examine
 from notifier.queues.sqlite.lanes import Lanes, ParkedRows
 from notifier.queues.sqlite.lock import WorkerLock, has_worker
 from notifier.queues.sqlite.options import SqliteOptions
-from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operation, WriterReport
+from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operation, SetAside, WriterReport
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Writer:
         remaining = list(self._current_operations)
         while not self._inbox.empty():
             remaining.append(self._inbox.get_nowait())
-        return [each.done for each in remaining if not isinstance(each, Ack) and not each.done.done()]
+        return [each.done for each in remaining if not isinstance(each, Ack | SetAside) and not each.done.done()]
 
     def _report(self, report: WriterReport) -> None:
         try:
@@ -119,6 +119,8 @@ class Writer:
                     publishes.append(operation)
                 case Ack():
                     self._on_ack(operation)
+                case SetAside(id=id_, lane=lane):
+                    self._lanes.on_set_aside(lane, id_)
                 case Call():
                     calls.append(operation)
                 case _:
@@ -144,10 +146,7 @@ class Writer:
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
     def _make_room(self, store: Store) -> None:
-        """Commit acks without publishes, a few at a time, since their deletions are first written to the log.
-
-        The last few are left for the regular commit.
-        """
+        """Commit acks without publishes, a few at a time (deletions are first logged), except the last few."""
         store.reclaim()
         while len(self._acks) > ACKS_PER_COMMIT:
             with store.transaction():
@@ -158,7 +157,7 @@ class Writer:
     def _on_ack(self, ack: Ack) -> None:
         self._acks.append(ack.id)
         if ack.bucket is None:
-            self._lanes.on_acked(ack.lane)
+            self._lanes.on_acked(ack.lane, ack.id)
         else:
             self._parked.on_acked(ack.bucket, ack.id)
 
