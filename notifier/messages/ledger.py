@@ -6,6 +6,7 @@ original (see `Ledger`).
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -208,15 +209,20 @@ class Ledger:
     def unsettled_by_queue(self) -> dict[str, Unsettled]:
         """Return how many messages of each queue are held, and their publishing times."""
         published_of: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
+        set_aside = Counter[str]()
         for of_lane in self._held.values():
             for held, published in of_lane.items():
-                published_of[held.message.queue].append(published)
+                if held.is_set_aside:
+                    set_aside[held.message.queue] += 1
+                else:
+                    published_of[held.message.queue].append(published)
         return {
             queue: Unsettled(
-                messages=len(published), oldest=next(iter(published), None), last_taken=self._last_taken[queue]
+                messages=len(published) + set_aside[queue], set_aside=set_aside[queue],
+                oldest=next(iter(published), None), last_taken=self._last_taken[queue],
             )
             for queue, published in published_of.items()
-        }
+        }  # fmt: skip
 
     # ── deliveries ──
 

@@ -260,11 +260,13 @@ class Depth:
 class Unsettled:
     """The messages of one queue that a worker has taken and not acked.
 
-    `oldest`: the publishing time of the message that was taken first; None without messages. `last_taken`: that of the
+    `set_aside` of them do not count against the prefetch, since they are late. `oldest`: the publishing time of the
+    message that was taken first, of the others; None without others. `last_taken`: that of the
     last message that was taken, acked or not; None before the first. Both are in epoch seconds, and the time of taking
     if the publishing time is unknown.
     """
 
     messages: int = 0
+    set_aside: int = 0
     oldest: float | None = None
     last_taken: float | None = None

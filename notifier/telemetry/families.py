@@ -78,13 +78,16 @@ class WaitingMessages:
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
         source_queues = (queue for queue in ready if queue.startswith(SOURCE))
         consumed = dict.fromkeys((*map(str, Lane), *unsettled, *source_queues))
-        unsettled_counts = {queue: unsettled.get(queue, Unsettled()).messages for queue in consumed}
-        ages = {queue: self._oldest_seconds(queue, unsettled.get(queue, Unsettled())) for queue in consumed}
+        own = {queue: unsettled.get(queue, Unsettled()) for queue in consumed}
+        unsettled_counts = {queue: each.messages for queue, each in own.items()}
+        set_aside_counts = {queue: each.set_aside for queue, each in own.items()}
+        ages = {queue: self._oldest_seconds(queue, each) for queue, each in own.items()}
         for name, text, values in (
             ("queue_messages", "Ready messages, as counted by the broker.", ready),
             ("queue_consumers", "Consumers, as counted by the broker.", consumers),
             ("queue_unsettled", "Messages this worker holds.", unsettled_counts),
-            ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", ages),
+            ("queue_set_aside", "Late messages among them, which do not use the prefetch.", set_aside_counts),
+            ("queue_oldest_seconds", "Age of the oldest message that is not late; 0 without any.", ages),
         ):
             yield labelled_family(GaugeMetricFamily, name, text, ("queue",), values)
 

@@ -46,6 +46,8 @@ async def test_a_late_message_is_set_aside_once_and_acked_later() -> None:
         assert set_aside(harness) == []
         await pass_seconds(harness, 3)
         assert (set_aside(harness), [*counts(harness)]) == ([str(late.tag)], [1])
+        unsettled = harness.worker.ledger.unsettled_by_queue()["events"]
+        assert (unsettled.messages, unsettled.set_aside, unsettled.oldest) == (1, 1, None)
         release.set()
         await harness.acked(late)
         assert [*counts(harness)] == []

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tests.simulator.clients import Behaviour, client, names, well
+from tests.simulator.clients import Behaviour, between, client, hangs, names, refuses, steady, well
 from tests.simulator.world import EVENT, Tally, World, capacity, further_seed, quantile
 
 LAST = 0.1  # seconds
@@ -112,3 +112,39 @@ def _felt(how: Crowd, tally: Tally, busy: float) -> Felt:
     ]
     sent = [(one.born, one.sent) for one in delivered]
     return Felt(sent=sent, deferred=sum(tally.deferred[name] for name in healthy), busy=busy / how.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """How late healthy clients are notified while others hang, in seconds: the last 1 %, and the last of all.
+
+    `back`: from the recovery of a client until its last parked delivery.
+    """
+
+    p99: float
+    longest: float
+    back: float
+
+
+def beside_hanging(
+    rate: float, *, clients: int = 3000, timeout: float = 5.0, seconds: float = 20.0, workers: int = 1
+) -> Held:
+    """So many events a second name one of `clients` that hang, and 50 a second one of 50 healthy clients.
+
+    Another client, with 40 parked deliveries, recovers after half of the time. Nothing is random but jitter.
+    """
+    hanging, healthy, recovery = names(clients), [f"h{number}" for number in range(50)], seconds / 2
+    behaviours: dict[str, Behaviour] = dict.fromkeys(hanging, hangs) | dict.fromkeys(healthy, steady(0.005))
+    behaviours["back"] = between(0, recovery, refuses, steady(0.005))
+    known = [*(client(name, timeout=timeout) for name in hanging), *map(client, healthy), client("back")]
+    with World(known, behaviours, workers=workers) as world:
+        for number in range(40):
+            world.at(0.1 + 0.1 * number, world.publish, ["back"])
+        turns = iter(hanging * 10), iter(healthy * 1000)
+        world.stream(rate, seconds, lambda _chance: [next(turns[0])], evenly=True)
+        world.stream(50, seconds, lambda _chance: [next(turns[1])], evenly=True)
+        tally = world.run(seconds + 10)
+        late = [one.answered - one.born for name in healthy for one in tally.delivered[name]]
+        late += [math.inf] * sum(tally.left_of(name) for name in healthy)
+        back = max((one.answered - recovery for one in tally.delivered["back"]), default=math.inf)
+        return Held(p99=quantile(late, 0.99), longest=max(late), back=math.inf if tally.left_of("back") else back)

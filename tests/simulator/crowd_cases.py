@@ -1,12 +1,13 @@
 """The goals of isolation: some clients are in trouble, the others are well."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from tests.simulator.case import Case, Finding
+from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import NEVER, OK, UNAVAILABLE, Behaviour, between, crawls, flaps, hangs, partly, refuses
-from tests.simulator.crowd import Crowd, isolation
+from tests.simulator.crowd import Crowd, Held, beside_hanging, isolation
 
 SLOW_CORE = 0.25  # for the short cases: a quarter of the deliveries fills it as much
 
@@ -31,6 +32,18 @@ def _drain(name: str, how: Crowd, *, short: bool = False) -> Case:
         return Finding(text, min(it.rate, it.half, it.first) >= 0.95 and it.done == 1)
 
     return Case(name=f"drain-{name}", goal="rate ≥ 0.95, first s too", measure=measure, short=short)
+
+
+def _held(name: str, measure: Callable[[], Held], *, back: float = math.inf, short: bool = False) -> Case:
+    """Many clients that hang hold no slot, memory or prefetch that others need."""
+
+    def judge(_seed: int) -> Finding:
+        it = measure()
+        text = f"p99 {seconds(it.p99)}, longest {seconds(it.longest)}, recovered client {seconds(it.back)}"
+        return Finding(text, it.longest <= 1.0 and it.back <= back)
+
+    goal = "healthy clients ≤ 1 s" + (f", recovered client ≤ {seconds(back)}" if back < math.inf else "")
+    return Case(name=f"hanging-{name}", goal=goal, measure=judge, random=False, short=short)
 
 
 def crowds() -> Iterator[Case]:
@@ -60,6 +73,10 @@ def crowds() -> Iterator[Case]:
     yield _p99(
         "300-of-1000-flap-2-workers", Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=20, workers=2), 1.25
     )
+    brief_world = partial(beside_hanging, 120, clients=800, timeout=30.0, seconds=7.0)
+    yield _held("120/s-timeout-30-short", brief_world, short=True)
+    yield _held("200/s", partial(beside_hanging, 200))
+    yield _held("60/s-timeout-60-3-workers", partial(beside_hanging, 60, timeout=60.0, workers=3))
     half = partly(0.5, (0.002, UNAVAILABLE), (0.005, OK))
     yield Case(name="isolation-10-of-20-half", goal="nobody waits for a slot", measure=partial(_half_fails, half))
     for name, (how, _) in many.items():

@@ -216,7 +216,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     sources = MetricsSources(
         in_flight=lambda: 7,
         queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
-        unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
+        unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, set_aside=2, oldest=940.0)},
         circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
         waiting=lambda: [(ISS, "shop", 2), (ISS, "wiki", 4), (ISS, "shop", -5), (ISS, "mail", 1)],
         reload_succeeded=lambda: False,
@@ -245,6 +245,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "queue_messages", queue="dead") == 9
     assert value(samples, "queue_consumers", queue="events") == 2
     assert value(samples, "queue_unsettled", queue="events") == 3
+    assert value(samples, "queue_set_aside", queue="events") == 2
     assert value(samples, "queue_oldest_seconds", queue="events") == 60
     assert value(await scrape(subject), "circuit_state", iss=ISS, client_id="shop") == 0
 

@@ -109,8 +109,8 @@ class OwnState:
             draining=readiness.draining,
             in_flight=worker.in_flight,
             held={
-                name: LaneState(unsettled=unsettled.messages, oldest=unsettled.oldest)
-                for name, unsettled in worker.ledger.unsettled_by_queue().items()
+                name: LaneState(unsettled=each.messages, set_aside=each.set_aside, oldest=each.oldest)
+                for name, each in worker.ledger.unsettled_by_queue().items()
             },
             rates=self._health.rates(),
             clients=clients,

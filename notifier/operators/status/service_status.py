@@ -23,10 +23,11 @@ from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 class LaneState:
     """The number of messages that a worker has received from a queue and not settled, and the time of the oldest.
 
-    `oldest` is in epoch seconds.
+    `set_aside` of them are late, and do not count for `oldest`, which is in epoch seconds.
     """
 
     unsettled: int = 0
+    set_aside: int = 0
     oldest: float | None = None
 
 
@@ -192,3 +193,8 @@ def seen_keys_of(status: ServiceStatus) -> Seen:
 def count_held_messages(status: ServiceStatus, queue: str) -> int:
     """Return the number of messages of a queue that workers have received and not settled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)
+
+
+def count_set_aside(status: ServiceStatus, queue: str) -> int:
+    """Return how many of these messages are set aside, since they are late."""
+    return sum(worker.held[queue].set_aside for worker in status.workers if queue in worker.held)

@@ -14,6 +14,7 @@ from notifier.operators.status.service_status import (
     consumed_queues_of,
     count_delayed,
     count_held_messages,
+    count_set_aside,
     missing_bindings_of,
     rates_of,
     seen_keys_of,
@@ -37,6 +38,7 @@ def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = N
         queue: {
             "ready": status.depths[queue].ready,
             "held": count_held_messages(status, queue),
+            "set_aside": count_set_aside(status, queue),
             "oldest": format_optional_moment(status.oldest.get(queue)),
         }
         for queue in consumed_queues_of(status)

@@ -14,6 +14,7 @@ from notifier.operators.status.service_status import (
     consumed_queues_of,
     count_delayed,
     count_held_messages,
+    count_set_aside,
     missing_bindings_of,
     rates_of,
     troubles_of,
@@ -79,8 +80,9 @@ def _format_queues(status: ServiceStatus) -> Grid:
     }  # fmt: skip
     for queue in consumed_queues_of(status):
         oldest, ready = format_age(status.oldest.get(queue), status.at), status.depths[queue].ready
-        held = count_held_messages(status, queue)
-        table.add_row(queue, f"{ready:,}", f"{held:,}", oldest, contents.get(queue, "events of this source"))
+        held, set_aside = count_held_messages(status, queue), count_set_aside(status, queue)
+        cell = f"{held:,} ({set_aside:,} late)" if set_aside else f"{held:,}"
+        table.add_row(queue, f"{ready:,}", cell, oldest, contents.get(queue, "events of this source"))
     table.add_row("delayed", f"{count_delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
         table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client recovers")

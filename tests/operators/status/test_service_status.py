@@ -71,7 +71,7 @@ def test_workers_are_summed_up() -> None:
             "shop", delivered=3, waiting=2, last_success=NOW - 1, last_failure=NOW - 7, reason="dns", circuit=2,
             parked=7, waits_for="retry_after", next_try=NOW + 5, delayed=2, next_delayed=NOW + 4,
         ),
-        held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
+        held={"events": LaneState(unsettled=1, set_aside=2, oldest=NOW - 50)},
     )  # fmt: skip
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
     depths["parked"] = Depth(ready=9, consumers=0)
@@ -85,7 +85,7 @@ def test_workers_are_summed_up() -> None:
     assert stands("a", delayed=1, next_delayed=NOW).next_attempt == NOW
     assert rates_of(status)["delivered"] == 3.0
     queues = json.loads(json.dumps(document))["queues"]
-    assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
+    assert queues["events"] == {"ready": 7, "held": 3, "set_aside": 2, "oldest": "2027-01-15T07:59:10.000000Z"}
     assert (queues["delayed"], queues["parked"]) == ({"ready": 5}, {"ready": 9})
     assert document["workers"] == {
         "seen": 3,
