@@ -3,12 +3,16 @@
 import asyncio
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Record
 from tests.faults.rig import Rig, kill, load, rig
+from tests.system.clients import Hit
+from tests.system.site import client
+from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 KILLED = "held by a worker that was killed"
@@ -39,6 +43,37 @@ async def test_killed_again_and_again(
             await end()
             await installation.settle(running)
     record(await installation.account(cause=KILLED), times=times)
+
+
+@pytest.mark.full
+@pytest.mark.fault("worker", "killed by SIGKILL while 200 clients hang, and their messages are set aside")
+@pytest.mark.parametrize("installation", ["rabbitmq", "sqlite"], indirect=True)
+@pytest.mark.timeout(600)
+async def test_killed_with_messages_set_aside(installation: Rig, record: Record) -> None:
+    """On RabbitMQ the consumer is renewed meanwhile. Requests that hang fail in the end, all others are accepted."""
+    names, recovered = [f"c{number}" for number in range(200)], asyncio.Event()
+    made, times = installation, 2  # after a third death these messages would be suspects
+    of_all = made.publisher.event
+
+    async def hang(_hit: Hit) -> int:
+        if recovered.is_set():
+            return 200
+        await recovered.wait()
+        return 503
+
+    made.site.write_clients([client(name, made.clients.url(name), timeout="60s") for name in names])
+    made.publisher.event = lambda number: {**of_all(number), "clients": [names[number % 200]]}  # type: ignore[method-assign]
+    made.clients.judge, made.expected = hang, {}
+    async with load(made.publisher, rate=100) as end:
+        for _ in range(times):
+            async with worker(made.site) as running:
+                await until(partial(running.metric, "queue_set_aside", queue="events"), lambda count: count >= 150)
+                await kill(running)
+        async with worker(made.site) as running:
+            await end()
+            recovered.set()
+            await made.settle(running)
+    record(await made.account(cause=KILLED), times=times)
 
 
 @pytest.mark.full
