@@ -14,7 +14,7 @@ from notifier.delivery.circuit import MIN_OPEN_SECONDS, SHORT_OUTAGE_SECONDS, Ci
 from notifier.delivery.line_and_parking import AdmittedDelivery, Line, Parking
 from notifier.delivery.ports import ClientReport
 from notifier.delivery.rate import AttemptRate, registered_interval
-from notifier.delivery.slots import SlotPool, Slots
+from notifier.delivery.slots import PROBE_RESERVE, SlotPool, Slots
 from notifier.delivery.verdict import Standing, WaitKind
 from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
@@ -126,17 +126,25 @@ class ClientState:
         return copy_record(delivery, progress=delivery.progress.after_outage())
 
     def can_start(self, delivery: Delivery, lane: Lane, slots: Slots, now: float) -> bool:
-        """Return True if the client's limits, the circuit and the free slots allow an attempt of this delivery now."""
+        """Return True if the client's limits, the circuit and the free slots allow an attempt of this delivery now.
+
+        If only a slot is missing, that is recorded: attempts that hang may end for it.
+        """
         running, state = len(self.running), self.circuit.state
         max_running = self.concurrency if state is State.CLOSED else 1
         if running >= max_running or now < self.parking.paused_until or self.rate.tokens(now, self.limit) < 1:
             return False
+        pool, reserved = self.pool, 0
         if state is State.OPEN:  # or half-open
             if not self._can_probe(delivery, slots, now):
                 return False
-            return slots.free_slots(SlotPool.PROBE, lane, circuit_closed=False) > 0
+            pool, reserved = SlotPool.PROBE, PROBE_RESERVE if self.attempt_seconds > SLOW_SECONDS else 0
         # A client takes a slot only while more slots are free than it uses: so one client leaves half of them.
-        return running < slots.free_slots(self.pool, lane, circuit_closed=state is State.CLOSED)
+        if running < slots.free_slots(pool, lane, circuit_closed=state is State.CLOSED) - reserved:
+            return True
+        if state is not State.CLOSED:
+            slots.on_refused(pool)
+        return False
 
     def _can_probe(self, delivery: Delivery, slots: Slots, now: float) -> bool:
         """Return True if the delivery may be attempted now although the circuit is open or half-open.

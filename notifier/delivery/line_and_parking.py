@@ -36,7 +36,7 @@ class AdmittedDelivery:
 
     `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
     sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the monotonic clock.
-    `opened_circuit`: the failure of this attempt opened the circuit.
+    `opened_circuit`: the failure of this attempt opened the circuit. `task` makes the request.
     """
 
     delivery: Delivery
@@ -47,11 +47,23 @@ class AdmittedDelivery:
     wake_future: "asyncio.Future[Defer | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
+    task: "asyncio.Task[object] | None" = None
+    is_ended_early: bool = False
 
     def wake(self, defer: Defer | None = None) -> None:
         """Let the waiting task continue, with the deferral if there is one. Has no effect on a cancelled task."""
         if self.wake_future is not None and not self.wake_future.done():
             self.wake_future.set_result(defer)
+
+    def end_early(self) -> None:
+        """End the request, which must be under way, as if its timeout had passed."""
+        if self.task is not None and not self.is_ended_early:
+            self.is_ended_early = True
+            self.task.cancel()
+
+    def take_early_end(self) -> bool:
+        """Return True if the cancellation that ended the request came from `end_early`, and undo it."""
+        return self.is_ended_early and self.task is not None and self.task.uncancel() == 0
 
     def on_circuit_opened(self) -> None:
         """Note that the failure of this attempt opened the client's circuit."""

@@ -233,7 +233,7 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
 
     Returns `Dead` if nothing can be sent to this client. Raises InternalFault. A request on a kept-alive connection
     that turns out to be closed is repeated once on a new connection, and a request whose access token is refused once
-    with a new one.
+    with a new one. An attempt that is ended early is an ambiguous timeout.
     """
     client = admitted.client
     if client.route.withheld is not None:
@@ -242,14 +242,23 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
     if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
     seconds, timeout, new_connection, may_renew = 0.0, client.timeout, False, True
+    admitted.task = asyncio.current_task()
     while True:
         push = await channel.prepare(admitted.delivery, client)
         if isinstance(push, Dead):
             return push
         admitted.posted_at = sent_at = tools.monotonic()
-        response = await tools.transport.post(
-            push.to_request(client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery)
-        )
+        try:
+            response = await tools.transport.post(
+                push.to_request(client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery)
+            )
+        except asyncio.CancelledError:
+            if not admitted.take_early_end():
+                raise
+            seconds += tools.monotonic() - sent_at
+            text = f"no answer for {seconds:.1f} s of {client.timeout:g} s; ended since other clients needed the slot"
+            ended = TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text=text, ended_early=True)
+            return channel.read(ended, client), push.jti, seconds
         seconds += tools.monotonic() - sent_at
         if push.renew is not None and may_renew and isinstance(response, HttpResponse) and response.status == 401:
             may_renew = False
@@ -261,7 +270,7 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
             return channel.read(disconnected, client), push.jti, seconds
         else:
             new_connection = True  # the repetition has a new token, since the client may have read the first (R2, R3)
-        timeout = max(0.001, client.timeout - seconds)
+        admitted.posted_at, timeout = math.inf, max(0.001, client.timeout - seconds)
 
 
 def coverage_seconds(wait: float, *, only_worker: bool = False) -> float:

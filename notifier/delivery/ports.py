@@ -108,7 +108,10 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> TransportResult:
-        """Send the request and return what happened. Raises InternalFault (tls_files, origin), never for the client."""
+        """Send the request and return what happened.
+
+        Raises InternalFault (tls_files, origin, open_files), never for the client.
+        """
 
 
 class MessageOfDelivery(Protocol):

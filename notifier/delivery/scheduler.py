@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from notifier.delivery.circuit import CircuitChange, State
-from notifier.delivery.client_state import SLOW_SECONDS, Admission, ClientState
+from notifier.delivery.client_state import SILENCE_FACTOR, SLOW_SECONDS, Admission, ClientState
 from notifier.delivery.deferrals import Deferrals
 from notifier.delivery.facts import ClientFailing, ClientRecovered
 from notifier.delivery.line_and_parking import AdmittedDelivery
@@ -27,6 +27,7 @@ MAX_KNOWN_CLIENTS = 20_000  # clients stored that have no delivery in memory
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
+PATIENCE_SECONDS = 5.0  # without an answer, after which an attempt may end early: the default timeout is not shortened
 
 
 class ClientStates(OrderedDict[ClientKey, ClientState]):
@@ -272,6 +273,32 @@ class Scheduler:
                 self._ready[known.pool].pop(key, None)
                 if not known.running:
                     self._busy.pop(key, None)
+
+    # ── attempts that hang ──
+
+    def attempts_to_end(self) -> list[AdmittedDelivery]:
+        """Return the attempts that end early since others need their slots: those without an answer for longest.
+
+        Each has had none for over 5 s, or four times the mean of a client with a closed circuit if that is longer. The
+        delivery's attempt before was not ended early, so that a slow client can answer.
+        """
+        needs = self.slots.take_needs()
+        if not any(needs):
+            return []
+        now = self._tools.monotonic()
+        silent: tuple[list[AdmittedDelivery], list[AdmittedDelivery]] = [], []  # probes, others
+        for known in self._busy.values():
+            usual = SILENCE_FACTOR * known.attempt_seconds if known.circuit.state is State.CLOSED else 0.0
+            for admitted, pool in known.running.items():
+                if (
+                    now - admitted.posted_at > max(PATIENCE_SECONDS, usual)
+                    and not admitted.delivery.progress.ended_early
+                ):
+                    silent[pool is not SlotPool.PROBE].append(admitted)
+        to_end = list[AdmittedDelivery]()
+        for attempts, count in zip(silent, needs, strict=True):
+            to_end += sorted(attempts, key=lambda admitted: admitted.posted_at)[:count]
+        return to_end
 
     # ── other workers ──
 

@@ -7,7 +7,10 @@
 - Attempts at slow and silent clients use separate slots, a quarter of the window's size. However many clients hang, the
   window stays free.
 - Probes use separate slots, too: fewer than the retries that a worker may hold, so that the retry of a client with a
-  closed circuit is not delayed by probes that hang.
+  closed circuit is not delayed by probes that hang. Slow clients leave a quarter of them to others.
+- An untried client starts only while fewer than four windows of attempts, and a quarter of the open files, hang in
+  slots for slow clients. If that or the slots for probes refuse a client, attempts that hang for over 5 s end early
+  (`Scheduler.attempts_to_end`).
 - A delivery waits in memory only if its slot is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
   it waits in a queue (`deferrals.py`).
 
@@ -15,6 +18,8 @@ Two clocks are kept apart. All decisions use a monotonic clock, so that a jump o
 starts no delivery. Messages and operators get moments of the wall clock, since other workers read them.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 
@@ -24,10 +29,13 @@ from notifier.model.message import Lane
 
 ASSUMED_WORKERS = 1024  # while their number is unknown, in the 2 s after a start: a client's share is the smallest
 SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
-MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before a client whose circuit is not closed must wait
+MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before an untried client must wait …
+MAX_HANGING_FILES = 0.25  # … or this share of the open files, if that is less: each attempt has a connection
 LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane
 MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
+PROBE_RESERVE = PROBE_SLOTS // 4  # of them, which slow clients leave free: the probes of others end soon
+MAX_ENDED_PER_TICK = 64  # attempts of each kind that end early
 
 
 class SlotPool(Enum):
@@ -45,11 +53,17 @@ class Slots:
 
     `size`: the number of slots of the window. At most twice as many deliveries are in memory, beside attempts at slow
     clients and probes. `in_memory` counts all deliveries in memory by lane. `started_share` returns which share of the
-    prefetch of events is used by messages that are started and not acked.
+    prefetch of events is used by messages that are started and not acked. `max_open_files`: the limit of the process.
     """
 
     def __init__(
-        self, tools: Tools, peers: Peers, size: int, in_memory: Mapping[Lane, int], started_share: Callable[[], float]
+        self,
+        tools: Tools,
+        peers: Peers,
+        size: int,
+        in_memory: Mapping[Lane, int],
+        started_share: Callable[[], float],
+        max_open_files: float = math.inf,
     ) -> None:
         self._clock = tools.clock
         self._monotonic = tools.monotonic
@@ -66,6 +80,8 @@ class Slots:
         self._used_slots = dict.fromkeys(SlotPool, 0)
         self._window_slots_of = dict.fromkeys(Lane, 0)  # used slots of the window
         self._attempts_outside = 0  # attempts at slow clients and probes, which do not count as memory
+        self._max_hanging = int(min(MAX_HANGING_WINDOWS * size, MAX_HANGING_FILES * max_open_files))
+        self._refusals = Counter[SlotPool]()
 
     def has_spare_probe_slots(self) -> bool:
         """Return True if more than half of the slots for probes are free."""
@@ -109,9 +125,24 @@ class Slots:
         count = self._pool_sizes[pool] - self._used_slots[pool]
         if pool is SlotPool.QUICK:
             count = min(count, self._lane_limit - self._window_slots_of[lane])
-        if circuit_closed:
+        if circuit_closed or pool is SlotPool.PROBE:
             return count
-        return min(count, MAX_HANGING_WINDOWS * self._size - self._attempts_outside)  # such a client may hang
+        return min(count, self._max_hanging - self._used_slots[SlotPool.SLOW])  # an untried client may hang
+
+    def on_refused(self, pool: SlotPool) -> None:
+        """Record that a client whose circuit is not closed found no slot of this pool."""
+        self._refusals[pool] += 1
+
+    def take_needs(self) -> tuple[int, int]:
+        """Return how many probes, and how many other attempts that hang, should end for the clients that were refused.
+
+        Forgets the refusals.
+        """
+        probes = self._refusals.pop(SlotPool.PROBE, 0)
+        others = min(self._refusals.total(), MAX_ENDED_PER_TICK)
+        self._refusals.clear()
+        excess = self._used_slots[SlotPool.SLOW] + others - self._max_hanging
+        return min(probes, MAX_ENDED_PER_TICK), max(0, min(excess, others))
 
     def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
         """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""

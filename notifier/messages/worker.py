@@ -6,6 +6,7 @@ of a settlement each call `_schedule_round`, which starts the deliveries that no
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -33,10 +34,11 @@ MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at ea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one worker: `max_in_flight` attempts at a time; `shutdown_grace` in seconds."""
+    """The bounds of one worker: `max_in_flight` attempts at a time; `shutdown_grace` in seconds; open files."""
 
     max_in_flight: int = 512
     shutdown_grace: float = 20.0
+    max_open_files: float = math.inf
 
 
 class Worker:
@@ -66,8 +68,9 @@ class Worker:
         self.given_back = 0
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, monotonic=tools.monotonic)
         slots = Slots(
-            tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, started_share=self._started_share
-        )
+            tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, self._started_share,
+            limits.max_open_files,
+        )  # fmt: skip
         self.scheduler = Scheduler(tools, slots, peers)
         self._selection = Selection(self.scheduler, monotonic=tools.monotonic)
         self._pipeline = DeliveryPipeline(tools, registry, queue, self.scheduler, self._spawn, self._schedule_round)
@@ -153,6 +156,8 @@ class Worker:
                 self.ledger.set_aside_late(self._max_set_aside)
             for admitted, deferral in self.scheduler.defer_without_slot():
                 admitted.wake(deferral)
+            for admitted in self.scheduler.attempts_to_end():
+                admitted.end_early()
             for admitted in self.scheduler.start_waiting():
                 admitted.wake()
             self._schedule_round()

@@ -77,6 +77,7 @@ class Cause(StrEnum):
     PROXY = "proxy"
     ORIGIN = "origin"
     ACCESS_TOKEN = "access_token"  # noqa: S105  a cause, not a secret
+    OPEN_FILES = "open_files"
 
 
 # ── what the transport returns ──────────────────────────────────────────────────────────────────────────────────
@@ -99,11 +100,15 @@ class HttpResponse:
 
 @record
 class TransportFailure:
-    """No response arrived. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
+    """No response arrived. `ambiguous` is True if the request was written: the client may have acted on it (R3).
+
+    `ended_early`: the worker ended the request before its timeout, since other clients needed the slot.
+    """
 
     reason: Reason
     ambiguous: bool
     text: str
+    ended_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +161,17 @@ class Refused:
 
 @record
 class Failed:
-    """The attempt failed and may be repeated. `retry_after` is the pause that the client requested, in seconds."""
+    """The attempt failed and may be repeated. `retry_after` is the pause that the client requested, in seconds.
+
+    `ended_early`: see `TransportFailure`.
+    """
 
     reason: Reason
     status: int | None = None
     text: str = ""
     retry_after: float | None = None
     ambiguous: bool = False
+    ended_early: bool = False
 
     @property
     def signal(self) -> Signal:
@@ -181,7 +190,8 @@ def to_outcome(result: HttpResponse | TransportFailure, policy: ResponsePolicy, 
         case TransportFailure(reason=Reason.EGRESS_DENIED):
             return Refused(reason=Reason.EGRESS_DENIED, text=result.text)
         case TransportFailure():
-            return Failed(reason=result.reason, text=result.text, ambiguous=result.ambiguous)
+            ambiguous, ended_early = result.ambiguous, result.ended_early
+            return Failed(reason=result.reason, text=result.text, ambiguous=ambiguous, ended_early=ended_early)
         case HttpResponse():
             return _read_response(result, policy, now)
         case _:

@@ -82,6 +82,7 @@ class Progress:
     """The history of a delivery, and how it waits.
 
     History: `rejections` counts 400s (R3, R12). `ambiguous`: the client may have accepted the last token.
+    `ended_early`: the worker ended the last attempt before its timeout, since other clients needed its slot.
     `first_taken_at`: when a worker first took the delivery, where its age begins; stored by its first deferral or
     retry. `first_attempt_at`: when its first attempt began. `uncounted_seconds`: since `first_taken_at`, which do not
     count as age. `waits`: a lower bound of the age, in case clocks are wrong. `waited_for`: all causes of its
@@ -98,6 +99,7 @@ class Progress:
     attempts: StoredCount = 0
     rejections: StoredCount = 0
     ambiguous: bool = False
+    ended_early: bool = False
     first_taken_at: float | None = None
     first_attempt_at: float | None = None
     uncounted_seconds: float = 0.0
@@ -159,6 +161,7 @@ class Progress:
             attempts=self.attempts + 1,
             rejections=self.rejections + is_rejection,
             ambiguous=failed is not None and failed.ambiguous,
+            ended_early=failed is not None and failed.ended_early,
             first_taken_at=began_at if self.first_taken_at is None else self.first_taken_at,
             first_attempt_at=began_at if self.first_attempt_at is None else self.first_attempt_at,
             uncounted_seconds=self.uncounted_seconds,

@@ -34,7 +34,7 @@ from notifier.messages.replacements import SourceReader, to_event_message
 from notifier.messages.worker import Limits, UnsuspendedClock, Worker
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
-from notifier.network.http.transport import HttpTransport
+from notifier.network.http.transport import HttpTransport, max_open_files
 from notifier.operators.deliveries import jobs, replay_account
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
@@ -161,6 +161,10 @@ class Service:
             max_event=MAX_EVENT,
             readers=readers,
         )
+        limits = Limits(
+            max_in_flight=settings.delivery.max_in_flight, shutdown_grace=settings.shutdown_grace,
+            max_open_files=max_open_files(),
+        )  # fmt: skip
         return Worker(
             intake,
             Tools(
@@ -173,7 +177,7 @@ class Service:
             ),
             live.registry,
             self.queue,
-            Limits(max_in_flight=settings.delivery.max_in_flight, shutdown_grace=settings.shutdown_grace),
+            limits,
             self._peer_reports,
         )
 

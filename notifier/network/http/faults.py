@@ -3,22 +3,28 @@
 Texts are for operators: short, without the token, the extra headers and the proxy's password.
 """
 
+import errno
 import os
+import socket
 import ssl
 
 import aiohttp
 from yarl import URL
 
-from notifier.model.outcome import HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
+from notifier.model.errors import InternalFault
+from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
 from notifier.network.http.connections import Exchange
 
 MAX_TEXT_CHARACTERS = 300  # characters
+OPEN_FILES_TEXT = "the process or the system may open no further file or connection; raise the limit of open files"
 _PROXY_FAILURE_STATUSES = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
 def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> TransportResult:
-    """Translate an error, using the records of the exchange."""
+    """Translate an error, using the records of the exchange. Raises InternalFault(cause=open_files)."""
     if exchange.connection is None:
+        if _lacks_open_files(error):
+            raise InternalFault(Cause.OPEN_FILES, OPEN_FILES_TEXT)
         return _translate_unwritten(error, exchange, proxy)
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
@@ -65,6 +71,20 @@ def _translate_unwritten(
         return _to_break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")
     fault = _find_tls_fault(error)
     return _to_break(Reason.CONNECT, _describe(error)) if fault is None else _to_break(Reason.TLS, fault)
+
+
+def _lacks_open_files(error: aiohttp.ClientError | OSError) -> bool:
+    """Return True if no connection could be opened because of a limit of open files.
+
+    The resolver does not report that, so it is tested whether another file can be opened.
+    """
+    cause = _find_cause(error)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        try:
+            socket.socket().close()
+        except OSError as fault:
+            cause = fault
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _is_proxy_failure(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:

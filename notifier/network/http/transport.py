@@ -5,6 +5,7 @@ when it is idle. Within a session, aiohttp shares connections only between reque
 """
 
 import asyncio
+import math
 import resource
 import ssl
 from collections.abc import Callable, Sequence
@@ -126,7 +127,8 @@ class HttpTransport:
         self._bypass_session = False  # see `requests`
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
-        self._open_connections = OpenConnections(_half_of_open_file_limit() if keep is None else keep, on_surplus)
+        keep = int(min(MAX_KEPT_CONNECTIONS, max_open_files() / 2)) if keep is None else keep
+        self._open_connections = OpenConnections(keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
         self._plans: dict[str, _RequestPlan] = {}  # by URI, only of POSTs, since each GET has a different URI
 
@@ -153,8 +155,8 @@ class HttpTransport:
     async def post(self, request: Request) -> TransportResult:
         """Send the request, and return the response or the reason of a failure.
 
-        Raises InternalFault if the failure is ours: a withheld route, or unusable TLS files. The client's timeout
-        begins after the TLS files were read.
+        Raises InternalFault if the failure is ours: a withheld route, unusable TLS files, or too few open files. The
+        client's timeout begins after the TLS files were read.
         """
         route = request.route
         if route.withheld is not None:
@@ -240,9 +242,10 @@ class HttpTransport:
                 await pool.session.close()
 
 
-def _half_of_open_file_limit() -> int:
+def max_open_files() -> float:
+    """Return how many files and connections the process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_KEPT_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_KEPT_CONNECTIONS, soft // 2)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 async def _send_by_session(

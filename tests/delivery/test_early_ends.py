@@ -1,0 +1,160 @@
+"""Attempts that hang for over five seconds end early if other clients need their slots."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from notifier.delivery.circuit import State
+from notifier.delivery.client_state import Admission
+from notifier.delivery.facts import Attempted, LogoutDelivered
+from notifier.delivery.slots import PROBE_RESERVE, PROBE_SLOTS
+from notifier.messages import worker
+from notifier.model.message import Lane, MessageDraft
+from notifier.model.outcome import Failed, HttpResponse, Reason, TransportResult
+from notifier.model.request import Request
+from tests.delivery.scheduler_harness import SchedulerHarness
+from tests.delivery.worker_harness import ISS, WorkerHarness, client, hop_of, running
+from tests.messages.test_late_messages import pass_seconds
+
+TIMEOUT = Failed(reason=Reason.TIMEOUT)
+START = WorkerHarness().now
+
+
+@pytest.fixture(autouse=True)
+def _ticks_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker tick in each round of the loop. Tests move the clock."""
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
+
+
+def with_hanging_limit(*names: str, limit: int = 1, timeout: float = 600.0) -> WorkerHarness:
+    """Return a worker at which so many attempts may hang, and its clients, of which all but `shop` hang."""
+    harness = WorkerHarness(
+        *(client(name, timeout=timeout) for name in names), client("shop"), max_in_flight=40, max_open_files=4 * limit
+    )
+    harness.hold(*names)
+    return harness
+
+
+async def test_a_hanging_attempt_ends_when_another_client_needs_its_slot() -> None:
+    """As an ambiguous timeout with its own text, which counts for the circuit; after five seconds at the earliest."""
+    harness = with_hanging_limit("hangs")
+    async with running(harness):
+        harness.event("hangs", id="e")
+        await pass_seconds(harness, 4)
+        harness.event("shop")
+        await pass_seconds(harness, 0.9)
+        assert harness.notified() == ["hangs"]
+        await pass_seconds(harness, 0.3)
+        assert harness.notified() == ["hangs", "shop"]
+        [failed] = [fact for fact in harness.facts if isinstance(fact, Attempted) and fact.delivery.event_id == "e"]
+        assert isinstance(failed.outcome, Failed)
+        assert (failed.outcome.reason, failed.outcome.ambiguous) == (Reason.TIMEOUT, True)
+        assert failed.outcome.text == "no answer for 5.1 s of 600 s; ended since other clients needed the slot"
+        assert harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
+
+
+async def test_no_attempt_ends_while_nobody_needs_its_slot() -> None:
+    """However long it hangs, and however many slots are taken."""
+    harness = with_hanging_limit("hangs")
+    release = harness.hold("hangs")
+    async with running(harness):
+        harness.event("hangs")
+        await pass_seconds(harness, 60)
+        assert [fact for fact in harness.facts if isinstance(fact, Attempted)] == []
+        release.set()
+
+
+def after(harness: WorkerHarness, seconds: float) -> Callable[[Request], Awaitable[TransportResult]]:
+    """Return a client that answers after so many seconds."""
+
+    async def behave(_request: Request) -> TransportResult:
+        began = harness.now
+        while harness.now < began + seconds:  # noqa: ASYNC110  the clock is the harness's
+            await asyncio.sleep(0)
+        return HttpResponse(status=200)
+
+    return behave
+
+
+async def test_a_slow_client_is_notified_during_a_flood() -> None:
+    """It answers after 8 s. Its first attempt ends early, the next one does not, although others need the slot."""
+    hanging = [f"h{number}" for number in range(60)]
+    harness = with_hanging_limit("slow", *hanging, limit=2)
+    release = harness.hold(*hanging)
+    harness.receivers.behaviours["slow"] = after(harness, 8.0)
+    fresh = itertools.cycle(hanging)
+    async with running(harness):
+        harness.event("slow", id="e")
+        seen, delayed = 0, list[tuple[float, MessageDraft]]()
+        while harness.now < START + 45 and not any(isinstance(fact, LogoutDelivered) for fact in harness.facts):
+            harness.event(next(fresh))
+            await pass_seconds(harness, 1)
+            sent = harness.queue.published[seen:]
+            delayed += [(harness.now + hop_of(queue), each) for queue, each in sent if b'"slow"' in each.body]
+            seen += len(sent)
+            while delayed and delayed[0][0] <= harness.now:
+                _, due = delayed.pop(0)
+                harness.take(due.body, lane=Lane.RETRIES, kind=due.kind, message_id=due.message_id)
+        release.set()
+        ended = [fact for fact in harness.facts if isinstance(fact, Attempted) and fact.delivery.client_id == "slow"]
+        assert [type(fact) for fact in ended] == [Attempted, LogoutDelivered]
+        outcomes = [fact.outcome for fact in harness.facts if isinstance(fact, Attempted)]
+        assert sum(isinstance(outcome, Failed) and outcome.ended_early for outcome in outcomes) > 3
+
+
+def probing(harness: SchedulerHarness, name: str, seconds: float) -> None:
+    """Let the client's circuit open after an attempt of this duration, and its probe come due."""
+    assert harness.ask(name) is Admission.START
+    harness.now += seconds
+    harness.end(name, TIMEOUT)
+
+
+def test_clients_that_hang_leave_a_quarter_of_the_slots_for_probes() -> None:
+    """Clients that fail at once take those. A refused probe ends the oldest that hangs, but not twice in a row."""
+    harness = SchedulerHarness(size=512)
+    hanging, quick = [f"h{number}" for number in range(PROBE_SLOTS)], [f"q{number}" for number in range(PROBE_SLOTS)]
+    for name in hanging:
+        assert harness.ask(name) is Admission.START
+    harness.now += 4.0
+    for name in hanging:
+        harness.end(name, TIMEOUT)
+    for name in quick:
+        probing(harness, name, 0.0)
+    harness.now += 600.0
+    assert not harness.scheduler.attempts_to_end()
+    probe = {"probe_due": harness.wall()}
+    assert harness.ask("h0", Lane.RETRIES, ended_early=True, **probe) is Admission.START
+    taken = [name for name in hanging if harness.ask(name, Lane.RETRIES, **probe) is Admission.START]
+    assert len(taken) == PROBE_SLOTS - PROBE_RESERVE - 1
+    assert sum(harness.ask(name, Lane.RETRIES, **probe) is Admission.START for name in quick) == PROBE_RESERVE
+    assert harness.scheduler.attempts_to_end() == []
+    harness.now += 5.1
+    assert harness.scheduler.attempts_to_end() == [], "nobody was refused since"
+    for name in quick[-3:]:
+        harness.ask(name, Lane.RETRIES, **probe)
+    to_end = harness.scheduler.attempts_to_end()
+    assert [admitted.client.client_id for admitted in to_end] == taken[:3]
+    assert {PROBE_SLOTS, PROBE_RESERVE} == {160, 40}
+
+
+def test_a_client_with_a_closed_circuit_has_more_time() -> None:
+    """Four times the mean duration of its attempts. Untried clients that hang have five seconds."""
+    harness = SchedulerHarness(size=4)
+    for _ in range(40):
+        assert harness.ask("slow") is Admission.START
+        harness.now += 20.0
+        harness.end("slow")
+    assert harness.ask("slow") is Admission.START
+    for number in range(30):
+        harness.ask(f"h{number}")
+        harness.now += 2.0
+        harness.tick()
+    for seconds, ends in ((18.0, False), (4.0, True)):
+        harness.now += seconds
+        harness.scheduler.attempts_to_end()
+        for number in range(20):
+            harness.ask(f"{seconds}-{number}")
+        clients = [admitted.client.client_id for admitted in harness.scheduler.attempts_to_end()]
+        assert ("slow" in clients, "h0" in clients) == (ends, True)
