@@ -99,7 +99,7 @@ class BucketFetches:
         queues: BucketQueues,
         scheduler: Scheduler,
         take: Callable[[Message], bool],
-        spawn: Callable[[Coroutine[object, object, None]], None],
+        spawn: Callable[[Coroutine[object, object, None]], object],
         counts: BucketCounts,
         clock: Clock,
         wall: Clock,

@@ -36,7 +36,7 @@ class AdmittedDelivery:
 
     `fetched`: this worker fetched the delivery from a bucket. `wake_future`: the delivery's task waits for it. `wake`
     sets the result: a deferral, or None to continue. `posted_at`: when the request was sent, by the monotonic clock.
-    `opened_circuit`: the failure of this attempt opened the circuit. `task` makes the request.
+    `opened_circuit`: the failure of this attempt opened the circuit. `task` runs the delivery.
     """
 
     delivery: Delivery
@@ -47,7 +47,7 @@ class AdmittedDelivery:
     wake_future: "asyncio.Future[Defer | None] | None" = None
     posted_at: float = math.inf
     opened_circuit: bool = False
-    task: "asyncio.Task[object] | None" = None
+    task: "asyncio.Task[None] | None" = None
     is_ended_early: bool = False
 
     def wake(self, defer: Defer | None = None) -> None:

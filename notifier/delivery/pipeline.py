@@ -61,7 +61,7 @@ class DeliveryPipeline:
         registry: CurrentRegistry,
         queue: WorkerQueue,
         scheduler: Scheduler,
-        spawn: Callable[[Coroutine[object, object, None]], None],
+        spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
         schedule_round: Callable[[], None],
     ) -> None:
         self._tools = tools
@@ -77,8 +77,11 @@ class DeliveryPipeline:
         if delivery.progress.parked:
             self.settlement.parked.add(delivery.key, -1)
         admitted = self._admit(message, delivery, fetched=fetched)
-        self._spawn(self._run(message, delivery, admitted))
-        verdict = None if isinstance(admitted, AdmittedDelivery) else admitted[1]
+        task = self._spawn(self._run(message, delivery, admitted))
+        if isinstance(admitted, AdmittedDelivery):
+            admitted.task = task
+            return True
+        _, verdict = admitted
         return not isinstance(verdict, Defer) or verdict.wait_kind is not WaitKind.PARKED
 
     def make_room(self) -> None:
@@ -111,6 +114,8 @@ class DeliveryPipeline:
             progress = delivery.progress.after_lost_deferral(after.progress, self._tools.monotonic() - decided_at)
             delivery = copy_record(delivery, progress=progress)
             admitted = self._admit(message, delivery)
+            if isinstance(admitted, AdmittedDelivery):
+                admitted.task = asyncio.current_task()
         self._making_room = False
         for copy_message, copy in message.on_delivery_settled(delivery, covers_copies_until=covers_copies_until):
             self.start(copy_message, copy)
@@ -242,7 +247,6 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
     if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
     seconds, timeout, new_connection, may_renew = 0.0, client.timeout, False, True
-    admitted.task = asyncio.current_task()
     while True:
         push = await channel.prepare(admitted.delivery, client)
         if isinstance(push, Dead):

@@ -282,8 +282,7 @@ class Scheduler:
         Each has had none for over 5 s, or four times the mean of a client with a closed circuit if that is longer. The
         delivery's attempt before was not ended early, so that a slow client can answer.
         """
-        needs = self.slots.take_needs()
-        if not any(needs):
+        if (needs := self.slots.take_needs()) == (0, 0):
             return []
         now = self._tools.monotonic()
         silent: tuple[list[AdmittedDelivery], list[AdmittedDelivery]] = [], []  # probes, others

@@ -138,6 +138,8 @@ class Slots:
 
         Forgets the refusals.
         """
+        if not self._refusals:
+            return 0, 0
         probes = self._refusals.pop(SlotPool.PROBE, 0)
         others = min(self._refusals.total(), MAX_ENDED_PER_TICK)
         self._refusals.clear()

@@ -165,10 +165,9 @@ def report_attempt(before: Delivery, client: Client, fact: Attempted) -> Attempt
     outcome, seconds = fact.outcome, fact.seconds
     assert not isinstance(outcome, Delivered)
     # `seconds` do not count while the process is suspended: a timeout after fewer is not evidence about the client.
-    ended_early = isinstance(outcome, Failed) and outcome.ended_early
-    was_suspended = (
-        outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout and not ended_early
-    )
+    was_suspended = outcome.reason is Reason.TIMEOUT and seconds < MIN_TIMEOUT_SHARE * client.timeout
+    if was_suspended and isinstance(outcome, Failed):
+        was_suspended = not outcome.ended_early
     return AttemptReport(
         before=before,
         after=copy_record(before, progress=before.progress.after_attempt(outcome, fact.at - seconds, seconds)),

@@ -172,10 +172,11 @@ class Worker:
         """The number of running attempts and settlements."""
         return len(self._tasks) - self.scheduler.waiting
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_ended)
+        return task
 
     def _on_task_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

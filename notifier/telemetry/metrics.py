@@ -24,7 +24,7 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS
-from notifier.model.outcome import Cause, DeadReason
+from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.telemetry.client_series import ClientSeries, Label
 from notifier.telemetry.families import Histogram, WaitingMessages, labelled_family, plain_counter
@@ -120,6 +120,7 @@ class Metrics:
         self._surplus: dict[Label, int] = {}
         self._internal_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
+        self._ended_early = 0
         self._attempt_seconds = AttemptSeconds()
         self._recoveries = Histogram(RECOVERY_BUCKETS)
         self.queues = WaitingMessages(clock)
@@ -176,6 +177,8 @@ class Metrics:
         numbers.on_attempt(fact.outcome.reason)
         if isinstance(fact, LogoutDelivered):
             numbers.on_delivered(fact.propagation)
+        elif fact.outcome.reason is Reason.TIMEOUT and isinstance(fact.outcome, Failed):
+            self._ended_early += fact.outcome.ended_early
         self._attempt_seconds.add(fact)
         if fact.jti:  # an attempt that egress denies has no token
             key = (self.clients.iss(iss), fact.alg)
@@ -204,6 +207,8 @@ class Metrics:
         yield from self.signatures.families()
         text = "Tokens signed, by issuer and algorithm."
         yield labelled_family(CounterMetricFamily, "tokens_minted_total", text, ("iss", "alg"), self._minted)
+        text = "Attempts ended before their timeout, since other clients needed the slot."
+        yield plain_counter("attempts_ended_early_total", text, self._ended_early)
         yield self._attempt_seconds.family(exemplars=exemplars)
         yield HistogramMetricFamily(
             "notifier_recovery_seconds",

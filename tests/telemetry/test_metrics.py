@@ -125,7 +125,7 @@ async def test_each_fact_is_counted_once() -> None:
         taken,
         replace(taken, result="duplicate"),
         replace(taken, result="accepted", dated=True),
-        attempt("shop", Failed(reason=Reason.TIMEOUT)),
+        attempt("shop", Failed(reason=Reason.TIMEOUT, ended_early=True)),
         attempt("shop", Refused(reason=Reason.EGRESS_DENIED), jti=""),
         RetryScheduled(delivery=delivery("shop"), due=1.0),
         Deferred(iss=ISS, client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0),
@@ -142,6 +142,7 @@ async def test_each_fact_is_counted_once() -> None:
     assert value(samples, "events_total", result="duplicate") == 1
     assert value(samples, "events_undated_total") == 1
     assert value(samples, "attempts_total", **shop, reason="timeout") == 1
+    assert value(samples, "attempts_ended_early_total") == 1
     assert value(samples, "attempts_total", **shop, reason="egress_denied") == 1
     assert value(samples, "attempt_seconds_count") == 4
     assert value(samples, "attempt_seconds_bucket", le="0.01") == 0
