@@ -43,6 +43,7 @@ NO_ANSWER_PROBLEM = (
 )
 RENEWED_LANES = frozenset({Lane.EVENTS, Lane.RETRIES})  # not the lane whose consumers are counted as workers
 RENEWAL_SHARE = 0.25  # of the prefetch: so many messages are set aside before the consumer is renewed
+RENEWAL_TIMEOUT_SECONDS = 60.0  # a busy broker takes over 5 s, and a renewal that fails costs the channel
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 5.0
 
 _CHANNEL_ERRORS = (*CONNECTION_ERRORS, QueueUnavailable)
@@ -79,7 +80,7 @@ class LaneConsumer:
     @property
     def is_consuming(self) -> bool:
         """Return True while the broker sends messages."""
-        return self._consumer_tag is not None
+        return self._consumer_tag is not None and self._wanted.is_set()
 
     async def start(self, inbox: Inbox) -> None:
         """Consume from now on, or as soon as there is a connection."""
@@ -92,12 +93,11 @@ class LaneConsumer:
         """Take no further messages. Messages already taken can still be acked, since the channel stays open."""
         self._wanted.clear()
         self.problem = None
-        async with self._change_lock:
-            tag, self._consumer_tag = self._consumer_tag, None
-            if self._channel is not None and tag is not None:
-                with suppress(*_CHANNEL_ERRORS):
-                    async with broker_timeout(RPC_TIMEOUT_SECONDS):
-                        await self._channel.basic_cancel(tag)
+        with suppress(*_CHANNEL_ERRORS):  # also if a renewal takes too long: the inbox ignores further messages
+            async with broker_timeout(RPC_TIMEOUT_SECONDS), self._change_lock:
+                tag, self._consumer_tag = self._consumer_tag, None
+                if self._channel is not None and tag is not None:
+                    await self._channel.basic_cancel(tag)
 
     async def flush(self) -> None:
         """Send the pending acks."""
@@ -171,7 +171,7 @@ class LaneConsumer:
             channel, on_message, former = self._channel, self._on_message, self._consumer_tag
             if bool(former) is not renew or not self._wanted.is_set() or channel is None or on_message is None:
                 return
-            async with broker_timeout(RPC_TIMEOUT_SECONDS):
+            async with broker_timeout(RENEWAL_TIMEOUT_SECONDS if renew else RPC_TIMEOUT_SECONDS):
                 consumer = await channel.basic_consume(self._queue, on_message)
                 self._consumer_tag, self.problem = consumer.consumer_tag, None
                 if former is not None:  # it consumes until here, so that the lane is consumed at each moment
