@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier_at
-from tests.system.site import API_TOKEN, ISSUER, Site, client
+from tests.system.site import API_TOKEN, ISSUER, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, replying_worker, worker
 
@@ -132,6 +132,24 @@ async def test_hung_worker_is_still_listed(tmp_path: Path, amqp_url: str, prefix
                 second.send(signal.SIGCONT)
             await until(lambda: first.metric("workers_vanished"), lambda count: count == 0, 60)
             assert "vanished" not in (await run(site)).stdout
+
+
+@pytest.mark.full
+async def test_worker_that_is_not_ready_is_listed(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """In each call, with the reason: it waits for its list of clients."""
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        async with replying_worker(site):
+            source = {"name": "list", "issuers": [ISSUER, OTHER], "http": {"url": "http://127.0.0.1:9/"}}
+            site.config["registry"] = {"sources": [source]}
+            site.write()
+            async with worker(site, ready=False) as waiting:
+                await waiting.until_logged("replying")
+                # A busy machine may exceed the two seconds for an answer: hence until.
+                done = await until(lambda: run(site), lambda done: "2 of 2 workers answered" in done.stdout)
+                assert done.stdout.count("not ready: ") == 1
+                for _ in range(3):
+                    assert "of 2 workers answered" in (await run(site)).stdout
 
 
 @pytest.mark.full
