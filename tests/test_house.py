@@ -42,9 +42,9 @@ def test_no_two_modules_have_one_name() -> None:
 
 
 def test_modules_are_few_and_of_moderate_length() -> None:
-    """At most 400 modules, with a median of at least 115 physical lines, and at most 300 each; five may have 400."""
+    """At most 420 modules, with a median of at least 115 physical lines, and at most 300 each; five may have 400."""
     lengths = {str(Path(path).relative_to(HOUSE)): length for length, path in measure_modules(HOUSE)}
-    assert (len(lengths) <= 400, median(lengths.values()) >= 115) == (True, True)
+    assert (len(lengths) <= 420, median(lengths.values()) >= 115) == (True, True)
     longer = {path: length for path, length in lengths.items() if length > MAX_LINES}
     assert (set(longer), len(longer) <= 5) == (set(MODULES_OF_ONE_IDEA), True)
     assert [path for path, length in longer.items() if length > MAX_LINES_OF_ONE_IDEA] == []

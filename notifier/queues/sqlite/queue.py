@@ -197,8 +197,7 @@ class SqliteQueue:
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
         async with self._temporarily_open():
-            depths = await self.depths()
-            oldest = await self.use(Store.read_oldest, writing=False)
+            depths, oldest = await self.depths(), await self.use(Store.read_oldest, writing=False)
             blocked = await self._call(self._require_writer().describe_full_disk)
             states: Sequence[bytes] = []
             try:
@@ -221,10 +220,10 @@ class SqliteQueue:
     @asynccontextmanager
     async def _temporarily_open(self) -> AsyncIterator[None]:
         """Open an existing file for the block, unless it is open already. Raises QueueError."""
-        was_closed = self._writer is None
-        if was_closed and not self._options.path.exists():
-            text = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
-            raise QueueUnavailable(find_moved_file(self._options.path) or text)
+        was_closed, path = self._writer is None, self._options.path
+        if was_closed and not path.exists():
+            text = f"there is no queue file {path} yet; a worker or a publisher makes it"
+            raise QueueUnavailable(find_moved_file(path) or text)
         await self.open()
         try:
             await self.wait_until_ready()
