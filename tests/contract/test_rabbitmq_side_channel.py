@@ -1,15 +1,17 @@
 """The side channel on RabbitMQ: workers reply and report their states, and a fault there stops no logout."""
 
 import asyncio
+import time
 from typing import Any
 
 import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.model.message import DEAD
+from notifier.model.message import DEAD, Lane
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
+from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.passes import make_pass_reader
 from notifier.queues.rabbitmq import replies, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology
@@ -17,7 +19,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import NamedWorkers, until_answered
 from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
-from tests.contract.queues import PATIENCE, eventually, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, eventually, names, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
 
 ALL = DeadLetterFilter()
@@ -52,6 +54,32 @@ async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: 
     overview = await RabbitQueue(options).read_overview(PATIENCE)
     assert (overview.workers, len(overview.worker_states)) == (3, 3)
     assert (overview.depths["bulk"].consumers, first.worker_count()) == (1, 3)
+
+
+@pytest.mark.parametrize("announces", [True, False])
+async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
+    amqp_url: str, prefix: str, workers: NamedWorkers, *, announces: bool
+) -> None:
+    """Otherwise its consumers are counted as workers. Two messages of a prefetch of one arrive with a renewal only."""
+    queue, inbox = RabbitQueue(rabbit_options(amqp_url, prefix, prefetch={Lane.BULK: 1})), Inbox()
+    if announces:
+        queue.side_channel.listen(lambda: b"worker", lambda _name, _request: None)
+        queue.side_channel.share_presence(WorkerPresence("worker", "id", time.time, time.monotonic))
+    workers.queues.append(queue)
+    await queue.open()
+    await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
+    await queue.consume(inbox)
+    await eventually(lambda: queue._workers.value == 1 and queue._workers.by_presence is announces)
+    for name in ("late", "second"):
+        await queue.publish(Lane.BULK, outgoing(name))
+    late = await inbox.next()
+    queue.set_aside(late)
+    if not announces:
+        await queue.publish(Lane.EVENTS, outgoing("event"))
+        assert (await inbox.next()).lane is Lane.EVENTS
+        assert (await queue.depths())[Lane.BULK].ready == 1
+        queue.ack(late)
+    assert names([await inbox.next()]) == ["second"]
 
 
 async def test_request_without_workers_declares_nothing(amqp_url: str, bare_prefix: str) -> None:

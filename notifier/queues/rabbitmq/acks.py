@@ -6,6 +6,7 @@ these are settled. RabbitMQ closes the channel if a tag is acked twice, so each 
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -51,15 +52,18 @@ class AckLedger:
 class ChannelAcks:
     """The acks of one channel, sent in batches. Once the channel is closed, `settle` has no effect.
 
-    `needs_renewal` is set once `max_set_aside` messages are set aside since the consumer started.
+    `needs_renewal` is set once `max_set_aside` messages are set aside since the consumer started, if it `may_renew`.
     """
 
-    def __init__(self, channel: aiormq.Channel, max_set_aside: float = math.inf) -> None:
+    def __init__(
+        self, channel: aiormq.Channel, max_set_aside: float = math.inf, may_renew: Callable[[], bool] = lambda: True
+    ) -> None:
         self._channel = channel
         self._ledger = AckLedger()
         self._wake = asyncio.Event()
         self._gone = False
         self._max_set_aside, self._set_aside_count = max_set_aside, 0
+        self._may_renew = may_renew
         self.needs_renewal = asyncio.Event()
 
     def settle(self, tag: int) -> None:
@@ -70,7 +74,7 @@ class ChannelAcks:
     def set_aside(self) -> None:
         """Count a message whose ack will be late."""
         self._set_aside_count += 1
-        if self._set_aside_count >= self._max_set_aside:
+        if self._set_aside_count >= self._max_set_aside and self._may_renew():
             self.needs_renewal.set()
 
     def on_renewed(self) -> None:

@@ -4,12 +4,11 @@ Each queue has a separate channel, and so separate delivery tags. If the channel
 `basic.cancel`), the channel is closed, the inbox forgets the unacked messages, which are redelivered, and a new channel
 consumes. A message refers to the acks of its channel, so that a late ack cannot ack the tag of another message.
 
-A lane in `RENEWED_LANES` *renews* its consumer once a quarter of the prefetch is used by messages that are set aside:
-another consumer, with a whole prefetch, starts on the same channel, and the former one is cancelled.
+A lane *renews* its consumer once a quarter of the prefetch is used by messages that are set aside: another consumer,
+with a whole prefetch, starts on the same channel, and the former one is cancelled.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -41,7 +40,6 @@ RPC_TIMEOUT_SECONDS = 5.0
 NO_ANSWER_PROBLEM = (
     f"the broker did not answer within {RPC_TIMEOUT_SECONDS:.0f} s; a quorum queue needs most of its nodes"
 )
-RENEWED_LANES = frozenset({Lane.EVENTS, Lane.RETRIES})  # not the lane whose consumers are counted as workers
 RENEWAL_SHARE = 0.25  # of the prefetch: so many messages are set aside before the consumer is renewed
 RENEWAL_TIMEOUT_SECONDS = 60.0  # a busy broker takes over 5 s, and a renewal that fails costs the channel
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 5.0
@@ -50,7 +48,10 @@ _CHANNEL_ERRORS = (*CONNECTION_ERRORS, QueueUnavailable)
 
 
 class LaneConsumer:
-    """Keeps one consumer of a lane's queue, or of a source's queue, running on the current connection."""
+    """Keeps one consumer of a lane's queue, or of a source's queue, running on the current connection.
+
+    Until it `may_renew`, messages that are set aside use the prefetch.
+    """
 
     def __init__(
         self,
@@ -59,8 +60,10 @@ class LaneConsumer:
         options: RabbitOptions,
         repair: Callable[[], Awaitable[None]],
         source: str | None = None,
+        may_renew: Callable[[], bool] = lambda: True,
     ) -> None:
         self._lane = lane
+        self._may_renew = may_renew
         self._source = source
         self._queue = queue
         self._prefetch = options.prefetch_of(lane)
@@ -122,7 +125,7 @@ class LaneConsumer:
 
     async def _consume_on(self, channel: aiormq.Channel) -> bool:
         """Consume until the channel is closed or its consumer is cancelled. Return True if consuming had started."""
-        acks = ChannelAcks(channel, RENEWAL_SHARE * self._prefetch if self._lane in RENEWED_LANES else math.inf)
+        acks = ChannelAcks(channel, RENEWAL_SHARE * self._prefetch, self._may_renew)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
         assert inbox is not None  # only `start` sets `_wanted`

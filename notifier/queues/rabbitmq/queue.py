@@ -58,8 +58,12 @@ class RabbitQueue(EventPublisher):
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
         self._depth_reader = DepthReader(options)
-        lanes = (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
-        self._lanes = [LaneConsumer(lane, self._name(lane), options, self._watch.repair) for lane in lanes]
+        self._lanes = [
+            LaneConsumer(
+                lane, self._name(lane), options, self._watch.repair, may_renew=partial(self._workers.may_renew, lane)
+            )
+            for lane in Lane
+        ]
         for name in options.sources:
             queue = self._name(SOURCE + name)
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))

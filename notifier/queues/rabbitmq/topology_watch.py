@@ -43,6 +43,10 @@ class WorkerCount:
         """
         return self._all_announced and self._announced > 0
 
+    def may_renew(self, lane: Lane) -> bool:
+        """Return whether a worker may have several consumers of this lane for a while."""
+        return lane is not COUNTED_LANE or self.by_presence
+
     def on_announced(self, count: int) -> None:
         """Take the number of workers that announce themselves; 0 while it is unknown, and without a side channel."""
         self._announced = count
