@@ -2,7 +2,8 @@
 
 A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
 unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
-since the delivery can then be attempted without the queue.
+since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing for some
+seconds, the delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, MessageDraft, crash_headers
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
@@ -27,6 +28,7 @@ from notifier.model.reply import ReplyTo
 from notifier.queues.queue_port import WorkerQueue
 
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
+UNPARKED_SECONDS = 16.0  # for which a delivery waits instead of being parked: until its bucket is tried again
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
 SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
 
@@ -111,6 +113,9 @@ class Settlement:
                     await self._queue.publish(outgoing.queue, outgoing.message)
                 else:
                     await self._queue.publish_later(outgoing.message, due=outgoing.due, rounding=outgoing.rounding)
+            except BucketUnavailable:
+                due = self._clock() + UNPARKED_SECONDS
+                outgoing = copy_record(outgoing, bucket=None, due=min(outgoing.due or due, due))
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):

@@ -43,7 +43,8 @@ class BucketQueues(Protocol):
         """Return the buckets that may contain messages of a worker that has ended."""
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """Return once the message is durable in the bucket. Raises QueueUnavailable.
+        """Return once the message is durable in the bucket. Raises QueueUnavailable, or BucketUnavailable at once if
+        the bucket has taken nothing for some seconds.
 
         It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
         `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).

@@ -23,7 +23,7 @@ SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds to read a page; the default scrape time
 class Readiness:
     """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue accepts no messages now.
 
-    `problem` is the reason if it is not ready or blocked.
+    `problem` is the reason if it is not ready or blocked, or names a queue that refuses messages for long.
     """
 
     queue: bool
@@ -38,7 +38,8 @@ class Readiness:
 
         A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers at
         once. If they were unready, all would leave their Service, so that `POST /v1/events` could not explain its 503,
-        and a rollout that may be the remedy would stop.
+        and a rollout that may be the remedy would stop. The same holds for a queue that refuses messages: it
+        refuses those of all workers, and only affects some clients if it is a bucket.
         """
         return self.queue and self.consuming and not self.draining
 

@@ -2,6 +2,9 @@
 
 If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since
 only the confirm may be lost. So a retry may duplicate a message, but never loses one.
+
+The channel is replaced if a queue nacks several publishes in a row, or confirms one too late: see `queue_window.py`.
+Publishes in flight on the former channel keep it open until they are confirmed, or fail after 10 s.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
     broker_request,
+    close_channel,
     is_blocked,
     is_cancelled,
     open_channel,
@@ -26,14 +30,17 @@ from notifier.queues.rabbitmq.connection import (
     translating_losses,
     user_of,
 )
+from notifier.queues.rabbitmq.queue_window import QueueWindow
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO, ConfirmedWrites, Publish, publish_singly
 
-MAX_IN_FLIGHT_PUBLISHES = 1000  # unconfirmed; bounds memory (128 KiB each at most) and the broker's backlog
+# Unconfirmed, to all queues; bounds memory (128 KiB each at most) and the broker's backlog. The window of each
+# queue (`queue_window.py`) is much smaller, so that queues that confirm nothing leave room for others.
+MAX_IN_FLIGHT_PUBLISHES = 1000
 CONFIRM_TIMEOUT_SECONDS = 10.0  # without a confirm by then the broker is blocked or stuck, and the publish fails
 CHECK_INTERVAL_SECONDS = 1.0  # between checks for overdue publishes
 RETRY_PAUSE_SECONDS = 0.1  # between two attempts of one caller, on average
-REFUSAL_SHOWN_SECONDS = 15.0  # in the status; a permanent refusal recurs ten times a second
+REFUSAL_SHOWN_SECONDS = 20.0  # in the status; a permanent refusal recurs within 16 s, when delayed deliveries return
 _UNCONFIRMED_PROBLEM = "connection lost before the confirm"
 BLOCKED_PROBLEM = "the broker blocks publishing: memory or disk alarm"
 NO_WORKER_ANSWERS_PROBLEM = (
@@ -44,15 +51,22 @@ NO_WORKER_ANSWERS_PROBLEM = (
 
 
 class Publishing:
-    """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing."""
+    """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing.
 
-    def __init__(self, repair_soon: asyncio.Event) -> None:
+    With `patience`, `publish` raises BucketUnavailable for a queue that has confirmed nothing for this many seconds.
+    """
+
+    def __init__(self, repair_soon: asyncio.Event, *, patience: float | None = None) -> None:
         self._repair_soon = repair_soon
+        self._patience = patience
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
         self._on_reply: Callable[[bytes], None] | None = None
-        self._window = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
+        self._opened_at = 0.0
+        self._replace_soon = asyncio.Event()
+        self._all_windows = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
+        self._windows: dict[str, QueueWindow] = {}  # by queue, or by the exchange of a lane
         self._in_flight: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)
         self._refused, self._refused_at = "", -REFUSAL_SHOWN_SECONDS  # the last refusal by the broker
@@ -60,16 +74,30 @@ class Publishing:
     async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
         """Keep a channel for `publish` open on this connection, until cancelled. Call `opened` for each new channel."""
         self._connection = connection
+        channels: set[asyncio.Task[None]] = set()  # the present one, and former ones with publishes in flight
         try:
             while not is_cancelled():
                 channel = await open_channel(connection, confirms=True)
                 if self._on_reply is not None:
                     await _consume_replies(channel, self._on_reply)
-                await self._publish_on(channel, opened)
-                self._repair_soon.set()  # a publish to a missing exchange closes the channel
-                await asyncio.sleep(RETRY_PAUSE_SECONDS)
+                self._replace_soon.clear()
+                channels.add(present := asyncio.create_task(self._publish_on(channel, opened)))
+                present.add_done_callback(channels.discard)
+                replacing = asyncio.create_task(self._replace_soon.wait())
+                try:
+                    await asyncio.wait({present, replacing}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    replacing.cancel()
+                if present.done():
+                    await present
+                    self._repair_soon.set()  # a publish to a missing exchange closes the channel
+                    await asyncio.sleep(RETRY_PAUSE_SECONDS)
         finally:
             self._connection = None
+            for task in channels:
+                task.cancel()
+            if channels:
+                await asyncio.wait(channels)
 
     def request_replies(self, on_reply: Callable[[bytes], None]) -> None:
         """Request a reply to every message, from the next channel on, and pass each reply to `on_reply`.
@@ -79,24 +107,29 @@ class Publishing:
         self._on_reply = on_reply
 
     async def _publish_on(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
-        """Publish on this channel until it is closed."""
+        """Publish on this channel until it is closed, or until another has replaced it and nothing is in flight."""
         writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
         singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, None if singly else writes
+        self._opened_at = asyncio.get_running_loop().time()
         closing = channel.closing
         reason = _UNCONFIRMED_PROBLEM
         try:
             opened()
-            while not closing.done():
+            while not closing.done() and (channel is self._channel or writes.has_unconfirmed):
                 await asyncio.wait({closing}, timeout=CHECK_INTERVAL_SECONDS)
                 writes.end_overdue()
-            error = retrieve_error(closing)
-            self._log_refusal(error)
-            reason += f": {reason_of(error)}"
+            if closing.done():
+                error = retrieve_error(closing)
+                self._log_refusal(error)
+                reason += f": {reason_of(error)}"
+            else:
+                await close_channel(channel)
         finally:
             closing.cancel()
-            self._channel = self._writes = None
+            if channel is self._channel:
+                self._channel = self._writes = None
             writing.cancel()
             writes.end(QueueUnavailable(reason))
 
@@ -110,9 +143,15 @@ class Publishing:
 
     @property
     def refusal(self) -> str | None:
-        """Why the broker recently closed the channel, or None. The broker may still accept other messages."""
-        is_recent = asyncio.get_running_loop().time() - self._refused_at < REFUSAL_SHOWN_SECONDS
-        return self._refused if is_recent else None
+        """Why the broker recently closed the channel or which queue refuses for long, or None.
+
+        The broker may still accept other messages.
+        """
+        shown_since = asyncio.get_running_loop().time() - REFUSAL_SHOWN_SECONDS
+        if self._refused_at > shown_since:
+            return self._refused
+        windows = self._windows.values()
+        return next((w.refusal for w in windows if w.refuses_long and w.refused_at > shown_since), None)
 
     @property
     def is_open(self) -> bool:
@@ -138,18 +177,21 @@ class Publishing:
             await asyncio.wait({earlier})
         published = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
         try:
-            async with self._window:
-                await self._send(publish)
+            if (window := self._windows.get(name := publish.exchange or publish.routing_key)) is None:
+                window = self._windows[name] = QueueWindow(self._patience)
+            async with window, self._all_windows:
+                await self._send(publish, window)
         finally:
             del self._in_flight[message_id]
             published.set_result(None)
 
-    async def _send(self, publish: Publish) -> None:
+    async def _send(self, publish: Publish, window: QueueWindow) -> None:
         """Publish and wait for the confirm. Raises QueueUnavailable with the reason, in place of aiormq's errors."""
         if (channel := self._channel) is None or channel.is_closed:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable(BLOCKED_PROBLEM)
+        former_count = window.confirmed_count
         try:
             await self._publish_confirmed(channel, publish)
         except PublishError as returned:
@@ -158,11 +200,31 @@ class Publishing:
                 f"no queue takes {_format_destination(publish)}: {reason_of(returned)}"
             ) from returned
         except DeliveryError as refused:
-            raise QueueUnavailable(f"the broker refused it (nack) for {_format_destination(publish)}") from refused
+            text = (
+                f"the broker refuses messages (nack) for {_format_destination(publish)}: it is full, often by a policy"
+            )
+            self._on_refused(window, channel, text, is_nack=True)
+            raise QueueUnavailable(text) from refused
         except TimeoutError as late:
+            if not self.blocked:
+                text = f"the broker confirms no message for {_format_destination(publish)}"
+                self._on_refused(window, channel, text, is_nack=False)
             raise QueueUnavailable(self._describe_timeout()) from late
         except CONNECTION_ERRORS as lost:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
+        if window.refuses_long:
+            self._log.info("queue_accepts", queue=publish.exchange or publish.routing_key)
+        window.on_confirmed(former_count)
+
+    def _on_refused(self, window: QueueWindow, channel: aiormq.Channel, text: str, *, is_nack: bool) -> None:
+        """Record the refusal, log it if it lasts, and replace the channel if that may help."""
+        was_long = window.refuses_long
+        window.on_refused(text, is_nack=is_nack)
+        if window.refuses_long and not was_long:
+            self._log.warning("queue_refuses", reason=text, help="notifier explain NotifierQueuePolicy")
+        # A publish without a confirm counts at the broker until its channel is closed.
+        if channel is self._channel and (not is_nack or window.needs_channel(self._opened_at)):
+            self._replace_soon.set()
 
     async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""

@@ -39,6 +39,7 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redelivered
+PARK_PATIENCE_SECONDS = 2.0  # after which a delivery waits elsewhere than in a bucket that takes nothing
 STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
@@ -71,7 +72,7 @@ class RabbitQueue(EventPublisher):
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
         # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
-        self._parking = Publishing(self._watch.repair_soon)
+        self._parking = Publishing(self._watch.repair_soon, patience=PARK_PATIENCE_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:

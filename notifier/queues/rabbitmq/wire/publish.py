@@ -174,6 +174,11 @@ class ConfirmedWrites:
         self._under_way.clear()
         self._gathered.clear()
 
+    @property
+    def has_unconfirmed(self) -> bool:
+        """True if a publish may have no confirm yet, as of the last `end_overdue`."""
+        return bool(self._under_way)
+
     def end_overdue(self) -> None:
         """Fail the publishes that have waited too long for a confirm. Call it about once a second."""
         now = self._loop.time()

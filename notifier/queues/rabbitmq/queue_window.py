@@ -1,0 +1,111 @@
+"""Bounds the unconfirmed publishes to one queue, so that a queue that confirms nothing delays no other queue.
+
+The publishers of a queue share its window. RabbitMQ (3.10) stops reading a channel with more than 32 unconfirmed
+publishes to one queue, and after 400 further messages for any queue it stops reading the connection: nothing is
+confirmed until that queue recovers. So the window is 32 publishes. It is larger only while more than 16 are confirmed
+within a round trip, since 32 would then be too slow; then it is twice their number, 250 at most. Others wait in the
+memory of their callers, in order, and only for this queue. A publish leaves the window after 10 s at most.
+
+A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises if the queue has refused for this
+many seconds, except one trial every half second. It raises earlier if the queue has nacked 500 publishes, or 250 wait:
+callers that try ten times a second then hold 250 deliveries at most, of the 1,024 that a worker has memory for.
+"""
+
+import asyncio
+from collections import deque
+
+from notifier.model.errors import BucketUnavailable
+
+MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
+TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
+MAX_NACKS, MAX_WAITING = 500, 250  # nacks in a row, and waiting publishes, that end the patience
+CHANNEL_NACKS = 5  # in a row, after which another channel is needed
+MIN_REPLACE_SECONDS, MAX_REPLACE_SECONDS = 2.0, 60.0  # between two channels that are opened because of nacks
+REPLACE_SHARE = 0.25  # of the time for which the queue has refused: so it accepts again soon after a short refusal
+LONG_REFUSAL_SECONDS = 10.0  # after which a refusal is a problem to report
+
+
+class QueueWindow:
+    """The window of one queue, entered by `async with` for each publish. Moments are those of the event loop.
+
+    `confirmed_count` counts confirms. `refusal`: the text of the last refusal, at `refused_at`, since the last confirm.
+    """
+
+    def __init__(self, patience: float | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._patience = patience
+        self._size = MIN_WINDOW
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._nacks = 0
+        self._silent_since = self._next_trial_at = 0.0
+        self.confirmed_count = 0
+        self.refusal: str | None = None
+        self.refused_at = 0.0
+
+    async def __aenter__(self) -> None:
+        """Wait for a place in the window. Raises BucketUnavailable."""
+        now = self._loop.time()
+        if not self._in_flight and self.refusal is None:
+            self._silent_since = now
+        elif self._patience is not None and (
+            now - self._silent_since > self._patience or self._nacks >= MAX_NACKS or len(self._waiting) >= MAX_WAITING
+        ):
+            if now < self._next_trial_at:
+                raise BucketUnavailable(self.refusal or "no confirm")
+            self._next_trial_at = now + TRIAL_SECONDS
+        if self._in_flight < self._size:
+            self._in_flight += 1
+        else:
+            await self._wait_for_place()
+
+    async def _wait_for_place(self) -> None:
+        place = self._loop.create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(self._patience):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():
+                self._leave()
+            if isinstance(error, TimeoutError):
+                raise BucketUnavailable("too many unconfirmed publishes") from error
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the window."""
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the place to the next publish that waits."""
+        self._in_flight -= 1
+        while self._waiting and self._in_flight < self._size:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                self._in_flight += 1
+
+    def on_confirmed(self, former_count: int) -> None:
+        """Record a confirm. `former_count`: the `confirmed_count` when the publish was written."""
+        self.confirmed_count += 1
+        self._size = min(MAX_WINDOW, max(MIN_WINDOW, 2 * (self.confirmed_count - former_count)))
+        self._silent_since, self._nacks, self.refusal = self._loop.time(), 0, None
+
+    def on_refused(self, refusal: str, *, is_nack: bool) -> None:
+        """Record a nack, or a publish that was not confirmed in time."""
+        self._nacks += is_nack
+        self.refusal, self.refused_at = refusal, self._loop.time()
+
+    def needs_channel(self, opened_at: float) -> bool:
+        """Return True if nacks in a row require another channel than the present one, which was opened at this moment.
+
+        RabbitMQ 3.10 goes on to nack the publishes of a channel after the queue has room again.
+        """
+        now = self._loop.time()
+        seconds = min(max(REPLACE_SHARE * (now - self._silent_since), MIN_REPLACE_SECONDS), MAX_REPLACE_SECONDS)
+        return self._nacks >= CHANNEL_NACKS and now - opened_at >= seconds
+
+    @property
+    def refuses_long(self) -> bool:
+        """True if the queue refuses for so long that it is a problem to report."""
+        return self.refusal is not None and self.refused_at - self._silent_since >= LONG_REFUSAL_SECONDS
