@@ -177,6 +177,27 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
 
 
+async def test_queue_without_confirms_delays_no_other(worker: OpenWorker, module_node: RabbitmqNode) -> None:
+    """With 433 unconfirmed publishes to one queue, RabbitMQ would stop reading the connection.
+
+    The publishes to that queue succeed once it is back.
+    """
+    queue = await worker()
+    await queue.publish("delay.64s", outgoing("first"))
+    process = "{'%2F_notifier.delay.64s', node()}"
+    await asyncio.to_thread(module_node.ctl, "eval", f"sys:suspend({process}).")
+    try:
+        names = [f"stuck-{number}" for number in range(600)]
+        stuck = [asyncio.create_task(publish_until_durable(queue, "delay.64s", outgoing(name))) for name in names]
+        async with asyncio.timeout(PATIENCE):
+            for number in range(1000):
+                await queue.publish(DEAD, outgoing(f"other-{number}"))
+        assert not any(publish.done() for publish in stuck)
+    finally:
+        await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
+    await asyncio.gather(*stuck)
+
+
 @pytest.mark.parametrize(
     ("off", "on", "logged"),
     [

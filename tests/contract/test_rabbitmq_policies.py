@@ -1,18 +1,23 @@
-"""Broker policies that change declared queues: found by a queue's behaviour."""
+"""Broker policies that change declared queues: found by a queue's behaviour. A bucket that refuses by one recovers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
 
-from notifier.model.message import PolicyKey
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.message import DEAD, PolicyKey
+from notifier.queues.queue_port import Queue
+from notifier.queues.rabbitmq import queue_window
 from notifier.queues.rabbitmq.broker_trials import TRIAL_QUEUE_ARGUMENTS, try_policies
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
-from tests.contract.broker import emptied
+from tests.contract.broker import OpenWorker, emptied
+from tests.contract.queues import PATIENCE, outgoing
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 
@@ -111,3 +116,43 @@ async def test_queues_of_an_interrupted_trial_are_not_a_policy(amqp_url: str, pr
                     f"{name}.{part}", durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-expires": 5_000}
                 )
         assert await try_policies(connection, name) == ()
+
+
+async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
+    worker: OpenWorker, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the status names it, the worker is ready, and other queues take messages.
+
+    RabbitMQ 3.10 goes on to refuse the messages of a channel.
+    """
+    monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 0.5)
+    queue = await worker()
+    refusing, other = sorted(queue.inherited_buckets())[:2]
+    async with policy({"max-length": 1, "overflow": "reject-publish"}, pattern=refusing):
+        while not isinstance(await _refusal(queue, refusing), BucketUnavailable):
+            await queue.wait_until_available()
+        assert refusing in (queue.status().problem or "")
+        assert queue.status().connected
+        await _park(queue, other)
+        await queue.publish(DEAD, outgoing("a"))
+    async with asyncio.timeout(10):
+        while queue.status().problem is not None:
+            with suppress(QueueUnavailable):
+                await _park(queue, refusing)
+            await queue.wait_until_available()
+    for _ in range(20):
+        await _park(queue, refusing)
+
+
+async def _park(queue: Queue, bucket: str) -> None:
+    await queue.park(bucket, outgoing(str(time.monotonic())), until=0)
+
+
+async def _refusal(queue: Queue, bucket: str) -> QueueUnavailable:
+    """Park until the broker refuses that: a policy needs a moment to take effect. Return the refusal."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await _park(queue, bucket)
+            except QueueUnavailable as refused:
+                return refused

@@ -17,7 +17,7 @@ from notifier.messages.worker import Limits, Worker
 from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import InlineRule, Issuer, Registry
@@ -101,7 +101,7 @@ class MemoryQueue:
     """Records publishes and acks in order; clearing `open` makes the queue unreachable. It delays as RabbitMQ does.
 
     `refused` lists the destinations of publishes meanwhile. `given_back`: the redelivery count of fetched messages.
-    `fetches`: the buckets fetched from; those in `unreadable` fail.
+    `fetches`: the buckets fetched from; those in `unreadable` fail. Those in `refusing` take nothing.
     """
 
     clock: Callable[[], float]
@@ -114,6 +114,7 @@ class MemoryQueue:
     given_back: int = 0
     fetches: list[str] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
     fault: Exception | None = None
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
@@ -136,6 +137,8 @@ class MemoryQueue:
         return [*self.buckets]
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
+        if bucket in self.refusing:
+            raise BucketUnavailable("full")
         await self.publish(PARKED, message)
         self.buckets.setdefault(bucket, []).append(message)
 

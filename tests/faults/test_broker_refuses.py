@@ -1,6 +1,7 @@
-"""A broker that closes a channel, because the worker does not ack in time."""
+"""A broker that closes a channel, because the worker does not ack in time, or that refuses messages for buckets."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Record
-from tests.faults.rig import judge, rig
+from tests.faults.parking_rig import Down, sick_in
+from tests.faults.rig import judge, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
 from tests.system.worker_process import worker
@@ -54,3 +56,38 @@ async def test_the_ack_comes_too_late(
             await running.until_ready(patience=BACK)
             assert await running.stop() == 0
         record(await made.account(cause="acked on a channel that was closed"), times=times)
+
+
+@asynccontextmanager
+async def small_buckets(node: RabbitmqNode, prefix: str) -> AsyncIterator[None]:
+    """Limit each bucket to five messages, by a policy."""
+    limit = json.dumps({"max-length": 5, "overflow": "reject-publish"})
+    buckets = rf"^{prefix}\.parked"
+    await asyncio.to_thread(node.ctl, "set_policy", "small", buckets, limit, "--apply-to", "queues")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(node.ctl, "clear_policy", "small")
+
+
+@pytest.mark.fault(
+    "broker", "a policy limits the buckets to five deliveries, while a client is down; then it is cleared"
+)
+@pytest.mark.timeout(600)
+async def test_buckets_refuse(tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record) -> None:
+    """The worker names the bucket, stays ready, and keeps few deliveries in memory. It parks again after the policy."""
+    async with rig(tmp_path, own_node.url, queues) as made, sick_in(made) as sick, worker(made.site) as running:
+        sick.fall(Down.ANSWERS_503)
+        async with load(made.publisher, rate=50):
+            async with small_buckets(own_node, queues):
+                refused = await running.until_logged("queue_refuses")
+                assert f"{queues}.parked-" in refused["reason"]
+                status, ready = await running.get("/readyz")
+                assert (status, f"{queues}.parked-" in json.loads(ready)["problem"]) == (200, True)
+                assert await running.metric("queue_unsettled", queue="events") < 200
+            await running.until_logged("queue_accepts")
+        await sick.recover()
+        await sick.until_served()
+        assert await running.stop() == 0
+        record(await made.account())
+        sick.was_served_soon()

@@ -7,8 +7,8 @@ within a round trip, since 32 would then be too slow; then it is twice their num
 memory of their callers, in order, and only for this queue. A publish leaves the window after 10 s at most.
 
 A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises if the queue has refused for this
-many seconds, except one trial every half second. It raises earlier if the queue has nacked 500 publishes, or 250 wait:
-callers that try ten times a second then hold 250 deliveries at most, of the 1,024 that a worker has memory for.
+many seconds, except one trial every half second. It raises after half a second if the queue has nacked 500 publishes,
+or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a worker has memory for.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from notifier.model.errors import BucketUnavailable
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
 TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
-MAX_NACKS, MAX_WAITING = 500, 250  # nacks in a row, and waiting publishes, that end the patience
+MAX_NACKS, MAX_WAITING = 500, 250  # nacks in a row, and waiting publishes, that shorten the patience
+SHORT_PATIENCE_SECONDS = 0.5
 CHANNEL_NACKS = 5  # in a row, after which another channel is needed
 MIN_REPLACE_SECONDS, MAX_REPLACE_SECONDS = 2.0, 60.0  # between two channels that are opened because of nacks
 REPLACE_SHARE = 0.25  # of the time for which the queue has refused: so it accepts again soon after a short refusal
@@ -48,12 +49,12 @@ class QueueWindow:
         now = self._loop.time()
         if not self._in_flight and self.refusal is None:
             self._silent_since = now
-        elif self._patience is not None and (
-            now - self._silent_since > self._patience or self._nacks >= MAX_NACKS or len(self._waiting) >= MAX_WAITING
-        ):
-            if now < self._next_trial_at:
-                raise BucketUnavailable(self.refusal or "no confirm")
-            self._next_trial_at = now + TRIAL_SECONDS
+        elif self._patience is not None:
+            many = self._nacks >= MAX_NACKS or len(self._waiting) >= MAX_WAITING
+            if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
+                if now < self._next_trial_at:
+                    raise BucketUnavailable(self.refusal or "no confirm")
+                self._next_trial_at = now + TRIAL_SECONDS
         if self._in_flight < self._size:
             self._in_flight += 1
         else:
@@ -65,11 +66,11 @@ class QueueWindow:
         try:
             async with asyncio.timeout(self._patience):
                 await place
-        except BaseException as error:
+        except (asyncio.CancelledError, TimeoutError) as ended:
             if place.done() and not place.cancelled():
                 self._leave()
-            if isinstance(error, TimeoutError):
-                raise BucketUnavailable("too many unconfirmed publishes") from error
+            if isinstance(ended, TimeoutError):
+                raise BucketUnavailable("no confirm") from ended
             raise
 
     async def __aexit__(self, *_: object) -> None:

@@ -86,12 +86,16 @@ async def test_livez_answers_whatever_the_queue_does(
         (Readiness(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
         (Readiness(queue=True, consuming=True, draining=True), 503),
         (Readiness(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
+        (Readiness(queue=True, consuming=True, problem="the broker refuses messages for a bucket"), 200),
     ],
 )
 async def test_readyz_names_the_missing_condition(
     health: Readiness, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
-    """Ready means connected, consuming and not draining; else 503 with the missing condition. Blocked is ready."""
+    """Ready means connected, consuming and not draining; else 503 with the missing condition. Blocked is ready.
+
+    So is a worker of which one queue refuses messages.
+    """
     worker.health = health
     async with http.get(f"{ops.url}/readyz") as answer:
         assert answer.status == status

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
+from pamqp.common import FieldTable
 
 from notifier.model.errors import QueueUnavailable
 from notifier.queues.rabbitmq.connection import connect, open_channel
@@ -139,6 +140,38 @@ async def test_public_publish_keeps_the_connection_too(amqp_url: str, monkeypatc
         await connection.close()
         monkeypatch.undo()
         install.cache_clear()
+
+
+async def test_nacks_replace_the_channel_without_a_failed_publish(amqp_url: str) -> None:
+    """Publishes to another queue are in flight on both channels meanwhile, and each is confirmed."""
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    publishing, opened, ended = Publishing(asyncio.Event()), asyncio.Semaphore(0), asyncio.Event()
+    serving = asyncio.create_task(publishing.serve(connection, opened.release))
+
+    async def publish_until_ended(name: str, queue: str) -> None:
+        for number in count():
+            await publishing.publish(message(f"{name}-{number}", queue))
+            if ended.is_set():
+                return
+
+    try:
+        channel = await open_channel(connection)
+        full: FieldTable = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        refusing = (await channel.queue_declare(exclusive=True, arguments=full)).queue or ""
+        other = (await channel.queue_declare(exclusive=True)).queue or ""
+        async with asyncio.timeout(30), asyncio.TaskGroup() as others:
+            await opened.acquire()
+            for name in "abc":
+                others.create_task(publish_until_ended(name, other))
+            await publishing.publish(message("first", refusing))
+            while opened.locked():
+                with pytest.raises(QueueUnavailable, match="nack"):
+                    await publishing.publish(message("refused", refusing))
+                await publishing.wait_until_available()
+            ended.set()
+    finally:
+        serving.cancel()
+        await connection.close()
 
 
 def message(message_id: str, queue: str = "no-such-queue", *, exchange: str = "") -> Publish:

@@ -1,0 +1,178 @@
+"""The window of one queue, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from notifier.model.errors import BucketUnavailable
+from notifier.queues.rabbitmq.queue_window import (
+    CHANNEL_NACKS,
+    LONG_REFUSAL_SECONDS,
+    MAX_NACKS,
+    MAX_WAITING,
+    MAX_WINDOW,
+    MIN_WINDOW,
+    QueueWindow,
+)
+from tests.simulator.virtual_time import VirtualLoop
+
+PATIENCE = 2.0
+
+
+class Broker:
+    """Confirms or nacks publishes after `round_trip` seconds. `in_flight`: their number; `most`: its maximum."""
+
+    def __init__(self, window: QueueWindow, round_trip: float = 0.01, *, confirms: bool = True) -> None:
+        self.window, self.round_trip, self.confirms = window, round_trip, confirms
+        self.in_flight = self.most = 0
+
+    async def publish(self) -> None:
+        """Publish by the rules of the window."""
+        async with self.window:
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
+            before = self.window.confirmed_count
+            try:
+                await asyncio.sleep(self.round_trip)
+            finally:
+                self.in_flight -= 1
+            if self.confirms:
+                self.window.on_confirmed(before)
+            else:
+                self.window.on_refused("full", is_nack=True)
+
+    def start(self, count: int) -> "list[asyncio.Task[None]]":
+        """Start so many publishes."""
+        return [asyncio.create_task(self.publish()) for _ in range(count)]
+
+
+def in_virtual_time(test: Callable[[], Coroutine[object, object, None]]) -> Callable[[], None]:
+    """Run the test on a virtual loop."""
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@in_virtual_time
+async def test_silent_queue_holds_a_small_window() -> None:
+    """RabbitMQ reads on while 32 publishes of a channel to one queue are unconfirmed, and not with one more."""
+    broker = Broker(QueueWindow(), round_trip=10)
+    publishes = broker.start(100)
+    await asyncio.sleep(9)
+    assert broker.most == MIN_WINDOW == 32
+    await asyncio.gather(*publishes)
+
+
+@in_virtual_time
+async def test_long_round_trip_has_a_larger_window() -> None:
+    """It grows while it is full, and shrinks once fewer publishes need it."""
+    broker = Broker(QueueWindow(), round_trip=0.5)
+    await asyncio.gather(*broker.start(2000))
+    assert broker.most == MAX_WINDOW
+    await asyncio.gather(*broker.start(1))
+    broker.most = 0
+    await asyncio.gather(*broker.start(100))
+    assert broker.most < 100
+
+
+@in_virtual_time
+async def test_places_of_cancelled_publishes_are_free_again() -> None:
+    """Whether the publish waited for its place, or had just got it."""
+    broker = Broker(QueueWindow(), round_trip=1)
+    publishes = broker.start(2 * MIN_WINDOW)
+    await asyncio.sleep(0.5)
+    for waiting in publishes[MIN_WINDOW:-1]:
+        waiting.cancel()
+    for sent in publishes[:MIN_WINDOW]:
+        sent.cancel()
+    await asyncio.wait(publishes)
+    assert not publishes[-1].cancelled()
+    broker.most = 0
+    await asyncio.gather(*broker.start(MIN_WINDOW))
+    assert broker.most == MIN_WINDOW
+
+
+@in_virtual_time
+async def test_patience_ends_when_a_queue_refuses() -> None:
+    """Then a trial goes to it every half second, and one confirm restores the patience."""
+    broker = Broker(QueueWindow(PATIENCE), confirms=False)
+    while asyncio.get_running_loop().time() <= PATIENCE:
+        await broker.publish()
+        await asyncio.sleep(0.1)
+    await broker.publish()  # the first trial
+    with pytest.raises(BucketUnavailable):
+        await broker.publish()
+    await asyncio.sleep(0.5)
+    broker.confirms = True
+    await broker.publish()
+    await asyncio.gather(*broker.start(10))
+
+
+@in_virtual_time
+async def test_patience_ends_when_a_queue_is_silent() -> None:
+    """Publishes without a place raise as well."""
+    broker = Broker(QueueWindow(PATIENCE), round_trip=10)
+    publishes = broker.start(MIN_WINDOW)
+    await asyncio.sleep(0)
+    with pytest.raises(BucketUnavailable):
+        await broker.publish()
+    assert asyncio.get_running_loop().time() == PATIENCE
+    await asyncio.gather(*publishes)
+
+
+@in_virtual_time
+async def test_patience_ends_early_for_many_publishes() -> None:
+    """So that those to one queue cannot fill a worker's memory within the two seconds."""
+    refusing = Broker(QueueWindow(PATIENCE), confirms=False)
+    await asyncio.gather(*refusing.start(MAX_NACKS))
+    await asyncio.sleep(0.5)
+    await refusing.publish()  # the first trial
+    with pytest.raises(BucketUnavailable):
+        await refusing.publish()
+    assert asyncio.get_running_loop().time() < PATIENCE
+    silent = Broker(QueueWindow(PATIENCE), round_trip=10)
+    publishes = silent.start(MIN_WINDOW + MAX_WAITING)
+    await asyncio.sleep(0.6)
+    later = silent.start(10)
+    await asyncio.sleep(0.1)
+    assert not any(publish.done() for publish in publishes)
+    assert sum(publish.done() for publish in later) == 9  # all but a trial
+    await asyncio.wait({*publishes, *later})
+
+
+@in_virtual_time
+async def test_nacks_in_a_row_need_another_channel() -> None:
+    """At once; then after a quarter of the time of the refusal, 2 s to 60 s."""
+    broker, clock = Broker(QueueWindow(), round_trip=0.1, confirms=False), asyncio.get_running_loop().time
+    for _ in range(CHANNEL_NACKS):
+        assert not broker.window.needs_channel(opened_at=-60)
+        await broker.publish()
+    opened_at, seconds = -60.0, list[float]()
+    while clock() < 600:
+        if broker.window.needs_channel(opened_at):
+            seconds.append(clock() - opened_at)
+            opened_at = clock()
+        await broker.publish()
+    assert len(seconds) < 30
+    assert min(seconds) >= 2
+    assert 59 < max(seconds) < 62
+    broker.confirms = True
+    await broker.publish()
+    assert not broker.window.needs_channel(-60)
+
+
+@in_virtual_time
+async def test_short_refusal_is_no_problem() -> None:
+    """A full queue that is read has room again. The problem is named after 10 s, until the queue confirms a publish."""
+    broker, named_at = Broker(QueueWindow(), round_trip=1, confirms=False), list[int]()
+    for second in range(1, 20):
+        broker.confirms = second > 15
+        await broker.publish()
+        if broker.window.refuses_long:
+            named_at.append(second)
+    assert named_at == [*range(int(LONG_REFUSAL_SECONDS), 16)]
