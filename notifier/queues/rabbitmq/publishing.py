@@ -64,7 +64,7 @@ class Publishing:
         self._writes: ConfirmedWrites | None = None
         self._on_reply: Callable[[bytes], None] | None = None
         self._opened_at = 0.0
-        self._replace_soon = asyncio.Event()
+        self._replacing: asyncio.Future[None] | None = None  # done once the present channel is to be replaced
         self._all_windows = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
         self._windows: dict[str, QueueWindow] = {}  # by queue, or by the exchange of a lane
         self._in_flight: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
@@ -80,14 +80,10 @@ class Publishing:
                 channel = await open_channel(connection, confirms=True)
                 if self._on_reply is not None:
                     await _consume_replies(channel, self._on_reply)
-                self._replace_soon.clear()
+                replacing = self._replacing = asyncio.get_running_loop().create_future()
                 channels.add(present := asyncio.create_task(self._publish_on(channel, opened)))
                 present.add_done_callback(channels.discard)
-                replacing = asyncio.create_task(self._replace_soon.wait())
-                try:
-                    await asyncio.wait({present, replacing}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    replacing.cancel()
+                await asyncio.wait({present, replacing}, return_when=asyncio.FIRST_COMPLETED)
                 if present.done():
                     await present
                     self._repair_soon.set()  # a publish to a missing exchange closes the channel
@@ -201,30 +197,34 @@ class Publishing:
             ) from returned
         except DeliveryError as refused:
             text = (
-                f"the broker refuses messages (nack) for {_format_destination(publish)}: it is full, often by a policy"
+                f"the broker refuses (nack) messages for {_format_destination(publish)}: it is full, often by a policy"
             )
-            self._on_refused(window, channel, text, is_nack=True)
-            raise QueueUnavailable(text) from refused
+            raise self._on_refused(window, channel, text, is_nack=True) from refused
         except TimeoutError as late:
-            if not self.blocked:
-                text = f"the broker confirms no message for {_format_destination(publish)}"
-                self._on_refused(window, channel, text, is_nack=False)
-            raise QueueUnavailable(self._describe_timeout()) from late
+            text = f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s for {_format_destination(publish)}"
+            raise self._on_refused(window, channel, text, is_nack=False) from late
         except CONNECTION_ERRORS as lost:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
         if window.refuses_long:
             self._log.info("queue_accepts", queue=publish.exchange or publish.routing_key)
         window.on_confirmed(former_count)
 
-    def _on_refused(self, window: QueueWindow, channel: aiormq.Channel, text: str, *, is_nack: bool) -> None:
-        """Record the refusal, log it if it lasts, and replace the channel if that may help."""
+    def _on_refused(
+        self, window: QueueWindow, channel: aiormq.Channel, text: str, *, is_nack: bool
+    ) -> QueueUnavailable:
+        """Record the refusal, log it if it lasts, and replace the channel if that may help. Return the error."""
+        if self.blocked:
+            return QueueUnavailable(f"{text}: {BLOCKED_PROBLEM}")
         was_long = window.refuses_long
         window.on_refused(text, is_nack=is_nack)
         if window.refuses_long and not was_long:
             self._log.warning("queue_refuses", reason=text, help="notifier explain NotifierQueuePolicy")
         # A publish without a confirm counts at the broker until its channel is closed.
         if channel is self._channel and (not is_nack or window.needs_channel(self._opened_at)):
-            self._replace_soon.set()
+            assert self._replacing is not None
+            if not self._replacing.done():
+                self._replacing.set_result(None)
+        return QueueUnavailable(text)
 
     async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""
@@ -238,10 +238,6 @@ class Publishing:
         else:
             with translating_losses():
                 await publish_singly(publish, channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
-
-    def _describe_timeout(self) -> str:
-        why = f": {BLOCKED_PROBLEM}" if self.blocked else ""
-        return f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s{why}"
 
     async def wait_until_available(self) -> None:
         """Wait until a publish can succeed. Never raises. Always waits briefly, to pace its caller."""

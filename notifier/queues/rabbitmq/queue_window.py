@@ -1,6 +1,6 @@
 """Bounds the unconfirmed publishes to one queue, so that a queue that confirms nothing delays no other queue.
 
-The publishers of a queue share its window. RabbitMQ (3.10) stops reading a channel with more than 32 unconfirmed
+The publishers of a queue share its window. RabbitMQ (3.10, 4.0) stops reading a channel with more than 32 unconfirmed
 publishes to one queue, and after 400 further messages for any queue it stops reading the connection: nothing is
 confirmed until that queue recovers. So the window is 32 publishes. It is larger only while more than 16 are confirmed
 within a round trip, since 32 would then be too slow; then it is twice their number, 250 at most. Others wait in the
@@ -12,14 +12,13 @@ or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a w
 """
 
 import asyncio
-from collections import deque
 
 from notifier.model.errors import BucketUnavailable
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
+MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
+SHORT_PATIENCE_SECONDS = 0.5  # for that many
 TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
-MAX_NACKS, MAX_WAITING = 500, 250  # nacks in a row, and waiting publishes, that shorten the patience
-SHORT_PATIENCE_SECONDS = 0.5
 CHANNEL_NACKS = 5  # in a row, after which another channel is needed
 MIN_REPLACE_SECONDS, MAX_REPLACE_SECONDS = 2.0, 60.0  # between two channels that are opened because of nacks
 REPLACE_SHARE = 0.25  # of the time for which the queue has refused: so it accepts again soon after a short refusal
@@ -35,9 +34,9 @@ class QueueWindow:
     def __init__(self, patience: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._patience = patience
-        self._size = MIN_WINDOW
-        self._in_flight = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._places = asyncio.Semaphore(MIN_WINDOW)
+        self._size = self._wanted_size = MIN_WINDOW  # places, taken or free
+        self._publish_count = 0  # in the window, or waiting for it
         self._nacks = 0
         self._silent_since = self._next_trial_at = 0.0
         self.confirmed_count = 0
@@ -47,49 +46,39 @@ class QueueWindow:
     async def __aenter__(self) -> None:
         """Wait for a place in the window. Raises BucketUnavailable."""
         now = self._loop.time()
-        if not self._in_flight and self.refusal is None:
+        if not self._publish_count and self.refusal is None:
             self._silent_since = now
         elif self._patience is not None:
-            many = self._nacks >= MAX_NACKS or len(self._waiting) >= MAX_WAITING
+            many = self._nacks >= MANY_NACKS or self._publish_count >= MANY_PUBLISHES
             if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
                 if now < self._next_trial_at:
                     raise BucketUnavailable(self.refusal or "no confirm")
                 self._next_trial_at = now + TRIAL_SECONDS
-        if self._in_flight < self._size:
-            self._in_flight += 1
-        else:
-            await self._wait_for_place()
-
-    async def _wait_for_place(self) -> None:
-        place = self._loop.create_future()
-        self._waiting.append(place)
+        self._publish_count += 1
         try:
-            async with asyncio.timeout(self._patience):
-                await place
+            if self._places.locked():
+                async with asyncio.timeout(self._patience):
+                    await self._places.acquire()
+            else:  # nearly always
+                await self._places.acquire()
         except (asyncio.CancelledError, TimeoutError) as ended:
-            if place.done() and not place.cancelled():
-                self._leave()
+            self._publish_count -= 1
             if isinstance(ended, TimeoutError):
                 raise BucketUnavailable("no confirm") from ended
             raise
 
-    async def __aexit__(self, *_: object) -> None:
-        """Leave the window."""
-        self._leave()
-
-    def _leave(self) -> None:
-        """Give the place to the next publish that waits."""
-        self._in_flight -= 1
-        while self._waiting and self._in_flight < self._size:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
-                self._in_flight += 1
+    async def __aexit__(self, *_error: object) -> None:
+        """Free the place, and one more or none if the window grows or shrinks."""
+        self._publish_count -= 1
+        change = (self._wanted_size > self._size) - (self._wanted_size < self._size)
+        self._size += change
+        for _ in range(1 + change):
+            self._places.release()
 
     def on_confirmed(self, former_count: int) -> None:
         """Record a confirm. `former_count`: the `confirmed_count` when the publish was written."""
         self.confirmed_count += 1
-        self._size = min(MAX_WINDOW, max(MIN_WINDOW, 2 * (self.confirmed_count - former_count)))
+        self._wanted_size = min(MAX_WINDOW, max(MIN_WINDOW, 2 * (self.confirmed_count - former_count)))
         self._silent_since, self._nacks, self.refusal = self._loop.time(), 0, None
 
     def on_refused(self, refusal: str, *, is_nack: bool) -> None:
