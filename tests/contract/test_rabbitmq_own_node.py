@@ -13,7 +13,7 @@ from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.model.notice import ClientChange, ClientNotice
-from notifier.queues.rabbitmq import connection, side_channel
+from notifier.queues.rabbitmq import connection, publishing, queue_window, side_channel
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
@@ -177,11 +177,15 @@ async def test_a_memory_alarm_blocks_publishing_alone(
     assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
 
 
-async def test_queue_without_confirms_delays_no_other(worker: OpenWorker, module_node: RabbitmqNode) -> None:
-    """With 433 unconfirmed publishes to one queue, RabbitMQ would stop reading the connection.
+async def test_queue_without_confirms_delays_no_other(
+    worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 33 unconfirmed publishes to a queue, failed ones included, RabbitMQ would soon stop reading the connection.
 
-    The publishes to that queue succeed once it is back.
+    The status names the queue. Its publishes succeed once it is back.
     """
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 1.0)
     queue = await worker()
     await queue.publish("delay.64s", outgoing("first"))
     process = "{'%2F_notifier.delay.64s', node()}"
@@ -190,6 +194,8 @@ async def test_queue_without_confirms_delays_no_other(worker: OpenWorker, module
         names = [f"stuck-{number}" for number in range(600)]
         stuck = [asyncio.create_task(publish_until_durable(queue, "delay.64s", outgoing(name))) for name in names]
         async with asyncio.timeout(PATIENCE):
+            while "delay.64s" not in (queue.status().problem or ""):
+                await queue.publish(DEAD, outgoing("other"))
             for number in range(1000):
                 await queue.publish(DEAD, outgoing(f"other-{number}"))
         assert not any(publish.done() for publish in stuck)

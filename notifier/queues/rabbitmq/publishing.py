@@ -3,7 +3,7 @@
 If a publish returns, the message is durable. If it raises QueueUnavailable, the message may still be durable, since
 only the confirm may be lost. So a retry may duplicate a message, but never loses one.
 
-The channel is replaced if a queue nacks several publishes in a row, or confirms one too late: see `queue_window.py`.
+The channel is replaced if a queue nacks several publishes in a row: see `queue_window.py`.
 Publishes in flight on the former channel keep it open until they are confirmed, or fail after 10 s.
 """
 
@@ -32,7 +32,13 @@ from notifier.queues.rabbitmq.connection import (
 )
 from notifier.queues.rabbitmq.queue_window import QueueWindow
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
-from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO, ConfirmedWrites, Publish, publish_singly
+from notifier.queues.rabbitmq.wire.publish import (
+    DIRECT_REPLY_TO,
+    ConfirmedWrites,
+    ConfirmOverdue,
+    Publish,
+    publish_singly,
+)
 
 # Unconfirmed, to all queues; bounds memory (128 KiB each at most) and the broker's backlog. The window of each
 # queue (`queue_window.py`) is much smaller, so that queues that confirm nothing leave room for others.
@@ -199,10 +205,10 @@ class Publishing:
             text = (
                 f"the broker refuses (nack) messages for {_format_destination(publish)}: it is full, often by a policy"
             )
-            raise self._on_refused(window, channel, text, is_nack=True) from refused
+            raise self._on_refused(window, channel, text, refused) from refused
         except TimeoutError as late:
             text = f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s for {_format_destination(publish)}"
-            raise self._on_refused(window, channel, text, is_nack=False) from late
+            raise self._on_refused(window, channel, text, late) from late
         except CONNECTION_ERRORS as lost:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
         if window.refuses_long:
@@ -210,17 +216,17 @@ class Publishing:
         window.on_confirmed(former_count)
 
     def _on_refused(
-        self, window: QueueWindow, channel: aiormq.Channel, text: str, *, is_nack: bool
+        self, window: QueueWindow, channel: aiormq.Channel, text: str, error: Exception
     ) -> QueueUnavailable:
         """Record the refusal, log it if it lasts, and replace the channel if that may help. Return the error."""
         if self.blocked:
             return QueueUnavailable(f"{text}: {BLOCKED_PROBLEM}")
         was_long = window.refuses_long
-        window.on_refused(text, is_nack=is_nack)
+        late_confirm = error.confirm if isinstance(error, ConfirmOverdue) else None
+        window.on_refused(text, is_nack=isinstance(error, DeliveryError), late_confirm=late_confirm)
         if window.refuses_long and not was_long:
             self._log.warning("queue_refuses", reason=text, help="notifier explain NotifierQueuePolicy")
-        # A publish without a confirm counts at the broker until its channel is closed.
-        if channel is self._channel and (not is_nack or window.needs_channel(self._opened_at)):
+        if channel is self._channel and window.needs_channel(self._opened_at):
             assert self._replacing is not None
             if not self._replacing.done():
                 self._replacing.set_result(None)

@@ -4,7 +4,9 @@ The publishers of a queue share its window. RabbitMQ (3.10, 4.0) stops reading a
 publishes to one queue, and after 400 further messages for any queue it stops reading the connection: nothing is
 confirmed until that queue recovers. So the window is 32 publishes. It is larger only while more than 16 are confirmed
 within a round trip, since 32 would then be too slow; then it is twice their number, 250 at most. Others wait in the
-memory of their callers, in order, and only for this queue. A publish leaves the window after 10 s at most.
+memory of their callers, in order, and only for this queue. A publish without a confirm fails after 10 s, but keeps its
+place until the confirm, or until the channel is closed. Another channel would not help: RabbitMQ stops reading a new
+channel at its first publish to a queue that does not answer.
 
 A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises if the queue has refused for this
 many seconds, except one trial every half second. It raises after half a second if the queue has nacked 500 publishes,
@@ -42,6 +44,7 @@ class QueueWindow:
         self.confirmed_count = 0
         self.refusal: str | None = None
         self.refused_at = 0.0
+        self._keeps_place = False  # of the publish that leaves next
 
     async def __aenter__(self) -> None:
         """Wait for a place in the window. Raises BucketUnavailable."""
@@ -72,8 +75,9 @@ class QueueWindow:
         self._publish_count -= 1
         change = (self._wanted_size > self._size) - (self._wanted_size < self._size)
         self._size += change
-        for _ in range(1 + change):
+        for _ in range(1 + change - self._keeps_place):
             self._places.release()
+        self._keeps_place = False
 
     def on_confirmed(self, former_count: int) -> None:
         """Record a confirm. `former_count`: the `confirmed_count` when the publish was written."""
@@ -81,10 +85,19 @@ class QueueWindow:
         self._wanted_size = min(MAX_WINDOW, max(MIN_WINDOW, 2 * (self.confirmed_count - former_count)))
         self._silent_since, self._nacks, self.refusal = self._loop.time(), 0, None
 
-    def on_refused(self, refusal: str, *, is_nack: bool) -> None:
-        """Record a nack, or a publish that was not confirmed in time."""
+    def on_refused(self, refusal: str, *, is_nack: bool, late_confirm: "asyncio.Future[object] | None" = None) -> None:
+        """Record a nack, or a publish that was not confirmed in time, which keeps its place until `late_confirm` ends.
+
+        Until then it counts at the broker.
+        """
         self._nacks += is_nack
+        if late_confirm is not None:
+            self._keeps_place = True
+            late_confirm.add_done_callback(self._on_late_confirm)
         self.refusal, self.refused_at = refusal, self._loop.time()
+
+    def _on_late_confirm(self, _confirm: object) -> None:
+        self._places.release()
 
     def needs_channel(self, opened_at: float) -> bool:
         """Return True if nacks in a row require another channel than the present one, which was opened at this moment.

@@ -149,6 +149,23 @@ async def test_patience_ends_early_for_many_publishes() -> None:
 
 
 @in_virtual_time
+async def test_late_publish_keeps_its_place() -> None:
+    """It counts at the broker until its confirm, though it has failed for its caller."""
+    window, late_confirms = QueueWindow(), list[asyncio.Future[object]]()
+    for _ in range(MIN_WINDOW):
+        async with window:
+            late_confirms.append(asyncio.get_running_loop().create_future())
+            window.on_refused("no confirm", is_nack=False, late_confirm=late_confirms[-1])
+    broker = Broker(window)
+    publishes = broker.start(10)
+    await asyncio.sleep(60)
+    assert broker.most == 0
+    late_confirms.pop().set_result(None)
+    await asyncio.gather(*publishes)
+    assert broker.most == 1
+
+
+@in_virtual_time
 async def test_nacks_in_a_row_need_another_channel() -> None:
     """At once; then after a quarter of the time of the refusal, 2 s to 60 s."""
     broker, clock = Broker(QueueWindow(), round_trip=0.1, confirms=False), asyncio.get_running_loop().time

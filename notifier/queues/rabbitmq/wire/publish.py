@@ -105,10 +105,18 @@ def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.
 Confirmation = asyncio.Future[object]
 
 
+class ConfirmOverdue(TimeoutError):  # noqa: N818  a state, not a mistake
+    """A publish has no confirm in time. `confirm` ends with the late confirm, or with the channel."""
+
+    def __init__(self, confirm: Confirmation) -> None:
+        super().__init__()
+        self.confirm = confirm
+
+
 class ConfirmedWrites:
     """Publishes on one channel: writes messages together and confirms each.
 
-    `timeout`: seconds after which an unconfirmed publish fails with TimeoutError. With `replies`, messages request
+    `timeout`: seconds after which an unconfirmed publish fails with ConfirmOverdue. With `replies`, messages request
     replies by direct reply-to.
     """
 
@@ -119,7 +127,8 @@ class ConfirmedWrites:
         self._gathered: list[bytes] = []
         self._wake = asyncio.Event()
         self._waking = False  # `_wake` will be set within GATHER_SECONDS
-        self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
+        self._under_way: deque[tuple[float, Confirmation, int]] = deque()  # with delivery tags, by deadline
+        self._late: set[Confirmation] = set()
         self._replies = replies
 
     def write(self, publish: Publish) -> Confirmation:
@@ -137,7 +146,7 @@ class ConfirmedWrites:
         under_way = self._under_way
         while under_way and under_way[0][1].done():
             under_way.popleft()
-        under_way.append((self._loop.time() + self._timeout, confirmation))
+        under_way.append((self._loop.time() + self._timeout, confirmation, channel.delivery_tag))
         self._gathered.append(frames)
         if not publish.patient or len(self._gathered) >= MAX_GATHERED:
             self._wake.set()
@@ -168,7 +177,9 @@ class ConfirmedWrites:
 
     def end(self, error: Exception) -> None:
         """Fail all publishes with this error: the channel is closed, and no confirm follows."""
-        for _, confirmation in self._under_way:
+        for confirm in tuple(self._late):
+            confirm.cancel()
+        for _, confirmation, _ in self._under_way:
             if not confirmation.done():
                 confirmation.set_exception(error)
         self._under_way.clear()
@@ -183,6 +194,15 @@ class ConfirmedWrites:
         """Fail the publishes that have waited too long for a confirm. Call it about once a second."""
         now = self._loop.time()
         while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
-            _, confirmation = self._under_way.popleft()
+            _, confirmation, tag = self._under_way.popleft()
             if not confirmation.done():
-                confirmation.set_exception(TimeoutError())
+                late: Confirmation = self._loop.create_future()
+                self._channel.confirmations[tag] = late
+                self._late.add(late)
+                late.add_done_callback(self._on_late_confirm)
+                confirmation.set_exception(ConfirmOverdue(late))
+
+    def _on_late_confirm(self, confirm: Confirmation) -> None:
+        self._late.discard(confirm)
+        if not confirm.cancelled():
+            confirm.exception()  # otherwise asyncio logs an unretrieved error
