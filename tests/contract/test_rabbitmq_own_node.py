@@ -180,7 +180,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(
 async def test_queue_without_confirms_delays_no_other(
     worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 33 unconfirmed publishes to a queue, failed ones included, RabbitMQ would soon stop reading the connection.
+    """With 33 unconfirmed publishes to one queue, failed ones included, RabbitMQ soon stops reading the connection.
 
     The status names the queue. Its publishes succeed once it is back.
     """
