@@ -145,7 +145,7 @@ bench-counted: $(DEV)/.made ## count the instructions of a delivery; fails if a 
 bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables and pictures
 	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
 
-bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
+bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 2 to 6 min a case; fails if a limit is missed: ARGS="--case slow"
 	@$(DEV)/bin/python -m benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"

@@ -81,11 +81,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Which deliveries were expected, and when each first arrived."""
+    """Which deliveries were expected, when each first arrived, and which were not answered at some time."""
 
     expected: frozenset[tuple[int, int]]
     first: Mapping[tuple[int, int], float]
     account: Account
+    refused: frozenset[tuple[int, int]]
+
+    def waits(self, deliveries: Iterable[tuple[int, int]], since: Mapping[int, float]) -> list[float]:
+        """Return the seconds of each delivery after the moment of its event; infinite if it did not arrive."""
+        return [self.first.get(each, math.inf) - since[each[0]] for each in deliveries]
 
     def latencies(self, due: Mapping[int, float]) -> list[float]:
         """Seconds from the moment each event was due to be published, for those events that `due` has."""
@@ -105,10 +110,14 @@ def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable
     expected = frozenset((event.number, number) for event in events for number in event.clients if number in clients)
     times: Counter[tuple[int, int]] = Counter()
     first: dict[tuple[int, int], float] = {}
+    refused = set()
     strange = 0
     for arrival in arrivals:
         key = arrival.event, arrival.client
-        if arrival.client not in clients or not arrival.answered:
+        if arrival.client not in clients:
+            continue
+        if not arrival.answered:
+            refused.add(key)
             continue
         strange += key not in expected
         times[key] += 1
@@ -120,4 +129,4 @@ def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable
         missing=len(expected - first.keys()),
         strange=strange,
     )
-    return Ledger(expected, first, found)
+    return Ledger(expected, first, found, frozenset(refused))

@@ -4,7 +4,8 @@
 
 *Paced*: an open-loop publisher at half of the measured capacity; the latency is from the moment an event was due to be
 published until a healthy client has the request. *Drain*: the events wait in the queue when the worker starts; the rate
-is that of the healthy clients' deliveries. What each case is, and how to read the figures: README.md.
+is that of the healthy clients' deliveries. Other cases have a limit (`limited_run.py`). README.md describes the cases,
+and how to read the figures.
 """
 
 import gc
@@ -19,8 +20,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import figures
+from benchmarks import figures, limits
 from benchmarks.isolation_run import FAN_OUT, Bench, Case, Measured, Options, Turn
+from benchmarks.limited_run import LIMITED, run_limited
+from benchmarks.limits import Verdict
 from benchmarks.processes import receivers
 from benchmarks.receivers import Behaviour, Kind
 from benchmarks.record import merge
@@ -127,10 +130,16 @@ def record(report: Report, options: Options) -> dict[str, object]:
     }  # fmt: skip
 
 
+def exit_code(reports: Sequence[Report], limited: Sequence[limits.Report]) -> int:
+    """Return 0 when every delivery is accounted for and every limit is met, else 1."""
+    return int(not all(each.complete for each in reports) or any(each.verdict is not Verdict.MET for each in limited))
+
+
 def main() -> int:
-    """Return 0 when every delivery is accounted for, else 1."""
+    """Return 0 when every delivery is accounted for and every limit is met, else 1."""
     parser = command_line("isolation", __doc__)
-    parser.add_argument("--case", action="append", choices=[*CASES, "all"], help="may be repeated; default: all")
+    names = [*CASES, *LIMITED]
+    parser.add_argument("--case", action="append", choices=[*names, "all"], help="may be repeated; default: all")
     parser.add_argument("--seconds", type=float, default=45, help="measured in each paced turn (default %(default)s)")
     parser.add_argument("--warm-up", type=float, default=5, help="seconds before that which do not count (%(default)s)")
     parser.add_argument("--drain", type=float, default=10, help="about so many seconds a drain lasts (%(default)s)")
@@ -140,18 +149,26 @@ def main() -> int:
     parser.add_argument("--log-level", default="info", help="of the workers, to a file (%(default)s)")
     given = parser.parse_args()
     progress, reports = console(), []
-    chosen = list(CASES) if not given.case or "all" in given.case else given.case
+    chosen = names if not given.case or "all" in given.case else given.case
     options = Options(
         setup=Setup(delivery={}, log_level=given.log_level), seconds=given.seconds, warm_up=given.warm_up,
         drain=given.drain, rounds=max(1, given.rounds), rate=given.rate, probe=given.probe,
     )  # fmt: skip
-    with machine(given.url, max(CASES[name].workers for name in chosen)) as (url, cores):
+    limited: list[limits.Report] = []
+    with machine(given.url, max(CASES[name].workers if name in CASES else 1 for name in chosen)) as (url, cores):
         for name in chosen:
+            if name in LIMITED:
+                progress.print(f"[bold]{name}[/bold]")
+                limited.append(uvloop.run(run_limited(name, LIMITED[name], url, cores)))
+                merge(given.json, {name: limited[-1].record})
+                continue
             report = uvloop.run(run_case(name, CASES[name], url, options, cores, progress))
             answer(given.json).print(table(report))
             reports.append(report)
             merge(given.json, {name: record(report, options)})
-    return 0 if all(report.complete for report in reports) else 1
+    if limited:
+        answer(given.json).print(limits.table(limited), *map(str, limited), sep="\n")
+    return exit_code(reports, limited)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ class Bench:
             async with self._sudden(start + options.warm_up + SUDDENLY * options.seconds, faulty=faulty):
                 late = await publish_on_schedule(rabbit, events, rate, start)
                 share = (sum(worker.cpu() for worker in workers) - used) / (time.monotonic() - began)
-            found = await self._ledger(events)
+            found = await until_arrived(self._played, events, self._case.healthy, options.patience)
         due = {event.number: start + number / rate for number, event in enumerate(events)}
         counted = {number: at for number, at in due.items() if at >= start + options.warm_up}
         latencies = [1000 * seconds for seconds in found.latencies(counted)]
@@ -181,7 +181,7 @@ class Bench:
         async with self._installed(faulty=faulty) as (site, rabbit):
             await publish_all(rabbit, events)
             async with self._workers(site), self._sudden(time.monotonic() + SUDDENLY * drain, faulty=faulty):
-                found = await self._ledger(events)
+                found = await until_arrived(self._played, events, self._case.healthy, self._options.patience)
         moments = sorted(found.first.values())
         if len(moments) < 2:  # starved altogether
             return Drained(rate_99=0.0, rate=0.0, account=found.account)
@@ -233,16 +233,19 @@ class Bench:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def _ledger(self, events: Sequence[Event]) -> figures.Ledger:
-        """Once every delivery to a healthy client has arrived, or patience is over.
 
-        Duplicates would make a count complete too early, so it is tried again until the account itself is.
-        """
-        healthy, give_up = self._case.healthy, time.monotonic() + self._options.patience
-        wanted = sum(number in healthy for event in events for number in event.clients)
-        while True:
-            await self._played.until_came(wanted, healthy, give_up - time.monotonic())
-            found = figures.ledger(events, healthy, await self._played.arrivals())
-            if not found.account.missing or time.monotonic() > give_up:
-                return found
-            wanted += found.account.missing
+async def until_arrived(
+    played: Receivers, events: Sequence[Event], clients: frozenset[int], patience: float
+) -> figures.Ledger:
+    """Return the ledger of these clients, once each of their deliveries has arrived or patience (seconds) is over.
+
+    Duplicates would make a count complete too early, so it is tried again until the account itself is.
+    """
+    give_up = time.monotonic() + patience
+    wanted = sum(number in clients for event in events for number in event.clients)
+    while True:
+        await played.until_came(wanted, clients, give_up - time.monotonic())
+        found = figures.ledger(events, clients, await played.arrivals())
+        if not found.account.missing or time.monotonic() > give_up:
+            return found
+        wanted += found.account.missing

@@ -131,6 +131,11 @@ class BenchWorker:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def schedule(self) -> tuple[float, float]:
+        """Seconds that its first thread, the event loop's, ran and waited for a core or for its quota."""
+        ran, waited, _ = Path(f"/proc/{self._process.pid}/schedstat").read_text().split()
+        return int(ran) / 1e9, int(waited) / 1e9
+
     def memory(self) -> float:
         """Its memory in MiB."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])

@@ -1,7 +1,7 @@
 """The clients of a benchmark: one uvloop process with a port for each on 127.0.0.1.
 
 Started by `rig.receivers`; takes commands as JSON lines on stdin, answers each with one on stdout, ends with stdin.
-Raw protocols, and nothing is decoded while a run lasts: what is measured is the worker, not this.
+Raw protocols, and nothing but flaky clients' tokens is decoded while a run lasts: what is measured is the worker.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ from urllib.parse import parse_qs
 import uvloop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+FAILS_EVERY = 4  # deliveries of a flaky client
 BACKLOG = 1024
 
 
@@ -32,6 +34,7 @@ class Kind(StrEnum):
     ANSWER = "answer"  # 200, after `seconds`
     HANG = "hang"  # takes connections and requests, and never answers
     REFUSE = "refuse"  # nobody listens
+    FLAKY = "flaky"  # answers 503 to the first attempt of each fourth of its deliveries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +54,17 @@ class Hit:
     body: bytes
     answered: bool
 
-    @property
-    def event(self) -> int:
-        """The number of the event: the end of the token's `sid`."""
-        payload = parse_qs(self.body)[b"logout_token"][0].split(b".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        return int(claims["sid"].rpartition("-")[2])
+
+def event_of(body: bytes) -> int:
+    """Return the number of the event: the end of the token's `sid`."""
+    payload = parse_qs(body)[b"logout_token"][0].split(b".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+    return int(claims["sid"].rpartition("-")[2])
 
 
 @dataclass(slots=True)
 class Played:
-    """One client: its port, how it behaves, who is connected, and how many requests came."""
+    """One client: its port, how it behaves, who is connected, how many requests came, and if flaky for which events."""
 
     number: int
     port: int = 0
@@ -69,6 +72,13 @@ class Played:
     server: asyncio.Server | None = None
     connections: "set[Connection]" = field(default_factory=set)
     hits: int = 0
+    events: set[int] = field(default_factory=set)
+
+    def on_flaky_request(self, event: int) -> bool:
+        """Record a request of a flaky client, and return True if it gets a 200."""
+        is_first = event not in self.events
+        self.events.add(event)
+        return not is_first or len(self.events) % FAILS_EVERY > 0
 
     async def listen(self, hits: list[Hit]) -> None:
         """Take connections, always at the same port."""
@@ -126,18 +136,19 @@ class Connection(asyncio.Protocol):
 
     def _request(self, body: bytes) -> None:
         client, behaviour = self._client, self._client.behaviour
-        answers = behaviour.kind is Kind.ANSWER
+        is_flaky = behaviour.kind is Kind.FLAKY
+        answers = client.on_flaky_request(event_of(body)) if is_flaky else behaviour.kind is Kind.ANSWER
         self._hits.append(Hit(time.monotonic(), client.number, body, answers))
         client.hits += 1
         self._pending = True
         if answers and behaviour.seconds:
             asyncio.get_running_loop().call_later(behaviour.seconds, self._answer)
-        elif answers:
-            self._answer()
+        elif answers or is_flaky:
+            self._answer(OK if answers else UNAVAILABLE)
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes = OK) -> None:
         if self._pending and not self.transport.is_closing():
-            self.transport.write(OK)
+            self.transport.write(answer)
             self._end()
 
     def _end(self) -> None:
@@ -174,6 +185,7 @@ class Company:
                 self.hits.clear()
                 for client in self.clients:
                     client.hits = 0
+                    client.events.clear()
                 return None
             case _:
                 raise ValueError(f"unknown command {command}")
@@ -181,7 +193,7 @@ class Company:
 
 def write(file: Path, hits: tuple[Hit, ...]) -> None:
     """Write a line for each request: event, client, moment, and 1 if it was answered."""
-    file.write_text("".join(f"{hit.event} {hit.client} {hit.at:.6f} {hit.answered:d}\n" for hit in hits))
+    file.write_text("".join(f"{event_of(hit.body)} {hit.client} {hit.at:.6f} {hit.answered:d}\n" for hit in hits))
 
 
 async def main() -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.limited_run import LIMITED
 from benchmarks.record import FOLDER
-from tools.performance import document
+from tools.performance import comparisons, document
 
 
 def test_the_documents_are_up_to_date() -> None:
@@ -18,6 +19,13 @@ def test_every_figure_says_when_and_on_what_it_was_taken() -> None:
     for file in FOLDER.glob("*.json"):
         for case in json.loads(file.read_text())["cases"].values():
             assert {"at", "processor", "cores", "python", "load"} <= set(case["taken"])
+
+
+def test_a_limit_without_a_result_is_not_measured() -> None:
+    """A case that was left out does not look like a success."""
+    lines = comparisons.limits({}).splitlines()[2:]
+    assert len(lines) == sum(len(case.limits) for case in LIMITED.values())
+    assert all(line.endswith("| – | not measured |") for line in lines)
 
 
 def test_workers_follow_from_processor_and_answers() -> None:

@@ -1,13 +1,17 @@
 """Each benchmark in its shortest form: it runs, and it counts right. Speed is not judged."""
 
+import math
 import os
 from argparse import Namespace
 
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, isolation, latency, scale, throughput
+from benchmarks import growth, isolation, latency, limits, scale, throughput
+from benchmarks.figures import Account
 from benchmarks.isolation_run import Case, Options
+from benchmarks.limited_run import Cut, Limited, Paced, Recovery, run_limited
+from benchmarks.limits import Limit, Processor, Turn
 from benchmarks.processes import receivers
 from benchmarks.receivers import Behaviour, Kind
 from benchmarks.rig import Cores, Setup
@@ -32,6 +36,54 @@ async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: st
     assert [account.expected for account in report.accounts][::2] == [2 * 20, 2 * 20]
     assert all(account.arrived == account.expected for account in report.accounts)
     assert set(report.ratios) == {"p50", "p99", "p99_second", "drain_99", "drain_all"}
+
+
+LIMITED: dict[str, tuple[Paced | Recovery | Cut, int]] = {
+    "fresh p99": (Paced(fault=Kind.HANG, faulty_rate=40, healthy_rate=20, faulty=9, healthy=4, seconds=1), 20),
+    "retries' p90 ÷ fresh p90": (
+        Paced(fault=Kind.REFUSE, faulty_rate=20, healthy_rate=20, faulty=9, healthy=2, is_flaky=True, seconds=0.5), 10,
+    ),
+    "deliveries": (Recovery(parked=20, backlog=30, round_trip=0.02, down_seconds=0), 20),
+    "ready again after": (Cut(round_trip=0.05), 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("figure", LIMITED)
+async def test_a_load_with_a_limit_accounts_for_every_delivery(figure: str, amqp_url: str) -> None:
+    """The fault's turn, its control, and the worker's share of a core. A delayed proxy is felt: no cut ends sooner."""
+    load, expected = LIMITED[figure]
+    limit = Limit(figure=figure, bound=0, is_least=True)
+    report = await run_limited("shortest", Limited(load=load, limits=(limit,)), amqp_url, None)
+    assert report.turns is not None
+    for turn in report.turns:
+        assert (turn.account.expected, turn.account.complete) == (expected, True)
+        assert math.isfinite(turn.values[figure])
+        assert 0 < turn.processor.share <= 1
+    if isinstance(load, Cut):
+        assert report.turns[1].values[figure] > 3 * load.round_trip
+
+
+def limited(value: float, share: float, missing: int = 0) -> limits.Report:
+    """Return the report of a figure that may be 1, of a worker that must have had half of a core."""
+    account = Account(expected=1, arrived=1 - missing, duplicated=0, missing=missing, strange=0)
+    turn = Turn(values={"p99": value}, account=account, processor=Processor(used=0.1, share=share))
+    turns, limit = (turn, turn) if share else None, Limit(figure="p99", bound=1)
+    return limits.Report(case="this", limits=(limit,), least_share=0.5, turns=turns)
+
+
+@pytest.mark.parametrize(
+    ("report", "text", "exit_code"),
+    [
+        (limited(1.0, share=0.5), "this: met", 0),
+        (limited(1.1, share=1.0), "this: missed", 1),
+        (limited(0.1, share=1.0, missing=1), "this: missed", 1),
+        (limited(0.1, share=0.49), "this: not measured, since the worker had 0.49 of a core instead of 0.5", 1),
+        (limited(0.1, share=0.0), "this: not measured, since no control group can be made here", 1),
+    ],
+)
+def test_a_limit_that_is_missed_or_not_measured_is_no_success(report: limits.Report, text: str, exit_code: int) -> None:
+    """One such case is enough for 1."""
+    assert (str(report), isolation.exit_code([], [limited(1.0, share=1.0), report])) == (text, exit_code)
 
 
 @pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does what networks do: cuts, resets in mid-frame, stalls one way, refuses.
+"""A TCP proxy on loopback that does what networks do: delays, cuts, resets in mid-frame, stalls one way, refuses.
 
 Bytes go through unchanged and in order, or not at all. Everything can be changed while it runs, and holds for the
 connections there are and for those to come. What a stalled way holds back includes the end of a connection: while
@@ -35,7 +35,8 @@ class Ending(StrEnum):
 class TcpProxy:
     """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood.
 
-    `on_written` receives what clients write, piece by piece.
+    `on_written` receives what clients write, piece by piece. `delay_seconds`: how much later each piece leaves, either
+    way; raise it as you like, but lower it only while nothing is on its way.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class TcpProxy:
     ) -> None:
         self.port = port
         self.made = 0
+        self.delay_seconds = 0.0
         self._target = host, to
         self._on_written = on_written
         self._flowing = {way: asyncio.Event() for way in Way}
@@ -177,10 +179,14 @@ class TcpProxy:
                     piece = Ending.RESET
                 await self._flowing[way].wait()
                 if isinstance(piece, Ending):
+                    await asyncio.sleep(self.delay_seconds)
                     connection.half_end(writer, piece)
+                    break
+                if way is Way.UP:
+                    self._on_written(piece)
+                if self.delay_seconds:
+                    asyncio.get_running_loop().call_later(self.delay_seconds, connection.write_late, writer, piece)
                 else:
-                    if way is Way.UP:
-                        self._on_written(piece)
                     await connection.write(way, writer, piece)
 
 
@@ -203,6 +209,11 @@ class _Connection:
             self.left[way] = count - len(piece), ending
         writer.write(piece)
         await writer.drain()
+
+    def write_late(self, writer: asyncio.StreamWriter, piece: bytes) -> None:
+        """Pass it on after its delay, unless that side has ended meanwhile."""
+        if not writer.is_closing():
+            writer.write(piece)
 
     def half_end(self, writer: asyncio.StreamWriter, ending: Ending) -> None:
         """One side has closed: close the other."""

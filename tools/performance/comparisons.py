@@ -1,9 +1,11 @@
-"""The tables of docs/evidence/performance.md that set one run beside another: a fault beside none."""
+"""The tables of docs/evidence/performance.md that set one run beside another: a fault beside none, and its limit."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.isolation import CASES as FAULTS
+from benchmarks.limited_run import LIMITED
+from benchmarks.limits import HEADINGS, row
 from tools.performance.cells import Cases, rows, spread
 
 
@@ -29,3 +31,9 @@ def _felt(name: str, case: Mapping[str, Any]) -> list[str]:
         spread(ratios["p99_second"], ".2f"), beside("p99_second"),
         spread(ratios["drain_99"], ".2f"), beside("drain_99"),
     ]  # fmt: skip
+
+
+def limits(found: Cases) -> str:
+    """By case and limit: the figure with the fault, beside that without. A case without a result is not measured."""
+    lines = [row(f"`{name}`", limit, found.get(name)) for name, case in LIMITED.items() for limit in case.limits]
+    return rows(f"| {' | '.join(HEADINGS)} |", lines)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.limited_run import LIMITED
 from benchmarks.record import FOLDER, load
 from benchmarks.throughput import cases, target
 from notifier.model.defaults import MAX_IN_FLIGHT, PREFETCH
@@ -250,8 +251,10 @@ def everything(folder: Path = FOLDER) -> dict[Path, str]:
     """What each file should hold."""
     text = PERFORMANCE.read_text()
     for name, made in SECTIONS.items():
-        found = load(folder / f"{name}.json")
+        found = {case: told for case, told in load(folder / f"{name}.json").items() if case not in LIMITED}
         text = filled(text, name, f"{made(found)}\n\n{taken(found)}" if found else "")
+    found = {case: told for case, told in load(folder / "isolation.json").items() if case in LIMITED}
+    text = filled(text, "limits", "\n\n".join([comparisons.limits(found), *([taken(found)] if found else [])]))
     rates = load(folder / "throughput.json")
     return {
         PERFORMANCE: text,
