@@ -19,7 +19,6 @@ starts no delivery. Messages and operators get moments of the wall clock, since 
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 
@@ -81,7 +80,7 @@ class Slots:
         self._window_slots_of = dict.fromkeys(Lane, 0)  # used slots of the window
         self._attempts_outside = 0  # attempts at slow clients and probes, which do not count as memory
         self._max_hanging = int(min(MAX_HANGING_WINDOWS * size, MAX_HANGING_FILES * max_open_files))
-        self._refusals = Counter[SlotPool]()
+        self._refused = set[SlotPool]()
 
     def has_spare_probe_slots(self) -> bool:
         """Return True if more than half of the slots for probes are free."""
@@ -131,20 +130,20 @@ class Slots:
 
     def on_refused(self, pool: SlotPool) -> None:
         """Record that a client whose circuit is not closed found no slot of this pool."""
-        self._refusals[pool] += 1
+        self._refused.add(pool)
 
     def take_needs(self) -> tuple[int, int]:
-        """Return how many probes, and how many other attempts that hang, should end for the clients that were refused.
+        """Return how many probes, and how many other attempts that hang, should end if clients were refused.
 
-        Forgets the refusals.
+        That leaves MAX_ENDED_PER_TICK slots free for the next clients. Forgets the refusals.
         """
-        if not self._refusals:
+        if not self._refused:
             return 0, 0
-        probes = self._refusals.pop(SlotPool.PROBE, 0)
-        others = min(self._refusals.total(), MAX_ENDED_PER_TICK)
-        self._refusals.clear()
-        excess = self._used_slots[SlotPool.SLOW] + others - self._max_hanging
-        return min(probes, MAX_ENDED_PER_TICK), max(0, min(excess, others))
+        probes = MAX_ENDED_PER_TICK if SlotPool.PROBE in self._refused else 0
+        excess = self._used_slots[SlotPool.SLOW] + MAX_ENDED_PER_TICK - self._max_hanging
+        others = 0 if self._refused == {SlotPool.PROBE} else max(0, min(excess, MAX_ENDED_PER_TICK))
+        self._refused.clear()
+        return probes, others
 
     def count_attempt(self, lane: Lane, pool: SlotPool, change: int) -> None:
         """Count an attempt that began (`change` +1) or ended (-1) in a slot of this pool."""
