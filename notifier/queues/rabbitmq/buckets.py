@@ -8,7 +8,7 @@ count.
 
 import asyncio
 import hashlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -131,6 +131,7 @@ class BucketReader:
         self._repair_soon = repair_soon
         self._connection: Connection | None = None
         self._busy: dict[str, _Getter] = {}  # by queue
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by queue
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
         self._failed_queues: set[str] = set()  # queues whose last fetch failed
@@ -152,7 +153,8 @@ class BucketReader:
         messages are redelivered, also from earlier fetches. So a queue whose last fetch failed is tried on a new
         channel.
         """
-        getter = await self._take_getter(queue)
+        async with self._opening[queue]:  # later calls wait for the same channel, and so keep their order
+            getter = await self._take_getter(queue)
         getter.fetch_count += 1
         try:
             messages = await self._get(getter, queue, most)
@@ -186,8 +188,7 @@ class BucketReader:
                 getter.forget()
                 raise QueueUnavailable("the connection was lost")
             self._getters.add(getter)
-            if self._busy.setdefault(queue, getter) is not getter:  # of another fetch, which began meanwhile
-                self._idle.append(getter)
+            self._busy[queue] = getter
         return self._busy[queue]
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
