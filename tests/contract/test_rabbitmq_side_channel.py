@@ -56,6 +56,16 @@ async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: 
     assert (overview.depths["bulk"].consumers, first.worker_count()) == (1, 3)
 
 
+async def test_request_does_not_wait_for_more_while_the_workers_are_not_counted(
+    options: RabbitOptions, workers: NamedWorkers
+) -> None:
+    """As in the first seconds of a single worker: `notifier reload` would wait for a minute. Consumers count then."""
+    queue = await workers.start(options, b"first")
+    assert queue.worker_count() == 0
+    overview = await asyncio.wait_for(RabbitQueue(options).read_overview(10 * PATIENCE), PATIENCE)
+    assert (overview.workers, overview.worker_states) == (1, [b"first"])
+
+
 @pytest.mark.parametrize("announces", [True, False])
 async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
     amqp_url: str, prefix: str, workers: NamedWorkers, *, announces: bool

@@ -11,7 +11,6 @@ neither publishes nor receives updates: such workers are counted by their consum
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -256,8 +255,8 @@ async def broadcast_request(
     """Send a request to all workers and return their answers. Without `request`, each answers with its state.
 
     Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
-    first. Their number is the largest in the answers. While it is unknown to all, as just after a start, more answers
-    may follow. `consumers` is the number if the answers contain none (older workers). Raises QueueUnavailable.
+    first. Their number is the largest in the answers. It is `consumers` while all answers contain none (older workers),
+    or 0 (just after a start). Raises QueueUnavailable.
     """
     answers, counts, has_enough = list[bytes](), list[int](), asyncio.Event()
 
@@ -265,7 +264,7 @@ async def broadcast_request(
         answers.append(delivered.body)
         if isinstance(count := (delivered.header.properties.headers or {}).get(WORKER_COUNT), int):
             counts.append(count)
-        if len(answers) >= (max(counts) or math.inf if counts else consumers):
+        if len(answers) >= (max(counts, default=0) or consumers):
             has_enough.set()
 
     async with channel_of(connection) as channel:
