@@ -113,7 +113,7 @@ class DeferralRelease:
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
             now = time.monotonic()
-            if now >= release_at:
+            if now >= release_at and self._queue.worker_count():
                 release_at = math.inf if await self.release_first() else now + FIRST_RELEASE_SECONDS
             for ended in [ended for ended, pass_at in self._second_pass_at.items() if pass_at <= now]:
                 del self._second_pass_at[ended]
@@ -167,21 +167,27 @@ class DeferralRelease:
 
     # ── the first release ──
 
-    async def release_first(self) -> bool:
-        """Release the deliveries whose internal cause is over by the configuration. Return False to try again.
-
-        Another worker's first release replaces it if that began later than this worker, and left nothing to release.
-        """
-        asked_at, left = time.monotonic(), set[tuple[str, ...]]()
+    async def _first_releases(self) -> list[_FirstRelease]:
+        """Return the first releases of all workers that answer."""
         with suppress(QueueError, ValidationError):
             request = WorkerRequest(name=SHOW_FIRST_RELEASE, who="", members={})
             _, answers = await send_to_workers(self._queue, request, ANSWER_SECONDS)
-            for other in (_FIRST_RELEASE.validate_python(answer.result) for answer in answers if answer.result):
-                if other["left"] is None:
-                    return False
-                is_later = asked_at - other["seconds"] >= self._created_at
-                if is_later and not any(self._is_over(*cause) for cause in other["left"]):
-                    return True
+            return [_FIRST_RELEASE.validate_python(answer.result) for answer in answers if answer.result]
+        return []
+
+    async def release_first(self) -> bool:
+        """Release the deliveries whose internal cause is over by the configuration. Return False to try again.
+
+        Another worker's first release replaces it if that began later than this worker, and left nothing to release. A
+        single worker asks nobody: an answer needs a connection.
+        """
+        asked_at, left = time.monotonic(), set[tuple[str, ...]]()
+        for other in await self._first_releases() if self._queue.worker_count() != 1 else ():
+            if other["left"] is None:
+                return False
+            is_later = asked_at - other["seconds"] >= self._created_at
+            if is_later and not any(self._is_over(*cause) for cause in other["left"]):
+                return True
 
         def has_ended(*cause: str) -> bool:
             if not (is_over := self._is_over(*cause)) and cause[0] in INTERNAL_CAUSES:
