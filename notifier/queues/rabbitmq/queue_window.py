@@ -71,12 +71,13 @@ class QueueWindow:
             raise
 
     async def __aexit__(self, *_error: object) -> None:
-        """Free the place, and one more or none if the window grows or shrinks."""
+        """Free the place, and one more or none if the window grows or shrinks. A place that is kept changes nothing."""
         self._publish_count -= 1
-        change = (self._wanted_size > self._size) - (self._wanted_size < self._size)
-        self._size += change
-        for _ in range(1 + change - self._keeps_place):
-            self._places.release()
+        if not self._keeps_place:
+            change = (self._wanted_size > self._size) - (self._wanted_size < self._size)
+            self._size += change
+            for _ in range(1 + change):
+                self._places.release()
         self._keeps_place = False
 
     def on_confirmed(self, former_count: int) -> None:

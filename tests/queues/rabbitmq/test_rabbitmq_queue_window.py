@@ -166,6 +166,22 @@ async def test_late_publish_keeps_its_place() -> None:
 
 
 @in_virtual_time
+async def test_late_publishes_do_not_enlarge_the_window() -> None:
+    """Although they leave it while it should shrink, and their places are free after that."""
+    broker, late_confirms = Broker(QueueWindow(), round_trip=0.5), list[asyncio.Future[object]]()
+    await asyncio.gather(*broker.start(2000))
+    await broker.publish()
+    for _ in range(100):
+        async with broker.window:
+            late_confirms.append(asyncio.get_running_loop().create_future())
+            broker.window.on_refused("no confirm", is_nack=False, late_confirm=late_confirms[-1])
+    for late_confirm in late_confirms:
+        late_confirm.set_result(None)
+    await asyncio.gather(*broker.start(2000))
+    assert broker.most == MAX_WINDOW
+
+
+@in_virtual_time
 async def test_nacks_in_a_row_need_another_channel() -> None:
     """At once; then after a quarter of the time of the refusal, 2 s to 60 s."""
     broker, clock = Broker(QueueWindow(), round_trip=0.1, confirms=False), asyncio.get_running_loop().time
