@@ -13,7 +13,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import read_summary
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.passes import make_pass_reader
-from notifier.queues.rabbitmq import replies, side_channel
+from notifier.queues.rabbitmq import replies, side_channel, topology_watch
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
@@ -23,6 +23,12 @@ from tests.contract.queues import PATIENCE, Inbox, eventually, names, outgoing, 
 from tests.support.rabbit_options import rabbit_options
 
 ALL = DeadLetterFilter()
+
+
+@pytest.fixture(autouse=True)
+def _quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that announce themselves are soon counted without their consumers."""
+    monkeypatch.setattr(topology_watch, "CHECK_INTERVAL_SECONDS", 0.5)
 
 
 @pytest.fixture

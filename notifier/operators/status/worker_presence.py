@@ -12,8 +12,9 @@ Silence is measured in rounds: a round begins when this worker receives its own 
 nothing is received, so nobody seems silent. Announcements contain the sender's time, which shows whose clock differs.
 
 Any program that may publish to the side channel can forge announcements. Invented workers only reduce the shares of the
-real ones, and at most `MAX_WORKERS` are counted. A worker that receives a forged stop of itself contradicts it within a
-second, so no worker counts less. Silent workers are examined once a second at most, so a flood costs no search each.
+real ones, and at most `MAX_WORKERS` are counted. Those that do not count give way, one a second, to workers that start.
+Forged announcements of a worker do not shorten its first round, and it contradicts a forged stop within a second: so
+no worker counts less. Silent workers are examined once a second at most, so a flood costs no search each.
 """
 
 import asyncio
@@ -90,7 +91,7 @@ class WorkerPresence:
         self._id = own_id
         self._clock = clock
         self._monotonic = monotonic
-        self.count = 0
+        self.count, self._no_count_before = 0, -math.inf
         self._others: dict[str, _OtherWorker] = {}  # by id
         self._counted: set[str] = set()  # the ids of those that count
         self._examined_at = self._room_searched_at = -math.inf
@@ -106,6 +107,7 @@ class WorkerPresence:
         """Wait until the next announcement is due, and return it. A call confirms that the previous one was sent."""
         if self._round_began_at is None:
             self._round_began_at = self._monotonic()
+            self._no_count_before = self._round_began_at + FIRST_ROUND_SECONDS
         elif self._announced_stop:
             self._stop_sent.set()
             await asyncio.sleep(MIN_INTERVAL_SECONDS)
@@ -152,7 +154,7 @@ class WorkerPresence:
             self._on_presence(key, name, presence["at"] - self._clock(), now)
         if now >= self._examined_at + EXAMINE_SECONDS:
             self._examine(now)
-        self.count = 1 + len(self._counted) if self._round > 1 else 0
+        self.count = 1 + len(self._counted) if self._round > 1 and now >= self._no_count_before else 0
 
     def _begin_round(self, now: float) -> None:
         """Begin a round. After a gap without announcements, all workers that had not vanished may have stopped."""
@@ -193,15 +195,14 @@ class WorkerPresence:
         self._counted.add(key)
 
     def _make_room(self, now: float) -> bool:
-        """Forget the worker that has been silent for longest. Return False if none has vanished."""
+        """Forget the worker that has been silent for longest. Return False if all count."""
         if now < self._room_searched_at + EXAMINE_SECONDS:
             return False
         self._room_searched_at = now
-        longest_silent = min(self._others, key=lambda key: self._others[key].last_seen)
-        if not self._is_silent(self._others[longest_silent], now, SILENT_SECONDS):
-            return False
-        del self._others[longest_silent]
-        return True
+        uncounted = self._others.keys() - self._counted
+        if uncounted:
+            del self._others[min(uncounted, key=lambda key: self._others[key].last_seen)]
+        return bool(uncounted)
 
     def _is_silent(self, other: _OtherWorker, now: float, seconds: float) -> bool:
         return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= seconds

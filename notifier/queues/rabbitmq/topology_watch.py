@@ -16,6 +16,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 CHECK_INTERVAL_SECONDS = 15.0  # between checks of the number of consumers and of required queues
+ANNOUNCED_CHECKS = 3  # in a row, after which consumers do not count
 SECOND_CHECK_SECONDS = 2.0  # from the first check to the second, which counts workers that started together
 REPAIR_INTERVAL_SECONDS = 0.5
 FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must act first
@@ -32,16 +33,16 @@ class WorkerCount:
         self.value = 0
         self._announced = 0
         self._consumers = 0
-        self._all_announced = False
+        self._announced_checks = 0  # in a row, at which each consumer was a worker that announces itself
 
     @property
     def by_presence(self) -> bool:
-        """True once every consumer was a worker that announces itself: from then on, consumers do not count.
+        """True once every consumer was a worker that announces itself for 30 s: from then on, consumers do not count.
 
-        So a worker without a side channel that starts later than the others is not counted by them. The users of all
-        workers should have the same permissions.
+        Such a time is longer than a killed worker counts beside its replacement. A worker without a side channel that
+        starts later than the others is not counted by them. The users of all workers should have the same permissions.
         """
-        return self._all_announced and self._announced > 0
+        return self._announced_checks >= ANNOUNCED_CHECKS and self._announced > 0
 
     def may_renew(self, lane: Lane) -> bool:
         """Return whether a worker may have several consumers of this lane for a while."""
@@ -55,7 +56,8 @@ class WorkerCount:
     def on_consumers(self, count: int, *, may_decrease: bool) -> None:
         """Take the number of consumers. Unless `may_decrease`, other workers may only have lost their connections."""
         self._consumers = max(1, count, 0 if may_decrease else self._consumers)
-        self._all_announced = self._all_announced or self._consumers <= self._announced
+        if self._announced_checks < ANNOUNCED_CHECKS:
+            self._announced_checks = self._announced_checks + 1 if self._consumers <= self._announced else 0
         self._update()
 
     def _update(self) -> None:

@@ -302,6 +302,18 @@ async def test_forged_stop_is_contradicted() -> None:
     assert counts(group) == [2, 2]
 
 
+async def test_forged_announcements_do_not_shorten_the_first_round() -> None:
+    """They have the id of the worker that starts. It waits for the announcements of the others."""
+    group = Group("a:1")
+    presence = group.workers["a:1"].presence
+    announcement = await presence.next_announcement()
+    for now, count in ((0.1, 0), (1.4, 0), (1.5, 1)):
+        group.now[0] = now
+        presence.on_announcement(announcement)
+        presence.on_announcement(announcement)
+        assert presence.count == count
+
+
 def test_gap_hides_no_worker() -> None:
     """After a broker alarm all workers count until they had the time to announce themselves."""
     group = Group("a:1", "b:1", "c:1")
@@ -312,6 +324,21 @@ def test_gap_hides_no_worker() -> None:
     group.rounds(30, "c:1")
     assert group.workers["a:1"].presence.count == 2
     assert group.vanished() == []
+
+
+def test_invented_workers_give_way_once_they_do_not_count() -> None:
+    """A worker that starts counts, although they have not vanished."""
+    group = Group("a:1")
+    group.rounds(20)
+    for number in range(MAX_WORKERS):
+        group.announced(f"x:{number}")
+    presence = group.workers["a:1"].presence
+    for _ in range(4):
+        group.now[0] += 5
+        presence.on_announcement(presence.document())
+    assert presence.count == 1
+    group.announced("b:1")
+    assert presence.count == 2
 
 
 def test_invented_workers_cost_no_search_each() -> None:
