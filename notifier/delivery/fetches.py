@@ -229,7 +229,7 @@ class BucketFetches:
         try:
             remainder.on_count((await self._queues.count_parked([bucket])).get(bucket, 0))
         except QueueUnavailable:
-            fetch.no_batch_before = self._clock() + MIN_RETRY_SECONDS
+            fetch.no_batch_before = max(fetch.no_batch_before, self._clock() + MIN_RETRY_SECONDS)
         finally:
             fetch.is_counting = False
 

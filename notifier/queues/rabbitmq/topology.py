@@ -116,10 +116,12 @@ async def declare(
     async with pipelined(connection) as pipeline:
         await run_together([trial, _find_new(pipeline, topology, settling)])
         answers = await pipeline.send([[_declare_of(queue)] for queue in topology.queues])
-        different: list[str | None] = []
-        for queue, answer in zip(topology.queues, answers, strict=True):
+        for queue in topology.queues:  # before a refusal of one is raised
             settling.on_declared(queue.name)
-            different.append(_explain_answer(f"queue {queue.name}", answer))
+        different = [
+            _explain_answer(f"queue {queue.name}", answer)
+            for queue, answer in zip(topology.queues, answers, strict=True)
+        ]
         # The exchanges come last, so that publishers cannot reach a queue that is too new.
         await settling.wait_until_usable()
         different += await _declare_exchanges(pipeline, topology.exchanges)

@@ -11,7 +11,13 @@ from notifier.model.message import Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.administration import COUNTED_LANE, read_depths
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
-from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS, Connection, broker_timeout, is_cancelled
+from notifier.queues.rabbitmq.connection import (
+    CONNECTION_ERRORS,
+    RPC_TIMEOUT_SECONDS,
+    Connection,
+    broker_timeout,
+    is_cancelled,
+)
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
@@ -113,8 +119,10 @@ class TopologyWatch:
 
     async def _try_expiry(self) -> None:
         if not self._expiry_tested:
-            with suppress(QueueUnavailable):  # such as during an alarm; the next connection tests it
-                await require_kept_expired(await self._wait_for_publishing(), self._prefix)
+            with suppress(QueueUnavailable, TimeoutError):  # such as during an alarm; the next connection tests it
+                async with asyncio.timeout(RPC_TIMEOUT_SECONDS if self._established else None):
+                    connection = await self._wait_for_publishing()
+                await require_kept_expired(connection, self._prefix)
                 self._expiry_tested = True
 
     async def repair(self) -> None:
