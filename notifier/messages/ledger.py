@@ -28,8 +28,8 @@ class HeldMessage:
     """A message that a worker has taken and not acked, and the progress of its steps (deliveries or replacements).
 
     `arrived`: when it was taken, in epoch seconds. `plan` is None until the message is read. `deliveries`: how many
-    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries. `is_late`: at the
-    last call of `Ledger.set_aside_late` all steps were taken.
+    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries. `is_started`: all
+    steps are taken. `is_late`: it was started at the last call of `Ledger.set_aside_late`.
     """
 
     message: Message
@@ -43,6 +43,7 @@ class HeldMessage:
     deliveries: int = 0
     merged_copies: int = 0
     is_acked: bool = False
+    is_started: bool = False
     is_late: bool = False
     is_set_aside: bool = False
 
@@ -131,10 +132,8 @@ class Ledger:
         queue: Acknowledger,
         observe: Observer,
         *,
-        clock: Clock,
-        monotonic: Clock,
-        remembered: int = MIN_REMEMBERED,
-    ) -> None:
+        clock: Clock, monotonic: Clock, remembered: int = MIN_REMEMBERED,
+    ) -> None:  # fmt: skip
         self._queue = queue
         self._observe = observe
         self._clock = clock
@@ -147,6 +146,7 @@ class Ledger:
         self._older_covered_until: dict[str, float] = {}
         self._in_flight: dict[str, list[tuple[HeldMessage, Delivery]]] = {}  # by id: the copies that wait
         self.unsettled_deliveries = dict.fromkeys(Lane, 0)
+        self.started_counts = dict.fromkeys(Lane, 0)  # held messages that are started
         self.set_aside_counts = dict.fromkeys(Lane, 0)
         self._set_aside_bytes = 0
 
@@ -165,7 +165,10 @@ class Ledger:
 
     def release(self, held: HeldMessage) -> None:
         """Stop holding the message. If it is not acked, the queue redelivers it."""
-        self._held[held.lane].pop(held, None)
+        if self._held[held.lane].pop(held, None) is None:
+            return
+        if held.is_started:
+            self.started_counts[held.lane] -= 1
         if held.is_set_aside:
             self._count_set_aside(held, -1)
 
@@ -181,12 +184,11 @@ class Ledger:
         At most `max_count` messages, and MAX_SET_ASIDE_BYTES, are set aside. Call it once a second.
         """
         for held in [held for of_lane in self._held.values() for held in of_lane if not held.is_set_aside]:
-            if sum(self.set_aside_counts.values()) >= max_count or self._set_aside_bytes >= MAX_SET_ASIDE_BYTES:
-                return
-            if held.is_late:
+            is_full = sum(self.set_aside_counts.values()) >= max_count or self._set_aside_bytes >= MAX_SET_ASIDE_BYTES
+            if held.is_late and not is_full:
                 self._count_set_aside(held, +1)
                 self._queue.set_aside(held.message)
-            held.is_late = held.plan is not None and held.next_step is None
+            held.is_late = held.is_started
 
     def _count_set_aside(self, held: HeldMessage, change: int) -> None:
         held.is_set_aside = change > 0
@@ -199,7 +201,12 @@ class Ledger:
 
     def ack_if_settled(self, held: HeldMessage) -> None:
         """Ack the message, and report its event, if all its steps are taken and settled."""
-        if not held.unsettled_steps and held.plan is not None and held.next_step is None and not held.is_acked:
+        if held.plan is None or held.next_step is not None or held.is_acked:
+            return
+        if not held.is_started:
+            held.is_started = True
+            self.started_counts[held.lane] += 1
+        if not held.unsettled_steps:
             held.is_acked = True
             self._queue.ack(held.message)
             self.release(held)

@@ -82,8 +82,7 @@ class Worker:
 
     def _started_share(self) -> float:
         """Return which share of the prefetch of events is used by messages whose steps are all taken, and not late."""
-        started_count = self.ledger.held_count(Lane.EVENTS) - self._selection.waiting_count(Lane.EVENTS)
-        started_count -= self.ledger.set_aside_counts[Lane.EVENTS]
+        started_count = self.ledger.started_counts[Lane.EVENTS] - self.ledger.set_aside_counts[Lane.EVENTS]
         return started_count / PREFETCH[Lane.EVENTS]
 
     # ── the queue's side ──

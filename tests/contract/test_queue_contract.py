@@ -185,6 +185,26 @@ async def test_messages_set_aside_make_room(place: Place) -> None:
         await queue.close()
 
 
+async def test_messages_set_aside_leave_the_prefetch_to_the_others(place: Place) -> None:
+    """What is unacked and not set aside never exceeds the prefetch, and reaches it again once the others are acked."""
+    queue, inbox = await place.consume(prefetch={Lane.EVENTS: 8})
+    for number in range(40):
+        await queue.publish(Lane.EVENTS, outgoing(f"m-{number:02}"))
+    held = await inbox.some(8)
+    for ready_count in (30, 28, 26, 24):
+        late, held = held[:2], held[2:]
+        for message in late:
+            queue.set_aside(message)
+        held += await inbox.some(2)
+        await ready(queue, Lane.EVENTS, ready_count)
+    for message in held:
+        queue.ack(message)
+    held = await inbox.some(8)
+    await ready(queue, Lane.EVENTS, 16)
+    assert inbox.empty()
+    assert inbox.lost_lanes == []
+
+
 async def test_lanes_are_separate(place: Place) -> None:
     """A lane that is full stops no other: events pass while bulk and retries wait for room."""
     queue, inbox = await place.consume(prefetch=ONE_BY_ONE)

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from notifier.messages.selection import LARGE_ROUNDS, MAX_LARGE_IN_PROGRESS
+from notifier.model.defaults import PREFETCH
 from notifier.model.message import Kind, Lane, Message
 from notifier.model.reply import ReplyTo
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
@@ -119,6 +120,7 @@ async def test_few_large_events_are_held_and_small_ones_pass() -> None:
         lanes = harness.worker.ledger._held.values()
         opened = [held for lane in lanes for held in lane if held.is_large and held.plan is not None]
         assert len(opened) == MAX_LARGE_IN_PROGRESS
+        assert harness.worker._started_share() * PREFETCH[Lane.EVENTS] <= MAX_LARGE_IN_PROGRESS + 1
         harness.queue.open.set()
         await harness.until(lambda: len(harness.queue.acked) == len(large) + 1)
     assert len(harness.dead()) == len(large)

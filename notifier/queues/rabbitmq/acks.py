@@ -15,6 +15,7 @@ import aiormq
 from notifier.queues.rabbitmq.connection import CONNECTION_ERRORS
 
 FLUSH_DELAY_SECONDS = 0.003  # during which acks are collected
+RENEWAL_SHARE = 0.25  # of the prefetch: so many more messages another consumer can take when the consumer is renewed
 
 
 class AckLedger:
@@ -35,6 +36,10 @@ class AckLedger:
         self._fresh.append(tag)
         return True
 
+    def unsettled_count(self, last_tag: int) -> int:
+        """Return how many of the tags up to this one are not settled."""
+        return last_tag - self._next + 1 - len(self._ahead)
+
     def take(self) -> list[tuple[int, bool]]:
         """Return the frames to send now, as (tag, multiple): one for the contiguous run, one per other tag."""
         first = self._next
@@ -52,17 +57,21 @@ class AckLedger:
 class ChannelAcks:
     """The acks of one channel, sent in batches. Once the channel is closed, `settle` has no effect.
 
-    `needs_renewal` is set once `max_set_aside` messages are set aside since the consumer started, if it `may_renew`.
+    `needs_renewal` is set while another consumer could take so many more messages than the present one, if it
+    `may_renew`. The broker counts all unacked messages of a consumer, but none of a former one, against its prefetch.
     """
 
     def __init__(
-        self, channel: aiormq.Channel, max_set_aside: float = math.inf, may_renew: Callable[[], bool] = lambda: True
+        self, channel: aiormq.Channel, prefetch: float = math.inf, may_renew: Callable[[], bool] = lambda: True
     ) -> None:
         self._channel = channel
         self._ledger = AckLedger()
         self._wake = asyncio.Event()
         self._gone = False
-        self._max_set_aside, self._set_aside_count = max_set_aside, 0
+        self._prefetch = prefetch
+        self._set_aside = set[int]()  # unsettled tags
+        self._former_tag = 0  # the last of the former consumers
+        self._gain = 0  # how many more messages another consumer could take
         self._may_renew = may_renew
         self.needs_renewal = asyncio.Event()
 
@@ -70,17 +79,31 @@ class ChannelAcks:
         """Ack the message of this delivery tag with the next batch."""
         if not self._gone and self._ledger.settle(tag):
             self._wake.set()
+            is_former, is_set_aside = tag <= self._former_tag, tag in self._set_aside
+            if is_former or is_set_aside:
+                self._set_aside.discard(tag)
+                self._change_gain(is_former - is_set_aside)
 
-    def set_aside(self) -> None:
-        """Count a message whose ack will be late."""
-        self._set_aside_count += 1
-        if self._set_aside_count >= self._max_set_aside and self._may_renew():
+    def set_aside(self, tag: int) -> None:
+        """Record that the ack of this message will be late."""
+        self._set_aside.add(tag)
+        self._change_gain(1)
+
+    def _change_gain(self, change: int) -> None:
+        self._gain += change
+        if self._gain >= RENEWAL_SHARE * self._prefetch and self._may_renew():
             self.needs_renewal.set()
+        else:
+            self.needs_renewal.clear()
 
-    def on_renewed(self) -> None:
-        """Record that a new consumer has a free prefetch."""
-        self._set_aside_count = 0
+    def start_consumer(self, last_tag: int) -> int:
+        """Return the prefetch of another consumer: what the unsettled messages up to `last_tag` leave free.
+
+        Messages that are set aside leave their places free.
+        """
+        self._former_tag, self._gain = last_tag, 0
         self.needs_renewal.clear()
+        return int(max(1, self._prefetch - self._ledger.unsettled_count(last_tag) + len(self._set_aside)))
 
     def forget(self) -> None:
         """Send no more acks: the channel is closed, and its unacked messages will be redelivered."""

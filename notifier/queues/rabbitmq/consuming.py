@@ -4,8 +4,9 @@ Each queue has a separate channel, and so separate delivery tags. If the channel
 `basic.cancel`), the channel is closed, the inbox forgets the unacked messages, which are redelivered, and a new channel
 consumes. A message refers to the acks of its channel, so that a late ack cannot ack the tag of another message.
 
-A lane *renews* its consumer once a quarter of the prefetch is used by messages that are set aside: another consumer,
-with a whole prefetch, starts on the same channel, and the former one is cancelled.
+A lane *renews* its consumer if that frees a quarter of the prefetch, which is used by messages that are set aside. The
+consumer is cancelled, and another one starts on the same channel. Its prefetch is what the unacked messages that are
+not set aside leave free. Once these are acked, another renewal restores the whole prefetch.
 """
 
 import asyncio
@@ -40,7 +41,6 @@ RPC_TIMEOUT_SECONDS = 5.0
 NO_ANSWER_PROBLEM = (
     f"the broker did not answer within {RPC_TIMEOUT_SECONDS:.0f} s; a quorum queue needs most of its nodes"
 )
-RENEWAL_SHARE = 0.25  # of the prefetch: so many messages are set aside before the consumer is renewed
 RENEWAL_TIMEOUT_SECONDS = 60.0  # a busy broker takes over 5 s, and a renewal that fails costs the channel
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.05, 5.0
 
@@ -76,6 +76,7 @@ class LaneConsumer:
         self._channel: aiormq.Channel | None = None
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
+        self._last_tag = 0  # of the messages received by the channel
         self._on_message: ConsumerCallback | None = None  # one per channel: another would lose a message half read
         self._cancelled_by_broker = asyncio.Event()
         self.problem: str | None = None  # why the last attempt to consume failed
@@ -125,7 +126,7 @@ class LaneConsumer:
 
     async def _consume_on(self, channel: aiormq.Channel) -> bool:
         """Consume until the channel is closed or its consumer is cancelled. Return True if consuming had started."""
-        acks = ChannelAcks(channel, RENEWAL_SHARE * self._prefetch, self._may_renew)
+        acks = ChannelAcks(channel, self._prefetch, self._may_renew)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
         assert inbox is not None  # only `start` sets `_wanted`
@@ -133,8 +134,7 @@ class LaneConsumer:
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled_by_broker.set())
         consumed = False
         try:
-            async with broker_timeout(RPC_TIMEOUT_SECONDS):
-                await channel.basic_qos(prefetch_count=self._prefetch)
+            self._last_tag = 0
             self._channel, self._acks, self._on_message = channel, acks, self._callback_of(channel, acks, inbox)
             await self._consume()
             consumed = True
@@ -160,7 +160,8 @@ class LaneConsumer:
         lane, source = self._lane, self._source
 
         def take(delivered: aiormq.abc.DeliveredMessage) -> None:
-            tag = AckTag(acks, delivered.delivery_tag or 0)
+            self._last_tag = delivered.delivery_tag or 0
+            tag = AckTag(acks, self._last_tag)
             inbox.take(to_message(lane, delivered, tag, keep=self._max_event_bytes, source=source))
 
         return callback_of(channel, take)
@@ -171,14 +172,17 @@ class LaneConsumer:
         With `renew` the running consumer is replaced. Its messages can still be acked.
         """
         async with self._change_lock:
-            channel, on_message, former = self._channel, self._on_message, self._consumer_tag
-            if bool(former) is not renew or not self._wanted.is_set() or channel is None or on_message is None:
+            channel, acks, on_message, former = self._channel, self._acks, self._on_message, self._consumer_tag
+            if bool(former) is not renew or not self._wanted.is_set():
+                return
+            if channel is None or acks is None or on_message is None:
                 return
             async with broker_timeout(RENEWAL_TIMEOUT_SECONDS if renew else RPC_TIMEOUT_SECONDS):
+                if former is not None:  # first, so that the other consumer's prefetch counts all its messages
+                    await channel.basic_cancel(former)
+                await channel.basic_qos(prefetch_count=acks.start_consumer(self._last_tag))
                 consumer = await channel.basic_consume(self._queue, on_message)
                 self._consumer_tag, self.problem = consumer.consumer_tag, None
-                if former is not None:  # it consumes until here, so that the lane is consumed at each moment
-                    await channel.basic_cancel(former)
 
     async def _wait_until_lost(self, channel: aiormq.Channel, acks: ChannelAcks) -> str:
         """Renew the consumer when needed, until the channel is closed or its consumer is cancelled. Return why."""
@@ -189,9 +193,11 @@ class LaneConsumer:
             while not (closing.done() or cancelled.done()):
                 await asyncio.wait({closing, cancelled, renewal}, return_when=asyncio.FIRST_COMPLETED)
                 if renewal.done() and not closing.done():
-                    acks.on_renewed()
+                    is_needed = acks.needs_renewal.is_set()  # acks may have freed the prefetch since
+                    acks.needs_renewal.clear()
                     renewal = asyncio.ensure_future(acks.needs_renewal.wait())
-                    await self._consume(renew=True)
+                    if is_needed:
+                        await self._consume(renew=True)
             if not closing.done():
                 return "cancelled by the broker: the queue was deleted, or its leader moved"
             return reason_of(retrieve_error(closing))

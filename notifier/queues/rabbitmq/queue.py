@@ -163,7 +163,7 @@ class RabbitQueue(EventPublisher):
     def set_aside(self, message: Message) -> None:
         """Make room for another message of the lane, before this one is acked."""
         if isinstance(message.tag, AckTag):
-            message.tag.acks.set_aside()
+            message.tag.acks.set_aside(message.tag.number)
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""

@@ -1,9 +1,12 @@
-"""The ledger of acks, against a model of a broker's reaction to acks."""
+"""The ledger of acks, and the renewals of a consumer, against models of a broker."""
+
+import random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.queues.rabbitmq.acks import AckLedger
+from notifier.queues.rabbitmq.acks import RENEWAL_SHARE, AckLedger, ChannelAcks
 
 
 class BrokerModel:
@@ -53,3 +56,34 @@ def test_second_settlement_has_no_effect() -> None:
     ledger.settle(1)
     assert ledger.take() == [(1, True)]
     assert not ledger.settle(1)
+
+
+@given(prefetch=st.integers(1, 40), seed=st.integers(0, 2**32), weights=st.tuples(*[st.integers(1, 20)] * 2))
+def test_renewals_keep_to_the_prefetch(prefetch: int, seed: int, weights: tuple[int, int]) -> None:
+    """Whatever is set aside and acked, held messages that are not set aside never exceed the prefetch.
+
+    They use over three quarters of it if messages are pending, and no renewal is due.
+    """
+    chance = random.Random(seed)
+    channel: Any = None  # nothing is sent
+    acks, last_tag, first_tag = ChannelAcks(channel, prefetch), 0, 1
+    held, set_aside = set[int](), set[int]()
+    size = acks.start_consumer(0)
+    for _ in range(200):
+        while sum(tag >= first_tag for tag in held | set_aside) < size:
+            last_tag += 1
+            held.add(last_tag)
+        assert len(held) <= prefetch
+        if not acks.needs_renewal.is_set():
+            assert len(held) > (1 - RENEWAL_SHARE) * prefetch
+        if held and chance.choices((True, False), weights)[0]:
+            held.remove(tag := chance.choice([*held]))
+            acks.set_aside(tag)
+            set_aside.add(tag)
+        else:
+            tag = chance.choice([*held, *set_aside])
+            acks.settle(tag)
+            held.discard(tag)
+            set_aside.discard(tag)
+        if acks.needs_renewal.is_set() and chance.random() < 0.5:
+            size, first_tag = acks.start_consumer(last_tag), last_tag + 1
