@@ -28,6 +28,7 @@ CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
 PATIENCE_SECONDS = 5.0  # without an answer, after which an attempt may end early: the default timeout is not shortened
+REPEAT_PATIENCE_SECONDS = 30.0  # … if the delivery's attempt before ended early: a slow client can answer
 
 
 class ClientStates(OrderedDict[ClientKey, ClientState]):
@@ -279,8 +280,8 @@ class Scheduler:
     def attempts_to_end(self) -> list[AdmittedDelivery]:
         """Return the attempts that end early since others need their slots: those without an answer for longest.
 
-        Each has had none for over 5 s, or four times the mean of a client with a closed circuit if that is longer. The
-        delivery's attempt before was not ended early, so that a slow client can answer.
+        Each has had none for over 5 s, or 30 s if the delivery's attempt before ended early, so that a slow client can
+        answer; or four times the mean of a client with a closed circuit if that is longer.
         """
         if (needs := self.slots.take_needs()) == (0, 0):
             return []
@@ -289,10 +290,9 @@ class Scheduler:
         for known in self._busy.values():
             usual = SILENCE_FACTOR * known.attempt_seconds if known.circuit.state is State.CLOSED else 0.0
             for admitted, pool in known.running.items():
-                if (
-                    now - admitted.posted_at > max(PATIENCE_SECONDS, usual)
-                    and not admitted.delivery.progress.ended_early
-                ):
+                is_repeat = admitted.delivery.progress.ended_early
+                patience = REPEAT_PATIENCE_SECONDS if is_repeat else PATIENCE_SECONDS
+                if now - admitted.posted_at > max(patience, usual):
                     silent[pool is not SlotPool.PROBE].append(admitted)
         to_end = list[AdmittedDelivery]()
         for attempts, count in zip(silent, needs, strict=True):

@@ -10,7 +10,7 @@
   closed circuit is not delayed by probes that hang. Slow clients leave a quarter of them to others.
 - An untried client starts only while fewer than four windows of attempts, and a quarter of the open files, hang in
   slots for slow clients. If that or the slots for probes refuse a client, attempts that hang for over 5 s end early
-  (`Scheduler.attempts_to_end`).
+  (`Scheduler.attempts_to_end`), and so does what clients with closed circuits use beyond the limit.
 - A delivery waits in memory only if its slot is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
   it waits in a queue (`deferrals.py`).
 
@@ -133,15 +133,15 @@ class Slots:
         self._refused.add(pool)
 
     def take_needs(self) -> tuple[int, int]:
-        """Return how many probes, and how many other attempts that hang, should end if clients were refused.
+        """Return how many probes, and how many other attempts that hang, should end.
 
-        That leaves MAX_ENDED_PER_TICK slots free for the next clients. Forgets the refusals.
+        If clients were refused, that leaves MAX_ENDED_PER_TICK slots free for the next. Forgets the refusals.
         """
-        if not self._refused:
-            return 0, 0
         probes = MAX_ENDED_PER_TICK if SlotPool.PROBE in self._refused else 0
-        excess = self._used_slots[SlotPool.SLOW] + MAX_ENDED_PER_TICK - self._max_hanging
-        others = 0 if self._refused == {SlotPool.PROBE} else max(0, min(excess, MAX_ENDED_PER_TICK))
+        excess = self._used_slots[SlotPool.SLOW] - self._max_hanging
+        if self._refused - {SlotPool.PROBE}:
+            excess += MAX_ENDED_PER_TICK
+        others = max(0, min(excess, MAX_ENDED_PER_TICK))
         self._refused.clear()
         return probes, others
 

@@ -112,7 +112,7 @@ def probing(harness: SchedulerHarness, name: str, seconds: float) -> None:
 
 
 def test_clients_that_hang_leave_a_quarter_of_the_slots_for_probes() -> None:
-    """Clients that fail at once take those. A refused probe ends the oldest that hangs, but not twice in a row."""
+    """Clients that fail at once take those. A refused probe ends the oldest that hangs, a repeat after 30 s."""
     harness = SchedulerHarness(size=512)
     hanging, quick = [f"h{number}" for number in range(PROBE_SLOTS)], [f"q{number}" for number in range(PROBE_SLOTS)]
     for name in hanging:
@@ -135,6 +135,9 @@ def test_clients_that_hang_leave_a_quarter_of_the_slots_for_probes() -> None:
     harness.ask(quick[-1], Lane.RETRIES, **probe)
     to_end = harness.scheduler.attempts_to_end()
     assert [admitted.client.client_id for admitted in to_end] == taken[:MAX_ENDED_PER_TICK]
+    harness.now += 25.0
+    harness.ask(quick[-1], Lane.RETRIES, **probe)
+    assert harness.scheduler.attempts_to_end()[0].client.client_id == "h0"
     assert (PROBE_SLOTS, PROBE_RESERVE, MAX_ENDED_PER_TICK) == (160, 40, 64)
 
 
@@ -157,3 +160,14 @@ def test_a_client_with_a_closed_circuit_has_more_time() -> None:
             harness.ask(f"{seconds}-{number}")
         clients = [admitted.client.client_id for admitted in harness.scheduler.attempts_to_end()]
         assert ("slow" in clients, "h0" in clients) == (ends, True)
+
+
+def test_clients_with_closed_circuits_keep_to_the_limit_of_hanging_attempts() -> None:
+    """Nobody needs to be refused: the excess ends, since each attempt holds an open file."""
+    names = tuple(f"c{number}" for number in range(8))
+    harness = SchedulerHarness(size=512, proven=names)
+    harness.scheduler.slots._max_hanging = 200
+    assert sum(map(harness.as_many_as_run, names)) == 256
+    harness.now += 6.0
+    harness.tick()
+    assert len(harness.scheduler.attempts_to_end()) == 56
