@@ -9,21 +9,18 @@ from functools import partial
 import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
-from yarl import URL
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane
 from notifier.queues.rabbitmq.administration import read_depths
-from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
+from notifier.queues.rabbitmq.buckets import bucket_number
 from notifier.queues.rabbitmq.connection import connected
-from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import fetched_again, park, parked
 from tests.contract.queues import PATIENCE, Inbox, eventually, names
 from tests.support.rabbit_options import rabbit_options
 
-DECLARE, DECLARED = b"\x00\x32\x00\x0a", b"\x00\x32\x00\x0b"  # AMQP 0-9-1 §1.7.2: class and method
 SHOP = ("https://id.example.com", "shop")
 
 
@@ -121,56 +118,6 @@ async def test_publishers_cannot_write_to_a_bucket(
         await exchange.publish(aio_pika.Message(b"{}", type="notifier.delivery", headers=headers), key)
         assert (await inbox.next()).kind is None
     assert await queue.fetch(queue.bucket(SHOP), 1) == []
-
-
-class DeclaringProxy:
-    """A proxy before the broker. Once `expected` is set, it holds each answer to a declare until all are requested."""
-
-    def __init__(self, broker: URL) -> None:
-        self.expected = 0
-        self._broker = broker
-        self._requested = 0
-        self._held: list[bytes] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        from_broker, to_broker = await asyncio.open_connection(self._broker.host, self._broker.port)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump_requests(reader, to_broker, writer))
-                pumps.create_task(self._pump_answers(from_broker, writer))
-        to_broker.close()
-        writer.close()
-
-    async def _pump_requests(
-        self, reader: asyncio.StreamReader, to_broker: asyncio.StreamWriter, client: asyncio.StreamWriter
-    ) -> None:
-        while data := await reader.read(65_536):
-            to_broker.write(data)
-            self._requested += data.count(DECLARE) if self.expected else 0
-            if self._requested >= self.expected:
-                client.writelines(self._held)
-                self._held.clear()
-
-    async def _pump_answers(self, from_broker: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        while head := await from_broker.readexactly(7):
-            frame = head + await from_broker.readexactly(int.from_bytes(head[3:]) + 1)
-            if frame[7:11] == DECLARED and self._requested < self.expected:
-                self._held.append(frame)
-            else:
-                client.write(frame)
-
-
-async def test_depths_are_requested_together(amqp_url: str, prefix: str) -> None:
-    """There are many buckets: one question after another took 17 s where each answer took 0.2 s."""
-    proxy = DeclaringProxy(URL(amqp_url))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    url = URL(amqp_url).with_host("127.0.0.1").with_port(server.sockets[0].getsockname()[1])
-    async with server, connected(options := rabbit_options(str(url), prefix), "test") as connection:
-        names = [Lane.EVENTS, *DELAY_QUEUES, *bucket_names(options)]
-        proxy.expected = len(names)
-        depths = await read_depths(connection, {name: f"{prefix}.{name}" for name in names})
-    assert list(depths) == names
 
 
 async def test_missing_queues_have_no_depth(amqp_url: str, prefix: str) -> None:
