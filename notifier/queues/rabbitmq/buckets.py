@@ -76,6 +76,7 @@ class _Getter:
         self.fetch_count = 0
         self._flushing = asyncio.create_task(self.acks.run())
         self._batches: deque[_Batch] = deque()
+        self._single_gets = asyncio.Lock()
         self._gets_together = is_installed("messages")
         if self._gets_together:
             hand_over(channel, self._on_answer)
@@ -86,8 +87,9 @@ class _Getter:
 
     async def _get_singly(self, queue: str, most: int) -> list[DeliveredMessage]:
         answers: list[DeliveredMessage] = []
-        while len(answers) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
-            answers.append(answer)
+        async with self._single_gets:  # of one fetch after the other, which keeps their order
+            while len(answers) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
+                answers.append(answer)
         return answers
 
     async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
