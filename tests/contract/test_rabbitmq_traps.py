@@ -6,8 +6,10 @@ Each trap was met on a real broker, 3.10 or 4.x. An administrator (another conne
 import asyncio
 import hashlib
 from contextlib import suppress
+from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
@@ -262,6 +264,32 @@ async def test_workers_count_each_other(worker: OpenWorker) -> None:
     third = await worker()
     await eventually(lambda: third.worker_count() == 2)
     assert (await third.read_overview(0.1)).depths[Lane.EVENTS].consumers == 3
+
+
+async def test_stop_during_a_slow_renewal_leaves_no_consumer(
+    worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stops does not wait for it, and the renewed consumer would take further messages."""
+    queue = await worker(inbox := Inbox(), prefetch={Lane.EVENTS: 1})
+    await queue.publish(Lane.EVENTS, outgoing("late"))
+    late = await inbox.next()
+    begun, may_end, consume = asyncio.Event(), asyncio.Event(), aiormq.Channel.basic_consume
+
+    async def consume_slowly(*arguments: Any, **options: Any) -> object:
+        begun.set()
+        await may_end.wait()
+        return await consume(*arguments, **options)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_consume", consume_slowly)
+    queue.set_aside(late)
+    await begun.wait()
+    stopping = asyncio.create_task(queue.stop_consuming())
+    for _ in range(3):  # it begins to wait for the renewal
+        await asyncio.sleep(0)
+    stopping.cancel()
+    may_end.set()
+    queue.ack(late)
+    await until(queue.depths, lambda depths: depths[Lane.EVENTS].consumers == 0)
 
 
 @pytest.mark.full

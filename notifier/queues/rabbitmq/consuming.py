@@ -183,6 +183,9 @@ class LaneConsumer:
                 await channel.basic_qos(prefetch_count=acks.start_consumer(self._last_tag))
                 consumer = await channel.basic_consume(self._queue, on_message)
                 self._consumer_tag, self.problem = consumer.consumer_tag, None
+                if not self._wanted.is_set():  # `stop` does not wait for a slow renewal
+                    self._consumer_tag = None
+                    await channel.basic_cancel(consumer.consumer_tag or "")
 
     async def _wait_until_lost(self, channel: aiormq.Channel, acks: ChannelAcks) -> str:
         """Renew the consumer when needed, until the channel is closed or its consumer is cancelled. Return why."""
