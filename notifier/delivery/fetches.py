@@ -11,8 +11,9 @@ three quarters, and others always find some. A bucket that does not answer holds
 error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others.
 
 A worker fetches from every bucket that has messages when it starts, since a former worker may have died during a fetch.
-After the queue was lost, and when another worker is gone, it repeats the fetches of the last two minutes: messages that
-were not acked are in the buckets again.
+After the queue was lost, and when another worker is gone, it repeats the fetches of the last three minutes: messages
+that were not acked are in the buckets again. As the number of workers can be forged, it causes at most one repeat a
+minute.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ MAX_PARKED_AGAIN_PER_SECOND = 2000.0  # 100,000 take a minute …
 MAX_PARKED_AGAIN_BESIDE_FRESH_PER_SECOND = 400.0  # … and this costs a sixth of a core while a fresh delivery waits
 BUCKETS_PER_ROUND = 8  # buckets examined in a round of the worker
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 32.0  # after the first failed batch, and after many
-RECENT_SECONDS = 120.0  # after which a fetched delivery is certainly settled
+MIN_REPEAT_SECONDS = 60.0  # between two repeats because another worker is gone
+RECENT_SECONDS = 120.0 + MIN_REPEAT_SECONDS  # a fetched delivery is certainly settled after the first two minutes
 MAX_FETCH_CLIENTS = 1000  # of one fetch. With more it is for all clients: the reports of peers may name any number
 FIRST_FETCH_SECONDS = 1.0  # on average, from the start of the worker to the first fetches
 COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
@@ -116,14 +118,18 @@ class BucketFetches:
         self._fresh_waits = False
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
+        self._needs_repeat, self._no_repeat_before = False, -math.inf
         self._fetched_at: dict[str, float] = {}  # by bucket: when a message was last fetched from it
 
     def start_batches(self, *, fresh_waits: bool) -> None:
         """Begin the requested fetches, and start batches as there is room. `fresh_waits`: a fresh delivery waits."""
         worker_count = self._scheduler.slots.worker_count()
         if worker_count < self._worker_count:
-            self.on_queue_lost()  # messages that a stopped worker had fetched are in the buckets again
+            self._needs_repeat = True  # messages that a stopped worker had fetched are in the buckets again
         self._worker_count = worker_count
+        if self._needs_repeat and self._clock() >= self._no_repeat_before:
+            self._needs_repeat, self._no_repeat_before = False, self._clock() + MIN_REPEAT_SECONDS
+            self.on_queue_lost()
         if self._scheduler.deferrals.requested:
             self._begin_requested_fetches()
         self._fresh_waits = fresh_waits
@@ -234,7 +240,7 @@ class BucketFetches:
             fetch.is_counting = False
 
     def on_queue_lost(self) -> None:
-        """Repeat the fetches of the last two minutes: fetched messages that were not acked are in the buckets again."""
+        """Repeat the fetches of the last three minutes: what was not acked is in the buckets again."""
         self._request_fetches(
             [bucket for bucket, at in self._fetched_at.items() if self._clock() - at < RECENT_SECONDS]
         )

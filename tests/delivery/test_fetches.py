@@ -12,7 +12,13 @@ import pytest
 from notifier.delivery import fetches
 from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
-from notifier.delivery.fetches import MAX_BATCH, MAX_IN_FLIGHT, RECENT_SECONDS, seconds_until_count
+from notifier.delivery.fetches import (
+    MAX_BATCH,
+    MAX_IN_FLIGHT,
+    MIN_REPEAT_SECONDS,
+    RECENT_SECONDS,
+    seconds_until_count,
+)
 from notifier.delivery.ports import ClientReport
 from notifier.messages import worker
 from notifier.messages.selection import GATHER_SECONDS
@@ -477,6 +483,28 @@ async def test_deliveries_fetched_by_a_killed_worker_are_found() -> None:
         assert waits(harness) == 3
         harness.others.size = 1
         await harness.until(lambda: harness.notified() == ["shop"] * 5)
+
+
+async def test_invented_workers_cause_few_fetches() -> None:
+    """At most one repeat a minute, whenever one is gone. What a killed worker had fetched is found a minute later."""
+    harness = WorkerHarness(client("shop"))
+
+    async def invent(count: int, seconds: float) -> int:
+        former_count = len(harness.queue.fetches)
+        for _ in range(count):
+            for size in (2, 1):
+                harness.others.size = size
+                await rounds(20)
+            harness.now += seconds
+        return len(harness.queue.fetches) - former_count
+
+    async with down(harness, 1):
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.until(lambda: harness.notified() == ["shop"] * 2)
+        assert await invent(10, 1) == 1
+        in_bucket(harness, 3)
+        harness.now += MIN_REPEAT_SECONDS
+        await harness.until(lambda: harness.notified().count("shop") == 5)
 
 
 async def test_fetched_suspect_is_handled_as_a_suspect() -> None:
