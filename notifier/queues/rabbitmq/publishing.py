@@ -195,7 +195,7 @@ class Publishing:
             raise QueueUnavailable(BLOCKED_PROBLEM)
         former_count = window.confirmed_count
         try:
-            await self._publish_confirmed(channel, publish)
+            await self._publish_confirmed(channel, publish, window)
         except PublishError as returned:
             self._repair_soon.set()
             raise QueueUnavailable(
@@ -232,11 +232,15 @@ class Publishing:
                 self._replacing.set_result(None)
         return QueueUnavailable(text)
 
-    async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish) -> None:
+    async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish, window: QueueWindow) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""
         if (writes := self._writes) is not None:
             try:
                 await writes.write(publish)
+            except asyncio.CancelledError:
+                if (late_confirm := writes.late_confirm(publish.message_id)) is not None:
+                    window.keep_place(late_confirm)
+                raise
             finally:
                 writes.forget(publish.message_id)
         elif (error := getattr(channel, "_close_exception", None)) is not None:  # `is_closed` follows some steps later

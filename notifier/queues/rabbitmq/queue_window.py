@@ -4,9 +4,9 @@ The publishers of a queue share its window. RabbitMQ (3.10, 4.0) stops reading a
 publishes to one queue, and after 400 further messages for any queue it stops reading the connection: nothing is
 confirmed until that queue recovers. So the window is 32 publishes. It is larger only while more than 16 are confirmed
 within a round trip, since 32 would then be too slow; then it is twice their number, 250 at most. Others wait in the
-memory of their callers, in order, and only for this queue. A publish without a confirm fails after 10 s, but keeps its
-place until the confirm, or until the channel is closed. Another channel would not help: RabbitMQ stops reading a new
-channel at its first publish to a queue that does not answer.
+memory of their callers, in order, only for this queue and for 10 s at most. A publish without a confirm fails after 10
+s, but keeps its place until the confirm, or until the channel is closed, also if its caller ends. Another channel would
+not help: RabbitMQ stops reading a new channel at its first publish to a queue that does not answer.
 
 A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises if the queue has refused for this
 many seconds, except one trial every half second. It raises after half a second if the queue has nacked 500 publishes,
@@ -15,10 +15,11 @@ or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a w
 
 import asyncio
 
-from notifier.model.errors import BucketUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
 MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
+PLACE_SECONDS = 10.0  # after which a publish without a place fails, if there is no patience
 SHORT_PATIENCE_SECONDS = 0.5  # for that many
 TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
 CHANNEL_NACKS = 5  # in a row, after which another channel is needed
@@ -47,7 +48,7 @@ class QueueWindow:
         self._keeps_place = False  # of the publish that leaves next
 
     async def __aenter__(self) -> None:
-        """Wait for a place in the window. Raises BucketUnavailable."""
+        """Wait for a place in the window. Raises QueueUnavailable, or with patience BucketUnavailable."""
         now = self._loop.time()
         if not self._publish_count and self.refusal is None:
             self._silent_since = now
@@ -60,14 +61,18 @@ class QueueWindow:
         self._publish_count += 1
         try:
             if self._places.locked():
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._patience or PLACE_SECONDS):
                     await self._places.acquire()
             else:  # nearly always
                 await self._places.acquire()
         except (asyncio.CancelledError, TimeoutError) as ended:
             self._publish_count -= 1
             if isinstance(ended, TimeoutError):
-                raise BucketUnavailable("no confirm") from ended
+                if self.refusal is not None:
+                    self.refused_at = self._loop.time()
+                raise (BucketUnavailable if self._patience else QueueUnavailable)(
+                    self.refusal or "no confirm"
+                ) from ended
             raise
 
     async def __aexit__(self, *_error: object) -> None:
@@ -87,15 +92,16 @@ class QueueWindow:
         self._silent_since, self._nacks, self.refusal = self._loop.time(), 0, None
 
     def on_refused(self, refusal: str, *, is_nack: bool, late_confirm: "asyncio.Future[object] | None" = None) -> None:
-        """Record a nack, or a publish that was not confirmed in time, which keeps its place until `late_confirm` ends.
-
-        Until then it counts at the broker.
-        """
+        """Record a nack, or a publish that was not confirmed in time, which keeps its place until `late_confirm`."""
         self._nacks += is_nack
         if late_confirm is not None:
-            self._keeps_place = True
-            late_confirm.add_done_callback(self._on_late_confirm)
+            self.keep_place(late_confirm)
         self.refusal, self.refused_at = refusal, self._loop.time()
+
+    def keep_place(self, late_confirm: "asyncio.Future[object]") -> None:
+        """Keep the place of the publish that leaves next until `late_confirm` ends: until then the broker counts it."""
+        self._keeps_place = True
+        late_confirm.add_done_callback(self._on_late_confirm)
 
     def _on_late_confirm(self, _confirm: object) -> None:
         self._places.release()

@@ -12,6 +12,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.queues.rabbitmq.connection import connect, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.publishing import Publishing
+from notifier.queues.rabbitmq.queue_window import MIN_WINDOW
 from notifier.queues.rabbitmq.wire.aiormq_hooks import install
 from notifier.queues.rabbitmq.wire.publish import MAX_GATHERED, Confirmation, ConfirmedWrites, Publish
 from tests.support.library_changes import HOOKS
@@ -112,6 +113,36 @@ async def test_channel_closed_by_the_broker_keeps_the_connection(amqp_url: str) 
         async with asyncio.timeout(30):
             assert (await other.queue_declare(exclusive=True)).queue
     finally:
+        await connection.close()
+
+
+async def test_cancelled_publish_keeps_its_place(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its confirm, since the broker counts it as long."""
+    held = asyncio.Event()
+    write = ConfirmedWrites.run
+
+    async def hold(writes: ConfirmedWrites) -> None:
+        await held.wait()
+        await write(writes)
+
+    monkeypatch.setattr(ConfirmedWrites, "run", hold)
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    publishing, opened = Publishing(asyncio.Event()), asyncio.Semaphore(0)
+    serving = asyncio.create_task(publishing.serve(connection, opened.release))
+    try:
+        queue = (await (await open_channel(connection)).queue_declare(exclusive=True)).queue or ""
+        async with asyncio.timeout(30):
+            await opened.acquire()
+            begun = [asyncio.create_task(publishing.publish(message(f"m{n}", queue))) for n in range(MIN_WINDOW)]
+            await asyncio.sleep(0)
+            for publish in begun:
+                publish.cancel()
+            await asyncio.wait(begun)
+            assert publishing._windows[queue]._places.locked()
+            held.set()
+            await publishing.publish(message("next", queue))
+    finally:
+        serving.cancel()
         await connection.close()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from notifier.model.errors import BucketUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 from notifier.queues.rabbitmq.queue_window import (
     CHANNEL_NACKS,
     LONG_REFUSAL_SECONDS,
@@ -13,6 +13,7 @@ from notifier.queues.rabbitmq.queue_window import (
     MANY_PUBLISHES,
     MAX_WINDOW,
     MIN_WINDOW,
+    PLACE_SECONDS,
     QueueWindow,
 )
 from tests.simulator.virtual_time import VirtualLoop
@@ -61,9 +62,9 @@ def in_virtual_time(test: Callable[[], Coroutine[object, object, None]]) -> Call
 @in_virtual_time
 async def test_silent_queue_holds_a_small_window() -> None:
     """RabbitMQ reads on while 32 publishes of a channel to one queue are unconfirmed, and not with one more."""
-    broker = Broker(QueueWindow(), round_trip=10)
+    broker = Broker(QueueWindow(), round_trip=3)
     publishes = broker.start(100)
-    await asyncio.sleep(9)
+    await asyncio.sleep(2)
     assert broker.most == MIN_WINDOW == 32
     await asyncio.gather(*publishes)
 
@@ -158,11 +159,26 @@ async def test_late_publish_keeps_its_place() -> None:
             window.on_refused("no confirm", is_nack=False, late_confirm=late_confirms[-1])
     broker = Broker(window)
     publishes = broker.start(10)
-    await asyncio.sleep(60)
+    await asyncio.sleep(PLACE_SECONDS - 1)
     assert broker.most == 0
     late_confirms.pop().set_result(None)
     await asyncio.gather(*publishes)
     assert broker.most == 1
+
+
+@in_virtual_time
+async def test_publish_without_a_place_fails() -> None:
+    """While late publishes keep all places, a caller without patience learns so in time, and the status too."""
+    window, clock = QueueWindow(), asyncio.get_running_loop().time
+    for _ in range(MIN_WINDOW):
+        async with window:
+            window.on_refused("no confirm", is_nack=False, late_confirm=asyncio.get_running_loop().create_future())
+    for number in range(1, 4):
+        with pytest.raises(QueueUnavailable) as failed:
+            await Broker(window).publish()
+        assert not isinstance(failed.value, BucketUnavailable)
+        assert window.refused_at == clock() == number * PLACE_SECONDS
+    assert window.refuses_long
 
 
 @in_virtual_time

@@ -163,6 +163,17 @@ class ConfirmedWrites:
         """Forget the publish of this id after its end."""
         self._channel.message_id_delivery_tag.pop(message_id, None)
 
+    def late_confirm(self, message_id: str) -> Confirmation | None:
+        """Return what ends with the confirm of this cancelled publish, or with the channel; None if it has ended."""
+        tag = self._channel.message_id_delivery_tag.get(message_id)
+        return None if tag is None or tag not in self._channel.confirmations else self._expect_late(tag)
+
+    def _expect_late(self, tag: int) -> Confirmation:
+        self._channel.confirmations[tag] = late = self._loop.create_future()
+        self._late.add(late)
+        late.add_done_callback(self._on_late_confirm)
+        return late
+
     async def run(self) -> None:
         """Write the collected publishes, until cancelled or the broker closes the channel."""
         while True:
@@ -184,6 +195,7 @@ class ConfirmedWrites:
                 confirmation.set_exception(error)
         self._under_way.clear()
         self._gathered.clear()
+        self._channel.message_id_delivery_tag.clear()
 
     @property
     def has_unconfirmed(self) -> bool:
@@ -196,11 +208,7 @@ class ConfirmedWrites:
         while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
             _, confirmation, tag = self._under_way.popleft()
             if not confirmation.done():
-                late: Confirmation = self._loop.create_future()
-                self._channel.confirmations[tag] = late
-                self._late.add(late)
-                late.add_done_callback(self._on_late_confirm)
-                confirmation.set_exception(ConfirmOverdue(late))
+                confirmation.set_exception(ConfirmOverdue(self._expect_late(tag)))
 
     def _on_late_confirm(self, confirm: Confirmation) -> None:
         self._late.discard(confirm)
