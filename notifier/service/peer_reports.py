@@ -24,7 +24,7 @@ MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
 MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
 MAX_SPACING_SECONDS = 16.0  # a forged report may slow down a client, not stop it
 DOCUMENTS_PER_SECOND = 50  # read a second, for each worker …
-MAX_DOCUMENTS_PER_SECOND = 5000  # … and for all of them, of which some may be forged
+MAX_DOCUMENTS_PER_SECOND = 1000  # … and for all of them, of which some may be forged
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 

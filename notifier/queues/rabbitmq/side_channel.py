@@ -263,7 +263,7 @@ async def broadcast_request(
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         answers.append(delivered.body)
         if isinstance(count := (delivered.header.properties.headers or {}).get(WORKER_COUNT), int):
-            counts.append(count)
+            counts.append(max(0, count))
         if len(answers) >= (max(counts, default=0) or consumers):
             has_enough.set()
 
