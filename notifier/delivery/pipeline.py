@@ -33,10 +33,11 @@ from notifier.delivery.verdict import (
 from notifier.model.backoff import deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
-from notifier.model.errors import InternalFault
+from notifier.model.errors import CancelledRequest, InternalFault
 from notifier.model.outcome import (
     Cause,
     Delivered,
+    Failed,
     HttpResponse,
     Outcome,
     Reason,
@@ -49,6 +50,7 @@ from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
+NO_ANSWER = TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text="no answer")
 MAX_COVERAGE_SECONDS = 60.0  # for which copies of a delivery need no attempt because of its pending retry
 
 
@@ -230,6 +232,8 @@ async def attempt(admitted: AdmittedDelivery, tools: Tools) -> AttemptReport:
         internal_fault = channel.internal_fault(outcome, client)
     if internal_fault is None:
         return report_attempt(delivery, client, fact)
+    if isinstance(outcome, Failed) and outcome.ended_early:
+        delivery = copy_record(delivery, progress=copy_record(delivery.progress, ended_early=True))
     return copy_record(report_fault(internal_fault, delivery), signal=outcome.signal, fact=fact)
 
 
@@ -238,7 +242,7 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
 
     Returns `Dead` if nothing can be sent to this client. Raises InternalFault. A request on a kept-alive connection
     that turns out to be closed is repeated once on a new connection, and a request whose access token is refused once
-    with a new one. An attempt that is ended early is an ambiguous timeout.
+    with a new one. An attempt that is ended early means what its timeout would have meant then.
     """
     client = admitted.client
     if client.route.withheld is not None:
@@ -256,13 +260,16 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
             response = await tools.transport.post(
                 push.to_request(client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery)
             )
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if not admitted.take_early_end():
                 raise
             seconds += tools.monotonic() - sent_at
-            text = f"no answer for {seconds:.1f} s of {client.timeout:g} s; ended since other clients needed the slot"
-            ended = TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text=text, ended_early=True)
-            return channel.read(ended, client), push.jti, seconds
+            meaning = cancelled.meaning if isinstance(cancelled, CancelledRequest) else NO_ANSWER
+            if isinstance(meaning, InternalFault):
+                raise meaning from None
+            within = f"within {seconds:.1f} s of {client.timeout:g} s"
+            text = f"{meaning.text} {within}; ended since other clients needed the slot"
+            return channel.read(copy_record(meaning, text=text, ended_early=True), client), push.jti, seconds
         seconds += tools.monotonic() - sent_at
         if push.renew is not None and may_renew and isinstance(response, HttpResponse) and response.status == 401:
             may_renew = False

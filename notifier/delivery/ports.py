@@ -110,7 +110,8 @@ class Transport(Protocol):
     async def post(self, request: Request) -> TransportResult:
         """Send the request and return what happened.
 
-        Raises InternalFault (tls_files, origin, open_files), never for the client.
+        Raises InternalFault (tls_files, origin, open_files), never for the client. If its task is cancelled, it raises
+        CancelledRequest where a timeout has a meaning.
         """
 
 

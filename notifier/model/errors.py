@@ -15,10 +15,11 @@ NotifierError
     └── AnswerFault      its answer cannot be used
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, TransportFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +130,11 @@ def find_own_errors(error: BaseException) -> tuple[NotifierError, ...]:
 def exit_code(error: NotifierError) -> int:
     """Return the exit status of a command that ends with this error: 2 for wrong use or configuration, else 1."""
     return 2 if isinstance(error, ConfigurationError | MalformedEvent) else 1
+
+
+class CancelledRequest(asyncio.CancelledError):
+    """The task of a request was cancelled. `meaning`: what its timeout would have meant then, without the seconds."""
+
+    def __init__(self, meaning: TransportFailure | InternalFault) -> None:
+        super().__init__()
+        self.meaning = meaning

@@ -11,8 +11,9 @@ from notifier.delivery.client_state import Admission
 from notifier.delivery.facts import Attempted, LogoutDelivered
 from notifier.delivery.slots import MAX_ENDED_PER_TICK, PROBE_RESERVE, PROBE_SLOTS
 from notifier.messages import worker
+from notifier.model.errors import CancelledRequest
 from notifier.model.message import Lane, MessageDraft
-from notifier.model.outcome import Failed, HttpResponse, Reason, TransportResult
+from notifier.model.outcome import Failed, HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.model.request import Request
 from tests.delivery.scheduler_harness import SchedulerHarness
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, hop_of, running
@@ -51,7 +52,7 @@ async def test_a_hanging_attempt_ends_when_another_client_needs_its_slot() -> No
         [failed] = [fact for fact in harness.facts if isinstance(fact, Attempted) and fact.delivery.event_id == "e"]
         assert isinstance(failed.outcome, Failed)
         assert (failed.outcome.reason, failed.outcome.ambiguous) == (Reason.TIMEOUT, True)
-        assert failed.outcome.text == "no answer for 5.1 s of 600 s; ended since other clients needed the slot"
+        assert failed.outcome.text == "no answer within 5.1 s of 600 s; ended since other clients needed the slot"
         assert harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
 
 
@@ -171,3 +172,30 @@ def test_clients_with_closed_circuits_keep_to_the_limit_of_hanging_attempts() ->
     harness.now += 6.0
     harness.tick()
     assert len(harness.scheduler.attempts_to_end()) == 56
+
+
+@pytest.mark.parametrize("reason", [Reason.PROXY, Reason.TIMEOUT])
+async def test_an_early_end_means_what_its_timeout_would(reason: Reason) -> None:
+    """A proxy that hangs is not charged to the client, and without a connection the end is not ambiguous."""
+    harness = with_hanging_limit("hangs")
+
+    async def hang(_request: Request) -> TransportResult:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise CancelledRequest(TransportFailure(reason=reason, ambiguous=False, text="not reached")) from error
+        return HttpResponse(status=200)
+
+    harness.receivers.behaviours["hangs"] = hang
+    async with running(harness):
+        harness.event("hangs", id="e")
+        await pass_seconds(harness, 4)
+        harness.event("shop")
+        await pass_seconds(harness, 1.2)
+        [failed] = [fact for fact in harness.facts if isinstance(fact, Attempted) and fact.delivery.event_id == "e"]
+        assert isinstance(failed.outcome, Failed)
+        assert (failed.outcome.reason, failed.outcome.ambiguous, failed.outcome.ended_early) == (reason, False, True)
+        assert failed.outcome.text == "not reached within 5.1 s of 600 s; ended since other clients needed the slot"
+        is_open = harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
+        assert is_open == (reason is Reason.TIMEOUT)
+        assert any(b'"ended_early":true' in sent.body for _, sent in harness.queue.published)

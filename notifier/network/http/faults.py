@@ -39,14 +39,14 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
     return _to_break(Reason.DISCONNECTED, _describe_disconnect(error), ambiguous=True)
 
 
-def translate_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> TransportFailure:
-    """Translate a passed deadline."""
-    shown = f"{round(seconds, 2):g}"  # a timeout of 2 s may have 1.99978 s left
+def translate_timeout(seconds: float | None, exchange: Exchange, proxy: URL | None) -> TransportFailure:
+    """Translate a passed deadline. Without `seconds`, the text does not contain them."""
+    within = "" if seconds is None else f" within {round(seconds, 2):g} s"  # a timeout of 2 s may have 1.99978 s left
     if exchange.connection is not None:
-        return _to_break(Reason.TIMEOUT, f"no complete answer within {shown} s", ambiguous=True)
+        return _to_break(Reason.TIMEOUT, f"no complete answer{within}", ambiguous=True)
     if proxy is not None and not exchange.reached:
-        return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: not reached within {shown} s")
-    return _to_break(Reason.TIMEOUT, f"no connection within {shown} s")
+        return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: not reached{within}")
+    return _to_break(Reason.TIMEOUT, f"no connection{within}")
 
 
 def translate_proxy_refusal(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> TransportFailure:

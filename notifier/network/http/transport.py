@@ -20,7 +20,7 @@ from yarl import URL
 from notifier import __version__
 from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
-from notifier.model.errors import InternalFault
+from notifier.model.errors import CancelledRequest, InternalFault
 from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.model.request import Request
 from notifier.network.http import requests
@@ -183,6 +183,8 @@ class HttpTransport:
                     response = await _send_by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return translate_timeout(request.timeout, exchange, proxy)
+        except asyncio.CancelledError as error:
+            raise CancelledRequest(translate_timeout(None, exchange, proxy)) from error
         except (aiohttp.ClientError, OSError) as error:
             return translate_fault(error, exchange, proxy)
         finally:
@@ -217,6 +219,8 @@ class HttpTransport:
         except TimeoutError:  # after a start with very many clients with certificates
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise InternalFault(Cause.TLS_FILES, text) from None
+        except asyncio.CancelledError as error:
+            raise CancelledRequest(InternalFault(Cause.TLS_FILES, "the TLS files were not read in time")) from error
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         """Return a new pool for an egress policy. The policy None is for all requests through a proxy."""

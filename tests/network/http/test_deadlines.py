@@ -16,7 +16,9 @@ import pytest
 import uvloop
 
 from notifier.model.client import TlsFiles
-from notifier.model.outcome import Reason
+from notifier.model.errors import CancelledRequest
+from notifier.model.outcome import Reason, TransportFailure
+from notifier.model.request import Request
 from notifier.network.http.transport import HttpTransport, RequestDeadline
 from tests.network.http.http_requests import PLENTY, WRITTEN, asking, broken, opened, request
 from tests.support import behaviours as do
@@ -329,3 +331,30 @@ def test_error_raised_on_cancellation_is_kept(runner: asyncio.Runner) -> None:
         return "ended"
 
     assert runner.run(ending(translated())) == "OSError"
+
+
+# ── A cancelled request carries what its timeout would have meant ────────────────────────
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_cancelled_request_means_what_its_timeout_would(loop: str, tmp_path: Path) -> None:
+    """A connection that was never established is not ambiguous, and a proxy that hangs is a fault of the proxy."""
+
+    async def cancelled(transport: HttpTransport, sent: Request) -> tuple[Reason, bool]:
+        task = asyncio.create_task(transport.post(sent))
+        await asyncio.wait([task], timeout=WRITTEN / 4)
+        task.cancel()
+        with pytest.raises(CancelledRequest) as caught:
+            await task
+        assert isinstance(caught.value.meaning, TransportFailure)
+        return broken(caught.value.meaning)
+
+    async def story() -> None:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+            proxied = request("https://shop.example/", proxy=ways.by_name["black-hole address"].uri.rstrip("/"))
+            sent = [request(way.uri.format(n=0), tls=way.tls) for way in list(ways.by_name.values())[:4]]
+            ends = await asyncio.gather(*(cancelled(transport, each) for each in [*sent, proxied]))
+            wanted = [(Reason.TIMEOUT, way.ambiguous) for way in list(ways.by_name.values())[:4]]
+            assert ends == [*wanted, (Reason.PROXY, False)]
+
+    on(loop, story)
