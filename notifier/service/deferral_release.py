@@ -4,10 +4,11 @@ If a client's address, TLS, egress or pause has changed in the registry, one att
 circuit is closed. The client's limits stay in force. The end of a fault releases only the deliveries that were deferred
 for this cause at the issuer or client.
 
-A change may come with a restart, and a new worker does not know the former configuration. So after its start it
-releases the deliveries whose internal cause is over by its registry and keys, or may be over (a proxy, TLS files). Of
-workers that start together one makes this *first release*. The others ask which causes it left, and make a pass only
-if one of these is over by their configuration.
+A change may come with a restart, and a new worker does not know the former configuration. So after its start it makes a
+*first release*, of the deliveries whose internal cause is over by its registry and keys, or may be over (a proxy, TLS
+files). It makes another when a worker leaves, since that may have deferred deliveries by a former configuration, but at
+most one a minute, since leaves can be forged. Each worker makes its own: what another worker says that it released can
+be forged, and its configuration may differ. The passes are spread, two seconds for each worker.
 
 The deliveries are found by a pass over the delay queues, because a worker does not know the deferrals of other workers.
 A pass delays deliveries that become due meanwhile. Therefore causes that end together share a pass, and passes take at
@@ -24,8 +25,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.scheduler import Scheduler
@@ -33,21 +32,18 @@ from notifier.delivery.settlement import DelayCounts
 from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
-from notifier.model.errors import QueueError
+from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.waiting_filter import HasEnded, WaitingFilter
-from notifier.operators.status.worker_requests import Members, WorkerRequest, send_to_workers
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 CHECK_INTERVAL_SECONDS = 0.5
-FIRST_RELEASE_SECONDS = 2.0  # from the start to the first release, on average, and until it is tried again
-SHOW_FIRST_RELEASE = "show_first_release"  # the request for the first releases of other workers
-ANSWER_SECONDS = 1.0  # for the answers to it
-MAX_LEFT_CAUSES = 100  # of a first release that replaces others
+FIRST_RELEASE_SECONDS = 2.0  # × workers: over which their first releases are spread; before one is tried again
+MAX_SPREAD_SECONDS = MIN_REPEAT_SECONDS = 60.0  # of the first releases of many; before one since a worker left
 INTERNAL_CAUSES = frozenset(Cause) - CLIENT_CAUSES
 MAX_START_DELAY_SECONDS = 1.0  # spreads the passes of all workers, which reload at the same time
 CLIENTS_PER_STEP = 100  # after which other tasks of the event loop run
@@ -62,25 +58,14 @@ _EndedCause = tuple[str, str, str]
 """A cause, its issuer and its client. An empty client means all clients of the issuer."""
 
 
-class _FirstRelease(TypedDict):
-    """How many seconds ago the first release of a worker began, and the internal causes it left; None while it runs."""
-
-    seconds: float
-    left: list[_EndedCause] | None
-
-
-_FIRST_RELEASE = TypeAdapter(_FirstRelease)
-
-
 class DeferralRelease:
     """Releases deferred deliveries for one worker. `run` does so until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration, queue: Queue) -> None:
+    def __init__(self, live: LiveConfiguration, queue: Queue, monotonic: Clock = time.monotonic) -> None:
         self._live = live
         self._queue = queue
+        self._monotonic = monotonic
         self._registry, self._keys = live.current.registry, live.current.keys
-        self._created_at = time.monotonic()
-        self._first_release: tuple[float, list[tuple[str, ...]] | None] | None = None  # began at, and what it left
         self._ended: set[_EndedCause] = set()
         self._second_pass_at: dict[_EndedCause, float] = {}
         self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
@@ -92,7 +77,7 @@ class DeferralRelease:
         ended = cause.value, iss, client_id
         self._ended.add(ended)
         if not client_id:
-            self._second_pass_at[ended] = time.monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
+            self._second_pass_at[ended] = self._monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
         self._changed.set()
 
     async def run(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
@@ -101,20 +86,25 @@ class DeferralRelease:
         `scheduler`: of the worker; it requests an attempt at each changed client. `delayed`: the
         worker's counts of delayed deliveries, from which released deliveries are removed.
         """
-        # The first release covers what changed and ended until now.
+        # The first release, once the workers are counted, covers what changed and ended until now.
         self._registry, self._keys = self._live.current.registry, self._live.current.keys
         self._ended.clear()
         self._second_pass_at.clear()
-        release_at = time.monotonic() + FIRST_RELEASE_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311  spreads workers
+        release_at, no_release_before, worker_count = math.inf, -math.inf, 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
-            now = time.monotonic()
-            if now >= release_at and self._queue.worker_count():
-                release_at = math.inf if await self.release_first() else now + FIRST_RELEASE_SECONDS
+            now, former_count, worker_count = self._monotonic(), worker_count, self._queue.worker_count()
+            if worker_count and (not former_count or worker_count < former_count):
+                spread = random.uniform(0, min(MAX_SPREAD_SECONDS, FIRST_RELEASE_SECONDS * worker_count))  # noqa: S311
+                release_at = min(release_at, max(now, no_release_before) + spread)
+            if now >= release_at:
+                release_at = now + FIRST_RELEASE_SECONDS
+                if await self._release(self._is_over):
+                    release_at, no_release_before = math.inf, now + MIN_REPEAT_SECONDS
             for ended in [ended for ended, pass_at in self._second_pass_at.items() if pass_at <= now]:
                 del self._second_pass_at[ended]
                 self._ended.add(ended)
@@ -143,7 +133,7 @@ class DeferralRelease:
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
         client_causes = [(cause, iss, client_id) for cause, iss, client_id in ended if client_id]
-        self._not_before |= dict.fromkeys(client_causes, time.monotonic() + MIN_CLIENT_INTERVAL_SECONDS)
+        self._not_before |= dict.fromkeys(client_causes, self._monotonic() + MIN_CLIENT_INTERVAL_SECONDS)
 
         def has_ended(cause: str, iss: str, client_id: str) -> bool:
             return (cause, iss, client_id) in ended or (cause, iss, "") in ended
@@ -153,59 +143,17 @@ class DeferralRelease:
 
     async def _release(self, has_ended: HasEnded) -> bool:
         """Release the deliveries for which `has_ended` is true. Return False if the queue failed."""
-        began_at = time.monotonic()
+        began_at = self._monotonic()
         result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), pace=self._get_rate)
-        seconds = time.monotonic() - began_at
+        seconds = self._monotonic() - began_at
         busy_seconds = seconds - result.done / MAX_DUE_PER_SECOND
-        self._next_pass_at = time.monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * busy_seconds)
+        self._next_pass_at = self._monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * busy_seconds)
         if result.done:
             causes = dict(result.by_reason)
             structlog.get_logger().info(
                 "deliveries_freed", causes=causes, deliveries=result.done, seconds=round(seconds, 1)
             )
         return not result.failed
-
-    # ── the first release ──
-
-    async def _first_releases(self) -> list[_FirstRelease]:
-        """Return the first releases of all workers that answer."""
-        with suppress(QueueError, ValidationError):
-            request = WorkerRequest(name=SHOW_FIRST_RELEASE, who="", members={})
-            _, answers = await send_to_workers(self._queue, request, ANSWER_SECONDS)
-            return [_FIRST_RELEASE.validate_python(answer.result) for answer in answers if answer.result]
-        return []
-
-    async def release_first(self) -> bool:
-        """Release the deliveries whose internal cause is over by the configuration. Return False to try again.
-
-        Another worker's first release replaces it if that began later than this worker, and left nothing to release. A
-        single worker asks nobody: an answer needs a connection.
-        """
-        asked_at, left = time.monotonic(), set[tuple[str, ...]]()
-        for other in await self._first_releases() if self._queue.worker_count() != 1 else ():
-            if other["left"] is None:
-                return False
-            is_later = asked_at - other["seconds"] >= self._created_at
-            if is_later and not any(self._is_over(*cause) for cause in other["left"]):
-                return True
-
-        def has_ended(*cause: str) -> bool:
-            if not (is_over := self._is_over(*cause)) and cause[0] in INTERNAL_CAUSES:
-                left.add(cause)
-            return is_over
-
-        began_at = time.monotonic()
-        self._first_release = began_at, None
-        is_complete = await self._release(has_ended)
-        self._first_release = (began_at, sorted(left)) if is_complete and len(left) <= MAX_LEFT_CAUSES else None
-        return is_complete
-
-    async def show_first_release(self, _request: WorkerRequest) -> Members:
-        """Answer the request of another worker."""
-        if self._first_release is None:
-            return {}
-        began_at, left = self._first_release
-        return {"seconds": time.monotonic() - began_at, "left": left}
 
     def _is_over(self, cause: str, iss: str, client_id: str) -> bool:
         """Return True for an internal cause that the configuration does not show. An event has no `client_id`."""
@@ -256,7 +204,9 @@ class DeferralRelease:
 
         `force`: also deliveries whose delay the client requested.
         """
-        options = RepairOptions(clock=time.time, monotonic=time.monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND)
+        options = RepairOptions(
+            clock=time.time, monotonic=self._monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND
+        )
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 

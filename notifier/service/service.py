@@ -44,7 +44,6 @@ from notifier.operators.status.worker_requests import Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
-from notifier.service.deferral_release import SHOW_FIRST_RELEASE
 from notifier.service.listeners import listeners
 from notifier.service.operator_routes import operator_routes
 from notifier.service.peer_reports import PeerReports
@@ -194,7 +193,6 @@ class Service:
         """Connect this worker to the queue's side channel, on which workers exchange state and operators' requests."""
         acts: dict[str, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
-            SHOW_FIRST_RELEASE: self._watches.deferral_release.show_first_release,
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
