@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
@@ -70,6 +72,66 @@ async def test_request_does_not_wait_for_more_while_the_workers_are_not_counted(
     assert queue.worker_count() == 0
     overview = await asyncio.wait_for(RabbitQueue(options).read_overview(10 * PATIENCE), PATIENCE)
     assert (overview.workers, overview.worker_states) == (1, [b"first"])
+
+
+@asynccontextmanager
+async def forging(
+    amqp_url: str, options: RabbitOptions, sent: asyncio.Event, *forgeries: aio_pika.Message
+) -> AsyncIterator[None]:
+    """Send these answers to the next request to workers. Set `sent` then."""
+
+    async def forge() -> None:
+        async with spied.iterator() as requests:
+            async for request in requests:
+                if request.type == replies.REQUEST:
+                    for forgery in forgeries:
+                        await channel.default_exchange.publish(forgery, request.reply_to or "")
+                    sent.set()
+
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        spied = await channel.declare_queue(exclusive=True)
+        await spied.bind(f"{options.prefix}.workers")
+        forger = asyncio.create_task(forge())
+        yield
+        forger.cancel()
+        await asyncio.wait({forger})
+
+
+def forged(body: bytes, count: int) -> aio_pika.Message:
+    """Return an answer with this number of workers."""
+    return aio_pika.Message(body, headers={replies.WORKER_COUNT: count}, correlation_id="c")
+
+
+async def test_a_forged_answer_ends_no_wait(amqp_url: str, options: RabbitOptions, workers: NamedWorkers) -> None:
+    """It contains a number of workers of one, and arrives before the answers of the workers. A huge one is dropped."""
+    sent, huge = asyncio.Event(), bytes(replies.MAX_PENDING_BYTES + 1)
+
+    async def answer(_request: bytes) -> bytes:
+        await sent.wait()
+        return b"answer"
+
+    for name in (b"first", b"second"):
+        (await workers.start(options, name)).side_channel.handle_requests(answer)
+    async with forging(amqp_url, options, sent, forged(huge, 1), forged(b"forged", 1)):
+        received = await RabbitQueue(options).request(b"request", PATIENCE)
+    assert sorted(received.answers) == [b"answer", b"answer", b"forged"]
+
+
+async def test_a_forged_count_hides_no_worker(amqp_url: str, options: RabbitOptions, workers: NamedWorkers) -> None:
+    """A negative number does not count. Two workers do not answer."""
+
+    async def hang(_request: bytes) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    for name in (b"first", b"second"):
+        (await workers.start(options, name)).side_channel.handle_requests(hang)
+    sent = asyncio.Event()
+    async with forging(amqp_url, options, sent, forged(b"forged", -5)):
+        received = await RabbitQueue(options).request(b"request", 1.0)
+        await sent.wait()
+    assert (received.seen, received.answers) == (2, [b"forged"])
 
 
 @pytest.mark.parametrize("announces", [True, False])

@@ -1,5 +1,7 @@
 """Sends replies to publishers that requested them, bounded and unconfirmed. Drops and counts unsendable replies.
 
+`broadcast_request` collects the answers of workers, which are such replies.
+
 A publisher may write any name of direct reply-to into its event, and RabbitMQ (3.10.8) closes the connection if it
 cannot decode the name. So these names are never sent on a connection that logouts need. `ReplyConnection` is a
 dedicated connection, which exists only while there are replies.
@@ -10,19 +12,34 @@ from collections import deque
 from collections.abc import Coroutine
 
 import aiormq
+import aiormq.abc
 from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo
-from notifier.queues.rabbitmq.connection import Connection, broker_timeout, is_blocked, open_channel
+from notifier.queues.queue_state import WorkerAnswers
+from notifier.queues.rabbitmq.connection import (
+    Connection,
+    broker_request,
+    broker_timeout,
+    channel_of,
+    is_blocked,
+    open_channel,
+)
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
 MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # pending
+QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
+REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
 REPLY_TYPE = "notifier.reply"
 WORKER_COUNT = "worker_count"  # the header of an answer to a request that all workers receive
 TRANSIENT_MODE = 1
 IDLE_SECONDS = 60.0  # without a reply, until the connection is closed
+MAX_ANSWERS_BYTES, MIN_ANSWER_BYTES = 64 * MAX_PENDING_BYTES, 64 * 1024  # of all answers; counted for each at least
+LATE_ANSWER_SECONDS = 10.0  # for another answer if there are as many as workers, of which some may be forged
+BLOCKED_CHECK_SECONDS = 0.05  # between checks whether the broker blocks
 
 
 class Outbox:
@@ -125,3 +142,76 @@ async def _run_until_one_ends(*works: Coroutine[object, object, object]) -> None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Answers:
+    """The answers to one request, of which some may be forged. `consumers`: see `broadcast_request`.
+
+    Answers that no worker can send are dropped unread: those above 1 MiB, and those above MAX_ANSWERS_BYTES in all.
+    """
+
+    def __init__(self, consumers: int) -> None:
+        self.has_enough = asyncio.Event()
+        self.bodies: list[bytes] = []
+        self._consumers = consumers
+        self._counts: list[int] = []  # the number of workers in each answer, 0 without one
+        self._free_bytes = MAX_ANSWERS_BYTES
+
+    async def take(self, delivered: aiormq.abc.DeliveredMessage) -> None:
+        """Take an answer. If it contains too small a number, others may follow for LATE_ANSWER_SECONDS."""
+        if len(delivered.body) > min(MAX_PENDING_BYTES, self._free_bytes):
+            return
+        self._free_bytes -= max(MIN_ANSWER_BYTES, len(delivered.body))
+        self.bodies.append(delivered.body)
+        count = (delivered.header.properties.headers or {}).get(WORKER_COUNT)
+        self._counts.append(max(0, count) if isinstance(count, int) else 0)
+        if self._counts.count(max(self._counts)) >= max(*self._counts, self._consumers):
+            self.has_enough.set()
+        asyncio.get_running_loop().call_later(LATE_ANSWER_SECONDS, self._end_if_enough)
+
+    def _end_if_enough(self) -> None:
+        if len(self.bodies) >= self.worker_count:
+            self.has_enough.set()
+
+    @property
+    def worker_count(self) -> int:
+        """Return the largest number of workers in the answers; the number of consumers if they contain none."""
+        return max(self._counts, default=0) or self._consumers
+
+
+async def broadcast_request(
+    connection: Connection, exchange: str, within: float, consumers: int, request: bytes | None
+) -> WorkerAnswers:
+    """Send a request to all workers and return their answers. Without `request`, each answers with its state.
+
+    Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
+    first. Their number is the largest in the answers. It is `consumers` while all answers contain none (older workers),
+    or 0 (just after a start). All have answered if so many answers agree about it, and these are as many as
+    `consumers`. Raises QueueUnavailable.
+    """
+    answers = _Answers(consumers)
+    async with channel_of(connection) as channel:
+        async with broker_request("cannot ask the workers"):
+            await channel.basic_consume(DIRECT_REPLY_TO, answers.take, no_ack=True)
+            properties = commands.Basic.Properties(
+                message_type=QUESTION if request is None else REQUEST,
+                reply_to=DIRECT_REPLY_TO,
+                delivery_mode=TRANSIENT_MODE,
+                expiration=str(round(within * 1000)),
+            )
+            await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
+        waiting, closing = asyncio.ensure_future(answers.has_enough.wait()), channel.closing
+        blocked = asyncio.ensure_future(_wait_until_blocked(connection))
+        try:
+            # The broker closes the channel if the exchange does not exist, that is, if there is no worker.
+            await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in (waiting, closing, blocked):
+                each.cancel()
+    return WorkerAnswers(seen=max(len(answers.bodies), answers.worker_count), answers=answers.bodies)
+
+
+async def _wait_until_blocked(connection: Connection) -> None:
+    """Return once the broker blocks publishing on the connection, which it reports after the first message."""
+    while not is_blocked(connection):  # noqa: ASYNC110  aiormq has no event for it
+        await asyncio.sleep(BLOCKED_CHECK_SECONDS)

@@ -28,7 +28,6 @@ from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
-    broker_request,
     broker_timeout,
     channel_of,
     is_blocked,
@@ -37,12 +36,17 @@ from notifier.queues.rabbitmq.connection import (
     retrieve_error,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.replies import MAX_PENDING_REPLIES, TRANSIENT_MODE, WORKER_COUNT, Outbox, ReplyConnection
+from notifier.queues.rabbitmq.replies import (
+    MAX_PENDING_REPLIES,
+    QUESTION,
+    REQUEST,
+    TRANSIENT_MODE,
+    Outbox,
+    ReplyConnection,
+    broadcast_request,
+)
 from notifier.queues.rabbitmq.topology_watch import WorkerCount
-from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
-QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
-REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
 PEER_REPORTS = (
     "notifier.news"  # the `type` of a worker's reports of clients to the other workers; `app_id` is the sender
 )
@@ -51,7 +55,6 @@ SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
 MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
 GENERATED_PREFIX = "amq."  # of names that the broker generates and a publisher may forge
-BLOCKED_CHECK_SECONDS = 0.05  # between checks whether the broker blocks
 REOPEN_DELAY_SECONDS = 5.0  # of a closed channel
 QUEUE_TTL_MILLISECONDS = 30_000  # no requester waits longer for an answer
 
@@ -242,53 +245,8 @@ class RabbitSideChannel:
         """
         if not self.is_listening:
             return await broadcast_request(connection, self._exchange, within, consumers, request)
-        consumers = max(consumers, self._workers.value, 1)
+        consumers = self._workers.value if self._workers.by_presence else max(consumers, self._workers.value, 1)
         with suppress(QueueUnavailable):
             if (own := self._connection) is not None and not is_blocked(own):
                 return await broadcast_request(own, self._exchange, within, consumers, request)
         return WorkerAnswers(seen=consumers, answers=[])
-
-
-async def broadcast_request(
-    connection: Connection, exchange: str, within: float, consumers: int, request: bytes | None
-) -> WorkerAnswers:
-    """Send a request to all workers and return their answers. Without `request`, each answers with its state.
-
-    Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
-    first. Their number is the largest in the answers. It is `consumers` while all answers contain none (older workers),
-    or 0 (just after a start). Raises QueueUnavailable.
-    """
-    answers, counts, has_enough = list[bytes](), list[int](), asyncio.Event()
-
-    async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-        answers.append(delivered.body)
-        if isinstance(count := (delivered.header.properties.headers or {}).get(WORKER_COUNT), int):
-            counts.append(max(0, count))
-        if len(answers) >= (max(counts, default=0) or consumers):
-            has_enough.set()
-
-    async with channel_of(connection) as channel:
-        async with broker_request("cannot ask the workers"):
-            await channel.basic_consume(DIRECT_REPLY_TO, on_message, no_ack=True)
-            properties = commands.Basic.Properties(
-                message_type=QUESTION if request is None else REQUEST,
-                reply_to=DIRECT_REPLY_TO,
-                delivery_mode=TRANSIENT_MODE,
-                expiration=str(round(within * 1000)),
-            )
-            await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
-        waiting, closing = asyncio.ensure_future(has_enough.wait()), channel.closing
-        blocked = asyncio.ensure_future(_wait_until_blocked(connection))
-        try:
-            # The broker closes the channel if the exchange does not exist, that is, if there is no worker.
-            await asyncio.wait({closing, waiting, blocked}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (waiting, closing, blocked):
-                each.cancel()
-    return WorkerAnswers(seen=max(len(answers), max(counts, default=0) or consumers), answers=answers)
-
-
-async def _wait_until_blocked(connection: Connection) -> None:
-    """Return once the broker blocks publishing on the connection, which it reports after the first message."""
-    while not is_blocked(connection):  # noqa: ASYNC110  aiormq has no event for it
-        await asyncio.sleep(BLOCKED_CHECK_SECONDS)
