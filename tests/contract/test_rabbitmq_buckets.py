@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any, cast
 
 import aio_pika
 import pytest
@@ -12,6 +13,7 @@ from aio_pika.abc import HeadersType
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane
+from notifier.queues.rabbitmq import buckets
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_number
 from notifier.queues.rabbitmq.connection import connected
@@ -19,6 +21,7 @@ from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import fetched_again, park, parked
 from tests.contract.queues import PATIENCE, Inbox, eventually, names
+from tests.simulator.virtual_time import VirtualLoop
 from tests.support.rabbit_options import rabbit_options
 
 SHOP = ("https://id.example.com", "shop")
@@ -36,6 +39,41 @@ def test_a_client_has_one_bucket_for_ever() -> None:
     assert bucket_number(("a", "bc"), 2**32) != bucket_number(("ab", "c"), 2**32)
     queue = RabbitQueue(rabbit_options("amqp://host/", buckets=64))
     assert queue.bucket(SHOP) == f"parked-{bucket_number(SHOP, 64):02d}.delay.1024s"
+
+
+def test_each_single_get_has_its_own_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the hook for messages, a batch of 64 over a long round trip takes longer than the timeout of one."""
+    monkeypatch.setattr(buckets, "is_installed", lambda _hook: False)
+    monkeypatch.setattr(buckets, "to_message", lambda _origin, message, *_tag, **_more: message)
+
+    async def fetch(get_seconds: float) -> int:
+        reader = buckets.BucketReader(rabbit_options("amqp://host/"), asyncio.Event())
+        reader._busy["bucket"] = getter = buckets._Getter(cast("Any", SlowChannel(get_seconds)))
+        try:
+            return len(await reader.fetch("bucket", 64))
+        finally:
+            getter.forget()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(fetch(1.0)) == 64
+        with pytest.raises(QueueUnavailable, match="cannot fetch from bucket"):
+            runner.run(fetch(1000.0))
+
+
+class SlowChannel:
+    """A channel whose gets take so long, of a queue with many messages."""
+
+    is_closed = True
+
+    def __init__(self, get_seconds: float) -> None:
+        self._get_seconds = get_seconds
+
+    async def basic_get(self, _queue: str) -> "SlowChannel":
+        """Return the next message."""
+        await asyncio.sleep(self._get_seconds)
+        return self
+
+    delivery_tag = 1
 
 
 async def test_unfetched_message_returns_as_a_retry(worker: OpenWorker) -> None:

@@ -25,6 +25,7 @@ from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
     broker_request,
+    broker_timeout,
     close_channel,
     open_channel,
     retrieve_error,
@@ -82,13 +83,20 @@ class _Getter:
             hand_over(channel, self._on_answer)
 
     async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
-        """Return up to `most` messages of this queue. Raises aiormq's errors."""
-        return await (self._get_together(queue, most) if self._gets_together else self._get_singly(queue, most))
+        """Return up to `most` messages of this queue. Raises aiormq's errors, or QueueUnavailable."""
+        if not self._gets_together:
+            return await self._get_singly(queue, most)
+        async with broker_timeout():
+            return await self._get_together(queue, most)
 
     async def _get_singly(self, queue: str, most: int) -> list[DeliveredMessage]:
         answers: list[DeliveredMessage] = []
         async with self._single_gets:  # of one fetch after the other, which keeps their order
-            while len(answers) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
+            while len(answers) < most:
+                async with broker_timeout():
+                    answer = await self.channel.basic_get(queue)
+                if answer.delivery_tag is None:
+                    break
                 answers.append(answer)
         return answers
 
@@ -194,7 +202,7 @@ class BucketReader:
         return self._busy[queue]
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
-        async with broker_request(f"cannot fetch from {queue}"):
+        async with broker_request(f"cannot fetch from {queue}", None):
             fetched = await getter.get(queue, most)
         return [
             to_message(PARKED, message, AckTag(getter.acks, message.delivery_tag or 0), keep=self._max_event_bytes)

@@ -99,7 +99,7 @@ class RabbitFeedTarget:
         if not is_installed("confirms"):
             async with broker_request("the connection was lost", None):
                 for notice in batch:
-                    await publish_singly(self._publish_of(notice), channel, None)
+                    await publish_singly(self._publish_of(notice), channel)
             return
         payload = b"".join([frames_of(self._publish_of(notice), channel) for notice in batch])
         written: asyncio.Future[object] = asyncio.get_running_loop().create_future()

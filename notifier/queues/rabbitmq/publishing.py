@@ -37,7 +37,6 @@ from notifier.queues.rabbitmq.wire.publish import (
     ConfirmedWrites,
     ConfirmOverdue,
     Publish,
-    publish_singly,
 )
 
 # Unconfirmed, to all queues; bounds memory (128 KiB each at most) and the broker's backlog. The window of each
@@ -68,6 +67,7 @@ class Publishing:
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
+        self._singly = False
         self._on_reply: Callable[[bytes], None] | None = None
         self._opened_at = 0.0
         self._replacing: asyncio.Future[None] | None = None  # done once the present channel is to be replaced
@@ -111,9 +111,8 @@ class Publishing:
     async def _publish_on(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is closed, or until another has replaced it and nothing is in flight."""
         writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
-        singly = not is_installed("confirms")
         writing = asyncio.create_task(writes.run())
-        self._channel, self._writes = channel, None if singly else writes
+        self._channel, self._writes, self._singly = channel, writes, not is_installed("confirms")
         self._opened_at = asyncio.get_running_loop().time()
         closing = channel.closing
         reason = _UNCONFIRMED_PROBLEM
@@ -195,7 +194,7 @@ class Publishing:
             raise QueueUnavailable(BLOCKED_PROBLEM)
         former_count = window.confirmed_count
         try:
-            await self._publish_confirmed(channel, publish, window)
+            await self._publish_confirmed(publish, window)
         except PublishError as returned:
             self._repair_soon.set()
             raise QueueUnavailable(
@@ -232,22 +231,22 @@ class Publishing:
                 self._replacing.set_result(None)
         return QueueUnavailable(text)
 
-    async def _publish_confirmed(self, channel: aiormq.Channel, publish: Publish, window: QueueWindow) -> None:
+    async def _publish_confirmed(self, publish: Publish, window: QueueWindow) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""
-        if (writes := self._writes) is not None:
-            try:
+        writes = self._writes
+        assert writes is not None, "it is set with the channel"
+        try:
+            if self._singly:
+                with translating_losses():
+                    await writes.write_singly(publish)
+            else:
                 await writes.write(publish)
-            except asyncio.CancelledError:
-                if (late_confirm := writes.late_confirm(publish.message_id)) is not None:
-                    window.keep_place(late_confirm)
-                raise
-            finally:
-                writes.forget(publish.message_id)
-        elif (error := getattr(channel, "_close_exception", None)) is not None:  # `is_closed` follows some steps later
-            raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(error)}")
-        else:
-            with translating_losses():
-                await publish_singly(publish, channel, CONFIRM_TIMEOUT_SECONDS, replies=self._on_reply is not None)
+        except asyncio.CancelledError:
+            if (late_confirm := writes.late_confirm(publish.message_id)) is not None:
+                window.keep_place(late_confirm)
+            raise
+        finally:
+            writes.forget(publish.message_id)
 
     async def wait_until_available(self) -> None:
         """Wait until a publish can succeed. Never raises. Always waits briefly, to pace its caller."""

@@ -1,21 +1,34 @@
 """Publishes written together and confirmed one by one, by a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 
+import aiormq
 import pytest
 from pamqp.common import FieldTable
 
 from notifier.model.errors import QueueUnavailable
+from notifier.queues.rabbitmq import publishing as publishing_module
 from notifier.queues.rabbitmq.connection import connect, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.publishing import Publishing
 from notifier.queues.rabbitmq.queue_window import MIN_WINDOW
+from notifier.queues.rabbitmq.wire import publish as wire_publish
 from notifier.queues.rabbitmq.wire.aiormq_hooks import install
 from notifier.queues.rabbitmq.wire.publish import MAX_GATHERED, Confirmation, ConfirmedWrites, Publish
 from tests.support.library_changes import HOOKS
+
+
+@pytest.fixture
+def singly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hook for publishes does not fit: each is written by aiormq."""
+    HOOKS["confirms"](monkeypatch.setattr)
+    install.cache_clear()
+    yield
+    monkeypatch.undo()
+    install.cache_clear()
 
 
 @asynccontextmanager
@@ -146,10 +159,39 @@ async def test_cancelled_publish_keeps_its_place(amqp_url: str, monkeypatch: pyt
         await connection.close()
 
 
-async def test_public_publish_keeps_the_connection_too(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("singly")
+@pytest.mark.parametrize("ends_by", ["timeout", "cancellation"])
+async def test_public_publish_keeps_its_place(amqp_url: str, monkeypatch: pytest.MonkeyPatch, ends_by: str) -> None:
+    """Until the late confirm, since the broker counts it as long."""
+    if ends_by == "timeout":
+        monkeypatch.setattr(publishing_module, "CONFIRM_TIMEOUT_SECONDS", 0.0)
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    publishing, opened = Publishing(asyncio.Event()), asyncio.Semaphore(0)
+    serving = asyncio.create_task(publishing.serve(connection, opened.release))
+    try:
+        queue = (await (await open_channel(connection)).queue_declare(exclusive=True)).queue or ""
+        async with asyncio.timeout(30):
+            await opened.acquire()
+            begun = [asyncio.create_task(publishing.publish(message(f"m{n}", queue))) for n in range(MIN_WINDOW)]
+            if ends_by == "cancellation":
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                for publish in begun:
+                    publish.cancel()
+            ends = await asyncio.gather(*begun, return_exceptions=True)
+            assert {type(end) for end in ends} <= {QueueUnavailable, asyncio.CancelledError}
+            places = publishing._windows[queue]._places
+            assert places.locked()
+            for _ in range(MIN_WINDOW):
+                await places.acquire()
+    finally:
+        serving.cancel()
+        await connection.close()
+
+
+@pytest.mark.usefixtures("singly")
+async def test_public_publish_keeps_the_connection_too(amqp_url: str) -> None:
     """Of a channel that the broker closes: publishes under way fail, each once, and later ones go by a new channel."""
-    HOOKS["confirms"](monkeypatch.setattr)
-    install.cache_clear()
     connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
     publishing = Publishing(asyncio.Event())
     opened = asyncio.Semaphore(0)
@@ -169,8 +211,42 @@ async def test_public_publish_keeps_the_connection_too(amqp_url: str, monkeypatc
     finally:
         serving.cancel()
         await connection.close()
-        monkeypatch.undo()
-        install.cache_clear()
+
+
+@pytest.mark.usefixtures("singly")
+async def test_replaced_channel_stays_open_for_a_public_publish(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in flight when nacks for another queue replace its channel, and is confirmed later."""
+    released, publish_singly = asyncio.Event(), wire_publish.publish_singly
+
+    async def hold(publish: Publish, channel: aiormq.Channel, *, replies: bool = False) -> None:
+        if publish.message_id == "held":
+            await released.wait()
+        await publish_singly(publish, channel, replies=replies)
+
+    monkeypatch.setattr(wire_publish, "publish_singly", hold)
+    monkeypatch.setattr(publishing_module, "CHECK_INTERVAL_SECONDS", 0.01)
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    publishing, opened = Publishing(asyncio.Event()), asyncio.Semaphore(0)
+    serving = asyncio.create_task(publishing.serve(connection, opened.release))
+    try:
+        channel = await open_channel(connection)
+        full: FieldTable = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        refusing = (await channel.queue_declare(exclusive=True, arguments=full)).queue or ""
+        other = (await channel.queue_declare(exclusive=True)).queue or ""
+        async with asyncio.timeout(30):
+            await opened.acquire()
+            held = asyncio.create_task(publishing.publish(message("held", other)))
+            await publishing.publish(message("first", refusing))
+            while opened.locked():
+                with pytest.raises(QueueUnavailable, match="nack"):
+                    await publishing.publish(message("refused", refusing))
+                await publishing.wait_until_available()
+            await publishing.wait_until_available()  # five checks or more of the former channel
+            released.set()
+            await held
+    finally:
+        serving.cancel()
+        await connection.close()
 
 
 async def test_nacks_replace_the_channel_without_a_failed_publish(amqp_url: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 import aiormq
 from aiormq.abc import ChannelFrame
@@ -69,12 +70,10 @@ def frames_of(publish: Publish, channel: aiormq.Channel, *, replies: bool = Fals
     return ChannelFrame.marshall(channel.number, [method, header, *pieces]).payload
 
 
-async def publish_singly(
-    publish: Publish, channel: aiormq.Channel, within: float | None, *, replies: bool = False
-) -> None:
+async def publish_singly(publish: Publish, channel: aiormq.Channel, *, replies: bool = False) -> None:
     """Publish by aiormq's public method. Return once confirmed, or once written if the channel has no confirms.
 
-    Raises aiormq's errors, TimeoutError, TypeError for an id or type of more than 255 bytes.
+    Raises aiormq's errors, and TypeError for an id or type of more than 255 bytes.
     """
     await channel.basic_publish(
         publish.body,
@@ -82,7 +81,6 @@ async def publish_singly(
         routing_key=publish.routing_key,
         properties=properties_of(publish, replies=replies),
         mandatory=publish.mandatory,
-        timeout=within,
         wait=not channel.publisher_confirms,
     )
 
@@ -102,7 +100,7 @@ def properties_of(publish: Publish, *, replies: bool = False) -> commands.Basic.
     )
 
 
-Confirmation = asyncio.Future[object]
+Confirmation = asyncio.Future[Any]
 
 
 class ConfirmOverdue(TimeoutError):  # noqa: N818  a state, not a mistake
@@ -129,6 +127,7 @@ class ConfirmedWrites:
         self._waking = False  # `_wake` will be set within GATHER_SECONDS
         self._under_way: deque[tuple[float, Confirmation, int]] = deque()  # with delivery tags, by deadline
         self._late: set[Confirmation] = set()
+        self._single: dict[str, Confirmation] = {}  # by message id, while `write_singly` runs
         self._replies = replies
 
     def write(self, publish: Publish) -> Confirmation:
@@ -155,21 +154,41 @@ class ConfirmedWrites:
             self._loop.call_later(GATHER_SECONDS, self._wake_up)
         return confirmation
 
+    async def write_singly(self, publish: Publish) -> None:
+        """Publish without other messages, in place of `write`. Return once confirmed. Raises the same errors."""
+        confirm = asyncio.ensure_future(self._publish_singly(publish))
+        self._single[publish.message_id] = confirm
+        await asyncio.wait({confirm}, timeout=self._timeout)
+        if not confirm.done():
+            raise ConfirmOverdue(self._keep_late(confirm))
+        confirm.result()
+
+    async def _publish_singly(self, publish: Publish) -> None:
+        if (error := getattr(self._channel, "_close_exception", None)) is not None:  # `is_closed` follows later
+            raise error
+        await publish_singly(publish, self._channel, replies=self._replies)
+
     def _wake_up(self) -> None:
         self._waking = False
         self._wake.set()
 
     def forget(self, message_id: str) -> None:
         """Forget the publish of this id after its end."""
-        self._channel.message_id_delivery_tag.pop(message_id, None)
+        if self._single.pop(message_id, None) is None:
+            self._channel.message_id_delivery_tag.pop(message_id, None)
 
     def late_confirm(self, message_id: str) -> Confirmation | None:
         """Return what ends with the confirm of this cancelled publish, or with the channel; None if it has ended."""
+        if (single := self._single.get(message_id)) is not None:
+            return None if single.done() else self._keep_late(single)
         tag = self._channel.message_id_delivery_tag.get(message_id)
         return None if tag is None or tag not in self._channel.confirmations else self._expect_late(tag)
 
     def _expect_late(self, tag: int) -> Confirmation:
         self._channel.confirmations[tag] = late = self._loop.create_future()
+        return self._keep_late(late)
+
+    def _keep_late(self, late: Confirmation) -> Confirmation:
         self._late.add(late)
         late.add_done_callback(self._on_late_confirm)
         return late
@@ -200,7 +219,7 @@ class ConfirmedWrites:
     @property
     def has_unconfirmed(self) -> bool:
         """True if a publish may have no confirm yet, as of the last `end_overdue`."""
-        return bool(self._under_way)
+        return bool(self._under_way or self._single)
 
     def end_overdue(self) -> None:
         """Fail the publishes that have waited too long for a confirm. Call it about once a second."""
