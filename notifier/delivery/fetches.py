@@ -199,10 +199,8 @@ class BucketFetches:
         try:
             messages = await self._queues.fetch(bucket, size)
             fetch.failures, fetch.batch_seconds = 0, self._clock() - began_at
-            if messages:
-                self._fetched_at[bucket] = self._clock()
             async with fetch.taking:
-                await self._take_messages(fetch, messages)
+                await self._take_messages(bucket, fetch, messages)
             remainder.on_batch(size, len(messages), is_counted=is_counted)
         except QueueUnavailable:  # other fetches continue: perhaps only this bucket is unavailable
             if not fetch.failures:
@@ -218,11 +216,14 @@ class BucketFetches:
             for key in fetch.clients:
                 self._scheduler.deferrals.on_fetch(key, is_fetching=False, empty=True)
 
-    async def _take_messages(self, fetch: BucketFetch, messages: Sequence[Message]) -> None:
+    async def _take_messages(self, bucket: str, fetch: BucketFetch, messages: Sequence[Message]) -> None:
         """Start the deliveries. Fetch more at a time, at a bounded rate, if most are for other clients."""
         parked_again = 0
         for number, message in enumerate(messages, 1):
-            parked_again += not self._take(message)
+            is_started = self._take(message)
+            parked_again += not is_started
+            if is_started or fetch.clients:  # otherwise a repeat found nothing, and requires no other
+                self._fetched_at[bucket] = self._clock()
             if number % TAKEN_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         fetch.factor = min(MAX_GROWTH, fetch.factor * GROWTH) if 2 * parked_again > len(messages) else 1

@@ -507,6 +507,25 @@ async def test_invented_workers_cause_few_fetches() -> None:
         await harness.until(lambda: harness.notified().count("shop") == 5)
 
 
+async def test_repeats_that_start_nothing_cause_no_others() -> None:
+    """While somebody invents workers, the bucket has deliveries of a client with a pause: they are parked again."""
+    harness = WorkerHarness(client("shop"), client("wiki"))
+    async with down(harness, 1):
+        await harness.acked(harness.retake("delay.1s"))
+        await harness.until(lambda: harness.notified() == ["shop"] * 2)
+        harness.receivers.behaviours["wiki"] = answers(503, retry_after="86400")
+        await harness.acked(harness.event("wiki"))
+        former_count = len(harness.queue.fetches)
+        for minute in range(20):
+            in_bucket(harness, 1, "wiki", first=minute)
+            for size in (2, 1):
+                harness.others.size = size
+                await rounds(20)
+            harness.now += MIN_REPEAT_SECONDS
+        assert len(harness.queue.fetches) - former_count <= RECENT_SECONDS / MIN_REPEAT_SECONDS
+        assert harness.notified().count("wiki") == 1
+
+
 async def test_fetched_suspect_is_handled_as_a_suspect() -> None:
     """It may crash the process: it waits for the others, and runs from a trial."""
     harness = WorkerHarness(client("shop"))
