@@ -251,26 +251,31 @@ async def _post(channel: Channel, admitted: AdmittedDelivery, tools: Tools) -> t
     if (egress_problem := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=egress_problem), "", 0.0
     seconds, timeout, new_connection, may_renew = 0.0, client.timeout, False, True
+
+    def on_begin() -> None:
+        admitted.posted_at = tools.monotonic()
+
     while True:
         push = await channel.prepare(admitted.delivery, client)
         if isinstance(push, Dead):
             return push
-        admitted.posted_at = sent_at = tools.monotonic()
+        admitted.posted_at = tools.monotonic()
+        request = push.to_request(
+            client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery, on_begin=on_begin
+        )
         try:
-            response = await tools.transport.post(
-                push.to_request(client, uri, timeout, new_connection=new_connection, delivery=admitted.delivery)
-            )
+            response = await tools.transport.post(request)
         except asyncio.CancelledError as cancelled:
             if not admitted.take_early_end():
                 raise
-            seconds += tools.monotonic() - sent_at
+            seconds += tools.monotonic() - admitted.posted_at
             meaning = cancelled.meaning if isinstance(cancelled, CancelledRequest) else NO_ANSWER
             if isinstance(meaning, InternalFault):
                 raise meaning from None
             within = f"within {seconds:.1f} s of {client.timeout:g} s"
             text = f"{meaning.text} {within}; ended since other clients needed the slot"
             return channel.read(copy_record(meaning, text=text, ended_early=True), client), push.jti, seconds
-        seconds += tools.monotonic() - sent_at
+        seconds += tools.monotonic() - admitted.posted_at
         if push.renew is not None and may_renew and isinstance(response, HttpResponse) and response.status == 401:
             may_renew = False
             push.renew()

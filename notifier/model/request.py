@@ -31,7 +31,8 @@ class Request:
 
     `timeout` in seconds bounds everything, from name look-up to the last byte of the response.
     `secret` is removed from the response's text, and so are the user and session of the `delivery`. `new_connection`
-    requests a connection that was not used before. `client` is named in reports about the connection.
+    requests a connection that was not used before. `client` is named in reports about the connection. `on_begin` is
+    called after TLS files were read: the time of the client begins then.
     """
 
     uri: str
@@ -43,6 +44,7 @@ class Request:
     client: Client | None = None
     extras: RequestExtras = NO_EXTRAS
     delivery: Delivery | None = None
+    on_begin: Callable[[], None] = lambda: None
 
 
 @record
@@ -61,13 +63,14 @@ class PreparedRequest:
     renew: Callable[[], None] | None = None
 
     def to_request(
-        self, client: Client, uri: str, timeout: float, *, new_connection: bool, delivery: Delivery | None = None
-    ) -> Request:
+        self, client: Client, uri: str, timeout: float, *, new_connection: bool,
+        delivery: Delivery | None = None, on_begin: Callable[[], None] = lambda: None,
+    ) -> Request:  # fmt: skip
         """Return the request to the client at its address `uri`, to be answered within `timeout` seconds.
 
         The user and session of the `delivery` are removed from the response's text.
         """
         return Request(
             uri=self.uri or uri, body=self.body, secret=self.secret, timeout=timeout, route=client.route,
-            new_connection=new_connection, client=client, extras=self.extras, delivery=delivery,
+            new_connection=new_connection, client=client, extras=self.extras, delivery=delivery, on_begin=on_begin,
         )  # fmt: skip

@@ -56,6 +56,29 @@ async def test_a_hanging_attempt_ends_when_another_client_needs_its_slot() -> No
         assert harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
 
 
+async def test_the_time_in_which_tls_files_are_read_is_not_the_clients() -> None:
+    """The transport reads them before the client's timeout begins."""
+    harness = with_hanging_limit("hangs")
+
+    async def read_files(request: Request) -> TransportResult:
+        await harness.until(lambda: harness.now >= START + 4)
+        request.on_begin()
+        return await hang(request)
+
+    hang = harness.receivers.behaviours["hangs"]
+    harness.receivers.behaviours["hangs"] = read_files
+    async with running(harness):
+        harness.event("hangs", id="e")
+        await pass_seconds(harness, 8)
+        harness.event("shop")
+        await pass_seconds(harness, 0.8)
+        assert harness.notified() == ["hangs"]
+        await pass_seconds(harness, 0.5)
+        assert harness.notified() == ["hangs", "shop"]
+        [failed] = [fact for fact in harness.facts if isinstance(fact, Attempted) and fact.delivery.event_id == "e"]
+        assert 5.0 < failed.seconds < 5.5
+
+
 async def test_no_attempt_ends_while_nobody_needs_its_slot() -> None:
     """However long it hangs, and however many slots are taken."""
     harness = with_hanging_limit("hangs")

@@ -215,12 +215,14 @@ class HttpTransport:
     async def _tls_context(self, request: Request) -> ssl.SSLContext:
         try:
             async with asyncio.timeout(request.timeout):
-                return await self._tls.context(request.route.tls)
+                context = await self._tls.context(request.route.tls)
         except TimeoutError:  # after a start with very many clients with certificates
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise InternalFault(Cause.TLS_FILES, text) from None
         except asyncio.CancelledError as error:
             raise CancelledRequest(InternalFault(Cause.TLS_FILES, "the TLS files were not read in time")) from error
+        request.on_begin()
+        return context
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         """Return a new pool for an egress policy. The policy None is for all requests through a proxy."""
