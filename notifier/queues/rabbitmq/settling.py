@@ -46,7 +46,7 @@ class Settling:
 
     def check(self, name: str) -> None:
         """Raise QueueUnavailable if this queue is too new."""
-        if name in self._usable_at:
+        if name in self._usable_at and self._usable_at[name] > asyncio.get_running_loop().time():
             raise QueueUnavailable(NEW_QUEUES_PROBLEM)
 
     @property
