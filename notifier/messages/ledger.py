@@ -20,6 +20,7 @@ from notifier.queues.queue_port import Acknowledger
 
 MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
 MAX_SET_ASIDE_BYTES = 32 * 1024 * 1024  # in bodies of messages that are set aside, beside the prefetch
+STUCK_SECONDS = 900.0  # after which a late message is reported again: an attempt ends within 600 s, so it is stuck
 LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a hundred clients has 3,000
 
 
@@ -215,21 +216,19 @@ class Ledger:
 
     def unsettled_by_queue(self) -> dict[str, Unsettled]:
         """Return how many messages of each queue are held, and their publishing times."""
-        published_of: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
-        set_aside = Counter[str]()
-        for of_lane in self._held.values():
-            for held, published in of_lane.items():
-                if held.is_set_aside:
-                    set_aside[held.message.queue] += 1
-                else:
-                    published_of[held.message.queue].append(published)
+        counts, set_aside, oldest = Counter[str](), Counter[str](), dict[str, float]()
+        stuck_since = self._clock() - STUCK_SECONDS
+        for held, published in (entry for of_lane in self._held.values() for entry in of_lane.items()):
+            counts[held.message.queue] += 1
+            set_aside[held.message.queue] += held.is_set_aside
+            if not held.is_set_aside or held.arrived < stuck_since:
+                oldest.setdefault(held.message.queue, published)
         return {
             queue: Unsettled(
-                messages=len(published) + set_aside[queue], set_aside=set_aside[queue],
-                oldest=next(iter(published), None), last_taken=self._last_taken[queue],
+                messages=counts[queue], set_aside=set_aside[queue], oldest=oldest.get(queue), last_taken=last_taken
             )
-            for queue, published in published_of.items()
-        }  # fmt: skip
+            for queue, last_taken in self._last_taken.items()
+        }
 
     # ── deliveries ──
 

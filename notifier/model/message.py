@@ -261,9 +261,9 @@ class Unsettled:
     """The messages of one queue that a worker has taken and not acked.
 
     `set_aside` of them do not count against the prefetch, since they are late. `oldest`: the publishing time of the
-    message that was taken first, of the others; None without others. `last_taken`: that of the
-    last message that was taken, acked or not; None before the first. Both are in epoch seconds, and the time of taking
-    if the publishing time is unknown.
+    message that was taken first, of the others and those held for over 15 minutes; None without any. `last_taken`: that
+    of the last message that was taken, acked or not; None before the first. Both are in epoch seconds, and the time of
+    taking if the publishing time is unknown.
     """
 
     messages: int = 0

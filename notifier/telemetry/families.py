@@ -87,7 +87,7 @@ class WaitingMessages:
             ("queue_consumers", "Consumers, as counted by the broker.", consumers),
             ("queue_unsettled", "Messages this worker holds.", unsettled_counts),
             ("queue_set_aside", "Late messages among them, which do not use the prefetch.", set_aside_counts),
-            ("queue_oldest_seconds", "Age of the oldest message that is not late; 0 without any.", ages),
+            ("queue_oldest_seconds", "Age of the oldest message that is not late, or is stuck.", ages),
         ):
             yield labelled_family(GaugeMetricFamily, name, text, ("queue",), values)
 

@@ -67,6 +67,24 @@ async def test_a_missing_confirm_makes_late_too() -> None:
         await harness.acked(message)
 
 
+async def test_a_stuck_message_is_the_oldest_again() -> None:
+    """After 15 minutes no attempt can be the reason, so `queue_oldest_seconds` and its alert count it."""
+    harness = WorkerHarness(client("shop"))
+    async with running(harness):
+        await harness.prove("shop")
+        harness.queue.open.clear()
+        harness.receivers.behaviours["shop"] = answers(503)
+        arrived, message = harness.now, harness.event("shop")
+        await pass_seconds(harness, 3)
+        assert harness.worker.ledger.unsettled_by_queue()["events"].oldest is None
+        harness.now = arrived + ledger.STUCK_SECONDS + 1
+        unsettled = harness.worker.ledger.unsettled_by_queue()["events"]
+        assert (unsettled.messages, unsettled.set_aside, unsettled.oldest) == (1, 1, arrived)
+        harness.queue.open.set()
+        await harness.acked(message)
+        assert harness.worker.ledger.unsettled_by_queue()["events"].oldest is None
+
+
 @pytest.mark.parametrize("bound", ["bytes", "messages"])
 async def test_what_is_set_aside_is_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond 32 MiB, and five times `max_in_flight` messages, a late message uses the prefetch."""
@@ -79,7 +97,8 @@ async def test_what_is_set_aside_is_bounded(bound: str, monkeypatch: pytest.Monk
     harness = WorkerHarness(*map(client, names), max_in_flight=10)
     release = harness.hold(*names)
     async with running(harness):
-        messages = [harness.event(name) for name in names]
+        lanes = [Lane.EVENTS, Lane.BULK]  # the bounds are those of all lanes together
+        messages = [harness.event(name, lane=lanes[number % 2]) for number, name in enumerate(names)]
         await pass_seconds(harness, 4)
         assert len(set_aside(harness)) == (1 if bound == "bytes" else 10)
         release.set()

@@ -23,7 +23,7 @@ from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 class LaneState:
     """The number of messages that a worker has received from a queue and not settled, and the time of the oldest.
 
-    `set_aside` of them are late, and do not count for `oldest`, which is in epoch seconds.
+    `set_aside` of them are late, and do not count for `oldest`, which is in epoch seconds, unless held for 15 minutes.
     """
 
     unsettled: int = 0
