@@ -382,10 +382,20 @@ async def test_unreachable_queue_loses_nothing() -> None:
         await until(harness, lambda: len(harness.notified()) == 9)
 
 
-async def test_unreadable_bucket_delays_no_other() -> None:
-    """It is tried less and less often, and served when it can be read."""
+@pytest.mark.parametrize("countable", [True, False])
+async def test_unreadable_bucket_delays_no_other(*, countable: bool) -> None:
+    """It is tried less and less often, also if it cannot be counted, and served when it can be read."""
     harness = WorkerHarness(client("shop"), client("wiki"))
     harness.queue.unreadable.add(SHOP)
+    count_parked = harness.queue.count_parked
+
+    async def fail(buckets: Collection[str] | None = None) -> dict[str, int]:
+        if buckets is not None and SHOP in buckets and harness.queue.unreadable:
+            raise QueueUnavailable("uncountable")
+        return await count_parked(buckets)
+
+    if not countable:
+        harness.queue.count_parked = fail  # type: ignore[method-assign]
     async with down(harness, 3):
         await harness.acked(harness.retake("delay.1s"))
         await harness.acked(harness.event("wiki"))
