@@ -1,8 +1,13 @@
-"""The number of workers, of announcements and consumers."""
+"""The watch of the topology: the number of workers, of announcements and consumers, and what a repair waits for."""
+
+import asyncio
 
 import pytest
 
-from notifier.queues.rabbitmq.topology_watch import WorkerCount
+from notifier.queues.rabbitmq.connection import RPC_TIMEOUT_SECONDS, Connection
+from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
+from tests.simulator.virtual_time import VirtualLoop
+from tests.support.rabbit_options import rabbit_options
 
 
 @pytest.mark.parametrize("announced", [2, 3])
@@ -15,3 +20,24 @@ def test_brief_announcements_hide_no_worker_without_a_side_channel(announced: in
         values.append(workers.value)
     assert values == [3, 3, max(3, announced + 1), 3, 3]
     assert not workers.by_presence
+
+
+@pytest.mark.parametrize("established", [False, True])
+def test_a_repair_waits_briefly_for_the_publishing_connection(*, established: bool) -> None:
+    """A start waits until it is there, since its test comes before the first declare."""
+
+    async def wait() -> float:
+        async def get_connection() -> Connection:
+            await asyncio.sleep(3600)
+            raise AssertionError("too late")
+
+        watch = TopologyWatch(rabbit_options("amqp://host/"), get_connection, WorkerCount())
+        watch._established = established
+        try:
+            await watch._try_expiry()
+        except AssertionError:
+            assert not established
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(wait()) == (RPC_TIMEOUT_SECONDS if established else 3600)
