@@ -50,12 +50,12 @@ COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 
 @dataclass(slots=True)
 class Remainder:
-    """How many messages must still be taken of those that were there at a request; None before they are counted."""
+    """How many messages of the bucket at a request must still be taken; None before they are counted."""
 
     count: int | None = None
 
     def on_count(self, count: int) -> None:
-        """Record the number of messages. It is not reliable, so one is tried even if it is 0."""
+        """Record the number of messages. It is not reliable, so a fetch is tried even if it is 0."""
         if self.count is None:
             self.count = max(1, count)
 
@@ -241,7 +241,7 @@ class BucketFetches:
             fetch.is_counting = False
 
     def on_queue_lost(self) -> None:
-        """Repeat the fetches of the last three minutes: what was not acked is in the buckets again."""
+        """Repeat the fetches of the last three minutes: unacked messages are in the buckets again."""
         self._request_fetches(
             [bucket for bucket, at in self._fetched_at.items() if self._clock() - at < RECENT_SECONDS]
         )

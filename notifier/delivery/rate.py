@@ -120,7 +120,7 @@ class AttemptRate:
         """Adopt the registered rate, given as the seconds between two attempts.
 
         Time without attempts counts at the new rate. A rate that rises allows one attempt at once, not many: a worker
-        whose share was smaller may follow one that has just used it.
+        whose share was smaller may follow an attempt that has just used it.
         """
         former = self.registered_interval
         self.token_at += max(1.0, interval) - max(1.0, former)

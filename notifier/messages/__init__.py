@@ -28,7 +28,7 @@ for each of its deliveries, which count their crashes separately (`selection.py`
 are being fetched come beside them. A *late* message, whose deliveries all started over a second ago, is set aside: it
 stays unacked but does not use the prefetch, so that clients that hang do not delay other events. An event gets ten
 deliveries in a row at most, so that a large event does not delay a small one. Large messages are read one at a time.
-Deliveries in memory are bounded, too (`Slots`); if memory is full, those whose slot is far away are deferred to a
+Deliveries in memory are bounded, too (`Slots`); if memory is full, deliveries with distant slots are deferred to a
 queue, so that deliveries of other clients find memory.
 
 **Two events end the order early.** If the connection to a queue is lost, its unstarted messages are forgotten, since

@@ -248,7 +248,7 @@ class Queue(EventQueue, Publisher, Acknowledger, BucketQueues, Protocol):
         """Return whether the queue is connected and consumed, and the current problem."""
 
     def worker_count(self) -> int:
-        """Return the number of workers, including this one and those that are not ready; 0 while unknown."""
+        """Return the number of workers, including this one, ready or not; 0 while unknown."""
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depth of each queue, by its name without prefix. Raises QueueUnavailable."""

@@ -6,9 +6,9 @@ for this cause at the issuer or client.
 
 A change may come with a restart, and a new worker does not know the former configuration. So after its start it makes a
 *first release*, of the deliveries whose internal cause is over by its registry and keys, or may be over (a proxy, TLS
-files). It makes another when a worker leaves, since that may have deferred deliveries by a former configuration, but at
-most one a minute, since leaves can be forged. Each worker makes its own: what another worker says that it released can
-be forged, and its configuration may differ. The passes are spread, two seconds for each worker.
+files). It makes another when a worker leaves, since that worker may have deferred deliveries by a former configuration;
+at most one a minute, since leaves can be forged. Each worker makes its own pass: an answer of another worker could be
+forged, and the configurations may differ. The passes are spread over two seconds for each worker.
 
 The deliveries are found by a pass over the delay queues, because a worker does not know the deferrals of other workers.
 A pass delays deliveries that become due meanwhile. Therefore causes that end together share a pass, and passes take at
@@ -42,8 +42,9 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 CHECK_INTERVAL_SECONDS = 0.5
-FIRST_RELEASE_SECONDS = 2.0  # × workers: over which their first releases are spread; before one is tried again
-MAX_SPREAD_SECONDS = MIN_REPEAT_SECONDS = 60.0  # of the first releases of many; before one since a worker left
+FIRST_RELEASE_SECONDS = 2.0  # × workers: the time over which their passes are spread; and before another try
+MAX_SPREAD_SECONDS = 60.0  # … however many workers there are
+MIN_REPEAT_SECONDS = 60.0  # between a first release and the next, after a worker has left
 INTERNAL_CAUSES = frozenset(Cause) - CLIENT_CAUSES
 MAX_START_DELAY_SECONDS = 1.0  # spreads the passes of all workers, which reload at the same time
 CLIENTS_PER_STEP = 100  # after which other tasks of the event loop run

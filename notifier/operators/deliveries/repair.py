@@ -176,7 +176,7 @@ async def make_due(
     """Make the selected delayed deliveries due, one after the other, at the rate of `pace`. Never raises QueueError.
 
     `pace` is called with the issuer of each of these deliveries, and returns the current rate in deliveries per second.
-    A delivery that is due earlier stays unchanged. Without `force`, so does one whose client requested the delay.
+    A delivery that is due earlier stays unchanged. Without `force`, so does a delay that the client requested.
     """
     next_turn_at = options.clock()
 

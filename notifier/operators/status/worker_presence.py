@@ -93,7 +93,7 @@ class WorkerPresence:
         self._monotonic = monotonic
         self.count, self._no_count_before = 0, -math.inf
         self._others: dict[str, _OtherWorker] = {}  # by id
-        self._counted: set[str] = set()  # the ids of those that count
+        self._counted: set[str] = set()  # the ids of workers that count
         self._examined_at = self._room_searched_at = -math.inf
         self._stopped = Counter[str]()  # by host: workers that announced a stop and are not replaced yet
         self._round = 0  # number of own announcements received
@@ -208,7 +208,7 @@ class WorkerPresence:
         return self._round - other.round >= MISSED_ROUNDS and now - other.last_seen >= seconds
 
     def _examine(self, now: float) -> None:
-        """Forget stopped workers, and vanished ones that have a replacement or are silent for over an hour. Count."""
+        """Forget stopped workers, and vanished workers with a replacement or over an hour of silence. Count."""
         self._examined_at = now
         for key, replacement in self._find_replacements(now).items():
             replacement.replaces = True

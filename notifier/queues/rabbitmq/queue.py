@@ -161,7 +161,7 @@ class RabbitQueue(EventPublisher):
             message.tag.acks.settle(message.tag.number)
 
     def set_aside(self, message: Message) -> None:
-        """Make room for another message of the lane, before this one is acked."""
+        """Make room for another message of the lane, before the ack."""
         if isinstance(message.tag, AckTag):
             message.tag.acks.set_aside(message.tag.number)
 
@@ -233,7 +233,7 @@ class RabbitQueue(EventPublisher):
         )  # fmt: skip
 
     def worker_count(self) -> int:
-        """Return the number of workers, including this one and those that are not ready; 0 while unknown."""
+        """Return the number of workers, including this one, ready or not; 0 while unknown."""
         return self._workers.value
 
     async def depths(self) -> Mapping[str, Depth]:

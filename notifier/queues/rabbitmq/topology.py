@@ -116,7 +116,7 @@ async def declare(
     async with pipelined(connection) as pipeline:
         await run_together([trial, _find_new(pipeline, topology, settling)])
         answers = await pipeline.send([[_declare_of(queue)] for queue in topology.queues])
-        for queue in topology.queues:  # before a refusal of one is raised
+        for queue in topology.queues:  # before a refusal is raised
             settling.on_declared(queue.name)
         different = [
             _explain_answer(f"queue {queue.name}", answer)

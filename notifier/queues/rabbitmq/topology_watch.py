@@ -29,7 +29,7 @@ FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must 
 
 
 class WorkerCount:
-    """The number of workers, including this one and those that are not ready; `value` is 0 while it is unknown.
+    """The number of workers, including this one, ready or not; `value` is 0 while it is unknown.
 
     Workers announce themselves to each other (`side_channel`). Workers whose user may have no side channel do not. They
     are counted as consumers of `COUNTED_LANE`, of which each worker must have one consumer unless `by_presence`.
