@@ -40,7 +40,10 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
 
 
 def translate_timeout(seconds: float | None, exchange: Exchange, proxy: URL | None) -> TransportFailure:
-    """Translate a passed deadline. Without `seconds`, the text does not contain them."""
+    """Translate a passed deadline. Without `seconds`, the text does not contain them.
+
+    A proxy that was reached may be waiting for the client, so its silence counts as the client's.
+    """
     within = "" if seconds is None else f" within {round(seconds, 2):g} s"  # a timeout of 2 s may have 1.99978 s left
     if exchange.connection is not None:
         return _to_break(Reason.TIMEOUT, f"no complete answer{within}", ambiguous=True)
