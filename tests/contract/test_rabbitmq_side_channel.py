@@ -276,6 +276,26 @@ async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedW
     assert queue.side_channel.dropped == 0
 
 
+async def test_huge_messages_on_the_side_channel_are_dropped(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """Reading 17 MiB would block the event loop for a second."""
+    requests = list[bytes]()
+
+    async def handle(request: bytes) -> bytes:
+        requests.append(request)
+        return b"answer"
+
+    worker = await workers.start(options, b"worker")
+    worker.side_channel.handle_requests(handle)
+    await until_answered(options, {b"worker"})
+    huge = bytes(replies.MAX_PENDING_BYTES + 1)
+    for kind in (replies.REQUEST, side_channel.PEER_REPORTS, replies.REPLY_TYPE):
+        await publish_to_workers(
+            options, kind, huge, app_id="x", correlation_id="c", reply_to="amq.rabbitmq.reply-to.x"
+        )
+    assert (await RabbitQueue(options).request(b"small", PATIENCE)).answers == [b"answer"]
+    assert (requests, workers.received_reports.empty(), workers.received.empty()) == ([b"small"], True, True)
+
+
 async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOptions, workers: NamedWorkers) -> None:
     """So workers of several releases may share the exchange. One without a sender is another's."""
     await workers.start(options, b"worker")
