@@ -40,10 +40,7 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
 
 
 def translate_timeout(seconds: float | None, exchange: Exchange, proxy: URL | None) -> TransportFailure:
-    """Translate a passed deadline. Without `seconds`, the text does not contain them.
-
-    A proxy that was reached may be waiting for the client, so its silence counts as the client's.
-    """
+    """Translate a passed deadline; `seconds` are for the text. A silent proxy that was reached may await the client."""
     within = "" if seconds is None else f" within {round(seconds, 2):g} s"  # a timeout of 2 s may have 1.99978 s left
     if exchange.connection is not None:
         return _to_break(Reason.TIMEOUT, f"no complete answer{within}", ambiguous=True)

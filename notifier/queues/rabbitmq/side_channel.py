@@ -209,12 +209,9 @@ class RabbitSideChannel:
             await channel.basic_consume(self.address, on_message, no_ack=True)
 
     def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
-        """Handle a request, a message of a worker, or a reply, by the `type`. Own messages count as presence only.
-
-        A message above 1 MiB is dropped unread, since reading it would block the event loop.
-        """
+        """Handle a request, a message of a worker, or a reply, by the `type`. Own messages count as presence only."""
         if len(delivered.body) > MAX_PENDING_BYTES:
-            return
+            return  # reading it would block the event loop
         properties = delivered.header.properties
         if properties.message_type in (QUESTION, REQUEST):
             reply_to = parse_reply_to(properties.reply_to or "", properties.correlation_id)
