@@ -43,13 +43,13 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"noti
 class _RequestPlan:
     """The common part of all requests to one URI by one route. `denied`: why the egress policy denies the requests.
 
-    `policy`: the egress policy of the session, None with a proxy. `origin` and `target`: the parts of the URI. If
-    `origin` is empty, aiohttp's session sends the requests.
+    `tls`: the files of the client or its proxy, None without TLS. `policy`: the egress policy of the session, None with
+    a proxy. `origin` and `target`: the parts of the URI. If `origin` is empty, aiohttp's session sends the requests.
     """
 
     route: Route
     denied: str | None
-    secure: bool
+    tls: TlsFiles | None
     proxy: URL | None
     policy: EgressPolicy | None
     origin: str
@@ -62,7 +62,10 @@ def _plan_request(uri: str, route: Route, *, bypass_session: bool) -> _RequestPl
     bypasses = bypass_session and denied is None and proxy is None
     origin, target = requests.split_uri(uri) if bypasses else ("", "")
     policy = None if proxy is not None else route.egress
-    return _RequestPlan(route, denied, uri[:5].lower() == "https", proxy, policy, origin, target)
+    tls = TlsFiles() if proxy is not None and proxy.scheme == "https" else None
+    if uri[:5].lower() == "https":
+        tls = route.tls
+    return _RequestPlan(route, denied, tls, proxy, policy, origin, target)
 
 
 @dataclass(slots=True)
@@ -166,7 +169,7 @@ class HttpTransport:
             plan = self._make_plan(request)
         if plan.denied is not None:
             return TransportFailure(reason=Reason.EGRESS_DENIED, ambiguous=False, text=plan.denied)
-        tls = await self._tls_context(request) if plan.secure else None
+        tls = None if plan.tls is None else await self._tls_context(request, plan.tls)
         proxy = plan.proxy
         exchange = Exchange(request.new_connection, request.client)
         pool = self._pools.get(plan.policy) or await self._new_pool(plan.policy)
@@ -178,8 +181,6 @@ class HttpTransport:
                     head = pool.heads.of(plan.origin, route, tls, request.extras.headers)
                     response = await requests.exchange(pool.connector, head, plan.target, request)
                 else:
-                    if tls is None and proxy is not None and proxy.scheme == "https":
-                        tls = await self._tls.context(TlsFiles())  # TLS of the proxy
                     response = await _send_by_session(request, pool.session, proxy, tls)
         except TimeoutError:
             return translate_timeout(request.timeout, exchange, proxy)
@@ -212,10 +213,10 @@ class HttpTransport:
             self._plans[request.uri] = plan
         return plan
 
-    async def _tls_context(self, request: Request) -> ssl.SSLContext:
+    async def _tls_context(self, request: Request, files: TlsFiles) -> ssl.SSLContext:
         try:
             async with asyncio.timeout(request.timeout):
-                context = await self._tls.context(request.route.tls)
+                context = await self._tls.context(files)
         except TimeoutError:  # after a start with very many clients with certificates
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise InternalFault(Cause.TLS_FILES, text) from None

@@ -365,8 +365,9 @@ def test_a_cancelled_request_means_what_its_timeout_would(loop: str, tmp_path: P
     on(loop, story)
 
 
-async def test_the_clients_time_begins_after_its_tls_files_were_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("via", ["directly", "by proxy"])
+async def test_the_clients_time_begins_after_tls_files_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, via: str
 ) -> None:
     """So that a slow disk is not charged to the client. A request that ends before has an internal fault."""
     order, files_are_read = list[str](), asyncio.Event()
@@ -379,8 +380,10 @@ async def test_the_clients_time_begins_after_its_tls_files_were_read(
 
     monkeypatch.setattr(TlsContexts, "context", read_late)
     async with opened() as transport, deaf_port() as port:
-        files = TlsFiles(ca_file=authority(tmp_path).ca_file)
-        sent = replace(request(f"https://127.0.0.1:{port}/", tls=files), on_begin=lambda: order.append("begin"))
+        sent = request(f"https://127.0.0.1:{port}/", tls=TlsFiles(ca_file=authority(tmp_path).ca_file))
+        if via == "by proxy":
+            sent = request("http://shop.example/", proxy=f"https://127.0.0.1:{port}")
+        sent = replace(sent, on_begin=lambda: order.append("begin"))
         early = asyncio.create_task(transport.post(sent))
         await asyncio.sleep(0)
         early.cancel()
@@ -388,5 +391,6 @@ async def test_the_clients_time_begins_after_its_tls_files_were_read(
             await early
         assert (isinstance(caught.value.meaning, InternalFault), order) == (True, [])
         files_are_read.set()
-        assert broken(await transport.post(sent)) == (Reason.CONNECT, False)
+        reason = Reason.CONNECT if via == "directly" else Reason.PROXY
+        assert broken(await transport.post(sent)) == (reason, False)
     assert order == ["files", "begin"]
