@@ -182,7 +182,7 @@ class Ledger:
         """Set aside each message whose steps were all started before the last call, and of which some are not settled.
 
         It stays unacked, but makes room for another message of its lane: clients that hang do not use up the prefetch.
-        At most `max_count` messages, and MAX_SET_ASIDE_BYTES, are set aside. Call it once a second.
+        At most `max_count` messages, and MAX_SET_ASIDE_BYTES, are set aside. Call it twice a second.
         """
         for held in [held for of_lane in self._held.values() for held in of_lane if not held.is_set_aside]:
             is_full = sum(self.set_aside_counts.values()) >= max_count or self._set_aside_bytes >= MAX_SET_ASIDE_BYTES

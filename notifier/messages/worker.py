@@ -27,7 +27,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
-SET_ASIDE_SECONDS = 1.0  # once or twice as long after its start, an unsettled message no longer uses the prefetch
+SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
 MAX_SET_ASIDE_WINDOWS = 5  # × `max_in_flight` messages are set aside at most
 MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 

@@ -75,7 +75,7 @@ def crowds() -> Iterator[Case]:
     brief_world = partial(beside_hanging, 120, clients=800, timeout=30.0, seconds=7.0)
     yield _held("120/s-timeout-30-short", brief_world, short=True)
     yield _held("75/s", partial(beside_hanging, 75))
-    yield _held("200/s", partial(beside_hanging, 200))
+    yield _held("300/s", partial(beside_hanging, 300))
     yield _held("60/s-timeout-60-3-workers", partial(beside_hanging, 60, timeout=60.0, workers=3))
     # The limit of hanging attempts is reached before the first of them may end.
     yield _held("600/s-timeout-598", partial(beside_hanging, 600, timeout=598.0), longest=5.0)
