@@ -23,7 +23,7 @@ from notifier.model.documents.documents import NAMES_VERSION, EventDocument, dum
 from notifier.model.documents.event_entries import WrongEntries, abridge_issues, parse_positions
 from notifier.model.documents.sourced import WrongEvents, parse_event_positions
 from notifier.model.documents.stored_delivery import StoredDelivery
-from notifier.model.documents.stored_names import NAMES_ADAPTER, find_disagreements
+from notifier.model.documents.stored_names import COMPARED_NAMES, find_disagreements
 from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits
@@ -219,9 +219,10 @@ def load_dead_letter(message: Message) -> DeadLetter:
 
 def _load_readable(message: Message) -> DeadLetter:
     parse(_VERSIONED, message.body, latest=NAMES_VERSION)
-    if mistakes := find_disagreements(parse(NAMES_ADAPTER, message.body)):
-        raise MalformedEvent(mistakes)
     letter = parse(_DEAD_LETTER, message.body)
+    written_names = {name: getattr(letter, name) for name in COMPARED_NAMES}
+    if mistakes := find_disagreements(written_names, letter.delivery, letter.event):
+        raise MalformedEvent(mistakes)
     content = letter.delivery or letter.event
     if content is None:
         return letter

@@ -3,64 +3,34 @@
 Searches, lists and permissions use the names of the letter, and a replay uses its content. So both must agree.
 """
 
-from typing import Any, NotRequired
+from collections.abc import Mapping
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
-
+from notifier.model.delivery import Delivery
 from notifier.model.errors import InputIssue
+from notifier.model.session_ended import SessionEnded
+
+COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
-class _Delivery(TypedDict):
-    id: str
-    iss: str
-    client_id: str
-    event_id: str
-    publisher: NotRequired[str | None]
-    ended_at: NotRequired[float | None]
-    first_taken_at: NotRequired[float | None]
+def find_disagreements(
+    names: Mapping[str, str | None], delivery: Delivery | None, event: SessionEnded | None
+) -> list[InputIssue]:
+    """Return a mistake for each of the letter's `names` that differs from its content. A missing name does not differ.
 
-
-class _Event(TypedDict):
-    id: str
-    iss: str
-    publisher: NotRequired[str | None]
-    clients: NotRequired[Any]
-    ended_at: NotRequired[float | None]
-
-
-class StoredNames(TypedDict):
-    """The names in a letter, or in its content."""
-
-    id: str
-    iss: NotRequired[str]
-    client_id: NotRequired[str]
-    event_id: NotRequired[str]
-    publisher: NotRequired[str | None]
-    delivery: NotRequired[_Delivery | None]
-    event: NotRequired[_Event | None]
-
-
-NAMES_ADAPTER = TypeAdapter(StoredNames)
-_COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
-
-
-def find_disagreements(names: StoredNames) -> list[InputIssue]:
-    """Return a mistake for each name of the letter that differs from its content. A missing name does not differ."""
-    of_letter = {name: str(names.get(name) or "") for name in _COMPARED_NAMES}
-    contents: dict[str, dict[str, str]] = {}
-    delivery, event = names.get("delivery"), names.get("event")
+    `names` has the COMPARED_NAMES. Of an event, the letter's own ID is not compared, and any client may be named.
+    """
+    contents: dict[str, Mapping[str, str | None]] = {}
     if delivery is not None:
-        contents["delivery"] = {name: str(delivery.get(name) or "") for name in _COMPARED_NAMES}
+        contents["delivery"] = {name: getattr(delivery, name) for name in COMPARED_NAMES}
     if event is not None:
-        clients, client_id = event.get("clients"), of_letter["client_id"]
-        entries = clients if isinstance(clients, list) and client_id else ()
-        has_client = client_id in [entry.get("client_id") if isinstance(entry, dict) else entry for entry in entries]
-        of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
-        contents["event"] = of_letter | of_event | {"client_id": client_id if has_client else ""}
+        entries = () if event.clients == "*" else event.clients
+        client_ids = [entry if isinstance(entry, str) else entry.client_id for entry in entries]
+        client_id = names["client_id"] if names["client_id"] in client_ids else None
+        of_event = {"iss": event.iss, "event_id": event.id, "publisher": event.publisher, "client_id": client_id}
+        contents["event"] = of_event
     return [
         InputIssue(name, f"is not that of the {content} that it holds")
         for content, of_content in contents.items()
-        for name in _COMPARED_NAMES
-        if of_letter[name] and of_letter[name] != of_content[name]
+        for name, value in of_content.items()
+        if names[name] and names[name] != value
     ]

@@ -1,22 +1,16 @@
-"""Summarises dead letters for lists, and converts whole dead letters to JSON, for commands and the API.
+"""Summarises dead letters for lists, and converts whole dead letters to JSON, for commands and the API."""
 
-A summary parses only the members that the list shows: 7 µs per dead letter instead of 16.
-"""
-
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NotRequired
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
-from notifier.model.documents.documents import NAMES_VERSION
-from notifier.model.documents.stored_names import StoredNames, find_disagreements
 from notifier.model.documents.unreadable import RawMessage, body_document
 from notifier.model.errors import UnknownVersion
-from notifier.model.message import Kind, Message
-from notifier.model.moment import format_moment, parse_moment
+from notifier.model.message import Message
+from notifier.model.moment import format_moment
 from notifier.operators.deliveries.groups import Group
 
 NEWER_RELEASE = "newer_release"  # instead of a reason: a newer release wrote the dead letter
@@ -55,21 +49,8 @@ class DeadLetterSummary:
 _LISTED_MEMBERS = tuple(member.name for member in fields(DeadLetterSummary) if "hidden" not in member.metadata)
 
 
-class _Members(StoredNames):
-    v: int
-    reason: str
-    text: str
-    dead_since: str
-    attempts: NotRequired[int]
-
-
-_MEMBERS = TypeAdapter(_Members)
-
-
 def read_summary(message: Message) -> DeadLetterSummary:
     """Summarise any message of the queue `dead`. Never raises."""
-    if message.kind is Kind.DEAD_LETTER and (summary := _read_listed_members(message)) is not None:
-        return summary
     try:
         return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
@@ -78,39 +59,14 @@ def read_summary(message: Message) -> DeadLetterSummary:
         )  # fmt: skip
 
 
-def _read_listed_members(message: Message) -> DeadLetterSummary | None:
-    """Summarise a dead letter from its outer members. Return None if the whole dead letter must be parsed.
-
-    The outer members lack a client ID or issuer that is too long to be repeated outside of the delivery or event.
-    """
-    try:
-        members = _MEMBERS.validate_json(message.body)
-        since = parse_moment(members["dead_since"])
-    except ValueError:  # includes pydantic's ValidationError
-        return None
-    has_names = all(map(members.get, ("iss", "client_id", "event_id")))
-    if members["v"] > NAMES_VERSION or not has_names or find_disagreements(members):
-        return None
-    listed: Mapping[str, Any] = {name: value for name, value in members.items() if name in _LISTED_MEMBERS}
-    content: Mapping[str, Any] = members.get("delivery") or members.get("event") or {}
-    session_at = _session_at(content.get("ended_at"), content.get("first_taken_at"), since)
-    return DeadLetterSummary(**{**listed, "dead_since": since, "session_at": session_at})
-
-
 def summary_of(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Summarise a dead letter that was parsed whole."""
     content = dead_letter.delivery or dead_letter.event
+    ended_at = None if content is None else content.ended_at
     taken_at = None if dead_letter.delivery is None else dead_letter.delivery.progress.first_taken_at
-    session_at = _session_at(None if content is None else content.ended_at, taken_at, dead_letter.dead_since)
+    # An event without `taken_at` was never deferred, so it arrived when it was given up.
+    session_at = next(moment for moment in (ended_at, taken_at, dead_letter.dead_since) if moment is not None)
     return DeadLetterSummary(session_at=session_at, **{name: getattr(dead_letter, name) for name in _LISTED_MEMBERS})
-
-
-def _session_at(ended_at: float | None, taken_at: float | None, dead_since: float) -> float:
-    """Return when the session ended or, if unknown, when the event arrived.
-
-    An event without `taken_at` was never deferred, so it arrived when it was given up.
-    """
-    return next(moment for moment in (ended_at, taken_at, dead_since) if moment is not None)
 
 
 _DEAD_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(RawMessage)

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import get_type_hints
 
 import pytest
-from hypothesis import given
 
 from notifier.model.client import Client, FrontChannelClient, FrontChannelWay, RetryPolicy, SubjectMode, TokenProfile
 from notifier.model.delivery import Delivery
@@ -33,7 +32,7 @@ from notifier.operators.deliveries.dead_letter_filter import (
     read_conditions,
     read_filter,
 )
-from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary, summary_of
+from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, read_summary
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
 from notifier.operators.deliveries.repair import format_conditions
 from notifier.operators.deliveries.waiting_filter import (
@@ -42,7 +41,6 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting,
     read_waiting_filter,
 )
-from tests.model.documents.test_documents import DELIVERIES
 from tests.support.deliveries import make_delivery, replace
 
 # ── Rows and filters: the members of a row, and which dead letters a filter selects ──────────────────────────────────
@@ -62,13 +60,6 @@ def dead_letter_message(
     delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0
 ) -> Message:
     return message_of(dump_dead_letter(dead_letter_delivery(delivery, reason, "410 Gone", now)).body)
-
-
-@given(DELIVERIES)
-def test_fast_row_reader_equals_the_full_reader(delivery: Delivery) -> None:
-    """For every dead letter that notifier writes."""
-    message = dead_letter_message(delivery)
-    assert read_summary(message) == summary_of(load_dead_letter(message))
 
 
 def test_every_message_in_the_dead_letter_queue_has_a_row() -> None:
