@@ -74,8 +74,13 @@ class _EventV1(TypedDict):
     schedule: NotRequired[_Schedule]
 
 
+class _Pending(TypedDict):
+    schedule: NotRequired[_Schedule]
+
+
 _DELIVERY = TypeAdapter(_DeliveryV1)
 _EVENT = TypeAdapter(_EventV1)
+_PENDING = TypeAdapter(_Pending)
 
 
 def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
@@ -95,6 +100,14 @@ def load_delivery(body: bytes) -> Delivery:
     if due == delivery.progress.delayed_until:
         return delivery
     return copy_record(delivery, progress=delivery.progress.with_delayed_until(due))
+
+
+def load_due(body: bytes) -> float | None:
+    """Return when the pending message with this body is due, in epoch seconds; None if unknown. Never raises."""
+    try:
+        return _PENDING.validate_json(body)["schedule"]["due"]
+    except (ValidationError, KeyError):
+        return None
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:

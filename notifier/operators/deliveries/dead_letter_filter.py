@@ -9,13 +9,12 @@ from pydantic import ConfigDict, Field, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.documents.dead_letter import DeadLetter, load_dead_letter
+from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
 from notifier.model.errors import InputIssue, UnknownVersion
 from notifier.model.message import Message
 from notifier.model.moment import parse_moment
 from notifier.model.outcome import DeadReason
-from notifier.model.session_ended import ClientEntry
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
 from notifier.operators.deliveries.repair_pass import Filter
 from notifier.queues.passes import OpenPass, make_pass_reader
@@ -143,27 +142,26 @@ def parse_moment_or_age(text: str, now: float) -> float:
         raise ValueError(f"{text} is neither a time like 2026-01-31T12:00:00Z nor a duration like 24h") from None
 
 
+def names_subject(body: bytes, subject: str) -> bool:
+    """Return True if notifier's own message has a delivery or event with the `sub` or `sid`."""
+    try:
+        document = from_json(body)
+    except ValueError:
+        return False
+    holders = (document.get("delivery"), document.get("event")) if isinstance(document, dict) else ()
+    return any(subject in subjects_of(holder) for holder in holders)
+
+
 def _has_subject(message: Message, subject: str) -> bool:
     """Return True if the dead letter has the `sub` or `sid`. A dead letter of a newer release cannot be searched."""
     try:
-        return subject in _dead_letter_subjects(load_dead_letter(message))
+        dead_letter = load_dead_letter(message)
     except UnknownVersion:
         return False
-
-
-def _dead_letter_subjects(dead_letter: DeadLetter) -> Iterator[str | None]:
-    """Yield every `sub`, `sid` and `email` in the dead letter; None for an absent one."""
-    if dead_letter.delivery is not None:
-        yield from (dead_letter.delivery.sub, dead_letter.delivery.sid, dead_letter.delivery.email)
-    if dead_letter.event is not None:
-        yield from (dead_letter.event.sub, dead_letter.event.sid, dead_letter.event.email)
-        if dead_letter.event.clients != "*":
-            for entry in dead_letter.event.clients:
-                if isinstance(entry, ClientEntry):
-                    yield from (entry.sub, entry.sid)
-    if dead_letter.raw is not None:
-        read_subjects = _subjects_in_event if dead_letter.source is None else _texts_in
-        yield from read_subjects(dead_letter.raw.body)
+    if dead_letter.raw is None:
+        return names_subject(message.body, subject)
+    read_subjects = _subjects_in_event if dead_letter.source is None else _texts_in
+    return subject in read_subjects(dead_letter.raw.body)
 
 
 def _texts_in(body: bytes) -> Iterator[str]:

@@ -1,29 +1,25 @@
-"""Selects pending deliveries, and summarises them for lists. A summary never has `sub` or `sid`.
-
-As for dead letters, only the members that a list shows are parsed.
-"""
+"""Selects pending deliveries, and summarises them for lists. A summary never has `sub` or `sid`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic_core import from_json, to_json
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.backoff import MIN_WAIT_SECONDS
-from notifier.model.delivery import ClientOverrides, Delivery
-from notifier.model.errors import InputIssue
+from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import load_delivery, load_due, load_event
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.message import Kind, Lane, Message, MessageDraft, Transfer
 from notifier.model.moment import format_optional_moment
 from notifier.model.outcome import Cause, Reason
-from notifier.model.progress import Progress
 from notifier.operators.deliveries.dead_letter_filter import (
     REASON_DESCRIPTION,
     FilterMembers,
+    names_subject,
     read_conditions,
-    subjects_of,
 )
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.repair_pass import Filter
@@ -80,104 +76,48 @@ _LISTED_MEMBERS = tuple(member.name for member in fields(WaitingSummary) if "hid
 REASONS = tuple(dict.fromkeys(str(name) for name in (*Cause, *Reason) if name is not Reason.DELIVERED))
 
 
-class _Attempt(TypedDict):
-    reason: str
-    status: NotRequired[int | None]
-    text: NotRequired[str]
-
-
-_PROGRESS_NAMES = frozenset(each.name for each in fields(Progress))
-
-
-class _Delivery(TypedDict):
-    id: str
-    event_id: str
-    iss: str
-    client_id: str
-    sub: NotRequired[str | None]
-    sid: NotRequired[str | None]
-    entry_sub: NotRequired[bool]
-    inline: NotRequired[ClientOverrides | None]
-    ignored: NotRequired[ClientOverrides | None]
-    publisher: NotRequired[str | None]
-    not_after: NotRequired[float | None]
-    uncounted_seconds: NotRequired[float]
-    attempts: NotRequired[int]
-    first_taken_at: NotRequired[float | None]
-    ended_at: NotRequired[float | None]
-    deferred_for: NotRequired[str | None]
-    delayed_by_client: NotRequired[bool]
-    parked: NotRequired[bool]
-    history: NotRequired[list[_Attempt]]
-
-
-class _Event(TypedDict):
-    id: str
-    iss: str
-    ended_at: NotRequired[float | None]
-
-
-class _Schedule(TypedDict):
-    due: float
-
-
-class _Document(TypedDict):
-    delivery: NotRequired[_Delivery]
-    event: NotRequired[_Event]
-    unknown_since: NotRequired[float]
-    schedule: NotRequired[_Schedule]
-
-
-_DOCUMENT = TypeAdapter(_Document)
-
-
 def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -> WaitingSummary:
-    """Summarise any pending message. Never raises."""
+    """Summarise any pending message. Never raises.
+
+    Of a message that cannot be parsed or that a later release wrote, only the ID and `due` are known.
+    """
+    due = load_due(message.body)
     try:
-        document = _DOCUMENT.validate_json(message.body)
-    except ValidationError:
-        document = _Document()
-    due = document["schedule"]["due"] if "schedule" in document else None
-    if message.kind is Kind.DELIVERY and "delivery" in document:
-        return _summarise_delivery(document["delivery"], due, get_lifetime)
-    event = document.get("event", _Event(id="", iss=""))
-    since = document.get("unknown_since")
+        if message.kind is Kind.DELIVERY:
+            return _summarise_delivery(load_delivery(message.body), due, get_lifetime)
+        document = load_event(message.body)
+    except (MalformedEvent, UnknownVersion):
+        return WaitingSummary(id=message.message_id or "", where="delayed", iss="", due=due)
+    event, since = document.event, document.unknown_since
     return WaitingSummary(
-        id=message.message_id or event["id"], where="delayed", iss=event["iss"], event_id=event["id"], due=due,
+        id=message.message_id or event.id, where="delayed", iss=event.iss, event_id=event.id, due=due,
         since=since, reason=Cause.UNKNOWN.value if since is not None else "",
-        session_at=event["ended_at"] if event.get("ended_at") is not None else since,
+        session_at=event.ended_at if event.ended_at is not None else since,
     )  # fmt: skip
 
 
-def _summarise_delivery(delivery: _Delivery, due: float | None, get_lifetime: GetLifetime) -> WaitingSummary:
+def _summarise_delivery(delivery: Delivery, due: float | None, get_lifetime: GetLifetime) -> WaitingSummary:
     """Summarise a delivery. While it is deferred, the cause of the deferral is shown instead of its last failure."""
-    last_attempt = (delivery.get("history") or [_Attempt(reason="")])[-1]
-    deferred, lifetime = delivery.get("deferred_for"), get_lifetime(_to_delivery(delivery))
-    since, ended = delivery.get("first_taken_at"), delivery.get("ended_at")
+    progress, lifetime = delivery.progress, get_lifetime(delivery)
+    deferred_for, since = progress.deferred_for, progress.first_taken_at
+    failure = progress.history[-1] if progress.history and not deferred_for else None
     return WaitingSummary(
-        id=delivery["id"],
-        where="parked" if delivery.get("parked") else "delayed",
-        iss=delivery["iss"],
-        client_id=delivery["client_id"],
-        event_id=delivery["event_id"],
-        due=None if delivery.get("parked") else due,
+        id=delivery.id,
+        where="parked" if progress.parked else "delayed",
+        iss=delivery.iss,
+        client_id=delivery.client_id,
+        event_id=delivery.event_id,
+        due=None if progress.parked else due,
         since=since,
-        session_at=since if ended is None else ended,
-        attempts=delivery.get("attempts", 0),
-        reason=deferred or last_attempt["reason"],
-        status=None if deferred else last_attempt.get("status"),
-        text="" if deferred else last_attempt.get("text", ""),
-        asked=delivery.get("delayed_by_client", False) or deferred == Cause.RETRY_AFTER.value,
+        session_at=since if delivery.ended_at is None else delivery.ended_at,
+        attempts=progress.attempts,
+        reason=deferred_for or ("" if failure is None else failure.reason),
+        status=None if failure is None else failure.status,
+        text="" if failure is None else failure.text,
+        asked=progress.delayed_by_client or deferred_for == Cause.RETRY_AFTER.value,
         expires=None if lifetime is None else lifetime.expires,
         has_sid=None if lifetime is None else lifetime.has_sid,
     )
-
-
-def _to_delivery(delivery: _Delivery) -> Delivery:
-    """Return the delivery with the parts that determine its lifetime; it lacks the history."""
-    members: dict[str, Any] = {name: value for name, value in delivery.items() if name != "history"}
-    progress = Progress(**{name: members.pop(name) for name in _PROGRESS_NAMES & members.keys()})
-    return Delivery(**{"sub": None, "sid": None, **members}, id_given=True, progress=progress)
 
 
 class WaitingMembers(FilterMembers, total=False):
@@ -233,7 +173,7 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery."""
-        return self.matches_summary(summary) and (self.subject is None or _names_subject(message.body, self.subject))
+        return self.matches_summary(summary) and (self.subject is None or names_subject(message.body, self.subject))
 
     def matches_summary(self, summary: WaitingSummary) -> bool:
         """Return True if the delivery meets all conditions except `subject`."""
@@ -255,16 +195,6 @@ def read_waiting_filter(
     """
     conditions = read_conditions(members, now, WaitingMembers, REASONS)
     return conditions if isinstance(conditions, InputIssue) else WaitingFilter(issuers=issuers, **conditions)
-
-
-def _names_subject(body: bytes, subject: str) -> bool:
-    """Return True if the delivery or event names the `sub` or `sid`."""
-    try:
-        document = from_json(body)
-    except ValueError:
-        return False
-    holders = (document.get("delivery"), document.get("event")) if isinstance(document, dict) else ()
-    return any(subject in subjects_of(holder) for holder in holders)
 
 
 def to_due_transfer(message: Message, due_at: float, now: float) -> Transfer:
