@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, TypeAlias, TypeVar
 
 from notifier.model.client_channel import BACK_CHANNEL, FRONT_CHANNEL, ClientChannel
@@ -92,7 +91,7 @@ class TokenProfile:
     typ: str | None = "logout+jwt"
     subject: SubjectMode = SubjectMode.BOTH
     lifetime: float = 120.0
-    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    claims: Mapping[str, object] = field(default_factory=dict, hash=False)
     reason_claim: str | None = None
     audience: tuple[str, ...] | None = None
     requires: Literal["sub", "sid"] | None = None

@@ -1,11 +1,10 @@
 """Defaults of settings that other rooms use. The defaults of a client are in `client.py`."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from notifier.model.message import Lane
 
-PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
+PREFETCH: Mapping[Lane, int] = {Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64}
 MAX_IN_FLIGHT = 512
 SLOT_WAIT = 1.0  # seconds that a delivery may wait in memory for its client
 MAX_EVENT = 128 * 1024

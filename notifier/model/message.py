@@ -7,7 +7,6 @@ is proven to be the sender: others can write to its queues only through the exch
 from collections.abc import Mapping
 from dataclasses import field
 from enum import StrEnum
-from types import MappingProxyType
 
 from notifier.model.errors import QueueError
 from notifier.model.record import record
@@ -40,7 +39,7 @@ class NewerKind(str):
     __slots__ = ()
 
 
-_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
+_KINDS: Mapping[str, Kind] = {kind.value: kind for kind in Kind}
 OWN_KIND_PREFIX = "notifier."  # the beginning of each `type` of notifier, in any release
 
 
@@ -89,7 +88,7 @@ class Message:
     tag: object
     kind: Kind | NewerKind | None = None
     content_type: str | None = None
-    headers: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, object] = field(default_factory=dict)
     message_id: str | None = None
     timestamp: float | None = None
     user_id: str | None = None
@@ -141,7 +140,7 @@ class Message:
         return crash_headers(read_count(self.headers, CRASHES_HEADER)) if self.kind is Kind.DELIVERY else _NO_HEADERS
 
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 def crash_headers(crashes: int) -> Mapping[str, str]:
@@ -162,7 +161,7 @@ class MessageDraft:
     kind: Kind | NewerKind
     body: bytes
     message_id: str
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
 
 

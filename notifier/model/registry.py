@@ -21,8 +21,8 @@ InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
 ENDLESS_SECONDS = math.inf
 """The `grace` while a registry source is unread, which may have the unknown client: deliveries end only by age."""
 
-_NONE: Mapping[str, str] = MappingProxyType({})
-_NO_MOMENTS: Mapping[str, float] = MappingProxyType({})
+_NONE: Mapping[str, str] = {}
+_NO_MOMENTS: Mapping[str, float] = {}
 _UNKNOWN = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
 
 
@@ -73,20 +73,20 @@ class Registry:
     clock, set by the reload or refresh that replaced the registry.
     """
 
-    issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
-    clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
-    incomplete: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    clients: Mapping[str, Mapping[str, Client]] = field(default_factory=dict)
+    incomplete: Mapping[str, str] = field(default_factory=dict)
     inline: InlineRule = "publishers"
     grace: float = 300.0
     unregistered: Client | None = None
-    unregistered_at: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
-    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    followers: Mapping[str, Followers] = field(default_factory=lambda: MappingProxyType({}))
-    faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    refused: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    unregistered_at: Mapping[str, Client] = field(default_factory=dict)
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    followers: Mapping[str, Followers] = field(default_factory=dict)
+    faults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     beyond: IgnoredMembers = field(default_factory=IgnoredMembers)
     taken_aliases: IssueGroup = field(default_factory=IssueGroup)
-    lost_at: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    lost_at: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     narrowed_at: float = -math.inf
 
     def ignored_groups(self) -> Iterator[IssueGroup]:

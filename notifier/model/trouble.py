@@ -5,7 +5,6 @@ A trouble is shown while it lasts, and logged once. `merge_troubles` combines th
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Self
 
 from notifier.model.moment import earliest
@@ -56,7 +55,7 @@ class TroubleKind(StrEnum):
 
 
 _URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
-_KINDS: Mapping[str, TroubleKind] = MappingProxyType({kind.value: kind for kind in TroubleKind})
+_KINDS: Mapping[str, TroubleKind] = {kind.value: kind for kind in TroubleKind}
 
 
 @record

@@ -10,7 +10,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NoReturn, TypeAlias
 
 import structlog
@@ -29,7 +28,7 @@ from notifier.tokens.foreign_keys import encryption_key, format_key_fault, read_
 Encrypt = Callable[[str, str | None, str], str]
 """Encrypts a JWS: returns a JWE whose header has this `typ` (unless None) and `iss`. Raises ValueError."""
 
-_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = MappingProxyType({"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey})
+_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 READ_TIMEOUT_SECONDS = 5.0  # for a client's JWK Set: deliveries wait for the first one
 DEFAULT_FRESH_SECONDS = 3600.0  # for a set whose answer has no Cache-Control
 MIN_FRESH_SECONDS, MAX_FRESH_SECONDS = 60.0, 86_400.0  # without a maximum, only a 400 would reveal a new key

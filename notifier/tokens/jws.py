@@ -7,7 +7,6 @@ takes 26 µs per token, this module 19 µs, the signature alone 16 µs. PyJWT is
 import json
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
@@ -24,7 +23,7 @@ from notifier.model.client import Algorithm
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
-DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384": SHA384(), "512": SHA512()})
+DIGESTS: Mapping[str, HashAlgorithm] = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 
 
 def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], str]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -22,9 +21,11 @@ from notifier.tokens.foreign_keys import MATERIAL, decode_number
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
 
 _RSA = frozenset(alg for alg in Algorithm if alg.startswith(("RS", "PS")))
-_CURVES: Mapping[str, Algorithm] = MappingProxyType(
-    {SECP256R1.name: Algorithm.ES256, SECP384R1.name: Algorithm.ES384, SECP521R1.name: Algorithm.ES512}
-)
+_CURVES: Mapping[str, Algorithm] = {
+    SECP256R1.name: Algorithm.ES256,
+    SECP384R1.name: Algorithm.ES384,
+    SECP521R1.name: Algorithm.ES512,
+}
 _REQUIRED_MEMBERS = ("crv", "e", "kty", "n", "x", "y")  # of a public key: RFC 7638 §3.2, RFC 8037 §2
 
 

@@ -7,7 +7,6 @@ requests it, so that PromQL's `increase()` counts its first report.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Protocol
 
 from prometheus_client import Metric
@@ -55,16 +54,14 @@ class BrowserReach(StrEnum):
     UNKNOWN = "unknown"
 
 
-REACH: Mapping[PageResult, BrowserReach] = MappingProxyType(
-    {
-        PageResult.CONFIRMED: BrowserReach.REACHED,
-        PageResult.ANSWERED: BrowserReach.REACHED,
-        PageResult.FAILED: BrowserReach.UNREACHABLE,
-        PageResult.UNCLEAR: BrowserReach.UNKNOWN,
-        PageResult.LOADED: BrowserReach.UNKNOWN,
-        PageResult.SILENT: BrowserReach.UNKNOWN,
-    }
-)
+REACH: Mapping[PageResult, BrowserReach] = {
+    PageResult.CONFIRMED: BrowserReach.REACHED,
+    PageResult.ANSWERED: BrowserReach.REACHED,
+    PageResult.FAILED: BrowserReach.UNREACHABLE,
+    PageResult.UNCLEAR: BrowserReach.UNKNOWN,
+    PageResult.LOADED: BrowserReach.UNKNOWN,
+    PageResult.SILENT: BrowserReach.UNKNOWN,
+}
 
 
 @record

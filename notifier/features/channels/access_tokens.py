@@ -12,7 +12,6 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -32,16 +31,14 @@ FORGET_SECONDS = 3600.0  # after the end of a token: much later than a delivery 
 FETCH_INTERVAL_SECONDS = 1.0  # at least, between two fetches for one client
 MIN_WAIT_SECONDS, WAIT_FACTOR = 1.0, 2.0  # for which deliveries wait: at least, and × the time of the last token
 MAX_MARGIN_SECONDS = 30.0  # before the end of a token, from which it is not used
-_REMEDIES: Mapping[str, str] = MappingProxyType(  # of RFC 6749 §5.2; any other code may be a secret
-    {
-        "invalid_request": "look at its log",
-        "invalid_client": "correct proof.client_id or its secret",
-        "invalid_grant": "look at its log",
-        "unauthorized_client": "permit client credentials for proof.client_id there",
-        "unsupported_grant_type": "correct proof.endpoint, or permit client credentials there",
-        "invalid_scope": "correct proof.scope",
-    }
-)
+_REMEDIES: Mapping[str, str] = {  # of RFC 6749 §5.2; any other code may be a secret
+    "invalid_request": "look at its log",
+    "invalid_client": "correct proof.client_id or its secret",
+    "invalid_grant": "look at its log",
+    "unauthorized_client": "permit client credentials for proof.client_id there",
+    "unsupported_grant_type": "correct proof.endpoint, or permit client credentials there",
+    "invalid_scope": "correct proof.scope",
+}
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
 

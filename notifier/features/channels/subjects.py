@@ -15,13 +15,11 @@ from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason
 
 SubjectRule: TypeAlias = Mapping[str, str]
-FORMATS: Mapping[str, SubjectRule] = MappingProxyType(
-    {
-        "iss_sub": MappingProxyType({"format": "iss_sub", "iss": "{iss}", "sub": "{sub}"}),
-        "email": MappingProxyType({"format": "email", "email": "{email}"}),
-        "opaque": MappingProxyType({"format": "opaque", "id": "{sub}"}),
-    }
-)
+FORMATS: Mapping[str, SubjectRule] = {
+    "iss_sub": {"format": "iss_sub", "iss": "{iss}", "sub": "{sub}"},
+    "email": {"format": "email", "email": "{email}"},
+    "opaque": {"format": "opaque", "id": "{sub}"},
+}
 _NAMES = ("iss", "sub", "email")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from types import MappingProxyType
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -12,33 +11,29 @@ from aiohttp.typedefs import Handler
 from notifier.network.listeners.authorization import allow_for_pages
 
 PATH = "/console/"
-MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
-    {
-        ".html": "text/html",
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".css": "text/css",
-        ".svg": "image/svg+xml",
-    }
-)
+MEDIA_TYPES: Mapping[str, str] = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-HEADERS: Mapping[str, str] = MappingProxyType(
-    {
-        "Content-Security-Policy": POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-        "X-Robots-Tag": "noindex",
-        "Cache-Control": "no-cache",
-        "Vary": "Accept-Encoding",
-    }
-)
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "X-Robots-Tag": "noindex",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding",
+}
 
 
 def console_files() -> Iterator[web.RouteDef]:

@@ -8,7 +8,6 @@ above; an ECDSA signature is DER. The library's retries are off, and its timeout
 import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from types import MappingProxyType
 from typing import Any
 
 import botocore.exceptions as refusals
@@ -27,14 +26,12 @@ MAX_RAW_BYTES = 4096  # of a message with MessageType=RAW
 TIMEOUT_SECONDS = 30.0  # of a request; the caller's own limit is shorter
 MAX_CONNECTIONS = 64
 _MAX_SHOWN_CHARS = 300  # of AWS's error text
-_AWS_NAMES: Mapping[Algorithm, str] = MappingProxyType(
-    {
-        **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
-        **{Algorithm(f"PS{size}"): f"RSASSA_PSS_SHA_{size}" for size in (256, 384, 512)},
-        **{Algorithm(f"ES{size}"): f"ECDSA_SHA_{size}" for size in (256, 384, 512)},
-        **dict.fromkeys(ED25519_NAMES, "ED25519_SHA_512"),
-    }
-)
+_AWS_NAMES: Mapping[Algorithm, str] = {
+    **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},
+    **{Algorithm(f"PS{size}"): f"RSASSA_PSS_SHA_{size}" for size in (256, 384, 512)},
+    **{Algorithm(f"ES{size}"): f"ECDSA_SHA_{size}" for size in (256, 384, 512)},
+    **dict.fromkeys(ED25519_NAMES, "ED25519_SHA_512"),
+}
 _THROTTLING_CODES = frozenset(
     {"LimitExceededException", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 )

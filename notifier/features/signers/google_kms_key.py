@@ -8,7 +8,6 @@ off, since the client would retry for most of a minute, whatever its `timeout` i
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import google.auth
@@ -28,9 +27,7 @@ from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_
 TIMEOUT_SECONDS = 30.0  # of a call; the caller's own limit is shorter
 _MAX_SHOWN_CHARS = 300  # of Google's error text
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
-_ALGORITHM_FAMILIES: Mapping[str, str] = MappingProxyType(
-    {"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"}
-)
+_ALGORITHM_FAMILIES: Mapping[str, str] = {"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"}
 _PERMANENT_ERRORS = (
     refusals.NotFound,
     refusals.Forbidden,

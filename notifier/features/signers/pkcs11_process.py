@@ -15,7 +15,6 @@ import signal
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:  # an extra, for the one process that runs this file
@@ -27,16 +26,14 @@ DONE, FAULT = b"=", b"!"  # letters of answers; the body of FAULT is JSON: the e
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 """The algorithms. The body of SIGN is the key's number and the algorithm's index here, a byte each, and the message."""
 
-NEEDED: Mapping[str, str] = MappingProxyType(
-    {
-        **{f"RS{bits}": f"SHA{bits}_RSA_PKCS" for bits in (256, 384, 512)},
-        **{f"PS{bits}": f"SHA{bits}_RSA_PKCS_PSS" for bits in (256, 384, 512)},
-        # This process computes the digest, since SoftHSM and other tokens lack the mechanism ECDSA_SHA256.
-        **{f"ES{bits}": "ECDSA" for bits in (256, 384, 512)},
-        "EdDSA": "EDDSA",
-        "Ed25519": "EDDSA",  # the name of RFC 9864
-    }
-)
+NEEDED: Mapping[str, str] = {
+    **{f"RS{bits}": f"SHA{bits}_RSA_PKCS" for bits in (256, 384, 512)},
+    **{f"PS{bits}": f"SHA{bits}_RSA_PKCS_PSS" for bits in (256, 384, 512)},
+    # This process computes the digest, since SoftHSM and other tokens lack the mechanism ECDSA_SHA256.
+    **{f"ES{bits}": "ECDSA" for bits in (256, 384, 512)},
+    "EdDSA": "EDDSA",
+    "Ed25519": "EDDSA",  # the name of RFC 9864
+}
 """The mechanism for each algorithm."""
 
 _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")

@@ -12,7 +12,6 @@ from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,27 +30,25 @@ _T = TypeVar("_T")
 REQUESTS_PER_PROCESS = 2
 """The requests sent to a process at a time: it signs one while the other is in its pipe, so that it is never idle."""
 _EXIT_TIMEOUT_SECONDS = 2.0  # for killed processes to end, after the last key was closed
-_ALGORITHM_NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
+_ALGORITHM_NUMBERS: Mapping[str, int] = {alg: number for number, alg in enumerate(ALGORITHMS)}
 _PIN_ERRORS = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # after these, the PIN is not tried again
-_WRONG_TEXTS: Mapping[str, str] = MappingProxyType(
-    {
-        "PinIncorrect": "the PIN is wrong",
-        "PinInvalid": "the PIN is wrong",
-        "PinLenRange": "the PIN is too short or too long",
-        "PinExpired": "the PIN has expired",
-        "PinLocked": "the PIN is locked, after too many wrong ones",
-        "PinFinalTry": "",
-        "UserPinNotInitialized": "the token has no PIN of a user yet",
-        "NoSuchModule": "",
-        "NoSuchToken": "",
-        "NoSuchKey": "",
-        "KeyTypeInconsistent": "such a key cannot sign so",
-        "MechanismInvalid": "the token does not have the mechanism",
-        "MechanismParamInvalid": "the token does not take the parameters",
-        "SessionCount": "the token allows fewer sessions; lower signing.concurrency",
-        "ModuleNotFoundError": "needs python-pkcs11: pip install 'logout-notifier[pkcs11]' (the image has it)",
-    }
-)
+_WRONG_TEXTS: Mapping[str, str] = {
+    "PinIncorrect": "the PIN is wrong",
+    "PinInvalid": "the PIN is wrong",
+    "PinLenRange": "the PIN is too short or too long",
+    "PinExpired": "the PIN has expired",
+    "PinLocked": "the PIN is locked, after too many wrong ones",
+    "PinFinalTry": "",
+    "UserPinNotInitialized": "the token has no PIN of a user yet",
+    "NoSuchModule": "",
+    "NoSuchToken": "",
+    "NoSuchKey": "",
+    "KeyTypeInconsistent": "such a key cannot sign so",
+    "MechanismInvalid": "the token does not have the mechanism",
+    "MechanismParamInvalid": "the token does not take the parameters",
+    "SessionCount": "the token allows fewer sessions; lower signing.concurrency",
+    "ModuleNotFoundError": "needs python-pkcs11: pip install 'logout-notifier[pkcs11]' (the image has it)",
+}
 """Errors that an operator must correct, and for each the text if the process reports none."""
 _HARMLESS_ERRORS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session can still be used
 

@@ -12,7 +12,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -26,9 +25,10 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
-_PADDING: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"RS": {"signature_algorithm": "pkcs1v15"}, "PS": {"signature_algorithm": "pss", "salt_length": "hash"}}
-)
+_PADDING: Mapping[str, Mapping[str, str]] = {
+    "RS": {"signature_algorithm": "pkcs1v15"},
+    "PS": {"signature_algorithm": "pss", "salt_length": "hash"},
+}
 
 
 class VaultKey:

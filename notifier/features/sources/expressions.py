@@ -8,7 +8,6 @@ Three quoted names are available anywhere in an expression: `"$headers"`, `"$pro
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, cast
 
 import jmespath
@@ -41,7 +40,7 @@ class ExpressionError(NotifierError):
 
 
 _OPTIONS = Options(custom_functions=FUNCTIONS)
-_NO_NAMES: Mapping[str, object] = MappingProxyType({})
+_NO_NAMES: Mapping[str, object] = {}
 
 
 class Expression:

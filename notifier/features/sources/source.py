@@ -12,7 +12,6 @@ next sign-out would have the same digest, and be dropped. A time that cannot be 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Final
 
 from notifier.features.sources.envelopes import (
@@ -48,7 +47,7 @@ MAX_EVENTS_AT_ONCE = 200  # of one message; reading them blocks the event loop f
 # Not `sid`, which is refused if empty: without it, the event would end all sessions of the user.
 _OMITTED_IF_EMPTY: Final = ("id", "iss", "sub", "email", "reason", "ended_at", "not_after")
 # The values of members whose expression failed. The event is refused, and these values cause no further errors.
-_PLACEHOLDERS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
+_PLACEHOLDERS: Mapping[str, object] = {"clients": "*", "sub": "-", "sid": "-"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

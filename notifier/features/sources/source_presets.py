@@ -7,7 +7,6 @@ since the server may have changed its format.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,90 +34,88 @@ _DUENDE_REASON = (
     ' "userlogout": "user_logout", "sessionexpiration": "session_expiration", "terminated": "terminated"}`)'
 )
 
-SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
-    {
-        "duende": SourcePreset(
-            envelope=("masstransit",),
-            ignore_case=True,
-            # A session without clients needs no notification. A document that is not a context becomes a dead letter.
-            when="!(subjectid || sessionid) || length(clientids || `[]`) > `0`",
-            event={
-                "iss": "issuer",
-                "sub": "subjectid",
-                "sid": "sessionid",
-                "clients": "clientids",
-                "reason": _DUENDE_REASON,
-            },
-        ),
-        "identityserver4_v3": SourcePreset(
-            envelope=("masstransit",),
-            ignore_case=True,
-            when="type(@) != 'array' || length(@) > `0`",
-            event={
-                "sub": "[0].subjectid",
-                "sid": "[0].sessionid",
-                "clients": "[].{client_id: clientid, backchannel_logout_uri: logouturi || `null`,"
-                " backchannel_logout_session_required: sessionidrequired}",
-            },
-        ),
-        "keycloak_rabbitmq": SourcePreset(
-            when="(type || operationType) && (type == 'LOGOUT' && !error)",
-            event={"sub": "userId", "sid": "sessionId", "ended_at": "from_ms(time)", "clients": "'*'"},
-            realm="[realmId, realmName]",
-        ),
-        "keycloak_ssf": SourcePreset(
-            when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
-            event={
-                # The subject of the event may belong to another issuer than the token's.
-                "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",
-                "id": "jti",
-                "sub": f"sub_id.user.sub || sub_id.sub || {_REVOKED}.subject.user.sub || {_REVOKED}.subject.sub",
-                # `ALL` means all sessions of the user, so `sid` is omitted.
-                "sid": f"[sub_id.session.id, {_REVOKED}.subject.session.id][?@ && @ != 'ALL'] | [0]",
-                "ended_at": f"from_s(default({_REVOKED}.event_timestamp, iat))",
-                "clients": "'*'",
-            },
-        ),
-        "wso2": SourcePreset(
-            # Other events give an empty list; a document without events is kept whole, for `when`.
-            envelope=(_WSO2_SESSIONS,),
-            when="(type(\"$envelope\".events) == 'object' || `null`) && length(applications || `[]`) > `0`",
-            event={
-                # The session's id differs from the claim `sid` of its ID tokens, so only the user is given.
-                "sub": f'"$envelope".events."{_WSO2}".user.id',
-                "clients": "applications[].id",
-                "ended_at": 'from_ms("$envelope".iat)',
-                "id": '"$envelope".jti && id && join(`":"`, ["$envelope".jti, id])',
-            },
-            realm='"$envelope".iss',
-        ),
-        "hydra_logout": SourcePreset(
-            # A document without the member `clients` is malformed.
-            when="!sid || !contains(keys(@), 'clients') || length(clients || `[]`) > `0`",
-            # The subject is never used: a pairwise client's ID token has a different `sub`.
-            event={"sid": "sid", "clients": "clients", "id": "challenge"},
-        ),
-        "auth0_stream": SourcePreset(
-            envelope=("lines", "map(&(detail || @), default(logs, [@]))"),
-            when="(data || @).type && (data || @).type == 'slo'",
-            event={
-                "sub": "(data || @).user_id",
-                "sid": "(data || @).details.session_id || (data || @).session_id",
-                "ended_at": "(data || @).date",
-                "id": "log_id || data.log_id || _id",
-                "clients": "'*'",
-            },
-        ),
-        "okta_hook": SourcePreset(
-            envelope=("data.events",),
-            when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
-            event={
-                "sub": "actor.id",
-                "sid": "authenticationContext.externalSessionId",
-                "ended_at": "published",
-                "id": "uuid",
-                "clients": "'*'",
-            },
-        ),
-    }
-)
+SOURCE_PRESETS: Mapping[str, SourcePreset] = {
+    "duende": SourcePreset(
+        envelope=("masstransit",),
+        ignore_case=True,
+        # A session without clients needs no notification. A document that is not a context becomes a dead letter.
+        when="!(subjectid || sessionid) || length(clientids || `[]`) > `0`",
+        event={
+            "iss": "issuer",
+            "sub": "subjectid",
+            "sid": "sessionid",
+            "clients": "clientids",
+            "reason": _DUENDE_REASON,
+        },
+    ),
+    "identityserver4_v3": SourcePreset(
+        envelope=("masstransit",),
+        ignore_case=True,
+        when="type(@) != 'array' || length(@) > `0`",
+        event={
+            "sub": "[0].subjectid",
+            "sid": "[0].sessionid",
+            "clients": "[].{client_id: clientid, backchannel_logout_uri: logouturi || `null`,"
+            " backchannel_logout_session_required: sessionidrequired}",
+        },
+    ),
+    "keycloak_rabbitmq": SourcePreset(
+        when="(type || operationType) && (type == 'LOGOUT' && !error)",
+        event={"sub": "userId", "sid": "sessionId", "ended_at": "from_ms(time)", "clients": "'*'"},
+        realm="[realmId, realmName]",
+    ),
+    "keycloak_ssf": SourcePreset(
+        when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
+        event={
+            # The subject of the event may belong to another issuer than the token's.
+            "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",
+            "id": "jti",
+            "sub": f"sub_id.user.sub || sub_id.sub || {_REVOKED}.subject.user.sub || {_REVOKED}.subject.sub",
+            # `ALL` means all sessions of the user, so `sid` is omitted.
+            "sid": f"[sub_id.session.id, {_REVOKED}.subject.session.id][?@ && @ != 'ALL'] | [0]",
+            "ended_at": f"from_s(default({_REVOKED}.event_timestamp, iat))",
+            "clients": "'*'",
+        },
+    ),
+    "wso2": SourcePreset(
+        # Other events give an empty list; a document without events is kept whole, for `when`.
+        envelope=(_WSO2_SESSIONS,),
+        when="(type(\"$envelope\".events) == 'object' || `null`) && length(applications || `[]`) > `0`",
+        event={
+            # The session's id differs from the claim `sid` of its ID tokens, so only the user is given.
+            "sub": f'"$envelope".events."{_WSO2}".user.id',
+            "clients": "applications[].id",
+            "ended_at": 'from_ms("$envelope".iat)',
+            "id": '"$envelope".jti && id && join(`":"`, ["$envelope".jti, id])',
+        },
+        realm='"$envelope".iss',
+    ),
+    "hydra_logout": SourcePreset(
+        # A document without the member `clients` is malformed.
+        when="!sid || !contains(keys(@), 'clients') || length(clients || `[]`) > `0`",
+        # The subject is never used: a pairwise client's ID token has a different `sub`.
+        event={"sid": "sid", "clients": "clients", "id": "challenge"},
+    ),
+    "auth0_stream": SourcePreset(
+        envelope=("lines", "map(&(detail || @), default(logs, [@]))"),
+        when="(data || @).type && (data || @).type == 'slo'",
+        event={
+            "sub": "(data || @).user_id",
+            "sid": "(data || @).details.session_id || (data || @).session_id",
+            "ended_at": "(data || @).date",
+            "id": "log_id || data.log_id || _id",
+            "clients": "'*'",
+        },
+    ),
+    "okta_hook": SourcePreset(
+        envelope=("data.events",),
+        when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
+        event={
+            "sub": "actor.id",
+            "sid": "authenticationContext.externalSessionId",
+            "ended_at": "published",
+            "id": "uuid",
+            "clients": "'*'",
+        },
+    ),
+}

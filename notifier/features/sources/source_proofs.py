@@ -8,7 +8,6 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 import structlog
@@ -31,13 +30,11 @@ from notifier.tokens.security_event_token import (
 from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
-_SET_ERRORS: Mapping[TokenFault, SetError] = MappingProxyType(
-    {
-        TokenFault.MALFORMED: "invalid_request",
-        TokenFault.NO_KEY: "invalid_key",
-        TokenFault.FORGED: "authentication_failed",
-    }
-)
+_SET_ERRORS: Mapping[TokenFault, SetError] = {
+    TokenFault.MALFORMED: "invalid_request",
+    TokenFault.NO_KEY: "invalid_key",
+    TokenFault.FORGED: "authentication_failed",
+}
 
 
 class SetVerifier:

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
@@ -36,13 +35,11 @@ from notifier.model.session_ended import SessionEnded
 
 MAX_ANSWER_BYTES = 1024  # bytes of responses in a letter
 MAX_NAME_BYTES = 128  # bytes of a name; longer names are not repeated beside the delivery or event
-_BROKER_REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
-        "maxlen": "dropped by a length limit, which a policy set for the queue",
-        "rejected": "rejected by a consumer other than notifier",
-    }
-)
+_BROKER_REASONS: Mapping[str, str] = {
+    "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
+    "maxlen": "dropped by a length limit, which a policy set for the queue",
+    "rejected": "rejected by a consumer other than notifier",
+}
 
 
 def _parse_instant(value: object) -> object:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -58,7 +57,7 @@ class RawMessage:
     content_type: str | None = None
     message_id: str | None = None
     timestamp: float | None = None
-    headers: Mapping[str, Header] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, Header] = field(default_factory=dict)
     app_id: str | None = None
 
 

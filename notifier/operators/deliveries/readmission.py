@@ -12,7 +12,6 @@ only some client entries of an event were wrong, only these are parsed again, an
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 
 from pydantic_core import from_json
 
@@ -47,16 +46,14 @@ class KeepReason(StrEnum):
         return _EXPLANATIONS[self]
 
 
-_EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
-    {
-        KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
-        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
-        KeepReason.MALFORMED: "still malformed; see `show`: correct the mapping of their source, or export,"
-        " correct and publish them, then discard these",
-        KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
-        KeepReason.NEWER: "written by a later release; use its notifier",
-    }
-)
+_EXPLANATIONS: Mapping[KeepReason, str] = {
+    KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
+    KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
+    KeepReason.MALFORMED: "still malformed; see `show`: correct the mapping of their source, or export,"
+    " correct and publish them, then discard these",
+    KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
+    KeepReason.NEWER: "written by a later release; use its notifier",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

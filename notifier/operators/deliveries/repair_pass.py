@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from notifier.model.client import ClientKey
@@ -114,8 +113,8 @@ class RepairResult:
 
     done: int
     by_reason: Mapping[str, int]
-    by_client: Mapping[ClientKey, int] = field(default_factory=lambda: MappingProxyType({}))
-    kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    by_client: Mapping[ClientKey, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
     unfinished: str | None = None
     limited: bool = False
     failed: bool = False

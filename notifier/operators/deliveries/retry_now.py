@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Annotated, Any, Required
 
 from pydantic import ConfigDict, Field, with_config
@@ -72,7 +71,7 @@ class RetryResult:
     workers: int = 0
     answered: int = 0
     account: RetryAccount = field(default_factory=RetryAccount)
-    pending_after: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    pending_after: Mapping[str, int] = field(default_factory=dict)
     unfinished: str | None = None
 
     def document(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 
 from notifier.model.errors import QueueError
 from notifier.model.message import PolicyKey
@@ -63,14 +62,12 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
 
 
-POLICY_EFFECTS: Mapping[PolicyKey, str] = MappingProxyType(
-    {
-        PolicyKey.OVERFLOW: "a full queue drops its oldest, and messages that expire without their next queue are lost",
-        PolicyKey.MESSAGE_TTL: "an event that waits longer becomes a dead letter, and a dead letter is deleted",
-        PolicyKey.MAX_LENGTH: "a full queue accepts no more, and that of the dead letters drops its oldest",
-        PolicyKey.DELIVERY_LIMIT: "a dead letter that was read so often is deleted",
-    }
-)
+POLICY_EFFECTS: Mapping[PolicyKey, str] = {
+    PolicyKey.OVERFLOW: "a full queue drops its oldest, and messages that expire without their next queue are lost",
+    PolicyKey.MESSAGE_TTL: "an event that waits longer becomes a dead letter, and a dead letter is deleted",
+    PolicyKey.MAX_LENGTH: "a full queue accepts no more, and that of the dead letters drops its oldest",
+    PolicyKey.DELIVERY_LIMIT: "a dead letter that was read so often is deleted",
+}
 
 
 def _check_policies(state: BrokerState, host: str) -> Iterator[Finding]:

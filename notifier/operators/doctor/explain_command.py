@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -27,25 +26,23 @@ _PARKED = (
 _UNRESPONSIVE = "An attempt has had no answer for more than a second."
 _FAILING = "The last attempt failed. The next deliveries are attempted all the same."
 _DEFERRED = "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`."
-WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        **dict.fromkeys(("unreachable", "rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
-        **dict.fromkeys(("probing", "tried", "half_open", "probe"), (_HALF_OPEN, "circuit")),
-        **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
-        **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
-        "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
-        **dict.fromkeys(("unresponsive", "hangs"), (_UNRESPONSIVE, "timeout")),
-        **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
-        **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
-        "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
-        **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
-        **{
-            str(kind): ("`notifier status` shows this problem while it lasts.", kind.section)
-            for kind in TroubleKind
-            if kind != TroubleKind.QUEUE  # a section of the settings
-        },
-    }
-)
+WORDS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("unreachable", "rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
+    **dict.fromkeys(("probing", "tried", "half_open", "probe"), (_HALF_OPEN, "circuit")),
+    **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
+    **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
+    "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
+    **dict.fromkeys(("unresponsive", "hangs"), (_UNRESPONSIVE, "timeout")),
+    **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
+    **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
+    "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
+    **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
+    **{
+        str(kind): ("`notifier status` shows this problem while it lasts.", kind.section)
+        for kind in TroubleKind
+        if kind != TroubleKind.QUEUE  # a section of the settings
+    },
+}
 """Words of `status`, its JSON, `waiting`, the console and the log: the meaning, and a section of the runbook or ""."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 

@@ -7,7 +7,6 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from notifier.model.errors import QueueError
@@ -18,7 +17,7 @@ FILE_ADDRESS = "file"  # the reply address of a publisher in another process: th
 ASKER_HEADER = "notifier.asker"  # the header with the publisher's name; only notifier writes to the file
 GIVEN_UP_HEADER = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
 # The due time of a message is in its row. The queue's name, `delay.64s`, only states the maximum wait, as on RabbitMQ.
-DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
+DELAYS: Mapping[str, int] = {f"{DELAYED}{2**power}s": 2**power for power in range(17)}
 LONGEST_DELAY = f"{DELAYED}{2**16}s"  # longer waits too
 
 

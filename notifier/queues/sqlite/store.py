@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
@@ -28,7 +27,7 @@ from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, 
 T = TypeVar("T")
 MAX_ROWS_PER_INSERT = 256
 MAX_DUE_PER_ROUND = 512  # messages per transaction: a backlog does not delay other work
-LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
+LANES: Mapping[str, Lane] = {lane.value: lane for lane in Lane}
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 
 _AS_JSON = """SELECT json_group_array(json_array(
