@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from notifier.configuration.configured_feature import ConfiguredFeature
@@ -39,6 +40,18 @@ Page: TypeAlias = "Callable[[str, FrontChannelContext | None, tuple[str, ...]], 
 
 Without a context the page loads none. The last argument lists the origins whose pages may frame this page.
 """
+
+
+def late(name: str) -> Callable[..., Any]:
+    """Return a function that imports the function or class `name` (`module:name`) at each call, and calls it.
+
+    So a command imports only the features that it uses.
+    """
+
+    def call(*arguments: object) -> Any:
+        return resolve_name(name)(*arguments)
+
+    return call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +128,8 @@ class Feature(ConfiguredFeature):
     additions to one worker, before the worker is constructed. `operate` returns the additions that show the constructed
     worker to operators, without `readers` and `page`. `checks` returns the network checks of `notifier doctor`.
     `report` returns the output of `notifier check`. `find_remote_issues` returns configuration errors that only other
-    servers can find. `notifier check --offline` does not call it. `channels` returns further channels by which clients
-    are notified, by the kinds that `Client.channel` names. `commands`: for each command its name, its module,
+    servers can find. `notifier check --offline` does not call it. `channels`: the classes of further channels by which
+    clients are notified, by the kinds that `Client.channel` names. `commands`: for each command its name, its module,
     and the first line of its help. `schemas`: the JSON Schemas for `notifier schema`, by document.
     """
 
@@ -126,6 +139,6 @@ class Feature(ConfiguredFeature):
     checks: Callable[[LoadedConfiguration, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()
     report: Callable[[LoadedConfiguration], FeatureReport] = lambda _loaded: FeatureReport()
     find_remote_issues: Callable[[LoadedConfiguration], Sequence[InputIssue]] = lambda _loaded: ()
-    channels: Callable[[ChannelTools], Mapping[str, Channel]] = lambda _tools: {}
+    channels: Mapping[str, Callable[[ChannelTools], Channel]] = field(default_factory=dict)
     commands: Sequence[tuple[str, str, str]] = ()
     schemas: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)

@@ -131,13 +131,13 @@ class FrontChannel:
 
 
 def build_channels(
-    tools: ChannelTools, encrypter: Encrypter, further: Iterable[Callable[[ChannelTools], Mapping[str, Channel]]]
+    tools: ChannelTools, encrypter: Encrypter, further: Iterable[Mapping[str, Callable[[ChannelTools], Channel]]]
 ) -> Mapping[str, Channel]:
-    """Return all channels by their kind (`Client.channel_kind`). `further`: the functions that build other channels."""
+    """Return all channels by their kind (`Client.channel_kind`). `further`: other channels, by their kind."""
     back = BackChannel(
         tools.signer, clock=tools.clock, new_jti=tools.new_jti, unverifiable=tools.unverifiable, encrypter=encrypter
     )
     channels: dict[str, Channel] = {BACK_CHANNEL: back, FRONT_CHANNEL: FrontChannel(tools.clock)}
-    for build in further:
-        channels |= build(tools)
+    for classes in further:
+        channels |= {kind: make(tools) for kind, make in classes.items()}
     return channels

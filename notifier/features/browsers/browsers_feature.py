@@ -2,25 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from notifier.feature import Feature, FeatureContext, FeatureRuntime
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from notifier.configuration.loading import LoadedConfiguration
-    from notifier.features.browsers.web_keys import PagesPart
-    from notifier.model.registry import Registry
-    from notifier.network.http.issuer_documents import DocumentReader
-    from notifier.operators.doctor.doctor import Check
-    from notifier.settings.service_settings import Settings
-
-
-def _read(settings: Settings, registry: Registry, _invalid: frozenset[str]) -> PagesPart:
-    from notifier.features.browsers.web_keys import read_pages
-
-    return read_pages(settings, registry)
+from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 
 
 def _run(context: FeatureContext) -> FeatureRuntime:
@@ -37,12 +19,6 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     )
 
 
-def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
-    from notifier.features.browsers.doctor_pages import page_checks
-
-    return page_checks(loaded.settings, reader)
-
-
 BROWSERS = Feature(
     name="browsers",
     sections={"web": "notifier.features.browsers.web_settings:WebSettings"},
@@ -50,7 +26,7 @@ BROWSERS = Feature(
         "notifier.features.browsers.front_channel_counts:ClientLabels",
         "notifier.features.browsers.sign_out_routes:EventRequestHandler",
     ),
-    read=_read,
+    read=late("notifier.features.browsers.web_keys:read_pages"),
     run=_run,
-    checks=_checks,
+    checks=late("notifier.features.browsers.doctor_pages:page_checks"),
 )

@@ -7,6 +7,7 @@ states whether a cookie arrived, so that one response verifies the whole path.
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS
 from notifier.features.browsers.front_channel_page import FrontChannelPage
 from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
@@ -16,7 +17,6 @@ from notifier.network.http.issuer_document import AnswerHead, DocumentIssue, is_
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.web_app import DEFAULT_HEADERS
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
-from notifier.settings.service_settings import Settings
 
 PAGE_TIMEOUT_SECONDS = 10.0
 
@@ -27,8 +27,9 @@ _PROXY_ADVICE = (
 )
 
 
-def page_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+def page_checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each issuer with pages, except test issuers."""
+    settings = loaded.settings
     section = web_of(settings)
     if section is None:
         return

@@ -71,7 +71,7 @@ class PagesPart(FeaturePart):
     keys: PageKeys | None = field(repr=False)
 
 
-def read_pages(settings: Settings, registry: Registry) -> PagesPart:
+def read_pages(settings: Settings, registry: Registry, _invalid_sections: frozenset[str]) -> PagesPart:
     """Return the keys of pages, all errors in the section `web`, and its warnings."""
     keys, mistakes = read_web_keys(settings)
     return PagesPart(

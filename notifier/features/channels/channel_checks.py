@@ -3,11 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from notifier.configuration.configured_feature import FeaturePart
 from notifier.features.channels.channel_settings import GlobalTokenRevocationSettings, SecurityEventSettings
 from notifier.model.client import Client
 from notifier.model.errors import InputIssue
 from notifier.model.origins import origin_of
 from notifier.model.registry import Registry
+from notifier.settings.service_settings import Settings
+
+
+def read_channels(_settings: Settings, registry: Registry, _invalid_sections: frozenset[str]) -> FeaturePart:
+    """Return the secret files of channels, and the warnings about them."""
+    return FeaturePart(warnings=find_shared_audiences(registry), secrets=dict(secret_files_of(registry)))
 
 
 def secret_files_of(registry: Registry) -> Iterator[tuple[str, Path]]:

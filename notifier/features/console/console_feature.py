@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from notifier.feature import Feature, FeatureRuntime, WorkerView
+from notifier.feature import Feature, FeatureRuntime, WorkerView, late
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from notifier.configuration.loading import LoadedConfiguration
-    from notifier.network.http.issuer_documents import DocumentReader
-    from notifier.operators.doctor.doctor import Check
+    from collections.abc import AsyncIterator
 
 
 def _operate(view: WorkerView) -> FeatureRuntime:
@@ -65,15 +61,9 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     )
 
 
-def _checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterable[Check]:
-    from notifier.features.console.sign_in_provider import sign_in_checks
-
-    return sign_in_checks(loaded.settings, reader)
-
-
 CONSOLE = Feature(
     name="console",
     sections={"api.console": "notifier.features.console.console_settings:ConsoleSettings"},
     operate=_operate,
-    checks=_checks,
+    checks=late("notifier.features.console.sign_in_provider:sign_in_checks"),
 )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.console.console_settings import OidcSettings, console_of
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.record import record
@@ -17,7 +18,6 @@ from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
 from notifier.operators.doctor.doctor_keys import judge_transmitter
-from notifier.settings.service_settings import Settings
 from notifier.settings.values import has_host, is_in_clear
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
@@ -139,8 +139,9 @@ class SignInProvider:
         return Endpoints(**endpoints)
 
 
-def sign_in_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+def sign_in_checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterator[Check]:
     """Yield the doctor's check of the provider; none without a provider."""
+    settings = loaded.settings
     section = console_of(settings)
     oidc = None if section is None else section.oidc
     if oidc is not None:

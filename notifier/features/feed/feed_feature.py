@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
-from notifier.feature import Feature, FeatureContext, FeatureRuntime
+from notifier.configuration.configured_feature import FeaturePart
+from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 from notifier.model.ids import new_id
-
-if TYPE_CHECKING:
-    from notifier.configuration.configured_feature import FeaturePart
-    from notifier.model.registry import Registry
-    from notifier.settings.service_settings import Settings
-
-
-def _read(settings: Settings, _registry: Registry, _invalid: frozenset[str]) -> FeaturePart:
-    from notifier.configuration.configured_feature import FeaturePart
-
-    return FeaturePart(fixed={"outcomes": settings.outcomes})
 
 
 def _run(context: FeatureContext) -> FeatureRuntime:
@@ -32,10 +21,9 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     return FeatureRuntime(observe=feed.observe, families=feed.families, lifespan=lifespan)
 
 
-def _schema() -> dict[str, Any]:
-    from notifier.features.feed.feed_event import feed_schema
-
-    return feed_schema()
-
-
-FEED = Feature(name="feed", read=_read, run=_run, schemas={"outcome": _schema})
+FEED = Feature(
+    name="feed",
+    read=lambda settings, _registry, _invalid_sections: FeaturePart(fixed={"outcomes": settings.outcomes}),
+    run=_run,
+    schemas={"outcome": late("notifier.features.feed.feed_event:feed_schema")},
+)

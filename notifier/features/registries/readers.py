@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from notifier.configuration.clients.client_rows import ClientsReader
+from notifier.configuration.clients.client_rows import ClientsReader, ValidatingReader
 from notifier.features.registries.auth0 import Auth0Tenant
 from notifier.features.registries.authentik import collect_authentik
 from notifier.features.registries.http_list import collect_http_list
@@ -20,6 +20,11 @@ from notifier.features.registries.sql_settings import SqlSettings
 from notifier.features.registries.wso2 import Wso2Server
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.settings.registry_settings import RegistrySourceSettings
+
+
+def build_validating_reader(source: RegistrySourceSettings) -> ClientsReader:
+    """Return a reader of the source that checks its answers."""
+    return ValidatingReader(build_reader(source), source)
 
 
 def build_reader(source: RegistrySourceSettings) -> ClientsReader:

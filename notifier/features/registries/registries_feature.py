@@ -1,22 +1,6 @@
 """The feature `registries`: clients from databases and identity servers."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from notifier.feature import Feature
-
-if TYPE_CHECKING:
-    from notifier.configuration.clients.client_rows import ClientsReader
-    from notifier.settings.registry_settings import RegistrySourceSettings
-
-
-def _build_reader(source: RegistrySourceSettings) -> ClientsReader:
-    from notifier.configuration.clients.client_rows import ValidatingReader
-    from notifier.features.registries.readers import build_reader
-
-    return ValidatingReader(build_reader(source), source)
-
+from notifier.feature import Feature, late
 
 _KINDS = {
     "sql": "notifier.features.registries.sql_settings:SqlSettings",
@@ -30,5 +14,5 @@ _KINDS = {
 REGISTRIES = Feature(
     name="registries",
     sections={f"registry.sources.{kind}": section for kind, section in _KINDS.items()},
-    registry_kinds=dict.fromkeys(_KINDS, _build_reader),
+    registry_kinds=dict.fromkeys(_KINDS, late("notifier.features.registries.readers:build_validating_reader")),
 )

@@ -6,6 +6,7 @@ from functools import partial
 
 from notifier.configuration.clients.registry_checks import find_unsignable
 from notifier.configuration.loading import LoadedConfiguration
+from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok, warning
 from notifier.tokens.external_key import PUBLIC_KEY_TIMEOUT_SECONDS, ExternalKey
 from notifier.tokens.key_ring import KeyRing
@@ -17,7 +18,7 @@ WAIT_CONSEQUENCE = "its deliveries wait until it signs again; see the runbook's 
 DUPLICATE_ADVICE = "take one of the two entries out; until then this one does not sign"
 
 
-def signer_checks(loaded: LoadedConfiguration) -> Iterator[Check]:
+def signer_checks(loaded: LoadedConfiguration, _reader: DocumentReader) -> Iterator[Check]:
     """Yield a check for each key, and one of the clients' algorithms. The public keys must have been read before."""
 
     async def examine_clients() -> Sequence[Finding]:

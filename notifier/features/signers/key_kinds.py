@@ -5,9 +5,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from notifier.configuration.configured_feature import FeaturePart
 from notifier.features.signers.pkcs11_session import KeyName, TokenAddress
 from notifier.features.signers.pkcs11_token import REQUESTS_PER_PROCESS, Pkcs11Key, Pkcs11Token
 from notifier.features.signers.signer_settings import Pkcs11Settings, VaultKeySettings
+from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from notifier.tokens.signer import SignerBackend
 from notifier.tokens.signers import KeyKind
@@ -44,7 +46,12 @@ def key_kinds() -> Mapping[str, KeyKind]:
     }
 
 
-def secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
+def read_signers(settings: Settings, _registry: Registry, _invalid_sections: frozenset[str]) -> FeaturePart:
+    """Return the files with credentials for signers."""
+    return FeaturePart(secrets=dict(_secrets_of_keys(settings)))
+
+
+def _secrets_of_keys(settings: Settings) -> Iterator[tuple[str, Path | None]]:
     """Yield each setting of a file with credentials for a signer, and its value: the path, or None.
 
     The token file of a Kubernetes pod is not among them, since Kubernetes provides it.

@@ -1,41 +1,6 @@
 """The feature `signers`: signing keys in HSMs, Vault and the key services of clouds, which never leave them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from notifier.feature import Feature
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from notifier.configuration.configured_feature import FeaturePart
-    from notifier.configuration.loading import LoadedConfiguration
-    from notifier.model.registry import Registry
-    from notifier.network.http.issuer_documents import DocumentReader
-    from notifier.operators.doctor.doctor import Check
-    from notifier.settings.service_settings import Settings
-    from notifier.tokens.signers import KeyKind
-
-
-def _kinds() -> Mapping[str, KeyKind]:
-    from notifier.features.signers.key_kinds import key_kinds
-
-    return key_kinds()
-
-
-def _read(settings: Settings, _registry: Registry, _invalid: frozenset[str]) -> FeaturePart:
-    from notifier.configuration.configured_feature import FeaturePart
-    from notifier.features.signers.key_kinds import secrets_of_keys
-
-    return FeaturePart(secrets=dict(secrets_of_keys(settings)))
-
-
-def _checks(loaded: LoadedConfiguration, _reader: DocumentReader) -> Iterable[Check]:
-    from notifier.features.signers.doctor_signers import signer_checks
-
-    return signer_checks(loaded)
-
+from notifier.feature import Feature, late
 
 SIGNERS = Feature(
     name="signers",
@@ -46,7 +11,7 @@ SIGNERS = Feature(
         "issuers.keys.azure_key_vault": "notifier.features.signers.signer_settings:AzureKeySettings",
         "issuers.keys.google_kms": "notifier.features.signers.signer_settings:GoogleKmsSettings",
     },
-    read=_read,
-    key_kinds=_kinds,
-    checks=_checks,
+    read=late("notifier.features.signers.key_kinds:read_signers"),
+    key_kinds=late("notifier.features.signers.key_kinds:key_kinds"),
+    checks=late("notifier.features.signers.doctor_signers:signer_checks"),
 )

@@ -5,20 +5,31 @@ malformed events of a message become one dead letter. Ignored events are only co
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 from notifier.delivery.facts import EventTaken
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.sources.source import Source
+from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.translation import Translation
 from notifier.messages.replacements import Replacement, SingleEvent
+from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.documents.sourced import RereadMessage, parse_event_positions, to_kept, to_sourced
+from notifier.model.documents.sourced import (
+    EVENT_SOURCES,
+    ReadAgain,
+    RereadMessage,
+    parse_event_positions,
+    to_kept,
+    to_sourced,
+)
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource
 from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.record import copy_record
+from notifier.settings.service_settings import Settings
 
 
 class SourceIntake:
@@ -88,6 +99,13 @@ def _to_fact(message: Message, translation: Translation) -> EventTaken:
         dated=True,
         source=message.source,
     )
+
+
+def readers_of(settings: Settings | None) -> Mapping[str, ReadAgain]:
+    """Return the reader of messages for a replay. Without settings, it returns each message unchanged."""
+    if settings is None:
+        return {EVENT_SOURCES: lambda message, _only, _now: RereadMessage(message=message)}
+    return {EVENT_SOURCES: partial(read_again, compile_sources(settings)[0], MAX_EVENT)}
 
 
 def read_again(

@@ -8,11 +8,20 @@ from pydantic import BaseModel, ValidationError
 
 from notifier.configuration.configured_feature import FeaturePart
 from notifier.configuration.inline_senders import Sender
+from notifier.configuration.loading import LoadedConfiguration
+from notifier.feature import FeatureReport
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
-from notifier.features.sources.source_settings import BindSettings, SourceSettings, bindings_of, sources_of
+from notifier.features.sources.source_settings import (
+    BindSettings,
+    SourceSettings,
+    bindings_of,
+    sources_of,
+    warn_open_exchanges,
+)
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.message import Binding
+from notifier.model.registry import Registry
 from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import read_text
 from notifier.settings.service_settings import Settings, SourceName
@@ -28,7 +37,7 @@ class SourcesPart(FeaturePart):
     proofs: Mapping[str, tuple[bytes, ...]] = field(repr=False)
 
 
-def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> SourcesPart:
+def read_sources(settings: Settings, _registry: Registry, invalid_sections: frozenset[str]) -> SourcesPart:
     """Return the sources and every error. `invalid_sections`: the sections of the settings with errors."""
     sources, mistakes = compile_sources(settings, invalid_sections)
     options = sources_of(settings)
@@ -42,6 +51,16 @@ def read_sources(settings: Settings, invalid_sections: frozenset[str]) -> Source
         senders=[_to_sender(source, authenticated=options[name].http is not None) for name, source in sources.items()],
         sources=sources,
         proofs=proofs,
+    )
+
+
+def report_sources(loaded: LoadedConfiguration) -> FeatureReport:
+    """Return the issuers of each source, for `notifier check`."""
+    speakers = {name: list(source.speaks_for) for name, source in loaded.part(SourcesPart).sources.items()}
+    return FeatureReport(
+        members={"sources": {name: {"speaks_for": issuers} for name, issuers in speakers.items()}},
+        lines=[f"source {name}: may end sessions at {', '.join(issuers)}" for name, issuers in speakers.items()],
+        warnings=warn_open_exchanges(sources_of(loaded.settings)),
     )
 
 

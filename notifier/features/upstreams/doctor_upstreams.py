@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.upstreams.configured_upstreams import (
     DOCUMENT_TIMEOUT_SECONDS,
     create_session_lookups,
@@ -25,10 +26,10 @@ UNKNOWN_SID = "notifier-doctor-asks-for-nobody"
 _MAX_ANSWER_SECONDS = 30.0  # for a look-up of sessions
 
 
-def upstream_checks(settings: Settings, reader: DocumentReader) -> Iterator[Check]:
+def upstream_checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterator[Check]:
     """Yield a check of the keys of each upstream, and one of each look-up of sessions."""
-    egress = settings.template().route.egress
-    for name, upstream in upstreams_of(settings).items():
+    egress = loaded.settings.template().route.egress
+    for name, upstream in upstreams_of(loaded.settings).items():
         setting = f"upstreams.{name}"
         uri = upstream.metadata if upstream.jwks_uri is None else upstream.jwks_uri
         read_keys = partial(read_upstream_keys, upstream, reader, egress)
@@ -55,7 +56,12 @@ async def examine_keys(setting: str, uri: str, read_keys: ReadKeySet, upstream: 
     return findings
 
 
-async def check_session_databases(settings: Settings) -> list[InputIssue]:
+def find_remote_issues(loaded: LoadedConfiguration) -> Sequence[InputIssue]:
+    """Return the errors of databases of sessions, such as a wrong column."""
+    return asyncio.run(_check_session_databases(loaded.settings))
+
+
+async def _check_session_databases(settings: Settings) -> list[InputIssue]:
     """Query each database of sessions for a `sid` that cannot exist. Return the errors, such as a wrong column."""
     examinations = [
         examine_sessions(f"upstreams.{name}.resolve.sql", upstream)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
+from notifier.configuration.configured_feature import FeaturePart
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.feature import FeatureReport
 from notifier.features.upstreams.upstream_settings import (
     SameSubSettings,
@@ -12,7 +14,13 @@ from notifier.features.upstreams.upstream_settings import (
 )
 from notifier.model.errors import InputIssue
 from notifier.model.nearest import explain_unknown_issuer
+from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
+
+
+def read_upstreams(settings: Settings, _registry: Registry, invalid_sections: frozenset[str]) -> FeaturePart:
+    """Return all errors and warnings. `invalid_sections`: settings sections with an error."""
+    return FeaturePart(mistakes=check_upstreams(settings, invalid_sections), warnings=upstream_warnings(settings))
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
@@ -123,9 +131,9 @@ def _find_warnings(name: str, upstream: UpstreamSettings, settings: Settings) ->
         yield InputIssue(f"{setting}.resolve.sql.prefix", text)
 
 
-def report_upstreams(settings: Settings) -> FeatureReport:
+def report_upstreams(loaded: LoadedConfiguration) -> FeatureReport:
     """Return each upstream's paths and its way to find sessions, for `notifier check`."""
-    members, lines = {}, []
+    members, lines, settings = {}, [], loaded.settings
     for name, upstream in upstreams_of(settings).items():
         iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)
         path, browser_path = f"/upstreams/{name}/backchannel-logout", f"/upstreams/{name}/frontchannel-logout"

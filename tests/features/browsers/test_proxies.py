@@ -8,13 +8,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from notifier.configuration.clients.layer import BuildContext
+from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.browsers.doctor_pages import page_checks
 from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS, seal_context
 from notifier.features.browsers.front_channel_routes import FrontChannelRoutes
+from notifier.model.registry import Registry
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.web_app import web_app
 from notifier.operators.doctor.doctor import Severity
-from notifier.settings.service_settings import Settings
+from notifier.tokens.key_ring import KeyRing
 from tests.features.browsers.test_front_channel_routes import DONE, ISS, KEYS, Counted, access, context
 from tests.publishing.serving import NOW, serving
 from tests.settings.whole_settings import SETTINGS
@@ -108,23 +111,27 @@ async def test_the_doctor_names_each_fault_of_a_real_proxy(
         serving(own) as theirs,
         proxied(kind, tmp_path / kind, pem=pem, notifier=notifier.url, other=theirs.url, instead=instead) as port,
     ):
-        settings = _settings(f"https://127.0.0.1:{port}/connect/notify", authority_of_test.ca_file)
-        [check] = page_checks(settings, reader)
+        loaded = _loaded(f"https://127.0.0.1:{port}/connect/notify", authority_of_test.ca_file)
+        [check] = page_checks(loaded, reader)
         [finding] = await check.run()
     await reader.close()
     assert phrase in f"{finding.level}: {finding.text}"
     assert finding.advice or finding.level is Severity.OK
 
 
-def _settings(url: str, ca_file: Path) -> Settings:
+def _loaded(url: str, ca_file: Path) -> LoadedConfiguration:
     """Return settings of an issuer with pages, and of a test issuer, which has no checks. Only the CA is read."""
     keys, tested = [{"file": str(ca_file)}], "https://notifier.invalid"
-    return SETTINGS.model_validate(
+    settings = SETTINGS.model_validate(
         {
             "issuers": {ISS: {"keys": keys, "tls": {"ca_file": str(ca_file)}}, tested: {"keys": keys}},
             "web": {"keys_file": str(ca_file), "issuers": {ISS: {"url": url}, tested: {"url": f"{tested}/notify"}}},
         }
     )
+    return LoadedConfiguration(
+        settings=settings, features=(), registry=Registry(), keys=KeyRing({}), tokens=None, stamps={},
+        build_context=BuildContext(settings=settings, algorithms_of=lambda _iss: frozenset()),
+    )  # fmt: skip
 
 
 async def _theirs(request: web.Request) -> web.Response:

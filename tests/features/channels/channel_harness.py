@@ -56,14 +56,13 @@ class Channels:
 
     def __init__(self, problem: str | None = None) -> None:
         self.jtis = count(1)
-        self._channels = CHANNELS.channels(
-            ChannelTools(
-                signer=PlainSigner(),
-                clock=lambda: NOW,
-                new_jti=lambda: f"jti-{next(self.jtis)}",
-                unverifiable=lambda _client: problem,
-            )
+        tools = ChannelTools(
+            signer=PlainSigner(),
+            clock=lambda: NOW,
+            new_jti=lambda: f"jti-{next(self.jtis)}",
+            unverifiable=lambda _client: problem,
         )
+        self._channels = {kind: make(tools) for kind, make in CHANNELS.channels.items()}
 
     async def prepare(self, to: Client, of: Delivery) -> PreparedRequest | Dead:
         """Return the request of one attempt."""

@@ -290,7 +290,8 @@ async def receiving(endpoint: FakeTokenEndpoint) -> AsyncIterator[FakeRevocation
 async def attempting(harness: Harness, receiver: FakeRevocationReceiver) -> AsyncIterator[Any]:
     """Yield a function that makes one attempt at the receiver."""
     to = of_endpoint(harness.endpoint, harness.secret, uri=receiver.url, subject="email")
-    channels = CHANNELS.channels(ChannelTools(signer=PlainSigner(), clock=lambda: 1000.0, new_jti=lambda: "j"))
+    channel_tools = ChannelTools(signer=PlainSigner(), clock=lambda: 1000.0, new_jti=lambda: "j")
+    channels = {kind: make(channel_tools) for kind, make in CHANNELS.channels.items()}
     transport = HttpTransport()
     await transport.open()
     tools = Tools(

@@ -82,7 +82,7 @@ def test_with_a_provider_every_request_needs_a_token(tmp_path: Path) -> None:
 async def findings_of(folder: Path, section: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return level and text of each finding of the doctor."""
     reader = DocumentReader()
-    checks = list(sign_in_checks(live(written(folder, section)).current.settings, reader))
+    checks = list(sign_in_checks(live(written(folder, section)).current, reader))
     findings = [finding for check in checks for finding in await check.run()]
     await reader.close()
     assert {finding.subject for finding in findings} <= {SETTING}
