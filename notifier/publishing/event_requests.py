@@ -17,10 +17,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Annotated, NoReturn, NotRequired
 
 import structlog
 from aiohttp import web
+from pydantic import Field
 
 from notifier.messages.event_clients import find_publisher_objection
 from notifier.messages.selection import LARGE_ROUNDS
@@ -44,12 +45,12 @@ from notifier.network.listeners.authorization import (
 from notifier.network.listeners.openapi import (
     CLOUDEVENT,
     EVENT,
-    AnswerDescription,
     JsonSchema,
     OperationDescription,
     check_query,
     openapi_route,
 )
+from notifier.network.listeners.operation import Items, to_answer
 from notifier.network.listeners.problem import (
     Refusal,
     answer_refusals,
@@ -83,11 +84,8 @@ _WAIT: Mapping[str, object] = {
 }
 QUERY: Mapping[str, JsonSchema] = {"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT}
 BODY: Mapping[str, JsonSchema] = {"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT}
-NOTE: JsonSchema = {
-    "type": "string",
-    "description": "Remarks on probable mistakes. The event is durable nevertheless.",
-}
-EVENT_ID: JsonSchema = {"type": "string", "description": "The id of the event. A copy has the same id."}
+NoteText = Annotated[str, Field(description="Remarks on probable mistakes. The event is durable nevertheless.")]
+EventIdText = Annotated[str, Field(description="The id of the event. A copy has the same id.")]
 PROBLEMS: Mapping[int, str] = {
     400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
     408: "The body did not arrive in time.",
@@ -251,26 +249,21 @@ def _check_media_type(request: web.Request) -> None:
     refuse_compressed(request)
 
 
-_NOTICES: Mapping[str, object] = {
-    "type": "object",
-    "required": ["id", "complete", "clients"],
-    "properties": {
-        "id": {"type": "string"},
-        "complete": {"type": "boolean"},
-        "clients": {"type": "array", "items": {"type": "object"}},
-        "note": NOTE,
-    },
-}
 _POST_EVENT = OperationDescription(
     summary="Publish one event: a session ended. The response confirms that it is durable.",
     scope="publish",
     query=QUERY,
     body=BODY,
     answers={
-        200: AnswerDescription(text="With wait: the result at every client is final.", schema=_NOTICES),
-        202: AnswerDescription(
-            text="The event is durable. With wait: the results so far.",
-            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID, "note": NOTE}},
+        200: to_answer(
+            "With wait: the result at every client is final.",
+            id=str,
+            complete=bool,
+            clients=Items,
+            note=NotRequired[NoteText],
+        ),
+        202: to_answer(
+            "The event is durable. With wait: the results so far.", id=EventIdText, note=NotRequired[NoteText]
         ),
     },
     problems=PROBLEMS,

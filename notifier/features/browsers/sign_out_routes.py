@@ -6,9 +6,11 @@ refused before anything is published.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Annotated, Any, NotRequired, Protocol
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.features.browsers.front_channel_context import CONTEXT_LIFETIME_SECONDS, TooManyClients, seal_context
 from notifier.features.browsers.supplied_addresses import SuppliedAddresses
@@ -19,32 +21,31 @@ from notifier.model.errors import InputIssue
 from notifier.model.front_channel import FrontChannelContext, create_page_context
 from notifier.model.moment import format_moment
 from notifier.model.session_ended import SessionEnded
-from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.openapi import OperationDescription
+from notifier.network.listeners.operation import MomentText, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.publishing.event_requests import BODY, EVENT_ID, NOTE, PROBLEMS, QUERY, ApiSources, Prepare
+from notifier.publishing.event_requests import BODY, PROBLEMS, QUERY, ApiSources, EventIdText, Prepare
 
 _MAX_SEALED_CLIENTS = 4000  # more do not fit into a URL; the attempt to seal 100,000 blocks the event loop for 1 s
-_FRONT_CHANNEL: Mapping[str, object] = {
-    "type": ["object", "null"],
-    "description": "The page for a hidden frame of the logged-out page. null: the browser need ask no client.",
-    "required": ["url", "clients", "until"],
-    "properties": {
-        "url": {"type": "string", "format": "uri"},
-        "clients": {"type": "integer", "minimum": 1, "description": "How many clients the page asks."},
-        "until": {"type": "string", "format": "date-time", "description": "The page can be shown until then."},
-    },
-}
-_ANSWER_SCHEMA: Mapping[str, object] = {
-    "type": "object",
-    "required": ["id", "front_channel"],
-    "properties": {
-        "id": EVENT_ID,
-        "front_channel": _FRONT_CHANNEL,
-        "note": {
-            **NOTE,
-            "description": "Why there is no page, or not each client on it that has an address. Or as for events.",
-        },
-    },
+_NOTE_DESCRIPTION = "Why there is no page, or not each client on it that has an address. Or as for events."
+
+
+class FrontChannelDocument(TypedDict):
+    """The page that calls the front-channel clients."""
+
+    url: Annotated[str, Field(json_schema_extra={"format": "uri"})]
+    clients: Annotated[int, Field(ge=1, description="How many clients the page asks.")]
+    until: Annotated[MomentText, Field(description="The page can be shown until then.")]
+
+
+_FRONT_CHANNEL = Annotated[
+    FrontChannelDocument | None,
+    Field(description="The page for a hidden frame of the logged-out page. null: the browser need ask no client."),
+]
+_MEMBERS: Mapping[str, Any] = {
+    "id": EventIdText,
+    "front_channel": _FRONT_CHANNEL,
+    "note": NotRequired[Annotated[str, Field(description=_NOTE_DESCRIPTION)]],
 }
 _POST_SIGN_OUT = OperationDescription(
     summary="Publish one event, and get the page by which the user's browser asks its front-channel clients.",
@@ -52,10 +53,8 @@ _POST_SIGN_OUT = OperationDescription(
     query=QUERY,
     body=BODY,
     answers={
-        200: AnswerDescription(
-            text="With wait: every back-channel delivery has its final result.", schema=_ANSWER_SCHEMA
-        ),
-        202: AnswerDescription(text="The event is durable. With wait: its results so far.", schema=_ANSWER_SCHEMA),
+        200: to_answer("With wait: every back-channel delivery has its final result.", **_MEMBERS),
+        202: to_answer("The event is durable. With wait: its results so far.", **_MEMBERS),
     },
     problems={**PROBLEMS, 400: f"{PROBLEMS[400]} Or it has too many clients for one page. Nothing was published."},
 )

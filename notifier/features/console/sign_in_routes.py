@@ -7,14 +7,18 @@ code contain no secrets, and anyone can send a code to the provider's token endp
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Annotated
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.features.console.sign_in_provider import Endpoints, ExchangeFailure
 from notifier.features.console.sign_in_tokens import MAX_SKEW_SECONDS, SignIn, SignInTokens
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import DocumentIssue
-from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
+from notifier.network.listeners.openapi import JsonSchema, OperationDescription
+from notifier.network.listeners.operation import to_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response, read_json_object
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
@@ -26,39 +30,33 @@ MAX_EXCHANGES = 8  # at a time: limits the requests that a flood of invented cod
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # visible ASCII; codes of Entra ID have 1,500 characters
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
 _TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}
-_OPTIONAL_TEXT: JsonSchema = {"type": ["string", "null"]}
-_PROVIDER_SCHEMA: JsonSchema = {
-    "type": "object",
-    "required": ["oidc"],
-    "properties": {
-        "oidc": {
-            "type": ["object", "null"],
-            "required": ["issuer", "client_id", "scope", "authorization_endpoint", "problem"],
-            "properties": {
-                "issuer": {"type": "string"},
-                "client_id": {"type": "string"},
-                "scope": {"type": "string"},
-                "authorization_endpoint": _OPTIONAL_TEXT,
-                "problem": _OPTIONAL_TEXT,
-            },
-        }
-    },
-}
 _CODE_SCHEMA: JsonSchema = {"type": "object", "required": list(_MEMBERS), "properties": dict.fromkeys(_MEMBERS, _TEXT)}
-_MOMENT: JsonSchema = {"type": "number", "description": "Epoch seconds."}
-_TOKEN_SCHEMA: JsonSchema = {
-    "type": "object",
-    "required": ["access_token", "expires_at"],
-    "properties": {"access_token": {"type": "string"}, "expires_at": _MOMENT},
-}
+
+
+class ProviderDocument(TypedDict):
+    """The provider, as the sign-in page needs it. `problem`: why nobody can sign in now."""
+
+    issuer: str
+    client_id: str
+    scope: str
+    authorization_endpoint: str | None
+    problem: str | None
+
+
 _GET = OperationDescription(
     summary="Return the provider at which operators sign in with a browser.",
-    answers={200: AnswerDescription(text="`oidc` is null: by a token alone.", schema=_PROVIDER_SCHEMA)},
+    answers={200: to_answer("`oidc` is null: by a token alone.", oidc=ProviderDocument | None)},
 )
 _POST = OperationDescription(
     summary="Exchange the code of a sign-in for the access token that the provider gives for it.",
     body={"application/json": _CODE_SCHEMA},
-    answers={200: AnswerDescription(text="The token is one of the API.", schema=_TOKEN_SCHEMA)},
+    answers={
+        200: to_answer(
+            "The token is one of the API.",
+            access_token=str,
+            expires_at=Annotated[float, Field(description="Epoch seconds.")],
+        )
+    },
     problems={
         400: "The request is malformed, or the provider has refused the code.",
         401: "The token is not accepted, or not that of this sign-in.",

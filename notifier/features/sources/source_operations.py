@@ -12,6 +12,7 @@ from notifier.features.sources.source_proofs import BodySignature, HeaderSecret,
 from notifier.features.sources.source_settings import WebsubSettings
 from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription, OperationDescription
+from notifier.network.listeners.operation import to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.publishing.route_steps import LANES
 
@@ -98,11 +99,6 @@ _PROBLEMS = {
     415: "The content type is not supported, or the body is compressed.",
     503: "The queue or the keys of the token's issuer are unavailable. Send the event again.",
 }
-_SET_ERROR = {
-    "type": "object",
-    "required": ["err", "description"],
-    "properties": {"err": {"type": "string"}, "description": {"type": "string"}},
-}
 POST_OPERATION = OperationDescription(
     summary="Publish an event in the words of a source. Its proof stands in place of a token.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
@@ -118,11 +114,8 @@ POST_OPERATION = OperationDescription(
             text="The message was about a subscription, or verified that events are wanted here. Nothing is published.",
             schema={"type": "object"},
         ),
-        202: AnswerDescription(
-            text="The event is durable. No body if it was a Security Event Token.",
-            schema={"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
-        ),
-        400: AnswerDescription(text="RFC 8935: the token is not accepted.", schema=_SET_ERROR),
+        202: to_answer("The event is durable. No body if it was a Security Event Token.", id=str),
+        400: to_answer("RFC 8935: the token is not accepted.", err=str, description=str),
     },
     problems=_PROBLEMS,
 )

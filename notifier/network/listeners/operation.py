@@ -8,10 +8,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NotRequired, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, NotRequired, TypeAlias, TypeVar, cast, get_args, get_origin
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import InputIssue
@@ -24,6 +24,7 @@ from notifier.network.listeners.problem import Refusal, malformed_refusal, probl
 Document: TypeAlias = dict[str, Any]
 Items: TypeAlias = list[Document]
 Counts: TypeAlias = dict[str, int]
+MomentText: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 BODY_PROBLEMS = {
     408: "The body did not come.",
     413: "The body is too large.",
@@ -131,14 +132,14 @@ def to_answer(text: str, /, **members: Any) -> AnswerDescription:
     """Describe a response: a JSON object with members of these types, of which those NotRequired may be absent."""
     optional = {name for name, kind in members.items() if get_origin(kind) is NotRequired}
     kinds = {name: get_args(kind)[0] if name in optional else kind for name, kind in members.items()}
-    schemas = {name: TypeAdapter(kind).json_schema() for name, kind in kinds.items()}
+    schemas = {name: _adapter_of(kind)[1] for name, kind in kinds.items()}
     required = [name for name in members if name not in optional]
     return AnswerDescription(text=text, schema={"type": "object", "required": required, "properties": schemas})
 
 
 @cache
-def _adapter_of(kind: type) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-    """Return the validator of a TypedDict and its schema, with all references resolved."""
+def _adapter_of(kind: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Return the validator of a type and its schema, with all references resolved."""
     adapter = TypeAdapter[Any](kind)
     schema = adapter.json_schema()
     parts = schema.pop("$defs", {})

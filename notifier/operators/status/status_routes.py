@@ -8,36 +8,20 @@ number of requests. A reload makes all workers read their configuration and regi
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import QueueError
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
-from notifier.network.listeners.openapi import AnswerDescription, JsonSchema
-from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document
+from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, MomentText, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
 
 MAX_AGE_SECONDS = 1.0  # for which a status is reused
-_STATUS: JsonSchema = {
-    "type": "object",
-    "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
-    "properties": {
-        "at": {"type": "string", "format": "date-time"},
-        "queues": {"type": "object"},
-        "rates": {"type": "object"},
-        "workers": {"type": "object", "required": ["seen", "answered", "each"]},
-        "clients": {"type": "array", "items": {"type": "object"}},
-        "clients_left_out": {"type": ["integer", "null"]},
-        "bindings_missing": {"type": "array", "items": {"type": "object"}},
-        "keys": {"type": "array", "items": {"type": "object"}},
-        "troubles": {"type": "array", "items": {"type": "object"}},
-    },
-}
 
 
 class StatusRoutes:
@@ -58,7 +42,20 @@ class StatusRoutes:
         route="GET /v1/status",
         summary="Show the pending messages, the rates, and the state of workers and clients.",
         scope="read",
-        answers={200: AnswerDescription(text="The current status.", schema=_STATUS)},
+        answers={
+            200: to_answer(
+                "The current status.",
+                at=MomentText,
+                queues=Document,
+                rates=Document,
+                workers=Document,
+                clients=Items,
+                clients_left_out=int | None,
+                bindings_missing=NotRequired[Items],
+                keys=NotRequired[Items],
+                troubles=NotRequired[Items],
+            )
+        },
     )
     async def _get(self, request: ApiRequest) -> Document:
         token = request.token
@@ -71,18 +68,6 @@ class StatusRoutes:
                 self._last = await self._query_workers()
                 self._read_at = self._monotonic()
             return self._last
-
-
-_ANSWERS = {
-    200: AnswerDescription(
-        text="What each worker did. `taken` is true if all of them have the new configuration and registry.",
-        schema={
-            "type": "object",
-            "required": ["taken", "workers"],
-            "properties": {"taken": {"type": "boolean"}, "workers": {"type": "object"}},
-        },
-    )
-}
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -105,7 +90,13 @@ class ReloadRoutes:
         scope="repair",
         unbound=True,
         query=ReloadQuery,
-        answers=_ANSWERS,
+        answers={
+            200: to_answer(
+                "What each worker did. `taken` is true if all of them have the new configuration and registry.",
+                taken=bool,
+                workers=Document,
+            )
+        },
         problems={503: "The queue cannot be reached."},
     )
     async def _post(self, request: ApiRequest) -> Document:
