@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from notifier.configuration.configured_feature import ConfiguredFeature
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from notifier.network.listeners.authorization import AuthenticateBearer
     from notifier.operators.doctor.doctor import Check, Finding
     from notifier.operators.status.worker_requests import Act
+    from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
+    from notifier.telemetry.client_series import Label
 
-NeedT = TypeVar("NeedT")
 Page: TypeAlias = "Callable[[str, FrontChannelContext | None, tuple[str, ...]], web.Response]"
 """Returns the logout page of an issuer, which loads the front-channel URIs of the clients of a context.
 
@@ -58,16 +59,16 @@ def late(name: str) -> Callable[..., Any]:
 class FeatureContext:
     """The objects that a feature receives before the worker is constructed.
 
-    `needs`: the objects of the service that features have requested, by the name of their Protocol.
+    `label_of` returns the metric label of a client. `requests` accepts the events of requests. `observe` receives
+    facts. `page`: the logout page of an earlier feature, or an empty page.
     """
 
     live: LiveConfiguration
     queue: Queue
-    needs: Mapping[str, object] = field(default_factory=dict)
-
-    def need(self, kind: Callable[..., NeedT]) -> NeedT:
-        """Return the service's object for a Protocol that the feature lists in `Feature.needs`."""
-        return cast("NeedT", self.needs[kind.__name__])
+    label_of: Callable[[str, str], Label]
+    requests: EventRequests
+    observe: Observer
+    page: Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ class FeatureReport:
 class Feature(ConfiguredFeature):
     """An optional part of notifier. Each member declares an addition.
 
-    `needs`: the Protocols, each as `module:Class`, whose objects the feature takes from the service. `run` returns the
+    `run` returns the
     additions to one worker, before the worker is constructed. `operate` returns the additions that show the constructed
     worker to operators, without `readers` and `page`. `checks` returns the network checks of `notifier doctor`.
     `report` returns the output of `notifier check`. `find_remote_issues` returns configuration errors that only other
@@ -133,7 +134,6 @@ class Feature(ConfiguredFeature):
     and the first line of its help. `schemas`: the JSON Schemas for `notifier schema`, by document.
     """
 
-    needs: Sequence[str] = ()
     run: Callable[[FeatureContext], FeatureRuntime] = lambda _context: FeatureRuntime()
     operate: Callable[[WorkerView], FeatureRuntime] = lambda _view: FeatureRuntime()
     checks: Callable[[LoadedConfiguration, DocumentReader], Iterable[Check]] = lambda _loaded, _reader: ()

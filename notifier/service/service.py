@@ -27,7 +27,7 @@ from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.channels import build_channels
 from notifier.delivery.facts import Observer
 from notifier.delivery.ports import Channel, ChannelTools, Tools
-from notifier.feature import Feature, FeatureContext, FeatureRuntime, WorkerView
+from notifier.feature import Feature, FeatureContext, FeatureRuntime, Page, WorkerView
 from notifier.features import FEATURES
 from notifier.messages.message_planner import MessagePlanner
 from notifier.messages.replacements import SourceReader, to_event_message
@@ -121,24 +121,17 @@ class Service:
             dispatcher.add(tracing.observe)
 
     def _run_features(self, features: Sequence[Feature]) -> Sequence[FeatureRuntime]:
-        """Construct the features of this worker in their order, and return them.
-
-        `SignOutPage` is the logout page of an earlier feature, or an empty page. Raises LookupError if a feature needs
-        an object that the service does not have.
-        """
-        needs: dict[str, object] = {
-            "ClientLabels": self.metrics, "EventRequestHandler": self._requests, "FactObserver": self._watches.observe,
-            "SignOutPage": lambda _iss, _context, _parents: web.Response(),
-        }  # fmt: skip
+        """Construct the features of this worker in their order, and return them."""
+        page: Page = _answer_empty_page
         runtimes = list[FeatureRuntime]()
         for feature in features:
-            missing = [need for need in feature.needs if need.rpartition(":")[2] not in needs]
-            if missing:
-                raise LookupError(f"feature {feature.name} needs {missing[0]}: pass it in Service._run_features")
-            runtime = feature.run(FeatureContext(live=self._live, queue=self.queue, needs=dict(needs)))
+            context = FeatureContext(
+                live=self._live, queue=self.queue, label_of=self.metrics.label, requests=self._requests,
+                observe=self._watches.observe, page=page,
+            )  # fmt: skip
+            runtime = feature.run(context)
             runtimes.append(runtime)
-            if runtime.page is not None:
-                needs["SignOutPage"] = runtime.page
+            page = runtime.page or page
         return runtimes
 
     def _build_channels(self, features: Sequence[Feature]) -> Mapping[str, Channel]:
@@ -289,3 +282,7 @@ class Service:
                 self._retries.forget()
                 self._replays.forget()
             await asyncio.sleep(DEPTHS_INTERVAL_SECONDS)
+
+
+def _answer_empty_page(_iss: str, _context: object, _parents: tuple[str, ...]) -> web.Response:
+    return web.Response()

@@ -6,14 +6,13 @@ from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 
 
 def _run(context: FeatureContext) -> FeatureRuntime:
-    from notifier.features.browsers.front_channel_counts import ClientLabels, FrontChannelCounts
-    from notifier.features.browsers.sign_out_routes import EventRequestHandler, SignOutRoutes
+    from notifier.features.browsers.front_channel_counts import FrontChannelCounts
+    from notifier.features.browsers.sign_out_routes import SignOutRoutes
     from notifier.features.browsers.web_pages import WebPages
 
-    counts = FrontChannelCounts(context.need(ClientLabels).label)
+    counts = FrontChannelCounts(context.label_of)
     web_pages = WebPages(context.live, counts)
-    requests = context.need(EventRequestHandler)
-    sign_outs = SignOutRoutes(requests, web_pages.keys, web_pages.settings_of, web_pages.supplied)
+    sign_outs = SignOutRoutes(context.requests, web_pages.keys, web_pages.settings_of, web_pages.supplied)
     return FeatureRuntime(
         api=sign_outs.routes(), pages=web_pages.routes(), families=counts.families, page=web_pages.page_of
     )
@@ -22,10 +21,6 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 BROWSERS = Feature(
     name="browsers",
     sections={"web": "notifier.features.browsers.web_settings:WebSettings"},
-    needs=(
-        "notifier.features.browsers.front_channel_counts:ClientLabels",
-        "notifier.features.browsers.sign_out_routes:EventRequestHandler",
-    ),
     read=late("notifier.features.browsers.web_keys:read_pages"),
     run=_run,
     checks=late("notifier.features.browsers.doctor_pages:page_checks"),

@@ -7,7 +7,6 @@ requests it, so that PromQL's `increase()` counts its first report.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Protocol
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
@@ -83,12 +82,6 @@ def read_report(body: bytes, client_count: int) -> PageReport | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return PageReport(end=end, results=results) if len(results) == client_count else None
-
-
-class ClientLabels(Protocol):
-    """Returns the current metric label of a client."""
-
-    def label(self, iss: str, client_id: str) -> Label: ...
 
 
 class FrontChannelCounts:

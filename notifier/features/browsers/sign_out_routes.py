@@ -6,7 +6,7 @@ refused before anything is published.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, NotRequired, Protocol
+from typing import Annotated, Any, NotRequired
 
 from aiohttp import web
 from pydantic import Field
@@ -24,7 +24,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.openapi import OperationDescription
 from notifier.network.listeners.operation import MomentText, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.publishing.event_requests import BODY, PROBLEMS, QUERY, ApiSources, EventIdText, Prepare
+from notifier.publishing.event_requests import BODY, PROBLEMS, QUERY, EventIdText, EventRequests
 
 _MAX_SEALED_CLIENTS = 4000  # more do not fit into a URL; the attempt to seal 100,000 blocks the event loop for 1 s
 _NOTE_DESCRIPTION = "Why there is no page, or not each client on it that has an address. Or as for events."
@@ -60,18 +60,6 @@ _POST_SIGN_OUT = OperationDescription(
 )
 
 
-class EventRequestHandler(Protocol):
-    """Publishes the event of a request as `POST /v1/events` does, and adds members to the response.
-
-    `prepare` is called before the publication, and returns these members.
-    """
-
-    @property
-    def sources(self) -> ApiSources: ...
-
-    async def take(self, request: web.Request, prepare: Prepare) -> web.Response: ...
-
-
 class SignOutRoutes:
     """Publishes events and returns their pages. `page_keys` returns None without keys for pages.
 
@@ -80,7 +68,7 @@ class SignOutRoutes:
 
     def __init__(
         self,
-        requests: EventRequestHandler,
+        requests: EventRequests,
         page_keys: Callable[[], PageKeys | None],
         settings_of: Callable[[str], WebIssuerSettings | None],
         supplied: SuppliedAddresses,

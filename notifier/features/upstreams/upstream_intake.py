@@ -8,9 +8,9 @@ letter, which an operator can replay.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, Protocol, assert_never
+from typing import Literal, assert_never
 
-from notifier.delivery.facts import Fact
+from notifier.delivery.facts import Observer
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.upstreams.upstream import (
     LocalSessions,
@@ -40,12 +40,6 @@ _MAX_LOOK_UPS = 10_000  # of a message; more means that the header is not notifi
 _DEFAULT_POLICY = RetryPolicy()
 
 
-class FactObserver(Protocol):
-    """Receives the facts about events of upstreams."""
-
-    def __call__(self, fact: Fact, /) -> None: ...
-
-
 class UpstreamIntake:
     """Opens messages of upstreams. `new_id` makes ids of messages."""
 
@@ -56,7 +50,7 @@ class UpstreamIntake:
         *,
         clock: Clock,
         new_id: Callable[[], str],
-        observe: FactObserver,
+        observe: Observer,
     ) -> None:
         self._find_upstream = find_upstream
         self._registry = registry

@@ -8,10 +8,10 @@ look-up the response is 503, and the request is not kept, unlike a logout token.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from aiohttp import web
 
+from notifier.feature import Page
 from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.upstream import (
     SessionsUnavailable,
@@ -35,12 +35,6 @@ DUPLICATE_WINDOW_SECONDS = 600.0  # in which equal requests have the same event 
 _UNKNOWN_TITLE = "There is no such address"  # the same for a disabled and for an unknown upstream
 
 
-class SignOutPage(Protocol):
-    """Answers a browser with the page that requests the clients of a context. Pages of `parents` may frame it."""
-
-    def __call__(self, iss: str, context: FrontChannelContext | None, parents: tuple[str, ...], /) -> web.Response: ...
-
-
 class UpstreamSignOutRoutes:
     """The route that browsers call for upstream providers. `find_upstream` returns None for an unknown upstream."""
 
@@ -49,7 +43,7 @@ class UpstreamSignOutRoutes:
         find_upstream: Callable[[str], Upstream | None],
         publish: PublishOutgoing,
         record: RecordResult,
-        page: SignOutPage,
+        page: Page,
         registry: CurrentRegistry,
         clock: Clock = time.time,
     ) -> None:

@@ -11,17 +11,17 @@ from notifier.model.ids import new_id
 
 def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
-    from notifier.features.upstreams.upstream_intake import FactObserver, UpstreamIntake
+    from notifier.features.upstreams.upstream_intake import UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
     from notifier.features.upstreams.upstream_routes import UpstreamRoutes
-    from notifier.features.upstreams.upstream_sign_outs import SignOutPage, UpstreamSignOutRoutes
+    from notifier.features.upstreams.upstream_sign_outs import UpstreamSignOutRoutes
 
-    record, observe = UpstreamRecord(), context.need(FactObserver)
+    record = UpstreamRecord()
     upstreams = ConfiguredUpstreams(context.live, record)
     find, publish, registry = upstreams.find_upstream, context.queue.publish, context.live.registry
     routes = UpstreamRoutes(find, publish, record.on_request)
-    sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.need(SignOutPage), registry)
-    intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=observe)
+    sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.page, registry)
+    intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=context.observe)
     return FeatureRuntime(
         pages=[*routes.routes(), *sign_outs.routes()],
         observe=record.observe,
@@ -34,10 +34,6 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 UPSTREAMS = Feature(
     name="upstreams",
     sections={"upstreams": "notifier.features.upstreams.upstream_settings:UpstreamSettings"},
-    needs=(
-        "notifier.features.upstreams.upstream_intake:FactObserver",
-        "notifier.features.upstreams.upstream_sign_outs:SignOutPage",
-    ),
     read=late("notifier.features.upstreams.upstream_issuers:read_upstreams"),
     read_again=lambda _settings: {"upstream": late("notifier.features.upstreams.upstream_intake:read_again")},
     run=_run,
