@@ -8,11 +8,11 @@ longer has it.
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.model.moment import wait_for_event
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.tokens.external_key import ExternalKey, SignerFault
 from notifier.tokens.key_ring import KeyRing
@@ -53,9 +53,7 @@ class SignerWatch:
 
     async def wait_for_checks(self) -> None:
         """Wait until each new or faulty key was checked, at most FIRST_CHECK_SECONDS."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_CHECK_SECONDS):
-                await self._all_checked.wait()
+        await wait_for_event(self._all_checked, FIRST_CHECK_SECONDS)
 
     async def find_faulty_keys(self) -> Sequence[str]:
         """Check new and faulty keys, and return the keys that do not sign, each with the reason."""
@@ -111,9 +109,7 @@ class SignerWatch:
                     await self._check(key)
                 logged_fault = log_fault_change(key, logged_fault)
                 key_changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(key.seconds_until_check(time.monotonic())):
-                        await key_changed.wait()
+                await wait_for_event(key_changed, key.seconds_until_check(time.monotonic()))
         finally:
             await key.close()
 

@@ -9,12 +9,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.client import Client
+from notifier.model.moment import wait_for_event
 from notifier.model.presets import warn_of_new_key
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
@@ -85,9 +85,8 @@ class SigningKeys:
                     self._record(change)
                     _log_change(change)
                 self._wake.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(MAX_PAUSE_SECONDS, self._watch.seconds_until_due(time.monotonic()))):
-                        await self._wake.wait()
+                due_seconds = self._watch.seconds_until_due(time.monotonic())
+                await wait_for_event(self._wake, min(MAX_PAUSE_SECONDS, due_seconds))
         finally:
             await self._reader.close()
 

@@ -1,13 +1,22 @@
-"""Converts between RFC 3339 timestamps, which people and documents use, and seconds since the epoch."""
+"""Converts between RFC 3339 timestamps, which people and documents use, and epoch seconds. Waits."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, but at most this many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class MinuteLimit:

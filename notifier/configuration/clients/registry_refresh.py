@@ -5,7 +5,6 @@ A source is read at an interval (± 10 %), on request, and when a delivery is fo
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +12,7 @@ import structlog
 
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, SourceState
 from notifier.model.errors import SourceFault
-from notifier.model.moment import Clock
+from notifier.model.moment import Clock, wait_for_event
 from notifier.model.record import record
 from notifier.model.trouble import Trouble, TroubleKind
 
@@ -228,9 +227,7 @@ class RegistryRefresh:
                 self._record_result(state, problem)
                 while waiters:
                     waiters.pop().set()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_seconds(state)):
-                        await state.wake.wait()
+                await wait_for_event(state.wake, self._pause_seconds(state))
         finally:
             for waiter in waiters:
                 waiter.set()

@@ -21,7 +21,6 @@ import asyncio
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Annotated, Literal, NotRequired
@@ -30,7 +29,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.durations import format_in_words
-from notifier.model.moment import Clock
+from notifier.model.moment import Clock, wait_for_event
 from notifier.model.trouble import Trouble, TroubleKind
 
 ANNOUNCE_SECONDS = 5.0  # between two announcements
@@ -112,10 +111,10 @@ class WorkerPresence:
             self._stop_sent.set()
             await asyncio.sleep(MIN_INTERVAL_SECONDS)
         elif not self.count:
-            await _wait_for(FIRST_ROUND_SECONDS, self._leaving)
+            await wait_for_event(self._leaving, FIRST_ROUND_SECONDS)
         else:
-            await _wait_for(MIN_INTERVAL_SECONDS, self._leaving)
-            await _wait_for(ANNOUNCE_SECONDS - MIN_INTERVAL_SECONDS, self._announce_soon)
+            await wait_for_event(self._leaving, MIN_INTERVAL_SECONDS)
+            await wait_for_event(self._announce_soon, ANNOUNCE_SECONDS - MIN_INTERVAL_SECONDS)
         self._announce_soon.clear()
         self._announced_stop = self._leaving.is_set()
         return self.document()
@@ -132,7 +131,7 @@ class WorkerPresence:
         self._leaving.set()
         self._announce_soon.set()
         if self._round_began_at is not None:
-            await _wait_for(LEAVE_SECONDS, self._stop_sent)
+            await wait_for_event(self._stop_sent, LEAVE_SECONDS)
 
     # ── the others ──
 
@@ -285,13 +284,6 @@ class WorkerPresence:
             direction = "ahead of" if offset > 0 else "behind"
             text = f"the clock of {self._name} is {format_in_words(abs(offset))} {direction} those of the other workers"
             yield Trouble(kind=TroubleKind.CLOCK, text=text, subject=self._name)
-
-
-async def _wait_for(seconds: float, event: asyncio.Event) -> None:
-    """Wait for the event, but not longer than these seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def _host_of(name: str) -> str:

@@ -5,7 +5,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import uvloop
 
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable
+from notifier.model.moment import wait_for_event
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import make_progress, say
 from notifier.queues.building import build_queue
@@ -106,14 +108,9 @@ def run_on_queue(
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
 
-        async def pause(seconds: float) -> None:  # ends early at a stop
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await stop.wait()
-
         options = RepairOptions(
-            clock=time.time, monotonic=time.monotonic, pause=pause, progress=make_progress(progress_text),
-            stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
+            clock=time.time, monotonic=time.monotonic, pause=partial(wait_for_event, stop),
+            progress=make_progress(progress_text), stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
         )  # fmt: skip
         try:
             async with open_queue(settings, opening=opening) as queue:
