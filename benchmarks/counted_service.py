@@ -107,9 +107,9 @@ class CountedQueue(RabbitQueue):
     async def wait_until_available(self) -> None:
         """See `Publisher`."""
 
-    def bucket(self, client: tuple[str, str]) -> str:
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
         """See `BucketQueues`."""
-        return self.consumer.bucket(client)
+        return self.consumer.bucket(client, large=large)
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """See `BucketQueues`."""
@@ -123,7 +123,7 @@ class CountedQueue(RabbitQueue):
         """See `BucketQueues`."""
         return await self.consumer.count_parked(buckets)
 
-    def inherited_buckets(self) -> Sequence[str]:
+    def inherited_buckets(self, *, at_start: bool) -> Sequence[str]:
         """Return none."""
         return ()
 

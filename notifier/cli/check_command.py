@@ -104,7 +104,7 @@ def check(
 
 def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequence[FeatureReport]) -> dict[str, Any]:
     """Return the members that `--json` prints for a configuration without mistakes, except `mistakes`."""
-    settings = loaded.settings
+    settings, queue = loaded.settings, loaded.settings.queue
     return {
         "issuers": {iss: _summarize_issuer(iss, loaded) for iss in settings.issuers},
         "warnings": _list_warnings(loaded, reports),
@@ -112,7 +112,7 @@ def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequ
             {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
         ],
         **{name: member for report in reports for name, member in report.members.items()},
-        "queue": {"url": redact_urls(settings.queue), "prefix": settings.queue.prefix},
+        "queue": {"url": redact_urls(queue), "prefix": queue.prefix, "topology": queue.topology},
         "listeners": {
             "ops": str(settings.ops.listen),
             "api": None if settings.api is None else str(settings.api.listen),
@@ -254,6 +254,7 @@ def _format_summary(summary: dict[str, Any], reports: Sequence[FeatureReport]) -
         client_count = counted(source["clients"], "client")
         lines.append(f"registry source {source['source']}: {client_count}{_format_notes(notes)}")
     lines += [line for report in reports for line in report.lines]
-    lines.append(f"queue {', '.join(summary['queue']['url'])}")
+    notes = ["`notifier topology declare` declares new queues"] if summary["queue"]["topology"] == "verify" else []
+    lines.append(f"queue {', '.join(summary['queue']['url'])}{_format_notes(notes)}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import typer
 
 from notifier.configuration.configured_feature import bindings_in
 from notifier.features import FEATURES
-from notifier.model.message import PARKED, BindingState
+from notifier.model.message import PARKED, PARKED_LARGE, BindingState
 from notifier.model.printable import counted
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.help import command, command_group
@@ -52,13 +52,15 @@ def show(config: Config = None, as_json: Json = False) -> None:
         notifier topology show -c n.yaml --json | jq '.[] | select(.state != "ok")'
     """
     options = _load_options(config, as_json=as_json)
-    states = asyncio.run(survey_topology(options))
+    states: Sequence[TopologyState] = asyncio.run(survey_topology(options))
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
         rows = [{**asdict(state), "state": _format_state(state)} for state in states]
         say_json([*rows, *map(_binding_document, bindings)], indent=2)
     else:
-        _print_table(_merge_buckets(states, f"{options.prefix}.{PARKED}-"))
+        for buckets in (PARKED, PARKED_LARGE):
+            states = _merge_buckets(states, f"{options.prefix}.{buckets}-")
+        _print_table(states)
         _print_missing_bindings(bindings)
 
 
@@ -173,8 +175,10 @@ def _format_state(state: TopologyState) -> str:
 
 
 def _merge_buckets(states: Sequence[TopologyState], bucket_prefix: str) -> Sequence[TopologyState]:
-    """Return the states with all buckets merged into one, unless the buckets are in several states."""
-    buckets = [state for state in states if state.name.startswith(bucket_prefix)]
+    """Return the states with all buckets of this prefix merged into one, unless they are in several states."""
+    buckets = [
+        state for state in states if state.name.startswith(bucket_prefix) and state.name[len(bucket_prefix)].isdigit()
+    ]
     if len({_format_state(bucket) for bucket in buckets}) != 1:
         return states
     name = f"{buckets[0].name} … ({counted(len(buckets), 'bucket')})"
@@ -197,3 +201,5 @@ def _print_table(states: Sequence[TopologyState]) -> None:
     for state in states:
         if state.difference is not None:
             console.print(state.difference)
+    if any(state.missing for state in states):
+        console.print("`notifier topology declare` declares what is missing")

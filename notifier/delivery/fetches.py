@@ -6,6 +6,10 @@ parked again goes to the end of the bucket), or if none of its clients needs it 
 other clients, the next is larger. The rate of messages that are parked again is bounded. A bucket that cannot be read
 keeps its fetch, and is tried less and less often.
 
+A client with `LARGE_BACKLOG` parked deliveries has a second, *large* bucket, in which further deliveries, and those of
+the first bucket that are parked again, delay only such clients. Its fetches are from both. Large buckets are emptied
+into the others while a worker does not have them.
+
 At most `MAX_IN_FLIGHT` messages are in flight, and each batch takes at most half of what is free: a bucket alone holds
 three quarters, and others always find some. A bucket that does not answer holds its share until the queue reports an
 error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others.
@@ -19,14 +23,14 @@ minute.
 import asyncio
 import math
 import random
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from notifier.delivery.client_state import CROWDED_SHARE
 from notifier.delivery.scheduler import Scheduler
-from notifier.delivery.settlement import BucketCounts
+from notifier.delivery.settlement import LARGE_BACKLOG, BucketCounts
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
@@ -50,9 +54,13 @@ COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 
 @dataclass(slots=True)
 class Remainder:
-    """How many messages of the bucket at a request must still be taken; None before they are counted."""
+    """How many messages of the bucket at a request must still be taken; None before they are counted.
+
+    `parked_again`: how many of those that were taken are parked again, by client.
+    """
 
     count: int | None = None
+    parked_again: Counter[ClientKey] = field(default_factory=Counter)
 
     def on_count(self, count: int) -> None:
         """Record the number of messages. It is not reliable, so a fetch is tried even if it is 0."""
@@ -92,7 +100,7 @@ class BucketFetch:
 class BucketFetches:
     """Carries out the fetches that `Deferrals` requests.
 
-    `take` starts a fetched delivery, and returns False if it is parked again. `spawn` runs a task of the worker.
+    `take` starts a fetched delivery, or returns its client if it is parked again. `spawn` runs a task of the worker.
     `wall` is the system's clock.
     """
 
@@ -100,7 +108,7 @@ class BucketFetches:
         self,
         queues: BucketQueues,
         scheduler: Scheduler,
-        take: Callable[[Message], bool],
+        take: Callable[[Message], ClientKey | None],
         spawn: Callable[[Coroutine[object, object, None]], object],
         counts: BucketCounts,
         clock: Clock,
@@ -118,6 +126,7 @@ class BucketFetches:
         self._fresh_waits = False
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
+        self._unused_buckets: Collection[str] = ()
         self._needs_repeat, self._no_repeat_before = False, -math.inf
         self._fetched_at: dict[str, float] = {}  # by bucket: when a message was last fetched from it
 
@@ -127,6 +136,9 @@ class BucketFetches:
         if worker_count < self._worker_count:
             self._needs_repeat = True  # messages that a stopped worker had fetched are in the buckets again
         self._worker_count = worker_count
+        if (unused := self._queues.inherited_buckets(at_start=False)) != self._unused_buckets:
+            self._unused_buckets = unused
+            self._request_fetches(unused)
         if self._needs_repeat and self._clock() >= self._no_repeat_before:
             self._needs_repeat, self._no_repeat_before = False, self._clock() + MIN_REPEAT_SECONDS
             self.on_queue_lost()
@@ -148,15 +160,15 @@ class BucketFetches:
     def _begin_requested_fetches(self) -> None:
         """Begin a fetch for each client in `Deferrals.requested`, or add the client to the fetch of its bucket."""
         for key in self._scheduler.deferrals.requested:
-            bucket = self._queues.bucket(key)
-            fetch = self._fetches.setdefault(bucket, BucketFetch())
-            fetch.remainder = Remainder()
-            self._fetches.move_to_end(bucket, last=False)
-            if len(fetch.clients) < MAX_FETCH_CLIENTS:
-                fetch.clients.add(key)
-                self._scheduler.deferrals.on_fetch(key, is_fetching=True)
-            elif key not in fetch.clients:
-                fetch.for_all_clients = True
+            for bucket in self._counts.buckets_of(key):
+                fetch = self._fetches.setdefault(bucket, BucketFetch())
+                fetch.remainder = Remainder()
+                self._fetches.move_to_end(bucket, last=False)
+                if len(fetch.clients) < MAX_FETCH_CLIENTS:
+                    fetch.clients.add(key)
+                    self._scheduler.deferrals.on_fetch(key, is_fetching=True)
+                elif key not in fetch.clients:
+                    fetch.for_all_clients = True
         self._scheduler.deferrals.requested.clear()
 
     def _next_batch_size(self, bucket: str, fetch: BucketFetch) -> int:
@@ -185,7 +197,7 @@ class BucketFetches:
         for key in tuple(fetch.clients):
             if (count := self._scheduler.deferrals.fetchable_count(key, fetch.batch_seconds)) is None:
                 fetch.clients.discard(key)
-                self._scheduler.deferrals.on_fetch(key, is_fetching=False)
+                self._on_fetch_ended(key)
             else:
                 total += count
         if not fetch.clients:
@@ -200,7 +212,7 @@ class BucketFetches:
             messages = await self._queues.fetch(bucket, size)
             fetch.failures, fetch.batch_seconds = 0, self._clock() - began_at
             async with fetch.taking:
-                await self._take_messages(bucket, fetch, messages)
+                await self._take_messages(bucket, fetch, remainder, messages)
             remainder.on_batch(size, len(messages), is_counted=is_counted)
         except QueueUnavailable:  # other fetches continue: perhaps only this bucket is unavailable
             if not fetch.failures:
@@ -214,16 +226,29 @@ class BucketFetches:
         if fetch.remainder.count == 0 and not fetch.in_flight and self._fetches.get(bucket) is fetch:
             del self._fetches[bucket]
             for key in fetch.clients:
-                self._scheduler.deferrals.on_fetch(key, is_fetching=False, empty=True)
+                self._on_fetch_ended(key, empty=True)
 
-    async def _take_messages(self, bucket: str, fetch: BucketFetch, messages: Sequence[Message]) -> None:
+    def _on_fetch_ended(self, key: ClientKey, *, empty: bool = False) -> None:
+        """Record that a fetch for the client ended, unless one from its other bucket continues."""
+        fetches = (self._fetches.get(bucket) for bucket in self._counts.buckets_of(key))
+        if not any(fetch is not None and key in fetch.clients for fetch in fetches):
+            self._scheduler.deferrals.on_fetch(key, is_fetching=False, empty=empty)
+
+    async def _take_messages(
+        self, bucket: str, fetch: BucketFetch, remainder: Remainder, messages: Sequence[Message]
+    ) -> None:
         """Start the deliveries. Fetch more at a time, at a bounded rate, if most are for other clients."""
         parked_again = 0
         for number, message in enumerate(messages, 1):
-            is_started = self._take(message)
-            parked_again += not is_started
-            if is_started or fetch.clients:  # otherwise a repeat found nothing, and requires no other
+            if (
+                key := self._take(message)
+            ) is None or fetch.clients:  # otherwise a repeat found nothing, and requires no other
                 self._fetched_at[bucket] = self._clock()
+            if key is not None:
+                parked_again += 1
+                remainder.parked_again[key] += 1
+                if remainder.parked_again[key] >= LARGE_BACKLOG or bucket != self._queues.bucket(key):
+                    self._counts.large.add(key)
             if number % TAKEN_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         fetch.factor = min(MAX_GROWTH, fetch.factor * GROWTH) if 2 * parked_again > len(messages) else 1
@@ -254,7 +279,7 @@ class BucketFetches:
     async def run(self) -> None:
         """Count all buckets and request overdue fetches each minute, until cancelled. First fetch what is inherited."""
         await asyncio.sleep(FIRST_FETCH_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the workers; no secret
-        inherited = set(self._queues.inherited_buckets())
+        inherited = set(self._queues.inherited_buckets(at_start=True))
         while True:
             with suppress(QueueUnavailable):  # perhaps one bucket is unavailable: then fetch from all
                 filled = set(await self._queues.count_parked())

@@ -25,9 +25,10 @@ from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, Message
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
 from notifier.model.reply import ReplyTo
-from notifier.queues.queue_port import WorkerQueue
+from notifier.queues.queue_port import BucketQueues, WorkerQueue
 
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
+LARGE_BACKLOG = 1000  # parked deliveries of one client, from which on they would delay others in the same bucket
 UNPARKED_SECONDS = 16.0  # for which a delivery waits instead of being parked: until its bucket is tried again
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
 SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
@@ -67,7 +68,7 @@ class Settlement:
         self._queue = queue
         self._clock = clock
         self._observe = observe
-        self.parked = BucketCounts(queue.bucket)
+        self.parked = BucketCounts(queue)
         self.delayed = DelayCounts(clock)
 
     async def settle(self, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: MessageOfDelivery) -> bool:
@@ -135,7 +136,7 @@ class Settlement:
         progress = delivery.progress.after_dispatch(now, max(MIN_WAIT_SECONDS, wait), parked=parked)
         body = documents.dump_delivery(copy_record(delivery, id_given=True, progress=progress), due=verdict.due)
         message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
-        bucket = self._queue.bucket(delivery.key) if parked else None
+        bucket = self.parked.next_bucket(delivery.key) if parked else None
         return OutgoingMessage(message=message, bucket=bucket, due=now + wait, rounding=rounding)
 
 
@@ -143,32 +144,52 @@ class Settlement:
 
 
 class BucketCounts:
-    """Counts the deliveries parked for each client. `bucket` returns the name of a client's bucket.
+    """Counts the deliveries parked for each client, and decides in which of its buckets further ones are parked.
 
     A worker adds each delivery that it parks, and subtracts each delivery that it receives from a bucket. So the count
     of one worker may be negative, and the sum over all workers is right. The counts of a worker that ends are lost:
     then the sum is wrong until the bucket is empty. The counts of a bucket that is empty twice in a row are forgotten.
+
+    `large`: clients with a large backlog, until their large buckets are empty twice in a row.
     """
 
-    def __init__(self, bucket: Callable[[ClientKey], str]) -> None:
-        self._bucket = bucket
+    def __init__(self, queues: BucketQueues) -> None:
+        self._queues = queues
+        self.large: set[ClientKey] = set()
         self._counts: Counter[ClientKey] = Counter()
-        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count
+        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count …
+        self._without_large: set[ClientKey] = set()  # … or only the large bucket
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Yield (iss, client_id, count) of each client whose count is not zero."""
         return ((*key, count) for key, count in self._counts.items() if count)
 
-    def add(self, key: ClientKey, change: int) -> None:
-        """Count a delivery that is durable in its bucket (+1), or that has left it (-1)."""
+    def next_bucket(self, key: ClientKey) -> str:
+        """Return the bucket for another delivery of the client."""
+        return self._queues.bucket(key, large=key in self.large)
+
+    def buckets_of(self, key: ClientKey) -> tuple[str, ...]:
+        """Return the buckets that may contain deliveries of the client."""
+        return tuple(dict.fromkeys((self._queues.bucket(key), self.next_bucket(key))))
+
+    def add(self, key: ClientKey, change: int, worker_count: int = 1) -> None:
+        """Count a delivery that is durable in its bucket (+1), or that has left it (-1).
+
+        `worker_count`: of the workers, which have probably all parked as many.
+        """
         self._counts[key] += change
+        if change > 0 and self._counts[key] * worker_count >= LARGE_BACKLOG:
+            self.large.add(key)
 
     def forget_empty(self, filled: Collection[str]) -> None:
         """Forget the counts of buckets that are empty for the second time. `filled`: the buckets with messages."""
-        empty = {key for key in self._counts if self._bucket(key) not in filled}
+        empty = {key for key in self._counts if not any(bucket in filled for bucket in self.buckets_of(key))}
         forgotten = empty.intersection(self._empty)
         self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in forgotten})
         self._empty = empty
+        without_large = {key for key in self.large if self._queues.bucket(key, large=True) not in filled}
+        self.large -= without_large & self._without_large
+        self._without_large = without_large
 
 
 class DelayCounts:

@@ -20,6 +20,7 @@ from notifier.messages.ledger import HeldMessage, Ledger
 from notifier.messages.message_planner import MessagePlanner
 from notifier.messages.replacements import Replacement
 from notifier.messages.selection import ROUND_EFFORT, Selection
+from notifier.model.client import ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane, Message
@@ -95,12 +96,12 @@ class Worker:
         self._selection.add(self.ledger.take(message))
         self._schedule_round()
 
-    def _take_parked(self, message: Message) -> bool:
-        """Hold a message fetched from a bucket, and start its delivery. Returns False if it is parked again."""
+    def _take_parked(self, message: Message) -> ClientKey | None:
+        """Hold a message fetched from a bucket, and start its delivery. Return the client if it is parked again."""
         held = self.ledger.take(message)
         if message.suspect:
             self._selection.add(held)
-            return True
+            return None
         return self._start_next_step(held, fetched=True)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
@@ -218,19 +219,19 @@ class Worker:
 
     # ── a message: read, plan, start ──
 
-    def _start_next_step(self, held: HeldMessage, *, fetched: bool = False) -> bool:
+    def _start_next_step(self, held: HeldMessage, *, fetched: bool = False) -> ClientKey | None:
         """Start the next step of the message, which is read first if necessary.
 
-        Ack the message if no step is left and all are settled. Return False if the started delivery is parked at once.
+        Ack the message if no step is left and all are settled. Return the client of a delivery that is parked at once.
         """
         if held.plan is None:
             held.read(self._planner)
-        not_parked = True
+        parked: ClientKey | None = None
         if held.next_step is not None:
             match held.take_step(self._planner):
                 case Delivery() as delivery:
                     if self.ledger.start_delivery(held, delivery):
-                        not_parked = self._pipeline.start(held, delivery, fetched=fetched)
+                        parked = None if self._pipeline.start(held, delivery, fetched=fetched) else delivery.key
                 case Skipped() | IgnoredOverrides() as fact:
                     self._tools.observe(fact)
                 case Replacement() as move:
@@ -238,7 +239,7 @@ class Worker:
                     self._spawn(self._replace_message(held, move))
         if held.next_step is None:
             self.ledger.ack_if_settled(held)
-        return not_parked
+        return parked
 
     async def _replace_message(self, held: HeldMessage, move: Replacement) -> None:
         messages = move.messages if move.make_messages is None else await move.make_messages()

@@ -60,6 +60,7 @@ PART_OF_HEADER = "part_of"  # the header that all parts of one event share
 DEAD = "dead"
 MAX_PARKED_SECONDS = 1024.0  # the longest time of a delivery in a bucket
 PARKED = "parked"  # all buckets together, in depths
+PARKED_LARGE = f"{PARKED}-large"  # the beginning of the names of large buckets
 SOURCE = "source."  # prefix of the queues of sources
 DELAYED = "delay."  # prefix of the queues in which messages wait until they are due
 

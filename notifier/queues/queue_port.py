@@ -36,11 +36,18 @@ class Publisher(Protocol):
 class BucketQueues(Protocol):
     """Stores deliveries for clients whose circuit is open or that requested a pause, in buckets that may be shared."""
 
-    def bucket(self, client: tuple[str, str]) -> str:
-        """Return the name of the bucket of this client (`iss`, `client_id`)."""
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
+        """Return the name of the bucket of this client (`iss`, `client_id`).
 
-    def inherited_buckets(self) -> Collection[str]:
-        """Return the buckets that may contain messages of a worker that has ended."""
+        `large`: of that in which a large backlog delays only such clients, if all workers have it.
+        """
+
+    def inherited_buckets(self, *, at_start: bool) -> Collection[str]:
+        """Return the buckets from which messages must be fetched although no client needs them.
+
+        At a worker's start, those that may contain messages of a worker that has ended; later, those that are no longer
+        used.
+        """
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable, or BucketUnavailable at once if

@@ -127,7 +127,7 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
     """
     monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 0.5)
     queue = await worker()
-    refusing, other = sorted(queue.inherited_buckets())[:2]
+    refusing, other = sorted(queue.inherited_buckets(at_start=True))[:2]
     async with policy({"max-length": 1, "overflow": "reject-publish"}, pattern=refusing):
         while not isinstance(await _refusal(queue, refusing), BucketUnavailable):
             await queue.wait_until_available()

@@ -39,7 +39,7 @@ async def opened(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
     """No `x-delivery-limit` means 20 on 4.x, and -1 drops at the first requeue on 3.10: it is given, and positive."""
     topology = topology_of(RabbitOptions(urls=("amqp://host/",)))
-    assert len(topology.queues) == 1 + len(Lane) + len(HOP_SECONDS) + 64
+    assert len(topology.queues) == 1 + len(Lane) + len(HOP_SECONDS) + 64 + 16
     for queue in topology.queues:
         limit = queue.arguments["x-delivery-limit"]
         assert isinstance(limit, int)

@@ -157,7 +157,7 @@ async def test_worker_fetches_from_all_buckets_at_start(monkeypatch: pytest.Monk
 async def test_a_pass_sees_each_message_once() -> None:
     """A delivery for a client that is down is parked again or becomes its probe. The deliveries behind it are found."""
     harness = WorkerHarness(client("shop"), client("dead"))
-    harness.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
+    harness.queue.shared = SHOP
     harness.receivers.behaviours["dead"] = answers(503)
     async with down(harness, 0):
         await harness.acked(harness.event("dead", id="probe-of-dead"))
@@ -177,7 +177,7 @@ async def test_a_pass_sees_each_message_once() -> None:
 async def test_many_deliveries_of_others_take_few_fetches() -> None:
     """Of a client that is down, in the same bucket: each fetch is larger than the one before, and all are one pass."""
     harness = WorkerHarness(client("shop"), client("dead"))
-    harness.queue.bucket = lambda _key: SHOP  # type: ignore[method-assign, assignment]
+    harness.queue.shared = SHOP
     harness.receivers.behaviours["dead"] = answers(503)
     async with down(harness, 0):
         await harness.acked(harness.event("dead", id="probe-of-dead"))
@@ -192,7 +192,7 @@ async def test_many_deliveries_of_others_take_few_fetches() -> None:
 async def test_deliveries_of_others_delay_no_other_bucket() -> None:
     """The bounded rate of messages that are parked again is that of fetches which mostly do this."""
     harness = WorkerHarness(client("shop"), client("dead"), client("wiki"))
-    harness.queue.bucket = lambda key: SHOP if key[1] in ("shop", "dead") else "other"  # type: ignore[method-assign]
+    harness.queue.bucket = lambda key, **_: SHOP if key[1] in ("shop", "dead") else "other"  # type: ignore[method-assign]
     harness.receivers.behaviours["dead"] = answers(503)
     async with down(harness, 0):
         await harness.acked(harness.event("dead", id="probe-of-dead"))
@@ -414,7 +414,7 @@ async def test_unreadable_bucket_delays_no_other(*, countable: bool) -> None:
 async def test_made_up_clients_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their false reports arrive while the bucket is unreadable. Its existing deliveries are sent later."""
     harness = WorkerHarness(client("shop"))
-    monkeypatch.setattr(type(harness.queue), "bucket", lambda _queue, _key: SHOP)
+    harness.queue.shared = SHOP
     harness.queue.unreadable.add(SHOP)
     in_bucket(harness, 3)
     async with running(harness):

@@ -2,17 +2,25 @@
 
 import tracemalloc
 
-from notifier.delivery.settlement import BucketCounts, DelayCounts
+from notifier.delivery.settlement import LARGE_BACKLOG, BucketCounts, DelayCounts
 from notifier.delivery.verdict import Defer, RetryAt, WaitKind
 from notifier.model.outcome import Cause
+from tests.delivery.worker_harness import LARGE, MemoryQueue
 
 SHOP, MAIL, WIKI = (("https://i", client_id) for client_id in ("shop", "mail", "wiki"))
 BUCKETS = {SHOP: "7", MAIL: "7", WIKI: "8"}
 
 
+class Buckets(MemoryQueue):
+    """A queue with two buckets and a large one."""
+
+    def bucket(self, key: tuple[str, str], *, large: bool = False) -> str:
+        return LARGE if large else BUCKETS[key]
+
+
 def test_pending_count_is_the_sum_over_workers() -> None:
     """Whoever parks adds, and whoever gets it back takes off."""
-    one, other = BucketCounts(BUCKETS.__getitem__), BucketCounts(BUCKETS.__getitem__)
+    one, other = BucketCounts(Buckets(float)), BucketCounts(Buckets(float))
     for _ in range(5):
         one.add(SHOP, +1)
     for _ in range(3):
@@ -25,7 +33,7 @@ def test_pending_count_is_the_sum_over_workers() -> None:
 
 def test_a_bucket_that_was_empty_twice_holds_nothing() -> None:
     """Then what a worker counted that is gone no longer distorts the sum. One that was empty once may be filled now."""
-    counts = BucketCounts(BUCKETS.__getitem__)
+    counts = BucketCounts(Buckets(float))
     for key in BUCKETS:
         counts.add(key, +1)
     counts.forget_empty({"7", "8"})
@@ -33,6 +41,24 @@ def test_a_bucket_that_was_empty_twice_holds_nothing() -> None:
     assert [*counts] == [(*SHOP, 1), (*MAIL, 1), (*WIKI, 1)]
     counts.forget_empty({"7"})
     assert [*counts] == [(*SHOP, 1), (*MAIL, 1)]
+
+
+def test_a_large_backlog_of_all_workers_goes_into_the_large_bucket() -> None:
+    """Each of four workers has probably parked as many. It does so until the large bucket was empty twice."""
+    counts = BucketCounts(Buckets(float))
+    for _ in range(LARGE_BACKLOG // 4 - 1):
+        counts.add(SHOP, +1, 4)
+    assert counts.buckets_of(SHOP) == ("7",)
+    counts.add(SHOP, +1, 4)
+    assert (counts.next_bucket(SHOP), counts.buckets_of(SHOP)) == (LARGE, ("7", LARGE))
+    assert counts.next_bucket(MAIL) == "7"
+    counts.forget_empty({LARGE})
+    counts.forget_empty({LARGE})
+    assert len([*counts]) == 1
+    counts.forget_empty({"7"})
+    assert counts.next_bucket(SHOP) == LARGE
+    counts.forget_empty({"7"})
+    assert counts.next_bucket(SHOP) == "7"
 
 
 def test_each_counts_until_it_may_be_due() -> None:

@@ -28,6 +28,7 @@ from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 ISS = "https://id.example"
 OTHER = "https://other.example"
 PARKED = "parked"
+LARGE = "large"  # the large bucket
 PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
 
 Behaviour = Callable[[Request], Awaitable[TransportResult]]
@@ -101,7 +102,8 @@ class MemoryQueue:
     """Records publishes and acks in order; clearing `open` makes the queue unreachable. It delays as RabbitMQ does.
 
     `refused` lists the destinations of publishes meanwhile. `given_back`: the redelivery count of fetched messages.
-    `fetches`: the buckets fetched from; those in `unreadable` fail. Those in `refusing` take nothing.
+    `fetches`: the buckets fetched from; those in `unreadable` fail. Those in `refusing` take nothing. `shared`: the
+    bucket of all clients; None if each has one. The large bucket is shared, too.
     """
 
     clock: Callable[[], float]
@@ -116,6 +118,8 @@ class MemoryQueue:
     unreadable: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
     fault: Exception | None = None
+    shared: str | None = None
+    uses_large: bool = True
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
         if self.fault is not None:
@@ -130,11 +134,11 @@ class MemoryQueue:
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         await self.publish(*to_first_hop(message, due - self.clock(), rounding))
 
-    def bucket(self, key: tuple[str, str]) -> str:
-        return " ".join(key)
+    def bucket(self, key: tuple[str, str], *, large: bool = False) -> str:
+        return LARGE if large and self.uses_large else self.shared or " ".join(key)
 
-    def inherited_buckets(self) -> Collection[str]:
-        return [*self.buckets]
+    def inherited_buckets(self, *, at_start: bool) -> Collection[str]:
+        return [*self.buckets] if at_start else () if self.uses_large else (LARGE,)
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         if bucket in self.refusing:

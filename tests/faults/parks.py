@@ -21,6 +21,7 @@ from notifier.delivery.settlement import Settlement
 from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind
 from notifier.messages import worker as pipeline
 from notifier.messages.ledger import HeldMessage, Ledger
+from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.message import Message
 
@@ -41,10 +42,10 @@ def die_at(step: str, count: int) -> None:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def take_parked(self: pipeline.Worker, message: Message) -> bool:
+    def take_parked(self: pipeline.Worker, message: Message) -> ClientKey | None:
         reach("fetched")
         fetched.add(message.message_id)
-        return bool(_take_parked(self, message))
+        return _take_parked(self, message)
 
     async def settle(
         self: Settlement, delivery: Delivery, verdict: RetryAt | Defer | Dead, message: MessageOfDelivery

@@ -105,13 +105,13 @@ class Consumer:
     async def wait_until_available(self) -> None:
         """Return at once: this broker is never away."""
 
-    def bucket(self, client: tuple[str, str]) -> str:
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
         """Return the bucket of this client."""
-        return self.broker.bucket(client)
+        return self.broker.bucket(client, large=large)
 
-    def inherited_buckets(self) -> Collection[str]:
-        """Return all."""
-        return self.broker.parked_in
+    def inherited_buckets(self, *, at_start: bool) -> Collection[str]:
+        """Return all at the start."""
+        return self.broker.parked_in if at_start else ()
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Write into the bucket."""
@@ -170,7 +170,8 @@ class Broker:
         self.consumers: list[Consumer] = []
         self.unreadable: set[str] = set()  # buckets
         self.parked_in: dict[str, deque[tuple[float, MessageDraft]]] = {
-            f"parked-{number:02}": deque() for number in range(buckets)
+            **{f"parked-{number:02}": deque() for number in range(buckets)},
+            "parked-large": deque(),
         }
         self.halves_in: Counter[int] = Counter()  # halves of passes, by the second in which they were made
         self.waits: Counter[str] = Counter()  # retries that are not acked, by delivery
@@ -178,9 +179,9 @@ class Broker:
         self._turn = itertools.cycle(self.consumers)
         self.expire()
 
-    def bucket(self, client: tuple[str, str]) -> str:
-        """Return the bucket of this client."""
-        return f"parked-{crc32(' '.join(client).encode()) % self.buckets:02}"
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
+        """Return the bucket of this client. There is one for large backlogs."""
+        return "parked-large" if large else f"parked-{crc32(' '.join(client).encode()) % self.buckets:02}"
 
     # ── who is connected ──
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from notifier.model.errors import QueueError
-from notifier.model.message import PolicyKey
+from notifier.model.message import PARKED_LARGE, PolicyKey
 from notifier.model.record import copy_record
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.queues.queue_port import Queue
@@ -52,7 +52,8 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield warning(Area.QUEUE, host, f"not declared yet: {missing}", advice)
         else:
             advice = "run `notifier topology declare` as a user that may configure it"
-            yield failure(Area.QUEUE, host, f"missing: {missing}", advice)
+            is_required = any(f".{PARKED_LARGE}-" not in name for name in state.missing)
+            yield (failure if is_required else warning)(Area.QUEUE, host, f"missing: {missing}", advice)
     if not (state.missing or state.different):
         yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} exists with the right arguments")
     for binding in state.bindings:

@@ -1,7 +1,7 @@
 """Declares, surveys and deletes the topology for operators, over a dedicated connection."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
@@ -9,7 +9,6 @@ from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from notifier.model.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
-from notifier.queues.rabbitmq.buckets import bucket_names
 from notifier.queues.rabbitmq.connection import (
     Connection,
     broker_request,
@@ -77,13 +76,12 @@ class DepthReader:
         self.dead_letters_held = False
         self._ready_before: float = math.inf  # dead letters, at the last reading without a pass
 
-    async def read(self, connection: Connection) -> dict[str, Depth]:
-        """Return the depth of each queue, by its name without prefix, and of all buckets together.
+    async def read(self, connection: Connection, buckets: Sequence[str]) -> dict[str, Depth]:
+        """Return the depth of each queue, by its name without prefix, and of all `buckets` together.
 
         Missing queues are omitted. Raises QueueUnavailable.
         """
         options = self._options
-        buckets = bucket_names(options)
         sources = [f"{SOURCE}{name}" for name in options.sources]
         names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
         depths = await read_depths(connection, names)

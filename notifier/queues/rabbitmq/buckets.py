@@ -18,7 +18,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands, frame
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import PARKED, Message
+from notifier.model.message import PARKED, PARKED_LARGE, Message
 from notifier.model.printable import counted
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import (
@@ -37,14 +37,28 @@ from notifier.queues.rabbitmq.wire.frames import hand_over
 
 
 def bucket_names(options: RabbitOptions) -> tuple[str, ...]:
-    """Return the names of the buckets without prefix: `parked-00.delay.1024s`, with the suffix of delay queues."""
-    return tuple(f"{PARKED}-{number:02d}.delay.{options.parked_for}s" for number in range(options.buckets))
+    """Return the names of the buckets without prefix: `parked-00.delay.1024s`, with the suffix of delay queues.
+
+    The large buckets follow: `parked-large-00.delay.1024s`.
+    """
+    suffix = f"delay.{options.parked_for}s"
+    large = (f"{PARKED_LARGE}-{number:02d}.{suffix}" for number in range(_large_count(options.buckets)))
+    return (*(f"{PARKED}-{number:02d}.{suffix}" for number in range(options.buckets)), *large)
 
 
-def bucket_number(client: tuple[str, str], buckets: int) -> int:
-    """Return the number of this client's bucket. It is the same at every worker and in every release."""
+def bucket_number(client: tuple[str, str], buckets: int, *, large: bool = False) -> int:
+    """Return the index of this client's bucket in `bucket_names`. It is the same at every worker and in every release.
+
+    `buckets`: the number of buckets without the large ones.
+    """
     digest = hashlib.sha256("\0".join(client).encode()).digest()
+    if large:
+        return buckets + int.from_bytes(digest[4:8]) % _large_count(buckets)
     return int.from_bytes(digest[:4]) % buckets
+
+
+def _large_count(buckets: int) -> int:
+    return max(1, buckets // 4)
 
 
 def abridge_buckets(names: Sequence[str]) -> Sequence[str]:

@@ -20,7 +20,7 @@ from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswer
 from notifier.queues.rabbitmq.acks import AckTag
 from notifier.queues.rabbitmq.administration import COUNTED_LANE, DepthReader, count_consumers, read_depths
 from notifier.queues.rabbitmq.broker_trials import PolicyWatch
-from notifier.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
+from notifier.queues.rabbitmq.buckets import BucketReader
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
@@ -34,7 +34,7 @@ from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
-from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
+from notifier.queues.rabbitmq.topology_watch import Buckets, TopologyWatch, WorkerCount
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
@@ -54,6 +54,7 @@ class RabbitQueue(EventPublisher):
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
+        self._buckets = Buckets(options, self._workers)
         self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
         self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers)
         self._bindings = SourceBindings(options)
@@ -68,7 +69,6 @@ class RabbitQueue(EventPublisher):
         for name in options.sources:
             queue = self._name(SOURCE + name)
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
-        self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
         # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
@@ -190,13 +190,13 @@ class RabbitQueue(EventPublisher):
         """Return when publishing can succeed."""
         await self._publishing.wait_until_available()
 
-    def bucket(self, client: tuple[str, str]) -> str:
-        """Return the name of the bucket of this client (`iss`, `client_id`)."""
-        return self._bucket_names[bucket_number(client, len(self._bucket_names))]
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
+        """Return the name of the bucket of this client (`iss`, `client_id`), or of its large bucket if it is used."""
+        return self._buckets.name_of(client, large=large)
 
-    def inherited_buckets(self) -> Sequence[str]:
-        """Return all buckets: their messages outlive a worker."""
-        return self._bucket_names
+    def inherited_buckets(self, *, at_start: bool) -> Sequence[str]:
+        """Return all buckets at the start, since messages outlive a worker; later the large buckets if not used."""
+        return self._buckets.names if at_start else self._buckets.unused
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
@@ -211,7 +211,7 @@ class RabbitQueue(EventPublisher):
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return the number of messages per bucket, without empty buckets. Raises QueueUnavailable."""
-        names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
+        names = {bucket: self._name(bucket) for bucket in (self._buckets.names if buckets is None else buckets)}
         depths = await read_depths(self._consuming_connection(), names)
         if len(depths) < len(names):
             self._watch.repair_soon.set()
@@ -238,7 +238,7 @@ class RabbitQueue(EventPublisher):
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
-        return await self._depth_reader.read(self._consuming_connection())
+        return await self._depth_reader.read(self._consuming_connection(), self._buckets.names)
 
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the states of workers that answer in time. Raises QueueError.
@@ -246,7 +246,7 @@ class RabbitQueue(EventPublisher):
         A queue that is not open uses a temporary connection, and declares nothing.
         """
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
-            depths = await self._depth_reader.read(connection)
+            depths = await self._depth_reader.read(connection, self._buckets.names)
             consumers = depths[COUNTED_LANE].consumers if COUNTED_LANE in depths else 0
             received = await self.side_channel.collect_answers(connection, consumers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""

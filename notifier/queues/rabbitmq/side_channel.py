@@ -52,6 +52,7 @@ PEER_REPORTS = (
     "notifier.news"  # the `type` of a worker's reports of clients to the other workers; `app_id` is the sender
 )
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
+LARGE_BUCKETS = "large-buckets"  # the header of announcements: the worker has the large buckets; older ones lack it
 SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
 MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
@@ -181,15 +182,16 @@ class RabbitSideChannel:
 
     async def _share_messages(self, channel: aiormq.Channel, connection: Connection, kind: str) -> None:
         """Publish this worker's messages of `kind`, until cancelled. Raises aiormq's errors, or QueueUnavailable."""
-        properties = commands.Basic.Properties(
-            content_type="application/json",
-            delivery_mode=TRANSIENT_MODE,
-            message_type=kind,
-            app_id=self.address,
-            expiration=str(MESSAGE_TTL_MILLISECONDS),
-        )
         while True:
             document = await self._next_updates[kind]()
+            properties = commands.Basic.Properties(
+                content_type="application/json",
+                delivery_mode=TRANSIENT_MODE,
+                message_type=kind,
+                app_id=self.address,
+                expiration=str(MESSAGE_TTL_MILLISECONDS),
+                headers={LARGE_BUCKETS: self._workers.has_large_buckets},
+            )
             if not is_blocked(connection):
                 async with broker_timeout(None):
                     await channel.basic_publish(document, exchange=self._exchange, properties=properties)
@@ -220,7 +222,11 @@ class RabbitSideChannel:
             elif reply_to is not None and self._state is not None:
                 self._put_answer(reply_to, self._state())
         elif (on_shared := self._on_shared.get(properties.message_type or "")) is not None:
-            if properties.message_type == PRESENCE or properties.app_id != self.address:
+            if properties.message_type == PRESENCE:
+                has_large_buckets = (properties.headers or {}).get(LARGE_BUCKETS) is True
+                self._workers.on_announcement(has_large_buckets=has_large_buckets)
+                on_shared(delivered.body)
+            elif properties.app_id != self.address:
                 on_shared(delivered.body)
         elif properties.correlation_id:
             self._on_reply(properties.correlation_id, delivered.body)

@@ -13,7 +13,7 @@ from pamqp import commands
 from pamqp.base import Frame
 
 from notifier.model.errors import QueueError, TopologyMismatch
-from notifier.model.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
+from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED_LARGE, SOURCE, Lane
 from notifier.queues.rabbitmq.buckets import abridge_buckets, bucket_names
 from notifier.queues.rabbitmq.connection import Connection
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
@@ -191,14 +191,17 @@ class TopologyState:
     consumers: int | None = None
 
 
-async def verify(connection: Connection, topology: Topology) -> None:
+async def verify(connection: Connection, topology: Topology) -> bool:
     """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
 
-    Raises TopologyMismatch with all differences.
+    Return False if only large buckets are missing, which former releases do not declare. Raises TopologyMismatch with
+    all differences.
     """
     states = await survey(connection, topology)
     missing = [f"{state.what} {state.name}" for state in states if state.missing]
-    _require_match(missing, [state.difference for state in states])
+    required = [name for name in missing if f".{PARKED_LARGE}-" not in name]
+    _require_match(required, [state.difference for state in states])
+    return not missing
 
 
 async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:

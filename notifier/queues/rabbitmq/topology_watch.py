@@ -1,6 +1,8 @@
 """Maintains the topology while a worker runs: detects missing queues, and declares or verifies them again."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -8,9 +10,11 @@ import structlog
 
 from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import Lane
+from notifier.model.moment import Clock
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.administration import COUNTED_LANE, read_depths
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
+from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     RPC_TIMEOUT_SECONDS,
@@ -22,6 +26,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 CHECK_INTERVAL_SECONDS = 15.0  # between checks of the number of consumers and of required queues
+ANNOUNCED_SECONDS = 15.0  # for which an announcement counts: workers repeat it every 5 s
 ANNOUNCED_CHECKS = 3  # in a row, after which consumers do not count
 SECOND_CHECK_SECONDS = 2.0  # from the first check to the second, which counts workers that started together
 REPAIR_INTERVAL_SECONDS = 0.5
@@ -33,10 +38,15 @@ class WorkerCount:
 
     Workers announce themselves to each other (`side_channel`). Workers whose user may have no side channel do not. They
     are counted as consumers of `COUNTED_LANE`, of which each worker must have one consumer unless `by_presence`.
+
+    `has_large_buckets`: whether the large buckets exist, as far as this worker has seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Clock = time.monotonic) -> None:
         self.value = 0
+        self.has_large_buckets = True
+        self._monotonic = monotonic
+        self._large_buckets_unused_until = -math.inf
         self._announced = 0
         self._consumers = 0
         self._announced_checks = 0  # in a row, at which each consumer was a worker that announces itself
@@ -54,6 +64,18 @@ class WorkerCount:
         """Return whether a worker may have several consumers of this lane for a while."""
         return lane is not COUNTED_LANE or self.by_presence
 
+    @property
+    def use_large_buckets(self) -> bool:
+        """True while all workers have the large buckets, by their announcements; without these, a single worker."""
+        if not self._announced:
+            return self.has_large_buckets and self._consumers <= 1
+        return self.has_large_buckets and self._monotonic() >= self._large_buckets_unused_until
+
+    def on_announcement(self, *, has_large_buckets: bool) -> None:
+        """Take an announcement. A worker that does not have large buckets, such as an older one, repeats it."""
+        if not has_large_buckets:
+            self._large_buckets_unused_until = self._monotonic() + ANNOUNCED_SECONDS
+
     def on_announced(self, count: int) -> None:
         """Take the number of workers that announce themselves; 0 while it is unknown, and without a side channel."""
         self._announced = count
@@ -68,6 +90,28 @@ class WorkerCount:
 
     def _update(self) -> None:
         self.value = self._announced if self.by_presence else max(self._announced, self._consumers)
+
+
+class Buckets:
+    """The names of the buckets that exist. Large buckets are used while all `workers` have them."""
+
+    def __init__(self, options: RabbitOptions, workers: WorkerCount) -> None:
+        self._count, self._names = options.buckets, bucket_names(options)
+        self._workers = workers
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the buckets that exist."""
+        return self._names if self._workers.has_large_buckets else self._names[: self._count]
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Return the names of the large buckets if they are not used."""
+        return () if self._workers.use_large_buckets else self.names[self._count :]
+
+    def name_of(self, client: tuple[str, str], *, large: bool) -> str:
+        """Return the name of the client's bucket, or of its large bucket if these are used."""
+        return self._names[bucket_number(client, self._count, large=large and self._workers.use_large_buckets)]
 
 
 class TopologyWatch:
@@ -114,7 +158,7 @@ class TopologyWatch:
             if self._declares:
                 await topology.declare(connection, self._topology, self.settling, self._try_expiry())
             else:
-                await topology.verify(connection, self._topology)
+                self._workers.has_large_buckets = await topology.verify(connection, self._topology)
         self._established = True
 
     async def _try_expiry(self) -> None:

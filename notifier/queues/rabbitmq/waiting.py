@@ -88,7 +88,9 @@ class RabbitWaiting:
         if not parked:
             buckets = ()
         elif clients is not None:
-            buckets = tuple(sorted({buckets[bucket_number(client, len(buckets))] for client in clients}))
+            count = self._options.buckets
+            numbers = {bucket_number(client, count, large=large) for client in clients for large in (False, True)}
+            buckets = tuple(buckets[number] for number in sorted(numbers))
         return (*reversed(list(DELAY_QUEUES)), *buckets)
 
 

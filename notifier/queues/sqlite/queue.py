@@ -143,11 +143,11 @@ class SqliteQueue:
         headers = self.side_channel.event_headers
         await self._write(event_row(lane, body, message_id, content_type, headers, self._options.clock()))
 
-    def bucket(self, client: tuple[str, str]) -> str:
+    def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:  # noqa: ARG002  none is shared
         """Return the name of the client's bucket, which no other client shares."""
         return json.dumps(client)
 
-    def inherited_buckets(self) -> Sequence[str]:
+    def inherited_buckets(self, *, at_start: bool) -> Sequence[str]:  # noqa: ARG002
         """Return no buckets: parked messages become retries when a worker starts."""
         return ()
 
