@@ -6,9 +6,8 @@ parked again goes to the end of the bucket), or if none of its clients needs it 
 other clients, the next is larger. The rate of messages that are parked again is bounded. A bucket that cannot be read
 keeps its fetch, and is tried less and less often.
 
-A client with `LARGE_BACKLOG` parked deliveries has a second, *large* bucket, in which further deliveries, and those of
-the first bucket that are parked again, delay only such clients. Its fetches are from both. Large buckets are emptied
-into the others while a worker does not have them.
+A client with `LARGE_BACKLOG` parked deliveries has a second, *large* bucket for those that are parked from then on, so
+that they delay only such clients. While a worker does not have large buckets, the others empty and do not use them.
 
 At most `MAX_IN_FLIGHT` messages are in flight, and each batch takes at most half of what is free: a bucket alone holds
 three quarters, and others always find some. A bucket that does not answer holds its share until the queue reports an
@@ -54,13 +53,10 @@ COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 
 @dataclass(slots=True)
 class Remainder:
-    """How many messages of the bucket at a request must still be taken; None before they are counted.
-
-    `parked_again`: how many of those that were taken are parked again, by client.
-    """
+    """How many messages of the bucket at a request must still be taken; None before they are counted."""
 
     count: int | None = None
-    parked_again: Counter[ClientKey] = field(default_factory=Counter)
+    parked_again: Counter[ClientKey] = field(default_factory=Counter)  # those of them that were parked again, by client
 
     def on_count(self, count: int) -> None:
         """Record the number of messages. It is not reliable, so a fetch is tried even if it is 0."""
@@ -130,24 +126,28 @@ class BucketFetches:
         self._needs_repeat, self._no_repeat_before = False, -math.inf
         self._fetched_at: dict[str, float] = {}  # by bucket: when a message was last fetched from it
 
-    def start_batches(self, *, fresh_waits: bool) -> None:
-        """Begin the requested fetches, and start batches as there is room. `fresh_waits`: a fresh delivery waits."""
-        worker_count = self._scheduler.slots.worker_count()
+    def start_batches(self, *, fresh_waits: bool, is_stopping: bool) -> bool:
+        """Begin the requested fetches, and start batches as there is room. Return whether a fetch is under way.
+
+        `fresh_waits`: a fresh delivery waits. While the worker stops, it only empties buckets that others do not know.
+        """
+        self._fresh_waits, worker_count = fresh_waits, self._scheduler.slots.worker_count()
         if worker_count < self._worker_count:
             self._needs_repeat = True  # messages that a stopped worker had fetched are in the buckets again
         self._worker_count = worker_count
         if (unused := self._queues.inherited_buckets(at_start=False)) != self._unused_buckets:
             self._unused_buckets = unused
             self._request_fetches(unused)
-        if self._needs_repeat and self._clock() >= self._no_repeat_before:
+        if is_stopping:
+            self._fetches = OrderedDict((name, fetch) for name, fetch in self._fetches.items() if name in unused)
+        elif self._needs_repeat and self._clock() >= self._no_repeat_before:
             self._needs_repeat, self._no_repeat_before = False, self._clock() + MIN_REPEAT_SECONDS
             self.on_queue_lost()
-        if self._scheduler.deferrals.requested:
+        if self._scheduler.deferrals.requested and not is_stopping:
             self._begin_requested_fetches()
-        self._fresh_waits = fresh_waits
         for _ in range(min(len(self._fetches), BUCKETS_PER_ROUND)):
             if self._scheduler.slots.used_share() > CROWDED_SHARE:
-                return
+                break
             bucket, fetch = next(iter(self._fetches.items()))
             self._fetches.move_to_end(bucket)
             while (size := self._next_batch_size(bucket, fetch)) > 0:
@@ -156,6 +156,7 @@ class BucketFetches:
                 self._spawn(self._take_batch(bucket, fetch, size))
                 if fetch.remainder.count is None and not fetch.is_counting:
                     self._spawn(self._count(bucket, fetch))
+        return bool(self._fetches)
 
     def _begin_requested_fetches(self) -> None:
         """Begin a fetch for each client in `Deferrals.requested`, or add the client to the fetch of its bucket."""
@@ -212,7 +213,7 @@ class BucketFetches:
             messages = await self._queues.fetch(bucket, size)
             fetch.failures, fetch.batch_seconds = 0, self._clock() - began_at
             async with fetch.taking:
-                await self._take_messages(bucket, fetch, remainder, messages)
+                await self._take_messages(bucket, fetch, messages)
             remainder.on_batch(size, len(messages), is_counted=is_counted)
         except QueueUnavailable:  # other fetches continue: perhaps only this bucket is unavailable
             if not fetch.failures:
@@ -234,20 +235,17 @@ class BucketFetches:
         if not any(fetch is not None and key in fetch.clients for fetch in fetches):
             self._scheduler.deferrals.on_fetch(key, is_fetching=False, empty=empty)
 
-    async def _take_messages(
-        self, bucket: str, fetch: BucketFetch, remainder: Remainder, messages: Sequence[Message]
-    ) -> None:
+    async def _take_messages(self, bucket: str, fetch: BucketFetch, messages: Sequence[Message]) -> None:
         """Start the deliveries. Fetch more at a time, at a bounded rate, if most are for other clients."""
         parked_again = 0
         for number, message in enumerate(messages, 1):
-            if (
-                key := self._take(message)
-            ) is None or fetch.clients:  # otherwise a repeat found nothing, and requires no other
+            key = self._take(message)
+            if key is None or fetch.clients:  # otherwise a repeat found nothing, and requires no other
                 self._fetched_at[bucket] = self._clock()
             if key is not None:
                 parked_again += 1
-                remainder.parked_again[key] += 1
-                if remainder.parked_again[key] >= LARGE_BACKLOG or bucket != self._queues.bucket(key):
+                fetch.remainder.parked_again[key] += 1
+                if fetch.remainder.parked_again[key] >= LARGE_BACKLOG or bucket != self._queues.bucket(key):
                     self._counts.large.add(key)
             if number % TAKEN_IN_A_ROW == 0:
                 await asyncio.sleep(0)

@@ -124,7 +124,7 @@ class DeliveryPipeline:
         if not isinstance(verdict, RetryAt | Defer):
             return
         if verdict.wait_kind is WaitKind.PARKED:
-            self.settlement.parked.add(delivery.key, +1, self._scheduler.slots.worker_count())
+            self.settlement.parked.add(delivery.key, +1, self._scheduler.slots.worker_count(assumed=1))
             self._scheduler.deferrals.on_parked(delivery.key)
             return
         self.settlement.delayed.add(delivery.key, verdict)

@@ -150,15 +150,14 @@ class BucketCounts:
     of one worker may be negative, and the sum over all workers is right. The counts of a worker that ends are lost:
     then the sum is wrong until the bucket is empty. The counts of a bucket that is empty twice in a row are forgotten.
 
-    `large`: clients with a large backlog, until their large buckets are empty twice in a row.
+    `large`: clients with a large backlog, until their large buckets are empty.
     """
 
     def __init__(self, queues: BucketQueues) -> None:
         self._queues = queues
         self.large: set[ClientKey] = set()
         self._counts: Counter[ClientKey] = Counter()
-        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count …
-        self._without_large: set[ClientKey] = set()  # … or only the large bucket
+        self._empty: Collection[ClientKey] = ()  # clients whose buckets were empty at the last count
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Yield (iss, client_id, count) of each client whose count is not zero."""
@@ -187,9 +186,7 @@ class BucketCounts:
         forgotten = empty.intersection(self._empty)
         self._counts = Counter({key: count for key, count in self._counts.items() if count and key not in forgotten})
         self._empty = empty
-        without_large = {key for key in self.large if self._queues.bucket(key, large=True) not in filled}
-        self.large -= without_large & self._without_large
-        self._without_large = without_large
+        self.large = {key for key in self.large if self._queues.bucket(key, large=True) in filled}
 
 
 class DelayCounts:

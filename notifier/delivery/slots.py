@@ -86,9 +86,9 @@ class Slots:
         """Return True if more than half of the slots for probes are free."""
         return 2 * self._used_slots[SlotPool.PROBE] < PROBE_SLOTS
 
-    def worker_count(self) -> int:
-        """Return the number of workers, including this one; an assumed number while it is unknown."""
-        return self._peers.count() or ASSUMED_WORKERS
+    def worker_count(self, assumed: int = ASSUMED_WORKERS) -> int:
+        """Return the number of workers, including this one; the assumed number while it is unknown."""
+        return self._peers.count() or assumed
 
     def wall_offset(self) -> float:
         """Return the seconds to add to a moment of the monotonic clock to get the wall clock's moment."""

@@ -37,17 +37,10 @@ class BucketQueues(Protocol):
     """Stores deliveries for clients whose circuit is open or that requested a pause, in buckets that may be shared."""
 
     def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
-        """Return the name of the bucket of this client (`iss`, `client_id`).
-
-        `large`: of that in which a large backlog delays only such clients, if all workers have it.
-        """
+        """Return the client's bucket (`iss`, `client_id`), or its bucket for a large backlog if all workers have it."""
 
     def inherited_buckets(self, *, at_start: bool) -> Collection[str]:
-        """Return the buckets from which messages must be fetched although no client needs them.
-
-        At a worker's start, those that may contain messages of a worker that has ended; later, those that are no longer
-        used.
-        """
+        """Return the buckets that may contain messages of a worker that has ended, or after the start of no worker."""
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable, or BucketUnavailable at once if

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.delivery import fetches
+from notifier.delivery import fetches, settlement
 from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.fetches import (
@@ -25,7 +25,7 @@ from notifier.messages.selection import GATHER_SECONDS
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import MIN_SUSPECT_CRASHES, Kind, Lane, Message, MessageDraft
-from tests.delivery.worker_harness import ISS, PARKED, WorkerHarness, answers, client, running
+from tests.delivery.worker_harness import ISS, LARGE, PARKED, WorkerHarness, answers, client, running
 from tests.support.deliveries import make_delivery
 
 SHOP = f"{ISS} shop"
@@ -291,6 +291,102 @@ async def test_delivery_parked_after_its_probe_returned_is_fetched() -> None:
         harness.queue.open.set()
         await harness.until(lambda: harness.notified() == ["shop", "shop"])
         await harness.acked(late)
+
+
+# ── large backlogs ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def beside_large(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerHarness]:
+    """A worker whose clients `shop` and `dead` share a bucket and are down; 50 deliveries are parked for `dead`."""
+    for module in (settlement, fetches):
+        monkeypatch.setattr(module, "LARGE_BACKLOG", 20)
+    harness = WorkerHarness(client("shop"), client("dead"))
+    harness.queue.shared = SHOP
+    harness.receivers.behaviours["dead"] = answers(503)
+    async with down(harness, 0):
+        await harness.acked(harness.event("dead", id="probe-of-dead"))
+        for number in range(50):
+            await harness.acked(harness.event("dead", id=f"d{number}"))
+        await harness.until(lambda: waits(harness) == 50)
+        harness.receivers.posts.clear()
+        yield harness
+
+
+def sizes(harness: WorkerHarness) -> list[int]:
+    """How many deliveries wait in the shared bucket, and in the large one."""
+    return [len(harness.queue.buckets.get(bucket, ())) for bucket in (SHOP, LARGE)]
+
+
+async def test_large_backlog_delays_only_clients_that_have_one(beside_large: WorkerHarness) -> None:
+    """From the limit on, its deliveries are in the large bucket; those before it move there when they are read."""
+    assert sizes(beside_large) == [20, 30]
+    in_bucket(beside_large, 3)
+    beside_large.now += 1.5
+    recovered_elsewhere(beside_large, "shop")
+    await until(beside_large, lambda: beside_large.notified() == ["shop"] * 3, step=0.0001)
+    await until(beside_large, lambda: sizes(beside_large) == [0, 49], step=0.0001)  # one is the next probe
+    assert LARGE not in beside_large.queue.fetches
+
+
+async def test_client_with_a_large_backlog_is_served_from_both_buckets(beside_large: WorkerHarness) -> None:
+    """Its recovery ends once both are empty."""
+    del beside_large.receivers.behaviours["dead"]
+    beside_large.now += 1
+    beside_large.retake("delay.1s")
+
+    def served() -> list[ClientServed]:
+        return [fact for fact in beside_large.facts if isinstance(fact, ClientServed)]
+
+    await until(beside_large, lambda: bool(served()), step=0.0001)
+    assert sizes(beside_large) == [0, 0]
+    await until(beside_large, lambda: beside_large.notified() == ["dead"] * 51)
+    await rounds()
+    assert len(served()) == 1
+
+
+async def test_large_backlog_of_a_former_worker_moves_when_it_is_read(beside_large: WorkerHarness) -> None:
+    """This worker has parked none of it, but counts what it parks again."""
+    beside_large.worker.parked.large.clear()
+    beside_large.worker.parked.forget_empty(())
+    beside_large.worker.parked.forget_empty(())
+    in_bucket(beside_large, 50, "dead", first=100)
+    beside_large.now += 1.5
+    recovered_elsewhere(beside_large, "shop")
+    await until(beside_large, lambda: sizes(beside_large) == [19, 80], step=0.0001)
+
+
+async def test_worker_that_starts_leaves_a_large_backlog_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns from the bucket that the client has one."""
+    monkeypatch.setattr(fetches, "FIRST_FETCH_SECONDS", 0.001)
+    harness = WorkerHarness(client("dead"))
+    harness.receivers.behaviours["dead"] = answers(503)
+    in_bucket(harness, 50, "dead", LARGE)
+    async with running(harness):
+        await until(harness, lambda: len(harness.queue.acked) == 50, step=0.0001)
+        assert {name: len(parked) for name, parked in harness.queue.buckets.items()} == {LARGE: 49}
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_large_buckets_are_emptied_while_another_worker_lacks_them(
+    beside_large: WorkerHarness, *, stops: bool
+) -> None:
+    """An update or a rollback: they are emptied into the others, or into delay queues by a worker that stops."""
+    beside_large.queue.uses_large = False
+    if stops:
+        beside_large.worker.stop()
+        await until(beside_large, lambda: sizes(beside_large) == [20, 0], step=0.0001)
+        return
+    await until(beside_large, lambda: sizes(beside_large) == [50, 0], step=0.0001)
+    await beside_large.acked(beside_large.event("dead", id="next"))
+    assert sizes(beside_large) == [51, 0]
+
+
+async def test_worker_that_stops_leaves_large_buckets_to_workers_that_have_them(beside_large: WorkerHarness) -> None:
+    """They fetch from it, or a worker that starts. Emptying it would delay the stop."""
+    beside_large.worker.stop()
+    await rounds(2000)
+    assert sizes(beside_large) == [20, 30]
 
 
 # ── probes ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -54,6 +54,26 @@ def rolling(how: Rolling) -> float:
         return math.inf if left else max(one.answered for one in world.tally.delivered["paced"]) - how.at
 
 
+def neighbour(parked: int, seed: int = 1) -> float:
+    """A client recovers, with twenty deliveries behind so many of a client that stays down, in the same bucket.
+
+    Return the seconds from its first delivery to its last.
+    """
+    behaviours = {"dead": between(5, math.inf, refuses), "back": between(5, 90, refuses)}
+    with World(map(client, behaviours), behaviours, buckets=1, seed=seed) as world:
+        for number in range(4):
+            world.at(number + 0.5, world.publish, ["dead", "back"])
+        for number in range(parked):
+            world.at(6 + 60 * number / parked, world.publish, ["dead"])
+        for number in range(20):
+            world.at(70 + number, world.publish, ["back"])
+        world.run(90)
+        while world.tally.left_of("back") and world.now < 600:
+            world.run(world.now + 5)
+        answered = [one.answered for one in world.tally.delivered["back"] if one.answered > 90]
+        return math.inf if world.tally.left_of("back") else max(answered) - min(answered)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hung:
     """Lateness, in seconds, for a client that fails each fourth; `back`: the last delivery of a recovering client."""

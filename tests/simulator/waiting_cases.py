@@ -22,6 +22,7 @@ from tests.simulator.waiting import (
     first_fails,
     hung,
     many,
+    neighbour,
     other_clocks,
     outnumbered,
     paused,
@@ -58,7 +59,17 @@ def _restarts() -> Iterator[Case]:
                 name = f"{word}-{workers}-workers" + ("-unreadable" if unreadable else "")
                 how = Rolling(at=at, was_down=was_down, workers=workers, unreadable=unreadable)
                 yield _rolling(name, how, short=unreadable == was_down and word != "rests")
+    yield _neighbour(4000, short=True)
+    yield _neighbour(30_000)
     yield _rolling("behind-2000", Rolling(at=22, was_down=False, parked=2000))
+
+
+def _neighbour(parked: int, *, short: bool = False) -> Case:
+    def measure(seed: int) -> Finding:
+        last = neighbour(parked, seed)
+        return Finding(f"last {seconds(last)} after the first", last <= 1)
+
+    return Case(name=f"neighbour-of-{parked}", goal="last ≤ 1 s after the first", measure=measure, short=short)
 
 
 def _hung(count: int, workers: int, *, short: bool = False) -> Case:

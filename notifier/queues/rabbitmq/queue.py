@@ -34,7 +34,7 @@ from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
-from notifier.queues.rabbitmq.topology_watch import Buckets, TopologyWatch, WorkerCount
+from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
@@ -54,7 +54,6 @@ class RabbitQueue(EventPublisher):
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
-        self._buckets = Buckets(options, self._workers)
         self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
         self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers)
         self._bindings = SourceBindings(options)
@@ -192,11 +191,11 @@ class RabbitQueue(EventPublisher):
 
     def bucket(self, client: tuple[str, str], *, large: bool = False) -> str:
         """Return the name of the bucket of this client (`iss`, `client_id`), or of its large bucket if it is used."""
-        return self._buckets.name_of(client, large=large)
+        return self._watch.bucket_of(client, large=large)
 
     def inherited_buckets(self, *, at_start: bool) -> Sequence[str]:
         """Return all buckets at the start, since messages outlive a worker; later the large buckets if not used."""
-        return self._buckets.names if at_start else self._buckets.unused
+        return self._watch.buckets if at_start else self._watch.unused_buckets
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
@@ -211,7 +210,7 @@ class RabbitQueue(EventPublisher):
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Return the number of messages per bucket, without empty buckets. Raises QueueUnavailable."""
-        names = {bucket: self._name(bucket) for bucket in (self._buckets.names if buckets is None else buckets)}
+        names = {bucket: self._name(bucket) for bucket in (self._watch.buckets if buckets is None else buckets)}
         depths = await read_depths(self._consuming_connection(), names)
         if len(depths) < len(names):
             self._watch.repair_soon.set()
@@ -238,7 +237,7 @@ class RabbitQueue(EventPublisher):
 
     async def depths(self) -> Mapping[str, Depth]:
         """Return the depths by queue name without prefix, all buckets as `parked`. Raises QueueUnavailable."""
-        return await self._depth_reader.read(self._consuming_connection(), self._buckets.names)
+        return await self._depth_reader.read(self._consuming_connection(), self._watch.buckets)
 
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the states of workers that answer in time. Raises QueueError.
@@ -246,7 +245,7 @@ class RabbitQueue(EventPublisher):
         A queue that is not open uses a temporary connection, and declares nothing.
         """
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
-            depths = await self._depth_reader.read(connection, self._buckets.names)
+            depths = await self._depth_reader.read(connection, self._watch.buckets)
             consumers = depths[COUNTED_LANE].consumers if COUNTED_LANE in depths else 0
             received = await self.side_channel.collect_answers(connection, consumers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""

@@ -72,7 +72,7 @@ class WorkerCount:
         return self.has_large_buckets and self._monotonic() >= self._large_buckets_unused_until
 
     def on_announcement(self, *, has_large_buckets: bool) -> None:
-        """Take an announcement. A worker that does not have large buckets, such as an older one, repeats it."""
+        """Take an announcement, which its worker repeats. Older workers do not have large buckets."""
         if not has_large_buckets:
             self._large_buckets_unused_until = self._monotonic() + ANNOUNCED_SECONDS
 
@@ -92,28 +92,6 @@ class WorkerCount:
         self.value = self._announced if self.by_presence else max(self._announced, self._consumers)
 
 
-class Buckets:
-    """The names of the buckets that exist. Large buckets are used while all `workers` have them."""
-
-    def __init__(self, options: RabbitOptions, workers: WorkerCount) -> None:
-        self._count, self._names = options.buckets, bucket_names(options)
-        self._workers = workers
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the buckets that exist."""
-        return self._names if self._workers.has_large_buckets else self._names[: self._count]
-
-    @property
-    def unused(self) -> tuple[str, ...]:
-        """Return the names of the large buckets if they are not used."""
-        return () if self._workers.use_large_buckets else self.names[self._count :]
-
-    def name_of(self, client: tuple[str, str], *, large: bool) -> str:
-        """Return the name of the client's bucket, or of its large bucket if these are used."""
-        return self._names[bucket_number(client, self._count, large=large and self._workers.use_large_buckets)]
-
-
 class TopologyWatch:
     """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
@@ -129,6 +107,7 @@ class TopologyWatch:
         self._wait_for_publishing = wait_for_publishing
         self._expiry_tested = self._established = False
         self._topology = topology.topology_of(options)
+        self._bucket_count, self._buckets = options.buckets, bucket_names(options)
         self._watched_queues = {
             lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES, COUNTED_LANE)
         }
@@ -141,6 +120,20 @@ class TopologyWatch:
         self._workers = workers
         self._has_checked = False
         self._decrease_allowed_at = 0.0  # from then on the count of consumers may decrease; by the loop's clock
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """Return the names of the buckets that exist."""
+        return self._buckets if self._workers.has_large_buckets else self._buckets[: self._bucket_count]
+
+    @property
+    def unused_buckets(self) -> tuple[str, ...]:
+        """Return the names of the large buckets, unless all workers have them."""
+        return () if self._workers.use_large_buckets else self.buckets[self._bucket_count :]
+
+    def bucket_of(self, client: tuple[str, str], *, large: bool) -> str:
+        """Return the name of the client's bucket, or of its large bucket if all workers have it."""
+        return self._buckets[bucket_number(client, self._bucket_count, large=large and self._workers.use_large_buckets)]
 
     async def prepare(self, connection: Connection) -> None:
         """Establish the topology before its first use. Later connections are used at once, while `run` does it.
