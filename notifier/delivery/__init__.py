@@ -47,7 +47,8 @@ continues after a crash. No database is needed ([decision](../../docs/decisions/
 - *Parked in a bucket:* other deliveries of an unavailable client, while its probe is in a delay queue; unless they
   expire soon, or the worker stops. A worker that sees the client recover fetches them (`fetches.py`). When the attempts
   of the probe reach a multiple of four, another delivery takes its place (`deferrals.py`). A message that nobody
-  fetches moves to the lane `retries` after 1,024 s.
+  fetches moves to the lane `retries` after 1,024 s. A client with 1,000 parked deliveries has a second bucket for
+  further ones, so that they do not delay other clients.
 - *As dead letters:* deliveries that were refused, have expired or can never be sent, until an operator replays or
   discards them.
 

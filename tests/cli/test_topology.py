@@ -20,6 +20,10 @@ from tests.tokens.key_folder import pem
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 
 
+LARGE_BUCKETS = 1  # a quarter, but one at least
+ALL_BUCKETS = BUCKETS + LARGE_BUCKETS
+
+
 def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
     """Missing, then present, then deleted; a deletion requires confirmation, and `--yes` without a terminal."""
     prefix = bare_prefix
@@ -27,26 +31,32 @@ def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str,
 
     def states() -> set[str]:
         shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
-        assert len(shown) == 24 + BUCKETS
+        assert len(shown) == 24 + ALL_BUCKETS
         return {each["state"] for each in shown}
 
     assert states() == {"missing"}
+    assert "`notifier topology declare`" in notifier("topology", "show", cwd=tmp_path, settings=settings).stdout
     declared = notifier("topology", "declare", cwd=tmp_path, settings=settings)
     assert (declared.returncode, declared.stdout) == (0, f"all queues and exchanges under {prefix} are declared\n")
     assert (
         declared.stderr
-        == f"{21 + BUCKETS} new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
+        == f"{21 + ALL_BUCKETS} new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
     )
     assert states() == {"ok"}
     assert notifier("topology", "declare", cwd=tmp_path, settings=settings).stderr == ""
     table = notifier("topology", "show", cwd=tmp_path, settings=settings).stdout
     assert f"{prefix}.delay.65536s" in table
     assert f"{prefix}.parked-00.delay.1024s … ({BUCKETS} buckets)" in table
+    assert f"{prefix}.parked-large-00.delay.1024s … ({LARGE_BUCKETS} bucket)" in table
     assert f"{prefix}.parked-01" not in table
+    assert "topology declare" not in table
     assert "x-message-ttl=65536000" in table
     assert notifier("topology", "delete", cwd=tmp_path, settings=settings).returncode == 2
     deleted = notifier("topology", "delete", "--yes", cwd=tmp_path, settings=settings)
-    assert (deleted.returncode, deleted.stdout) == (0, f"deleted {24 + BUCKETS} queues and exchanges under {prefix}\n")
+    assert (deleted.returncode, deleted.stdout) == (
+        0,
+        f"deleted {24 + ALL_BUCKETS} queues and exchanges under {prefix}\n",
+    )
     assert states() == {"missing"}
 
 

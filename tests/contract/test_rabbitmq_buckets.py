@@ -20,7 +20,7 @@ from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import fetched_again, park, parked
-from tests.contract.queues import PATIENCE, Inbox, eventually, names
+from tests.contract.queues import PATIENCE, Inbox, eventually, names, outgoing
 from tests.simulator.virtual_time import VirtualLoop
 from tests.support.rabbit_options import rabbit_options
 
@@ -37,8 +37,10 @@ def test_a_client_has_one_bucket_for_ever() -> None:
     """The number goes into the names that workers of all releases share: it may never change."""
     assert [bucket_number((SHOP[0], name), 64) for name in ("shop", "mail", "wiki")] == [42, 42, 28]
     assert bucket_number(("a", "bc"), 2**32) != bucket_number(("ab", "c"), 2**32)
+    assert [bucket_number((SHOP[0], name), 64, large=True) - 64 for name in ("shop", "mail", "wiki")] == [8, 8, 11]
     queue = RabbitQueue(rabbit_options("amqp://host/", buckets=64))
     assert queue.bucket(SHOP) == f"parked-{bucket_number(SHOP, 64):02d}.delay.1024s"
+    assert queue.bucket(SHOP, large=True) == f"parked-large-{bucket_number(SHOP, 64, large=True) - 64:02d}.delay.1024s"
 
 
 def test_each_single_get_has_its_own_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,21 +78,23 @@ class SlowChannel:
     delivery_tag = 1
 
 
-async def test_unfetched_message_returns_as_a_retry(worker: OpenWorker) -> None:
-    """By its TTL, even if nobody knows of it any more. It comes back as a deferral does.
+@pytest.mark.parametrize("large", [False, True])
+async def test_unfetched_message_returns_as_a_retry(worker: OpenWorker, *, large: bool) -> None:
+    """By its TTL, even if nobody knows of it any more: the last worker that knew of large buckets has stopped. It comes
+    back as a deferral does.
 
     That one takes an `x-death` of a queue whose name ends like a delay queue's, by the default exchange, expired.
     """
     inbox = Inbox()
     queue = await worker(inbox, parked_for=1)
-    await park(queue, SHOP, "a")
+    await queue.park(queue.bucket(SHOP, large=large), outgoing("a"), until=0)
     message = await inbox.next()
     assert (message.message_id, message.lane, message.kind) == ("a", Lane.RETRIES, Kind.DELIVERY)
     deaths = message.headers["x-death"]
     assert isinstance(deaths, list)
     [death] = deaths
     assert (death["exchange"], death["reason"]) == ("", "expired")
-    assert re.search(r"\.parked-00\.delay\.1s$", death["queue"])
+    assert re.search(rf"\.parked-{'large-' if large else ''}00\.delay\.1s$", death["queue"])
     assert {int(name.rpartition(".")[2][:-1]).bit_count() for name in (queue.bucket(SHOP), "delay.1024s")} == {1}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from aio_pika.abc import HeadersType
 from structlog.testing import capture_logs
 
 from notifier.model.message import DEAD, Lane
@@ -19,7 +20,7 @@ from notifier.queues.rabbitmq import replies, side_channel, topology_watch
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
-from tests.contract.broker import NamedWorkers, until_answered
+from tests.contract.broker import Administrator, NamedWorkers, until_answered
 from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
 from tests.contract.queues import PATIENCE, Inbox, eventually, names, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
@@ -62,6 +63,23 @@ async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: 
     overview = await RabbitQueue(options).read_overview(PATIENCE)
     assert (overview.workers, len(overview.worker_states)) == (3, 3)
     assert (overview.depths["bulk"].consumers, first.worker_count()) == (1, 3)
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+async def test_large_buckets_are_used_only_while_all_workers_have_them(
+    options: RabbitOptions, workers: NamedWorkers, administrator: Administrator, *, is_older: bool
+) -> None:
+    """The announcements of an older worker do not name them, those of a worker whose broker lacks them deny it."""
+    shop, queue = ("https://id.example.com", "shop"), await workers.start(options, b"newer", announces=True)
+    await eventually(lambda: queue.worker_count() == 1)
+    large = queue.bucket(shop, large=True)
+    assert (large != queue.bucket(shop), queue.inherited_buckets(at_start=False)) == (True, ())
+    exchange = await administrator.get_exchange(f"{options.prefix}.workers", ensure=False)
+    headers: HeadersType = {} if is_older else {side_channel.LARGE_BUCKETS: False}
+    older = WorkerPresence("older", "id-older", time.time, time.monotonic).document()
+    await exchange.publish(aio_pika.Message(older, type=side_channel.PRESENCE, headers=headers), "")
+    await eventually(lambda: queue.bucket(shop, large=True) == queue.bucket(shop))
+    assert queue.inherited_buckets(at_start=False) == (large,)
 
 
 async def test_request_does_not_wait_for_more_while_the_workers_are_not_counted(

@@ -131,6 +131,24 @@ async def test_verify_continues_once_declared(options: RabbitOptions, amqp_url: 
         await consuming(queue)
 
 
+async def test_large_buckets_may_be_missing(
+    options: RabbitOptions, amqp_url: str, administrator: Administrator
+) -> None:
+    """With `topology: verify` after an update. A worker uses the others, and asks the broker for no missing queue."""
+    await declare_topology(options)
+    shop, large = ("https://id.example.com", "shop"), f"{options.prefix}.parked-large-00.delay.1024s"
+    await administrator.queue_delete(large)
+    async with opened(rabbit_options(amqp_url, options.prefix, topology="verify")) as queue:
+        await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
+        await queue.consume(Inbox())
+        assert (await consuming(queue)).problem is None
+        assert queue.bucket(shop, large=True) == queue.bucket(shop)
+        assert not any("large" in bucket for bucket in queue.inherited_buckets(at_start=True))
+        assert queue.inherited_buckets(at_start=False) == ()
+        assert (await queue.examine()).missing == (f"queue {large}",)
+    assert [state.name for state in await survey_topology(options) if state.missing] == [large]
+
+
 async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOptions) -> None:
     """Deleting returns the number of messages. It never uses `if-empty`, which closes the
     connection on quorum queues.

@@ -21,7 +21,7 @@ _OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is close
 _HALF_OPEN = "One delivery is attempted at a client that is down."
 _PARKED = (
     "A bucket is a queue for deliveries to clients that are down or requested a pause. To park is to put a delivery "
-    "there."
+    "there. A large bucket is for clients with over 1,000 parked deliveries, which delay no others there."
 )
 _UNRESPONSIVE = "An attempt has had no answer for more than a second."
 _FAILING = "The last attempt failed. The next deliveries are attempted all the same."

@@ -107,6 +107,8 @@ def bad(found: Sequence[Finding]) -> str:
         ({"policies": "it is away"}, True, "warning: its policies are unknown: it is away"),
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
+        ({"missing": ("queue n.parked-large-00.delay.1024s",)}, False, "warning: missing"),
+        ({"missing": ("queue n.dead", "queue n.parked-large-00.delay.1024s")}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),
         ({"version": "3.9.1"}, True, "warning: is version 3.9.1"),
         ({"version": "4.2.0"}, True, ""),
