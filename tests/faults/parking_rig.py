@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.faults.rig import ANSWER, Rig
-from tests.support.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKET_NAMES
 from tests.system.broker import broker
 from tests.system.clients import Hit
 from tests.system.site import client
@@ -136,12 +136,11 @@ async def sick_in(made: Rig) -> AsyncIterator[Sick]:
             print(*sick.lags, sep="\n")  # noqa: T201  as the account is
 
 
-async def parked(made: Rig) -> int:
-    """How many deliveries are parked; none if the broker ends the connection."""
+async def parked(made: Rig, *buckets: str) -> int:
+    """How many deliveries are parked, in these buckets or in all; none if the broker ends the connection."""
     with contextlib.suppress(ConnectionError):
         async with broker(made.urls[0], made.prefix) as rabbit:
-            names = [f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)]
-            return sum((await rabbit.depths(names)).values())
+            return sum((await rabbit.depths(buckets or BUCKET_NAMES)).values())
     return 0
 
 

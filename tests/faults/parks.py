@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from notifier.cli import main
 from notifier.delivery.ports import MessageOfDelivery
@@ -27,7 +28,7 @@ from notifier.model.message import Message
 
 _settle = Settlement.settle
 _on_delivery_settled = Ledger.on_delivery_settled
-_take_parked = vars(pipeline.Worker)["_take_parked"]
+_take_parked: Callable[[pipeline.Worker, Message], ClientKey | None] = vars(pipeline.Worker)["_take_parked"]
 
 
 def die_at(step: str, count: int) -> None:

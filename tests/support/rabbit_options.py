@@ -5,6 +5,8 @@ from typing import Any
 from notifier.queues.rabbitmq.options import RabbitOptions
 
 BUCKETS = 2
+LARGE_BUCKET = "parked-large-00.delay.1024s"
+BUCKET_NAMES = (*(f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)), LARGE_BUCKET)
 
 
 def rabbit_options(url: str, prefix: str = "notifier", **more: Any) -> RabbitOptions:

@@ -9,12 +9,12 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 
-from tests.support.rabbit_options import BUCKETS
+from tests.support.rabbit_options import BUCKET_NAMES
 from tests.system.waiting import PATIENCE, until
 
 # In the order in which messages move by themselves, so that reading one after the other misses none.
 QUEUES = (
-    *(f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)),
+    *BUCKET_NAMES,
     *(f"delay.{2**power}s" for power in range(17)),
     *("events", "bulk", "retries", "dead"),
 )

@@ -14,18 +14,20 @@ def test_large_buckets_are_used_again_when_older_workers_are_gone() -> None:
     """They announce themselves every five seconds; a killed one announces no stop. Unannounced workers do not count."""
     now = 0.0
     workers = WorkerCount(lambda: now)
-    assert workers.use_large_buckets
+    used = [workers.use_large_buckets]
     workers.on_consumers(2, may_decrease=True)
-    assert not workers.use_large_buckets
+    used.append(workers.use_large_buckets)
     workers.on_announced(2)
-    assert workers.use_large_buckets
+    used.append(workers.use_large_buckets)
+    assert used == [True, False, True]
     for has_large_buckets in (False, True):
         workers.on_announcement(has_large_buckets=has_large_buckets)
-        assert not workers.use_large_buckets
+        used.append(workers.use_large_buckets)
     now = ANNOUNCED_SECONDS
-    assert workers.use_large_buckets
+    used.append(workers.use_large_buckets)
     workers.has_large_buckets = False
-    assert not workers.use_large_buckets
+    used.append(workers.use_large_buckets)
+    assert used[3:] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("announced", [2, 3])
