@@ -23,7 +23,7 @@ import asyncio
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -122,32 +122,34 @@ class BucketFetches:
         self._fresh_waits = False
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
-        self._unused_buckets: Collection[str] = ()
         self._needs_repeat, self._no_repeat_before = False, -math.inf
         self._fetched_at: dict[str, float] = {}  # by bucket: when a message was last fetched from it
 
-    def start_batches(self, *, fresh_waits: bool, is_stopping: bool) -> bool:
-        """Begin the requested fetches, and start batches as there is room. Return whether a fetch is under way.
+    def empty_unused(self) -> bool:
+        """Continue only the fetches that empty buckets, since the worker stops. Return whether there are any."""
+        unused = self._queues.inherited_buckets(at_start=False)
+        self._fetches = OrderedDict((name, fetch) for name, fetch in self._fetches.items() if name in unused)
+        self._scheduler.deferrals.requested.clear()
+        self.start_batches(fresh_waits=False)
+        return bool(self._fetches)
 
-        `fresh_waits`: a fresh delivery waits. While the worker stops, it only empties buckets that others do not know.
-        """
-        self._fresh_waits, worker_count = fresh_waits, self._scheduler.slots.worker_count()
-        if worker_count < self._worker_count:
-            self._needs_repeat = True  # messages that a stopped worker had fetched are in the buckets again
-        self._worker_count = worker_count
-        if (unused := self._queues.inherited_buckets(at_start=False)) != self._unused_buckets:
-            self._unused_buckets = unused
-            self._request_fetches(unused)
-        if is_stopping:
-            self._fetches = OrderedDict((name, fetch) for name, fetch in self._fetches.items() if name in unused)
-        elif self._needs_repeat and self._clock() >= self._no_repeat_before:
+    def start_batches(self, *, fresh_waits: bool) -> None:
+        """Begin the requested fetches, and start batches as there is room. `fresh_waits`: a fresh delivery waits."""
+        worker_count = self._scheduler.slots.worker_count()
+        if worker_count != self._worker_count:
+            # Messages that a stopped worker had fetched are in the buckets again.
+            self._needs_repeat |= worker_count < self._worker_count
+            self._worker_count = worker_count
+            self._request_fetches(self._queues.inherited_buckets(at_start=False))
+        if self._needs_repeat and self._clock() >= self._no_repeat_before:
             self._needs_repeat, self._no_repeat_before = False, self._clock() + MIN_REPEAT_SECONDS
             self.on_queue_lost()
-        if self._scheduler.deferrals.requested and not is_stopping:
+        if self._scheduler.deferrals.requested:
             self._begin_requested_fetches()
+        self._fresh_waits = fresh_waits
         for _ in range(min(len(self._fetches), BUCKETS_PER_ROUND)):
             if self._scheduler.slots.used_share() > CROWDED_SHARE:
-                break
+                return
             bucket, fetch = next(iter(self._fetches.items()))
             self._fetches.move_to_end(bucket)
             while (size := self._next_batch_size(bucket, fetch)) > 0:
@@ -156,7 +158,6 @@ class BucketFetches:
                 self._spawn(self._take_batch(bucket, fetch, size))
                 if fetch.remainder.count is None and not fetch.is_counting:
                     self._spawn(self._count(bucket, fetch))
-        return bool(self._fetches)
 
     def _begin_requested_fetches(self) -> None:
         """Begin a fetch for each client in `Deferrals.requested`, or add the client to the fetch of its bucket."""
@@ -284,9 +285,9 @@ class BucketFetches:
                 self._counts.forget_empty(filled)
                 inherited &= filled
             self._request_fetches(inherited)
-            inherited.clear()
             self._scheduler.deferrals.request_overdue_fetches()
             await asyncio.sleep(seconds_until_count(self._wall()))
+            inherited = set(self._queues.inherited_buckets(at_start=False))
 
 
 def seconds_until_count(now: float) -> float:

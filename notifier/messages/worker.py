@@ -212,9 +212,9 @@ class Worker:
             effort += self._selection.on_step(held)
         else:
             self._schedule_round()
-        fresh_waits, is_stopping = self._selection.waiting_count(Lane.EVENTS) > 0, self._stop.is_set()
-        is_fetching = self._fetches.start_batches(fresh_waits=fresh_waits, is_stopping=is_stopping)
-        if is_stopping and not (self._tasks or self._selection.has_steps_left or is_fetching):
+        if not self._stop.is_set():
+            self._fetches.start_batches(fresh_waits=self._selection.waiting_count(Lane.EVENTS) > 0)
+        elif not self._fetches.empty_unused() and not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
 
     # ── a message: read, plan, start ──

@@ -372,7 +372,7 @@ async def test_large_buckets_are_emptied_while_another_worker_lacks_them(
     beside_large: WorkerHarness, *, stops: bool
 ) -> None:
     """An update or a rollback: they are emptied into the others, or into delay queues by a worker that stops."""
-    beside_large.queue.uses_large = False
+    beside_large.queue.uses_large, beside_large.others.size = False, 2
     if stops:
         beside_large.worker.stop()
         await until(beside_large, lambda: sizes(beside_large) == [20, 0], step=0.0001)
