@@ -140,7 +140,7 @@ class LiveConfiguration:
         old_faults = set(current.faults)
         new_faults = [fault for fault in built.faults if fault not in old_faults]
         log_faults(new_faults)
-        log_ignored_values(*built.registry.newly_ignored(current.registry))
+        log_ignored_values([*built.registry.newly_ignored(current.registry)])
         self.answers.hold(source, result.answer)
         remaining_faults = _remaining_faults(current.faults, built.registry)
         old_clients = _list_clients(current.registry)

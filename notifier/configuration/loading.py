@@ -27,6 +27,7 @@ from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
+from notifier.model.ignored_members import IssueGroup
 from notifier.model.message import Binding
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import build_client_context
@@ -88,7 +89,7 @@ class LoadedConfiguration:
         if more := len(warnings[MAX_LOGGED:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
-        log_ignored_values(*self.registry.newly_ignored(Registry()))
+        log_ignored_values([*self.registry.newly_ignored(Registry())])
 
 
 def log_faults(faults: Sequence[InputIssue]) -> None:
@@ -100,12 +101,12 @@ def log_faults(faults: Sequence[InputIssue]) -> None:
         log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
-def log_ignored_values(mistakes: Sequence[InputIssue], count: int) -> None:
-    """Log the values of clients that their registry source may not set. `count`: the number of all such values."""
-    log = structlog.get_logger()
-    for mistake in mistakes[:MAX_LOGGED]:
-        log.warning("registry_source_beyond", client=mistake.path, reason=mistake.text)
-    if more := max(0, count - MAX_LOGGED):
+def log_ignored_values(groups: Sequence[IssueGroup]) -> None:
+    """Log the values of clients that their registry source may not set: one line for those that are alike."""
+    log, lines = structlog.get_logger(), [line for group in groups for line in group.lines]
+    for line in lines[:MAX_LOGGED]:
+        log.warning("registry_source_beyond", client=line.path, reason=line.text)
+    if more := len(lines[MAX_LOGGED:]) + sum(group.unlisted_count for group in groups):
         log.warning("registry_sources_beyond", more=more, hint="`notifier check` tells all")
 
 

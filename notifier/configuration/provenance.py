@@ -130,6 +130,10 @@ def values_of(
         replaced = tuple(f"notifier.{option}." for option in section) if isinstance(section, Mapping) else ()
         values = {member: value for member, value in values.items() if not member.startswith(replaced)}
         values |= {value.member: value for value in _values_in(row, source_name)}
+    for (source_name, text), clients in loaded.registry.beyond.clients.items():
+        member, _, why = text.partition(": ")
+        if key in clients and member in values and values[member].origin == source_name:  # it is used in part
+            values[member] = copy_record(values[member], origin=f"{source_name}; {why}")
     options = loaded.settings.registry.defaults.get(iss)
     if options is not None:
         settings = options.model_dump(mode="json", exclude_unset=True)

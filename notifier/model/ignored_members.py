@@ -1,4 +1,4 @@
-"""Collects the client members that registry sources may not set, grouped by source and member (a *kind*).
+"""Collects the client members that registry sources may not set, or set too high, by source and member (a *kind*).
 
 A list of 100,000 rows may contain such members in each row. So each kind has the number of its clients, and the texts
 of the first clients only.
@@ -28,6 +28,20 @@ class IssueGroup:
 
     first: Sequence[InputIssue] = ()
     count: int = 0
+
+    @property
+    def lines(self) -> Sequence[InputIssue]:
+        """The first mistakes, each to report separately. Equal ones are one, with the names of the other clients."""
+        return [self.mistake] if self._are_equal else self.first
+
+    @property
+    def unlisted_count(self) -> int:
+        """The number of mistakes beyond `lines`."""
+        return 0 if self._are_equal else self.count - len(self.first)
+
+    @property
+    def _are_equal(self) -> bool:
+        return len({mistake.text for mistake in self.first}) == 1
 
     @property
     def mistake(self) -> InputIssue:
@@ -85,16 +99,14 @@ class IgnoredMembers:
             first = islice(clients.items(), MAX_KEPT_CLIENTS)
             yield IssueGroup(first=[_to_issue(kind, *each) for each in first], count=len(clients))
 
-    def since(self, old: "IgnoredMembers") -> tuple[Sequence[InputIssue], int]:
-        """Return the first mistakes that `old` does not have, and the number of all that it does not have."""
-        new_issues: list[InputIssue] = []
-        count = 0
+    def since(self, old: "IgnoredMembers") -> Iterator[IssueGroup]:
+        """Yield a group for each kind, with the clients of which `old` does not have a mistake of this kind."""
         for kind, clients in self.clients.items():
             old_clients = old.clients.get(kind, {})
             new_keys = [key for key in clients if key not in old_clients]
-            new_issues += [_to_issue(kind, key, clients[key]) for key in new_keys[:MAX_KEPT_CLIENTS]]
-            count += len(new_keys)
-        return new_issues, count
+            if new_keys:
+                first = [_to_issue(kind, key, clients[key]) for key in new_keys[:MAX_KEPT_CLIENTS]]
+                yield IssueGroup(first=first, count=len(new_keys))
 
     def updated(self, part: "IgnoredMembers", changed: Collection[str]) -> "IgnoredMembers":
         """Return a copy in which the clients of `part` replace the clients whose `client_id` is in `changed`."""

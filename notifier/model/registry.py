@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from notifier.model.client import Client, Route
 from notifier.model.delivery import ClientOverrides, Delivery
-from notifier.model.errors import InputIssue
 from notifier.model.ignored_members import IgnoredMembers, IssueGroup
 
 InlineRule: TypeAlias = Literal["publishers", "allow", "deny"]
@@ -100,13 +99,14 @@ class Registry:
         """The number of ignored members in all groups of `ignored_groups`."""
         return self.beyond.total + self.taken_aliases.count
 
-    def newly_ignored(self, old: "Registry") -> tuple[Sequence[InputIssue], int]:
-        """Return the first ignored members that `old` does not have, and the number of all that it does not have."""
-        members, member_count = self.beyond.since(old.beyond)
+    def newly_ignored(self, old: "Registry") -> Iterator[IssueGroup]:
+        """Yield the ignored members that `old` does not have, in groups."""
+        yield from self.beyond.since(old.beyond)
         old_aliases = set(old.taken_aliases.first)
         aliases = [alias for alias in self.taken_aliases.first if alias not in old_aliases]
-        alias_count = max(len(aliases), self.taken_aliases.count - old.taken_aliases.count)
-        return [*members, *aliases], member_count + alias_count
+        count = max(len(aliases), self.taken_aliases.count - old.taken_aliases.count)
+        if count:
+            yield IssueGroup(first=aliases, count=count)
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """Return the registered clients of one issuer by `client_id`, in the order of the file."""

@@ -146,7 +146,7 @@ class MetricsPage:
             )
         left_out = sum(map(len, self._metrics.registry().faults.values()))
         yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
-        text = "Members of clients that registry sources are not permitted to set, and that were ignored."
+        text = "Members of clients that registry sources are not permitted to set, and that were ignored or reduced."
         yield gauge("registry_members_left_away", text, self._metrics.registry().ignored_count)
 
 

@@ -3,17 +3,18 @@
 A file belongs to the operator and may set all values. Any other source is called a list here. A list may set the
 addresses of its clients, and limits of the requests to them. It may not change the contents or audience of tokens, nor
 grant a client the operator's credentials or network access. Therefore no list can cause a token that another service
-accepts, and no list affects the clients of another issuer. Other values in a row are ignored and reported, and the
-client stays in force.
+accepts, and no list affects the clients of another issuer. Other values in a row are ignored or reduced, and reported,
+and the client stays in force.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 from notifier.configuration.clients.client_rows import Row, intern_names
-from notifier.model.durations import parse_duration
+from notifier.model.durations import format_duration, parse_duration
 from notifier.model.origins import host_of
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt
@@ -29,9 +30,10 @@ LIST_OPTIONS = frozenset(
         "retry_statuses", "audience", "max_age", "sub_only_max_age",
     }
 )  # fmt: skip
-"""Members of `notifier` that a list may set; `preset` and the last three within limits. Only files may set others."""
-SHORTENED_ONLY = ("max_age", "sub_only_max_age")
-"""A list may only shorten these."""
+"""Members of `notifier` that a list may set; some within limits. Only files may set others."""
+MAX_TIMEOUT_SECONDS = 10.0
+"""The longest `timeout` that a list may set, unless the default is longer. Clients of one issuer that hang for minutes
+would hold the slots of other issuers."""
 REDACTED = "(not kept)"
 """Replaces a value that no list may set: it may be a secret, and must reach neither memory nor cache."""
 _FILE_ONLY = "only a file may set it; it is ignored"
@@ -49,12 +51,12 @@ MOVED = "an address leads to an origin that no file names: `notifier status` sho
 class ListBounds:
     """The limits of the values that a list may set for clients of one issuer.
 
-    `max_seconds`: for each member of SHORTENED_ONLY, the seconds in force without the list. `issuer_hosts`: the
+    `most`: the largest value of the members of `notifier` that have one; durations in seconds. `issuer_hosts`: the
     issuer's own hosts, to which browsers send its cookies on any port. `options`: the members that `notifier` may have
     in a file.
     """
 
-    max_seconds: Mapping[str, float]
+    most: Mapping[str, float]
     issuer_hosts: frozenset[str]
     options: frozenset[str] = frozenset(ClientOptions.model_fields)
 
@@ -66,11 +68,17 @@ def option_names(settings: Settings) -> frozenset[str]:
 
 
 def bounds_of(settings: Settings, iss: str) -> ListBounds:
-    """Return the limits, from `registry.defaults` of the issuer or `delivery`, and from the hosts of its pages."""
-    defaults, retry = settings.registry.defaults.get(iss), settings.template().retry
-    options = {name: None if defaults is None else getattr(defaults, name) for name in SHORTENED_ONLY}
-    max_seconds = {name: getattr(retry, name) if seconds is None else seconds for name, seconds in options.items()}
-    return ListBounds(max_seconds=max_seconds, issuer_hosts=issuer_hosts(settings, iss), options=option_names(settings))
+    """Return the limits: the values in force without the list, MAX_TIMEOUT_SECONDS, and the hosts of the issuer."""
+    defaults, template = settings.registry.defaults.get(iss), settings.template()
+    most = {
+        "max_age": template.retry.max_age,
+        "sub_only_max_age": template.retry.sub_only_max_age,
+        "timeout": template.timeout,
+        "max_concurrent": template.max_concurrent,
+    }
+    most |= {name: own for name in most if defaults is not None and (own := getattr(defaults, name)) is not None}
+    most["timeout"] = max(most["timeout"], MAX_TIMEOUT_SECONDS)
+    return ListBounds(most=most, issuer_hosts=issuer_hosts(settings, iss), options=option_names(settings))
 
 
 def issuer_hosts(settings: Settings, iss: str) -> frozenset[str]:
@@ -151,7 +159,7 @@ def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
-    """Return the row with only the values that a list may set, and the reason for each ignored member.
+    """Return the row with only the values that a list may set, and the reason for each ignored or reduced member.
 
     The patterns of the source's `authority` apply to aliases too.
     """
@@ -187,7 +195,7 @@ def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) 
 
 
 def _limit_options(options: Mapping[str, Any], bounds: ListBounds) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Return the members of the section `notifier` that a list may set, and the reason for each ignored member."""
+    """Return the members of the section `notifier` that a list may set, and the reason for each that differs."""
     kept, unknown = dict(options), []
     ignored: dict[str, str] = {}
     for name, value in options.items():
@@ -200,9 +208,12 @@ def _limit_options(options: Mapping[str, Any], bounds: ListBounds) -> tuple[Mapp
         if name not in bounds.options:
             unknown.append(name)
             del kept[name]
-        elif (reason := _reason_against(name, value, bounds.max_seconds)) is not None:
+        elif (reason := _reason_against(name, value)) is not None:
             ignored[f"notifier.{name}"] = reason
             del kept[name]
+        elif name in bounds.most and _quantity(name, value) > bounds.most[name]:
+            kept[name] = bounds.most[name] if name == "max_concurrent" else format_duration(bounds.most[name])
+            ignored[f"notifier.{name}"] = f"a list may set at most {kept[name]}; it is reduced to this"
     if unknown:  # one message, since a row may have thousands of unknown members
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{_suggest_option(unknown[0])}{more}"
@@ -216,7 +227,7 @@ def kind_of(member: str, text: str) -> str:
     return f"notifier: {_UNKNOWN}; it is ignored" if text.startswith(f"{member}: {_UNKNOWN}") else text
 
 
-def _reason_against(name: str, value: Any, max_seconds: Mapping[str, float]) -> str | None:
+def _reason_against(name: str, value: Any) -> str | None:
     if name not in LIST_OPTIONS:
         return _FILE_ONLY
     if name == "audience" and value not in ("string", "list", []):
@@ -225,9 +236,6 @@ def _reason_against(name: str, value: Any, max_seconds: Mapping[str, float]) -> 
     if preset is not None:
         file_only = [member for member in ("typ", "audience") if getattr(preset, member)]
         return f"preset {value} sets {file_only[0]}: {_FILE_ONLY}" if file_only else None
-    longest = max_seconds.get(name) if name in SHORTENED_ONLY else None
-    if longest is not None and _parse_seconds(value) > longest:
-        return f"a list may make it shorter than {longest:g} s, not longer; it is ignored"
     return None
 
 
@@ -237,9 +245,11 @@ def _suggest_option(name: str) -> str:
     return f"; did you mean {matches[0]}?" if matches else "; it is ignored"
 
 
-def _parse_seconds(value: Any) -> float:
-    """Return the seconds; 0 for an invalid duration, which is reported as an error of the row."""
+def _quantity(name: str, value: Any) -> float:
+    """Return the number, or seconds; 0 for an invalid value, which is reported as an error of the row."""
     try:
-        return parse_duration(value)
-    except ValueError:
+        return float(value) if name == "max_concurrent" else parse_duration(value)
+    except (ValueError, TypeError):
         return 0.0
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf

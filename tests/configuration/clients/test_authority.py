@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from notifier.configuration.clients.authority import LIST_OPTIONS, REDACTED, ListBounds, kind_of, limit_row
 from notifier.configuration.clients.client_rows import SourceAnswer
@@ -13,11 +14,12 @@ from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
 from notifier.configuration.clients.layers import build_registry
 from notifier.configuration.clients.remote_rows import clean_row
-from notifier.configuration.loading import load
+from notifier.configuration.loading import MAX_LOGGED, load, log_ignored_values
 from notifier.features import FEATURES
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.record import copy_record
+from notifier.model.registry import Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import RetrySettings
 from tests.configuration.clients.registry_sample import HOOK, ONE, TWO, mistakes, settings
@@ -26,7 +28,8 @@ from tests.tokens.key_folder import pem
 
 EVIL = "https://evil.example.net/hook"
 BOUNDS = ListBounds(
-    max_seconds={"max_age": 3600.0, "sub_only_max_age": 600.0}, issuer_hosts=frozenset({"id.example.com"})
+    most={"max_age": 3600.0, "sub_only_max_age": 600.0, "timeout": 10.0, "max_concurrent": 32},
+    issuer_hosts=frozenset({"id.example.com"}),
 )
 FILE_ONLY = "only a file may set it; it is ignored"
 THREE = "https://three.example.com"
@@ -84,11 +87,11 @@ def test_list_cannot_change_the_audience_of_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(ClientOptions.model_fields.keys() - LIST_OPTIONS), "typo", "audience", "preset", "max_age"]
+    "name", [*sorted(ClientOptions.model_fields.keys() - LIST_OPTIONS), "typo", "audience", "preset"]
 )
 def test_members_beyond_the_table_are_ignored_and_reported(name: str) -> None:
     """The others stay."""
-    values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample", "max_age": "2h"}
+    values: dict[str, object] = {"audience": ["kubernetes"], "preset": "auth0_sample"}
     kept, left = limit_row(row(notifier={name: values.get(name, "x"), "timeout": "3s"}), BOUNDS)
     assert kept == row(notifier={"timeout": "3s"})
     assert list(left) == [f"notifier.{name}"]
@@ -112,6 +115,66 @@ def test_permitted_members_of_a_list_are_kept(options: dict[str, Any]) -> None:
     members = row(notifier=options)
     assert limit_row(members, BOUNDS) == (members, {})
     assert limit_row(members, BOUNDS)[0] is members
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("timeout", "598s", "10s"),
+        ("timeout", "10001ms", "10s"),
+        ("timeout", "2h", "10s"),
+        ("max_concurrent", 33, 32),
+        ("max_concurrent", "10000", 32),
+        ("max_concurrent", 10**400, 32),
+        ("max_age", "2h", "1h"),
+        ("sub_only_max_age", "1d", "10m"),
+    ],
+)
+def test_larger_value_of_a_list_is_reduced(name: str, value: object, most: object) -> None:
+    """To the largest that a list may set. The other members stay."""
+    kept, left = limit_row(row(notifier={name: value, "paused": True}), BOUNDS)
+    assert kept == row(notifier={name: most, "paused": True})
+    assert left == {f"notifier.{name}": f"a list may set at most {most}; it is reduced to this"}
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, True, float("nan")])
+def test_invalid_number_of_a_list_stays_an_error_of_its_row(value: object) -> None:
+    """It is not reduced."""
+    members = row(notifier={"max_concurrent": value, "timeout": value})
+    assert limit_row(members, BOUNDS) == (members, {})
+
+
+def test_limits_of_a_list_follow_the_defaults(tmp_path: Path) -> None:
+    """A default may permit a longer timeout or fewer attempts. A file may set more. No client is left out."""
+    large = {"timeout": "598s", "max_concurrent": 10_000}
+    layers = [of_list(*(row(name, notifier=large) for name in ("shop", "more")), issuer=ONE)]
+    longest = {"sources": [{"file": "clients.yaml"}], "defaults": {ONE: {"timeout": "20s", "max_concurrent": 4}}}
+
+    def limits(made: BuiltRegistry) -> tuple[float, int]:
+        assert not made.faults
+        assert len(made.registry.clients_of(ONE)) == 2
+        return shop(made).timeout, shop(made).max_concurrent
+
+    assert limits(built(tmp_path, *layers)) == (10.0, 32)
+    assert limits(built(tmp_path, *layers, registry=longest)) == (20.0, 4)
+    assert limits(built(tmp_path, *layers, delivery={"timeout": "15s"})) == (15.0, 32)
+    own = of_file({"client_id": "shop", "notifier": {"timeout": "90s", "max_concurrent": 100}})
+    assert limits(built(tmp_path, *layers, own)) == (90.0, 100)
+
+
+def test_reduced_values_are_logged_once_for_a_source(tmp_path: Path) -> None:
+    """With the number of their clients. Ignored values with different texts have a line each."""
+    large = [row(f"c{nth}", notifier={"timeout": "598s", f"name{nth}": 1}) for nth in range(150)]
+    made = built(tmp_path, of_list(*large, issuer=ONE))
+    groups = [*made.registry.newly_ignored(Registry())]
+    with capture_logs() as lines:
+        log_ignored_values(groups)
+    reduced = [line["reason"] for line in lines if "timeout" in line.get("reason", "")]
+    assert len(reduced) == 1
+    assert reduced[0].startswith("notifier.timeout: a list may set at most 10s; it is reduced to this; likewise of")
+    assert reduced[0].endswith("and 129 more")
+    assert [line["more"] for line in lines if line["event"] == "registry_sources_beyond"] == [150 - MAX_LOGGED + 1]
+    assert [*made.registry.newly_ignored(made.registry)] == []
 
 
 def test_member_of_a_feature_is_ignored_in_a_list() -> None:
@@ -140,9 +203,9 @@ def test_removed_setting_is_ignored_and_the_rest_is_kept() -> None:
 def test_documented_table_equals_the_code() -> None:
     """It names each member that a list may set, and none that it may not."""
     text = (Path(__file__).parents[3] / "docs/configuration/registry-sources.md").read_text()
-    _, may, stricter = text[text.index("| a list | members |") :].split("\n| ")[:3]
-    assert {name for name in LIST_OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in stricter} == set()
-    assert [name for name in ClientOptions.model_fields.keys() - LIST_OPTIONS if f"`{name}`" in may + stricter] == []
+    _, may, limited = text[text.index("| a list | members |") :].split("\n| ")[:3]
+    assert {name for name in LIST_OPTIONS if f"`{name}`" not in may and f"`notifier.{name}`" not in limited} == set()
+    assert [name for name in ClientOptions.model_fields.keys() - LIST_OPTIONS if f"`{name}`" in may + limited] == []
 
 
 def test_secrets_of_a_list_are_not_kept() -> None:
@@ -372,7 +435,7 @@ def test_unreadable_row_of_a_foreign_client_has_no_effect(tmp_path: Path) -> Non
 )
 def test_any_spelling_of_the_issuer_address_is_recognized(iss: str, own: str) -> None:
     """Browsers normalize an address, and send its cookies."""
-    bounds = ListBounds(max_seconds={}, issuer_hosts=frozenset({iss.removeprefix("https://").strip("[]")}))
+    bounds = ListBounds(most={}, issuer_hosts=frozenset({iss.removeprefix("https://").strip("[]")}))
     assert [*limit_row(row(frontchannel_logout_uri=own), bounds)[1]] == ["frontchannel_logout_uri"]
 
 

@@ -43,6 +43,28 @@ def test_forbidden_values_of_a_list_have_no_effect(folder: Path) -> None:
     assert "client_name" not in found
 
 
+def test_a_reduced_value_of_a_list_is_shown_with_the_reason(folder: Path) -> None:
+    """The value in force. The value of a file that is in force instead is not reduced."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, backchannel_logout_uri, notifier)")
+        row = ("shop", URI, '{"timeout": "598s", "max_concurrent": 10000}')
+        database.execute("INSERT INTO apps VALUES (?, ?, ?)", row)
+    own = {"name": "own", "issuer": ISS, "sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}}
+    write(folder, {"sources": [own]})
+    found = origins(folder)
+    assert found["notifier.timeout"] == ("10s", "own; a list may set at most 10s; it is reduced to this")
+    assert found["notifier.max_concurrent"] == (32, "own; a list may set at most 32; it is reduced to this")
+    done = notifier("check", "-c", "n.yaml", "--json", cwd=folder)
+    warnings = [each for each in json.loads(done.stdout)["warnings"] if "reduced" in each["text"]]
+    assert [(each["path"], each["count"]) for each in warnings] == [("client 'shop' of registry source own", 1)] * 2
+    write(
+        folder,
+        {"sources": [own, {"name": "a", "file": "a.yaml"}]},
+        a=[{"client_id": "shop", "issuer": ISS, "notifier": {"timeout": "20s"}}],
+    )
+    assert origins(folder)["notifier.timeout"] == ("20s", "a (a.yaml)")
+
+
 def test_a_client_without_a_known_issuer_is_shown_with_the_reason(folder: Path) -> None:
     """A row of a database without an issuer."""
     with sqlite3.connect(folder / "own.db") as database:

@@ -144,7 +144,7 @@ def test_an_attribute_makes_no_follower() -> None:
     row = clean_row(row_of({"notifier.follows": "wiki", "notifier.backchannel_logout_uri": URL}), "[4]")
     assert not isinstance(row, InputIssue)
     assert row["notifier"] == {"follows": REDACTED}
-    kept, ignored = limit_row(row, ListBounds(max_seconds={}, issuer_hosts=frozenset()))
+    kept, ignored = limit_row(row, ListBounds(most={}, issuer_hosts=frozenset()))
     assert (kept["notifier"], ignored) == ({}, {"notifier.follows": "only a file may set it; it is ignored"})
 
 
