@@ -3,11 +3,14 @@
 Values are built directly from libyaml's events. PyYAML's loader takes three times as long without releasing the GIL:
 a reload of 100,000 clients would block the event loop of a worker for seconds. A scalar is resolved, by PyYAML's rules,
 only if its first character allows a type other than string. JSON is read about 14 times as fast: large lists need it.
+
+An alias costs nothing here, since it is the object of its anchor, but later steps visit and copy this object at each
+place. Ten lines of ten aliases each can stand for 10^10 values. So the values that aliases stand for are counted.
 """
 
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -19,6 +22,8 @@ from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
+MAX_ALIASED_VALUES = 1_000_000  # values that the aliases of a document stand for: ten for each of 100,000 clients
+MAX_ALIASED_NESTING = 100  # nested lists and mappings in the value of an alias
 _MAX_CACHED_CHARS = 100  # characters of a scalar that is not a string. Base-60 numbers (`1:30`) take quadratic time
 
 
@@ -44,7 +49,10 @@ def read_document(path: Path) -> object:
 
 def parse_yaml(text: str) -> object:
     """Return the value of one YAML or JSON document. Raises yaml.YAMLError."""
-    return _Builder(text).document()
+    try:
+        return _Builder(text).document()
+    except RecursionError:
+        raise yaml.YAMLError("is nested too deeply") from None
 
 
 def _document_error(path: str, text: str) -> ConfigurationError:
@@ -83,6 +91,28 @@ def _construct(text: str, tag: str) -> object:
     return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
 
 
+class _Anchor:
+    """A value that aliases may stand for. `count`: its values, including nested ones, counted at its first alias."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    @cached_property
+    def count(self) -> int:
+        count, level, depth = 0, [self.value], 0
+        while level and count <= MAX_ALIASED_VALUES:
+            count, depth = count + len(level), depth + 1
+            if depth > MAX_ALIASED_NESTING:
+                raise RecursionError
+            level = [
+                inner
+                for value in level
+                if isinstance(value, dict | list)
+                for inner in (value.values() if isinstance(value, dict) else value)
+            ]
+        return count
+
+
 class _Builder:
     """Builds the values of a document from its events."""
 
@@ -91,7 +121,8 @@ class _Builder:
         self._next = cast("Callable[[], yaml.Event]", self._events.get_event)
         # A scalar that begins with another character is always a string. An empty scalar is null.
         self._ambiguous = frozenset(cast("dict[str, object]", yaml.SafeLoader.yaml_implicit_resolvers))
-        self._anchors: dict[str, object] = {}
+        self._anchors: dict[str, _Anchor] = {}
+        self._aliased_values = 0
         self._keys: dict[str, str] = {}  # equal keys share one string, since they recur in every client
 
     def document(self) -> object:
@@ -118,9 +149,13 @@ class _Builder:
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(event)
         assert isinstance(event, yaml.AliasEvent)
-        if event.anchor not in self._anchors:
+        anchor = self._anchors.get(event.anchor or "")
+        if anchor is None:
             _fail(event, f"nothing before this is marked &{event.anchor}")
-        return self._anchors[event.anchor]
+        self._aliased_values += anchor.count
+        if self._aliased_values > MAX_ALIASED_VALUES:
+            _fail(event, f"aliases stand for more than {MAX_ALIASED_VALUES:,} values; write them without aliases")
+        return anchor.value
 
     def _scalar(self, event: yaml.ScalarEvent) -> object:
         text = event.value
@@ -135,7 +170,7 @@ class _Builder:
                 what = "date, time or number it looks like" if tag is None else f"{tag} it is marked as"
                 _fail(event, f"this cannot be read as the {what}; if it is a text, put it in quotes")
         if event.anchor is not None:
-            self._anchors[event.anchor] = value
+            self._anchors[event.anchor] = _Anchor(value)
         return value
 
     def _sequence(self, event: yaml.SequenceStartEvent) -> list[object]:
@@ -143,7 +178,7 @@ class _Builder:
         while not isinstance(item := self._next(), yaml.SequenceEndEvent):
             values.append(self._value(item))
         if event.anchor is not None:
-            self._anchors[event.anchor] = values
+            self._anchors[event.anchor] = _Anchor(values)
         return values
 
     def _mapping(self, event: yaml.MappingStartEvent) -> dict[object, object]:
@@ -166,7 +201,7 @@ class _Builder:
             assert isinstance(source, dict)
             members = {**source, **members}
         if event.anchor is not None:
-            self._anchors[event.anchor] = members
+            self._anchors[event.anchor] = _Anchor(members)
         return members
 
     def _merge(self, event: yaml.Event, value: object) -> dict[object, object]:

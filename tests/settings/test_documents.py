@@ -63,6 +63,32 @@ class TestYaml:
             "f": "text\n",
         }
 
+    @pytest.mark.parametrize("place", ["c: *x9", "c: {<<: {a: *x9}}", "c: [*x9]"])
+    def test_values_of_aliases_are_bounded(self, tmp_path: Path, place: str) -> None:
+        """Ten lines can stand for 10^10 values, which later steps would visit and copy."""
+        lines = [f"x{nth}: &x{nth} [{', '.join([f'*x{nth - 1}' if nth else 'l'] * 10)}]" for nth in range(10)]
+        path = write(tmp_path, "\n".join([*lines, place]))
+        with pytest.raises(
+            ConfigurationError, match=r"line 6, column \d+: aliases stand for more than 1,000,000 values"
+        ):
+            read_document(path)
+
+    def test_many_merges_of_one_anchor_are_read(self) -> None:
+        """Each of many clients may have the members of an anchor; a copy of a large mapping for each is refused."""
+        text = "- &all {a: 1, b: 2, c: 3, d: 4}\n" + "- {<<: *all, e: 5}\n" * 1000
+        assert (
+            parse_yaml(text) == [{"a": 1, "b": 2, "c": 3, "d": 4}] + [{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}] * 1000
+        )
+        large = ", ".join(f"k{nth}: 1" for nth in range(2000))
+        with pytest.raises(yaml.YAMLError, match="aliases stand for more than"):
+            parse_yaml(f"- &all {{{large}}}\n" + "- {<<: *all, e: 5}\n" * 500)
+
+    def test_nesting_by_aliases_is_bounded(self, tmp_path: Path) -> None:
+        """As nesting in the text."""
+        lines = ["- &x0 [l]", *(f"- &x{nth} [*x{nth - 1}]" for nth in range(1, 200))]
+        with pytest.raises(ConfigurationError, match="is nested too deeply"):
+            read_document(write(tmp_path, "\n".join(lines)))
+
     @given(VALUES)
     @settings(max_examples=60, derandomize=True)
     def test_written_yaml_is_read_back(self, value: object) -> None:
