@@ -25,6 +25,7 @@ from notifier.features.sources.envelopes import (
 from notifier.features.sources.expressions import EvaluationError, Expression, ExpressionReader
 from notifier.features.sources.translation import (
     NO_ISSUER,
+    DocumentDigests,
     Translation,
     TranslationBuilder,
     cloudevent_of,
@@ -128,8 +129,8 @@ class _MessageReader:
 
     def __init__(self, source: Source, message: Message, new_id: Callable[[], str], now: float) -> None:
         self._source, self._message, self._new_id, self._now = source, message, new_id, now
+        self._digests, self._parsed_texts = DocumentDigests(), dict[str, object]()
         self._names: dict[str, object] = {}  # values of `$headers` and `$properties`, for expressions
-        self._parsed_texts: dict[str, object] = {}
         self.timeless_ids: set[str] = set()
         if "$properties" in source.used_names:
             self._names["$properties"] = properties_of(message)
@@ -206,8 +207,8 @@ class _MessageReader:
     ) -> dict[str, object]:
         """Return the value of each member's expression. Adds errors to `mistakes`.
 
-        If the expression of an informational member fails, its value is the whole document. The value is dropped when
-        the event is validated, but makes the digest for the id unique.
+        If the expression of an informational member fails, its value is a digest of the whole document. The value is
+        dropped when the event is validated, but makes the digest for the id unique.
         """
         data: dict[str, object] = {}
         for name, expression in self._source.members.items():
@@ -215,7 +216,7 @@ class _MessageReader:
                 value = reader.evaluate(expression)
             except EvaluationError as error:
                 if name in INFORMATIONAL_MEMBERS:
-                    data[name] = [document.data, document.envelope if "$envelope" in expression.fields else None]
+                    data[name] = self._digests.of(document, with_envelope="$envelope" in expression.fields)
                     continue
                 mistakes.append(InputIssue(path + name, str(error)))
                 value = _PLACEHOLDERS.get(name)

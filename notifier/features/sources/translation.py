@@ -121,7 +121,26 @@ def derive_id(
         return None
     else:
         digested = (data, time) if index is None else (data, time, message_id, index)
-    return hashlib.blake2b(to_json(digested), digest_size=16).hexdigest()
+    return _digest(digested)
+
+
+class DocumentDigests:
+    """Digests of the documents of one message. All of them may share an envelope of 128 KiB, which is digested once."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, str] = {}  # of objects that the documents hold
+
+    def of(self, document: UnwrappedDocument, *, with_envelope: bool) -> list[str]:
+        """Return the digests of the document and, if wanted, of its envelope."""
+        parts = [document.data, document.envelope] if with_envelope else [document.data]
+        for part in parts:
+            if id(part) not in self._by_id:
+                self._by_id[id(part)] = _digest(part)
+        return [self._by_id[id(part)] for part in parts]
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(to_json(value), digest_size=16).hexdigest()
 
 
 def match_issuer(names: Sequence[str], issuer: str | None, issuers: Mapping[str, str] | None, path: str) -> str:

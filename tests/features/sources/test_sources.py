@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.features.sources.envelopes import UnwrappedDocument
 from notifier.features.sources.expressions import MAX_CACHED_TEXTS, Expression, ExpressionReader
 from notifier.features.sources.source_presets import SOURCE_PRESETS
+from notifier.features.sources.translation import DocumentDigests
 from notifier.model.documents.sourced import Positions, format_event_positions, parse_event_positions
 from notifier.model.errors import MalformedEvent
 from notifier.model.message import Message
@@ -593,6 +595,20 @@ def test_an_unreadable_time_distinguishes_two_sign_outs(times: tuple[object, obj
     )
     assert first.id == again.id != second.id
     assert (first.unread, first.ended_at) == ((), first.ended_at) if first.ended_at else (("ended_at",), None)
+
+
+def test_a_shared_envelope_is_digested_once() -> None:
+    """The sender of a message of 128 KiB chooses the number of events for which its time is unreadable."""
+    by = source(event={**EVENT, "sid": "session", "ended_at": 'from_ms("$envelope".at)'}, envelope="list")
+    members = [DOCUMENT | {"session": f"s{nth}"} for nth in range(100)]
+    ids = [{event.id for event in translated(by, message({"at": at, "list": members})).events} for at in "xyx"]
+    assert (len(ids[0]), ids[0] == ids[2], ids[0] & ids[1]) == (100, True, set())
+    digests, envelope = DocumentDigests(), {"at": "x"}
+    documents = [UnwrappedDocument(data=member, envelope=envelope) for member in members]
+    first = digests.of(documents[0], with_envelope=True)
+    envelope["at"] = "y"  # this is not seen
+    second = digests.of(documents[1], with_envelope=True)
+    assert (first[0] != second[0], first[1] == second[1]) == (True, True)
 
 
 def test_an_envelope_with_an_unreadable_time_is_opened() -> None:
