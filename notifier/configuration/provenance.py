@@ -97,7 +97,10 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
                     rows[key].append((layer, row))
     return {
         key: [
-            (_source_name(layer), row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority)[0])
+            (
+                _source_name(layer),
+                row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority, suggest=False)[0],
+            )
             for layer, row in sorted(client_rows, key=lambda layer_row: layer_row[0].file is not None)
             if layer.file is not None or key not in built_from_files
         ]

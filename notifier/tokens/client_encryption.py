@@ -8,7 +8,7 @@ they are deferred.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
@@ -23,7 +23,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.tokens.foreign_keys import encryption_key, format_key_fault, read_jwks
+from notifier.tokens.foreign_keys import MAX_SET_BYTES, encryption_key, format_key_fault, keep_used_keys, read_jwks
 
 Encrypt = Callable[[str, str | None, str], str]
 """Encrypts a JWS: returns a JWE whose header has this `typ` (unless None) and `iss`. Raises ValueError."""
@@ -66,7 +66,7 @@ class ClientKeyReader:
     """Reads JWK Sets of clients."""
 
     def __init__(self) -> None:
-        self._reader = DocumentReader()
+        self._reader = DocumentReader(MAX_SET_BYTES)
 
     async def read(self, source: ClientKeysSource) -> IssuerDocument | DocumentIssue:
         """Return a client's JWK Set, or the reason why it cannot be read. Never raises."""
@@ -92,12 +92,12 @@ _EncrypterKey: TypeAlias = tuple[KeyManagement, ContentEncryption]
 class _KeySet:
     """The keys of one `jwks_uri`, or the keys in a client's registration. Times are seconds of a monotonic clock.
 
-    `keys`: None until the set was read. `fault`: why the last reading failed. `due`: when the set is to be read again.
-    `read_at`: when `keys` were read. `doubted_at`: when a 400 last caused a reading. `encrypters`: for each algorithm
-    its encrypter, or the reason why no key suits.
+    `keys`: the used keys, None until the set was read. `fault`: why the last reading failed. `due`: when the set is to
+    be read again. `read_at`: when `keys` were read. `doubted_at`: when a 400 last caused a reading.
+    `encrypters`: for each algorithm its encrypter, or the reason why no key suits.
     """
 
-    keys: tuple[PublishedKey, ...] | None = None
+    keys: Sequence[PublishedKey] | None = None
     fault: str | None = None
     due: float = float("-inf")
     read_at: float = float("-inf")
@@ -193,8 +193,9 @@ class ClientEncryption:
         if document.fresh_seconds is not None:
             fresh_seconds = min(max(document.fresh_seconds, MIN_FRESH_SECONDS), MAX_FRESH_SECONDS)
         key_set.fault, key_set.due, key_set.read_at = None, now + fresh_seconds, now
-        if keys != key_set.keys:
-            key_set.keys, key_set.encrypters = keys, {}
+        used = keep_used_keys(keys)
+        if used != key_set.keys:
+            key_set.keys, key_set.encrypters = used, {}
 
     def _encrypt_for(self, encryption: Encryption, key_set: _KeySet) -> Encrypt:
         source, kind = encryption.keys, (encryption.alg, encryption.enc)
@@ -209,7 +210,7 @@ class ClientEncryption:
         return encrypter
 
 
-def _make_encrypter(keys: tuple[PublishedKey, ...], encryption: Encryption) -> Encrypt | str:
+def _make_encrypter(keys: Sequence[PublishedKey], encryption: Encryption) -> Encrypt | str:
     key = encryption_key(keys, encryption.alg)
     if isinstance(key, str):
         return key

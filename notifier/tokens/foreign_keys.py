@@ -3,19 +3,24 @@
 The owner of a set chooses its keys, and the size of an RSA key determines the cost of its use. With eight keys of 3,072
 bits and equally long exponents, seven tokens per second would occupy a worker. Within the limits of this module, one
 use of a key takes at most 1 ms.
+
+A client's owner chooses the size of its set too, and 10,000 sets may be in memory. So a set is bounded in keys and
+bytes, and only the key that is used is kept.
 """
 
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from notifier.model.client import ClientKeysSource, KeyManagement, PublishedKey
 from notifier.model.printable import excerpt
 from notifier.network.http.issuer_document import present_members
 
-MAX_KEYS = 1000  # keys of one set that are read; issuers publish a handful
+MAX_KEYS = 100  # of one set; issuers publish a handful
+MAX_SET_BYTES = 64 * 1024  # of one set: of its used members, and of the whole answer at a client's `jwks_uri`
+MAX_MEMBER_CHARS = 4096  # of a text in a key; a number of 8,192 bits has 1,366
 _RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3, §4.3 require 2048; each doubling takes four times as long
 _MAX_EXPONENT_BYTES = 8  # with a longer exponent, a verification takes as long as a signature
 _BASE64URL = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")  # libraries skip other characters, and would read another number
@@ -37,6 +42,7 @@ _CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
 )
 _ENCRYPTION_OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
+_OPERATIONS = _ENCRYPTION_OPERATIONS | {"sign", "verify", "decrypt", "unwrapKey"}  # RFC 7517 §4.3
 _PRIVATE_PLACEHOLDER = "left out"  # replaces the private members of a key that was published with them
 _ENCRYPTION_ALG_PREFIXES = ("RSA1_5", "RSA-OAEP", "ECDH-ES")
 _TEXT_MEMBERS = ("kid", "use", "alg")
@@ -58,17 +64,23 @@ def find_rsa_fault(jwk: Mapping[str, object]) -> str | None:
 def list_jwks(document: object) -> tuple[dict[str, object], ...] | str:
     """Return the keys of a JWK Set, or the reason why the document is not a JWK Set.
 
-    Unusable parts are ignored (RFC 7517 §5): entries that are not objects, empty members, and `kid`, `use`, `alg` and
-    `key_ops` of a wrong type.
+    Unusable parts are ignored (RFC 7517 §5): entries that are not objects, empty members, texts of more than
+    MAX_MEMBER_CHARS, and `kid`, `use`, `alg` and `key_ops` of a wrong type.
     """
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list | tuple):
         return 'is no JWK Set: it must be a JSON object with a list "keys"'
-    return tuple(_usable_members(jwk) for jwk in keys[:MAX_KEYS] if isinstance(jwk, dict))
+    if len(keys) > MAX_KEYS:
+        return f"has more than {MAX_KEYS} keys"
+    return tuple(_usable_members(jwk) for jwk in keys if isinstance(jwk, dict))
 
 
 def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
-    members = present_members(jwk)
+    members = {
+        name: value
+        for name, value in present_members(jwk).items()
+        if not isinstance(value, str) or len(value) <= MAX_MEMBER_CHARS
+    }
     for name in _TEXT_MEMBERS:
         if not isinstance(members.get(name, ""), str):
             del members[name]
@@ -80,20 +92,31 @@ def _usable_members(jwk: Mapping[str, object]) -> dict[str, object]:
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
     """Return the keys of a JWK Set, with used public members only, or the reason why it is not a JWK Set."""
     jwks = list_jwks(document)
-    return jwks if isinstance(jwks, str) else tuple(map(to_published_key, jwks))
+    if isinstance(jwks, str):
+        return jwks
+    keys = tuple(map(to_published_key, jwks))
+    texts = (text for key in keys for text in (key.kty, key.kid, key.use, key.alg, *dict(key.material).values()))
+    if sum(len(text) for text in texts if text is not None) > MAX_SET_BYTES:
+        return f"is larger than {MAX_SET_BYTES // 1024} KiB"
+    return keys
 
 
 def to_published_key(jwk: Mapping[str, object]) -> PublishedKey:
     """Return the key of a JWK, without unrelated members."""
-    kty, operations = str(jwk.get("kty")), jwk.get("key_ops")
+    kty, operations = str(jwk.get("kty"))[:MAX_MEMBER_CHARS], jwk.get("key_ops")
     members = ((name, jwk.get(name)) for name in MATERIAL.get(kty, ()))
     return PublishedKey(
         kty=kty,
         material=tuple((name, value) for name, value in members if isinstance(value, str)),
-        key_ops=tuple(map(str, operations)) if isinstance(operations, list | tuple) else None,
+        key_ops=_known_operations(operations) if isinstance(operations, list | tuple) else None,
         private=any(name in jwk for name in _PRIVATE_MEMBERS),
         **{name: value if isinstance(value := jwk.get(name), str) else None for name in _TEXT_MEMBERS},
     )
+
+
+def _known_operations(operations: Iterable[object]) -> tuple[str, ...]:
+    known = (operation for operation in operations if isinstance(operation, str) and operation in _OPERATIONS)
+    return tuple(dict.fromkeys(known))
 
 
 def expand_names(algorithms: Iterable[str]) -> frozenset[str]:
@@ -182,6 +205,12 @@ def public_jwks(document: object) -> dict[str, object]:
     """Return the JWK Set without its secrets, certificates and other members; empty if it is none."""
     keys = read_jwks(document)
     return {} if isinstance(keys, str) else {"keys": [to_public_jwk(key) for key in keys]}
+
+
+def keep_used_keys(keys: Sequence[PublishedKey]) -> Sequence[PublishedKey]:
+    """Return the key of a set that is used for each algorithm; without any the first, whose fault is reported."""
+    used = (encryption_key(keys, alg) for alg in KeyManagement)
+    return tuple(dict.fromkeys(key for key in used if not isinstance(key, str))) or keys[:1]
 
 
 def to_public_jwk(key: PublishedKey) -> dict[str, object]:

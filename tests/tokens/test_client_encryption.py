@@ -22,7 +22,7 @@ from notifier.tokens.client_encryption import (
     ClientEncryption,
     compact_encrypter,
 )
-from notifier.tokens.foreign_keys import encryption_key, public_jwks, read_jwks
+from notifier.tokens.foreign_keys import MAX_KEYS, encryption_key, keep_used_keys, public_jwks, read_jwks
 from tests.tokens.encryption_keys import VECTORS, keys, made, opened, public
 
 PLACE = ClientKeysSource(uri="https://shop.example/jwks", route=Route())
@@ -397,3 +397,25 @@ def test_point_off_the_curve_is_refused(jwk: dict[str, str]) -> None:
     """It is refused before any computation with it."""
     with pytest.raises(ValueError, match="is no"):
         compact_encrypter(keys(jwk)[0], KeyManagement.ECDH_ES, ContentEncryption.A128GCM)
+
+
+def test_large_jwk_set_is_refused() -> None:
+    """Its owner chooses the size, and the keys of 10,000 clients may be in memory."""
+    assert isinstance(read_jwks({"keys": [EC] * MAX_KEYS}), tuple)
+    assert read_jwks({"keys": [EC] * (MAX_KEYS + 1)}) == "has more than 100 keys"
+    assert read_jwks({"keys": [EC | {"kid": "k" * 4000}] * 17}) == "is larger than 64 KiB"
+    assert isinstance(read_jwks({"keys": [EC | {"x5c": ["A" * 8000]}] * MAX_KEYS}), tuple), "this is not kept"
+    [key] = keys(EC | {"kid": "k" * 5000, "key_ops": ["deriveKey", "x" * 5000, 7]})
+    assert (key.kid, key.key_ops) == (None, ("deriveKey",))
+
+
+def test_only_used_keys_of_a_set_are_kept() -> None:
+    """One for each algorithm. Without any the first, whose fault is reported."""
+    signing = rsa(kid="s", use="sig")
+    whole = keys(signing, rsa(kid="r"), rsa(kid="o", use="enc", alg="RSA-OAEP"), EC | {"kid": "e"}, EC | {"kid": "f"})
+    assert [key.kid for key in keep_used_keys(whole)] == ["o", "r", "e"]
+    for alg in KeyManagement:
+        assert encryption_key(keep_used_keys(whole), alg) == encryption_key(whole, alg)
+    unused = keep_used_keys(keys(signing, signing | {"kid": "t"}))
+    assert [key.kid for key in unused] == ["s"]
+    assert keep_used_keys(()) == ()

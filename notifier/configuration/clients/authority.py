@@ -158,10 +158,13 @@ def redact_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return intern_names(redacted)
 
 
-def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) -> tuple[Row, Mapping[str, str]]:
+def limit_row(
+    row: Row, bounds: ListBounds, authority: Authority | None = None, *, suggest: bool = True
+) -> tuple[Row, Mapping[str, str]]:
     """Return the row with only the values that a list may set, and the reason for each ignored or reduced member.
 
-    The patterns of the source's `authority` apply to aliases too.
+    The patterns of the source's `authority` apply to aliases too. `suggest`: compare an unknown name with the options,
+    which takes 0.2 ms.
     """
     ignored = {}
     listed = row.get("aliases")
@@ -182,7 +185,7 @@ def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) 
     section = row.get("notifier")
     options: Mapping[str, Any] = {}
     if isinstance(section, Mapping):
-        options, ignored_options = _limit_options(section, bounds)
+        options, ignored_options = _limit_options(section, bounds, suggest=suggest)
         ignored |= ignored_options
     if not ignored:
         return row, {}
@@ -194,7 +197,9 @@ def limit_row(row: Row, bounds: ListBounds, authority: Authority | None = None) 
     return limited, ignored
 
 
-def _limit_options(options: Mapping[str, Any], bounds: ListBounds) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+def _limit_options(
+    options: Mapping[str, Any], bounds: ListBounds, *, suggest: bool
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     """Return the members of the section `notifier` that a list may set, and the reason for each that differs."""
     kept, unknown = dict(options), []
     ignored: dict[str, str] = {}
@@ -216,7 +221,8 @@ def _limit_options(options: Mapping[str, Any], bounds: ListBounds) -> tuple[Mapp
             ignored[f"notifier.{name}"] = f"a list may set at most {kept[name]}; it is reduced to this"
     if unknown:  # one message, since a row may have thousands of unknown members
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
-        ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{_suggest_option(unknown[0])}{more}"
+        hint = _suggest_option(unknown[0]) if suggest else "; it is ignored"
+        ignored[f"notifier.{excerpt(unknown[0], MAX_NAME_CHARS)}"] = f"{_UNKNOWN}{hint}{more}"
     return kept, ignored
 
 

@@ -31,7 +31,7 @@ from notifier.model.presets import PRESETS, Preset
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import override_policy
 from notifier.settings.values import Section
-from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.foreign_keys import encryption_key, read_jwks
 
 SharedProfiles = dict[TokenProfile, TokenProfile]
 SectionT = TypeVar("SectionT", bound=Section)
@@ -151,7 +151,8 @@ def encryption_of(metadata: ClientMetadata, grants: RouteGrants) -> Encryption |
         return Encryption(alg=alg, enc=enc, keys=())
     if not keys and uri:
         return Encryption(alg=alg, enc=enc, keys=ClientKeysSource(uri=uri, route=grants.to_keys(metadata)))
-    return Encryption(alg=alg, enc=enc, keys=keys)
+    key = encryption_key(keys, alg)
+    return Encryption(alg=alg, enc=enc, keys=keys if isinstance(key, str) else (key,))
 
 
 def find_encryption_errors(

@@ -36,6 +36,7 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
 from notifier.model.printable import printable
 
+MAX_SUGGESTIONS = 100  # rows with ignored members for which a known name is suggested: as many as have a text
 _USUAL_IN_LISTS = ADDRESSES | {"backchannel_logout_session_required"}
 
 
@@ -79,6 +80,7 @@ class LayerMerge:
         self._builder = RegistryBuilder(build_context.settings, build_context.invalid_sections)
         self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
+        self._suggestion_count = 0
 
     def run(self) -> BuiltRegistry:
         """Return the registry of the merged rows, with all errors and warnings."""
@@ -262,7 +264,9 @@ class LayerMerge:
             return row
         if iss not in self._bounds:
             self._bounds[iss] = bounds_of(self._build_context.settings, iss)
-        row, ignored = limit_row(row, self._bounds[iss], layer.authority)
+        suggest = self._suggestion_count < MAX_SUGGESTIONS
+        row, ignored = limit_row(row, self._bounds[iss], layer.authority, suggest=suggest)
+        self._suggestion_count += bool(ignored)
         for name, why in ignored.items():
             mistake = source_fault(layer.path(index), f"{name}: {why}")
             self._builder.beyond.add(key, (layer.name, kind_of(name, mistake.text)), mistake)

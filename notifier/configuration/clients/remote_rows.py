@@ -7,47 +7,50 @@ decides later which of the remaining values the source may set.
 import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from notifier.configuration.clients.authority import redact_options
 from notifier.configuration.clients.client_metadata import suggest_member
 from notifier.configuration.clients.client_rows import Row, SourceAnswer, intern_names
+from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
-from notifier.model.errors import InputIssue
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
-from notifier.network.http.json_parts import OutOfBounds
+from notifier.network.http.json_over_http import LIST_BOUNDS
+from notifier.network.http.json_parts import OutOfBounds, format_size
 from notifier.settings.clients import ClientMetadata
-from notifier.tokens.foreign_keys import public_jwks
+from notifier.tokens.foreign_keys import keep_used_keys, read_jwks, to_public_jwk
 
 _ROW_MEMBERS = frozenset(ClientMetadata.model_fields) | {"aliases"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # events cannot contain such a name, and it must not reach logs
 MAX_NAME_CHARS = 60  # characters of a misspelt name
+MAX_EXAMINED_NAMES = 50  # unknown names of one reading that are compared with the known ones, at 0.4 ms each
 ROWS_PER_STEP = 250  # rows, after which the thread pauses to let the worker's event loop run
 PAUSE_SECONDS = 0.001  # seconds
 
 _Key: TypeAlias = str | tuple[str, str]
 
 
-def clean_row(raw: object, path: str, last: Row | None = None) -> Row | InputIssue:
+def clean_row(raw: object, path: str, last: Row | None = None, examined: set[str] | None = None) -> Row | InputIssue:
     """Return the members of a row that notifier uses, or the row's error. Null and empty values count as absent.
 
     `path` names the client in the error if it has no valid `client_id`. `last`: the client's row in the previous
-    answer. It is returned, without further checks, if the new row is equal.
+    answer. It is returned, without further checks, if the new row is equal. `examined`: the unknown names of earlier
+    rows that were compared with the known names.
     """
     if not isinstance(raw, dict):
         return InputIssue(path, "must be the metadata of a client")
     row = intern_names(present_members({name: value for name, value in raw.items() if name in _ROW_MEMBERS}))
-    if "jwks" in row:
-        if "id_token_encrypted_response_alg" in row:
-            row["jwks"] = public_jwks(row["jwks"])
-        else:  # most clients sign with their keys, and want nothing encrypted
-            del row["jwks"]
+    jwks = row.pop("jwks", None)
+    keys = read_jwks(jwks) if jwks is not None and "id_token_encrypted_response_alg" in row else None
+    if keys is not None:  # most clients sign with their keys, and want nothing encrypted
+        row["jwks"] = {} if isinstance(keys, str) else {"keys": [*map(to_public_jwk, keep_used_keys(keys))]}
     if isinstance(row.get("notifier"), dict):
         row["notifier"] = redact_options(row["notifier"])
-    misspelt = next((name for name in raw if name not in _ROW_MEMBERS and _is_misspelt(name)), None)
+    misspelt = _find_misspelt(raw, set() if examined is None else examined)
     client_id = row.get("client_id")
     if misspelt is not None:
         text = f"there is no member {misspelt}; did you mean {suggest_member(misspelt)}?"
@@ -60,7 +63,10 @@ def clean_row(raw: object, path: str, last: Row | None = None) -> Row | InputIss
         return InputIssue(path, f"client_id must have at most {MAX_TEXT_LENGTH} characters, and no control characters")
     if not _is_unicode(row):
         return InputIssue(path, "has a text that is not valid Unicode (a lone surrogate)")
-    error = _find_error(row)
+    is_key_fault = (
+        isinstance(keys, str) and isinstance(jwks, dict) and "keys" in jwks
+    )  # such as a set that is too large
+    error = f"jwks {keys}" if is_key_fault and "backchannel_logout_uri" in row else _find_error(row)
     return row if error is None else InputIssue(client_id, error)
 
 
@@ -77,8 +83,16 @@ def _is_unicode(row: dict[str, Any]) -> bool:
     return True
 
 
-def _is_misspelt(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and suggest_member(name) is not None
+def _find_misspelt(raw: Mapping[Any, object], examined: set[str]) -> str | None:
+    """Return a member whose name resembles a known one. Adds up to MAX_EXAMINED_NAMES unknown names to `examined`."""
+    for name in raw:
+        if name in _ROW_MEMBERS or not isinstance(name, str) or len(name) > MAX_NAME_CHARS:
+            continue
+        if name not in examined and len(examined) < MAX_EXAMINED_NAMES:
+            examined.add(name)
+        if name in examined and suggest_member(name) is not None:
+            return name
+    return None
 
 
 def _find_error(row: dict[str, Any]) -> str | None:
@@ -98,6 +112,36 @@ def _find_error(row: dict[str, Any]) -> str | None:
     return None
 
 
+class ListAmount:
+    """Counts the rows of a source that are kept. The source chooses their number and sizes.
+
+    The values in lists and objects are counted too, since a short text takes 60 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._row_count = 0
+        self._character_count = 0
+        self._value_count = 0
+
+    def add(self, row: Row | InputIssue) -> None:
+        """Count a row, or an unusable client. Raises SourceFault if the source has more than a list may have."""
+        self._row_count += 1
+        if isinstance(row, InputIssue):
+            self._character_count += len(row.path) + len(row.text)
+        else:
+            for value in row.values():
+                text = value if type(value) is str else repr(value)
+                self._character_count += len(text)
+                if text is not value:
+                    self._value_count += text.count(",")
+        if self._row_count > MAX_LIST_ROWS:
+            raise SourceFault(f"its list has more than {MAX_LIST_ROWS:,} rows")
+        if self._character_count > LIST_BOUNDS.answer:
+            raise SourceFault(f"its list has more than {format_size(LIST_BOUNDS.answer)} of client metadata")
+        if self._value_count > LIST_BOUNDS.values:
+            raise SourceFault(f"its list has more than {LIST_BOUNDS.values:,} values in lists and objects")
+
+
 class RowCollector:
     """Collects the clients of one reading. An unchanged row is the same object as in the last answer.
 
@@ -112,10 +156,15 @@ class RowCollector:
         self._rows: dict[_Key, Row] = {}
         self._faults: dict[str, InputIssue] = {}
         self._named_faults = 0
+        self._examined: set[str] = set()
+        self._amount = ListAmount()
         self.count = 0
 
     def add(self, raw: object) -> None:
-        """Add a client, or record why it cannot be used. `raw`: the row, or an error found by the reader."""
+        """Add a client, or record why it cannot be used. `raw`: the row, or an error found by the reader.
+
+        Raises SourceFault if the source has more than a list may have.
+        """
         # Most rows are unchanged, and need no further checks.
         last = self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
         path = f"[{self.count}]"
@@ -124,11 +173,12 @@ class RowCollector:
         if last is not None and last == raw:
             row: Row | InputIssue = last
         else:
-            row = raw if isinstance(raw, InputIssue) else clean_row(raw, path, last)
+            row = raw if isinstance(raw, InputIssue) else clean_row(raw, path, last, self._examined)
         self.count += 1
         if isinstance(row, InputIssue):
             self.refuse(row)
             return
+        self._amount.add(row)
         key = _key(row)
         if self._unique and self._differs(key, row):
             if self._rows.get(key) != row:
@@ -145,7 +195,8 @@ class RowCollector:
         return self._rows.get(key, row) != row or str(row["client_id"]) in self._faults
 
     def refuse(self, fault: InputIssue) -> None:
-        """Record an unusable client."""
+        """Record an unusable client. Raises SourceFault as `add`."""
+        self._amount.add(fault)
         if fault.path not in self._faults and not fault.path.startswith("["):
             self._named_faults += 1
         self._faults[fault.path] = fault

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import RowCollector
+from notifier.configuration.clients.remote_rows import ListAmount, RowCollector
 from notifier.model.errors import SourceFault
 from notifier.model.outcome import read_retry_after
 from notifier.model.record import record
@@ -233,13 +233,15 @@ class ShiftingPages:
         self.first: int | None = 0
         self._size = size
         self._known_names: set[str] = set()
+        self._amount = ListAmount()
         self._useless_pages = 0
         self._limit = PageLimit()
 
     def accept(self, names: Sequence[str]) -> bool:
         """Accept the page at `first`, and move `first`. Return False if the page must not be used, and is read again.
 
-        Raises EndlessListError if the list changes faster than it is read, or if its pages repeat.
+        Raises EndlessListError if the list changes faster than it is read, or if its pages repeat. Raises SourceFault
+        if it has more than a list may have.
         """
         first = self.first or 0
         has_new_names = any(name not in self._known_names for name in names)
@@ -250,6 +252,8 @@ class ShiftingPages:
             self.first = max(0, first - self._size * self._useless_pages)
             self._limit.on_next_page(len(self._known_names))
             return False
+        for name in names:
+            self._amount.add({"client_id": name})
         self._known_names.update(names)
         self.first = first + len(names) - 1 if len(names) > 1 else None
         if self.first is not None:

@@ -8,16 +8,18 @@ which is therefore an alias of the client ID.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from math import ceil
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
 from notifier.configuration.clients.client_rows import Row, SourceAnswer
-from notifier.configuration.clients.remote_rows import RowCollector, redirect_uris
+from notifier.configuration.clients.remote_rows import ListAmount, RowCollector, redirect_uris
 from notifier.features.registries.list_settings import Wso2Settings
 from notifier.features.registries.page_requests import ShiftingPages, ask, section_of
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.record import record
 from notifier.network.http.json_over_http import JsonWeb
@@ -34,8 +36,16 @@ _ADVICE = {
 }
 
 
-_Entry: TypeAlias = Mapping[str, Any] | OutOfBounds
-"""The entry of an application in the list; OutOfBounds if it exceeds a limit and was not parsed."""
+@record
+class _Entry:
+    """The used parts of an application's entry in the list, and a digest of the whole entry.
+
+    `fault`: the entry exceeds a limit and was not parsed.
+    """
+
+    digest: bytes
+    name: str | None = None
+    fault: str | None = None
 
 
 @record
@@ -92,7 +102,7 @@ class Wso2Server:
                 raise SourceFault(f"its list has no application, which cannot be: give the permission {_SCOPE}")
             keys = [_key_of(entry, position) for position, entry in enumerate(applications, pages.first)]
             if pages.accept(keys):
-                entries |= dict(zip(keys, applications, strict=True))
+                entries |= dict(zip(keys, map(_to_entry, applications), strict=True))
         return entries
 
     def _choose_due(self, entries: Mapping[str, _Entry], now: float) -> list[str]:
@@ -115,7 +125,9 @@ class Wso2Server:
         self, server: JsonWeb, headers: Mapping[str, str], entries: Mapping[str, _Entry], due: list[str]
     ) -> None:
         """Read the applications `due`, a few at a time. Raises the first SourceFault. Earlier results stay."""
-        remaining = iter(due)  # shared by the tasks
+        remaining, amount = iter(due), ListAmount()  # shared by the tasks
+        for result in (self._applications[uuid].result for uuid in self._applications.keys() - set(due)):
+            amount.add(result or {})
 
         async def read_remaining() -> None:
             for uuid in remaining:
@@ -123,6 +135,7 @@ class Wso2Server:
                 previous = self._applications.get(uuid)
                 if isinstance(result, InputIssue) and previous is not None:
                     result = previous.result  # the last valid URIs stay in use
+                amount.add(result or {})
                 self._applications[uuid] = _Application(entry=entries[uuid], result=result, read_at=self._monotonic())
 
         tasks = [asyncio.ensure_future(read_remaining()) for _ in range(MAX_CONCURRENT_REQUESTS)]
@@ -137,8 +150,8 @@ class Wso2Server:
         self, server: JsonWeb, headers: Mapping[str, str], uuid: str, entry: _Entry
     ) -> Row | InputIssue | None:
         """Return the row of an application, or its error; None without OIDC. Raises SourceFault if WSO2 fails."""
-        if isinstance(entry, OutOfBounds):
-            return InputIssue(uuid, entry.text)
+        if entry.fault is not None:
+            return InputIssue(uuid, entry.fault)
         url = f"{self._settings.url}/api/server/v1/applications/{quote(uuid, safe='')}/inbound-protocols/oidc"
         try:
             answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
@@ -150,7 +163,7 @@ class Wso2Server:
             return InputIssue(uuid, "WSO2 answered 500 when asked for this application; see its log")
         if not isinstance(answer.content, dict):
             raise SourceFault(f"its application {uuid} is not an object; check `url`")
-        return _to_row(uuid, entry, answer.content) if answer.content.get("clientId") else None
+        return _to_row(uuid, entry.name, answer.content) if answer.content.get("clientId") else None
 
 
 def _is_entry(value: Any) -> bool:
@@ -159,16 +172,24 @@ def _is_entry(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("id"), str)
 
 
-def _key_of(entry: _Entry, position: int) -> str:
+def _key_of(entry: Mapping[str, Any] | OutOfBounds, position: int) -> str:
     return f"[{position}]" if isinstance(entry, OutOfBounds) else str(entry["id"])
 
 
-def _to_row(uuid: str, entry: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
-    """Return the client metadata of an application, from its entry in the list and its OIDC configuration."""
+def _to_entry(entry: Mapping[str, Any] | OutOfBounds) -> _Entry:
+    digest = hashlib.blake2b(repr(entry).encode(errors="backslashreplace"), digest_size=16).digest()
+    if isinstance(entry, OutOfBounds):
+        return _Entry(digest=digest, fault=entry.text)
+    name = entry.get("name")
+    return _Entry(digest=digest, name=name[:MAX_TEXT_LENGTH] if isinstance(name, str) else None)
+
+
+def _to_row(uuid: str, name: str | None, oidc: Mapping[str, Any]) -> Row:
+    """Return the client metadata of an application, from its name in the list and its OIDC configuration."""
     logout, tokens = section_of(oidc, "logout"), section_of(oidc, "idToken")
     encryption = section_of(tokens, "encryption")
     is_encrypted = encryption.get("enabled") is True
-    name, front_channel = entry.get("name"), logout.get("frontChannelLogoutUrl")
+    front_channel = logout.get("frontChannelLogoutUrl")
     subject_type = section_of(oidc, "subject").get("subjectType")
     return {
         "client_id": oidc.get("clientId"),
@@ -176,7 +197,7 @@ def _to_row(uuid: str, entry: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row
         "backchannel_logout_uri": logout.get("backChannelLogoutUrl"),
         "frontchannel_logout_uri": front_channel,
         "redirect_uris": redirect_uris(oidc.get("callbackURLs"), front_channel),
-        "client_name": name if isinstance(name, str) else None,
+        "client_name": name,
         "subject_type": subject_type.lower() if isinstance(subject_type, str) else None,
         "id_token_signed_response_alg": tokens.get("idTokenSignedResponseAlg"),
         "id_token_encrypted_response_alg": encryption.get("algorithm") if is_encrypted else None,

@@ -25,14 +25,14 @@ from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
 MAX_BODY_BYTES = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
-_BOUNDS = Bounds(answer=MAX_BODY_BYTES)
 _JSON = {"Accept": "application/json, application/jwk-set+json"}
 
 
 class DocumentReader:
-    """Reads documents. It must be closed."""
+    """Reads documents of at most `max_bytes`. It must be closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._bounds = Bounds(answer=max_bytes)
         self._tls = TlsContexts()
 
     async def close(self) -> None:
@@ -96,7 +96,7 @@ class DocumentReader:
         whole: bool = True,
         form: Mapping[str, str] | None = None,
     ) -> JsonAnswer | DocumentIssue:
-        client = JsonClient(_BOUNDS, tls, egress=egress, proxy=proxy, share=self._tls)
+        client = JsonClient(self._bounds, tls, egress=egress, proxy=proxy, share=self._tls)
         try:
             sent = {} if form is None else {"data": form}
             return await client.ask("POST" if sent else "GET", uri, headers, within=within, whole=whole, **sent)

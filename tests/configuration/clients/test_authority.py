@@ -12,7 +12,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.clients_file import to_layer
 from notifier.configuration.clients.guard import rebuild_registry
 from notifier.configuration.clients.layer import BuildContext, BuiltRegistry, Layer
-from notifier.configuration.clients.layers import build_registry
+from notifier.configuration.clients.layers import MAX_SUGGESTIONS, build_registry
 from notifier.configuration.clients.remote_rows import clean_row
 from notifier.configuration.loading import MAX_LOGGED, load, log_ignored_values
 from notifier.features import FEATURES
@@ -516,6 +516,18 @@ def test_unknown_members_of_a_row_are_reported_once() -> None:
     assert list(left.values()) == ["there is no such setting; it is ignored (and 5,000 more)"]
     _, left = limit_row(row(notifier={"y" * 100_000: 1}), BOUNDS)
     assert max(map(len, left)) < 100
+
+
+def test_names_are_suggested_for_the_first_rows_of_a_list(tmp_path: Path) -> None:
+    """A comparison takes 0.2 ms, and a list may have an unknown name in each of 200,000 rows."""
+    rows = [row(f"c{nth}", notifier={f"timeou{nth}": "3s"}) for nth in range(MAX_SUGGESTIONS + 1)]
+    made = built(tmp_path, of_list(*rows, issuer=ONE))
+    [group] = made.registry.ignored_groups()
+    assert group.count == MAX_SUGGESTIONS + 1
+    assert all("did you mean timeout?" in mistake.text for mistake in group.first)
+    assert limit_row(rows[0], BOUNDS, suggest=False)[1] == {
+        "notifier.timeou0": "there is no such setting; it is ignored"
+    }
 
 
 def test_number_of_reported_kinds_is_bounded(tmp_path: Path) -> None:

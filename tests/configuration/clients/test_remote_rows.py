@@ -17,12 +17,17 @@ from pydantic import ValidationError
 
 from notifier.configuration.clients.answers import Cache, HeldAnswers
 from notifier.configuration.clients.client_rows import SourceAnswer
-from notifier.configuration.clients.remote_rows import RowCollector, clean_row
-from notifier.model.errors import InputIssue
+from notifier.configuration.clients.remote_rows import ListAmount, RowCollector, clean_row
+from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.settings.whole_settings import SOURCE_SETTINGS
 
 HOOK = "https://shop.example.com/hook"
+
+
+KEY = {"kty": "OKP", "crv": "X25519", "x": "A" * 43}
+ENCRYPTED = {"client_id": "a", "backchannel_logout_uri": HOOK, "id_token_encrypted_response_alg": "ECDH-ES"}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,8 @@ HOOK = "https://shop.example.com/hook"
         ),
         ({"client_id": "a", "notifier": {"retry_statuses": ["\ud800"]}}, "[7]: has a text that is not valid Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
+        (ENCRYPTED | {"jwks": {"keys": [KEY] * 101}}, "a: jwks has more than 100 keys"),
+        (ENCRYPTED | {"jwks": {"keys": [KEY | {"kid": "k" * 4000}] * 17}}, "a: jwks is larger than 64 KiB"),
     ],
 )
 def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:
@@ -333,3 +340,56 @@ def test_full_disk_disables_only_the_cache(tmp_path: Path, capsys: pytest.Captur
     assert [path.name for path in tmp_path.iterdir()] == ["http.jsonl"]
     captured = capsys.readouterr()
     assert (captured.out + captured.err).count("registry_cache_not_written") == 1
+
+
+def test_only_the_used_key_of_a_row_is_kept() -> None:
+    """A list may have 16 MiB of keys."""
+    keys = [KEY | {"kid": str(nth)} for nth in range(100)]
+    row = clean_row(ENCRYPTED | {"jwks": {"keys": keys}}, "[0]")
+    assert isinstance(row, dict)
+    assert row["jwks"] == {"keys": [keys[0]]}
+    assert clean_row(row, "[0]") == row, "as the cache gives it back"
+
+
+def test_amount_of_a_list_is_bounded() -> None:
+    """In rows, in characters, and in values of lists. Unusable clients count too."""
+
+    def refused(row: Any, times: int) -> str:
+        """Return the reason why so many rows are refused. One less is not."""
+        amount = ListAmount()
+        for _ in range(times - 1):
+            amount.add(row)
+        with pytest.raises(SourceFault) as caught:
+            amount.add(row)
+        return str(caught.value)
+
+    assert refused({"client_id": "a"}, MAX_LIST_ROWS + 1) == "its list has more than 200,000 rows"
+    large = {"client_id": "a" * 1024, "client_name": "b" * 15 * 1024}
+    assert refused(large, MAX_LIST_BYTES // 16384 + 1) == "its list has more than 16 MiB of client metadata"
+    assert refused(InputIssue("a" * 8192, "b" * 8192), MAX_LIST_BYTES // 16384 + 1).endswith(
+        "16 MiB of client metadata"
+    )
+    aliases = {"client_id": "a", "aliases": [""] * 1025}
+    assert refused(aliases, 1025) == "its list has more than 1,048,576 values in lists and objects"
+
+
+@pytest.mark.parametrize(
+    "row", [{"client_id": "{}", "client_name": "b" * 8192}, InputIssue("{}", "b" * 8192)], ids=["rows", "faults"]
+)
+async def test_reading_of_a_large_list_fails(row: Any) -> None:
+    """The last answer stays in use."""
+    collector = RowCollector(None)
+    with pytest.raises(SourceFault, match="its list has more than 16 MiB"):
+        await collector.add_all([row] * (MAX_LIST_BYTES // 8192))
+
+
+def test_number_of_examined_unknown_names_is_bounded() -> None:
+    """A list may have 4,000 in each row. Later rows with the same names are examined, too."""
+    collector = RowCollector(None)
+    collector.add({"client_id": "a", **{f"x{nth}": 1 for nth in range(49)}})
+    collector.add({"client_id": "b", "backchannel_logout_url": HOOK})
+    collector.add({"client_id": "c", "backchannel_logout_urx": HOOK})
+    collector.add({"client_id": "d", "backchannel_logout_url": HOOK})
+    answer = collector.answer(0.0)
+    assert [row["client_id"] for row in answer.rows] == ["a", "c"]
+    assert [fault.path for fault in answer.faults] == ["b", "d"]

@@ -225,3 +225,12 @@ def test_pages_without_a_new_client_count_in_a_row() -> None:
     limit = PageLimit()
     for nth in range(200):
         limit.on_next_page(1 + nth // 20)
+
+
+def test_pages_of_a_server_have_a_limit_for_all() -> None:
+    """Their names are kept during the reading, and before the rows are counted."""
+    pages = ShiftingPages(100)
+    names = [f"{nth:09000}" for nth in range(2000)]
+    assert pages.accept(names[:1800])
+    with pytest.raises(SourceFault, match="its list has more than 16 MiB"):
+        pages.accept(names[1799:])

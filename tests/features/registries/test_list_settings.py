@@ -43,7 +43,7 @@ WSO2 = {"url": "https://is.example.com/t/acme", "headers": BASIC}
         ({"wso2": {**WSO2, "username": "reader"}}, "wso2.username: is gone: give headers"),
         ({"auth0": {**AUTH0, "url": "http://acme.eu.auth0.com"}}, "auth0.url: must begin with https://"),
         ({"auth0": {**AUTH0, "allow_http": True}}, "auth0.allow_http: is gone: Auth0 is reached by https alone"),
-        ({"http": {"url": "https://x/"}, "max_answer": "1GiB"}, "[0].max_answer: is gone: it is 64MiB now"),
+        ({"http": {"url": "https://x/"}, "max_answer": "1GiB"}, "[0].max_answer: is gone: it is 16MiB now"),
     ],
 )
 def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], phrase: str, tmp_path: Path) -> None:

