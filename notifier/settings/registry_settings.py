@@ -1,7 +1,6 @@
 """Defines the section `registry` of the settings: the sources of clients, and the checks of the cache folder."""
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Self, TypeVar
@@ -9,10 +8,10 @@ from typing import Annotated, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.defaults import MAX_LIST_BYTES
-from notifier.model.record import record
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions
+from notifier.settings.file_owners import UnixIdentity
 from notifier.settings.values import (
     Duration,
     DurationField,
@@ -25,47 +24,6 @@ from notifier.settings.values import (
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other users may write to
-
-
-@record
-class UnixIdentity:
-    """A user and its groups. `reason_against` checks that no other user may write to a folder or file.
-
-    The folder must not be a link, must belong to the user, and only the user and its groups may write to it. Kubernetes
-    opens a volume to the pod's `fsGroup` at each start, so that a pod with another `fsGroup` makes the volume unusable.
-
-    If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, and a volume claim belongs to
-    root), the cache creates a subfolder, which is checked instead.
-    """
-
-    user: int
-    groups: frozenset[int]
-
-    @classmethod
-    def process(cls) -> Self:
-        """Return the user of this process."""
-        return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
-
-    @classmethod
-    def owner(cls, status: os.stat_result) -> Self:
-        """Return the owner of a file, for commands of root, which read the files of the service's user."""
-        return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
-
-    def reason_against(self, status: os.stat_result) -> str | None:
-        """Return why others may write to the file with this status; None if they may not.
-
-        `status`: from `lstat`, or from a descriptor that was opened without following links.
-        """
-        mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISLNK(status.st_mode):
-            return "is a link"
-        if status.st_uid != self.user:
-            return f"belongs to another user ({status.st_uid}; this one is {self.user})"
-        if mode & stat.S_IWOTH:
-            return f"may be written to by others (mode {mode:04o})"
-        if mode & stat.S_IWGRP and status.st_gid not in self.groups:
-            return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
-        return None
 
 
 def _check_cache_folder(path: Path) -> Path:

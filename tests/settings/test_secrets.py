@@ -1,5 +1,6 @@
 """Test secrets in files: settings, API tokens, and the key of subjects."""
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -9,6 +10,7 @@ import pytest
 
 from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.settings.config_file import read_credentials
+from notifier.settings.file_owners import find_foreign_file
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.secret_text import secret_of
 from notifier.settings.service_settings import Settings
@@ -268,3 +270,44 @@ def test_emptied_key_is_refused(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(ConfigurationError, match=r"n\.db\.subject-key: is empty; write a key into it"):
         read_subject_key(settings)
+
+
+@pytest.mark.parametrize("kind", ["link", "writable by others"])
+def test_key_of_another_user_is_refused(tmp_path: Path, kind: str) -> None:
+    """Where others may write to the folder: whoever knows the key can find users in the logs."""
+    settings = settings_of(tmp_path)
+    file = tmp_path / "n.db.subject-key"
+    if kind == "link":
+        (tmp_path / "theirs").write_text("known to them\n")
+        file.symlink_to(tmp_path / "theirs")
+    else:
+        file.write_text("known to them\n")
+        file.chmod(0o666)
+    assert read_subject_key(settings) == "known to them", "nobody else may write to the folder"
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigurationError, match=r"n\.db\.subject-key (is a link|may be written to by others)"):
+        read_subject_key(settings)
+
+
+def test_own_files_in_a_shared_folder_are_used(tmp_path: Path) -> None:
+    """As in an `emptyDir` of Kubernetes, or in /tmp. So are those of the folder's owner and group, for commands."""
+    tmp_path.chmod(0o777)
+    settings = settings_of(tmp_path)
+    assert make_subject_key(settings) is not None
+    assert read_subject_key(settings) is not None
+    (tmp_path / "n.db").write_text("")
+    assert find_foreign_file(tmp_path / "n.db", tmp_path / "missing") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_owner_decides_in_a_shared_folder(tmp_path: Path) -> None:
+    """A file of root, of this user or of the folder's owner is trusted."""
+    file = tmp_path / "n.db"
+    file.write_text("")
+    os.chown(file, 1234, 1234)
+    assert find_foreign_file(file) is None
+    tmp_path.chmod(0o1777)
+    text = "belongs to another user (1234; this one is 0), and others may write to its folder (mode 1777): remove it if"
+    assert text in str(find_foreign_file(file))
+    os.chown(tmp_path, 1234, 1234)
+    assert find_foreign_file(file) is None

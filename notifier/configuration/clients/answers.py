@@ -21,7 +21,8 @@ import structlog
 
 from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, intern_names, row_key
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
-from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings, UnixIdentity
+from notifier.settings.file_owners import UnixIdentity
+from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings
 
 CACHE_VERSION = 1
 SINCE_MEMBER = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it

@@ -14,6 +14,7 @@ from typing import Any
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import find_moved_file, has_worker
+from notifier.settings.file_owners import find_foreign_file
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from others
@@ -21,6 +22,7 @@ APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our f
 # is reserved for acks, which free space but must be written first.
 MIN_FREE_BYTES = 2 * 1024 * 1024  # bytes
 _AMPLE_BYTES = 8 * MIN_FREE_BYTES  # with more free space, the log (up to 4 MiB) need not be examined
+_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")  # of the files that SQLite and notifier use together
 BUSY_TIMEOUT_SECONDS = 5.0  # wait for another process's transaction; transactions take milliseconds
 _DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
@@ -50,6 +52,7 @@ _SCHEMA = (
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open or create the file. Raises QueueUnavailable, or TopologyMismatch for a file that is not ours."""
+    _refuse_foreign(path)
     if (move_problem := find_moved_file(path)) is not None:
         raise QueueUnavailable(move_problem)
     try:
@@ -64,6 +67,15 @@ def open_file(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise TopologyMismatch if another user may have written the file, its link, or the files that belong to it."""
+    names = [
+        file.with_name(f"{file.name}{suffix}") for file in dict.fromkeys((path, path.resolve())) for suffix in _SUFFIXES
+    ]
+    if (foreign := find_foreign_file(*names)) is not None:
+        raise TopologyMismatch(f"the queue file {path} is not used: {foreign}")
 
 
 def _make_file(path: Path) -> None:
@@ -117,6 +129,7 @@ def _log_of(path: Path) -> Path:
 
 def recognise(path: Path) -> None:
     """Check without writing that the file is ours or empty. Raises TopologyMismatch, QueueUnavailable."""
+    _refuse_foreign(path)
     with translating(path), closing(_open_read_only(path)) as database:
         _is_new(database, path)
 

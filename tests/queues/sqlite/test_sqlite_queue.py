@@ -20,6 +20,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import DEAD, Kind, Lane
 from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite.file import open_file, recognise
 from notifier.queues.sqlite.lock import WorkerLock, has_worker
 from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, names, outgoing, ready
 
@@ -443,3 +444,35 @@ def test_a_lock_file_that_is_no_regular_file_is_refused(tmp_path: Path, kind: st
     with pytest.raises(QueueUnavailable, match=r"cannot open the lock file .*queue\.db\.lock"):
         WorkerLock(file, (0, 0))
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["queue.db", "queue.db-wal", "queue.db.lock"])
+def test_a_link_in_a_shared_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Another user may have put it there. In a folder of this user a link is another name of the file."""
+    file, target = tmp_path / "shared" / "queue.db", tmp_path / "target"
+    target.mkdir()
+    (target / "theirs").touch(0o600)
+    file.parent.mkdir()
+    file.with_name(name).symlink_to(target / "theirs")
+    file.parent.chmod(0o1777)
+    with pytest.raises(
+        TopologyMismatch, match=rf"is not used: .*/{name} is a link, and others may write to its folder"
+    ):
+        open_file(file)
+    with pytest.raises(TopologyMismatch, match="is a link"):
+        recognise(file)
+    assert not (target / "theirs").stat().st_size
+    if name == "queue.db":
+        file.parent.chmod(0o755)
+        open_file(file).close()
+
+
+def test_a_link_into_a_shared_folder_is_examined_there(tmp_path: Path) -> None:
+    """The file that it names, and those beside it."""
+    link, shared = tmp_path / "queue.db", tmp_path / "shared"
+    shared.mkdir()
+    link.symlink_to(shared / "queue.db")
+    (shared / "queue.db-wal").symlink_to(tmp_path)
+    shared.chmod(0o777)
+    with pytest.raises(TopologyMismatch, match=r"shared/queue\.db-wal is a link"):
+        open_file(link)

@@ -1,0 +1,72 @@
+"""Checks whether another user of this machine may have written a folder or file that determines what is sent where."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Self
+
+from notifier.model.record import record
+
+
+@record
+class UnixIdentity:
+    """A user and its groups. `reason_against` checks that no other user may write to a folder or file.
+
+    The folder must not be a link, must belong to the user, and only the user and its groups may write to it. Kubernetes
+    opens a volume to the pod's `fsGroup` at each start, so that a pod with another `fsGroup` makes the volume unusable.
+
+    If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, and a volume claim belongs to
+    root), the cache creates a subfolder, which is checked instead.
+    """
+
+    user: int
+    groups: frozenset[int]
+
+    @classmethod
+    def process(cls) -> Self:
+        """Return the user of this process."""
+        return cls(user=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
+
+    @classmethod
+    def owner(cls, status: os.stat_result) -> Self:
+        """Return the owner of a file, for commands of root, which read the files of the service's user."""
+        return cls(user=status.st_uid, groups=frozenset({status.st_gid}))
+
+    def reason_against(self, status: os.stat_result) -> str | None:
+        """Return why others may write to the file with this status; None if they may not.
+
+        `status`: from `lstat`, or from a descriptor that was opened without following links.
+        """
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISLNK(status.st_mode):
+            return "is a link"
+        if status.st_uid != self.user:
+            return f"belongs to another user ({status.st_uid}; this one is {self.user})"
+        if mode & stat.S_IWOTH:
+            return f"may be written to by others (mode {mode:04o})"
+        if mode & stat.S_IWGRP and status.st_gid not in self.groups:
+            return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+        return None
+
+
+def find_foreign_file(*files: Path) -> str | None:
+    """Return which of these files another user may have put there, and the remedy; None if there is none.
+
+    Only a folder that others may write to is examined. There a file must not be a link, and must belong to this user,
+    to root, or to the owner of the folder.
+    """
+    for file in files:
+        try:
+            folder, status = file.parent.stat(), file.lstat()
+        except OSError:  # it is missing, or opening it reports the error
+            continue
+        identity = UnixIdentity(user=folder.st_uid, groups=UnixIdentity.process().groups)
+        if identity.reason_against(folder) is None:
+            continue
+        owner = status.st_uid if status.st_uid in (0, folder.st_uid) else os.geteuid()
+        reason = UnixIdentity(user=owner, groups=identity.groups | {folder.st_gid}).reason_against(status)
+        if reason is not None:
+            where = f"others may write to its folder (mode {stat.S_IMODE(folder.st_mode):04o})"
+            remedy = "remove it if it is not yours, and use a folder that only this user may write to"
+            return f"{file} {reason}, and {where}: {remedy}"
+    return None
