@@ -5,7 +5,9 @@ The error code of a response is read from the body as it arrived: a secret may b
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import product
 
 from pydantic_core import from_json
 from yarl import URL
@@ -19,6 +21,15 @@ from notifier.network.http.requests import RawResponse
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
 REDIRECTS = range(300, 400)
 
+# Python knows all of them. Others are not looked up: Python would cache each name, and some codecs are slow.
+_CHARSETS = (
+    "utf-8", "iso-8859-1", "windows-1252", "iso-8859-15", "iso-8859-2", "windows-1250", "iso-8859-5", "windows-1251",
+    "koi8-r", "koi8-u", "iso-8859-6", "windows-1256", "iso-8859-7", "windows-1253", "iso-8859-8", "windows-1255",
+    "iso-8859-9", "windows-1254", "iso-8859-13", "windows-1257", "windows-1258", "tis-620", "shift_jis", "euc-jp",
+    "gbk", "gb2312", "gb18030", "big5", "euc-kr",
+)  # fmt: skip
+_WIDE_CHARSETS = ("utf-16le", "utf-16be")  # sought only: an ASCII text that declares one would become unreadable
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 _USER = re.compile(r"//[^/?#]*@")
 _TOKEN_RUN = re.compile(r"[A-Za-z0-9_.~+/-]{15,}=*")  # an access token may have all of them (RFC 6750 §2.1)
 _PIECE_CHARACTERS = 8  # any 15 consecutive characters of the token contain an aligned piece of 8
@@ -45,7 +56,7 @@ def to_text(response: RawResponse, request: Request) -> str:
     """Return the start of the body for diagnosis. For a redirect it begins with the location."""
     text = "[body not decompressed]" if response.body else ""
     if response.body and response.headers.get("Content-Encoding", "identity").lower() == "identity":
-        text = answer_text(response.body, request)
+        text = answer_text(response.body, request, response.headers.get("Content-Type", ""))
     location = response.headers.get("Location") if response.status in REDIRECTS else None
     if location is None:
         return text
@@ -56,16 +67,17 @@ def to_text(response: RawResponse, request: Request) -> str:
     return f"{target}: {text}"[:MAX_TEXT_CHARACTERS] if text else target
 
 
-def answer_text(body: bytes, request: Request) -> str:
-    """Return the start of a response's body as text, without invisible characters and secrets.
+def answer_text(body: bytes, request: Request, content_type: str = "") -> str:
+    """Return the start of a response's body as text, by its charset, without invisible characters and secrets.
 
     Quoted parts of the token become `[token]`, and parts of the route's headers `[header]`, from 15 characters on. The
     user and session of the delivery become `[email]`, `[sub]` and `[sid]`: the text is kept for whoever may not see
-    them.
+    them. They are also sought as they look if the body has another charset than it declares.
     """
     token, delivery = request.secret, request.delivery
     limit = MAX_TEXT_CHARACTERS * 4 + len(token)
-    text = body[:limit].decode("utf-8", "replace")
+    charset = _charset_of(content_type)
+    text = body[:limit].decode(charset, "replace")
     text = redact_secret(text, request.extras.authorization.rpartition(" ")[2], "[token]")
     secrets = list(_find_secrets(request.route))
     for secret in secrets:
@@ -73,6 +85,10 @@ def answer_text(body: bytes, request: Request) -> str:
     sizes = list(map(len, secrets))
     if delivery is not None:
         text = redact_subject(text, delivery.sub, delivery.sid, delivery.email)
+        if charset != "utf-8" or "\N{REPLACEMENT CHARACTER}" in text or "%" in text:
+            for name, value in (("[email]", delivery.email), ("[sub]", delivery.sub), ("[sid]", delivery.sid)):
+                for form in _list_misread_forms(value, charset):
+                    text = redact_secret(text, form, name)
         sizes += [len(value) for value in (delivery.sub, delivery.sid, delivery.email) if value]
     if len(body) > limit and sizes:  # the end may have a part of a secret, which was not found
         text = text[: -_MAX_ESCAPE_CHARACTERS * max(sizes)]
@@ -84,6 +100,25 @@ def answer_text(body: bytes, request: Request) -> str:
         return text
 
     return _TOKEN_RUN.sub(hide_secret, text)[:MAX_TEXT_CHARACTERS].strip()
+
+
+def _charset_of(content_type: str) -> str:
+    """Return the charset that a media type declares. UTF-8 if it declares none, or one that is not in the table."""
+    declared = _CHARSET.search(content_type)
+    charset = "utf-8" if declared is None else declared[1].lower()
+    return charset if charset in _CHARSETS else "utf-8"
+
+
+def _list_misread_forms(value: str | None, charset: str) -> Iterable[str]:
+    """Return how a text looks that was encoded by one charset, and decoded by `charset` or, in a URL, by UTF-8."""
+    if value is None or value.isascii():
+        return ()
+    forms = dict[str, None]()
+    for encoding, spelling in product((*_CHARSETS, *_WIDE_CHARSETS), {value, value.lower(), value.upper()}):
+        with suppress(UnicodeEncodeError):
+            encoded = spelling.encode(encoding)
+            forms |= dict.fromkeys(encoded.decode(decoding, "replace") for decoding in {charset, "utf-8"})
+    return forms.keys() - {value}
 
 
 def _hide_quote(run: str, secret: str, name: str) -> str:

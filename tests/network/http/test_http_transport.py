@@ -382,6 +382,41 @@ def test_part_of_a_user_at_the_end_of_a_long_response_is_not_kept(sub: str) -> N
         assert sub[:3] not in text
 
 
+@pytest.mark.parametrize(
+    "content_type", ["text/plain; charset={}", 'text/html;Charset="{}"', "text/plain", "a; charset=hex"]
+)
+@pytest.mark.parametrize(
+    ("sub", "charset"),
+    [
+        ("jürgen.müller", "iso-8859-1"),
+        ("Łukasz", "windows-1250"),
+        ("алиса", "koi8-r"),
+        ("アリス太郎", "shift_jis"),
+        ("李小龍", "big5"),
+        ("jürgen", "utf-16le"),
+        ("jürgen", "utf-8"),
+    ],
+)
+def test_a_user_in_another_charset_is_not_kept(sub: str, charset: str, content_type: str) -> None:
+    """The answer is decoded by its charset. Without one, and in a URL, the user is found as it then looks."""
+    of = Delivery(id="d", event_id="e", id_given=True, iss="https://i", client_id="a", sub=sub, sid=None)
+    asked = copy_record(request("https://x.io"), delivery=of)
+    for quoted in (sub, sub.upper()):
+        body = f"no session of {quoted}; bye".encode(charset)
+        assert answer_text(body, asked, content_type.format(charset)) == "no session of [sub]; bye"
+        url = f"at /u/{quote(quoted.encode(charset))}/s"
+        assert answer_text(url.encode(), asked, content_type.format(charset)) == "at /u/[sub]/s"
+    mislabelled = f"no session of {sub}; bye".encode()
+    assert answer_text(mislabelled, asked, f"text/plain; charset={charset}").count(sub[1:]) == 0
+
+
+def test_an_answer_is_decoded_by_its_charset() -> None:
+    """Its text helps whoever reads the dead letter. An unknown charset counts as UTF-8."""
+    asked = request("https://x.io")
+    assert answer_text("ungültig".encode("latin-1"), asked, "text/plain; charset=ISO-8859-1") == "ungültig"
+    assert answer_text("ungültig".encode(), asked, "text/plain; charset=punycode") == "ungültig"
+
+
 BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
 
 
