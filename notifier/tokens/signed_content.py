@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -44,7 +44,9 @@ class SignedContent:
     """Verifies tokens with the published keys of one issuer. Other algorithms than `algorithms` are refused.
 
     `types`: the accepted values of `typ`, the first being the recommended one. Most specifications only recommend
-    `typ`, so it may be absent, unless `typed`. `title`: the name of a token in messages.
+    `typ`, so it may be absent, unless `typed`. `title`: the name of a token in messages. `accepts`: returns True for
+    claims that will be accepted if the signature is valid. Other tokens do not wait until keys are read again: anybody
+    can send tokens with invented kids.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class SignedContent:
         title: str,
         *,
         typed: bool = False,
+        accepts: Callable[[Mapping[str, Any]], bool] = lambda _claims: True,
     ) -> None:
         self._keys = keys
         self._algorithms = sorted(algorithms)
         self._types = types
         self._typed = typed
+        self._accepts = accepts
         self._malformed = UnverifiedToken(fault=TokenFault.MALFORMED, text=f"{title} is no signed JWT in compact form")
 
     async def verify(self, token: bytes) -> SignedClaims | UnverifiedToken | KeysUnavailable:
@@ -103,8 +107,12 @@ class SignedContent:
         """
         message, _, signature = token.rpartition(b".")
         tried = 0
+
+        def may_wait() -> bool:
+            return self._accepts(read_unverified_claims(token))
+
         for reread in (False, True):
-            keys = await self._keys.matching_keys(kid, alg, reread=reread)
+            keys = await self._keys.matching_keys(kid, alg, reread=reread, may_wait=may_wait)
             if isinstance(keys, KeysUnavailable):
                 return keys
             if not keys:

@@ -5,12 +5,15 @@ a token names a key that is not in the set. If the set cannot be read, the last 
 
 Many issuers send a token once and ignore the answer. Therefore a token with an unknown key is not refused at once: it
 waits until the set may be read again. Keycloak, for example, makes a key for an algorithm at its first signature.
+Strangers can invent kids. So a token waits only if its claims would be accepted, and tokens with the same kid share a
+place.
 
 An unresponsive transmitter does not affect others: a bounded number of tokens waits for its keys, and while a set is
 read again, the old set is used.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,8 +40,8 @@ from notifier.tokens.security_event_token import KeysUnavailable
 FRESH_SECONDS = 300.0  # after which a set is read again
 RETRY_SECONDS = 5.0  # after a failed reading
 UNKNOWN_INTERVAL_SECONDS = 2.0  # between two readings for tokens with unknown keys; senders wait 2.5 s and more
-MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 1,000 keys of a set would block the loop for 50 ms
-MAX_HELD_TOKENS = 32  # that wait until a reading for unknown keys is due
+MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 100 keys of a set would block the loop for 5 ms
+MAX_HELD_KIDS = 32  # whose tokens wait until a reading for unknown keys is due
 MAX_WAITING_TOKENS = 100  # that wait until a reading is due, or for its end; 256 requests are served at a time
 _TIMER_MARGIN_SECONDS = 0.01  # since a timer of uvloop may end a millisecond early
 _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
@@ -108,7 +111,7 @@ class TransmitterKeys:
         self._read = read
         self._monotonic = monotonic
         self._pause = pause
-        self._waiting_for_unknown = 0
+        self._held_kids: Counter[str | None] = Counter()
         self._waiting = 0
         self._set: _PublishedSet | None = None
         self._unused: str | None = None
@@ -118,13 +121,14 @@ class TransmitterKeys:
         self._fault: str | None = None
 
     async def matching_keys(
-        self, kid: str | None, alg: str, *, reread: bool = False
+        self, kid: str | None, alg: str, *, reread: bool = False, may_wait: Callable[[], bool] = lambda: True
     ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
         """Return the keys that may verify a token with this header. Empty if the transmitter publishes no such key.
 
         KeysUnavailable if the set cannot be read, or may not be read again yet to find the key. `reread`: the keys
         returned before did not verify the token, so read the set again and return its matching keys. Empty if the set
-        has just been read, since the result would be the same.
+        has just been read, since the result would be the same. If `may_wait` returns False, a known set is not read
+        again.
         """
         arrived_at = self._monotonic()
         if self._set is None or (arrived_at >= self._due and not self._reading.locked()):
@@ -137,7 +141,9 @@ class TransmitterKeys:
         if self._is_just_read(kid, arrived_at):
             self._set.missing_kids.add(kid)
             return () if reread else keys
-        await self._refresh(unknown=True)
+        if not may_wait():
+            return () if reread else keys
+        await self._refresh(unknown=True, kid=kid)
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
         if keys:
             return keys
@@ -155,32 +161,34 @@ class TransmitterKeys:
         age_seconds = arrived_at - self._set.began_at
         return age_seconds <= 0 or (kid in self._set.missing_kids and age_seconds < UNKNOWN_INTERVAL_SECONDS)
 
-    async def _refresh(self, *, unknown: bool) -> None:
+    async def _refresh(self, *, unknown: bool, kid: str | None = None) -> None:
         """Read the set if it is due. Return at once if too many tokens wait.
 
-        `unknown`: a token has an unknown key, so wait until the set may be read again.
+        `unknown`: a token has an unknown key, named `kid`, so wait until the set may be read again.
         """
         if self._waiting >= MAX_WAITING_TOKENS:
             return
         self._waiting += 1
         try:
             if unknown:
-                await self._wait_until_due()
+                await self._wait_until_due(kid)
             async with self._reading:
                 await self._read_if_due(unknown=unknown)
         finally:
             self._waiting -= 1
 
-    async def _wait_until_due(self) -> None:
-        """Wait until the set may be read for an unknown key, unless too many wait."""
+    async def _wait_until_due(self, kid: str | None) -> None:
+        """Wait until the set may be read for an unknown key, unless tokens with too many other kids wait."""
         wait = self._due_for_unknown - self._monotonic()
-        if wait <= 0 or self._waiting_for_unknown >= MAX_HELD_TOKENS:
+        if wait <= 0 or (kid not in self._held_kids and len(self._held_kids) >= MAX_HELD_KIDS):
             return
-        self._waiting_for_unknown += 1
+        self._held_kids[kid] += 1
         try:
             await self._pause(wait + _TIMER_MARGIN_SECONDS)
         finally:
-            self._waiting_for_unknown -= 1
+            self._held_kids[kid] -= 1
+            if not self._held_kids[kid]:
+                del self._held_kids[kid]
 
     async def _read_if_due(self, *, unknown: bool) -> None:
         now = self._monotonic()

@@ -10,6 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.console.console_settings import OidcSettings
@@ -211,7 +212,14 @@ class SignInTokens:
         )
         types = (*TYPES, "jwt") if oidc.accept_typ_jwt else TYPES
         keys = self.provider.keys
-        self._access_verifier = SignedContent(keys, SET_ALGORITHMS, types, "the token", typed=True)
+        self._access_verifier = SignedContent(
+            keys,
+            SET_ALGORITHMS,
+            types,
+            "the token",
+            typed=True,
+            accepts=lambda claims: _is_authentic(self._check_access_token(claims, b"")),
+        )
         self._identity_verifier = SignedContent(keys, SET_ALGORITHMS, ("jwt",), "the ID token")
         self._cache: dict[bytes, ApiToken] = {}
 
@@ -240,8 +248,7 @@ class SignInTokens:
             raise _keys_unavailable()
         if isinstance(content, UnverifiedToken):
             raise unauthorized(f"The token is not accepted: {content.text}")
-        rules = AccessRules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hash_user=self._hash_user)
-        token = check_access_token(content.claims, digest, rules, self._clock())
+        token = self._check_access_token(content.claims, digest)
         if isinstance(token, ApiToken):
             self._cache_token(token)
             return token
@@ -249,6 +256,10 @@ class SignInTokens:
             challenge = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
             raise Refusal(problem_response(403, f"You are signed in, but {token.text}", headers=challenge))
         raise unauthorized(f"The token is not accepted: {token.text}")
+
+    def _check_access_token(self, claims: Mapping[str, Any], digest: bytes) -> ApiToken | RejectedToken:
+        rules = AccessRules(oidc=self.oidc, issuers=frozenset(self._live.registry().issuers), hash_user=self._hash_user)
+        return check_access_token(claims, digest, rules, self._clock())
 
     async def check_id_token(self, id_token: str, sign_in: SignIn) -> None:
         """Raise Refusal (401, 503) unless the ID token is valid and belongs to the sign-in."""
@@ -275,6 +286,10 @@ class SignInTokens:
             while len(self._cache) >= MAX_CACHED_TOKENS:
                 del self._cache[next(iter(self._cache))]
         self._cache[token.sha256] = token
+
+
+def _is_authentic(token: ApiToken | RejectedToken) -> bool:
+    return isinstance(token, ApiToken) or token.is_authentic
 
 
 def _keys_unavailable() -> Refusal:

@@ -41,7 +41,9 @@ class SetVerifier:
     """Verifies Security Event Tokens of `issuer` for `audience`. `clock` returns epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, *, issuer: str, audience: str, clock: Callable[[], float]) -> None:
-        self._signed = SignedContent(keys, SET_ALGORITHMS, SET_TYPES, "the body")
+        self._signed = SignedContent(
+            keys, SET_ALGORITHMS, SET_TYPES, "the body", accepts=lambda claims: self._find_error(claims) is None
+        )
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
@@ -53,8 +55,11 @@ class SetVerifier:
             return content
         if isinstance(content, UnverifiedToken):
             return UnacceptedSet(err=_SET_ERRORS[content.fault], description=content.text)
-        mistake = check_claims(content.claims, issuer=self._issuer, audience=self._audience, now=self._clock())
-        return VerifiedSet(claims=content.payload) if mistake is None else mistake
+        error = self._find_error(content.claims)
+        return VerifiedSet(claims=content.payload) if error is None else error
+
+    def _find_error(self, claims: Mapping[str, object]) -> UnacceptedSet | None:
+        return check_claims(claims, issuer=self._issuer, audience=self._audience, now=self._clock())
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,9 +135,13 @@ class LogoutTokenVerifier:
     """Verifies the tokens of one upstream. `clock` returns epoch seconds."""
 
     def __init__(self, keys: TransmitterKeys, settings: UpstreamSettings, clock: Callable[[], float]) -> None:
-        self._signed = SignedContent(keys, expand_names(settings.algorithms or Algorithm), TOKEN_TYPES, "logout_token")
+        algorithms = expand_names(settings.algorithms or Algorithm)
+        self._signed = SignedContent(keys, algorithms, TOKEN_TYPES, "logout_token", accepts=self._accepts)
         self._settings = settings
         self._clock = clock
+
+    def _accepts(self, claims: Mapping[str, object]) -> bool:
+        return isinstance(check_logout(claims, self._settings, self._clock()), VerifiedLogout)
 
     async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
         """Verify a token. Never raises."""

@@ -17,7 +17,7 @@ from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet,
 from notifier.tokens.signed_content import MAX_TOKEN_BYTES
 from notifier.tokens.transmitter_keys import (
     FRESH_SECONDS,
-    MAX_HELD_TOKENS,
+    MAX_HELD_KIDS,
     MAX_WAITING_TOKENS,
     RETRY_SECONDS,
     UNKNOWN_INTERVAL_SECONDS,
@@ -333,16 +333,41 @@ async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
     for name in ("one", "another"):  # the set is read for the first, and again for the second
         assert await verify(transmitter, signed(kid=name)) == "invalid_key"
         transmitter.monotonic += 1
-    asked = [
-        asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_TOKENS + 5)
-    ]
-    early, held = await asyncio.wait(asked[MAX_HELD_TOKENS:])
+    asked = [asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_KIDS + 5)]
+    early, held = await asyncio.wait(asked[MAX_HELD_KIDS:])
     assert ([task.result() for task in early], held) == (["away"] * 5, set())
     assert await verify(transmitter, signed()) == "taken"
-    assert (transmitter.readings, any(task.done() for task in asked[:MAX_HELD_TOKENS])) == (2, False)
+    assert (transmitter.readings, any(task.done() for task in asked[:MAX_HELD_KIDS])) == (2, False)
     due.set()
-    assert await asyncio.gather(*asked[:MAX_HELD_TOKENS]) == ["invalid_key"] * MAX_HELD_TOKENS
+    assert await asyncio.gather(*asked[:MAX_HELD_KIDS]) == ["invalid_key"] * MAX_HELD_KIDS
     assert transmitter.readings == 3
+
+
+async def test_invented_kids_take_no_place_of_held_tokens() -> None:
+    """Tokens whose claims would be refused do not wait, and the tokens of one kid share a place."""
+    transmitter, due = SetTransmitter(OURS), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        await due.wait()
+        transmitter.monotonic = 1002.0 + seconds
+
+    transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.monotonic, pause)
+    transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
+    for name in ("one", "another"):
+        assert await verify(transmitter, signed(kid=name)) == "invalid_key"
+        transmitter.monotonic += 1
+    for nth in range(2 * MAX_HELD_KIDS):
+        strange = signed({**CLAIMS, "aud": "elsewhere"}, kid=f"made-up-{nth}")
+        assert await verify(transmitter, strange) == "invalid_key"
+    held = [asyncio.create_task(verify(transmitter, signed(kid="new"))) for _ in range(MAX_HELD_KIDS)]
+    held += [asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_KIDS)]
+    early, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in early] == ["away"], "the other kids have places"
+    held.append(asyncio.create_task(verify(transmitter, signed(kid="new"))))
+    transmitter.publish(OURS | {"kid": "new"})
+    due.set()
+    answers = await asyncio.gather(*held)
+    assert answers.count("taken") == MAX_HELD_KIDS + 1
 
 
 @pytest.mark.parametrize("kid", [None, "k1"])
