@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
@@ -87,6 +87,8 @@ async def listen(  # noqa: PLR0913  each has its default
         logger=logger,
     )
     app.on_response_prepare.append(_remove_server_header)
+    # Its pages for requests that it cannot parse pass no hook of an application, and would show versions of libraries.
+    vars(web_response)["SERVER_SOFTWARE"] = "notifier"
     await runner.setup()
     assert runner.server is not None
     acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, answer_timeout, tls)

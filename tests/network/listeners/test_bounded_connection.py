@@ -311,6 +311,27 @@ async def test_unknown_route_is_404_with_restrictive_headers() -> None:
                 assert SECRET not in await answer.text()
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"garbage\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: x\r\nConnection: close\r\n\r\n",
+    ],
+)
+async def test_no_answer_shows_versions_of_libraries(sent: bytes) -> None:
+    """Neither do the pages for requests that cannot be parsed."""
+    async with face() as listener:
+        reader, writer = await asyncio.open_connection(listener.host, listener.port)
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    assert answer.startswith((b"HTTP/1.0 4", b"HTTP/1.1 4"))
+    assert not any(name in answer for name in (b"aiohttp", b"Python", b"3."))
+
+
 async def test_route_overrides_the_default_headers() -> None:
     """A page that may be cached or framed sets the header itself."""
 
