@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
@@ -29,6 +29,7 @@ LOOPBACK_ONLY_TEXT = "Only this machine is answered: ask for localhost or 127.0.
 
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_ABSOLUTE = re.compile(r"https?://(?P<authority>[^/?#]*)", re.IGNORECASE)
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
 # aiohttp 3.13 uses names as keys.
 _BEARER_RESULT: Any = getattr(web, "RequestKey", lambda name, _: name)("bearer_result", object)
@@ -57,9 +58,8 @@ class Authorization:
             sent_by_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _FOREIGN_SITES
             if sent_by_page and not getattr(request.match_info.handler, _FOR_PAGES, False):
                 raise Refusal(problem_response(403, "A web page may not use this API"))
-            hosts = request.headers.getall("Host", ())
-            # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy contain one.
-            if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
+            hosts = _hosts_of(request)
+            if not hosts or not all(map(is_loopback, hosts)):
                 raise Refusal(problem_response(421, LOOPBACK_ONLY_TEXT))
         return await handler(request)
 
@@ -101,6 +101,14 @@ def allow_for_pages(handler: Handler) -> Handler:
     """Permit web pages to call this handler: it holds no secret. Scripts of a page's own origin send Origin too."""
     setattr(handler, _FOR_PAGES, True)
     return handler
+
+
+def _hosts_of(request: web.Request) -> Sequence[str]:
+    """Return the host that the request is for. A whole URL in its first line overrides `Host` (RFC 9112 §3.2.2)."""
+    if request.raw_path.startswith("/"):
+        return request.headers.getall("Host", ())
+    target = _ABSOLUTE.match(request.raw_path)
+    return () if target is None else (target["authority"],)
 
 
 def is_loopback(host: str) -> bool:

@@ -113,8 +113,16 @@ async def test_two_hosts_are_refused(api: Listener, hosts: tuple[str, str]) -> N
 
 
 async def test_host_in_the_request_line_is_checked(api: Listener) -> None:
-    """RFC 9112 §3.2.2: it precedes Host."""
-    assert (await ask(api, "GET http://evil.example/v1/status HTTP/1.1", "Host: localhost"))[0] == 421
+    """RFC 9112 §3.2.2: it precedes Host. Clients of a proxy write it, and servers must accept it."""
+    for host in ("evil.example", "localhost@evil.example", "evil.example#@localhost", "", "localhost\\.evil.example"):
+        line = f"GET http://{host}/v1/status HTTP/1.1"
+        assert (await ask(api, line, "Host: localhost"))[0] in {400, 421}
+    for host in ("localhost", "127.0.0.1:8080", "[::1]"):
+        for scheme in ("http", "HTTPS"):
+            line = f"GET {scheme}://{host}/v1/status HTTP/1.1"
+            assert (await ask(api, line, "Host: evil.example"))[0] == 200
+    for target in ("*", "localhost:80", "ftp://localhost/v1/status"):
+        assert (await ask(api, f"GET {target} HTTP/1.1", "Host: localhost"))[0] in {400, 404, 421}
 
 
 @pytest.mark.parametrize("line", [STATUS, f"GET {PATH}", "POST /v1/events", "GET /nowhere"])
