@@ -77,3 +77,15 @@ def test_each_command_has_a_module_of_its_name() -> None:
         if not path.stem.endswith("_command") and any(said in path.read_text() for said in commands)
     ]
     assert {*wrong} <= {"application.py", "help.py"}  # help.py runs a command that it was given
+
+
+def test_tls_contexts_are_made_in_one_place() -> None:
+    """There, what a peer can cause below the layer that counts bytes is limited, and key exchanges are chosen."""
+    makers = {"CountedContext", "SSLContext", "create_default_context", "_create_unverified_context", "wrap_socket"}
+    places = {
+        str(path.relative_to(HOUSE))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in makers
+    }
+    assert places == {"network/counted_tls.py"}

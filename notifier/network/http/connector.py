@@ -21,6 +21,9 @@ from notifier.model.egress import check_address
 from notifier.network.http.connections import MAX_WIRE_BYTES, OpenConnections, WatchedConnection, current_exchange
 
 KEEP_ALIVE_SECONDS = 15.0  # of an idle connection; many servers close theirs after 5 s, which costs a repetition
+# Bytes that the kernel holds of each connection (it doubles that), so that one read is short. Lists are megabytes: over
+# 100 ms the buffer would limit them to 640 KB/s.
+RECEIVE_BUFFER_BYTES = 32 * 1024
 MAX_ADDRESSES = 8  # of each family; a name server may return thousands, which would keep a core busy until the deadline
 
 
@@ -61,7 +64,7 @@ class GuardedConnector(aiohttp.TCPConnector):
             resolver=_LimitedResolver(resolver),
             keepalive_timeout=kept_for,
             limit=0,  # admission limits each client and all; a hanging client must not delay others here
-            socket_factory=_open_socket if policy is None else _guarded_socket_factory(policy),
+            socket_factory=_socket_factory(policy, None if wire_limit > MAX_WIRE_BYTES else RECEIVE_BUFFER_BYTES),
         )
         self._open_connections = open_connections
         self._wire_limit = wire_limit
@@ -95,21 +98,21 @@ class GuardedConnector(aiohttp.TCPConnector):
         return connection
 
 
-def _guarded_socket_factory(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
+def _socket_factory(policy: EgressPolicy | None, receive_buffer: int | None) -> Callable[[Any], socket.socket]:
     """Return a function that opens a socket for the address of a connection, if the policy allows the address."""
 
     def open_socket(address: Any) -> socket.socket:
-        exchange = current_exchange.get()
-        denied = check_address(address[4][0], policy)
-        if denied is not None:
-            exchange.denied = denied
-            raise OSError(errno.EACCES, denied)
-        exchange.tried = str(address[4][0])
-        return _open_socket(address)
+        if policy is not None:
+            exchange = current_exchange.get()
+            denied = check_address(address[4][0], policy)
+            if denied is not None:
+                exchange.denied = denied
+                raise OSError(errno.EACCES, denied)
+            exchange.tried = str(address[4][0])
+        family, kind, protocol, _, _ = address
+        opened = socket.socket(family, kind, protocol)
+        if receive_buffer is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        return opened
 
     return open_socket
-
-
-def _open_socket(address: Any) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    return socket.socket(family, kind, protocol)

@@ -1,6 +1,6 @@
-"""Loads PEM files into TLS contexts, and explains why a file is unusable. TLS 1.2 is the oldest version.
+"""Loads PEM files into TLS contexts, and explains why a file is unusable.
 
-Certificates are checked the same way on all versions of Python. Since 3.13 `create_default_context` refuses a private
+Certificates are checked the same way on all versions of Python. Since 3.13 Python's default refuses a private
 authority's certificates without key usage or authority key identifier (VERIFY_X509_STRICT), and accepts an intermediate
 certificate as the end of a chain (VERIFY_X509_PARTIAL_CHAIN); before, it does neither. Here the first is always off,
 and the second always on: each certificate in `ca_file` is trusted.
@@ -17,6 +17,7 @@ from pathlib import Path
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
+from notifier.network.counted_tls import new_context
 from notifier.settings.policies import ListenerTls
 
 MAX_EXAMINED_BYTES = 65_536  # of a file that are searched for a known mistake
@@ -34,12 +35,15 @@ def build_client_context(files: TlsFiles) -> ssl.SSLContext:
 
     Raises InternalFault(cause=tls_files) that names the file.
     """
+    context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(files.ca_file)
     except (OSError, ValueError) as error:
         raise _to_ca_fault(files.ca_file, error) from error
     set_verify_flags(context)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if files.cert_file is not None:
         _load_certificate(context, files.cert_file, files.key_file)
     return context
@@ -50,8 +54,7 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
 
     Raises InternalFault(cause=tls_files) that names the file.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = new_context(ssl.PROTOCOL_TLS_SERVER)
     _load_certificate(context, files.cert_file, files.key_file)
     if files.client_ca_file is not None:
         try:

@@ -20,6 +20,7 @@ from yarl import URL
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError, InternalFault
 from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure
+from notifier.network.counted_tls import CountedContext
 from notifier.network.http.pem_files import build_client_context, build_server_context
 from notifier.network.http.transport import HttpTransport
 from notifier.queues.rabbitmq.connection import _tls_context as broker_context
@@ -70,7 +71,7 @@ async def test_an_authority_without_key_usage_or_key_identifiers_is_accepted(ca:
         broker_context(None, URL("amqps://broker.example")),
         broker_context(TlsFiles(ca_file=ca.ca_file), URL("amqps://broker.example")),
     ):
-        assert context is not None
+        assert isinstance(context, CountedContext)
         assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
         assert not context.verify_flags & ssl.VERIFY_X509_STRICT
         assert context.verify_mode is ssl.CERT_REQUIRED

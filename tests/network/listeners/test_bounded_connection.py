@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from notifier.network.listeners.web_app import web_app
 from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
 from tests.support.certificates import Authority, authority
+from tests.support.tls_peer import TlsPeer
 
 # ── Memory of a connection outside of a request, and requests that stay complete ─────────────────────────────────────
 
@@ -285,6 +287,57 @@ def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
     """The worker's loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(test_silent_connections_are_limited_before_their_handshake(ca))
+
+
+async def flood(ca: Authority, tmp_path: Path) -> None:
+    """Flood a listener with KeyUpdates until it ends the connection, and ask it."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file)) as listener, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        peer = TlsPeer(tmp_path)
+        while not peer.is_ready:
+            writer.write(peer.take())
+            peer.receive(await reader.read(65536))
+        writer.write(peer.take())
+        with pytest.raises(ConnectionError):  # noqa: PT012  one of these calls raises it
+            while True:
+                writer.write(peer.key_updates(10))
+                await writer.drain()
+        assert await ask_tls(listener, ca)
+
+
+async def test_no_client_renegotiates(ca: Authority) -> None:
+    """A handshake costs a listener 0.2 ms each time. OpenSSL refuses it."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file)) as listener, asyncio.timeout(PATIENCE):
+        options = ["-connect", f"127.0.0.1:{listener.port}", "-tls1_2", "-msg"]
+        client = await asyncio.create_subprocess_exec(
+            "openssl", "s_client", *options, stdin=PIPE, stdout=PIPE, stderr=STDOUT
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        try:
+            while b"<<< TLS 1.2, Handshake [length 0010], Finished" not in (line := await client.stdout.readline()):
+                assert line
+            client.stdin.write(b"R\n")
+            while b"no_renegotiation" not in (line := await client.stdout.readline()):
+                assert line
+            assert await ask_tls(listener, ca)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it may have ended
+                client.kill()
+            await client.wait()
+
+
+async def test_a_flood_below_http_ends_the_connection(ca: Authority, tmp_path: Path) -> None:
+    """KeyUpdates of a stranger: 290,000 blocked the loop for 5.7 s."""
+    await flood(ca, tmp_path)
+
+
+def test_a_flood_below_http_ends_the_connection_on_uvloop(ca: Authority, tmp_path: Path) -> None:
+    """The worker's loop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(flood(ca, tmp_path))
 
 
 # ── The web listener for strangers: its answers, limits, headers and log ─────────────────────────────────────────────
