@@ -181,7 +181,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Pass more on after the connections that were scheduled before."""
         if not self._advance_scheduled:
             self._advance_scheduled = True
-            self._budget.schedule_advance(self)
+            self._budget.schedule_advance(self.advance)
 
     def advance(self) -> None:
         """Pass on the bytes that aiohttp may have now."""

@@ -4,11 +4,12 @@ import asyncio
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests
+BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests; a TLS handshake counts 16 KiB
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
 PIECE_BYTES = 8 * 1024  # bytes per read
 MAX_LINES_PER_ADVANCE = 12  # of chunked bodies, 10 µs each; then the other connections advance
@@ -23,9 +24,6 @@ _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IG
 
 class Holder(Protocol):
     """A connection, as used by the budget."""
-
-    def advance(self) -> None:
-        """Pass on the bytes that may be passed on now."""
 
     def abort(self) -> None:
         """Close the connection at once, and drop the bytes that it holds."""
@@ -43,21 +41,21 @@ class ConnectionBudget:
         self._held: dict[Holder, int] = {}
         self._closed = 0
         self._logged_at = float("-inf")
-        self._advance_queue: deque[Holder] = deque()
+        self._advance_queue: deque[Callable[[], None]] = deque()
         self._next_round: asyncio.Handle | None = None
 
-    def schedule_advance(self, connection: Holder) -> None:
-        """Call `advance` of the connection after those scheduled before: CONNECTIONS_PER_ROUND in each round.
+    def schedule_advance(self, advance: Callable[[], None]) -> None:
+        """Call a connection's `advance` after those scheduled before: CONNECTIONS_PER_ROUND in each round.
 
         This keeps the rounds of the event loop short. uvloop accepts one new connection per round.
         """
-        self._advance_queue.append(connection)
+        self._advance_queue.append(advance)
         if self._next_round is None:
             self._next_round = asyncio.get_running_loop().call_soon(self._advance_next)
 
     def _advance_next(self) -> None:
         for _ in range(min(CONNECTIONS_PER_ROUND, len(self._advance_queue))):
-            self._advance_queue.popleft().advance()
+            self._advance_queue.popleft()()
         self._next_round = asyncio.get_running_loop().call_soon(self._advance_next) if self._advance_queue else None
 
     def hold(self, connection: Holder, count: int) -> None:

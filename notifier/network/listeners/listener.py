@@ -19,6 +19,7 @@ from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
+from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
 
@@ -152,11 +153,11 @@ class _Acceptor:
                 connection.end()
         handler = self._server()
         accepted = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
-        return accepted if self._tls is None else _Handshake(accepted, self._tls, self._connections)
+        return accepted if self._tls is None else _Handshake(accepted, self._tls, self._connections, self._budget)
 
 
 class _Handshake(asyncio.Protocol):
-    """Represents a TLS connection in the set of connections until its handshake has ended, and can close it.
+    """Represents a TLS connection in the set of connections and in the budget until its handshake has ended.
 
     asyncio's server would start the handshake itself, and report the connection only afterwards. Therefore the server
     accepts the connection without TLS, and this class takes over its socket.
@@ -169,10 +170,12 @@ class _Handshake(asyncio.Protocol):
         connection: BoundedConnection,
         context: ssl.SSLContext,
         connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
+        budget: ConnectionBudget,
     ) -> None:
         self._connection = connection
         self._context = context
         self._connections = connections
+        self._budget = budget
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -187,12 +190,15 @@ class _Handshake(asyncio.Protocol):
             stream.abort()  # closes this descriptor, not the connection
         self._connections[self._connection.handler] = self
         self._task = asyncio.get_running_loop().create_task(self._run_handshake(self._socket))
+        self._budget.hold(self, MAX_CLIENT_HANDSHAKE_BYTES)
 
     def end(self) -> None:
         """Close the connection at once."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    abort = end  # by the budget
 
     async def _run_handshake(self, accepted: socket.socket) -> None:
         try:
@@ -202,6 +208,7 @@ class _Handshake(asyncio.Protocol):
         except OSError:
             return  # the handshake failed, or `end` has closed the connection
         finally:
+            self._budget.hold(self, 0)
             if self._connections.get(self._connection.handler) is self:  # the connection replaces it after a success
                 del self._connections[self._connection.handler]
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
+from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import MAX_HEAD_BYTES, ConnectionBudget
 from notifier.network.listeners.listener import HANDSHAKE_TIMEOUT_SECONDS, MAX_CONNECTIONS, Listener, listen
@@ -199,14 +200,18 @@ def ca(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def served(files: ListenerTls, connections: int = MAX_CONNECTIONS) -> AsyncIterator[Listener]:
+async def served(
+    files: ListenerTls, connections: int = MAX_CONNECTIONS, budget: ConnectionBudget | None = None
+) -> AsyncIterator[Listener]:
     async def well(_request: web.Request) -> web.Response:
         return web.Response(text="well")
 
     app = web.Application()
     app.add_routes([web.get("/", well)])
     context = ListenerContext(files, "api").context
-    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=context, grace=1, connections=connections)
+    listener = await listen(
+        app, "127.0.0.1", 0, key="api.listen", tls=context, grace=1, connections=connections, budget=budget
+    )
     yield listener
     await listener.close()
 
@@ -289,6 +294,19 @@ def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
         runner.run(test_silent_connections_are_limited_before_their_handshake(ca))
 
 
+async def test_handshakes_count_in_the_budget(ca: Authority) -> None:
+    """Beyond it the oldest is closed, and a new one is accepted."""
+    file, budget = ca.issue("127.0.0.1"), ConnectionBudget(3 * MAX_CLIENT_HANDSHAKE_BYTES)
+    async with served(ListenerTls(cert_file=file, key_file=file), budget=budget) as listener:
+        silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(4)]
+        assert await asyncio.wait_for(silent[0][0].read(), HANDSHAKE_TIMEOUT_SECONDS / 2) == b""
+        assert await ask_tls(listener, ca)
+        for reader, writer in silent[1:]:
+            writer.close()
+            assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
+    assert not budget._held
+
+
 async def flood(ca: Authority, tmp_path: Path) -> None:
     """Flood a listener with KeyUpdates until it ends the connection, and ask it."""
     file = ca.issue("127.0.0.1")
@@ -300,9 +318,10 @@ async def flood(ca: Authority, tmp_path: Path) -> None:
             peer.receive(await reader.read(65536))
         writer.write(peer.take())
         with pytest.raises(ConnectionError):  # noqa: PT012  one of these calls raises it
-            while True:
+            for _ in range(500):
                 writer.write(peer.key_updates(10))
                 await writer.drain()
+                await asyncio.sleep(0)  # the listener reads
         assert await ask_tls(listener, ca)
 
 
