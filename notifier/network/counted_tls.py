@@ -36,6 +36,7 @@ MAX_BYTES_WITHOUT_DATA = 32 * 1024  # several session tickets with certificates;
 MAX_RECORDS_WITHOUT_DATA = 32  # in a row OpenSSL accepts as many empty ones, BoringSSL as many KeyUpdates
 WINDOW_SECONDS = 10.0  # data in between does not reset the limits
 MAX_PASSED_BYTES = 4 * 1024  # at a time, since OpenSSL's buffer keeps the largest size
+MAX_DATA_BYTES = 16 * 1024  # of a record (RFC 8446 §5.1). asyncio asks for 256 KiB, which Python allocates at each call
 _HEAD_BYTES = 5  # of a record: its type, version and length
 _HANDSHAKE_RECORD, _SERVER_HELLO = 22, 2
 _RETRY_RANDOM = bytes.fromhex(  # of a HelloRetryRequest, which is a ServerHello (RFC 8446 §4.1.3)
@@ -72,6 +73,7 @@ class CountedTls(ssl.SSLObject):
 
     def read(self, wanted: int = 1024, buffer: Any = None) -> Any:
         """Called by asyncio, until it raises SSLWantReadError."""
+        wanted = min(wanted, MAX_DATA_BYTES)
         if self.pending():  # data of the last record that did not fit
             return super().read(wanted, buffer)
         while True:
