@@ -44,6 +44,7 @@ ENV PATH=/opt/notifier/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     MALLOC_ARENA_MAX=1 \
+    MALLOC_TRIM_THRESHOLD_=131072 \
     HOME=/var/lib/notifier \
     LIVEZ=http://127.0.0.1:9464/livez
 WORKDIR /var/lib/notifier

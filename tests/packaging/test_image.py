@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from notifier import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +59,15 @@ def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
     assert f"VERSION={__version__}" in instructions(final, "ARG")
 
 
-def test_threads_share_a_heap() -> None:
-    """Otherwise each thread that reads many clients keeps a heap: 530 MB where the chart allows 512 MiB."""
+@pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=131072"])
+def test_the_heap_is_returned_to_the_system(variable: str) -> None:
+    """Otherwise each thread that reads many clients keeps a heap: 530 MB where the chart allows 512 MiB.
+
+    And large buffers, as of TLS connections, stay in it: 185 instead of 152 MiB after four floods of 950 connections.
+    """
     unit = (ROOT / "deploy" / "systemd" / "notifier.service").read_text()
-    assert "MALLOC_ARENA_MAX=1" in " ".join(instructions(STAGES[-1], "ENV")).split()
-    assert "MALLOC_ARENA_MAX=1" in " ".join(re.findall(r"(?m)^Environment=(.*)", unit)).split()
+    assert variable in " ".join(instructions(STAGES[-1], "ENV")).split()
+    assert variable in " ".join(re.findall(r"(?m)^Environment=(.*)", unit)).split()
 
 
 def test_the_base_is_named_once_for_all_stages() -> None:
