@@ -18,7 +18,7 @@ from notifier.network.counted_tls import (
     new_context,
 )
 from tests.support.certificates import Authority, authority
-from tests.support.tls_peer import APPLICATION, HANDSHAKE, TlsPeer, tickets
+from tests.support.tls_peer import ALERT, APPLICATION, HANDSHAKE, TlsPeer, tickets
 
 FLOOD = 1000  # records
 SIDES = ("outgoing", "listener")
@@ -87,6 +87,7 @@ FLOODS: dict[str, Callable[[TlsPeer], bytes]] = {
     "key updates": lambda peer: peer.key_updates(FLOOD),
     "key updates with replies": lambda peer: peer.key_updates(FLOOD, reply=True),
     "key updates and data in turn": lambda peer: mixed(peer, lambda: peer.key_updates(1)),
+    "empty records with padding": lambda peer: b"".join(peer.seal(APPLICATION, b"", 16_000) for _ in range(31)),
     "empty records and data in turn": lambda peer: mixed(
         peer, lambda: b"".join(peer.seal(APPLICATION, b"") for _ in range(31))
     ),
@@ -152,21 +153,30 @@ def certificate_request() -> bytes:
     return b"\x0d\0\0\x0b\0\0\x08\0\x0d\0\x04\0\x02\x04\x03"
 
 
-@pytest.mark.parametrize(
-    ("side", "record"),
-    [
-        ("listener", tickets(1)),
-        ("listener", certificate_request()),
-        ("outgoing", certificate_request()),
-        ("listener", b"\0\0\0\0"),  # a HelloRequest
-        ("outgoing", b"\x01\0\0\0"),  # a ClientHello
-    ],
-)
-def test_other_messages_end_the_connection(tmp_path: Path, side: str, record: bytes) -> None:
-    """OpenSSL refuses them."""
-    connection = Connection(tmp_path, side)
+REFUSED: dict[str, Callable[[TlsPeer], bytes]] = {
+    "a CertificateRequest": lambda peer: peer.seal(HANDSHAKE, certificate_request()),
+    "a HelloRequest": lambda peer: peer.seal(HANDSHAKE, b"\0\0\0\0"),
+    "a ClientHello": lambda peer: peer.seal(HANDSHAKE, b"\1\0\0\0"),
+    "a message of 16 MiB": lambda peer: peer.seal(HANDSHAKE, b"\4\xff\xff\xff" + bytes(16_000)),
+    "alerts": lambda peer: b"".join(peer.seal(ALERT, b"\1\x5a") for _ in range(10)),
+    "empty records": lambda peer: b"".join(peer.seal(APPLICATION, b"") for _ in range(40)),
+    "a heartbeat": lambda peer: peer.seal(24, b"\1\0\0"),
+    "a change of ciphers": lambda peer: b"\x14\3\3\0\1\1",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_openssl_refuses_other_records(connection: Connection, name: str) -> None:
+    """After the handshake."""
     with pytest.raises(ssl.SSLError):
-        connection.read(connection.peer.seal(HANDSHAKE, record))
+        connection.read(REFUSED[name](connection.peer) + connection.peer.data(b"x"))
+
+
+def test_a_listener_accepts_no_ticket(tmp_path: Path) -> None:
+    """OpenSSL refuses it."""
+    connection = Connection(tmp_path, "listener")
+    with pytest.raises(ssl.SSLError):
+        connection.read(connection.peer.seal(HANDSHAKE, tickets(1)))
 
 
 # ── The handshake ──
@@ -244,7 +254,7 @@ def shake_hands(ca: Authority, server: ssl.SSLContext) -> CountedTls:
 
 
 def test_a_certificate_of_many_names_is_refused(ca: Authority) -> None:
-    """5,000 names are 88 KiB. 1,000 are accepted."""
+    """5,000 names are 74 KiB. 1,000 are accepted."""
     names = [f"a{number:04}.example" for number in range(5000)]
     assert shake_hands(ca, ca.server("localhost", *names[:1000])).version() == "TLSv1.3"
     with pytest.raises(TlsLimitError, match="handshake is too large"):

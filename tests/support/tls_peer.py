@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-HANDSHAKE, APPLICATION = 22, 23  # types of records
+ALERT, HANDSHAKE, APPLICATION = 21, 22, 23  # types of records
 
 
 def _expand(kind: hashes.HashAlgorithm, secret: bytes, label: bytes, size: int) -> bytes:
@@ -73,12 +73,13 @@ class TlsPeer:
         except ssl.SSLWantReadError:
             return b""
 
-    def seal(self, kind: int, content: bytes) -> bytes:
-        """Return a record."""
-        head = b"\x17\x03\x03" + struct.pack("!H", len(content) + 1 + 16)
+    def seal(self, kind: int, content: bytes, padding: int = 0) -> bytes:
+        """Return a record. `padding`: bytes after the content."""
+        inner = content + bytes([kind]) + bytes(padding)
+        head = b"\x17\x03\x03" + struct.pack("!H", len(inner) + 16)
         nonce = (self._nonce ^ self._number).to_bytes(12)
         self._number += 1
-        return head + self._cipher.encrypt(nonce, content + bytes([kind]), head)
+        return head + self._cipher.encrypt(nonce, inner, head)
 
     def data(self, content: bytes) -> bytes:
         """Return a record with data."""

@@ -1,6 +1,7 @@
 """Test that a client which floods below HTTP ends its own connection only, on real sockets and both event loops."""
 
 import asyncio
+import socket
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,9 +13,12 @@ import uvloop
 from notifier.model.client import TlsFiles
 from notifier.model.outcome import HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.network.counted_tls import MAX_RECORDS_WITHOUT_DATA, TlsLimitError
+from notifier.network.http.connector import RECEIVE_BUFFER_BYTES
 from notifier.network.http.pem_files import build_client_context
-from tests.network.http.http_requests import PLENTY, broken, opened, request
+from notifier.network.http.transport import HttpTransport
+from tests.network.http.http_requests import LOOPBACK, PLENTY, broken, opened, request
 from tests.support.certificates import Authority
+from tests.support.receivers import scripted
 from tests.support.tls_peer import TlsPeer
 
 FLOOD = 10_000  # KeyUpdates
@@ -62,6 +66,16 @@ def test_an_answer_before_a_flood_counts(tmp_path: Path, ca: Authority, loop: st
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
         assert runner.run(post_to_flooder(tmp_path, ca, answer)) == HttpResponse(status=200)
+
+
+async def test_one_read_of_a_connection_is_short(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
+    """The kernel holds little of what a client sends, so that one read of small records takes a few milliseconds."""
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        assert await transport.post(request(receiver.url, tls=trusted)) == HttpResponse(status=200)
+        [[(kept, _)]] = transport._pools[LOOPBACK].session.connector._conns.values()  # type: ignore[union-attr]
+        assert kept.transport is not None
+        kernel = kept.transport.get_extra_info("socket")
+        assert kernel.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER_BYTES
 
 
 async def test_renegotiation_by_a_server_is_limited(ca: Authority) -> None:
