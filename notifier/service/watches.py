@@ -36,6 +36,7 @@ from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
 from notifier.settings.file_watch import FileWatch, watch_files
 from notifier.telemetry.audit import write_audit
+from notifier.telemetry.log_output import current_output
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsSources
 
@@ -221,6 +222,7 @@ class Watches:
             registry_sources=lambda: (
                 (source.name, source.up, source.age, source.changed) for source in self.registry.refresh.states()
             ),
+            log_lines_dropped=lambda: 0 if (output := current_output()) is None else output.dropped,
         )
 
     async def check_queue(self) -> None:

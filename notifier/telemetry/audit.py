@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from notifier.telemetry.log_output import current_output
+
 
 def operating_user() -> str:
     """Return the user that runs this command: `alice@host`, or `root@host (sudo by alice)`."""
@@ -53,4 +55,6 @@ def write_audit(action: str, **members: object) -> None:
     _recent.move_to_end(kind)
     if len(_recent) > MAX_KINDS:
         _recent.popitem(last=False)
-    structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)
+    output = current_output()
+    logger = None if output is None else output.audit_logger
+    structlog.wrap_logger(logger, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **members)

@@ -54,6 +54,7 @@ class MetricsSources:
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
     library_hooks: Callable[[], Mapping[str, bool]] = dict
+    log_lines_dropped: Callable[[], int] = lambda: 0
 
 
 class MetricsPage:
@@ -132,6 +133,8 @@ class MetricsPage:
         yield labelled_family(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
         text = "0 while a hook into a library is not in use."
         yield labelled_family(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
+        text = "Lines of the log that were lost, since nobody read them or the write failed."
+        yield plain_counter("log_lines_dropped_total", text, sources.log_lines_dropped())
         yield labelled_family(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {__version__: 1})
 
     def _registry_families(self) -> Iterator[Metric]:

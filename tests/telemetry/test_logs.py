@@ -1,8 +1,10 @@
 """Test logs: one wide line per attempt, and no secret in any line."""
 
+import asyncio
 import io
 import json
 import logging
+import os
 import re
 from typing import Any, Literal
 
@@ -27,7 +29,8 @@ from notifier.model.record import copy_record
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.service.run_command import build_tracing
-from notifier.telemetry.log_output import configure
+from notifier.telemetry.audit import write_audit
+from notifier.telemetry.log_output import MAX_WAITING_CHARACTERS, configure, current_output
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip
 from notifier.telemetry.metrics import Metrics
 from tests.support.outcome_facts import attempted
@@ -328,6 +331,31 @@ def test_broken_stream_loses_only_lines() -> None:
     configure("info", "json", stream=Gone())
     LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Delivered(status=200)))
     logging.getLogger("aiohttp.client").warning("lost")
+
+
+async def test_unread_stream_drops_lines_but_keeps_audit_lines() -> None:
+    """Nobody reads the pipe: the loop goes on, lines beyond 1 MiB are dropped and counted, audit lines wait."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, encoding="utf-8") as unread:
+        configure("info", "json", stream=stream)
+        output, log = current_output(), structlog.get_logger()
+        assert output is not None
+        for number in range(2 * MAX_WAITING_CHARACTERS // 1000):
+            log.info("line", number=number, text="x" * 1000)
+            await asyncio.sleep(0)
+        dropped = output.dropped
+        assert MAX_WAITING_CHARACTERS // 1000 * 0.8 < dropped < MAX_WAITING_CHARACTERS // 1000 * 1.2
+        for number in range(500):
+            write_audit("acted", who="op", number=number, text="x" * 1000)
+            await asyncio.sleep(0)
+        assert output.dropped == dropped
+        lines = await asyncio.to_thread(
+            lambda: [json.loads(unread.readline()) for _ in range(2 * MAX_WAITING_CHARACTERS // 1000 - dropped + 500)]
+        )
+        assert [line["number"] for line in lines if line["event"] == "acted"] == [*range(500)]
+        log.info("taken again")
+        assert json.loads(await asyncio.to_thread(unread.readline))["event"] == "taken again"
+        configure()
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
