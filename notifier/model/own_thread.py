@@ -1,7 +1,7 @@
-"""Runs work that may hang in a dedicated daemon thread.
+"""Runs work that may hang in dedicated daemon threads, such as reading a file of a network file system that is dead.
 
-The threads of the event loop are few (six on two cores), and also read TLS files and reload. So work that hangs must
-not occupy them, and the process must not wait for it when it ends.
+The threads of the event loop are few (six on two cores), and the process waits for them when it ends. So they only
+compute: whatever may hang must not occupy them.
 """
 
 import asyncio
@@ -10,6 +10,58 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+MAX_THREADS_PER_NAME = 2
+READ_SECONDS = 2.0  # for which a caller waits for a file
+
+
+class FileTimeoutError(TimeoutError):
+    """A file does not answer. The text names it."""
+
+
+class _Slots(asyncio.Semaphore):
+    """The threads of one name. `users`: the callers that wait for a thread, and the threads that run."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_THREADS_PER_NAME)
+        self.users = 0
+
+
+_slots: dict[tuple[asyncio.AbstractEventLoop, str], _Slots] = {}
+"""By event loop and name, while they are in use. It belongs to the process, as its threads do."""
+
+
+async def read_in_thread(name: str, read: Callable[[], T], *, within: float = READ_SECONDS) -> T:
+    """Return the result of `read` from a thread. Raises FileTimeoutError after `within` seconds. `name`: what it reads.
+
+    At most two threads read what has one name, even after their callers gave up; further callers wait for these. So a
+    file that hangs delays nobody who reads another one.
+    """
+    key = (asyncio.get_running_loop(), name)
+    slots = _slots.setdefault(key, _Slots())
+    slots.users += 1
+    reading: asyncio.Future[T] | None = None
+
+    def leave(_: object = None) -> None:
+        slots.users -= 1
+        if not slots.users:
+            del _slots[key]
+
+    def end(_: object) -> None:
+        slots.release()
+        leave()
+
+    try:
+        async with asyncio.timeout(within):
+            await slots.acquire()
+            reading = run_in_thread(read, f"read {name}")
+            reading.add_done_callback(end)
+            return await asyncio.shield(reading)
+    except TimeoutError:
+        raise FileTimeoutError(f"{name} was not read within {within:g} s; its file system may be unreachable") from None
+    finally:
+        if reading is None:
+            leave()
 
 
 def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:

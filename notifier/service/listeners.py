@@ -1,5 +1,6 @@
 """Opens and closes the worker's listeners: ops always, the API and the web listener if they are configured."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -38,7 +39,12 @@ async def listeners(
         async def start(
             name: str, app: web.Application, address: Listen, tls: ListenerTls | None, connections: int
         ) -> None:
-            context = None if tls is None else ListenerContext(tls, name).context
+            context = None
+            if tls is not None:
+                certificates = ListenerContext(tls, name)
+                context = certificates.context
+                following = asyncio.create_task(certificates.follow_files())
+                stack.callback(following.cancel)
             listener = await listen(
                 app, address.host, address.port, key=f"{name}.listen", tls=context, connections=connections,
                 budget=budget,

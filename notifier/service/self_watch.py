@@ -9,12 +9,15 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
+from notifier.model.own_thread import run_in_thread
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
+from notifier.settings.file_watch import find_hanging
 
 INTERVAL_SECONDS = 0.5  # between two measurements of the lag
 LAG_WINDOW_SECONDS = 15.0  # the usual scrape interval
@@ -96,11 +99,15 @@ class SelfWatch:
         """Read the expiry of certificates, and warn of exposed secret files, until cancelled."""
         while True:
             current = self._live.current
-            self.certificates = await asyncio.to_thread(
-                read_expiries, find_presented_files(current.settings, current.registry).items()
+            presented = find_presented_files(current.settings, current.registry)
+            secrets = await run_in_thread(
+                partial(secrets_of, current.settings, current.registry, current.parts), "files"
             )
-            secrets = secrets_of(current.settings, current.registry, current.parts)
-            self._warn_exposed(await asyncio.to_thread(find_exposed_files, secrets))
+            hanging = {*await find_hanging([*presented.values(), *secrets.values()])}
+            presented = {name: path for name, path in presented.items() if path not in hanging}
+            secrets = {name: path for name, path in secrets.items() if path not in hanging}
+            self.certificates = await run_in_thread(partial(read_expiries, presented.items()), "files")
+            self._warn_exposed(await run_in_thread(partial(find_exposed_files, secrets), "files"))
             await asyncio.sleep(FILES_INTERVAL_SECONDS)
 
     def _warn_exposed(self, secrets: list[ExposedFile]) -> None:

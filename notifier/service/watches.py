@@ -8,6 +8,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from notifier.delivery.facts import Observer
 from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import Depth
+from notifier.model.own_thread import run_in_thread
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.ops import Readiness
 from notifier.operators.status.deferral_watch import DeferralWatch
@@ -34,11 +36,13 @@ from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
-from notifier.settings.file_watch import FileWatch, watch_files
+from notifier.settings.file_watch import HANGS, FileWatch, find_hanging, watch_files
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_output import current_output
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsSources
+
+RETRY_SECONDS = 5.0  # of a reload, while a file hangs
 
 
 class ReloadWatch:
@@ -64,7 +68,8 @@ class ReloadWatch:
         """Reload when a file of the configuration changes, until cancelled."""
 
         async def changed() -> None:
-            await self._reload(requested=False)
+            while await self._reload(requested=False) and await find_hanging(self._files.paths):  # noqa: ASYNC110
+                await asyncio.sleep(RETRY_SECONDS)  # no event reports that a file system answers again
 
         await watch_files(self._files, changed, clock=time.monotonic)
 
@@ -105,10 +110,15 @@ class ReloadWatch:
     async def _reload(self, *, requested: bool, accepted_by: str | None = None) -> Sequence[str]:
         """Read the configuration again. Return the reasons if it was not accepted.
 
-        It is read in a thread, because 100,000 clients take seconds.
+        It is read in a thread, because 100,000 clients take seconds. It is not read while one of its files hangs: the
+        lock would be held so long, and the registry sources could change nothing.
         """
         async with self._lock:
-            is_in_force = await asyncio.to_thread(self._live.reload, requested=requested, accepted_by=accepted_by)
+            if hanging := await find_hanging(self._files.paths):
+                self._live.reloads.on_invalid([f"{path} {HANGS}" for path in hanging], requested=requested)
+                return self._live.reloads.problems
+            reload = partial(self._live.reload, requested=requested, accepted_by=accepted_by)
+            is_in_force = await run_in_thread(reload, "reload")
             if is_in_force:
                 self._files.rebase(self._live.current.stamps)
                 self._signing_keys.check_soon()

@@ -26,7 +26,7 @@ from notifier.model.printable import printable, printable_lines
 from notifier.model.redaction import redact
 
 MAX_WAITING_CHARACTERS = 1024 * 1024  # of lines that the reader of the log has not taken
-WRITE_INTERVAL_SECONDS, FLUSH_SECONDS = 0.01, 1.0
+WRITE_INTERVAL_SECONDS, FLUSH_SECONDS = 0.005, 1.0
 _MULTILINE_MEMBERS = frozenset({"event", "exception", "stack"})  # `event` of libraries' lines
 
 
@@ -101,7 +101,8 @@ class LogOutput:
     Lines wait in memory while the stream takes none. Beyond MAX_WAITING_CHARACTERS further lines are dropped, and
     counted in `dropped` like those that the stream refuses. Audit lines may use as much again.
 
-    The lines of WRITE_INTERVAL_SECONDS are written together, since waking the thread costs as much as formatting one.
+    A line is written at once, but lines that follow within WRITE_INTERVAL_SECONDS are written together, since waking
+    the thread costs as much as formatting a line.
     Outside an event loop, `add` waits until the line is written, or for FLUSH_SECONDS.
     Without `stream` the lines go to the current `sys.stderr`, which a progress bar replaces while it is drawn.
     """
@@ -111,6 +112,7 @@ class LogOutput:
         self._lock = threading.RLock()  # reentrant: garbage collection may log at any time
         self._lines: list[str] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # that will hand over these lines
+        self._handed_over_at = 0.0
         self._batches: SimpleQueue[list[str] | threading.Event | None] = SimpleQueue()
         self._waiting_characters = 0
         self._thread: threading.Thread | None = None
@@ -124,8 +126,7 @@ class LogOutput:
         """Return the logger of structlog."""
         return self.logger
 
-    def write(self, text: str) -> None:
-        """Write the lines of a handler of `logging`."""
+    def write(self, text: str) -> None:  # called by handlers of `logging`
         self.add(text, MAX_WAITING_CHARACTERS)
 
     def add(self, text: str, max_waiting: int) -> None:
@@ -143,7 +144,8 @@ class LogOutput:
         else:
             if self._loop is not loop:
                 self._loop = loop
-                loop.call_later(WRITE_INTERVAL_SECONDS, self._hand_over)
+                wait = self._handed_over_at + WRITE_INTERVAL_SECONDS - time.monotonic()
+                loop.call_later(max(0.0, wait), self._hand_over)
 
     def close(self) -> None:
         """Write the lines that wait, for at most FLUSH_SECONDS, and end the thread. A later line starts another."""
@@ -154,14 +156,12 @@ class LogOutput:
                 self._thread = None
         atexit.unregister(self.close)
 
-    def isatty(self) -> bool:
-        return (self._stream or sys.stderr).isatty()
-
     def _hand_over(self) -> None:
         with self._lock:
             lines, self._lines, self._loop = self._lines, [], None
             if not lines:
                 return
+            self._handed_over_at = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_batches, name="log", daemon=True)
                 self._thread.start()
@@ -202,7 +202,6 @@ class LineLogger:
         self._max_waiting = max_waiting
 
     def msg(self, line: str) -> None:
-        """Write a line."""
         self._output.add(line + "\n", self._max_waiting)
 
     log = debug = info = warn = warning = error = critical = fatal = failure = exception = msg
@@ -249,8 +248,9 @@ def configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
-    last = _renderers(out, as_json=as_json)
+    is_terminal = (stream or sys.stderr).isatty()
+    as_json = log_format == "json" or (log_format == "auto" and not is_terminal)
+    last = _renderers(as_json=as_json, is_terminal=is_terminal)
     structlog.configure(
         processors=[JsonLine()] if as_json else [*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -285,10 +285,10 @@ def _set_library_levels(number: int) -> None:
     logging.getLogger("notifier").setLevel(number)
 
 
-def _renderers(out: LogOutput, *, as_json: bool) -> list[Processor]:
+def _renderers(*, as_json: bool, is_terminal: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
-    colors = out.isatty() and "NO_COLOR" not in os.environ
+    colors = is_terminal and "NO_COLOR" not in os.environ
     renderer = ConsoleRenderer(
         colors=colors, sort_keys=False, exception_formatter=plain_traceback, timestamp_key="time"
     )

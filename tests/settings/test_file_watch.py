@@ -1,5 +1,6 @@
 """A change of a watched file is reported once, after the file has been unchanged for a while."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from notifier.settings.file_watch import FileWatch, Stamp, stamps_of
+from notifier.model.own_thread import FileTimeoutError, read_in_thread
+from notifier.settings.file_watch import FileWatch, Stamp, find_hanging, open_file, read_each, stamps_of
+from tests.support.hanging_files import hanging
 
 A, B = Path("a.yaml"), Path("b.pem")
 
@@ -117,3 +120,42 @@ def test_inaccessible_path_is_absent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     paths = [tmp_path / "missing", tmp_path / "file" / "below", Path("nul\0")]
     assert stamps_of(paths) == dict.fromkeys(paths)
+
+
+async def test_files_that_hang_are_left_out(tmp_path: Path) -> None:
+    """Each occupies one thread, however often it is asked for. Once it answers, it is examined again."""
+    good, bad, worse = tmp_path / "good", tmp_path / "bad", tmp_path / "worse"
+    good.touch()
+    with hanging(bad, worse):
+        for _ in range(3):
+            assert await find_hanging([bad, good, worse]) == [bad, worse]
+        assert [*await read_each([bad, good], open_file)] == [good]
+    assert await find_hanging([bad, good, worse]) == []
+
+
+def test_a_file_that_hangs_counts_as_unchanged() -> None:
+    """Changes of the others are reported."""
+    watch = FileWatch({A: stamp(1), B: stamp(1)}, settle=1.0)
+    assert not any(watch.observe({A: stamp(1)}, now) for now in (0.0, 1.0))
+    assert [watch.observe({A: stamp(2)}, now) for now in (2.0, 3.0)] == [False, True]
+    watch.rebase({A: stamp(2), B: stamp(7)})
+    assert not any(watch.observe({A: stamp(2)}, now) for now in (4.0, 5.0))
+
+
+async def test_a_name_occupies_two_threads(tmp_path: Path) -> None:
+    """Further callers fail with the file's name, and readers of other files are served."""
+    bad, started = tmp_path / "bad", []
+
+    def read() -> bytes:
+        started.append(1)
+        return bad.read_bytes()
+
+    with hanging(bad):
+        reads = [asyncio.create_task(read_in_thread(str(bad), read, within=0.2)) for _ in range(5)]
+        assert await read_in_thread("another", lambda: 7) == 7
+        for fault in await asyncio.gather(*reads, return_exceptions=True):
+            assert isinstance(fault, FileTimeoutError)
+            assert str(fault).startswith(f"{bad} was not read within 0.2 s")
+        assert len(started) == 2
+    bad.write_bytes(b"here")
+    assert await read_in_thread(str(bad), read) == b"here"

@@ -8,6 +8,8 @@ import pytest
 from aiohttp import web
 
 from tests.features.registries.list_server import page, serving
+from tests.support.certificates import authority
+from tests.support.hanging_files import hanging
 from tests.system.broker import broker
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
@@ -18,6 +20,32 @@ from tests.system.worker_process import replying_worker, worker
 def event(sid: str, client_id: str = "shop") -> dict[str, object]:
     """One session at one client."""
     return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": [client_id]}
+
+
+async def test_file_that_hangs_keeps_the_old_clients(tmp_path: Path) -> None:
+    """The reload names it, and others are served meanwhile. Once it answers, the files are read without a request."""
+    file = tmp_path / "ca.pem"
+    good = authority(tmp_path / "ca").ca_file.read_bytes()
+    file.write_bytes(good)
+    async with Clients() as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        bank = client("bank", "https://bank.example.com/logout", tls={"ca_file": "ca.pem"})
+        site.write_clients([bank, client("shop", clients.url("shop"))])
+        async with worker(site) as running:
+            file.unlink()
+            with hanging(file):
+                site.write_clients([bank, client("shop", clients.url("shop")), client("new", clients.url("new"))])
+                failed = await running.until_logged("reload_failed")
+                assert failed["mistakes"] == [f"{file} does not answer: its file system may be unreachable"]
+                assert (await running.post(event("s1")))[0] == 202
+                await clients.until_notified("shop", ["s1"])
+                assert (await running.post({**event("s2"), "clients": ["shop", "bank"]}))[0] == 202
+                await clients.until_notified("shop", ["s1", "s2"])
+            file.write_bytes(good)
+            await running.until_logged("reloaded")
+            assert (await running.post(event("s3", "new")))[0] == 202
+            await clients.until_notified("new", ["s3"])
+            assert await running.stop() == 0
 
 
 async def test_invalid_file_keeps_the_old_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:

@@ -18,6 +18,7 @@ from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 EXTRA_SECONDS = 2.0  # beyond the source's timeout, after which an unresponsive reading is given up
+CACHE_SECONDS = 10.0
 ROWS_PER_STEP = 500  # rows freed at a time
 
 
@@ -33,6 +34,7 @@ class SourceReading:
         self._cache = cache
         self._clock = clock
         self._reading: asyncio.Future[SourceAnswer] | None = None
+        self._cache_work: asyncio.Future[None] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the current clients. If nothing has changed, `rows` is `last.rows`. Raises SourceFault."""
@@ -61,12 +63,19 @@ class SourceReading:
 
     async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Write the answer to the cache, and free the replaced answer. Never raises."""
-        await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
+        rows = None if replaced is None else replaced.rows
+        await self._use_cache(lambda: self._settle(answer, rows))
 
     async def forget(self) -> None:
         """Discard the reader's state and the cached answer. Never raises."""
         self._reader = self._make_reader(self._source)
-        await asyncio.to_thread(self._cache.forget, self._source)
+        await self._use_cache(lambda: self._cache.forget(self._source))
+
+    async def _use_cache(self, work: Callable[[], None]) -> None:
+        """Run the work, unless earlier work hangs. Wait for CACHE_SECONDS at most: its file system may be dead."""
+        if self._cache_work is None or self._cache_work.done():
+            self._cache_work = run_in_thread(work, "registry cache")
+            await asyncio.wait({self._cache_work}, timeout=CACHE_SECONDS)
 
     def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
         self._cache.save(self._source, answer)

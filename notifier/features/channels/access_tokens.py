@@ -12,6 +12,7 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -20,6 +21,7 @@ from notifier.model.client import Client, ClientKey, TlsFiles
 from notifier.model.errors import ConfigurationError, InternalFault
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
+from notifier.model.own_thread import read_in_thread
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.secret_text import read_secret
@@ -120,7 +122,7 @@ class AccessTokens:
             async with asyncio.timeout_at(until):
                 await asyncio.sleep(pause)
                 kept.fetched_at = self._monotonic()
-                credentials = await asyncio.to_thread(_read_credentials, kept.proof)
+                credentials = await read_in_thread(str(kept.proof.secret_file), partial(_read_credentials, kept.proof))
             kept.token, life = _read_token(await _request_token(client, kept.proof, credentials, until))
         except (NoAnswer, ConfigurationError, ValueError, TimeoutError) as error:
             text = str(error) or f"not requested within {client.timeout:g} s"

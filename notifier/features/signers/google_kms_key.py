@@ -5,9 +5,9 @@ digest, or for Ed25519 the message; an ECDSA signature is DER. Its response name
 off, since the client would retry for most of a minute, whatever its `timeout` is.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import google.auth
@@ -21,10 +21,12 @@ from google.cloud.kms_v1.services.key_management_service.transports import KeyMa
 
 from notifier.features.signers.signer_settings import GoogleKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
+from notifier.model.own_thread import read_in_thread
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
 TIMEOUT_SECONDS = 30.0  # of a call; the caller's own limit is shorter
+_CREDENTIALS_SECONDS = 30.0  # for the machine's metadata server, too
 _MAX_SHOWN_CHARS = 300  # of Google's error text
 _SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
 _ALGORITHM_FAMILIES: Mapping[str, str] = {"RSA_SIGN_PKCS1": "RS", "RSA_SIGN_PSS": "PS", "EC_SIGN_P": "ES"}
@@ -96,7 +98,8 @@ class GoogleKmsKey:
             transport = KeyManagementServiceGrpcAsyncIOTransport(channel=self._open_channel())
             return KeyManagementServiceAsyncClient(transport=transport)
         # In Google's cloud this sends requests to the machine's metadata server, which would block the event loop.
-        credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+        read = partial(google.auth.default, scopes=_SCOPES)
+        credentials, _ = await read_in_thread("Google's default credentials", read, within=_CREDENTIALS_SECONDS)
         return KeyManagementServiceAsyncClient(credentials=credentials)
 
 

@@ -22,6 +22,7 @@ from notifier.features.signers.pkcs11_process import ALGORITHMS, NEEDED, SIGN
 from notifier.features.signers.pkcs11_session import KeyName, SigningRefused, SigningSession, TokenAddress
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
+from notifier.model.own_thread import FileTimeoutError, read_in_thread
 from notifier.settings.secret_text import read_secret
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
@@ -156,7 +157,7 @@ class Pkcs11Token:
         self._process_count += 1
         try:
             async with self._start_lock:
-                pin, modified_at = await asyncio.to_thread(self._read_pin)
+                pin, modified_at = await self._read_pin()
                 session = await self._log_in(pin, modified_at)
         except BaseException:
             self._process_count -= 1
@@ -193,11 +194,13 @@ class Pkcs11Token:
             raise
         return session
 
-    def _read_pin(self) -> tuple[str, int]:
+    async def _read_pin(self) -> tuple[str, int]:
         """Return the PIN, and the modification time of its file in nanoseconds. Raises SignerError."""
         path = self._address.pin_file
         try:
-            return read_secret(path).strip(), path.stat().st_mtime_ns
+            return await read_in_thread(str(path), lambda: (read_secret(path).strip(), path.stat().st_mtime_ns))
+        except FileTimeoutError as error:
+            raise SignerError(str(error), SignatureResult.AWAY) from None
         except (OSError, ConfigurationError):
             raise SignerError(f"{path} cannot be read, or does not hold one line", SignatureResult.WRONG) from None
 

@@ -1,24 +1,33 @@
 """Creates TLS contexts from the PEM files of a client's registration, and renews a context when its files change.
 
-A context is built on first use, and again when a file changes. If the new files are unusable, the old context stays.
-Small files take less than 1 ms, so the context is built at once. The system's authorities, or a bundle of that size,
-take 20 to 50 ms, so the context is built in a thread, one at a time, even if the caller gives up. If all contexts were
-built in threads, a start with the files of 200 clients would take twice as long.
+A context is built on first use, and again when a file has changed. If the new files are unusable, the old context
+stays. All files are read in threads, since they may be on a network file system that is dead: then only the clients
+without a context wait, for a second, and their error names the file. Changes are detected by one check of all files a
+second at most, and only while there are requests. The system's authorities, or a bundle of that size, take 20 to 50 ms,
+so such contexts are built one at a time.
 """
 
 import asyncio
+import math
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
+from notifier.model.own_thread import run_in_thread
 from notifier.network.http.pem_files import build_client_context
-from notifier.settings.file_watch import Stamps, stamps_of
+from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
 MAX_CONTEXTS = 256  # a context with the system's authorities takes about 1 MiB
-MAX_INLINE_BYTES = 32 * 1024  # of all files of a context together; the system's authorities are 200 KiB
+MAX_SMALL_BYTES = 32 * 1024  # of all files of a context together; the system's authorities are 200 KiB
+CHECK_INTERVAL_SECONDS = 1.0
+MAX_CHECK_WAIT_SECONDS = 0.2  # after the start of a check; then requests use the contexts that there are
+MAX_TURN_SECONDS = 1.0  # after which another large context is built, although this one is not ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,47 +38,65 @@ class _Entry:
 
 
 class TlsContexts:
-    """The TLS contexts of clients, by their files."""
+    """The TLS contexts of clients, by their files. `check_interval`: seconds between two checks for changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_interval: float = CHECK_INTERVAL_SECONDS) -> None:
+        self._check_interval = check_interval
         self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
+        self._check: asyncio.Task[None] | None = None
+        self._checked_at = -math.inf  # when the last check began, by the loop's clock
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
         """Return the context for these files. Raises InternalFault(cause=tls_files).
 
         It raises if the files were never usable, or if `close` was called meanwhile.
         """
-        stamps = _read_stamps(files)
-        entry = self._current(files, stamps)
+        entry = self._entries.get(files)
+        if entry is not None and entry.stamps:
+            await self._check_files()
+            entry = self._entries.get(files)
         if entry is None:
-            entry = self._build(files, stamps) if _is_small(files, stamps) else await self._build_on_thread(files)
+            entry = await self._get_built(files)
+        else:
+            self._entries.move_to_end(files)
         if entry.context is None:
             raise InternalFault(Cause.TLS_FILES, entry.fault)
         return entry.context
 
     async def close(self) -> None:
         """Cancel the running builds. Their callers get an internal fault."""
-        builds = list(self._builds.values())
-        for build in builds:
-            build.cancel()
-        await asyncio.gather(*builds, return_exceptions=True)
+        tasks = [*self._builds.values(), *([] if self._check is None else [self._check])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _current(self, files: TlsFiles, stamps: Stamps) -> _Entry | None:
-        entry = self._entries.get(files)
-        if entry is None or entry.stamps != stamps:
-            return None
-        self._entries.move_to_end(files)
-        return entry
+    async def _check_files(self) -> None:
+        """Renew all contexts whose files have changed, unless the last check is recent."""
+        now = asyncio.get_running_loop().time()
+        if self._check is None and now >= self._checked_at + self._check_interval:
+            self._checked_at = now
+            self._check = asyncio.create_task(self._renew_changed())
+            self._check.add_done_callback(self._on_checked)
+        if self._check is not None and now < self._checked_at + MAX_CHECK_WAIT_SECONDS:
+            await asyncio.wait({self._check}, timeout=self._checked_at + MAX_CHECK_WAIT_SECONDS - now)
 
-    def _build(self, files: TlsFiles, stamps: Stamps) -> _Entry:
-        return self._keep(files, _build(files, stamps, self._entries.get(files)))
+    def _on_checked(self, _: asyncio.Task[None]) -> None:
+        self._check = None
 
-    async def _build_on_thread(self, files: TlsFiles) -> _Entry:
+    async def _renew_changed(self) -> None:
+        entries = dict(self._entries)
+        stamps = await read_each(chain.from_iterable(entry.stamps for entry in entries.values()), stamp_of)
+        for files, entry in entries.items():
+            if any(path in stamps and stamps[path] != stamp for path, stamp in entry.stamps.items()):
+                await self._get_built(files)
+
+    async def _get_built(self, files: TlsFiles) -> _Entry:
+        """Build the context. A hundred requests for a new client build one."""
         build = self._builds.get(files)
-        if build is None:  # a hundred requests for a new client build one context
-            build = self._builds[files] = asyncio.create_task(self._build_in_turn(files))
+        if build is None:
+            build = self._builds[files] = asyncio.create_task(self._build(files))
             build.add_done_callback(lambda _: self._builds.pop(files, None))
         try:
             return await asyncio.shield(build)
@@ -79,12 +106,21 @@ class TlsContexts:
                 raise
             raise InternalFault(Cause.TLS_FILES, "closed while the TLS files were read") from None
 
-    async def _build_in_turn(self, files: TlsFiles) -> _Entry:
-        async with self._one_at_a_time:
-            stamps = _read_stamps(files)
-            return self._keep(files, await asyncio.to_thread(_build, files, stamps, self._entries.get(files)))
-
-    def _keep(self, files: TlsFiles, entry: _Entry) -> _Entry:
+    async def _build(self, files: TlsFiles) -> _Entry:
+        former = self._entries.get(files)
+        paths = list_files(files)
+        if hanging := await find_hanging(paths):
+            if former is not None:
+                return former
+            raise InternalFault(Cause.TLS_FILES, f"{hanging[0]} {HANGS}")
+        build = partial(_build, files, paths, former)
+        entry = await run_in_thread(partial(build, only_small=True), "TLS files")
+        if entry is None:
+            async with self._one_at_a_time:
+                building = run_in_thread(build, "TLS files")
+                await asyncio.wait({building}, timeout=MAX_TURN_SECONDS)
+            entry = await building
+        assert entry is not None
         self._entries[files] = entry
         self._entries.move_to_end(files)
         while len(self._entries) > MAX_CONTEXTS:
@@ -92,22 +128,20 @@ class TlsContexts:
         return entry
 
 
-def _is_small(files: TlsFiles, stamps: Stamps) -> bool:
-    """Return True if the context is built within 1 ms. Without `ca_file` it loads the system's authorities."""
-    return (
-        files.ca_file is not None
-        and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= MAX_INLINE_BYTES
-    )
+def list_files(files: TlsFiles) -> list[Path]:
+    """Return the files of a context."""
+    return [*filter(None, (files.ca_file, files.cert_file, files.key_file))]
 
 
-def _read_stamps(files: TlsFiles) -> Stamps:
-    return stamps_of(filter(None, (files.ca_file, files.cert_file, files.key_file)))
-
-
-def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
+def _build(files: TlsFiles, paths: list[Path], former: _Entry | None, *, only_small: bool = False) -> _Entry | None:
+    """Return the entry of these files. `only_small`: None if it takes longer than 1 ms."""
+    stamps = stamps_of(paths)
+    size = sum(stamp.size for stamp in stamps.values() if stamp is not None)
+    if only_small and (files.ca_file is None or size > MAX_SMALL_BYTES):  # without `ca_file` the system's authorities
+        return None
     try:
         context = build_client_context(files)
     except InternalFault as fault:
-        return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
+        return _Entry(stamps=stamps, context=None if former is None else former.context, fault=str(fault))
     context.set_alpn_protocols(["http/1.1"])
     return _Entry(stamps=stamps, context=context)

@@ -25,7 +25,7 @@ from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure
 from notifier.model.request import Request
 from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
-from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.client_contexts import CHECK_INTERVAL_SECONDS, TlsContexts, list_files
 from notifier.network.http.connections import Exchange, OpenConnections, current_exchange
 from notifier.network.http.connector import KEEP_ALIVE_SECONDS, GuardedConnector
 from notifier.network.http.faults import translate_fault, translate_proxy_refusal, translate_timeout
@@ -123,13 +123,14 @@ class HttpTransport:
         kept_for: float = KEEP_ALIVE_SECONDS,
         session_idle: float = 60.0,
         on_surplus: Sequence[Callable[[Client], None]] = (),
+        tls_check_interval: float = CHECK_INTERVAL_SECONDS,
     ) -> None:
         self._given_resolver = resolver
         self._kept_for = kept_for
         self._session_idle = session_idle
         self._bypass_session = False  # see `requests`
         self._resolver: AbstractResolver | None = None
-        self._tls = TlsContexts()
+        self._tls = TlsContexts(tls_check_interval)
         keep = int(min(MAX_KEPT_CONNECTIONS, max_open_files() / 2)) if keep is None else keep
         self._open_connections = OpenConnections(keep, on_surplus)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
@@ -218,7 +219,8 @@ class HttpTransport:
             async with asyncio.timeout(request.timeout):
                 context = await self._tls.context(files)
         except TimeoutError:  # after a start with very many clients with certificates
-            text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
+            names = ", ".join(map(str, list_files(request.route.tls))) or "the system's authorities"
+            text = f"the TLS files ({names}) were not read within {request.timeout:g} s"
             raise InternalFault(Cause.TLS_FILES, text) from None
         except asyncio.CancelledError as error:
             raise CancelledRequest(InternalFault(Cause.TLS_FILES, "the TLS files were not read in time")) from error

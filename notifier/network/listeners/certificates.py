@@ -1,12 +1,14 @@
 """Provides the TLS context of a listener, and the expiry of each certificate that notifier presents.
 
-A listener's context follows its files: a renewed certificate is used at the next handshake. Each handshake checks the
-files (three calls of `stat`). If the new files are unusable, the old context stays in use, and the fault is logged
-once, because a certificate is often written before its key.
+A listener's context follows its files, which are checked once a second, in a thread: a file system that is dead must
+not block the event loop. If the new files are unusable, the old context stays in use, and the fault is logged once,
+because a certificate is often written before its key.
 """
 
+import asyncio
 import ssl
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import structlog
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
+from notifier.model.own_thread import run_in_thread
 from notifier.model.registry import Registry
 from notifier.network.http.pem_files import build_server_context
-from notifier.settings.file_watch import Stamps, stamps_of
+from notifier.settings.file_watch import find_hanging, read_each, stamp_of, stamps_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
+
+CHECK_INTERVAL_SECONDS = 1.0
 
 
 class ListenerContext:
@@ -27,7 +32,7 @@ class ListenerContext:
     def __init__(self, files: ListenerTls, key: str) -> None:
         """`key` is the listener's section in errors: `api`."""
         self._files = files
-        self._stamps = self._read_stamps()
+        self._stamps = stamps_of(filter(None, (files.cert_file, files.key_file, files.client_ca_file)))
         try:
             self._current = _load_context(files)
             self.context = _load_context(files)  # the listener's context; each handshake switches to the current one
@@ -37,23 +42,26 @@ class ListenerContext:
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: Any, _context: Any) -> None:
         """Called by OpenSSL at each handshake, with or without a server name."""
-        stamps = self._read_stamps()
-        if stamps != self._stamps:
-            self._stamps = stamps
-            self._renew()
         connection.context = self._current
 
-    def _renew(self) -> None:
+    async def follow_files(self) -> None:
+        """Use changed files, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            await self.check_files()
+
+    async def check_files(self) -> None:
+        """Use changed files from now on. Files that hang are checked later."""
+        stamps = self._stamps | await read_each(self._stamps, stamp_of)
+        if stamps == self._stamps or await find_hanging(stamps):
+            return
+        self._stamps = stamps
         try:
-            self._current = _load_context(self._files)
+            self._current = await run_in_thread(partial(_load_context, self._files), "TLS files")
         except InternalFault as fault:
             structlog.get_logger().error("listener_tls_failed", reason=str(fault), kept="the old")
         else:
             structlog.get_logger().info("listener_tls_renewed", cert_file=str(self._files.cert_file))
-
-    def _read_stamps(self) -> Stamps:
-        files = self._files
-        return stamps_of(filter(None, (files.cert_file, files.key_file, files.client_ca_file)))
 
 
 def _load_context(files: ListenerTls) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -29,6 +30,7 @@ from yarl import URL
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault, QueueError, QueueUnavailable
+from notifier.model.own_thread import FileTimeoutError, read_in_thread
 from notifier.model.printable import excerpt
 from notifier.network.http.pem_files import build_client_context
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -64,18 +66,18 @@ async def connect(options: RabbitOptions, purpose: str, within: float = math.inf
     Raises QueueError (refused), QueueUnavailable (unreachable), ConfigurationError (a library behaves differently).
     """
     aiormq_hooks.install()
-    credentials = options.credentials()
     failure: QueueError = QueueUnavailable("no host to connect to")
     each = min(CONNECT_TIMEOUT_SECONDS, within / max(1, len(options.urls)))
     for text in options.urls:
         url = URL(text)
-        if credentials is not None:
-            url = url.with_user(credentials[0]).with_password(credentials[1])
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=HEARTBEAT_SECONDS)
-        context = await asyncio.to_thread(_tls_context, options.tls, url)
         try:
             async with asyncio.timeout(each):
+                credentials = await read_in_thread("queue.password_file", options.credentials)
+                if credentials is not None:
+                    url = url.with_user(credentials[0]).with_password(credentials[1])
+                context = await read_in_thread("queue.tls", partial(_tls_context, options.tls, url))
                 return await aio_pika.connect(
                     url,
                     ssl_context=context,
@@ -119,7 +121,8 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
         case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
             return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
         case TimeoutError():
-            return QueueUnavailable(f"{host} did not answer within {waited:.2g} s")
+            is_file = isinstance(error, FileTimeoutError)
+            return QueueUnavailable(str(error) if is_file else f"{host} did not answer within {waited:.2g} s")
         case _:
             return QueueUnavailable(f"{host}: {reason_of(error)}")
 

@@ -16,6 +16,7 @@ import structlog
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Depth, Lane, Message, MessageDraft, QueueStatus
+from notifier.model.own_thread import run_in_thread
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
@@ -102,14 +103,13 @@ class SqliteQueue:
         """Make every ack durable, return unacked messages, close the file. Never raises."""
         for task in self._tasks:
             task.cancel()
-        thread = self._thread
-        if self._writer is None or thread is None:
+        if self._writer is None or (thread := self._thread) is None:
             return
         with suppress(QueueError):  # if the last commit fails, its messages are delivered again
             await self.stop_consuming()
             await self._call(self._writer.finish)
         # The thread's last report arrives in the loop before this wait ends.
-        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+        await run_in_thread(thread.join, "sqlite-queue end")
 
     def ack(self, message: Message) -> None:
         """Delete the message with the next commit. No effect if the message is no longer held."""
@@ -234,7 +234,7 @@ class SqliteQueue:
 
     async def examine(self) -> FileState:
         """Return the state of the file, for the doctor. It need not be open."""
-        return await asyncio.to_thread(examine_file, self._options.path)
+        return await run_in_thread(partial(examine_file, self._options.path), "examine the queue")
 
     def worker_count(self) -> int:
         """Return 1: the file has a single worker."""

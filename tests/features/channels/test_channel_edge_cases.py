@@ -1,5 +1,6 @@
 """What a receiver may answer, and what an event may lack: the edge cases of channels, on a worker and its stand-ins."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.features.channels.receivers.schemas import validate
 from tests.features.channels.receivers.verification import verify_signature
 from tests.system.clients import Clients
 from tests.system.command import notifier_at
+from tests.system.waiting import until
 
 
 async def test_unknown_user(tmp_path: Path) -> None:
@@ -89,7 +91,8 @@ async def test_missing_email_is_a_dead_letter_without_a_request(tmp_path: Path) 
             site.write()
             await running.until_logged("reloaded")
             assert await outcome(event(["shop"])) == ("dead", "no_email")
-            errors = [line["error"] for line in running.logged("dead_letter")]
+            lines = await until(lambda: asyncio.sleep(0, running.logged("dead_letter")), lambda lines: len(lines) == 3)
+            errors = [line["error"] for line in lines]
             assert ["not valid" in error for error in errors] == [False, True, False]
             assert "publisher 'idp'" in errors[2]
             assert [line["members"] for line in running.logged("members_ignored")] == ["shop: email"]

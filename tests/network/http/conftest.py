@@ -13,8 +13,8 @@ from tests.support.certificates import Authority, authority
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    """Return a transport that may connect to loopback."""
-    async with opened() as transport:
+    """Return a transport that may connect to loopback, and checks TLS files before each request."""
+    async with opened(tls_check_interval=0.0) as transport:
         yield transport
 
 

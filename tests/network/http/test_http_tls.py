@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from notifier.tokens.key_files import KeySource, load_key
 from tests.network.http.http_requests import PLENTY, SHORT, broken, opened, request
 from tests.support import behaviours as do
 from tests.support.certificates import Authority, authority
+from tests.support.hanging_files import hanging
 from tests.support.receivers import scripted
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -304,6 +306,43 @@ async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
         await asyncio.sleep(0)
     with pytest.raises(InternalFault, match="closed while"):
         await task
+
+
+async def test_a_hanging_file_delays_only_its_client(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles, tmp_path: Path
+) -> None:
+    """Its attempts fail with the file's name; twenty of them occupy two threads. Other clients are served meanwhile."""
+    file = tmp_path / "gone.pem"
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        with hanging(file):
+            for _ in range(2):
+                attempts = [
+                    asyncio.create_task(transport.post(request(receiver.url, tls=TlsFiles(ca_file=file))))
+                    for _ in range(10)
+                ]
+                assert await transport.post(request(receiver.url, tls=trusted)) == HttpResponse(status=200)
+                for fault in await asyncio.gather(*attempts, return_exceptions=True):
+                    assert isinstance(fault, InternalFault)
+                    assert fault.cause is Cause.TLS_FILES
+                    assert str(fault) == f"{file} does not answer: its file system may be unreachable"
+                assert sum(thread.name == "files" for thread in threading.enumerate()) <= 2
+        shutil.copy(ca.ca_file, file)
+        assert await transport.post(request(receiver.url, tls=TlsFiles(ca_file=file))) == HttpResponse(status=200)
+
+
+async def test_a_file_that_hangs_later_leaves_the_context_in_use(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """Its client is served with the context that there is."""
+    file = tmp_path / "ca.pem"
+    shutil.copy(ca.ca_file, file)
+    files = TlsFiles(ca_file=file)
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
+        file.unlink()
+        with hanging(file):
+            for _ in range(3):
+                assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
 
 
 def _replace(file: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from notifier.network.listeners.web_app import web_app
 from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving
 from tests.support.certificates import Authority, authority
+from tests.support.hanging_files import hanging
 from tests.support.tls_peer import TlsPeer
 
 # ── Memory of a connection outside of a request, and requests that stay complete ─────────────────────────────────────
@@ -202,17 +203,24 @@ def ca(tmp_path: Path) -> Authority:
 @asynccontextmanager
 async def served(
     files: ListenerTls, connections: int = MAX_CONNECTIONS, budget: ConnectionBudget | None = None
-) -> AsyncIterator[Listener]:
+) -> AsyncIterator[tuple[Listener, ListenerContext]]:
     async def well(_request: web.Request) -> web.Response:
         return web.Response(text="well")
 
     app = web.Application()
     app.add_routes([web.get("/", well)])
-    context = ListenerContext(files, "api").context
+    certificates = ListenerContext(files, "api")
     listener = await listen(
-        app, "127.0.0.1", 0, key="api.listen", tls=context, grace=1, connections=connections, budget=budget
+        app,
+        "127.0.0.1",
+        0,
+        key="api.listen",
+        tls=certificates.context,
+        grace=1,
+        connections=connections,
+        budget=budget,
     )
-    yield listener
+    yield listener, certificates
     await listener.close()
 
 
@@ -235,16 +243,19 @@ async def ask_tls(listener: Listener, ca: Authority, shown: Path | None = None) 
 async def test_a_renewed_certificate_serves_the_next_connection(ca: Authority) -> None:
     """Without a restart. An unusable or half-written certificate leaves the old one in use."""
     file = ca.issue("127.0.0.1")
-    async with served(ListenerTls(cert_file=file, key_file=file)) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file)) as (listener, certificates):
         first = await ask_tls(listener, ca)
         assert await ask_tls(listener, ca) == first
         ca.issue("127.0.0.1")  # the same file
+        await certificates.check_files()
         second = await ask_tls(listener, ca)
         assert second != first
         good = file.read_bytes()
         file.write_bytes(good[: len(good) // 2])
+        await certificates.check_files()
         assert await ask_tls(listener, ca) == second
         file.write_bytes(good)
+        await certificates.check_files()
         assert await ask_tls(listener, ca) == second
 
 
@@ -254,15 +265,30 @@ async def test_only_clients_of_the_authority_are_accepted(ca: Authority, tmp_pat
     file, trusted = ca.issue("127.0.0.1"), tmp_path / "clients.pem"
     trusted.write_bytes(ca.ca_file.read_bytes())
     ours, theirs = ca.issue("idp"), other.issue("stranger")
-    async with served(ListenerTls(cert_file=file, key_file=file, client_ca_file=trusted)) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file, client_ca_file=trusted)) as (listener, certificates):
         assert await ask_tls(listener, ca, ours)
         for shown in (None, theirs):
             with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
                 await ask_tls(listener, ca, shown)
         trusted.write_bytes(other.ca_file.read_bytes() + b"\n")
+        await certificates.check_files()
         assert await ask_tls(listener, ca, theirs)
         with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
             await ask_tls(listener, ca, ours)
+
+
+async def test_a_hanging_certificate_leaves_the_old_one_in_use(ca: Authority) -> None:
+    """No handshake and no other work waits for it."""
+    file = ca.issue("127.0.0.1")
+    async with served(ListenerTls(cert_file=file, key_file=file)) as (listener, certificates):
+        first = await ask_tls(listener, ca)
+        file.unlink()
+        with hanging(file):
+            await certificates.check_files()
+            assert await ask_tls(listener, ca) == first
+        ca.issue("127.0.0.1")
+        await certificates.check_files()
+        assert await ask_tls(listener, ca) != first
 
 
 def test_unusable_tls_files_are_refused_at_start(tmp_path: Path) -> None:
@@ -278,7 +304,7 @@ def test_unusable_tls_files_are_refused_at_start(tmp_path: Path) -> None:
 async def test_silent_connections_are_limited_before_their_handshake(ca: Authority) -> None:
     """The oldest are closed, and a new connection is accepted."""
     file = ca.issue("127.0.0.1")
-    async with served(ListenerTls(cert_file=file, key_file=file), connections=3) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file), connections=3) as (listener, _):
         silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(6)]
         assert await ask_tls(listener, ca)
         for reader, _ in silent[:3]:
@@ -297,7 +323,7 @@ def test_silent_connections_are_limited_on_uvloop(ca: Authority) -> None:
 async def test_handshakes_count_in_the_budget(ca: Authority) -> None:
     """Beyond it the oldest is closed, and a new one is accepted."""
     file, budget = ca.issue("127.0.0.1"), ConnectionBudget(3 * MAX_CLIENT_HANDSHAKE_BYTES)
-    async with served(ListenerTls(cert_file=file, key_file=file), budget=budget) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file), budget=budget) as (listener, _):
         silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(4)]
         assert await asyncio.wait_for(silent[0][0].read(), HANDSHAKE_TIMEOUT_SECONDS / 2) == b""
         assert await ask_tls(listener, ca)
@@ -310,7 +336,7 @@ async def test_handshakes_count_in_the_budget(ca: Authority) -> None:
 async def flood(ca: Authority, tmp_path: Path) -> None:
     """Flood a listener with KeyUpdates until it ends the connection, and ask it."""
     file = ca.issue("127.0.0.1")
-    async with served(ListenerTls(cert_file=file, key_file=file)) as listener, asyncio.timeout(PATIENCE):
+    async with served(ListenerTls(cert_file=file, key_file=file)) as (listener, _), asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         peer = TlsPeer(tmp_path)
         while not peer.is_ready:
@@ -328,7 +354,7 @@ async def flood(ca: Authority, tmp_path: Path) -> None:
 async def test_no_client_renegotiates(ca: Authority) -> None:
     """A handshake costs a listener 0.2 ms each time. OpenSSL refuses it."""
     file = ca.issue("127.0.0.1")
-    async with served(ListenerTls(cert_file=file, key_file=file)) as listener, asyncio.timeout(PATIENCE):
+    async with served(ListenerTls(cert_file=file, key_file=file)) as (listener, _), asyncio.timeout(PATIENCE):
         options = ["-connect", f"127.0.0.1:{listener.port}", "-tls1_2", "-msg"]
         client = await asyncio.create_subprocess_exec(
             "openssl", "s_client", *options, stdin=PIPE, stdout=PIPE, stderr=STDOUT

@@ -1,0 +1,29 @@
+"""Files that hang whoever opens them, as on a network file system whose server is gone."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def hanging(*paths: Path) -> Iterator[None]:
+    """Make FIFOs without a writer at these paths. At the end, wait until no thread hangs at them, and remove them."""
+    for path in paths:
+        os.mkfifo(path, 0o600)
+    before = {*threading.enumerate()}
+    try:
+        yield
+    finally:
+        readers = [thread for thread in {*threading.enumerate()} - before if thread.name.startswith(("files", "read"))]
+        writers = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths]  # lets all who open the files go on
+        for writer in writers:
+            os.write(writer, b"late")
+        for reader in readers:
+            reader.join(0.1)
+        for path, writer in zip(paths, writers, strict=True):
+            os.close(writer)
+            path.unlink()
+        for reader in readers:
+            reader.join(30)
