@@ -180,6 +180,20 @@ class TestTooMuchLost:
         paused = [replace(client, paused=True) for client in numbered(30)]
         assert find_excessive_loss(registry_of(numbered(30)), registry_of(paused)) is None
 
+    def test_followers_of_a_removed_client_do_not_count(self) -> None:
+        """A client is removed with its further addresses; neither they nor their number hide that others are."""
+        leaders = numbered(20)
+        followers = [
+            replace(leader, client_id=f"{leader.client_id}-{nth}", follows=leader.client_id)
+            for leader in leaders
+            for nth in range(4)
+        ]
+        before = registry_of([*leaders, *followers])
+        assert find_excessive_loss(before, registry_of([*leaders[1:], *followers[4:]])) is None
+        assert "5 of 20 clients" in loss(before, registry_of([*leaders[5:], *followers[20:]]))
+        assert "19 of 20 clients" in loss(before, registry_of([*leaders[19:], *followers[76:]]))
+        assert "40 of 100 clients" in loss(before, registry_of([*leaders, *followers[40:]]))
+
     def test_another_client_is_no_replacement(self) -> None:
         """Clients are compared by issuer and id: the same ids at another issuer are others."""
         assert find_excessive_loss(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import filterfalse
 
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import InputIssue
@@ -88,20 +90,36 @@ def find_excessive_loss(old: Registry, new: Registry, only: Container[tuple[str,
     A client without a logout URI gets no notifications. A client that had no URI before counts only if its registration
     disappears, since events may contain its URI. A paused client is not lost, because its deliveries wait. A registry
     without any logout URI is also refused if it newly denies URIs in events.
+
+    The followers of a removed client do not count: they are its further addresses. Nor do other followers hide a loss:
+    the clients that follow none are also judged alone.
     """
-    before, after = [*_clients_of(old, only)], [*_clients_of(new, only)]
-    removed, silenced = find_lost_clients(old, new, only)
+    losses = find_lost_clients(old, new, only)
+    for is_left_out in (lambda client: client.follows is not None, partial(_has_lost_leader, old, new)):
+        before, after = [*filterfalse(is_left_out, _clients_of(old, only))], [*_clients_of(new, only)]
+        removed, silenced = ([*filterfalse(is_left_out, clients)] for clients in losses)
+        if (loss := _describe_excessive_loss(before, after, removed, silenced, old)) is not None:
+            return loss
+    if old.inline != "deny" and new.inline == "deny" and not any(map(_can_be_notified, _clients_of(new, only))):
+        return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
+    return None
+
+
+def _describe_excessive_loss(
+    before: Sequence[Client],
+    after: Sequence[Client],
+    removed: Sequence[Client],
+    silenced: Sequence[Client],
+    old: Registry,
+) -> str | None:
     count, lost = sum(map(_can_be_notified, before)), [*filter(_can_be_notified, removed), *silenced]
-    none_notified = not any(map(_can_be_notified, after))
-    if _is_too_many(len(lost), count) or (lost and none_notified):
+    if _is_too_many(len(lost), count) or (lost and not any(map(_can_be_notified, after))):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
         text = f"{len(lost)} of {count} clients with an address could not be notified any more ({how})"
         return f"{text}: {_join_names(lost, old)}"
     registered = len(before)
     if _is_too_many(len(removed), registered) or (removed and not after):
         return f"{len(removed)} of {registered} registered clients would be gone: {_join_names(removed, old)}"
-    if none_notified and old.inline != "deny" and new.inline == "deny":
-        return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
 
 
@@ -203,6 +221,11 @@ def find_sudden_changes(old: Registry, new: Registry, only: Container[tuple[str,
 def _clients_of(registry: Registry, only: Container[tuple[str, str]] | None = None) -> Iterator[Client]:
     every = (client for clients in registry.clients.values() for client in clients.values())
     return every if only is None else (client for client in every if client.key in only)
+
+
+def _has_lost_leader(old: Registry, new: Registry, client: Client) -> bool:
+    leader = client.follows
+    return leader is not None and leader in old.clients_of(client.iss) and leader not in new.clients_of(client.iss)
 
 
 def _can_be_notified(client: Client) -> bool:
