@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
+from notifier.model.message import Kind
 from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import find_moved_file, has_worker
 from notifier.settings.file_owners import find_foreign_file
@@ -48,6 +49,10 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+# Not in the schema of builds until 2026-11-28, which can use a file with it.
+_DEAD_LETTER_INDEX = f"""
+    CREATE INDEX IF NOT EXISTS messages_dead ON messages (message_id) WHERE kind = '{Kind.DEAD_LETTER}'"""
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -247,6 +252,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         if is_new and _is_new(database, path):  # another process may have created the schema meanwhile
             for statement in _SCHEMA:
                 database.execute(statement)
+        database.execute(_DEAD_LETTER_INDEX)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
+from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Kind, Lane, Message
 from notifier.queues.sqlite.file import describe_full_disk, open_file, transaction, translating, value_of
 from notifier.queues.sqlite.lock import FileId, describe_move, file_id_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
@@ -72,6 +72,9 @@ _NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} 
 _THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
+_DELETE_LETTERS = f"""
+    DELETE FROM messages INDEXED BY messages_dead
+    WHERE kind = '{Kind.DEAD_LETTER}' AND message_id IN (SELECT value FROM json_each(?))"""  # noqa: S608  constants
 _INTO_MESSAGES = f"INSERT INTO messages ({', '.join(NewRow._fields)})"
 
 
@@ -128,7 +131,10 @@ class Store:
             self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def insert(self, rows: Sequence[NewRow]) -> None:
-        """Write messages, in their order."""
+        """Write messages, in their order. A dead letter replaces its copy, which a killed worker wrote."""
+        if letters := {row.message_id: row for row in rows if row.kind == Kind.DEAD_LETTER}:
+            self.database.execute(_DELETE_LETTERS, (json.dumps([*letters]),))
+            rows = [row for row in rows if row.kind != Kind.DEAD_LETTER or letters[row.message_id] is row]
         insert_rows(self.database, _INTO_MESSAGES, rows)
 
     def delete(self, ids: Collection[int]) -> None:

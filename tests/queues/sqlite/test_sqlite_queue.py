@@ -17,7 +17,7 @@ import pytest
 
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
-from notifier.model.message import DEAD, Kind, Lane
+from notifier.model.message import DEAD, Kind, Lane, MessageDraft
 from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.file import open_file, recognise
@@ -114,6 +114,28 @@ async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
         ("2", 0),
         ("3", 0),
     ]
+
+
+BODIES = (b"first", b"second")
+
+
+async def test_a_dead_letter_replaces_its_copy(place: Place, file: Path) -> None:
+    """A delivery whose worker was killed before its ack is given up again. Other messages may have the same id."""
+    queue = await place.open()
+    letters = [MessageDraft(kind=Kind.DEAD_LETTER, message_id=name, body=body) for body in BODIES for name in "abb"]
+    for letter in letters:
+        await queue.publish(DEAD, letter)
+        await queue.publish(Lane.RETRIES, outgoing("a"))
+    await asyncio.gather(*(queue.publish(DEAD, letter) for letter in letters))
+    await queue.close()
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        rows = database.execute("SELECT queue, message_id, body FROM messages ORDER BY queue, message_id").fetchall()
+        assert rows[:2] == [("dead", "a", b"second"), ("dead", "b", b"second")]
+        assert [row[:2] for row in rows[2:]] == [("retries", "a")] * len(letters)
+        database.execute("DROP INDEX messages_dead")  # as in a file of an earlier build
+    queue = await place.open()
+    await queue.publish(DEAD, letters[0])
+    assert (await queue.depths())[DEAD].ready == 2
 
 
 async def test_message_returned_a_hundred_times_dead_letters(place: Place, file: Path) -> None:
