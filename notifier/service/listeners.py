@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from notifier.network.http.transport import max_open_files
 from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.authorization import AuthenticateBearer
 from notifier.network.listeners.certificates import ListenerContext
@@ -16,6 +17,8 @@ from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Listen
+
+MAX_SHARE_OF_FILES = 1 / 8  # of the limit of open files, for the connections of a listener: strangers open them
 
 
 @asynccontextmanager
@@ -46,8 +49,8 @@ async def listeners(
                 following = asyncio.create_task(certificates.follow_files())
                 stack.callback(following.cancel)
             listener = await listen(
-                app, address.host, address.port, key=f"{name}.listen", tls=context, connections=connections,
-                budget=budget,
+                app, address.host, address.port, key=f"{name}.listen", tls=context, budget=budget,
+                connections=int(min(connections, MAX_SHARE_OF_FILES * max_open_files())),
             )  # fmt: skip
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", **{name: listener.url})

@@ -3,7 +3,6 @@
 An output that fails, or that nobody reads, loses log lines, but never stops the process.
 """
 
-import asyncio
 import atexit
 import json
 import logging
@@ -12,9 +11,11 @@ import select
 import sys
 import threading
 import time
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable
 from io import TextIOWrapper
 from queue import SimpleQueue
+from time import monotonic
 from typing import Literal, TextIO, cast
 
 import structlog
@@ -111,8 +112,8 @@ class LogOutput:
         self._stream = stream
         self._lock = threading.RLock()  # reentrant: garbage collection may log at any time
         self._lines: list[str] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # that will hand over these lines
-        self._handed_over_at = 0.0
+        self._loop: AbstractEventLoop | None = None  # that will hand over these lines
+        self._hand_over_at = 0.0  # by the monotonic clock, when the next lines may be handed over
         self._batches: SimpleQueue[list[str] | threading.Event | None] = SimpleQueue()
         self._waiting_characters = 0
         self._thread: threading.Thread | None = None
@@ -138,14 +139,13 @@ class LogOutput:
             self._waiting_characters += len(text)
             self._lines.append(text)
         try:
-            loop = asyncio.get_running_loop()
+            loop = get_running_loop()
         except RuntimeError:
             self._flush()
         else:
             if self._loop is not loop:
                 self._loop = loop
-                wait = self._handed_over_at + WRITE_INTERVAL_SECONDS - time.monotonic()
-                loop.call_later(max(0.0, wait), self._hand_over)
+                loop.call_later(self._hand_over_at - monotonic(), self._hand_over)
 
     def close(self) -> None:
         """Write the lines that wait, for at most FLUSH_SECONDS, and end the thread. A later line starts another."""
@@ -161,7 +161,7 @@ class LogOutput:
             lines, self._lines, self._loop = self._lines, [], None
             if not lines:
                 return
-            self._handed_over_at = time.monotonic()
+            self._hand_over_at = monotonic() + WRITE_INTERVAL_SECONDS
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_batches, name="log", daemon=True)
                 self._thread.start()
