@@ -3,14 +3,15 @@
 A context is built on first use, and again when a file has changed. If the new files are unusable, the old context
 stays. All files are read in threads, since they may be on a network file system that is dead: then only the clients
 without a context wait, for a second, and their error names the file. Changes are detected by one check of all files a
-second at most, and only while there are requests. The system's authorities, or a bundle of that size, take 20 to 50 ms,
-so such contexts are built one at a time.
+second at most, and only while there are requests. Contexts are built one at a time. Small ones take 1 ms, and those
+with the system's authorities, or with a bundle of that size, 20 to 50 ms, so the two kinds take turns apart.
 """
 
 import asyncio
 import math
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,7 +28,7 @@ MAX_CONTEXTS = 256  # a context with the system's authorities takes about 1 MiB
 MAX_SMALL_BYTES = 32 * 1024  # of all files of a context together; the system's authorities are 200 KiB
 CHECK_INTERVAL_SECONDS = 1.0
 MAX_CHECK_WAIT_SECONDS = 0.2  # after the start of a check; then requests use the contexts that there are
-MAX_TURN_SECONDS = 1.0  # after which another large context is built, although this one is not ready
+MAX_TURN_SECONDS = 1.0  # after which another context is built, although this one is not ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class TlsContexts:
     def __init__(self, check_interval: float = CHECK_INTERVAL_SECONDS) -> None:
         self._check_interval = check_interval
         self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
-        self._one_at_a_time = asyncio.Lock()
+        self._small_turn, self._large_turn = asyncio.Lock(), asyncio.Lock()
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
         self._check: asyncio.Task[None] | None = None
         self._checked_at = -math.inf  # when the last check began, by the loop's clock
@@ -114,18 +115,23 @@ class TlsContexts:
                 return former
             raise InternalFault(Cause.TLS_FILES, f"{hanging[0]} {HANGS}")
         build = partial(_build, files, paths, former)
-        entry = await run_in_thread(partial(build, only_small=True), "TLS files")
+        entry = await _build_in_turn(self._small_turn, partial(build, only_small=True))
         if entry is None:
-            async with self._one_at_a_time:
-                building = run_in_thread(build, "TLS files")
-                await asyncio.wait({building}, timeout=MAX_TURN_SECONDS)
-            entry = await building
+            entry = await _build_in_turn(self._large_turn, build)
         assert entry is not None
         self._entries[files] = entry
         self._entries.move_to_end(files)
         while len(self._entries) > MAX_CONTEXTS:
             self._entries.popitem(last=False)
         return entry
+
+
+async def _build_in_turn(turn: asyncio.Lock, build: Callable[[], _Entry | None]) -> _Entry | None:
+    """Build in a thread, one at a time, but let the next one begin if this one hangs."""
+    async with turn:
+        building = run_in_thread(build, "TLS files")
+        await asyncio.wait({building}, timeout=MAX_TURN_SECONDS)
+    return await building
 
 
 def list_files(files: TlsFiles) -> list[Path]:
