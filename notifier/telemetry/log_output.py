@@ -186,7 +186,7 @@ class LogOutput:
             try:
                 _write(self._stream or sys.stderr, text)
                 lost = 0
-            except (OSError, ValueError):
+            except Exception:  # noqa: BLE001  whatever the stream raises, the thread must go on
                 lost = len(batch)
             with self._lock:
                 self._waiting_characters -= len(text)

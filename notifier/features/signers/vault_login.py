@@ -11,12 +11,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from notifier.features.signers.signer_settings import VaultKeySettings
 from notifier.model.client import TlsFiles
 from notifier.model.errors import SourceFault
 from notifier.model.outcome import read_retry_after
+from notifier.model.own_thread import FileTimeoutError, read_in_thread
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.secret_text import secret_of
@@ -177,6 +180,8 @@ class VaultLogin:
             return await self._log_in()
         except SourceFault as fault:  # a file cannot be read
             raise SignerError(str(fault), SignatureResult.WRONG) from None
+        except FileTimeoutError as error:
+            raise SignerError(str(error), SignatureResult.AWAY) from None
 
     async def _renew(self, last: _Token) -> _Token | None:
         """Return the token with a new lease; None if another token is needed."""
@@ -189,17 +194,18 @@ class VaultLogin:
         return replace(last, leased_at=now, lease=lease)
 
     async def _log_in(self) -> _Token:
-        """Return another token, by the only configured way. Raises SignerError or SourceFault."""
+        """Return another token, by the only configured way. Raises SignerError, SourceFault or FileTimeoutError."""
         settings = self._settings
         if settings.token_file is not None:
-            return await self._look_up(secret_of("token_file", settings.token_file))
+            return await self._look_up(await _read_secret("token_file", settings.token_file))
         if settings.approle is not None:
             role = settings.approle
-            secret = secret_of("secret_id_file", role.secret_id_file)
+            secret = await _read_secret("secret_id_file", role.secret_id_file)
             return await self._log_in_at(role.mount, {"role_id": role.role_id, "secret_id": secret})
         assert settings.kubernetes is not None, "the settings require one of the three"
         pod = settings.kubernetes
-        return await self._log_in_at(pod.mount, {"role": pod.role, "jwt": secret_of("token_file", pod.token_file)})
+        jwt = await _read_secret("token_file", pod.token_file)
+        return await self._log_in_at(pod.mount, {"role": pod.role, "jwt": jwt})
 
     async def _look_up(self, text: str) -> _Token:
         """Return the token of a file. Its lease is unknown if it lacks the permission to look itself up (403)."""
@@ -224,6 +230,10 @@ class VaultLogin:
         lease = _find_lease(answer.content, "auth", "lease_duration") or float("inf")
         renewable = _find_member(answer.content, "auth", "renewable") is True
         return _Token(text=text, obtained_at=now, leased_at=now, lease=lease, first_lease=lease, renewable=renewable)
+
+
+async def _read_secret(setting: str, path: Path) -> str:
+    return await read_in_thread(str(path), partial(secret_of, setting, path))
 
 
 def _find_member(content: object, section: str, name: str) -> object:

@@ -7,8 +7,12 @@ import pytest
 from aiohttp import web
 
 from notifier.features.signers.signer_settings import VaultKeySettings
+from notifier.features.signers.vault_key import VaultKey
 from notifier.features.signers.vault_login import VaultAnswer, VaultServer
+from notifier.model.client import Algorithm
 from notifier.tokens.signer import SignatureResult, SignerError
+from tests.features.signers.places import refused
+from tests.support.hanging_files import hanging
 from tests.system.loopback import LoopbackServer
 
 
@@ -57,3 +61,17 @@ async def test_an_invalid_answer_is_an_error(
     with pytest.raises(SignerError, match=phrase) as caught:
         await asked(web.Response(status=status, headers=headers, body=body), tmp_path)
     assert caught.value.result == result
+
+
+async def test_a_token_file_that_hangs_is_named(tmp_path: Path) -> None:
+    """Nothing else waits for it."""
+    file = tmp_path / "token"
+    file.write_text("t")
+    settings = {"address": "http://127.0.0.1:9", "key": "k", "version": 1, "token_file": str(file)}
+    key = VaultKey(VaultKeySettings.model_validate(settings))
+    file.unlink()
+    with hanging(file):
+        fault = await refused(key, Algorithm.RS256)
+        assert fault.result is SignatureResult.AWAY
+        assert str(fault) == f"{file} was not read within 2 s; its file system may be unreachable"
+    await key.close()
