@@ -49,6 +49,19 @@ class UnixIdentity:
         return None
 
 
+_BESIDE_QUEUE = ("", "-wal", "-shm", "-journal", ".lock", ".subject-key")
+"""What is appended to the name of the queue's file in the names of the files that SQLite and notifier use with it."""
+
+
+def find_foreign_queue_file(path: Path) -> str | None:
+    """Return which file of the embedded queue another user may have put there, and the remedy; None if there is none.
+
+    The file that a link names is examined too.
+    """
+    files = dict.fromkeys((path, Path(os.path.realpath(path))))  # `resolve` raises an error at a loop of links
+    return find_foreign_file(*(file.with_name(f"{file.name}{suffix}") for file in files for suffix in _BESIDE_QUEUE))
+
+
 def find_foreign_file(*files: Path) -> str | None:
     """Return which of these files another user may have put there, and the remedy; None if there is none.
 

@@ -16,6 +16,7 @@ from notifier.model.message import Lane
 from notifier.model.nearest import suggest
 from notifier.model.printable import stray_character
 from notifier.settings.choices import at_most_one
+from notifier.settings.file_owners import find_foreign_queue_file
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
 from notifier.settings.values import Name, Section, TextList, expand_home, has_host
@@ -148,8 +149,10 @@ class QueueSettings(Section):
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
-            file = base / expand_home(Path(urls[0].removeprefix(SQLITE)))
-            return (f"{SQLITE}{file.absolute()}",)  # absolute, so that messages show where it is
+            file = (base / expand_home(Path(urls[0].removeprefix(SQLITE)))).absolute()
+            if (foreign := find_foreign_queue_file(file)) is not None:
+                raise ValueError(foreign)
+            return (f"{SQLITE}{file}",)  # absolute, so that messages show where it is
         if schemes in ({"amqp"}, {"amqps"}):
             # The section tls requires TLS: a missing s in the URL must not cause plaintext connections.
             return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls

@@ -11,7 +11,6 @@ from tempfile import mkstemp
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.printable import counted
-from notifier.settings.file_owners import find_foreign_file
 from notifier.settings.secret_text import is_blank, read_text
 from notifier.settings.service_settings import Settings
 
@@ -25,8 +24,6 @@ def read_subject_key(settings: Settings) -> str | None:
     file = subject_key_file(settings)
     # The file beside the embedded queue may not exist yet. A configured file must.
     if file is not None and (file == settings.log.subject_key_file or file.exists()):
-        if file != settings.log.subject_key_file and (foreign := find_foreign_file(file)) is not None:
-            raise ConfigurationError([InputIssue("queue.url", foreign)])
         if is_blank(text := read_text(file)):
             raise ConfigurationError([InputIssue(str(file), f"is empty; write a key into it: {CREATE_COMMAND}")])
         return text.strip()

@@ -15,7 +15,7 @@ from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, Topolo
 from notifier.model.message import Kind
 from notifier.queues.queue_state import FileState
 from notifier.queues.sqlite.lock import find_moved_file, has_worker
-from notifier.settings.file_owners import find_foreign_file
+from notifier.settings.file_owners import find_foreign_queue_file
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our files from others
@@ -23,7 +23,6 @@ APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: distinguishes our f
 # is reserved for acks, which free space but must be written first.
 MIN_FREE_BYTES = 2 * 1024 * 1024  # bytes
 _AMPLE_BYTES = 8 * MIN_FREE_BYTES  # with more free space, the log (up to 4 MiB) need not be examined
-_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")  # of the files that SQLite and notifier use together
 BUSY_TIMEOUT_SECONDS = 5.0  # wait for another process's transaction; transactions take milliseconds
 _DISK_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # SQLite's errors on a full disk
 
@@ -76,10 +75,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 def _refuse_foreign(path: Path) -> None:
     """Raise TopologyMismatch if another user may have written the file, its link, or the files that belong to it."""
-    names = [
-        file.with_name(f"{file.name}{suffix}") for file in dict.fromkeys((path, path.resolve())) for suffix in _SUFFIXES
-    ]
-    if (foreign := find_foreign_file(*names)) is not None:
+    if (foreign := find_foreign_queue_file(path)) is not None:
         raise TopologyMismatch(f"the queue file {path} is not used: {foreign}")
 
 
