@@ -12,7 +12,8 @@ import pytest
 from aio_pika.abc import HeadersType
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import Kind, Lane
+from notifier.model.message import Kind, Lane, Message
+from notifier.queues.passes import ReadMessage
 from notifier.queues.rabbitmq import buckets
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_number
@@ -96,6 +97,24 @@ async def test_unfetched_message_returns_as_a_retry(worker: OpenWorker, *, large
     assert (death["exchange"], death["reason"]) == ("", "expired")
     assert re.search(rf"\.parked-{'large-' if large else ''}00\.delay\.1s$", death["queue"])
     assert {int(name.rpartition(".")[2][:-1]).bit_count() for name in (queue.bucket(SHOP), "delay.1024s")} == {1}
+
+
+async def test_operators_see_what_is_in_a_large_bucket(worker: OpenWorker) -> None:
+    """Its messages are parked, and belong to their client."""
+    queue = await worker()
+    buckets = [await park(queue, SHOP, "a"), queue.bucket(SHOP, large=True)]
+    await queue.park(buckets[1], outgoing("b"), until=0)
+    await parked(queue, dict.fromkeys(buckets, 1))
+    assert (await queue.depths())["parked"].ready == 2
+
+    def read(message: Message) -> ReadMessage[str]:
+        return ReadMessage(message=message, summary=message.message_id)
+
+    found = []
+    async with queue.waiting().open_pass(read, clients=[SHOP]) as waiting:
+        while page := await waiting.next_page():
+            found += [entry.summary for entry in page]
+    assert found == ["a", "b"]
 
 
 async def test_missing_bucket_is_declared_again(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:

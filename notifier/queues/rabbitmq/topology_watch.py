@@ -65,7 +65,7 @@ class WorkerCount:
         return lane is not COUNTED_LANE or self.by_presence
 
     @property
-    def use_large_buckets(self) -> bool:
+    def may_use_large_buckets(self) -> bool:
         """True while all workers have the large buckets, by their announcements; without these, a single worker."""
         if not self._announced:
             return self.has_large_buckets and self._consumers <= 1
@@ -129,11 +129,11 @@ class TopologyWatch:
     @property
     def unused_buckets(self) -> tuple[str, ...]:
         """Return the names of the large buckets, unless all workers have them."""
-        return () if self._workers.use_large_buckets else self.buckets[self._bucket_count :]
+        return () if self._workers.may_use_large_buckets else self.buckets[self._bucket_count :]
 
     def bucket_of(self, client: tuple[str, str], *, large: bool) -> str:
         """Return the name of the client's bucket, or of its large bucket if all workers have it."""
-        return self._buckets[bucket_number(client, self._bucket_count, large=large and self._workers.use_large_buckets)]
+        return self._buckets[bucket_number(client, self._bucket_count, large=large and self._workers.may_use_large_buckets)]
 
     async def prepare(self, connection: Connection) -> None:
         """Establish the topology before its first use. Later connections are used at once, while `run` does it.

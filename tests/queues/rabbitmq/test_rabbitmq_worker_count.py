@@ -14,19 +14,19 @@ def test_large_buckets_are_used_again_when_older_workers_are_gone() -> None:
     """They announce themselves every five seconds; a killed one announces no stop. Unannounced workers do not count."""
     now = 0.0
     workers = WorkerCount(lambda: now)
-    used = [workers.use_large_buckets]
+    used = [workers.may_use_large_buckets]
     workers.on_consumers(2, may_decrease=True)
-    used.append(workers.use_large_buckets)
+    used.append(workers.may_use_large_buckets)
     workers.on_announced(2)
-    used.append(workers.use_large_buckets)
+    used.append(workers.may_use_large_buckets)
     assert used == [True, False, True]
     for has_large_buckets in (False, True):
         workers.on_announcement(has_large_buckets=has_large_buckets)
-        used.append(workers.use_large_buckets)
+        used.append(workers.may_use_large_buckets)
     now = ANNOUNCED_SECONDS
-    used.append(workers.use_large_buckets)
+    used.append(workers.may_use_large_buckets)
     workers.has_large_buckets = False
-    used.append(workers.use_large_buckets)
+    used.append(workers.may_use_large_buckets)
     assert used[3:] == [False, False, True, False]
 
 
