@@ -31,7 +31,8 @@ modules call its methods, and none writes a member. It has four parts:
 - `AttemptRate`: how many attempts a second? As registered, or as detected if the client is overloaded.
 - `Line`: which deliveries wait in memory for a *slot*, the permission for one running attempt? Slots are shared by all
   clients, in three pools (`slots.py`), so that slow clients and probes do not delay others. If others need the slots of
-  clients that hang, their attempts end early (`Scheduler.attempts_to_end`).
+  clients that hang, their attempts end early (`Scheduler.attempts_to_end`). If the processor has no time for all
+  probes, circuits stay open longer, and fresh deliveries are no probes (`Slots.yielding_seconds`).
 - `Parking`: how do deliveries wait while the client is unavailable, since its circuit is open or it requested a pause?
 
 The workers divide a client's registered rate and concurrency limit among them, without messages about clients. Until a

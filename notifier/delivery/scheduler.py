@@ -26,6 +26,7 @@ KEPT_SECONDS = 1800.0  # until a client without any event is forgotten
 MAX_KNOWN_CLIENTS = 20_000  # clients stored that have no delivery in memory
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
+OPEN_SECONDS_PER_WAIT = 8.0  # for each second that probes yield to others: then a ninth of them yields at a time
 CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
 PATIENCE_SECONDS = 5.0  # without an answer, after which an attempt may end early: the default timeout is not shortened
 REPEAT_PATIENCE_SECONDS = 30.0  # … if the delivery's attempt before ended early: a slow client can answer
@@ -76,14 +77,16 @@ class ClientStates(OrderedDict[ClientKey, ClientState]):
     def min_open_seconds(self, known: ClientState) -> float:
         """Return how long the client's circuit must stay open, so that each failing client can have a probe meanwhile.
 
-        That is the expected duration of one probe of each failing client, divided by the slots for probes.
+        That is the expected duration of one probe of each failing client, divided by the slots for probes; or longer,
+        in proportion to the time for which probes yield at present, since the processor has no time for so many.
         """
         own_seconds = known.attempt_seconds
         unprobed_count = len(self.failing) - len(self._probe_seconds)  # peers reported them: assume this duration
         # At most as if each took as long as this client's: a client that fails at once is not delayed by clients that
         # hang, since its probe takes a slot only for a moment.
         probing_seconds = min(len(self.failing) * own_seconds, self._sum_seconds + unprobed_count * own_seconds)
-        return probing_seconds / (PROBE_SLOTS * self._slots.worker_count())
+        by_slots = probing_seconds / (PROBE_SLOTS * self._slots.worker_count())
+        return max(by_slots, OPEN_SECONDS_PER_WAIT * self._slots.yielding_seconds())
 
     def forget(self, now: float, *, busy: int) -> None:
         """Forget some clients without events for half an hour, or with the oldest events if there are too many.

@@ -34,6 +34,7 @@ LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane
 MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
 PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
 PROBE_RESERVE = PROBE_SLOTS // 4  # of them, which slow clients leave free: the probes of others end soon
+MAX_YIELDING_SECONDS = 0.1  # if deliveries yield for longer, the processor has no time for probes by fresh ones
 MAX_ENDED_PER_TICK = 64  # attempts of each kind that end early
 
 
@@ -52,7 +53,8 @@ class Slots:
 
     `size`: the number of slots of the window. At most twice as many deliveries are in memory, beside attempts at slow
     clients and probes. `in_memory` counts all deliveries in memory by lane. `started_share` returns which share of the
-    prefetch of events is used by messages that are started and not acked. `max_open_files`: the limit of the process.
+    prefetch of events is used by messages that are started and not acked. `yielding_seconds` returns for how long the
+    first delivery has yielded to other clients, for lack of processor time. `max_open_files`: the limit of the process.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Slots:
         size: int,
         in_memory: Mapping[Lane, int],
         started_share: Callable[[], float],
+        yielding_seconds: Callable[[], float],
         max_open_files: float = math.inf,
     ) -> None:
         self._clock = tools.clock
@@ -70,6 +73,7 @@ class Slots:
         self._size = size
         self._in_memory = in_memory
         self._started_share = started_share
+        self.yielding_seconds = yielding_seconds
         self._pool_sizes = {
             SlotPool.QUICK: size,
             SlotPool.SLOW: max(1, int(size * SLOW_SHARE)),
@@ -83,8 +87,8 @@ class Slots:
         self._refused = set[SlotPool]()
 
     def has_spare_probe_slots(self) -> bool:
-        """Return True if more than half of the slots for probes are free."""
-        return 2 * self._used_slots[SlotPool.PROBE] < PROBE_SLOTS
+        """Return True if more than half of the slots for probes are free, and the processor has time for probes."""
+        return 2 * self._used_slots[SlotPool.PROBE] < PROBE_SLOTS and self.yielding_seconds() < MAX_YIELDING_SECONDS
 
     def worker_count(self, assumed: int = ASSUMED_WORKERS) -> int:
         """Return the number of workers, including this one; the assumed number while it is unknown."""
@@ -96,7 +100,8 @@ class Slots:
 
     def has_room(self, lane: Lane) -> bool:
         """Return True if another delivery of the lane may start."""
-        return self.has_slot(lane) and self.has_memory(lane)
+        has_slot = self._window_slots_of[lane] < self._lane_limit and self._used_slots[SlotPool.QUICK] < self._size
+        return has_slot and self.has_memory(lane)
 
     def has_slot(self, lane: Lane) -> bool:
         """Return True if the window has a free slot for another delivery of the lane."""

@@ -7,7 +7,8 @@ settles. It uses a message only by `MessageOfDelivery` (`notifier/delivery/ports
 **The order** of a message has four phases. The second to fourth are in `Worker._start_next_step`.
 
 1. *Choose.* `Worker.take` receives a message, and holds it unacked. `Selection` chooses the message whose next delivery
-   starts: fresh events before retries, retries before bulk; a lane that was passed over nine times comes next.
+   starts: fresh events before retries, retries before bulk; a lane that was passed over nine times comes next. Messages
+   for clients that are down *yield*: they come after those for others.
 2. *Read.* `MessagePlanner` parses the message and returns its plan. That of an event has one delivery for each client
    that the event names (`event_clients.py`), without duplicates. Deliveries are made one by one, as there is memory: an
    event of 20,000 clients is never whole in memory. The plan of a retry is one delivery. Or the plan is a
@@ -25,11 +26,11 @@ the reason, is *suspect*, since reading or attempting it may crash the process: 
 for each of its deliveries, which count their crashes separately (`selection.py`).
 
 **What a message can hold.** The prefetch of its lane bounds how many messages a worker holds; up to 256 messages that
-are being fetched come beside them. A *late* message, whose deliveries all started over a second ago, is set aside: it
-stays unacked but does not use the prefetch, so that clients that hang do not delay other events. An event gets ten
-deliveries in a row at most, so that a large event does not delay a small one. Large messages are read one at a time.
-Deliveries in memory are bounded, too (`Slots`); if memory is full, deliveries with distant slots are deferred to a
-queue, so that deliveries of other clients find memory.
+are being fetched come beside them. A *late* message, whose deliveries all started over half a second ago, is set aside: it
+stays unacked but does not use the prefetch, so that clients that hang do not delay other events; so are messages that
+yield, if they are many. An event gets ten deliveries in a row at most, so that a large event does not delay a small
+one. Large messages are read one at a time. Deliveries in memory are bounded, too (`Slots`); if memory is full,
+deliveries with distant slots are deferred to a queue, so that deliveries of other clients find memory.
 
 **Two events end the order early.** If the connection to a queue is lost, its unstarted messages are forgotten, since
 the broker redelivers them; running deliveries continue, and a redelivered copy waits for their result. If the worker

@@ -30,7 +30,7 @@ class HeldMessage:
 
     `arrived`: when it was taken, in epoch seconds. `plan` is None until the message is read. `deliveries`: how many
     its steps contained so far; `merged_copies` of these were settled as copies of other deliveries. `is_started`: all
-    steps are taken. `is_late`: it was started at the last call of `Ledger.set_aside_late`.
+    steps are taken. `is_late`: so at the last call of `Ledger.set_aside_late`. `yields_since`: the moment (monotonic).
     """
 
     message: Message
@@ -47,6 +47,7 @@ class HeldMessage:
     is_started: bool = False
     is_late: bool = False
     is_set_aside: bool = False
+    yields_since: float | None = None
 
     @property
     def is_large(self) -> bool:
@@ -147,9 +148,8 @@ class Ledger:
         self._older_covered_until: dict[str, float] = {}
         self._in_flight: dict[str, list[tuple[HeldMessage, Delivery]]] = {}  # by id: the copies that wait
         self.unsettled_deliveries = dict.fromkeys(Lane, 0)
-        self.started_counts = dict.fromkeys(Lane, 0)  # held messages that are started
-        self.set_aside_counts = dict.fromkeys(Lane, 0)
-        self._set_aside_bytes = 0
+        self.started_counts = dict.fromkeys(Lane, 0)  # held messages that are started and not set aside
+        self.set_aside_counts, self._set_aside_bytes = {False: 0, True: 0}, 0  # by whether the message yields
 
     # ── messages ──
 
@@ -168,10 +168,11 @@ class Ledger:
         """Stop holding the message. If it is not acked, the queue redelivers it."""
         if self._held[held.lane].pop(held, None) is None:
             return
-        if held.is_started:
-            self.started_counts[held.lane] -= 1
         if held.is_set_aside:
-            self._count_set_aside(held, -1)
+            self.set_aside_counts[held.yields_since is not None] -= 1
+            self._set_aside_bytes -= len(held.message.body)
+        elif held.is_started:
+            self.started_counts[held.lane] -= 1
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
         """Stop holding the messages of the source's queue, or of the lane's: the queue redelivers all of them."""
@@ -179,22 +180,21 @@ class Ledger:
             self.release(held)
 
     def set_aside_late(self, max_count: int) -> None:
-        """Set aside each message whose steps were all started before the last call, and of which some are not settled.
-
-        It stays unacked, but makes room for another message of its lane: clients that hang do not use up the prefetch.
-        At most `max_count` messages, and MAX_SET_ASIDE_BYTES, are set aside. Call it twice a second.
-        """
+        """Set aside each message that yields, or whose steps were all started before the last call."""
         for held in [held for of_lane in self._held.values() for held in of_lane if not held.is_set_aside]:
-            is_full = sum(self.set_aside_counts.values()) >= max_count or self._set_aside_bytes >= MAX_SET_ASIDE_BYTES
-            if held.is_late and not is_full:
-                self._count_set_aside(held, +1)
-                self._queue.set_aside(held.message)
+            if held.is_late or held.yields_since is not None:
+                self.set_aside(held, max_count)
             held.is_late = held.is_started
 
-    def _count_set_aside(self, held: HeldMessage, change: int) -> None:
-        held.is_set_aside = change > 0
-        self.set_aside_counts[held.lane] += change
-        self._set_aside_bytes += change * len(held.message.body)
+    def set_aside(self, held: HeldMessage, max_count: int) -> None:
+        """Make room for another message before its ack: for `max_count` of a kind, and MAX_SET_ASIDE_BYTES in all."""
+        yields = held.yields_since is not None
+        if self.set_aside_counts[yields] < max_count and self._set_aside_bytes < MAX_SET_ASIDE_BYTES:
+            held.is_set_aside = True
+            self.set_aside_counts[yields] += 1
+            self._set_aside_bytes += len(held.message.body)
+            self.started_counts[held.lane] -= held.is_started
+            self._queue.set_aside(held.message)
 
     def held_queues(self) -> Collection[tuple[Lane, str | None]]:
         """Return the queues whose messages are held, each as (lane, source)."""
@@ -206,7 +206,7 @@ class Ledger:
             return
         if not held.is_started:
             held.is_started = True
-            self.started_counts[held.lane] += 1
+            self.started_counts[held.lane] += not held.is_set_aside
         if not held.unsettled_steps:
             held.is_acked = True
             self._queue.ack(held.message)
@@ -220,8 +220,8 @@ class Ledger:
         stuck_since = self._clock() - STUCK_SECONDS
         for held, published in (entry for of_lane in self._held.values() for entry in of_lane.items()):
             counts[held.message.queue] += 1
-            set_aside[held.message.queue] += held.is_set_aside
-            if not held.is_set_aside or held.arrived < stuck_since:
+            set_aside[held.message.queue] += (is_late := held.is_set_aside and held.is_started)
+            if not is_late or held.arrived < stuck_since:
                 oldest.setdefault(held.message.queue, published)
         return {
             queue: Unsettled(

@@ -1,7 +1,13 @@
-"""Chooses the held message whose next delivery begins: by lane and event, suspects in small groups, large ones singly.
+"""Chooses the held message whose next delivery begins: by lane, client and event; suspects in groups, large singly.
 
 *Lanes*: fresh events are chosen before retries, and retries before bulk. A lane that is passed over nine times is
 chosen next, so that bulk and retries progress however many fresh events there are.
+
+*Clients*: a retry, or an event for one client, *yields* if the circuit of its client is open, or if the client is
+untried while many others fail. It is chosen after the fresh events and retries for other clients, and before bulk. So
+clients that are down do not delay the others if the worker lacks processor time. While many yield, they are set aside,
+since they must not use up the prefetch; probes become rare (`ClientStates.min_open_seconds`), and fresh deliveries are
+no probes (`Slots.has_spare_probe_slots`).
 
 *Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts alternated, none
 would be acked before the last of them ends, and a crash would repeat the whole event.
@@ -23,10 +29,14 @@ requests are answered in between. Small messages go past them.
 
 import random
 from collections import Counter, deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from notifier.delivery.scheduler import Scheduler
 from notifier.messages.ledger import HeldMessage
+from notifier.messages.message_planner import DeliverySteps
+from notifier.model.client import ClientKey
+from notifier.model.defaults import PREFETCH
 from notifier.model.message import SOURCE, Kind, Lane
 from notifier.model.moment import Clock
 
@@ -44,6 +54,19 @@ DELIVERIES_IN_A_ROW = 10
 # fraction of a millisecond in each round while thousands of others are due.
 ROUND_EFFORT = 8
 LANE_EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
+YIELDING_EFFORT, POSTPONE_EFFORT = 4, 1  # of a step of a message that yields, and of moving it to the others that yield
+MANY_FAILING = 64  # clients with an open circuit; with so many, deliveries for untried clients yield, too
+MAX_YIELDING_SHARE = 1 / 8  # of a lane's prefetch may be used by messages that yield; further ones are set aside
+_MESSAGES = attrgetter("messages")
+
+
+@dataclass(slots=True, eq=False)
+class LaneQueue:
+    """The queued messages of one lane: those that yield, or all others. `passed_over`: how often others were chosen."""
+
+    lane: Lane
+    messages: deque[HeldMessage] = field(default_factory=deque)
+    passed_over: int = 0
 
 
 class Selection:
@@ -56,8 +79,10 @@ class Selection:
     def __init__(self, scheduler: Scheduler, *, monotonic: Clock) -> None:
         self._scheduler = scheduler
         self._monotonic = monotonic
-        self._passed_over = dict.fromkeys(Lane, 0)
-        self._queues: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
+        self._queues = {lane: LaneQueue(lane) for lane in Lane}
+        self._yielding = {lane: LaneQueue(lane) for lane in (Lane.EVENTS, Lane.RETRIES)}
+        events, retries, bulk = self._queues.values()
+        self._in_order = (events, retries, *self._yielding.values(), bulk)
         self._survived: Counter[str] = Counter()  # by queue: losses of its channel in this process
         self._suspects: list[HeldMessage] = []
         self._group: list[HeldMessage] = []
@@ -85,10 +110,10 @@ class Selection:
         if held.is_large:
             self._large.append(held)
         elif held.message.kind is not Kind.EVENT or (digest := held.event_digest) is None:
-            self._queues[held.lane].append(held)
+            self._queues[held.lane].messages.append(held)
         elif (waiting_parts := self._parts[held.lane].get(digest)) is None:
             self._parts[held.lane][digest] = deque()
-            self._queues[held.lane].append(held)
+            self._queues[held.lane].messages.append(held)
         else:
             waiting_parts.append(held)
 
@@ -96,7 +121,7 @@ class Selection:
         """Queue the part of the same event that follows this part, whose last step was taken."""
         parts, digest = self._parts[part.lane], part.event_digest or ""
         if waiting_parts := parts.get(digest):
-            self._queues[part.lane].append(waiting_parts.popleft())
+            self._queues[part.lane].messages.append(waiting_parts.popleft())
         else:
             parts.pop(digest, None)
 
@@ -113,7 +138,7 @@ class Selection:
             self._rounds_since_large = 0
             held = self._large.popleft()
             self._in_progress.append(held)
-            self._queues[held.lane].append(held)
+            self._queues[held.lane].messages.append(held)
         return bool(self._large)
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
@@ -123,7 +148,8 @@ class Selection:
             return held.lane is not lane or held.message.source != source
 
         self._survived[lane.value if source is None else SOURCE + source] += 1
-        self._queues[lane] = deque(filter(is_kept, self._queues[lane]))
+        for queue in self._in_order:
+            queue.messages = deque(filter(is_kept, queue.messages))
         if source is None:
             self._parts[lane].clear()
         self._suspects = list(filter(is_kept, self._suspects))
@@ -138,9 +164,10 @@ class Selection:
         """
         self._suspects.clear()
         self._large.clear()
-        removed = [held for queue in self._queues.values() for held in queue if not held.steps_taken]
-        for held in removed:
-            self._queues[held.lane].remove(held)
+        removed = list[HeldMessage]()
+        for queue in self._in_order:
+            removed += [held for held in queue.messages if not held.steps_taken]
+            queue.messages = deque(held for held in queue.messages if held.steps_taken)
         for parts in self._parts.values():
             removed += [held for waiting in parts.values() for held in waiting]
             parts.clear()
@@ -149,7 +176,7 @@ class Selection:
     @property
     def has_steps_left(self) -> bool:
         """True if a queued message has a step left to take."""
-        return any(self._queues.values())
+        return any(queue.messages for queue in self._in_order)
 
     def choose(self) -> HeldMessage | None:
         """Return the message whose next step is to be taken; None if there is no room or no message.
@@ -158,45 +185,69 @@ class Selection:
         """
         if self._suspects:
             self._start_group()
-        lane = self._next_lane()
-        return None if lane is None else self._queues[lane][0]
-
-    def _next_lane(self) -> Lane | None:
-        """Return the lane whose first message is chosen; None if no lane has both a message and room."""
-        waiting, has_room = [lane for lane, queue in self._queues.items() if queue], self._scheduler.slots.has_room
+        # Each step comes by here: `filter` runs no Python function.
+        waiting, has_room = [*filter(_MESSAGES, self._in_order)], self._scheduler.slots.has_room
         if len(waiting) == 1:  # almost always
-            (only_lane,) = waiting
-            self._passed_over[only_lane] = 0
-            return only_lane if has_room(only_lane) else None
-        lanes = [lane for lane in waiting if has_room(lane)]
-        if not lanes:
+            (only,) = waiting
+            only.passed_over = 0
+            return only.messages[0] if has_room(only.lane) else None
+        queues = [queue for queue in waiting if has_room(queue.lane)]
+        if not queues:
             return None
-        chosen = next((lane for lane in lanes if self._passed_over[lane] >= MAX_PASSED_OVER), lanes[0])
-        for lane in lanes:
-            self._passed_over[lane] += 1
-        self._passed_over[chosen] = 0
-        return chosen
+        chosen = next((queue for queue in queues if queue.passed_over >= MAX_PASSED_OVER), queues[0])
+        for queue in queues:
+            queue.passed_over += 1
+        chosen.passed_over = 0
+        return chosen.messages[0]
+
+    def must_yield(self, held: HeldMessage, client: ClientKey) -> bool:
+        """Return True if the chosen message must yield: its only delivery is for this `client`, which is not proven.
+
+        Call it only if the client's circuit is not closed.
+        """
+        failing, plan = self._scheduler.clients.failing, held.plan
+        if held.yields_since is not None or held.steps_taken or held.lane is Lane.BULK or held.is_large:
+            return False
+        is_single = isinstance(plan, DeliverySteps) and (plan.event is None or len(plan.event.clients) == 1)
+        is_doubtful = client in failing or len(failing) >= MANY_FAILING
+        return is_doubtful and is_single and held.event_digest is None
+
+    def postpone(self, held: HeldMessage) -> bool:
+        """Move the chosen message to those that yield. Returns True if it must be set aside."""
+        self._queues[held.lane].messages.popleft()
+        held.yields_since = self._monotonic()
+        (yielding := self._yielding[held.lane].messages).append(held)
+        return len(yielding) > MAX_YIELDING_SHARE * PREFETCH[held.lane]
+
+    def yielding_seconds(self) -> float:
+        """Return for how many seconds the first message that yields has done so, of either lane; 0 without any."""
+        since = [queue.messages[0].yields_since or 0.0 for queue in self._yielding.values() if queue.messages]
+        return self._monotonic() - min(since) if since else 0.0
 
     def on_step(self, held: HeldMessage) -> int:
         """Remove or rotate the message, whose step was taken. Return the effort of the step, out of ROUND_EFFORT."""
-        queue = self._queues[held.lane]
+        if held.yields_since is not None:
+            if held.next_step is None:
+                self._yielding[held.lane].messages.popleft()
+            return YIELDING_EFFORT
+        messages = self._queues[held.lane].messages
         if held.next_step is None:
-            queue.popleft()
+            messages.popleft()
             if self._parts[held.lane]:
                 self._queue_next_part(held)
         elif held.steps_taken % DELIVERIES_IN_A_ROW == 0:
-            queue.rotate(-1)
+            messages.rotate(-1)
         return ROUND_EFFORT if held.steps_taken <= 1 and held.is_large else LANE_EFFORT[held.lane]
 
     def lacks_memory(self) -> bool:
-        """Return True if the first lane that has messages lacks only memory: it has a free slot."""
-        lane = next((lane for lane, queue in self._queues.items() if queue), None)
+        """Return True if the first queue that has messages lacks only memory: its lane has a free slot."""
+        lane = next((queue.lane for queue in self._in_order if queue.messages), None)
         return lane is not None and self._scheduler.slots.has_slot(lane) and not self._scheduler.slots.has_memory(lane)
 
     def waiting_count(self, lane: Lane) -> int:
         """Return how many queued messages of the lane have a step left to take."""
         parts = self._parts[lane]
-        return len(self._queues[lane]) + (sum(map(len, parts.values())) if parts else 0)
+        return len(self._queues[lane].messages) + (sum(map(len, parts.values())) if parts else 0)
 
     def _start_group(self) -> None:
         """Queue the next group of suspects, if the former group is finished or overdue."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+from notifier.delivery.circuit import State
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.fetches import BucketFetches
 from notifier.delivery.pipeline import DeliveryPipeline
@@ -19,7 +20,7 @@ from notifier.delivery.slots import Slots
 from notifier.messages.ledger import HeldMessage, Ledger
 from notifier.messages.message_planner import MessagePlanner
 from notifier.messages.replacements import Replacement
-from notifier.messages.selection import ROUND_EFFORT, Selection
+from notifier.messages.selection import POSTPONE_EFFORT, ROUND_EFFORT, Selection
 from notifier.model.client import ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
@@ -29,7 +30,7 @@ from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
 SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
-MAX_SET_ASIDE_WINDOWS = 5  # × `max_in_flight` messages are set aside at most
+MAX_SET_ASIDE_WINDOWS = 5  # × `max_in_flight` late messages are set aside at most, and as many that yield
 MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 
 
@@ -70,7 +71,7 @@ class Worker:
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, monotonic=tools.monotonic)
         slots = Slots(
             tools, peers, limits.max_in_flight, self.ledger.unsettled_deliveries, self._started_share,
-            limits.max_open_files,
+            self._yielding_seconds, limits.max_open_files,
         )  # fmt: skip
         self.scheduler = Scheduler(tools, slots, peers)
         self._selection = Selection(self.scheduler, monotonic=tools.monotonic)
@@ -83,8 +84,11 @@ class Worker:
 
     def _started_share(self) -> float:
         """Return which share of the prefetch of events is used by messages whose steps are all taken, and not late."""
-        started_count = self.ledger.started_counts[Lane.EVENTS] - self.ledger.set_aside_counts[Lane.EVENTS]
-        return started_count / PREFETCH[Lane.EVENTS]
+        return self.ledger.started_counts[Lane.EVENTS] / PREFETCH[Lane.EVENTS]
+
+    def _yielding_seconds(self) -> float:
+        """Return for how many seconds the first message that yields has done so."""
+        return self._selection.yielding_seconds()
 
     # ── the queue's side ──
 
@@ -102,6 +106,7 @@ class Worker:
         if message.suspect:
             self._selection.add(held)
             return None
+        held.read(self._planner)
         return self._start_next_step(held, fetched=True)
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
@@ -202,12 +207,22 @@ class Worker:
         self._round_scheduled = False
         if self._selection.begin_round():
             self._schedule_round()
-        effort = 0
+        effort, clients, closed = 0, self.scheduler.clients, State.CLOSED
         while effort < ROUND_EFFORT:
             if (held := self._selection.choose()) is None:
                 if self._selection.lacks_memory():
                     self._pipeline.make_room()
                 break
+            if held.plan is None:
+                held.read(self._planner)
+            if isinstance(step := held.next_step, Delivery):
+                known = clients.get((step.iss, step.client_id))
+                is_proven = known is not None and known.circuit.state is closed
+                if not is_proven and self._selection.must_yield(held, step.key):
+                    if self._selection.postpone(held):
+                        self.ledger.set_aside(held, self._max_set_aside)
+                    effort += POSTPONE_EFFORT
+                    continue
             self._start_next_step(held)
             effort += self._selection.on_step(held)
         else:
@@ -220,12 +235,10 @@ class Worker:
     # ── a message: read, plan, start ──
 
     def _start_next_step(self, held: HeldMessage, *, fetched: bool = False) -> ClientKey | None:
-        """Start the next step of the message, which is read first if necessary.
+        """Start the next step of the message, which has been read.
 
         Ack the message if no step is left and all are settled. Return the client of a delivery that is parked at once.
         """
-        if held.plan is None:
-            held.read(self._planner)
         parked: ClientKey | None = None
         if held.next_step is not None:
             match held.take_step(self._planner):

@@ -29,7 +29,7 @@ class SchedulerHarness:
     def __init__(
         self, size: int = SIZE, *, proven: tuple[str, ...] = (), fill: float = 0.0, workers: int = 1, **members: Any
     ) -> None:
-        self.now, self.ahead, self.fill = 1000.0, AHEAD, fill
+        self.now, self.ahead, self.fill, self.yielding_seconds = 1000.0, AHEAD, fill, 0.0
         self.members = {"max_concurrent": 32} | members
         self.in_memory = dict.fromkeys(Lane, 0)
         self.facts: list[Fact] = []
@@ -44,7 +44,10 @@ class SchedulerHarness:
             jitter=lambda: 0.5,
             observe=self.facts.append,
         )
-        slots = Slots(self.tools, others, size, self.in_memory, started_share=lambda: self.fill)
+        slots = Slots(
+            self.tools, others, size, self.in_memory,
+            started_share=lambda: self.fill, yielding_seconds=lambda: self.yielding_seconds,
+        )  # fmt: skip
         self.scheduler = Scheduler(self.tools, slots, others)
         self.running: dict[str, list[AdmittedDelivery]] = {}
         self._numbers = itertools.count()

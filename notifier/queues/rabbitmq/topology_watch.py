@@ -133,7 +133,9 @@ class TopologyWatch:
 
     def bucket_of(self, client: tuple[str, str], *, large: bool) -> str:
         """Return the name of the client's bucket, or of its large bucket if all workers have it."""
-        return self._buckets[bucket_number(client, self._bucket_count, large=large and self._workers.may_use_large_buckets)]
+        return self._buckets[
+            bucket_number(client, self._bucket_count, large=large and self._workers.may_use_large_buckets)
+        ]
 
     async def prepare(self, connection: Connection) -> None:
         """Establish the topology before its first use. Later connections are used at once, while `run` does it.
