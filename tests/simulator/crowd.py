@@ -2,11 +2,27 @@
 
 import math
 import random
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import cycle
+from typing import Any
 
-from tests.simulator.clients import Behaviour, between, client, hangs, names, refuses, steady, well
-from tests.simulator.world import EVENT, Tally, World, capacity, further_seed, quantile
+from notifier.delivery.facts import Fact, RetryScheduled
+from tests.simulator.clients import (
+    OK,
+    UNAVAILABLE,
+    Behaviour,
+    Step,
+    between,
+    client,
+    hangs,
+    names,
+    refuses,
+    steady,
+    well,
+)
+from tests.simulator.world import EVENT, Process, Tally, World, capacity, further_seed, quantile
 
 LAST = 0.1  # seconds
 
@@ -148,3 +164,58 @@ def beside_hanging(
         late += [math.inf] * sum(tally.left_of(name) for name in healthy)
         back = max((one.answered - recovery for one in tally.delivered["back"]), default=math.inf)
         return Held(p99=quantile(late, 0.99), longest=max(late), back=math.inf if tally.left_of("back") else back)
+
+
+class FlakyWorld(World):
+    """Each fourth delivery of a client named h… fails once. By event: when that was (`failed`), when its delay queue
+    returned it (`retried`), and when each delivery was last `sent`.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.seen: dict[str, set[str]] = defaultdict(set)
+        self.failed: dict[str, float] = {}
+        self.retried: dict[str, float] = {}
+        self.sent: dict[str, float] = {}
+
+    def behave(self, name: str, event_id: str) -> Step:
+        """Answer in 2 ms."""
+        if not name.startswith("h"):
+            return super().behave(name, event_id)
+        self.sent[event_id] = self.now
+        is_first = event_id not in self.seen[name]
+        self.seen[name].add(event_id)
+        if is_first and len(self.seen[name]) % 4 == 0:
+            self.failed[event_id] = self.now
+            return 0.002, UNAVAILABLE
+        return 0.002, OK
+
+    def observe(self, fact: Fact, process: Process) -> None:
+        """Note when a retry leaves its delay queue."""
+        if isinstance(fact, RetryScheduled) and (failed_at := self.failed.get(fact.delivery.event_id)) is not None:
+            self.retried[fact.delivery.event_id] = failed_at + max(1, int(fact.due - failed_at))
+        super().observe(fact, process)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """How late fresh events of healthy clients are, and their retries, in seconds."""
+
+    fresh_p90: float
+    fresh_p99: float
+    retries_p90: float
+
+
+def beside_down(rate: int, *, clients: int, core: float, seconds: float, healthy_rate: int = 50) -> Beside:
+    """So many events a second name one of `clients` that are down, others one of 20 flaky clients."""
+    down, flaky = names(clients), [f"h{number}" for number in range(20)]
+    with FlakyWorld(map(client, [*down, *flaky]), dict.fromkeys(down, refuses), core=core) as world:
+        turns = cycle(down), cycle(flaky)
+        world.stream(rate, seconds, lambda _chance: [next(turns[0])], evenly=True)
+        world.stream(healthy_rate, seconds, lambda _chance: [next(turns[1])], evenly=True)
+        tally = world.run(seconds + 20)
+        assert not any(map(tally.left_of, flaky))
+        born = {event_id: world.born(event_id) for name in flaky for event_id in world.seen[name]}
+        fresh = [world.sent[event_id] - at for event_id, at in born.items() if event_id not in world.failed]
+        retries = [world.sent[event_id] - at for event_id, at in world.retried.items()]
+    return Beside(fresh_p90=quantile(fresh, 0.9), fresh_p99=quantile(fresh, 0.99), retries_p90=quantile(retries, 0.9))

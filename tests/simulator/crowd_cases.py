@@ -6,7 +6,7 @@ from functools import partial
 
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import NEVER, OK, UNAVAILABLE, Behaviour, between, crawls, flaps, hangs, partly, refuses
-from tests.simulator.crowd import Crowd, Held, beside_hanging, isolation
+from tests.simulator.crowd import Beside, Crowd, Held, beside_down, beside_hanging, isolation
 
 SLOW_CORE = 0.25  # for the short cases: a quarter of the deliveries fills it as much
 
@@ -45,6 +45,19 @@ def _held(name: str, measure: Callable[[], Held], *, longest: float = 1.0, short
     return Case(name=f"hanging-{name}", goal=goal, measure=judge, random=False, short=short)
 
 
+def _starved(name: str, measure: Callable[[], Beside], *, short: bool = False) -> Case:
+    """Clients that are down take no processor time that others need, whatever share of a core a worker has."""
+
+    def judge(_seed: int) -> Finding:
+        it = measure()
+        times = it.retries_p90 / it.fresh_p90
+        text = f"fresh p90 {it.fresh_p90 * 1e3:.0f} ms, p99 {it.fresh_p99 * 1e3:.0f} ms, retries p90 × {times:.2f}"
+        return Finding(text, it.fresh_p99 <= 2.0 and times <= 3.0)
+
+    goal = "fresh p99 ≤ 2 s, retries p90 × ≤ 3"
+    return Case(name=f"starved-{name}", goal=goal, measure=judge, random=False, short=short)
+
+
 def crowds() -> Iterator[Case]:
     """Some clients are in trouble, the others are well."""
     at_5 = between(5, NEVER, hangs)
@@ -79,6 +92,10 @@ def crowds() -> Iterator[Case]:
     yield _held("60/s-timeout-60-3-workers", partial(beside_hanging, 60, timeout=60.0, workers=3))
     # The limit of hanging attempts is reached before the first of them may end.
     yield _held("600/s-timeout-598", partial(beside_hanging, 600, timeout=598.0), longest=5.0)
+    yield _starved(
+        "30/s-short", partial(beside_down, 30, clients=200, core=0.02, seconds=10, healthy_rate=20), short=True
+    )
+    yield _starved("300/s", partial(beside_down, 300, clients=3000, core=0.25, seconds=40))
     half = partly(0.5, (0.002, UNAVAILABLE), (0.005, OK))
     yield Case(name="isolation-10-of-20-half", goal="nobody waits for a slot", measure=partial(_half_fails, half))
     for name, (how, _) in many.items():

@@ -300,6 +300,10 @@ class World:
         """Whether there is an address for the client by this registry."""
         return registry.has_address(ISS, name) or (name in self.brought and registry.inline == "allow")
 
+    def born(self, event_id: str) -> float:
+        """Return when this event was published."""
+        return self._born[event_id]
+
     def publish(self, names: Iterable[str], born: float | None = None, *, star: bool = False) -> None:
         """An event for these clients, now; `star`: for `"*"`. A busy core reads it later than it was `born`."""
         listed = list(names)
