@@ -38,7 +38,7 @@ from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
 from notifier.settings.file_watch import HANGS, FileWatch, find_hanging, watch_files
 from notifier.telemetry.audit import write_audit
-from notifier.telemetry.log_output import current_output
+from notifier.telemetry.log_stream import current_output
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsSources
 

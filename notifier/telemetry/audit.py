@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from notifier.telemetry.log_output import current_output
+from notifier.telemetry.log_stream import current_output
 
 
 def operating_user() -> str:

@@ -30,7 +30,8 @@ from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.service.run_command import build_tracing
 from notifier.telemetry.audit import write_audit
-from notifier.telemetry.log_output import MAX_WAITING_CHARACTERS, configure, current_output
+from notifier.telemetry.log_output import configure
+from notifier.telemetry.log_stream import MAX_WAITING_CHARACTERS, current_output
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip
 from notifier.telemetry.metrics import Metrics
 from tests.support.outcome_facts import attempted
