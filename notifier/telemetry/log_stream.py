@@ -17,19 +17,12 @@ from collections.abc import Callable
 from functools import partial
 from io import TextIOWrapper
 from queue import SimpleQueue
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import structlog
 
 MAX_WAITING_CHARACTERS = 1024 * 1024  # of lines that the reader of the log has not taken
 FLUSH_SECONDS = 1.0
-
-
-class _Batch(NamedTuple):
-    """Lines for the thread. `text` may lack a beginning that was written."""
-
-    text: str
-    line_count: int
 
 
 class LogOutput:
@@ -50,7 +43,7 @@ class LogOutput:
         self._lock = threading.RLock()  # reentrant: garbage collection may log at any time
         self._lines: list[str] = []
         self._loop: AbstractEventLoop | None = None  # that will hand over these lines
-        self._batches: SimpleQueue[_Batch | threading.Event | None] = SimpleQueue()
+        self._batches: SimpleQueue[tuple[str, int] | threading.Event | None] = SimpleQueue()
         self._backlog = 0  # characters that wait for the thread
         self._thread: threading.Thread | None = None
         self._is_stuck = False
@@ -93,14 +86,15 @@ class LogOutput:
     def _hand_over(self) -> None:
         """Write the lines without waiting, and leave to the thread what is not taken, or comes behind its lines."""
         with self._lock:
-            self._loop, count = None, len(self._lines)
-            text = "".join(self._lines[:count])
-            del self._lines[:count]  # not those that another thread adds meanwhile
+            self._loop, lines = None, self._lines
+            count = len(lines)
+            text = "".join(lines[:count])
+            del lines[:count]  # not those that another thread adds meanwhile
             if not self._backlog and (self._stream or sys.stderr) is self._direct_stream:
                 text = self._write_directly(text)
             if text:
                 self._backlog += len(text)
-                self._batches.put(_Batch(text, count))
+                self._batches.put((text, count))
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._write_batches, name="log", daemon=True)
                     self._thread.start()
@@ -120,13 +114,14 @@ class LogOutput:
             if isinstance(batch, threading.Event):
                 batch.set()
                 continue
+            text, line_count = batch
             try:
-                _write_and_wait(self._stream or sys.stderr, batch.text)
+                _write_and_wait(self._stream or sys.stderr, text)
                 lost = 0
             except Exception:  # noqa: BLE001  whatever the stream raises, the thread must go on
-                lost = batch.line_count
+                lost = line_count
             with self._lock:
-                self._backlog -= len(batch.text)
+                self._backlog -= len(text)
                 self.dropped += lost
                 self._is_stuck = False
 
