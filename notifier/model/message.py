@@ -235,7 +235,7 @@ class QueueStatus:
     `bindings`: the bindings of the sources; a missing binding is not a `problem`, since everything else works.
     `overrides`: settings of a broker policy, which only the broker's operator can remove. `moved_on`: how many overdue
     messages were moved out of delay queues. `dead_letters`: their number when no pass held any; 0 on queues that count
-    held ones.
+    held ones. `refusing`: how many queues have refused messages for long.
     """
 
     connected: bool
@@ -246,6 +246,7 @@ class QueueStatus:
     overrides: tuple[PolicyKey, ...] = ()
     moved_on: int = 0
     dead_letters: int = 0
+    refusing: int = 0
 
 
 @record

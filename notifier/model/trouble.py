@@ -29,6 +29,7 @@ class TroubleKind(StrEnum):
 
     QUEUE = "queue", "NotifierQueueDisconnected"
     BLOCKED = "publishing_blocked", "NotifierPublishingBlocked"
+    QUEUE_REFUSES = "queue_refuses", "NotifierQueueRefuses"
     EVENTS_REFUSED = "events_refused", "NotifierEventsRefused"
     KEY_MISSING = "signing_key_missing", "NotifierSigningKeyNotPublished"
     RELOAD_FAILED = "reload_failed", "NotifierReloadFailed"

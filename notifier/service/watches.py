@@ -180,7 +180,9 @@ class Watches:
         """Yield the current problems of the worker."""
         status = self._queue.status()
         if status.blocked or status.problem:
-            kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
+            refuses = status.refusing and status.connected and status.consuming
+            kind = TroubleKind.QUEUE_REFUSES if refuses else TroubleKind.QUEUE
+            kind = TroubleKind.BLOCKED if status.blocked else kind
             yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
         yield from self.refused.troubles()
         for override in status.overrides:

@@ -156,6 +156,7 @@ class MetricsPage:
 def _queue_families(status: QueueStatus) -> Iterator[Metric]:
     yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
     yield gauge("publishing_blocked", "1 while the queue takes no message.", status.blocked)
+    yield gauge("queues_refusing", "Queues that have refused messages, or confirmed none, for 10 s.", status.refusing)
     missing = dict.fromkeys((binding.binding.source for binding in status.bindings), 0)
     for binding in status.bindings:
         missing[binding.binding.source] += bool(binding.problem)

@@ -131,8 +131,11 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
     async with policy({"max-length": 1, "overflow": "reject-publish"}, pattern=refusing):
         while not isinstance(await _refusal(queue, refusing), BucketUnavailable):
             await queue.wait_until_available()
-        assert refusing in (queue.status().problem or "")
-        assert queue.status().connected
+        problem = f"the broker refuses (nack) messages for notifier.{refusing}: "
+        status = queue.status()
+        assert (status.problem or "").startswith(problem)
+        assert (status.problem or "").endswith("notifier explain NotifierQueueRefuses")
+        assert (status.connected, status.refusing) == (True, 1)
         await _park(queue, other)
         await queue.publish(DEAD, outgoing("a"))
     async with asyncio.timeout(10):

@@ -81,7 +81,9 @@ async def test_buckets_refuse(tmp_path: Path, own_node: RabbitmqNode, queues: st
         async with load(made.publisher, rate=50):
             async with small_buckets(own_node, queues):
                 refused = await running.until_logged("queue_refuses")
-                assert f"{queues}.parked-" in refused["reason"]
+                assert f" {queues}.parked-" in refused["reason"]
+                assert refused["help"] == "notifier explain NotifierQueueRefuses"
+                assert await running.metric("queues_refusing") >= 1
                 status, ready = await running.get("/readyz")
                 assert (status, f"{queues}.parked-" in json.loads(ready)["problem"]) == (200, True)
                 assert await running.metric("queue_unsettled", queue="events") < 200

@@ -216,7 +216,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
         subject.observe(attempt(client_id, Delivered(status=200)))
     sources = MetricsSources(
         in_flight=lambda: 7,
-        queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
+        queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True, refusing=6),
         unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, set_aside=2, oldest=940.0)},
         circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
         waiting=lambda: [(ISS, "shop", 2), (ISS, "wiki", 4), (ISS, "shop", -5), (ISS, "mail", 1)],
@@ -232,6 +232,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "in_flight") == 7
     assert value(samples, "queue_connected") == 1
     assert value(samples, "publishing_blocked") == 1
+    assert value(samples, "queues_refusing") == 6
     assert value(samples, "ready") == 1
     assert value(samples, "loop_lag_seconds") == 0.25
     assert value(samples, "certificate_expiry_timestamp_seconds", use="api", file="/t.pem") == 1_900_000_000

@@ -14,6 +14,7 @@ export const STATES = {
 export const TROUBLES = {
   queue: "The queue is unavailable",
   publishing_blocked: "The broker blocks publishing",
+  queue_refuses: "A queue refuses messages",
   events_refused: "Events are rejected",
   signing_key_missing: "A signing key is not published",
   reload_failed: "The configuration cannot be read",

@@ -17,6 +17,7 @@ from notifier.queues.rabbitmq.connection import Connection, broker_request, chan
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, Publishing
+from notifier.queues.rabbitmq.queue_window import describe_refusals
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
@@ -73,7 +74,7 @@ class RabbitEventQueue(EventPublisher):
     def status(self) -> QueueStatus:
         """Return whether the queue is connected, and the current problem."""
         blocked = self._publishing.blocked
-        problem = self._link.failure or (BLOCKED_PROBLEM if blocked else self._publishing.refusal)
+        problem = self._link.failure or (BLOCKED_PROBLEM if blocked else describe_refusals(self._publishing.refusals))
         return QueueStatus(
             connected=self._link.connected.is_set(),
             consuming=False,

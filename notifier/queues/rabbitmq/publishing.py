@@ -9,7 +9,7 @@ Publishes in flight on the former channel keep it open until they are confirmed,
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import aiormq
 import aiormq.abc
@@ -30,7 +30,7 @@ from notifier.queues.rabbitmq.connection import (
     translating_losses,
     user_of,
 )
-from notifier.queues.rabbitmq.queue_window import QueueWindow
+from notifier.queues.rabbitmq.queue_window import REFUSAL_HELP, QueueWindow
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.queues.rabbitmq.wire.publish import (
     DIRECT_REPLY_TO,
@@ -140,19 +140,23 @@ class Publishing:
             former, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
             if former != self._refused:  # do not log the same reason at every attempt
-                self._log.warning("queue_refuses", reason=self._refused)
+                self._log.warning("queue_refuses", reason=self._refused, help=REFUSAL_HELP)
 
     @property
     def refusal(self) -> str | None:
-        """Why the broker recently closed the channel or which queue refuses for long, or None.
-
-        The broker may still accept other messages.
-        """
+        """Why the broker recently closed the channel, or None. It may still accept other messages."""
         shown_since = asyncio.get_running_loop().time() - REFUSAL_SHOWN_SECONDS
-        if self._refused_at > shown_since:
-            return self._refused
-        windows = self._windows.values()
-        return next((w.refusal for w in windows if w.refuses_long and w.refused_at > shown_since), None)
+        return self._refused if self._refused_at > shown_since else None
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """Return why each queue that refuses for long does so, by name; "" for a recent end of the channel."""
+        shown_since = asyncio.get_running_loop().time() - REFUSAL_SHOWN_SECONDS
+        refusals = {} if self.refusal is None else {"": self.refusal}
+        for name, window in self._windows.items():
+            if window.refuses_long and window.refused_at > shown_since and window.refusal is not None:
+                refusals[name] = window.refusal
+        return refusals
 
     @property
     def is_open(self) -> bool:
@@ -224,7 +228,7 @@ class Publishing:
         late_confirm = error.confirm if isinstance(error, ConfirmOverdue) else None
         window.on_refused(text, is_nack=isinstance(error, DeliveryError), late_confirm=late_confirm)
         if window.refuses_long and not was_long:
-            self._log.warning("queue_refuses", reason=text, help="notifier explain NotifierQueuePolicy")
+            self._log.warning("queue_refuses", reason=text, help=REFUSAL_HELP)
         if channel is self._channel and window.needs_channel(self._opened_at):
             assert self._replacing is not None
             if not self._replacing.done():
@@ -256,7 +260,7 @@ class Publishing:
 
 
 def _format_destination(publish: Publish) -> str:
-    return f"{publish.exchange}/{publish.routing_key}"
+    return f"{publish.exchange}/{publish.routing_key}" if publish.exchange else publish.routing_key
 
 
 async def _consume_replies(channel: aiormq.Channel, on_reply: Callable[[bytes], None]) -> None:

@@ -32,6 +32,7 @@ from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
+from notifier.queues.rabbitmq.queue_window import describe_refusals
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
@@ -220,15 +221,16 @@ class RabbitQueue(EventPublisher):
         """Return the state. `connected`: both connections. `consuming`: all lanes, and no queue is too new."""
         connected = all(link.connected.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
+        refusals = {**self._publishing.refusals, **self._parking.refusals}
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
-            BLOCKED_PROBLEM if blocked else self._publishing.refusal or self._parking.refusal,
+            BLOCKED_PROBLEM if blocked else describe_refusals(refusals),
         )  # fmt: skip
         return QueueStatus(
             connected=connected, consuming=connected and new is None and all(lane.is_consuming for lane in self._lanes),
             blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
             bindings=self._bindings.states, overrides=self._policies.overrides,
-            moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters,
+            moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters, refusing=len(refusals),
         )  # fmt: skip
 
     def worker_count(self) -> int:
@@ -250,13 +252,9 @@ class RabbitQueue(EventPublisher):
             received = await self.side_channel.collect_answers(connection, consumers, within)
             blocked = NO_WORKER_ANSWERS_PROBLEM if not self._tasks and is_blocked(connection) else ""
             return QueueOverview(
-                depths=depths,
-                oldest={},
-                worker_states=received.answers,
-                workers=received.seen,
-                blocked=blocked,
+                depths=depths, oldest={}, worker_states=received.answers, workers=received.seen, blocked=blocked,
                 dead_letters_held=self._depth_reader.dead_letters_held,
-            )
+            )  # fmt: skip
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to all workers; return the answers that arrive in time. Raises QueueError."""

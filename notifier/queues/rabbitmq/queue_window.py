@@ -14,6 +14,7 @@ or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a w
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from notifier.model.errors import BucketUnavailable, QueueUnavailable
 
@@ -26,6 +27,7 @@ CHANNEL_NACKS = 5  # in a row, after which another channel is needed
 MIN_REPLACE_SECONDS, MAX_REPLACE_SECONDS = 2.0, 60.0  # between two channels that are opened because of nacks
 REPLACE_SHARE = 0.25  # of the time for which the queue has refused: so it accepts again soon after a short refusal
 LONG_REFUSAL_SECONDS = 10.0  # after which a refusal is a problem to report
+REFUSAL_HELP = "notifier explain NotifierQueueRefuses"
 
 
 class QueueWindow:
@@ -119,3 +121,11 @@ class QueueWindow:
     def refuses_long(self) -> bool:
         """True if the queue refuses for so long that it is a problem to report."""
         return self.refusal is not None and self.refused_at - self._silent_since >= LONG_REFUSAL_SECONDS
+
+
+def describe_refusals(refusals: Mapping[str, str]) -> str | None:
+    """Return the first refusal by the queue's name, the number of other queues that refuse, and the help; or None."""
+    if not refusals:
+        return None
+    others = f", and {len(refusals) - 1} more refuse" if len(refusals) > 1 else ""
+    return f"{refusals[min(refusals)]}{others}: {REFUSAL_HELP}"

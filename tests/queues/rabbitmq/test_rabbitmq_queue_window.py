@@ -15,6 +15,7 @@ from notifier.queues.rabbitmq.queue_window import (
     MIN_WINDOW,
     PLACE_SECONDS,
     QueueWindow,
+    describe_refusals,
 )
 from tests.simulator.virtual_time import VirtualLoop
 
@@ -228,3 +229,12 @@ async def test_short_refusal_is_no_problem() -> None:
         if broker.window.refuses_long:
             named_at.append(second)
     assert named_at == [*range(int(LONG_REFUSAL_SECONDS), 16)]
+
+
+def test_problem_names_the_first_queue_and_counts_the_others() -> None:
+    """The first by name, so that it is the same at each call, whichever refused last."""
+    texts = {"n.parked-34": "b", "n.delay.8s": "a", "n.delay.16s": "c"}
+    help_ = ": notifier explain NotifierQueueRefuses"
+    assert describe_refusals(texts) == f"c, and 2 more refuse{help_}"
+    assert describe_refusals({"n.delay.8s": "a"}) == f"a{help_}"
+    assert describe_refusals({}) is None
