@@ -121,6 +121,9 @@ def status_of(
         states[state.worker] = copy_record(state, clients=[*earlier_clients, *state.clients])
     workers = [states[worker] for worker in sorted(states)]
     oldest_by_queue = dict(oldest or {})
+    for queue in {queue for worker in workers for queue in worker.held}:
+        if queue in depths and not depths[queue].ready:  # workers hold all, and know which are late
+            oldest_by_queue.pop(queue, None)
     for worker in workers:
         for queue, lane_state in worker.held.items():
             if lane_state.oldest is not None:

@@ -186,6 +186,15 @@ def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | No
     return make_delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
 
 
+def test_late_messages_do_not_count_for_oldest() -> None:
+    """The embedded queue cannot distinguish them. With ready messages, or without an answer, its time is shown."""
+    late = worker("a", held={"events": LaneState(unsettled=3, set_aside=3)})
+    for ready, answers, shown in ((0, [late], None), (1, [late], NOW - 17), (0, [], NOW - 17)):
+        depths = {"events": Depth(ready=ready, consumers=1)}
+        status = status_of(depths, answers, now=NOW, oldest={"events": NOW - 17})
+        assert status.oldest.get("events") == shown
+
+
 def test_worker_may_report_its_clients_in_parts() -> None:
     """The parts of one worker are merged."""
     parts = [worker("a", stands("one")), worker("b", stands("one")), worker("a", stands("two"))]
