@@ -41,6 +41,7 @@ class BrokerState:
     alarm stops publishing. `bindings`: of sources, and whether they can be created.
     `keeps_expired`: an expired message stays until its next queue has it; None if not tested. `policies`: those that
     change a temporary queue, or why that could not be tested; None if not tested.
+    `may_announce`: the user may declare the queue by which a worker announces itself.
     """
 
     prefix: str
@@ -56,6 +57,7 @@ class BrokerState:
     bindings: Sequence[BindingState] = ()
     keeps_expired: bool | None = None
     policies: tuple[PolicyKey, ...] | str | None = None
+    may_announce: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

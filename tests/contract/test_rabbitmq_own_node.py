@@ -327,6 +327,10 @@ async def test_permissions_of_a_user_are_examined_separately(humble: str, module
     """As the doctor finds it. The last test that needs this user's rights as they were."""
     state = await examine_broker(rabbit_options(humble, "doctored"))
     assert (state.may_configure, state.may_write, state.may_read) == (False, True, True)
+    assert not state.may_announce
+    await asyncio.to_thread(module_node.ctl, "set_permissions", "humble", r"^doctored\.worker(s|\..*)$", ".*", ".*")
+    state = await examine_broker(rabbit_options(humble, "doctored"))
+    assert (state.may_configure, state.may_announce) == (False, True)
     await asyncio.to_thread(module_node.ctl, "set_permissions", "humble", r"^doctored\.", "^$", "^$")
     state = await examine_broker(rabbit_options(humble, "doctored"))
     assert (state.may_configure, state.may_write, state.may_read) == (True, False, False)

@@ -111,7 +111,10 @@ def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
         yield failure(Area.QUEUE, host, "the user may not write to amq.default, which retries use", advice)
     if not state.may_read:
         yield failure(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
-    if state.may_write and state.may_read and (state.may_configure or not declares):
+    if not declares and not state.may_announce:
+        text = f"the user may not configure {prefix}.worker.*: status does not show its workers, or even count them"
+        yield warning(Area.QUEUE, host, text, rf"{grant} '^{wanted}worker(s|\..*)$' …")
+    elif state.may_write and state.may_read and (state.may_configure or not declares):
         yield ok(Area.QUEUE, host, "the user has all permissions that a worker needs")
 
 

@@ -33,6 +33,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         properties = underlay_of(connection).server_properties
         version = properties.get("version", "")
         may_configure = await _may_configure(connection, name)
+        may_announce = await _may_configure(connection, f"{options.prefix}.worker.doctor.{secrets.token_hex(4)}")
         may_write, blocked = await _may_write(publishing, name)
         may_read = await _may_read(connection, name)
         try:
@@ -49,6 +50,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         declares=options.topology == "declare",
         version=version if isinstance(version, str) else "",
         may_configure=may_configure,
+        may_announce=may_announce,
         may_write=may_write,
         may_read=may_read,
         blocked=blocked,

@@ -92,6 +92,7 @@ def bad(found: Sequence[Finding]) -> str:
     [
         ({}, True, ""),
         ({"may_configure": False}, False, ""),
+        ({"may_configure": False, "may_announce": False}, False, "warning: the user may not configure n.worker.*"),
         ({"may_configure": False}, True, "may not configure"),
         ({"may_write": False}, True, "amq.default"),
         ({"may_read": False}, True, "may not read"),
