@@ -109,7 +109,7 @@ class MetricsPage:
 
     def _gauge_families(self) -> Iterator[Metric]:
         sources = self._sources
-        yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
+        yield gauge("in_flight", "Deliveries that are attempted or settled.", sources.in_flight())
         yield gauge("ready", "1 while /readyz reports that the worker is ready.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
         text = "Other workers that were last seen within the hour, announced no stop and are silent."
