@@ -67,7 +67,10 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         yield Text(f"  {trouble.text}{more}")
     if len(troubles) > MAX_CLIENT_ROWS:
         yield Text(f"and {len(troubles) - MAX_CLIENT_ROWS:,} more: --json shows them")
-    if troubles:
+    unreachable = sum(client.circuit > 0 for client in status.clients)
+    if unreachable > 1:  # one is the first row of its table
+        yield Text(f"✗ {unreachable:,} clients are unreachable", style="bold red")
+    if troubles or unreachable > 1:
         yield Text("")
 
 

@@ -186,6 +186,15 @@ def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | No
     return make_delivery(id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub=sub, sid=sid, **more)
 
 
+def test_headline_counts_unreachable_clients() -> None:
+    """Those whose circuit is not closed, also if the table omits them. One client needs no headline."""
+    for count, lines in ((50, 1), (1, 0)):
+        clients = [stands(f"c{number}", circuit=1 + number % 2) for number in range(count)]
+        status = status_of({}, [worker("a", *clients, stands("well"))], now=NOW)
+        Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
+        assert page.getvalue().count(f"✗ {count} clients are unreachable") == lines
+
+
 def test_late_messages_do_not_count_for_oldest() -> None:
     """The embedded queue cannot distinguish them. With ready messages, or without an answer, its time is shown."""
     late = worker("a", held={"events": LaneState(unsettled=3, set_aside=3)})
