@@ -92,7 +92,9 @@ class LogOutput:
             del lines[:count]  # not those that another thread adds meanwhile
             if not self._backlog and (self._stream or sys.stderr) is self._direct_stream:
                 text = self._write_directly(text)
-            if text:
+            if text and sys.is_finalizing():  # no thread runs any more
+                self.dropped += count
+            elif text:
                 self._backlog += len(text)
                 self._batches.put((text, count))
                 if self._thread is None:

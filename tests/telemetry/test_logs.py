@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from typing import Any, Literal
 
 import pytest
@@ -332,6 +334,21 @@ def test_broken_stream_loses_only_lines() -> None:
     configure("info", "json", stream=Gone())
     LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Delivered(status=200)))
     logging.getLogger("aiohttp.client").warning("lost")
+
+
+def test_a_line_of_the_interpreter_s_end_does_not_hang() -> None:
+    """No thread starts any more when the last objects are deleted, such as a connector that was not closed."""
+    program = """
+import gc, logging
+from notifier.telemetry.log_output import configure
+class Connector:
+    def __init__(self): self.cycle = self
+    def __del__(self): logging.getLogger("aiohttp.client").warning("unclosed")
+configure("info", "json", stream=open("/dev/null", "w"))
+gc.disable()
+Connector()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 
 
 async def test_unread_stream_drops_lines_but_keeps_audit_lines() -> None:
