@@ -62,7 +62,7 @@ _MESSAGES = attrgetter("messages")
 
 @dataclass(slots=True, eq=False)
 class LaneQueue:
-    """The queued messages of one lane: those that yield, or all others. `passed_over`: how often others were chosen."""
+    """The queued messages of one lane that yield, or all others. `passed_over`: how often others were chosen."""
 
     lane: Lane
     messages: deque[HeldMessage] = field(default_factory=deque)
@@ -213,7 +213,7 @@ class Selection:
         return is_doubtful and is_single and held.event_digest is None
 
     def postpone(self, held: HeldMessage) -> bool:
-        """Move the chosen message to those that yield. Returns True if it must be set aside."""
+        """Let the chosen message yield to others. Returns True if it must be set aside."""
         self._queues[held.lane].messages.popleft()
         held.yields_since = self._monotonic()
         (yielding := self._yielding[held.lane].messages).append(held)

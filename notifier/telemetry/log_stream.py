@@ -89,7 +89,7 @@ class LogOutput:
             self._loop, lines = None, self._lines
             count = len(lines)
             text = "".join(lines[:count])
-            del lines[:count]  # not those that another thread adds meanwhile
+            del lines[:count]  # not the lines that another thread adds meanwhile
             if not self._backlog and (self._stream or sys.stderr) is self._direct_stream:
                 text = self._write_directly(text)
             if text and sys.is_finalizing():  # no thread runs any more
@@ -102,7 +102,7 @@ class LogOutput:
                     self._thread.start()
 
     def _flush(self) -> None:
-        """Wait until all lines are written, unless an earlier wait was in vain and nothing was written since."""
+        """Wait until all lines are written, unless an earlier wait timed out and nothing was written since."""
         self._hand_over()
         thread = self._thread
         if thread is None or thread is threading.current_thread() or self._is_stuck or not self._backlog:
