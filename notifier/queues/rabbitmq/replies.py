@@ -165,12 +165,13 @@ class _Answers:
         self.bodies.append(delivered.body)
         count = (delivered.header.properties.headers or {}).get(WORKER_COUNT)
         self._counts.append(max(0, count) if isinstance(count, int) else 0)
-        if self._counts.count(max(self._counts)) >= max(*self._counts, self._consumers):
+        highest = max(self._counts)
+        if highest and self._counts.count(highest) >= max(highest, self._consumers):
             self.has_enough.set()
         asyncio.get_running_loop().call_later(LATE_ANSWER_SECONDS, self._end_if_enough)
 
     def _end_if_enough(self) -> None:
-        if len(self.bodies) >= self.worker_count:
+        if 0 < max(self._counts) <= len(self.bodies):
             self.has_enough.set()
 
     @property
@@ -185,9 +186,9 @@ async def broadcast_request(
     """Send a request to all workers and return their answers. Without `request`, each answers with its state.
 
     Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
-    first. Their number is the largest in the answers. It is `consumers` while all answers contain none (older workers),
-    or 0 (just after a start). All have answered if so many answers agree about it, and these are as many as
-    `consumers`. Raises QueueUnavailable.
+    first. Their number is the largest in the answers. All have answered if so many answers agree about it, and these
+    are as many as `consumers`. While all answers contain none (older workers) or 0 (just after a start), their number
+    is `consumers`, and others may follow: workers that are not ready consume nothing. Raises QueueUnavailable.
     """
     answers = _Answers(consumers)
     async with channel_of(connection) as channel:
