@@ -210,5 +210,5 @@ class SnsServer:
         return (answer.content or b"") if answer.status == 200 else f"answered {answer.status}"
 
 
-async def _read_raw(body: bytes, _kind: str, _bounds: Bounds) -> Any:
-    return body
+async def _read_raw(body: bytearray, _kind: str, _bounds: Bounds) -> Any:
+    return bytes(body)

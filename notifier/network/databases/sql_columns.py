@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_connection import Deadline
-from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_CHARACTERS, Bounds, format_size, is_too_deep
+from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_BYTES, Bounds, format_size, is_too_deep
 
 FETCH_ROWS = 1000  # rows at once from PostgreSQL: each fetch is a query, which takes 2 ms in C
 ROWS_PER_TURN = 250  # rows, 2 to 4 ms, after which the event loop of the process may run
@@ -97,7 +97,7 @@ def to_text(value: object) -> str | None:
     """Return a text without the blanks that pad columns of fixed width; None if it is empty. Raises ValueError."""
     if value is None:
         return None
-    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MAX_PART_CHARACTERS:
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MAX_PART_BYTES:
         raise ValueError(_TOO_LONG)
     if type(value) is str:
         return value.rstrip(" ") or None
@@ -214,7 +214,7 @@ def _refuse_constant(word: str) -> object:
 
 
 _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-_TOO_LONG = f"is longer than {format_size(MAX_PART_CHARACTERS)}"
+_TOO_LONG = f"is longer than {format_size(MAX_PART_BYTES)}"
 
 
 def _name_kind(value: object) -> str:

@@ -31,7 +31,7 @@ from pydantic import SecretStr
 
 from notifier.model.errors import ConfigurationError, SourceFault
 from notifier.network.databases.database_url import find_url_issue
-from notifier.network.http.json_parts import MAX_PART_CHARACTERS
+from notifier.network.http.json_parts import MAX_PART_BYTES
 from notifier.network.http.pem_files import set_verify_flags
 from notifier.settings.secret_text import read_secret
 
@@ -223,7 +223,7 @@ def _set_verify_flags(dialect: sa.Dialect, _record: object, _words: object, opti
 
 def _bounded_json(value: str | bytes) -> Any:
     """Decode a value of the type JSON. A value that is too long stays encoded: the reader of the column refuses it."""
-    return value if len(value) > MAX_PART_CHARACTERS else json.loads(value)
+    return value if len(value) > MAX_PART_BYTES else json.loads(value)
 
 
 def _require_file(url: sa.URL) -> sa.URL:

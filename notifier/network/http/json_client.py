@@ -38,7 +38,7 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, by the header of the data
 _CODINGS = ("gzip", "x-gzip", "deflate")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
 
-ReadBody: TypeAlias = Callable[[bytes, str, Bounds], Awaitable[Any]]
+ReadBody: TypeAlias = Callable[[bytearray, str, Bounds], Awaitable[Any]]
 """Parses a body, given its content type and the bounds. Raises ValueError, whose text is shown and has no secret."""
 
 
@@ -73,7 +73,7 @@ class JsonAnswer:
         return ", ".join(self.headers.getall(name, ()))
 
 
-async def only_json(body: bytes, _: str, bounds: Bounds) -> Any:
+async def only_json(body: bytearray, _: str, bounds: Bounds) -> Any:
     """Read JSON regardless of the content type."""
     return await read_json(body, bounds)
 
@@ -196,7 +196,7 @@ def _to_head(response: aiohttp.ClientResponse) -> JsonAnswer:
     return JsonAnswer(status=response.status, headers=response.headers)
 
 
-async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytearray:
     """Return the decompressed body. Raises ValueError if it is too large, or compressed in an unsupported way."""
     coding = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
     decompressor = None if coding in ("", "identity") else zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -213,7 +213,7 @@ async def _read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
             raise ValueError(f"is larger than {format_size(bounds.answer)}")
     if decompressor is not None and received_bytes and not decompressor.eof:
         raise ValueError("is compressed, which nobody asked for, and cut off")
-    return bytes(body)
+    return body
 
 
 def _decompress(raw: bytes, decompressor: Any) -> Iterator[bytes]:

@@ -1,8 +1,11 @@
 """Reads JSON from other parties within bounds and in parts, so that the event loops of this process can run between.
 
 One call of `json.loads` holds the interpreter: 100 MiB of `[],[],…` hold it for ten seconds, and take 2.8 GB. So a
-list, or a list in an object, is read member by member from windows of its text, each as long as a member may be. If a
+list, or a list in an object, is read member by member from windows of the body, each as long as a member may be. If a
 member of a list breaks a bound, only that member is lost: an `OutOfBounds` replaces it.
+
+The body is never decoded as a whole: one emoji would make its text four times as large. Equal names of members share
+one string, since they recur in every client of a list: `json` makes new ones for each member.
 """
 
 import asyncio
@@ -13,23 +16,25 @@ from typing import Any
 
 from notifier.model.record import record
 
-MAX_PART_CHARACTERS = 256 * 1024  # characters, read within about 5 ms
+MAX_PART_BYTES = 256 * 1024  # read within about 5 ms
 MAX_MEMBERS = 1000  # of a list or object, read within about 3 ms: each takes a call of the decoder
 MAX_NESTING = 32  # nested lists and objects in a member; deeper ones exhaust the stack of the code that visits them
-MAX_SKIPPED_CHARACTERS = 16 * 1024 * 1024  # characters of members that are skipped, at up to 1 µs each
+MAX_SKIPPED_BYTES = 16 * 1024 * 1024  # of members that are skipped, at up to 1 µs each
+MAX_SHARED_NAMES = 1000  # of members, that share one string; a source may invent others
 PAUSE_SECONDS = 0.001  # seconds
 _NUMBER_CUT = 2  # characters of a number that its parser leaves if the text ends too early: `1.5e+`
-_BLANKS = re.compile(r"[ \t\r\n]*")
-_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-_DECODER = json.JSONDecoder()
+_CHARACTER_CUT = 3  # bytes of a character that a window would cut
+_BLANKS = re.compile(rb"[ \t\r\n]*")
+_MARKS = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @record
 class Bounds:
-    """The limits of one answer: bytes in all, and characters in one member of a list or of the outermost object."""
+    """The limits of one answer: bytes in all, and bytes in one member of a list or of the outermost object."""
 
     answer: int
-    member: int = MAX_PART_CHARACTERS
+    member: int = MAX_PART_BYTES
 
     @property
     def values(self) -> int:
@@ -44,11 +49,10 @@ class OutOfBounds:
     text: str
 
 
-async def read_json(body: bytes, bounds: Bounds) -> Any:
+async def read_json(body: bytes | bytearray, bounds: Bounds) -> Any:
     """Return the parsed value; None if the body is empty. Raises ValueError."""
     try:
-        text = body.decode().removeprefix("\ufeff")
-        return await _PartReader(text, bounds).document() if text.strip() else None
+        return await _PartReader(body, bounds).document()
     except _BoundsError:
         raise
     except ValueError:
@@ -59,74 +63,96 @@ class _BoundsError(ValueError):
     """The text may be JSON, but exceeds a bound."""
 
 
-class _PartReader:
-    """Reads one text from its `_position` on, by a window of it that begins at `_window_start`.
+class _SharedNames(dict[str, str]):
+    """The first MAX_SHARED_NAMES names of members. Each name is found, but further ones are not kept."""
 
-    `_skippable_characters`: how many more characters may be skipped.
+    def __missing__(self, name: str) -> str:
+        if len(self) < MAX_SHARED_NAMES:
+            self[name] = name
+        return name
+
+
+class _PartReader:
+    """Reads one body from its `_position` on, by a text of it, the window, that ends at `_window_end`.
+
+    `_index`: of the character in the window at `_position`. `_skippable_bytes`: how many more may be skipped.
     """
 
-    def __init__(self, text: str, bounds: Bounds) -> None:
-        self._text = text
+    def __init__(self, body: bytes | bytearray, bounds: Bounds) -> None:
+        self._body = body
         self._bounds = bounds
-        self._skippable_characters = MAX_SKIPPED_CHARACTERS
-        self._position = 0
-        self._window_start = 0
-        self._window = ""
+        self._skippable_bytes = MAX_SKIPPED_BYTES
+        self._position = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
+        self._window, self._window_end, self._index = "", self._position, 0
+        self._names = _SharedNames()
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._share_names)
 
     async def document(self) -> Any:
-        if sum(map(self._text.count, "[{,")) > self._bounds.values:
+        """Return the value of the whole body; None if it is empty."""
+        if sum(map(self._body.count, (b"[", b"{", b","))) > self._bounds.values:
             raise _BoundsError(f"has more than {self._bounds.values} values")
         character = self._next_character()
-        value = await (self._read_object() if character == "{" else self._read_value())
+        if not character:
+            return None
+        value = await (self._read_object() if character == b"{" else self._read_value())
         if self._next_character():
             raise ValueError("a second document")
         return value
 
-    def _next_character(self) -> str:
-        """Return the next character that is not white space; empty at the end."""
-        blanks = _BLANKS.match(self._text, self._position)
-        self._position = blanks.end() if blanks is not None else self._position
-        return self._text[self._position : self._position + 1]
+    def _share_names(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {self._names[name]: value for name, value in members}
 
-    def _take(self, expected: str) -> str:
+    def _next_character(self) -> bytes:
+        """Return the next character that is not white space; empty at the end."""
+        blanks = _BLANKS.match(self._body, self._position)
+        if blanks is not None:
+            self._move(blanks.end())
+        return bytes(self._body[self._position : self._position + 1])
+
+    def _move(self, to: int) -> None:
+        """Move within the window behind characters of one byte each."""
+        self._index += to - self._position
+        self._position = to
+
+    def _take(self, expected: bytes) -> bytes:
         """Move behind the next character, which must be one of `expected`, and return it. Raises ValueError."""
         character = self._next_character()
         if not character or character not in expected:
             raise ValueError(f"{expected!r} is missing")
-        self._position += 1
+        self._move(self._position + 1)
         return character
 
     async def _read_value(self) -> Any:
         return (
-            await self._read_list() if self._next_character() == "[" else _require_in_bounds(await self._read_member())
+            await self._read_list() if self._next_character() == b"[" else _require_in_bounds(await self._read_member())
         )
 
     async def _read_list(self) -> list[Any]:
         values: list[Any] = []
-        character = self._take("[")
-        if self._next_character() == "]":
-            character = self._take("]")
-        while character != "]":
+        character = self._take(b"[")
+        if self._next_character() == b"]":
+            character = self._take(b"]")
+        while character != b"]":
             values.append(await self._read_member())
             await self._pause_at_times(len(values))
-            character = self._take(",]")
+            character = self._take(b",]")
         return values
 
     async def _read_object(self) -> dict[str, Any]:
         members: dict[str, Any] = {}
         read = 0
-        character = self._take("{")
-        if self._next_character() == "}":
-            character = self._take("}")
-        while character != "}":
-            if self._next_character() != '"':
+        character = self._take(b"{")
+        if self._next_character() == b"}":
+            character = self._take(b"}")
+        while character != b"}":
+            if self._next_character() != b'"':
                 raise ValueError("a name is missing")
             name = _require_in_bounds(await self._read_member())
-            self._take(":")
+            self._take(b":")
             members[name] = await self._read_value()
             read += 1
             await self._pause_at_times(read)
-            character = self._take(",}")
+            character = self._take(b",}")
         return members
 
     async def _pause_at_times(self, read: int) -> None:
@@ -141,7 +167,7 @@ class _PartReader:
             if again:
                 await self._move_window()
             try:
-                value, end = _DECODER.raw_decode(self._window, self._position - self._window_start)
+                value, end = self._decoder.raw_decode(self._window, self._index)
             except RecursionError:
                 return await self._skip_value(character, f"is nested more than {MAX_NESTING} deep")
             except json.JSONDecodeError:
@@ -154,62 +180,67 @@ class _PartReader:
                 return self._accept(value, end)
         start = self._position
         skipped = await self._skip_value(character, f"is larger than {format_size(self._bounds.member)}")
-        if self._position - start < self._bounds.member - _NUMBER_CUT:
+        if self._position - start < self._bounds.member - _NUMBER_CUT - _CHARACTER_CUT:
             raise ValueError("a member that is no JSON")
         return skipped
 
     @property
     def _is_last_window(self) -> bool:
-        """Return True if the window reaches the end of the text."""
-        return self._window_start + len(self._window) == len(self._text)
+        """Return True if the window reaches the end of the body."""
+        return self._window_end == len(self._body)
 
     async def _move_window(self) -> None:
         """Move the window to the current position."""
         if self._position:
             await asyncio.sleep(PAUSE_SECONDS)
-        self._window_start = self._position
-        self._window = self._text[self._position : self._position + self._bounds.member]
+        end = min(self._position + self._bounds.member, len(self._body))
+        for _ in range(_CHARACTER_CUT):
+            if end < len(self._body) and self._body[end] & 0xC0 == 0x80:  # within a character of UTF-8
+                end -= 1
+        self._window, self._window_end, self._index = self._body[self._position : end].decode(), end, 0
 
     def _accept(self, value: Any, end: int) -> Any:
         """Move behind a value that ends at `end` in the window. Return it, or `OutOfBounds` if it is too deep."""
-        start = self._position - self._window_start
+        start = self._index
         opened = self._window.count("[", start, end) + self._window.count("{", start, end)
-        self._position = self._window_start + end
+        self._position += end - start if self._window.isascii() else len(self._window[start:end].encode())
+        self._index = end
         deep = opened > MAX_NESTING and is_too_deep(value)
         return OutOfBounds(f"is nested more than {MAX_NESTING} deep") if deep else value
 
-    async def _skip_value(self, character: str, text: str) -> OutOfBounds:
+    async def _skip_value(self, character: bytes, text: str) -> OutOfBounds:
         """Move behind a value without reading it, and return the reason `text`. Raises ValueError if it does not end.
 
         `character`: the first of the value.
         """
-        if character not in ("[", "{", '"'):
+        if character not in (b"[", b"{", b'"'):
             raise ValueError("a number without end")
         depth, quoted = 0, False
-        while self._position < len(self._text):
-            end = read = min(self._position + MAX_PART_CHARACTERS, len(self._text))
-            for mark in _MARKS.finditer(self._text, self._position, end):
+        while self._position < len(self._body):
+            end = read = min(self._position + MAX_PART_BYTES, len(self._body))
+            for mark in _MARKS.finditer(self._body, self._position, end):
                 read, char = mark.end(), mark[0]
-                if char == '"':
+                if char == b'"':
                     quoted = not quoted
-                elif not quoted and char in "[{":
+                elif not quoted and char in b"[{":
                     depth += 1
-                elif not quoted and char in "]}":
+                elif not quoted and char in b"]}":
                     depth -= 1
                 if depth == 0 and not quoted:
                     self._skip_to(read)
                     return OutOfBounds(text)
-            cut = self._text[end - 1] == "\\" and read < end  # what it escapes is in the next part
-            self._skip_to(end - 1 if cut and end < len(self._text) else end)
+            cut = self._body[end - 1] == ord("\\") and read < end  # what it escapes is in the next part
+            self._skip_to(end - 1 if cut and end < len(self._body) else end)
             await asyncio.sleep(PAUSE_SECONDS)
         raise ValueError("cut off")
 
     def _skip_to(self, to: int) -> None:
-        self._skippable_characters -= to - self._position
+        self._skippable_bytes -= to - self._position
         self._position = to
-        if self._skippable_characters < 0:
+        self._window, self._window_end, self._index = "", to, 0
+        if self._skippable_bytes < 0:
             raise _BoundsError(
-                f"has members that cannot be taken, of more than {format_size(MAX_SKIPPED_CHARACTERS)} in all"
+                f"has members that cannot be taken, of more than {format_size(MAX_SKIPPED_BYTES)} in all"
             )
 
 

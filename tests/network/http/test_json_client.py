@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from notifier.network.http.json_client import MAX_ERROR_BYTES, JsonAnswer, JsonC
 from notifier.network.http.json_parts import (
     MAX_MEMBERS,
     MAX_NESTING,
-    MAX_PART_CHARACTERS,
+    MAX_PART_BYTES,
     Bounds,
     OutOfBounds,
     read_json,
@@ -95,7 +96,7 @@ async def test_decompression_bomb_is_refused(status: int) -> None:
     """The limit counts unpacked bytes. For an error status the body is not needed, and the status is reported."""
     lengths: list[int] = []
 
-    async def read(body: bytes, _kind: str, _bounds: Bounds) -> None:
+    async def read(body: bytearray, _kind: str, _bounds: Bounds) -> None:
         lengths.append(len(body))
 
     if status == 200:
@@ -164,7 +165,7 @@ async def turns_of(text: str) -> int:
 )
 async def test_other_tasks_run_after_each_thousand_members(text: str) -> None:
     """Even for tiny members: 20,000 fit into one window."""
-    assert len(text) < MAX_PART_CHARACTERS
+    assert len(text) < MAX_PART_BYTES
     assert await turns_of(text) >= 20_000 / MAX_MEMBERS
 
 
@@ -178,16 +179,32 @@ def nested(depth: int) -> str:
         [], {}, [[]], [{}], "x", 1, True, [1, 2.5e10, -0.125e-3, None, 'a\\"b', "ü\U0001f600", {"a": [1, {"b": "]"}]}],
         {"total": 3, "clients": [{"client_id": "a"}, {"client_id": "b", "x": ["{", "\\"]}], "n": {"m": [1]}},
         {"clients": [], "more": None}, [12345678901234] * 40, [1.5e-7] * 40, ["x" * 40] * 9,
-        [[1, 2], {"a": "\\\\"}] * 9,
+        [[1, 2], {"a": "\\\\"}] * 9, ["\u00fc\U0001f600\u20ac" * 4, {"\u20ac": [1]}] * 9,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("indent", [None, pytest.param(3, marks=pytest.mark.full)])
 async def test_streamed_document_equals_json_loads(value: Any, indent: int | None) -> None:
     """Wherever a window ends: within a number, a text, an escape, between members."""
-    text = json.dumps(value, indent=indent) + "\n"
-    for pad in range(64):
-        assert await read_json((" " * pad + text).encode(), SMALL) == value
-    assert await read_json(b"\xef\xbb\xbf" + text.encode(), PART_BOUNDS) == value
+    for is_ascii in (True, False):
+        text = json.dumps(value, indent=indent, ensure_ascii=is_ascii) + "\n"
+        for pad in range(64):
+            assert await read_json((" " * pad + text).encode(), SMALL) == value
+        assert await read_json(b"\xef\xbb\xbf" + text.encode(), PART_BOUNDS) == value
+
+
+async def test_a_list_takes_no_memory_beside_its_values() -> None:
+    """The body is not decoded as a whole, which takes four bytes for each character, and equal names share a string."""
+    rows = json.dumps([{"client_id": f"c{nth}", "client_name": "x" * 400} for nth in range(10_000)], ensure_ascii=False)
+    body = bytearray(rows.replace("c9999", "\U0001f600").encode())
+    tracemalloc.start()
+    try:
+        values = await read_json(body, Bounds(answer=64 * MIB))
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert values[-1]["client_id"] == "\U0001f600"
+    assert peak - kept < 4 * MAX_PART_BYTES
+    assert len({id(name) for row in values for name in row}) == 2
 
 
 @pytest.mark.parametrize("bounds", [SMALL, PART_BOUNDS], ids=["in small windows", "in large ones"])
@@ -203,15 +220,15 @@ async def test_invalid_json_is_reported(bounds: Bounds) -> None:
     with pytest.raises(ValueError, match="is not JSON"):
         await read_json(b"[\xe4]", bounds)
     with pytest.raises(ValueError, match="is not JSON"):
-        await read_json(f'[{{"a":tru}},"{"x" * 500}", {"[]," * MAX_PART_CHARACTERS}1]'.encode(), bounds)
+        await read_json(f'[{{"a":tru}},"{"x" * 500}", {"[]," * MAX_PART_BYTES}1]'.encode(), bounds)
 
 
 @pytest.mark.parametrize(
     ("member", "fault"),
     [
-        (json.dumps("x" * MAX_PART_CHARACTERS), "is larger than 256 KiB"),
-        (json.dumps({"a": ['"\\' * 9] * (MAX_PART_CHARACTERS // 8)}), "is larger than 256 KiB"),
-        ('{"a": "' + '\\"' * MAX_PART_CHARACTERS + '"}', "is larger than 256 KiB"),
+        (json.dumps("x" * MAX_PART_BYTES), "is larger than 256 KiB"),
+        (json.dumps({"a": ['"\\' * 9] * (MAX_PART_BYTES // 8)}), "is larger than 256 KiB"),
+        ('{"a": "' + '\\"' * MAX_PART_BYTES + '"}', "is larger than 256 KiB"),
         (nested(MAX_NESTING + 1), f"is nested more than {MAX_NESTING} deep"),
         ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {MAX_NESTING} deep"),
         (nested(100_000), f"is nested more than {MAX_NESTING} deep"),
@@ -257,12 +274,12 @@ async def test_omitted_member_has_a_size_limit() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * MAX_PART_CHARACTERS) + "]"],
+    ["[" + '{"client_id":"shop"},' * 50_000 + "1]", "[" + nested(2 * MAX_PART_BYTES) + "]"],
     ids=["a list", "deep"],
 )
 async def test_event_loop_runs_after_each_part(text: str) -> None:
     """A concurrent `/livez` request is answered."""
-    assert await turns_of(text) >= len(text) // MAX_PART_CHARACTERS - 1
+    assert await turns_of(text) >= len(text) // MAX_PART_BYTES - 1
 
 
 # ── Documents of an issuer, from real sockets: bounded in size and time, over https, without redirects ───────────────
