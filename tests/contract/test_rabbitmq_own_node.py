@@ -13,10 +13,11 @@ from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.model.notice import ClientChange, ClientNotice
-from notifier.queues.rabbitmq import connection, publishing, queue_window, side_channel
+from notifier.queues.rabbitmq import connection, publishing, queue_window, side_channel, topology_watch
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
+from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.settings.queue_settings import QueueSettings
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
@@ -259,10 +260,23 @@ async def test_workers_without_a_side_channel_are_counted_by_consumers(
     options = rabbit_options(humble, prefix, topology="verify")
     silent = [await workers.start(options, name, announces=True) for name in (b"first", b"second", b"third")]
     await eventually(lambda: [queue.worker_count() for queue in silent] == [3, 3, 3])
-    assert not any(queue._workers.by_presence for queue in silent)
     announcing = await workers.start(rabbit_options(amqp_url, prefix), b"fourth", announces=True)
     await eventually(lambda: announcing.worker_count() == 4)
-    assert not announcing._workers.by_presence
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+async def test_a_worker_without_a_side_channel_is_counted_whenever_it_starts(
+    humble: str, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """Before or after two workers that announce themselves."""
+    monkeypatch.setattr(topology_watch, "CHECK_INTERVAL_SECONDS", 0.2)
+    options = [rabbit_options(amqp_url, prefix)] * 2
+    options.insert(0 if order == "first" else 2, rabbit_options(humble, prefix, topology="verify"))
+    for name, each in zip((b"1", b"2", b"3"), options, strict=True):
+        await workers.start(each, name, announces=True)
+        await eventually(lambda: {queue.worker_count() for queue in workers.queues} == {len(workers.queues)})
+    overview = await RabbitQueue(options[0]).read_overview(1.0)
+    assert (overview.workers, sorted(overview.worker_states)) == (3, [b"2", b"3"] if order == "first" else [b"1", b"2"])
 
 
 async def test_user_without_declare_permission_can_still_reply(

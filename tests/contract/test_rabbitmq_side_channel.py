@@ -24,13 +24,14 @@ from tests.contract.broker import Administrator, NamedWorkers, until_answered
 from tests.contract.dead_letter_samples import dead_letter, store_dead_letters
 from tests.contract.queues import PATIENCE, Inbox, eventually, names, outgoing, ready
 from tests.support.rabbit_options import rabbit_options
+from tests.system.waiting import until
 
 ALL = DeadLetterFilter()
 
 
 @pytest.fixture(autouse=True)
 def _quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that announce themselves are soon counted without their consumers."""
+    """The number of consumers is soon known."""
     monkeypatch.setattr(topology_watch, "CHECK_INTERVAL_SECONDS", 0.5)
 
 
@@ -59,7 +60,6 @@ async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: 
         await workers.start(options, name, announces=True, consumes=name == b"first")
     await eventually(lambda: [queue.worker_count() for queue in workers.queues] == [3, 3, 3])
     first = workers.queues[0]
-    await eventually(lambda: first._workers.by_presence)
     overview = await RabbitQueue(options).read_overview(PATIENCE)
     assert (overview.workers, len(overview.worker_states)) == (3, 3)
     assert (overview.depths["bulk"].consumers, first.worker_count()) == (1, 3)
@@ -156,7 +156,10 @@ async def test_a_forged_count_hides_no_worker(amqp_url: str, options: RabbitOpti
 async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
     amqp_url: str, prefix: str, workers: NamedWorkers, *, announces: bool
 ) -> None:
-    """Otherwise its consumers are counted as workers. Two messages of a prefetch of one arrive with a renewal only."""
+    """Otherwise its consumers are counted as workers. Two messages of a prefetch of one arrive with a renewal only.
+
+    The broker counts a former consumer until its last message is acked, and announcements contain that there is one.
+    """
     queue, inbox = RabbitQueue(rabbit_options(amqp_url, prefix, prefetch={Lane.BULK: 1})), Inbox()
     if announces:
         queue.side_channel.listen(lambda: b"worker", lambda _name, _request: None)
@@ -165,7 +168,7 @@ async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
     await queue.open()
     await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
     await queue.consume(inbox)
-    await eventually(lambda: queue._workers.value == 1 and queue._workers.by_presence is announces)
+    await eventually(lambda: queue._workers.value == 1 and queue._workers.may_renew(Lane.BULK) is announces)
     for name in ("late", "second"):
         await queue.publish(Lane.BULK, outgoing(name))
     late = await inbox.next()
@@ -176,6 +179,14 @@ async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
         assert (await queue.depths())[Lane.BULK].ready == 1
         queue.ack(late)
     assert names([await inbox.next()]) == ["second"]
+    assert ((await queue.depths())[Lane.BULK].consumers, queue.side_channel._is_renewed()) == (1 + announces, announces)
+    queue.ack(late)
+    await eventually(lambda: not queue.side_channel._is_renewed())
+
+    async def count() -> int:
+        return (await queue.depths())[Lane.BULK].consumers
+
+    await until(count, lambda consumers: consumers == 1)
 
 
 async def test_request_without_workers_declares_nothing(amqp_url: str, bare_prefix: str) -> None:

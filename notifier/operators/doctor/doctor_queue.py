@@ -112,7 +112,7 @@ def _check_permissions(state: BrokerState, host: str) -> Iterator[Finding]:
     if not state.may_read:
         yield failure(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
     if not declares and not state.may_announce:
-        text = f"the user may not configure {prefix}.worker.*: status does not show its workers, or even count them"
+        text = f"the user may not configure {prefix}.worker.*: status shows its workers as missing"
         yield warning(Area.QUEUE, host, text, rf"{grant} '^{wanted}worker(s|\..*)$' …")
     elif state.may_write and state.may_read and (state.may_configure or not declares):
         yield ok(Area.QUEUE, host, "the user has all permissions that a worker needs")

@@ -36,6 +36,11 @@ class AckLedger:
         self._fresh.append(tag)
         return True
 
+    @property
+    def unacked_from(self) -> int:
+        """Return the lowest tag that was not acked."""
+        return self._next
+
     def unsettled_count(self, last_tag: int) -> int:
         """Return how many of the tags up to this one are not settled."""
         return last_tag - self._next + 1 - len(self._ahead)
@@ -104,6 +109,11 @@ class ChannelAcks:
         self._former_tag, self._gain = last_tag, 0
         self.needs_renewal.clear()
         return int(max(1, self._prefetch - self._ledger.unsettled_count(last_tag) + len(self._set_aside)))
+
+    @property
+    def has_former_consumers(self) -> bool:
+        """Return whether messages of former consumers are not acked: the broker still counts such consumers."""
+        return self._ledger.unacked_from <= self._former_tag
 
     def forget(self) -> None:
         """Send no more acks: the channel is closed, and its unacked messages will be redelivered."""

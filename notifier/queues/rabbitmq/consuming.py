@@ -86,6 +86,10 @@ class LaneConsumer:
         """Return True while the broker sends messages."""
         return self._consumer_tag is not None and self._wanted.is_set()
 
+    def has_former_consumers(self) -> bool:
+        """Return whether the broker counts former consumers, too: not all of their messages are acked."""
+        return self._acks is not None and self._acks.has_former_consumers
+
     async def start(self, inbox: Inbox) -> None:
         """Consume from now on, or as soon as there is a connection."""
         self._inbox = inbox

@@ -56,16 +56,18 @@ class RabbitQueue(EventPublisher):
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
         self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
-        self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers)
         self._bindings = SourceBindings(options)
         self._policies = PolicyWatch(options)
         self._depth_reader = DepthReader(options)
-        self._lanes = [
-            LaneConsumer(
+        lanes = {
+            lane: LaneConsumer(
                 lane, self._name(lane), options, self._watch.repair, may_renew=partial(self._workers.may_renew, lane)
             )
             for lane in Lane
-        ]
+        }
+        is_renewed = lanes[COUNTED_LANE].has_former_consumers
+        self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers, is_renewed)
+        self._lanes = [*lanes.values()]
         for name in options.sources:
             queue = self._name(SOURCE + name)
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))

@@ -7,7 +7,7 @@ which is reopened; `serve` raises no error. Replies to a name that a publisher p
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A worker whose user
 may not declare them (`topology: verify`) still replies to publishers, but it cannot send its state to operators, and
-neither publishes nor receives updates: such workers are counted by their consumers (`topology_watch`).
+neither publishes nor receives updates: such workers are counted by their consumers (`WorkerCount`).
 """
 
 import asyncio
@@ -53,6 +53,7 @@ PEER_REPORTS = (
 )
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
 LARGE_BUCKETS = "large-buckets"  # the header of announcements: the worker has the large buckets; older ones lack it
+RENEWED = "renewed"  # the header of announcements: the worker has several consumers of the counted lane
 SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
 MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
@@ -64,11 +65,12 @@ QUEUE_TTL_MILLISECONDS = 30_000  # no requester waits longer for an answer
 class RabbitSideChannel:
     """Replies to publishers, and sends this worker's state on request. It does nothing before `listen`."""
 
-    def __init__(self, options: RabbitOptions, name: str, workers: WorkerCount) -> None:
+    def __init__(self, options: RabbitOptions, name: str, workers: WorkerCount, is_renewed: Callable[[], bool]) -> None:
         self._exchange = f"{options.prefix}.workers"
         self.address = f"{options.prefix}.worker.{name}"
         self._reply_connection = ReplyConnection(options)
         self._workers = workers
+        self._is_renewed = is_renewed  # whether this worker has several consumers of the counted lane
         self._state: Callable[[], bytes] | None = None
         self._on_reply: Callable[[str, bytes], None] = lambda _id, _body: None
         self._handle_request: Callable[[bytes], Awaitable[bytes]] | None = None
@@ -190,7 +192,7 @@ class RabbitSideChannel:
                 message_type=kind,
                 app_id=self.address,
                 expiration=str(MESSAGE_TTL_MILLISECONDS),
-                headers={LARGE_BUCKETS: self._workers.has_large_buckets},
+                headers={LARGE_BUCKETS: self._workers.has_large_buckets, RENEWED: self._is_renewed()},
             )
             if not is_blocked(connection):
                 async with broker_timeout(None):
@@ -223,8 +225,9 @@ class RabbitSideChannel:
                 self._put_answer(reply_to, self._state())
         elif (on_shared := self._on_shared.get(properties.message_type or "")) is not None:
             if properties.message_type == PRESENCE:
-                has_large_buckets = (properties.headers or {}).get(LARGE_BUCKETS) is True
-                self._workers.on_announcement(has_large_buckets=has_large_buckets)
+                headers = properties.headers or {}
+                has_large_buckets, is_renewed = headers.get(LARGE_BUCKETS) is True, headers.get(RENEWED) is True
+                self._workers.on_announcement(has_large_buckets=has_large_buckets, is_renewed=is_renewed)
                 on_shared(delivered.body)
             elif properties.app_id != self.address:
                 on_shared(delivered.body)
@@ -254,7 +257,7 @@ class RabbitSideChannel:
         """
         if not self.is_listening:
             return await broadcast_request(connection, self._exchange, within, consumers, request)
-        consumers = self._workers.value if self._workers.by_presence else max(consumers, self._workers.value, 1)
+        consumers = self._workers.value or max(consumers, 1)
         with suppress(QueueUnavailable):
             if (own := self._connection) is not None and not is_blocked(own):
                 return await broadcast_request(own, self._exchange, within, consumers, request)

@@ -26,8 +26,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.settling import Settling
 
 CHECK_INTERVAL_SECONDS = 15.0  # between checks of the number of consumers and of required queues
-ANNOUNCED_SECONDS = 15.0  # for which an announcement counts: workers repeat it every 5 s
-ANNOUNCED_CHECKS = 3  # in a row, after which consumers do not count
+ANNOUNCED_SECONDS = CHECK_INTERVAL_SECONDS + 5.0  # for which an announcement counts: workers repeat it every 5 s
 SECOND_CHECK_SECONDS = 2.0  # from the first check to the second, which counts workers that started together
 REPAIR_INTERVAL_SECONDS = 0.5
 FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must act first
@@ -36,8 +35,10 @@ FAILED_REPAIR_INTERVAL_SECONDS = 5.0  # after a failed repair: an operator must 
 class WorkerCount:
     """The number of workers, including this one, ready or not; `value` is 0 while it is unknown.
 
-    Workers announce themselves to each other (`side_channel`). Workers whose user may have no side channel do not. They
-    are counted as consumers of `COUNTED_LANE`, of which each worker must have one consumer unless `by_presence`.
+    Workers announce themselves to each other (`side_channel`). A worker whose user may have no side channel does not,
+    and has one consumer of `COUNTED_LANE`: consumers beyond the announced workers are such workers. An announced worker
+    may have several consumers for a while, and announces that. Until 20 s later the number of unannounced workers is
+    kept. Since that announcement may come 5 s late, an increase counts once it was seen at two checks in a row.
 
     `has_large_buckets`: whether the large buckets exist, as far as this worker has seen.
     """
@@ -47,34 +48,31 @@ class WorkerCount:
         self.has_large_buckets = True
         self._monotonic = monotonic
         self._large_buckets_unused_until = -math.inf
-        self._announced = 0
-        self._consumers = 0
-        self._announced_checks = 0  # in a row, at which each consumer was a worker that announces itself
-
-    @property
-    def by_presence(self) -> bool:
-        """True once every consumer was a worker that announces itself for 30 s: from then on, consumers do not count.
-
-        Such a time is longer than a killed worker counts beside its replacement. A worker without a side channel that
-        starts later than the others is not counted by them. The users of all workers should have the same permissions.
-        """
-        return self._announced_checks >= ANNOUNCED_CHECKS and self._announced > 0
+        self._renewed_until = -math.inf  # until then consumers are no number of workers
+        self._announced = self._unannounced = 0
+        self._consumers, self._consumers_before = 0, math.inf
 
     def may_renew(self, lane: Lane) -> bool:
-        """Return whether a worker may have several consumers of this lane for a while."""
-        return lane is not COUNTED_LANE or self.by_presence
+        """Return whether this worker may have several consumers of this lane for a while.
+
+        Workers that do not announce themselves count consumers only.
+        """
+        return lane is not COUNTED_LANE or 0 < self._announced == self.value
 
     @property
     def may_use_large_buckets(self) -> bool:
         """True while all workers have the large buckets, by their announcements; without these, a single worker."""
         if not self._announced:
-            return self.has_large_buckets and self._consumers <= 1
+            return self.has_large_buckets and self.value <= 1
         return self.has_large_buckets and self._monotonic() >= self._large_buckets_unused_until
 
-    def on_announcement(self, *, has_large_buckets: bool) -> None:
-        """Take an announcement, which its worker repeats. Older workers do not have large buckets."""
+    def on_announcement(self, *, has_large_buckets: bool, is_renewed: bool) -> None:
+        """Take an announcement, which its worker repeats. `is_renewed`: it has several consumers of `COUNTED_LANE`."""
+        until = self._monotonic() + ANNOUNCED_SECONDS
         if not has_large_buckets:
-            self._large_buckets_unused_until = self._monotonic() + ANNOUNCED_SECONDS
+            self._large_buckets_unused_until = until
+        if is_renewed:
+            self._renewed_until = until
 
     def on_announced(self, count: int) -> None:
         """Take the number of workers that announce themselves; 0 while it is unknown, and without a side channel."""
@@ -83,13 +81,19 @@ class WorkerCount:
 
     def on_consumers(self, count: int, *, may_decrease: bool) -> None:
         """Take the number of consumers. Unless `may_decrease`, other workers may only have lost their connections."""
-        self._consumers = max(1, count, 0 if may_decrease else self._consumers)
-        if self._announced_checks < ANNOUNCED_CHECKS:
-            self._announced_checks = self._announced_checks + 1 if self._consumers <= self._announced else 0
+        confirmed = self.value if self._is_renewed else min(count, self._consumers_before)
+        self._consumers = max(1, int(confirmed), 0 if may_decrease else self._consumers)
+        self._consumers_before = count
         self._update()
 
+    @property
+    def _is_renewed(self) -> bool:
+        return self._monotonic() < self._renewed_until
+
     def _update(self) -> None:
-        self.value = self._announced if self.by_presence else max(self._announced, self._consumers)
+        if not self._is_renewed:
+            self._unannounced = max(0, self._consumers - self._announced)
+        self.value = self._announced + self._unannounced
 
 
 class TopologyWatch:
