@@ -46,6 +46,7 @@ class TroubleKind(StrEnum):
     PROXY = "proxy", str(Cause.PROXY)
     ORIGIN = "origin", str(Cause.ORIGIN)
     ACCESS_TOKEN = "access_token", str(Cause.ACCESS_TOKEN)
+    OPEN_FILES = "open_files", str(Cause.OPEN_FILES)
     SESSION_ONLY = "session_only", str(DeadReason.SESSION_ONLY), True
     WORKER_VANISHED = "worker_vanished", "NotifierWorkerVanished", True
     JWKS_UNREAD = "jwks_unread", "NotifierSigningKeyNotPublished", True

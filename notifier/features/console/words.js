@@ -30,6 +30,7 @@ export const TROUBLES = {
   tls_files: "TLS files cannot be used",
   proxy: "The proxy rejects requests",
   origin: "A client's address left the origin of its headers or certificate",
+  open_files: "A worker can open no further connection",
   worker_vanished: "A worker has vanished",
   jwks_unread: "A JWK Set cannot be read",
   restart_needed: "A changed setting needs a restart",

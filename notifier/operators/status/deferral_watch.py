@@ -35,15 +35,17 @@ FORGET_INTERVAL_SECONDS = 1.0  # limits the cost of many invented names
 _HOURS = re.compile(r"[0-9.]{1,12} h ")
 _REPORTED_CAUSES = (
     Cause.SIGNING, Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN, Cause.ACCESS_TOKEN,
+    Cause.OPEN_FILES,
 )  # fmt: skip
 _KINDS = MappingProxyType({cause: TroubleKind[cause.name] for cause in _REPORTED_CAUSES})
 _CAUSES = MappingProxyType(
     {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}
 )
-CLIENT_TROUBLES = tuple(kind for kind in _CAUSES if kind is not TroubleKind.SIGNING)
+_ISSUER_TROUBLES = (TroubleKind.SIGNING, TroubleKind.OPEN_FILES)  # concern all clients of an issuer
+CLIENT_TROUBLES = tuple(kind for kind in _CAUSES if kind not in _ISSUER_TROUBLES)
 
 _Key = tuple[TroubleKind, str, str, str]
-"""Kind, issuer, client (empty: all clients of the issuer), and for `SIGNING` the text of the fault without its age."""
+"""Kind, issuer, client (empty: all clients of the issuer), and for these the text of the fault without its age."""
 _Group = tuple[TroubleKind, str]
 """Kind and issuer (empty: all unknown issuers). The number of names is limited per group."""
 
@@ -83,7 +85,7 @@ class DeferralWatch:
         self._clock = clock
         self._open: dict[_Key, _OpenDeferral] = {}
         self._groups: Counter[_Group] = Counter()  # number of names
-        self._signing: dict[str, set[_Key]] = {}  # by issuer
+        self._issuer_wide: dict[str, set[_Key]] = {}  # by issuer
         self._forgot_at = 0.0
         self._searches, self._searches_at = float(MAX_SEARCHES), clock()
         self._unlisted: dict[_Group, tuple[float, int]] = {}  # beyond the limits: start, and number of deliveries
@@ -128,7 +130,8 @@ class DeferralWatch:
         that was more than DUE_SOON_SECONDS ago, `on_cause_end` is called even if no deferral of this worker is pending.
         """
         now = self._clock()
-        ended = [self._end(key) for key in list(self._signing.get(iss, ()))]
+        keys = [key for key in self._issuer_wide.get(iss, ()) if key[0] is TroubleKind.SIGNING]
+        ended = [self._end(key) for key in keys]
         if any(self._is_pending(deferral, now) for deferral in ended) or now - since > DUE_SOON_SECONDS:
             self._on_cause_end(Cause.SIGNING, iss, "")
 
@@ -179,7 +182,7 @@ class DeferralWatch:
         kind = _KINDS.get(fact.cause)
         if kind is None:
             return None
-        if kind is TroubleKind.SIGNING:  # concerns all clients of the issuer
+        if kind in _ISSUER_TROUBLES:
             return kind, fact.iss, "", _HOURS.sub("", fact.text)
         return kind, fact.iss, fact.client_id, ""
 
@@ -198,16 +201,16 @@ class DeferralWatch:
             self._unlisted[group] = since, count + (not is_repeated)
             return None
         self._groups[group] += key not in self._open
-        if key[0] is TroubleKind.SIGNING:
-            self._signing.setdefault(key[1], set()).add(key)
+        if key[0] in _ISSUER_TROUBLES:
+            self._issuer_wide.setdefault(key[1], set()).add(key)
         self._open[key] = _OpenDeferral(since=now)
         return self._open[key]
 
     def _end(self, key: _Key) -> _OpenDeferral:
         """Remove a cause, and return it."""
         self._groups[_group_of(key)] -= 1
-        if key[0] is TroubleKind.SIGNING:
-            self._signing[key[1]].discard(key)
+        if key[0] in _ISSUER_TROUBLES:
+            self._issuer_wide[key[1]].discard(key)
         return self._open.pop(key)
 
     def _is_full(self, group: _Group) -> bool:
@@ -243,7 +246,7 @@ class DeferralWatch:
         client_keys: list[_Key] = [(kind, iss, client_id, "") for kind in CLIENT_TROUBLES]
         ended = [key for key in client_keys if key in self._open]
         ended_for_client = [*ended]
-        for key in self._signing.get(iss, ()):
+        for key in self._issuer_wide.get(iss, ()):
             deferral = self._open[key]
             if client_id in deferral.clients:
                 ended_for_client.append(key)

@@ -151,6 +151,20 @@ def test_signing_failure_is_reported_once_per_issuer() -> None:
     assert harness.troubles() == []
 
 
+def test_lack_of_open_files_is_reported_once_per_issuer() -> None:
+    """Until each deferred client was attempted, and not to publishers. A key that signs does not end it."""
+    harness = Harness()
+    first = harness.deferred(Cause.OPEN_FILES, "shop", text="no further file", wait=256)
+    assert (first.first, notice(first).text) == (True, "")
+    assert not harness.deferred(Cause.OPEN_FILES, "mail", text="no further file").first
+    harness.watch.on_key_signs(ISS, harness.now)
+    assert harness.troubles() == [("open_files", ISS, "", 2)]
+    harness.delivered("mail")
+    assert len(harness.troubles()) == 1
+    harness.delivered("shop")
+    assert (harness.troubles(), harness.over) == ([], [(Cause.OPEN_FILES, ISS, name) for name in ("mail", "shop")])
+
+
 def test_deferrals_that_the_client_causes_are_not_reported() -> None:
     """A notice for publishers does not name our files and proxies."""
     harness = Harness()
