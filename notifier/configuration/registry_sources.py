@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from functools import partial
 
 from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
@@ -12,6 +13,7 @@ from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.delivery.facts import Deferred, FactHandlers
 from notifier.model.outcome import Cause
+from notifier.model.own_thread import run_in_thread
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.telemetry.audit import write_audit
 
@@ -73,4 +75,5 @@ class RegistrySources:
 
     async def _take_answer(self, name: str, answer: SourceAnswer | None, accepted_by: str | None) -> AnswerResult:
         async with self._reloading:
-            return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)
+            take_answer = partial(self._live.take_answer, name, answer, accepted_by=accepted_by)
+            return await run_in_thread(take_answer, "answer of a source")

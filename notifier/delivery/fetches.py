@@ -34,19 +34,20 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import BucketQueues
 
-MAX_IN_FLIGHT = 256  # messages being fetched at a time
+MAX_IN_FLIGHT = shared_bound(256)  # messages being fetched at a time
 MAX_BATCH, MAX_BATCH_BESIDE_FRESH = 64, 4  # messages; the second while a fresh delivery waits for the event loop
 TAKEN_IN_A_ROW = 8  # messages of a batch, before the event loop continues with other work
 GROWTH, MAX_GROWTH = 4, 64  # the factor of the next batch if most messages are for other clients, and its limit
-MAX_PARKED_AGAIN_PER_SECOND = 2000.0  # 100,000 take a minute …
+MAX_PARKED_AGAIN_PER_SECOND = shared_bound(2000.0)  # 100,000 take a minute …
 MAX_PARKED_AGAIN_BESIDE_FRESH_PER_SECOND = 400.0  # … and this costs a sixth of a core while a fresh delivery waits
 BUCKETS_PER_ROUND = 8  # buckets examined in a round of the worker
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 32.0  # after the first failed batch, and after many
 MIN_REPEAT_SECONDS = 60.0  # between two repeats because another worker is gone
 RECENT_SECONDS = 120.0 + MIN_REPEAT_SECONDS  # a fetched delivery is certainly settled after the first two minutes
-MAX_FETCH_CLIENTS = 1000  # of one fetch. With more it is for all clients: the reports of peers may name any number
+MAX_FETCH_CLIENTS = shared_bound(1000)  # of one fetch; with more it is for all: reports of peers may name any number
 FIRST_FETCH_SECONDS = 1.0  # on average, from the start of the worker to the first fetches
 COUNT_SECONDS = 60.0  # between two counts of all buckets, for operators
 

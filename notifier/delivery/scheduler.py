@@ -21,9 +21,10 @@ from notifier.model.defaults import SLOT_WAIT
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Signal
+from notifier.model.shared_resources import shared_bound
 
 KEPT_SECONDS = 1800.0  # until a client without any event is forgotten
-MAX_KNOWN_CLIENTS = 20_000  # clients stored that have no delivery in memory
+MAX_KNOWN_CLIENTS = shared_bound(20_000)  # clients stored that have no delivery in memory
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 OPEN_SECONDS_PER_WAIT = 8.0  # for each second that probes yield to others: then a ninth of them yields at a time

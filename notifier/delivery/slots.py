@@ -25,14 +25,15 @@ from enum import Enum
 from notifier.delivery.ports import Peers, Tools
 from notifier.model.defaults import PREFETCH, SLOT_WAIT
 from notifier.model.message import Lane
+from notifier.model.shared_resources import shared_bound
 
 ASSUMED_WORKERS = 1024  # while their number is unknown, in the 2 s after a start: a client's share is the smallest
-SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
-MAX_HANGING_WINDOWS = 4  # × `size` attempts may hang before an untried client must wait …
-MAX_HANGING_FILES = 0.25  # … or this share of the open files, if that is less: each attempt has a connection
+SLOW_SHARE = shared_bound(0.25)  # slots for slow and silent clients, beside the window: a share of its size
+MAX_HANGING_WINDOWS = shared_bound(4)  # × `size` attempts may hang before an untried client must wait …
+MAX_HANGING_FILES = shared_bound(0.25)  # … or this share of the open files, if that is less: each has a connection
 LANE_RESERVES = 10  # a tenth of the window is kept free for each other lane
 MIN_WAIT_SHARE = 0.1  # the share of `SLOT_WAIT` that remains if memory is full
-PROBE_SLOTS = PREFETCH[Lane.RETRIES] * 5 // 8  # slots for probes
+PROBE_SLOTS = shared_bound(PREFETCH[Lane.RETRIES] * 5 // 8)  # slots for probes
 PROBE_RESERVE = PROBE_SLOTS // 4  # of them, which slow clients leave free: the probes of others end soon
 MAX_YIELDING_SECONDS = 0.1  # if deliveries yield for longer, the processor has no time for probes by fresh ones
 MAX_ENDED_PER_TICK = 64  # attempts of each kind that end early

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from notifier.demo.receivers import LOOPBACK, Behaviour, Receiver, sample_receiv
 from notifier.demo.story import ISS, event_of, write_configuration, write_key
 from notifier.feature import Feature, FeatureRuntime
 from notifier.model.durations import format_in_words
+from notifier.model.own_thread import run_in_thread
 
 STORAGE_KEY = "notifier.token"
 """The name under which the console stores the token of the tab (`session.js`)."""
@@ -179,7 +181,7 @@ async def show_console(
         console.print(f"Open {scenario.address} in a browser on this machine. It opens once.", soft_wrap=True)
         console.print(f"The demo ends by Ctrl-C, or after {format_in_words(incident.max_seconds)}.\n")
         if open_page is not None and not stop.is_set():
-            await asyncio.to_thread(open_page, scenario.address)
+            await run_in_thread(partial(open_page, scenario.address), "browser")
         with suppress(TimeoutError):
             async with asyncio.timeout(incident.max_seconds), asyncio.TaskGroup() as group:
                 tasks = [

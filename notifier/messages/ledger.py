@@ -16,10 +16,11 @@ from notifier.messages.replacements import Replacement
 from notifier.model.delivery import Delivery
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message, Unsettled
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import Acknowledger
 
-MIN_REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB
-MAX_SET_ASIDE_BYTES = 32 * 1024 * 1024  # in bodies of messages that are set aside, beside the prefetch
+MIN_REMEMBERED = shared_bound(25_000)  # deliveries at least, and twice as many at most: 6 MB
+MAX_SET_ASIDE_BYTES = shared_bound(32 * 1024 * 1024)  # in bodies of messages that are set aside, beside the prefetch
 STUCK_SECONDS = 900.0  # after which a late message is reported again: an attempt ends within 600 s, so it is stuck
 LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a hundred clients has 3,000
 

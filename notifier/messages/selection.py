@@ -39,12 +39,13 @@ from notifier.model.client import ClientKey
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import SOURCE, Kind, Lane
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 
 GATHER_SECONDS = 0.5  # for which suspects wait for others: the broker redelivers messages within a tenth of it
 GROUP_PAUSE_SECONDS = 0.1  # between two groups, in which the acks of the first reach the broker
-SUSPECT_GROUPS = 4  # a group has a quarter of the waiting suspects: 500 suspects take 20 groups and three seconds
+SUSPECT_GROUPS = shared_bound(4)  # a group has a quarter of the suspects: 500 take 20 groups and three seconds
 MAX_GROUP_SECONDS = 30.0  # after which the next group starts, although the broker has not confirmed all trials
-MAX_LARGE_IN_PROGRESS = 4  # with several in progress, the worker does not wait for each confirm of the broker
+MAX_LARGE_IN_PROGRESS = shared_bound(4)  # with several, the worker does not wait for each confirm of the broker
 LARGE_ROUNDS = 3  # rounds of the event loop that an answer to a request takes
 MAX_PASSED_OVER = 9  # a lane gets every tenth delivery at least
 # Deliveries of one event in a row. A user who signs out after 50 large events waits for 500 of their deliveries at
@@ -56,7 +57,7 @@ ROUND_EFFORT = 8
 LANE_EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
 YIELDING_EFFORT, POSTPONE_EFFORT = 4, 1  # of a step of a message that yields, and of moving it to the others that yield
 MANY_FAILING = 64  # clients with an open circuit; with so many, deliveries for untried clients yield, too
-MAX_YIELDING_SHARE = 1 / 8  # of a lane's prefetch may be used by messages that yield; further ones are set aside
+MAX_YIELDING_SHARE = shared_bound(1 / 8)  # of a lane's prefetch is for messages that yield; further ones are set aside
 _MESSAGES = attrgetter("messages")
 
 

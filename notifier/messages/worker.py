@@ -26,11 +26,12 @@ from notifier.model.defaults import PREFETCH
 from notifier.model.delivery import Delivery
 from notifier.model.message import Lane, Message
 from notifier.model.registry import CurrentRegistry
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
 SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
-MAX_SET_ASIDE_WINDOWS = 5  # × `max_in_flight` late messages are set aside at most, and as many that yield
+MAX_SET_ASIDE_WINDOWS = shared_bound(5)  # × `max_in_flight` late messages are set aside at most, and as many that yield
 MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 
 

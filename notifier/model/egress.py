@@ -12,12 +12,12 @@ The ranges are listed here because `ipaddress.is_global` differs between Python 
 
 import contextlib
 import re
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
 from notifier.model.client import EgressPolicy
 from notifier.model.printable import stray_character
+from notifier.model.shared_resources import shared_cache
 
 MAX_URI_LENGTH = 4096  # characters of a URI from outside
 Address = IPv4Address | IPv6Address
@@ -137,7 +137,7 @@ def find_uri_issue(uri: str) -> str | None:
     return target if isinstance(target, str) else None
 
 
-@lru_cache(maxsize=8192)  # called twice for each attempt at 10 µs; the result never changes
+@shared_cache(8192)  # called twice for each attempt at 10 µs; the result never changes
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     """Return why no request may go to `uri`, and the setting that would allow it; None if a request may.
 

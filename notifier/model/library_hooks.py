@@ -8,12 +8,12 @@ examinations are in `queues/rabbitmq/wire/aiormq_hooks.py` and `network/http/aio
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.record import record
+from notifier.model.shared_resources import start_thread
 
 T = TypeVar("T")
 
@@ -45,17 +45,19 @@ class Hook:
 def find_difference(examine: Callable[[], None]) -> str | None:
     """Run `examine` in an event loop of another thread. Return the text of its error; None if it raises none."""
 
-    async def examine_in_loop() -> None:
-        examine()
+    differences: list[str] = []
 
-    try:
-        with ThreadPoolExecutor(max_workers=1) as thread:  # the present thread may have a running loop
-            thread.submit(lambda: asyncio.run(examine_in_loop())).result()
-    except HookChanged as error:
-        return str(error)[:300]
-    except Exception as error:  # noqa: BLE001  whatever an unknown version raises
-        return f"{type(error).__name__}: {error}"[:300]
-    return None
+    async def examine_in_loop() -> None:
+        try:
+            examine()
+        except HookChanged as error:
+            differences.append(str(error)[:300])
+        except Exception as error:  # noqa: BLE001  whatever an unknown version raises
+            differences.append(f"{type(error).__name__}: {error}"[:300])
+
+    # The present thread may have a running loop.
+    start_thread("examine a library", lambda: asyncio.run(examine_in_loop())).join()
+    return next(iter(differences), None)
 
 
 def require_behaviour(library: str, tried: str, examine: Callable[[], None]) -> None:

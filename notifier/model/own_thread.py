@@ -5,9 +5,10 @@ compute: whatever may hang must not occupy them.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from notifier.model.shared_resources import shared_slots, start_thread
 
 T = TypeVar("T")
 
@@ -19,11 +20,11 @@ class FileTimeoutError(TimeoutError):
     """A file does not answer. The text names it."""
 
 
-class _Slots(asyncio.Semaphore):
+class _Slots:
     """The threads of one name. `users`: the callers that wait for a thread, and the threads that run."""
 
     def __init__(self) -> None:
-        super().__init__(MAX_THREADS_PER_NAME)
+        self.free = shared_slots(MAX_THREADS_PER_NAME)
         self.users = 0
 
 
@@ -48,12 +49,12 @@ async def read_in_thread(name: str, read: Callable[[], T], *, within: float = RE
             del _slots[key]
 
     def end(_: object) -> None:
-        slots.release()
+        slots.free.release()
         leave()
 
     try:
         async with asyncio.timeout(within):
-            await slots.acquire()
+            await slots.free.acquire()
             reading = run_in_thread(read, f"read {name}")
             reading.add_done_callback(end)
             return await asyncio.shield(reading)
@@ -87,7 +88,7 @@ def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         if not loop.is_closed():
             loop.call_soon_threadsafe(complete, result, raised)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    start_thread(name, run)
     return future
 
 

@@ -35,6 +35,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
+from notifier.model.shared_resources import shared_slots
 from notifier.network.listeners.authorization import (
     AuthenticateBearer,
     Authorization,
@@ -123,7 +124,7 @@ class EventRequests:
         self.sources = sources
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
-        self._large = asyncio.Semaphore(MAX_LARGE_EVENTS)
+        self._large = shared_slots(MAX_LARGE_EVENTS)
         self._spacing = asyncio.Lock()  # held while the event loop runs other work before a large event
         self._log_limit = MinuteLimit()
 

@@ -19,11 +19,12 @@ from notifier.model.durations import parse_duration
 from notifier.model.moment import format_moment, parse_moment
 from notifier.model.notice import DeliveryResult, Notice
 from notifier.model.reply import ReplyTo
+from notifier.model.shared_resources import shared_bound
 
 VERSION = 1
 MAX_TEXT_CHARACTERS = 500  # characters of `text`
 MAX_WAIT_SECONDS = 30.0  # seconds
-MAX_WAITING_REQUESTS = 128  # half of what the API serves at a time, so that others can still publish
+MAX_WAITING_REQUESTS = shared_bound(128)  # half of what the API serves at a time, so that others can still publish
 
 
 class _Reply(TypedDict):

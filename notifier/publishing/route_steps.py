@@ -9,6 +9,7 @@ from aiohttp import web
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import DiskFull, InputIssue, QueueError
 from notifier.model.message import Lane
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
 BODY_RETRY_SECONDS = 2.0  # seconds between a route's deadline for its body and the end of the connection
@@ -23,10 +24,10 @@ class ApiLimits:
     max_event: int = MAX_EVENT
     body_timeout: float = 10.0
     accept_timeout: float = 5.0
-    requests: int = 256
-    requests_of_token: int = 128  # and of a source whose sender has given its proof
-    unverified: int = 128  # to all sources, whose sender is unauthenticated until the body is read
-    unverified_of_source: int = 64
+    requests: int = shared_bound(256)
+    requests_of_token: int = shared_bound(128)  # and of a source whose sender has given its proof
+    unverified: int = shared_bound(128)  # to all sources, whose sender is unauthenticated until the body is read
+    unverified_of_source: int = shared_bound(64)
     unverified_timeout: float = 5.0
 
 

@@ -23,6 +23,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -34,6 +35,7 @@ from notifier.model.client import Client, ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
+from notifier.model.own_thread import run_in_thread
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import RepairResult
@@ -127,7 +129,7 @@ class DeferralRelease:
             old_registry, self._registry = self._registry, registry
             for iss in registry.issuers.keys() - old_registry.issuers.keys():
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
-            changes = await asyncio.to_thread(changed_clients, old_registry, registry)
+            changes = await run_in_thread(partial(changed_clients, old_registry, registry), "changed clients")
             if changes:
                 await self._release_clients(changes, scheduler, delayed)
 

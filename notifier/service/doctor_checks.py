@@ -25,7 +25,7 @@ from notifier.model.client import Client, ClientKeysSource, TlsFiles
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
 from notifier.model.ignored_members import group_issues
-from notifier.model.own_thread import run_in_thread
+from notifier.model.own_thread import read_in_thread
 from notifier.model.presets import PRESETS
 from notifier.model.printable import counted
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, discovered_egress
@@ -201,7 +201,9 @@ class _Checks:
 
     async def _check_secrets(self) -> Sequence[Finding]:
         secrets = secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
-        exposures = await run_in_thread(partial(find_exposed_files, secrets), "files")
+        exposures = await read_in_thread(
+            "secret files", partial(find_exposed_files, secrets), within=FILE_TIMEOUT_SECONDS
+        )
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
     def _check_queue(self, address: str, timeout: float) -> Check:
@@ -293,7 +295,8 @@ class _WorkerStatus:
 
 def _check_certificate(use: str, name: str, path: Path) -> Check:
     async def run() -> Sequence[Finding]:
-        expiry = await run_in_thread(partial(read_expiries, [((use, name), path)]), "files")
+        read = partial(read_expiries, [((use, name), path)])
+        expiry = await read_in_thread(str(path), read, within=FILE_TIMEOUT_SECONDS)
         return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
     return Check(area=AREAS[use], subject=name, timeout=FILE_TIMEOUT_SECONDS, run=run)

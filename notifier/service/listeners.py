@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.transport import max_open_files
 from notifier.network.listeners import ops, web_app
 from notifier.network.listeners.authorization import AuthenticateBearer
@@ -18,7 +19,7 @@ from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Listen
 
-MAX_SHARE_OF_FILES = 1 / 8  # of the limit of open files, for the connections of a listener: strangers open them
+MAX_SHARE_OF_FILES = shared_bound(1 / 8)  # of the open files, for the connections of a listener: strangers open them
 
 
 @asynccontextmanager

@@ -18,13 +18,14 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from notifier.delivery.ports import ClientReport
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 
-MAX_REPORTS = 2000  # clients with a pending report; beyond them the oldest report is dropped
+MAX_REPORTS = shared_bound(2000)  # clients with a pending report; beyond them the oldest report is dropped
 MAX_REPORT_SECONDS = 2.0  # after which a report is dropped
 MAX_DOCUMENT_BYTES = 4 * 1024  # bytes of a document
 MAX_SPACING_SECONDS = 16.0  # a forged report may slow down a client, not stop it
 DOCUMENTS_PER_SECOND = 50  # read a second, for each worker …
-MAX_DOCUMENTS_PER_SECOND = 1000  # … and for all of them, of which some may be forged
+MAX_DOCUMENTS_PER_SECOND = shared_bound(1000)  # … and for all of them, of which some may be forged
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ import typer
 
 from notifier import __version__
 from notifier.model.errors import ConfigurationError, NotifierError, exit_code, find_own_errors
+from notifier.model.shared_resources import shared_timer
 from notifier.operators.terminal.command_options import Config
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def run(config: Config = None) -> None:
         gc.enable()
     import uvloop
 
-    exit_timer = threading.Timer(settings.shutdown_grace + CLOSE_SECONDS, _exit_now)
-    exit_timer.daemon = True
+    exit_timer = shared_timer("exit", settings.shutdown_grace + CLOSE_SECONDS, _exit_now)
     try:
         uvloop.run(_serve(service, exit_timer.start))
     except (NotifierError, BaseExceptionGroup) as failure:

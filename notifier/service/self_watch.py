@@ -101,13 +101,13 @@ class SelfWatch:
             current = self._live.current
             presented = find_presented_files(current.settings, current.registry)
             secrets = await run_in_thread(
-                partial(secrets_of, current.settings, current.registry, current.parts), "files"
+                partial(secrets_of, current.settings, current.registry, current.parts), "own files"
             )
             hanging = {*await find_hanging([*presented.values(), *secrets.values()])}
             presented = {name: path for name, path in presented.items() if path not in hanging}
             secrets = {name: path for name, path in secrets.items() if path not in hanging}
-            self.certificates = await run_in_thread(partial(read_expiries, presented.items()), "files")
-            self._warn_exposed(await run_in_thread(partial(find_exposed_files, secrets), "files"))
+            self.certificates = await run_in_thread(partial(read_expiries, presented.items()), "own files")
+            self._warn_exposed(await run_in_thread(partial(find_exposed_files, secrets), "own files"))
             await asyncio.sleep(FILES_INTERVAL_SECONDS)
 
     def _warn_exposed(self, secrets: list[ExposedFile]) -> None:

@@ -10,7 +10,7 @@ place. Ten lines of ten aliases each can stand for 10^10 values. So the values t
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -18,6 +18,7 @@ import yaml
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.redaction import redact
+from notifier.model.shared_resources import shared_cache
 from notifier.settings.secret_text import read_text
 
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -80,7 +81,7 @@ def _resolve_uncached(text: str) -> object:
     return text
 
 
-_resolve_short = lru_cache(maxsize=4096)(_resolve_uncached)  # values such as `true` and `8` recur in every client
+_resolve_short = shared_cache(4096)(_resolve_uncached)  # values such as `true` and `8` recur in every client
 
 
 def _construct(text: str, tag: str) -> object:

@@ -1,7 +1,6 @@
 """Adds the sections and client options that features declare to the models of settings and clients."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from inspect import getdoc
 from pkgutil import resolve_name
 from types import UnionType
@@ -9,13 +8,14 @@ from typing import Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, create_model
 
+from notifier.model.shared_resources import shared_cache
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
 
-@lru_cache(8)
+@shared_cache(8)
 def build_settings_model(sections: tuple[tuple[str, str], ...], client_options: tuple[str, ...] = ()) -> type[Settings]:
     """Return `Settings` with these sections, by path, and these members of a client's `notifier`.
 

@@ -104,7 +104,7 @@ async def read_each(paths: Iterable[Path], examine: Callable[[Path], T]) -> dict
     rest, patience = [path for path in dict.fromkeys(paths) if path not in _hanging], PATIENCE_SECONDS
     while rest:
         examination = _Examination(rest, examine)
-        thread, count = run_in_thread(examination.run, "files"), -1
+        thread, count = run_in_thread(examination.run, "state of files"), -1
         while not thread.done() and len(examination.results) > count:
             count = len(examination.results)
             await asyncio.wait({thread}, timeout=patience)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -11,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import MAX_IN_FLIGHT, SLOT_WAIT
 from notifier.model.durations import format_duration
+from notifier.model.shared_resources import shared_cache
 from notifier.settings.choices import at_most_one
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.key_settings import KeySettings, SigningSettings
@@ -238,7 +238,7 @@ class Settings(Section):
         )
 
 
-@lru_cache(64)
+@shared_cache(64)
 def _policy(**members: Any) -> EgressPolicy:
     """Return one object for equal settings, also across reloads, so that lookups by it compare no networks."""
     return EgressPolicy(**members)

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.telemetry.log_stream import current_output
 
 
@@ -29,7 +30,7 @@ def operating_user() -> str:
 
 MAX_LINES_PER_KIND = 20  # for each user and action, so that frequent actions do not displace others
 MAX_BYTES_PER_KIND = 16_384  # of these lines; the oldest are dropped
-MAX_KINDS = 100  # pairs of user and action; a new pair replaces the least recent
+MAX_KINDS = shared_bound(100)  # pairs of user and action; a new pair replaces the least recent
 
 _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
@@ -48,7 +49,7 @@ def write_audit(action: str, **members: object) -> None:
     """Log one line, marked `audit`, and keep it for `recent_lines`. It must not contain a `sub` or `sid`."""
     kind = members.get("who"), action
     line = {"at": time.time(), "action": action, **members}
-    lines = _recent.setdefault(kind, deque(maxlen=MAX_LINES_PER_KIND))
+    lines = _recent.setdefault(kind, shared_ring(MAX_LINES_PER_KIND))
     lines.append((getsizeof(repr(line)), line))
     while len(lines) > 1 and sum(size for size, _ in lines) > MAX_BYTES_PER_KIND:
         lines.popleft()

@@ -21,7 +21,9 @@ from typing import TextIO
 
 import structlog
 
-MAX_WAITING_CHARACTERS = 1024 * 1024  # of lines that the reader of the log has not taken
+from notifier.model.shared_resources import shared_bound, start_thread
+
+MAX_WAITING_CHARACTERS = shared_bound(1024 * 1024)  # of lines that the reader of the log has not taken
 FLUSH_SECONDS = 1.0
 
 
@@ -98,8 +100,7 @@ class LogOutput:
                 self._backlog += len(text)
                 self._batches.put((text, count))
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._write_batches, name="log", daemon=True)
-                    self._thread.start()
+                    self._thread = start_thread("log", self._write_batches)
 
     def _flush(self) -> None:
         """Wait until all lines are written, unless an earlier wait timed out and nothing was written since."""

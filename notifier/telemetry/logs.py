@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Literal
 
 import structlog
@@ -35,6 +34,7 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, redact_subject
+from notifier.model.shared_resources import shared_cache
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.log_output import make_quick_writer
@@ -56,7 +56,7 @@ class SubjectHash:
     def __init__(self, key: bytes | None = None) -> None:
         self.lasting = key is not None
         self._key = secrets.token_bytes(32) if key is None else key
-        self.log_id: Callable[[str], str] = lru_cache(256)(self._log_id)  # the clients of an event share its subject
+        self.log_id: Callable[[str], str] = shared_cache(256)(self._log_id)  # the clients of an event share its subject
         """Returns the hash of a value."""
 
     def _log_id(self, value: str) -> str:
@@ -69,7 +69,7 @@ def clip(text: str, length: int = MAX_TEXT_LENGTH) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
 
-_clip_name = lru_cache(1024)(clip)  # for issuers and clients, which repeat
+_clip_name = shared_cache(1024)(clip)  # for issuers and clients, which repeat
 
 
 class LogObserver:

@@ -7,7 +7,6 @@ publisher has sent no trace, the trace id is also derived from the event. Client
 
 import asyncio
 import hashlib
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -39,10 +38,12 @@ from notifier.model import outcome
 from notifier.model.client import Algorithm, Client, Encryption
 from notifier.model.documents.cloudevents import parse_traceparent
 from notifier.model.outcome import TransportResult
+from notifier.model.own_thread import run_in_thread
 from notifier.model.request import Request
+from notifier.model.shared_resources import shared_bound
 
 CLOSE_SECONDS = 2.0  # to export the last spans
-MAX_REMEMBERED_EVENTS = 10_000  # events with a written span; the parts of a large event share a span
+MAX_REMEMBERED_EVENTS = shared_bound(10_000)  # events with a written span; the parts of a large event share a span
 NANOSECONDS_PER_SECOND = 1_000_000_000
 TRACE_ID_BYTES, SPAN_ID_BYTES = 16, 8  # W3C Trace Context
 MINT, ENCRYPT = "mint", "encrypt"
@@ -95,9 +96,7 @@ class Tracing:
 
     async def close(self) -> None:
         """Export the pending spans within CLOSE_SECONDS: an unreachable collector must not delay the shutdown."""
-        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        ending.start()
-        await asyncio.to_thread(ending.join, CLOSE_SECONDS)
+        await asyncio.wait({run_in_thread(self._provider.shutdown, "export of traces")}, timeout=CLOSE_SECONDS)
 
     def _on_event_taken(self, fact: EventTaken) -> None:
         if fact.arrived is None:  # it was replaced, for example by its parts, which write the span

@@ -21,6 +21,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, PublishedKey
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.foreign_keys import MAX_SET_BYTES, encryption_key, format_key_fault, keep_used_keys, read_jwks
@@ -34,7 +35,7 @@ DEFAULT_FRESH_SECONDS = 3600.0  # for a set whose answer has no Cache-Control
 MIN_FRESH_SECONDS, MAX_FRESH_SECONDS = 60.0, 86_400.0  # without a maximum, only a 400 would reveal a new key
 RETRY_SECONDS = 10.0  # after a set that could not be read, or has no key that fits
 DOUBT_INTERVAL_SECONDS = 300.0  # between two readings for a client's 400
-MAX_SETS = 10_000  # kept, 3 KiB each; a dropped set is read again
+MAX_SETS = shared_bound(10_000)  # kept, 3 KiB each; a dropped set is read again
 
 
 def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncryption) -> Encrypt:

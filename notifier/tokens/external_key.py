@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from notifier.model.client import Algorithm
 from notifier.model.durations import format_duration
+from notifier.model.shared_resources import shared_slots
 from notifier.tokens.jws import PublicKey, is_signed_by
 from notifier.tokens.published_keys import algorithms_of, jwk_of
 from notifier.tokens.signer import PublicHalf, SignatureObserver, SignatureResult, SignerBackend, SignerError
@@ -120,7 +121,7 @@ class ExternalKey:
         self._observe = observe
         self._monotonic = monotonic
         self._clock = clock
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = shared_slots(concurrency)
         self._waiting = 0
         self._circuit = SignerCircuit(concurrency)
         self._next_check_at = float("-inf")

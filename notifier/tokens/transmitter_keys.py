@@ -26,6 +26,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import PublishedKey
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import (
     expand_names,
@@ -41,8 +42,8 @@ FRESH_SECONDS = 300.0  # after which a set is read again
 RETRY_SECONDS = 5.0  # after a failed reading
 UNKNOWN_INTERVAL_SECONDS = 2.0  # between two readings for tokens with unknown keys; senders wait 2.5 s and more
 MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 100 keys of a set would block the loop for 5 ms
-MAX_HELD_KIDS = 32  # whose tokens wait until a reading for unknown keys is due
-MAX_WAITING_TOKENS = 100  # that wait until a reading is due, or for its end; 256 requests are served at a time
+MAX_HELD_KIDS = shared_bound(32)  # whose tokens wait until a reading for unknown keys is due
+MAX_WAITING_TOKENS = shared_bound(100)  # that wait for a reading, or for its end; 256 requests are served at a time
 _TIMER_MARGIN_SECONDS = 0.01  # since a timer of uvloop may end a millisecond early
 _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
     {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}

@@ -7,7 +7,6 @@ others, and clients share the objects of inherited values.
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +32,7 @@ from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
+from notifier.model.shared_resources import shared_cache
 from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.input_issues import explain, path_of
@@ -275,7 +275,7 @@ class RegistryBuilder:
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 
 
-@lru_cache(maxsize=1024)
+@shared_cache(1024)
 def suggest_member(name: str) -> str | None:
     """Return the member that a misspelt name means; None if the name resembles no member.
 

@@ -40,7 +40,7 @@ class SourceReading:
         """Return the current clients. If nothing has changed, `rows` is `last.rows`. Raises SourceFault."""
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
-        self._reading = run_in_thread(lambda: self._read(last), f"registry-{self._source.source_name}")
+        self._reading = run_in_thread(lambda: self._read(last), "registry source")
         done, _ = await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
         if not done:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s")

@@ -24,13 +24,14 @@ from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.front_channel import FrontChannelContext, PagePlan, plan_page
 from notifier.model.record import record
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import Refusal
 from notifier.publishing.route_steps import ApiLimits, read_body
 
 PAGE_PATH = "/front-channel/{context}"
 COOKIES_SEEN_HEADER = "Notifier-Cookies"
 """The header of a refused page states whether the request had cookies: `some` or `none`. The doctor reads it."""
-MAX_REPORTED_CONTEXTS = 10_000  # remembered IDs of one worker; a context expires after CONTEXT_LIFETIME_SECONDS
+MAX_REPORTED_CONTEXTS = shared_bound(10_000)  # of one worker; a context expires after CONTEXT_LIFETIME_SECONDS
 
 
 @record

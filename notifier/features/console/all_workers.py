@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,7 @@ from notifier.features.console.recent import Recent
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
+from notifier.model.own_thread import run_in_thread
 from notifier.model.record import copy_record, record
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
@@ -134,7 +136,7 @@ class AllWorkers:
                 states = await self._states_in(answers)
                 states += await self._read_other_states(states)
                 merge_began = time.monotonic()  # excludes the wait for an unresponsive worker
-                status = await asyncio.to_thread(self._merge_states, states)
+                status = await run_in_thread(partial(self._merge_states, states), "merge of states")
                 self._overview = Overview(
                     status=status,
                     steps=merge_steps(answer.result.get("steps", ()) for answer in answers),
@@ -193,7 +195,7 @@ class AllWorkers:
 
         A worker omits clients that are well: the deliveries there may have succeeded since.
         """
-        clients_by_worker = await asyncio.to_thread(_clients_by_worker, states)
+        clients_by_worker = await run_in_thread(partial(_clients_by_worker, states), "clients by worker")
         troubled = set().union(*clients_by_worker.values())
         omitted = {worker: sorted(troubled - keys) for worker, keys in clients_by_worker.items() if troubled - keys}
         if not omitted:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from heapq import merge
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
 from notifier.model.client import Client, ClientKey
 from notifier.model.moment import format_moment
+from notifier.model.own_thread import run_in_thread
 from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
@@ -86,7 +88,7 @@ class ClientNames:
     async def get(self, registry: Registry) -> Mapping[ClientKey, str]:
         """Return the text of each client, sorted by name. Sorting 100,000 takes 0.5 s in a thread."""
         if registry is not self._registry:
-            self._texts = await asyncio.to_thread(_sort_names, registry)
+            self._texts = await run_in_thread(partial(_sort_names, registry), "names of clients")
             self._registry = registry
         if self._drop_timer is not None:
             self._drop_timer.cancel()
@@ -132,7 +134,7 @@ class ClientRoutes:
         states = {(client.iss, client.client_id): client for client in overview.status.clients}
         async with self._thread_lock:
             texts = await self._names.get(self._view.live.registry())
-            page = await asyncio.to_thread(_choose_page, request, texts, states)
+            page = await run_in_thread(partial(_choose_page, request, texts, states), "page of clients")
         missing = [key for key in page.keys if key not in states]
         if missing:
             status, _ = await self._workers.clients(missing)
@@ -192,7 +194,7 @@ class ClientRoutes:
         if key[1] not in loaded.registry.clients_of(key[0]):
             raise Refusal(problem_response(404, "No client of this name is in force"))
         async with self._thread_lock:
-            values = await asyncio.to_thread(registration_of, loaded, key)
+            values = await run_in_thread(partial(registration_of, loaded, key), "registration of a client")
         return {"values": values}
 
     def _to_row(self, key: ClientKey, state: ClientStatus | None) -> dict[str, object]:

@@ -16,13 +16,14 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.model.moment import format_optional_moment
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.telemetry.audit import write_audit
 
 FRESH_SECONDS = 30.0  # during which the doctor's result is reused
-MAX_CANARIES = 16  # at a time, one per client, so that unresponsive clients do not occupy the slots of publishers
+MAX_CANARIES = shared_bound(16)  # at a time, one per client: clients that hang do not occupy the slots of publishers
 MAX_RUN_SECONDS = 120.0
 _STRICT = ConfigDict(extra="forbid")
 

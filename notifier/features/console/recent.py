@@ -26,13 +26,14 @@ from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, format_optional_moment
 from notifier.model.redaction import redact, redact_subject
+from notifier.model.shared_resources import shared_bound
 
 STEP_SECONDS = 5  # the time in which deliveries are counted together
-MAX_STEPS = 360  # half an hour
+MAX_STEPS = shared_bound(360)  # half an hour
 MAX_MINUTES = 60  # per client
 MAX_ANSWERS = 20  # per client
-MAX_CLIENTS = 2000  # with answers and counts per minute
-MAX_TROUBLE_ROWS, MAX_WELL_ROWS = 2000, 5000  # entries of failures, and of deliveries
+MAX_CLIENTS = shared_bound(2000)  # with answers and counts per minute
+MAX_TROUBLE_ROWS, MAX_WELL_ROWS = shared_bound((2000, 5000))  # entries of failures, and of deliveries
 MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # limits where names are long
 MAX_ROWS_PER_ANSWER = 200  # entries of each ring in one response
 NUMBERS_PER_SECOND = 100_000  # more than a worker's entries per second

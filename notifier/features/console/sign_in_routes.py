@@ -16,6 +16,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.features.console.sign_in_provider import Endpoints, ExchangeFailure
 from notifier.features.console.sign_in_tokens import MAX_SKEW_SECONDS, SignIn, SignInTokens
 from notifier.model.errors import InputIssue
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.openapi import JsonSchema, OperationDescription
 from notifier.network.listeners.operation import to_answer
@@ -24,9 +25,9 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import ApiLimits, media_type, read_body
 
 PATH = "/v1/sign-in"
-MAX_REQUESTS_PER_ROUTE = 32  # at a time, so that slow unauthenticated requests do not occupy the slots of publishers
+MAX_REQUESTS_PER_ROUTE = shared_bound(32)  # at a time: slow strangers do not occupy the slots of publishers
 LIMITS = ApiLimits(body_timeout=5.0)  # seconds
-MAX_EXCHANGES = 8  # at a time: limits the requests that a flood of invented codes causes at the provider
+MAX_EXCHANGES = shared_bound(8)  # at a time: limits the requests that a flood of invented codes causes at the provider
 _VISIBLE = re.compile(r"[!-~]{1,4096}")  # visible ASCII; codes of Entra ID have 1,500 characters
 _MEMBERS = ("code", "code_verifier", "redirect_uri", "nonce")
 _TEXT: JsonSchema = {"type": "string", "pattern": f"^{_VISIBLE.pattern}$"}

@@ -18,6 +18,7 @@ from notifier.features.console.sign_in_provider import RETRY_SECONDS, SignInProv
 from notifier.model.api_token import ApiToken, Scope
 from notifier.model.moment import Clock, is_in_milliseconds
 from notifier.model.record import record
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unauthorized
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -185,7 +186,7 @@ def _format_user_name(claims: Mapping[str, object], rules: AccessRules) -> str:
 
 
 MAX_TOKEN_CHARS = 8000  # the API's limit for a header line is little more
-MAX_CACHED_TOKENS = 1000  # a few hundred bytes each
+MAX_CACHED_TOKENS = shared_bound(1000)  # a few hundred bytes each
 
 
 class SignInTokens:

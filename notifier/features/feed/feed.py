@@ -31,11 +31,12 @@ from notifier.model.moment import Clock
 from notifier.model.notice import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.model.outcome import Reason
 from notifier.model.record import copy_record
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import FeedTarget
 from notifier.telemetry.families import plain_counter
 
-MAX_BUFFER_BYTES = 1024 * 1024  # by the estimate below
-MAX_PENDING_ATTEMPTS = 8192  # failed attempts whose verdict is not yet durable; a worker has far fewer
+MAX_BUFFER_BYTES = shared_bound(1024 * 1024)  # by the estimate below
+MAX_PENDING_ATTEMPTS = shared_bound(8192)  # failed attempts whose verdict is not yet durable; a worker has far fewer
 FLUSH_TIMEOUT_SECONDS = 2.0  # at the end of a drain; then the remaining notices are dropped
 NOTICE_OVERHEAD_BYTES = 400  # of a notice without its texts, estimated
 

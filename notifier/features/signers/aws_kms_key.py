@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from notifier.features.signers.signer_settings import AwsKmsSettings
 from notifier.model.client import ED25519_NAMES, Algorithm
+from notifier.model.shared_resources import shared_bound
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.published_keys import algorithms_of
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError, to_raw_ecdsa
 
 MAX_RAW_BYTES = 4096  # of a message with MessageType=RAW
 TIMEOUT_SECONDS = 30.0  # of a request; the caller's own limit is shorter
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = shared_bound(64)
 _MAX_SHOWN_CHARS = 300  # of AWS's error text
 _AWS_NAMES: Mapping[Algorithm, str] = {
     **{Algorithm(f"RS{size}"): f"RSASSA_PKCS1_V1_5_SHA_{size}" for size in (256, 384, 512)},

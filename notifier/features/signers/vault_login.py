@@ -20,13 +20,14 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import SourceFault
 from notifier.model.outcome import read_retry_after
 from notifier.model.own_thread import FileTimeoutError, read_in_thread
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.secret_text import secret_of
 from notifier.tokens.signer import SignatureResult, SignerError
 
 _BOUNDS = Bounds(answer=1024 * 1024, member=1024 * 1024)  # bytes; a key with 1,000 versions has 0.6 MiB
-_MAX_IDLE_CONNECTIONS = 256
+_MAX_IDLE_CONNECTIONS = shared_bound(256)
 TIMEOUT_SECONDS = 30.0  # of a request; the caller's own limit is shorter
 _MAX_SHOWN_CHARS = 200  # of Vault's error text
 _VERSION_ERRORS = ("requested version", "minimum encryption")  # in a 500 for a key version that cannot sign

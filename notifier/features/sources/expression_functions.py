@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import cast
 
 from jmespath import functions
 from pydantic_core import from_json
 
 from notifier.model.moment import parse_moment
+from notifier.model.shared_resources import shared_cache
 from notifier.model.validation import kind_of
 
 MAX_JSON_CHARACTERS = 256 * 1024  # the limit of SNS for a message; parsed within 10 ms
@@ -72,7 +72,7 @@ def normalize_name(name: str) -> str:
     return _normalize_cached(name) if len(name) <= MAX_CACHED_NAME_CHARACTERS else name.lower().replace("_", "")
 
 
-@lru_cache(maxsize=2048)
+@shared_cache(2048)
 def _normalize_cached(name: str) -> str:
     return name.lower().replace("_", "")
 

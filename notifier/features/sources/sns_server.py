@@ -25,6 +25,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.moment import MinuteLimit
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
@@ -32,10 +33,10 @@ from notifier.tokens.foreign_keys import find_rsa_fault
 
 REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits for 15
 MAX_BODY_BYTES = 32 * 1024  # a certificate has 2 KiB
-MAX_CACHED_CERTIFICATES = 16
+MAX_CACHED_CERTIFICATES = shared_bound(16)
 FETCH_INTERVAL_SECONDS = 0.5
-MAX_QUEUED_CERTIFICATES = 512  # above, the oldest URL with one message is dropped
-MAX_AWAITED_CERTIFICATES = 32  # messages with further URLs are answered with 503 at once
+MAX_QUEUED_CERTIFICATES = shared_bound(512)  # above, the oldest URL with one message is dropped
+MAX_AWAITED_CERTIFICATES = shared_bound(32)  # messages with further URLs are answered with 503 at once
 MESSAGE_WAIT_SECONDS = 10.0  # for a certificate; after a 503, SNS sends the message again 20 s later
 RETRY_AFTER_SECONDS = 10.0  # from a failed fetch of a URL to the next
 

@@ -19,6 +19,7 @@ from notifier.features.upstreams.upstream_token import is_plain_text, text_or_no
 from notifier.model.errors import SourceFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.redaction import redact_subject
+from notifier.model.shared_resources import shared_slots
 from notifier.network.http.json_over_http import open_web, redact_url
 from notifier.network.http.json_parts import Bounds
 
@@ -39,7 +40,7 @@ class SessionLookups:
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_LOOK_UPS)
+        self._slots = shared_slots(MAX_CONCURRENT_LOOK_UPS)
 
     async def look_up(self, upstream_session: UpstreamSession) -> tuple[LocalSession, ...] | SessionsUnavailable:
         """Return the matching sessions, or why the look-up failed. Never raises."""

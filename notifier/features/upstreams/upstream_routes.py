@@ -34,13 +34,14 @@ from notifier.model.ids import new_id
 from notifier.model.message import Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.model.printable import json_text
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import problem_response
 from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
 PUBLISH_TIMEOUT_SECONDS = 5.0  # until a token's claims are durable
-MAX_SEEN_TOKENS = 10_000  # above, the oldest are dropped; the event of a dropped token has the same id again
+MAX_SEEN_TOKENS = shared_bound(10_000)  # the oldest are dropped; the event of a dropped one has the same id again
 RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}

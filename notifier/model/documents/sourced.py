@@ -8,7 +8,6 @@ read, so that a replay notifies no client twice.
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 from pydantic_core import from_json, to_json
@@ -18,6 +17,7 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Kind, Message, MessageDraft
 from notifier.model.moment import format_moment
 from notifier.model.record import copy_record, record
+from notifier.model.shared_resources import shared_cache
 
 EVENT_SOURCES: Final = ""  # the reader of sources whose name has no slash: those in the setting `sources`
 
@@ -153,7 +153,7 @@ def parse_event_positions(text: str) -> Positions:
     return read
 
 
-@lru_cache(maxsize=1024)
+@shared_cache(1024)
 def _suggests_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 
 from notifier.model.client import Algorithm
 from notifier.model.errors import SourceFault
+from notifier.model.shared_resources import shared_cache
 from notifier.network.databases.sql_connection import Deadline
 from notifier.network.http.json_parts import MAX_NESTING, MAX_PART_BYTES, Bounds, format_size, is_too_deep
 
@@ -188,7 +188,7 @@ def to_algorithms(value: object) -> str | list[str] | None:
     return None if word is None else _parse_algorithms(word)
 
 
-@lru_cache(maxsize=256)
+@shared_cache(256)
 def _parse_algorithms(word: str) -> str | list[str] | None:
     words = re.findall(r"[^\s,;\"\[\]]+", word)  # also a list as JSON
     known = [word for word in words if word in _ALGORITHMS]

@@ -22,14 +22,15 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from threading import Timer
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from notifier.model.errors import ConfigurationError, SourceFault
+from notifier.model.shared_resources import shared_timer
 from notifier.network.databases.database_url import find_url_issue
 from notifier.network.http.json_parts import MAX_PART_BYTES
 from notifier.network.http.pem_files import set_verify_flags
@@ -274,8 +275,7 @@ def _guard_time(connection: sa.Connection, deadline: Deadline) -> Iterator[None]
         return
     raw: _HasSocket = _driver(connection)
     with socket.fromfd(raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as own:
-        timer = Timer(max(deadline.left, 0.0), _shut_down, (own,))
-        timer.daemon = True
+        timer = shared_timer("end of a query", max(deadline.left, 0.0), partial(_shut_down, own))
         timer.start()
         try:
             yield

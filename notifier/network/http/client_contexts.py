@@ -21,10 +21,11 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
 from notifier.model.own_thread import run_in_thread
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.pem_files import build_client_context
 from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
-MAX_CONTEXTS = 256  # a context with the system's authorities takes about 1 MiB
+MAX_CONTEXTS = shared_bound(256)  # a context with the system's authorities takes about 1 MiB
 MAX_SMALL_BYTES = 32 * 1024  # of all files of a context together; the system's authorities are 200 KiB
 CHECK_INTERVAL_SECONDS = 1.0
 MAX_CHECK_WAIT_SECONDS = 0.2  # after the start of a check; then requests use the contexts that there are
@@ -129,7 +130,7 @@ class TlsContexts:
 async def _build_in_turn(turn: asyncio.Lock, build: Callable[[], _Entry | None]) -> _Entry | None:
     """Build in a thread, one at a time, but let the next one begin if this one hangs."""
     async with turn:
-        building = run_in_thread(build, "TLS files")
+        building = run_in_thread(build, "TLS files of clients")
         await asyncio.wait({building}, timeout=MAX_TURN_SECONDS)
     return await building
 

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.errors import AnswerFault, SourceFault
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
 LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one response of a registry source
-_MAX_KEPT_CONNECTIONS = 8  # more than any source requests at a time
+_MAX_KEPT_CONNECTIONS = shared_bound(8)  # more than any source requests at a time
 
 
 class JsonWeb:

@@ -20,11 +20,12 @@ from yarl import URL
 from notifier.model.client import Route
 from notifier.model.record import record
 from notifier.model.request import Headers, Request
+from notifier.model.shared_resources import shared_bound
 
 MAX_BODY_BYTES = 16 * 1024  # read of a response
-MAX_HEADS = 2048  # 3 KiB each
+MAX_HEADS = shared_bound(2048)  # 3 KiB each
 # TLS contexts that heads keep alive. `TlsContexts` keeps half as many. A context with the system's CAs takes 0.8 MiB.
-MAX_CONTEXTS = 512
+MAX_CONTEXTS = shared_bound(512)
 
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp sets no timers, since our callers set the deadlines

@@ -23,6 +23,7 @@ from notifier.model.egress import check_uri
 from notifier.model.errors import CancelledRequest, InternalFault
 from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure, TransportResult
 from notifier.model.request import Request
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http import requests
 from notifier.network.http.aiohttp_hooks import examine_aiohttp, new_session
 from notifier.network.http.client_contexts import CHECK_INTERVAL_SECONDS, TlsContexts, list_files
@@ -32,8 +33,8 @@ from notifier.network.http.faults import translate_fault, translate_proxy_refusa
 from notifier.network.http.name_resolver import NameResolver
 from notifier.network.http.response_text import REDIRECTS, read_error_code, to_text
 
-MAX_PLANS = 4096  # URIs whose plans are cached
-MAX_KEPT_CONNECTIONS = 4096  # kept alive; half of the process's limit of open files, if that is less
+MAX_PLANS = shared_bound(4096)  # URIs whose plans are cached
+MAX_KEPT_CONNECTIONS = shared_bound(4096)  # kept alive; half of the process's limit of open files, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}

@@ -57,7 +57,7 @@ class ListenerContext:
             return
         self._stamps = stamps
         try:
-            self._current = await run_in_thread(partial(_load_context, self._files), "TLS files")
+            self._current = await run_in_thread(partial(_load_context, self._files), "TLS files of a listener")
         except InternalFault as fault:
             structlog.get_logger().error("listener_tls_failed", reason=str(fault), kept="the old")
         else:

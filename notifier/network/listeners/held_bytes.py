@@ -9,10 +9,12 @@ from typing import Protocol
 
 import structlog
 
-BUDGET_BYTES = 32 * 1024 * 1024  # bytes that connections hold outside of requests; a TLS handshake counts 16 KiB
+from notifier.model.shared_resources import shared_bound
+
+BUDGET_BYTES = shared_bound(32 * 1024 * 1024)  # held outside of requests; a TLS handshake counts 16 KiB
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
 PIECE_BYTES = 8 * 1024  # bytes per read
-MAX_LINES_PER_ADVANCE = 12  # of chunked bodies, 10 µs each; then the other connections advance
+MAX_LINES_PER_ADVANCE = shared_bound(12)  # of chunked bodies, 10 µs each; then the other connections advance
 _SHORT_PIECE_BYTES = 64  # bytes passed on of a body with more lines than that
 _LOG_INTERVAL_SECONDS = 60.0  # seconds
 CONNECTIONS_PER_ROUND = 2  # connections that pass on a further piece or request in one round of the event loop

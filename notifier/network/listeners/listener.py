@@ -19,13 +19,14 @@ from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
+from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
-MAX_CONNECTIONS = 1000  # at a time
-MAX_BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
+MAX_CONNECTIONS = shared_bound(1000)  # at a time
+MAX_BACKLOG = shared_bound(1024)  # queued by the kernel; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
 # Bytes that the kernel holds of each connection (it doubles that), so that no read is larger.
 RECEIVE_BUFFER_BYTES = 32 * 1024

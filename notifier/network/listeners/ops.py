@@ -12,10 +12,11 @@ from typing import Protocol
 
 from aiohttp import web
 
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import problem_response
 
-MAX_CONNECTIONS = 100  # at a time; a probe and a few scrapers need ten
-MAX_SCRAPES = 4  # at a time, since each blocks the loop; enough for two Prometheus servers and some people
+MAX_CONNECTIONS = shared_bound(100)  # at a time; a probe and a few scrapers need ten
+MAX_SCRAPES = shared_bound(4)  # at a time, since each blocks the loop; for two Prometheus servers and some people
 SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds to read a page; the default scrape timeout of Prometheus
 
 

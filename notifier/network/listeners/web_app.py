@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import answer_refusals
 from notifier.network.listeners.throttle import Throttle
 
 BODY_TIMEOUT_SECONDS = 10.0  # for the body of a request
-MAX_CONNECTIONS = 1000  # at a time; a proxy keeps a few tens open, and reuses them
+MAX_CONNECTIONS = shared_bound(1000)  # at a time; a proxy keeps a few tens open, and reuses them
 DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

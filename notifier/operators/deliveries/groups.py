@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from notifier.model.moment import earliest, format_optional_moment, latest
+from notifier.model.shared_resources import shared_bound
 
-MAX_GROUPS = 10_000  # groups that are counted separately; malformed events can hold any client IDs
+MAX_GROUPS = shared_bound(10_000)  # groups that are counted separately; malformed events can hold any client IDs
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.ids import new_id
 from notifier.model.moment import format_moment, format_optional_moment
+from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
@@ -23,8 +24,8 @@ from notifier.queues.queue_port import Queue
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 
 SHOW_JOB, END_JOB, LIST_JOBS = "job", "end_job", "jobs"  # names of worker requests
-MAX_RUNNING_JOBS: Mapping[JobKind, int] = {"replay": 8, "discard": 8, "cancel": 8, "retry": 32}  # of one worker
-MAX_REMEMBERED_JOBS = 100  # of a worker, running and ended
+MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
+MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
 MAX_JOB_SECONDS = 3600.0  # seconds from its start until a job stops waiting for the messages: a slow rate takes long
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"

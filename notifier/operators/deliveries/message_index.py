@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.moment import format_moment
 from notifier.model.record import record
+from notifier.model.shared_resources import shared_ring
 from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.repair_pass import Filter
@@ -74,7 +75,7 @@ class MessageIndex:
         self.made_at = monotonic()
         self._as_of = clock()
         self._took_seconds = 0.0
-        self._summaries: deque[Any] = deque(maxlen=MAX_SUMMARIES)
+        self._summaries: deque[Any] = shared_ring(MAX_SUMMARIES)
         self._added_count = 0
         self._texts: dict[str, str] = {}
         self._selection_lock = asyncio.Lock()

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.message import Message, Transfer
 from notifier.model.moment import format_moment
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
 from notifier.operators.deliveries.groups import Summary
@@ -21,7 +22,7 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 MAX_LOGGED_IDS = 20  # IDs in one audit line
-MAX_DUE_PER_SECOND = 1000.0  # a quarter of what a worker can start, so that retries of other clients continue
+MAX_DUE_PER_SECOND = shared_bound(1000.0)  # a quarter of what a worker can start: retries of other clients continue
 DUE_EARLIER = "earlier"  # reason to keep a delivery: it is due before `make_due` would make it due
 CLIENT_DELAY = "asked"  # reason to keep a delivery: its client requested the delay
 

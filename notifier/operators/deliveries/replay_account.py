@@ -18,13 +18,14 @@ from notifier.delivery.facts import (
     Skipped,
 )
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.retry_request import RetryAccount
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
 FOLLOW_REPLAY = "follow_replay"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
-MAX_REPLAYS = 20  # replays that a worker follows; a new one replaces the oldest
+MAX_REPLAYS = shared_bound(20)  # replays that a worker follows; a new one replaces the oldest
 IDS_PER_REQUEST = 2500  # IDs in one request: 90 KB
 
 

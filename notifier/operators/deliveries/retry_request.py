@@ -10,12 +10,13 @@ from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.moment import Clock, earliest, latest
 from notifier.model.printable import counted, printable
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
 RETRY_CLIENT = "retry"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which an account is forgotten
-MAX_ACCOUNTS = 100  # accounts of one worker; a new one replaces the oldest
+MAX_ACCOUNTS = shared_bound(100)  # accounts of one worker; a new one replaces the oldest
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from itertools import chain
 
 from notifier.model.ignored_members import IssueGroup
+from notifier.model.shared_resources import shared_slots
 
 MAX_CONCURRENT_CHECKS = 64  # each has one connection at most
 
@@ -69,7 +70,7 @@ async def examine(
 
     `progress` is called after each check, with the number of ended checks and of all.
     """
-    slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+    slots = shared_slots(MAX_CONCURRENT_CHECKS)
     done = 0
 
     async def run(check: Check) -> Sequence[Finding]:

@@ -9,9 +9,10 @@ from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import ClientKey
 from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause, Reason
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
-MAX_REPORTED_CLIENTS = 500  # by one worker
+MAX_REPORTED_CLIENTS = shared_bound(500)  # by one worker
 _ATTEMPT_REASONS = frozenset(map(str, Reason))  # all other reasons belong to dead letters, which are not pending
 _CIRCUITS: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
 

@@ -23,10 +23,11 @@ from notifier.model.nearest import Hint, suggest_client, suggest_issuer
 from notifier.model.outcome import Cause
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_bound
 from notifier.model.trouble import Trouble, TroubleKind
 
 MAX_NAMES_PER_ISSUER = 100  # of one kind; all unknown issuers together count as one issuer
-MAX_NAMES = 2_000
+MAX_NAMES = shared_bound(2_000)
 # Seconds after the last due time until a cause counts as ended: another worker may have attempted the delivery.
 KEEP_SECONDS = 300.0
 MAX_SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # burst and rate: a search for a similar name may take 10 ms

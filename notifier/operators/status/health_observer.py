@@ -17,10 +17,11 @@ from notifier.model.moment import Clock, earliest
 from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, redact_subject
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.lifetime import GetLifetime, Lifetime
 
-MAX_CLIENTS = 10_000
+MAX_CLIENTS = shared_bound(10_000)
 MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are kept when the oldest client is replaced
 MAX_TEXT_LENGTH = 200  # characters of a failure text
 MAX_REMEDY_TEXT_LENGTH = 500  # characters of the text of a dead letter, which ends with the remedy
@@ -28,7 +29,7 @@ UNREGISTERED_SECONDS = 3600.0  # after which an unregistered client is forgotten
 MAX_OVERDUE_SECONDS = 1200.0  # within which a delivery that is due is attempted or deferred again
 EXPIRING_SECONDS = 3600.0
 MAX_SAMPLES = 13  # one every five seconds, for the last minute
-MAX_REFUSAL_COUNTS = 50  # pairs of issuer and reason
+MAX_REFUSAL_COUNTS = shared_bound(50)  # pairs of issuer and reason
 REFUSAL_SECONDS = 3600.0  # after which a refusal is forgotten, as in the alert NotifierEventsRefused
 
 
@@ -76,7 +77,7 @@ class HealthObserver:
         self._clock = clock
         self._monotonic = monotonic
         self._get_lifetime = get_lifetime
-        self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=MAX_SAMPLES)
+        self._samples: deque[tuple[float, Mapping[str, int]]] = shared_ring(MAX_SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.observe = FactHandlers(

@@ -30,6 +30,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.durations import format_in_words
 from notifier.model.moment import Clock, wait_for_event
+from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.model.trouble import Trouble, TroubleKind
 
 ANNOUNCE_SECONDS = 5.0  # between two announcements
@@ -41,7 +42,7 @@ UNCOUNTED_SECONDS = 14.0  # after which a silent worker no longer counts: three 
 STOPPED_SECONDS = 3.0  # after which a worker no longer counts that announced its stop
 SILENT_SECONDS = 29.0  # after which a silent worker has vanished
 KEPT_SECONDS = 3600.0  # for which a vanished worker is listed
-MAX_WORKERS = 1000
+MAX_WORKERS = shared_bound(1000)
 MAX_BYTES = 1024  # of an announcement
 MAX_CLOCK_SAMPLES = 6  # a late announcement makes a clock seem behind, so the greatest of several offsets counts
 MAX_OFFSET_SECONDS = 5.0  # of a clock that is not reported
@@ -75,7 +76,7 @@ class _OtherWorker:
     round: int
     replaces: bool
     stopped: bool = False
-    clock_offsets: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_CLOCK_SAMPLES))
+    clock_offsets: deque[float] = field(default_factory=lambda: shared_ring(MAX_CLOCK_SAMPLES))
 
 
 class WorkerPresence:

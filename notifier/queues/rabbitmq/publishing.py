@@ -17,6 +17,7 @@ import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
+from notifier.model.shared_resources import shared_slots
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -71,7 +72,7 @@ class Publishing:
         self._on_reply: Callable[[bytes], None] | None = None
         self._opened_at = 0.0
         self._replacing: asyncio.Future[None] | None = None  # done once the present channel is to be replaced
-        self._all_windows = asyncio.Semaphore(MAX_IN_FLIGHT_PUBLISHES)
+        self._all_windows = shared_slots(MAX_IN_FLIGHT_PUBLISHES)
         self._windows: dict[str, QueueWindow] = {}  # by queue, or by the exchange of a lane
         self._in_flight: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)

@@ -37,6 +37,7 @@ import aiormq.abc
 from notifier.model.documents.unreadable import MAX_BODY_BYTES
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import Message, MessageDraft, Transfer, TransferResult
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.passes import Reader, ReadMessage
 from notifier.queues.rabbitmq.acks import AckLedger
 from notifier.queues.rabbitmq.connection import broker_request
@@ -45,7 +46,7 @@ from notifier.queues.rabbitmq.wire.aiormq_hooks import callback_of
 from notifier.queues.rabbitmq.wire.decoding import to_message
 
 FIRST_RUN_LENGTH, MAX_RUN_LENGTH = 8, 5000  # messages; longer if MAX_RUNS requires it
-MAX_WHOLE_RUN_LENGTH = 500  # messages with bodies: 64 MiB of the largest that workers write
+MAX_WHOLE_RUN_LENGTH = shared_bound(500)  # messages with bodies: 64 MiB of the largest that workers write
 MAX_RUN_GROWTH = 8  # maximum factor between two runs, since the next messages may be larger
 MAX_RUNS = 30  # at most 32 consumers keep the order
 MAX_PREFETCH = 65_535  # of AMQP; so 1,900,000 messages keep their order
@@ -54,7 +55,7 @@ ROW_BYTES = 2048  # of a message without its body
 SILENCE_TIMEOUT_SECONDS = 20.0  # without a message: the queue is empty or the broker is stuck
 SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # in a shared queue, twice: other messages may have left it
 FORGET_TIMEOUT_SECONDS = 30.0
-MAX_UNCONFIRMED_ACKS = 24  # acks that the broker's channel does not hold back
+MAX_UNCONFIRMED_ACKS = shared_bound(24)  # acks that the broker's channel does not hold back
 
 PublishMessage = Callable[[str, MessageDraft], Awaitable[None]]
 

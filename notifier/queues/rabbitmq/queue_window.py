@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Mapping
 
 from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.shared_resources import shared_slots
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
 MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
@@ -39,7 +40,7 @@ class QueueWindow:
     def __init__(self, patience: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._patience = patience
-        self._places = asyncio.Semaphore(MIN_WINDOW)
+        self._places = shared_slots(MIN_WINDOW)
         self._size = self._wanted_size = MIN_WINDOW  # places, taken or free
         self._publish_count = 0  # in the window, or waiting for it
         self._nacks = 0

@@ -17,6 +17,7 @@ from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.connection import (
     Connection,
@@ -30,7 +31,7 @@ from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.wire.publish import DIRECT_REPLY_TO
 
-MAX_PENDING_REPLIES, MAX_PENDING_BYTES = 2000, 1024 * 1024  # pending
+MAX_PENDING_REPLIES, MAX_PENDING_BYTES = shared_bound((2000, 1024 * 1024))  # pending
 QUESTION = "notifier.question"  # the AMQP `type` of a request for the state of workers
 REQUEST = "notifier.request"  # the `type` of a request for an operation, which is in its body
 REPLY_TYPE = "notifier.reply"

@@ -15,6 +15,7 @@ from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelClosed
 from pamqp.base import Frame
 
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.rabbitmq.connection import (
     DEFAULT_CHANNEL_MAX,
     Connection,
@@ -25,7 +26,7 @@ from notifier.queues.rabbitmq.connection import (
 )
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 
-MAX_CHANNELS = 8  # without errors one would do; each missing queue costs its channel two round trips
+MAX_CHANNELS = shared_bound(8)  # without errors one would do; each missing queue costs its channel two round trips
 
 Answer = Frame | ChannelClosed
 """The broker's answer, or the error for which it closed the channel."""

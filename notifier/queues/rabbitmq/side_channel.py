@@ -23,6 +23,7 @@ from pamqp import commands
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.reply import ReplyTo, parse_reply_to
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import Presence
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.rabbitmq.connection import (
@@ -56,7 +57,7 @@ LARGE_BUCKETS = "large-buckets"  # the header of announcements: the worker has t
 RENEWED = "renewed"  # the header of announcements: the worker has several consumers of the counted lane
 SHARE_INTERVAL_SECONDS = 0.02  # between two messages of one type
 MESSAGE_TTL_MILLISECONDS = 3000  # later they are useless
-MAX_RUNNING_REQUESTS = 8  # per worker; further requests are ignored
+MAX_RUNNING_REQUESTS = shared_bound(8)  # per worker; further requests are ignored
 GENERATED_PREFIX = "amq."  # of names that the broker generates and a publisher may forge
 REOPEN_DELAY_SECONDS = 5.0  # of a closed channel
 QUEUE_TTL_MILLISECONDS = 30_000  # no requester waits longer for an answer

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from notifier.model.defaults import PREFETCH
 from notifier.model.message import Lane, Message
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.sqlite.rows import RowTag
 from notifier.queues.sqlite.store import MAX_DUE_PER_ROUND, Store
 
-MAX_TAKEN_PER_ROUND = 128  # messages per lane and round: 16 MiB of the largest bodies
+MAX_TAKEN_PER_ROUND = shared_bound(128)  # messages per lane and round: 16 MiB of the largest bodies
 LanePages = Mapping[Lane, list[tuple[int, Message]]]
 
 

@@ -16,7 +16,8 @@ import structlog
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Depth, Lane, Message, MessageDraft, QueueStatus
-from notifier.model.own_thread import run_in_thread
+from notifier.model.own_thread import read_in_thread, run_in_thread
+from notifier.model.shared_resources import start_thread
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
@@ -42,6 +43,7 @@ from notifier.queues.sqlite.store import Rows, Store
 from notifier.queues.sqlite.writer import Writer
 
 _NOT_OPEN = "not open"
+EXAMINE_SECONDS = 300.0  # of the whole file
 _RETRY_PAUSE_SECONDS = 0.5  # between attempts to publish while the file is not writable
 _Result = TypeVar("_Result")
 
@@ -71,8 +73,7 @@ class SqliteQueue:
         self._ended.clear()
         loop = asyncio.get_running_loop()
         self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._on_report, report))
-        self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("sqlite-queue", self._writer.run)
         self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
         with suppress(QueueError):
             await self.wait_until_ready()
@@ -234,7 +235,8 @@ class SqliteQueue:
 
     async def examine(self) -> FileState:
         """Return the state of the file, for the doctor. It need not be open."""
-        return await run_in_thread(partial(examine_file, self._options.path), "examine the queue")
+        examine = partial(examine_file, self._options.path)
+        return await read_in_thread(str(self._options.path), examine, within=EXAMINE_SECONDS)
 
     def worker_count(self) -> int:
         """Return 1: the file has a single worker."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from notifier.model.errors import QueueError
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import Presence
 from notifier.queues.sqlite.rows import ASKER_HEADER, FILE_ADDRESS
 from notifier.queues.sqlite.store import OpenStore
@@ -25,7 +26,7 @@ _SCHEMA = (
 )
 NOTE_TTL_SECONDS = 60.0
 CHECK_INTERVAL_SECONDS = 0.25
-MAX_OUTBOX_NOTES = 2000
+MAX_OUTBOX_NOTES = shared_bound(2000)
 
 
 class Note(NamedTuple):

@@ -20,13 +20,14 @@ from typing import Any, Protocol, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Kind, Lane, Message
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.sqlite.file import describe_full_disk, open_file, transaction, translating, value_of
 from notifier.queues.sqlite.lock import FileId, describe_move, file_id_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
 MAX_ROWS_PER_INSERT = 256
-MAX_DUE_PER_ROUND = 512  # messages per transaction: a backlog does not delay other work
+MAX_DUE_PER_ROUND = shared_bound(512)  # messages per transaction: a backlog does not delay other work
 LANES: Mapping[str, Lane] = {lane.value: lane for lane in Lane}
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, assert_never
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import PARKED, Depth, Lane, Message
 from notifier.model.moment import earliest
+from notifier.model.shared_resources import shared_bound
 from notifier.queues.sqlite.file import examine
 from notifier.queues.sqlite.lanes import Lanes, ParkedRows
 from notifier.queues.sqlite.lock import WorkerLock, has_worker
@@ -26,7 +27,7 @@ from notifier.queues.sqlite.rows import Ack, Call, FutureResult, Insert, Operati
 from notifier.queues.sqlite.store import LANES, QUEUES, Store
 
 T = TypeVar("T")
-ACKS_PER_COMMIT = 8  # 1 MiB of the largest events, half of the space that a full disk has left
+ACKS_PER_COMMIT = shared_bound(8)  # 1 MiB of the largest events, half of the space that a full disk has left
 POLL_SECONDS = 0.25  # seconds between checks for commits of other processes; a check reads one number
 
 

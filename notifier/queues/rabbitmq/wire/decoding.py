@@ -18,7 +18,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +37,7 @@ from notifier.model.message import (
     parse_kind,
 )
 from notifier.model.reply import parse_reply_to
+from notifier.model.shared_resources import shared_cache
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 
 MAX_PASS_RETURNS = 1  # returns of a message to its bucket by passes over pending deliveries
@@ -208,4 +208,4 @@ def _decode_any_table(value: bytes) -> tuple[int, dict[str, Any]]:
     return int.from_bytes(value[:4], "big") + 4, UnreadableTable()
 
 
-_decode_small_table = lru_cache(maxsize=256)(_decode_any_table)
+_decode_small_table = shared_cache(256)(_decode_any_table)

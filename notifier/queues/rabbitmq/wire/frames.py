@@ -11,7 +11,7 @@ There are two hooks: the name by which aiormq's connection finds the receiver, a
 import asyncio
 import struct
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Self
 
 import aiormq
@@ -24,8 +24,10 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
+from notifier.model.shared_resources import shared_bound, shared_cache
+
 # Messages between two pauses. A burst of 500 messages without a pause blocks the loop for 10 ms.
-MAX_FRAMES_IN_A_ROW = 8
+MAX_FRAMES_IN_A_ROW = shared_bound(8)
 CHUNK_BYTES = 64 * 1024  # bytes read at a time
 
 _HEAD = struct.Struct(">BHI")  # type, channel, size
@@ -104,12 +106,12 @@ def _parse_deliver(payload: bytes) -> commands.Basic.Deliver:
     )
 
 
-@lru_cache(256)  # a publisher uses the same names repeatedly
+@shared_cache(256)  # a publisher uses the same names repeatedly
 def _parse_name(raw: bytes) -> str:
     return raw[1 : 1 + raw[0]].decode("utf-8", errors="replace")
 
 
-@lru_cache(256)
+@shared_cache(256)
 def _parse_two_names(raw: bytes) -> tuple[str, str]:
     return _parse_name(raw), _parse_name(raw[1 + raw[0] :])
 

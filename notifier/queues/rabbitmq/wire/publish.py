@@ -25,13 +25,14 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from notifier.model.record import record
+from notifier.model.shared_resources import shared_bound
 
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 _PERSISTENT_MODE = 2
 # Seconds that a patient message waits for others, and the number that ends the wait. An unresponsive client in each of
 # 600 events a second causes 600 deferrals. When hundreds return at once, these are confirmed before the next are sent.
 GATHER_SECONDS = 0.02
-MAX_GATHERED = 16
+MAX_GATHERED = shared_bound(16)
 
 
 @record

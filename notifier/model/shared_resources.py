@@ -1,0 +1,50 @@
+"""Makes what several clients, issuers, publishers or connections share: bounds, slots, caches and threads.
+
+`docs/evidence/shared-resources.md` has a row for each call, by its module and the name to which it is assigned, or the
+name of the thread: who can hold the resource, for how long, and how others are served meanwhile. A test compares that
+page with the calls, and fails for a semaphore, thread or bounded container made elsewhere. Threads that run work for an
+event loop are made by `own_thread`.
+"""
+
+import asyncio
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def shared_bound(size: T) -> T:
+    """Return `size`."""
+    return size
+
+
+def shared_slots(size: int) -> asyncio.Semaphore:
+    """Return a semaphore with `size` slots."""
+    return asyncio.Semaphore(size)
+
+
+def shared_cache(size: int) -> Callable[[Callable[..., T]], "functools._lru_cache_wrapper[T]"]:
+    """Return a decorator that caches the last `size` results of a pure function, which must never block."""
+    return functools.lru_cache(size)
+
+
+def shared_ring(size: int, entries: Iterable[Any] = ()) -> deque[Any]:
+    """Return a deque of the last `size` entries."""
+    return deque(entries, maxlen=size)
+
+
+def start_thread(name: str, work: Callable[[], object]) -> threading.Thread:
+    """Start `work` in a daemon thread."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def shared_timer(name: str, seconds: float, work: Callable[[], object]) -> threading.Timer:
+    """Return a timer that runs `work` in a daemon thread so many seconds after `start`, unless it is cancelled."""
+    timer = threading.Timer(seconds, work)
+    timer.name, timer.daemon = name, True
+    return timer
