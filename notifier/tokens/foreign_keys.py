@@ -16,10 +16,9 @@ from types import MappingProxyType
 
 from notifier.model.client import ClientKeysSource, KeyManagement, PublishedKey
 from notifier.model.printable import excerpt
-from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import present_members
 
-MAX_KEYS = shared_bound(100)  # of one set; issuers publish a handful
+MAX_KEYS = 100  # of one set; issuers publish a handful
 MAX_SET_BYTES = 64 * 1024  # of one set: of its used members, and of the whole answer at a client's `jwks_uri`
 MAX_MEMBER_CHARS = 4096  # of a text in a key; a number of 8,192 bits has 1,366
 _RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3, §4.3 require 2048; each doubling takes four times as long

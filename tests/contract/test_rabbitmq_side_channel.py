@@ -189,6 +189,30 @@ async def test_the_counted_lane_is_renewed_only_if_workers_announce_themselves(
     await until(count, lambda consumers: consumers == 1)
 
 
+async def test_requests_beyond_the_limit_are_ignored(options: RabbitOptions, workers: NamedWorkers) -> None:
+    """Eight that hang take all places of a worker. It sends its state meanwhile, and answers others after them."""
+    begun, may_end = asyncio.Queue[bytes](), asyncio.Event()
+
+    async def handle(request: bytes) -> bytes:
+        begun.put_nowait(request)
+        await may_end.wait()
+        return request
+
+    worker = await workers.start(options, b"worker", announces=True)
+    worker.side_channel.handle_requests(handle)
+    await eventually(lambda: worker.worker_count() == 1)
+    asker = RabbitQueue(options)
+    names = [str(number).encode() for number in range(side_channel.MAX_RUNNING_REQUESTS)]
+    hanging = [asyncio.create_task(asker.request(name, PATIENCE)) for name in names]
+    assert sorted([await asyncio.wait_for(begun.get(), PATIENCE) for _ in names]) == names
+    assert not (await asker.request(b"one more", 1.0)).answers
+    assert [*(await asker.read_overview(PATIENCE)).worker_states] == [b"worker"]
+    may_end.set()
+    assert [answer for task in hanging for answer in (await task).answers] == names
+    assert [*(await asker.request(b"later", PATIENCE)).answers] == [b"later"]
+    assert [begun.get_nowait() for _ in range(begun.qsize())] == [b"later"]
+
+
 async def test_request_without_workers_declares_nothing(amqp_url: str, bare_prefix: str) -> None:
     """Looking declares no queue."""
     options = rabbit_options(amqp_url, bare_prefix)

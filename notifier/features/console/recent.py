@@ -30,8 +30,7 @@ from notifier.model.shared_resources import shared_bound
 
 STEP_SECONDS = 5  # the time in which deliveries are counted together
 MAX_STEPS = shared_bound(360)  # half an hour
-MAX_MINUTES = 60  # per client
-MAX_ANSWERS = 20  # per client
+MAX_MINUTES, MAX_ANSWERS = 60, 20  # per client
 MAX_CLIENTS = shared_bound(2000)  # with answers and counts per minute
 MAX_TROUBLE_ROWS, MAX_WELL_ROWS = shared_bound((2000, 5000))  # entries of failures, and of deliveries
 MAX_TROUBLE_BYTES, MAX_WELL_BYTES, MAX_CLIENT_BYTES = 3 * 2**20, 4 * 2**20, 8 * 2**20  # limits where names are long

@@ -25,12 +25,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from notifier.features.signers.signer_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
 from notifier.model.outcome import read_retry_after
-from notifier.model.shared_resources import shared_bound
 from notifier.network.http.pem_files import build_client_context
 from notifier.tokens.jws import PublicKey
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
-MAX_CONNECTIONS = shared_bound(100)
 _MAX_SHOWN_CHARS = 300  # of Azure's error text
 _CURVES = MappingProxyType({"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()})
 _Answer = TypeVar("_Answer")
@@ -108,7 +106,7 @@ class AzureKey:
         """Return Microsoft's transport over a session that verifies certificates as other connections do."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=build_client_context(self._files), limit=MAX_CONNECTIONS),
+                connector=aiohttp.TCPConnector(ssl=build_client_context(self._files), limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=True,
                 auto_decompress=False,

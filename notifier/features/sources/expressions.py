@@ -19,12 +19,11 @@ from notifier.features.sources.expression_functions import FUNCTIONS, normalize_
 from notifier.model.errors import NotifierError
 from notifier.model.nearest import suggest
 from notifier.model.printable import excerpt
-from notifier.model.shared_resources import shared_bound
 
 MAX_DEPTH = 100  # each level takes several frames of Python's stack
 MAX_EXPRESSION_CHARACTERS = 4096
 MAX_QUOTED_CHARACTERS = 60  # of an expression in an error text
-MAX_CACHED_TEXTS = shared_bound(4)  # parsed JSON texts of one message
+MAX_CACHED_TEXTS = 4  # parsed JSON texts of one message
 _MAX_QUOTED_WORD_CHARACTERS = 40  # of a name in an error text
 _COMPARISONS = ("eq", "ne")
 _TEXT_FUNCTIONS = ("contains", "ends_with", "split", "starts_with")

@@ -17,7 +17,6 @@ from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Kind, Message, MessageDraft
 from notifier.model.moment import format_moment
 from notifier.model.record import copy_record, record
-from notifier.model.shared_resources import shared_cache
 
 EVENT_SOURCES: Final = ""  # the reader of sources whose name has no slash: those in the setting `sources`
 
@@ -153,7 +152,6 @@ def parse_event_positions(text: str) -> Positions:
     return read
 
 
-@shared_cache(1024)
 def _suggests_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 

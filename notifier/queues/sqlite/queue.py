@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from threading import Thread
 from typing import NoReturn, TypeVar
 
 import structlog
@@ -16,7 +15,7 @@ import structlog
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Depth, Lane, Message, MessageDraft, QueueStatus
-from notifier.model.own_thread import read_in_thread, run_in_thread
+from notifier.model.own_thread import read_in_thread
 from notifier.model.shared_resources import start_thread
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
@@ -54,7 +53,6 @@ class SqliteQueue:
     def __init__(self, options: SqliteOptions) -> None:
         self._options = options
         self._writer: Writer | None = None
-        self._thread: Thread | None = None
         self._inbox: Inbox | None = None  # `on_lost` is never called: a file has no connection to lose
         self._held: dict[int, RowTag] = {}
         self._connected = False
@@ -73,7 +71,7 @@ class SqliteQueue:
         self._ended.clear()
         loop = asyncio.get_running_loop()
         self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._on_report, report))
-        self._thread = start_thread("sqlite-queue", self._writer.run)
+        start_thread("sqlite-queue", self._writer.run)
         self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
         with suppress(QueueError):
             await self.wait_until_ready()
@@ -104,13 +102,12 @@ class SqliteQueue:
         """Make every ack durable, return unacked messages, close the file. Never raises."""
         for task in self._tasks:
             task.cancel()
-        if self._writer is None or (thread := self._thread) is None:
+        if self._writer is None:
             return
         with suppress(QueueError):  # if the last commit fails, its messages are delivered again
             await self.stop_consuming()
             await self._call(self._writer.finish)
-        # The thread's last report arrives in the loop before this wait ends.
-        await run_in_thread(thread.join, "sqlite-queue end")
+        await self._ended.wait()  # the last report of the thread, which has closed the file
 
     def ack(self, message: Message) -> None:
         """Delete the message with the next commit. No effect if the message is no longer held."""
@@ -294,7 +291,7 @@ class SqliteQueue:
 
     def _on_thread_end(self) -> None:
         """Fail all calls that wait for the ended thread. Acks of its messages have no effect."""
-        writer, self._writer, self._thread = self._require_writer(), None, None
+        writer, self._writer = self._require_writer(), None
         self._consuming = False
         self._held.clear()
         self._ended.set()

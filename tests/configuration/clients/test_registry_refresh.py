@@ -1,14 +1,19 @@
 """Test when registry sources are read, and how failures are handled."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from notifier.configuration.clients import source_reading
+from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
+from notifier.configuration.clients.source_reading import SourceReading
 from notifier.model.errors import SourceFault
+from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.system.waiting import until as until_answer
 
 Outcome = SourceAnswer | str | None
@@ -235,3 +240,36 @@ async def test_unresponsive_source_does_not_delay_others() -> None:
     async with running(registry, refreshed(well), hangs) as refresh:
         await until(lambda: registry.taken)
         assert [state.up for state in refresh.states()] == [True, True]
+
+
+class HangingCache(Cache):
+    """A cache whose folder hangs until `answers` is set. `saved_count` counts the writes that began."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.answers = threading.Event()
+        self.saved_count = 0
+
+    def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
+        del source, answer
+        self.saved_count += 1
+        self.answers.wait()
+
+
+async def test_a_cache_that_hangs_delays_one_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CACHE_SECONDS. Later ones do not wait for it, and it occupies one thread; other sources have other threads."""
+    monkeypatch.setattr(source_reading, "CACHE_SECONDS", 0.05)
+    hanging, source = HangingCache(), RegistrySourceSettings(name="db", keycloak={})
+    reading = SourceReading(source, lambda _source: FakeSource(), hanging, lambda: 0.0)
+    await reading.settle(answer("shop"), None)
+    monkeypatch.setattr(source_reading, "CACHE_SECONDS", 600.0)
+    for _ in range(5):
+        await asyncio.wait_for(reading.settle(answer("shop"), None), 30)
+    assert hanging.saved_count == 1
+    await asyncio.wait_for(
+        SourceReading(source, lambda _source: FakeSource(), Cache(None), lambda: 0.0).settle(answer("shop"), None), 30
+    )
+    hanging.answers.set()
+    await until_answer(lambda: asyncio.sleep(0, reading._cache_work), lambda work: work is not None and work.done())
+    await reading.settle(answer("shop"), None)
+    assert hanging.saved_count == 2

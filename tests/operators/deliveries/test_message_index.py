@@ -4,12 +4,12 @@ import asyncio
 import io
 import json
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
 
-from notifier.operators.deliveries import message_index
+from notifier.operators.deliveries import groups, message_index
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
@@ -209,3 +209,13 @@ async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPa
 
     assert await asyncio.gather(*map(page, "aab")) == [6, 6, 6]
     assert log == [*"a" * 6, *"b" * 6]
+
+
+def test_invented_clients_share_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit of groups. Clients with a group keep it, and no message is left out."""
+    monkeypatch.setattr(groups, "MAX_GROUPS", 2)
+    counts = groups.GroupCounts()
+    for name in ("shop", "wiki", "invented", "shop", "invented too"):
+        counts.add(replace(ROW, client_id=name))
+    assert {group.client_id: group.count for group in counts.groups()} == {"shop": 2, "wiki": 1, "_other": 2}
+    assert counts.total == 5

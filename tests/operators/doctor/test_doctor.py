@@ -1,5 +1,6 @@
 """Test what the doctor reports for each observation: the level, and a text with the remedy."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.canary import CANARY_SUBJECT_PREFIX, CanaryTools, send_canary
-from notifier.operators.doctor.doctor import Area, Finding, Severity
+from notifier.operators.doctor.doctor import MAX_CONCURRENT_CHECKS, Area, Check, Finding, Severity, examine, ok
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_keys import (
     ExaminedIssuer,
@@ -629,3 +630,27 @@ def test_expired_api_token_is_reported(tmp_path: Path) -> None:
     )
     assert findings["text"] == "has expired at 2025-06-15 00:00:00Z"
     assert findings["advice"].startswith("create another")
+
+
+async def test_checks_that_hang_delay_others_by_their_timeout() -> None:
+    """While they hold all places of a run. One free place is enough, and another run has other places."""
+
+    async def hang() -> Sequence[Finding]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def answer() -> Sequence[Finding]:
+        return [ok(Area.CLIENT, "shop", "answers")]
+
+    hanging = [Check(area=Area.QUEUE, subject="q", timeout=600, run=hang) for _ in range(MAX_CONCURRENT_CHECKS)]
+    shop, done = Check(area=Area.CLIENT, subject="shop", timeout=600, run=answer), asyncio.Event()
+    full = asyncio.create_task(examine([*hanging, shop]))
+    free = asyncio.create_task(examine([*hanging[1:], shop], lambda _done, _total: done.set()))
+    await asyncio.wait_for(done.wait(), 30)
+    assert [finding.text for finding in await examine([shop])] == ["answers"]
+    assert not full.done()
+    for run in (full, free):
+        run.cancel()
+    await asyncio.wait([full, free])
+    findings = await examine([*(replace(check, timeout=0.01) for check in hanging), shop])
+    assert [finding.level for finding in findings] == [Severity.FAILED] * len(hanging) + [Severity.OK]
