@@ -201,7 +201,7 @@ class _Checks:
 
     async def _check_secrets(self) -> Sequence[Finding]:
         secrets = secrets_of(self._settings, self._loaded.registry, self._loaded.parts)
-        exposures = await _read("secret files", partial(find_exposed_files, secrets))
+        exposures = await read_in_thread("secrets", partial(find_exposed_files, secrets), within=FILE_TIMEOUT_SECONDS)
         return [warning(Area.KEYS, secret.setting, secret.text, secret.advice) for secret in exposures]
 
     def _check_queue(self, address: str, timeout: float) -> Check:
@@ -291,12 +291,9 @@ class _WorkerStatus:
         return None
 
 
-_read = partial(read_in_thread, within=FILE_TIMEOUT_SECONDS)
-
-
 def _check_certificate(use: str, name: str, path: Path) -> Check:
     async def run() -> Sequence[Finding]:
-        expiry = await _read(str(path), partial(read_expiries, [((use, name), path)]))
+        expiry = await read_in_thread(name, partial(read_expiries, [((use, name), path)]), within=FILE_TIMEOUT_SECONDS)
         return [judge_certificate(use, name, expiry[0][2] if expiry else None, time.time())]
 
     return Check(area=AREAS[use], subject=name, timeout=FILE_TIMEOUT_SECONDS, run=run)
