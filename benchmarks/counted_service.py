@@ -141,15 +141,6 @@ class LoopWriter(Writer):
         self._run_round(self._gather())
 
 
-class NoThread:
-    """Stands in for the thread of a `LoopWriter`."""
-
-    def __init__(self, **_: object) -> None: ...
-
-    def start(self) -> None:
-        """Start nothing."""
-
-
 class Channel:
     """As much of aiormq's channel as acks and messages need."""
 
@@ -258,7 +249,7 @@ def built_service(
         mock.patch("notifier.service.watches.time", SimpleNamespace(time=clock, monotonic=clock)),
         mock.patch("notifier.service.service.build_queue", queue_in_memory),
         mock.patch("notifier.queues.sqlite.queue.Writer", LoopWriter),
-        mock.patch("notifier.queues.sqlite.queue.Thread", NoThread),
+        mock.patch("notifier.queues.sqlite.queue.start_thread"),
         mock.patch.object(GuardedConnector, "_wrap_create_connection", connect),
     ):
         folder = Path(name)
