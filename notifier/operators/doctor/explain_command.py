@@ -24,6 +24,11 @@ _PARKED = (
     "there. A large bucket is for clients with over 1,000 parked deliveries, which delay no others there."
 )
 _UNRESPONSIVE = "An attempt has had no answer for more than a second."
+_LATE = (
+    "All deliveries of the message started over half a second ago, and some have not ended. The message is set aside: "
+    "it does not count against the prefetch, so it delays no other."
+)
+_ENDED_EARLY = "Attempts at clients that hang were ended before their timeout, since other clients needed the slots."
 _FAILING = "The last attempt failed. The next deliveries are attempted all the same."
 _DEFERRED = "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`."
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -32,7 +37,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
     **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
     "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
-    **dict.fromkeys(("unresponsive", "hangs"), (_UNRESPONSIVE, "timeout")),
+    **dict.fromkeys(("unresponsive", "hangs", "silent"), (_UNRESPONSIVE, "timeout")),
+    "attempts_ended_early_total": (_ENDED_EARLY, "timeout"),
+    **dict.fromkeys(("late", "set_aside", "queue_set_aside"), (_LATE, "")),
+    "held": ("Messages that a worker has received and not acked.", ""),
     **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
     **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
     "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),

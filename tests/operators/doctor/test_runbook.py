@@ -192,6 +192,10 @@ def test_a_reason_is_explained(tmp_path: Path) -> None:
         ("parked", "A bucket is a queue for deliveries"),
         ("probe", "One delivery is attempted"),
         ("delayed", "in a delay queue"),
+        *((word, "is set aside") for word in ("late", "set_aside", "queue_set_aside")),
+        ("silent", "no answer for more than a second"),
+        ("attempts_ended_early_total", "before their timeout"),
+        ("held", "received and not acked"),
     ],
 )
 def test_words_of_status_waiting_and_log_are_explained(tmp_path: Path, word: str, expected: str) -> None:
