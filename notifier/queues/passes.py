@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from notifier.model.message import Message, Transfer, TransferResult
@@ -32,7 +31,7 @@ def make_pass_reader(
     def read(message: Message) -> ReadMessage[S]:
         summary = summarise(message)
         matches = is_meant(message, summary)
-        kept = message if matches and whole else copy_record(message, body=b"", headers=MappingProxyType({}))
+        kept = message if matches and whole else copy_record(message, body=b"", headers={})
         return ReadMessage(message=kept, summary=summary if matches else None)
 
     return read

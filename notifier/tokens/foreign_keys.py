@@ -12,7 +12,6 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from notifier.model.client import ClientKeysSource, KeyManagement, PublishedKey
 from notifier.model.printable import excerpt
@@ -25,22 +24,16 @@ _RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3, §4.3 require 2048; each doubli
 _MAX_EXPONENT_BYTES = 8  # with a longer exponent, a verification takes as long as a signature
 _BASE64URL = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")  # libraries skip other characters, and would read another number
 MAX_SHOWN_CHARS = 60  # of a member in a message
-MATERIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-)
-SIGNATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-        "P-256": ("ES256",),
-        "P-384": ("ES384",),
-        "P-521": ("ES512",),
-        "Ed25519": ("EdDSA", "Ed25519"),  # one algorithm: RFC 8037, RFC 9864
-    }
-)
+MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+SIGNATURES: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "P-256": ("ES256",),
+    "P-384": ("ES384",),
+    "P-521": ("ES512",),
+    "Ed25519": ("EdDSA", "Ed25519"),  # one algorithm: RFC 8037, RFC 9864
+}
 """The algorithms by which each type of key, or curve, verifies signatures."""
-_CURVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
-)
+_CURVES: Mapping[str, tuple[str, ...]] = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
 _ENCRYPTION_OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
 _OPERATIONS = _ENCRYPTION_OPERATIONS | {"sign", "verify", "decrypt", "unwrapKey"}  # RFC 7517 §4.3
 _PRIVATE_PLACEHOLDER = "left out"  # replaces the private members of a key that was published with them

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -45,9 +44,11 @@ MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 100 keys of a set
 MAX_HELD_KIDS = shared_bound(32)  # whose tokens wait until a reading for unknown keys is due
 MAX_WAITING_TOKENS = shared_bound(100)  # that wait for a reading, or for its end; 256 requests are served at a time
 _TIMER_MARGIN_SECONDS = 0.01  # since a timer of uvloop may end a millisecond early
-_READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = MappingProxyType(
-    {"RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk}
-)
+_READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "RSA": RSAAlgorithm.from_jwk,
+    "EC": ECAlgorithm.from_jwk,
+    "OKP": OKPAlgorithm.from_jwk,
+}
 
 ReadKeySet = Callable[[], Awaitable[IssuerDocument | DocumentIssue]]
 """Fetches the JWK Set. Never raises."""

@@ -49,16 +49,6 @@ class PageSelection:
 
 
 @record
-class PageRequest:
-    """A page of at most `rows` summaries after the first `skip`, with the counts of the `groups` largest groups."""
-
-    selection: PageSelection
-    rows: int
-    skip: int
-    groups: int
-
-
-@record
 class _SelectionResult:
     """The summaries of the rows, and the counts of the selection: by reason, and by group."""
 
@@ -98,24 +88,27 @@ class MessageIndex:
         self._took_seconds = self._monotonic() - self.made_at
         self._texts.clear()
 
-    async def page(self, request: PageRequest, rows_member: str) -> dict[str, Any]:
-        """Return the page as JSON, with its summaries in the member that `rows_member` names."""
+    async def page(
+        self, selection: PageSelection, rows_member: str, *, rows: int, skip: int, groups: int
+    ) -> dict[str, Any]:
+        """Return as JSON up to `rows` summaries after the first `skip`, and the counts of the `groups` largest groups.
+
+        `rows_member` names the member with the summaries.
+        """
         async with self._selection_lock:
-            if self._last is None or self._last[0] != request.selection:
-                self._last = request.selection, await self._select(request.selection)
+            if self._last is None or self._last[0] != selection:
+                self._last = selection, await self._select(selection)
             selected = self._last[1]
         return {
             "as_of": format_moment(self._as_of),
             "took": round(self._took_seconds, 3),
             "total": len(selected.summaries),
-            "skip": request.skip,
+            "skip": skip,
             "left_off": self._added_count - len(self._summaries),
             "reasons": dict(selected.reasons),
-            "groups": [group.document() for group in selected.groups[: request.groups]],
-            "more_groups": max(0, len(selected.groups) - request.groups),
-            rows_member: [
-                summary.document() for summary in selected.summaries[request.skip : request.skip + request.rows]
-            ],
+            "groups": [group.document() for group in selected.groups[:groups]],
+            "more_groups": max(0, len(selected.groups) - groups),
+            rows_member: [summary.document() for summary in selected.summaries[skip : skip + rows]],
         }
 
     async def _select(self, selection: PageSelection) -> _SelectionResult:

@@ -22,7 +22,7 @@ from notifier.network.listeners.problem import Refusal, malformed_refusal, probl
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import answer_accepted
 from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
-from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
+from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageSelection
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
 from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RemovalPasses, RepairRequest, RepairWork, issuers_of
@@ -191,8 +191,7 @@ class MessageRequests(Generic[P, S]):
         reasons = frozenset(members.get("reason", ()))
         selection = PageSelection(filter_=filter_, reasons=reasons, newest_first=newest_first)
         skip, rows = members.get("skip", 0), members.get("rows", DEFAULT_PAGE_ROWS)
-        page_request = PageRequest(selection=selection, rows=rows, skip=skip, groups=groups)
-        return await index.page(page_request, self._rows_member)
+        return await index.page(selection, self._rows_member, rows=rows, skip=skip, groups=groups)
 
     async def answer_search(self, filter_: Filter[P, S], request: ApiRequest) -> Document:
         """Return the first messages of a user, session or event, and the number of all. Log the search."""

@@ -10,9 +10,8 @@ This module also detects the end of a cause: an attempt was possible, or a key s
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import structlog
 
@@ -38,10 +37,11 @@ _REPORTED_CAUSES = (
     Cause.SIGNING, Cause.ENCRYPTION, Cause.TLS_FILES, Cause.PROXY, Cause.ORIGIN, Cause.ACCESS_TOKEN,
     Cause.OPEN_FILES,
 )  # fmt: skip
-_KINDS = MappingProxyType({cause: TroubleKind[cause.name] for cause in _REPORTED_CAUSES})
-_CAUSES = MappingProxyType(
-    {kind: cause for cause, kind in _KINDS.items()} | {TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN}
-)
+_KINDS: Mapping[Cause, TroubleKind] = {cause: TroubleKind[cause.name] for cause in _REPORTED_CAUSES}
+_CAUSES: Mapping[TroubleKind, Cause] = {
+    **{kind: cause for cause, kind in _KINDS.items()},
+    TroubleKind.UNKNOWN_CLIENT: Cause.UNKNOWN,
+}
 _ISSUER_TROUBLES = (TroubleKind.SIGNING, TroubleKind.OPEN_FILES)  # concern all clients of an issuer
 CLIENT_TROUBLES = tuple(kind for kind in _CAUSES if kind not in _ISSUER_TROUBLES)
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from types import MappingProxyType
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, FactHandlers, LogoutDelivered, RetryScheduled
 from notifier.model import outcome
@@ -94,7 +93,7 @@ class HealthObserver:
 
     def sample(self) -> None:
         """Record the current counts for the rates."""
-        self._samples.append((self._monotonic(), MappingProxyType(dict(self.counts))))
+        self._samples.append((self._monotonic(), dict(self.counts)))
 
     def forget(self, registry: Registry) -> None:
         """Forget unregistered clients without a result or a planned attempt in the last hour."""

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from pydantic_core import from_json, to_json
 
@@ -22,7 +21,7 @@ from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Inbox
 
-DELAY_QUEUES: Mapping[str, int] = MappingProxyType({f"delay.{2**power}s": 2**power for power in range(17)})
+DELAY_QUEUES: Mapping[str, int] = {f"delay.{2**power}s": 2**power for power in range(17)}
 """The wait in seconds by delay queue (name without prefix)."""
 
 HOP_SECONDS = tuple(DELAY_QUEUES.values())

@@ -12,7 +12,7 @@ import pytest
 from notifier.operators.deliveries import groups, message_index
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
-from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageRequest, PageSelection
+from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageSelection
 from notifier.operators.deliveries.repair import RepairAudit
 from notifier.operators.deliveries.repair_pass import Filter, RepairResult
 from notifier.settings.queue_settings import QueueSettings
@@ -205,7 +205,7 @@ async def test_pages_are_selected_one_after_another(monkeypatch: pytest.MonkeyPa
 
     async def page(name: str) -> object:
         selection = PageSelection(filter_=FakeFilter(name=name, log=log), reasons=frozenset(), newest_first=True)
-        return (await index.page(PageRequest(selection=selection, rows=1, skip=0, groups=1), "letters"))["total"]
+        return (await index.page(selection, "letters", rows=1, skip=0, groups=1))["total"]
 
     assert await asyncio.gather(*map(page, "aab")) == [6, 6, 6]
     assert log == [*"a" * 6, *"b" * 6]

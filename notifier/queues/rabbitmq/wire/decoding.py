@@ -18,7 +18,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 import aiormq.abc
@@ -50,15 +49,13 @@ MAX_CACHED_TABLE_BYTES = 1024
 # The kinds of notifier's messages that each queue may contain. Parts of events and rewritten events are sent to the
 # event's lane; deliveries and everything deferred to `retries` or a delay queue (also an upstream's logout while its
 # session cannot be looked up); only deliveries to a bucket.
-_KINDS_BY_ORIGIN: Mapping[str, frozenset[Kind]] = MappingProxyType(
-    {
-        Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
-        Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
-        Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY, Kind.SOURCED}),
-        PARKED: frozenset({Kind.DELIVERY}),
-        DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
-    }
-)
+_KINDS_BY_ORIGIN: Mapping[str, frozenset[Kind]] = {
+    Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
+    Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
+    Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY, Kind.SOURCED}),
+    PARKED: frozenset({Kind.DELIVERY}),
+    DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
+}
 _DELAY_SUFFIXES = tuple(f".{name}" for name in DELAY_QUEUES)
 _SOURCE_QUEUE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 

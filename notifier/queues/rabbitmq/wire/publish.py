@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 import aiormq
@@ -49,7 +48,7 @@ class Publish:
     message_id: str
     content_type: str
     message_type: str | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=dict)
     timestamp: int | None = None
     user_id: str | None = None
     mandatory: bool = True
