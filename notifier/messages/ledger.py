@@ -1,13 +1,12 @@
 """Holds the messages of a worker, counts their unsettled deliveries, and acks each message when all are settled.
 
 A delivery is settled once the client was notified, or its retry, deferral or dead letter is durable. A message is acked
-when it has no step left to take and each step taken is settled. A copy of a delivery may be settled together with the
-original (see `Ledger`).
+when it has no step left to take and each step taken is settled. A copy may be settled with its original (`Ledger`).
 """
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from notifier.delivery.facts import AlreadyDelivered, EventTaken, Observer
@@ -29,9 +28,10 @@ LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a
 class HeldMessage:
     """A message that a worker has taken and not acked, and the progress of its steps (deliveries or replacements).
 
-    `arrived`: when it was taken, in epoch seconds. `plan` is None until the message is read. `deliveries`: how many
-    its steps contained so far; `merged_copies` of these were settled as copies of other deliveries. `is_started`: all
-    steps are taken. `is_late`: so at the last call of `Ledger.set_aside_late`. `yields_since`: the moment (monotonic).
+    `arrived`: in epoch seconds. `plan` is None until the message is read. `deliveries`: how many its steps contained so
+    far; `merged_copies` of these were settled as copies of other deliveries. `is_started`: all steps are taken.
+    `is_late`: so at the last call of `Ledger.set_aside_late`. `yields_since`: the moment (monotonic), when the circuit
+    of its client was open if `is_for_failing`.
     """
 
     message: Message
@@ -49,6 +49,7 @@ class HeldMessage:
     is_late: bool = False
     is_set_aside: bool = False
     yields_since: float | None = None
+    is_for_failing: bool = False
 
     @property
     def is_large(self) -> bool:
@@ -180,17 +181,17 @@ class Ledger:
         for held in [held for held in self._held[lane] if held.message.source == source]:
             self.release(held)
 
-    def set_aside_late(self, max_count: int) -> None:
+    def set_aside_late(self, max_counts: Mapping[bool, int]) -> None:
         """Set aside each message that yields, or whose steps were all started before the last call."""
         for held in [held for of_lane in self._held.values() for held in of_lane if not held.is_set_aside]:
             if held.is_late or held.yields_since is not None:
-                self.set_aside(held, max_count)
+                self.set_aside(held, max_counts)
             held.is_late = held.is_started
 
-    def set_aside(self, held: HeldMessage, max_count: int) -> None:
-        """Make room for another message before its ack: for `max_count` of a kind, and MAX_SET_ASIDE_BYTES in all."""
+    def set_aside(self, held: HeldMessage, max_counts: Mapping[bool, int]) -> None:
+        """Make room for another message before its ack, within `max_counts` (see `set_aside_counts`) and the bytes."""
         yields = held.yields_since is not None
-        if self.set_aside_counts[yields] < max_count and self._set_aside_bytes < MAX_SET_ASIDE_BYTES:
+        if self.set_aside_counts[yields] < max_counts[yields] and self._set_aside_bytes < MAX_SET_ASIDE_BYTES:
             held.is_set_aside = True
             self.set_aside_counts[yields] += 1
             self._set_aside_bytes += len(held.message.body)

@@ -4,10 +4,11 @@
 chosen next, so that bulk and retries progress however many fresh events there are.
 
 *Clients*: a retry, or an event for one client, *yields* if the circuit of its client is open, or if the client is
-untried while many others fail. It is chosen after the fresh events and retries for other clients, and before bulk. So
-clients that are down do not delay the others if the worker lacks processor time. While many yield, they are set aside,
-since they must not use up the prefetch; probes become rare (`ClientStates.min_open_seconds`), and fresh deliveries are
-no probes (`Slots.has_spare_probe_slots`).
+untried while many others fail. It is chosen after the fresh events and retries for other clients, and before bulk;
+those for untried clients first, since these may be well. So clients that are down do not delay the others if the worker
+lacks processor time: an untried client waits at most until each untried client before it has been attempted once. While
+many yield, they are set aside, since they must not use up the prefetch; probes become rare
+(`ClientStates.min_open_seconds`), and fresh deliveries are no probes (`Slots.has_spare_probe_slots`).
 
 *Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts alternated, none
 would be acked before the last of them ends, and a crash would repeat the whole event.
@@ -81,7 +82,10 @@ class Selection:
         self._scheduler = scheduler
         self._monotonic = monotonic
         self._queues = {lane: LaneQueue(lane) for lane in Lane}
-        self._yielding = {lane: LaneQueue(lane) for lane in (Lane.EVENTS, Lane.RETRIES)}
+        self._yielding = {  # by whether the circuit of the client was open, too
+            (lane, is_failing): LaneQueue(lane)
+            for is_failing in (False, True) for lane in (Lane.EVENTS, Lane.RETRIES)
+        }  # fmt: skip
         events, retries, bulk = self._queues.values()
         self._in_order = (events, retries, *self._yielding.values(), bulk)
         self._survived: Counter[str] = Counter()  # by queue: losses of its channel in this process
@@ -213,12 +217,15 @@ class Selection:
         is_doubtful = client in failing or len(failing) >= MANY_FAILING
         return is_doubtful and is_single and held.event_digest is None
 
-    def postpone(self, held: HeldMessage) -> bool:
-        """Let the chosen message yield to others. Returns True if it must be set aside."""
+    def postpone(self, held: HeldMessage, client: ClientKey) -> bool:
+        """Let the chosen message for this client yield to others. Returns True if it must be set aside."""
         self._queues[held.lane].messages.popleft()
-        held.yields_since = self._monotonic()
-        (yielding := self._yielding[held.lane].messages).append(held)
-        return len(yielding) > MAX_YIELDING_SHARE * PREFETCH[held.lane]
+        for queue in self._yielding.values():
+            queue.passed_over = max(0, queue.passed_over - 1)  # no step is taken, so that it passes over none of them
+        held.yields_since, held.is_for_failing = self._monotonic(), client in self._scheduler.clients.failing
+        self._yielding[held.lane, held.is_for_failing].messages.append(held)
+        count = sum(len(self._yielding[held.lane, is_failing].messages) for is_failing in (False, True))
+        return count > MAX_YIELDING_SHARE * PREFETCH[held.lane]
 
     def yielding_seconds(self) -> float:
         """Return for how many seconds the first message that yields has done so, of either lane; 0 without any."""
@@ -229,7 +236,7 @@ class Selection:
         """Remove or rotate the message, whose step was taken. Return the effort of the step, out of ROUND_EFFORT."""
         if held.yields_since is not None:
             if held.next_step is None:
-                self._yielding[held.lane].messages.popleft()
+                self._yielding[held.lane, held.is_for_failing].messages.popleft()
             return YIELDING_EFFORT
         messages = self._queues[held.lane].messages
         if held.next_step is None:

@@ -31,7 +31,8 @@ from notifier.queues.queue_port import WorkerQueue
 
 TICK_SECONDS = 0.05
 SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
-MAX_SET_ASIDE_WINDOWS = shared_bound(5)  # × `max_in_flight` late messages are set aside at most, and as many that yield
+MAX_SET_ASIDE_WINDOWS = shared_bound(5)  # × `max_in_flight` late messages are set aside at most …
+MAX_YIELDING_WINDOWS = shared_bound(20)  # … and so many that yield: 10,000 take 41 MB
 MAX_GAP_SECONDS = 0.25  # between two readings of the clock, which is read at each tick unless the loop is blocked
 
 
@@ -60,7 +61,9 @@ class Worker:
         peers: Peers,
     ) -> None:
         self._planner = planner
-        self._max_set_aside = MAX_SET_ASIDE_WINDOWS * limits.max_in_flight
+        self._max_set_aside = {
+            False: MAX_SET_ASIDE_WINDOWS * limits.max_in_flight, True: MAX_YIELDING_WINDOWS * limits.max_in_flight,
+        }  # by whether they yield  # fmt: skip
         self._tools = tools
         self._shutdown_grace = limits.shutdown_grace
         self._round_scheduled = False  # `_start_round` will run in the loop's next round
@@ -220,7 +223,7 @@ class Worker:
                 known = clients.get((step.iss, step.client_id))
                 is_proven = known is not None and known.circuit.state is closed
                 if not is_proven and self._selection.must_yield(held, step.key):
-                    if self._selection.postpone(held):
+                    if self._selection.postpone(held, step.key):
                         self.ledger.set_aside(held, self._max_set_aside)
                     effort += POSTPONE_EFFORT
                     continue

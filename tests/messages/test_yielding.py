@@ -83,6 +83,34 @@ async def test_untried_clients_yield_while_many_others_fail(failing: int) -> Non
         assert harness.notified() == (["shop", "new"] if failing == MANY_FAILING else ["new", "shop"])
 
 
+async def test_an_untried_client_does_not_wait_for_those_that_are_down() -> None:
+    """It may be well, so it comes after clients that are well, and before deliveries that are only parked."""
+    down = [f"c{number}" for number in range(MANY_FAILING)]
+    harness = WorkerHarness(*map(client, [*down, "new", "shop"]))
+    async with running(harness):
+        await harness.prove("shop")
+        await with_clients_down(harness, down)
+        parked = [harness.event(name) for name in down]
+        await harness.acked(harness.event("new"))
+        assert not any(message in harness.queue.acked for message in parked)
+        for message in parked:
+            await harness.acked(message)
+
+
+async def test_messages_that_begin_to_yield_count_as_no_turn() -> None:
+    """One that yields comes after nine deliveries, not after nine others that yield."""
+    harness = WorkerHarness(*map(client, [*DOWN, "shop"]))
+    async with running(harness):
+        await harness.prove("shop")
+        await with_clients_down(harness, DOWN)
+        harness.queue.log.clear()
+        for name in DOWN:
+            harness.event(name)
+        last = [harness.event("shop") for _ in range(9)][-1]
+        await harness.acked(last)
+        assert "published parked" not in harness.queue.log[: harness.queue.log.index(f"acked {last.tag}")]
+
+
 async def test_many_that_yield_are_set_aside_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They leave the prefetch to others, but count as unsettled and not as late. A stop returns them."""
     monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
@@ -111,15 +139,15 @@ def test_those_that_yield_leave_all_places_to_late_messages() -> None:
     held = [ledger.take(Message(lane=Lane.EVENTS, body=b"", tag=number)) for number in range(40)]
     for one in held[:20]:
         one.yields_since = 0.0
-        ledger.set_aside(one, 10)
-    assert sum(ledger.set_aside_counts.values()) == 10
+        ledger.set_aside(one, {False: 3, True: 12})
+    assert ledger.set_aside_counts[True] == 12
     for one in held[20:]:
         one.is_started = True
-        ledger.set_aside(one, 10)
-    assert sum(ledger.set_aside_counts.values()) == len(queue.log) == 20
+        ledger.set_aside(one, {False: 3, True: 12})
+    assert sum(ledger.set_aside_counts.values()) == len(queue.log) == 15
     ledger.release(held[0])
-    ledger.set_aside_late(10)
-    assert held[10].is_set_aside
+    ledger.set_aside_late({False: 3, True: 12})
+    assert held[12].is_set_aside
 
 
 def test_circuits_stay_open_longer_and_fresh_deliveries_are_no_probes_while_others_yield() -> None:

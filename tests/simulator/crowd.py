@@ -199,23 +199,33 @@ class FlakyWorld(World):
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """How late fresh events of healthy clients are, and their retries, in seconds."""
+    """How late fresh events of healthy clients are, their retries, and the first events of others, in seconds."""
 
     fresh_p90: float
     fresh_p99: float
     retries_p90: float
+    untried_longest: float
 
 
 def beside_down(rate: int, *, clients: int, core: float, seconds: float, healthy_rate: int = 50) -> Beside:
-    """So many events a second name one of `clients` that are down, others one of 20 flaky clients."""
+    """So many events a second name one of `clients` that are down, others one of 20 flaky clients.
+
+    The first event for another client that is well comes each second.
+    """
     down, flaky = names(clients), [f"h{number}" for number in range(20)]
-    with FlakyWorld(map(client, [*down, *flaky]), dict.fromkeys(down, refuses), core=core) as world:
-        turns = cycle(down), cycle(flaky)
-        world.stream(rate, seconds, lambda _chance: [next(turns[0])], evenly=True)
-        world.stream(healthy_rate, seconds, lambda _chance: [next(turns[1])], evenly=True)
+    new = [f"n{number}" for number in range(int(seconds))]
+    with FlakyWorld(map(client, [*down, *flaky, *new]), dict.fromkeys(down, refuses), core=core) as world:
+        for per_second, among in ((rate, cycle(down)), (healthy_rate, cycle(flaky)), (1, cycle(new))):
+            for number in range(1, round(seconds * per_second)):  # not as a stream, which a busy core slows down
+                world.at(number / per_second, world.publish, [next(among)], number / per_second)
         tally = world.run(seconds + 20)
         assert not any(map(tally.left_of, flaky))
         born = {event_id: world.born(event_id) for name in flaky for event_id in world.seen[name]}
         fresh = [world.sent[event_id] - at for event_id, at in born.items() if event_id not in world.failed]
         retries = [world.sent[event_id] - at for event_id, at in world.retried.items()]
-    return Beside(fresh_p90=quantile(fresh, 0.9), fresh_p99=quantile(fresh, 0.99), retries_p90=quantile(retries, 0.9))
+        untried = [one.sent - one.born for name in new for one in tally.delivered[name]]
+        untried += [math.inf] * sum(map(tally.left_of, new))
+    return Beside(
+        fresh_p90=quantile(fresh, 0.9), fresh_p99=quantile(fresh, 0.99), retries_p90=quantile(retries, 0.9),
+        untried_longest=max(untried),
+    )  # fmt: skip
