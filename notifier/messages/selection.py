@@ -220,16 +220,17 @@ class Selection:
     def postpone(self, held: HeldMessage, client: ClientKey) -> bool:
         """Let the chosen message for this client yield to others. Returns True if it must be set aside."""
         self._queues[held.lane].messages.popleft()
-        for queue in self._yielding.values():
-            queue.passed_over = max(0, queue.passed_over - 1)  # no step is taken, so that it passes over none of them
+        for queue in filter(_MESSAGES, self._yielding.values()):
+            if queue.passed_over:
+                queue.passed_over -= 1  # no step is taken, so that it passes over none of them
         held.yields_since, held.is_for_failing = self._monotonic(), client in self._scheduler.clients.failing
-        self._yielding[held.lane, held.is_for_failing].messages.append(held)
-        count = sum(len(self._yielding[held.lane, is_failing].messages) for is_failing in (False, True))
+        (yielding := self._yielding[held.lane, held.is_for_failing].messages).append(held)
+        count = len(yielding) + len(self._yielding[held.lane, not held.is_for_failing].messages)
         return count > MAX_YIELDING_SHARE * PREFETCH[held.lane]
 
     def yielding_seconds(self) -> float:
         """Return for how many seconds the first message that yields has done so, of either lane; 0 without any."""
-        since = [queue.messages[0].yields_since or 0.0 for queue in self._yielding.values() if queue.messages]
+        since = [queue.messages[0].yields_since or 0.0 for queue in filter(_MESSAGES, self._yielding.values())]
         return self._monotonic() - min(since) if since else 0.0
 
     def on_step(self, held: HeldMessage) -> int:
@@ -249,8 +250,8 @@ class Selection:
 
     def lacks_memory(self) -> bool:
         """Return True if the first queue that has messages lacks only memory: its lane has a free slot."""
-        lane = next((queue.lane for queue in self._in_order if queue.messages), None)
-        return lane is not None and self._scheduler.slots.has_slot(lane) and not self._scheduler.slots.has_memory(lane)
+        first, slots = next(filter(_MESSAGES, self._in_order), None), self._scheduler.slots
+        return first is not None and slots.has_slot(first.lane) and not slots.has_memory(first.lane)
 
     def waiting_count(self, lane: Lane) -> int:
         """Return how many queued messages of the lane have a step left to take."""
