@@ -8,6 +8,7 @@ from notifier.model.notice import DeliveryResult, Notice, SkipReason
 from notifier.model.outcome import Cause, DeadReason, Outcome, Reason
 from notifier.model.record import record
 from notifier.model.reply import ReplyTo
+from notifier.model.session_ended import MisspeltMember
 
 Override: TypeAlias = Literal[
     "backchannel_logout_uri", "backchannel_logout_session_required", "id_token_signed_response_alg"
@@ -58,6 +59,17 @@ class IgnoredOverrides(Fact):
     clients: int
     members: Mapping[str, Sequence[str]]
     denied: bool
+    source: str | None = None
+
+
+@record
+class MembersMisspelt(Fact):
+    """An event was read that has unknown members, each of which probably means a known one."""
+
+    iss: str
+    event_id: str
+    publisher: str | None
+    members: Sequence[MisspeltMember]
     source: str | None = None
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias, assert_never
 
-from notifier.delivery.facts import IgnoredOverrides, Skipped
+from notifier.delivery.facts import IgnoredOverrides, Observer, Skipped
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.messages import event_clients, replacements
 from notifier.messages.event_clients import PART_CLIENTS
@@ -65,6 +65,7 @@ class MessagePlanner:
         new_id: Callable[[], str],
         max_event: int,
         readers: Mapping[str, SourceReader] = MappingProxyType({}),
+        observe: Observer = lambda _: None,
     ) -> None:
         self._registry = registry
         self._readers = readers
@@ -72,6 +73,7 @@ class MessagePlanner:
         self._monotonic = monotonic
         self._new_id = new_id
         self._max_event = max_event
+        self._observe = observe
 
     def plan(self, message: Message) -> DeliverySteps | Replacement:
         """Return the steps of the message, or the messages that replace it. Never raises.
@@ -174,6 +176,8 @@ class MessagePlanner:
             event = event_clients.resolve_aliases(document.event, registry, part=document.part)
             document = copy_record(document, event=event)
         event = document.event
+        if event.misspelt:
+            self._observe(replacements.to_members_misspelt(event, message.source))
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             whole = event_clients.add_followers(event, registry)
             notice_count = event_clients.count_notices(whole, registry, self._monotonic()) + (

@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol, TypeAlias
 
-from notifier.delivery.facts import Deferred, EventTaken
+from notifier.delivery.facts import Deferred, EventTaken, MembersMisspelt
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.model.ages import fault_wait_seconds, remaining_grace
 from notifier.model.backoff import MIN_WAIT_SECONDS, deferral_wait
@@ -134,6 +134,13 @@ def _reject_unchanged(message: Message, letter: DeadLetter, positions: str | Non
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
     return Replacement(messages=(to_dead_letter_message(letter, message.reply_to),), fact=fact)
+
+
+def to_members_misspelt(event: SessionEnded, source: str | None = None) -> MembersMisspelt:
+    """Return the fact that reports the misspelt members of an event. `source`: the source that the event is from."""
+    return MembersMisspelt(
+        iss=event.iss, event_id=event.id, publisher=event.publisher, members=event.misspelt, source=source
+    )
 
 
 def to_event_taken(event: SessionEnded, result: EventResult) -> EventTaken:

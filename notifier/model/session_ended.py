@@ -45,12 +45,21 @@ class ClientEntry:
 
 
 @record
+class MisspeltMember:
+    """An unknown member of an event, or of an entry of `clients`, that probably means the member `meant`."""
+
+    written: str
+    meant: str
+
+
+@record
 class SessionEnded:
     """The event as parsed. `id_given` is False if notifier generated the id, which then identifies no duplicates.
 
     A plain string in `clients` is a `client_id` without further members. `vouched`: its publisher is known to
     be the issuer's identity server or the operator, even if the issuer has no `publishers`. `unread`: the
-    informational members that were dropped because they could not be parsed.
+    informational members that were dropped because they could not be parsed. `misspelt`: unknown members that probably
+    mean a known one.
     """
 
     id: str
@@ -71,6 +80,7 @@ class SessionEnded:
     trace: str | None = None
     reply_to: ReplyTo | None = None
     unread: tuple[str, ...] = ()
+    misspelt: tuple[MisspeltMember, ...] = ()
 
     def identity_of(self, entry: str | ClientEntry, *, use_overrides: bool) -> Identity:
         """Return the values that identify the delivery of this entry within the event. Equal values mean a duplicate.

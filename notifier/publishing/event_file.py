@@ -20,7 +20,7 @@ from notifier.model.message import Lane, Message
 from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.publishing.event_remarks import remark_unknown_clients, remark_unread_members
+from notifier.publishing.event_remarks import remark_members, remark_unknown_clients
 
 MAX_IN_FLIGHT_EVENTS = 256  # sent and not yet confirmed
 
@@ -99,7 +99,7 @@ def _read_event(body: bytes, rules: EventFileRules) -> tuple[SessionEnded, tuple
     event = read_event(message, max_bytes=rules.max_bytes, new_id=rules.new_id, now=rules.now)
     if rules.issuers and event.iss not in rules.issuers:
         raise MalformedEvent([InputIssue("iss", explain_unknown_issuer(event.iss, sorted(rules.issuers)))])
-    remarks = list(remark_unread_members(event))
+    remarks = list(remark_members(event))
     if (registry := rules.registry) is not None:
         remarks += remark_unknown_clients(event, registry, accepts_addresses=registry.inline != "deny")
     return event, tuple(remarks)

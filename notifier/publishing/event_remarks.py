@@ -10,8 +10,12 @@ MAX_EXAMINED_ENTRIES = 100  # entries of `clients` that are examined
 MAX_NAMED_CLIENTS = 3  # unknown clients in one remark
 
 
-def remark_unread_members(event: SessionEnded) -> Iterator[str]:
-    """Yield a remark for each informational member that was dropped because it cannot be parsed."""
+def remark_members(event: SessionEnded) -> Iterator[str]:
+    """Yield a remark for each member that is probably misspelt, or was dropped because it cannot be parsed."""
+    for member in event.misspelt:
+        widens = member.meant == "sid" and event.sid is None
+        consequence = ", so that all sessions of the user end" if widens else ""
+        yield f"{member.written} is unknown and left out{consequence}; did you mean {member.meant}?"
     for name in event.unread:
         form = "a text" if name == "reason" else "an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
         yield f"{name} cannot be read and is left out; it must be {form}"

@@ -23,7 +23,9 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
+from notifier.delivery.facts import Observer
 from notifier.messages.event_clients import find_publisher_objection
+from notifier.messages.replacements import to_members_misspelt
 from notifier.messages.selection import LARGE_ROUNDS
 from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
@@ -60,7 +62,7 @@ from notifier.network.listeners.problem import (
     problem_response,
 )
 from notifier.network.listeners.throttle import Throttle
-from notifier.publishing.event_remarks import remark_unknown_clients, remark_unread_members
+from notifier.publishing.event_remarks import remark_members, remark_unknown_clients
 from notifier.publishing.notice_wait import MAX_WAIT_SECONDS, EventNotices, WaitingRequests, parse_wait
 from notifier.publishing.route_steps import (
     BODY_RETRY_SECONDS,
@@ -114,6 +116,7 @@ class ApiSources:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     waiting: WaitingRequests | None = None
+    observe: Observer = lambda _: None
 
 
 class EventRequests:
@@ -144,7 +147,9 @@ class EventRequests:
                 notes = [str(document["note"])] if "note" in document else []
                 registry = self.sources.registry()
                 accepts = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
-                notes += remark_unread_members(event)
+                notes += remark_members(event)
+                if event.misspelt:
+                    self.sources.observe(to_members_misspelt(event))
                 notes += remark_unknown_clients(event, registry, accepts_addresses=accepts)
                 document |= {"note": "; ".join(notes)} if notes else {}
                 await self._publish(event if reply_to is None else replace(event, reply_to=reply_to), lane)

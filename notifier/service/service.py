@@ -90,8 +90,9 @@ class Service:
         self.reloading = self._watches.reloading
         self._replies = ReplyObserver(self.queue.side_channel, clock=time.time, new_id=new_id)
         sources = ApiSources(
-            registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, waiting=self._replies.waiting
-        )
+            registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id,
+            waiting=self._replies.waiting, observe=dispatcher.observe,
+        )  # fmt: skip
         queue = self.queue
         self._requests = EventRequests(lambda event, lane: queue.publish(lane, to_event_message(event)), sources)
         self._transport = HttpTransport(on_surplus=(self.metrics.count_surplus, logs.log_surplus))
@@ -152,6 +153,7 @@ class Service:
             new_id=new_id,
             max_event=MAX_EVENT,
             readers=readers,
+            observe=self._watches.observe,
         )
         limits = Limits(
             max_in_flight=settings.delivery.max_in_flight, shutdown_grace=settings.shutdown_grace,

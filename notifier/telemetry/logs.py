@@ -27,6 +27,7 @@ from notifier.delivery.facts import (
     FactHandlers,
     IgnoredOverrides,
     LogoutDelivered,
+    MembersMisspelt,
     Skipped,
     Unexpected,
 )
@@ -41,6 +42,7 @@ from notifier.telemetry.log_output import make_quick_writer
 
 MAX_NAME_LENGTH = 100  # characters per client in a list of clients
 MAX_TEXT_LENGTH = 200  # characters of texts from outside
+MAX_REMEMBERED_REMARKS = 100  # pairs of publisher and member
 MAX_REMEDY_TEXT_LENGTH = 800  # characters of notifier's own texts, which end with the remedy
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
@@ -88,6 +90,7 @@ class LogObserver:
         self._format_subject = formats[subject]
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
         self._quick = make_quick_writer() if logger is None else None
+        self._remarked: dict[tuple[str | None, str], None] = {}  # logged pairs of publisher (or source) and member
         self._skips_debug = not self._log.is_enabled_for(logging.DEBUG)  # saves 40 µs for each line not written
         self.observe = FactHandlers(  # the line of the attempt covers the other facts
             {
@@ -97,6 +100,7 @@ class LogObserver:
                 Deferred: self._on_deferred,
                 EventTaken: self._on_event_taken,
                 Skipped: lambda fact: self._log.debug("skipped", **_delivery_members(fact), reason=fact.reason.value),
+                MembersMisspelt: self._on_members_misspelt,
                 IgnoredOverrides: lambda fact: self._log.warning("members_ignored", **_ignored_members(fact)),
                 Unexpected: self._on_unexpected,
                 ClientFailing: self._on_client_failing,
@@ -153,6 +157,18 @@ class LogObserver:
             self._log.warning(
                 "members_unread", **_event_members(fact), members=", ".join(fact.unread), hint=_UNREAD_HINT
             )
+
+    def _on_members_misspelt(self, fact: MembersMisspelt) -> None:
+        """Log each misspelt member once per publisher. The oldest pairs are forgotten beyond the first 100."""
+        for member in fact.members:
+            pair = fact.source or fact.publisher, member.meant
+            if pair in self._remarked:
+                continue
+            if len(self._remarked) == MAX_REMEMBERED_REMARKS:
+                del self._remarked[next(iter(self._remarked))]
+            self._remarked[pair] = None
+            members = {"member": clip(member.written), "meant": member.meant, "hint": _MISSPELT_HINT}
+            self._log.warning("member_misspelt", **_event_members(fact), **members)
 
     def _on_unexpected(self, fact: Unexpected) -> None:
         frames = "".join(traceback.format_tb(fact.error.__traceback__))  # without the text, which may have a `sub`
@@ -218,12 +234,15 @@ def _delivery_members(fact: DeadLettered | Deferred | Skipped | Unexpected) -> d
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
 
 
-def _event_members(fact: EventTaken | IgnoredOverrides) -> dict[str, str | None]:
+def _event_members(fact: EventTaken | IgnoredOverrides | MembersMisspelt) -> dict[str, str | None]:
     publisher = None if fact.publisher is None else clip(fact.publisher)
     source = {} if fact.source is None else {"source": clip(fact.source)}
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": publisher, **source}
 
 
+_MISSPELT_HINT = (
+    "unknown members are left out, and without sid all sessions of the user end; correct the name at the publisher"
+)
 _UNREAD_HINT = (
     "they are dropped, and the event is delivered; a time must be an RFC 3339 timestamp with an offset, a reason a text"
 )

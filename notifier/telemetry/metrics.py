@@ -18,12 +18,14 @@ from notifier.delivery.facts import (
     FactHandlers,
     IgnoredOverrides,
     LogoutDelivered,
+    MembersMisspelt,
     RetryScheduled,
     Skipped,
     Unexpected,
 )
 from notifier.model.client import Client
 from notifier.model.documents.event_document import INFORMATIONAL_MEMBERS
+from notifier.model.documents.misspelt_members import MEANT_MEMBERS
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.registry import Registry
 from notifier.telemetry.client_series import ClientSeries, Label
@@ -115,6 +117,7 @@ class Metrics:
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = self._ignored_overrides = 0
         self._unread = dict.fromkeys((*INFORMATIONAL_MEMBERS, "time"), 0)
+        self._remarks = dict.fromkeys(MEANT_MEMBERS, 0)
         self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}
@@ -129,6 +132,7 @@ class Metrics:
                 Attempted: self._on_attempt,
                 LogoutDelivered: self._on_attempt,
                 EventTaken: self._on_event_taken,
+                MembersMisspelt: self._on_members_misspelt,
                 RetryScheduled: lambda fact: self.clients.of(*fact.delivery.key).on_retry(),
                 Deferred: self._on_deferred,
                 Skipped: lambda fact: self.clients.of(fact.iss, fact.client_id).on_skipped(fact.reason),
@@ -171,6 +175,10 @@ class Metrics:
             key = (fact.source, fact.result)
             self._source_events[key] = self._source_events.get(key, 0) + 1
 
+    def _on_members_misspelt(self, fact: MembersMisspelt) -> None:
+        for member in fact.members:
+            self._remarks[member.meant] += 1
+
     def _on_attempt(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
         numbers = self.clients.of(iss, client_id)
@@ -192,6 +200,8 @@ class Metrics:
         yield plain_counter("events_undated_total", "Accepted events without a time.", self._undated)
         text = "Informational members of events that could not be read and were dropped."
         yield labelled_family(CounterMetricFamily, "event_members_unread_total", text, ("member",), self._unread)
+        text = "Unknown members of events that probably mean this member."
+        yield labelled_family(CounterMetricFamily, "event_remarks_total", text, ("member",), self._remarks)
         yield plain_counter(
             "events_unheard_total", "Events whose members for registered clients were ignored.", self._ignored_overrides
         )

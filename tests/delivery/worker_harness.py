@@ -225,6 +225,7 @@ class WorkerHarness:
                 new_id=lambda: f"made-up-{next(numbers)}",
                 max_event=4096,
                 readers=self.readers,
+                observe=tools.observe,
             ),
             tools,
             lambda: self.registry,

@@ -5,17 +5,19 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from notifier.delivery.facts import Fact, MembersMisspelt
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
-from notifier.model.session_ended import SessionEnded
+from notifier.model.session_ended import MisspeltMember, SessionEnded
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
 from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
@@ -108,7 +110,8 @@ async def test_202_with_the_id_means_accepted(api: Api) -> None:
         ({"clients": ["shop", "shpo"]}, "the registry has no client shpo; the logout waits for its registration"),
         ({"clients": ["shop "]}, "the registry has no client shop (it ends with a blank; remove it)"),
         ({"clients": ["a", "b", "c", "d"]}, "no clients a, b, c and 1 more"),
-        ({"sessionId": "the same", "tenant": "t", "clients": ["shop"]}, ""),
+        ({"sessionId": "the same", "clients": ["shop"]}, "sessionId is unknown and left out; did you mean sid?"),
+        ({"tenant": "t", "clients": ["shop"]}, ""),
         ({"clients": [{"client_id": "none", "backchannel_logout_uri": None}, "shop"]}, ""),
     ],
 )  # fmt: skip
@@ -119,6 +122,22 @@ async def test_what_was_perhaps_not_meant_so_is_told(more: dict[str, object], no
     assert note in document.get("note", "")
     assert bool(note) is ("note" in document)
     assert len(api.queue.taken) == 1
+
+
+async def test_a_misspelt_member_is_reported() -> None:
+    """With its publisher: the event in the queue has it no longer."""
+    facts: list[Fact] = []
+    queue = Queue()
+    sources = replace(sources_of(lambda: TOKENS, REGISTRY), observe=facts.append)
+    async with (
+        serving(build_api_app(EventRequests(queue.accept, sources))) as listener,
+        aiohttp.ClientSession() as http,
+    ):
+        api = Api(queue, listener.url, http)
+        for more in ({}, {"tenant": "t"}, {"sessionid": "s"}):
+            assert (await api.post({**EVENT, "id": "e", **more}, bearer="idp-secret"))[0] == 202
+    members = (MisspeltMember(written="sessionid", meant="sid"),)
+    assert facts == [MembersMisspelt(iss=ISS, event_id="e", publisher="idp", members=members)]
 
 
 async def test_bulk_lane_is_selected_in_the_query(api: Api) -> None:

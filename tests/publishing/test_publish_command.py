@@ -63,10 +63,11 @@ def test_what_was_perhaps_not_meant_so_is_told(tmp_path: Path) -> None:
     site = Site(tmp_path, f"sqlite:{tmp_path / 'q.db'}")
     site.write()
     site.write_clients([client("shop", "https://shop.example.com/out")])
-    lines = [json.dumps({**EVENT, "reason": 5}), json.dumps({**EVENT, "clients": ["shpo", "shop"]})]
+    lines = [json.dumps({**EVENT, "reason": 5, "SID": "s"}), json.dumps({**EVENT, "clients": ["shpo", "shop"]})]
     done = notifier("publish", "-c", str(site.file), cwd=tmp_path, stdin="\n".join(lines))
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
+        "notifier: line 1: SID is unknown and left out, so that all sessions of the user end; did you mean sid?",
         "notifier: line 1: reason cannot be read and is left out; it must be a text",
         "notifier: line 2: the registry has no client shpo; the logout waits for its registration",
     ]

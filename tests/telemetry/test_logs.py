@@ -22,6 +22,7 @@ from notifier.delivery.facts import (
     EventTaken,
     Fact,
     IgnoredOverrides,
+    MembersMisspelt,
     Skipped,
     Unexpected,
 )
@@ -30,6 +31,7 @@ from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason,
 from notifier.model.record import copy_record
 from notifier.model.redaction import redact
 from notifier.model.registry import Registry
+from notifier.model.session_ended import MisspeltMember
 from notifier.service.run_command import build_tracing
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_output import configure
@@ -158,6 +160,28 @@ def test_members_that_were_dropped_are_a_warning() -> None:
     event, unread = lines_of(EventTaken(result="accepted", unread=("ended_at", "time"), **taken))
     assert (event["level"], unread["level"], unread["event"]) == ("debug", "warning", "members_unread")
     assert (unread["members"], unread["event_id"]) == ("ended_at, time", "e")
+
+
+def test_misspelt_member_is_a_warning_once_per_publisher() -> None:
+    """A source's messages count by their source. The first of 100 pairs is forgotten for another one."""
+
+    def misspelt(publisher: str, written: str = "sessionid", source: str | None = None) -> MembersMisspelt:
+        members = (MisspeltMember(written=written, meant="sid"), MisspeltMember(written="user", meant="sub"))
+        return MembersMisspelt(iss=ISS, event_id="e", publisher=publisher, source=source, members=members)
+
+    lines = lines_of(misspelt("a"), misspelt("a", "session"), misspelt("b"), misspelt("b", source="theirs"))
+    assert [(line["publisher"], line.get("source"), line["member"], line["meant"]) for line in lines] == [
+        ("a", None, "sessionid", "sid"),
+        ("a", None, "user", "sub"),
+        ("b", None, "sessionid", "sid"),
+        ("b", None, "user", "sub"),
+        ("b", "theirs", "sessionid", "sid"),
+        ("b", "theirs", "user", "sub"),
+    ]
+    assert {(line["event"], line["level"]) for line in lines} == {("member_misspelt", "warning")}
+    most = [misspelt(f"p{n}") for n in range(50)]
+    assert len(lines_of(*most, *most)) == 100
+    assert len(lines_of(*most, misspelt("more"), *most[2:], most[0])) == 104
 
 
 def test_ignored_members_of_an_event_are_a_warning_with_the_remedy() -> None:

@@ -16,6 +16,7 @@ from notifier.delivery.facts import (
     Deferred,
     EventTaken,
     IgnoredOverrides,
+    MembersMisspelt,
     RetryScheduled,
     Skipped,
     Unexpected,
@@ -25,6 +26,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.model.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.model.registry import InlineRule, Issuer, Registry
+from notifier.model.session_ended import MisspeltMember
 from notifier.telemetry.metrics import Metrics
 from notifier.telemetry.metrics_page import MetricsPage, MetricsSources
 from tests.support.outcome_facts import attempted, delivered
@@ -133,6 +135,7 @@ async def test_each_fact_is_counted_once() -> None:
         delivered(delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
         IgnoredOverrides(iss=ISS, event_id="e", publisher=None, clients=3, members={}, denied=False),
+        MembersMisspelt(iss=ISS, event_id="e", publisher=None, members=[MisspeltMember(written="SID", meant="sid")]),
         DeadLettered(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
         Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
     ):
@@ -152,6 +155,8 @@ async def test_each_fact_is_counted_once() -> None:
     assert value(samples, "retries_scheduled_total", **shop) == 1
     assert value(samples, "events_unheard_total") == 1
     assert value(samples, "event_members_unread_total", member="ended_at") == 0
+    assert value(samples, "event_remarks_total", member="sid") == 1
+    assert value(samples, "event_remarks_total", member="clients") == 0
     assert value(samples, "own_faults_total") == 1
     assert value(samples, "deferrals_total", **shop, cause="slot") == 1
     assert value(samples, "propagation_seconds_bucket", **shop, le="0.25") == 0

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from notifier.delivery.facts import EventTaken
+from notifier.delivery.facts import EventTaken, Observer
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.translation import Translation
-from notifier.messages.replacements import Replacement, SingleEvent
+from notifier.messages.replacements import Replacement, SingleEvent, to_members_misspelt
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
@@ -36,11 +36,17 @@ class SourceIntake:
     """Converts messages of sources. `sources` returns the current sources by name. `max_event`: maximum bytes."""
 
     def __init__(
-        self, sources: Callable[[], Mapping[str, Source]], *, new_id: Callable[[], str], max_event: int
+        self,
+        sources: Callable[[], Mapping[str, Source]],
+        *,
+        new_id: Callable[[], str],
+        max_event: int,
+        observe: Observer = lambda _: None,
     ) -> None:
         self._sources = sources
         self._new_id = new_id
         self._max_event = max_event
+        self._observe = observe
 
     def without_secrets(self, message: Message) -> Message:
         """Return the message without the headers that must not be stored."""
@@ -65,6 +71,9 @@ class SourceIntake:
         letter = None if translation.wrong is None else dead_letter.dead_letter_events(message, translation.wrong, now)
         if len(translation.events) == 1:
             return SingleEvent(event=translation.events[0], dead_letter=letter)
+        for event in translation.events:
+            if event.misspelt:
+                self._observe(to_members_misspelt(event, name))
         messages = self._replacements_of(message, translation, letter, rest_until)
         return Replacement(messages=messages, fact=_to_fact(message, translation))
 

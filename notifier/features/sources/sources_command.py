@@ -27,7 +27,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.operators.terminal.command_options import Config, Json, quiet_logs
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.output import say, say_json
-from notifier.publishing.event_remarks import remark_unread_members
+from notifier.publishing.event_remarks import remark_members
 from notifier.settings.config_file import load_settings
 from notifier.settings.service_settings import Settings
 
@@ -106,7 +106,7 @@ def _find_warnings(name: str, translation: Translation) -> Iterator[InputIssue]:
     if any(event.id in translation.timeless_ids for event in translation.events):
         text = "is a digest without a time: another message with the same content counts as a copy; read ended_at or id"
         yield InputIssue(f"sources.{name}.event.id", text)
-    for remark in dict.fromkeys(remark for event in translation.events for remark in remark_unread_members(event)):
+    for remark in dict.fromkeys(remark for event in translation.events for remark in remark_members(event)):
         yield InputIssue(f"sources.{name}.event", remark)
 
 

@@ -17,7 +17,9 @@ def _run(context: FeatureContext) -> FeatureRuntime:
 
     live = context.live
     sources = HttpSources(live, context.queue.publish)
-    intake = SourceIntake(lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT)
+    intake = SourceIntake(
+        lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT, observe=context.observe
+    )
     routes = sources.routes
     return FeatureRuntime(
         api=routes.routes(), families=routes.families, readers={EVENT_SOURCES: intake}, lifespan=aclosing(sources)

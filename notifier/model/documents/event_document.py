@@ -1,8 +1,9 @@
 """Parses an event: from a message to `SessionEnded`. Also generates the JSON Schema of events for publishers.
 
-Unknown members are ignored. Invalid values of known members are mistakes. An invalid entry of `clients` does not affect
-the other entries. A valid event takes one call of the validator. Only an invalid event is parsed again, part by part,
-to explain the mistakes. Parsing blocks the event loop, for up to 10 ms for an event of 128 KiB.
+Unknown members are ignored; `misspelt` names those that probably mean a known one. Invalid values of known members are
+mistakes. An invalid entry of `clients` does not affect the other entries. A valid event takes one call of the
+validator. Only an invalid event is parsed again, part by part, to explain the mistakes. Parsing blocks the event loop,
+for up to 10 ms for an event of 128 KiB.
 
 The `id` is that of the body, or the CloudEvents `id`, or the AMQP `message_id`, in this order: libraries generate a new
 `message_id` for every publish, so it does not identify an event that is published again. `ended_at` is that of the
@@ -30,10 +31,11 @@ from notifier.model.documents.event_entries import (
     separate_entries,
 )
 from notifier.model.documents.event_members import EventBody
+from notifier.model.documents.misspelt_members import find_misspelt_members
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
-from notifier.model.record import record
+from notifier.model.record import copy_record, record
 from notifier.model.session_ended import SessionEnded
 from notifier.model.validation import kind_of, to_issues
 
@@ -117,14 +119,15 @@ def parse_opened(
     only: Sequence[range] | None = None,
 ) -> ParsedEvent:
     """Return the event as `parse_event` does. `opened`: its JSON, already extracted from the message."""
-    if only is not None and isinstance(every := opened.data.get("clients"), list):
-        opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
+    data = opened.data
+    if only is not None and isinstance(every := data.get("clients"), list):
+        data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
     mistakes = list(opened.mistakes)
     envelope = opened.envelope
-    message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
+    message_id = (message.message_id or None) if envelope is None and data.get("id") is None else None
     if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > MAX_ID_BYTES):
         mistakes.append(InputIssue("message_id", f"must be printable and have at most {MAX_ID_BYTES} bytes in UTF-8"))
-    body, clients, wrong, unread = _parse_members(opened.data, opened.path, mistakes)
+    body, clients, wrong, unread = _parse_members(data, opened.path, mistakes)
     own_id = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
     if ended_at is None:
@@ -149,6 +152,8 @@ def parse_opened(
         reply_to=message.reply_to,
         unread=unread if opened.unread_time is None else (*unread, "time"),
     )
+    if len(body) != len(data) or body["clients"] != data["clients"]:  # unknown members, or read in parts
+        event = copy_record(event, misspelt=find_misspelt_members(data))
     return ParsedEvent(event=event, wrong=wrong)
 
 

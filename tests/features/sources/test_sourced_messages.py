@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.facts import Deferred, EventTaken
+from notifier.delivery.facts import Deferred, EventTaken, MembersMisspelt
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_intake import SourceIntake, read_again
 from notifier.messages.message_planner import MessagePlanner
@@ -37,7 +37,9 @@ class Sourced(WorkerHarness):
     def __init__(self, **sources: Source) -> None:
         super().__init__(client("shop"), client("mail"))
         self.sources: Mapping[str, Source] = sources
-        self.readers[""] = SourceIntake(lambda: self.sources, new_id=lambda: "new", max_event=4096)
+        self.readers[""] = SourceIntake(
+            lambda: self.sources, new_id=lambda: "new", max_event=4096, observe=self.facts.append
+        )
 
 
 def harness(**settings: Any) -> Sourced:
@@ -93,6 +95,16 @@ async def test_a_document_of_another_server_notifies_its_clients() -> None:
     async with running(harness()) as on:
         await on.acked(on.take(json.dumps(DOCUMENT).encode(), source="shop"))
         assert (sorted(on.notified()), taken(on), on.dead()) == (["mail", "shop"], [("accepted", "shop")], [])
+
+
+async def test_misspelt_members_are_reported_by_their_source() -> None:
+    """Of a single event, of an event in a list, and of an event that is split."""
+    whole = DOCUMENT | {"apps": [{"client_id": "shop", "sessionid": "s1"}]}
+    for documents, settings in (([whole, DOCUMENT], LIST), ([whole], LIST), (whole | {"user": "ann"}, {})):
+        async with running(harness(**settings)) as on:
+            await on.acked(on.take(json.dumps(documents).encode(), source="shop", message_id="m"))
+            [found] = [fact for fact in on.facts if isinstance(fact, MembersMisspelt)]
+            assert (found.source, [member.written for member in found.members]) == ("shop", ["clients[0].sessionid"])
 
 
 async def test_dropped_members_are_reported_once() -> None:

@@ -104,6 +104,15 @@ def test_event_is_shown_with_each_member(folder: Path) -> None:
     assert (json.loads(done.stdout), done.stderr) == (event, "")
 
 
+def test_a_misspelt_member_is_a_warning(folder: Path) -> None:
+    """Of an entry: an unknown member of `event` is an error of the source."""
+    event = {"iss": ISS, "sub": "alice", "clients": [{"client_id": "shop", "sessionid": "s-1"}]}
+    (folder / "whole.json").write_text(json.dumps(event))
+    done = notifier("sources", "try", "-c", "n.json", "whole", "whole.json", cwd=folder)
+    assert done.returncode == 0
+    assert "warning: sources.whole.event: clients[0].sessionid is unknown and left out, so that all" in done.stderr
+
+
 EVENT = b'{"user": "alice", "at": "2026-01-31T12:00:00Z"}'
 REVOKES = {**CLAIMS, "sub_id": {"format": "iss_sub", "iss": ISS, "sub": "alice"}}
 

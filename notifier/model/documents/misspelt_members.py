@@ -1,0 +1,78 @@
+"""Finds unknown members of an event that probably mean a known one, such as `sessionid` for `sid`.
+
+Unknown members are ignored, so publishers may add their own. But without its `sid` an event ends all sessions of the
+user. So `SessionEnded.misspelt` has such members, for a remark. Only events with unknown members are searched.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+
+from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.printable import excerpt
+from notifier.model.session_ended import MisspeltMember
+
+MAX_REMARKS = 3  # misspelt members of one event
+MAX_EXAMINED_NAMES = 100  # unknown members of one event, which may have 20,000
+MAX_EXAMINED_ENTRIES = 100  # of `clients`
+MAX_NAME_LENGTH = 100  # characters; the longest member has 36
+MIN_EDITED_LENGTH = 5  # letters of a member from which a name with one edit means it
+
+_SYNONYMS: Mapping[str, str] = {
+    synonym: member
+    for member, synonyms in {
+        "sid": "sessionid session sessionstate",
+        "sub": "user userid subject uid",
+        "iss": "issuer",
+        "clients": "client clientids aud audience",
+        "ended_at": "endedat time",
+    }.items()
+    for synonym in synonyms.split()
+}
+_EVENT_MEMBERS, _ENTRY_MEMBERS = frozenset(EventBody.__annotations__), frozenset(EntryDocument.__annotations__)
+MEANT_MEMBERS = tuple(dict.fromkeys((*EventBody.__annotations__, *EntryDocument.__annotations__)))
+
+
+def find_misspelt_members(data: Mapping[str, object]) -> tuple[MisspeltMember, ...]:
+    """Return up to three unknown members of the event that probably mean a known one, `sid` first."""
+    found: dict[tuple[str, str], MisspeltMember] = {}
+    for prefix, name, members in islice(_unknown_names(data), MAX_EXAMINED_NAMES):
+        meant = _find_meant_member(name, members) if len(name) <= MAX_NAME_LENGTH else None
+        if meant is not None:
+            found.setdefault((name, meant), MisspeltMember(written=prefix + excerpt(name), meant=meant))
+    return tuple(sorted(found.values(), key=lambda member: member.meant != "sid")[:MAX_REMARKS])
+
+
+def _unknown_names(data: Mapping[str, object]) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield each unknown name with the prefix of its path, and the members that it may mean."""
+    yield from (("", name, _EVENT_MEMBERS) for name in data if name not in _EVENT_MEMBERS)
+    clients = data.get("clients")
+    for index, entry in enumerate(clients[:MAX_EXAMINED_ENTRIES] if isinstance(clients, list) else ()):
+        if isinstance(entry, dict):
+            yield from ((f"clients[{index}].", name, _ENTRY_MEMBERS) for name in entry if name not in _ENTRY_MEMBERS)
+
+
+@lru_cache(256)  # a publisher adds the same members to each event
+def _find_meant_member(name: str, members: frozenset[str]) -> str | None:
+    """Return the member that an unknown name probably means; None if it means none."""
+    letters = _to_letters(name)
+    if (meant := _SYNONYMS.get(letters)) in members:
+        return meant
+    by_letters = {_to_letters(member): member for member in MEANT_MEMBERS if member in members}
+    if letters in by_letters:
+        return by_letters[letters]
+    long_members = (each for each in by_letters if len(each) >= MIN_EDITED_LENGTH)
+    return next((by_letters[each] for each in long_members if _differs_by_one_edit(letters, each)), None)
+
+
+def _to_letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _differs_by_one_edit(text: str, other: str) -> bool:
+    """Return True if a letter is missing, added or replaced, or if two neighbours are exchanged."""
+    for _ in range(2):  # remove what both begin with, then what both end with
+        start = next((n for n, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), None)
+        start = min(len(text), len(other)) if start is None else start
+        text, other = text[start:][::-1], other[start:][::-1]
+    return max(len(text), len(other)) <= 1 or (len(text) == 2 and text == other[::-1])
