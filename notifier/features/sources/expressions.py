@@ -204,7 +204,10 @@ def _explain_failure(error: Exception) -> str:
 def find_pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
     """Return a probable error in an expression that compiles, with the remedy; None if there is none."""
     for node in nodes:
-        first_child = node["children"][0]["type"] if node.get("children") else ""
+        children = (
+            child for child in node.get("children", ()) if isinstance(child, dict)
+        )  # those of a slice are numbers
+        first_child = next(children, {"type": ""})["type"]
         if node["type"] == "subexpression" and first_child == "not_expression":
             return "`!a.b` means `(!a).b`, which is never true; write `!(a.b)`"
         if node["type"] == "comparator":

@@ -34,6 +34,11 @@ _DUENDE_REASON = (
     ' "userlogout": "user_logout", "sessionexpiration": "session_expiration", "terminated": "terminated"}`)'
 )
 
+# The user whom an event of Okta is about is a target; `actor` is who did it, also an administrator or Okta itself.
+_OKTA_TARGET = "(target[?type=='User'] | [0].id)"
+_OKTA_ACTOR = "(default(actor.type, 'User') == 'User' && actor.id || `null`)"
+_OKTA_SESSION = "authenticationContext.externalSessionId"
+
 SOURCE_PRESETS: Mapping[str, SourcePreset] = {
     "duende": SourcePreset(
         envelope=("masstransit",),
@@ -111,8 +116,10 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
         envelope=("data.events",),
         when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
         event={
-            "sub": "actor.id",
-            "sid": "authenticationContext.externalSessionId",
+            "sub": f"{_OKTA_TARGET} || {_OKTA_ACTOR}",
+            # The session is that of the actor, or `unknown`: it counts only if the user is the actor.
+            "sid": f"[{{of: {_OKTA_TARGET} || actor.id, by: {_OKTA_ACTOR}, sid: {_OKTA_SESSION}}}]"
+            "[?of == by && sid != 'unknown'].sid | [0]",
             "ended_at": "published",
             "id": "uuid",
             "clients": "'*'",

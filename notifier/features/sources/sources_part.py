@@ -44,7 +44,12 @@ def read_sources(settings: Settings, _registry: Registry, invalid_sections: froz
     proofs, secret_mistakes = read_source_secrets(options)
     return SourcesPart(
         mistakes=[*secret_mistakes, *mistakes],
-        warnings=[*_warn_signed_bodies(settings, sources), *_warn_any_topic(settings), *_warn_no_listener(settings)],
+        warnings=[
+            *_warn_signed_bodies(settings, sources),
+            *_warn_any_topic(settings),
+            *_warn_okta_actor(sources),
+            *_warn_no_listener(settings),
+        ],
         secrets=dict(_secret_files(settings)),
         fixed={f"sources.{name}.bind": frozenset(source.bind) for name, source in options.items() if source.bind},
         bindings=bindings_of(options),
@@ -136,6 +141,22 @@ def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
                 " websub: {topic: …} with the topic of your webhook (the log shows it as sender_allowed)"
             )
             yield InputIssue(f"sources.{name}.http", text)
+
+
+def _warn_okta_actor(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
+    """Yield a warning for each member that takes who caused an event of Okta for the user whom the event is about."""
+    for name, source in sources.items():
+        expressions = [*source.members.values(), *([] if source.when is None else [source.when])]
+        is_of_okta = any("user.session." in each.text or "user.lifecycle." in each.text for each in expressions)
+        for member in ("sub", "sid", "email") if source.preset == "okta_hook" or is_of_okta else ():
+            expression = source.members.get(member)
+            names = frozenset() if expression is None else expression.fields
+            if names & {"actor", "externalSessionId"} and "target" not in names:
+                text = (
+                    "is that of `actor`, who may be an administrator or Okta itself: the user is target[?type=='User'],"
+                    " if there is one; remove it, or see docs/identity-servers/okta.md"
+                )
+                yield InputIssue(f"sources.{name}.event.{member}", text)
 
 
 def _warn_no_listener(settings: Settings) -> Iterator[InputIssue]:

@@ -10,6 +10,7 @@ from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.model.record import copy_record
 from notifier.model.session_ended import ClientEntry
 from tests.features.sources.source_documents import DEMO, ISS, RECORDED, message, recorded, refused, source, translated
+from tests.features.sources.test_guides import EVENTS
 
 SHOP_AND_MAIL = {"sub": "248289761001", "sid": "08A5019C17D9F5B7", "clients": ("shop", "mail"), "iss": ISS}
 OF_HOST = {"sub": "alice", "clients": ("bc1", "bc2", "nosid", "plain", "front")}
@@ -88,6 +89,7 @@ AUTH0 = {
     "id": "90020260101000000000000000000000000001",
 }  # fmt: skip
 OKTA = {"iss": ISS, "sub": "00u1", "sid": "102LvW", "clients": "*", "ended_at": 1767225600.123, "id": "u-1"}
+OF_ALICE = {"iss": ISS, "sub": "00uALICE", "clients": "*", "ended_at": 1795860000.843}
 HYDRA = {
     "iss": ISS, "sid": "8d1a191d-26b8-4ed4-b175-e5dcc24d0fa4", "clients": ("e", "a"),
     "id": "bebc6bc9-c0ec-4847-b0c7-c7487a447345",
@@ -149,6 +151,12 @@ OTHERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "auth0_stream/object": ({}, [AUTH0]),
     "auth0_stream/one-without-session": ({}, [{name: value for name, value in AUTH0.items() if name != "sid"}]),
     "okta_hook/two-events": ({}, [OKTA]),
+    "okta_hook/sign-out": ({}, [OF_ALICE | {"id": "u-1", "sid": "102nZHzd"}]),
+    "okta_hook/by-administrator": ({}, [OF_ALICE | {"id": "u-5"}]),
+    "okta_hook/by-okta": (
+        {},
+        [*(OF_ALICE | {"id": f"u-{number}"} for number in (6, 7, 8)), OF_ALICE | {"id": "u-9", "sid": "102nZHzd"}],
+    ),
 }
 
 
@@ -221,9 +229,11 @@ def test_every_recorded_document_has_its_origin() -> None:
     """And each preset has some."""
     documents = [json.loads(path.read_text()) for path in RECORDED.glob("*/*.json")]
     assert all(isinstance(document["emitted"], bool) and document["note"] for document in documents)
-    assert {path.name for path in RECORDED.iterdir() if path.is_dir()} == set(SOURCE_PRESETS)
+    folders = {path.name for path in RECORDED.iterdir() if path.is_dir()}
+    assert folders == {*SOURCE_PRESETS, "authentik"}  # which has a mapping in its guide
     listed = {f"{path.parent.name}/{path.stem}" for path in RECORDED.glob("*/*.json") if path.parent.name != "duende"}
-    assert listed == set(OTHERS)
+    of_guides = {name for names in EVENTS.values() for name in names if name and not name.startswith("duende/")}
+    assert listed == {*OTHERS, *of_guides}
 
 
 @pytest.mark.parametrize("simple", [True, False])

@@ -79,6 +79,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"event": EVENT, "bind": [{"exchange": "notifier.theirs"}, {"exchange": "notifier.events"}]},
         {"bind": "the SQLite queue has no exchanges", "bind[1].exchange": "notifier's own"},
     ),
+    "a slice is none": ({"event": {**EVENT, "sid": "a[1:2] | [0]"}, "when": "a.b[:1]"}, {}),
     "alternatives": ({"event": {**EVENT, "sid": "a" + " || b" * 300}}, {"event.sid": "is nested too deeply"}),
 }
 

@@ -108,6 +108,24 @@ def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
     assert "websub: {topic: …}" in found["sources.any.http"]
 
 
+def test_an_administrator_taken_for_the_user(folder: Path) -> None:
+    """A mapping of Okta's events that takes who caused it, with and without the preset; the guide's take the target."""
+    proof = {"issuer": ISS, **POSTS}
+    user = "(target[?type=='User'] | [0].alternateId) || actor.alternateId"
+    own = {"sub": "actor.id", "sid": "authenticationContext.externalSessionId", "email": user, "clients": "'*'"}
+    sources = {
+        "login": {**proof, "preset": "okta_hook", "event": {"sub": "actor.alternateId"}},
+        "own": {**proof, "envelope": "data.events", "when": "eventType == 'user.lifecycle.suspend'", "event": own},
+        "plain": {**proof, "preset": "okta_hook"},
+        "right": {**proof, "preset": "okta_hook", "event": {"sub": user}},
+        "other": {**proof, "event": {"sub": "actor.id", "clients": "'*'"}},
+    }
+    found = warnings(folder, {"sources": sources, "api": {"listen": "127.0.0.1:8080"}})
+    assert [path for path, text in found if "`actor`" in text] == [
+        "sources.login.event.sub", "sources.own.event.sub", "sources.own.event.sid",
+    ]  # fmt: skip
+
+
 def test_okta_has_no_websub_hub(folder: Path) -> None:
     """Its verification request is another one."""
     source = {"preset": "okta_hook", "issuer": ISS, "http": {**POSTS["http"], "websub": {"topic": "t"}}}
