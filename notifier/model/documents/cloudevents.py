@@ -34,6 +34,7 @@ MAX_ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 MAX_TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
 # AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
 _PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
+_AMQP_1_0_BODIES = (b"\x00\x53", b"\x00\x80")  # of values that the queue's adapter does not read (AMQP 1.0 §1.3.1)
 _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 
@@ -146,6 +147,8 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
 
 
 def _explain_no_json(body: bytes, error: str) -> str:
+    if body.startswith(_AMQP_1_0_BODIES):
+        return "an AMQP 1.0 value; send the JSON as a data section, or as a value that is a string or binary"
     try:
         body.decode()
     except UnicodeDecodeError as broken:

@@ -514,6 +514,13 @@ def in_disguise(uri: str) -> bool:
     return "must write its address as" in (check_uri(uri, ANYWHERE) or "")
 
 
+@pytest.mark.parametrize("body", [b"\x00Sw\xc1\x01\x00", b"\x00Sv\x45", b"\x00\x80" + bytes(7) + b"w\x40"])
+def test_other_value_of_amqp_1_0_has_a_remedy(body: bytes) -> None:
+    """A map, a sequence, null: notifier reads texts and bytes."""
+    [mistake] = mistakes(body)
+    assert "send the JSON as a data section" in mistake
+
+
 def test_every_validator_can_read_the_patterns() -> None:
     """No look-around, no back-reference, no class by letter: engines differ in these."""
     patterns = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(event_schema()))

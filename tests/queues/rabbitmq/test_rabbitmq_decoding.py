@@ -95,6 +95,37 @@ def test_invalid_correlation_id_gets_no_reply(raw: bytes, *, asked: bool) -> Non
     assert (to_message(Lane.EVENTS, message, None).reply_to is not None) is asked
 
 
+JSON = b'{"sub": "alice"}'
+LONG = b'"' + b"x" * 300 + b'"'
+
+
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (b"\x00Sw\xa1" + bytes([len(JSON)]) + JSON, JSON),
+        (b"\x00Sw\xa0" + bytes([len(JSON)]) + JSON, JSON),
+        (b"\x00Sw\xb1" + len(LONG).to_bytes(4, "big") + LONG, LONG),
+        (b"\x00\x80" + bytes(7) + b"w\xb0" + len(LONG).to_bytes(4, "big") + LONG, LONG),
+        (b"\x00Su\xa0\x04" + JSON[:4] + b"\x00Su\xa0" + bytes([len(JSON) - 4]) + JSON[4:], JSON),
+        (JSON, JSON),
+        (b"", b""),
+        (b"\x00Su\xa0\x00" * 101, b"\x00Su\xa0\x00" * 101),
+        *(
+            (body, body)
+            for body in (b"\x00Sw\xc1\x01\x00", b"\x00Sv\x45", b"\x00Sw\xa1\x09{}", b"\x00Sw\xa1\x02{}{", b"\x00Sw")
+        ),
+    ],
+)
+def test_text_of_an_amqp_1_0_message_is_read(body: bytes, content: bytes) -> None:
+    """The broker passes on a value, or several sections of data, as encoded (rabbitmq_amqp1_0's README)."""
+    assert (
+        to_message(Lane.EVENTS, delivered("notifier.events", message_type="amqp-1.0", body=body), None).body == content
+    )
+    assert to_message(Lane.EVENTS, delivered("notifier.events", body=body), None).body == body
+    cut = to_message(Lane.EVENTS, delivered("notifier.events", message_type="amqp-1.0", body=body), None, keep=4)
+    assert cut.body == content[:4]
+
+
 def test_the_brokers_clock_comes_first() -> None:
     """`timestamp_in_ms`, which the broker writes, wins over the publisher's `timestamp`, which has whole seconds."""
     moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -7,6 +7,7 @@ It protects against:
   is marked `unrouted`.
 - A message that pamqp cannot decode, such as with a timestamp in microseconds. It would close the connection, also at
   each redelivery, until it and its neighbours reach the delivery limit.
+- A message sent by AMQP 1.0 with a text as its value, which the broker passes on encoded.
 - A message too large to be an event. The prefetch counts messages, and hundreds of the broker's largest (16 MiB on 4.x)
   would fill the memory.
 - Headers with very many values. pamqp copies the rest of a table for each value: 130,000 values in a table of 128 KiB
@@ -56,6 +57,12 @@ _KINDS_BY_ORIGIN: Mapping[str, frozenset[Kind]] = {
     PARKED: frozenset({Kind.DELIVERY}),
     DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
 }
+AMQP_1_0_TYPE = "amqp-1.0"  # the `type` of a message sent by AMQP 1.0 whose body is not one section of data
+MAX_AMQP_1_0_SECTIONS = 100  # of a body; 16 MiB may have three million, which would block the loop for seconds
+# A section of a body: the descriptor of data or of a value (AMQP 1.0 §3.2.6, §3.2.8), as smallulong or ulong, and the
+# constructor of binary or string, with one or four bytes of length (§1.6.19 and §1.6.20).
+_AMQP_1_0_SECTION = re.compile(rb"\x00(?:\x53|\x80\x00{7})[\x75\x77](?:([\xa0\xa1].)|[\xb0\xb1](.{4}))", re.DOTALL)
+
 _DELAY_SUFFIXES = tuple(f".{name}" for name in DELAY_QUEUES)
 _SOURCE_QUEUE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
@@ -81,6 +88,8 @@ def to_message(
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
     kind = None if source is not None else _find_kind(origin, delivered.exchange, properties, headers)
     body, cut_from = delivered.body, None
+    if properties.message_type == AMQP_1_0_TYPE:
+        body = _read_amqp_1_0(body)
     if kind is None and keep is not None and len(body) > keep:
         cut_from = CutBody(size=len(body), sha256=hashlib.sha256(body).hexdigest())
         body = body[:keep]
@@ -102,6 +111,24 @@ def to_message(
         source=_find_source_of_dead(delivered.exchange, headers) if origin == DEAD and kind is None else source,
         unrouted=source is not None and not delivered.exchange,
     )
+
+
+def _read_amqp_1_0(body: bytes) -> bytes:
+    """Return the bytes and texts in the sections of an AMQP 1.0 body; the body itself if it has any other value."""
+    parts: list[bytes] = []
+    position = 0
+    while position < len(body):
+        if len(parts) == MAX_AMQP_1_0_SECTIONS:
+            return body
+        section = _AMQP_1_0_SECTION.match(body, position)
+        if section is None:
+            return body
+        start = section.end()
+        position = start + (section[1][1] if section[2] is None else int.from_bytes(section[2], "big"))
+        if position > len(body):
+            return body
+        parts.append(body[start:position])
+    return b"".join(parts)
 
 
 def _find_kind(
