@@ -6,6 +6,7 @@ A command is imported when it is called, so that `--help` starts quickly.
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Annotated
 
@@ -129,6 +130,8 @@ def application() -> TyperGroup:
 def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _print_internal_fault
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? instead of … and –
     _refuse_removed(sys.argv[1:])
     try:
         application()(prog_name="notifier", obj=FEATURES)  # `app()` would replace sys.excepthook by typer's

@@ -6,6 +6,7 @@ A registry may have 100,000 clients, so a search examines a bounded number of na
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
+from unicodedata import is_normalized, normalize
 
 from notifier.model.printable import stray_character
 from notifier.model.record import record
@@ -57,7 +58,9 @@ def format_suggestion(nearest: str, name: str) -> str:
         if (problem := stray_character(text)) is not None:
             return f"did you mean {nearest}? The {which} name {problem}"
     difference = ""
-    if f"{nearest}/" == name:
+    if normalize("NFC", nearest) == normalize("NFC", name):
+        difference = f", which is in the Unicode form {'NFC' if is_normalized('NFC', nearest) else 'NFD'}"
+    elif f"{nearest}/" == name:
         difference = ", without the slash at the end"
     elif f"{name}/" == nearest:
         difference = ", with a slash at the end"
@@ -91,5 +94,5 @@ def explain_unknown_issuer(iss: str, issuers: Iterable[str]) -> str:
 
 
 def _normalize(name: str) -> str:
-    """Return the name without its scheme, slashes at the end and surrounding blanks, in lower case."""
-    return name.strip().casefold().rstrip("/").removeprefix("https://").removeprefix("http://")
+    """Return the name without its scheme, slashes at the end and surrounding blanks, in lower case and composed."""
+    return normalize("NFC", name).strip().casefold().rstrip("/").removeprefix("https://").removeprefix("http://")

@@ -170,7 +170,9 @@ NEAR, OTHER = "https://id.example.com", "https://b.example.org/realms/b/"
 NEAREST_REGISTRY = Registry(
     issuers={NEAR: Issuer(iss=NEAR), OTHER: Issuer(iss=OTHER, publishers=frozenset({"b"}))},
     clients={
-        NEAR: {name: Client(iss=NEAR, client_id=name, backchannel_logout_uri=None) for name in ("web-shop", "Mail")},
+        NEAR: {
+            name: Client(iss=NEAR, client_id=name, backchannel_logout_uri=None) for name in ("web-shop", "Mail", "café")
+        },
         OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
     },
 )
@@ -201,6 +203,7 @@ def test_the_nearest_issuer_is_named(iss: str, hint: str | None) -> None:
         ("“Mail”", "did you mean Mail? The given name begins with the quotation mark “"),
         ("Ma\u200bil", "did you mean Mail? The given name holds the invisible character U+200B"),
         ("wiki", f"there is one of that name at the issuer {OTHER}"),
+        ("cafe\u0301", "did you mean café, which is in the Unicode form NFC?"),
         ("nothing-like-it", None),
     ],
 )

@@ -49,6 +49,22 @@ def test_internal_error_is_one_line_without_its_text(tmp_path: Path) -> None:
     assert done.stderr == "notifier: internal error, RuntimeError at <string>:2\n"
 
 
+def test_terminal_without_utf_8_shows_replacement_characters() -> None:
+    """Instead of a UnicodeEncodeError. JSON stays exact, by escapes."""
+    code = (
+        "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
+        "from notifier.operators.terminal.output import say\n"
+        "schema.SCHEMAS['event'] = lambda: say('caf\u00e9 \u2013') or {'name': 'caf\u00e9 \U0001f600'}\n"
+        "application.main()"
+    )
+    run = [sys.executable, "-c", code, "schema", "event"]
+    env = {**environment(), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, _, document = done.stdout.partition("\n")
+    assert (first, json.loads(document)) == ("caf? ?", {"name": "café 😀"})
+
+
 def test_library_without_an_imported_member_is_named(tmp_path: Path) -> None:
     """A version that pip would not have chosen may be installed: the error names the
     missing member and the next step.

@@ -24,7 +24,8 @@ class SourcePreset:
     realm: str | None = None
 
 
-_REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
+_CAEP_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
+_REVOKED = f'events."{_CAEP_REVOKED}"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
 _WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
 # The reason is a number by default, a name with `JsonStringEnumConverter`, possibly in snake case. Unknown reasons are
@@ -70,7 +71,8 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
         realm="[realmId, realmName]",
     ),
     "keycloak_ssf": SourcePreset(
-        when=f"(type(events) == 'object' || `null`) && {_REVOKED} != `null`",
+        when=f"(type(events) == 'object' || `null`) && contains(keys(events), '{_CAEP_REVOKED}')"
+        f" && ({_REVOKED} != `null` || `null`)",  # an event without its object is malformed (RFC 8417 §2.2)
         event={
             # The subject of the event may belong to another issuer than the token's.
             "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",

@@ -1,5 +1,6 @@
 """Prints text and JSON for commands, without wrapping lines. `screen` prints tables and colours."""
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,13 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def say_json(document: object, *, indent: int | None = None) -> None:
-    """Print a document as JSON."""
-    say(json_text(document, indent=indent))
+    """Print a document as JSON, with escapes for what the terminal's encoding lacks."""
+    text = json_text(document, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=indent)
+    say(text)
 
 
 def format_age(moment: float | None, now: float) -> str:

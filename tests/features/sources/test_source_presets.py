@@ -202,6 +202,16 @@ def test_a_document_without_the_deciding_member_is_malformed(preset: str, docume
     assert refused(source(preset=preset), message(document))
 
 
+def test_an_event_of_shared_signals_without_its_object_is_malformed() -> None:
+    """It was ignored, as an event of another kind is."""
+    document = json.loads(recorded(RECORDED / "keycloak_ssf/session.json").body)
+    document["events"] = dict.fromkeys(document["events"]) | {"urn:other": {}}
+    assert (
+        "must give true or false, not null"
+        in refused(source(preset="keycloak_ssf"), message(document))["sources.shop.when"]
+    )
+
+
 @pytest.mark.parametrize(
     ("preset", "document"),
     [
