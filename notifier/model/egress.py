@@ -114,6 +114,7 @@ _METADATA_OF_NAMES = ip_address("169.254.169.254")
 
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, non-ASCII
 _URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
+_TWO_URIS = re.compile(r"https?://(?:[^/?]*[,;|]|.*\s)https?://", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
@@ -218,6 +219,8 @@ def _extract_ipv4(address: Address) -> IPv4Address | None:
 
 def _parse(uri: str) -> _Target | str:
     """Return the target of the URI; if it is malformed, a text with the problem."""
+    if _TWO_URIS.match(uri) is not None:
+        return "has two addresses; write one, and the other for a client that follows this one (notifier.follows)"
     if _NO_URI_CHARACTER.search(uri) is not None:
         text = "has a character that no URI may have: percent-encode it, and write the host in punycode"
         return stray_character(uri) or text

@@ -112,6 +112,11 @@ class WatchedConnection(ResponseHandler):
         line = _STATUS_LINE.match(self.head, self._response_start)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
+    @property
+    def has_too_many_interim_responses(self) -> bool:
+        """Return True if the connection was closed because of its informational responses."""
+        return self._interim_count > MAX_INTERIM_RESPONSES
+
     def header(self, name: bytes) -> str | None:
         """Return a header of a response that is otherwise broken, by its name in lower case; None if not read."""
         end = _HEAD_END.search(self.head, self._response_start)

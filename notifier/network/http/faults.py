@@ -31,6 +31,8 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
         # A response arrived. Of its unusable headers, only the pause counts.
         retry_after, date = exchange.connection.header(b"retry-after"), exchange.connection.header(b"date")
         return HttpResponse(status=status, text="", retry_after=retry_after, date=date)
+    if exchange.connection.has_too_many_interim_responses:
+        return _to_break(Reason.DISCONNECTED, "too many interim answers (1xx) before the final one", ambiguous=True)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
     fault = _find_tls_fault(error)
