@@ -31,6 +31,7 @@ class TroubleKind(StrEnum):
     BLOCKED = "publishing_blocked", "NotifierPublishingBlocked"
     QUEUE_REFUSES = "queue_refuses", "NotifierQueueRefuses"
     EVENTS_REFUSED = "events_refused", "NotifierEventsRefused"
+    PUBLISHER_REFUSED = "publisher_refused", "NotifierPublisherRefused"
     KEY_MISSING = "signing_key_missing", "NotifierSigningKeyNotPublished"
     RELOAD_FAILED = "reload_failed", "NotifierReloadFailed"
     RELOAD_REFUSED = "reload_refused", "NotifierReloadFailed"
@@ -56,6 +57,7 @@ class TroubleKind(StrEnum):
     SOURCE_CHANGED = "registry_source_changed", "NotifierRegistryChanged", True
 
 
+_NOUNS: Mapping[str, str] = {TroubleKind.EVENTS_REFUSED: "event", TroubleKind.PUBLISHER_REFUSED: "request"}
 _URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
 _KINDS: Mapping[str, TroubleKind] = {kind.value: kind for kind in TroubleKind}
 
@@ -65,8 +67,8 @@ class Trouble:
     """One problem. `since`: when it began, in epoch seconds.
 
     `kind` is a TroubleKind, or a kind of a later release. `iss` and `client_id` are the affected issuer and client, and
-    empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries or events were
-    deferred or refused because of it.
+    empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries, events or
+    requests were deferred or refused because of it.
     """
 
     kind: str
@@ -80,7 +82,7 @@ class Trouble:
     @property
     def counted(self) -> str:
         """The noun for `count`."""
-        return "event" if self.kind == TroubleKind.EVENTS_REFUSED else "delivery"
+        return _NOUNS.get(self.kind, "delivery")
 
     @property
     def explained(self) -> str:

@@ -17,9 +17,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Annotated, NoReturn, NotRequired
+from typing import Annotated, NotRequired
 
-import structlog
 from aiohttp import web
 from pydantic import Field
 
@@ -31,7 +30,6 @@ from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
-from notifier.model.moment import MinuteLimit
 from notifier.model.nearest import suggest_issuer
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
@@ -61,6 +59,7 @@ from notifier.network.listeners.problem import (
     malformed_refusal,
     problem_response,
 )
+from notifier.network.listeners.request_counts import RequestCounts
 from notifier.network.listeners.throttle import Throttle
 from notifier.publishing.event_remarks import remark_members, remark_unknown_clients
 from notifier.publishing.notice_wait import MAX_WAIT_SECONDS, EventNotices, WaitingRequests, parse_wait
@@ -109,12 +108,14 @@ class ApiSources:
     """The dependencies of requests, as functions where a reload may change the value.
 
     Without tokens, any program on the machine may publish. Without `waiting`, a request with `wait` does not wait.
+    `counts` counts the requests.
     """
 
     registry: Callable[[], Registry]
     tokens: Tokens
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    counts: RequestCounts
     waiting: WaitingRequests | None = None
     observe: Observer = lambda _: None
 
@@ -129,7 +130,6 @@ class EventRequests:
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
         self._spacing = asyncio.Lock()  # held while the event loop runs other work before a large event
-        self._log_limit = MinuteLimit()
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
         """Publish the request's event, and return the response with the members of `prepare`. Raises Refusal."""
@@ -213,29 +213,27 @@ class EventRequests:
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         """Raise a Refusal: 403 if token or publisher lack permission, 400 for an unknown issuer or refused type."""
         if not permits_issuer(token, event.iss):
-            log_hint = "if it may, add the issuer to issuers of the token in api.tokens_file"
-            self._refuse(event, "The token may not speak for this issuer", log_hint)
+            hint = "if it may, add the issuer to issuers of the token in api.tokens_file"
+            raise _refusal(event, problem_response(403, "The token may not speak for this issuer"), hint)
         issuer = self.sources.registry().issuers.get(event.iss)
         if issuer is None:
-            hint, text = suggest_issuer(event.iss, self.sources.registry()), "not one of the configured issuers"
+            nearest, text = suggest_issuer(event.iss, self.sources.registry()), "not one of the configured issuers"
             publisher = None if token is None else token.name
-            if hint is not None and hint.concerns(publisher) and permits_issuer(token, hint.issuer.iss):
-                text += f"; {hint.text}"
-            raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("iss", text)]))
+            if nearest is not None and nearest.concerns(publisher) and permits_issuer(token, nearest.issuer.iss):
+                text += f"; {nearest.text}"
+            response = problem_response(400, "The event is malformed", mistakes=[InputIssue("iss", text)])
+            raise _refusal(event, response, f"iss is {text}")
         if (objection := find_publisher_objection(event, issuer)) is None:
             return
         if objection[0] is DeadReason.PUBLISHER_NOT_ALLOWED:
-            log_hint = "if it may, name it in issuers.<iss>.publishers"
-            self._refuse(event, "This publisher may not speak for this issuer", log_hint)
+            hint = "if it may, name it in issuers.<iss>.publishers"
+            raise _refusal(event, problem_response(403, "This publisher may not speak for this issuer"), hint)
         raise Refusal(problem_response(400, "The event is malformed", mistakes=[InputIssue("type", objection[1])]))
 
-    def _refuse(self, event: SessionEnded, title: str, hint: str) -> NoReturn:
-        """Raise a Refusal with status 403, and log it once a minute, since few publishers log the response."""
-        if self._log_limit.allows(event.publisher, title):
-            self._log_limit.on_logged(event.publisher, title)
-            log = structlog.get_logger()
-            log.warning("publisher_refused", publisher=event.publisher, iss=excerpt(event.iss), reason=title, hint=hint)
-        raise Refusal(problem_response(403, title))
+
+def _refusal(event: SessionEnded, response: web.Response, hint: str) -> Refusal:
+    """Return a Refusal whose log line has the event's issuer and a hint, since few publishers log the response."""
+    return Refusal(response, iss=excerpt(event.iss), hint=hint)
 
 
 def _read_wait_seconds(request: web.Request) -> float | None:
@@ -286,7 +284,8 @@ def build_api_app(
     tokens, limits = requests.sources.tokens, requests.limits
     throttle = Throttle(tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_RETRY_SECONDS)
     others = () if authenticate_bearer is None else (authenticate_other_bearers(tokens, authenticate_bearer),)
-    guards = [answer_refusals, Authorization(tokens).local, *others, throttle.middleware, check_query]
+    count = requests.sources.counts.middleware
+    guards = [answer_refusals, count, Authorization(tokens).local, *others, throttle.middleware, check_query]
 
     @_POST_EVENT
     async def post_event(request: web.Request) -> web.Response:
@@ -294,6 +293,8 @@ def build_api_app(
 
     app = web.Application(client_max_size=limits.max_event, middlewares=guards)
     routes = [web.post("/v1/events", post_event), *more]
-    app.add_routes([*routes, openapi_route(routes)])
+    served = [*routes, openapi_route(routes)]
+    app.add_routes(served)
+    requests.sources.counts.add_routes(served)
     app.on_response_prepare.append(forbid_caching)
     return app

@@ -90,7 +90,7 @@ class Service:
         self.reloading = self._watches.reloading
         self._replies = ReplyObserver(self.queue.side_channel, clock=time.time, new_id=new_id)
         sources = ApiSources(
-            registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id,
+            registry=live.registry, tokens=live.tokens, clock=time.time, new_id=new_id, counts=self._watches.requests,
             waiting=self._replies.waiting, observe=dispatcher.observe,
         )  # fmt: skip
         queue = self.queue

@@ -26,6 +26,7 @@ from notifier.model.message import Depth
 from notifier.model.own_thread import run_in_thread
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.ops import Readiness
+from notifier.network.listeners.request_counts import RequestCounts
 from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEventCounts
 from notifier.operators.status.lifetime import lifetime_of
@@ -161,6 +162,7 @@ class Watches:
         self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)
         self.signers = SignerWatch(live, metrics.signatures.add_kinds, self._deferrals.on_key_signs)
         self.reloading = ReloadWatch(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
+        self.requests = RequestCounts(live.tokens, time.time)
         self.presence = WorkerPresence(name, uuid4().hex, time.time, time.monotonic)
         self.self_watch = SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
@@ -185,6 +187,7 @@ class Watches:
             kind = TroubleKind.BLOCKED if status.blocked else kind
             yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
         yield from self.refused.troubles()
+        yield from self.requests.troubles()
         for override in status.overrides:
             yield Trouble(kind=TroubleKind.POLICY, text=override.text, subject=str(override))
         yield from self._live.reloads.troubles()
@@ -227,6 +230,7 @@ class Watches:
             signing_keys=self.signing_keys.published,
             ready=lambda: self.readiness().ready,
             loop_lag=lambda: self.self_watch.loop_lag,
+            api_requests=self.requests.by_labels,
             workers_vanished=lambda: len(self.presence.list_vanished()),
             clock_offset=lambda: self.presence.clock_offset,
             certificates=lambda: self.self_watch.certificates,

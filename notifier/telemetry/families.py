@@ -25,7 +25,7 @@ def labelled_family(
     name: str,
     text: str,
     labels: tuple[str, ...],
-    values: Mapping[str, float] | Mapping[tuple[str, str], float],
+    values: Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float],
 ) -> Metric:
     """Return a family named `notifier_<name>`, with one series per key of `values`."""
     metric = family(f"notifier_{name}", text, labels=labels)

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
 from prometheus_client.registry import Collector
@@ -49,6 +49,7 @@ class MetricsSources:
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
+    api_requests: Callable[[], Mapping[tuple[str, str, str], float]] = dict
     workers_vanished: Callable[[], int] = lambda: 0
     clock_offset: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
@@ -112,6 +113,8 @@ class MetricsPage:
         yield gauge("in_flight", "Deliveries that are attempted or settled.", sources.in_flight())
         yield gauge("ready", "1 while /readyz reports that the worker is ready.", sources.ready())
         yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
+        text, labels = "Requests to the API.", ("route", "status", "token")
+        yield labelled_family(CounterMetricFamily, "api_requests_total", text, labels, sources.api_requests())
         text = "Other workers that were last seen within the hour, announced no stop and are silent."
         yield gauge("workers_vanished", text, sources.workers_vanished())
         text = "How far this worker's clock is ahead of the others', by their announcements."

@@ -17,6 +17,7 @@ from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.operation import routes_of
+from notifier.network.listeners.request_counts import RequestCounts
 from notifier.operators.deliveries import dead_letter_routes
 from notifier.operators.deliveries.dead_letter_routes import DeadLetterRoutes
 from notifier.operators.deliveries.job_routes import JobRoutes
@@ -62,7 +63,10 @@ async def api(queue: Queue, dead_letters: None, monkeypatch: pytest.MonkeyPatch)
     authorization = Authorization(lambda: None)
     routes = routes_of(DeadLetterRoutes(dependencies), authorization)
     routes += routes_of(JobRoutes(jobs, lambda action, **_details: None), authorization)
-    sources = ApiSources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
+    sources = ApiSources(
+        registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up",
+        counts=RequestCounts(lambda: None, time.time),
+    )  # fmt: skip
 
     async def accept(event: SessionEnded, lane: Lane) -> None: ...
 

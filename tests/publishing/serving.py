@@ -13,6 +13,7 @@ from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Listener, listen
+from notifier.network.listeners.request_counts import RequestCounts
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.publishing.event_requests import ApiSources
 from notifier.publishing.notice_wait import WaitingRequests
@@ -41,6 +42,7 @@ def sources_of(
     return ApiSources(
         registry=lambda: registry,
         tokens=tokens,
+        counts=RequestCounts(tokens, lambda: NOW),
         clock=lambda: NOW,
         new_id=lambda: "made-up-id",
         waiting=waiting,

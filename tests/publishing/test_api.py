@@ -18,9 +18,10 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import MisspeltMember, SessionEnded
+from notifier.network.listeners.request_counts import STATUS_CLASSES, RequestCounts
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
-from tests.publishing.serving import CLIENTS, ISS, serving, sources_of, token
+from tests.publishing.serving import CLIENTS, ISS, NOW, serving, sources_of, token
 
 CLOSED = "https://closed.example.com"
 EVENT = {"iss": ISS, "sub": "raw-sub-77", "sid": "raw-sid-88", "clients": ["shop"]}
@@ -52,9 +53,10 @@ class Queue:
 class Api:
     """A listener with its queue, and a client for it."""
 
-    def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
-        self.queue, self.url, self.http = queue, url, http
+    def __init__(self, queue: Queue, counts: RequestCounts, url: str, http: aiohttp.ClientSession) -> None:
+        self.queue, self.counts, self.url, self.http = queue, counts, url, http
         self.tokens: Iterable[ApiToken] | None = None
+        self.now = NOW
 
     async def post(
         self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str
@@ -73,10 +75,11 @@ async def answering(**timeouts: float) -> AsyncIterator[Api]:
     """Run an API with small limits of size and number, and short times where a test must reach them."""
     queue = Queue()
     sources = sources_of(lambda: subject.tokens, REGISTRY)
+    sources = replace(sources, counts=RequestCounts(sources.tokens, lambda: subject.now))
     limits = ApiLimits(max_event=2000, requests=2, **timeouts)  # type: ignore[arg-type]
     app = build_api_app(EventRequests(queue.accept, sources, limits))
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-        subject = Api(queue, listener.url, http)
+        subject = Api(queue, sources.counts, listener.url, http)
         yield subject
 
 
@@ -271,9 +274,73 @@ async def test_refused_publisher_is_logged_with_the_remedy(api: Api) -> None:
     assert answers == [
         ("limited", ISS, "if it may, add the issuer to issuers of the token in api.tokens_file"),
         ("other", CLOSED, "if it may, name it in issuers.<iss>.publishers"),
+        ("other", "https://x", "iss is not one of the configured issuers"),
     ]
     assert "secret" not in str(lines)
     assert "raw-sub-77" not in str(lines)
+
+
+EVENTS_ROUTE = "POST /v1/events"
+
+
+@pytest.mark.parametrize(
+    ("bearer", "key", "reason"),
+    [
+        (None, ("none", EVENTS_ROUTE), "401, A bearer token of the API is required"),
+        ("unknown", ("none", EVENTS_ROUTE), "401, The API does not know this token"),
+        ("reader-secret", ("reader", EVENTS_ROUTE), "403, The token lacks the scope publish"),
+        ("limited-secret", ("limited", EVENTS_ROUTE), "403, The token may not speak for this issuer"),
+    ],
+)
+async def test_refused_publisher_is_a_problem_for_an_hour(
+    api: Api, bearer: str | None, key: tuple[str, str], reason: str
+) -> None:
+    """It is counted and named by its token."""
+    api.tokens = TOKENS
+    for _ in range(2):
+        await api.post(bearer=bearer)
+    [trouble] = api.counts.troubles()
+    assert (trouble.kind, trouble.subject, trouble.count) == ("publisher_refused", ", ".join(key), 2)
+    assert f"{reason};" in trouble.text
+    api.now += 3601.0
+    assert list(api.counts.troubles()) == []
+
+
+async def test_events_to_a_missing_path_are_a_problem(api: Api) -> None:
+    """A publisher with a wrong URL is refused with 404, and with 405 where the path has another method."""
+    api.url += "/missing"
+    await api.post()
+    api.url = api.url.replace("/missing", "/v1/openapi.json?")
+    await api.post()
+    [trouble] = api.counts.troubles()
+    assert (trouble.subject, trouble.count) == ("none, other", 2)
+    assert "405, Method Not Allowed" in trouble.text
+
+
+async def test_requests_that_a_publisher_repeats_are_no_problem(api: Api) -> None:
+    """The queue was unavailable, and the publisher sends the event again. Accepted events are counted."""
+    api.tokens = TOKENS
+    await api.post(bearer="idp-secret")
+    api.queue.behave = _away
+    await api.post(bearer="idp-secret")
+    assert list(api.counts.troubles()) == []
+    counts = api.counts.by_labels()
+    assert [counts.get((EVENTS_ROUTE, status, "idp")) for status in STATUS_CLASSES] == [1, None, 0, None, 1]
+
+
+async def test_stranger_adds_no_series_and_one_log_line_a_minute(api: Api) -> None:
+    """Labels are from closed sets: the series of requests without a token exist from the start."""
+    api.tokens = TOKENS
+    before = set(api.counts.by_labels())
+    with capture_logs() as lines:
+        for path in ("", "?x=1", "/made-up", "/../up", "/../other?", "/../../x"):
+            for bearer in (None, "invented", "in vented"):
+                for method in ("POST", "GET", "HEAD", "INVENTED"):
+                    headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+                    await (await api.http.request(method, f"{api.url}/v1/events{path}", headers=headers)).read()
+    assert set(api.counts.by_labels()) == before
+    assert [line["publisher"] for line in lines] == ["none"]
+    assert ("POST /v1/events", "4xx", "idp") in before
 
 
 @pytest.mark.parametrize(("bearer", "vouched"), [("bound-secret", True), ("other-secret", False), (None, False)])

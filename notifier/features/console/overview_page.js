@@ -109,6 +109,7 @@ function barsOf({ timeline: { step: stepSeconds, now: lastStep, series } }) {
 
 // ── internal troubles ──
 
+const COUNTED = { events_refused: "event", publisher_refused: "request" };
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
 const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
   ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
@@ -116,7 +117,7 @@ const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul c
 function Trouble({ one, workers }) {
   const facts = [
     one.since && html`since <${Ago} at=${one.since} suffix="" />`,
-    one.count > 0 && (one.kind === "events_refused" ? counted(one.count, "event")
+    one.count > 0 && (COUNTED[one.kind] ? counted(one.count, COUNTED[one.kind])
       : `${counted(one.count, "delivery", "deliveries")} deferred`),
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);

@@ -16,6 +16,7 @@ export const TROUBLES = {
   publishing_blocked: "The broker blocks publishing",
   queue_refuses: "A queue refuses messages",
   events_refused: "Events are rejected",
+  publisher_refused: "Requests of a publisher are refused",
   signing_key_missing: "A signing key is not published",
   reload_failed: "The configuration cannot be read",
   reload_refused: "A reload was rejected",

@@ -26,11 +26,12 @@ def problem_response(
 
 
 class Refusal(Exception):  # noqa: N818  an answer, not an error
-    """Raised to answer the request with this problem."""
+    """Raised to answer the request with this problem. `log_members`: for the log line of a refused publisher."""
 
-    def __init__(self, response: web.Response) -> None:
+    def __init__(self, response: web.Response, **log_members: str) -> None:
         super().__init__(response.status)
         self.response = response
+        self.log_members = log_members
 
 
 def malformed_refusal(*mistakes: InputIssue) -> Refusal:
