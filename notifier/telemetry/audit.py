@@ -17,15 +17,18 @@ import structlog
 from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.telemetry.log_stream import current_output
 
+CLAIMED_SUFFIX = " (claimed)"
+"""Ends a name that a command claims. The name of an API token is proven."""
+
 
 def operating_user() -> str:
-    """Return the user that runs this command: `alice@host`, or `root@host (sudo by alice)`."""
+    """Return the user that runs this command: `alice@host (claimed)`, or `root@host (sudo by alice) (claimed)`."""
     name = "unknown"
     with suppress(OSError, KeyError):  # a user id without a name, as in containers
         name = getpass.getuser()
     sudo_user = os.environ.get("SUDO_USER")
     suffix = f" (sudo by {sudo_user})" if sudo_user else ""
-    return f"{name}@{socket.gethostname()}{suffix}"
+    return f"{name}@{socket.gethostname()}{suffix}{CLAIMED_SUFFIX}"
 
 
 MAX_LINES_PER_KIND = 20  # for each user and action, so that frequent actions do not displace others
@@ -47,7 +50,8 @@ def recent_lines() -> Sequence[Mapping[str, Any]]:
 
 def write_audit(action: str, **members: object) -> None:
     """Log one line, marked `audit`, and keep it for `recent_lines`. It must not contain a `sub` or `sid`."""
-    kind = members.get("who"), action
+    who = str(members.get("who"))
+    kind = CLAIMED_SUFFIX if who.endswith(CLAIMED_SUFFIX) else who, action  # commands may claim any number of names
     line = {"at": time.time(), "action": action, **members}
     lines = _recent.setdefault(kind, shared_ring(MAX_LINES_PER_KIND))
     lines.append((getsizeof(repr(line)), line))

@@ -1,5 +1,6 @@
 """A replay reports the results of its dead letters: the command, and the API, from any worker."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, 
             reported = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop")
             assert "3 replayed" in reported.stdout
             assert "3 delivered" in reported.stdout, reported.stdout
+            _, line = running.logged("dead_letters_replayed")
+            assert (line["done"], line["audit"]) == (3, True)
+            assert line["who"].endswith(" (claimed)")
+            assert "audit" not in reported.stderr
 
             answers.by_path["wiki"] = 503
             status, job = await running.ask("POST", f"{dead_letters}/replay", "r", {"client_id": "wiki", "iss": ISSUER})
@@ -48,7 +53,11 @@ async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, 
             job = await until(asked, lambda known: known["state"] == "ended")
             assert (job["replayed"], job["became"]["waiting"]) == (3, 3)
             assert job["became"]["failed"]["server_error"] >= 1
-            await running.until_logged("dead_letters_replayed")
+            # then the line of the job, which has the name of its token
+            lines = await until(
+                lambda: asyncio.sleep(0, running.logged("dead_letters_replayed")), lambda lines: len(lines) == 3
+            )
+            assert not lines[-1]["who"].endswith(" (claimed)")
 
 
 async def test_replay_ends_within_the_drain(place: tuple[str, str], tmp_path: Path) -> None:

@@ -224,6 +224,12 @@ def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Ma
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
+def collect_acts(answers: Sequence[WorkerAnswer]) -> list[Mapping[str, Any]]:
+    """Return the audit lines in all answers, the newest first. The action of a command is logged by each worker."""
+    rows = enumerate(collect_rows(answers, "acts")[::-1])
+    return list({row.get("action_id", number): row for number, row in rows}.values())
+
+
 def merge_steps(steps_of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:
     """Return the sums of all workers' counts by step. A row has the step, then the counts."""
     sums: dict[int, list[int]] = {}

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.feature import WorkerView
-from notifier.features.console.all_workers import AllWorkers, collect_rows
+from notifier.features.console.all_workers import AllWorkers, collect_acts
 from notifier.model.moment import format_optional_moment
 from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, to_answer
@@ -179,4 +179,4 @@ class DoctorRoutes:
     async def _acts(self, request: ApiRequest) -> Document:
         """Return the audit lines of all workers. They may name clients of any issuer."""
         _, answers = await self._workers.ask(request.who, acts=True)
-        return {"acts": collect_rows(answers, "acts")[::-1]}
+        return {"acts": collect_acts(answers)}

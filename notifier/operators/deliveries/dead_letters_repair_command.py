@@ -23,6 +23,7 @@ from notifier.operators.deliveries.dead_letters_access import DEAD_LETTER_TABLE,
 from notifier.operators.deliveries.message_table import (
     CommandContext,
     finish_repair,
+    log_repair,
     remove_messages,
     require_condition,
 )
@@ -93,7 +94,7 @@ def replay(
     the user. To allow that, give --end-newer-sessions.
 
     Ctrl-C stops after the current batch, with exit status 1; the same command continues. A replay that is killed may
-    deliver one batch twice on RabbitMQ, which does no harm. The audit line is written to stderr.
+    deliver one batch twice on RabbitMQ, which does no harm. The workers log the replay with your name.
 
     Examples:
         # what would happen
@@ -116,9 +117,11 @@ def replay(
     result, replay_result = run_on_queue(
         settings, act, progress_text="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run
     )
+    if not dry_run:
+        log_repair("replayed", settings, filter_, result, end_newer_sessions=end_newer_sessions)
     finish_repair(
         DEAD_LETTER_TABLE, "replayed", CommandContext(config, context.obj), filter_, result, dry_run=dry_run,
-        as_json=as_json, replay_result=replay_result, end_newer_sessions=end_newer_sessions,
+        as_json=as_json, replay_result=replay_result,
     )  # fmt: skip
 
 
@@ -151,8 +154,8 @@ def discard(
 ) -> None:
     """Delete dead letters permanently: their clients are not notified.
 
-    The command shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The audit
-    line is written to stderr; NOTIFIER_LOG__LEVEL=info also logs each dead letter.
+    The command shows the number and asks for confirmation, unless --yes. `dead-letters export` keeps a copy. The
+    workers log the deletion with your name; with NOTIFIER_LOG__LEVEL=info, stderr names each dead letter.
 
     Examples:
         # keep a copy, then

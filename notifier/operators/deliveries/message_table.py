@@ -1,6 +1,6 @@
 """Lists, shows and deletes dead letters or pending deliveries, for commands.
 
-Before a deletion, the operator confirms it. Then the audit line is written and the result is printed.
+Before a deletion, the operator confirms it. Then the workers log it and the result is printed.
 """
 
 import os
@@ -25,12 +25,14 @@ from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.replay_now import ReplayResult
+from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
 from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
+from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user, write_audit
 
 S = TypeVar("S", bound=Summary)
@@ -105,6 +107,11 @@ def read_messages(
     Progress is shown unless `rows`, since then the caller prints each message.
     """
     settings = load_queue_part(context.config).settings.queue
+    audit = RepairAudit(CommandAudit(settings, needed=False).write)
+    if whole:
+        audit.log_read("shown" if first else "exported", operating_user(), filter_)
+    else:
+        audit.log_search(operating_user(), filter_)
 
     async def read() -> None:
         progress = no_progress if rows else make_progress("read")
@@ -165,7 +172,16 @@ def remove_messages(
             say(f"nothing was {table.past_verb}", err=True)
             raise typer.Exit(1)
     result = run(dry_run=dry_run, progress_text=table.past_verb)
+    if not dry_run:
+        log_repair(table.past_verb, settings, filter_, result)
     finish_repair(table, table.past_verb, context, filter_, result, dry_run=dry_run, as_json=as_json)
+
+
+def log_repair(
+    past_verb: str, settings: QueueSettings, filter_: Filter[Any, Any], result: RepairResult, **details: bool
+) -> None:
+    """Have the workers log the repair with `details`."""
+    RepairAudit(CommandAudit(settings).write).log_repair(past_verb, operating_user(), filter_, result, **details)
 
 
 def finish_repair(
@@ -178,15 +194,12 @@ def finish_repair(
     dry_run: bool,
     as_json: bool,
     replay_result: ReplayResult | None = None,
-    **details: bool,
 ) -> None:
-    """Write the audit line with `details`, print the result, then `replay_result`. Ends the command.
+    """Print the result of a repair, then `replay_result`. Ends the command.
 
     The exit status is 1 if the repair ended early. It is also 1 if a given ID or the client is unknown, so that a
     typing error does not look like a repair.
     """
-    if not dry_run:
-        RepairAudit(write_audit).log_repair(past_verb, operating_user(), filter_, result, **details)
     if as_json:
         became = {} if replay_result is None else {"became": replay_result.document()}
         say_json({past_verb: result.done, "dry_run": dry_run, **result.document(), **became})

@@ -8,6 +8,7 @@ import typer
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
+from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import say, say_json
@@ -15,7 +16,7 @@ from notifier.operators.terminal.queue_access import load_queue_part, run_on_que
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import PartialSettings
-from notifier.telemetry.audit import operating_user, write_audit
+from notifier.telemetry.audit import operating_user
 
 
 @takes(RetryMembers)
@@ -61,7 +62,8 @@ def retry(
 
     result = run_on_queue(part.settings.queue, act, progress_text="settled", dry_run=dry_run)
     if not dry_run:
-        write_audit("retried_now", who=request.who, iss=iss, client_id=client_id, force=force, **result.document())
+        audit = CommandAudit(part.settings.queue)
+        audit.write("retried_now", who=request.who, iss=iss, client_id=client_id, force=force, **result.document())
     if as_json:
         say_json({"client_id": client_id, "iss": iss, "dry_run": dry_run, **result.document()})
     else:

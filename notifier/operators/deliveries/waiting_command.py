@@ -163,7 +163,7 @@ def cancel(
 
     Use it for a client that no longer exists. To stop calling a client for a while, set `paused: true` in the registry.
     The command shows the number and asks for confirmation, unless --yes. A delivery that a worker is processing may
-    still be sent. The audit line is written to stderr; NOTIFIER_LOG__LEVEL=info also logs each delivery.
+    still be sent. The workers log it with your name; with NOTIFIER_LOG__LEVEL=info, stderr names each delivery.
 
     Examples:
         # what would be deleted

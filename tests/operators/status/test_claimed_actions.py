@@ -1,0 +1,57 @@
+"""Test the audit lines of commands: workers log them with a claimed name, and each is one row of the audit log."""
+
+from typing import Any
+
+import pytest
+
+from notifier.features.console.all_workers import collect_acts
+from notifier.operators.status.claimed_actions import MAX_LINE_CHARACTERS, record_action
+from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
+from notifier.telemetry.audit import MAX_KINDS, recent_lines, write_audit
+
+
+def claim(who: str, action: object = "retried_now", **details: object) -> WorkerRequest:
+    """Return the request of a command."""
+    return WorkerRequest(name="record_action", who=who, members={"action": action, "details": details})
+
+
+@pytest.mark.parametrize("who", ["ops-token", "ops-token (claimed)"])
+async def test_claimed_name_is_marked(who: str) -> None:
+    """A command cannot use the name of a token."""
+    await record_action(claim(who, "dead_letters_discarded", done=2, wanted={"client_id": "shop"}))
+    line = recent_lines()[-1]
+    assert (line["action"], line["who"], line["done"]) == ("dead_letters_discarded", "ops-token (claimed)", 2)
+
+
+@pytest.mark.parametrize(
+    ("action", "details"),
+    [
+        ("log_level", {}),
+        (["retried_now"], {}),
+        ("retried_now", {"at": "soon"}),
+        ("retried_now", {"audit": False}),
+        ("retried_now", {"unfinished": MAX_LINE_CHARACTERS * "x"}),
+    ],
+)
+async def test_other_lines_are_refused(action: object, details: dict[str, Any]) -> None:
+    """Anyone who may use the queue can send a request: it has a known action and cannot replace members of the line."""
+    before = recent_lines()
+    with pytest.raises((ValueError, TypeError)):
+        await record_action(claim("mallory", action, **details))
+    assert recent_lines() == before
+
+
+async def test_claimed_names_displace_no_proven_ones() -> None:
+    """A command may claim any number of names."""
+    write_audit("reload_asked", who="sre")
+    for number in range(2 * MAX_KINDS):
+        await record_action(claim(f"user {number}"))
+    assert [line["action"] for line in recent_lines() if line["who"] == "sre"] == ["reload_asked"]
+
+
+def test_action_of_a_command_is_one_row() -> None:
+    """All workers log it, and all have it in memory."""
+    own = {"at": "2030-01-01T00:00:02Z", "who": "sre", "action": "reload_asked"}
+    claimed = {"at": "2030-01-01T00:00:01Z", "who": "bob@h (claimed)", "action": "retried_now", "action_id": "a1"}
+    answers = [WorkerAnswer(worker=name, version="1", result={"acts": [claimed, own]}) for name in ("a:1", "b:2")]
+    assert [row["who"] for row in collect_acts(answers)] == ["sre", "sre", "bob@h (claimed)"]
