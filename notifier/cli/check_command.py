@@ -130,6 +130,7 @@ def _list_warnings(loaded: LoadedConfiguration, reports: Sequence[FeatureReport]
         *(warning for report in reports for warning in report.warnings),
         *_list_issuers_without_key(loaded),
         *find_unlisted_user(settings).values(),
+        *_advise_cache(settings),
     ]
     return [
         *(
@@ -211,6 +212,17 @@ def _list_issuers_without_key(loaded: LoadedConfiguration) -> Iterator[InputIssu
         if later and len(later) == len(moments):
             text = f"no key signs before {format_moment_for_people(min(later))}: until then its events wait"
             yield InputIssue(f'issuers["{iss}"].keys', text)
+
+
+def _advise_cache(settings: Settings) -> Iterator[InputIssue]:
+    """Yield a warning if the registry has lists without a cache."""
+    names = [source.source_name for source in settings.registry.all_sources if source.file is None]
+    if names and settings.registry.cache is None:
+        text = (
+            f"is not set: a worker that starts while {', '.join(names)} cannot be read waits for it, and one that"
+            " starts while clients are missing there knows fewer than the others; name a folder of the worker"
+        )
+        yield InputIssue("registry.cache", text)
 
 
 def _check_subject_key(settings: Settings) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 A trouble is shown while it lasts, and logged once. `merge_troubles` combines the troubles of all workers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Self
 
@@ -36,6 +36,8 @@ class TroubleKind(StrEnum):
     RELOAD_FAILED = "reload_failed", "NotifierReloadFailed"
     RELOAD_REFUSED = "reload_refused", "NotifierReloadFailed"
     SOURCE_FAILED = "registry_source_failed", "NotifierRegistryStale"
+    LOSS_HELD = "registry_loss_held", "NotifierRegistryLossHeld"
+    SOURCE_DIFFERS = "registry_source_differs", "NotifierRegistryLossHeld"
     CLOCK = "clock_differs", "NotifierClockDiffers"
     UNKNOWN_ISSUER = "unknown_issuer", str(Cause.UNKNOWN)
     UNKNOWN_CLIENT = "unknown_client", str(Cause.UNKNOWN)
@@ -57,6 +59,8 @@ class TroubleKind(StrEnum):
     SOURCE_CHANGED = "registry_source_changed", "NotifierRegistryChanged", True
 
 
+MAX_CLIENTS_PER_KIND = 5  # of one issuer, with a trouble each; more have one together
+_NAMED_CLIENTS = 3  # in the text of such a trouble
 _NOUNS: Mapping[str, str] = {TroubleKind.EVENTS_REFUSED: "event", TroubleKind.PUBLISHER_REFUSED: "request"}
 _URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
 _KINDS: Mapping[str, TroubleKind] = {kind.value: kind for kind in TroubleKind}
@@ -116,7 +120,30 @@ def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTroubl
         by_key[key] = SharedTrouble(
             trouble=copy_record(shared.trouble, since=since, count=count), workers=(*shared.workers, worker)
         )
-    return sorted(by_key.values(), key=_urgency)
+    return sorted(_join_clients(by_key.values()), key=_urgency)
+
+
+def _join_clients(troubles: Iterable[SharedTrouble]) -> Iterator[SharedTrouble]:
+    """Yield the troubles, but one for all clients of an issuer if many have the same kind."""
+    groups: dict[tuple[str, str, bool], list[SharedTrouble]] = {}
+    for shared in troubles:
+        groups.setdefault((shared.trouble.kind, shared.trouble.iss, bool(shared.trouble.client_id)), []).append(shared)
+    for (_, _, has_client), group in groups.items():
+        if not has_client or len(group) <= MAX_CLIENTS_PER_KIND:
+            yield from group
+            continue
+        group.sort(key=_urgency)
+        first, others = group[0].trouble, len(group) - _NAMED_CLIENTS
+        names = ", ".join(shared.trouble.client_id for shared in group[:_NAMED_CLIENTS])
+        trouble = copy_record(
+            first,
+            text=f"{first.text}; {len(group):,} clients: {names} and {others:,} more",
+            since=earliest(*(shared.trouble.since for shared in group)),
+            client_id="",
+            count=sum(shared.trouble.count for shared in group),
+        )
+        workers = dict.fromkeys(worker for shared in group for worker in shared.workers)
+        yield SharedTrouble(trouble=trouble, workers=tuple(workers))
 
 
 def _urgency(shared: SharedTrouble) -> tuple[int, int, str, str, str]:

@@ -236,7 +236,8 @@ class Watches:
             certificates=lambda: self.self_watch.certificates,
             library_hooks=lambda: {hook.name: hook.difference is None for hook in library_hooks(settings)},
             registry_sources=lambda: (
-                (source.name, source.up, source.age, source.changed) for source in self.registry.refresh.states()
+                (source.name, source.up, source.age, source.changed, source.held_back)
+                for source in self.registry.refresh.states()
             ),
             log_lines_dropped=lambda: 0 if (output := current_output()) is None else output.dropped,
         )

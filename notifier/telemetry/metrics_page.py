@@ -33,8 +33,8 @@ class MetricsSources:
     `circuits` returns (iss, client_id, state) for each circuit that is half-open (1) or open (2). `waiting` returns
     (iss, client_id, number of pending deliveries). `signing_keys` returns (iss, kid, published). `certificates` returns
     (purpose, file, epoch seconds of the earliest expiry of its certificates). `registry_sources` returns (name,
-    up, age in seconds, changed). `clients_expiring` returns the number of clients with a delivery that expires within
-    the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds.
+    up, age in seconds, changed, held back). `clients_expiring` returns the number of clients with a delivery that
+    expires within the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds.
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -53,7 +53,7 @@ class MetricsSources:
     workers_vanished: Callable[[], int] = lambda: 0
     clock_offset: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
-    registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool]]] = tuple
+    registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool, bool]]] = tuple
     library_hooks: Callable[[], Mapping[str, bool]] = dict
     log_lines_dropped: Callable[[], int] = lambda: 0
 
@@ -144,8 +144,9 @@ class MetricsPage:
         states = [*self._sources.registry_sources()]
         for name, text, nth in (
             ("registry_source_up", "0 while a registry source cannot be read, or losses of clients are held back.", 1),
-            ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
+            ("registry_source_age_seconds", "Since the source was last read.", 2),
             ("registry_source_changed", "1 for an hour after many of its clients came or moved at once.", 3),
+            ("registry_source_held_back", "1 while losses of its clients are held back.", 4),
         ):
             yield labelled_family(
                 GaugeMetricFamily, name, text, ("source",), {state[0]: float(state[nth]) for state in states}

@@ -132,10 +132,10 @@ def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tupl
 
 @record
 class SourceState:
-    """The state of a source. `age`: seconds since the source last confirmed its answer.
+    """The state of a source. `age`: seconds since its last reading.
 
-    Without an answer, the age counts from when the source was first configured, or dropped. `changed`: many of its
-    clients were added or moved at once within the last hour.
+    Without a reading, the age counts from when the source was configured or dropped. `changed`: many of its
+    clients were added or moved at once within the last hour. `held_back`: losses in its last answer are not applied.
     """
 
     name: str
@@ -145,6 +145,7 @@ class SourceState:
     clients: int = 0
     problem: str | None = None
     changed: bool = False
+    held_back: bool = False
 
     def document(self, *, whole: bool) -> dict[str, object]:
         """Return the state as JSON. Unless `whole`, omit `clients` and `problem`, which may concern other issuers."""

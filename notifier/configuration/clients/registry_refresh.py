@@ -62,7 +62,7 @@ class RefreshedSource:
 class _RefreshState:
     source: RefreshedSource
     last: SourceAnswer | None
-    since: float
+    read_at: float  # the last reading that succeeded; without one, when the source was configured or dropped
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     accepted_by: str | None = None
     dropped_by: str | None = None
@@ -101,7 +101,8 @@ class RegistryRefresh:
                 self._kept[source.name] = before
             else:
                 self._stop(before)
-                self._kept[source.name] = state = _RefreshState(source=source, last=source.last, since=self._clock())
+                read_at = self._clock() if source.last is None else source.last.at
+                self._kept[source.name] = state = _RefreshState(source=source, last=source.last, read_at=read_at)
                 self._begin(state)
         for dropped in old.values():
             self._stop(dropped)
@@ -169,10 +170,11 @@ class RegistryRefresh:
                 name=state.source.name,
                 kind=state.source.kind,
                 up=state.problem is None and state.last is not None,
-                age=max(0.0, now - (state.since if state.last is None else state.last.at)),
+                age=max(0.0, now - state.read_at),
                 clients=0 if state.last is None else len(state.last.rows),
                 problem=state.problem,
                 changed=now - state.sudden_at < SUDDEN_CHANGE_SECONDS,
+                held_back=state.holds_back,
             )
             for state in self._kept.values()
         ]
@@ -180,14 +182,13 @@ class RegistryRefresh:
     def troubles(self) -> Iterator[Trouble]:
         """Yield the problems of the sources."""
         for state in self._kept.values():
-            name = state.source.name
             if state.problem is not None:
                 remark = "; it was never read" if state.last is None else "; its last good answer is in force"
-                text = state.problem + ("" if state.holds_back else remark)
-                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=name, text=text, since=state.failed_at)
+                kind, remark = (TroubleKind.LOSS_HELD, "") if state.holds_back else (TroubleKind.SOURCE_FAILED, remark)
+                yield Trouble(kind=kind, subject=state.source.name, text=state.problem + remark, since=state.failed_at)
             if state.sudden_change is not None and self._clock() - state.sudden_at < SUDDEN_CHANGE_SECONDS:
-                text, since = state.sudden_change, state.sudden_at
-                yield Trouble(kind=TroubleKind.SOURCE_CHANGED, subject=name, text=text, since=since)
+                kind = TroubleKind.SOURCE_CHANGED
+                yield Trouble(kind=kind, subject=state.source.name, text=state.sudden_change, since=state.sudden_at)
 
     def _begin(self, state: _RefreshState) -> None:
         if self._running and state.task is None:
@@ -239,20 +240,20 @@ class RegistryRefresh:
         problem = await self._read(state, None, dropped_by)
         if problem is not None:
             await self._apply(source.name, None, dropped_by)
-            state.last, state.since = None, self._clock()
+            state.last, state.read_at = None, self._clock()
         return problem
 
     async def _read(self, state: _RefreshState, last: SourceAnswer | None, accepted_by: str | None) -> str | None:
         """Read the source and apply its answer. Return the problem; None if there is none."""
-        source, problem = state.source, None
-        state.holds_back = False
+        source, problem, holds_back = state.source, None, False
         try:
             answer = await source.reading.read(last)
+            state.read_at = answer.at
             if _differs(answer, last):
                 result = await self._apply(source.name, answer, accepted_by)
                 assert result.answer is not None
                 answer, problem = result.answer, result.held_back
-                state.holds_back = problem is not None
+                holds_back = problem is not None
                 self._record_sudden_change(state, result.sudden_change)
                 if _differs(answer, last):  # not if the guard has held back all changes
                     replaced, state.last = state.last, answer
@@ -263,6 +264,8 @@ class RegistryRefresh:
             return str(fault)
         except Exception as error:  # noqa: BLE001  one source must not end the worker
             return f"taking its answer failed with {type(error).__name__}"
+        finally:
+            state.holds_back = holds_back  # not before, so that it stays during the next reading
         state.last = answer
         self._check_completeness()
         return problem

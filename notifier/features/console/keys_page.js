@@ -53,7 +53,7 @@ const SOURCES = [
   { head: "Kind", cell: (source) => source.kind },
   { head: "Worker", cell: (source) => html`<${SafeText} text=${source.worker} limit=${60} />` },
   { head: "State", cell: (source) => html`<${SourceStateChip} source=${source} />` },
-  { head: "Confirmed", cell: (source) => (source.age == null ? "–" : `${formatDuration(source.age)} ago`) },
+  { head: "Last read", cell: (source) => (source.age == null ? "–" : `${formatDuration(source.age)} ago`) },
   { head: "Clients", num: true, cell: (source) => number(source.clients) },
   { head: "Problem", wide: true, cell: (source) => source.problem && html`<${SafeText} text=${source.problem} className="quote" />` },
 ];

@@ -109,6 +109,7 @@ function barsOf({ timeline: { step: stepSeconds, now: lastStep, series } }) {
 
 // ── internal troubles ──
 
+const SOURCE_KINDS = new Set(["registry_source_failed", "registry_loss_held", "registry_source_differs"]);
 const COUNTED = { events_refused: "event", publisher_refused: "request" };
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
 const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
@@ -126,7 +127,7 @@ function Trouble({ one, workers }) {
       <p>${facts.map((fact, nth) => html`${nth ? ", " : ""}${fact}`)}${facts.length ? ": " : ""}<${SafeText} text=${one.text} /></p></div>
     <div class="ways">
       ${one.explained && html`<button type="button" onClick=${() => explain(one.explained)}>What to do</button>`}
-      ${one.kind === "registry_source_failed" && hasScope("repair") && coversAllIssuers() && html`<${ReadSources} />`}
+      ${SOURCE_KINDS.has(one.kind) && hasScope("repair") && coversAllIssuers() && html`<${ReadSources} />`}
       ${one.kind.startsWith("signing") && html`<a class="button" href="#/keys">Keys</a>`}</div></li>`;
 }
 

@@ -21,6 +21,8 @@ export const TROUBLES = {
   reload_failed: "The configuration cannot be read",
   reload_refused: "A reload was rejected",
   registry_source_failed: "A registry source cannot be read",
+  registry_loss_held: "Losses of clients are held back",
+  registry_source_differs: "Workers know different clients",
   clock_differs: "The clocks of two hosts differ",
   unknown_issuer: "Events for an unconfigured issuer",
   unknown_client: "Events for an unregistered client",

@@ -4,7 +4,7 @@ Each worker answers a query with its state (`WorkerState`) as a versioned docume
 `client_state` has the state of a client; `status_document` converts the status to JSON.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,8 @@ from notifier.model.record import copy_record, record
 from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_troubles
 from notifier.operators.status.client_status import ClientStatus, merge_states
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
+
+SMALL_SHARE = 0.2  # of a source's clients, by which workers may differ while they read it; the guard's share too
 
 
 @record
@@ -185,7 +187,26 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     )
     if status.blocked and all(shared.trouble.kind != TroubleKind.BLOCKED for shared in troubles):
         troubles.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=status.blocked), workers=()))
-    return troubles
+    return [*troubles, *_find_differing_sources(status)]
+
+
+def _find_differing_sources(status: ServiceStatus) -> Iterator[SharedTrouble]:
+    """Yield a trouble for each registry source of which workers know very different numbers of clients.
+
+    Workers read a source at different times. So small differences are none; the guard would hold back larger ones.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for worker in status.workers:
+        if worker.consuming is not False:  # a worker that is not ready may not have read it yet
+            for source in worker.registry:
+                counts.setdefault(source.name, {})[worker.worker] = source.clients
+    for name, by_worker in sorted(counts.items()):
+        least, most = min(by_worker.values()), max(by_worker.values())
+        if most - least > max(1, most * SMALL_SHARE):
+            fewer = [worker for worker, count in by_worker.items() if count == least]
+            text = f"workers know {least:,} to {most:,} clients of it, and {', '.join(fewer)} the fewest"
+            trouble = Trouble(kind=TroubleKind.SOURCE_DIFFERS, text=text, subject=name)
+            yield SharedTrouble(trouble=trouble, workers=tuple(fewer))
 
 
 def seen_keys_of(status: ServiceStatus) -> Seen:

@@ -13,6 +13,7 @@ from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswe
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.configuration.clients.source_reading import SourceReading
 from notifier.model.errors import SourceFault
+from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.system.waiting import until as until_answer
 
@@ -147,13 +148,15 @@ async def test_withheld_loss_stays_until_an_operator_accepts_it() -> None:
     registry, source = Registry(), FakeSource(answer("a", "b"))
     async with running(registry, refreshed(source)) as refresh:
         await refresh.complete()
-        registry.holds_back, source.outcome = "held back: a, b", answer()
+        registry.holds_back, source.outcome = "held back: a, b", copy_record(answer(), at=90.0)
         for _ in range(2):
             (state,) = await refresh.refresh(accepted_by=None)
             assert (state.up, state.problem, state.clients) == (False, "held back: a, b", 2)
-        assert [trouble.text for trouble in refresh.troubles()] == ["held back: a, b"]
+            assert (state.age, state.held_back) == (10.0, True)  # the source is read
+        [trouble] = refresh.troubles()
+        assert (trouble.kind, trouble.text) == ("registry_loss_held", "held back: a, b")
         (state,) = await refresh.refresh(accepted_by="alice")
-        assert (state.up, state.problem, state.clients) == (True, None, 0)
+        assert (state.up, state.problem, state.clients, state.held_back) == (True, None, 0, False)
     assert [found and len(found.rows) for _, found, _ in registry.taken] == [2, 0]
     assert [len(found.rows) for found in source.saved] == [2, 0]
 

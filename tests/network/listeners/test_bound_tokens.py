@@ -107,7 +107,7 @@ async def test_answers_contain_no_clients_of_other_issuers(ask: Callable[..., An
 async def test_client_counts_of_other_issuers_are_hidden(ask: Callable[..., Any]) -> None:
     """The failure or change of a source is reported."""
     _, _, status = await ask("GET", "/v1/status", "one")
-    source = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False}
+    source = {"name": "list", "kind": "http", "up": False, "age": 1.0, "changed": False, "held_back": False}
     assert status["workers"]["each"][0]["registry"] == [{**source, "clients": None, "problem": None}]
     assert status["clients_left_out"] is None
     troubles = {(each["kind"], each["text"]) for each in status["troubles"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from notifier.configuration.clients.client_rows import SourceState
 from notifier.delivery import facts
 from notifier.model.delivery import Delivery
 from notifier.model.message import Depth
@@ -17,7 +18,14 @@ from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.client_status import ClientStatus, list_client_states, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of
-from notifier.operators.status.service_status import LaneState, WorkerState, dump_state, rates_of, status_of
+from notifier.operators.status.service_status import (
+    LaneState,
+    WorkerState,
+    dump_state,
+    rates_of,
+    status_of,
+    troubles_of,
+)
 from notifier.operators.status.status_document import document_of
 from notifier.operators.status.status_page import status_page
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
@@ -357,6 +365,36 @@ def test_problems_of_all_workers_are_merged() -> None:
     assert told[1]["since"] == "2027-01-15T07:59:51.000000Z"
     of_one = document_of(status, lambda iss: iss == ISS)["troubles"]
     assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
+
+
+def test_many_clients_with_one_problem_are_one_problem() -> None:
+    """Without their number a list that lacks half of its clients hides all other problems."""
+    texts = {"text": "the registry has no such client (yet)", "iss": ISS, "kind": "unknown_client"}
+    lost = [Trouble(client_id=f"c{number}", since=NOW - number, count=2, **texts) for number in range(9)]
+    few = [Trouble(kind="encryption", text="no key", iss=ISS, client_id=f"c{number}", count=1) for number in range(5)]
+    status = status_of({}, [worker("a", troubles=[*lost[:6], *few]), worker("b", troubles=lost[3:])], now=NOW)
+    told: Any = document_of(status)["troubles"]
+    assert [(each["kind"], each["client_id"], each["count"], each["workers"]) for each in told] == [
+        ("unknown_client", None, 24, ["a", "b"]),
+        *(("encryption", f"c{number}", 1, ["a"]) for number in range(5)),
+    ]
+    assert told[0]["text"] == "the registry has no such client (yet); 9 clients: c3, c4, c5 and 6 more"
+    assert told[0]["since"] == "2027-01-15T07:59:52.000000Z"
+
+
+def test_workers_with_different_clients_of_a_source_are_a_problem() -> None:
+    """A worker that started while a list was halved knows fewer clients than the others, which hold back the loss."""
+
+    def told(*counts: int, **more: object) -> list[tuple[str, str]]:
+        answers = [
+            worker(name, registry=[SourceState(name="kc", kind="keycloak", up=True, age=1.0, clients=count)], **more)
+            for name, count in zip("abc", counts, strict=False)
+        ]
+        return [(shared.trouble.text, *shared.workers) for shared in troubles_of(status_of({}, answers, now=NOW))]  # type: ignore[misc]
+
+    assert told(100, 48, 100) == [("workers know 48 to 100 clients of it, and b the fewest", "b")]
+    assert told(100, 90, 81) == told(2, 1) == told(7) == []  # read at different times
+    assert told(100, 0, consuming=False) == []  # it has not read the source yet
 
 
 def test_each_problem_has_a_runbook_section() -> None:
