@@ -56,7 +56,7 @@ async def test_client_verifies_hsm_signatures_by_keys_jwks(
             assert (deferral["iss"], deferral["cause"]) == (ISSUER, "signing")
             reload = await notifier_at(site, "reload", settings=hsm.environ)
             assert (
-                f"took it: 2 issuers, 2 clients\n  does not sign: {ISSUER}: key pkcs11 idp/ec: the PIN is wr"
+                f"applied: 2 issuers, 2 clients\n  does not sign: {ISSUER}: key pkcs11 idp/ec: the PIN is wr"
                 in reload.stdout
             )
             hsm.pin_file.write_text(PIN)

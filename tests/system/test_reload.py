@@ -89,9 +89,9 @@ async def test_invalid_file_keeps_the_old_clients(tmp_path: Path, amqp_url: str,
             site.write_clients(registrations[:2])
             refused = await notifier_at(site, "reload")
             assert refused.returncode == 1
-            assert "not taken: 8 of 10 clients" in refused.stdout
+            assert "not applied: 8 of 10 clients" in refused.stdout
             assert ", ".join(f"'{name}'" for name in names[2:]) in refused.stdout
-            assert "0 of 1 worker took everything" in refused.stdout
+            assert "0 of 1 worker applied everything" in refused.stdout
             await running.until_metric(0, "config_last_reload_success")
             taken = await notifier_at(site, "reload", "--accept-loss", "--json")
             assert (taken.returncode, taken.stderr) == (0, "")

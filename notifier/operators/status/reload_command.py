@@ -89,19 +89,19 @@ def _print_reloads(reloads: ReloadResults, dropped_source: str | None) -> None:
         applied_count = sum(not worker.problems for worker in reloads.workers)
         silent_count = reloads.seen - len(reloads.workers)
         missing = f"; {silent_count} did not answer" if silent_count else ""
-        say(f"{applied_count} of {counted(reloads.seen, 'worker')} took everything{missing}")
+        say(f"{applied_count} of {counted(reloads.seen, 'worker')} applied everything{missing}")
     if dropped_source is not None:
         say(f"a stopped worker keeps its cache of {printable(dropped_source)}: repeat the command when it runs")
 
 
 def _format_worker(worker: WorkerReload) -> list[str]:
     """Return the lines that show what the worker did."""
-    lines = [f"not taken: {problem}" for problem in worker.problems]
+    lines = [f"not applied: {problem}" for problem in worker.problems]
     result = worker.result
     if result is None:
         return lines
     if not worker.problems:
-        lines.append(f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}")
+        lines.append(f"applied: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}")
     if result.restart_needed:
         lines.append(f"needs a restart for: {', '.join(result.restart_needed)}")
     return lines + [f"does not sign: {text}" for text in result.signers]

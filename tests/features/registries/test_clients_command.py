@@ -230,3 +230,16 @@ def test_follower_without_a_leader_is_a_warning(folder: Path) -> None:
     assert (checked.returncode, "'us' follows 'shop', which no source has" in checked.stdout) == (0, True)
     examined = notifier("doctor", "-c", "n.yaml", "--offline", cwd=folder)
     assert "its deliveries become dead letters after registry.grace" in examined.stdout
+
+
+def test_check_advises_a_cache_for_lists(folder: Path) -> None:
+    """A worker that starts while a list cannot be read, or lacks clients, needs the last good answer."""
+    sql = {"sql": {"url": "sqlite:///clients.db", "query": "SELECT client_id, backchannel_logout_uri FROM c"}}
+    with sqlite3.connect(folder / "clients.db") as database:
+        database.execute(
+            "CREATE TABLE c AS SELECT 'shop' AS client_id, 'https://a.example/out' AS backchannel_logout_uri"
+        )
+    for cache, is_advised in (({}, True), ({"cache": "cache"}, False)):
+        write(folder, {"sources": [{**sql, "issuer": ISS}], **cache})
+        warnings = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)["warnings"]
+        assert ("registry.cache" in {each["path"] for each in warnings}) is is_advised
