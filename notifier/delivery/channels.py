@@ -119,8 +119,13 @@ class FrontChannel:
         return PreparedRequest(jti="", body=None, secret=delivery.sid, uri=uri)
 
     def read(self, result: HttpResponse | TransportFailure, client: Client) -> Outcome:
-        """Return the outcome by the client's response policy. A 400 is REFUSED, since no token was sent."""
+        """Return the outcome by the client's response policy. A 400 is REFUSED, since no token was sent.
+
+        A web page is what this URI answers to browsers.
+        """
         outcome = to_outcome(result, client.response, self._clock())
+        if isinstance(outcome, Delivered) and outcome.is_web_page:
+            return copy_record(outcome, is_web_page=False)
         if isinstance(outcome, Refused) and outcome.reason is Reason.REJECTED_TOKEN:
             return copy_record(outcome, reason=Reason.REFUSED)
         return outcome

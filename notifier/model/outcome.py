@@ -9,9 +9,10 @@ The transport returns an `HttpResponse`, a `TransportFailure` or a `StaleConnect
 (docs/specification.md B27, B28, R3, R11, R12).
 """
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Literal, TypeAlias, assert_never
+from typing import ClassVar, Literal, TypeAlias, assert_never
 
 from notifier.model.client import ResponsePolicy
 from notifier.model.moment import parse_http_date
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     DISCONNECTED = "disconnected"
     PROXY = "proxy"
     EGRESS_DENIED = "egress_denied"
+    INTERCEPTED = "intercepted"
 
     __hash__ = str.__hash__  # Enum's hash is a Python function
 
@@ -82,13 +84,22 @@ class Cause(StrEnum):
 
 # ── what the transport returns ──────────────────────────────────────────────────────────────────────────────────
 
+CHALLENGES: Mapping[str, tuple[Collection[str], str]] = {
+    # docs.aws.amazon.com/waf/latest/developerguide/waf-captcha-and-challenge-actions.html: with 202, or with 405
+    "x-amzn-waf-action": (("challenge", "captcha"), "AWS WAF"),
+    # developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response: mostly with 403
+    "cf-mitigated": (("challenge",), "Cloudflare"),
+}
+"""Response headers of firewalls that answer for a client, without passing the request on: values, and the firewall."""
+
 
 @record
 class HttpResponse:
     """A response arrived. `text` is the printable start of the body (at most 1 KiB).
 
     `code` is the error code of the body, if the request names its member; it is neither stored nor logged.
-    `retry_after` and `date` are the raw headers `Retry-After` and `Date`.
+    `retry_after` and `date` are the raw headers `Retry-After` and `Date`. `challenge`: see `find_challenge`.
+    `is_web_page`: the body is HTML.
     """
 
     status: int
@@ -96,6 +107,8 @@ class HttpResponse:
     retry_after: str | None = None
     date: str | None = None
     code: str | None = field(default=None, repr=False)
+    challenge: str = ""
+    is_web_page: bool = False
 
 
 @record
@@ -133,11 +146,12 @@ class Signal(Enum):
 
 @record
 class Delivered:
-    """The client accepted the logout token."""
+    """The client accepted the logout token. `is_web_page`: it answered with HTML, so its address may be wrong."""
 
     status: int
     text: str = ""
     reason: Reason = Reason.DELIVERED
+    is_web_page: bool = False
 
     @property
     def signal(self) -> Signal:
@@ -148,6 +162,8 @@ class Delivered:
 @record
 class Refused:
     """The client or the egress policy refused. Another attempt is unlikely to help."""
+
+    is_web_page: ClassVar[bool] = False
 
     reason: FinalReason
     status: int | None = None
@@ -166,6 +182,8 @@ class Failed:
     `ended_early`: see `TransportFailure`.
     """
 
+    is_web_page: ClassVar[bool] = False
+
     reason: Reason
     status: int | None = None
     text: str = ""
@@ -178,7 +196,9 @@ class Failed:
         """What the outcome shows about the client: nothing if a proxy refused the attempt."""
         if self.reason is Reason.PROXY:
             return Signal.NONE
-        return Signal.UNAVAILABLE if self.status is None or self.status >= 500 else Signal.RATE_LIMITED
+        if self.status is None or self.status >= 500 or self.reason is Reason.INTERCEPTED:
+            return Signal.UNAVAILABLE
+        return Signal.RATE_LIMITED
 
 
 Outcome = Delivered | Refused | Failed
@@ -199,11 +219,17 @@ def to_outcome(result: HttpResponse | TransportFailure, policy: ResponsePolicy, 
 
 
 def _read_response(response: HttpResponse, policy: ResponsePolicy, now: float) -> Outcome:
-    """Return the outcome by the status. The client's response policy has precedence over the usual meanings."""
+    """Return the outcome by the status. The client's response policy has precedence over the usual meanings.
+
+    The answer of a firewall is not the client's, so its status means nothing.
+    """
     status, text = response.status, response.text
+    if response.challenge:
+        pause = read_retry_after(response.retry_after, response.date, now)
+        return Failed(reason=Reason.INTERCEPTED, status=status, text=response.challenge, retry_after=pause)
     is_usual_success = 200 <= status < 300 and status not in policy.retry_statuses
     if status in policy.success_statuses or is_usual_success:
-        return Delivered(status=status, text=text)
+        return Delivered(status=status, text=text, is_web_page=response.is_web_page)
     is_usual_retry = status in (408, 425, 429) or status >= 500  # 408 Request Timeout, 425 Too Early: try again
     if status in policy.retry_statuses or is_usual_retry:
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
@@ -214,6 +240,18 @@ def _read_response(response: HttpResponse, policy: ResponsePolicy, now: float) -
     if status == 400:
         return Refused(reason=Reason.REJECTED_TOKEN, status=status, text=text)
     return Refused(reason=Reason.REFUSED, status=status, text=text)
+
+
+def find_challenge(header: Callable[[str], str | None]) -> str:
+    """Return a text that names the firewall which answered for the client; empty if the client answered.
+
+    `header` returns the value of a response header by its name in lower case.
+    """
+    for name, (values, firewall) in CHALLENGES.items():
+        value = header(name)
+        if value is not None and (value := value.strip().lower()) in values:
+            return f"{firewall} answered, and did not pass the request to the client ({name}: {value})"
+    return ""
 
 
 def read_retry_after(value: str | None, date: str | None, now: float) -> float | None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Self
 
 from notifier.model.moment import earliest
-from notifier.model.outcome import Cause, DeadReason
+from notifier.model.outcome import Cause, DeadReason, Reason
 from notifier.model.record import copy_record, record
 
 
@@ -51,6 +51,7 @@ class TroubleKind(StrEnum):
     ACCESS_TOKEN = "access_token", str(Cause.ACCESS_TOKEN)
     OPEN_FILES = "open_files", str(Cause.OPEN_FILES)
     SESSION_ONLY = "session_only", str(DeadReason.SESSION_ONLY), True
+    WEB_PAGE = "web_page", str(Reason.DELIVERED), True
     WORKER_VANISHED = "worker_vanished", "NotifierWorkerVanished", True
     JWKS_UNREAD = "jwks_unread", "NotifierSigningKeyNotPublished", True
     RESTART_NEEDED = "restart_needed", "NotifierRestartNeeded", True

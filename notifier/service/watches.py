@@ -151,6 +151,7 @@ class Watches:
             clock=time.time,
             monotonic=time.monotonic,
             get_lifetime=lambda delivery: lifetime_of(delivery, live.registry()),
+            registry=live.registry,
         )
         self.refused = RefusedEventCounts(time.time)
         self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)
@@ -203,6 +204,7 @@ class Watches:
             yield Trouble(kind=TroubleKind.MEMBERS_IGNORED, text=text)
         yield from self._deferrals.troubles()
         yield from self.session_only.troubles()
+        yield from self.health.web_pages.troubles()
         yield from self.presence.troubles()
 
     def to_state_sources(self) -> OwnSources:

@@ -60,6 +60,7 @@ def down(one: ClientState | None = None, at: float = NOW) -> ClientState:
         (Failed(reason=Reason.SERVER_ERROR, status=408), Signal.RATE_LIMITED),
         (Failed(reason=Reason.SERVER_ERROR, status=503), Signal.UNAVAILABLE),
         (Failed(reason=Reason.TIMEOUT), Signal.UNAVAILABLE),
+        (Failed(reason=Reason.INTERCEPTED, status=202), Signal.UNAVAILABLE),
         (Failed(reason=Reason.PROXY), Signal.NONE),
         (Refused(reason=Reason.EGRESS_DENIED), Signal.NONE),
     ],

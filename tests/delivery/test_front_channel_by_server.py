@@ -86,6 +86,12 @@ def test_front_channel_answer_is_never_a_rejected_token(
     assert CHANNEL.internal_fault(read, client()) is None
 
 
+def test_web_page_is_the_usual_answer_of_a_front_channel() -> None:
+    """The URI is for browsers, so the client is not named."""
+    read = CHANNEL.read(HttpResponse(status=200, text="<p>Signed out", is_web_page=True), client())
+    assert read == Delivered(status=200, text="<p>Signed out")
+
+
 @pytest.mark.parametrize(
     ("subject", "told_at"),
     [

@@ -1,12 +1,13 @@
 // One client: its state, its last answers, its registration, and the available actions.
 import { Ago, Clock, SafeText, Until, formatAge, formatTime, counted, html, formatDuration, now, number, quoteJson } from "./text.js";
-import { Answer, LoadingNote, StateChip, EventLink } from "./parts.js";
+import { Answer, LoadingNote, StateChip, EventLink, clientKey } from "./parts.js";
 import { CanaryButton } from "./canary.js";
 import { KINDS } from "./words.js";
 import { ResolvedButton } from "./resolved.js";
 import { Plot } from "./plot.js";
 import { Retry, retry, retryOf } from "./retries.js";
 import { Table } from "./tables.js";
+import { Troubles } from "./overview_page.js";
 import { api, hasScope } from "./api.js";
 import { pageAddress } from "./addresses.js";
 import { state } from "./state.js";
@@ -58,12 +59,14 @@ export function Client({ data }) {
   const { client: c, registration } = data;
   const [tone, head, tail] = describeClient(data);
   const name = c.name && html`<${SafeText} text=${c.name} limit=${80} /> · `;
+  const troubles = state.service?.troubles.filter((one) => one.client_id && clientKey(one) === clientKey(c)) ?? [];
   const leader = c.follows && html` · an address of <${SafeText} text=${c.follows} limit=${80} />`;
   return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${SafeText} text=${c.iss} className="dim" />${leader}</p>
     <section class="band big ${tone}">
       <div><b aria-live="polite"><${SafeText} text=${head} limit=${300} /></b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${ClientActions} client=${c} /></section>
+    ${troubles.length > 0 && html`<${Troubles} troubles=${troubles} workers=${state.service.workers} />`}
     <${RequestedPause} client=${c} />
     <section><h2>Attempts of the last hour</h2>
       <${Plot} bars=${barsOf(data.minutes)} width=${1} unit="min" label="an hour, a minute a bar" />

@@ -112,7 +112,7 @@ function barsOf({ timeline: { step: stepSeconds, now: lastStep, series } }) {
 const SOURCE_KINDS = new Set(["registry_source_failed", "registry_loss_held", "registry_source_differs"]);
 const COUNTED = { events_refused: "event", publisher_refused: "request" };
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
-const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
+export const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
   ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
 
 function Trouble({ one, workers }) {

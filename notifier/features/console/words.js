@@ -34,6 +34,9 @@ export const TROUBLES = {
   proxy: "The proxy rejects requests",
   origin: "A client's address left the origin of its headers or certificate",
   open_files: "A worker can open no further connection",
+  access_token: "An access token cannot be obtained",
+  session_only: "A client is notified of nothing",
+  web_page: "A client answers with a web page",
   worker_vanished: "A worker has vanished",
   jwks_unread: "A JWK Set cannot be read",
   restart_needed: "A changed setting needs a restart",
@@ -43,7 +46,7 @@ export const TROUBLES = {
 };
 
 /** Troubles that delay no logout. */
-export const MILD = new Set(["worker_vanished", "jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
+export const MILD = new Set(["session_only", "web_page", "worker_vanished", "jwks_unread", "restart_needed", "queue_policy", "registry_source_beyond", "registry_source_changed"]);
 
 /** The kinds of recent entries, with their tone. */
 export const KINDS = {

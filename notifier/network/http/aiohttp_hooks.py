@@ -69,7 +69,7 @@ def _examine_connections() -> None:
     watched, wire, counted = _make_watched()
     expect((watched.transport, watched.should_close), (wire, False), "a connection")
     watched.data_received(_ANSWER)
-    expect((watched.status, watched.header(b"retry-after")), (200, "7"), "the head of an answer")
+    expect((watched.status, watched.header("retry-after")), (200, "7"), "the head of an answer")
     expect((watched.exception(), watched._payload), (None, None), "an answer that nobody reads")  # noqa: SLF001
     watched.force_close()
     expect([watched.should_close], [True], "a connection that is not kept")

@@ -117,12 +117,12 @@ class WatchedConnection(ResponseHandler):
         """Return True if the connection was closed because of its informational responses."""
         return self._interim_count > MAX_INTERIM_RESPONSES
 
-    def header(self, name: bytes) -> str | None:
+    def header(self, name: str) -> str | None:
         """Return a header of a response that is otherwise broken, by its name in lower case; None if not read."""
         end = _HEAD_END.search(self.head, self._response_start)
         lines = self.head[self._response_start : None if end is None else end.start()].split(b"\n")[1:]
         fields = (line.partition(b":") for line in lines)
-        value = next((value.strip() for field, _, value in fields if field.lower() == name), b"")
+        value = next((value.strip() for field, _, value in fields if field.lower() == name.encode()), b"")
         return value[:MAX_HEADER_VALUE_BYTES].decode("latin-1") or None
 
     def close(self) -> None:

@@ -12,7 +12,15 @@ import aiohttp
 from yarl import URL
 
 from notifier.model.errors import InternalFault
-from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
+from notifier.model.outcome import (
+    Cause,
+    HttpResponse,
+    Reason,
+    StaleConnection,
+    TransportFailure,
+    TransportResult,
+    find_challenge,
+)
 from notifier.network.http.connections import Exchange
 
 MAX_TEXT_CHARACTERS = 300  # characters
@@ -26,11 +34,11 @@ def translate_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
         if _lacks_open_files(error):
             raise InternalFault(Cause.OPEN_FILES, OPEN_FILES_TEXT)
         return _translate_unwritten(error, exchange, proxy)
-    status = exchange.connection.status
+    status, header = exchange.connection.status, exchange.connection.header
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
-        # A response arrived. Of its unusable headers, only the pause counts.
-        retry_after, date = exchange.connection.header(b"retry-after"), exchange.connection.header(b"date")
-        return HttpResponse(status=status, text="", retry_after=retry_after, date=date)
+        # A response arrived. Of its unusable headers, only the pause and the challenge count.
+        challenge = find_challenge(header)
+        return HttpResponse(status=status, retry_after=header("retry-after"), date=header("date"), challenge=challenge)
     if exchange.connection.has_too_many_interim_responses:
         return _to_break(Reason.DISCONNECTED, "too many interim answers (1xx) before the final one", ambiguous=True)
     if exchange.reused and not exchange.connection.head:

@@ -1,4 +1,4 @@
-"""Keeps the start of a client's response as text for diagnosis (R11), without the secrets that the client quotes.
+"""Interprets a client's response: its start as text for diagnosis (R11), without the secrets that the client quotes.
 
 The error code of a response is read from the body as it arrived: a secret may be part of the code.
 """
@@ -13,13 +13,14 @@ from pydantic_core import from_json
 from yarl import URL
 
 from notifier.model.client import Route
+from notifier.model.outcome import CHALLENGES, HttpResponse, find_challenge
 from notifier.model.printable import visible
 from notifier.model.redaction import redact_secret, redact_subject
 from notifier.model.request import Request
 from notifier.network.http.requests import RawResponse
 
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
-REDIRECTS = range(300, 400)
+_REDIRECTS = range(300, 400)
 
 # Python knows all of them. Others are not looked up: Python would cache each name, and some codecs are slow.
 _CHARSETS = (
@@ -37,6 +38,26 @@ _MAX_ESCAPE_CHARACTERS = 12  # of one character: an emoji takes that many in JSO
 _MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any word, so it is not treated as a secret
 
 
+def to_http_response(response: RawResponse, request: Request) -> HttpResponse:
+    """Return the parts of the response that an outcome depends on."""
+    headers = response.headers
+    retry_after, challenge = headers.get("Retry-After"), ""
+    for name in CHALLENGES:
+        if name in headers:  # nearly never
+            challenge = find_challenge(headers.get)
+    if not response.body and retry_after is None and not challenge and response.status not in _REDIRECTS:
+        return HttpResponse(status=response.status)
+    return HttpResponse(
+        status=response.status,
+        text=_to_text(response, request),
+        retry_after=None if retry_after is None else retry_after[:100],
+        date=None if retry_after is None else headers.get("Date"),
+        code=read_error_code(response.body, request.extras.error_member),
+        challenge=challenge,
+        is_web_page=_is_web_page(response),
+    )
+
+
 def read_error_code(body: bytes, member: str) -> str | None:
     """Return the error code in a JSON body, of which only the beginning may be known. None without one or a `member`.
 
@@ -52,12 +73,21 @@ def read_error_code(body: bytes, member: str) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def to_text(response: RawResponse, request: Request) -> str:
+def _is_web_page(response: RawResponse) -> bool:
+    """Return True if the response is HTML for people, and not only declared as HTML, as frameworks do by default."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in ("text/html", "application/xhtml+xml") or not response.body:
+        return False
+    is_readable = response.headers.get("Content-Encoding", "identity").lower() == "identity"
+    return not is_readable or response.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
+def _to_text(response: RawResponse, request: Request) -> str:
     """Return the start of the body for diagnosis. For a redirect it begins with the location."""
     text = "[body not decompressed]" if response.body else ""
     if response.body and response.headers.get("Content-Encoding", "identity").lower() == "identity":
         text = answer_text(response.body, request, response.headers.get("Content-Type", ""))
-    location = response.headers.get("Location") if response.status in REDIRECTS else None
+    location = response.headers.get("Location") if response.status in _REDIRECTS else None
     if location is None:
         return text
     path, separator, _ = _USER.sub("//", location).partition("?")  # the query of a login page may be confidential

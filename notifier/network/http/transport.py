@@ -21,7 +21,7 @@ from notifier import __version__
 from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import CancelledRequest, InternalFault
-from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure, TransportResult
+from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.request import Request
 from notifier.model.shared_resources import shared_bound
 from notifier.network.http import requests
@@ -31,7 +31,7 @@ from notifier.network.http.connections import Exchange, OpenConnections, current
 from notifier.network.http.connector import KEEP_ALIVE_SECONDS, GuardedConnector
 from notifier.network.http.faults import translate_fault, translate_proxy_refusal, translate_timeout
 from notifier.network.http.name_resolver import NameResolver
-from notifier.network.http.response_text import REDIRECTS, read_error_code, to_text
+from notifier.network.http.response_text import to_http_response
 
 MAX_PLANS = shared_bound(4096)  # URIs whose plans are cached
 MAX_KEPT_CONNECTIONS = shared_bound(4096)  # kept alive; half of the process's limit of open files, if that is less
@@ -196,16 +196,7 @@ class HttpTransport:
             pool.last_used = asyncio.get_running_loop().time()
         if proxy is not None and response.status == 407:
             return translate_proxy_refusal(proxy, response.status)
-        retry_after = response.headers.get("Retry-After")
-        if not response.body and retry_after is None and response.status not in REDIRECTS:
-            return HttpResponse(status=response.status)
-        return HttpResponse(
-            status=response.status,
-            text=to_text(response, request),
-            retry_after=None if retry_after is None else retry_after[:100],
-            date=None if retry_after is None else response.headers.get("Date"),
-            code=read_error_code(response.body, request.extras.error_member),
-        )
+        return to_http_response(response, request)
 
     def _make_plan(self, request: Request) -> _RequestPlan:
         plan = _plan_request(request.uri, request.route, bypass_session=self._bypass_session)

@@ -12,12 +12,14 @@ from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
-from notifier.model.outcome import Delivered, Failed, Outcome, Refused, StaleConnection, TransportFailure
+from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, StaleConnection, TransportFailure
 from notifier.model.presets import PRESETS
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import ADVICE
+from notifier.operators.status.web_page_watch import TEXT as WEB_PAGE_TEXT
 
 CANARY_SUBJECT_PREFIX = "notifier-canary-"
+_WEB_PAGE_ADVICE = "compare its address with its documentation: an application's start page answers so to everything"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,10 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
     answered = f"answered {outcome.status}{excerpt}" + (f" (jti {jti})" if jti else "")
     log = "look for that jti in its log" if jti else "look at its log"
     section = "" if client.channel is None else client.channel.member.removesuffix(".uri")
-    if section:
-        hint = f"compare {section}, such as its audience or subject, with what the receiver expects; {log}"
-    elif client.preset is None:
-        hint = f"set its preset for a more exact explanation; {log}"
-    else:
-        hint = f"{client.preset}: {PRESETS[client.preset].answers}; {log}"
+    hint = f"{_find_hint(client, section)}; {log}"
     match outcome:
+        case Delivered(is_web_page=True):
+            return warning(Area.CANARY, client.client_id, f"{answered}: {WEB_PAGE_TEXT}", _WEB_PAGE_ADVICE)
         case Delivered():
             return ok(Area.CANARY, client.client_id, f"{answered}: it accepts our tokens")
         case Refused(status=400):
@@ -126,6 +125,17 @@ def explain_outcome(client: Client, outcome: Outcome, jti: str) -> Finding:
             return failure(Area.CANARY, client.client_id, answered, advice)
         case Refused():
             return failure(Area.CANARY, client.client_id, answered, log)
+        case Failed(reason=Reason.INTERCEPTED):
+            return failure(Area.CANARY, client.client_id, answered, ADVICE[outcome.reason])
         case Failed():
             text = f"{answered}: an internal error of the client, after which a logout is retried"
             return failure(Area.CANARY, client.client_id, text, hint)
+
+
+def _find_hint(client: Client, section: str) -> str:
+    """Return what to compare if the client does not accept the request. `section`: its channel, if it has one."""
+    if section:
+        return f"compare {section}, such as its audience or subject, with what the receiver expects"
+    if client.preset is None:
+        return "set its preset for a more exact explanation"
+    return f"{client.preset}: {PRESETS[client.preset].answers}"

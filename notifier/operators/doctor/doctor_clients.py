@@ -35,6 +35,7 @@ ADVICE: Mapping[Reason, str] = {
     Reason.TIMEOUT: "look whether a firewall drops what this machine sends; deliveries wait and are retried meanwhile",
     Reason.TLS: "name the authority that issued its certificate in notifier.tls.ca_file of the client, or renew it",
     Reason.EGRESS_DENIED: "if that address is meant, allow it in egress.allow of the client or of all",
+    Reason.INTERCEPTED: "have the firewall in front of it let the address of this machine pass",
 }
 
 

@@ -15,10 +15,11 @@ from notifier.model.delivery import Delivery
 from notifier.model.moment import Clock, earliest
 from notifier.model.outcome import DeadReason
 from notifier.model.redaction import redact, redact_subject
-from notifier.model.registry import Registry
+from notifier.model.registry import CurrentRegistry, Registry
 from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.status.lifetime import GetLifetime, Lifetime
+from notifier.operators.status.web_page_watch import WebPageWatch
 
 MAX_CLIENTS = shared_bound(10_000)
 MAX_SKIPPED_CLIENTS = 10  # clients in trouble that are kept when the oldest client is replaced
@@ -72,12 +73,20 @@ class ClientRecord:
 class HealthObserver:
     """Records each client's results. The owner calls `sample` every five seconds, and `forget` regularly."""
 
-    def __init__(self, *, clock: Clock, monotonic: Clock, get_lifetime: GetLifetime = lambda _: None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        monotonic: Clock,
+        get_lifetime: GetLifetime = lambda _: None,
+        registry: CurrentRegistry = Registry,
+    ) -> None:
         self._clock = clock
         self._monotonic = monotonic
         self._get_lifetime = get_lifetime
         self._samples: deque[tuple[float, Mapping[str, int]]] = shared_ring(MAX_SAMPLES)
         self.clients: dict[tuple[str, str], ClientRecord] = {}
+        self.web_pages = WebPageWatch(registry, self.last_activity_at, clock)
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.observe = FactHandlers(
             {
@@ -150,6 +159,8 @@ class HealthObserver:
         """Record an attempt: a success, or a failure with its reason."""
         self.counts["attempts"] += 1
         record = self._get_record(fact.delivery.key)
+        if self.web_pages.since or fact.outcome.is_web_page:
+            self.web_pages.on_attempt(fact)
         if isinstance(fact, LogoutDelivered):
             self.counts["delivered"] += 1
             record.delivered += 1

@@ -232,6 +232,57 @@ async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport
         assert await transport.post(request(receiver.url)) == HttpResponse(status=400, text="no such session")
 
 
+# ── answers of others ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("broken", [b"", b"no colon\r\n"], ids=["whole", "broken"])
+@pytest.mark.parametrize(
+    ("status", "line", "firewall"),
+    [
+        (202, b"x-amzn-waf-action: challenge", "AWS WAF"),
+        (405, b"X-Amzn-Waf-Action:  Captcha", "AWS WAF"),
+        (403, b"cf-mitigated: challenge", "Cloudflare"),
+        (429, b"CF-Mitigated: challenge", "Cloudflare"),
+    ],
+)
+async def test_a_challenge_of_a_firewall_is_not_the_clients_answer(
+    transport: HttpTransport, status: int, line: bytes, firewall: str, broken: bytes
+) -> None:
+    """It is retried, whatever its status, and its pause counts. The firewall has not passed the request on."""
+    head = b"HTTP/1.1 %d F\r\n%b\r\nRetry-After: 7\r\nContent-Length: 0\r\n%b\r\n" % (status, line, broken)
+    async with scripted(do.raw(head)) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert isinstance(met, Failed)
+    assert (met.reason, met.status, met.retry_after, met.ambiguous) == (Reason.INTERCEPTED, status, 7.0, False)
+    assert met.text.startswith(f"{firewall} answered")
+
+
+async def test_only_a_challenge_is_one(transport: HttpTransport) -> None:
+    """A firewall may mark the requests that it passes on."""
+    marks = (("x-amzn-waf-action", "count"), ("x-amzn-waf-challenge", "challenge"), ("cf-mitigated", ""))
+    async with scripted(do.answer(202, headers=marks)) as receiver:
+        assert await transport.post(request(receiver.url)) == HttpResponse(status=202)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "is_page"),
+    [
+        ("text/html; charset=utf-8", b"<!doctype html><title>Shop</title>", True),
+        ("Text/HTML", b"\xef\xbb\xbf\r\n <html>", True),
+        ("application/xhtml+xml", b"<?xml version='1.0'?><html/>", True),
+        ("text/html", b"", False),
+        ("text/html; charset=UTF-8", b"OK", False),
+        ("application/json", b"<", False),
+        ("text/plain", b"<html>", False),
+    ],
+)
+async def test_a_web_page_is_html(transport: HttpTransport, media_type: str, body: bytes, *, is_page: bool) -> None:
+    """Frameworks declare an empty body, or `OK`, as HTML: that is no page."""
+    async with scripted(do.answer(200, body, headers=(("Content-Type", media_type),))) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert met == Delivered(status=200, text=body.decode("utf-8-sig").strip(), is_web_page=is_page)
+
+
 # ── broken answers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -505,6 +505,8 @@ async def test_canary_user_and_session_cannot_exist() -> None:
         (HttpResponse(status=404), None, Severity.FAILED, "backchannel_logout_uri"),
         (HttpResponse(status=415), None, Severity.FAILED, "its log"),
         (HttpResponse(status=500), "spring", Severity.FAILED, "JWK Set"),
+        (HttpResponse(status=202, challenge="AWS WAF answered"), None, Severity.FAILED, "firewall"),
+        (HttpResponse(status=200, text="<html>", is_web_page=True), None, Severity.WARNING, "start page"),
         (
             TransportFailure(reason=Reason.TLS, ambiguous=False, text="certificate: expired"),
             None,
