@@ -86,7 +86,7 @@ def _make_file(path: Path) -> None:
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:  # an existing file must not be opened here, see `file_id_of`
+    except FileExistsError:  # an existing file must not be opened here, see `file_ids_of`
         if path.is_dir():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         if not os.access(path, os.R_OK | os.W_OK):

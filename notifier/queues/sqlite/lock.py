@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -21,26 +22,39 @@ _MAX_TRIES = 10
 _RETRY_SECONDS = 0.02
 _PID_WIDTH = 31  # characters of the first line; earlier releases read 20 bytes, and strip blanks
 
+_SUFFIXES = ("", "-wal", "-shm")  # the log has what the file lacks, and the shared memory has the locks
+
 FileId: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
+FileIds: TypeAlias = tuple[FileId | None, ...]
+"""Of the queue file, its write-ahead log and its shared memory; None for one that does not exist."""
 
 
-def file_id_of(path: Path) -> FileId | None:
-    """Return the device and inode of the file at `path`; None if there is none to be found. Opens nothing.
+def names_of(path: Path) -> Sequence[str]:
+    """Return the names of the files of the queue at `path`. SQLite stores the others next to the resolved file."""
+    return str(path), *(f"{path.resolve()}{suffix}" for suffix in _SUFFIXES[1:])
+
+
+def file_ids_of(names: Sequence[str]) -> FileIds:
+    """Return the ids of the files of these names. Opens nothing.
 
     Never open a queue file outside SQLite: closing it releases SQLite's locks of this process.
     """
+    return tuple(map(_file_id_of, names))
+
+
+def _file_id_of(name: str) -> FileId | None:
     try:
-        status = path.stat()
+        status = os.stat(name)  # noqa: PTH116  one call
     except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
 class WorkerLock:
-    """The lock of `path` (its id: `file`), held until `release`. Raises QueueUnavailable if another worker holds it."""
+    """The lock of `path` (ids: `files`), held until `release`. Raises QueueUnavailable if another worker holds it."""
 
-    def __init__(self, path: Path, file: FileId) -> None:
+    def __init__(self, path: Path, files: FileIds) -> None:
         lock_file = _lock_file(path)
         try:
             self._fd = _open_regular(lock_file, os.O_RDWR | os.O_CREAT)
@@ -55,7 +69,8 @@ class WorkerLock:
             )
         with suppress(OSError):  # on a full disk the lock is held all the same
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid():<{_PID_WIDTH}}\n{file[0]} {file[1]}\n".encode(), 0)
+            ids = "\n".join(f"{file[0]} {file[1]}" for file in files if file is not None)
+            os.pwrite(self._fd, f"{os.getpid():<{_PID_WIDTH}}\n{ids}\n".encode(), 0)
 
     def release(self) -> None:
         """Release the lock."""
@@ -88,21 +103,28 @@ def has_worker(path: Path) -> bool:
 
 
 def find_moved_file(path: Path) -> str | None:
-    """Return an error if a worker has another file open than `path` refers to now; otherwise None."""
-    words = (_read_holder(path) or "").split()  # pid, device and inode; earlier releases wrote the pid only
-    here = file_id_of(path)
-    if words and (here is None or (len(words) == 3 and words[1:] != [str(part) for part in here])):
-        return describe_move(path, here, f"the worker with pid {words[0]}")
+    """Return an error if a worker has other files open than `path` refers to now; otherwise None."""
+    words = (_read_holder(path) or "").split()  # pid and ids; earlier releases wrote the pid, or one id
+    if not words:
+        return None
+    numbers = [int(word) for word in words[1:] if word.isdecimal()]
+    files = tuple(zip(numbers[::2], numbers[1::2], strict=False)) or ((0, 0),)
+    here = file_ids_of(names_of(path))
+    if len(numbers) < 2 and here[0] is not None:
+        return None
+    return describe_move(path, files, here, f"the worker with pid {words[0]}")
+
+
+def describe_move(path: Path, files: FileIds, here: FileIds, who: str) -> str | None:
+    """Return an error if one of the `files` that `who` has open is no longer among those `here`; otherwise None."""
+    for suffix, file, present in zip(_SUFFIXES, files, here, strict=False):
+        if file is not None and file != present:
+            change = "is gone" if present is None else "is another file now"
+            return (
+                f"the queue file {path}{suffix} {change}: {who} has the former one open; move that one back, or stop"
+                " the worker first and start it again"
+            )
     return None
-
-
-def describe_move(path: Path, here: FileId | None, who: str) -> str:
-    """Return the error that the file that `who` has open was moved. `here`: the file now at `path`, or None."""
-    change = "is gone" if here is None else "is another file now"
-    return (
-        f"the queue file {path} {change}: {who} has the former one open; move that one back, or stop the worker first"
-        " and start it again"
-    )
 
 
 def _read_holder(path: Path) -> str | None:
@@ -114,7 +136,7 @@ def _read_holder(path: Path) -> str | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(fd, 100, 0).decode("ascii", "replace") or "unknown"
+        return os.pread(fd, 200, 0).decode("ascii", "replace") or "unknown"
     finally:
         os.close(fd)
     return None

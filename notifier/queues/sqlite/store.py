@@ -22,7 +22,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Kind, Lane, Message
 from notifier.model.shared_resources import shared_bound
 from notifier.queues.sqlite.file import describe_full_disk, open_file, transaction, translating, value_of
-from notifier.queues.sqlite.lock import FileId, describe_move, file_id_of
+from notifier.queues.sqlite.lock import FileIds, describe_move, file_ids_of, names_of
 from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
 
 T = TypeVar("T")
@@ -90,28 +90,33 @@ class Rows(Enum):
 class Store:
     """An open queue file, for the thread that opened it. Raises QueueUnavailable for SQLite's errors."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path, file: FileId) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, files: FileIds) -> None:
         self.database = database
         self._path = path
-        self.file = file
+        self.files = files
+        self._names = names_of(path)
         self.in_place = True
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the file, as `open_file` does. Also raises QueueUnavailable if it is moved meanwhile."""
-        before, database = file_id_of(path), open_file(path)
-        file = file_id_of(path)
-        if file is None or before not in (None, file):  # it is unknown which of the two files is open
+        before, database = file_ids_of([str(path)])[0], open_file(path)
+        files = file_ids_of(names_of(path))
+        if files[0] is None or before not in (None, files[0]):  # it is unknown which of the two files is open
             database.close()
             raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
-        return cls(database, path, file)
+        return cls(database, path, files)
 
     def check_place(self) -> None:
-        """Raise QueueUnavailable if the path refers to another file or none, where other processes would look."""
-        here = file_id_of(self._path)
-        self.in_place = here == self.file
-        if not self.in_place:
-            raise QueueUnavailable(describe_move(self._path, here, "this process"))
+        """Raise QueueUnavailable if a path refers to another file or none, where other processes would look.
+
+        What the log has is then copied into the file: without the log a kill would lose all that it confirmed.
+        """
+        problem = describe_move(self._path, self.files, file_ids_of(self._names), "this process")
+        self.in_place = problem is None
+        if problem is not None:
+            self.reclaim()
+            raise QueueUnavailable(problem)
 
     def transaction(self) -> AbstractContextManager[None]:
         """Return a transaction: all changes inside become durable (fsync), or none."""

@@ -237,7 +237,7 @@ class Writer:
         """Take messages from now on. Raises QueueUnavailable if another worker consumes the file."""
         store = self._open_store()
         if self._lock is None:
-            lock = WorkerLock(self._path, store.file)
+            lock = WorkerLock(self._path, store.files)
             store.reclaim()
             try:
                 with store.transaction():

@@ -22,7 +22,7 @@ from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.file import open_file, recognise
 from notifier.queues.sqlite.lock import WorkerLock, has_worker
-from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, names, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, Place, dead, delay, eventually, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
 PAGE = 4096  # bytes
@@ -235,6 +235,41 @@ async def test_a_file_that_was_moved_takes_nothing(place: Place, file: Path, rep
             await queue.publish(Lane.EVENTS, outgoing("back"))
             assert queue.status().connected
         await later.close()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_kill_after_the_log_was_removed_loses_nothing(
+    place: Place, file: Path, suffix: str, *, replaced: bool
+) -> None:
+    """The worker copies it into the file, and takes nothing more until a restart. Nor does a later publisher."""
+    async with child("hold", file) as process:
+        async for word, _ in facts(process):
+            if word == "published":
+                break
+        removed = file.with_name(f"{file.name}{suffix}")
+        removed.unlink()
+        if replaced:
+            removed.touch()
+        later = SqliteQueue(SqliteOptions(path=file))
+        await later.open()
+        with pytest.raises(QueueUnavailable, match=f"{removed} is {'another file now' if replaced else 'gone'}"):
+            await later.publish(Lane.EVENTS, outgoing("it would be lost"))
+        await later.close()
+        await eventually(lambda: count_without_log(file) == 4)
+    for rest in file.parent.glob("queue.db-*"):
+        rest.unlink()
+    _, inbox = await place.consume()
+    assert {*names(await inbox.some(4))} == {"0", "1", "2", "3"}
+
+
+def count_without_log(file: Path) -> int:
+    """Return the number of messages that the file has without its log; 0 while it is written."""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?immutable=1", uri=True)) as database:
+        try:
+            return int(database.execute("SELECT count(*) FROM messages").fetchone()[0])
+        except sqlite3.DatabaseError:
+            return 0
 
 
 async def test_an_examination_leaves_the_locks_of_the_worker(place: Place, file: Path) -> None:
@@ -464,7 +499,7 @@ def test_a_lock_file_that_is_no_regular_file_is_refused(tmp_path: Path, kind: st
         os.mkfifo(lock_file)
     assert not has_worker(file)
     with pytest.raises(QueueUnavailable, match=r"cannot open the lock file .*queue\.db\.lock"):
-        WorkerLock(file, (0, 0))
+        WorkerLock(file, ())
     assert victim.read_text() == "precious"
 
 
