@@ -3,6 +3,7 @@
 import configparser
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from notifier.settings.service_settings import Settings
@@ -36,10 +37,26 @@ def test_every_setting_is_one_that_systemd_knows() -> None:
 
 
 def test_it_starts_while_a_registry_source_is_unavailable() -> None:
-    """The check before the start and the one before a reload request no other server, as a start needs none."""
+    """The check before the start requests no other server, as a start needs none."""
     checks = [line for line in UNIT.read_text().splitlines() if "notifier check" in line]
-    assert [line.partition("=")[0] for line in checks] == ["ExecStartPre", "ExecReload"]
+    assert [line.partition("=")[0] for line in checks] == ["ExecStartPre"]
     assert all("check --offline -c" in line for line in checks)
+
+
+def test_a_reload_needs_no_credentials() -> None:
+    """systemd does not show them to its commands, so a check of the configuration there would always fail."""
+    commands = [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith("ExecReload=")]
+    receiver = "import signal; print('up', flush=True); signal.sigwait([signal.SIGHUP])"
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]); " + receiver
+    with subprocess.Popen([sys.executable, "-c", blocked], stdout=subprocess.PIPE) as worker:
+        try:
+            assert worker.stdout is not None
+            worker.stdout.readline()
+            for command in commands:
+                subprocess.run(["/bin/sh", "-c", command], env={"MAINPID": str(worker.pid)}, timeout=60, check=True)
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
 
 
 def test_it_waits_for_the_drain() -> None:
