@@ -53,6 +53,6 @@ EXPOSE 9464 8080
 STOPSIGNAL SIGTERM
 # Kubernetes has probes of its own and ignores it. LIVEZ: for another `ops.listen`.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['LIVEZ'], timeout=4)"]
+    CMD ["python", "-c", "import os; os.environ['no_proxy'] = '*'; import urllib.request; urllib.request.urlopen(os.environ['LIVEZ'], timeout=4)"]
 ENTRYPOINT ["notifier"]
 CMD ["run", "-c", "/etc/notifier/config/notifier.yaml"]

@@ -94,7 +94,7 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     """DNS, the broker and its API, each port in the URI of a client or JWKS, the canary's pod, nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[53, 53], [5671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
+    assert ports == [[53, 53, 5353, 5353], [5671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
     assert policy["egress"][3]["to"] == [
         {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "logout-canary", "app.kubernetes.io/instance": "n"}}}
     ]
@@ -106,7 +106,12 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     assert web["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
     assert ops["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     open_to_all = every["minimal"].one("NetworkPolicy", "n-notifier")["spec"]["egress"]
-    assert [[port["port"] for port in rule["ports"]] for rule in open_to_all] == [[53, 53], [5672], [443], [8080]]
+    assert [[port["port"] for port in rule["ports"]] for rule in open_to_all] == [
+        [53, 53, 5353, 5353],
+        [5672],
+        [443],
+        [8080],
+    ]
     assert "to" in open_to_all[3]  # the canary's pod
     asked = every["signers"].one("NetworkPolicy")["spec"]["egress"][2]["ports"]
     assert [port["port"] for port in asked] == [443, 5443, 6443, 7443, 8200, 9444]  # of Vault and the upstream too

@@ -68,9 +68,11 @@ securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
 
 {{/* Egress to names and to the broker. */}}
 {{- define "notifier.egress" -}}
-- ports:  # names
+- ports:  # names; the rules apply to the ports of the pods, and OpenShift's name servers listen on 5353
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+    - {port: 5353, protocol: UDP}
+    - {port: 5353, protocol: TCP}
 - ports:  # the broker
     {{- range (include "notifier.brokerPorts" . | fromJsonArray) }}
     - {port: {{ . }}, protocol: TCP}
