@@ -1,7 +1,12 @@
 """Test the recipe of the image; `make test-image` builds and runs it."""
 
+import json
 import re
+import subprocess
+import sys
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -73,3 +78,13 @@ def test_the_heap_is_returned_to_the_system(variable: str) -> None:
 def test_the_base_is_named_once_for_all_stages() -> None:
     """So that a release, which names it by digest, builds and runs on the same."""
     assert [stage.split()[0] for stage in STAGES] == ["${PYTHON_IMAGE}"] * 2
+
+
+def test_the_health_check_uses_no_proxy() -> None:
+    """The address is of the container itself, and its environment may name a proxy for others."""
+    [check] = instructions(STAGES[-1], "HEALTHCHECK")
+    _, *arguments = json.loads(check[check.index("[") :])
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        environment = {"LIVEZ": f"http://127.0.0.1:{server.server_port}/", "http_proxy": "http://127.0.0.1:1"}
+        subprocess.run([sys.executable, *arguments], env=environment, check=True, timeout=60)
