@@ -28,10 +28,9 @@ LARGE_BYTES = 16 * 1024  # reading so many bytes takes up to 2 ms; an event of a
 class HeldMessage:
     """A message that a worker has taken and not acked, and the progress of its steps (deliveries or replacements).
 
-    `arrived`: in epoch seconds. `plan` is None until the message is read. `deliveries`: how many its steps contained so
-    far; `merged_copies` of these were settled as copies of other deliveries. `is_started`: all steps are taken.
-    `is_late`: so at the last call of `Ledger.set_aside_late`. `yields_since`: the moment (monotonic), when the circuit
-    of its client was open if `is_for_failing`.
+    `arrived`: in epoch seconds. `plan`: None until it is read. `deliveries`: how many its steps contained so far, of
+    which `merged_copies` were settled with others. `is_started`: all steps are taken. `is_late`: so at the last call of
+    `Ledger.set_aside_late`. `yields_since`: monotonic; `is_for_failing`: the circuit of its client was open then.
     """
 
     message: Message

@@ -35,14 +35,14 @@ from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, redact_subject
-from notifier.model.shared_resources import shared_cache
+from notifier.model.shared_resources import shared_bound, shared_cache
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import read_subject_key
 from notifier.telemetry.log_output import make_quick_writer
 
 MAX_NAME_LENGTH = 100  # characters per client in a list of clients
 MAX_TEXT_LENGTH = 200  # characters of texts from outside
-MAX_REMEMBERED_REMARKS = 100  # pairs of publisher and member
+MAX_REMEMBERED_REMARKS = shared_bound(100)  # pairs of publisher and member
 MAX_REMEDY_TEXT_LENGTH = 800  # characters of notifier's own texts, which end with the remedy
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 

@@ -82,11 +82,13 @@ async def test_large_buckets_are_used_only_while_all_workers_have_them(
     assert queue.inherited_buckets(at_start=False) == (large,)
 
 
-async def test_consumers_count_while_the_workers_are_not_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """As in the first seconds of a worker. Others may follow that do not consume, so the request takes its time."""
+async def test_request_does_not_wait_for_more_while_the_workers_are_not_counted(
+    options: RabbitOptions, workers: NamedWorkers
+) -> None:
+    """As in the first seconds of a single worker: `notifier reload` would wait for a minute. Consumers count then."""
     queue = await workers.start(options, b"first")
     assert queue.worker_count() == 0
-    overview = await RabbitQueue(options).read_overview(1.0)
+    overview = await asyncio.wait_for(RabbitQueue(options).read_overview(10 * PATIENCE), PATIENCE)
     assert (overview.workers, overview.worker_states) == (1, [b"first"])
 
 

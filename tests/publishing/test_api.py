@@ -136,7 +136,7 @@ async def test_a_misspelt_member_is_reported() -> None:
         serving(build_api_app(EventRequests(queue.accept, sources))) as listener,
         aiohttp.ClientSession() as http,
     ):
-        api = Api(queue, listener.url, http)
+        api = Api(queue, sources.counts, listener.url, http)
         for more in ({}, {"tenant": "t"}, {"sessionid": "s"}):
             assert (await api.post({**EVENT, "id": "e", **more}, bearer="idp-secret"))[0] == 202
     members = (MisspeltMember(written="sessionid", meant="sid"),)

@@ -5,12 +5,12 @@ user. So `SessionEnded.misspelt` has such members, for a remark. Only events wit
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from itertools import islice
 
 from notifier.model.documents.event_members import EntryDocument, EventBody
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import MisspeltMember
+from notifier.model.shared_resources import shared_cache
 
 MAX_REMARKS = 3  # misspelt members of one event
 MAX_EXAMINED_NAMES = 100  # unknown members of one event, which may have 20,000
@@ -52,7 +52,7 @@ def _unknown_names(data: Mapping[str, object]) -> Iterator[tuple[str, str, froze
             yield from ((f"clients[{index}].", name, _ENTRY_MEMBERS) for name in entry if name not in _ENTRY_MEMBERS)
 
 
-@lru_cache(256)  # a publisher adds the same members to each event
+@shared_cache(256)  # a publisher adds the same members to each event
 def _find_meant_member(name: str, members: frozenset[str]) -> str | None:
     """Return the member that an unknown name probably means; None if it means none."""
     letters = _to_letters(name)

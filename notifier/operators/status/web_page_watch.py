@@ -13,9 +13,10 @@ from notifier.model.client import ClientKey
 from notifier.model.moment import Clock
 from notifier.model.outcome import Reason
 from notifier.model.registry import CurrentRegistry
+from notifier.model.shared_resources import shared_bound
 from notifier.model.trouble import Trouble, TroubleKind
 
-MAX_CLIENTS = 100  # that are named: an event may name any number of addresses
+MAX_CLIENTS = shared_bound(100)  # that are named: an event may name any number of addresses
 TEXT = "it answers with a web page; is its address its logout endpoint?"
 
 

@@ -39,6 +39,7 @@ WORKER_COUNT = "worker_count"  # the header of an answer to a request that all w
 TRANSIENT_MODE = 1
 IDLE_SECONDS = 60.0  # without a reply, until the connection is closed
 MAX_ANSWERS_BYTES, MIN_ANSWER_BYTES = 64 * MAX_PENDING_BYTES, 64 * 1024  # of all answers; counted for each at least
+UNCOUNTED_ANSWER_SECONDS = 1.0  # for another answer while all contain no number
 LATE_ANSWER_SECONDS = 10.0  # for another answer if there are as many as workers, of which some may be forged
 BLOCKED_CHECK_SECONDS = 0.05  # between checks whether the broker blocks
 
@@ -169,10 +170,11 @@ class _Answers:
         highest = max(self._counts)
         if highest and self._counts.count(highest) >= max(highest, self._consumers):
             self.has_enough.set()
-        asyncio.get_running_loop().call_later(LATE_ANSWER_SECONDS, self._end_if_enough)
+        patience = LATE_ANSWER_SECONDS if highest else UNCOUNTED_ANSWER_SECONDS
+        asyncio.get_running_loop().call_later(patience, self._end_if_enough)
 
     def _end_if_enough(self) -> None:
-        if 0 < max(self._counts) <= len(self.bodies):
+        if len(self.bodies) >= self.worker_count:
             self.has_enough.set()
 
     @property
@@ -189,7 +191,8 @@ async def broadcast_request(
     Returns after `within` seconds, once all workers have answered, or when the broker blocks publishing, whichever is
     first. Their number is the largest in the answers. All have answered if so many answers agree about it, and these
     are as many as `consumers`. While all answers contain none (older workers) or 0 (just after a start), their number
-    is `consumers`, and others may follow: workers that are not ready consume nothing. Raises QueueUnavailable.
+    is `consumers`, and others may follow for a second: workers that are not ready consume nothing. Raises
+    QueueUnavailable.
     """
     answers = _Answers(consumers)
     async with channel_of(connection) as channel:

@@ -6,7 +6,6 @@ Rules of this module:
 - sqlite3 releases the interpreter lock at each step of a statement, and may wait 5 ms to get it back from a busy event
   loop. So nothing here steps row by row: one INSERT writes many rows, and one JSON text reads them.
 - A message that comes due is written again, so that its id is the newest of `retries`. So is a dead letter.
-- The death of a process costs one write for its unacked messages. A successful delivery costs none.
 """
 
 import json

@@ -10,6 +10,7 @@ from notifier.queues.rabbitmq.replies import (
     LATE_ANSWER_SECONDS,
     MAX_ANSWERS_BYTES,
     MAX_PENDING_BYTES,
+    UNCOUNTED_ANSWER_SECONDS,
     WORKER_COUNT,
     _Answers,
 )
@@ -54,10 +55,10 @@ def answer(body: bytes, count: int | None) -> Any:
         (3, (3, 1, 3, 3), (4, 0.0)),
         (3, (1,), (1, LATE_ANSWER_SECONDS)),
         (4, (3, 3, 3), (3, LATE_ANSWER_SECONDS)),  # a lane was renewed: it has another consumer for a while
-        (2, (0, None), (None, None)),  # not counted yet, and an older worker: others may not be ready
-        (1, (0, 0, 2), (3, LATE_ANSWER_SECONDS)),
+        (2, (0, None), (2, UNCOUNTED_ANSWER_SECONDS)),  # not counted yet, and an older worker: others may not be ready
+        (1, (0, 0, 3), (3, UNCOUNTED_ANSWER_SECONDS)),
         (2, (-5,), (None, None)),
-        (0, (0,), (None, None)),
+        (0, (0,), (1, UNCOUNTED_ANSWER_SECONDS)),
     ],
 )
 def test_answers_are_enough(
