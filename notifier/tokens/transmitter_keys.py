@@ -5,15 +5,14 @@ a token names a key that is not in the set. If the set cannot be read, the last 
 
 Many issuers send a token once and ignore the answer. Therefore a token with an unknown key is not refused at once: it
 waits until the set may be read again. Keycloak, for example, makes a key for an algorithm at its first signature.
-Strangers can invent kids. So a token waits only if its claims would be accepted, and tokens with the same kid share a
-place.
+Strangers can invent kids. So a token waits only if its claims would be accepted, and if many tokens wait, the set is
+read sooner: one reading answers them all, and frees their places for the tokens of a new key.
 
 An unresponsive transmitter does not affect others: a bounded number of tokens waits for its keys, and while a set is
 read again, the old set is used.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,8 +40,8 @@ FRESH_SECONDS = 300.0  # after which a set is read again
 RETRY_SECONDS = 5.0  # after a failed reading
 UNKNOWN_INTERVAL_SECONDS = 2.0  # between two readings for tokens with unknown keys; senders wait 2.5 s and more
 MAX_TRIED_KEYS = 8  # for a token without a kid; preparing all 100 keys of a set would block the loop for 5 ms
-MAX_HELD_KIDS = shared_bound(32)  # whose tokens wait until a reading for unknown keys is due
-MAX_WAITING_TOKENS = shared_bound(100)  # that wait for a reading, or for its end; 256 requests are served at a time
+CROWDED_INTERVAL_SECONDS = 0.2  # the same while half of the places for waiting tokens are taken
+MAX_WAITING_TOKENS = shared_bound(100)  # that wait for a reading or its end; 256 requests are served at a time
 _TIMER_MARGIN_SECONDS = 0.01  # since a timer of uvloop may end a millisecond early
 _READERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "RSA": RSAAlgorithm.from_jwk,
@@ -113,13 +112,14 @@ class TransmitterKeys:
         self._read = read
         self._monotonic = monotonic
         self._pause = pause
-        self._held_kids: Counter[str | None] = Counter()
+        self._pauses: set[asyncio.Future[None]] = set()
         self._waiting = 0
         self._set: _PublishedSet | None = None
         self._unused: str | None = None
         self._reading = asyncio.Lock()
         self._due = float("-inf")
         self._due_for_unknown = float("-inf")
+        self._read_for_unknown_at = float("-inf")
         self._fault: str | None = None
 
     async def matching_keys(
@@ -145,7 +145,7 @@ class TransmitterKeys:
             return () if reread else keys
         if not may_wait():
             return () if reread else keys
-        await self._refresh(unknown=True, kid=kid)
+        await self._refresh(unknown=True)
         keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
         if keys:
             return keys
@@ -163,34 +163,36 @@ class TransmitterKeys:
         age_seconds = arrived_at - self._set.began_at
         return age_seconds <= 0 or (kid in self._set.missing_kids and age_seconds < UNKNOWN_INTERVAL_SECONDS)
 
-    async def _refresh(self, *, unknown: bool, kid: str | None = None) -> None:
+    async def _refresh(self, *, unknown: bool) -> None:
         """Read the set if it is due. Return at once if too many tokens wait.
 
-        `unknown`: a token has an unknown key, named `kid`, so wait until the set may be read again.
+        `unknown`: a token has an unknown key, so wait until the set may be read again.
         """
         if self._waiting >= MAX_WAITING_TOKENS:
             return
         self._waiting += 1
         try:
             if unknown:
-                await self._wait_until_due(kid)
+                await self._wait_until_due()
             async with self._reading:
                 await self._read_if_due(unknown=unknown)
         finally:
             self._waiting -= 1
 
-    async def _wait_until_due(self, kid: str | None) -> None:
-        """Wait until the set may be read for an unknown key, unless tokens with too many other kids wait."""
+    async def _wait_until_due(self) -> None:
+        """Wait until the set may be read for an unknown key, or until it has been read for another token."""
+        if self._waiting >= MAX_WAITING_TOKENS // 2:
+            self._due_for_unknown = min(self._due_for_unknown, self._read_for_unknown_at + CROWDED_INTERVAL_SECONDS)
         wait = self._due_for_unknown - self._monotonic()
-        if wait <= 0 or (kid not in self._held_kids and len(self._held_kids) >= MAX_HELD_KIDS):
+        if wait <= 0:
             return
-        self._held_kids[kid] += 1
+        pause = asyncio.ensure_future(self._pause(wait + _TIMER_MARGIN_SECONDS))
+        self._pauses.add(pause)
         try:
-            await self._pause(wait + _TIMER_MARGIN_SECONDS)
+            await asyncio.wait({pause})
         finally:
-            self._held_kids[kid] -= 1
-            if not self._held_kids[kid]:
-                del self._held_kids[kid]
+            self._pauses.discard(pause)
+            pause.cancel()
 
     async def _read_if_due(self, *, unknown: bool) -> None:
         now = self._monotonic()
@@ -198,9 +200,12 @@ class TransmitterKeys:
             return
         document = await self._read()
         ended = self._monotonic()
-        if unknown:
-            self._due_for_unknown = ended + UNKNOWN_INTERVAL_SECONDS
         fault = self._store(document, now)
+        if unknown:
+            self._read_for_unknown_at = ended
+            self._due_for_unknown = ended + UNKNOWN_INTERVAL_SECONDS
+            for pause in self._pauses:
+                pause.cancel()
         self._due = ended + (FRESH_SECONDS if fault is None else RETRY_SECONDS)
         self._log_fault(self._unused if fault is None else fault)
 

@@ -16,8 +16,8 @@ from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet, check_claims
 from notifier.tokens.signed_content import MAX_TOKEN_BYTES
 from notifier.tokens.transmitter_keys import (
+    CROWDED_INTERVAL_SECONDS,
     FRESH_SECONDS,
-    MAX_HELD_KIDS,
     MAX_WAITING_TOKENS,
     RETRY_SECONDS,
     UNKNOWN_INTERVAL_SECONDS,
@@ -332,42 +332,58 @@ async def test_the_number_of_tokens_waiting_for_keys_is_bounded() -> None:
     transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
     for name in ("one", "another"):  # the set is read for the first, and again for the second
         assert await verify(transmitter, signed(kid=name)) == "invalid_key"
-        transmitter.monotonic += 1
-    asked = [asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_KIDS + 5)]
-    early, held = await asyncio.wait(asked[MAX_HELD_KIDS:])
+        transmitter.monotonic += 0.1
+    asked = [
+        asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_WAITING_TOKENS + 5)
+    ]
+    early, held = await asyncio.wait(asked[MAX_WAITING_TOKENS:])
     assert ([task.result() for task in early], held) == (["away"] * 5, set())
     assert await verify(transmitter, signed()) == "taken"
-    assert (transmitter.readings, any(task.done() for task in asked[:MAX_HELD_KIDS])) == (2, False)
+    assert (transmitter.readings, any(task.done() for task in asked[:MAX_WAITING_TOKENS])) == (2, False)
     due.set()
-    assert await asyncio.gather(*asked[:MAX_HELD_KIDS]) == ["invalid_key"] * MAX_HELD_KIDS
+    assert await asyncio.gather(*asked[:MAX_WAITING_TOKENS]) == ["invalid_key"] * MAX_WAITING_TOKENS
     assert transmitter.readings == 3
 
 
-async def test_invented_kids_take_no_place_of_held_tokens() -> None:
-    """Tokens whose claims would be refused do not wait, and the tokens of one kid share a place."""
-    transmitter, due = SetTransmitter(OURS), asyncio.Event()
+async def test_tokens_with_refused_claims_take_no_place() -> None:
+    """They are answered at once, although their kids are unknown."""
+    transmitter = SetTransmitter(OURS)
+    for name in ("one", "another"):
+        assert await verify(transmitter, signed(kid=name)) == "invalid_key"
+    before = transmitter.monotonic
+    for nth in range(2 * MAX_WAITING_TOKENS):
+        strange = signed({**CLAIMS, "aud": "elsewhere"}, kid=f"made-up-{nth}")
+        assert await verify(transmitter, strange) == "invalid_key"
+    assert transmitter.monotonic == before
+
+
+async def test_invented_kids_take_no_place_of_a_new_key() -> None:
+    """A crowd of strangers brings the next reading forward, which answers all tokens that wait."""
+    transmitter, all_wait, sleepers = SetTransmitter(OURS), asyncio.Event(), list[tuple[float, asyncio.Event]]()
 
     async def pause(seconds: float) -> None:
-        await due.wait()
-        transmitter.monotonic = 1002.0 + seconds
+        sleepers.append((transmitter.monotonic + seconds, asyncio.Event()))
+        if len(sleepers) == MAX_WAITING_TOKENS:
+            all_wait.set()
+        await sleepers[-1][1].wait()
 
     transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.monotonic, pause)
     transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
     for name in ("one", "another"):
         assert await verify(transmitter, signed(kid=name)) == "invalid_key"
-        transmitter.monotonic += 1
-    for nth in range(2 * MAX_HELD_KIDS):
-        strange = signed({**CLAIMS, "aud": "elsewhere"}, kid=f"made-up-{nth}")
-        assert await verify(transmitter, strange) == "invalid_key"
-    held = [asyncio.create_task(verify(transmitter, signed(kid="new"))) for _ in range(MAX_HELD_KIDS)]
-    held += [asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_HELD_KIDS)]
-    early, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
-    assert [task.result() for task in early] == ["away"], "the other kids have places"
-    held.append(asyncio.create_task(verify(transmitter, signed(kid="new"))))
+        transmitter.monotonic += 0.01
     transmitter.publish(OURS | {"kid": "new"})
-    due.set()
-    answers = await asyncio.gather(*held)
-    assert answers.count("taken") == MAX_HELD_KIDS + 1
+    strange = [
+        asyncio.create_task(verify(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MAX_WAITING_TOKENS - 2)
+    ]
+    ours = [asyncio.create_task(verify(transmitter, signed(kid="new"))) for _ in range(2)]
+    await asyncio.wait_for(all_wait.wait(), timeout=5)
+    wake_at, first = min(sleepers, key=lambda sleeper: sleeper[0])
+    assert wake_at <= transmitter.monotonic + CROWDED_INTERVAL_SECONDS
+    transmitter.monotonic = wake_at
+    first.set()
+    assert await asyncio.gather(*ours, *strange) == ["taken"] * 2 + ["invalid_key"] * len(strange)
+    assert transmitter.readings == 3
 
 
 @pytest.mark.parametrize("kid", [None, "k1"])
