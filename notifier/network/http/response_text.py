@@ -21,6 +21,7 @@ from notifier.network.http.requests import RawResponse
 
 MAX_TEXT_CHARACTERS = 1024  # kept of a response
 _REDIRECTS = range(300, 400)
+_AWS, _CLOUDFLARE = CHALLENGES
 
 # Python knows all of them. Others are not looked up: Python would cache each name, and some codecs are slow.
 _CHARSETS = (
@@ -41,10 +42,8 @@ _MAX_WORD_CHARACTERS = 5  # a header value of at most this length may be any wor
 def to_http_response(response: RawResponse, request: Request) -> HttpResponse:
     """Return the parts of the response that an outcome depends on."""
     headers = response.headers
-    retry_after, challenge = headers.get("Retry-After"), ""
-    for name in CHALLENGES:
-        if name in headers:  # nearly never
-            challenge = find_challenge(headers.get)
+    retry_after = headers.get("Retry-After")
+    challenge = find_challenge(headers.get) if _AWS in headers or _CLOUDFLARE in headers else ""
     if not response.body and retry_after is None and not challenge and response.status not in _REDIRECTS:
         return HttpResponse(status=response.status)
     return HttpResponse(
