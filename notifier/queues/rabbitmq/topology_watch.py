@@ -61,9 +61,9 @@ class WorkerCount:
 
     @property
     def may_use_large_buckets(self) -> bool:
-        """True while all workers have the large buckets, by their announcements; without these, a single worker."""
-        if not self._announced:
-            return self.has_large_buckets and self.value <= 1
+        """True while all workers announce that they have the large buckets. A single worker needs no announcement."""
+        if self.value > max(1, self._announced):
+            return False
         return self.has_large_buckets and self._monotonic() >= self._large_buckets_unused_until
 
     def on_announcement(self, *, has_large_buckets: bool, is_renewed: bool) -> None:
