@@ -5,7 +5,7 @@ Changed settings that need a restart (`reload_state.py`) are logged; all others 
 """
 
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,12 +77,14 @@ class LiveConfiguration:
         """Return the keys that will sign for the issuer later."""
         return self.current.keys.future_keys(iss)
 
-    def reload(self, *, requested: bool, accepted_by: str | None = None) -> bool:
+    def reload(
+        self, *, requested: bool, accepted_by: str | None = None, claim: Callable[[], bool] = lambda: True
+    ) -> bool:
         """Read the whole configuration again. Return True if the new configuration is in force.
 
         `requested`: an operator requested the reload; otherwise a file has changed. A reload that would make too many
-        clients unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Never raises,
-        because no file may end a running worker.
+        clients unreachable is refused, unless `accepted_by` names the operator who accepts the loss. Without
+        effect if `claim` returns False once all is read. Never raises, because no file may end a running worker.
         """
         files: set[Path] = set()
         self.configured_files = files
@@ -92,8 +94,12 @@ class LiveConfiguration:
             answer_of = partial(answers.get_or_read, reader_builder(features))
             loaded = load(self.path, self._environ, features, files, answer_of=answer_of, signers=self.signers)
         except Exception as error:  # noqa: BLE001  see above
+            if not claim():
+                return False
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.on_invalid(list(mistakes), requested=requested)
+            return False
+        if not claim():
             return False
         loss = find_excessive_loss(self.current.registry, loaded.registry)
         if loss is not None and accepted_by is None:

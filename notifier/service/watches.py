@@ -6,10 +6,12 @@ watches are constructed before the worker and its features, which use them.
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -37,7 +39,16 @@ from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
 from notifier.service.deferral_release import DeferralRelease
 from notifier.service.self_watch import SelfWatch
-from notifier.settings.file_watch import HANGS, FileWatch, find_hanging, watch_files
+from notifier.settings.file_watch import (
+    HANGS,
+    PATIENCE_SECONDS,
+    FileWatch,
+    Stamps,
+    find_hanging,
+    read_each,
+    stamp_of,
+    watch_files,
+)
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.log_stream import current_output
 from notifier.telemetry.metrics import Metrics
@@ -64,6 +75,7 @@ class ReloadWatch:
         self._signing_keys = signing_keys
         self._signers = signers
         self._files = FileWatch(live.current.stamps)
+        self._abandoned: tuple[Sequence[Path], Stamps] = (), {}
 
     async def watch(self) -> None:
         """Reload when a file of the configuration changes, until cancelled."""
@@ -111,16 +123,27 @@ class ReloadWatch:
     async def _reload(self, *, requested: bool, accepted_by: str | None = None) -> Sequence[str]:
         """Read the configuration again. Return the reasons if it was not accepted.
 
-        It is read in a thread, because 100,000 clients take seconds. It is not read while one of its files hangs: the
-        lock would be held so long, and the registry sources could change nothing.
+        It is read in a thread, because 100,000 clients take seconds. It is not read while a file in force hangs: the
+        lock would be held so long, and the registry sources could change nothing. If a file hangs that only the new
+        configuration names, the reading is abandoned, and repeated only after a change of the files known before it.
         """
         async with self._lock:
-            if hanging := await find_hanging(self._files.paths):
-                self._live.reloads.on_invalid([f"{path} {HANGS}" for path in hanging], requested=requested)
-                return self._live.reloads.problems
-            reload = partial(self._live.reload, requested=requested, accepted_by=accepted_by)
-            is_in_force = await run_in_thread(reload, "reload")
-            if is_in_force:
+            stamps = await read_each(self._files.paths, stamp_of)
+            hung, known = self._abandoned
+            is_changed = any(stamps.get(path) != stamp for path, stamp in known.items())
+            if hanging := await find_hanging([*self._live.current.stamps, *(() if is_changed else hung)]):
+                return self._on_hanging(hanging, requested=requested)
+            claim = partial(threading.Lock().acquire, blocking=False)
+            reload = partial(self._live.reload, requested=requested, accepted_by=accepted_by, claim=claim)
+            reading = run_in_thread(reload, "reload")
+            while not (await asyncio.wait({reading}, timeout=PATIENCE_SECONDS))[0]:
+                hanging = await find_hanging(self._live.configured_files.copy())
+                if hanging and claim():
+                    self._abandoned = hanging, stamps
+                    self._files.add(self._live.configured_files.copy())
+                    gc.enable()  # the reader of clients disables it until it ends
+                    return self._on_hanging(hanging, requested=requested)
+            if reading.result():
                 self._files.rebase(self._live.current.stamps)
                 self._signing_keys.check_soon()
                 self._signers.follow()
@@ -129,6 +152,10 @@ class ReloadWatch:
                 return ()
             self._files.add(self._live.configured_files)
             return self._live.reloads.problems
+
+    def _on_hanging(self, paths: Sequence[Path], *, requested: bool) -> Sequence[str]:
+        self._live.reloads.on_invalid([f"{path} {HANGS}" for path in paths], requested=requested)
+        return self._live.reloads.problems
 
 
 class Watches:

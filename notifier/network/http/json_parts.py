@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.model.record import record
 
 MAX_PART_BYTES = 256 * 1024  # read within about 5 ms
@@ -134,6 +135,8 @@ class _PartReader:
             character = self._take(b"]")
         while character != b"]":
             values.append(await self._read_member())
+            if len(values) > MAX_LIST_ROWS:  # before the rest, and before its reader copies the rows
+                raise _BoundsError(f"has a list of more than {MAX_LIST_ROWS:,} members")
             await self._pause_at_times(len(values))
             character = self._take(b",]")
         return values

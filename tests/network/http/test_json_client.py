@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
 from notifier.network.http.issuer_documents import MAX_BODY_BYTES, DocumentReader
 from notifier.network.http.json_client import MAX_ERROR_BYTES, JsonAnswer, JsonClient, NoAnswer
@@ -250,6 +251,13 @@ async def test_depth_limit_of_a_member() -> None:
     """Sibling lists do not add to the depth."""
     for member in (nested(MAX_NESTING), "[" + "[]," * 1000 + "[]]", json.dumps("[" * 1000)):
         assert await read_json(f"[{member}]".encode(), PART_BOUNDS) == [json.loads(member)]
+
+
+async def test_a_list_is_read_up_to_its_bound() -> None:
+    """What follows is not read: it would only be refused later, after the memory is spent."""
+    text = "[" + "1," * (MAX_LIST_ROWS + 1) + "no JSON"
+    with pytest.raises(ValueError, match="has a list of more than 200,000 members"):
+        await read_json(text.encode(), Bounds(answer=16 * MIB))
 
 
 @pytest.mark.parametrize(
