@@ -286,7 +286,7 @@ EVENTS_ROUTE = "POST /v1/events"
 @pytest.mark.parametrize(
     ("bearer", "key", "reason"),
     [
-        (None, ("none", EVENTS_ROUTE), "401, A bearer token of the API is required"),
+        (None, ("none", EVENTS_ROUTE), "401, The API requires a token in the header Authorization"),
         ("unknown", ("none", EVENTS_ROUTE), "401, The API does not know this token"),
         ("reader-secret", ("reader", EVENTS_ROUTE), "403, The token lacks the scope publish"),
         ("limited-secret", ("limited", EVENTS_ROUTE), "403, The token may not speak for this issuer"),

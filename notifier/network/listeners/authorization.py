@@ -87,7 +87,9 @@ class Authorization:
         token = bearer_of(request, tokens)
         if token is None:
             given = "Authorization" in request.headers
-            title = "The API does not know this token" if given else "A bearer token of the API is required"
+            title = (
+                "The API does not know this token" if given else "The API requires a token in the header Authorization"
+            )
             raise unauthorized(title, given=given)
         if token.expires is not None and token.expires <= self._clock():
             raise unauthorized(f"The token has expired at {format_moment_for_people(token.expires)}")
