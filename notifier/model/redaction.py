@@ -8,7 +8,7 @@ characters. A secret is therefore also sought in the decoded text, without invis
 import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote, unquote_plus
 
 from notifier.model.printable import visible
@@ -51,6 +51,27 @@ _HTML_REFERENCE = re.compile(r"&#?[0-9A-Za-z]{1,32};?")  # Python refuses a numb
 _JSON_BLANKS = frozenset("nrtf")
 
 
+def redact_secrets(text: str, secrets: Iterable[tuple[str, str]]) -> str:
+    """Redact each secret, which comes with its name, as `redact_secret` does.
+
+    A text quotes few of them, and decoding takes milliseconds. So it is decoded again only after a quoted one.
+    """
+    readings = _list_readings(text)
+    for secret, name in secrets:
+        words = _list_words(visible(secret))
+        if any(_is_quoted(word, reading, lower) for reading, lower in readings for word in words):
+            text = redact_secret(text, secret, name)
+            readings = _list_readings(text)
+    return readings[0][0]
+
+
+def _list_readings(text: str) -> list[tuple[str, str]]:
+    """Return the visible text and each decoded one, also in lower case."""
+    text = visible(text)
+    readings = text, *(visible(decode(text)) for beginning, decode in _DECODERS if beginning in text)
+    return [(reading, reading.lower()) for reading in readings]
+
+
 def redact_secret(text: str, secret: str, name: str) -> str:
     """Return the visible text with `secret`, in any spelling and either case, replaced by `name`.
 
@@ -89,9 +110,14 @@ def _replace_words(text: str, words: list[str], name: str) -> str:
     for word in words:
         if len(word) > _MAX_FOLDED_CHARACTERS:
             text = text.replace(word, name)
-        elif word.lower() in lower:
+        elif _is_quoted(word, text, lower):
             text = re.sub(re.escape(word), hide, text, flags=re.IGNORECASE)
     return text
+
+
+def _is_quoted(word: str, text: str, lower: str) -> bool:
+    """Return True if the text, which is `lower` in lower case, has the word; a short one in either case."""
+    return word in text if len(word) > _MAX_FOLDED_CHARACTERS else word.lower() in lower
 
 
 def _decode_json(text: str) -> str:
@@ -118,7 +144,10 @@ _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 def redact_subject(text: str, sub: str | None, sid: str | None, email: str | None = None) -> str:
     """Return a response, such as "no session of alice", with `[sub]`, `[sid]`, `[email]` in place of their values."""
-    for name, value in (("[email]", email), ("[sub]", sub), ("[sid]", sid)):  # an address may contain the `sub`
-        if value is not None:
-            text = redact_secret(text, value, name)
-    return text
+    return redact_secrets(text, list_subject(sub, sid, email))
+
+
+def list_subject(sub: str | None, sid: str | None, email: str | None) -> Sequence[tuple[str, str]]:
+    """Return the known values, each with its name. The address is first, since it may contain the `sub`."""
+    values = (email, "[email]"), (sub, "[sub]"), (sid, "[sid]")
+    return [(value, name) for value, name in values if value is not None]

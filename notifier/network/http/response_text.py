@@ -15,7 +15,7 @@ from yarl import URL
 from notifier.model.client import Route
 from notifier.model.outcome import CHALLENGES, HttpResponse, find_challenge
 from notifier.model.printable import visible
-from notifier.model.redaction import redact_secret, redact_subject
+from notifier.model.redaction import list_subject, redact_secrets
 from notifier.model.request import Request
 from notifier.network.http.requests import RawResponse
 
@@ -107,18 +107,14 @@ def answer_text(body: bytes, request: Request, content_type: str = "") -> str:
     limit = MAX_TEXT_CHARACTERS * 4 + len(token)
     charset = _charset_of(content_type)
     text = body[:limit].decode(charset, "replace")
-    text = redact_secret(text, request.extras.authorization.rpartition(" ")[2], "[token]")
     secrets = list(_find_secrets(request.route))
-    for secret in secrets:
-        text = redact_secret(text, secret, "[header]")
-    sizes = list(map(len, secrets))
-    if delivery is not None:
-        text = redact_subject(text, delivery.sub, delivery.sid, delivery.email)
-        if charset != "utf-8" or "\N{REPLACEMENT CHARACTER}" in text or "%" in text:
-            for name, value in (("[email]", delivery.email), ("[sub]", delivery.sub), ("[sid]", delivery.sid)):
-                for form in _list_misread_forms(value, charset):
-                    text = redact_secret(text, form, name)
-        sizes += [len(value) for value in (delivery.sub, delivery.sid, delivery.email) if value]
+    subject = () if delivery is None else list_subject(delivery.sub, delivery.sid, delivery.email)
+    named = (request.extras.authorization.rpartition(" ")[2], "[token]"), *((secret, "[header]") for secret in secrets)
+    text = redact_secrets(text, (*named, *subject))
+    if charset != "utf-8" or "\N{REPLACEMENT CHARACTER}" in text or "%" in text:
+        misread = ((form, name) for value, name in subject for form in _list_misread_forms(value, charset))
+        text = redact_secrets(text, misread)
+    sizes = [len(value) for value in (*secrets, *(value for value, _ in subject)) if value]
     if len(body) > limit and sizes:  # the end may have a part of a secret, which was not found
         text = text[: -_MAX_ESCAPE_CHARACTERS * max(sizes)]
 
@@ -138,9 +134,9 @@ def _charset_of(content_type: str) -> str:
     return charset if charset in _CHARSETS else "utf-8"
 
 
-def _list_misread_forms(value: str | None, charset: str) -> Iterable[str]:
+def _list_misread_forms(value: str, charset: str) -> Iterable[str]:
     """Return how a text looks that was encoded by one charset, and decoded by `charset` or, in a URL, by UTF-8."""
-    if value is None or value.isascii():
+    if value.isascii():
         return ()
     forms = dict[str, None]()
     for encoding, spelling in product((*_CHARSETS, *_WIDE_CHARSETS), {value, value.lower(), value.upper()}):

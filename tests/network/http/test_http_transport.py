@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -460,6 +461,23 @@ def test_a_user_in_another_charset_is_not_kept(sub: str, charset: str, content_t
         assert answer_text(url.encode(), asked, content_type.format(charset)) == "at /u/[sub]/s"
     mislabelled = f"no session of {sub}; bye".encode()
     assert answer_text(mislabelled, asked, f"text/plain; charset={charset}").count(sub[1:]) == 0
+
+
+@pytest.mark.parametrize("body", [b"\xff%" * 3000, b"<p style='width:100%'>&amp; 50\\u0025 + more</p>" * 120])
+def test_a_user_outside_ascii_costs_few_decodings_of_an_answer(body: bytes) -> None:
+    """A client chooses its answers: one that was decoded again for each charset blocked the loop for 0.1 s."""
+
+    def count_calls(sub: str) -> int:
+        of = Delivery(id="d", event_id="e", id_given=True, iss="https://i", client_id="a", sub=sub, sid=sub[1:])
+        asked, calls = copy_record(request("https://x.io"), delivery=of), list[str]()
+        sys.setprofile(lambda _frame, event, _arg: calls.append(event))
+        try:
+            answer_text(body, asked)
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert count_calls("алиса.иванова") < count_calls("alice.ivanova") + 40_000
 
 
 def test_an_answer_is_decoded_by_its_charset() -> None:
