@@ -1,10 +1,12 @@
 """Finds the known name that an unknown name most likely means, for the question "did you mean …?".
 
-A registry may have 100,000 clients, so a search examines a bounded number of names and takes a few milliseconds.
+A registry may have 100,000 clients, and owners of lists choose their names. So a search examines a bounded number of
+names, and difflib compares only short parts: 100 names of 195 times the same letter took it 0.3 s. A search takes a few
+milliseconds, and 50 ms at most.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
 from unicodedata import is_normalized, normalize
 
@@ -13,7 +15,9 @@ from notifier.model.record import record
 from notifier.model.registry import Issuer, Registry
 
 MAX_SEARCHED_NAMES = 5_000  # names that one search reads
-MAX_COMPARED_NAMES = 100  # names that difflib compares, which takes up to 50 µs for each
+MAX_NAME_LENGTH = 200  # characters of these names; normalizing 5,000 takes up to 20 ms, if each has many accents
+MAX_COMPARED_NAMES = 100  # of them
+MAX_COMPARED_LENGTH = 48  # characters between the same beginning and end, which difflib compares in up to 0.2 ms
 MIN_SIMILARITY = 0.75  # difflib's ratio from which names are similar: two of four letters may be swapped
 
 
@@ -68,18 +72,40 @@ def format_suggestion(nearest: str, name: str) -> str:
 
 
 def find_nearest_name(name: str, known_names: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to this name; None if none is similar."""
+    """Return the known name that is most similar to this name; None if none is similar, or if the name is long."""
+    if len(name) > MAX_NAME_LENGTH:
+        return None
     normalized = _normalize(name)
     max_length_difference = 2 + len(normalized) // 8
     candidates: dict[str, str] = {}  # known names by their normalized form
     for known_name in islice(known_names, MAX_SEARCHED_NAMES):
+        if len(known_name) > MAX_NAME_LENGTH:
+            continue
         if (candidate := _normalize(known_name)) == normalized:
             return known_name
         is_similar_length = abs(len(candidate) - len(normalized)) <= max_length_difference
         if is_similar_length and len(candidates) < MAX_COMPARED_NAMES:
             candidates.setdefault(candidate, known_name)
-    nearest = get_close_matches(normalized, candidates, n=1, cutoff=MIN_SIMILARITY)
-    return candidates[nearest[0]] if nearest else None
+    similarity, nearest = max(((_similarity(normalized, each), each) for each in candidates), default=(0.0, ""))
+    return candidates[nearest] if similarity >= MIN_SIMILARITY else None
+
+
+def _similarity(name: str, other: str) -> float:
+    """Return difflib's ratio of two different names. Parts that differ and are long count as entirely different."""
+    start = _count_shared(name, other)
+    part, other_part = name[start:], other[start:]
+    end = _count_shared(part[::-1], other_part[::-1])
+    part, other_part = part[: len(part) - end], other_part[: len(other_part) - end]
+    matched = start + end
+    if max(len(part), len(other_part)) <= MAX_COMPARED_LENGTH:
+        matched += sum(block.size for block in SequenceMatcher(None, part, other_part).get_matching_blocks())
+    return 2 * matched / (len(name) + len(other))
+
+
+def _count_shared(name: str, other: str) -> int:
+    """Return the number of characters with which both begin."""
+    pairs = enumerate(zip(name, other, strict=False))
+    return next((n for n, (one, two) in pairs if one != two), min(len(name), len(other)))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

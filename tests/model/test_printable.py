@@ -2,6 +2,7 @@
 
 import html
 import json
+import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from notifier.model.ignored_members import (
     IssueGroup,
     group_issues,
 )
-from notifier.model.nearest import suggest_client, suggest_issuer
+from notifier.model.nearest import find_nearest_name, suggest_client, suggest_issuer
 from notifier.model.printable import json_text, printable, printable_lines, stray_character
 from notifier.model.redaction import redact_secret
 from notifier.model.registry import Issuer, Registry
@@ -212,6 +213,26 @@ def test_the_nearest_client_is_named(client_id: str, hint: str | None) -> None:
     found = suggest_client(NEAR, client_id, NEAREST_REGISTRY)
     assert (found is None) == (hint is None)
     assert found is None or found.text.startswith(hint or "")
+
+
+@pytest.mark.parametrize("length", [48, 192, 1024])
+def test_names_made_to_be_slow_take_a_bounded_search(length: int) -> None:
+    """The owner of a list chooses its names: 100 of 195 times the same letter blocked the event loop for 0.3 s."""
+    calls = list[str]()
+    sys.setprofile(lambda _frame, event, _arg: calls.append(event))
+    try:
+        found = find_nearest_name(f"x{'a' * (length - 2)}y", [f"{n:03}{'a' * (length - 6)}{n:03}" for n in range(100)])
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 1_000_000
+    assert (found is None) == (length > 48)
+
+
+@pytest.mark.parametrize("changed", ["app-43", "app42", "app-24"])
+def test_a_long_name_is_found_by_the_part_that_differs(changed: str) -> None:
+    """As long as that part is short."""
+    known, name = (f"https://{app}.{'tenants.' * 8}example.com/metadata" for app in ("app-42", changed))
+    assert find_nearest_name(name, [NEAR, known]) == known
 
 
 def test_publisher_receives_only_names_of_its_issuers() -> None:
