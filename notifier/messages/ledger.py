@@ -150,7 +150,7 @@ class Ledger:
         self._in_flight: dict[str, list[tuple[HeldMessage, Delivery]]] = {}  # by id: the copies that wait
         self.unsettled_deliveries = dict.fromkeys(Lane, 0)
         self.started_counts = dict.fromkeys(Lane, 0)  # held messages that are started and not set aside
-        self.set_aside_counts, self._set_aside_bytes = {False: 0, True: 0}, 0  # by whether the message yields
+        self.set_aside_counts, self._set_aside_bytes = {False: 0, True: 0}, {False: 0, True: 0}  # by whether they yield
 
     # ── messages ──
 
@@ -170,8 +170,8 @@ class Ledger:
         if self._held[held.lane].pop(held, None) is None:
             return
         if held.is_set_aside:
-            self.set_aside_counts[held.yields_since is not None] -= 1
-            self._set_aside_bytes -= len(held.message.body)
+            self.set_aside_counts[yields := held.yields_since is not None] -= 1
+            self._set_aside_bytes[yields] -= len(held.message.body)
         elif held.is_started:
             self.started_counts[held.lane] -= 1
 
@@ -188,12 +188,12 @@ class Ledger:
             held.is_late = held.is_started
 
     def set_aside(self, held: HeldMessage, max_counts: Mapping[bool, int]) -> None:
-        """Make room for another message before its ack, within `max_counts` (see `set_aside_counts`) and the bytes."""
-        yields = held.yields_since is not None
-        if self.set_aside_counts[yields] < max_counts[yields] and self._set_aside_bytes < MAX_SET_ASIDE_BYTES:
+        """Make room for another message before its ack, within `max_counts`, and half of the bytes if it yields."""
+        counts, sizes, yields = self.set_aside_counts, self._set_aside_bytes, held.yields_since is not None
+        if counts[yields] < max_counts[yields] and sizes[True] + sizes[yields] < MAX_SET_ASIDE_BYTES:
             held.is_set_aside = True
-            self.set_aside_counts[yields] += 1
-            self._set_aside_bytes += len(held.message.body)
+            counts[yields] += 1
+            sizes[yields] += len(held.message.body)
             self.started_counts[held.lane] -= held.is_started
             self._queue.set_aside(held.message)
 

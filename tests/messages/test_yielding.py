@@ -150,6 +150,22 @@ def test_those_that_yield_leave_all_places_to_late_messages() -> None:
     assert held[12].is_set_aside
 
 
+def test_those_that_yield_leave_bytes_to_late_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them, however large those are that yield."""
+    monkeypatch.setattr("notifier.messages.ledger.MAX_SET_ASIDE_BYTES", 100)
+    queue = MemoryQueue(clock=lambda: 0.0)
+    ledger = Ledger(queue, lambda _: None, clock=lambda: 0.0, monotonic=lambda: 0.0)
+    held = [ledger.take(Message(lane=Lane.EVENTS, body=b"1234567890", tag=number)) for number in range(40)]
+    for number, one in enumerate(held):
+        one.yields_since, one.is_started = (0.0, False) if number < 20 else (None, True)
+        ledger.set_aside(one, {False: 40, True: 40})
+    assert ledger.set_aside_counts == {True: 5, False: 5}
+    for one in held:
+        ledger.release(one)
+    ledger.set_aside(ledger.take(Message(lane=Lane.EVENTS, body=b"x" * 1000, tag=0)), {False: 1, True: 1})
+    assert ledger.set_aside_counts == {True: 0, False: 1}
+
+
 def test_circuits_stay_open_longer_and_fresh_deliveries_are_no_probes_while_others_yield() -> None:
     """The processor has no time for all: eight times as long as they yield, a power of two, 64 s at most."""
     harness = SchedulerHarness()
