@@ -10,7 +10,8 @@
   closed circuit is not delayed by probes that hang. Slow clients leave a quarter of them to others.
 - An untried client starts only while fewer than four windows of attempts, and a quarter of the open files, hang in
   slots for slow clients. If that or the slots for probes refuse a client, attempts that hang for over 5 s end early
-  (`Scheduler.attempts_to_end`), and so does what clients with closed circuits use beyond the limit.
+  (`Scheduler.attempts_to_end`), and so do what clients with closed circuits use beyond the limit, and attempts whose
+  large messages use up the prefetch of events.
 - A delivery waits in memory only if its slot is expected within `SLOT_WAIT`, or within less as memory fills. Otherwise
   it waits in a queue (`deferrals.py`).
 
@@ -37,6 +38,7 @@ PROBE_SLOTS = shared_bound(PREFETCH[Lane.RETRIES] * 5 // 8)  # slots for probes
 PROBE_RESERVE = PROBE_SLOTS // 4  # of them, which slow clients leave free: the probes of others end soon
 MAX_YIELDING_SECONDS = 0.1  # if deliveries yield for longer, the processor has no time for probes by fresh ones
 MAX_ENDED_PER_TICK = 64  # attempts of each kind that end early
+MAX_STARTED_SHARE = 0.9  # of the prefetch of events, from which very many attempts that hang end early
 
 
 class SlotPool(Enum):
@@ -141,12 +143,15 @@ class Slots:
     def take_needs(self) -> tuple[int, int]:
         """Return how many probes, and how many other attempts that hang, should end.
 
-        If clients were refused, that leaves MAX_ENDED_PER_TICK slots free for the next. Forgets the refusals.
+        If clients were refused, that leaves MAX_ENDED_PER_TICK slots free for the next. As many should end while large
+        messages, which are not set aside, use up the prefetch: no event of others arrives then. Forgets the refusals.
         """
         probes = MAX_ENDED_PER_TICK if SlotPool.PROBE in self._refused else 0
         excess = self._used_slots[SlotPool.SLOW] - self._max_hanging
         if self._refused - {SlotPool.PROBE}:
             excess += MAX_ENDED_PER_TICK
+        if self._used_slots[SlotPool.SLOW] > PREFETCH[Lane.EVENTS] // 2 and self._started_share() > MAX_STARTED_SHARE:
+            excess = MAX_ENDED_PER_TICK
         others = max(0, min(excess, MAX_ENDED_PER_TICK))
         self._refused.clear()
         return probes, others

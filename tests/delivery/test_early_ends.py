@@ -10,7 +10,8 @@ from notifier.delivery.circuit import State
 from notifier.delivery.client_state import Admission
 from notifier.delivery.facts import Attempted, LogoutDelivered
 from notifier.delivery.slots import MAX_ENDED_PER_TICK, PROBE_RESERVE, PROBE_SLOTS
-from notifier.messages import worker
+from notifier.messages import ledger, worker
+from notifier.model.defaults import PREFETCH
 from notifier.model.errors import CancelledRequest
 from notifier.model.message import Lane, MessageDraft
 from notifier.model.outcome import Failed, HttpResponse, Reason, TransportFailure, TransportResult
@@ -54,6 +55,23 @@ async def test_a_hanging_attempt_ends_when_another_client_needs_its_slot() -> No
         assert (failed.outcome.reason, failed.outcome.ambiguous) == (Reason.TIMEOUT, True)
         assert failed.outcome.text == "no answer within 5.1 s of 600 s; ended since other clients needed the slot"
         assert harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
+
+
+async def test_hanging_attempts_end_before_they_use_up_the_prefetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large events are not set aside beyond 32 MiB: the broker then sends no event of others that could need a slot."""
+    monkeypatch.setattr(ledger, "MAX_SET_ASIDE_BYTES", 1)
+    monkeypatch.setitem(PREFETCH, Lane.EVENTS, 40)
+    names = [f"hangs{number}" for number in range(PREFETCH[Lane.EVENTS])]
+    harness = WorkerHarness(*(client(name, timeout=600.0) for name in names))
+    release = harness.hold(*names)
+    async with running(harness):
+        for name in names:
+            harness.event(name)
+        await pass_seconds(harness, 4.5)
+        assert harness.worker.ledger.started_counts[Lane.EVENTS] == len(names) - 1
+        await pass_seconds(harness, 5)
+        assert harness.worker.ledger.started_counts[Lane.EVENTS] <= len(names) * 0.9
+        release.set()
 
 
 async def test_the_time_in_which_tls_files_are_read_is_not_the_clients() -> None:
