@@ -226,8 +226,11 @@ def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Ma
 
 def collect_acts(answers: Sequence[WorkerAnswer]) -> list[Mapping[str, Any]]:
     """Return the audit lines in all answers, the newest first. The action of a command is logged by each worker."""
-    rows = enumerate(collect_rows(answers, "acts")[::-1])
-    return list({row.get("action_id", number): row for number, row in rows}.values())
+    lines: dict[object, Mapping[str, Any]] = {}
+    for number, row in enumerate(collect_rows(answers, "acts")[::-1]):
+        action_id = row.get("action_id")
+        lines[action_id if isinstance(action_id, str) else number] = row
+    return list(lines.values())
 
 
 def merge_steps(steps_of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:

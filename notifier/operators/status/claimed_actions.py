@@ -2,17 +2,17 @@
 
 A command works on the queue itself. It sends its audit line to all workers, and each logs it. `who` is as the command
 claims it, and ends with CLAIMED_SUFFIX, unlike the name of an API token, which is proven. Anyone who may use the queue
-can send such a line, so its size and its actions are limited.
+can send such a line, so its size and its actions are limited, and it replaces no other line of the audit log.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
-from notifier.model.printable import json_text
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
     WorkerAnswer,
@@ -25,9 +25,10 @@ from notifier.telemetry.audit import CLAIMED_SUFFIX, write_audit
 
 RECORD_ACTION = "record_action"
 MAX_LINE_CHARACTERS = 16_384
+MAX_CONTAINERS = 100  # lists and objects: the console cannot read lines that are nested more than 190 deep
 MAX_NAME_CHARACTERS = 200
 CONNECT_TIMEOUT_SECONDS = 5.0
-_RESERVED_MEMBERS = frozenset({"action", "at", "audit", "event", "level", "time", "who", "worker"})
+_RESERVED_MEMBERS = frozenset({"action", "at", "audit", "event", "level", "self", "time", "who", "worker"})
 _REPAIRS = ("replayed", "discarded", "cancelled", "shown", "exported", "looked_for")
 ACTIONS = frozenset({"retried_now", *(f"{queue}_{verb}" for queue in ("dead_letters", "waiting") for verb in _REPAIRS)})
 
@@ -35,7 +36,10 @@ ACTIONS = frozenset({"retried_now", *(f"{queue}_{verb}" for queue in ("dead_lett
 async def record_action(request: WorkerRequest) -> Mapping[str, Any]:
     """Log the action in the request of a command."""
     action, details = request.members["action"], request.members["details"]
-    if action not in ACTIONS or len(json_text(details)) > MAX_LINE_CHARACTERS or _RESERVED_MEMBERS & details.keys():
+    text = json.dumps(details, ensure_ascii=False, allow_nan=False)
+    is_readable = len(text) <= MAX_LINE_CHARACTERS and text.count("[") + text.count("{") <= MAX_CONTAINERS
+    has_id = isinstance(details.get("action_id", ""), str)
+    if action not in ACTIONS or not is_readable or not has_id or _RESERVED_MEMBERS & details.keys():
         raise ValueError("not the audit line of a command")
     write_audit(action, who=request.who.removesuffix(CLAIMED_SUFFIX)[:MAX_NAME_CHARACTERS] + CLAIMED_SUFFIX, **details)
     return {}

@@ -1,5 +1,6 @@
 """Test the audit lines of commands: workers log them with a claimed name, and each is one row of the audit log."""
 
+import json
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ async def test_claimed_name_is_marked(who: str) -> None:
         ("retried_now", {"at": "soon"}),
         ("retried_now", {"audit": False}),
         ("retried_now", {"unfinished": MAX_LINE_CHARACTERS * "x"}),
+        ("retried_now", {"unfinished": json.loads("[" * 150 + "]" * 150)}),
+        ("retried_now", {"unfinished": float("nan")}),
+        ("retried_now", {"action_id": 3}),
+        ("retried_now", {"action_id": ["a1"]}),
+        ("retried_now", {"self": "x"}),
     ],
 )
 async def test_other_lines_are_refused(action: object, details: dict[str, Any]) -> None:
@@ -55,3 +61,12 @@ def test_action_of_a_command_is_one_row() -> None:
     claimed = {"at": "2030-01-01T00:00:01Z", "who": "bob@h (claimed)", "action": "retried_now", "action_id": "a1"}
     answers = [WorkerAnswer(worker=name, version="1", result={"acts": [claimed, own]}) for name in ("a:1", "b:2")]
     assert [row["who"] for row in collect_acts(answers)] == ["sre", "sre", "bob@h (claimed)"]
+
+
+@pytest.mark.parametrize("action_id", [0, 1, True, ["a"], None])
+def test_claimed_line_hides_no_other(action_id: object) -> None:
+    """Whatever a worker of another release took from whoever may use the queue."""
+    own = [{"at": f"2030-01-01T00:00:0{second}Z", "who": "sre", "action": "reload_asked"} for second in (2, 3)]
+    claimed = {"at": "2030-01-01T00:00:01Z", "who": "eve (claimed)", "action": "retried_now", "action_id": action_id}
+    answers = [WorkerAnswer(worker="a:1", version="1", result={"acts": [claimed, *own]})]
+    assert [row["who"] for row in collect_acts(answers)] == ["sre", "sre", "eve (claimed)"]
