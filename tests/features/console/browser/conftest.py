@@ -64,14 +64,17 @@ class Service:
         self.answers[name] = answer
         return given.set
 
-    async def until_counted(self, running: WorkerProcess) -> None:
-        """Wait until the newest job has counted the pending deliveries."""
+    async def until_watching(self, running: WorkerProcess) -> None:
+        """Wait until the newest job, a retry, counts what becomes of the deliveries.
 
-        async def waited() -> int | None:
+        A delivery that ends before is pending for the job, but none of its results.
+        """
+
+        async def answered() -> int:
             _, listed = await running.ask("GET", "/v1/jobs", SRE)
-            return listed["jobs"][0].get("waited") if listed["jobs"] else None
+            return listed["jobs"][0]["workers"]["answered"] if listed["jobs"] else 0
 
-        await until(waited, lambda count: count is not None)
+        await until(answered, lambda count: count > 0)
 
     def worker(self) -> AbstractAsyncContextManager[WorkerProcess]:
         """A worker."""

@@ -28,7 +28,7 @@ async def test_from_down_to_well_to_replayed(
 
     get_well = service.hold("shop")
     await row.get_by_role("button", name="Retry now: shop").click()
-    await service.until_counted(running)
+    await service.until_watching(running)
     get_well()
     await expect(row.locator(".chip")).to_have_text("healthy")
     await expect(page.locator(".notices")).to_contain_text("shop: 3 of 3 deliveries delivered.")
