@@ -214,6 +214,11 @@ class DelayCounts:
         counts = self._counts_by_due.setdefault(due, {})
         counts[key] = counts.get(key, 0) + 1
 
+    def has_due(self, key: ClientKey, within: float) -> bool:
+        """Return True if a delivery of the client is due within `within` seconds at the earliest."""
+        now = self._clock()
+        return any(now < due <= now + within and key in counts for due, counts in self._counts_by_due.items())
+
     def forget(self, key: ClientKey) -> None:
         """Forget the client's counts, since its deliveries were removed from the delay queues."""
         for counts in self._counts_by_due.values():

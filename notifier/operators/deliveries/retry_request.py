@@ -16,6 +16,7 @@ from notifier.telemetry.observers import Observers
 
 RETRY_CLIENT = "retry"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which an account is forgotten
+SOON_SECONDS = 5.0  # a delivery of a client that is well and is due within them is a result to wait for
 MAX_ACCOUNTS = shared_bound(100)  # accounts of one worker; a new one replaces the oldest
 
 
@@ -24,7 +25,8 @@ class RetryAccount:
     """The results of one client's deliveries since the retry began, at one worker or at all.
 
     `failed` and `dead` count by reason, and `put_off` counts deferrals by cause. `text` is the text of the last
-    failure. `busy`: a delivery of the client runs, waits for a slot or is being fetched. `next_try` is the time of the
+    failure. `busy`: a delivery of the client runs, waits for a slot, is being fetched, or is due
+    soon while nothing blocks the client. `next_try` is the time of the
     next probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds.
     """
 
@@ -122,7 +124,10 @@ class RetryAccounts:
         if key in self._accounts:
             _, account = self._accounts[key]
             self._accounts[key] = (now, account)
-        account.busy, account.next_try, account.paused_until = self._worker.scheduler.deferrals.state_of(key)
+        deferrals = self._worker.scheduler.deferrals
+        account.busy, account.next_try, account.paused_until = deferrals.state_of(key)
+        if not deferrals.is_blocked(key):
+            account.busy = account.busy or self._worker.delayed.has_due(key, SOON_SECONDS)
         return account.document()
 
     def forget(self) -> None:
