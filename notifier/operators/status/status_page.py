@@ -69,7 +69,8 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         yield Text(f"and {len(troubles) - MAX_CLIENT_ROWS:,} more: --json shows them")
     unreachable = sum(client.circuit > 0 for client in status.clients)
     if unreachable > 1:  # one is the first row of its table
-        yield Text(f"✗ {unreachable:,} clients are unreachable", style="bold red")
+        at_least = "at least " if status.left_out else ""
+        yield Text(f"✗ {at_least}{unreachable:,} clients are unreachable", style="bold red")
     if troubles or unreachable > 1:
         yield Text("")
 

@@ -203,6 +203,15 @@ def test_headline_counts_unreachable_clients() -> None:
         assert page.getvalue().count(f"✗ {count} clients are unreachable") == lines
 
 
+def test_headline_says_that_workers_omit_clients() -> None:
+    """A worker reports at most 500 clients."""
+    cut = worker("a", *(stands(f"c{number}", circuit=2) for number in range(50)), left_out=7)
+    Console(file=(page := io.StringIO()), width=200).print(
+        status_page(status_of({}, [cut], now=NOW), every_client=False)
+    )
+    assert "✗ at least 50 clients are unreachable" in page.getvalue()
+
+
 def test_late_messages_do_not_count_for_oldest() -> None:
     """The embedded queue cannot distinguish them. With ready messages, or without an answer, its time is shown."""
     late = worker("a", held={"events": LaneState(unsettled=3, set_aside=3)})
